@@ -1,0 +1,22 @@
+//! A libp2p [Circuit Relay v2] server for fleets.
+//!
+//! The crate is the product behind the `descord-relay` binary; its modules are rooms with one
+//! purpose each:
+//!
+//! | module | what belongs there |
+//! |---|---|
+//! | [`cli`] | the subcommands and what each of them prints |
+//! | [`config`] | every environment variable: type, unit, default, bounds, documentation |
+//! | [`identity`] | the relay's key pair: given, derived from the fleet's seed, or ephemeral |
+//! | [`transport`] | TCP, QUIC and WebSocket, and the muxers that can reset what they cut |
+//! | [`relay`] | the protocol: reservations, circuits and their limits |
+//! | [`probe`] | a client that proves that a relay works, end to end |
+//!
+//! [Circuit Relay v2]: https://github.com/libp2p/specs/blob/master/relay/circuit-v2.md
+
+pub mod cli;
+pub mod config;
+pub mod identity;
+pub mod probe;
+pub mod relay;
+pub mod transport;
