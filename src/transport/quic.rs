@@ -149,7 +149,7 @@ impl Transport {
             return Ok(endpoint.clone());
         }
         let endpoint = endpoint::bind(any_port(remote), self.config.endpoint(), None)?;
-        self.config.handle.keep(&endpoint);
+        self.config.handle.keep(endpoint.clone());
         Ok(slot.insert(endpoint).clone())
     }
 
@@ -176,8 +176,9 @@ impl libp2p::core::Transport for Transport {
         };
         let endpoint = endpoint::bind(local, self.config.endpoint(), Some(self.server.clone()))
             .map_err(|error| TransportError::Other(error.into()))?;
-        self.config.handle.keep(&endpoint);
-        let listener = Listener::new(id, endpoint, &self.config).map_err(TransportError::Other)?;
+        let listener =
+            Listener::new(id, endpoint.clone(), &self.config).map_err(TransportError::Other)?;
+        self.config.handle.keep(endpoint);
         self.listeners.push(listener);
         self.wake();
         Ok(())

@@ -31,7 +31,7 @@ type Streams = BoxStream<'static, Result<(SendStream, RecvStream), ConnectionErr
 /// It is closed by [`poll_close`](StreamMuxer::poll_close), and when the muxer and all of its
 /// streams are dropped, both with the application error code 0.
 pub struct Connection {
-    connection: quinn::Connection,
+    quic: quinn::Connection,
     remote: SocketAddr,
     inbound: Streams,
     outbound: Streams,
@@ -53,7 +53,7 @@ impl Connection {
             inbound: stream::unfold(connection.clone(), accept).boxed(),
             outbound: stream::unfold(connection.clone(), open).boxed(),
             closed: async move { closed.closed().await }.boxed().fuse(),
-            connection,
+            quic: connection,
         }
     }
 }
@@ -87,7 +87,7 @@ impl StreamMuxer for Connection {
 
     /// Closes at once: what streams have not delivered yet is lost.
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.connection.close(0_u8.into(), b"");
+        self.quic.close(0_u8.into(), b"");
         Poll::Ready(Ok(()))
     }
 
@@ -102,7 +102,7 @@ impl StreamMuxer for Connection {
         if let Poll::Ready(error) = self.closed.poll_unpin(cx) {
             return Poll::Ready(Err(error));
         }
-        let remote = self.connection.remote_address();
+        let remote = self.quic.remote_address();
         if remote != self.remote {
             self.remote = remote;
             let change = StreamMuxerEvent::AddressChange(address::format(remote));

@@ -78,10 +78,11 @@ impl Handle {
         }
     }
 
-    pub(super) fn keep(&self, endpoint: &Endpoint) {
+    /// Keeps an endpoint until the end.
+    pub(super) fn keep(&self, endpoint: Endpoint) {
         let mut endpoints = self.lock();
-        endpoints.close_late(endpoint);
-        endpoints.kept.push(endpoint.clone());
+        endpoints.close_late(&endpoint);
+        endpoints.kept.push(endpoint);
     }
 
     /// Keeps an endpoint whose connection has been begun, and forgets those that ended.

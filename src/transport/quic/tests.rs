@@ -9,6 +9,7 @@ use std::future::poll_fn;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::{AsyncReadExt, AsyncWriteExt};
@@ -85,10 +86,14 @@ impl Server {
     }
 
     async fn connection(&mut self) -> Connection {
-        match self.next().await {
-            Told::Connected(_, connection) => connection,
-            Told::Failed(error) | Told::Closed(Err(error)) => panic!("{error}"),
-            Told::Address(_) | Told::Closed(Ok(())) => panic!("not a connection"),
+        loop {
+            match self.next().await {
+                Told::Connected(_, connection) => return connection,
+                // Another one of a wildcard's.
+                Told::Address(_) => {}
+                Told::Failed(error) | Told::Closed(Err(error)) => panic!("{error}"),
+                Told::Closed(Ok(())) => panic!("not a connection"),
+            }
         }
     }
 
@@ -177,26 +182,26 @@ where
 async fn inbound<M: StreamMuxer + Unpin>(muxer: &mut M) -> Option<M::Substream> {
     poll_fn(|cx| {
         // Changes of address are not of interest here.
-        while muxer.poll_unpin(cx).is_ready_and(Result::is_ok) {}
+        while let Poll::Ready(Ok(_)) = muxer.poll_unpin(cx) {}
         muxer.poll_inbound_unpin(cx).map(Result::ok)
     })
     .await
-}
-
-trait ReadyAnd<T> {
-    fn is_ready_and(self, predicate: impl FnOnce(&T) -> bool) -> bool;
-}
-
-impl<T> ReadyAnd<T> for std::task::Poll<T> {
-    fn is_ready_and(self, predicate: impl FnOnce(&T) -> bool) -> bool {
-        matches!(self, std::task::Poll::Ready(value) if predicate(&value))
-    }
 }
 
 async fn outbound<M: StreamMuxer + Unpin>(muxer: &mut M) -> M::Substream {
     within(poll_fn(|cx| muxer.poll_outbound_unpin(cx)))
         .await
         .unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn assert_refused(error: &quinn::ConnectionError) {
+    let quinn::ConnectionError::ConnectionClosed(close) = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(
+        close.error_code,
+        quinn::TransportErrorCode::CONNECTION_REFUSED
+    );
 }
 
 /// Bytes that repeat nowhere near.

@@ -1,18 +1,22 @@
 //! The same conversations in all pairings with libp2p's own transport.
 
+use futures::StreamExt;
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::swarm::SwarmEvent;
+use libp2p::{Swarm, ping};
+
 use super::*;
 
 type Stock = libp2p::quic::tokio::Transport;
 
-fn stock() -> Stock {
-    let keypair = Keypair::generate_ed25519();
-    Stock::new(libp2p::quic::Config::new(&keypair))
+fn stock(keypair: &Keypair) -> Stock {
+    Stock::new(libp2p::quic::Config::new(keypair))
 }
 
 /// A stock transport that listens, and a task that echoes on all of its connections.
 async fn stock_echo() -> (Multiaddr, PeerId, JoinSet<()>) {
     let keypair = Keypair::generate_ed25519();
-    let mut transport = Stock::new(libp2p::quic::Config::new(&keypair));
+    let mut transport = stock(&keypair);
     transport
         .listen_on(ListenerId::next(), LOOPBACK.parse().unwrap())
         .unwrap();
@@ -42,14 +46,14 @@ where
     // Several MiB, many times all windows.
     let data = Arc::new(pattern(4 * 1024 * 1024));
     let (mut read, mut write) = outbound(&mut muxer).await.split();
-    let sent = data.clone();
-    let send = async move {
-        write.write_all(&sent).await.unwrap();
+    let question = data.clone();
+    let ask = async move {
+        write.write_all(&question).await.unwrap();
         // The other direction goes on after this one is finished.
         write.close().await.unwrap();
     };
     let mut got = Vec::new();
-    let (received, ()) = within(async { tokio::join!(read.read_to_end(&mut got), send) }).await;
+    let (received, ()) = within(async { tokio::join!(read.read_to_end(&mut got), ask) }).await;
     received.unwrap();
     assert!(got == *data);
 
@@ -73,14 +77,16 @@ where
 #[tokio::test]
 async fn stock_dials_us() {
     let mut server = Server::start().await;
-    let mut client = stock();
+    let keypair = Keypair::generate_ed25519();
+    let mut client = stock(&keypair);
     let dial = client.dial(server.addr.clone(), AS_DIALER).unwrap();
     let (dialled, accepted) = tokio::join!(within(dial), server.next());
     let (peer, muxer) = dialled.unwrap();
-    let Told::Connected(_, ours) = accepted else {
+    let Told::Connected(from, ours) = accepted else {
         panic!("no connection")
     };
     assert_eq!(peer, server.peer);
+    assert_eq!(from, keypair.public().to_peer_id());
     tokio::join!(converse(muxer), within(echo(ours)));
 }
 
@@ -114,7 +120,8 @@ async fn we_dial_ourselves() {
 #[tokio::test]
 async fn stock_sees_a_reset_where_we_drop() {
     let mut server = Server::start().await;
-    let mut client = stock();
+    let keypair = Keypair::generate_ed25519();
+    let mut client = stock(&keypair);
     let dial = client.dial(server.addr.clone(), AS_DIALER).unwrap();
     let (dialled, mut ours) = tokio::join!(within(dial), server.connection());
     let (_, mut muxer) = dialled.unwrap();
@@ -146,4 +153,58 @@ async fn the_dialled_peer_must_be_the_expected_one() {
         ),
         "{error:?}"
     );
+}
+
+/// A swarm of the crate's users, on whatever transport.
+fn swarm<T>(keypair: &Keypair, transport: T) -> Swarm<ping::Behaviour>
+where
+    T: libp2p::core::Transport<Output = (PeerId, StreamMuxerBox)> + Send + Unpin + 'static,
+    T::Error: Send + Sync,
+    T::Dial: Send,
+    T::ListenerUpgrade: Send,
+{
+    let config = ping::Config::new().with_interval(Duration::from_millis(10));
+    Swarm::new(
+        transport.boxed(),
+        ping::Behaviour::new(config),
+        keypair.public().to_peer_id(),
+        libp2p::swarm::Config::with_tokio_executor(),
+    )
+}
+
+#[tokio::test]
+async fn swarms_ping_each_other() {
+    let keypair = Keypair::generate_ed25519();
+    let ours = Transport::new(Config::new(&keypair)).unwrap();
+    let mut ours = swarm(
+        &keypair,
+        ours.map(|(peer, c), _| (peer, StreamMuxerBox::new(c))),
+    );
+    let keypair = Keypair::generate_ed25519();
+    let theirs = stock(&keypair);
+    let mut theirs = swarm(
+        &keypair,
+        theirs.map(|(peer, c), _| (peer, StreamMuxerBox::new(c))),
+    );
+
+    ours.listen_on(LOOPBACK.parse().unwrap()).unwrap();
+    let (mut our_pings, mut their_pings) = (0, 0);
+    within(async {
+        while our_pings < 3 || their_pings < 3 {
+            tokio::select! {
+                event = ours.select_next_some() => match event {
+                    SwarmEvent::NewListenAddr { address, .. } => theirs.dial(address).unwrap(),
+                    SwarmEvent::Behaviour(ping) => our_pings += u32::from(ping.result.is_ok()),
+                    SwarmEvent::ConnectionClosed { cause, .. } => panic!("{cause:?}"),
+                    _ => {}
+                },
+                event = theirs.select_next_some() => {
+                    if let SwarmEvent::Behaviour(ping) = event {
+                        their_pings += u32::from(ping.result.is_ok());
+                    }
+                }
+            }
+        }
+    })
+    .await;
 }

@@ -1,5 +1,6 @@
 //! Drains, ends and crashes.
 
+use futures::future::join_all;
 use quinn::ConnectionError;
 
 use super::*;
@@ -27,19 +28,12 @@ async fn a_removed_listener_refuses_newcomers_and_keeps_its_connections() {
     server.remove.send(()).await.unwrap();
     assert!(matches!(server.next().await, Told::Closed(Ok(()))));
 
-    for _ in 0..3 {
-        let newcomer = client().connect(server.socket(), "any").unwrap();
-        let error = tokio::time::timeout(Duration::from_secs(1), newcomer)
-            .await
-            .expect("an answer at once")
-            .expect_err("a refusal");
-        let ConnectionError::ConnectionClosed(close) = error else {
-            panic!("{error:?}");
-        };
-        assert_eq!(
-            close.error_code,
-            quinn::TransportErrorCode::CONNECTION_REFUSED
-        );
+    let newcomers = client();
+    let refusals = (0..200).map(|_| newcomers.connect(server.socket(), "any").unwrap());
+    // A timeout of the handshake would take longer than this.
+    let refusals = tokio::time::timeout(Duration::from_secs(5), join_all(refusals));
+    for refusal in refusals.await.expect("answers at once") {
+        assert_refused(&refusal.expect_err("a refusal"));
     }
 
     // A stream that was there, and new ones.
@@ -68,7 +62,7 @@ async fn the_handle_closes_everything_and_waits_for_it() {
     dials_handle.close_all(8);
     within(dials_handle.wait_idle()).await;
     drop(ours);
-    within(inbound(&mut dialled)).await.ok_or(()).err().unwrap();
+    assert!(within(inbound(&mut dialled)).await.is_none());
 
     server.handle.close_all(9);
     let ConnectionError::ApplicationClosed(close) = within(theirs.closed()).await else {
@@ -112,17 +106,19 @@ fn clients_of_a_crashed_and_restarted_relay_learn_it_at_once() {
         let _guard = clients.enter();
         client().connect(server.socket(), "any").unwrap()
     };
-    let _ours = crashing.block_on(server.connection());
+    let ours = crashing.block_on(server.connection());
     let theirs = clients.block_on(within(connecting)).unwrap();
     let addr = server.addr.to_string();
-    // No task runs any more that could say goodbye, and the socket is gone.
-    crashing.shutdown_background();
-    drop(server);
+    // With its tasks gone, nobody can say goodbye.
+    crashing.shutdown_timeout(Duration::from_secs(20));
+    drop((server, ours));
 
     clients.block_on(async {
         let _restarted = Server::with(&keypair, &addr, |_| ()).await;
-        let (mut send, _recv) = theirs.open_bi().await.unwrap();
-        send.write_all(&pattern(1000)).await.unwrap();
+        // Any packet will do; a late acknowledgement may even have been answered before.
+        if let Ok((mut send, _recv)) = theirs.open_bi().await {
+            send.write_all(&pattern(1000)).await.ok();
+        }
         assert_eq!(within(theirs.closed()).await, ConnectionError::Reset);
     });
 }

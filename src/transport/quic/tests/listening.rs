@@ -19,16 +19,6 @@ async fn refusal(server: SocketAddr) -> ConnectionError {
         .expect_err("a refusal")
 }
 
-fn assert_refused(error: &ConnectionError) {
-    let ConnectionError::ConnectionClosed(close) = error else {
-        panic!("{error:?}");
-    };
-    assert_eq!(
-        close.error_code,
-        quinn::TransportErrorCode::CONNECTION_REFUSED
-    );
-}
-
 #[tokio::test]
 async fn above_the_hard_cap_newcomers_are_refused() {
     let keypair = Keypair::generate_ed25519();

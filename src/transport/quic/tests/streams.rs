@@ -46,17 +46,12 @@ fn kind<T: std::fmt::Debug>(result: std::io::Result<T>) -> ErrorKind {
 
 #[tokio::test]
 async fn dropped_while_both_sides_are_open() {
-    let Pair {
-        mut ours,
-        send,
-        mut recv,
-        ..
-    } = Pair::new().await;
-    ours.write_all(b"half an ans").await.unwrap();
-    drop(ours);
-    let end = within(recv.read_to_end(100)).await;
+    let mut pair = Pair::new().await;
+    pair.ours.write_all(b"half an ans").await.unwrap();
+    drop(pair.ours);
+    let end = within(pair.recv.read_to_end(100)).await;
     assert_eq!(end, Err(ReadError::Reset(0_u8.into()).into()));
-    assert_eq!(within(send.stopped()).await, Ok(Some(0_u8.into())));
+    assert_eq!(within(pair.send.stopped()).await, Ok(Some(0_u8.into())));
 }
 
 #[tokio::test]
@@ -170,14 +165,14 @@ async fn what_piles_up_for_a_stalled_reader_is_bounded() {
     .await;
     let (_muxer, connection) = server.pair().await;
     let (mut send, _recv) = connection.open_bi().await.unwrap();
-    let mut sent = 0;
+    let mut total = 0;
     // The last write never ends: the wait is for that to be certain.
     while let Ok(written) =
         tokio::time::timeout(Duration::from_millis(500), send.write(&[0; 4096])).await
     {
-        sent += written.unwrap();
+        total += written.unwrap();
     }
-    assert_eq!(sent, WINDOW as usize);
+    assert_eq!(total, WINDOW as usize);
 }
 
 #[tokio::test]
