@@ -80,9 +80,9 @@ pub fn main() -> ExitCode {
 }
 
 /// Reads the environment and goes on with what it says, or says everything that is wrong with it.
-fn with_config(command: impl FnOnce(Loaded) -> ExitCode) -> ExitCode {
+fn with_config(command: impl FnOnce(&Loaded) -> ExitCode) -> ExitCode {
     match Config::from_env(env::vars_os()) {
-        Ok(loaded) => command(loaded),
+        Ok(loaded) => command(&loaded),
         Err(errors) => usage(&errors),
     }
 }
@@ -102,15 +102,15 @@ fn with_runtime(future: impl Future<Output = ExitCode>) -> ExitCode {
     }
 }
 
-fn print_config(loaded: Loaded) -> ExitCode {
-    print!("{}", loaded.config.render());
-    for warning in loaded.warnings {
+fn print_config(loaded: &Loaded) -> ExitCode {
+    print!("{}", loaded.render());
+    for warning in &loaded.warnings {
         eprintln!("warning: {warning}");
     }
     ExitCode::SUCCESS
 }
 
-fn print_identity(loaded: Loaded) -> ExitCode {
+fn print_identity(loaded: &Loaded) -> ExitCode {
     match Identity::from_config(&loaded.config.identity) {
         Ok(identity) if identity.source() == Source::Ephemeral => usage(
             &"neither RELAY_IDENTITY_SEED nor RELAY_IDENTITY_KEY is set: each start of the relay \
@@ -124,7 +124,7 @@ fn print_identity(loaded: Loaded) -> ExitCode {
     }
 }
 
-fn serve(Loaded { config, warnings }: Loaded) -> ExitCode {
+fn serve(Loaded { config, warnings, .. }: &Loaded) -> ExitCode {
     let filter = env::var_os("RUST_LOG").map(OsString::into_string);
     let filter = filter.as_ref().map(|filter| filter.as_deref().unwrap_or_default());
     if let Err(error) = telemetry::init(config.log_format, filter) {
@@ -144,7 +144,7 @@ fn serve(Loaded { config, warnings }: Loaded) -> ExitCode {
         );
     }
     with_runtime(async {
-        match run(&config, &identity).await {
+        match run(config, &identity).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(cause) => {
                 error!("{cause}");

@@ -39,6 +39,9 @@ pub use load::Loaded;
 pub use render::reference_table;
 pub use secret::Secret;
 
+pub use crate::relay::Limits;
+use crate::relay::CircuitLimit;
+
 /// Everything that the relay can be told. [`Default`] is what an empty environment gives, apart
 /// from the instance name, which is then the machine's host name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,28 +79,6 @@ pub struct Identity {
     pub seed: Option<Secret>,
     /// Base64 of an Ed25519 private key in libp2p's protobuf form.
     pub key: Option<Secret>,
-}
-
-/// Limits on what peers may hold; `None` = unlimited.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Peers that hold a reservation at once.
-    pub reservations: Option<usize>,
-    /// Connections of one peer that may hold its reservation.
-    pub reservations_per_peer: Option<usize>,
-    /// Reservations made from one IP address (IPv6: one /64).
-    pub reservations_per_ip: Option<usize>,
-    /// How long a reservation lives unless it is renewed; from 30 s to `u32::MAX` seconds.
-    pub reservation_ttl: Duration,
-    /// Circuits open at once.
-    pub circuits: Option<usize>,
-    /// Circuits that one peer takes part in, at either end.
-    pub circuits_per_peer: Option<usize>,
-    /// How long one circuit may last; from 1 s to `u32::MAX` seconds, as `Limit.duration` on the
-    /// wire counts whole seconds and reads 0 as unlimited.
-    pub circuit_duration: Option<Duration>,
-    /// Bytes that one circuit may carry, in each direction.
-    pub circuit_bytes: Option<u64>,
 }
 
 /// The graceful end: what happens between the first signal and the exit.
@@ -162,8 +143,7 @@ impl Config {
                 reservation_ttl: Duration::ZERO,
                 circuits: None,
                 circuits_per_peer: None,
-                circuit_duration: None,
-                circuit_bytes: None,
+                circuit: CircuitLimit::default(),
             },
             idle_timeout: Duration::ZERO,
             stats_interval: None,

@@ -1,7 +1,6 @@
 //! The relay as a running node: the only owner of the swarm, and its one event loop.
 
 use std::{
-    collections::{BTreeSet, HashMap},
     net::{Ipv6Addr, UdpSocket},
     sync::Arc,
     time::Duration,
@@ -40,8 +39,11 @@ const MAX_NEGOTIATING_STREAMS: usize = 256;
 /// The second failure in a row closes the connection.
 const PING_INTERVAL: Duration = Duration::from_secs(60);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long to wait for the addresses of the listeners before the relay is called ready.
+/// How long to wait for the first address of every listener before the relay is called ready.
+/// A listener on all interfaces may have none: `[::]` where no interface has an IPv6 address.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long after the last address no more of them are expected.
+const ADDRESSES_SETTLED: Duration = Duration::from_millis(100);
 /// How long the last words to the peers may take when the process ends.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -82,10 +84,11 @@ pub struct Node {
     tasks: Tasks,
     /// As configured; empty means that those of the interfaces are announced.
     external: Vec<Multiaddr>,
-    listeners: HashMap<ListenerId, BTreeSet<Multiaddr>>,
-    /// Since when, and whether that has been said.
+    /// With the addresses on which each can be reached, link-local ones left out.
+    listeners: Vec<(ListenerId, Vec<Multiaddr>)>,
     started: Instant,
-    is_ready: bool,
+    /// When to call the relay ready, unless it was.
+    ready_at: Option<Instant>,
     stats_interval: Option<Duration>,
 }
 
@@ -133,9 +136,9 @@ impl Node {
             relay,
             tasks,
             external: config.external_addresses.clone(),
-            listeners: HashMap::new(),
+            listeners: Vec::new(),
             started: Instant::now(),
-            is_ready: false,
+            ready_at: Some(Instant::now() + ADDRESS_TIMEOUT),
             stats_interval: config.stats_interval,
         };
         node.listen(&config.listen_addresses)?;
@@ -156,7 +159,7 @@ impl Node {
                 address: address.clone(),
                 cause: innermost(&error),
             })?;
-            self.listeners.insert(id, BTreeSet::new());
+            self.listeners.push((id, Vec::new()));
         }
         Ok(())
     }
@@ -173,36 +176,38 @@ impl Node {
             }
         });
         let mut statistics = self.stats_interval.map(ticks);
-        let address_timeout = tokio::time::sleep(ADDRESS_TIMEOUT);
-        tokio::pin!(address_timeout);
         let soft = self.tasks.soft().clone();
         loop {
             tokio::select! {
                 biased;
                 () = soft.cancelled() => break,
                 () = tick(statistics.as_mut()) => self.log_statistics(),
-                () = &mut address_timeout, if !self.is_ready => self.ready(),
+                () = sleep_until(self.ready_at) => self.ready(),
                 event = self.swarm.select_next_some() => self.on_event(event),
             }
         }
+        let tasks = self.tasks.clone();
         self.close().await;
-        if self.tasks.is_faulty() { Err(Error::Fault) } else { Ok(()) }
+        if tasks.is_faulty() { Err(Error::Fault) } else { Ok(()) }
     }
 
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
+            SwarmEvent::NewListenAddr { address, .. } if is_link_local(&address) => {}
             SwarmEvent::NewListenAddr { listener_id, address } => {
                 info!(address = %self.full(address.clone()), "listening");
-                self.listeners.entry(listener_id).or_default().insert(address);
+                if let Some(addresses) = self.addresses_of(listener_id) {
+                    addresses.push(address);
+                }
                 self.announce();
-                if !self.is_ready && self.listeners.values().all(|a| !a.is_empty()) {
-                    self.ready();
+                if self.ready_at.is_some() && self.listeners.iter().all(|(_, a)| !a.is_empty()) {
+                    self.ready_at = Some(Instant::now() + ADDRESSES_SETTLED);
                 }
             }
             SwarmEvent::ExpiredListenAddr { listener_id, address } => {
                 info!(address = %self.full(address.clone()), "no longer listening");
-                if let Some(addresses) = self.listeners.get_mut(&listener_id) {
-                    addresses.remove(&address);
+                if let Some(addresses) = self.addresses_of(listener_id) {
+                    addresses.retain(|a| *a != address);
                 }
                 self.announce();
             }
@@ -210,9 +215,9 @@ impl Node {
                 debug!(%error, "a listener could not accept a connection");
             }
             SwarmEvent::ListenerClosed { listener_id, reason, .. } => {
-                let addresses = self.listeners.remove(&listener_id).unwrap_or_default();
+                let addresses = self.addresses_of(listener_id).map(std::mem::take).unwrap_or_default();
                 if let Err(error) = reason {
-                    warn!(?addresses, %error, "a listener failed");
+                    warn!(addresses = join(addresses.iter()), %error, "a listener failed");
                 }
                 self.announce();
             }
@@ -222,6 +227,10 @@ impl Node {
             }
             _ => {}
         }
+    }
+
+    fn addresses_of(&mut self, listener: ListenerId) -> Option<&mut Vec<Multiaddr>> {
+        self.listeners.iter_mut().find(|(id, _)| *id == listener).map(|(_, addresses)| addresses)
     }
 
     fn on_ping(&mut self, ping::Event { connection, result, .. }: ping::Event) {
@@ -242,7 +251,7 @@ impl Node {
     /// Announces the configured addresses, or else those of the interfaces.
     fn announce(&mut self) {
         let addresses = if self.external.is_empty() {
-            own_addresses(self.listeners.values().flatten())
+            own_addresses(self.listeners.iter().flat_map(|(_, a)| a))
         } else {
             self.external.clone()
         };
@@ -265,7 +274,7 @@ impl Node {
     }
 
     fn ready(&mut self) {
-        self.is_ready = true;
+        self.ready_at = None;
         let addresses = self.relay.addresses();
         if addresses.is_empty() {
             warn!(
@@ -280,7 +289,7 @@ impl Node {
         }
         let announced = join(addresses.iter());
         let listening: Vec<_> =
-            self.listeners.values().flatten().map(|a| self.full(a.clone())).collect();
+            self.listeners.iter().flat_map(|(_, a)| a).map(|a| self.full(a.clone())).collect();
         info!(
             peer_id = %self.relay.peer_id(),
             addresses = join(listening.iter()),
@@ -329,7 +338,7 @@ impl Node {
 /// others.
 fn own_addresses<'a>(listening: impl Iterator<Item = &'a Multiaddr>) -> Vec<Multiaddr> {
     let (loopback, others): (Vec<_>, Vec<_>) =
-        listening.filter(|a| !is_link_local(a)).cloned().partition(is_loopback);
+        listening.cloned().partition(is_loopback);
     if others.is_empty() { loopback } else { others }
 }
 
@@ -366,6 +375,14 @@ fn ticks(period: Duration) -> Interval {
     let mut ticks = interval_at(Instant::now() + period, period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
+}
+
+/// Never ends without an instant.
+async fn sleep_until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn tick(ticks: Option<&mut Interval>) {

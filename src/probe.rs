@@ -1,1 +1,7 @@
-//! probe
+//! stub
+use std::process::ExitCode;
+/// stub
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+/// stub
+pub async fn execute(_: Args) -> ExitCode { ExitCode::FAILURE }

@@ -37,23 +37,24 @@ pub fn build(
     let tcp = socket()
         .upgrade(Version::V1Lazy)
         .authenticate(security.clone())
-        .multiplex(yamux::Config::default())
-        .timeout(HANDSHAKE_TIMEOUT);
+        .multiplex(libp2p::yamux::Config::default())
+        .timeout(HANDSHAKE_TIMEOUT)
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let websocket = websocket::Config::new(socket())
         .upgrade(Version::V1Lazy)
         .authenticate(security)
-        .multiplex(yamux::Config::default())
-        .timeout(HANDSHAKE_TIMEOUT);
-    let (quic, handle) = quic::Transport::new(quic::Config::new(keypair)?);
+        .multiplex(libp2p::yamux::Config::default())
+        .timeout(HANDSHAKE_TIMEOUT)
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+    let quic = quic::Config::new(keypair);
+    let handle = quic.handle();
+    let quic = quic::Transport::new(quic)?
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let transport = quic
-        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
         .or_transport(websocket)
+        .map(|either, _| either.into_inner())
         .or_transport(tcp)
-        .map(|either, _| match either {
-            futures::future::Either::Left(futures::future::Either::Left(output)) => output,
-            futures::future::Either::Left(futures::future::Either::Right((peer, muxer)))
-            | futures::future::Either::Right((peer, muxer)) => (peer, StreamMuxerBox::new(muxer)),
-        })
+        .map(|either, _| either.into_inner())
         .boxed();
     Ok((transport, handle))
 }

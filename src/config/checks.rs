@@ -100,7 +100,7 @@ fn without_effect(
 fn circuits_outlive_drain(config: &Config, origins: &Origins) -> Option<Warning> {
     let chosen = origins.is_set(name::DRAIN_TIMEOUT) || origins.is_set(name::CIRCUIT_DURATION);
     let timeout = config.drain.timeout;
-    let duration = config.limits.circuit_duration;
+    let duration = config.limits.circuit.duration;
     let longer = duration.is_none_or(|duration| duration > timeout);
     (chosen && longer).then(|| {
         Warning::new(format!(

@@ -195,14 +195,14 @@ pub(super) static VARIABLES: &[Variable] = &[
         default: Fallback::Text("1h"),
         doc: "How long one circuit may last.",
         handling: Handling::Plain,
-        field: field!(SpanOrZero { zero: "unlimited" } => limits.circuit_duration),
+        field: field!(SpanOrZero { zero: "unlimited" } => limits.circuit.duration),
     },
     Variable {
         name: "RELAY_MAX_CIRCUIT_BYTES",
         default: Fallback::Text("100MB"),
         doc: "What one circuit may carry, in each direction.",
         handling: Handling::Plain,
-        field: field!(Size => limits.circuit_bytes),
+        field: field!(Size => limits.circuit.bytes),
     },
     Variable {
         name: "RELAY_IDLE_TIMEOUT",

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The relay's limits. `None` is unlimited.
+/// The relay's limits. `None` is unlimited; the defaults are those of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Peers that may hold a reservation at once.
@@ -28,21 +28,4 @@ pub struct CircuitLimit {
     pub duration: Option<Duration>,
     /// How many bytes it may carry in each direction.
     pub bytes: Option<u64>,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            reservations: Some(1024),
-            reservations_per_peer: Some(3),
-            reservations_per_ip: Some(64),
-            reservation_ttl: Duration::from_hours(1),
-            circuits: Some(512),
-            circuits_per_peer: Some(5),
-            circuit: CircuitLimit {
-                duration: Some(Duration::from_hours(1)),
-                bytes: Some(100_000_000),
-            },
-        }
-    }
 }
