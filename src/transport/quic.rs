@@ -41,6 +41,8 @@ mod endpoint;
 mod interfaces;
 mod listener;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 use std::collections::VecDeque;
