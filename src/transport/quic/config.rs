@@ -129,7 +129,7 @@ const QUIC_V1: u32 = 1;
 /// Each reset is smaller than the packet that it answers, so nothing is amplified.
 const RESET_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Newcomers beyond [`Config::max_pending`] that may wait to be refused; further ones get no answer.
+/// Newcomers beyond [`Config::max_pending`] that may wait to be refused; more get no answer.
 const UNDECIDED: usize = 1024;
 
 /// Bytes buffered for a newcomer between its first packet and the start of its handshake: room for

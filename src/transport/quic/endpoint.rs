@@ -34,7 +34,8 @@ pub(super) fn bind(
 
 /// All endpoints of a transport, for the end of the process.
 ///
-/// It keeps them open: their sockets are freed when the transport *and* every handle are gone.
+/// It keeps them open: their sockets are freed when the transport, their connections *and* every
+/// handle are gone.
 #[derive(Clone, Default)]
 pub struct Handle(Arc<Mutex<Endpoints>>);
 

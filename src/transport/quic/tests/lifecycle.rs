@@ -45,35 +45,47 @@ async fn a_removed_listener_refuses_newcomers_and_keeps_its_connections() {
 }
 
 #[tokio::test]
-async fn the_handle_closes_everything_and_waits_for_it() {
+async fn the_handle_closes_a_listener_and_its_connections() {
     let mut server = Server::start().await;
     let (_ours, theirs) = server.pair().await;
-
-    let mut transport = Transport::new(Config::new(&Keypair::generate_ed25519())).unwrap();
-    let dials_handle = transport.config.handle();
-    let opts = DialOpts {
-        port_use: PortUse::New,
-        ..AS_DIALER
-    };
-    let dial = transport.dial(server.addr.clone(), opts).unwrap();
-    let (dialled, ours) = tokio::join!(within(dial), server.connection());
-    let (_, mut dialled) = dialled.unwrap();
-
-    dials_handle.close_all(8);
-    within(dials_handle.wait_idle()).await;
-    drop(ours);
-    assert!(within(inbound(&mut dialled)).await.is_none());
-
     server.handle.close_all(9);
-    let ConnectionError::ApplicationClosed(close) = within(theirs.closed()).await else {
-        panic!("not closed by the application");
-    };
-    assert_eq!(close.error_code, 9_u8.into());
+    assert_eq!(code(&within(theirs.closed()).await), 9);
     within(server.handle.wait_idle()).await;
-    assert!(matches!(
-        server.next().await,
-        Told::Closed(Err(Error::EndpointStopped))
-    ));
+    let closed = server.next().await;
+    assert!(matches!(closed, Told::Closed(Err(Error::EndpointStopped))));
+}
+
+#[tokio::test]
+async fn the_handle_closes_dials() {
+    for port_use in [PortUse::Reuse, PortUse::New] {
+        let mut server = Server::start().await;
+        let config = Config::new(&Keypair::generate_ed25519());
+        let handle = config.handle();
+        let mut transport = Transport::new(config).unwrap();
+        let opts = DialOpts {
+            port_use,
+            ..AS_DIALER
+        };
+        let dial = transport.dial(server.addr.clone(), opts).unwrap();
+        let late = transport.dial(server.addr.clone(), opts).unwrap();
+        let (dialled, mut accepted) = tokio::join!(within(dial), server.connection());
+        let _dialled = dialled.unwrap();
+
+        handle.close_all(9);
+        let lost = within(poll_fn(|cx| accepted.poll_unpin(cx))).await;
+        assert_eq!(code(&lost.unwrap_err()), 9);
+        within(handle.wait_idle()).await;
+        // A dial that begins after the end does not get anywhere.
+        assert!(within(late).await.is_err());
+    }
+}
+
+/// The code that the other application closed with.
+fn code(error: &ConnectionError) -> u64 {
+    match error {
+        ConnectionError::ApplicationClosed(close) => close.error_code.into(),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]
