@@ -8,6 +8,7 @@
 //! | [`cli`] | the subcommands and what each of them prints |
 //! | [`config`] | every environment variable: type, unit, default, bounds, documentation |
 //! | [`identity`] | the relay's key pair: given, derived from the fleet's seed, or ephemeral |
+//! | [`pseudonym`] | names for peers in logs and telemetry that do not give them away |
 //! | [`transport`] | TCP, QUIC and WebSocket, and the muxers that can reset what they cut |
 //! | [`relay`] | the protocol: reservations, circuits and their limits |
 //! | [`probe`] | a client that proves that a relay works, end to end |
@@ -18,5 +19,6 @@ pub mod cli;
 pub mod config;
 pub mod identity;
 pub mod probe;
+pub mod pseudonym;
 pub mod relay;
 pub mod transport;
