@@ -60,13 +60,19 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
-            return if error.use_stderr() { EX_USAGE.into() } else { ExitCode::SUCCESS };
+            return if error.use_stderr() {
+                EX_USAGE.into()
+            } else {
+                ExitCode::SUCCESS
+            };
         }
     };
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => with_config(serve),
         Command::Probe(args) => with_runtime(probe::execute(args)),
-        Command::Identity { command: Some(IdentityCommand::Generate) } => {
+        Command::Identity {
+            command: Some(IdentityCommand::Generate),
+        } => {
             println!("{}", identity::generate_seed());
             ExitCode::SUCCESS
         }
@@ -93,7 +99,10 @@ fn usage(error: &dyn std::fmt::Display) -> ExitCode {
 }
 
 fn with_runtime(future: impl Future<Output = ExitCode>) -> ExitCode {
-    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime.block_on(future),
         Err(error) => {
             eprintln!("cannot start the runtime: {error}");
@@ -124,9 +133,15 @@ fn print_identity(loaded: &Loaded) -> ExitCode {
     }
 }
 
-fn serve(Loaded { config, warnings, .. }: &Loaded) -> ExitCode {
+fn serve(
+    Loaded {
+        config, warnings, ..
+    }: &Loaded,
+) -> ExitCode {
     let filter = env::var_os("RUST_LOG").map(OsString::into_string);
-    let filter = filter.as_ref().map(|filter| filter.as_deref().unwrap_or_default());
+    let filter = filter
+        .as_ref()
+        .map(|filter| filter.as_deref().unwrap_or_default());
     if let Err(error) = telemetry::init(config.log_format, filter) {
         return usage(&format!("RUST_LOG: {error}"));
     }

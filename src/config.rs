@@ -39,8 +39,8 @@ pub use load::Loaded;
 pub use render::reference_table;
 pub use secret::Secret;
 
-pub use crate::relay::Limits;
 use crate::relay::CircuitLimit;
+pub use crate::relay::Limits;
 
 /// Everything that the relay can be told. [`Default`] is what an empty environment gives, apart
 /// from the instance name, which is then the machine's host name.

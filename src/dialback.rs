@@ -60,9 +60,12 @@ impl NetworkBehaviour for Guard {
         addresses: &[Multiaddr],
         _role: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        let allowed =
-            peer.is_some_and(|peer| addresses.iter().all(|a| self.may_dial(&peer, a)));
-        if allowed { Ok(Vec::new()) } else { Err(ConnectionDenied::new(Refused)) }
+        let allowed = peer.is_some_and(|peer| addresses.iter().all(|a| self.may_dial(&peer, a)));
+        if allowed {
+            Ok(Vec::new())
+        } else {
+            Err(ConnectionDenied::new(Refused))
+        }
     }
 
     fn handle_established_inbound_connection(

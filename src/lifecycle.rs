@@ -26,7 +26,11 @@ impl Tasks {
     /// No tasks; neither token is cancelled.
     pub fn new() -> Self {
         let soft = CancellationToken::new();
-        Self { hard: CancellationToken::new(), soft, ..Self::default() }
+        Self {
+            hard: CancellationToken::new(),
+            soft,
+            ..Self::default()
+        }
     }
 
     /// Runs `future` as a task. `name` is for the log, should it panic.
@@ -34,7 +38,10 @@ impl Tasks {
         let (soft, faulty) = (self.soft.clone(), Arc::clone(&self.faulty));
         self.tracker.spawn(async move {
             if AssertUnwindSafe(future).catch_unwind().await.is_err() {
-                tracing::error!(task = name, "a task panicked; the relay drains and exits with 1");
+                tracing::error!(
+                    task = name,
+                    "a task panicked; the relay drains and exits with 1"
+                );
                 faulty.store(true, Ordering::Release);
                 soft.cancel();
             }

@@ -119,7 +119,9 @@ impl Node {
                     .with_cache_size(0),
             ),
             ping: ping::Behaviour::new(
-                ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT),
+                ping::Config::new()
+                    .with_interval(PING_INTERVAL)
+                    .with_timeout(PING_TIMEOUT),
             ),
             autonat: autonat::v2::server::Behaviour::default(),
         };
@@ -148,17 +150,24 @@ impl Node {
     fn listen(&mut self, addresses: &[Multiaddr]) -> Result<(), Error> {
         let has_ipv6 = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
         let any_ipv6 = Protocol::Ip6(Ipv6Addr::UNSPECIFIED);
-        if !has_ipv6 && addresses.iter().any(|a| a.iter().next() == Some(any_ipv6.clone())) {
+        if !has_ipv6
+            && addresses
+                .iter()
+                .any(|a| a.iter().next() == Some(any_ipv6.clone()))
+        {
             info!("this machine has no IPv6; the relay listens on IPv4 alone");
         }
         for address in addresses {
             if !has_ipv6 && address.iter().next() == Some(any_ipv6.clone()) {
                 continue;
             }
-            let id = self.swarm.listen_on(address.clone()).map_err(|error| Error::Listen {
-                address: address.clone(),
-                cause: innermost(&error),
-            })?;
+            let id = self
+                .swarm
+                .listen_on(address.clone())
+                .map_err(|error| Error::Listen {
+                    address: address.clone(),
+                    cause: innermost(&error),
+                })?;
             self.listeners.push((id, Vec::new()));
         }
         Ok(())
@@ -188,13 +197,20 @@ impl Node {
         }
         let tasks = self.tasks.clone();
         self.close().await;
-        if tasks.is_faulty() { Err(Error::Fault) } else { Ok(()) }
+        if tasks.is_faulty() {
+            Err(Error::Fault)
+        } else {
+            Ok(())
+        }
     }
 
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::NewListenAddr { address, .. } if is_link_local(&address) => {}
-            SwarmEvent::NewListenAddr { listener_id, address } => {
+            SwarmEvent::NewListenAddr {
+                listener_id,
+                address,
+            } => {
                 info!(address = %self.full(address.clone()), "listening");
                 if let Some(addresses) = self.addresses_of(listener_id) {
                     addresses.push(address);
@@ -204,7 +220,10 @@ impl Node {
                     self.ready_at = Some(Instant::now() + ADDRESSES_SETTLED);
                 }
             }
-            SwarmEvent::ExpiredListenAddr { listener_id, address } => {
+            SwarmEvent::ExpiredListenAddr {
+                listener_id,
+                address,
+            } => {
                 info!(address = %self.full(address.clone()), "no longer listening");
                 if let Some(addresses) = self.addresses_of(listener_id) {
                     addresses.retain(|a| *a != address);
@@ -214,8 +233,15 @@ impl Node {
             SwarmEvent::ListenerError { error, .. } => {
                 debug!(%error, "a listener could not accept a connection");
             }
-            SwarmEvent::ListenerClosed { listener_id, reason, .. } => {
-                let addresses = self.addresses_of(listener_id).map(std::mem::take).unwrap_or_default();
+            SwarmEvent::ListenerClosed {
+                listener_id,
+                reason,
+                ..
+            } => {
+                let addresses = self
+                    .addresses_of(listener_id)
+                    .map(std::mem::take)
+                    .unwrap_or_default();
                 if let Err(error) = reason {
                     warn!(addresses = join(addresses.iter()), %error, "a listener failed");
                 }
@@ -230,10 +256,18 @@ impl Node {
     }
 
     fn addresses_of(&mut self, listener: ListenerId) -> Option<&mut Vec<Multiaddr>> {
-        self.listeners.iter_mut().find(|(id, _)| *id == listener).map(|(_, addresses)| addresses)
+        self.listeners
+            .iter_mut()
+            .find(|(id, _)| *id == listener)
+            .map(|(_, addresses)| addresses)
     }
 
-    fn on_ping(&mut self, ping::Event { connection, result, .. }: ping::Event) {
+    fn on_ping(
+        &mut self,
+        ping::Event {
+            connection, result, ..
+        }: ping::Event,
+    ) {
         match result {
             Ok(_) | Err(ping::Failure::Unsupported) => {}
             Err(error) => {
@@ -288,8 +322,12 @@ impl Node {
             );
         }
         let announced = join(addresses.iter());
-        let listening: Vec<_> =
-            self.listeners.iter().flat_map(|(_, a)| a).map(|a| self.full(a.clone())).collect();
+        let listening: Vec<_> = self
+            .listeners
+            .iter()
+            .flat_map(|(_, a)| a)
+            .map(|a| self.full(a.clone()))
+            .collect();
         info!(
             peer_id = %self.relay.peer_id(),
             addresses = join(listening.iter()),
@@ -337,8 +375,7 @@ impl Node {
 /// The addresses among `listening` that another machine may dial; loopback only when there are no
 /// others.
 fn own_addresses<'a>(listening: impl Iterator<Item = &'a Multiaddr>) -> Vec<Multiaddr> {
-    let (loopback, others): (Vec<_>, Vec<_>) =
-        listening.cloned().partition(is_loopback);
+    let (loopback, others): (Vec<_>, Vec<_>) = listening.cloned().partition(is_loopback);
     if others.is_empty() { loopback } else { others }
 }
 
@@ -359,7 +396,10 @@ fn is_link_local(address: &Multiaddr) -> bool {
 }
 
 fn join<'a>(addresses: impl Iterator<Item = &'a Multiaddr>) -> String {
-    addresses.map(ToString::to_string).collect::<Vec<_>>().join(",")
+    addresses
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 /// What the system said, without the layers above it.

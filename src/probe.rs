@@ -4,4 +4,6 @@ use std::process::ExitCode;
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 /// stub
-pub async fn execute(_: Args) -> ExitCode { ExitCode::FAILURE }
+pub async fn execute(_: Args) -> ExitCode {
+    ExitCode::FAILURE
+}

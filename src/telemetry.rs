@@ -21,7 +21,9 @@ pub fn init(
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let filter = EnvFilter::try_new(filter.filter(|f| !f.is_empty()).unwrap_or(DEFAULT_FILTER))?;
     let is_terminal = io::stdout().is_terminal();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stdout);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stdout);
     match format {
         LogFormat::Text => log.with_ansi(is_terminal).with_target(false).try_init(),
         LogFormat::Auto if is_terminal => log.with_target(false).try_init(),

@@ -48,8 +48,8 @@ pub fn build(
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let quic = quic::Config::new(keypair);
     let handle = quic.handle();
-    let quic = quic::Transport::new(quic)?
-        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+    let quic =
+        quic::Transport::new(quic)?.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let transport = quic
         .or_transport(websocket)
         .map(|either, _| either.into_inner())

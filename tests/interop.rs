@@ -35,7 +35,12 @@ async fn relays(security: Security, address: impl Fn(&Relay) -> Multiaddr) {
     let mut received = Vec::new();
     let (_, read) = tokio::join!(write, reader.read_to_end(&mut received));
     read.unwrap();
-    assert!(received == sent, "{} of {} bytes came back", received.len(), sent.len());
+    assert!(
+        received == sent,
+        "{} of {} bytes came back",
+        received.len(),
+        sent.len()
+    );
 
     source.abort();
     let closed = relay.event("circuit closed").await;

@@ -18,7 +18,7 @@ pub const MAX_EXTERNAL_ADDRESSES: usize = 16;
 /// The most bytes, in binary form and without peer ids, of all announced addresses together.
 pub const MAX_EXTERNAL_ADDRESSES_BYTES: usize = 2_560;
 
-/// The most bytes of one announced address: the longest DNS name plus change.
+/// The most bytes of one announced address; a DNS name of 249 characters fits.
 const MAX_ADDRESS_BYTES: usize = 255;
 
 /// The most characters of a DNS name, and of one label of it.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// Values longer than this many characters are cut in messages.
-const MAX_SHOWN: usize = 300;
+const MAX_SHOWN: usize = 500;
 
 /// One variable that cannot be used. `Display` gives one line: the full name of the variable, its
 /// value unless secret, what is wrong, and what is allowed.

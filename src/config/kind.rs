@@ -87,7 +87,6 @@ impl Kind for Size {
 
     fn show(&self, value: &Self::Value) -> String {
         const UNITS: [(&str, u64); 9] = [
-            ("", 1),
             ("KB", bytesize::KB),
             ("KiB", bytesize::KIB),
             ("MB", bytesize::MB),
@@ -96,6 +95,7 @@ impl Kind for Size {
             ("GiB", bytesize::GIB),
             ("TB", bytesize::TB),
             ("TiB", bytesize::TIB),
+            ("", 1),
         ];
         let bytes = value.unwrap_or(0);
         // Whatever unit gives the shortest text without losing a byte: 100MB, 64KiB, 1500.

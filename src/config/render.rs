@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::Config;
 use super::load::{Loaded, Origin};
 use super::table::{Fallback, VARIABLES, Variable};
 
@@ -9,18 +10,20 @@ impl Loaded {
     /// What is in effect, as the lines of an env file: each variable below a comment that says
     /// what it means, what the default is, and whether that is what holds. Secrets are masked.
     pub fn render(&self) -> String {
+        let defaults = Config::default();
         let mut text = String::new();
         for variable in VARIABLES {
+            let show = variable.field.show;
             let default = match variable.default {
-                Fallback::Text("") => "empty",
-                Fallback::Text(text) | Fallback::Words(text) => text,
+                Fallback::Text(_) => show(&defaults),
+                Fallback::Words(words) => words.to_owned(),
             };
             let origin = match self.origins.of(variable.name) {
                 None => format!("default: {default}"),
                 Some(Origin::Variable) => format!("set; default: {default}"),
                 Some(Origin::File) => format!("set by a file; default: {default}"),
             };
-            let value = (variable.field.show)(&self.config);
+            let value = show(&self.config);
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,

@@ -94,7 +94,9 @@ impl Early {
             while !self.eof && self.bytes.len() < BUFFER_BYTES {
                 let mut chunk = [0; 1024];
                 let room = chunk.len().min(BUFFER_BYTES - self.bytes.len());
-                let Some(chunk) = chunk.get_mut(..room) else { break };
+                let Some(chunk) = chunk.get_mut(..room) else {
+                    break;
+                };
                 match ready!(Pin::new(&mut *source).poll_read(cx, chunk)) {
                     Ok(0) => self.eof = true,
                     Ok(n) => self.bytes.extend(chunk.iter().take(n)),
@@ -162,7 +164,11 @@ where
             end = copy => end,
         }
     };
-    Outcome { to_target: to_target.moved, to_source: to_source.moved, end }
+    Outcome {
+        to_target: to_target.moved,
+        to_source: to_source.moved,
+        end,
+    }
 }
 
 /// One direction of a circuit.
@@ -190,7 +196,10 @@ enum State {
 
 impl Direction {
     fn new(room: Option<u64>, early: Early) -> Self {
-        let Early { bytes: mut buffer, eof } = early;
+        let Early {
+            bytes: mut buffer,
+            eof,
+        } = early;
         let read = u64::try_from(buffer.len()).unwrap_or(u64::MAX);
         let allowed = room.map_or(read, |room| room.min(read));
         let state = match (allowed < read, eof) {
@@ -198,10 +207,20 @@ impl Direction {
             (false, true) => State::Closing,
             (false, false) => State::Copying,
         };
-        let end = usize::try_from(allowed).unwrap_or(usize::MAX).min(buffer.len());
+        let end = usize::try_from(allowed)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
         buffer.resize(BUFFER_BYTES.max(end), 0);
         let room = room.map(|room| room - allowed);
-        Self { buffer, start: 0, end, room, moved: 0, unflushed: false, state }
+        Self {
+            buffer,
+            start: 0,
+            end,
+            room,
+            moved: 0,
+            unflushed: false,
+            state,
+        }
     }
 
     fn is_over(&self) -> bool {
@@ -245,11 +264,15 @@ impl Direction {
         cx: &mut Context<'_>,
         reader: &mut R,
     ) -> Poll<io::Result<()>> {
-        let room = self.room.map_or(usize::MAX, |room| usize::try_from(room).unwrap_or(usize::MAX));
+        let room = self.room.map_or(usize::MAX, |room| {
+            usize::try_from(room).unwrap_or(usize::MAX)
+        });
         // At the limit, one byte tells whether the reader is at its end or has more to say. It is
         // never passed on.
         let wanted = room.clamp(1, self.buffer.len().max(1));
-        let Some(space) = self.buffer.get_mut(..wanted) else { return Poll::Pending };
+        let Some(space) = self.buffer.get_mut(..wanted) else {
+            return Poll::Pending;
+        };
         let read = ready!(Pin::new(reader).poll_read(cx, space))?;
         match read {
             0 => self.state = State::Closing,
@@ -267,7 +290,11 @@ impl Direction {
         cx: &mut Context<'_>,
         writer: &mut W,
     ) -> Poll<io::Result<()>> {
-        while let Some(rest) = self.buffer.get(self.start..self.end).filter(|r| !r.is_empty()) {
+        while let Some(rest) = self
+            .buffer
+            .get(self.start..self.end)
+            .filter(|r| !r.is_empty())
+        {
             let written = ready!(Pin::new(&mut *writer).poll_write(cx, rest))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));

@@ -10,11 +10,7 @@ use std::{
 };
 
 use hashlink::LinkedHashMap;
-use libp2p::{
-    Multiaddr, PeerId, Stream,
-    multiaddr::Protocol,
-    swarm::ConnectionId,
-};
+use libp2p::{Multiaddr, PeerId, Stream, multiaddr::Protocol, swarm::ConnectionId};
 use tokio::sync::{mpsc, oneshot};
 
 use super::ledger;
@@ -132,7 +128,10 @@ impl Connection {
 
     /// The hop stream of this number has made its request, or has ended.
     pub(super) fn heard(&self, number: u64) {
-        self.silent.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+        self.silent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&number);
     }
 }
 

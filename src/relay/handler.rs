@@ -44,7 +44,12 @@ impl Handler {
     ) -> Self {
         let connection = Arc::new(connection);
         let registration = relay.register(Arc::clone(&connection));
-        Self { relay, connection, _registration: registration, stops }
+        Self {
+            relay,
+            connection,
+            _registration: registration,
+            stops,
+        }
     }
 }
 
@@ -100,7 +105,9 @@ impl ConnectionHandler for Handler {
                 protocol, ..
             }) => {
                 let (relay, connection) = (Arc::clone(&self.relay), Arc::clone(&self.connection));
-                self.relay.tasks().spawn("hop", hop::serve(relay, connection, protocol));
+                self.relay
+                    .tasks()
+                    .spawn("hop", hop::serve(relay, connection, protocol));
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
                 protocol,

@@ -33,12 +33,15 @@ pub async fn serve<S>(relay: Arc<Relay>, connection: Arc<Connection>, mut stream
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let Some(request) = read_request(&relay, &connection, &mut stream).await else { return };
+    let Some(request) = read_request(&relay, &connection, &mut stream).await else {
+        return;
+    };
     let (name, result) = match request {
         Ok(Request::Reserve) => ("reserve", reserve(&relay, &connection, &mut stream).await),
-        Ok(Request::Connect(target)) => {
-            ("connect", connect(&relay, &connection, &mut stream, target).await)
-        }
+        Ok(Request::Connect(target)) => (
+            "connect",
+            connect(&relay, &connection, &mut stream, target).await,
+        ),
         Err(deny) => ("unknown", Err(deny)),
     };
     match result {
@@ -136,7 +139,10 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     let moved = |to_target, to_source| relay.moved(to_target + to_source);
     let cut = relay.tasks().hard();
     let outcome = circuit::relay(stream, early, stop, limit, cut, moved).await;
-    permit.close(&Closed { outcome, duration: opened.elapsed() });
+    permit.close(&Closed {
+        outcome,
+        duration: opened.elapsed(),
+    });
     Ok(Served::Circuit)
 }
 

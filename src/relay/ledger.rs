@@ -111,7 +111,9 @@ impl<C: Connection> Ledger<C> {
 
     /// A direct connection of `peer` is gone. `true` when the peer's reservation went with it.
     pub fn disconnected(&mut self, peer: PeerId, connection: ConnectionId) -> bool {
-        let Some(entry) = self.peers.get_mut(&peer) else { return false };
+        let Some(entry) = self.peers.get_mut(&peer) else {
+            return false;
+        };
         entry.connections.retain(|c| c.id() != connection);
         let Some(newest) = entry.connections.last() else {
             self.forget_if_idle(peer);
@@ -141,7 +143,9 @@ impl<C: Connection> Ledger<C> {
         connection: ConnectionId,
         ip: Option<IpAddr>,
     ) -> Result<Grant, Deny> {
-        let Some(entry) = self.peers.get(&peer) else { return Err(Deny::Disconnected) };
+        let Some(entry) = self.peers.get(&peer) else {
+            return Err(Deny::Disconnected);
+        };
         let Some(holder) = entry.connections.iter().find(|c| c.id() == connection) else {
             return Err(Deny::Disconnected);
         };
@@ -151,7 +155,9 @@ impl<C: Connection> Ledger<C> {
             self.has_room_for(ip)?;
         }
         let expires = now + self.limits.reservation_ttl;
-        let expires = self.deadline.map_or(expires, |deadline| deadline.min(expires));
+        let expires = self
+            .deadline
+            .map_or(expires, |deadline| deadline.min(expires));
         self.serial += 1;
 
         let old = self.reservations.remove(&peer);
@@ -163,7 +169,11 @@ impl<C: Connection> Ledger<C> {
         }
         holders.push(connection);
         holder.holds_reservation(true);
-        if self.limits.reservations_per_peer.is_some_and(|max| holders.len() > max) {
+        if self
+            .limits
+            .reservations_per_peer
+            .is_some_and(|max| holders.len() > max)
+        {
             let oldest = holders.remove(0);
             if let Some(oldest) = entry.connections.iter().find(|c| c.id() == oldest) {
                 oldest.holds_reservation(false);
@@ -173,19 +183,42 @@ impl<C: Connection> Ledger<C> {
             *self.reservations_by_ip.entry(ip).or_default() += 1;
         }
         let serial = self.serial;
-        self.reservations.insert(peer, Reservation { expires, ip, holders, serial });
-        Ok(Grant { renewal, expires, serial })
+        self.reservations.insert(
+            peer,
+            Reservation {
+                expires,
+                ip,
+                holders,
+                serial,
+            },
+        );
+        Ok(Grant {
+            renewal,
+            expires,
+            serial,
+        })
     }
 
     fn has_room_for(&self, ip: Option<IpAddr>) -> Result<(), Deny> {
         if self.deadline.is_some() {
             return Err(Deny::Draining);
         }
-        if self.limits.reservations.is_some_and(|max| self.reservations.len() >= max) {
+        if self
+            .limits
+            .reservations
+            .is_some_and(|max| self.reservations.len() >= max)
+        {
             return Err(Deny::Reservations);
         }
-        let used = ip.and_then(|ip| self.reservations_by_ip.get(&ip)).copied().unwrap_or(0);
-        if self.limits.reservations_per_ip.is_some_and(|max| used >= max) {
+        let used = ip
+            .and_then(|ip| self.reservations_by_ip.get(&ip))
+            .copied()
+            .unwrap_or(0);
+        if self
+            .limits
+            .reservations_per_ip
+            .is_some_and(|max| used >= max)
+        {
             return Err(Deny::ReservationsPerIp);
         }
         Ok(())
@@ -194,7 +227,10 @@ impl<C: Connection> Ledger<C> {
     /// Takes back a grant whose answer never reached the peer. A renewal stays: what was promised
     /// before is not shortened. Nothing happens when the reservation was renewed or ended since.
     pub fn revoke(&mut self, peer: PeerId, grant: &Grant) {
-        let current = self.reservations.get(&peer).is_some_and(|r| r.serial == grant.serial);
+        let current = self
+            .reservations
+            .get(&peer)
+            .is_some_and(|r| r.serial == grant.serial);
         if current && !grant.renewal {
             self.remove_reservation(peer);
         }
@@ -202,19 +238,26 @@ impl<C: Connection> Ledger<C> {
 
     /// Whether `grant` is still what the peer holds, and not taken back, ended or renewed since.
     pub fn is_current(&self, peer: PeerId, grant: &Grant) -> bool {
-        self.reservations.get(&peer).is_some_and(|r| r.serial == grant.serial)
+        self.reservations
+            .get(&peer)
+            .is_some_and(|r| r.serial == grant.serial)
     }
 
     /// Ends one reservation that is due at `now`. Call until `None`.
     pub fn expire(&mut self, now: Instant) -> Option<PeerId> {
-        let (&peer, _) = self.reservations.front().filter(|(_, r)| r.expires <= now)?;
+        let (&peer, _) = self
+            .reservations
+            .front()
+            .filter(|(_, r)| r.expires <= now)?;
         self.remove_reservation(peer);
         Some(peer)
     }
 
     /// When the next reservation is due.
     pub fn next_expiry(&self) -> Option<Instant> {
-        self.reservations.front().map(|(_, reservation)| reservation.expires)
+        self.reservations
+            .front()
+            .map(|(_, reservation)| reservation.expires)
     }
 
     /// Opens a circuit and gives the target's connections in the order in which to try them:
@@ -238,9 +281,16 @@ impl<C: Connection> Ledger<C> {
         if self.limits.circuits.is_some_and(|max| self.circuits >= max) {
             return Err(Deny::Circuits);
         }
-        let is_full =
-            |circuits| self.limits.circuits_per_peer.is_some_and(|max| circuits >= max);
-        if self.peers.get(&source).is_some_and(|peer| is_full(peer.circuits)) {
+        let is_full = |circuits| {
+            self.limits
+                .circuits_per_peer
+                .is_some_and(|max| circuits >= max)
+        };
+        if self
+            .peers
+            .get(&source)
+            .is_some_and(|peer| is_full(peer.circuits))
+        {
             return Err(Deny::SourceCircuits);
         }
         if is_full(entry.circuits) {
@@ -248,8 +298,11 @@ impl<C: Connection> Ledger<C> {
         }
         let connection = |id: &ConnectionId| entry.connections.iter().find(|c| c.id() == *id);
         let holders = reservation.holders.iter().rev().filter_map(connection);
-        let others =
-            entry.connections.iter().rev().filter(|c| !reservation.holders.contains(&c.id()));
+        let others = entry
+            .connections
+            .iter()
+            .rev()
+            .filter(|c| !reservation.holders.contains(&c.id()));
         let connections = holders.chain(others).cloned().collect();
 
         self.circuits += 1;
@@ -276,23 +329,39 @@ impl<C: Connection> Ledger<C> {
 
     /// Whether a direct connection of `peer` satisfies `predicate`.
     pub fn any_connection(&self, peer: &PeerId, predicate: impl Fn(&C) -> bool) -> bool {
-        self.peers.get(peer).is_some_and(|entry| entry.connections.iter().any(predicate))
+        self.peers
+            .get(peer)
+            .is_some_and(|entry| entry.connections.iter().any(predicate))
     }
 
     fn peer(&mut self, peer: PeerId) -> &mut Peer<C> {
-        self.peers.entry(peer).or_insert_with(|| Peer { connections: Vec::new(), circuits: 0 })
+        self.peers.entry(peer).or_insert_with(|| Peer {
+            connections: Vec::new(),
+            circuits: 0,
+        })
     }
 
     fn forget_if_idle(&mut self, peer: PeerId) {
-        if self.peers.get(&peer).is_some_and(|p| p.connections.is_empty() && p.circuits == 0) {
+        if self
+            .peers
+            .get(&peer)
+            .is_some_and(|p| p.connections.is_empty() && p.circuits == 0)
+        {
             self.peers.remove(&peer);
         }
     }
 
     fn remove_reservation(&mut self, peer: PeerId) -> bool {
-        let Some(reservation) = self.reservations.remove(&peer) else { return false };
+        let Some(reservation) = self.reservations.remove(&peer) else {
+            return false;
+        };
         count_down(&mut self.reservations_by_ip, reservation.ip);
-        for connection in self.peers.get(&peer).iter().flat_map(|entry| &entry.connections) {
+        for connection in self
+            .peers
+            .get(&peer)
+            .iter()
+            .flat_map(|entry| &entry.connections)
+        {
             connection.holds_reservation(false);
         }
         true

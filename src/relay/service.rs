@@ -88,7 +88,12 @@ impl Relay {
 
     /// The addresses that answers carry, each ending in `/p2p/<relay>`.
     pub fn addresses(&self) -> Arc<[Multiaddr]> {
-        Arc::clone(&self.addresses.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(
+            &self
+                .addresses
+                .read()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
     }
 
     /// Sets the addresses that answers carry, the most important first. Those that would make an
@@ -104,14 +109,19 @@ impl Relay {
             })
             .collect();
         let number = addresses.len();
-        *self.addresses.write().unwrap_or_else(PoisonError::into_inner) = addresses;
+        *self
+            .addresses
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = addresses;
         number
     }
 
     /// Whether `peer` has a direct connection that comes from `ip`.
     pub fn is_connected_from(&self, peer: &PeerId, ip: IpAddr) -> bool {
         let from = |connection: &Arc<Connection>| {
-            connection.ip.is_some_and(|other| other.to_canonical() == ip.to_canonical())
+            connection
+                .ip
+                .is_some_and(|other| other.to_canonical() == ip.to_canonical())
         };
         self.ledger().any_connection(peer, from)
     }
@@ -131,7 +141,9 @@ impl Relay {
     fn expire(&self, now: Instant) {
         loop {
             // The books are not held while the event is logged.
-            let Some(peer) = self.ledger().expire(now) else { return };
+            let Some(peer) = self.ledger().expire(now) else {
+                return;
+            };
             events::reservation_ended(&self.names, peer, "expired");
         }
     }
@@ -164,9 +176,13 @@ impl Relay {
     /// is not entered: nothing is ever relayed over it.
     pub(super) fn register(self: &Arc<Self>, connection: Arc<Connection>) -> Registration {
         if !connection.is_relayed() {
-            self.ledger().connected(connection.peer, Arc::clone(&connection));
+            self.ledger()
+                .connected(connection.peer, Arc::clone(&connection));
         }
-        Registration { relay: Arc::clone(self), connection }
+        Registration {
+            relay: Arc::clone(self),
+            connection,
+        }
     }
 
     /// Reserves or renews a slot. The guard takes a new reservation back unless it is kept.
@@ -181,7 +197,12 @@ impl Relay {
         if ledger.reservations() == 1 {
             self.first_reservation.notify_one();
         }
-        Ok(ReservationGuard { relay: Arc::clone(self), peer: connection.peer, grant, kept: false })
+        Ok(ReservationGuard {
+            relay: Arc::clone(self),
+            peer: connection.peer,
+            grant,
+            kept: false,
+        })
     }
 
     /// Takes a slot for a circuit, and gives the target's connections in the order to try them.
@@ -191,7 +212,14 @@ impl Relay {
         target: PeerId,
     ) -> Result<(CircuitPermit, Vec<Arc<Connection>>), Deny> {
         let connections = self.ledger().connect(now(), source, target)?;
-        Ok((CircuitPermit { relay: Arc::clone(self), source, target }, connections))
+        Ok((
+            CircuitPermit {
+                relay: Arc::clone(self),
+                source,
+                target,
+            },
+            connections,
+        ))
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger<Arc<Connection>>> {
@@ -240,7 +268,8 @@ impl ReservationGuard {
     /// promises more than it keeps.
     pub(super) fn expire(&self) -> u64 {
         let end = SystemTime::now() + self.ttl();
-        end.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
+        end.duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |time| time.as_secs())
     }
 
     /// The peer has its answer.

@@ -48,7 +48,9 @@ async fn handshake(
     share: Duration,
 ) -> Option<(Stream, Status)> {
     let mut stream = connection.open_stop(share).await?;
-    wire::write(&mut stream, &wire::stop(source, limit)).await.ok()?;
+    wire::write(&mut stream, &wire::stop(source, limit))
+        .await
+        .ok()?;
     let status = wire::read_stop_status(&mut stream).await.ok()?;
     Some((stream, status))
 }

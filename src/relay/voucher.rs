@@ -38,8 +38,13 @@ pub fn sign(relay: &Keypair, peer: PeerId, expiration: u64) -> Result<Vec<u8>, S
         peer: Some(peer.to_bytes()),
         expiration: Some(expiration),
     };
-    SignedEnvelope::new(relay, DOMAIN.to_owned(), PAYLOAD_TYPE.to_vec(), voucher.encode_to_vec())
-        .map(SignedEnvelope::into_protobuf_encoding)
+    SignedEnvelope::new(
+        relay,
+        DOMAIN.to_owned(),
+        PAYLOAD_TYPE.to_vec(),
+        voucher.encode_to_vec(),
+    )
+    .map(SignedEnvelope::into_protobuf_encoding)
 }
 
 #[cfg(test)]
@@ -52,8 +57,9 @@ mod tests {
         let peer = PeerId::random();
         let bytes = sign(&relay, peer, 1_900_000_000).unwrap();
         let envelope = SignedEnvelope::from_protobuf_encoding(&bytes).unwrap();
-        let (payload, key) =
-            envelope.payload_and_signing_key(DOMAIN.to_owned(), &[3, 2]).unwrap();
+        let (payload, key) = envelope
+            .payload_and_signing_key(DOMAIN.to_owned(), &[3, 2])
+            .unwrap();
         assert_eq!(key, &relay.public());
         let voucher = Voucher::decode(payload).unwrap();
         assert_eq!(voucher.relay, Some(relay.public().to_peer_id().to_bytes()));

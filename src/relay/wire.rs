@@ -154,7 +154,10 @@ impl Limit {
             // A limit below one second must not read as "unlimited".
             u32::try_from(d.as_secs()).unwrap_or(u32::MAX).max(1)
         });
-        (limit != CircuitLimit::default()).then_some(Self { duration, data: limit.bytes })
+        (limit != CircuitLimit::default()).then_some(Self {
+            duration,
+            data: limit.bytes,
+        })
     }
 }
 
@@ -191,7 +194,10 @@ pub async fn read_request<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Reques
     match kind.ok_or(ReadError::Malformed)? {
         HopType::Reserve => Ok(Request::Reserve),
         HopType::Connect => {
-            let id = message.peer.and_then(|p| p.id).ok_or(ReadError::Malformed)?;
+            let id = message
+                .peer
+                .and_then(|p| p.id)
+                .ok_or(ReadError::Malformed)?;
             let target = PeerId::from_bytes(&id).map_err(|_| ReadError::Malformed)?;
             Ok(Request::Connect(target))
         }
@@ -241,14 +247,20 @@ pub fn reserved(
 
 /// The STATUS that grants a CONNECT.
 pub fn connected(limit: CircuitLimit) -> HopMessage {
-    HopMessage { limit: Limit::from_circuit(limit), ..refusal(Status::Ok) }
+    HopMessage {
+        limit: Limit::from_circuit(limit),
+        ..refusal(Status::Ok)
+    }
 }
 
 /// The STOP that announces a circuit from `source`.
 pub fn stop(source: PeerId, limit: CircuitLimit) -> StopMessage {
     StopMessage {
         kind: Some(StopType::Connect.into()),
-        peer: Some(Peer { id: Some(source.to_bytes()), addrs: Vec::new() }),
+        peer: Some(Peer {
+            id: Some(source.to_bytes()),
+            addrs: Vec::new(),
+        }),
         limit: Limit::from_circuit(limit),
         status: None,
     }
@@ -268,7 +280,9 @@ pub async fn write<M: Message, S: AsyncWrite + Unpin>(
     stream: &mut S,
     message: &M,
 ) -> io::Result<()> {
-    stream.write_all(&message.encode_length_delimited_to_vec()).await?;
+    stream
+        .write_all(&message.encode_length_delimited_to_vec())
+        .await?;
     stream.flush().await
 }
 
@@ -281,7 +295,11 @@ async fn read_length<S: AsyncRead + Unpin>(stream: &mut S) -> Result<usize, Read
         let [byte] = byte;
         length |= usize::from(byte & 0x7f) << shift;
         if byte & 0x80 == 0 {
-            return if length <= MAX_MESSAGE_BYTES { Ok(length) } else { Err(ReadError::Oversize) };
+            return if length <= MAX_MESSAGE_BYTES {
+                Ok(length)
+            } else {
+                Err(ReadError::Oversize)
+            };
         }
     }
     Err(ReadError::Oversize)
@@ -311,7 +329,10 @@ mod tests {
         let target = PeerId::random();
         let connect = HopMessage {
             kind: Some(HopType::Connect.into()),
-            peer: Some(Peer { id: Some(target.to_bytes()), addrs: vec![] }),
+            peer: Some(Peer {
+                id: Some(target.to_bytes()),
+                addrs: vec![],
+            }),
             ..HopMessage::default()
         };
         let mut bytes = encode(&connect);
@@ -327,7 +348,10 @@ mod tests {
         let padded = |n: usize| {
             let message = HopMessage {
                 kind: Some(HopType::Reserve.into()),
-                peer: Some(Peer { id: None, addrs: vec![vec![0; n]] }),
+                peer: Some(Peer {
+                    id: None,
+                    addrs: vec![vec![0; n]],
+                }),
                 ..HopMessage::default()
             };
             assert_eq!(message.encoded_len(), n + 8);
@@ -342,9 +366,14 @@ mod tests {
     #[test]
     fn what_a_request_needs_is_required() {
         let no_kind = encode(&HopMessage::default());
-        let no_peer =
-            encode(&HopMessage { kind: Some(HopType::Connect.into()), ..HopMessage::default() });
-        let unknown_kind = encode(&HopMessage { kind: Some(9), ..HopMessage::default() });
+        let no_peer = encode(&HopMessage {
+            kind: Some(HopType::Connect.into()),
+            ..HopMessage::default()
+        });
+        let unknown_kind = encode(&HopMessage {
+            kind: Some(9),
+            ..HopMessage::default()
+        });
         for bytes in [no_kind, no_peer, unknown_kind, b"\x02\xff\xff".to_vec()] {
             assert!(matches!(request(bytes).0, Err(ReadError::Malformed)));
         }
@@ -355,8 +384,17 @@ mod tests {
     #[test]
     fn no_limit_is_no_field() {
         assert_eq!(Limit::from_circuit(CircuitLimit::default()), None);
-        let limit = CircuitLimit { duration: Some(Duration::from_millis(10)), bytes: None };
-        assert_eq!(Limit::from_circuit(limit), Some(Limit { duration: Some(1), data: None }));
+        let limit = CircuitLimit {
+            duration: Some(Duration::from_millis(10)),
+            bytes: None,
+        };
+        assert_eq!(
+            Limit::from_circuit(limit),
+            Some(Limit {
+                duration: Some(1),
+                data: None
+            })
+        );
     }
 
     proptest! {

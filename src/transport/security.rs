@@ -22,10 +22,11 @@ pub(super) struct Security {
 }
 
 impl Security {
-    pub(super) fn new(
-        keypair: &Keypair,
-    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(Self { tls: tls::Config::new(keypair)?, noise: noise::Config::new(keypair)? })
+    pub(super) fn new(keypair: &Keypair) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(Self {
+            tls: tls::Config::new(keypair)?,
+            noise: noise::Config::new(keypair)?,
+        })
     }
 
     fn is_tls(&self, protocol: &str) -> bool {
@@ -41,7 +42,11 @@ impl UpgradeInfo for Security {
     type InfoIter = std::vec::IntoIter<Self::Info>;
 
     fn protocol_info(&self) -> Self::InfoIter {
-        self.tls.protocol_info().chain(self.noise.protocol_info()).collect::<Vec<_>>().into_iter()
+        self.tls
+            .protocol_info()
+            .chain(self.noise.protocol_info())
+            .collect::<Vec<_>>()
+            .into_iter()
     }
 }
 
@@ -56,10 +61,16 @@ where
     fn upgrade_inbound(self, socket: C, protocol: Self::Info) -> Self::Future {
         if self.is_tls(protocol) {
             let upgrade = self.tls.upgrade_inbound(socket, protocol);
-            upgrade.map_ok(|(peer, io)| (peer, Either::Left(io))).map_err(io::Error::other).boxed()
+            upgrade
+                .map_ok(|(peer, io)| (peer, Either::Left(io)))
+                .map_err(io::Error::other)
+                .boxed()
         } else {
             let upgrade = self.noise.upgrade_inbound(socket, protocol);
-            upgrade.map_ok(|(peer, io)| (peer, Either::Right(io))).map_err(io::Error::other).boxed()
+            upgrade
+                .map_ok(|(peer, io)| (peer, Either::Right(io)))
+                .map_err(io::Error::other)
+                .boxed()
         }
     }
 }
@@ -75,10 +86,16 @@ where
     fn upgrade_outbound(self, socket: C, protocol: Self::Info) -> Self::Future {
         if self.is_tls(protocol) {
             let upgrade = self.tls.upgrade_outbound(socket, protocol);
-            upgrade.map_ok(|(peer, io)| (peer, Either::Left(io))).map_err(io::Error::other).boxed()
+            upgrade
+                .map_ok(|(peer, io)| (peer, Either::Left(io)))
+                .map_err(io::Error::other)
+                .boxed()
         } else {
             let upgrade = self.noise.upgrade_outbound(socket, protocol);
-            upgrade.map_ok(|(peer, io)| (peer, Either::Right(io))).map_err(io::Error::other).boxed()
+            upgrade
+                .map_ok(|(peer, io)| (peer, Either::Right(io)))
+                .map_err(io::Error::other)
+                .boxed()
         }
     }
 }

@@ -4,7 +4,8 @@ use std::{collections::VecDeque, time::Duration};
 
 use futures::StreamExt;
 use libp2p::{
-    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder, identify, multiaddr::Protocol,
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder, identify,
+    multiaddr::Protocol,
     noise, ping, relay,
     swarm::{ConnectionId, NetworkBehaviour, SwarmEvent, dial_opts::DialOpts},
     tcp, tls, yamux,
@@ -66,9 +67,7 @@ impl Client {
                         stream: stream::Behaviour::new(),
                     })
                     .unwrap()
-                    .with_swarm_config(|c| {
-                        c.with_idle_connection_timeout(Duration::from_secs(600))
-                    })
+                    .with_swarm_config(|c| c.with_idle_connection_timeout(Duration::from_secs(600)))
                     .build()
             };
         }
@@ -85,7 +84,12 @@ impl Client {
             }
         };
         let streams = swarm.behaviour().stream.new_control();
-        Self { peer_id: *swarm.local_peer_id(), swarm, streams, seen: VecDeque::new() }
+        Self {
+            peer_id: *swarm.local_peer_id(),
+            swarm,
+            streams,
+            seen: VecDeque::new(),
+        }
     }
 
     /// Runs the client until `wanted` gives something.
@@ -112,16 +116,19 @@ impl Client {
 
     /// Reserves on the relay; gives whether it was granted, and the error in words if it was not.
     pub async fn reserve(&mut self, relay: &Multiaddr) -> Result<(), String> {
-        let listener = self.swarm.listen_on(relay.clone().with(Protocol::P2pCircuit)).unwrap();
+        let listener = self
+            .swarm
+            .listen_on(relay.clone().with(Protocol::P2pCircuit))
+            .unwrap();
         self.wait("reservation", |event| match event {
             SwarmEvent::Behaviour(BehaviourEvent::Relay(
                 relay::client::Event::ReservationReqAccepted { .. },
             )) => Some(Ok(())),
-            SwarmEvent::ListenerClosed { listener_id, reason: Err(error), .. }
-                if *listener_id == listener =>
-            {
-                Some(Err(words(error)))
-            }
+            SwarmEvent::ListenerClosed {
+                listener_id,
+                reason: Err(error),
+                ..
+            } if *listener_id == listener => Some(Err(words(error))),
             SwarmEvent::OutgoingConnectionError { error, .. } => Some(Err(words(error))),
             _ => None,
         })
@@ -129,8 +136,15 @@ impl Client {
     }
 
     /// Connects to `target` through the relay.
-    pub async fn connect(&mut self, relay: &Multiaddr, target: PeerId) -> Result<ConnectionId, String> {
-        let address = relay.clone().with(Protocol::P2pCircuit).with(Protocol::P2p(target));
+    pub async fn connect(
+        &mut self,
+        relay: &Multiaddr,
+        target: PeerId,
+    ) -> Result<ConnectionId, String> {
+        let address = relay
+            .clone()
+            .with(Protocol::P2pCircuit)
+            .with(Protocol::P2p(target));
         let opts = DialOpts::from(address);
         let id = opts.connection_id();
         self.swarm.dial(opts).unwrap();
@@ -138,11 +152,11 @@ impl Client {
             SwarmEvent::ConnectionEstablished { connection_id, .. } if *connection_id == id => {
                 Some(Ok(id))
             }
-            SwarmEvent::OutgoingConnectionError { connection_id, error, .. }
-                if *connection_id == id =>
-            {
-                Some(Err(words(error)))
-            }
+            SwarmEvent::OutgoingConnectionError {
+                connection_id,
+                error,
+                ..
+            } if *connection_id == id => Some(Err(words(error))),
             _ => None,
         })
         .await

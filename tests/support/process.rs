@@ -26,7 +26,10 @@ pub struct Relay {
 /// The binary with an environment that holds `variables` and nothing else of the relay's.
 pub fn command(variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_descord-relay"));
-    command.env_clear().envs(variables.iter().copied()).kill_on_drop(true);
+    command
+        .env_clear()
+        .envs(variables.iter().copied())
+        .kill_on_drop(true);
     command
 }
 
@@ -72,18 +75,26 @@ impl Relay {
                 let event: Value = serde_json::from_str(&line)
                     .unwrap_or_else(|_| panic!("not a JSON event: {line}"));
                 self.events.push(event.clone());
-                if event["message"].as_str().unwrap_or_default().starts_with(message) {
+                if event["message"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .starts_with(message)
+                {
                     return event;
                 }
             }
         });
-        event.await.unwrap_or_else(|_| panic!("no {message:?} among {:#?}", self.events))
+        event
+            .await
+            .unwrap_or_else(|_| panic!("no {message:?} among {:#?}", self.events))
     }
 
     /// Sends a signal, by its number.
     pub fn signal(&self, signal: i32) {
         let id = self.child.id().expect("the relay runs").to_string();
-        let status = std::process::Command::new("kill").args([format!("-{signal}"), id]).status();
+        let status = std::process::Command::new("kill")
+            .args([format!("-{signal}"), id])
+            .status();
         assert!(status.unwrap().success());
     }
 
@@ -119,6 +130,10 @@ impl Relay {
 
     fn address(&self, is_wanted: impl Fn(&[Protocol<'_>]) -> bool) -> Multiaddr {
         let wanted = |address: &&Multiaddr| is_wanted(&address.iter().collect::<Vec<_>>());
-        self.addresses.iter().find(wanted).expect("the relay listens there").clone()
+        self.addresses
+            .iter()
+            .find(wanted)
+            .expect("the relay listens there")
+            .clone()
     }
 }

@@ -24,8 +24,15 @@ async fn run(source: End_, early: Early, target: End_, limit: CircuitLimit) -> O
     let moved = |forth, back| {
         total.fetch_add(forth + back, Ordering::Relaxed);
     };
-    let outcome =
-        relay(source, early, target, limit, &CancellationToken::new(), moved).await;
+    let outcome = relay(
+        source,
+        early,
+        target,
+        limit,
+        &CancellationToken::new(),
+        moved,
+    )
+    .await;
     assert_eq!(total.into_inner(), outcome.to_target + outcome.to_source);
     outcome
 }
@@ -43,7 +50,9 @@ async fn read_all(stream: &mut End_) -> Vec<u8> {
 }
 
 fn pattern(length: usize, seed: u8) -> Vec<u8> {
-    (0..length).map(|n| (n as u8).wrapping_mul(31).wrapping_add(seed)).collect()
+    (0..length)
+        .map(|n| (n as u8).wrapping_mul(31).wrapping_add(seed))
+        .collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -60,7 +69,14 @@ async fn one_side_may_finish_long_before_the_other() {
         assert_eq!(read_all(&mut a).await, b"answer");
     };
     let (outcome, ()) = tokio::join!(circuit, clients);
-    assert_eq!(outcome, Outcome { to_target: 8, to_source: 6, end: End::Eof });
+    assert_eq!(
+        outcome,
+        Outcome {
+            to_target: 8,
+            to_source: 6,
+            end: End::Eof
+        }
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -84,7 +100,14 @@ async fn exactly_the_limit_is_a_clean_end_and_one_byte_more_is_a_cut() {
         };
         let (outcome, received) = tokio::join!(circuit, clients);
         assert_eq!(received, &sent[..1000]);
-        assert_eq!(outcome, Outcome { to_target: 1000, to_source: 0, end });
+        assert_eq!(
+            outcome,
+            Outcome {
+                to_target: 1000,
+                to_source: 0,
+                end
+            }
+        );
     }
 }
 
@@ -101,15 +124,26 @@ async fn the_limit_is_each_directions_own() {
     };
     let (outcome, (at_a, at_b)) = tokio::join!(circuit, clients);
     assert_eq!((at_a, at_b), (back, forth));
-    assert_eq!(outcome, Outcome { to_target: 1000, to_source: 1000, end: End::Eof });
+    assert_eq!(
+        outcome,
+        Outcome {
+            to_target: 1000,
+            to_source: 1000,
+            end: End::Eof
+        }
+    );
 }
 
 #[tokio::test]
 async fn the_duration_limit_holds_on_a_circuit_that_is_never_idle() {
     let (mut a, source) = pipe(64 * 1024);
     let (mut b, target) = pipe(64 * 1024);
-    let circuit =
-        run(source, Early::default(), target, limit(None, Some(Duration::from_millis(100))));
+    let circuit = run(
+        source,
+        Early::default(),
+        target,
+        limit(None, Some(Duration::from_millis(100))),
+    );
     let chunk = vec![7; 8192];
     let write = async { while a.write_all(&chunk).await.is_ok() {} };
     let read = async {
@@ -126,15 +160,25 @@ async fn a_drain_ends_a_circuit_at_once() {
     let (_a, source) = pipe(64);
     let (_b, target) = pipe(64);
     let cut = CancellationToken::new();
-    let circuit =
-        relay(source, Early::default(), target, limit(None, None), &cut, |_, _| ());
+    let circuit = relay(
+        source,
+        Early::default(),
+        target,
+        limit(None, None),
+        &cut,
+        |_, _| (),
+    );
     let (outcome, ()) = tokio::join!(circuit, async { cut.cancel() });
     assert_eq!(outcome.end, End::Drained);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_the_source_sent_early_comes_first_and_counts() {
-    for (bytes, end) in [(None, End::Eof), (Some(12), End::Eof), (Some(3), End::Bytes)] {
+    for (bytes, end) in [
+        (None, End::Eof),
+        (Some(12), End::Eof),
+        (Some(3), End::Bytes),
+    ] {
         let (mut a, mut source) = pipe(64);
         let (mut b, target) = pipe(64);
         a.write_all(b"early ").await.unwrap();
@@ -177,8 +221,11 @@ struct Traffic {
 }
 
 fn traffic() -> impl Strategy<Value = Traffic> {
-    (0..60_000usize, 1..20_000usize, 1..20_000usize)
-        .prop_map(|(length, capacity, chunk)| Traffic { length, capacity, chunk })
+    (0..60_000usize, 1..20_000usize, 1..20_000usize).prop_map(|(length, capacity, chunk)| Traffic {
+        length,
+        capacity,
+        chunk,
+    })
 }
 
 proptest! {

@@ -69,7 +69,10 @@ fn a_holder_renews_when_the_relay_is_full_and_nobody_else_gets_in() {
         [(a, 1), (b, 2), (c, 3)].map(|(peer, id)| connect(&mut ledger, peer, id));
     assert!(!ledger.reserve(now, a, link_a.0, None).unwrap().renewal);
     assert!(!ledger.reserve(now, b, link_b.0, None).unwrap().renewal);
-    assert_eq!(ledger.reserve(now, c, link_c.0, None), Err(Deny::Reservations));
+    assert_eq!(
+        ledger.reserve(now, c, link_c.0, None),
+        Err(Deny::Reservations)
+    );
     let later = now + TTL / 2;
     let renewed = ledger.reserve(later, a, link_a.0, None).unwrap();
     assert!(renewed.renewal);
@@ -93,12 +96,20 @@ fn a_reservation_ends_at_its_very_moment_and_its_slot_is_free_at_once() {
     let just_before = now + TTL - Duration::from_nanos(1);
     assert_eq!(ledger.expire(just_before), None);
     assert!(ledger.connect(just_before, b, a).is_ok());
-    assert_eq!(ledger.connect(now + TTL, b, a).unwrap_err(), Deny::NoReservation);
+    assert_eq!(
+        ledger.connect(now + TTL, b, a).unwrap_err(),
+        Deny::NoReservation
+    );
     assert!(link_a.holds());
     assert_eq!(ledger.expire(now + TTL), Some(a));
     assert_eq!(ledger.expire(now + TTL), None);
     assert!(!link_a.holds());
-    assert!(!ledger.reserve(now + TTL, a, link_a.0, None).unwrap().renewal);
+    assert!(
+        !ledger
+            .reserve(now + TTL, a, link_a.0, None)
+            .unwrap()
+            .renewal
+    );
 }
 
 #[test]
@@ -114,7 +125,10 @@ fn the_peers_own_oldest_holder_gives_way() {
     assert_eq!(ledger.reservations(), 1);
     // Holders first, each kind with its newest first.
     let tried = ledger.connect(now, peer(), a).unwrap();
-    assert_eq!(tried.iter().map(|l| l.0).collect::<Vec<_>>(), [links[2].0, links[1].0, links[0].0]);
+    assert_eq!(
+        tried.iter().map(|l| l.0).collect::<Vec<_>>(),
+        [links[2].0, links[1].0, links[0].0]
+    );
     // It lives as long as any direct connection does.
     assert!(!ledger.disconnected(a, links[1].0));
     assert!(!ledger.disconnected(a, links[2].0));
@@ -136,13 +150,18 @@ fn one_address_gets_so_many_reservations_and_ipv6_counts_by_64() {
         next += 1;
         let peer = peer();
         let link = connect(&mut ledger, peer, next);
-        ledger.reserve(now, peer, link.0, Some(ip.parse().unwrap())).map(|_| ())
+        ledger
+            .reserve(now, peer, link.0, Some(ip.parse().unwrap()))
+            .map(|_| ())
     };
     assert_eq!(reserve("192.0.2.1"), Ok(()));
     assert_eq!(reserve("192.0.2.2"), Ok(()));
     assert_eq!(reserve("::ffff:192.0.2.1"), Err(Deny::ReservationsPerIp));
     assert_eq!(reserve("2001:db8:0:1::1"), Ok(()));
-    assert_eq!(reserve("2001:db8:0:1:ffff::2"), Err(Deny::ReservationsPerIp));
+    assert_eq!(
+        reserve("2001:db8:0:1:ffff::2"),
+        Err(Deny::ReservationsPerIp)
+    );
     assert_eq!(reserve("2001:db8:0:2::1"), Ok(()));
 }
 
@@ -177,7 +196,10 @@ fn while_it_drains_holders_renew_until_the_deadline_and_newcomers_are_refused() 
     ledger.reserve(now, a, link_a.0, None).unwrap();
     let deadline = now + Duration::from_secs(300);
     ledger.drain(deadline);
-    assert_eq!(ledger.reserve(now, a, link_a.0, None).unwrap().expires, deadline);
+    assert_eq!(
+        ledger.reserve(now, a, link_a.0, None).unwrap().expires,
+        deadline
+    );
     assert_eq!(ledger.reserve(now, b, link_b.0, None), Err(Deny::Draining));
 }
 
