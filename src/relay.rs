@@ -18,7 +18,7 @@
 //! [`Ledger`]: ledger::Ledger
 
 mod behaviour;
-mod circuit;
+pub mod circuit;
 mod connection;
 mod deny;
 mod events;

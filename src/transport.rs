@@ -24,14 +24,16 @@ use self::security::Security;
 /// How long a new connection may take until it is authenticated and multiplexed.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Every transport of the relay in one.
+pub type Transport = Boxed<(PeerId, StreamMuxerBox)>;
+/// Why a transport could not be set up.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+
 /// Every transport of the relay, and a handle to the QUIC endpoints among them.
 ///
 /// # Errors
 /// When `keypair` cannot make a TLS certificate or Noise keys; an Ed25519 key always can.
-pub fn build(
-    keypair: &Keypair,
-) -> Result<(Boxed<(PeerId, StreamMuxerBox)>, quic::Handle), Box<dyn std::error::Error + Send + Sync>>
-{
+pub fn build(keypair: &Keypair) -> Result<(Transport, quic::Handle), Error> {
     let security = Security::new(keypair)?;
     let socket = || tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
     let tcp = socket()

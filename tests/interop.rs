@@ -1,5 +1,11 @@
 //! libp2p's own relay client against the real binary, over every transport.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests fail loudly"
+)]
+
 mod support;
 
 use futures::{AsyncReadExt, AsyncWriteExt};
@@ -25,7 +31,9 @@ async fn relays(security: Security, address: impl Fn(&Relay) -> Multiaddr) {
     let mut streams = source.streams.clone();
     let source = source.run();
 
-    let sent: Vec<u8> = (0..3_000_000u32).map(|n| (n * 7 % 251) as u8).collect();
+    let sent: Vec<u8> = (0..3_000_000u32)
+        .map(|n| u8::try_from(n * 7 % 251).unwrap())
+        .collect();
     let stream = streams.open_stream(target_id, TEST_PROTOCOL).await.unwrap();
     let (mut reader, mut writer) = stream.split();
     let write = async {
@@ -33,7 +41,7 @@ async fn relays(security: Security, address: impl Fn(&Relay) -> Multiaddr) {
         writer.close().await.unwrap();
     };
     let mut received = Vec::new();
-    let (_, read) = tokio::join!(write, reader.read_to_end(&mut received));
+    let ((), read) = tokio::join!(write, reader.read_to_end(&mut received));
     read.unwrap();
     assert!(
         received == sent,

@@ -50,7 +50,7 @@ impl Transport {
 }
 
 /// Answers a request for a STOP stream: the stream, or nothing when it could not be opened.
-pub type StopReply = oneshot::Sender<Option<Stream>>;
+pub(super) type StopReply = oneshot::Sender<Option<Stream>>;
 
 /// A live connection. Its handler owns the other ends.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ pub struct Connection {
 impl Connection {
     /// A connection of `peer` whose other end is at `remote`, and the requests for STOP streams
     /// that its handler has to serve.
-    pub fn new(
+    pub(super) fn new(
         peer: PeerId,
         id: ConnectionId,
         remote: &Multiaddr,

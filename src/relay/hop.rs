@@ -29,7 +29,7 @@ const MAX_DISCARDED_BYTES: u64 = 16 * 1024;
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves one hop stream to its end.
-pub async fn serve<S>(relay: Arc<Relay>, connection: Arc<Connection>, mut stream: S)
+pub(super) async fn serve<S>(relay: Arc<Relay>, connection: Arc<Connection>, mut stream: S)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

@@ -32,7 +32,11 @@ pub struct Voucher {
 ///
 /// # Errors
 /// When the key cannot sign; an Ed25519 key always can.
-pub fn sign(relay: &Keypair, peer: PeerId, expiration: u64) -> Result<Vec<u8>, SigningError> {
+pub(super) fn sign(
+    relay: &Keypair,
+    peer: PeerId,
+    expiration: u64,
+) -> Result<Vec<u8>, SigningError> {
     let voucher = Voucher {
         relay: Some(relay.public().to_peer_id().to_bytes()),
         peer: Some(peer.to_bytes()),

@@ -1,6 +1,7 @@
 //! What holds when nothing is set.
 
 use super::*;
+use descord_relay::relay::CircuitLimit;
 
 #[test]
 fn an_empty_environment_is_enough() {

@@ -1,6 +1,7 @@
 //! Good values of every variable.
 
 use super::*;
+use descord_relay::relay::CircuitLimit;
 
 /// Every variable with a good value, and what `render` then says.
 const GOOD: &[(&str, &str, &str)] = &[

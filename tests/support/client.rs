@@ -110,7 +110,7 @@ impl Client {
         });
         match found.await {
             Ok(found) => found,
-            Err(_) => panic!("no {what} among {:#?}", self.seen),
+            Err(late) => panic!("no {what} ({late}) among {:#?}", self.seen),
         }
     }
 

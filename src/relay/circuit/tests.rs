@@ -51,7 +51,7 @@ async fn read_all(stream: &mut End_) -> Vec<u8> {
 
 fn pattern(length: usize, seed: u8) -> Vec<u8> {
     (0..length)
-        .map(|n| (n as u8).wrapping_mul(31).wrapping_add(seed))
+        .map(|n| u8::try_from(n * 31 % 251).unwrap().wrapping_add(seed))
         .collect()
 }
 
@@ -196,7 +196,7 @@ async fn what_the_source_sent_early_comes_first_and_counts() {
             received
         };
         let (outcome, received) = tokio::join!(circuit, clients);
-        let expected = &b"early data!!"[..bytes.map_or(12, |b| b as usize)];
+        let expected = &b"early data!!"[..bytes.map_or(12, |b| usize::try_from(b).unwrap())];
         assert_eq!(received, expected);
         assert_eq!(outcome.end, end);
     }
