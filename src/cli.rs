@@ -1,6 +1,6 @@
 //! The subcommands, and what each of them prints.
 
-use std::{env, ffi::OsString, process::ExitCode};
+use std::{env, ffi::OsString, process::ExitCode, sync::Arc};
 
 use clap::{Parser, Subcommand};
 use futures::StreamExt;
@@ -9,9 +9,10 @@ use signal_hook_tokio::Signals;
 use tracing::{error, info, warn};
 
 use crate::{
+    admin::{Admin, client},
     config::{Config, Loaded, reference_table},
     identity::{self, Identity, Source},
-    lifecycle::Tasks,
+    lifecycle::Lifecycle,
     node::Node,
     probe, telemetry,
 };
@@ -35,6 +36,8 @@ enum Command {
     Serve,
     /// Prove that relays work: reserve, connect through them, send data both ways.
     Probe(probe::Args),
+    /// Ask the relay of this environment whether it is ready; for images without a shell.
+    Healthcheck,
     /// Print the peer id that the environment gives the relay.
     Identity {
         #[command(subcommand)]
@@ -76,6 +79,7 @@ pub fn main() -> ExitCode {
             println!("{}", identity::generate_seed());
             ExitCode::SUCCESS
         }
+        Command::Healthcheck => with_config(healthcheck),
         Command::Identity { command: None } => with_config(print_identity),
         Command::Config { reference: true } => {
             print!("{}", reference_table());
@@ -133,6 +137,25 @@ fn print_identity(loaded: &Loaded) -> ExitCode {
     }
 }
 
+fn healthcheck(loaded: &Loaded) -> ExitCode {
+    let Some(address) = loaded.config.admin_address else {
+        return usage(&"RELAY_ADMIN_ADDRESS is empty: there is nothing to ask");
+    };
+    with_runtime(async move {
+        match client::get(address, "/readyz").await {
+            Ok((status, _)) if status.is_success() => ExitCode::SUCCESS,
+            Ok((status, _)) => {
+                eprintln!("the relay at {address} is not ready: {status}");
+                ExitCode::FAILURE
+            }
+            Err(error) => {
+                eprintln!("the relay at {address} does not answer: {error}");
+                ExitCode::FAILURE
+            }
+        }
+    })
+}
+
 fn serve(
     Loaded {
         config, warnings, ..
@@ -170,17 +193,22 @@ fn serve(
 }
 
 async fn run(config: &Config, identity: &Identity) -> Result<(), Box<dyn std::error::Error>> {
-    let tasks = Tasks::new();
+    let lifecycle = Lifecycle::new();
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
-    let node = Node::bind(config, identity, tasks.clone())?;
-    tasks.spawn("signals", {
-        let tasks = tasks.clone();
+    let node = Node::bind(config, identity, lifecycle.clone())?;
+    if let Some(address) = config.admin_address {
+        let admin = Admin::new(Arc::clone(node.relay()), lifecycle.clone());
+        admin.serve(address).await.map_err(|error| {
+            format!("cannot listen on {address} (RELAY_ADMIN_ADDRESS): {error}")
+        })?;
+    }
+    lifecycle.spawn("signals", {
+        let lifecycle = lifecycle.clone();
         async move {
-            let stop = tasks.hard().clone();
-            let signal = stop.run_until_cancelled(signals.next()).await.flatten();
-            if let Some(signal) = signal {
+            let end = lifecycle.hard().clone();
+            while let Some(Some(signal)) = end.run_until_cancelled(signals.next()).await {
                 info!(signal, "the relay is told to stop");
-                tasks.soft().cancel();
+                lifecycle.stop();
             }
         }
     });
