@@ -20,6 +20,15 @@ use crate::{
 /// The process ends with this code when it was started or configured wrongly (`EX_USAGE`).
 pub const EX_USAGE: u8 = 64;
 
+/// The signals that stop the relay.
+#[cfg(not(debug_assertions))]
+const SIGNALS: [i32; 2] = [SIGTERM, SIGINT];
+/// The signals that stop the relay, and one that makes a task panic: in test builds only.
+#[cfg(debug_assertions)]
+const SIGNALS: [i32; 3] = [SIGTERM, SIGINT, FAULT];
+#[cfg(debug_assertions)]
+const FAULT: i32 = signal_hook::consts::SIGUSR2;
+
 /// A libp2p Circuit Relay v2 server.
 ///
 /// Everything is configured by environment variables: `descord-relay config` lists them.
@@ -194,7 +203,7 @@ fn serve(
 
 async fn run(config: &Config, identity: &Identity) -> Result<(), Box<dyn std::error::Error>> {
     let lifecycle = Lifecycle::new();
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let mut signals = Signals::new(SIGNALS)?;
     let node = Node::bind(config, identity, lifecycle.clone())?;
     if let Some(address) = config.admin_address {
         let admin = Admin::new(Arc::clone(node.relay()), lifecycle.clone());
@@ -207,6 +216,11 @@ async fn run(config: &Config, identity: &Identity) -> Result<(), Box<dyn std::er
         async move {
             let end = lifecycle.hard().clone();
             while let Some(Some(signal)) = end.run_until_cancelled(signals.next()).await {
+                #[cfg(debug_assertions)]
+                if signal == FAULT {
+                    lifecycle.spawn("fault", async { panic!("a fault was injected") });
+                    continue;
+                }
                 info!(signal, "the relay is told to stop");
                 lifecycle.stop();
             }
