@@ -52,10 +52,10 @@
 //!
 //! # Rooms
 //!
-//! `session` is the state machine of a connection, without any I/O; `receive` is the part of it
-//! that interprets what arrives, `flow` the state of a single stream, `outgoing` the queue towards
-//! the socket. `connection` moves bytes between session and socket, `stream` is the handle that
-//! applications hold.
+//! `session` is the state machine of a connection, without any I/O: `receive` is the part of it
+//! that interprets what arrives, `transfer` what the handle of a stream does, `flow` the state of a
+//! single stream and `outgoing` the queue towards the socket. `connection` moves bytes between
+//! session and socket, and `stream` is the handle that applications hold.
 //!
 //! [yamux]: https://github.com/hashicorp/yamux/blob/master/spec.md
 //! [`BrokenPipe`]: std::io::ErrorKind::BrokenPipe
@@ -85,6 +85,7 @@ mod outgoing;
 mod receive;
 mod session;
 mod stream;
+mod transfer;
 
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,7 @@ const KEPT_SLOTS: usize = 8;
 /// and what was already read of its first one; an empty queue holds no chunk at all.
 #[derive(Debug, Default)]
 pub(super) struct Chunks {
-    chunks: VecDeque<Vec<u8>>,
+    queue: VecDeque<Vec<u8>>,
     /// How much of the first chunk has been read.
     offset: usize,
     len: usize,
@@ -35,18 +35,18 @@ impl Chunks {
     pub(super) fn push(&mut self, bytes: &[u8], expected: usize) {
         self.len += bytes.len();
         let spare = self
-            .chunks
+            .queue
             .back()
             .map_or(0, |last| last.capacity() - last.len());
         let (fitting, rest) = bytes.split_at(spare.min(bytes.len()));
-        if let Some(last) = self.chunks.back_mut() {
+        if let Some(last) = self.queue.back_mut() {
             last.extend_from_slice(fitting);
         }
         if !rest.is_empty() {
             let expected = expected.saturating_sub(fitting.len());
             let mut chunk = Vec::with_capacity(rest.len().max(expected).max(MIN_CHUNK));
             chunk.extend_from_slice(rest);
-            self.chunks.push_back(chunk);
+            self.queue.push_back(chunk);
         }
     }
 
@@ -54,7 +54,7 @@ impl Chunks {
     pub(super) fn read(&mut self, buf: &mut [u8]) -> usize {
         let mut filled = 0;
         while filled < buf.len() {
-            let Some(first) = self.chunks.front() else {
+            let Some(first) = self.queue.front() else {
                 break;
             };
             let unread = first.get(self.offset..).unwrap_or_default();
@@ -75,21 +75,21 @@ impl Chunks {
 
     /// Removes the first chunk, unless the queue is empty. Not to be mixed with [`Self::read`].
     pub(super) fn pop(&mut self) -> Option<Vec<u8>> {
-        let chunk = self.chunks.pop_front()?;
+        let chunk = self.queue.pop_front()?;
         self.len -= chunk.len();
         self.release_slots();
         Some(chunk)
     }
 
     fn drop_first(&mut self) {
-        self.chunks.pop_front();
+        self.queue.pop_front();
         self.offset = 0;
         self.release_slots();
     }
 
     fn release_slots(&mut self) {
-        if self.chunks.is_empty() && self.chunks.capacity() > KEPT_SLOTS {
-            self.chunks = VecDeque::new();
+        if self.queue.is_empty() && self.queue.capacity() > KEPT_SLOTS {
+            self.queue = VecDeque::new();
         }
     }
 }
@@ -117,7 +117,7 @@ mod tests {
             out.extend_from_slice(&buf[..n]);
         }
         assert_eq!(out, data);
-        assert!(chunks.is_empty() && chunks.chunks.is_empty());
+        assert!(chunks.is_empty() && chunks.queue.is_empty());
     }
 
     #[test]
@@ -126,7 +126,7 @@ mod tests {
         for byte in 0..200 {
             chunks.push(&[byte], 0);
         }
-        assert_eq!(chunks.chunks.len(), 1);
+        assert_eq!(chunks.queue.len(), 1);
         assert_eq!(chunks.pop().map(|chunk| chunk.len()), Some(200));
         assert_eq!(chunks.len(), 0);
     }
@@ -135,7 +135,7 @@ mod tests {
     fn header_and_payload_share_a_chunk() {
         let mut chunks = Chunks::default();
         chunks.push(&[0; 12], 12 + 65_536);
-        chunks.push(&[1; 65_536], 0);
-        assert_eq!(chunks.chunks.len(), 1);
+        chunks.push(&vec![1; 65_536], 0);
+        assert_eq!(chunks.queue.len(), 1);
     }
 }

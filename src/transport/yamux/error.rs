@@ -54,12 +54,9 @@ pub enum ProtocolError {
     ControlFlood,
 }
 
-/// The error of a stream that the remote has reset.
+/// The error of a stream that was reset, by the remote or for a bound that it exceeded.
 pub(super) fn reset() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::ConnectionReset,
-        "the stream was reset by the remote",
-    )
+    io::Error::new(io::ErrorKind::ConnectionReset, "the stream was reset")
 }
 
 /// The error of a stream whose connection ended under it.

@@ -14,6 +14,17 @@ pub(super) enum Direction {
     Reset,
 }
 
+/// Where a writer stands when the queue to the socket has no room for everybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It does not wait for room.
+    None,
+    /// It has a place in line.
+    InLine,
+    /// It may write now, although others are in line.
+    Now,
+}
+
 /// A stream, as the session sees it.
 #[derive(Debug)]
 pub(super) struct Flow {
@@ -41,10 +52,8 @@ pub(super) struct Flow {
     pub(super) send_window: u32,
     /// Where the stream's last frame ends, see [`super::outgoing::Outgoing::queued`].
     pub(super) last_frame: u64,
-    /// Whether the stream has a place in the queue of writers.
-    pub(super) in_line: bool,
-    /// Whether it is this stream's turn to write, although others are in line.
-    pub(super) its_turn: bool,
+    /// Where its writer stands among others.
+    pub(super) turn: Turn,
 
     /// The task that waits for data.
     pub(super) reader: Option<Waker>,
@@ -66,8 +75,7 @@ impl Flow {
             grown: false,
             send_window: INITIAL_WINDOW,
             last_frame: 0,
-            in_line: false,
-            its_turn: false,
+            turn: Turn::None,
             reader: None,
             writer: None,
         }

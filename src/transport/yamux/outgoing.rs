@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, task::Waker};
 
 use super::{
+    Config,
     chunks::Chunks,
     frame::{HEADER_LEN, Header},
 };
@@ -10,17 +11,24 @@ use super::{
 /// How many replies to pings may wait. A remote measures with one ping at a time.
 const MAX_PONGS: usize = 32;
 
-/// How many bytes of control frames fit beyond what data may occupy: what legitimate remotes
-/// cause, several frames for each of hundreds of streams, with room to spare.
-const CONTROL_ALLOWANCE: usize = 64 * 1024;
+/// How many control frames may wait beyond what data occupies: for the connection, and for each of
+/// its streams. A stream causes four at a time at most, unless it is replaced by another.
+const CONTROL_FRAMES: usize = 1024;
+const CONTROL_FRAMES_PER_STREAM: usize = 8;
 
 /// Frames in the order in which they go out, as one sequence of bytes.
 ///
 /// One queue for all streams keeps each stream's frames in order without further thought, and
 /// hands the socket large pieces. Its bound makes writers wait; they continue in the order in
 /// which they came, one frame each, so that none starves another.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Outgoing {
+    /// See [`Config::max_send_queue`].
+    max_data: usize,
+    /// See [`Config::max_frame_size`].
+    max_frame: usize,
+    /// The length at which too many control frames are in the queue.
+    max_length: usize,
     chunks: Chunks,
     /// The number of bytes ever queued, and so the position of the end of the queue.
     queued: u64,
@@ -41,6 +49,34 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
+    pub(super) fn new(config: &Config) -> Self {
+        let max_data = config.max_send_queue;
+        let max_frame = usize::try_from(config.max_frame_size).unwrap_or(usize::MAX);
+        let control = config
+            .max_streams
+            .saturating_mul(CONTROL_FRAMES_PER_STREAM)
+            .saturating_add(CONTROL_FRAMES)
+            .saturating_mul(HEADER_LEN);
+        Self {
+            max_data,
+            max_frame,
+            // One more frame of data is accepted as long as there is any room.
+            max_length: max_data
+                .saturating_add(HEADER_LEN)
+                .saturating_add(max_frame)
+                .saturating_add(control),
+            chunks: Chunks::default(),
+            queued: 0,
+            written: 0,
+            pongs: VecDeque::new(),
+            line: VecDeque::new(),
+            turns: 0,
+            flushes: Vec::new(),
+            dirty: false,
+            driver: None,
+        }
+    }
+
     /// Queues a frame and returns the position of its end.
     pub(super) fn push(&mut self, header: Header, payload: &[u8]) -> u64 {
         let len = HEADER_LEN + payload.len();
@@ -68,20 +104,21 @@ impl Outgoing {
     }
 
     /// Whether the queue is longer than data and a reasonable number of control frames make it.
-    pub(super) fn is_flooded(&self, max_data: usize, max_frame: u32) -> bool {
-        let frame = usize::try_from(max_frame).unwrap_or(usize::MAX);
-        let bound = max_data
-            .saturating_add(frame)
-            .saturating_add(HEADER_LEN + CONTROL_ALLOWANCE);
-        self.pending() > bound
+    pub(super) fn is_flooded(&self) -> bool {
+        self.pending() > self.max_length
+    }
+
+    /// Whether there is room for data.
+    pub(super) fn has_room(&self) -> bool {
+        self.pending() < self.max_data
     }
 
     /// Whether a writer may queue a frame: there is room, and it is nobody else's turn.
     ///
     /// An empty queue takes from anybody, lest a turn that is never used holds up the others.
-    pub(super) fn admits(&self, max_data: usize, its_turn: bool) -> bool {
+    pub(super) fn admits(&self, its_turn: bool) -> bool {
         let nobody_waits = self.line.is_empty() && self.turns == 0;
-        self.pending() < max_data && (its_turn || nobody_waits || self.pending() == 0)
+        self.has_room() && (its_turn || nobody_waits || self.pending() == 0)
     }
 
     /// Puts a stream at the end of the line of writers.
@@ -93,13 +130,12 @@ impl Outgoing {
     /// with [`Self::end_turn`].
     ///
     /// Once the queue is empty everybody may go: nothing would come to wake the rest.
-    pub(super) fn next_in_line(&mut self, max_data: usize, max_frame: u32) -> Vec<u32> {
+    pub(super) fn next_in_line(&mut self) -> Vec<u32> {
         let pending = self.pending();
         let turns = if pending == 0 {
             self.line.len()
-        } else if pending <= max_data / 2 {
-            let frame = usize::try_from(max_frame).unwrap_or(usize::MAX).max(1);
-            let room = (max_data - pending).div_ceil(frame);
+        } else if pending <= self.max_data / 2 {
+            let room = (self.max_data - pending).div_ceil(self.max_frame);
             room.saturating_sub(self.turns).min(self.line.len())
         } else {
             0
@@ -173,9 +209,17 @@ impl Outgoing {
 mod tests {
     use super::*;
 
+    fn outgoing() -> Outgoing {
+        Outgoing::new(&Config {
+            max_send_queue: 1000,
+            max_frame_size: 300,
+            ..Config::default()
+        })
+    }
+
     #[test]
     fn positions_follow_what_the_socket_took() {
-        let mut outgoing = Outgoing::default();
+        let mut outgoing = outgoing();
         let first = outgoing.push(Header::data(1, 3), b"abc");
         let second = outgoing.push(Header::data(1, 2), b"de");
         assert_eq!((first, second), (15, 29));
@@ -192,38 +236,35 @@ mod tests {
 
     #[test]
     fn writers_take_turns() {
-        let mut outgoing = Outgoing::default();
+        let mut outgoing = outgoing();
         outgoing.push(Header::data(1, 988), &[0; 988]);
-        assert!(!outgoing.admits(1000, false));
+        assert!(!outgoing.admits(false));
         for stream in [3, 5, 7, 9] {
             outgoing.line_up(stream);
         }
         outgoing.advance(499);
-        assert!(outgoing.next_in_line(1000, 300).is_empty());
+        assert!(outgoing.next_in_line().is_empty());
         outgoing.advance(1);
-        assert_eq!(outgoing.next_in_line(1000, 300), [3, 5]);
-        assert!(outgoing.admits(1000, true) && !outgoing.admits(1000, false));
+        assert_eq!(outgoing.next_in_line(), [3, 5]);
+        assert!(outgoing.admits(true) && !outgoing.admits(false));
         outgoing.advance(1);
-        assert!(outgoing.next_in_line(1000, 300).is_empty());
+        assert!(outgoing.next_in_line().is_empty());
         outgoing.end_turn();
-        assert_eq!(outgoing.next_in_line(1000, 300), [7]);
+        assert_eq!(outgoing.next_in_line(), [7]);
         outgoing.advance(499);
-        assert_eq!(outgoing.next_in_line(1000, 300), [9]);
-        assert!(
-            outgoing.admits(1000, false),
-            "an empty queue is open to all"
-        );
+        assert_eq!(outgoing.next_in_line(), [9]);
+        assert!(outgoing.admits(false), "an empty queue is open to all");
         outgoing.push(Header::data(1, 0), &[]);
-        assert!(!outgoing.admits(1000, false));
+        assert!(!outgoing.admits(false));
         for _ in 0..3 {
             outgoing.end_turn();
         }
-        assert!(outgoing.admits(1000, false));
+        assert!(outgoing.admits(false));
     }
 
     #[test]
     fn unread_pongs_are_bounded() {
-        let mut outgoing = Outgoing::default();
+        let mut outgoing = outgoing();
         assert!((0..32).all(|value| outgoing.pong(value)));
         assert!(!outgoing.pong(32));
         outgoing.advance(HEADER_LEN);

@@ -22,8 +22,9 @@ pub(super) struct Decoder {
 /// bytes that have not arrived.
 #[derive(Debug, Clone, Copy)]
 struct Payload {
-    /// Who gets it; a stream that does not exist (any more) discards it.
-    stream: u32,
+    /// Who gets it. `None` discards it: its stream was unknown when it began, and must not get
+    /// bytes that no window was asked for even if it comes into being meanwhile.
+    stream: Option<u32>,
     missing: usize,
     /// Whether the stream is finished with it.
     fin: bool,
@@ -33,7 +34,7 @@ impl Decoder {
     /// Whether a part of a payload for this stream is still missing.
     pub(super) fn is_receiving(&self, stream: u32) -> bool {
         self.payload
-            .is_some_and(|payload| payload.stream == stream && payload.missing > 0)
+            .is_some_and(|payload| payload.stream == Some(stream))
     }
 
     /// Takes what is missing of a header from `bytes`.
@@ -63,11 +64,7 @@ impl Session {
                 self.on_payload(payload, now);
             } else if let Some(header) = self.decoder.header(&mut bytes) {
                 self.on_header(Header::decode(header)?)?;
-                let config = &self.config;
-                if self
-                    .outgoing
-                    .is_flooded(config.max_send_queue, config.max_frame_size)
-                {
+                if self.outgoing.is_flooded() {
                     return Err(ProtocolError::ControlFlood);
                 }
             }
@@ -165,15 +162,10 @@ impl Session {
     }
 
     fn on_data(&mut self, header: Header) -> Result<(), ProtocolError> {
-        let Header { stream: id, .. } = header;
+        let id = header.stream;
         let length = usize::try_from(header.length).unwrap_or(usize::MAX);
-        let payload = Payload {
-            stream: id,
-            missing: length,
-            fin: header.flags.contains(Flags::FIN),
-        };
-        // For a stream that is unknown, or was reset, the payload is discarded as it arrives.
-        if let Some(flow) = self.streams.get_mut(&id) {
+        let fin = header.flags.contains(Flags::FIN);
+        let known = if let Some(flow) = self.streams.get_mut(&id) {
             if flow.inbound == Direction::Finished && length > 0 {
                 return Err(ProtocolError::DataAfterFin(id));
             }
@@ -187,18 +179,33 @@ impl Session {
                     self.refuse(id);
                 }
             }
-        } else if length > 0 && self.abandoned.remove(&id) {
-            self.refuse(id);
-        }
+            true
+        } else {
+            let is_news = length > 0 || fin;
+            let was_abandoned = is_news && self.abandoned.remove(&id);
+            if was_abandoned && length > 0 {
+                self.refuse(id);
+            }
+            false
+        };
+        let payload = Payload {
+            stream: known.then_some(id),
+            missing: length,
+            fin,
+        };
         self.on_payload(payload, &[]);
         Ok(())
     }
 
+    /// Passes on a part of a payload. A stream that is gone or was reset meanwhile gets nothing.
     fn on_payload(&mut self, mut payload: Payload, bytes: &[u8]) {
         payload.missing -= bytes.len();
         let done = payload.missing == 0;
         self.decoder.payload = (!done).then_some(payload);
-        if let Some(flow) = self.streams.get_mut(&payload.stream)
+        let Some(id) = payload.stream else {
+            return;
+        };
+        if let Some(flow) = self.streams.get_mut(&id)
             && flow.inbound == Direction::Open
             && !bytes.is_empty()
         {
@@ -207,7 +214,7 @@ impl Session {
             self.woken.extend(flow.reader.take());
         }
         if done && payload.fin {
-            self.on_fin(payload.stream);
+            self.on_fin(id);
         }
     }
 

@@ -1,8 +1,7 @@
-//! A connection's state machine, and what the local side does with it. No I/O happens here.
+//! A connection's state machine: how streams come and go. No I/O happens here.
 
 use std::{
     collections::{HashMap, VecDeque},
-    io,
     task::{Poll, Waker},
 };
 
@@ -10,8 +9,7 @@ use hashlink::LinkedHashSet;
 
 use super::{
     Config, Error, INITIAL_WINDOW,
-    error::{aborted, finished, reset},
-    flow::{Direction, Flow},
+    flow::{Direction, Flow, Turn},
     frame::{Flags, GoAway, Header},
     outgoing::Outgoing,
     receive::Decoder,
@@ -19,6 +17,9 @@ use super::{
 
 /// How many abandoned streams are remembered.
 const MAX_ABANDONED: usize = 1024;
+
+/// For how many streams a connection keeps room when it has fewer.
+const KEPT_STREAMS: usize = 16;
 
 /// How many streams are opened before the remote has accepted one of them. Others assume this
 /// number, too, and refuse more.
@@ -62,7 +63,7 @@ pub(super) struct Session {
     /// Whether the remote wants no more streams.
     pub(super) going_away: bool,
     /// Whether the connection is over.
-    ended: bool,
+    pub(super) ended: bool,
     /// The id of the next stream that is opened here.
     next_id: Option<u32>,
     /// Who waits for a stream of the remote.
@@ -79,14 +80,14 @@ impl Session {
         config.max_send_queue = config.max_send_queue.max(1);
         config.max_receive_window = config.max_receive_window.max(INITIAL_WINDOW);
         Self {
-            config,
             role,
             streams: HashMap::new(),
             backlog: VecDeque::new(),
             abandoned: LinkedHashSet::new(),
             unacknowledged: 0,
             unread: 0,
-            outgoing: Outgoing::default(),
+            outgoing: Outgoing::new(&config),
+            config,
             decoder: Decoder::default(),
             going_away: false,
             ended: false,
@@ -107,7 +108,7 @@ impl Session {
         }
         if self.streams.len() >= self.config.max_streams
             || self.unacknowledged >= MAX_UNACKNOWLEDGED
-            || self.outgoing.pending() >= self.config.max_send_queue
+            || !self.outgoing.has_room()
         {
             park(&mut self.opener, waker);
             return Poll::Pending;
@@ -148,124 +149,18 @@ impl Session {
         Poll::Ready(Ok(id))
     }
 
-    /// Reads from a stream; 0 bytes mean that the remote has finished it.
-    pub(super) fn read(
-        &mut self,
-        id: u32,
-        buf: &mut [u8],
-        waker: &Waker,
-    ) -> Poll<io::Result<usize>> {
-        let Some(flow) = self.streams.get_mut(&id) else {
-            return Poll::Ready(Err(aborted()));
-        };
-        let n = flow.unread.read(buf);
-        self.unread -= n;
-        let credit = if n > 0 || buf.is_empty() {
-            flow.consume(n)
-        } else {
-            match flow.inbound {
-                Direction::Finished => return Poll::Ready(Ok(0)),
-                Direction::Reset => return Poll::Ready(Err(reset())),
-                Direction::Open if self.ended => return Poll::Ready(Err(aborted())),
-                Direction::Open => {}
-            }
-            park(&mut flow.reader, waker);
-            flow.starve(self.config.max_receive_window)
-        };
-        if let Some(delta) = credit.filter(|_| !self.ended) {
-            let update = Header::window_update(id, Flags::NONE, delta);
-            self.outgoing.push(update, &[]);
-        }
-        if n > 0 || buf.is_empty() {
-            Poll::Ready(Ok(n))
-        } else {
-            Poll::Pending
-        }
-    }
-
-    /// Queues at most one frame of data.
-    pub(super) fn write(&mut self, id: u32, buf: &[u8], waker: &Waker) -> Poll<io::Result<usize>> {
-        let Some(flow) = self.streams.get_mut(&id) else {
-            return Poll::Ready(Err(aborted()));
-        };
-        match flow.outbound {
-            Direction::Finished => return Poll::Ready(Err(finished())),
-            Direction::Reset => return Poll::Ready(Err(reset())),
-            Direction::Open if self.ended => return Poll::Ready(Err(aborted())),
-            Direction::Open if buf.is_empty() => return Poll::Ready(Ok(0)),
-            Direction::Open => {}
-        }
-        if flow.send_window == 0 {
-            park(&mut flow.writer, waker);
-            return Poll::Pending;
-        }
-        let max_queue = self.config.max_send_queue;
-        let admitted = self.outgoing.admits(max_queue, flow.its_turn);
-        if std::mem::take(&mut flow.its_turn) {
-            self.outgoing.end_turn();
-        }
-        if !admitted {
-            if !flow.in_line {
-                flow.in_line = true;
-                self.outgoing.line_up(id);
-            }
-            park(&mut flow.writer, waker);
-            return Poll::Pending;
-        }
-        let length = u32::try_from(buf.len())
-            .unwrap_or(u32::MAX)
-            .min(flow.send_window)
-            .min(self.config.max_frame_size);
-        let n = usize::try_from(length).unwrap_or(buf.len());
-        let (payload, _) = buf.split_at(n);
-        flow.send_window -= length;
-        flow.last_frame = self.outgoing.push(Header::data(id, length), payload);
-        Poll::Ready(Ok(n))
-    }
-
-    /// Waits until the socket took what the stream has queued so far.
-    pub(super) fn flush(&mut self, id: u32, waker: &Waker) -> Poll<io::Result<()>> {
-        let Some(flow) = self.streams.get_mut(&id) else {
-            return Poll::Ready(Err(aborted()));
-        };
-        if flow.outbound == Direction::Reset {
-            return Poll::Ready(Err(reset()));
-        }
-        if self.outgoing.is_written(flow.last_frame) {
-            return Poll::Ready(Ok(()));
-        }
-        if self.ended {
-            return Poll::Ready(Err(aborted()));
-        }
-        park(&mut flow.writer, waker);
-        self.outgoing.await_written(flow.last_frame, id);
-        Poll::Pending
-    }
-
-    /// Finishes the direction towards the remote, once, and flushes it.
-    pub(super) fn close(&mut self, id: u32, waker: &Waker) -> Poll<io::Result<()>> {
-        if let Some(flow) = self.streams.get_mut(&id)
-            && flow.outbound == Direction::Open
-        {
-            if self.ended {
-                return Poll::Ready(Err(aborted()));
-            }
-            flow.outbound = Direction::Finished;
-            let fin = Header::window_update(id, Flags::FIN, 0);
-            flow.last_frame = self.outgoing.push(fin, &[]);
-        }
-        self.flush(id, waker)
-    }
-
     /// Forgets a stream whose handle was dropped. What the remote is told is described in the
     /// documentation of [`super`].
     pub(super) fn release(&mut self, id: u32) -> Option<Flow> {
         let flow = self.streams.remove(&id)?;
+        if self.streams.capacity() > KEPT_STREAMS.max(8 * self.streams.len()) {
+            self.streams.shrink_to(KEPT_STREAMS);
+        }
         self.unread -= flow.unread.len();
         if self.role.opens(id) && !flow.accepted {
             self.unacknowledged -= 1;
         }
-        if flow.its_turn {
+        if flow.turn == Turn::Now {
             self.outgoing.end_turn();
         }
         self.wake_opener();
@@ -322,21 +217,15 @@ impl Session {
                 self.woken.extend(flow.writer.take());
             }
         }
-        let Config {
-            max_send_queue,
-            max_frame_size,
-            ..
-        } = self.config;
-        for id in self.outgoing.next_in_line(max_send_queue, max_frame_size) {
+        for id in self.outgoing.next_in_line() {
             if let Some(flow) = self.streams.get_mut(&id) {
-                flow.in_line = false;
-                flow.its_turn = true;
+                flow.turn = Turn::Now;
                 self.woken.extend(flow.writer.take());
             } else {
                 self.outgoing.end_turn();
             }
         }
-        if self.outgoing.pending() < max_send_queue {
+        if self.outgoing.has_room() {
             self.wake_opener();
         }
     }
@@ -358,7 +247,7 @@ impl Session {
 }
 
 /// Remembers the task to wake.
-fn park(slot: &mut Option<Waker>, waker: &Waker) {
+pub(super) fn park(slot: &mut Option<Waker>, waker: &Waker) {
     match slot {
         Some(parked) => parked.clone_from(waker),
         None => *slot = Some(waker.clone()),

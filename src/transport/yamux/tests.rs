@@ -31,6 +31,7 @@ mod hostile;
 mod interop;
 mod pressure;
 mod pure;
+mod swarm;
 
 type Socket = Compat<DuplexStream>;
 

@@ -191,7 +191,13 @@ async fn a_reset_wakes_reader_and_writer() {
     let mut raw = Raw::new(Role::Server, Config::default());
     let (mut reader, mut writer) = raw.stream(1).await.split();
     let read = async { reader.read(&mut [0; 8]).await.unwrap_err().kind() };
-    let write = async { writer.write_all(&[0; 500_000]).await.unwrap_err().kind() };
+    let write = async {
+        writer
+            .write_all(&vec![0; 500_000])
+            .await
+            .unwrap_err()
+            .kind()
+    };
     let reset = async {
         let mut received = 0;
         while received < super::super::INITIAL_WINDOW {

@@ -8,12 +8,15 @@ use super::{
     *,
 };
 
+/// A header and the bytes behind it.
+type Frame<'a> = (Header, &'a [u8]);
+
 fn syn(stream: u32) -> Header {
     Header::window_update(stream, Flags::SYN, 0)
 }
 
 /// What a server answers to frames that follow an accepted stream 1.
-async fn violation(frames: &[(Header, &[u8])]) -> ProtocolError {
+async fn violation(frames: &[Frame<'_>]) -> ProtocolError {
     let mut raw = Raw::new(Role::Server, Config::default());
     let stream = raw.stream(1).await;
     for (header, payload) in frames {
@@ -27,7 +30,7 @@ async fn violation(frames: &[(Header, &[u8])]) -> ProtocolError {
 #[tokio::test]
 async fn violations_end_the_connection_with_goaway() {
     let full = vec![0; INITIAL_WINDOW as usize];
-    let cases: [(&[(Header, &[u8])], ProtocolError); 9] = [
+    let cases: [(&[Frame], ProtocolError); 9] = [
         (&[(syn(2), &[])], ProtocolError::WrongParity(2)),
         (&[(syn(0), &[])], ProtocolError::WrongParity(0)),
         (&[(syn(1), &[])], ProtocolError::DuplicateStream(1)),
@@ -95,6 +98,21 @@ async fn frames_for_unknown_streams_are_ignored() {
 }
 
 #[test]
+fn data_for_a_stream_that_is_opened_meanwhile_is_not_the_streams() {
+    let waker = noop_waker();
+    let mut session = Session::new(Config::default(), Role::Client);
+    let data = Header {
+        flags: Flags::FIN,
+        ..Header::data(1, 4_000_000)
+    };
+    session.receive(&data.encode()).unwrap();
+    assert!(matches!(session.open(&waker), Poll::Ready(Ok(1))));
+    session.receive(&vec![0; 4_000_000]).unwrap();
+    assert_eq!(session.unread, 0);
+    assert!(session.read(1, &mut [0], &waker).is_pending());
+}
+
+#[test]
 fn a_flood_of_streams_that_reads_no_refusals_ends_the_connection() {
     let mut session = Session::new(Config::default(), Role::Server);
     let mut refused = None;
@@ -139,6 +157,22 @@ fn only_so_many_abandoned_streams_are_remembered() {
     }
     assert_eq!(session.abandoned.len(), 1024);
     assert!(!session.abandoned.contains(&1) && session.abandoned.contains(&3999));
+}
+
+#[test]
+fn streams_that_are_gone_leave_no_memory() {
+    let mut session = Session::new(Config::default(), Role::Server);
+    for id in (1..512).step_by(2) {
+        session.receive(&syn(id).encode()).unwrap();
+        session.receive(&Header::data(id, 100).encode()).unwrap();
+        session.receive(&[0; 100]).unwrap();
+    }
+    assert_eq!(session.unread, 256 * 100);
+    while let Poll::Ready(Ok(id)) = session.accept(&noop_waker()) {
+        session.release(id);
+    }
+    assert_eq!(session.unread, 0);
+    assert!(session.streams.capacity() < 50);
 }
 
 fn small() -> Config {

@@ -43,7 +43,7 @@ where
     soon(futures::future::join(clients, servers)).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn as_client_of_the_crate() {
     let (a, b) = sockets();
     let mut us = Peer::new(ours(a, Role::Client));
@@ -54,7 +54,7 @@ async fn as_client_of_the_crate() {
     echo(&them, &mut us, 200, 10_000).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn as_server_of_the_crate() {
     let (a, b) = sockets();
     let mut us = Peer::new(ours(a, Role::Server));
@@ -65,7 +65,7 @@ async fn as_server_of_the_crate() {
     echo(&them, &mut us, 200, 10_000).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_itself() {
     let (mut client, mut server) = pair();
     echo(&client, &mut server, 4, 3_000_000).await;

@@ -75,7 +75,7 @@ async fn writers_share_a_slow_socket() {
     }
     let mut writers = JoinSet::new();
     for mut stream in streams {
-        writers.spawn(async move { stream.write_all(&[0; 200_000]).await });
+        writers.spawn(async move { stream.write_all(&vec![0; 200_000]).await });
     }
     let mut received = [0_u32; 8];
     while received.iter().sum::<u32>() < 600_000 {
@@ -95,10 +95,33 @@ async fn writers_share_a_slow_socket() {
 }
 
 #[tokio::test]
+async fn a_writer_that_misses_its_turn_holds_nobody_up() {
+    let mut raw = Raw::new(Role::Server, Config::default());
+    let mut busy = raw.stream(1).await;
+    let mut lazy = raw.stream(3).await;
+    let mut patient = raw.stream(5).await;
+    while poll_once(busy.write(&[0; 10_000])).is_ready() {}
+    assert!(poll_once(lazy.write(b"never again")).is_pending());
+    let receive = async {
+        let mut received = Vec::new();
+        while received != b"patient" {
+            let (header, payload) = raw.receive().await;
+            if header.stream == 5 {
+                received.extend(payload);
+            }
+        }
+    };
+    let write = patient.write_all(b"patient");
+    let (written, ()) = soon(futures::future::join(write, receive)).await;
+    written.unwrap();
+    drop(lazy);
+}
+
+#[tokio::test]
 async fn flush_waits_for_the_socket() {
     let mut raw = Raw::new(Role::Server, Config::default());
     let mut stream = raw.stream(1).await;
-    soon(stream.write_all(&[0; 2 * SOCKET_BUFFER]))
+    soon(stream.write_all(&vec![0; 2 * SOCKET_BUFFER]))
         .await
         .unwrap();
     for _ in 0..100 {
@@ -127,7 +150,7 @@ async fn a_window_grows_for_a_fast_reader_and_not_beyond_its_maximum() {
         let data = vec![0; window as usize];
         let send = raw.send(Header::data(1, window), &data);
         let mut read = vec![0; data.len()];
-        let (_, read) = soon(futures::future::join(send, stream.read_exact(&mut read))).await;
+        let ((), read) = soon(futures::future::join(send, stream.read_exact(&mut read))).await;
         read.unwrap();
         assert!(poll_once(stream.read(&mut [0; 1])).is_pending());
         let updates = raw.received().await;
@@ -146,14 +169,14 @@ async fn too_much_unread_data_resets_the_stream_that_brings_it() {
     let mut raw = Raw::new(Role::Server, config);
     let mut kept = raw.stream(1).await;
     let mut lost = raw.stream(3).await;
-    raw.send(Header::data(1, 60_000), &[1; 60_000]).await;
-    raw.send(Header::data(3, 60_000), &[3; 60_000]).await;
+    raw.send(Header::data(1, 60_000), &vec![1; 60_000]).await;
+    raw.send(Header::data(3, 60_000), &vec![3; 60_000]).await;
     assert_eq!(raw.received().await, [rst(3)]);
     let (_, end) = read_all(&mut lost).await;
     assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
 
-    soon(kept.read_exact(&mut [0; 60_000])).await.unwrap();
-    raw.send(Header::data(1, 60_000), &[1; 60_000]).await;
+    soon(kept.read_exact(&mut vec![0; 60_000])).await.unwrap();
+    raw.send(Header::data(1, 60_000), &vec![1; 60_000]).await;
     assert_eq!(raw.received().await, []);
 }
 
@@ -230,10 +253,10 @@ async fn an_idle_connection_keeps_no_buffers() {
     .unwrap();
     assert!(!us.is_holding_buffers());
 
-    soon(theirs.write_all(&[0; 50_000])).await.unwrap();
+    soon(theirs.write_all(&vec![0; 50_000])).await.unwrap();
     soon(theirs.flush()).await.unwrap();
     assert!(poll_once(poll_fn(|cx| us.poll_unpin(cx))).is_pending());
-    soon(stream.read_exact(&mut [0; 50_000])).await.unwrap();
+    soon(stream.read_exact(&mut vec![0; 50_000])).await.unwrap();
     assert!(us.is_holding_buffers(), "more is likely to come");
     for _ in 0..2 {
         let _ = poll_once(poll_fn(|cx| us.poll_unpin(cx)));

@@ -158,6 +158,8 @@ fn deliver(sides: &mut [Side; 2], side: usize, n: usize) {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn what_is_read_is_a_prefix_and_complete_at_its_end(
         steps in prop::collection::vec(step(), 0..150),
