@@ -4,7 +4,8 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    reason = "tests fail loudly"
+    clippy::disallowed_methods,
+    reason = "tests fail loudly, and spawn what they like"
 )]
 
 mod support;

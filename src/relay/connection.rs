@@ -11,7 +11,10 @@ use std::{
 
 use hashlink::LinkedHashMap;
 use libp2p::{Multiaddr, PeerId, Stream, multiaddr::Protocol, swarm::ConnectionId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 use super::ledger;
 
@@ -65,6 +68,7 @@ pub struct Connection {
     pub transport: Transport,
     holds_reservation: AtomicBool,
     circuits: AtomicUsize,
+    last_circuit_ended: Mutex<Option<Instant>>,
     stops: mpsc::Sender<StopReply>,
     silent: Mutex<LinkedHashMap<u64, oneshot::Sender<()>>>,
 }
@@ -85,6 +89,7 @@ impl Connection {
             transport: transport_of(remote),
             holds_reservation: AtomicBool::new(false),
             circuits: AtomicUsize::new(0),
+            last_circuit_ended: Mutex::default(),
             stops,
             silent: Mutex::default(),
         };
@@ -106,8 +111,21 @@ impl Connection {
         self.circuits.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// When the last circuit that ran over it has ended, if there was one.
+    pub fn last_circuit_ended(&self) -> Option<Instant> {
+        *self
+            .last_circuit_ended
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A circuit that ran over it has ended.
     pub(crate) fn circuit_ends(&self) {
+        let now = Some(Instant::now());
+        *self
+            .last_circuit_ended
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = now;
         self.circuits.fetch_sub(1, Ordering::AcqRel);
     }
 
