@@ -51,6 +51,23 @@ pub fn cases() -> Vec<Case> {
             "The limit is exact: every byte within it is delivered, and not one more.",
         ),
         Case::new(
+            "more data back than the limit allows",
+            over_limit_back,
+            "exactly the limit arrives",
+        )
+        .limits(limit_bytes)
+        .differs(
+            "another number of bytes arrives",
+            "The limit holds from the target to the source as it does from the source to the \
+             target.",
+        ),
+        Case::new(
+            "as much data one way as the limit allows, and its end",
+            up_to_limit,
+            "everything arrives",
+        )
+        .limits(limit_bytes),
+        Case::new(
             "as much data as the limit allows, both ways",
             at_limit,
             "everything arrives, both ways",
@@ -69,6 +86,13 @@ pub fn cases() -> Vec<Case> {
         .on(Net::RESETS),
         Case::new("a busy circuit at the end of its duration", busy, "it ends")
             .limits(|limits| limits.circuit.duration = Some(DURATION)),
+        Case::new(
+            "how an idle circuit ends at the end of its duration",
+            idle,
+            "Error, Error",
+        )
+        .limits(|limits| limits.circuit.duration = Some(DURATION))
+        .on(Net::RESETS),
         Case::new(
             "the source resets its stream, then CONNECT when one circuit is allowed",
             source_resets,
@@ -185,12 +209,32 @@ async fn early(relay: Server) -> String {
 async fn over_limit(relay: Server) -> String {
     let mut pair = pair(&relay).await;
     let Circuit { source, target, .. } = &mut pair.circuit;
+    send_too_much(source, target).await
+}
+
+async fn over_limit_back(relay: Server) -> String {
+    let mut pair = pair(&relay).await;
+    let Circuit { source, target, .. } = &mut pair.circuit;
+    send_too_much(target, source).await
+}
+
+async fn send_too_much(from: &mut Stream, to: &mut Stream) -> String {
     let data = pattern(2 * LIMIT);
-    let ((), (received, _)) = tokio::join!(write(source, &data), read_to_end(target));
+    let ((), (received, _)) = tokio::join!(write(from, &data), read_to_end(to));
     assert!(data.starts_with(&received));
     match received.len() {
         LIMIT => "exactly the limit arrives".into(),
         _ => "another number of bytes arrives".into(),
+    }
+}
+
+async fn up_to_limit(relay: Server) -> String {
+    let mut pair = pair(&relay).await;
+    let Circuit { source, target, .. } = &mut pair.circuit;
+    if send_all(source, target, &pattern(LIMIT)).await {
+        "everything arrives".into()
+    } else {
+        "something is lost".into()
     }
 }
 
@@ -239,6 +283,13 @@ async fn busy(relay: Server) -> String {
     let lived = before.elapsed();
     assert!(lived >= DURATION, "it ends after {lived:?}");
     "it ends".into()
+}
+
+async fn idle(relay: Server) -> String {
+    let mut pair = pair(&relay).await;
+    let Circuit { source, target, .. } = &mut pair.circuit;
+    let ((_, at_target), (_, at_source)) = tokio::join!(read_to_end(target), read_to_end(source));
+    format!("{at_target:?}, {at_source:?}")
 }
 
 /// How the stream that is left ends, and whether the slot of the circuit is free then.

@@ -1,6 +1,7 @@
 //! A reservation belongs to the peer: renewed, kept over connections, ended.
 
 use descord_relay::relay::wire::Status;
+use futures::AsyncWriteExt;
 
 use super::reserve::SHORT_TTL;
 use crate::{
@@ -8,7 +9,7 @@ use crate::{
     harness::{
         answer::list,
         circuit::{self, stop_status},
-        client::{Client, Connection, connect},
+        client::{Client, Connection, End, connect, read_to_end, write},
         server::Server,
     },
 };
@@ -67,6 +68,12 @@ pub fn cases() -> Vec<Case> {
             "CONNECT to a peer whose reservation has expired",
             expires,
             "NO_RESERVATION",
+        )
+        .limits(|limits| limits.reservation_ttl = SHORT_TTL),
+        Case::new(
+            "a circuit whose target's reservation has expired",
+            circuit_goes_on,
+            "it goes on",
         )
         .limits(|limits| limits.reservation_ttl = SHORT_TTL),
         Case::new("RESERVE after an expiry", reserve_after_expiry, "OK, OK")
@@ -151,6 +158,19 @@ async fn expires(relay: Server) -> String {
     let (_source, source) = Client::connected(&relay).await;
     wait_for_expiry(&source, &mut target).await;
     "NO_RESERVATION".into()
+}
+
+async fn circuit_goes_on(relay: Server) -> String {
+    let (mut target, _holder) = Client::reserved(&relay).await;
+    let (_source, source) = Client::connected(&relay).await;
+    let mut circuit = circuit::open(&source, &mut target).await.unwrap();
+    wait_for_expiry(&source, &mut target).await;
+    write(&mut circuit.source, b"still there?").await;
+    circuit.source.close().await.unwrap();
+    match read_to_end(&mut circuit.target).await {
+        (received, End::Eof) if received == b"still there?" => "it goes on".into(),
+        other => format!("{other:?}"),
+    }
 }
 
 async fn reserve_after_expiry(relay: Server) -> String {

@@ -8,7 +8,7 @@ use crate::{
     harness::{
         answer::{self, list},
         circuit::{self, stop_status, told},
-        client::{Client, Connection, frame, write},
+        client::{Client, Connection, connect, frame, write},
         net::Net,
         server::Server,
     },
@@ -75,6 +75,18 @@ pub fn cases() -> Vec<Case> {
         .differs(
             "another status, or none",
             "Every request gets the status that says what happened.",
+        ),
+        Case::new(
+            "the source gives up while the target is asked, then CONNECT when one circuit is \
+             allowed",
+            gives_up,
+            "OK",
+        )
+        .limits(|limits| limits.circuits = Some(1))
+        .on(Net::RESETS)
+        .differs(
+            "RESOURCE_LIMIT_EXCEEDED",
+            "A slot is free at once when its source has gone, not when the target has answered.",
         ),
         Case::new(
             "the target answers STOP on its other connection only",
@@ -189,6 +201,16 @@ async fn vanishes(relay: Server) -> String {
     } else {
         "another status, or none".into()
     }
+}
+
+async fn gives_up(relay: Server) -> String {
+    let (mut target, _holder, _client, source) = pair(&relay).await;
+    let mut stream = source.open().await.unwrap();
+    write(&mut stream, &connect(target.peer_id)).await;
+    let _silent = target.stop().await;
+    drop(stream);
+    let next = circuit::open_until_free(&source, &mut target).await;
+    next.to_string()
 }
 
 async fn second_connection(relay: Server) -> String {
