@@ -112,8 +112,15 @@ mod tests {
 
     fn connections(number: usize) -> Vec<Arc<Connection>> {
         let remote: Multiaddr = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
-        let connection =
-            |id| Connection::new(PeerId::random(), ConnectionId::new_unchecked(id), &remote).0;
+        let connection = |id| {
+            Connection::new(
+                PeerId::random(),
+                ConnectionId::new_unchecked(id),
+                None,
+                &remote,
+            )
+            .0
+        };
         (0..number).map(connection).map(Arc::new).collect()
     }
 

@@ -75,10 +75,12 @@ pub struct Connection {
 
 impl Connection {
     /// A connection of `peer` whose other end is at `remote`, and the requests for STOP streams
-    /// that its handler has to serve.
+    /// that its handler has to serve. `local` is the address that the peer came in on, if it did
+    /// come in: over a circuit, that one alone says so.
     pub(crate) fn new(
         peer: PeerId,
         id: ConnectionId,
+        local: Option<&Multiaddr>,
         remote: &Multiaddr,
     ) -> (Self, mpsc::Receiver<StopReply>) {
         let (stops, requests) = mpsc::channel(MAX_PENDING_STOPS);
@@ -86,7 +88,10 @@ impl Connection {
             peer,
             id,
             ip: ip_of(remote),
-            transport: transport_of(remote),
+            transport: match local.map(transport_of) {
+                Some(Transport::Relayed) => Transport::Relayed,
+                _ => transport_of(remote),
+            },
             holds_reservation: AtomicBool::new(false),
             circuits: AtomicUsize::new(0),
             last_circuit_ended: Mutex::default(),
