@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use descord_relay::{
     config::PeerIds,
-    lifecycle::Tasks,
+    lifecycle::Lifecycle,
     pseudonym::Pseudonyms,
     relay::{self, CircuitLimit, Limits, Relay},
 };
@@ -55,7 +55,7 @@ pub struct Server {
     pub address: Multiaddr,
     pub limits: Limits,
     /// Only ours has books to look into, and tasks that are watched.
-    books: Option<(Arc<Relay>, Tasks)>,
+    books: Option<(Arc<Relay>, Lifecycle)>,
     _tasks: Arc<JoinSet<()>>,
 }
 
@@ -174,8 +174,8 @@ where
     (peer_id, address)
 }
 
-fn ours(keypair: &Keypair, limits: &Limits) -> (Arc<Relay>, Tasks) {
-    let tasks = Tasks::new();
+fn ours(keypair: &Keypair, limits: &Limits) -> (Arc<Relay>, Lifecycle) {
+    let tasks = Lifecycle::new();
     let names = Pseudonyms::new(PeerIds::Pseudonym, b"the key of the conformance suite");
     let relay = Relay::new(keypair.clone(), limits.clone(), names, tasks.clone());
     (relay, tasks)
