@@ -347,6 +347,12 @@ impl Node {
             uptime_seconds = self.started.elapsed().as_secs(),
             circuits = statistics.circuits,
             reservations = statistics.reservations,
+            peers = statistics.peers,
+            connections = self
+                .swarm
+                .network_info()
+                .connection_counters()
+                .num_connections(),
             bytes_relayed = statistics.bytes,
             "statistics"
         );

@@ -13,11 +13,10 @@ use libp2p::{
 use libp2p_stream as stream;
 use tokio::time::timeout;
 
+use super::PATIENCE;
+
 /// The protocol of the tests' own streams, which go through circuits.
 pub const TEST_PROTOCOL: StreamProtocol = StreamProtocol::new("/descord-relay/test");
-/// Longer than anything that a test waits for; what takes longer has failed.
-pub const PATIENCE: Duration = Duration::from_secs(60);
-
 #[derive(NetworkBehaviour)]
 pub struct Behaviour {
     pub relay: relay::client::Behaviour,
@@ -147,7 +146,7 @@ impl Client {
             .with(Protocol::P2p(target));
         let opts = DialOpts::from(address);
         let id = opts.connection_id();
-        self.swarm.dial(opts).unwrap();
+        self.swarm.dial(opts).map_err(|error| words(&error))?;
         self.wait("circuit", |event| match event {
             SwarmEvent::ConnectionEstablished { connection_id, .. } if *connection_id == id => {
                 Some(Ok(id))
@@ -157,6 +156,19 @@ impl Client {
                 error,
                 ..
             } if *connection_id == id => Some(Err(words(error))),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Listens on an address of its own and gives the one that others can dial.
+    pub async fn listen(&mut self, address: Multiaddr) -> Multiaddr {
+        let listener = self.swarm.listen_on(address).unwrap();
+        self.wait("listen address", |event| match event {
+            SwarmEvent::NewListenAddr {
+                listener_id,
+                address,
+            } if *listener_id == listener => Some(address.clone()),
             _ => None,
         })
         .await

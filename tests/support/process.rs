@@ -1,22 +1,26 @@
 //! The relay under test: the real binary, configured by its environment, speaking JSON lines.
 
-use std::{process::Stdio, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    process::Stdio,
+};
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt, BufReader, Lines},
-    process::{Child, ChildStdout, Command},
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    sync::mpsc,
     time::timeout,
 };
 
-/// Longer than anything that a test waits for; what takes longer has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::PATIENCE;
 
 /// A relay process. Killed when it is dropped.
 pub struct Relay {
     child: Child,
-    stdout: Lines<BufReader<ChildStdout>>,
+    /// Read all the time: a relay whose log nobody reads would stop at the next line.
+    lines: mpsc::UnboundedReceiver<String>,
     pub peer_id: PeerId,
     addresses: Vec<Multiaddr>,
     /// Every event so far.
@@ -52,9 +56,17 @@ impl Relay {
             .spawn()
             .expect("the binary starts");
         let stdout = child.stdout.take().expect("stdout is piped");
+        let (sender, lines) = mpsc::unbounded_channel();
+        tokio::task::spawn(async move {
+            let mut stdout = BufReader::new(stdout).lines();
+            while let Ok(Some(line)) = stdout.next_line().await {
+                // The test may be over.
+                let _ = sender.send(line);
+            }
+        });
         let mut relay = Self {
             child,
-            stdout: BufReader::new(stdout).lines(),
+            lines,
             peer_id: PeerId::random(),
             addresses: Vec::new(),
             events: Vec::new(),
@@ -66,20 +78,23 @@ impl Relay {
         relay
     }
 
-    /// The next event with this message.
+    /// The next event whose message starts like this.
     pub async fn event(&mut self, message: &str) -> Value {
+        self.event_where(message, |_| true).await
+    }
+
+    /// The next event whose message starts like this and of which `is_wanted` holds.
+    pub async fn event_where(
+        &mut self,
+        message: &str,
+        is_wanted: impl Fn(&Value) -> bool,
+    ) -> Value {
         let event = timeout(PATIENCE, async {
             loop {
-                let line = self.stdout.next_line().await.unwrap();
+                let line = self.lines.recv().await;
                 let line = line.unwrap_or_else(|| panic!("the relay ended before {message:?}"));
-                let event: Value = serde_json::from_str(&line)
-                    .unwrap_or_else(|_| panic!("not a JSON event: {line}"));
-                self.events.push(event.clone());
-                if event["message"]
-                    .as_str()
-                    .unwrap_or_default()
-                    .starts_with(message)
-                {
+                let event = self.record(&line);
+                if is(&event, message) && is_wanted(&event) {
                     return event;
                 }
             }
@@ -87,6 +102,30 @@ impl Relay {
         event
             .await
             .unwrap_or_else(|_| panic!("no {message:?} among {:#?}", self.events))
+    }
+
+    /// Waits for statistics that show no reservation, no circuit and no connection.
+    pub async fn is_idle(&mut self) {
+        let is_zero = |event: &Value| {
+            ["circuits", "reservations", "connections", "peers"]
+                .iter()
+                .all(|what| event[what] == 0)
+        };
+        self.event_where("statistics", is_zero).await;
+    }
+
+    /// Tells the relay to stop, which must end well, and gives all that it logged.
+    pub async fn stop(mut self) -> Vec<Value> {
+        self.signal(15);
+        assert_eq!(self.exit_code().await, Some(0), "{:#?}", self.events);
+        self.events
+    }
+
+    fn record(&mut self, line: &str) -> Value {
+        let event: Value =
+            serde_json::from_str(line).unwrap_or_else(|_| panic!("not a JSON event: {line}"));
+        self.events.push(event.clone());
+        event
     }
 
     /// Sends a signal, by its number.
@@ -101,8 +140,8 @@ impl Relay {
     /// Reads the events that are left and gives the exit code.
     pub async fn exit_code(&mut self) -> Option<i32> {
         let status = timeout(PATIENCE, async {
-            while let Some(line) = self.stdout.next_line().await.unwrap() {
-                self.events.push(serde_json::from_str(&line).unwrap());
+            while let Some(line) = self.lines.recv().await {
+                self.record(&line);
             }
             self.child.wait().await.unwrap()
         });
@@ -128,6 +167,12 @@ impl Relay {
         self.address(|parts| parts.iter().any(|p| matches!(p, Protocol::Ws(_))))
     }
 
+    /// How many files the process has open.
+    pub fn open_files(&self) -> usize {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", self.id()));
+        files.expect("the relay runs").count()
+    }
+
     fn address(&self, is_wanted: impl Fn(&[Protocol<'_>]) -> bool) -> Multiaddr {
         let wanted = |address: &&Multiaddr| is_wanted(&address.iter().collect::<Vec<_>>());
         self.addresses
@@ -135,5 +180,26 @@ impl Relay {
             .find(wanted)
             .expect("the relay listens there")
             .clone()
+    }
+}
+
+/// Whether the message of `event` starts like this.
+pub fn is(event: &Value, message: &str) -> bool {
+    event["message"]
+        .as_str()
+        .is_some_and(|m| m.starts_with(message))
+}
+
+/// The socket that `address` speaks of.
+pub fn socket(address: &Multiaddr) -> SocketAddr {
+    let parts: Vec<_> = address.iter().collect();
+    let ip: IpAddr = match parts[0] {
+        Protocol::Ip4(ip) => ip.into(),
+        Protocol::Ip6(ip) => ip.into(),
+        _ => panic!("{address} has no IP address"),
+    };
+    match parts[1] {
+        Protocol::Tcp(port) | Protocol::Udp(port) => (ip, port).into(),
+        _ => panic!("{address} has no port"),
     }
 }
