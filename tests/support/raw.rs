@@ -106,9 +106,15 @@ impl Raw {
         self.request(&connect(&target.to_bytes())).await
     }
 
+    /// The next stop stream, with its request unread.
+    pub async fn stop(&mut self) -> Stream {
+        let stream = timeout(PATIENCE, self.stops.next()).await;
+        stream.unwrap().unwrap().1
+    }
+
     /// Accepts the next circuit: what the relay says of it, and the stream.
     pub async fn accept(&mut self) -> (StopMessage, Stream) {
-        let (_, mut stream) = timeout(PATIENCE, self.stops.next()).await.unwrap().unwrap();
+        let mut stream = self.stop().await;
         let request: StopMessage = wire::read(&mut stream).await.unwrap();
         assert_eq!(request.kind, Some(StopType::Connect.into()));
         let ok = StopMessage {
