@@ -1,6 +1,6 @@
 //! libp2p's own relay client, over every transport.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, pin::pin, time::Duration};
 
 use futures::StreamExt;
 use libp2p::{
@@ -191,17 +191,39 @@ impl Client {
 
     /// Runs the client in the background from now on, echoing what comes in on test streams.
     pub fn echo(mut self) -> tokio::task::JoinHandle<()> {
+        self.answer();
+        self.run()
+    }
+
+    /// Echoes what comes in on test streams, whenever the client runs.
+    pub fn answer(&mut self) -> tokio::task::JoinHandle<()> {
         let mut incoming = self.streams.accept(TEST_PROTOCOL).unwrap();
         tokio::task::spawn(async move {
-            loop {
-                tokio::select! {
-                    Some((_, stream)) = incoming.next() => {
-                        tokio::task::spawn(echo(stream));
-                    }
-                    _ = self.swarm.select_next_some() => {}
-                }
+            while let Some((_, stream)) = incoming.next().await {
+                tokio::task::spawn(echo(stream));
             }
         })
+    }
+
+    /// Runs the client until `future` is done.
+    pub async fn run_until<T>(&mut self, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        loop {
+            tokio::select! {
+                output = &mut future => return output,
+                _ = self.swarm.select_next_some() => {}
+            }
+        }
+    }
+
+    /// Closes every connection properly.
+    pub async fn leave(mut self) {
+        for peer in self.swarm.connected_peers().copied().collect::<Vec<_>>() {
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        while self.swarm.network_info().num_peers() > 0 {
+            self.swarm.select_next_some().await;
+        }
     }
 
     /// Runs the client in the background from now on.
