@@ -23,7 +23,7 @@ use serde_json::Value;
 use support::{
     client::{Client, Security, TEST_PROTOCOL},
     process::{Relay, is},
-    raw::pattern,
+    raw::{Raw, pattern, reserve},
 };
 use tokio::{sync::Barrier, task::JoinSet};
 
@@ -199,7 +199,6 @@ async fn with_room_for_all() {
         ("RELAY_MAX_CIRCUITS_PER_PEER", "0"),
     ])
     .await;
-    println!("{tally:?}");
     assert_eq!((tally.reserved, tally.refused), (400, 0));
     assert_eq!(count(&events, "reservation accepted"), 400);
     assert!(tally.exchanged > 100, "{tally:?}");
@@ -214,10 +213,33 @@ async fn with_room_for_few() {
         ("RELAY_MAX_CIRCUITS_PER_PEER", "2"),
     ])
     .await;
-    println!("{tally:?}");
     assert!(tally.reserved >= 40 && tally.refused > 0, "{tally:?}");
     assert!(tally.exchanged > 10 && tally.failed > 0, "{tally:?}");
     let reason = |wanted: &str| events.iter().any(|e| e["reason"] == wanted);
     assert!(reason("max_reservations"));
     assert!(reason("max_circuits") || reason("max_circuits_target"));
+}
+
+/// Clients that ask for a reservation and are gone before, while, or after it is granted.
+#[tokio::test(flavor = "multi_thread")]
+async fn gone_before_the_answer() {
+    let mut relay = Relay::start(&[("RELAY_STATS_INTERVAL", "1s")]).await;
+    let mut rng = StdRng::seed_from_u64(1);
+    for address in [relay.tcp(), relay.quic()].iter().cycle().take(200) {
+        let mut client = Raw::new(address).await;
+        let mut stream = client.hop().await;
+        stream.write_all(&reserve()).await.unwrap();
+        stream.flush().await.unwrap();
+        let wait = Duration::from_micros(rng.random_range(0..2000));
+        tokio::time::sleep(wait).await;
+    }
+    relay.is_idle().await;
+    let events = relay.stop().await;
+    let granted = count(&events, "reservation accepted");
+    println!(
+        "{granted} granted {} closed",
+        count(&events, "reservation closed")
+    );
+    assert!(granted > 0);
+    assert_balanced(&events);
 }
