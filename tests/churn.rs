@@ -236,10 +236,6 @@ async fn gone_before_the_answer() {
     relay.is_idle().await;
     let events = relay.stop().await;
     let granted = count(&events, "reservation accepted");
-    println!(
-        "{granted} granted {} closed",
-        count(&events, "reservation closed")
-    );
     assert!(granted > 0);
     assert_balanced(&events);
 }

@@ -114,8 +114,11 @@ impl Relay {
         self.event_where("statistics", is_zero).await;
     }
 
-    /// Tells the relay to stop, which must end well, and gives all that it logged.
+    /// Tells the relay to stop and not to wait for anybody, which must end well, and gives all
+    /// that it logged.
     pub async fn stop(mut self) -> Vec<Value> {
+        self.signal(15);
+        self.event("draining").await;
         self.signal(15);
         assert_eq!(self.exit_code().await, Some(0), "{:#?}", self.events);
         self.events
