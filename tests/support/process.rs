@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    path::Path,
     process::Stdio,
 };
 
@@ -40,6 +41,11 @@ pub fn command(variables: &[(&str, &str)]) -> Command {
 impl Relay {
     /// Starts a relay on free ports of the loopback interface and waits until it is ready.
     pub async fn start(variables: &[(&str, &str)]) -> Self {
+        Self::start_in(Path::new("."), variables).await
+    }
+
+    /// The same in this working directory.
+    pub async fn start_in(directory: &Path, variables: &[(&str, &str)]) -> Self {
         let defaults = [
             (
                 "RELAY_LISTEN_ADDRESSES",
@@ -52,6 +58,7 @@ impl Relay {
         ];
         let mut child = command(&defaults)
             .envs(variables.iter().copied())
+            .current_dir(directory)
             .stdout(Stdio::piped())
             .spawn()
             .expect("the binary starts");
