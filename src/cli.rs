@@ -174,9 +174,10 @@ fn serve(
     let filter = filter
         .as_ref()
         .map(|filter| filter.as_deref().unwrap_or_default());
-    if let Err(error) = telemetry::init(config.log_format, filter) {
-        return usage(&format!("RUST_LOG: {error}"));
-    }
+    let _flushed = match telemetry::init(config.log_format, filter) {
+        Ok(guard) => guard,
+        Err(error) => return usage(&format!("RUST_LOG: {error}")),
+    };
     let identity = match Identity::from_config(&config.identity) {
         Ok(identity) => identity,
         Err(error) => return usage(&error),

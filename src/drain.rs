@@ -16,6 +16,10 @@ use tokio::time::Instant;
 
 use crate::relay::Connection;
 
+/// How long a connection stays after its last circuit, so that the peer can read the circuit's end
+/// first: many clients drop what they have not read when the connection goes.
+const CIRCUIT_GRACE: Duration = Duration::from_millis(500);
+
 /// When to close which connection.
 #[derive(Debug)]
 pub struct Schedule {
@@ -80,8 +84,22 @@ impl Schedule {
             let connection = first.remove();
             self.busy.insert(connection.id, connection);
         }
-        let idle = self.busy.extract_if(|_, connection| !connection.is_busy());
-        idle.map(|(_, connection)| connection).collect()
+        let idle: Vec<_> = self
+            .busy
+            .extract_if(|_, c| !c.is_busy())
+            .map(|(_, c)| c)
+            .collect();
+        let mut due = Vec::new();
+        for connection in idle {
+            match connection
+                .last_circuit_ended()
+                .map(|ended| ended + CIRCUIT_GRACE)
+            {
+                Some(moment) if moment > now => self.insert(moment, connection),
+                _ => due.push(connection),
+            }
+        }
+        due
     }
 }
 
@@ -94,8 +112,15 @@ mod tests {
 
     fn connections(number: usize) -> Vec<Arc<Connection>> {
         let remote: Multiaddr = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
-        let connection =
-            |id| Connection::new(PeerId::random(), ConnectionId::new_unchecked(id), &remote).0;
+        let connection = |id| {
+            Connection::new(
+                PeerId::random(),
+                ConnectionId::new_unchecked(id),
+                None,
+                &remote,
+            )
+            .0
+        };
         (0..number).map(connection).map(Arc::new).collect()
     }
 
@@ -124,8 +149,11 @@ mod tests {
         let mut schedule = Schedule::new(connections, now, Duration::ZERO, &mut rng);
         let later = now + Duration::from_secs(10);
         assert!(schedule.due(later).is_empty());
+        tokio::time::advance(Duration::from_secs(10)).await;
         connection.circuit_ends();
-        assert_eq!(schedule.due(later).len(), 1);
         assert!(schedule.due(later).is_empty());
+        assert_eq!(schedule.next(), Some(later + CIRCUIT_GRACE));
+        assert_eq!(schedule.due(later + CIRCUIT_GRACE).len(), 1);
+        assert!(schedule.due(later + CIRCUIT_GRACE).is_empty());
     }
 }

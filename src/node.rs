@@ -338,6 +338,7 @@ impl Node {
             self.swarm.remove_listener(listener);
         }
         self.relay.drain(deadline.into_std());
+        info!("no new connections are accepted");
         let mut moved = 0;
         let close_idle = hard.run_until_cancelled(self.close_idle(deadline, &mut moved));
         let _ = timeout_at(deadline, close_idle).await;

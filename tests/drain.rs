@@ -3,6 +3,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::unchecked_time_subtraction,
     reason = "tests fail loudly"
 )]
 
@@ -86,8 +87,7 @@ async fn a_busy_circuit_completes(address: impl Fn(&Relay) -> Multiaddr) {
     let first = async {
         writer.write_all(before).await.unwrap();
         relay.signal(SIGTERM);
-        relay.event("draining").await;
-        // The listeners are closed by now, or soon: the rest comes in the midst of the drain.
+        relay.event("no new connections are accepted").await;
         writer.write_all(after).await.unwrap();
         writer.close().await.unwrap();
     };
@@ -137,7 +137,7 @@ async fn requests_during_the_drain(address: impl Fn(&Relay) -> Multiaddr) {
     let (holder, newcomer) = (holder.run(), newcomer.run());
 
     relay.signal(SIGTERM);
-    relay.event("draining").await;
+    relay.event("no new connections are accepted").await;
     let mut stranger = Client::new(Security::Noise).await;
     let begun = Instant::now();
     stranger

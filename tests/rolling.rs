@@ -4,7 +4,8 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    reason = "tests fail loudly"
+    clippy::disallowed_methods,
+    reason = "tests fail loudly, and spawn what they like"
 )]
 
 mod support;
@@ -33,6 +34,8 @@ use tokio::time::timeout;
 /// How many relays a target reserves on.
 const REDUNDANCY: usize = 2;
 const PAIRS: usize = 4;
+/// How long a step of a request may take until it counts as failed.
+const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The relays on which a target holds a reservation, as indices into the fleet.
 type Reserved = Arc<Mutex<BTreeSet<usize>>>;
@@ -85,7 +88,8 @@ async fn target(mut client: Client, fleet: Vec<Multiaddr>, first: usize, reserve
 /// One request through one relay, on a circuit of its own.
 async fn request(target: PeerId, relay: &Multiaddr) -> Result<(), String> {
     let mut source = Client::new(Security::Noise).await;
-    source.connect(relay, target).await?;
+    let connected = timeout(STEP_TIMEOUT, source.connect(relay, target)).await;
+    connected.unwrap_or_else(|_| Err("the circuit timed out".to_owned()))?;
     let mut streams = source.streams.clone();
     let run = source.run();
     let exchange = async {
@@ -107,9 +111,9 @@ async fn request(target: PeerId, relay: &Multiaddr) -> Result<(), String> {
             Err(format!("{} bytes", answer.len()))
         }
     };
-    let result = exchange.await;
+    let result = timeout(STEP_TIMEOUT, exchange).await;
     run.abort();
-    result
+    result.unwrap_or_else(|_| Err("the exchange timed out".to_owned()))
 }
 
 #[derive(Default)]
@@ -135,8 +139,7 @@ async fn requester(
         relays.rotate_left(turns);
         let mut is_served = false;
         for relay in relays {
-            let attempt = timeout(Duration::from_secs(5), request(target, &fleet[relay])).await;
-            match attempt.unwrap_or_else(|_| Err("timed out".to_owned())) {
+            match request(target, &fleet[relay]).await {
                 Ok(()) => {
                     is_served = true;
                     break;

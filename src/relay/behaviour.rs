@@ -30,8 +30,14 @@ impl Behaviour {
         Self { relay }
     }
 
-    fn handler(&self, peer: PeerId, id: ConnectionId, remote: &Multiaddr) -> Handler {
-        let (connection, stops) = Connection::new(peer, id, remote);
+    fn handler(
+        &self,
+        peer: PeerId,
+        id: ConnectionId,
+        local: Option<&Multiaddr>,
+        remote: &Multiaddr,
+    ) -> Handler {
+        let (connection, stops) = Connection::new(peer, id, local, remote);
         Handler::new(Arc::clone(&self.relay), connection, stops)
     }
 }
@@ -44,10 +50,10 @@ impl NetworkBehaviour for Behaviour {
         &mut self,
         connection_id: ConnectionId,
         peer: PeerId,
-        _local: &Multiaddr,
+        local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler(peer, connection_id, remote))
+        Ok(self.handler(peer, connection_id, Some(local), remote))
     }
 
     fn handle_established_outbound_connection(
@@ -58,7 +64,7 @@ impl NetworkBehaviour for Behaviour {
         _role: Endpoint,
         _port_use: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler(peer, connection_id, remote))
+        Ok(self.handler(peer, connection_id, None, remote))
     }
 
     fn on_swarm_event(&mut self, _event: FromSwarm<'_>) {}

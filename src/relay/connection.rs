@@ -11,7 +11,10 @@ use std::{
 
 use hashlink::LinkedHashMap;
 use libp2p::{Multiaddr, PeerId, Stream, multiaddr::Protocol, swarm::ConnectionId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 use super::ledger;
 
@@ -65,16 +68,19 @@ pub struct Connection {
     pub transport: Transport,
     holds_reservation: AtomicBool,
     circuits: AtomicUsize,
+    last_circuit_ended: Mutex<Option<Instant>>,
     stops: mpsc::Sender<StopReply>,
     silent: Mutex<LinkedHashMap<u64, oneshot::Sender<()>>>,
 }
 
 impl Connection {
     /// A connection of `peer` whose other end is at `remote`, and the requests for STOP streams
-    /// that its handler has to serve.
+    /// that its handler has to serve. `local` is the address that the peer came in on, if it did
+    /// come in: over a circuit, that one alone says so.
     pub(crate) fn new(
         peer: PeerId,
         id: ConnectionId,
+        local: Option<&Multiaddr>,
         remote: &Multiaddr,
     ) -> (Self, mpsc::Receiver<StopReply>) {
         let (stops, requests) = mpsc::channel(MAX_PENDING_STOPS);
@@ -82,9 +88,13 @@ impl Connection {
             peer,
             id,
             ip: ip_of(remote),
-            transport: transport_of(remote),
+            transport: match local.map(transport_of) {
+                Some(Transport::Relayed) => Transport::Relayed,
+                _ => transport_of(remote),
+            },
             holds_reservation: AtomicBool::new(false),
             circuits: AtomicUsize::new(0),
+            last_circuit_ended: Mutex::default(),
             stops,
             silent: Mutex::default(),
         };
@@ -106,8 +116,21 @@ impl Connection {
         self.circuits.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// When the last circuit that ran over it has ended, if there was one.
+    pub fn last_circuit_ended(&self) -> Option<Instant> {
+        *self
+            .last_circuit_ended
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A circuit that ran over it has ended.
     pub(crate) fn circuit_ends(&self) {
+        let now = Some(Instant::now());
+        *self
+            .last_circuit_ended
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = now;
         self.circuits.fetch_sub(1, Ordering::AcqRel);
     }
 

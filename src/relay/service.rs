@@ -352,18 +352,16 @@ impl CircuitPermit {
         self.legs[1] = Some(connection);
     }
 
-    /// Frees the slot and reports how the circuit ended.
+    /// Reports how the circuit ended, and frees the slot.
     pub(super) fn close(self, closed: &Closed) {
-        let relay = Arc::clone(&self.relay);
-        let (source, target) = (self.source, self.target);
+        let relay = &self.relay;
         let total = if closed.outcome.end == End::Drained {
             &relay.cut
         } else {
             &relay.finished
         };
         total.fetch_add(1, Ordering::Relaxed);
-        drop(self);
-        events::circuit_closed(&relay.names, source, target, closed);
+        events::circuit_closed(&relay.names, self.source, self.target, closed);
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
-    sync::mpsc,
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
     time::timeout,
 };
 
@@ -20,8 +20,8 @@ use super::PATIENCE;
 /// A relay process. Killed when it is dropped.
 pub struct Relay {
     child: Child,
-    /// Read all the time: a relay whose log nobody reads would stop at the next line.
-    lines: mpsc::UnboundedReceiver<String>,
+    /// Read all the time, whether a test asks for events or not.
+    lines: UnboundedReceiver<Value>,
     pub peer_id: PeerId,
     addresses: Vec<Multiaddr>,
     /// Every event so far.
@@ -62,13 +62,15 @@ impl Relay {
             .stdout(Stdio::piped())
             .spawn()
             .expect("the binary starts");
-        let stdout = child.stdout.take().expect("stdout is piped");
-        let (sender, lines) = mpsc::unbounded_channel();
+        let mut stdout = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
+        let (sender, lines) = unbounded_channel();
         tokio::task::spawn(async move {
-            let mut stdout = BufReader::new(stdout).lines();
-            while let Ok(Some(line)) = stdout.next_line().await {
-                // The test may be over.
-                let _ = sender.send(line);
+            while let Some(line) = stdout.next_line().await.unwrap() {
+                let event = serde_json::from_str(&line)
+                    .unwrap_or_else(|_| panic!("not a JSON event: {line}"));
+                if sender.send(event).is_err() {
+                    return;
+                }
             }
         });
         let mut relay = Self {
@@ -98,9 +100,9 @@ impl Relay {
     ) -> Value {
         let event = timeout(PATIENCE, async {
             loop {
-                let line = self.lines.recv().await;
-                let line = line.unwrap_or_else(|| panic!("the relay ended before {message:?}"));
-                let event = self.record(&line);
+                let event = self.lines.recv().await;
+                let event = event.unwrap_or_else(|| panic!("the relay ended before {message:?}"));
+                self.events.push(event.clone());
                 if is(&event, message) && is_wanted(&event) {
                     return event;
                 }
@@ -131,13 +133,6 @@ impl Relay {
         self.events
     }
 
-    fn record(&mut self, line: &str) -> Value {
-        let event: Value =
-            serde_json::from_str(line).unwrap_or_else(|_| panic!("not a JSON event: {line}"));
-        self.events.push(event.clone());
-        event
-    }
-
     /// Sends a signal, by its number.
     pub fn signal(&self, signal: i32) {
         let id = self.child.id().expect("the relay runs").to_string();
@@ -150,8 +145,8 @@ impl Relay {
     /// Reads the events that are left and gives the exit code.
     pub async fn exit_code(&mut self) -> Option<i32> {
         let status = timeout(PATIENCE, async {
-            while let Some(line) = self.lines.recv().await {
-                self.record(&line);
+            while let Some(event) = self.lines.recv().await {
+                self.events.push(event);
             }
             self.child.wait().await.unwrap()
         });

@@ -10,8 +10,13 @@ use futures::stream::{self, BoxStream, StreamExt};
 use libp2p::PeerId;
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
 use quinn::{ConnectionError, RecvStream, SendStream};
+use tokio::time::Sleep;
 
+use super::stream::Undelivered;
 use super::{Error, Stream, address, tls};
+
+/// How long the end of a connection may take until its peer has everything.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Waits for a connection to be established, and tells whose it is.
 pub(super) async fn handshake(
@@ -36,6 +41,9 @@ pub struct Connection {
     inbound: Streams,
     outbound: Streams,
     closed: Fuse<BoxFuture<'static, ConnectionError>>,
+    undelivered: Undelivered,
+    /// When the end of the connection is given up.
+    close_timeout: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connection {
@@ -53,15 +61,21 @@ impl Connection {
             inbound: stream::unfold(connection.clone(), accept).boxed(),
             outbound: stream::unfold(connection.clone(), open).boxed(),
             closed: async move { closed.closed().await }.boxed().fuse(),
+            undelivered: Undelivered::default(),
+            close_timeout: None,
             quic: connection,
         }
     }
 }
 
 /// The next of an unending row of streams.
-fn poll_next(streams: &mut Streams, cx: &mut Context<'_>) -> Poll<Result<Stream, ConnectionError>> {
+fn poll_next(
+    streams: &mut Streams,
+    undelivered: Undelivered,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Stream, ConnectionError>> {
     match ready!(streams.poll_next_unpin(cx)) {
-        Some(Ok((send, recv))) => Poll::Ready(Ok(Stream::new(send, recv))),
+        Some(Ok((send, recv))) => Poll::Ready(Ok(Stream::new(send, recv, undelivered))),
         Some(Err(error)) => Poll::Ready(Err(error)),
         None => Poll::Ready(Err(ConnectionError::LocallyClosed)),
     }
@@ -75,18 +89,26 @@ impl StreamMuxer for Connection {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Self::Substream, Self::Error>> {
-        poll_next(&mut self.inbound, cx)
+        let undelivered = self.undelivered.clone();
+        poll_next(&mut self.inbound, undelivered, cx)
     }
 
     fn poll_outbound(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Self::Substream, Self::Error>> {
-        poll_next(&mut self.outbound, cx)
+        let undelivered = self.undelivered.clone();
+        poll_next(&mut self.outbound, undelivered, cx)
     }
 
-    /// Closes at once: what streams have not delivered yet is lost.
-    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+    /// Waits, not for long, until the peer has what finished streams carried, and closes.
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        let timeout = self
+            .close_timeout
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(CLOSE_TIMEOUT)));
+        if timeout.as_mut().poll(cx).is_pending() {
+            ready!(self.undelivered.poll_delivered(cx));
+        }
         self.quic.close(0_u8.into(), b"");
         Poll::Ready(Ok(()))
     }

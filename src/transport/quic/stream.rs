@@ -2,8 +2,10 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
+use futures::future::{BoxFuture, FutureExt};
 use futures::{AsyncRead, AsyncWrite};
 use quinn::{ReadError, RecvStream, SendStream, WriteError};
 
@@ -15,7 +17,7 @@ use quinn::{ReadError, RecvStream, SendStream, WriteError};
 ///   is [`ConnectionReset`](io::ErrorKind::ConnectionReset), the loss of the connection
 ///   [`ConnectionAborted`](io::ErrorKind::ConnectionAborted).
 /// - `close` finishes our side; the data before it is delivered even if the stream is dropped right
-///   then, for as long as the connection lives. It does not wait for the delivery.
+///   then: a connection that is closed waits for it. `close` itself does not.
 /// - A stream that is dropped without `close` is reset, and what was not sent is not sent any more.
 ///   A peer that still sends is asked to stop.
 /// - Writing to a peer that asked us to stop is [`BrokenPipe`](io::ErrorKind::BrokenPipe).
@@ -25,15 +27,44 @@ pub struct Stream {
     finished: bool,
     /// quinn tells a reset once, and from then on reports the end of the data.
     reset: bool,
+    undelivered: Undelivered,
 }
 
 impl Stream {
-    pub(super) fn new(send: SendStream, recv: RecvStream) -> Self {
+    pub(super) fn new(send: SendStream, recv: RecvStream, undelivered: Undelivered) -> Self {
         Self {
             send,
             recv,
             finished: false,
             reset: false,
+            undelivered,
+        }
+    }
+}
+
+/// The streams of a connection that are finished and gone here, and that the peer has not
+/// acknowledged to their end yet. There are no more of them than a peer allows streams at once.
+#[derive(Clone, Default)]
+pub(super) struct Undelivered(Arc<Mutex<Vec<BoxFuture<'static, ()>>>>);
+
+impl Undelivered {
+    fn push(&self, send: &SendStream) {
+        let mut delivery = send.stopped().map(|_| ()).boxed();
+        if (&mut delivery).now_or_never().is_none() {
+            let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            waiting.retain_mut(|delivery| delivery.now_or_never().is_none());
+            waiting.push(delivery);
+        }
+    }
+
+    /// Ready when the peer has everything, or the connection is lost.
+    pub(super) fn poll_delivered(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.retain_mut(|delivery| delivery.poll_unpin(cx).is_pending());
+        if waiting.is_empty() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
         }
     }
 }
@@ -80,7 +111,9 @@ impl AsyncWrite for Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        if !self.finished {
+        if self.finished {
+            self.undelivered.push(&self.send);
+        } else {
             // It fails only if the stream has ended already.
             let _ = self.send.reset(0_u8.into());
         }

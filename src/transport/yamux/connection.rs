@@ -5,10 +5,12 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
+use tokio::time::Sleep;
 
 use super::{
     Config, Error, Substream,
@@ -26,6 +28,10 @@ const LARGE_BUFFER: usize = 64 * 1024;
 /// How often one poll goes round between reading and writing before other tasks get their turn.
 const MAX_ROUNDS: usize = 16;
 
+/// How long the end of a connection may take: until the remote has read what is queued, and has
+/// closed its side.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// How many bytes are written in a row before it is time to look at what arrives.
 const MAX_WRITE: usize = 256 * 1024;
 
@@ -42,6 +48,8 @@ pub struct Muxer<C> {
     /// Whether the socket was written to since it was flushed.
     unflushed: bool,
     state: State,
+    /// When the end of the connection is given up.
+    close_timeout: Option<Pin<Box<Sleep>>>,
 }
 
 /// How far a connection is.
@@ -50,6 +58,10 @@ enum State {
     Open,
     /// Closed here; what is queued is still being written.
     Closing,
+    /// All is written, and the socket's write side closed. What arrives is read and forgotten:
+    /// a TCP socket that is closed with bytes unread tells the remote so, and the remote's system
+    /// then throws away what it has not read of ours.
+    Lingering,
     Over,
 }
 
@@ -63,6 +75,7 @@ impl<C> Muxer<C> {
             chunk_written: 0,
             unflushed: false,
             state: State::Open,
+            close_timeout: None,
         }
     }
 }
@@ -154,6 +167,18 @@ where
         Poll::Ready(Ok(()))
     }
 
+    /// Reads until the remote has closed its side, however it does that.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..MAX_ROUNDS {
+            let read = Pin::new(&mut self.socket).poll_read(cx, self.buffer.space());
+            if !matches!(ready!(read), Ok(1..)) {
+                return Poll::Ready(());
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
     /// Ends the connection after an error.
     fn fail(&mut self, error: Error, cx: &mut Context<'_>) -> Error {
         self.state = State::Over;
@@ -192,7 +217,8 @@ where
         Poll::Ready(Ok(Substream::new(id, Arc::clone(&self.shared))))
     }
 
-    /// Sends what is queued and GOAWAY, and closes the socket. Streams end at once.
+    /// Sends what is queued and GOAWAY, closes the socket, and waits, not for long, for the remote
+    /// to do the same. Streams end at once.
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         let this = self.get_mut();
         if this.state == State::Open {
@@ -200,12 +226,21 @@ where
             this.shared
                 .access(|session| session.end(Some(GoAway::Normal)));
         }
-        if this.state == State::Over {
-            return Poll::Ready(Ok(()));
+        let timeout = this
+            .close_timeout
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(CLOSE_TIMEOUT)));
+        if timeout.as_mut().poll(cx).is_ready() {
+            this.state = State::Over;
         }
-        while ready!(this.poll_write(cx))? {}
-        ready!(Pin::new(&mut this.socket).poll_close(cx))?;
-        this.state = State::Over;
+        if this.state == State::Closing {
+            while ready!(this.poll_write(cx))? {}
+            ready!(Pin::new(&mut this.socket).poll_close(cx))?;
+            this.state = State::Lingering;
+        }
+        if this.state == State::Lingering {
+            ready!(this.poll_discard(cx));
+            this.state = State::Over;
+        }
         Poll::Ready(Ok(()))
     }
 

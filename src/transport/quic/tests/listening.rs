@@ -212,7 +212,9 @@ async fn an_incoming_connection_is_told_with_real_addresses() {
                     local_addr,
                     send_back_addr,
                     ..
-                } => break (local_addr, send_back_addr),
+                } => {
+                    break (local_addr, send_back_addr);
+                }
                 _ => panic!("unexpected event"),
             }
         }

@@ -1,0 +1,28 @@
+//! Every case.
+
+mod circuit;
+mod connect;
+mod malformed;
+mod relayed;
+mod renewal;
+mod reserve;
+mod stop;
+mod streams;
+
+use crate::case::Case;
+
+pub fn all() -> Vec<Case> {
+    [
+        reserve::cases(),
+        renewal::cases(),
+        connect::cases(),
+        stop::cases(),
+        circuit::cases(),
+        malformed::cases(),
+        streams::cases(),
+        relayed::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
