@@ -114,13 +114,13 @@ impl Node {
             info!("this machine has no IPv6: the relay listens on IPv4 alone");
         }
         for address in addresses.iter().filter(|a| has_ipv6 || !is_any_ipv6(a)) {
-            let id = self
-                .swarm
-                .listen_on(address.clone())
-                .map_err(|error| Error::Listen {
-                    address: address.clone(),
-                    cause: innermost(&error),
-                })?;
+            let failed = |error: &dyn std::error::Error| Error::Listen {
+                address: address.clone(),
+                cause: innermost(error),
+            };
+            transport::check_exclusive(address).map_err(|error| failed(&error))?;
+            let id = self.swarm.listen_on(address.clone());
+            let id = id.map_err(|error| failed(&error))?;
             self.listeners.push((id, Vec::new()));
         }
         Ok(())
