@@ -114,13 +114,13 @@ impl Node {
             info!("this machine has no IPv6: the relay listens on IPv4 alone");
         }
         for address in addresses.iter().filter(|a| has_ipv6 || !is_any_ipv6(a)) {
-            let id = self
-                .swarm
-                .listen_on(address.clone())
-                .map_err(|error| Error::Listen {
-                    address: address.clone(),
-                    cause: innermost(&error),
-                })?;
+            let failed = |error: &dyn std::error::Error| Error::Listen {
+                address: address.clone(),
+                cause: innermost(error),
+            };
+            transport::check_exclusive(address).map_err(|error| failed(&error))?;
+            let id = self.swarm.listen_on(address.clone());
+            let id = id.map_err(|error| failed(&error))?;
             self.listeners.push((id, Vec::new()));
         }
         Ok(())
@@ -286,6 +286,12 @@ impl Node {
         address.with(Protocol::P2p(self.relay.peer_id()))
     }
 
+    /// Connections that are up or in their handshake.
+    fn connections(&self) -> u32 {
+        let info = self.swarm.network_info();
+        info.connection_counters().num_connections()
+    }
+
     fn log_statistics(&self) {
         let Statistics {
             reservations,
@@ -294,12 +300,14 @@ impl Node {
             bytes,
             ..
         } = self.relay.statistics();
+        let connections = self.connections();
         let uptime_seconds = self.started.elapsed().as_secs();
         info!(
             uptime_seconds,
             circuits,
             reservations,
             peers,
+            connections,
             bytes_relayed = bytes,
             "statistics"
         );
@@ -356,13 +364,7 @@ impl Node {
         let mut progress = ticks(PROGRESS_INTERVAL);
         let mut bytes = self.relay.statistics().bytes;
         let relay = Arc::clone(&self.relay);
-        while self
-            .swarm
-            .network_info()
-            .connection_counters()
-            .num_connections()
-            > 0
-        {
+        while self.connections() > 0 {
             for connection in schedule.due(Instant::now()) {
                 *moved += usize::from(connection.is_holder());
                 let _ = self.swarm.close_connection(connection.id);
@@ -420,13 +422,7 @@ impl Node {
             let _ = self.swarm.disconnect_peer_id(peer);
         }
         let closed = async {
-            while self
-                .swarm
-                .network_info()
-                .connection_counters()
-                .num_connections()
-                > 0
-            {
+            while self.connections() > 0 {
                 self.swarm.select_next_some().await;
             }
         };

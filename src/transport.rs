@@ -7,17 +7,23 @@ pub mod quic;
 mod security;
 pub mod yamux;
 
-use std::time::Duration;
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use libp2p::{
-    PeerId, Transport as _,
+    Multiaddr, PeerId, Transport as _,
     core::{
         muxing::StreamMuxerBox,
         transport::{Boxed, upgrade::Version},
     },
     identity::Keypair,
+    multiaddr::Protocol,
     tcp, websocket,
 };
+use socket2::{Domain, Socket, Type};
 
 use self::security::Security;
 
@@ -59,4 +65,33 @@ pub fn build(keypair: &Keypair) -> Result<(Transport, quic::Handle), Error> {
         .map(|either, _| either.into_inner())
         .boxed();
     Ok((transport, handle))
+}
+
+/// Whether a TCP or WebSocket listener may have this address for itself; any other address passes.
+///
+/// libp2p binds TCP ports so that they can be shared. A second relay on the port of a first one
+/// would start without an error, and take every other connection away from it. A socket that does
+/// not share is refused in that case, so one is bound first, and let go.
+///
+/// # Errors
+/// What the system says.
+pub fn check_exclusive(address: &Multiaddr) -> io::Result<()> {
+    let mut parts = address.iter();
+    let ip: IpAddr = match parts.next() {
+        Some(Protocol::Ip4(ip)) => ip.into(),
+        Some(Protocol::Ip6(ip)) => ip.into(),
+        _ => return Ok(()),
+    };
+    let Some(Protocol::Tcp(port)) = parts.next() else {
+        return Ok(());
+    };
+    let address = SocketAddr::from((ip, port));
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Connections of a relay that is gone do not count; a listener does all the same.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())
 }

@@ -26,7 +26,8 @@ pub(super) fn reservation_accepted(names: &Pseudonyms, peer: PeerId, renewal: bo
     }
 }
 
-/// `how` is "expired", or "closed" with the peer's last connection.
+/// `how` is "expired", or "closed": with the peer's last connection, or because the peer could not
+/// be told of it.
 pub(super) fn reservation_ended(names: &Pseudonyms, peer: PeerId, how: &'static str) {
     info!(peer = %names.name(&peer), "reservation {how}");
 }

@@ -226,14 +226,13 @@ impl<C: Connection> Ledger<C> {
 
     /// Takes back a grant whose answer never reached the peer. A renewal stays: what was promised
     /// before is not shortened. Nothing happens when the reservation was renewed or ended since.
-    pub fn revoke(&mut self, peer: PeerId, grant: &Grant) {
+    /// `true` when the reservation is gone with it.
+    pub fn revoke(&mut self, peer: PeerId, grant: &Grant) -> bool {
         let current = self
             .reservations
             .get(&peer)
             .is_some_and(|r| r.serial == grant.serial);
-        if current && !grant.renewal {
-            self.remove_reservation(peer);
-        }
+        current && !grant.renewal && self.remove_reservation(peer)
     }
 
     /// Whether `grant` is still what the peer holds, and not taken back, ended or renewed since.

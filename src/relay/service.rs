@@ -230,17 +230,23 @@ impl Relay {
     ) -> Result<ReservationGuard, Deny> {
         let now = now();
         self.expire(now);
-        let mut ledger = self.ledger();
-        let grant = ledger.reserve(now, connection.peer, connection.id, connection.ip)?;
-        if ledger.reservations() == 1 {
-            self.first_reservation.notify_one();
-        }
-        Ok(ReservationGuard {
+        let grant = {
+            let mut ledger = self.ledger();
+            let grant = ledger.reserve(now, connection.peer, connection.id, connection.ip)?;
+            if ledger.reservations() == 1 {
+                self.first_reservation.notify_one();
+            }
+            grant
+        };
+        let guard = ReservationGuard {
             relay: Arc::clone(self),
             peer: connection.peer,
             grant,
             kept: false,
-        })
+        };
+        let (renewal, ttl) = (grant.renewal, guard.ttl());
+        events::reservation_accepted(&self.names, connection.peer, renewal, ttl);
+        Ok(guard)
     }
 
     /// Takes a slot for a circuit that begins on `connection`, and gives the target's connections
@@ -318,15 +324,13 @@ impl ReservationGuard {
     /// The peer has its answer.
     pub(super) fn keep(mut self) {
         self.kept = true;
-        let ttl = self.ttl();
-        events::reservation_accepted(&self.relay.names, self.peer, self.grant.renewal, ttl);
     }
 }
 
 impl Drop for ReservationGuard {
     fn drop(&mut self) {
-        if !self.kept {
-            self.relay.ledger().revoke(self.peer, &self.grant);
+        if !self.kept && self.relay.ledger().revoke(self.peer, &self.grant) {
+            events::reservation_ended(&self.relay.names, self.peer, "closed");
         }
     }
 }

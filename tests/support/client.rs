@@ -1,6 +1,6 @@
 //! libp2p's own relay client, over every transport.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, pin::pin, time::Duration};
 
 use futures::StreamExt;
 use libp2p::{
@@ -13,11 +13,10 @@ use libp2p::{
 use libp2p_stream as stream;
 use tokio::time::timeout;
 
+use super::PATIENCE;
+
 /// The protocol of the tests' own streams, which go through circuits.
 pub const TEST_PROTOCOL: StreamProtocol = StreamProtocol::new("/descord-relay/test");
-/// Longer than anything that a test waits for; what takes longer has failed.
-pub const PATIENCE: Duration = Duration::from_secs(60);
-
 #[derive(NetworkBehaviour)]
 pub struct Behaviour {
     pub relay: relay::client::Behaviour,
@@ -147,7 +146,7 @@ impl Client {
             .with(Protocol::P2p(target));
         let opts = DialOpts::from(address);
         let id = opts.connection_id();
-        self.swarm.dial(opts).unwrap();
+        self.swarm.dial(opts).map_err(|error| words(&error))?;
         self.wait("circuit", |event| match event {
             SwarmEvent::ConnectionEstablished { connection_id, .. } if *connection_id == id => {
                 Some(Ok(id))
@@ -157,6 +156,19 @@ impl Client {
                 error,
                 ..
             } if *connection_id == id => Some(Err(words(error))),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Listens on an address of its own and gives the one that others can dial.
+    pub async fn listen(&mut self, address: Multiaddr) -> Multiaddr {
+        let listener = self.swarm.listen_on(address).unwrap();
+        self.wait("listen address", |event| match event {
+            SwarmEvent::NewListenAddr {
+                listener_id,
+                address,
+            } if *listener_id == listener => Some(address.clone()),
             _ => None,
         })
         .await
@@ -179,17 +191,39 @@ impl Client {
 
     /// Runs the client in the background from now on, echoing what comes in on test streams.
     pub fn echo(mut self) -> tokio::task::JoinHandle<()> {
+        self.answer();
+        self.run()
+    }
+
+    /// Echoes what comes in on test streams, whenever the client runs.
+    pub fn answer(&mut self) -> tokio::task::JoinHandle<()> {
         let mut incoming = self.streams.accept(TEST_PROTOCOL).unwrap();
         tokio::task::spawn(async move {
-            loop {
-                tokio::select! {
-                    Some((_, stream)) = incoming.next() => {
-                        tokio::task::spawn(echo(stream));
-                    }
-                    _ = self.swarm.select_next_some() => {}
-                }
+            while let Some((_, stream)) = incoming.next().await {
+                tokio::task::spawn(echo(stream));
             }
         })
+    }
+
+    /// Runs the client until `future` is done.
+    pub async fn run_until<T>(&mut self, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        loop {
+            tokio::select! {
+                output = &mut future => return output,
+                _ = self.swarm.select_next_some() => {}
+            }
+        }
+    }
+
+    /// Closes every connection properly.
+    pub async fn leave(mut self) {
+        for peer in self.swarm.connected_peers().copied().collect::<Vec<_>>() {
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        while self.swarm.network_info().num_peers() > 0 {
+            self.swarm.select_next_some().await;
+        }
     }
 
     /// Runs the client in the background from now on.

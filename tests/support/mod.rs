@@ -11,5 +11,12 @@
     reason = "each test file uses a part of it, and helpers of tests may fail loudly"
 )]
 
+use std::time::Duration;
+
+pub mod bystander;
 pub mod client;
 pub mod process;
+pub mod raw;
+
+/// Longer than anything that a test waits for; what takes longer has failed.
+pub const PATIENCE: Duration = Duration::from_secs(60);

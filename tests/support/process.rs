@@ -1,6 +1,10 @@
 //! The relay under test: the real binary, configured by its environment, speaking JSON lines.
 
-use std::{process::Stdio, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    process::Stdio,
+};
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use serde_json::Value;
@@ -11,8 +15,7 @@ use tokio::{
     time::timeout,
 };
 
-/// Longer than anything that a test waits for; what takes longer has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::PATIENCE;
 
 /// A relay process. Killed when it is dropped.
 pub struct Relay {
@@ -38,6 +41,11 @@ pub fn command(variables: &[(&str, &str)]) -> Command {
 impl Relay {
     /// Starts a relay on free ports of the loopback interface and waits until it is ready.
     pub async fn start(variables: &[(&str, &str)]) -> Self {
+        Self::start_in(Path::new("."), variables).await
+    }
+
+    /// The same in this working directory.
+    pub async fn start_in(directory: &Path, variables: &[(&str, &str)]) -> Self {
         let defaults = [
             (
                 "RELAY_LISTEN_ADDRESSES",
@@ -50,6 +58,7 @@ impl Relay {
         ];
         let mut child = command(&defaults)
             .envs(variables.iter().copied())
+            .current_dir(directory)
             .stdout(Stdio::piped())
             .spawn()
             .expect("the binary starts");
@@ -78,18 +87,23 @@ impl Relay {
         relay
     }
 
-    /// The next event with this message.
+    /// The next event whose message starts like this.
     pub async fn event(&mut self, message: &str) -> Value {
+        self.event_where(message, |_| true).await
+    }
+
+    /// The next event whose message starts like this and of which `is_wanted` holds.
+    pub async fn event_where(
+        &mut self,
+        message: &str,
+        is_wanted: impl Fn(&Value) -> bool,
+    ) -> Value {
         let event = timeout(PATIENCE, async {
             loop {
                 let event = self.lines.recv().await;
                 let event = event.unwrap_or_else(|| panic!("the relay ended before {message:?}"));
                 self.events.push(event.clone());
-                if event["message"]
-                    .as_str()
-                    .unwrap_or_default()
-                    .starts_with(message)
-                {
+                if is(&event, message) && is_wanted(&event) {
                     return event;
                 }
             }
@@ -97,6 +111,26 @@ impl Relay {
         event
             .await
             .unwrap_or_else(|_| panic!("no {message:?} among {:#?}", self.events))
+    }
+
+    /// Waits for statistics that show no reservation, no circuit and no connection.
+    pub async fn is_idle(&mut self) {
+        let is_zero = |event: &Value| {
+            ["circuits", "reservations", "connections", "peers"]
+                .iter()
+                .all(|what| event[what] == 0)
+        };
+        self.event_where("statistics", is_zero).await;
+    }
+
+    /// Tells the relay to stop and not to wait for anybody, which must end well, and gives all
+    /// that it logged.
+    pub async fn stop(mut self) -> Vec<Value> {
+        self.signal(15);
+        self.event("draining").await;
+        self.signal(15);
+        assert_eq!(self.exit_code().await, Some(0), "{:#?}", self.events);
+        self.events
     }
 
     /// Sends a signal, by its number.
@@ -138,6 +172,12 @@ impl Relay {
         self.address(|parts| parts.iter().any(|p| matches!(p, Protocol::Ws(_))))
     }
 
+    /// How many files the process has open.
+    pub fn open_files(&self) -> usize {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", self.id()));
+        files.expect("the relay runs").count()
+    }
+
     fn address(&self, is_wanted: impl Fn(&[Protocol<'_>]) -> bool) -> Multiaddr {
         let wanted = |address: &&Multiaddr| is_wanted(&address.iter().collect::<Vec<_>>());
         self.addresses
@@ -145,5 +185,26 @@ impl Relay {
             .find(wanted)
             .expect("the relay listens there")
             .clone()
+    }
+}
+
+/// Whether the message of `event` starts like this.
+pub fn is(event: &Value, message: &str) -> bool {
+    event["message"]
+        .as_str()
+        .is_some_and(|m| m.starts_with(message))
+}
+
+/// The socket that `address` speaks of.
+pub fn socket(address: &Multiaddr) -> SocketAddr {
+    let parts: Vec<_> = address.iter().collect();
+    let ip: IpAddr = match parts[0] {
+        Protocol::Ip4(ip) => ip.into(),
+        Protocol::Ip6(ip) => ip.into(),
+        _ => panic!("{address} has no IP address"),
+    };
+    match parts[1] {
+        Protocol::Tcp(port) | Protocol::Udp(port) => (ip, port).into(),
+        _ => panic!("{address} has no port"),
     }
 }

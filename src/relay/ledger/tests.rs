@@ -210,14 +210,15 @@ fn a_grant_that_never_arrived_is_taken_back_unless_it_was_a_renewal_or_is_outdat
     let a = peer();
     let link = connect(&mut ledger, a, 1);
     let first = ledger.reserve(now, a, link.0, None).unwrap();
-    ledger.revoke(a, &first);
+    assert!(ledger.revoke(a, &first));
+    assert!(!ledger.revoke(a, &first));
     assert_eq!(ledger.reservations(), 0);
     assert!(!link.holds());
 
     let second = ledger.reserve(now, a, link.0, None).unwrap();
     let renewal = ledger.reserve(now, a, link.0, None).unwrap();
-    ledger.revoke(a, &second);
-    ledger.revoke(a, &renewal);
+    assert!(!ledger.revoke(a, &second));
+    assert!(!ledger.revoke(a, &renewal));
     assert_eq!(ledger.reservations(), 1);
 }
 

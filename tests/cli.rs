@@ -1,0 +1,268 @@
+//! The command line: what is printed where, and with which exit code the process ends.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "tests fail loudly"
+)]
+
+mod support;
+
+use std::{
+    net::{TcpListener, UdpSocket},
+    path::Path,
+    process::Output,
+};
+
+use libp2p::PeerId;
+use support::process::{Relay, command, is, socket};
+use tempfile::TempDir;
+
+const SEED: &str = "correct horse battery staple";
+
+/// What the binary does with this environment and these arguments, in an empty directory.
+async fn run(variables: &[(&str, &str)], arguments: &[&str]) -> Output {
+    let directory = TempDir::new().unwrap();
+    let output = command(variables)
+        .args(arguments)
+        .current_dir(&directory)
+        .output();
+    let output = tokio::time::timeout(support::PATIENCE, output).await;
+    assert!(is_empty(directory.path()), "nothing may be written");
+    output.expect("it ends by itself").unwrap()
+}
+
+fn is_empty(directory: &Path) -> bool {
+    std::fs::read_dir(directory).unwrap().next().is_none()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// A port that is free at this moment.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+#[tokio::test]
+async fn a_bad_configuration_is_refused_with_every_error_and_nothing_is_started() {
+    let port = free_port();
+    let listen = format!("/ip4/127.0.0.1/tcp/{port}");
+    let output = run(
+        &[
+            ("RELAY_LISTEN_ADDRESSES", &listen),
+            ("RELAY_MAX_CIRCUITS", "many"),
+            ("RELAY_RESERVATION_TTL", "1"),
+            ("RELAY_MAX_CIRCIUT_BYTES", "1MB"),
+            ("RELAY_IDENTITY_SEED", "secret"),
+        ],
+        &[],
+    )
+    .await;
+    assert_eq!(output.status.code(), Some(64));
+    assert_eq!(
+        out(&output),
+        "",
+        "nothing is logged, since nothing is started"
+    );
+    let errors = err(&output);
+    for name in [
+        "RELAY_MAX_CIRCUITS: ",
+        "RELAY_RESERVATION_TTL: ",
+        "did you mean RELAY_MAX_CIRCUIT_BYTES?",
+        "RELAY_IDENTITY_SEED: ",
+    ] {
+        assert!(errors.contains(name), "no {name:?} in {errors}");
+    }
+    assert_eq!(errors.lines().count(), 4, "{errors}");
+    assert!(!errors.contains("\"secret\""), "{errors}");
+    TcpListener::bind(("127.0.0.1", port)).unwrap();
+}
+
+#[tokio::test]
+async fn every_subcommand_refuses_a_bad_configuration() {
+    for arguments in [["serve"].as_slice(), &["config"], &["identity"], &[]] {
+        let output = run(&[("RELAY_MAX_CIRCUITS", "many")], arguments).await;
+        assert_eq!(output.status.code(), Some(64), "{arguments:?}");
+        assert_eq!(out(&output), "");
+        assert!(err(&output).starts_with("RELAY_MAX_CIRCUITS: "));
+    }
+    let output = run(&[("RUST_LOG", "no=such=level")], &[]).await;
+    assert_eq!(output.status.code(), Some(64));
+    assert!(err(&output).starts_with("RUST_LOG: "), "{}", err(&output));
+}
+
+#[tokio::test]
+async fn config_prints_what_is_in_effect_and_no_secret() {
+    let output = run(
+        &[
+            ("RELAY_IDENTITY_SEED", SEED),
+            ("RELAY_MAX_CIRCUIT_BYTES", "64KiB"),
+        ],
+        &["config"],
+    )
+    .await;
+    assert_eq!(output.status.code(), Some(0));
+    let config = out(&output);
+    let line = |start: &str| config.lines().find(|line| line.starts_with(start));
+    assert!(line("RELAY_MAX_RESERVATIONS=1024").is_some(), "{config}");
+    let seed = line("RELAY_IDENTITY_SEED=").unwrap();
+    assert!(
+        seed.len() > "RELAY_IDENTITY_SEED=".len(),
+        "it shows that one is set"
+    );
+    assert!(!config.contains(SEED), "{config}");
+
+    // What it prints is an environment that gives the same again.
+    let pairs: Vec<_> = config
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_once('='))
+        .filter(|(name, _)| !name.contains("IDENTITY"))
+        .collect();
+    let again = run(&pairs, &["config"]).await;
+    assert_eq!(again.status.code(), Some(0), "{}", err(&again));
+    let values = |config: &str| {
+        let lines = config.lines().filter(|l| !l.starts_with('#'));
+        let lines = lines.filter(|l| !l.contains("IDENTITY"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(values(&out(&again)), values(&config));
+}
+
+#[tokio::test]
+async fn the_reference_lists_every_variable_of_the_configuration() {
+    let reference = run(&[], &["config", "--reference"]).await;
+    assert_eq!(reference.status.code(), Some(0));
+    let reference = out(&reference);
+    assert!(reference.starts_with("| Variable | Default | Meaning |\n"));
+    let config = out(&run(&[], &["config"]).await);
+    let names = config.lines().filter_map(|line| line.split_once('='));
+    let names: Vec<_> = names
+        .map(|(name, _)| name)
+        .filter(|n| !n.starts_with('#'))
+        .collect();
+    assert!(names.len() > 20, "{names:?}");
+    for name in names {
+        assert!(reference.contains(&format!("| `{name}` |")), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn identity_is_the_peer_id_alone_and_that_of_the_relay() {
+    let fleet = [("RELAY_IDENTITY_SEED", SEED), ("RELAY_INSTANCE", "relay-1")];
+    let output = run(&fleet, &["identity"]).await;
+    assert_eq!(output.status.code(), Some(0));
+    let printed = out(&output);
+    let peer_id: PeerId = printed.strip_suffix('\n').unwrap().parse().unwrap();
+    for _ in 0..2 {
+        let relay = Relay::start(&fleet).await;
+        assert_eq!(relay.peer_id, peer_id);
+        relay.stop().await;
+    }
+    let other = [("RELAY_IDENTITY_SEED", SEED), ("RELAY_INSTANCE", "relay-2")];
+    assert_ne!(out(&run(&other, &["identity"]).await), printed);
+
+    let none = run(&[], &["identity"]).await;
+    assert_eq!(none.status.code(), Some(64));
+    assert_eq!(out(&none), "");
+    assert!(err(&none).contains("RELAY_IDENTITY_SEED"));
+}
+
+#[tokio::test]
+async fn a_generated_seed_is_new_and_can_be_used() {
+    let first = out(&run(&[], &["identity", "generate"]).await);
+    let second = out(&run(&[], &["identity", "generate"]).await);
+    assert_ne!(first, second);
+    assert_eq!(first.lines().count(), 1);
+    let seed = [("RELAY_IDENTITY_SEED", first.trim_end())];
+    let output = run(&seed, &["identity"]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+}
+
+/// The relay does not start next to whoever has its address, even when that is another relay.
+#[tokio::test]
+async fn an_address_that_is_taken_is_named() {
+    let relay = Relay::start(&[]).await;
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = [
+        format!("/ip4/127.0.0.1/tcp/{}", socket(&relay.tcp()).port()),
+        format!(
+            "/ip4/127.0.0.1/tcp/{}/ws",
+            socket(&relay.websocket()).port()
+        ),
+        format!(
+            "/ip4/127.0.0.1/udp/{}/quic-v1",
+            socket(&relay.quic()).port()
+        ),
+        format!("/ip4/127.0.0.1/tcp/{}", tcp.local_addr().unwrap().port()),
+        format!(
+            "/ip4/127.0.0.1/udp/{}/quic-v1",
+            udp.local_addr().unwrap().port()
+        ),
+    ];
+    for address in &taken {
+        let listen = format!("/ip4/127.0.0.1/tcp/0,{address}");
+        let variables = [
+            ("RELAY_LISTEN_ADDRESSES", listen.as_str()),
+            ("RELAY_ADMIN_ADDRESS", ""),
+        ];
+        let output = run(&variables, &[]).await;
+        assert_eq!(output.status.code(), Some(1), "{address}: {}", out(&output));
+        let said = out(&output) + &err(&output);
+        let cause = format!("cannot listen on {address}: Address already in use");
+        assert!(said.contains(&cause), "{said}");
+        assert!(!said.contains("relay ready"), "{said}");
+    }
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn wrong_arguments_are_errors_and_help_is_none() {
+    for arguments in [
+        ["relay"].as_slice(),
+        &["--no-such-flag"],
+        &["config", "--json"],
+    ] {
+        let output = run(&[], arguments).await;
+        assert_eq!(output.status.code(), Some(64), "{arguments:?}");
+        assert_eq!(out(&output), "");
+        assert!(err(&output).contains("Usage:"), "{}", err(&output));
+    }
+    let version = run(&[], &["--version"]).await;
+    assert_eq!(version.status.code(), Some(0));
+    let wanted = concat!("descord-relay ", env!("CARGO_PKG_VERSION"), "\n");
+    assert_eq!(out(&version), wanted);
+    let help = run(&[], &["--help"]).await;
+    assert_eq!(help.status.code(), Some(0));
+    for word in ["serve", "probe", "identity", "config"] {
+        assert!(out(&help).contains(word), "{}", out(&help));
+    }
+    assert_eq!(err(&help), "");
+}
+
+/// A relay that serves and stops leaves nothing behind in its working directory.
+#[tokio::test]
+async fn a_relay_writes_no_file() {
+    let directory = TempDir::new().unwrap();
+    let mut relay = Relay::start_in(directory.path(), &[]).await;
+    assert!(is_empty(directory.path()));
+    relay.signal(15);
+    assert_eq!(relay.exit_code().await, Some(0));
+    assert!(is_empty(directory.path()));
+    assert!(
+        relay
+            .events
+            .iter()
+            .any(|e| is(e, "RELAY_EXTERNAL_ADDRESSES is not set"))
+    );
+    let ephemeral = "neither RELAY_IDENTITY_SEED nor RELAY_IDENTITY_KEY is set";
+    assert!(relay.events.iter().any(|e| is(e, ephemeral)));
+}

@@ -1,0 +1,140 @@
+//! The shape of the event log, and what it keeps to itself.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    reason = "tests fail loudly"
+)]
+
+mod support;
+
+use std::process::Stdio;
+
+use libp2p::PeerId;
+use support::{
+    bystander,
+    client::{Client, Security},
+    process::{Relay, command, is},
+};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    time::timeout,
+};
+
+/// The lines of a relay up to the one that says that it is ready.
+async fn start_up(format: &str) -> Vec<String> {
+    let mut relay = command(&[
+        ("RELAY_LISTEN_ADDRESSES", "/ip4/127.0.0.1/tcp/0"),
+        ("RELAY_ADMIN_ADDRESS", ""),
+        ("RELAY_LOG_FORMAT", format),
+    ])
+    .stdout(Stdio::piped())
+    .spawn()
+    .unwrap();
+    let mut stdout = BufReader::new(relay.stdout.take().unwrap()).lines();
+    let mut lines = Vec::new();
+    let ready = timeout(support::PATIENCE, async {
+        while let Some(line) = stdout.next_line().await.unwrap() {
+            lines.push(line);
+            if lines.last().unwrap().contains("relay ready") {
+                return;
+            }
+        }
+    });
+    ready.await.unwrap();
+    lines
+}
+
+#[tokio::test]
+async fn text_is_for_people() {
+    let lines = start_up("text").await;
+    let ready = lines.last().unwrap();
+    for part in ["INFO", "relay ready", "peer_id=12D3KooW", "addresses="] {
+        assert!(ready.contains(part), "{ready}");
+    }
+    assert!(
+        !ready.contains('\x1b'),
+        "no colours outside of a terminal: {ready:?}"
+    );
+}
+
+#[tokio::test]
+async fn json_is_one_object_a_line_and_what_auto_means_outside_of_a_terminal() {
+    for format in ["json", "auto"] {
+        for line in start_up(format).await {
+            let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+            for field in ["timestamp", "level", "message"] {
+                assert!(event[field].is_string(), "{line}");
+            }
+        }
+    }
+}
+
+/// Serves clients that come from another address than the relay's own, one of which the relay has
+/// to refuse; gives all that was logged and the peer id of a holder.
+async fn served(variables: &[(&str, &str)]) -> (String, PeerId, String) {
+    // On Linux, whoever dials 127.0.0.2 comes from 127.0.0.1.
+    let mut all = vec![(
+        "RELAY_LISTEN_ADDRESSES",
+        "/ip4/127.0.0.2/tcp/0,/ip4/127.0.0.2/udp/0/quic-v1",
+    )];
+    all.extend(variables);
+    let mut relay = Relay::start(&all).await;
+    let relay_id = relay.peer_id.to_string();
+    bystander::is_served(&relay.quic()).await;
+    let mut client = Client::new(Security::Tls).await;
+    client.reserve(&relay.tcp()).await.unwrap();
+    let result = client.connect(&relay.tcp(), PeerId::random()).await;
+    assert!(result.is_err());
+    relay.event("request denied").await;
+    let peer_id = client.peer_id;
+    drop(client);
+    relay.event_where("reservation closed", |_| true).await;
+    let events = relay.stop().await;
+    for message in ["reservation accepted", "circuit accepted", "circuit closed"] {
+        assert!(events.iter().any(|e| is(e, message)), "{message}");
+    }
+    let log = events.iter().map(ToString::to_string).collect::<String>();
+    (log, peer_id, relay_id)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_address_and_no_peer_id_of_a_client_is_logged() {
+    let (log, peer_id, relay_id) = served(&[]).await;
+    assert!(!log.contains("127.0.0.1"), "{log}");
+    assert!(!log.contains(&peer_id.to_string()), "{log}");
+    // The relay's own is the only one.
+    assert!(log.contains(&relay_id));
+    assert!(!log.replace(&relay_id, "").contains("12D3KooW"), "{log}");
+    assert!(log.contains("\"p-"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peer_ids_are_logged_when_that_is_asked_for() {
+    let (log, peer_id, _) = served(&[("RELAY_PEER_IDS", "full")]).await;
+    assert!(!log.contains("127.0.0.1"), "{log}");
+    assert!(log.contains(&peer_id.to_string()), "{log}");
+    assert!(!log.contains("\"p-"), "{log}");
+}
+
+/// The same peer has the same name on every relay of the fleet, and another one elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn pseudonyms_are_the_fleets() {
+    let mut client = Client::new(Security::Noise).await;
+    let mut names = Vec::new();
+    for (seed, instance) in [
+        ("the seed of the first fleet", "a"),
+        ("the seed of the first fleet", "b"),
+        ("the seed of the second fleet", "a"),
+    ] {
+        let variables = [("RELAY_IDENTITY_SEED", seed), ("RELAY_INSTANCE", instance)];
+        let mut relay = Relay::start(&variables).await;
+        client.reserve(&relay.tcp()).await.unwrap();
+        let accepted = relay.event("reservation accepted").await;
+        names.push(accepted["peer"].as_str().unwrap().to_owned());
+        relay.stop().await;
+    }
+    assert_eq!(names[0], names[1]);
+    assert_ne!(names[0], names[2]);
+}

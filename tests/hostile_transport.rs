@@ -1,0 +1,160 @@
+//! Bad input below libp2p's streams: sockets that say nothing, nonsense, or stop half way.
+
+#![expect(clippy::unwrap_used, reason = "tests fail loudly")]
+
+mod support;
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use descord_relay::transport::HANDSHAKE_TIMEOUT;
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, future::join_all};
+use libp2p::{core::upgrade::OutboundConnectionUpgrade, identity::Keypair, noise};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use support::{
+    bystander,
+    process::{Relay, is, socket},
+    raw::read_out,
+};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
+
+/// How much later than by its deadline something may happen on a busy machine.
+const SLACK: Duration = Duration::from_secs(5);
+
+async fn start() -> Relay {
+    Relay::start(&[("RELAY_STATS_INTERVAL", "1s")]).await
+}
+
+/// The relay lives, has forgotten everyone, and no task of it has panicked.
+async fn is_unharmed(mut relay: Relay) {
+    relay.is_idle().await;
+    let events = relay.stop().await;
+    assert!(events.iter().all(|e| !is(e, "a task panicked")));
+}
+
+async fn dial(address: SocketAddr) -> Compat<TcpStream> {
+    TcpStream::connect(address).await.unwrap().compat()
+}
+
+/// The relay ends it, after a handshake's time at the latest.
+async fn is_closed(socket: &mut (impl AsyncRead + Unpin)) {
+    let began = Instant::now();
+    // An end and a reset will both do, and the relay may have spoken before.
+    let _ = read_out(socket).await;
+    assert!(began.elapsed() < HANDSHAKE_TIMEOUT + SLACK);
+}
+
+/// Random bytes, the same in every run.
+fn noise(length: usize) -> Vec<u8> {
+    let mut rng = StdRng::seed_from_u64(length as u64);
+    (0..length).map(|_| rng.random()).collect()
+}
+
+/// A message of multistream-select: a length and a line.
+fn line(text: &str) -> Vec<u8> {
+    let length = u8::try_from(text.len() + 1).unwrap();
+    [&[length], text.as_bytes(), b"\n"].concat()
+}
+
+/// Agrees on `protocol`, as a dialler of multistream-select does.
+async fn negotiate(socket: &mut (impl AsyncRead + AsyncWrite + Unpin), protocol: &str) {
+    for text in ["/multistream/1.0.0", protocol] {
+        let wanted = line(text);
+        socket.write_all(&wanted).await.unwrap();
+        socket.flush().await.unwrap();
+        let mut answer = vec![0; wanted.len()];
+        socket.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer, wanted);
+    }
+}
+
+/// Whoever sends these bytes to the TCP or the WebSocket port is hung up on.
+async fn is_hung_up_on(bytes: &[u8]) {
+    let relay = start().await;
+    let mut offenders = Vec::new();
+    for address in [relay.tcp(), relay.websocket()] {
+        let mut offender = dial(socket(&address)).await;
+        offender.write_all(bytes).await.unwrap();
+        bystander::is_served(&address).await;
+        offenders.push(offender);
+    }
+    join_all(offenders.iter_mut().map(is_closed)).await;
+    is_unharmed(relay).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage() {
+    is_hung_up_on(&noise(100_000)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_protocol() {
+    is_hung_up_on(b"GET / HTTP/1.1\r\nHost: relay\r\n\r\n").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_after_multistream() {
+    is_hung_up_on(&line("/multistream/1.0.0")).await;
+}
+
+/// Sockets that never say a word.
+#[tokio::test(flavor = "multi_thread")]
+async fn half_open_connections() {
+    let relay = start().await;
+    let before = relay.open_files();
+    let address = socket(&relay.tcp());
+    let mut silent = join_all((0..200).map(|_| dial(address))).await;
+    bystander::is_served(&relay.tcp()).await;
+    bystander::is_served(&relay.quic()).await;
+    join_all(silent.iter_mut().map(is_closed)).await;
+    drop(silent);
+    assert!(relay.open_files() < before + 100);
+    is_unharmed(relay).await;
+}
+
+/// Authenticated, and then nonsense instead of a muxer, or nonsense spoken to the muxer.
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_after_the_noise_handshake() {
+    let relay = start().await;
+    for muxer in [None, Some("/yamux/1.0.0")] {
+        let mut socket = dial(socket(&relay.tcp())).await;
+        negotiate(&mut socket, "/noise").await;
+        let key = noise::Config::new(&Keypair::generate_ed25519()).unwrap();
+        let (peer, mut secured) = key.upgrade_outbound(socket, "/noise").await.unwrap();
+        assert_eq!(peer, relay.peer_id);
+        if let Some(muxer) = muxer {
+            negotiate(&mut secured, muxer).await;
+        }
+        // It may be closed before all of it is written.
+        let _ = secured.write_all(&noise(100_000)).await;
+        let _ = secured.flush().await;
+        bystander::is_served(&relay.tcp()).await;
+        is_closed(&mut secured).await;
+    }
+    is_unharmed(relay).await;
+}
+
+/// Datagrams of every size, and ones that look like QUIC at first sight.
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_datagrams() {
+    let relay = start().await;
+    let offender = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    offender.connect(socket(&relay.quic())).await.unwrap();
+    let mut rng = StdRng::seed_from_u64(9);
+    for number in 0..3000_usize {
+        let mut datagram = noise(rng.random_range(0..1400));
+        if number % 2 == 0 && datagram.len() >= 7 {
+            // The start of an Initial packet of version 1 with a connection id.
+            let start = [0xc0 | rng.random_range(0..16), 0, 0, 0, 1, 8];
+            datagram.splice(..start.len(), start);
+        }
+        // An answer that nobody is there to read can come back as an error of the next one.
+        let _ = offender.send(&datagram).await;
+    }
+    bystander::is_served(&relay.quic()).await;
+    bystander::is_served(&relay.tcp()).await;
+    is_unharmed(relay).await;
+}

@@ -1,0 +1,215 @@
+//! A client that speaks hop and stop by hand, so that its test holds the circuit's own streams:
+//! no encryption and no multiplexing inside, and any bytes at all instead of a request.
+
+use std::{io, time::Duration};
+
+use descord_relay::relay::wire::{
+    self, HOP_PROTOCOL, HopMessage, HopType, Peer, STOP_PROTOCOL, Status, StopMessage, StopType,
+};
+use futures::{AsyncRead, AsyncReadExt, AsyncWriteExt, StreamExt};
+use libp2p::{
+    Multiaddr, PeerId, Stream, SwarmBuilder, identity::Keypair, noise, swarm::SwarmEvent, tcp,
+    yamux,
+};
+use libp2p_stream as stream;
+use prost::Message;
+use tokio::{task::JoinHandle, time::timeout};
+
+use super::PATIENCE;
+
+/// A client on one connection, which is closed when this is dropped.
+pub struct Raw {
+    pub peer_id: PeerId,
+    relay: PeerId,
+    streams: stream::Control,
+    stops: stream::IncomingStreams,
+    swarm: JoinHandle<()>,
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        self.swarm.abort();
+    }
+}
+
+impl Raw {
+    /// A new peer, connected to the relay at `address`.
+    pub async fn new(address: &Multiaddr) -> Self {
+        Self::with_key(Keypair::generate_ed25519(), address).await
+    }
+
+    /// The peer with this key, connected to the relay at `address`.
+    pub async fn with_key(key: Keypair, address: &Multiaddr) -> Self {
+        let mut swarm = SwarmBuilder::with_existing_identity(key)
+            .with_tokio()
+            .with_tcp(
+                tcp::Config::default(),
+                noise::Config::new,
+                yamux::Config::default,
+            )
+            .unwrap()
+            .with_quic()
+            .with_behaviour(|_| stream::Behaviour::new())
+            .unwrap()
+            .with_swarm_config(|c| c.with_idle_connection_timeout(Duration::from_secs(600)))
+            .build();
+        let mut streams = swarm.behaviour().new_control();
+        let stops = streams.accept(STOP_PROTOCOL).unwrap();
+        let peer_id = *swarm.local_peer_id();
+        swarm.dial(address.clone()).unwrap();
+        let connected = async {
+            loop {
+                match swarm.select_next_some().await {
+                    SwarmEvent::ConnectionEstablished { peer_id, .. } => return peer_id,
+                    SwarmEvent::OutgoingConnectionError { error, .. } => panic!("{error}"),
+                    _ => {}
+                }
+            }
+        };
+        let relay = timeout(PATIENCE, connected).await.unwrap();
+        let swarm = tokio::task::spawn(async move {
+            loop {
+                swarm.select_next_some().await;
+            }
+        });
+        Self {
+            peer_id,
+            relay,
+            streams,
+            stops,
+            swarm,
+        }
+    }
+
+    /// A hop stream without a request.
+    pub async fn hop(&mut self) -> Stream {
+        let stream = self.streams.open_stream(self.relay, HOP_PROTOCOL);
+        timeout(PATIENCE, stream).await.unwrap().unwrap()
+    }
+
+    /// Opens a hop stream, sends these bytes, and gives the answer.
+    pub async fn request(&mut self, bytes: &[u8]) -> (HopMessage, Stream) {
+        let mut stream = self.hop().await;
+        stream.write_all(bytes).await.unwrap();
+        stream.flush().await.unwrap();
+        let answer = timeout(PATIENCE, wire::read(&mut stream)).await;
+        (answer.unwrap().unwrap(), stream)
+    }
+
+    /// Asks for a reservation.
+    pub async fn reserve(&mut self) -> HopMessage {
+        self.request(&reserve()).await.0
+    }
+
+    /// Asks for a circuit to `target`.
+    pub async fn connect(&mut self, target: PeerId) -> (HopMessage, Stream) {
+        self.request(&connect(&target.to_bytes())).await
+    }
+
+    /// The next stop stream, with its request unread.
+    pub async fn stop(&mut self) -> Stream {
+        let stream = timeout(PATIENCE, self.stops.next()).await;
+        stream.unwrap().unwrap().1
+    }
+
+    /// Accepts the next circuit: what the relay says of it, and the stream.
+    pub async fn accept(&mut self) -> (StopMessage, Stream) {
+        let mut stream = self.stop().await;
+        let request: StopMessage = wire::read(&mut stream).await.unwrap();
+        assert_eq!(request.kind, Some(StopType::Connect.into()));
+        let ok = StopMessage {
+            kind: Some(StopType::Status.into()),
+            status: Some(Status::Ok.into()),
+            ..StopMessage::default()
+        };
+        wire::write(&mut stream, &ok).await.unwrap();
+        (request, stream)
+    }
+}
+
+/// Two clients and the circuit between them.
+pub struct Circuit {
+    pub source: Raw,
+    pub target: Raw,
+    /// The source's end.
+    pub near: Stream,
+    /// The target's end.
+    pub far: Stream,
+    /// What the relay said to the source.
+    pub answer: HopMessage,
+    /// What the relay said to the target.
+    pub stop: StopMessage,
+}
+
+impl Circuit {
+    /// Opens a circuit between two new clients of the relay at `address`.
+    pub async fn open(address: &Multiaddr) -> Self {
+        let mut target = Raw::new(address).await;
+        let mut source = Raw::new(address).await;
+        assert_status(&target.reserve().await, Status::Ok);
+        let id = target.peer_id;
+        let ((answer, near), (stop, far)) = tokio::join!(source.connect(id), target.accept());
+        assert_status(&answer, Status::Ok);
+        Self {
+            source,
+            target,
+            near,
+            far,
+            answer,
+            stop,
+        }
+    }
+}
+
+/// A RESERVE, ready to be sent.
+pub fn reserve() -> Vec<u8> {
+    let message = HopMessage {
+        kind: Some(HopType::Reserve.into()),
+        ..HopMessage::default()
+    };
+    message.encode_length_delimited_to_vec()
+}
+
+/// A CONNECT to the peer with this id, which may be any bytes, ready to be sent.
+pub fn connect(target: &[u8]) -> Vec<u8> {
+    let message = HopMessage {
+        kind: Some(HopType::Connect.into()),
+        peer: Some(Peer {
+            id: Some(target.to_vec()),
+            addrs: Vec::new(),
+        }),
+        ..HopMessage::default()
+    };
+    message.encode_length_delimited_to_vec()
+}
+
+/// `message` answers a request with `status`.
+#[track_caller]
+pub fn assert_status(message: &HopMessage, status: Status) {
+    assert_eq!(message.kind, Some(HopType::Status.into()), "{message:?}");
+    assert_eq!(message.status, Some(status.into()), "{message:?}");
+}
+
+/// All that can still be read, and how it ended.
+pub async fn read_out(stream: &mut (impl AsyncRead + Unpin)) -> (Vec<u8>, io::Result<()>) {
+    let mut bytes = Vec::new();
+    let read = timeout(PATIENCE, async {
+        let mut chunk = vec![0; 64 * 1024];
+        loop {
+            match stream.read(&mut chunk).await {
+                Ok(0) => return Ok(()),
+                Ok(n) => bytes.extend_from_slice(&chunk[..n]),
+                Err(error) => return Err(error),
+            }
+        }
+    });
+    let end = read.await.expect("the stream ends");
+    (bytes, end)
+}
+
+/// Bytes in which a gap or a swap shows.
+pub fn pattern(length: usize) -> Vec<u8> {
+    (0..length)
+        .map(|n| u8::try_from(n % 251).unwrap())
+        .collect()
+}
