@@ -1,1 +1,189 @@
-//! cli
+//! The subcommands, and what each of them prints.
+
+use std::{env, ffi::OsString, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use futures::StreamExt;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook_tokio::Signals;
+use tracing::{error, info, warn};
+
+use crate::{
+    config::{Config, Loaded, reference_table},
+    identity::{self, Identity, Source},
+    lifecycle::Tasks,
+    node::Node,
+    probe, telemetry,
+};
+
+/// The process ends with this code when it was started or configured wrongly (`EX_USAGE`).
+pub const EX_USAGE: u8 = 64;
+
+/// A libp2p Circuit Relay v2 server.
+///
+/// Everything is configured by environment variables: `descord-relay config` lists them.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the relay (the default).
+    Serve,
+    /// Prove that relays work: reserve, connect through them, send data both ways.
+    Probe(probe::Args),
+    /// Print the peer id that the environment gives the relay.
+    Identity {
+        #[command(subcommand)]
+        command: Option<IdentityCommand>,
+    },
+    /// Print the configuration that the environment gives, secrets masked.
+    Config {
+        /// Print the reference of all variables as a Markdown table instead.
+        #[arg(long)]
+        reference: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum IdentityCommand {
+    /// Print a new seed for a fleet, to be used as `RELAY_IDENTITY_SEED`.
+    Generate,
+}
+
+/// Runs the command that the process was given.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() {
+                EX_USAGE.into()
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    match cli.command.unwrap_or(Command::Serve) {
+        Command::Serve => with_config(serve),
+        Command::Probe(args) => with_runtime(probe::execute(args)),
+        Command::Identity {
+            command: Some(IdentityCommand::Generate),
+        } => {
+            println!("{}", identity::generate_seed());
+            ExitCode::SUCCESS
+        }
+        Command::Identity { command: None } => with_config(print_identity),
+        Command::Config { reference: true } => {
+            print!("{}", reference_table());
+            ExitCode::SUCCESS
+        }
+        Command::Config { reference: false } => with_config(print_config),
+    }
+}
+
+/// Reads the environment and goes on with what it says, or says everything that is wrong with it.
+fn with_config(command: impl FnOnce(&Loaded) -> ExitCode) -> ExitCode {
+    match Config::from_env(env::vars_os()) {
+        Ok(loaded) => command(&loaded),
+        Err(errors) => usage(&errors),
+    }
+}
+
+fn usage(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("{error}");
+    EX_USAGE.into()
+}
+
+fn with_runtime(future: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime.block_on(future),
+        Err(error) => {
+            eprintln!("cannot start the runtime: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_config(loaded: &Loaded) -> ExitCode {
+    print!("{}", loaded.render());
+    for warning in &loaded.warnings {
+        eprintln!("warning: {warning}");
+    }
+    ExitCode::SUCCESS
+}
+
+fn print_identity(loaded: &Loaded) -> ExitCode {
+    match Identity::from_config(&loaded.config.identity) {
+        Ok(identity) if identity.source() == Source::Ephemeral => usage(
+            &"neither RELAY_IDENTITY_SEED nor RELAY_IDENTITY_KEY is set: each start of the relay \
+              would have a peer id of its own",
+        ),
+        Ok(identity) => {
+            println!("{}", identity.peer_id());
+            ExitCode::SUCCESS
+        }
+        Err(error) => usage(&error),
+    }
+}
+
+fn serve(
+    Loaded {
+        config, warnings, ..
+    }: &Loaded,
+) -> ExitCode {
+    let filter = env::var_os("RUST_LOG").map(OsString::into_string);
+    let filter = filter
+        .as_ref()
+        .map(|filter| filter.as_deref().unwrap_or_default());
+    if let Err(error) = telemetry::init(config.log_format, filter) {
+        return usage(&format!("RUST_LOG: {error}"));
+    }
+    let identity = match Identity::from_config(&config.identity) {
+        Ok(identity) => identity,
+        Err(error) => return usage(&error),
+    };
+    for warning in warnings {
+        warn!("{warning}");
+    }
+    if identity.source() == Source::Ephemeral {
+        warn!(
+            "neither RELAY_IDENTITY_SEED nor RELAY_IDENTITY_KEY is set: the relay has a new peer \
+             id at each start, and what clients know of it is void then"
+        );
+    }
+    with_runtime(async {
+        match run(config, &identity).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(cause) => {
+                error!("{cause}");
+                ExitCode::FAILURE
+            }
+        }
+    })
+}
+
+async fn run(config: &Config, identity: &Identity) -> Result<(), Box<dyn std::error::Error>> {
+    let tasks = Tasks::new();
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let node = Node::bind(config, identity, tasks.clone())?;
+    tasks.spawn("signals", {
+        let tasks = tasks.clone();
+        async move {
+            let stop = tasks.hard().clone();
+            let signal = stop.run_until_cancelled(signals.next()).await.flatten();
+            if let Some(signal) = signal {
+                info!(signal, "the relay is told to stop");
+                tasks.soft().cancel();
+            }
+        }
+    });
+    node.run().await?;
+    Ok(())
+}

@@ -1,1 +1,160 @@
-//! config
+//! Configuration from environment variables alone.
+//!
+//! Every variable is declared once, in `config/table.rs`; parsing, the list of known names, the output of
+//! `descord-relay config` and the reference table of the documentation all come from there. The
+//! process environment is never read in here: pairs are passed in, so that tests need none.
+//!
+//! ```
+//! use descord_relay::config::Config;
+//!
+//! let loaded = Config::from_env([("RELAY_MAX_CIRCUITS", "64")])?;
+//! assert_eq!(loaded.config.limits.circuits, Some(64));
+//! assert_eq!(loaded.config.limits.reservations, Some(1024));
+//!
+//! let errors = Config::from_env([("RELAY_MAX_CIRCUIT", "64")]).unwrap_err();
+//! assert!(errors.to_string().contains("did you mean RELAY_MAX_CIRCUITS?"));
+//! # Ok::<(), descord_relay::config::Errors>(())
+//! ```
+
+mod address;
+mod checks;
+mod environment;
+mod error;
+mod kind;
+mod load;
+mod placeholder;
+mod render;
+mod secret;
+mod service_link;
+mod table;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use libp2p::Multiaddr;
+
+pub use address::{MAX_EXTERNAL_ADDRESSES, MAX_EXTERNAL_ADDRESSES_BYTES};
+pub use error::{Errors, VariableError, Warning};
+pub use load::Loaded;
+pub use render::reference_table;
+pub use secret::Secret;
+
+use crate::relay::CircuitLimit;
+pub use crate::relay::Limits;
+
+/// Everything that the relay can be told. [`Default`] is what an empty environment gives, apart
+/// from the instance name, which is then the machine's host name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where to accept connections; never empty.
+    pub listen_addresses: Vec<Multiaddr>,
+    /// What to announce, without a peer id; empty means the addresses of the machine's own
+    /// interfaces. At most [`MAX_EXTERNAL_ADDRESSES`].
+    pub external_addresses: Vec<Multiaddr>,
+    /// Where the key pair comes from.
+    pub identity: Identity,
+    /// Reservations and circuits.
+    pub limits: Limits,
+    /// How long a connection may hold neither a reservation nor a circuit; at least 5 s.
+    pub idle_timeout: Duration,
+    /// Time between two lines of statistics; `None` = no such lines.
+    pub stats_interval: Option<Duration>,
+    /// Shape of the event log.
+    pub log_format: LogFormat,
+    /// How peers are named in logs, traces and answers to the operator.
+    pub peer_ids: PeerIds,
+    /// Where the operator's HTTP endpoints listen; `None` = nowhere.
+    pub admin_address: Option<SocketAddr>,
+    /// The graceful end.
+    pub drain: Drain,
+}
+
+/// Where the key pair comes from: the key, else the seed together with the instance name, else
+/// chance. A loaded configuration never has both a key and a seed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Name of this relay within the fleet.
+    pub instance: String,
+    /// The fleet's shared secret; at least 16 characters.
+    pub seed: Option<Secret>,
+    /// Base64 of an Ed25519 private key in libp2p's protobuf form.
+    pub key: Option<Secret>,
+}
+
+/// The graceful end: what happens between the first signal and the exit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drain {
+    /// Time in which everything still works, so that DNS and endpoints can forget this relay.
+    pub delay: Duration,
+    /// Time over which the disconnections of idle peers are spread; never longer than `timeout`.
+    pub window: Duration,
+    /// Time that open circuits are given to end by themselves.
+    pub timeout: Duration,
+}
+
+/// Shape of the event log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// [`Text`](Self::Text) in a terminal, [`Json`](Self::Json) otherwise.
+    Auto,
+    /// One readable line per event.
+    Text,
+    /// One JSON object per event.
+    Json,
+}
+
+/// How peers are named in everything that the relay prints or exports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerIds {
+    /// A keyed hash, the same on every relay of the fleet.
+    Pseudonym,
+    /// The peer id itself.
+    Full,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        table::defaults()
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Config::default().limits
+    }
+}
+
+impl Config {
+    /// A configuration in which nothing is set yet: only the start from which the table's defaults
+    /// are set.
+    fn blank() -> Self {
+        Self {
+            listen_addresses: Vec::new(),
+            external_addresses: Vec::new(),
+            identity: Identity {
+                instance: "relay".to_owned(),
+                seed: None,
+                key: None,
+            },
+            limits: Limits {
+                reservations: None,
+                reservations_per_peer: None,
+                reservations_per_ip: None,
+                reservation_ttl: Duration::ZERO,
+                circuits: None,
+                circuits_per_peer: None,
+                circuit: CircuitLimit::default(),
+            },
+            idle_timeout: Duration::ZERO,
+            stats_interval: None,
+            log_format: LogFormat::Auto,
+            peer_ids: PeerIds::Pseudonym,
+            admin_address: None,
+            drain: Drain {
+                delay: Duration::ZERO,
+                window: Duration::ZERO,
+                timeout: Duration::ZERO,
+            },
+        }
+    }
+}

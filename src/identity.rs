@@ -1,1 +1,283 @@
-//! identity
+//! The relay's key pair: given, derived from the fleet's seed, or ephemeral.
+//!
+//! Clients advertise addresses that contain the relay's peer id, so it has to survive restarts,
+//! without a disk. A fleet shares one secret, the seed; each relay derives its own Ed25519 key from
+//! the seed and its instance name by HKDF-SHA256 (RFC 5869). Whoever knows the seed can compute the
+//! peer ids of the whole fleet before any relay runs.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_PAD_INDIFFERENT, URL_SAFE_NO_PAD};
+use hkdf::Hkdf;
+use libp2p::PeerId;
+use libp2p::identity::{Keypair, ed25519};
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use crate::config::{self, Secret};
+
+/// What the key of an instance is derived for. Another text gives every relay another peer id.
+const IDENTITY_INFO: &[u8] = b"descord-relay/identity/v1/";
+
+/// What the key of the pseudonyms is derived for.
+const PSEUDONYM_INFO: &[u8] = b"descord-relay/pseudonym/v1";
+
+/// The relay's key pair, and what else is derived from the same secret.
+pub struct Identity {
+    keypair: Keypair,
+    source: Source,
+    pseudonym_key: Zeroizing<[u8; 32]>,
+}
+
+/// Where a key pair comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// `RELAY_IDENTITY_KEY`.
+    Key,
+    /// `RELAY_IDENTITY_SEED` and `RELAY_INSTANCE`.
+    Seed,
+    /// Chance: the peer id is another one after every start.
+    Ephemeral,
+}
+
+/// Why there is no key pair. `Display` tells what is wrong with the key, without showing it, in
+/// words that can follow its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The key is not base64 text.
+    #[error("is not base64")]
+    NotBase64,
+    /// The key is not the protobuf form of a private key, or one of another kind.
+    #[error("is not an Ed25519 private key in libp2p's protobuf form")]
+    NotEd25519,
+    /// There are a key and a seed, and no way to tell which one is meant.
+    #[error("is given together with a seed")]
+    Ambiguous,
+}
+
+impl Identity {
+    /// The key if there is one, else what seed and instance name give, else a new key pair.
+    ///
+    /// # Errors
+    /// When the key cannot be used, or there is a seed too; a configuration that was loaded
+    /// from an environment has no such fault.
+    pub fn from_config(config: &config::Identity) -> Result<Self, Error> {
+        match (&config.key, &config.seed) {
+            (Some(_), Some(_)) => Err(Error::Ambiguous),
+            (Some(key), None) => Ok(Self::of_key(decode_key(key)?, Source::Key)),
+            (None, Some(seed)) => Ok(Self {
+                keypair: derive_keypair(seed, &config.instance),
+                source: Source::Seed,
+                // Without the instance name: a peer has one pseudonym on all relays of a fleet.
+                pseudonym_key: derive(seed.expose().as_bytes(), &[PSEUDONYM_INFO]),
+            }),
+            (None, None) => Ok(Self::of_key(
+                ed25519::Keypair::generate(),
+                Source::Ephemeral,
+            )),
+        }
+    }
+
+    fn of_key(keypair: ed25519::Keypair, source: Source) -> Self {
+        let pseudonym_key = derive(keypair.secret().as_ref(), &[PSEUDONYM_INFO]);
+        Self {
+            keypair: keypair.into(),
+            source,
+            pseudonym_key,
+        }
+    }
+
+    /// The key pair itself.
+    pub fn keypair(&self) -> &Keypair {
+        &self.keypair
+    }
+
+    /// The name of the relay in every address.
+    pub fn peer_id(&self) -> PeerId {
+        self.keypair.public().to_peer_id()
+    }
+
+    /// Where the key pair comes from.
+    pub fn source(&self) -> Source {
+        self.source
+    }
+
+    /// What [`Pseudonyms`](crate::pseudonym::Pseudonyms) are keyed with: the same on all relays of
+    /// one seed, else as lasting as the key pair.
+    pub fn pseudonym_key(&self) -> &[u8] {
+        self.pseudonym_key.as_slice()
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity")
+            .field("peer_id", &self.peer_id())
+            .field("source", &self.source)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Key => "key",
+            Self::Seed => "seed",
+            Self::Ephemeral => "ephemeral",
+        })
+    }
+}
+
+/// The peer id of the fleet's relay with that instance name.
+pub fn peer_id_of(seed: &Secret, instance: &str) -> PeerId {
+    derive_keypair(seed, instance).public().to_peer_id()
+}
+
+/// A new seed for a fleet: 256 random bits from the system's generator, in URL-safe base64, which
+/// needs no quoting in shells, env files and YAML.
+pub fn generate_seed() -> String {
+    let bits = Zeroizing::new(rand::random::<[u8; 32]>());
+    URL_SAFE_NO_PAD.encode(bits.as_slice())
+}
+
+/// Reads the base64 form, with or without padding, in which libp2p tools write private keys.
+///
+/// # Errors
+/// When the text is not base64, or not an Ed25519 key.
+pub fn decode_key(key: &Secret) -> Result<ed25519::Keypair, Error> {
+    let bytes = STANDARD_PAD_INDIFFERENT
+        .decode(key.expose())
+        .map_err(|_| Error::NotBase64)?;
+    let bytes = Zeroizing::new(bytes);
+    let keypair = Keypair::from_protobuf_encoding(&bytes).map_err(|_| Error::NotEd25519)?;
+    keypair.try_into_ed25519().map_err(|_| Error::NotEd25519)
+}
+
+#[expect(
+    clippy::expect_used,
+    reason = "32 bytes, whichever they are, are an Ed25519 secret key"
+)]
+fn derive_keypair(seed: &Secret, instance: &str) -> Keypair {
+    let mut bytes = derive::<32>(
+        seed.expose().as_bytes(),
+        &[IDENTITY_INFO, instance.as_bytes()],
+    );
+    Keypair::ed25519_from_bytes(bytes.as_mut_slice()).expect("a key of 32 bytes")
+}
+
+/// HKDF-SHA256 without a salt; `info` is the concatenation of its parts.
+#[expect(
+    clippy::expect_used,
+    reason = "HKDF gives up to 255 hashes, and no caller wants as much"
+)]
+pub(crate) fn derive<const N: usize>(secret: &[u8], info: &[&[u8]]) -> Zeroizing<[u8; N]> {
+    const { assert!(N <= 255 * 32, "more than HKDF-SHA256 gives") };
+    let mut output = Zeroizing::new([0; N]);
+    Hkdf::<Sha256>::new(None, secret)
+        .expand_multi_info(info, output.as_mut_slice())
+        .expect("a length that was checked when this was compiled");
+    output
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEED: &str = "correct horse battery staple";
+
+    fn config(seed: Option<&str>, key: Option<&str>) -> config::Identity {
+        config::Identity {
+            instance: "relay-0".to_owned(),
+            seed: seed.map(Secret::new),
+            key: key.map(Secret::new),
+        }
+    }
+
+    /// A change of the derivation would give every relay in the world another peer id.
+    #[test]
+    fn the_derivation_is_fixed() {
+        let seed = Secret::new(SEED);
+        assert_eq!(
+            peer_id_of(&seed, "relay-0").to_string(),
+            "12D3KooWLDJcmm7dYZSfBrM9X951XTySCCMLfVoHWF9xtMEWmdaZ"
+        );
+        assert_eq!(
+            peer_id_of(&seed, "relay-1").to_string(),
+            "12D3KooWQKUkJjS83XntpYM1gUhnmzFn7PcV8vEe1yv1jKrB7WXh"
+        );
+        let identity = Identity::from_config(&config(Some(SEED), None)).unwrap();
+        assert_eq!(identity.peer_id(), peer_id_of(&seed, "relay-0"));
+        assert_eq!(identity.source(), Source::Seed);
+    }
+
+    #[test]
+    fn pseudonyms_are_keyed_alike_in_a_fleet() {
+        let first = Identity::from_config(&config(Some(SEED), None)).unwrap();
+        let second = config::Identity {
+            instance: "relay-1".into(),
+            ..config(Some(SEED), None)
+        };
+        let second = Identity::from_config(&second).unwrap();
+        assert_ne!(first.peer_id(), second.peer_id());
+        assert_eq!(first.pseudonym_key(), second.pseudonym_key());
+    }
+
+    #[test]
+    fn a_key_is_used_as_it_is() {
+        let keypair = Keypair::generate_ed25519();
+        let bytes = keypair.to_protobuf_encoding().unwrap();
+        let text = STANDARD_PAD_INDIFFERENT.encode(bytes);
+        for text in [text.as_str(), text.trim_end_matches('=')] {
+            let identity = Identity::from_config(&config(None, Some(text))).unwrap();
+            assert_eq!(identity.peer_id(), keypair.public().to_peer_id());
+            assert_eq!(identity.source(), Source::Key);
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused() {
+        let refused = |key: &str| decode_key(&Secret::new(key)).err();
+        assert_eq!(refused("no base64!"), Some(Error::NotBase64));
+        assert_eq!(refused(""), Some(Error::NotEd25519));
+        assert_eq!(refused("AAAA"), Some(Error::NotEd25519));
+        // The type says secp256k1.
+        assert_eq!(
+            refused("CAISIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAB"),
+            Some(Error::NotEd25519)
+        );
+    }
+
+    #[test]
+    fn a_key_and_a_seed_are_one_too_many() {
+        let both = Identity::from_config(&config(Some(SEED), Some("AAAA")));
+        assert_eq!(both.err(), Some(Error::Ambiguous));
+    }
+
+    #[test]
+    fn ephemeral_keys_differ() {
+        let ephemeral = || Identity::from_config(&config(None, None)).unwrap();
+        assert_ne!(ephemeral().peer_id(), ephemeral().peer_id());
+        assert_ne!(ephemeral().pseudonym_key(), ephemeral().pseudonym_key());
+        assert_eq!(ephemeral().source(), Source::Ephemeral);
+    }
+
+    #[test]
+    fn a_generated_seed_can_be_used_as_it_is() {
+        let seed = generate_seed();
+        assert_ne!(seed, generate_seed());
+        assert_eq!(seed.len(), 43);
+        let loaded = config::Config::from_env([("RELAY_IDENTITY_SEED", &seed)]).unwrap();
+        assert_eq!(loaded.config.identity.seed, Some(Secret::new(seed)));
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let identity = Identity::from_config(&config(Some(SEED), None)).unwrap();
+        let expected = format!(
+            "Identity {{ peer_id: PeerId({:?}), source: Seed, .. }}",
+            identity.peer_id().to_string()
+        );
+        assert_eq!(format!("{identity:?}"), expected);
+    }
+}

@@ -8,7 +8,12 @@
 //! | [`cli`] | the subcommands and what each of them prints |
 //! | [`config`] | every environment variable: type, unit, default, bounds, documentation |
 //! | [`identity`] | the relay's key pair: given, derived from the fleet's seed, or ephemeral |
+//! | [`pseudonym`] | the names under which peers appear in logs |
+//! | [`lifecycle`] | the tasks of the process, and how it is told to stop |
 //! | [`transport`] | TCP, QUIC and WebSocket, and the muxers that can reset what they cut |
+//! | [`node`] | the swarm and its event loop |
+//! | [`dialback`] | which addresses the relay may dial |
+//! | [`telemetry`] | the event log |
 //! | [`relay`] | the protocol: reservations, circuits and their limits |
 //! | [`probe`] | a client that proves that a relay works, end to end |
 //!
@@ -16,7 +21,12 @@
 
 pub mod cli;
 pub mod config;
+pub mod dialback;
 pub mod identity;
+pub mod lifecycle;
+pub mod node;
 pub mod probe;
+pub mod pseudonym;
 pub mod relay;
+pub mod telemetry;
 pub mod transport;

@@ -1,1 +1,7 @@
-fn main(){}
+//! See the library, `descord_relay`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    descord_relay::cli::main()
+}

@@ -1,1 +1,44 @@
-//! relay
+//! Circuit Relay v2, the relay's side: *hop* in, *stop* out.
+//!
+//! Specification: <https://github.com/libp2p/specs/blob/master/relay/circuit-v2.md>
+//!
+//! ```text
+//! source ── hop stream ──► hop::serve ──► ledger: may it?
+//!                              │
+//!                              ├─ RESERVE: answer with expiry, addresses, voucher, limits
+//!                              └─ CONNECT: stop::open ── stop stream ──► target
+//!                                          circuit::relay copies between the two
+//! ```
+//!
+//! A connection's [`Handler`] spawns a task for each hop stream that comes in and opens the stop
+//! streams that tasks ask for. The tasks share one [`Relay`]: the books ([`Ledger`]), the key and
+//! the totals. Whatever counts is a guard that takes itself back when it is dropped, so the books
+//! are right however a task or a connection ends.
+//!
+//! [`Ledger`]: ledger::Ledger
+
+mod behaviour;
+pub mod circuit;
+mod connection;
+mod deny;
+mod events;
+mod handler;
+mod hop;
+pub mod ledger;
+mod limits;
+mod service;
+mod stop;
+mod voucher;
+pub mod wire;
+
+pub use self::{
+    behaviour::Behaviour,
+    connection::{MAX_SILENT_STREAMS, Transport},
+    deny::Deny,
+    handler::Handler,
+    hop::{ANSWER_TIMEOUT, REQUEST_TIMEOUT},
+    limits::{CircuitLimit, Limits},
+    service::{Relay, Statistics},
+    stop::STOP_TIMEOUT,
+    voucher::{DOMAIN as VOUCHER_DOMAIN, PAYLOAD_TYPE as VOUCHER_PAYLOAD_TYPE, Voucher},
+};

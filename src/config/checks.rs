@@ -1,0 +1,127 @@
+//! What holds between variables, rather than of one.
+//!
+//! A warning is about something that the operator wrote: a limit that has no effect only because
+//! another one was lowered is not worth a line at every start.
+
+use std::time::Duration;
+
+use super::Config;
+use super::error::{VariableError, Warning};
+use super::kind::show_duration;
+use super::load::{NAMELESS, Origins};
+use super::table::name;
+
+/// Clients renew in the last two minutes of a reservation, some earlier.
+const SHORTEST_SAFE_TTL: Duration = Duration::from_secs(3 * 60);
+
+/// Values that contradict each other. Values that are wrong by themselves (`found`) are not
+/// compared: the field still holds the default.
+pub(super) fn errors(
+    config: &Config,
+    origins: &Origins,
+    found: &[VariableError],
+) -> Vec<VariableError> {
+    let mut errors = Vec::new();
+    let sound = |name: &str| found.iter().all(|error| error.name() != name);
+    if origins.is_set(name::SEED) && origins.is_set(name::KEY) {
+        errors.push(VariableError::new(
+            name::KEY,
+            format!(
+                "cannot be set together with {}: the key needs no seed",
+                name::SEED
+            ),
+        ));
+    }
+    let drain = &config.drain;
+    if sound(name::DRAIN_WINDOW) && sound(name::DRAIN_TIMEOUT) && drain.window > drain.timeout {
+        errors.push(VariableError::new(
+            name::DRAIN_WINDOW,
+            format!(
+                "{} is longer than {} ({}); allowed: at most that",
+                show_duration(drain.window),
+                name::DRAIN_TIMEOUT,
+                show_duration(drain.timeout)
+            ),
+        ));
+    }
+    errors
+}
+
+/// Values that can be used but are probably not what was meant.
+pub(super) fn warnings(config: &Config, origins: &Origins) -> Vec<Warning> {
+    let limits = &config.limits;
+    [
+        short_ttl(config),
+        without_effect(
+            origins,
+            (name::RESERVATIONS_PER_IP, limits.reservations_per_ip),
+            (name::RESERVATIONS, limits.reservations),
+        ),
+        without_effect(
+            origins,
+            (name::CIRCUITS_PER_PEER, limits.circuits_per_peer),
+            (name::CIRCUITS, limits.circuits),
+        ),
+        circuits_outlive_drain(config, origins),
+        shared_name(config, origins),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn short_ttl(config: &Config) -> Option<Warning> {
+    let ttl = config.limits.reservation_ttl;
+    (ttl < SHORTEST_SAFE_TTL).then(|| {
+        Warning::new(format!(
+            "{} is {}: below {}, clients that renew in the last minutes of a reservation lose it \
+             for a while",
+            name::RESERVATION_TTL,
+            show_duration(ttl),
+            show_duration(SHORTEST_SAFE_TTL)
+        ))
+    })
+}
+
+/// A limit for one peer or address that is above the one for all.
+fn without_effect(
+    origins: &Origins,
+    (name, each): (&str, Option<usize>),
+    (total_name, total): (&str, Option<usize>),
+) -> Option<Warning> {
+    let (each, total) = (each?, total?);
+    (origins.is_set(name) && each > total).then(|| {
+        Warning::new(format!(
+            "{name} ({each}) has no effect: {total_name} ({total}) is lower"
+        ))
+    })
+}
+
+fn circuits_outlive_drain(config: &Config, origins: &Origins) -> Option<Warning> {
+    let chosen = origins.is_set(name::DRAIN_TIMEOUT) || origins.is_set(name::CIRCUIT_DURATION);
+    let timeout = config.drain.timeout;
+    let duration = config.limits.circuit.duration;
+    let longer = duration.is_none_or(|duration| duration > timeout);
+    (chosen && longer).then(|| {
+        Warning::new(format!(
+            "{} ({}) is shorter than {} ({}): an upgrade cuts the circuits that need longer",
+            name::DRAIN_TIMEOUT,
+            show_duration(timeout),
+            name::CIRCUIT_DURATION,
+            duration.map_or_else(|| "unlimited".to_owned(), show_duration)
+        ))
+    })
+}
+
+/// Two relays that derive their keys from one seed and one name would be the same peer.
+fn shared_name(config: &Config, origins: &Origins) -> Option<Warning> {
+    let instance = config.identity.instance.as_str();
+    let common = matches!(instance, NAMELESS | "localhost");
+    (common && origins.is_set(name::SEED) && !origins.is_set(name::INSTANCE)).then(|| {
+        Warning::new(format!(
+            "{} is not set and the host name says little: every relay named {instance} with this \
+             seed has the same peer id",
+            name::INSTANCE
+        ))
+    })
+}

@@ -1,0 +1,108 @@
+//! What can be wrong with an environment, and what is merely odd.
+
+use std::fmt;
+
+/// Values longer than this many characters are cut in messages.
+const MAX_SHOWN: usize = 500;
+
+/// One variable that cannot be used. `Display` gives one line: the full name of the variable, its
+/// value unless secret, what is wrong, and what is allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VariableError {
+    name: String,
+    message: String,
+}
+
+impl VariableError {
+    /// `message` must not contain a secret. Line breaks in it are escaped: an error is one line.
+    pub(super) fn new(name: &str, message: impl Into<String>) -> Self {
+        Self {
+            name: one_line(name),
+            message: one_line(&message.into()),
+        }
+    }
+
+    /// The full name of the variable.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl fmt::Display for VariableError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.message)
+    }
+}
+
+impl std::error::Error for VariableError {}
+
+/// Everything that is wrong with an environment at once; never empty. `Display` prints one line
+/// per error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Errors(Vec<VariableError>);
+
+impl Errors {
+    /// `Ok` when nothing is wrong.
+    pub(super) fn check(errors: Vec<VariableError>) -> Result<(), Self> {
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(Self(errors))
+        }
+    }
+
+    /// Each error, in the order of the reference table, after the names that are unknown.
+    pub fn iter(&self) -> impl Iterator<Item = &VariableError> {
+        self.0.iter()
+    }
+}
+
+impl fmt::Display for Errors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.0.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Errors {}
+
+/// A configuration that can be used but is probably not what was meant. `Display` gives one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning(String);
+
+impl Warning {
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A value as it appears in a message: quoted, escaped, and of bounded length.
+pub(super) fn quote(text: &str) -> String {
+    if text.chars().nth(MAX_SHOWN).is_none() {
+        return format!("{text:?}");
+    }
+    let start: String = text.chars().take(MAX_SHOWN).collect();
+    format!("{start:?}…")
+}
+
+/// Escapes what would break a line or a terminal.
+fn one_line(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| {
+            let escaped = c.is_control().then(|| c.escape_default());
+            let plain = (!c.is_control()).then_some(c);
+            escaped.into_iter().flatten().chain(plain)
+        })
+        .collect()
+}

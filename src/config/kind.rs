@@ -1,0 +1,314 @@
+//! Values as people write them: counts, sizes, durations, choices, names and secrets.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
+use super::Secret;
+use crate::identity;
+
+/// The longest duration, about 136 years: seconds are 32 bits wide on the wire.
+const LONGEST: Duration = Duration::from_secs(u32::MAX as u64);
+
+/// The fewest characters of a fleet seed. Short ones could be guessed from a relay's peer id.
+const SEED_MIN_CHARS: usize = 16;
+
+/// The most characters of an instance name: as many as a host name may have.
+const INSTANCE_MAX_CHARS: usize = 253;
+
+/// One way of writing values.
+pub(super) trait Kind {
+    /// What the text stands for.
+    type Value;
+
+    /// What is allowed, in words that can follow `allowed: `.
+    fn allowed(&self) -> String;
+
+    /// Reads a text without surrounding whitespace. An error is what is wrong, in words that can
+    /// follow the value: `"x" is not a whole number`.
+    fn parse(&self, text: &str) -> Result<Self::Value, String>;
+
+    /// Writes a value so that [`parse`](Self::parse) reads the same value again.
+    fn show(&self, value: &Self::Value) -> String;
+}
+
+/// How many; 0 = unlimited.
+pub(super) struct Count;
+
+impl Kind for Count {
+    type Value = Option<usize>;
+
+    fn allowed(&self) -> String {
+        "a whole number, 0 = unlimited".to_owned()
+    }
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        match text.parse() {
+            Ok(0) => Ok(None),
+            Ok(count) => Ok(Some(count)),
+            Err(_) if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) => {
+                Err("is too large".to_owned())
+            }
+            Err(_) => Err("is not a whole number".to_owned()),
+        }
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        value.unwrap_or(0).to_string()
+    }
+}
+
+/// How many bytes; 0 = unlimited.
+pub(super) struct Size;
+
+impl Kind for Size {
+    type Value = Option<u64>;
+
+    fn allowed(&self) -> String {
+        "a size such as `100MB`, `64KiB` or plain bytes, 0 = unlimited".to_owned()
+    }
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        let size = text
+            .parse::<ByteSize>()
+            .map_err(|_| "is not a size".to_owned())?;
+        match size.as_u64() {
+            // What is too large saturates there, and must not become a limit nobody wrote.
+            u64::MAX => Err("is too large".to_owned()),
+            // A fraction of a byte must not become "unlimited".
+            0 if text.contains(|c| matches!(c, '1'..='9')) => {
+                Err("is less than one byte".to_owned())
+            }
+            0 => Ok(None),
+            bytes => Ok(Some(bytes)),
+        }
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        const UNITS: [(&str, u64); 9] = [
+            ("KB", bytesize::KB),
+            ("KiB", bytesize::KIB),
+            ("MB", bytesize::MB),
+            ("MiB", bytesize::MIB),
+            ("GB", bytesize::GB),
+            ("GiB", bytesize::GIB),
+            ("TB", bytesize::TB),
+            ("TiB", bytesize::TIB),
+            ("", 1),
+        ];
+        let bytes = value.unwrap_or(0);
+        // Whatever unit gives the shortest text without losing a byte: 100MB, 64KiB, 1500.
+        UNITS
+            .iter()
+            .filter(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit))
+            .map(|(name, unit)| format!("{}{name}", bytes / unit))
+            .min_by_key(String::len)
+            .unwrap_or_else(|| bytes.to_string())
+    }
+}
+
+/// How long, at least `least`.
+pub(super) struct Span {
+    pub(super) least: Duration,
+}
+
+impl Kind for Span {
+    type Value = Duration;
+
+    fn allowed(&self) -> String {
+        let least = if self.least.is_zero() {
+            String::new()
+        } else {
+            format!(", at least {}", show_duration(self.least))
+        };
+        format!("a duration such as `90s` or `1h 30m`{least}")
+    }
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        let duration = parse_duration(text)?;
+        if duration < self.least {
+            return Err("is too short".to_owned());
+        }
+        Ok(duration)
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        show_duration(*value)
+    }
+}
+
+/// How long, at least a second, or 0, which means `zero`.
+pub(super) struct SpanOrZero {
+    pub(super) zero: &'static str,
+}
+
+impl SpanOrZero {
+    const SPAN: Span = Span {
+        least: Duration::from_secs(1),
+    };
+}
+
+impl Kind for SpanOrZero {
+    type Value = Option<Duration>;
+
+    fn allowed(&self) -> String {
+        format!("{}, 0 = {}", Self::SPAN.allowed(), self.zero)
+    }
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        if parse_duration(text)?.is_zero() {
+            return Ok(None);
+        }
+        Self::SPAN.parse(text).map(Some)
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        value.map_or_else(|| "0".to_owned(), show_duration)
+    }
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        return Err("has no unit; add one, such as s, m or h".to_owned());
+    }
+    let duration =
+        humantime::parse_duration(text).map_err(|error| format!("is not a duration ({error})"))?;
+    if duration > LONGEST {
+        return Err("is longer than 136 years".to_owned());
+    }
+    Ok(duration)
+}
+
+/// `1h30m`: without the spaces, which shells and env files treat differently.
+pub(super) fn show_duration(duration: Duration) -> String {
+    humantime::format_duration(duration)
+        .to_string()
+        .replace(' ', "")
+}
+
+/// One of a few words.
+pub(super) struct Choice<T: 'static>(pub(super) &'static [(&'static str, T)]);
+
+impl<T: Copy + PartialEq> Kind for Choice<T> {
+    type Value = T;
+
+    fn allowed(&self) -> String {
+        let words: Vec<_> = self.0.iter().map(|(word, _)| format!("`{word}`")).collect();
+        words.join(" or ")
+    }
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        self.0
+            .iter()
+            .find(|(word, _)| word.eq_ignore_ascii_case(text))
+            .map(|(_, value)| *value)
+            .ok_or_else(|| "is not one of the choices".to_owned())
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        let word = self.0.iter().find(|(_, candidate)| candidate == value);
+        word.map_or_else(String::new, |(word, _)| (*word).to_owned())
+    }
+}
+
+/// A socket address, or nothing.
+pub(super) struct Socket;
+
+impl Kind for Socket {
+    type Value = Option<SocketAddr>;
+
+    fn allowed(&self) -> String {
+        "an IP address and a port such as `127.0.0.1:8080` or `[::]:8080`, empty = off".to_owned()
+    }
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        text.parse()
+            .map(Some)
+            .map_err(|_| "is not an IP address and a port".to_owned())
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        value.map_or_else(String::new, |address| address.to_string())
+    }
+}
+
+/// The name of a relay within its fleet.
+pub(super) struct Instance;
+
+impl Kind for Instance {
+    type Value = String;
+
+    fn allowed(&self) -> String {
+        format!("1 to {INSTANCE_MAX_CHARS} of the characters A-Z a-z 0-9 . _ -")
+    }
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        if !text.bytes().all(allowed) {
+            return Err("has a character that is not allowed".to_owned());
+        }
+        match text.len() {
+            0 => Err("is empty".to_owned()),
+            1..=INSTANCE_MAX_CHARS => Ok(text.to_owned()),
+            _ => Err("is too long".to_owned()),
+        }
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        value.clone()
+    }
+}
+
+/// The secret that a fleet shares.
+pub(super) struct Seed;
+
+impl Kind for Seed {
+    type Value = Option<Secret>;
+
+    fn allowed(&self) -> String {
+        format!("at least {SEED_MIN_CHARS} characters, as `descord-relay identity generate` makes")
+    }
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        if text.chars().count() < SEED_MIN_CHARS {
+            return Err("is too short".to_owned());
+        }
+        Ok(Some(Secret::new(text)))
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        mask(value.as_ref())
+    }
+}
+
+/// A private key of its own.
+pub(super) struct PrivateKey;
+
+impl Kind for PrivateKey {
+    type Value = Option<Secret>;
+
+    fn allowed(&self) -> String {
+        "base64 of an Ed25519 private key in libp2p's protobuf form".to_owned()
+    }
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        let key = Secret::new(text);
+        identity::decode_key(&key).map_err(|error| error.to_string())?;
+        Ok(Some(key))
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        mask(value.as_ref())
+    }
+}
+
+fn mask(secret: Option<&Secret>) -> String {
+    secret.map_or_else(String::new, Secret::to_string)
+}

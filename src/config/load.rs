@@ -1,0 +1,270 @@
+//! From an environment to a [`Config`]: layers, files, and every error at once.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use figment::value::{Dict, Map, Value};
+use figment::{Figment, Metadata, Profile, Provider};
+use zeroize::Zeroizing;
+
+use super::environment::Environment;
+use super::error::{Errors, VariableError, Warning, quote};
+use super::kind::{Instance, Kind};
+use super::table::{Fallback, Handling, VARIABLES, Variable, name};
+use super::{Config, Secret, checks, placeholder};
+
+/// Where Linux keeps the machine's host name.
+const HOST_NAME_FILE: &str = "/proc/sys/kernel/hostname";
+
+/// The instance name of a machine that has no usable host name.
+pub(super) const NAMELESS: &str = "relay";
+
+/// Secrets are short; a path such as `/dev/zero` must not fill the memory.
+const MAX_FILE_BYTES: u64 = 64 * 1024;
+
+/// A configuration and what is odd about it.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The configuration; every value is within its bounds.
+    pub config: Config,
+    /// What the operator should be told.
+    pub warnings: Vec<Warning>,
+    /// Where the values came from.
+    pub(super) origins: Origins,
+}
+
+/// Where the value of each variable came from.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Origins(BTreeMap<&'static str, Origin>);
+
+/// Where a value that is no default came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The variable itself.
+    Variable,
+    /// The file that the variable's `_FILE` form names.
+    File,
+}
+
+impl Origins {
+    /// `None` = the default.
+    pub(super) fn of(&self, name: &str) -> Option<Origin> {
+        self.0.get(name).copied()
+    }
+
+    /// Whether the operator set this variable.
+    pub(super) fn is_set(&self, name: &str) -> bool {
+        self.of(name).is_some()
+    }
+}
+
+impl Config {
+    /// Reads the pairs of an environment, for instance `std::env::vars_os()`. Names without the
+    /// prefix `RELAY_` are not ours and are passed over, apart from `HOSTNAME`. The files that
+    /// `_FILE` variables name are read, and nothing else but the machine's host name.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn from_env<K, V>(vars: impl IntoIterator<Item = (K, V)>) -> Result<Loaded, Errors>
+    where
+        K: Into<OsString>,
+        V: Into<OsString>,
+    {
+        Self::from_env_with(vars, read_file)
+    }
+
+    /// As [`from_env`](Self::from_env), with `read` in place of the file system.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn from_env_with<K, V>(
+        vars: impl IntoIterator<Item = (K, V)>,
+        read: impl Fn(&Path) -> io::Result<String>,
+    ) -> Result<Loaded, Errors>
+    where
+        K: Into<OsString>,
+        V: Into<OsString>,
+    {
+        let mut environment = Environment::sort(vars);
+        let mut errors = std::mem::take(&mut environment.errors);
+        let mut warnings = environment.warnings();
+        let sources = Sources::new(environment, &read);
+        let mut config = Config::default();
+        let mut origins = Origins::default();
+        for variable in VARIABLES {
+            if let Some(origin) = sources.origin(variable) {
+                origins.0.insert(variable.name, origin);
+            }
+            errors.extend(sources.apply(variable, &mut config).err());
+        }
+        errors.extend(checks::errors(&config, &origins, &errors));
+        Errors::check(errors)?;
+        warnings.extend(checks::warnings(&config, &origins));
+        Ok(Loaded {
+            config,
+            warnings,
+            origins,
+        })
+    }
+}
+
+/// One layer of values, all kept as text: figment would guess types, and take the digits of an
+/// instance name for a number.
+struct Layer {
+    name: &'static str,
+    values: BTreeMap<&'static str, String>,
+}
+
+impl Layer {
+    const DEFAULTS: &str = "defaults";
+    const ENVIRONMENT: &str = "environment";
+}
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.name)
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        let text =
+            |(name, text): (&&str, &String)| ((*name).to_owned(), Value::from(text.as_str()));
+        Ok(Profile::Default.collect(self.values.iter().map(text).collect()))
+    }
+}
+
+/// Everything that values come from.
+struct Sources<'a> {
+    /// The defaults below the environment.
+    layers: Figment,
+    /// The paths given for secrets. Their contents do not become a layer, which would keep copies
+    /// of them in memory.
+    files: BTreeMap<&'static str, String>,
+    read: &'a dyn Fn(&Path) -> io::Result<String>,
+}
+
+impl<'a> Sources<'a> {
+    fn new(environment: Environment, read: &'a dyn Fn(&Path) -> io::Result<String>) -> Self {
+        let mut defaults: BTreeMap<_, _> = VARIABLES
+            .iter()
+            .filter_map(|variable| match variable.default {
+                Fallback::Text(text) => Some((variable.name, text.to_owned())),
+                Fallback::Words(_) => None,
+            })
+            .collect();
+        defaults.insert(name::INSTANCE, host_name(environment.host_name, read));
+        let layers = Figment::from(Layer {
+            name: Layer::DEFAULTS,
+            values: defaults,
+        })
+        .merge(Layer {
+            name: Layer::ENVIRONMENT,
+            values: environment.values,
+        });
+        Self {
+            layers,
+            files: environment.files,
+            read,
+        }
+    }
+
+    fn origin(&self, variable: &Variable) -> Option<Origin> {
+        if self.files.contains_key(variable.name) {
+            return Some(Origin::File);
+        }
+        let layer = self.layers.find_metadata(variable.name)?;
+        (layer.name == Layer::ENVIRONMENT).then_some(Origin::Variable)
+    }
+
+    /// Sets the variable's field, if there is a text for it.
+    fn apply(&self, variable: &Variable, config: &mut Config) -> Result<(), VariableError> {
+        if let Some(path) = self.files.get(variable.name) {
+            return self.apply_file(variable, path, config);
+        }
+        if !self.layers.contains(variable.name) {
+            return Ok(());
+        }
+        let text = Zeroizing::new(self.text(variable.name)?);
+        let refuse = |problem: String| {
+            let shown = if variable.is_secret() {
+                Secret::MASK
+            } else {
+                &quote(&text)
+            };
+            variable.refuse(variable.name, shown, &problem)
+        };
+        if variable.handling == Handling::Template {
+            let text = placeholder::expand(&text, &self.text(name::INSTANCE)?).map_err(refuse)?;
+            return (variable.field.set)(config, &text).map_err(refuse);
+        }
+        (variable.field.set)(config, &text).map_err(refuse)
+    }
+
+    /// Sets the field of a secret from the file at `path`.
+    fn apply_file(
+        &self,
+        variable: &Variable,
+        path: &str,
+        config: &mut Config,
+    ) -> Result<(), VariableError> {
+        let file_name = variable.file_name().unwrap_or_default();
+        if self.layers.contains(variable.name) {
+            let message = format!("cannot be set together with {}", variable.name);
+            return Err(VariableError::new(&file_name, message));
+        }
+        let shown = show_path(path);
+        let text = (self.read)(Path::new(path))
+            .map(Zeroizing::new)
+            .map_err(|error| {
+                VariableError::new(&file_name, format!("{shown} cannot be read: {error}"))
+            })?;
+        (variable.field.set)(config, text.trim_end_matches(['\r', '\n'])).map_err(|problem| {
+            variable.refuse(&file_name, &format!("the content of {shown}"), &problem)
+        })
+    }
+
+    /// The text of a variable that has one.
+    fn text(&self, name: &str) -> Result<String, VariableError> {
+        self.layers
+            .extract_inner(name)
+            .map_err(|error| VariableError::new(name, error.to_string()))
+    }
+}
+
+/// A path as it appears in a message. What does not start like a path may be a secret that was
+/// given in place of one.
+fn show_path(path: &str) -> String {
+    if path.starts_with(['/', '.']) {
+        quote(path)
+    } else {
+        format!(
+            "the file (its name, which does not start with `/` or `.`, is {})",
+            Secret::MASK
+        )
+    }
+}
+
+/// The machine's host name, if it can be an instance name.
+fn host_name(variable: Option<String>, read: &dyn Fn(&Path) -> io::Result<String>) -> String {
+    let usable = |text: String| Instance.parse(text.trim()).ok();
+    variable
+        .and_then(usable)
+        .or_else(|| read(Path::new(HOST_NAME_FILE)).ok().and_then(usable))
+        .unwrap_or_else(|| NAMELESS.to_owned())
+}
+
+fn read_file(path: &Path) -> io::Result<String> {
+    let mut text = Zeroizing::new(String::new());
+    let read = File::open(path)?
+        .take(MAX_FILE_BYTES + 1)
+        .read_to_string(&mut text)?;
+    if read as u64 > MAX_FILE_BYTES {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            "larger than 64 KiB",
+        ));
+    }
+    Ok(std::mem::take(&mut *text))
+}

@@ -1,0 +1,74 @@
+//! The configuration as text: what is in effect, and the reference of all variables.
+
+use std::fmt::Write as _;
+
+use super::Config;
+use super::load::{Loaded, Origin};
+use super::table::{Fallback, VARIABLES, Variable};
+
+impl Loaded {
+    /// What is in effect, as the lines of an env file: each variable below a comment that says
+    /// what it means, what the default is, and whether that is what holds. Secrets are masked.
+    pub fn render(&self) -> String {
+        let defaults = Config::default();
+        let mut text = String::new();
+        for variable in VARIABLES {
+            let show = variable.field.show;
+            let default = match variable.default {
+                Fallback::Text(_) => show(&defaults),
+                Fallback::Words(words) => words.to_owned(),
+            };
+            let origin = match self.origins.of(variable.name) {
+                None => format!("default: {default}"),
+                Some(Origin::Variable) => format!("set; default: {default}"),
+                Some(Origin::File) => format!("set by a file; default: {default}"),
+            };
+            let value = show(&self.config);
+            // Writing to a string cannot fail.
+            let _ = writeln!(
+                text,
+                "# {} [{origin}]\n{}={value}",
+                variable.doc, variable.name
+            );
+        }
+        text
+    }
+}
+
+/// The reference of all variables, as a table in Markdown that ends in a line break.
+pub fn reference_table() -> String {
+    let mut table = "| Variable | Default | Meaning |\n|---|---|---|\n".to_owned();
+    for variable in VARIABLES {
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            table,
+            "| `{}` | {} | {} |",
+            variable.name,
+            default_cell(variable.default),
+            meaning_cell(variable)
+        );
+    }
+    table
+}
+
+fn default_cell(default: Fallback) -> String {
+    match default {
+        // A space after each comma lets a long list break into lines.
+        Fallback::Text(text) => {
+            let items: Vec<_> = text.split(',').map(|item| format!("`{item}`")).collect();
+            items.join(", ")
+        }
+        Fallback::Words(words) => words.to_owned(),
+    }
+}
+
+fn meaning_cell(variable: &Variable) -> String {
+    let file = variable.file_name().map_or_else(String::new, |name| {
+        format!(" A secret; `{name}` may name a file that contains it instead.")
+    });
+    format!(
+        "{} Allowed: {}.{file}",
+        variable.doc,
+        (variable.field.allowed)()
+    )
+}

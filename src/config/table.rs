@@ -1,0 +1,306 @@
+//! The table of all variables: name, default, meaning, and the field that each one fills.
+
+use std::time::Duration;
+
+use super::address::{External, Listen};
+use super::error::VariableError;
+use super::kind::{
+    Choice, Count, Instance, Kind, PrivateKey, Seed, Size, Socket, Span, SpanOrZero,
+};
+use super::{Config, LogFormat, PeerIds};
+
+/// What every name of ours starts with.
+pub(super) const PREFIX: &str = "RELAY_";
+
+/// What the name of a variable that holds the path of a secret ends in.
+pub(super) const FILE_SUFFIX: &str = "_FILE";
+
+/// The names that more than this table speaks of.
+pub(super) mod name {
+    pub(in crate::config) const INSTANCE: &str = "RELAY_INSTANCE";
+    pub(in crate::config) const SEED: &str = "RELAY_IDENTITY_SEED";
+    pub(in crate::config) const KEY: &str = "RELAY_IDENTITY_KEY";
+    pub(in crate::config) const RESERVATIONS: &str = "RELAY_MAX_RESERVATIONS";
+    pub(in crate::config) const RESERVATIONS_PER_IP: &str = "RELAY_MAX_RESERVATIONS_PER_IP";
+    pub(in crate::config) const RESERVATION_TTL: &str = "RELAY_RESERVATION_TTL";
+    pub(in crate::config) const CIRCUITS: &str = "RELAY_MAX_CIRCUITS";
+    pub(in crate::config) const CIRCUITS_PER_PEER: &str = "RELAY_MAX_CIRCUITS_PER_PEER";
+    pub(in crate::config) const CIRCUIT_DURATION: &str = "RELAY_MAX_CIRCUIT_DURATION";
+    pub(in crate::config) const DRAIN_WINDOW: &str = "RELAY_DRAIN_WINDOW";
+    pub(in crate::config) const DRAIN_TIMEOUT: &str = "RELAY_DRAIN_TIMEOUT";
+}
+
+/// One environment variable.
+pub(super) struct Variable {
+    /// The full name.
+    pub(super) name: &'static str,
+    /// What holds when the variable is not set.
+    pub(super) default: Fallback,
+    /// What it means, in one sentence or two.
+    pub(super) doc: &'static str,
+    /// How its text is treated before it is parsed.
+    pub(super) handling: Handling,
+    /// What may be written, and where it goes.
+    pub(super) field: Field,
+}
+
+/// What holds when a variable is not set.
+#[derive(Clone, Copy)]
+pub(super) enum Fallback {
+    /// The same as this text.
+    Text(&'static str),
+    /// Something that no text in this table can say.
+    Words(&'static str),
+}
+
+/// How a text is treated before it is parsed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Handling {
+    /// Trimmed; empty counts as not set.
+    Plain,
+    /// Trimmed; empty means something.
+    EmptyCounts,
+    /// Trimmed, placeholders replaced; empty counts as not set.
+    Template,
+    /// Only line breaks at the end are taken off; never shown; may come from a file.
+    Secret,
+}
+
+/// A field of [`Config`], seen as text.
+pub(super) struct Field {
+    pub(super) allowed: fn() -> String,
+    pub(super) set: fn(&mut Config, &str) -> Result<(), String>,
+    pub(super) show: fn(&Config) -> String,
+}
+
+/// `field!(Kind => path.of.field)`: a field whose texts are of that [`Kind`].
+macro_rules! field {
+    ($kind:expr => $($field:ident).+) => {
+        Field {
+            allowed: || $kind.allowed(),
+            set: |config, text| {
+                config.$($field).+ = $kind.parse(text)?;
+                Ok(())
+            },
+            show: |config| $kind.show(&config.$($field).+),
+        }
+    };
+}
+
+const SECONDS_0: Span = Span {
+    least: Duration::ZERO,
+};
+const SECONDS_5: Span = Span {
+    least: Duration::from_secs(5),
+};
+const SECONDS_30: Span = Span {
+    least: Duration::from_secs(30),
+};
+const LOG_FORMATS: Choice<LogFormat> = Choice(&[
+    ("auto", LogFormat::Auto),
+    ("text", LogFormat::Text),
+    ("json", LogFormat::Json),
+]);
+const PEER_IDS: Choice<PeerIds> =
+    Choice(&[("pseudonym", PeerIds::Pseudonym), ("full", PeerIds::Full)]);
+
+/// Every variable, in the order in which people meet them.
+pub(super) static VARIABLES: &[Variable] = &[
+    Variable {
+        name: "RELAY_LISTEN_ADDRESSES",
+        default: Fallback::Text(
+            "/ip4/0.0.0.0/tcp/9000,/ip4/0.0.0.0/udp/9000/quic-v1,\
+             /ip6/::/tcp/9000,/ip6/::/udp/9000/quic-v1",
+        ),
+        doc: "Where the relay accepts connections: TCP, QUIC and WebSocket.",
+        handling: Handling::Plain,
+        field: field!(Listen => listen_addresses),
+    },
+    Variable {
+        name: "RELAY_EXTERNAL_ADDRESSES",
+        default: Fallback::Words("the addresses of the machine's own interfaces"),
+        doc: "The addresses that clients are told to dial, without the peer id. `{instance}` \
+              stands for `RELAY_INSTANCE`, `{index}` for the number at its end (`relay-2`: `2`).",
+        handling: Handling::Template,
+        field: field!(External => external_addresses),
+    },
+    Variable {
+        name: name::INSTANCE,
+        default: Fallback::Words("the machine's host name"),
+        doc: "The name of this relay within its fleet. Together with the seed it gives the peer \
+              id, so it must be unique and stay the same over restarts.",
+        handling: Handling::Plain,
+        field: field!(Instance => identity.instance),
+    },
+    Variable {
+        name: name::SEED,
+        default: Fallback::Words("none"),
+        doc: "The secret of the fleet, the same for all its relays: peer ids and pseudonyms are \
+              derived from it. With neither seed nor key the peer id changes at every start.",
+        handling: Handling::Secret,
+        field: field!(Seed => identity.seed),
+    },
+    Variable {
+        name: name::KEY,
+        default: Fallback::Words("none"),
+        doc: "The private key of this relay, instead of a seed.",
+        handling: Handling::Secret,
+        field: field!(PrivateKey => identity.key),
+    },
+    Variable {
+        name: name::RESERVATIONS,
+        default: Fallback::Text("1024"),
+        doc: "Peers that hold a reservation at once.",
+        handling: Handling::Plain,
+        field: field!(Count => limits.reservations),
+    },
+    Variable {
+        name: "RELAY_MAX_RESERVATIONS_PER_PEER",
+        default: Fallback::Text("3"),
+        doc: "Connections of one peer that may hold its reservation.",
+        handling: Handling::Plain,
+        field: field!(Count => limits.reservations_per_peer),
+    },
+    Variable {
+        name: name::RESERVATIONS_PER_IP,
+        default: Fallback::Text("64"),
+        doc: "Reservations made from one IP address (IPv6: from one /64).",
+        handling: Handling::Plain,
+        field: field!(Count => limits.reservations_per_ip),
+    },
+    Variable {
+        name: name::RESERVATION_TTL,
+        default: Fallback::Text("1h"),
+        doc: "How long a reservation lives unless it is renewed. Clients renew minutes before \
+              the end, so values below 3m lead to gaps.",
+        handling: Handling::Plain,
+        field: field!(SECONDS_30 => limits.reservation_ttl),
+    },
+    Variable {
+        name: name::CIRCUITS,
+        default: Fallback::Text("512"),
+        doc: "Circuits open at once.",
+        handling: Handling::Plain,
+        field: field!(Count => limits.circuits),
+    },
+    Variable {
+        name: name::CIRCUITS_PER_PEER,
+        default: Fallback::Text("5"),
+        doc: "Circuits that one peer takes part in, at either end.",
+        handling: Handling::Plain,
+        field: field!(Count => limits.circuits_per_peer),
+    },
+    Variable {
+        name: name::CIRCUIT_DURATION,
+        default: Fallback::Text("1h"),
+        doc: "How long one circuit may last.",
+        handling: Handling::Plain,
+        field: field!(SpanOrZero { zero: "unlimited" } => limits.circuit.duration),
+    },
+    Variable {
+        name: "RELAY_MAX_CIRCUIT_BYTES",
+        default: Fallback::Text("100MB"),
+        doc: "What one circuit may carry, in each direction.",
+        handling: Handling::Plain,
+        field: field!(Size => limits.circuit.bytes),
+    },
+    Variable {
+        name: "RELAY_IDLE_TIMEOUT",
+        default: Fallback::Text("60s"),
+        doc: "How long a connection may hold neither a reservation nor a circuit.",
+        handling: Handling::Plain,
+        field: field!(SECONDS_5 => idle_timeout),
+    },
+    Variable {
+        name: "RELAY_STATS_INTERVAL",
+        default: Fallback::Text("60s"),
+        doc: "Time between two lines of statistics in the log.",
+        handling: Handling::Plain,
+        field: field!(SpanOrZero { zero: "off" } => stats_interval),
+    },
+    Variable {
+        name: "RELAY_LOG_FORMAT",
+        default: Fallback::Text("auto"),
+        doc: "Shape of the log; `auto` is `text` in a terminal and `json` otherwise.",
+        handling: Handling::Plain,
+        field: field!(LOG_FORMATS => log_format),
+    },
+    Variable {
+        name: "RELAY_PEER_IDS",
+        default: Fallback::Text("pseudonym"),
+        doc: "How peers are named in logs and telemetry: by a keyed hash, the same on all \
+              relays that share a seed, or by their peer ids.",
+        handling: Handling::Plain,
+        field: field!(PEER_IDS => peer_ids),
+    },
+    Variable {
+        name: "RELAY_ADMIN_ADDRESS",
+        default: Fallback::Text("0.0.0.0:8080"),
+        doc: "Where the operator's HTTP endpoints listen.",
+        handling: Handling::EmptyCounts,
+        field: field!(Socket => admin_address),
+    },
+    Variable {
+        name: "RELAY_DRAIN_DELAY",
+        default: Fallback::Text("5s"),
+        doc: "After the signal to end: how long everything still works, so that DNS and load \
+              balancers can forget this relay first.",
+        handling: Handling::Plain,
+        field: field!(SECONDS_0 => drain.delay),
+    },
+    Variable {
+        name: name::DRAIN_WINDOW,
+        default: Fallback::Text("30s"),
+        doc: "After the delay: the time over which peers without a circuit are sent away, one by \
+              one. At most `RELAY_DRAIN_TIMEOUT`.",
+        handling: Handling::Plain,
+        field: field!(SECONDS_0 => drain.window),
+    },
+    Variable {
+        name: name::DRAIN_TIMEOUT,
+        default: Fallback::Text("5m"),
+        doc: "After the delay: how long open circuits may take to end by themselves. No upgrade \
+              cuts a circuit when this is longer than `RELAY_MAX_CIRCUIT_DURATION`.",
+        handling: Handling::Plain,
+        field: field!(SECONDS_0 => drain.timeout),
+    },
+];
+
+impl Variable {
+    /// Whether its text must never be shown.
+    pub(super) fn is_secret(&self) -> bool {
+        self.handling == Handling::Secret
+    }
+
+    /// The name of the variable that holds the path of a file with this one's text.
+    pub(super) fn file_name(&self) -> Option<String> {
+        self.is_secret()
+            .then(|| format!("{}{FILE_SUFFIX}", self.name))
+    }
+
+    /// An error about `name`, which is this variable's or that of its file: `what` (the value, or
+    /// what stands for it), `problem`, and what is allowed instead.
+    pub(super) fn refuse(&self, name: &str, what: &str, problem: &str) -> VariableError {
+        VariableError::new(
+            name,
+            format!("{what} {problem}; allowed: {}", (self.field.allowed)()),
+        )
+    }
+}
+
+/// The configuration that an empty environment gives.
+pub(super) fn defaults() -> Config {
+    let mut config = Config::blank();
+    for variable in VARIABLES {
+        if let Fallback::Text(text) = variable.default {
+            let set = (variable.field.set)(&mut config, text);
+            debug_assert_eq!(
+                set,
+                Ok(()),
+                "the default of {} is not allowed",
+                variable.name
+            );
+        }
+    }
+    config
+}

@@ -1,0 +1,323 @@
+//! The copy between the two streams of a circuit.
+//!
+//! Each direction is on its own: the end of one stream closes the other one's write half and
+//! nothing else. A circuit that both sides finish ends with both streams closed. A circuit that is
+//! *cut* ends with both streams dropped unclosed, which the transports turn into a reset: data that
+//! is missing must never look complete.
+
+use std::{
+    future::{pending, poll_fn},
+    io,
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+use super::limits::CircuitLimit;
+
+/// How much one direction holds at most, in bytes.
+const BUFFER_BYTES: usize = 16 * 1024;
+/// How many buffers one direction moves before it lets other tasks run, so that a busy circuit
+/// neither starves them nor its own deadline.
+const BUFFERS_PER_TURN: usize = 16;
+/// How long a circuit that went over its byte limit stays open: the bytes within the limit are on
+/// their way to the reader, and a reset must not overtake them (QUIC drops what it overtakes).
+const CUT_GRACE: Duration = Duration::from_millis(250);
+
+/// Why a circuit ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum End {
+    /// Both sides finished.
+    Eof,
+    /// One direction was about to carry more than the limit.
+    Bytes,
+    /// It was open for as long as the limit allows.
+    Duration,
+    /// The relay shut down.
+    Drained,
+    /// A side reset its stream.
+    Reset,
+    /// A side's connection was lost.
+    Io,
+}
+
+impl End {
+    /// A short, stable word for logs and metrics.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Eof => "eof",
+            Self::Bytes => "max_bytes",
+            Self::Duration => "max_duration",
+            Self::Drained => "drained",
+            Self::Reset => "reset",
+            Self::Io => "connection_lost",
+        }
+    }
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Self::Reset,
+            _ => Self::Io,
+        }
+    }
+}
+
+/// What a circuit carried, and why it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Bytes that the target was given.
+    pub to_target: u64,
+    /// Bytes that the source was given.
+    pub to_source: u64,
+    /// Why it ended.
+    pub end: End,
+}
+
+/// What the source sent before the circuit was open.
+#[derive(Debug, Default)]
+pub struct Early {
+    bytes: Vec<u8>,
+    eof: bool,
+}
+
+impl Early {
+    /// Reads what the source sends meanwhile, so that it is known at once when the source gives
+    /// up. Ends with an error only; drop it when the circuit is ready, nothing that was read is
+    /// lost.
+    pub async fn watch<S: AsyncRead + Unpin>(&mut self, source: &mut S) -> io::Error {
+        poll_fn(|cx| {
+            while !self.eof && self.bytes.len() < BUFFER_BYTES {
+                let mut chunk = [0; 1024];
+                let room = chunk.len().min(BUFFER_BYTES - self.bytes.len());
+                let Some(chunk) = chunk.get_mut(..room) else {
+                    break;
+                };
+                match ready!(Pin::new(&mut *source).poll_read(cx, chunk)) {
+                    Ok(0) => self.eof = true,
+                    Ok(n) => self.bytes.extend(chunk.iter().take(n)),
+                    Err(error) => return Poll::Ready(error),
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+/// Copies until both sides have finished, a limit is reached, or `cut` is cancelled.
+///
+/// `moved` is told of all bytes as they are handed over: the first argument is what went to the
+/// target, the second what went to the source.
+pub async fn relay<S, T>(
+    source: S,
+    early: Early,
+    target: T,
+    limit: CircuitLimit,
+    cut: &CancellationToken,
+    moved: impl Fn(u64, u64),
+) -> Outcome
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut source = source;
+    let mut target = target;
+    let mut to_target = Direction::new(limit.bytes, early);
+    let mut to_source = Direction::new(limit.bytes, Early::default());
+
+    let copy = async {
+        let both = poll_fn(|cx| {
+            let (sent, received) = (to_target.moved, to_source.moved);
+            let forth = to_target.poll(cx, &mut source, &mut target);
+            let back = to_source.poll(cx, &mut target, &mut source);
+            moved(to_target.moved - sent, to_source.moved - received);
+            match (forth, back) {
+                (Poll::Ready(Err(end)), _) | (_, Poll::Ready(Err(end))) => Poll::Ready(end),
+                (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(End::Eof),
+                _ if to_target.is_over() || to_source.is_over() => Poll::Ready(End::Bytes),
+                _ => Poll::Pending,
+            }
+        })
+        .await;
+        if both == End::Bytes {
+            tokio::time::sleep(CUT_GRACE).await;
+        }
+        both
+    };
+    let deadline = async {
+        match limit.duration {
+            Some(duration) => tokio::time::sleep(duration).await,
+            None => pending().await,
+        }
+    };
+    let end = {
+        let (copy, deadline) = (pin!(copy), pin!(deadline));
+        tokio::select! {
+            biased;
+            () = cut.cancelled() => End::Drained,
+            () = deadline => End::Duration,
+            end = copy => end,
+        }
+    };
+    Outcome {
+        to_target: to_target.moved,
+        to_source: to_source.moved,
+        end,
+    }
+}
+
+/// One direction of a circuit.
+struct Direction {
+    buffer: Vec<u8>,
+    /// The part of `buffer` that is still to be written.
+    start: usize,
+    end: usize,
+    /// Bytes that may still be read; `None` is unlimited.
+    room: Option<u64>,
+    moved: u64,
+    unflushed: bool,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Copying,
+    /// The reader is at its end; the writer is being closed.
+    Closing,
+    Closed,
+    /// The reader has more than may be carried.
+    Over,
+}
+
+impl Direction {
+    fn new(room: Option<u64>, early: Early) -> Self {
+        let Early {
+            bytes: mut buffer,
+            eof,
+        } = early;
+        let read = u64::try_from(buffer.len()).unwrap_or(u64::MAX);
+        let allowed = room.map_or(read, |room| room.min(read));
+        let state = match (allowed < read, eof) {
+            (true, _) => State::Over,
+            (false, true) => State::Closing,
+            (false, false) => State::Copying,
+        };
+        let end = usize::try_from(allowed)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
+        buffer.resize(BUFFER_BYTES.max(end), 0);
+        let room = room.map(|room| room - allowed);
+        Self {
+            buffer,
+            start: 0,
+            end,
+            room,
+            moved: 0,
+            unflushed: false,
+            state,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.state == State::Over && self.start == self.end && !self.unflushed
+    }
+
+    fn poll<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut R,
+        writer: &mut W,
+    ) -> Poll<Result<(), End>> {
+        for _ in 0..BUFFERS_PER_TURN {
+            ready!(self.poll_write_out(cx, writer))?;
+            match self.state {
+                State::Copying => {
+                    let Poll::Ready(read) = self.poll_read_in(cx, reader) else {
+                        ready!(self.poll_flush(cx, writer))?;
+                        return Poll::Pending;
+                    };
+                    read?;
+                }
+                State::Closing => {
+                    ready!(Pin::new(&mut *writer).poll_close(cx))?;
+                    self.state = State::Closed;
+                    self.buffer = Vec::new();
+                }
+                State::Closed => return Poll::Ready(Ok(())),
+                State::Over => {
+                    ready!(self.poll_flush(cx, writer))?;
+                    return Poll::Pending;
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_read_in<R: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut R,
+    ) -> Poll<io::Result<()>> {
+        let room = self.room.map_or(usize::MAX, |room| {
+            usize::try_from(room).unwrap_or(usize::MAX)
+        });
+        // At the limit, one byte tells whether the reader is at its end or has more to say. It is
+        // never passed on.
+        let wanted = room.clamp(1, self.buffer.len().max(1));
+        let Some(space) = self.buffer.get_mut(..wanted) else {
+            return Poll::Pending;
+        };
+        let read = ready!(Pin::new(reader).poll_read(cx, space))?;
+        match read {
+            0 => self.state = State::Closing,
+            _ if room == 0 => self.state = State::Over,
+            _ => {
+                (self.start, self.end) = (0, read);
+                self.room = self.room.map(|room| room.saturating_sub(read as u64));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write_out<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        writer: &mut W,
+    ) -> Poll<io::Result<()>> {
+        while let Some(rest) = self
+            .buffer
+            .get(self.start..self.end)
+            .filter(|r| !r.is_empty())
+        {
+            let written = ready!(Pin::new(&mut *writer).poll_write(cx, rest))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.start += written;
+            self.moved += written as u64;
+            self.unflushed = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_flush<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        writer: &mut W,
+    ) -> Poll<io::Result<()>> {
+        if self.unflushed {
+            ready!(Pin::new(writer).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,286 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures::{AsyncReadExt, AsyncWriteExt};
+use proptest::prelude::*;
+use tokio::io::DuplexStream;
+use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
+
+use super::*;
+
+type End_ = Compat<DuplexStream>;
+
+/// A pipe of `capacity` bytes: the client's end and the relay's.
+fn pipe(capacity: usize) -> (End_, End_) {
+    let (client, relay) = tokio::io::duplex(capacity);
+    (client.compat(), relay.compat())
+}
+
+fn limit(bytes: Option<u64>, duration: Option<Duration>) -> CircuitLimit {
+    CircuitLimit { duration, bytes }
+}
+
+async fn run(source: End_, early: Early, target: End_, limit: CircuitLimit) -> Outcome {
+    let total = AtomicU64::new(0);
+    let moved = |forth, back| {
+        total.fetch_add(forth + back, Ordering::Relaxed);
+    };
+    let outcome = relay(
+        source,
+        early,
+        target,
+        limit,
+        &CancellationToken::new(),
+        moved,
+    )
+    .await;
+    assert_eq!(total.into_inner(), outcome.to_target + outcome.to_source);
+    outcome
+}
+
+async fn send_and_close(stream: &mut End_, bytes: &[u8]) {
+    // The relay may cut the circuit meanwhile.
+    let _ = stream.write_all(bytes).await;
+    let _ = stream.close().await;
+}
+
+async fn read_all(stream: &mut End_) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes).await;
+    bytes
+}
+
+fn pattern(length: usize, seed: u8) -> Vec<u8> {
+    (0..length)
+        .map(|n| u8::try_from(n * 31 % 251).unwrap().wrapping_add(seed))
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_side_may_finish_long_before_the_other() {
+    let (mut a, source) = pipe(64);
+    let (mut b, target) = pipe(64);
+    let circuit = run(source, Early::default(), target, limit(None, None));
+    let clients = async {
+        a.write_all(b"question").await.unwrap();
+        a.close().await.unwrap();
+        assert_eq!(read_all(&mut b).await, b"question");
+        tokio::time::sleep(Duration::from_secs(1000)).await;
+        send_and_close(&mut b, b"answer").await;
+        assert_eq!(read_all(&mut a).await, b"answer");
+    };
+    let (outcome, ()) = tokio::join!(circuit, clients);
+    assert_eq!(
+        outcome,
+        Outcome {
+            to_target: 8,
+            to_source: 6,
+            end: End::Eof
+        }
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn exactly_the_limit_is_a_clean_end_and_one_byte_more_is_a_cut() {
+    for (length, end) in [(1000, End::Eof), (1001, End::Bytes)] {
+        let (mut a, source) = pipe(4096);
+        let (mut b, target) = pipe(4096);
+        let circuit = run(source, Early::default(), target, limit(Some(1000), None));
+        let sent = pattern(length, 1);
+        let clients = async {
+            let forth = async {
+                send_and_close(&mut a, &sent).await;
+                read_all(&mut a).await
+            };
+            let back = async {
+                let received = read_all(&mut b).await;
+                b.close().await.unwrap();
+                received
+            };
+            tokio::join!(forth, back).1
+        };
+        let (outcome, received) = tokio::join!(circuit, clients);
+        assert_eq!(received, &sent[..1000]);
+        assert_eq!(
+            outcome,
+            Outcome {
+                to_target: 1000,
+                to_source: 0,
+                end
+            }
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limit_is_each_directions_own() {
+    let (mut a, source) = pipe(4096);
+    let (mut b, target) = pipe(4096);
+    let circuit = run(source, Early::default(), target, limit(Some(1000), None));
+    let (forth, back) = (pattern(1000, 1), pattern(1000, 2));
+    let clients = async {
+        send_and_close(&mut a, &forth).await;
+        send_and_close(&mut b, &back).await;
+        (read_all(&mut a).await, read_all(&mut b).await)
+    };
+    let (outcome, (at_a, at_b)) = tokio::join!(circuit, clients);
+    assert_eq!((at_a, at_b), (back, forth));
+    assert_eq!(
+        outcome,
+        Outcome {
+            to_target: 1000,
+            to_source: 1000,
+            end: End::Eof
+        }
+    );
+}
+
+#[tokio::test]
+async fn the_duration_limit_holds_on_a_circuit_that_is_never_idle() {
+    let (mut a, source) = pipe(64 * 1024);
+    let (mut b, target) = pipe(64 * 1024);
+    let circuit = run(
+        source,
+        Early::default(),
+        target,
+        limit(None, Some(Duration::from_millis(100))),
+    );
+    let chunk = vec![7; 8192];
+    let write = async { while a.write_all(&chunk).await.is_ok() {} };
+    let read = async {
+        let mut sink = vec![0; 8192];
+        while b.read(&mut sink).await.is_ok_and(|n| n > 0) {}
+    };
+    let (outcome, (), ()) = tokio::join!(circuit, write, read);
+    assert_eq!(outcome.end, End::Duration);
+    assert!(outcome.to_target > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_ends_a_circuit_at_once() {
+    let (_a, source) = pipe(64);
+    let (_b, target) = pipe(64);
+    let cut = CancellationToken::new();
+    let circuit = relay(
+        source,
+        Early::default(),
+        target,
+        limit(None, None),
+        &cut,
+        |_, _| (),
+    );
+    let (outcome, ()) = tokio::join!(circuit, async { cut.cancel() });
+    assert_eq!(outcome.end, End::Drained);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_source_sent_early_comes_first_and_counts() {
+    for (bytes, end) in [
+        (None, End::Eof),
+        (Some(12), End::Eof),
+        (Some(3), End::Bytes),
+    ] {
+        let (mut a, mut source) = pipe(64);
+        let (mut b, target) = pipe(64);
+        a.write_all(b"early ").await.unwrap();
+        let mut early = Early::default();
+        tokio::select! {
+            biased;
+            _ = early.watch(&mut source) => panic!("the source has not failed"),
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+        let circuit = run(source, early, target, limit(bytes, None));
+        let clients = async {
+            send_and_close(&mut a, b"data!!").await;
+            let received = read_all(&mut b).await;
+            b.close().await.unwrap();
+            received
+        };
+        let (outcome, received) = tokio::join!(circuit, clients);
+        let expected = &b"early data!!"[..bytes.map_or(12, |b| usize::try_from(b).unwrap())];
+        assert_eq!(received, expected);
+        assert_eq!(outcome.end, end);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_gives_up_early_is_noticed() {
+    let (a, mut source) = pipe(64);
+    drop(a);
+    // The in-memory pipe says EOF where a muxer would say reset: EOF is not a failure.
+    let mut early = Early::default();
+    let gave_up = tokio::time::timeout(Duration::from_secs(1), early.watch(&mut source)).await;
+    assert!(gave_up.is_err());
+    assert!(early.eof);
+}
+
+#[derive(Clone, Debug)]
+struct Traffic {
+    length: usize,
+    capacity: usize,
+    chunk: usize,
+}
+
+fn traffic() -> impl Strategy<Value = Traffic> {
+    (0..60_000usize, 1..20_000usize, 1..20_000usize).prop_map(|(length, capacity, chunk)| Traffic {
+        length,
+        capacity,
+        chunk,
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// What comes out is a prefix of what went in, never beyond the limit, and all of it when the
+    /// circuit ends cleanly.
+    #[test]
+    fn a_circuit_delivers_a_prefix(
+        forth in traffic(),
+        back in traffic(),
+        bytes in prop::option::of(0..60_000u64),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let (mut a, source) = pipe(forth.capacity);
+            let (mut b, target) = pipe(back.capacity);
+            let circuit = run(source, Early::default(), target, limit(bytes, None));
+            let (at, bt) = (pattern(forth.length, 3), pattern(back.length, 5));
+            let client = async |stream: &mut End_, data: &[u8], chunk: usize| {
+                let (mut reader, mut writer) = stream.split();
+                let write = async {
+                    for part in data.chunks(chunk) {
+                        if writer.write_all(part).await.is_err() {
+                            return;
+                        }
+                    }
+                    let _ = writer.close().await;
+                };
+                let read = async {
+                    let mut received = Vec::new();
+                    let _ = reader.read_to_end(&mut received).await;
+                    received
+                };
+                tokio::join!(write, read).1
+            };
+            let (outcome, from_b, from_a) = tokio::join!(
+                circuit,
+                client(&mut a, &at, forth.chunk),
+                client(&mut b, &bt, back.chunk),
+            );
+            let fits = bytes.is_none_or(|max| at.len() as u64 <= max && bt.len() as u64 <= max);
+            prop_assert_eq!(outcome.end, if fits { End::Eof } else { End::Bytes });
+            for (received, sent, moved) in
+                [(&from_a, &at, outcome.to_target), (&from_b, &bt, outcome.to_source)]
+            {
+                prop_assert!(sent.starts_with(received));
+                prop_assert!(received.len() as u64 <= bytes.unwrap_or(u64::MAX));
+                prop_assert_eq!(received.len() as u64, moved);
+                if fits {
+                    prop_assert_eq!(received.len(), sent.len());
+                }
+            }
+            Ok(())
+        })?;
+    }
+}

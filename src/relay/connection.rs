@@ -1,0 +1,168 @@
+//! A connection of a peer to the relay, as the protocol sees it.
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use hashlink::LinkedHashMap;
+use libp2p::{Multiaddr, PeerId, Stream, multiaddr::Protocol, swarm::ConnectionId};
+use tokio::sync::{mpsc, oneshot};
+
+use super::ledger;
+
+/// Hop streams of one connection that may be silent at once. One more resets the oldest of them:
+/// streams that say nothing cannot keep out those that do.
+pub const MAX_SILENT_STREAMS: usize = 64;
+/// STOP streams that may wait to be opened on one connection at once.
+const MAX_PENDING_STOPS: usize = 64;
+
+/// Over which transport a peer is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// QUIC.
+    Quic,
+    /// WebSocket.
+    WebSocket,
+    /// In memory; tests only.
+    Memory,
+    /// A circuit of another relay.
+    Relayed,
+}
+
+impl Transport {
+    /// A short, stable word for logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Quic => "quic",
+            Self::WebSocket => "websocket",
+            Self::Memory => "memory",
+            Self::Relayed => "relayed",
+        }
+    }
+}
+
+/// Answers a request for a STOP stream: the stream, or nothing when it could not be opened.
+pub(super) type StopReply = oneshot::Sender<Option<Stream>>;
+
+/// A live connection. Its handler owns the other ends.
+#[derive(Debug)]
+pub struct Connection {
+    /// Who is at the other end.
+    pub peer: PeerId,
+    /// Identifies the connection in the swarm.
+    pub id: ConnectionId,
+    /// The IP address that the peer connects from, when the transport has one.
+    pub ip: Option<IpAddr>,
+    /// Over what.
+    pub transport: Transport,
+    holds_reservation: AtomicBool,
+    stops: mpsc::Sender<StopReply>,
+    silent: Mutex<LinkedHashMap<u64, oneshot::Sender<()>>>,
+}
+
+impl Connection {
+    /// A connection of `peer` whose other end is at `remote`, and the requests for STOP streams
+    /// that its handler has to serve.
+    pub(super) fn new(
+        peer: PeerId,
+        id: ConnectionId,
+        remote: &Multiaddr,
+    ) -> (Self, mpsc::Receiver<StopReply>) {
+        let (stops, requests) = mpsc::channel(MAX_PENDING_STOPS);
+        let connection = Self {
+            peer,
+            id,
+            ip: ip_of(remote),
+            transport: transport_of(remote),
+            holds_reservation: AtomicBool::new(false),
+            stops,
+            silent: Mutex::default(),
+        };
+        (connection, requests)
+    }
+
+    /// Whether the peer's reservation is held on this connection, which keeps it open.
+    pub fn is_holder(&self) -> bool {
+        self.holds_reservation.load(Ordering::Acquire)
+    }
+
+    /// Whether it is itself a circuit of another relay.
+    pub fn is_relayed(&self) -> bool {
+        self.transport == Transport::Relayed
+    }
+
+    /// Opens a stream for the stop protocol. `None` when that cannot be done or takes longer
+    /// than `timeout`.
+    pub async fn open_stop(&self, timeout: Duration) -> Option<Stream> {
+        let (reply, stream) = oneshot::channel();
+        tokio::time::timeout(timeout, async {
+            self.stops.send(reply).await.ok()?;
+            stream.await.ok()?
+        })
+        .await
+        .ok()?
+    }
+
+    /// A new hop stream waits for its request under this number. The receiver fires when the
+    /// stream must make room for a newer one.
+    pub(super) fn silent(&self, number: u64) -> oneshot::Receiver<()> {
+        let (evict, evicted) = oneshot::channel();
+        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        silent.insert(number, evict);
+        if silent.len() > MAX_SILENT_STREAMS
+            && let Some((_, oldest)) = silent.pop_front()
+        {
+            // It may have ended by itself just now.
+            let _ = oldest.send(());
+        }
+        evicted
+    }
+
+    /// The hop stream of this number has made its request, or has ended.
+    pub(super) fn heard(&self, number: u64) {
+        self.silent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&number);
+    }
+}
+
+impl ledger::Connection for std::sync::Arc<Connection> {
+    fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    fn holds_reservation(&self, holds: bool) {
+        self.holds_reservation.store(holds, Ordering::Release);
+    }
+}
+
+fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
+    address.iter().find_map(|part| match part {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(ip.into()),
+        _ => None,
+    })
+}
+
+fn transport_of(address: &Multiaddr) -> Transport {
+    let mut transport = Transport::Tcp;
+    for part in address {
+        match part {
+            Protocol::P2pCircuit => return Transport::Relayed,
+            Protocol::QuicV1 => transport = Transport::Quic,
+            Protocol::Ws(_) | Protocol::Wss(_) => transport = Transport::WebSocket,
+            Protocol::Memory(_) => transport = Transport::Memory,
+            _ => {}
+        }
+    }
+    transport
+}

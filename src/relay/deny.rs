@@ -1,0 +1,95 @@
+//! Why a request is refused, and what each reason means on the wire.
+
+use super::wire::Status;
+
+/// The reason of a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Deny {
+    /// The request came over a circuit of another relay.
+    #[error("the request came over a relayed connection")]
+    Relayed,
+    /// A circuit from a peer to itself.
+    #[error("a peer asked for a circuit to itself")]
+    ConnectToSelf,
+    /// As many peers as allowed hold a reservation.
+    #[error("all reservations are taken")]
+    Reservations,
+    /// As many peers behind this IP address as allowed hold a reservation.
+    #[error("all reservations of this IP address are taken")]
+    ReservationsPerIp,
+    /// The relay shuts down and takes no new peers.
+    #[error("the relay is draining")]
+    Draining,
+    /// The relay knows no address to announce in the answer.
+    #[error("the relay has no address to announce")]
+    NoAddress,
+    /// The connection was gone before the request was served.
+    #[error("the connection is gone")]
+    Disconnected,
+    /// The target of a circuit holds no reservation.
+    #[error("the target holds no reservation")]
+    NoReservation,
+    /// As many circuits as allowed are open.
+    #[error("all circuits are taken")]
+    Circuits,
+    /// The source has as many circuits open as allowed.
+    #[error("the source has all its circuits open")]
+    SourceCircuits,
+    /// The target has as many circuits open as allowed.
+    #[error("the target has all its circuits open")]
+    TargetCircuits,
+    /// The target could not be reached, did not answer in time, or refused.
+    #[error("the target did not accept the circuit")]
+    StopFailed,
+    /// The message was not readable.
+    #[error("the message is malformed")]
+    Malformed,
+    /// The message was readable, but not a request.
+    #[error("the message is not a request")]
+    Unexpected,
+    /// No request came in time.
+    #[error("no request came in time")]
+    Timeout,
+    /// The answer could not be delivered.
+    #[error("the answer could not be delivered")]
+    Undelivered,
+}
+
+impl Deny {
+    /// The status that the client gets, and the reason as a short, stable word for logs and
+    /// metrics.
+    pub fn parts(self) -> (Status, &'static str) {
+        use Status::{
+            ConnectionFailed, MalformedMessage, NoReservation, PermissionDenied,
+            ReservationRefused, ResourceLimitExceeded, UnexpectedMessage,
+        };
+        match self {
+            Self::Relayed => (PermissionDenied, "relayed_connection"),
+            Self::ConnectToSelf => (PermissionDenied, "connect_to_self"),
+            Self::Reservations => (ReservationRefused, "max_reservations"),
+            Self::ReservationsPerIp => (ReservationRefused, "max_reservations_per_ip"),
+            Self::Draining => (ReservationRefused, "draining"),
+            Self::NoAddress => (ReservationRefused, "no_address"),
+            Self::Disconnected => (ReservationRefused, "disconnected"),
+            Self::NoReservation => (NoReservation, "no_reservation"),
+            Self::Circuits => (ResourceLimitExceeded, "max_circuits"),
+            Self::SourceCircuits => (ResourceLimitExceeded, "max_circuits_source"),
+            Self::TargetCircuits => (ResourceLimitExceeded, "max_circuits_target"),
+            Self::StopFailed => (ConnectionFailed, "stop_failed"),
+            Self::Malformed => (MalformedMessage, "malformed_message"),
+            Self::Unexpected => (UnexpectedMessage, "unexpected_message"),
+            Self::Timeout => (MalformedMessage, "request_timeout"),
+            Self::Undelivered => (ConnectionFailed, "answer_undelivered"),
+        }
+    }
+
+    /// The status that the client gets.
+    pub fn status(self) -> Status {
+        self.parts().0
+    }
+
+    /// The reason as a short, stable word for logs and metrics.
+    pub fn reason(self) -> &'static str {
+        self.parts().1
+    }
+}

@@ -1,0 +1,124 @@
+//! One connection's handler: takes hop streams in, opens stop streams out. No policy.
+
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use libp2p::{
+    StreamProtocol,
+    core::upgrade::ReadyUpgrade,
+    swarm::{
+        ConnectionHandler, ConnectionHandlerEvent, SubstreamProtocol,
+        handler::{
+            ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound,
+        },
+    },
+};
+use tokio::sync::mpsc;
+
+use super::{
+    connection::{Connection, StopReply},
+    hop,
+    service::{Registration, Relay},
+    stop::STOP_TIMEOUT,
+    wire::{HOP_PROTOCOL, STOP_PROTOCOL},
+};
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Handler {
+    relay: Arc<Relay>,
+    connection: Arc<Connection>,
+    /// Takes the connection out of the books when the handler goes, however it goes.
+    _registration: Registration,
+    stops: mpsc::Receiver<StopReply>,
+}
+
+impl Handler {
+    pub(super) fn new(
+        relay: Arc<Relay>,
+        connection: Connection,
+        stops: mpsc::Receiver<StopReply>,
+    ) -> Self {
+        let connection = Arc::new(connection);
+        let registration = relay.register(Arc::clone(&connection));
+        Self {
+            relay,
+            connection,
+            _registration: registration,
+            stops,
+        }
+    }
+}
+
+impl ConnectionHandler for Handler {
+    type FromBehaviour = Infallible;
+    type ToBehaviour = Infallible;
+    type InboundProtocol = ReadyUpgrade<StreamProtocol>;
+    type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
+    type InboundOpenInfo = ();
+    type OutboundOpenInfo = StopReply;
+
+    fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
+        SubstreamProtocol::new(ReadyUpgrade::new(HOP_PROTOCOL), ())
+    }
+
+    /// Open streams keep a connection alive by themselves; a reservation has none.
+    fn connection_keep_alive(&self) -> bool {
+        self.connection.is_holder()
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Self::OutboundOpenInfo, Infallible>>
+    {
+        while let Poll::Ready(Some(reply)) = self.stops.poll_recv(cx) {
+            // Whoever asked may have given up meanwhile.
+            if !reply.is_closed() {
+                let protocol = SubstreamProtocol::new(ReadyUpgrade::new(STOP_PROTOCOL), reply)
+                    .with_timeout(STOP_TIMEOUT);
+                return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
+            }
+        }
+        Poll::Pending
+    }
+
+    fn on_behaviour_event(&mut self, event: Infallible) {
+        match event {}
+    }
+
+    fn on_connection_event(
+        &mut self,
+        event: ConnectionEvent<
+            Self::InboundProtocol,
+            Self::OutboundProtocol,
+            Self::InboundOpenInfo,
+            Self::OutboundOpenInfo,
+        >,
+    ) {
+        // A reply that nobody waits for any more is no error: the stream goes with it.
+        match event {
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
+                protocol, ..
+            }) => {
+                let (relay, connection) = (Arc::clone(&self.relay), Arc::clone(&self.connection));
+                self.relay
+                    .tasks()
+                    .spawn("hop", hop::serve(relay, connection, protocol));
+            }
+            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
+                protocol,
+                info: reply,
+            }) => {
+                let _ = reply.send(Some(protocol));
+            }
+            ConnectionEvent::DialUpgradeError(DialUpgradeError { info: reply, .. }) => {
+                let _ = reply.send(None);
+            }
+            _ => {}
+        }
+    }
+}

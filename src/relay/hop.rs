@@ -1,0 +1,174 @@
+//! Serves one hop stream: reads the request, answers it, and carries the circuit, if it is one.
+//!
+//! Specification: circuit-v2, section "Hop Protocol". A straight line with a deadline at each
+//! step; whatever the request was, it gets a status.
+
+use std::{io, sync::Arc, time::Duration};
+
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use libp2p::PeerId;
+use tokio::time::{Instant, timeout};
+
+use super::{
+    circuit::{self, Early},
+    connection::Connection,
+    deny::Deny,
+    events::{self, Closed},
+    service::Relay,
+    stop, voucher,
+    wire::{self, HopMessage, ReadError, Request},
+};
+
+/// How long a client may take to send its request.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take to accept its answer.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// What is read of a request that is refused unread, so that the answer is not lost in a reset.
+const MAX_DISCARDED_BYTES: u64 = 16 * 1024;
+/// For how long.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Serves one hop stream to its end.
+pub(super) async fn serve<S>(relay: Arc<Relay>, connection: Arc<Connection>, mut stream: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let Some(request) = read_request(&relay, &connection, &mut stream).await else {
+        return;
+    };
+    let (name, result) = match request {
+        Ok(Request::Reserve) => ("reserve", reserve(&relay, &connection, &mut stream).await),
+        Ok(Request::Connect(target)) => (
+            "connect",
+            connect(&relay, &connection, &mut stream, target).await,
+        ),
+        Err(deny) => ("unknown", Err(deny)),
+    };
+    match result {
+        // A circuit that was cut must end in a reset: its stream is dropped as it is.
+        Ok(Served::Circuit) => {}
+        Ok(Served::Reservation) => {
+            let _ = timeout(ANSWER_TIMEOUT, stream.close()).await;
+        }
+        Err(deny) => {
+            events::request_denied(relay.names(), connection.peer, name, deny);
+            refuse(&mut stream, deny).await;
+        }
+    }
+}
+
+/// What was served.
+enum Served {
+    Reservation,
+    Circuit,
+}
+
+/// The request, or why there is none; nothing when nobody waits for an answer.
+async fn read_request<S: AsyncRead + Unpin>(
+    relay: &Relay,
+    connection: &Connection,
+    stream: &mut S,
+) -> Option<Result<Request, Deny>> {
+    let number = relay.next_stream();
+    let evicted = connection.silent(number);
+    let request = tokio::select! {
+        request = timeout(REQUEST_TIMEOUT, wire::read_request(stream)) => request,
+        // The stream was silent while so many newer ones came that it had to make room.
+        Ok(()) = evicted => return None,
+        () = relay.tasks().hard().cancelled() => return None,
+    };
+    connection.heard(number);
+    match request {
+        Ok(Ok(request)) => Some(Ok(request)),
+        Ok(Err(ReadError::Io(_))) => None,
+        Ok(Err(ReadError::Oversize | ReadError::Malformed)) => Some(Err(Deny::Malformed)),
+        Ok(Err(ReadError::Unexpected)) => Some(Err(Deny::Unexpected)),
+        Err(_) => Some(Err(Deny::Timeout)),
+    }
+}
+
+async fn reserve<S: AsyncWrite + Unpin>(
+    relay: &Arc<Relay>,
+    connection: &Connection,
+    stream: &mut S,
+) -> Result<Served, Deny> {
+    if connection.is_relayed() {
+        return Err(Deny::Relayed);
+    }
+    let addresses = relay.addresses();
+    if addresses.is_empty() {
+        return Err(Deny::NoAddress);
+    }
+    let reservation = relay.reserve(connection)?;
+    let expire = reservation.expire();
+    let voucher = voucher::sign(relay.keypair(), connection.peer, expire).map_err(|error| {
+        tracing::error!(%error, "the relay's key cannot sign a reservation voucher");
+        Deny::Undelivered
+    })?;
+    let answer = wire::reserved(expire, &addresses, voucher, relay.circuit_limit());
+    send(stream, &answer).await?;
+    reservation.keep();
+    Ok(Served::Reservation)
+}
+
+async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
+    relay: &Arc<Relay>,
+    connection: &Connection,
+    mut stream: S,
+    target: PeerId,
+) -> Result<Served, Deny> {
+    if connection.is_relayed() {
+        return Err(Deny::Relayed);
+    }
+    let (permit, connections) = relay.connect(connection.peer, target)?;
+    let limit = relay.circuit_limit();
+
+    let mut early = Early::default();
+    let (stop, target_transport) = tokio::select! {
+        stop = stop::open(connections, connection.peer, limit) => stop.ok_or(Deny::StopFailed)?,
+        _ = early.watch(&mut stream) => return Err(Deny::Undelivered),
+        () = relay.tasks().hard().cancelled() => return Err(Deny::StopFailed),
+    };
+    send(&mut stream, &wire::connected(limit)).await?;
+    events::circuit_accepted(
+        relay.names(),
+        (connection.peer, connection.transport),
+        (target, target_transport),
+    );
+    let opened = Instant::now();
+    let moved = |to_target, to_source| relay.moved(to_target + to_source);
+    let cut = relay.tasks().hard();
+    let outcome = circuit::relay(stream, early, stop, limit, cut, moved).await;
+    permit.close(&Closed {
+        outcome,
+        duration: opened.elapsed(),
+    });
+    Ok(Served::Circuit)
+}
+
+async fn send<S: AsyncWrite + Unpin>(stream: &mut S, answer: &HopMessage) -> Result<(), Deny> {
+    match timeout(ANSWER_TIMEOUT, wire::write(stream, answer)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(Deny::Undelivered),
+    }
+}
+
+/// Tells the client why, and ends the stream so that the client can read it.
+async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, deny: Deny) {
+    let answer = async {
+        wire::write(stream, &wire::refusal(deny.status())).await?;
+        stream.close().await
+    };
+    if !matches!(timeout(ANSWER_TIMEOUT, answer).await, Ok(Ok(()))) {
+        return;
+    }
+    // What is left unread would turn the end of the stream into a reset, which clients take for
+    // the answer.
+    let discard = async {
+        let mut rest = stream.take(MAX_DISCARDED_BYTES);
+        let mut chunk = [0; 1024];
+        while rest.read(&mut chunk).await? > 0 {}
+        Ok::<(), io::Error>(())
+    };
+    let _ = timeout(DISCARD_TIMEOUT, discard).await;
+}

@@ -1,0 +1,390 @@
+//! Who is connected, who holds a reservation, who has circuits open: the relay's only books.
+//!
+//! Pure and synchronous: no I/O, no clock (time is passed in), no logging. Every operation costs
+//! the same whatever the number of reservations and circuits; what it does cost grows only with
+//! the number of connections of the one peer that it is about.
+//!
+//! A reservation belongs to a **peer**. It ends when it expires or when the peer's last direct
+//! connection goes. The connections on which the peer asked for it *hold* it: they are kept open
+//! and tried first when a circuit is to reach the peer. When the last of them goes while others
+//! are up, the newest of those holds it from then on.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    time::Instant,
+};
+
+use hashlink::LinkedHashMap;
+use libp2p::{PeerId, swarm::ConnectionId};
+
+use super::{deny::Deny, limits::Limits};
+
+/// What the ledger needs of a connection.
+pub trait Connection: Clone {
+    /// Identifies it among all connections of the process.
+    fn id(&self) -> ConnectionId;
+    /// Told when the connection starts (`true`) or stops (`false`) to hold its peer's reservation.
+    fn holds_reservation(&self, holds: bool);
+}
+
+/// A granted reservation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The peer had one already.
+    pub renewal: bool,
+    /// When it ends unless it is renewed.
+    pub expires: Instant,
+    /// Tells this grant from every other one, for [`Ledger::revoke`].
+    serial: u64,
+}
+
+/// The books. See the module's documentation.
+#[derive(Debug)]
+pub struct Ledger<C> {
+    limits: Limits,
+    peers: HashMap<PeerId, Peer<C>>,
+    /// In the order in which they expire: the time to live is the same for all, so a renewed
+    /// reservation goes to the end.
+    reservations: LinkedHashMap<PeerId, Reservation>,
+    reservations_by_ip: HashMap<IpAddr, usize>,
+    circuits: usize,
+    serial: u64,
+    /// Set while the relay drains: no reservation lives longer.
+    deadline: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Peer<C> {
+    /// From the oldest to the newest.
+    connections: Vec<C>,
+    circuits: usize,
+}
+
+#[derive(Debug)]
+struct Reservation {
+    expires: Instant,
+    ip: Option<IpAddr>,
+    /// From the one that asked first to the one that asked last.
+    holders: Vec<ConnectionId>,
+    serial: u64,
+}
+
+impl<C: Connection> Ledger<C> {
+    /// Empty books under `limits`.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            peers: HashMap::new(),
+            reservations: LinkedHashMap::new(),
+            reservations_by_ip: HashMap::new(),
+            circuits: 0,
+            serial: 0,
+            deadline: None,
+        }
+    }
+
+    /// The limits that the books are kept under.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Peers that hold a reservation. One that has expired counts until [`Self::expire`].
+    pub fn reservations(&self) -> usize {
+        self.reservations.len()
+    }
+
+    /// Circuits that are open or being opened.
+    pub fn circuits(&self) -> usize {
+        self.circuits
+    }
+
+    /// Peers that are connected or have a circuit open.
+    pub fn peers(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// A direct connection of `peer` is up.
+    pub fn connected(&mut self, peer: PeerId, connection: C) {
+        self.peer(peer).connections.push(connection);
+    }
+
+    /// A direct connection of `peer` is gone. `true` when the peer's reservation went with it.
+    pub fn disconnected(&mut self, peer: PeerId, connection: ConnectionId) -> bool {
+        let Some(entry) = self.peers.get_mut(&peer) else {
+            return false;
+        };
+        entry.connections.retain(|c| c.id() != connection);
+        let Some(newest) = entry.connections.last() else {
+            self.forget_if_idle(peer);
+            return self.remove_reservation(peer);
+        };
+        if let Some(reservation) = self.reservations.get_mut(&peer) {
+            reservation.holders.retain(|id| *id != connection);
+            if reservation.holders.is_empty() {
+                reservation.holders.push(newest.id());
+                newest.holds_reservation(true);
+            }
+        }
+        false
+    }
+
+    /// Reserves a slot for `peer`, or renews the one that it has.
+    ///
+    /// A renewal is never refused. Call [`Self::expire`] first, so that slots which are due are
+    /// free.
+    ///
+    /// # Errors
+    /// Says which limit is reached, and changes nothing.
+    pub fn reserve(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        connection: ConnectionId,
+        ip: Option<IpAddr>,
+    ) -> Result<Grant, Deny> {
+        let Some(entry) = self.peers.get(&peer) else {
+            return Err(Deny::Disconnected);
+        };
+        let Some(holder) = entry.connections.iter().find(|c| c.id() == connection) else {
+            return Err(Deny::Disconnected);
+        };
+        let ip = ip.map(group);
+        let renewal = self.reservations.contains_key(&peer);
+        if !renewal {
+            self.has_room_for(ip)?;
+        }
+        let expires = now + self.limits.reservation_ttl;
+        let expires = self
+            .deadline
+            .map_or(expires, |deadline| deadline.min(expires));
+        self.serial += 1;
+
+        let old = self.reservations.remove(&peer);
+        let mut holders = Vec::new();
+        if let Some(old) = old {
+            count_down(&mut self.reservations_by_ip, old.ip);
+            holders = old.holders;
+            holders.retain(|id| *id != connection);
+        }
+        holders.push(connection);
+        holder.holds_reservation(true);
+        if self
+            .limits
+            .reservations_per_peer
+            .is_some_and(|max| holders.len() > max)
+        {
+            let oldest = holders.remove(0);
+            if let Some(oldest) = entry.connections.iter().find(|c| c.id() == oldest) {
+                oldest.holds_reservation(false);
+            }
+        }
+        if let Some(ip) = ip {
+            *self.reservations_by_ip.entry(ip).or_default() += 1;
+        }
+        let serial = self.serial;
+        self.reservations.insert(
+            peer,
+            Reservation {
+                expires,
+                ip,
+                holders,
+                serial,
+            },
+        );
+        Ok(Grant {
+            renewal,
+            expires,
+            serial,
+        })
+    }
+
+    fn has_room_for(&self, ip: Option<IpAddr>) -> Result<(), Deny> {
+        if self.deadline.is_some() {
+            return Err(Deny::Draining);
+        }
+        if self
+            .limits
+            .reservations
+            .is_some_and(|max| self.reservations.len() >= max)
+        {
+            return Err(Deny::Reservations);
+        }
+        let used = ip
+            .and_then(|ip| self.reservations_by_ip.get(&ip))
+            .copied()
+            .unwrap_or(0);
+        if self
+            .limits
+            .reservations_per_ip
+            .is_some_and(|max| used >= max)
+        {
+            return Err(Deny::ReservationsPerIp);
+        }
+        Ok(())
+    }
+
+    /// Takes back a grant whose answer never reached the peer. A renewal stays: what was promised
+    /// before is not shortened. Nothing happens when the reservation was renewed or ended since.
+    pub fn revoke(&mut self, peer: PeerId, grant: &Grant) {
+        let current = self
+            .reservations
+            .get(&peer)
+            .is_some_and(|r| r.serial == grant.serial);
+        if current && !grant.renewal {
+            self.remove_reservation(peer);
+        }
+    }
+
+    /// Whether `grant` is still what the peer holds, and not taken back, ended or renewed since.
+    pub fn is_current(&self, peer: PeerId, grant: &Grant) -> bool {
+        self.reservations
+            .get(&peer)
+            .is_some_and(|r| r.serial == grant.serial)
+    }
+
+    /// Ends one reservation that is due at `now`. Call until `None`.
+    pub fn expire(&mut self, now: Instant) -> Option<PeerId> {
+        let (&peer, _) = self
+            .reservations
+            .front()
+            .filter(|(_, r)| r.expires <= now)?;
+        self.remove_reservation(peer);
+        Some(peer)
+    }
+
+    /// When the next reservation is due.
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.reservations
+            .front()
+            .map(|(_, reservation)| reservation.expires)
+    }
+
+    /// Opens a circuit and gives the target's connections in the order in which to try them:
+    /// those that hold the reservation, then its other ones, the newest of each first.
+    ///
+    /// # Errors
+    /// Says what is missing or which limit is reached, and changes nothing.
+    pub fn connect(
+        &mut self,
+        now: Instant,
+        source: PeerId,
+        target: PeerId,
+    ) -> Result<Vec<C>, Deny> {
+        if source == target {
+            return Err(Deny::ConnectToSelf);
+        }
+        let reservation = self.reservations.get(&target).filter(|r| r.expires > now);
+        let (Some(reservation), Some(entry)) = (reservation, self.peers.get(&target)) else {
+            return Err(Deny::NoReservation);
+        };
+        if self.limits.circuits.is_some_and(|max| self.circuits >= max) {
+            return Err(Deny::Circuits);
+        }
+        let is_full = |circuits| {
+            self.limits
+                .circuits_per_peer
+                .is_some_and(|max| circuits >= max)
+        };
+        if self
+            .peers
+            .get(&source)
+            .is_some_and(|peer| is_full(peer.circuits))
+        {
+            return Err(Deny::SourceCircuits);
+        }
+        if is_full(entry.circuits) {
+            return Err(Deny::TargetCircuits);
+        }
+        let connection = |id: &ConnectionId| entry.connections.iter().find(|c| c.id() == *id);
+        let holders = reservation.holders.iter().rev().filter_map(connection);
+        let others = entry
+            .connections
+            .iter()
+            .rev()
+            .filter(|c| !reservation.holders.contains(&c.id()));
+        let connections = holders.chain(others).cloned().collect();
+
+        self.circuits += 1;
+        self.peer(source).circuits += 1;
+        self.peer(target).circuits += 1;
+        Ok(connections)
+    }
+
+    /// Closes a circuit that [`Self::connect`] opened.
+    pub fn disconnect(&mut self, source: PeerId, target: PeerId) {
+        self.circuits = self.circuits.saturating_sub(1);
+        for peer in [source, target] {
+            if let Some(entry) = self.peers.get_mut(&peer) {
+                entry.circuits = entry.circuits.saturating_sub(1);
+            }
+            self.forget_if_idle(peer);
+        }
+    }
+
+    /// From now on only holders may reserve, and no reservation lives beyond `deadline`.
+    pub fn drain(&mut self, deadline: Instant) {
+        self.deadline = Some(deadline);
+    }
+
+    /// Whether a direct connection of `peer` satisfies `predicate`.
+    pub fn any_connection(&self, peer: &PeerId, predicate: impl Fn(&C) -> bool) -> bool {
+        self.peers
+            .get(peer)
+            .is_some_and(|entry| entry.connections.iter().any(predicate))
+    }
+
+    fn peer(&mut self, peer: PeerId) -> &mut Peer<C> {
+        self.peers.entry(peer).or_insert_with(|| Peer {
+            connections: Vec::new(),
+            circuits: 0,
+        })
+    }
+
+    fn forget_if_idle(&mut self, peer: PeerId) {
+        if self
+            .peers
+            .get(&peer)
+            .is_some_and(|p| p.connections.is_empty() && p.circuits == 0)
+        {
+            self.peers.remove(&peer);
+        }
+    }
+
+    fn remove_reservation(&mut self, peer: PeerId) -> bool {
+        let Some(reservation) = self.reservations.remove(&peer) else {
+            return false;
+        };
+        count_down(&mut self.reservations_by_ip, reservation.ip);
+        for connection in self
+            .peers
+            .get(&peer)
+            .iter()
+            .flat_map(|entry| &entry.connections)
+        {
+            connection.holds_reservation(false);
+        }
+        true
+    }
+}
+
+/// What counts as one address: an IPv4 address, or the /64 that one IPv6 customer gets.
+fn group(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(v4) => v4.into(),
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+    }
+}
+
+fn count_down(counts: &mut HashMap<IpAddr, usize>, ip: Option<IpAddr>) {
+    let Some(ip) = ip else { return };
+    if let Some(count) = counts.get_mut(&ip) {
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            counts.remove(&ip);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

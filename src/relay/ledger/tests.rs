@@ -1,0 +1,345 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use libp2p::identity::Keypair;
+use proptest::prelude::*;
+
+use super::*;
+
+/// A connection that remembers whether it was told to hold a reservation.
+#[derive(Clone, Debug)]
+struct Link(ConnectionId, Arc<AtomicBool>);
+
+impl Link {
+    fn new(id: usize) -> Self {
+        Self(ConnectionId::new_unchecked(id), Arc::default())
+    }
+
+    fn holds(&self) -> bool {
+        self.1.load(Ordering::Relaxed)
+    }
+}
+
+impl Connection for Link {
+    fn id(&self) -> ConnectionId {
+        self.0
+    }
+
+    fn holds_reservation(&self, holds: bool) {
+        self.1.store(holds, Ordering::Relaxed);
+    }
+}
+
+const TTL: Duration = Duration::from_secs(3600);
+
+fn limits() -> Limits {
+    Limits {
+        reservations: Some(2),
+        reservations_per_peer: Some(2),
+        reservations_per_ip: None,
+        reservation_ttl: TTL,
+        circuits: Some(3),
+        circuits_per_peer: Some(2),
+        circuit: crate::relay::CircuitLimit::default(),
+    }
+}
+
+fn peer() -> PeerId {
+    PeerId::random()
+}
+
+fn connect(ledger: &mut Ledger<Link>, peer: PeerId, id: usize) -> Link {
+    let link = Link::new(id);
+    ledger.connected(peer, link.clone());
+    link
+}
+
+#[test]
+fn a_holder_renews_when_the_relay_is_full_and_nobody_else_gets_in() {
+    let mut ledger = Ledger::new(limits());
+    let now = Instant::now();
+    let (a, b, c) = (peer(), peer(), peer());
+    let [link_a, link_b, link_c] =
+        [(a, 1), (b, 2), (c, 3)].map(|(peer, id)| connect(&mut ledger, peer, id));
+    assert!(!ledger.reserve(now, a, link_a.0, None).unwrap().renewal);
+    assert!(!ledger.reserve(now, b, link_b.0, None).unwrap().renewal);
+    assert_eq!(
+        ledger.reserve(now, c, link_c.0, None),
+        Err(Deny::Reservations)
+    );
+    let later = now + TTL / 2;
+    let renewed = ledger.reserve(later, a, link_a.0, None).unwrap();
+    assert!(renewed.renewal);
+    assert_eq!(renewed.expires, later + TTL);
+    // After a reconnect it is still a renewal.
+    let again = connect(&mut ledger, a, 4);
+    assert!(!ledger.disconnected(a, link_a.0));
+    assert!(ledger.reserve(later, a, again.0, None).unwrap().renewal);
+    assert_eq!(ledger.reservations(), 2);
+}
+
+#[test]
+fn a_reservation_ends_at_its_very_moment_and_its_slot_is_free_at_once() {
+    let mut ledger = Ledger::new(limits());
+    let now = Instant::now();
+    let (a, b) = (peer(), peer());
+    let (link_a, link_b) = (connect(&mut ledger, a, 1), connect(&mut ledger, b, 2));
+    ledger.reserve(now, a, link_a.0, None).unwrap();
+    ledger.reserve(now + TTL / 2, b, link_b.0, None).unwrap();
+    assert_eq!(ledger.next_expiry(), Some(now + TTL));
+    let just_before = now + Duration::new(3599, 999_999_999);
+    assert_eq!(ledger.expire(just_before), None);
+    assert!(ledger.connect(just_before, b, a).is_ok());
+    assert_eq!(
+        ledger.connect(now + TTL, b, a).unwrap_err(),
+        Deny::NoReservation
+    );
+    assert!(link_a.holds());
+    assert_eq!(ledger.expire(now + TTL), Some(a));
+    assert_eq!(ledger.expire(now + TTL), None);
+    assert!(!link_a.holds());
+    assert!(
+        !ledger
+            .reserve(now + TTL, a, link_a.0, None)
+            .unwrap()
+            .renewal
+    );
+}
+
+#[test]
+fn the_peers_own_oldest_holder_gives_way() {
+    let mut ledger = Ledger::new(limits());
+    let now = Instant::now();
+    let a = peer();
+    let links = [1, 2, 3].map(|id| connect(&mut ledger, a, id));
+    for link in &links {
+        ledger.reserve(now, a, link.0, None).unwrap();
+    }
+    assert_eq!(links.clone().map(|l| l.holds()), [false, true, true]);
+    assert_eq!(ledger.reservations(), 1);
+    // Holders first, each kind with its newest first.
+    let tried = ledger.connect(now, peer(), a).unwrap();
+    assert_eq!(
+        tried.iter().map(|l| l.0).collect::<Vec<_>>(),
+        [links[2].0, links[1].0, links[0].0]
+    );
+    // It lives as long as any direct connection does.
+    assert!(!ledger.disconnected(a, links[1].0));
+    assert!(!ledger.disconnected(a, links[2].0));
+    assert!(links[0].holds());
+    assert!(ledger.disconnected(a, links[0].0));
+    assert_eq!(ledger.reservations(), 0);
+}
+
+#[test]
+fn one_address_gets_so_many_reservations_and_ipv6_counts_by_64() {
+    let mut ledger = Ledger::new(Limits {
+        reservations: None,
+        reservations_per_ip: Some(1),
+        ..limits()
+    });
+    let now = Instant::now();
+    let mut next = 0;
+    let mut reserve = |ip: &str| {
+        next += 1;
+        let peer = peer();
+        let link = connect(&mut ledger, peer, next);
+        ledger
+            .reserve(now, peer, link.0, Some(ip.parse().unwrap()))
+            .map(|_| ())
+    };
+    assert_eq!(reserve("192.0.2.1"), Ok(()));
+    assert_eq!(reserve("192.0.2.2"), Ok(()));
+    assert_eq!(reserve("::ffff:192.0.2.1"), Err(Deny::ReservationsPerIp));
+    assert_eq!(reserve("2001:db8:0:1::1"), Ok(()));
+    assert_eq!(
+        reserve("2001:db8:0:1:ffff::2"),
+        Err(Deny::ReservationsPerIp)
+    );
+    assert_eq!(reserve("2001:db8:0:2::1"), Ok(()));
+}
+
+#[test]
+fn circuits_count_for_the_relay_and_for_both_peers() {
+    let mut ledger = Ledger::new(limits());
+    let now = Instant::now();
+    let [a, b, c] = [peer(), peer(), peer()];
+    for (id, peer) in [a, b].into_iter().enumerate() {
+        let link = connect(&mut ledger, peer, id);
+        ledger.reserve(now, peer, link.0, None).unwrap();
+    }
+    assert_eq!(ledger.connect(now, a, a).unwrap_err(), Deny::ConnectToSelf);
+    assert_eq!(ledger.connect(now, a, c).unwrap_err(), Deny::NoReservation);
+    ledger.connect(now, c, a).unwrap();
+    ledger.connect(now, c, a).unwrap();
+    assert_eq!(ledger.connect(now, c, b).unwrap_err(), Deny::SourceCircuits);
+    assert_eq!(ledger.connect(now, b, a).unwrap_err(), Deny::TargetCircuits);
+    let d = peer();
+    ledger.connect(now, d, b).unwrap();
+    assert_eq!(ledger.connect(now, d, b).unwrap_err(), Deny::Circuits);
+    ledger.disconnect(c, a);
+    ledger.connect(now, d, b).unwrap();
+}
+
+#[test]
+fn while_it_drains_holders_renew_until_the_deadline_and_newcomers_are_refused() {
+    let mut ledger = Ledger::new(limits());
+    let now = Instant::now();
+    let (a, b) = (peer(), peer());
+    let (link_a, link_b) = (connect(&mut ledger, a, 1), connect(&mut ledger, b, 2));
+    ledger.reserve(now, a, link_a.0, None).unwrap();
+    let deadline = now + Duration::from_secs(300);
+    ledger.drain(deadline);
+    assert_eq!(
+        ledger.reserve(now, a, link_a.0, None).unwrap().expires,
+        deadline
+    );
+    assert_eq!(ledger.reserve(now, b, link_b.0, None), Err(Deny::Draining));
+}
+
+#[test]
+fn a_grant_that_never_arrived_is_taken_back_unless_it_was_a_renewal_or_is_outdated() {
+    let mut ledger = Ledger::new(limits());
+    let now = Instant::now();
+    let a = peer();
+    let link = connect(&mut ledger, a, 1);
+    let first = ledger.reserve(now, a, link.0, None).unwrap();
+    ledger.revoke(a, &first);
+    assert_eq!(ledger.reservations(), 0);
+    assert!(!link.holds());
+
+    let second = ledger.reserve(now, a, link.0, None).unwrap();
+    let renewal = ledger.reserve(now, a, link.0, None).unwrap();
+    ledger.revoke(a, &second);
+    ledger.revoke(a, &renewal);
+    assert_eq!(ledger.reservations(), 1);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Connect(usize),
+    Disconnect(usize),
+    Reserve(usize, u8),
+    Open(usize, usize),
+    Close(usize),
+    Wait(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let peer = 0..6usize;
+    let step = prop_oneof![
+        peer.clone().prop_map(Step::Connect),
+        any::<usize>().prop_map(Step::Disconnect),
+        (any::<usize>(), 0..3u8).prop_map(|(link, ip)| Step::Reserve(link, ip)),
+        (peer.clone(), peer).prop_map(|(source, target)| Step::Open(source, target)),
+        any::<usize>().prop_map(Step::Close),
+        (0..2400u64).prop_map(Step::Wait),
+    ];
+    prop::collection::vec(step, 0..120)
+}
+
+/// What must be true, kept in the plainest way.
+#[derive(Default)]
+struct Model {
+    links: Vec<(usize, Link)>,
+    reservations: BTreeMap<usize, Instant>,
+    circuits: Vec<(usize, usize)>,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn the_books_equal_what_is_really_there(steps in steps()) {
+        let peers: Vec<PeerId> = (0..6u8)
+            .map(|n| Keypair::ed25519_from_bytes([n; 32]).unwrap().public().to_peer_id())
+            .collect();
+        let limits = Limits { reservations: Some(3), reservations_per_ip: Some(2), ..limits() };
+        let mut ledger = Ledger::new(limits);
+        let mut model = Model::default();
+        let mut now = Instant::now();
+        for (number, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Connect(p) => {
+                    let link = connect(&mut ledger, peers[p], number);
+                    model.links.push((p, link));
+                }
+                Step::Disconnect(n) if !model.links.is_empty() => {
+                    let (p, link) = model.links.remove(n % model.links.len());
+                    let last = !model.links.iter().any(|(other, _)| *other == p);
+                    let held = last && model.reservations.remove(&p).is_some();
+                    prop_assert_eq!(ledger.disconnected(peers[p], link.0), held);
+                }
+                Step::Reserve(n, ip) if !model.links.is_empty() => {
+                    while let Some(due) = ledger.expire(now) {
+                        let p = peers.iter().position(|peer| *peer == due).unwrap();
+                        prop_assert!(model.reservations.remove(&p).unwrap() <= now);
+                    }
+                    let (p, link) = &model.links[n % model.links.len()];
+                    let known = model.reservations.contains_key(p);
+                    let before = ledger.reservations();
+                    let ip = Some(IpAddr::from([192, 0, 2, ip]));
+                    if let Ok(grant) = ledger.reserve(now, peers[*p], link.0, ip) {
+                        prop_assert_eq!(grant.renewal, known);
+                        prop_assert!(link.holds());
+                        model.reservations.insert(*p, grant.expires);
+                    } else {
+                        prop_assert!(!known, "a renewal was refused");
+                        prop_assert_eq!(ledger.reservations(), before);
+                    }
+                }
+                Step::Open(source, target) => {
+                    let before = ledger.circuits();
+                    if let Ok(connections) = ledger.connect(now, peers[source], peers[target]) {
+                        let tried: BTreeSet<_> =
+                            connections.iter().map(|c| c.0.to_string()).collect();
+                        let live: BTreeSet<_> = model.links.iter()
+                            .filter(|(p, _)| *p == target)
+                            .map(|(_, link)| link.0.to_string())
+                            .collect();
+                        prop_assert_eq!(tried, live);
+                        prop_assert!(model.reservations[&target] > now);
+                        model.circuits.push((source, target));
+                    } else {
+                        prop_assert_eq!(ledger.circuits(), before);
+                    }
+                }
+                Step::Close(n) if !model.circuits.is_empty() => {
+                    let (source, target) = model.circuits.remove(n % model.circuits.len());
+                    ledger.disconnect(peers[source], peers[target]);
+                }
+                Step::Wait(seconds) => now += Duration::from_secs(seconds),
+                Step::Disconnect(_) | Step::Reserve(..) | Step::Close(_) => {}
+            }
+            prop_assert_eq!(ledger.reservations(), model.reservations.len());
+            prop_assert_eq!(ledger.circuits(), model.circuits.len());
+            let involved: BTreeSet<usize> = model.links.iter().map(|(p, _)| *p)
+                .chain(model.circuits.iter().flat_map(|(s, t)| [*s, *t]))
+                .collect();
+            prop_assert_eq!(ledger.peers(), involved.len());
+            for p in 0..6 {
+                let mut links = model.links.iter().filter(|(q, _)| *q == p).map(|(_, l)| l);
+                let holders = links.clone().filter(|link| link.holds()).count();
+                if model.reservations.contains_key(&p) {
+                    prop_assert!((1..=2).contains(&holders));
+                } else {
+                    prop_assert!(!links.any(Link::holds));
+                }
+            }
+        }
+        for (source, target) in model.circuits.drain(..) {
+            ledger.disconnect(peers[source], peers[target]);
+        }
+        for (p, link) in model.links.drain(..) {
+            ledger.disconnected(peers[p], link.0);
+        }
+        prop_assert_eq!((ledger.reservations(), ledger.circuits(), ledger.peers()), (0, 0, 0));
+        prop_assert!(ledger.reservations_by_ip.is_empty());
+    }
+}

@@ -1,0 +1,313 @@
+//! What all connections of one relay share, and the guards that keep its books exact.
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use libp2p::{Multiaddr, PeerId, identity::Keypair, multiaddr::Protocol};
+use tokio::sync::Notify;
+
+use super::{
+    connection::Connection,
+    deny::Deny,
+    events::{self, Closed},
+    ledger::{Grant, Ledger},
+    limits::{CircuitLimit, Limits},
+};
+use crate::{lifecycle::Tasks, pseudonym::Pseudonyms};
+
+/// How many bytes of addresses an answer may carry: it has to stay under 4,096 bytes with its
+/// voucher, since clients refuse longer ones.
+const MAX_ADDRESS_BYTES: usize = 3072;
+
+/// One relay: its key, its books and its totals.
+#[derive(Debug)]
+pub struct Relay {
+    keypair: Keypair,
+    peer_id: PeerId,
+    tasks: Tasks,
+    names: Pseudonyms,
+    ledger: Mutex<Ledger<Arc<Connection>>>,
+    circuit_limit: CircuitLimit,
+    addresses: RwLock<Arc<[Multiaddr]>>,
+    first_reservation: Notify,
+    streams: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// What the relay does at this moment and has done so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Statistics {
+    /// Peers that hold a reservation.
+    pub reservations: usize,
+    /// Circuits that are open or being opened.
+    pub circuits: usize,
+    /// Peers that are connected or have a circuit open.
+    pub peers: usize,
+    /// Bytes that circuits have carried, both directions together.
+    pub bytes: u64,
+}
+
+impl Relay {
+    /// A relay that nobody is connected to, and that announces no address yet.
+    pub fn new(keypair: Keypair, limits: Limits, names: Pseudonyms, tasks: Tasks) -> Arc<Self> {
+        Arc::new(Self {
+            peer_id: keypair.public().to_peer_id(),
+            keypair,
+            tasks,
+            names,
+            circuit_limit: limits.circuit,
+            ledger: Mutex::new(Ledger::new(limits)),
+            addresses: RwLock::default(),
+            first_reservation: Notify::new(),
+            streams: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        })
+    }
+
+    /// The relay's own peer id.
+    pub fn peer_id(&self) -> PeerId {
+        self.peer_id
+    }
+
+    /// What the relay does at this moment and has done so far.
+    pub fn statistics(&self) -> Statistics {
+        let ledger = self.ledger();
+        Statistics {
+            reservations: ledger.reservations(),
+            circuits: ledger.circuits(),
+            peers: ledger.peers(),
+            bytes: self.bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The addresses that answers carry, each ending in `/p2p/<relay>`.
+    pub fn addresses(&self) -> Arc<[Multiaddr]> {
+        Arc::clone(
+            &self
+                .addresses
+                .read()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+
+    /// Sets the addresses that answers carry, the most important first. Those that would make an
+    /// answer too long for clients are left out; gives the number that is left.
+    pub fn announce(&self, addresses: impl IntoIterator<Item = Multiaddr>) -> usize {
+        let mut bytes = 0;
+        let addresses: Arc<[Multiaddr]> = addresses
+            .into_iter()
+            .map(|address| address.with(Protocol::P2p(self.peer_id)))
+            .take_while(|address| {
+                bytes += address.len() + 3;
+                bytes <= MAX_ADDRESS_BYTES
+            })
+            .collect();
+        let number = addresses.len();
+        *self
+            .addresses
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = addresses;
+        number
+    }
+
+    /// Whether `peer` has a direct connection that comes from `ip`.
+    pub fn is_connected_from(&self, peer: &PeerId, ip: IpAddr) -> bool {
+        let from = |connection: &Arc<Connection>| {
+            connection
+                .ip
+                .is_some_and(|other| other.to_canonical() == ip.to_canonical())
+        };
+        self.ledger().any_connection(peer, from)
+    }
+
+    /// Ends reservations as they expire. Runs until the relay stops.
+    pub async fn expire_reservations(self: Arc<Self>) {
+        loop {
+            let next = self.ledger().next_expiry();
+            match next {
+                Some(next) => tokio::time::sleep_until(next.into()).await,
+                None => self.first_reservation.notified().await,
+            }
+            self.expire(now());
+        }
+    }
+
+    fn expire(&self, now: Instant) {
+        loop {
+            // The books are not held while the event is logged.
+            let Some(peer) = self.ledger().expire(now) else {
+                return;
+            };
+            events::reservation_ended(&self.names, peer, "expired");
+        }
+    }
+
+    pub(super) fn keypair(&self) -> &Keypair {
+        &self.keypair
+    }
+
+    pub(super) fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    pub(super) fn names(&self) -> &Pseudonyms {
+        &self.names
+    }
+
+    pub(super) fn circuit_limit(&self) -> CircuitLimit {
+        self.circuit_limit
+    }
+
+    pub(super) fn next_stream(&self) -> u64 {
+        self.streams.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn moved(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Enters a direct connection into the books, for as long as the guard lives. A relayed one
+    /// is not entered: nothing is ever relayed over it.
+    pub(super) fn register(self: &Arc<Self>, connection: Arc<Connection>) -> Registration {
+        if !connection.is_relayed() {
+            self.ledger()
+                .connected(connection.peer, Arc::clone(&connection));
+        }
+        Registration {
+            relay: Arc::clone(self),
+            connection,
+        }
+    }
+
+    /// Reserves or renews a slot. The guard takes a new reservation back unless it is kept.
+    pub(super) fn reserve(
+        self: &Arc<Self>,
+        connection: &Connection,
+    ) -> Result<ReservationGuard, Deny> {
+        let now = now();
+        self.expire(now);
+        let mut ledger = self.ledger();
+        let grant = ledger.reserve(now, connection.peer, connection.id, connection.ip)?;
+        if ledger.reservations() == 1 {
+            self.first_reservation.notify_one();
+        }
+        Ok(ReservationGuard {
+            relay: Arc::clone(self),
+            peer: connection.peer,
+            grant,
+            kept: false,
+        })
+    }
+
+    /// Takes a slot for a circuit, and gives the target's connections in the order to try them.
+    pub(super) fn connect(
+        self: &Arc<Self>,
+        source: PeerId,
+        target: PeerId,
+    ) -> Result<(CircuitPermit, Vec<Arc<Connection>>), Deny> {
+        let connections = self.ledger().connect(now(), source, target)?;
+        Ok((
+            CircuitPermit {
+                relay: Arc::clone(self),
+                source,
+                target,
+            },
+            connections,
+        ))
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger<Arc<Connection>>> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The ledger's clock; the one that paused tests move.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// A connection is in the books for as long as this lives.
+#[derive(Debug)]
+pub(super) struct Registration {
+    relay: Arc<Relay>,
+    connection: Arc<Connection>,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let peer = self.connection.peer;
+        let ended = self.relay.ledger().disconnected(peer, self.connection.id);
+        if ended {
+            events::reservation_ended(&self.relay.names, peer, "closed");
+        }
+    }
+}
+
+/// A reservation whose answer is on its way to the peer.
+#[derive(Debug)]
+pub(super) struct ReservationGuard {
+    relay: Arc<Relay>,
+    peer: PeerId,
+    grant: Grant,
+    kept: bool,
+}
+
+impl ReservationGuard {
+    /// How long the reservation lives from now on.
+    pub(super) fn ttl(&self) -> Duration {
+        self.grant.expires.saturating_duration_since(now())
+    }
+
+    /// When the reservation ends, in seconds since the Unix epoch. Rounded down: the relay never
+    /// promises more than it keeps.
+    pub(super) fn expire(&self) -> u64 {
+        let end = SystemTime::now() + self.ttl();
+        end.duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |time| time.as_secs())
+    }
+
+    /// The peer has its answer.
+    pub(super) fn keep(mut self) {
+        self.kept = true;
+        let ttl = self.ttl();
+        events::reservation_accepted(&self.relay.names, self.peer, self.grant.renewal, ttl);
+    }
+}
+
+impl Drop for ReservationGuard {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.relay.ledger().revoke(self.peer, &self.grant);
+        }
+    }
+}
+
+/// A circuit's slot, free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct CircuitPermit {
+    relay: Arc<Relay>,
+    source: PeerId,
+    target: PeerId,
+}
+
+impl CircuitPermit {
+    /// Frees the slot and reports how the circuit ended.
+    pub(super) fn close(self, closed: &Closed) {
+        let relay = Arc::clone(&self.relay);
+        let (source, target) = (self.source, self.target);
+        drop(self);
+        events::circuit_closed(&relay.names, source, target, closed);
+    }
+}
+
+impl Drop for CircuitPermit {
+    fn drop(&mut self) {
+        self.relay.ledger().disconnect(self.source, self.target);
+    }
+}

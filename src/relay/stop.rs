@@ -1,0 +1,56 @@
+//! Opens the second leg of a circuit.
+//!
+//! Specification: circuit-v2, section "Stop Protocol".
+
+use std::{sync::Arc, time::Duration};
+
+use libp2p::{PeerId, Stream};
+use tokio::time::{Instant, timeout};
+
+use super::{
+    connection::{Connection, Transport},
+    limits::CircuitLimit,
+    wire::{self, Status},
+};
+
+/// How long all attempts together may take.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+/// How many of the target's connections are tried.
+const MAX_ATTEMPTS: usize = 3;
+
+/// Asks the target to accept a circuit from `source`: on the first connection, and on the next one
+/// when that is dead or does not answer. `None` when none of them works or the target refuses.
+pub(super) async fn open(
+    connections: Vec<Arc<Connection>>,
+    source: PeerId,
+    limit: CircuitLimit,
+) -> Option<(Stream, Transport)> {
+    let deadline = Instant::now() + STOP_TIMEOUT;
+    let attempts = connections.len().min(MAX_ATTEMPTS);
+    for (attempt, connection) in connections.iter().take(attempts).enumerate() {
+        // A connection that is dead without knowing it must leave time for the next.
+        let left = deadline.saturating_duration_since(Instant::now());
+        let share = left / u32::try_from(attempts - attempt).unwrap_or(1);
+        match timeout(share, handshake(connection, source, limit, share)).await {
+            Ok(Some((stream, Status::Ok))) => return Some((stream, connection.transport)),
+            // It is the target's own word: another connection would not change it.
+            Ok(Some((_, _refused))) => return None,
+            Ok(None) | Err(_) => {}
+        }
+    }
+    None
+}
+
+async fn handshake(
+    connection: &Connection,
+    source: PeerId,
+    limit: CircuitLimit,
+    share: Duration,
+) -> Option<(Stream, Status)> {
+    let mut stream = connection.open_stop(share).await?;
+    wire::write(&mut stream, &wire::stop(source, limit))
+        .await
+        .ok()?;
+    let status = wire::read_stop_status(&mut stream).await.ok()?;
+    Some((stream, status))
+}

@@ -1,0 +1,140 @@
+//! The settings of the transport, and what they mean to quinn.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use libp2p::PeerId;
+use libp2p::identity::Keypair;
+
+use super::{Error, Handle, tls};
+
+/// Settings of the QUIC transport.
+#[derive(Clone)]
+pub struct Config {
+    /// How long a handshake may take, in either direction. Default: 10 s.
+    pub handshake_timeout: Duration,
+    /// How many unfinished handshakes a listener carries before newcomers have to prove their
+    /// address by a Retry packet (RFC 9000, section 8.1.2). It costs them a round trip, and it
+    /// keeps forged source addresses from costing us anything more. Default: 64.
+    pub retry_above: usize,
+    /// How many unfinished handshakes a listener carries at most; who comes then is refused.
+    /// Default: 1024.
+    pub max_pending: usize,
+    /// How many streams a peer may have open towards us on one connection. Default: 256.
+    pub max_streams: u32,
+    /// Bytes of one stream that are accepted before they are read: the bound of what piles up
+    /// when its reader, or the next hop behind it, stops. It bounds throughput too, to one window
+    /// a round trip: 512 KiB are 42 Mbit/s at 100 ms. Default: 512 KiB.
+    pub stream_receive_window: u32,
+    /// The same bound for all streams of one connection together. Readers of one connection that
+    /// stop on so many streams that this is used up hold back its other streams. Default: 4 MiB.
+    pub receive_window: u32,
+    /// Bytes of one connection that may be sent and not yet acknowledged. Default: 1 MiB.
+    pub send_window: u64,
+    /// How much silence it takes for us to ask whether the peer is still there. Default: 5 s.
+    pub keep_alive: Duration,
+    /// How long a silent peer's connection is kept; the smaller of both peers' values counts.
+    ///
+    /// This is how long a circuit hangs on a peer that vanished, and how much time a client has to
+    /// find a new network and keep its connection. Three keep-alives, so that the loss of one or
+    /// two of them does not matter. Default: 15 s.
+    pub idle_timeout: Duration,
+    pub(super) handle: Handle,
+    keypair: Keypair,
+}
+
+impl Config {
+    /// The defaults, for the peer that `keypair` identifies.
+    pub fn new(keypair: &Keypair) -> Self {
+        Self {
+            handshake_timeout: Duration::from_secs(10),
+            retry_above: 64,
+            max_pending: 1024,
+            max_streams: 256,
+            stream_receive_window: 512 * 1024,
+            receive_window: 4 * 1024 * 1024,
+            send_window: 1024 * 1024,
+            keep_alive: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(15),
+            handle: Handle::default(),
+            keypair: keypair.clone(),
+        }
+    }
+
+    /// The handle on all endpoints that a transport of this configuration will open.
+    ///
+    /// To be taken before the transport is boxed. Clones of the configuration share it.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// What is common to everything on one socket.
+    pub(super) fn endpoint(&self) -> quinn::EndpointConfig {
+        let mut endpoint = tls::reset_key(&self.keypair)
+            .map(|key| quinn::EndpointConfig::new(Arc::new(key)))
+            .unwrap_or_default();
+        endpoint
+            .supported_versions(vec![QUIC_V1])
+            // The default generator knows its own ids by a key that dies with the process, and
+            // what it does not know gets no stateless reset: it would defeat the reset key.
+            .cid_generator(|| Box::new(tls::RandomIds))
+            .min_reset_interval(RESET_INTERVAL);
+        endpoint
+    }
+
+    /// How to accept.
+    pub(super) fn server(&self) -> Result<quinn::ServerConfig, Error> {
+        let mut server = quinn::ServerConfig::with_crypto(Arc::new(tls::server(&self.keypair)?));
+        server
+            .transport_config(self.transport())
+            .migration(true)
+            // With room for those who come when it is full and are to hear so.
+            .max_incoming(self.max_pending.saturating_add(UNDECIDED))
+            .incoming_buffer_size(EARLY_BYTES)
+            .incoming_buffer_size_total(EARLY_BYTES_TOTAL);
+        Ok(server)
+    }
+
+    /// How to dial, and whom.
+    pub(super) fn client(&self, expected: Option<PeerId>) -> Result<quinn::ClientConfig, Error> {
+        let tls = tls::client(&self.keypair, expected)?;
+        let mut client = quinn::ClientConfig::new(Arc::new(tls));
+        client.transport_config(self.transport());
+        Ok(client)
+    }
+
+    fn transport(&self) -> Arc<quinn::TransportConfig> {
+        let mut transport = quinn::TransportConfig::default();
+        transport
+            .max_concurrent_bidi_streams(self.max_streams.into())
+            .max_concurrent_uni_streams(0_u8.into())
+            .datagram_receive_buffer_size(None)
+            .stream_receive_window(self.stream_receive_window.into())
+            .receive_window(self.receive_window.into())
+            .send_window(self.send_window)
+            .keep_alive_interval(Some(self.keep_alive))
+            // What does not fit into a QUIC integer is no timeout in any practical sense.
+            .max_idle_timeout(self.idle_timeout.try_into().ok())
+            // The spin bit shows the round-trip time to everyone on the path.
+            .allow_spin(false);
+        Arc::new(transport)
+    }
+}
+
+/// RFC 9000, section 15.
+const QUIC_V1: u32 = 1;
+
+/// At most so often does an endpoint send a stateless reset. With quinn's own 20 ms, the thousand
+/// clients of a relay that was restarted would run into their idle timeouts before their turn.
+/// Each reset is smaller than the packet that it answers, so nothing is amplified.
+const RESET_INTERVAL: Duration = Duration::from_millis(1);
+
+/// Newcomers beyond [`Config::max_pending`] that may wait to be refused; more get no answer.
+const UNDECIDED: usize = 1024;
+
+/// Bytes buffered for a newcomer between its first packet and the start of its handshake: room for
+/// the packets that a large client hello is split into.
+const EARLY_BYTES: u64 = 16 * 1024;
+
+/// The same, for all newcomers together.
+const EARLY_BYTES_TOTAL: u64 = 4 * 1024 * 1024;

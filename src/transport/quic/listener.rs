@@ -1,0 +1,165 @@
+//! Who is let in, who has to prove its address first, and who is refused.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures::future::FutureExt;
+use futures::stream::{self, BoxStream, Stream, StreamExt};
+use libp2p::PeerId;
+use libp2p::core::transport::{ListenerId, TransportEvent};
+
+use super::interfaces::{Change, Interfaces};
+use super::{Config, Connection, Error, Event, address, connection};
+
+/// So many newcomers are turned away in one go before others get their turn.
+const TURNED_AWAY_AT_ONCE: usize = 64;
+
+/// One listening socket; also after its removal, when it refuses everybody.
+pub(super) struct Listener {
+    id: ListenerId,
+    endpoint: quinn::Endpoint,
+    local: SocketAddr,
+    incoming: BoxStream<'static, quinn::Incoming>,
+    interfaces: Interfaces,
+    removed: bool,
+    /// Every unfinished handshake holds a clone, so its count is their number, plus one.
+    pending: Arc<()>,
+    handshake_timeout: Duration,
+    retry_above: usize,
+    max_pending: usize,
+}
+
+impl Listener {
+    pub(super) fn new(
+        id: ListenerId,
+        endpoint: quinn::Endpoint,
+        config: &Config,
+    ) -> Result<Self, Error> {
+        let local = endpoint.local_addr()?;
+        let accept = |endpoint: quinn::Endpoint| async move {
+            let incoming = endpoint.accept().await?;
+            Some((incoming, endpoint))
+        };
+        Ok(Self {
+            id,
+            local,
+            incoming: stream::unfold(endpoint.clone(), accept).fuse().boxed(),
+            interfaces: Interfaces::new(local)?,
+            endpoint,
+            removed: false,
+            pending: Arc::new(()),
+            handshake_timeout: config.handshake_timeout,
+            retry_above: config.retry_above,
+            max_pending: config.max_pending,
+        })
+    }
+
+    /// Refuses everybody from now on. `false` if it goes by another id, or was removed before.
+    pub(super) fn remove(&mut self, id: ListenerId) -> bool {
+        let remove = self.id == id && !self.removed;
+        self.removed |= remove;
+        remove
+    }
+
+    fn pending(&self) -> usize {
+        Arc::strong_count(&self.pending).saturating_sub(1)
+    }
+
+    /// Decides on a newcomer; `None` if it was turned away.
+    fn admit(&self, incoming: quinn::Incoming) -> Option<Event> {
+        let pending = self.pending();
+        if self.removed || pending >= self.max_pending {
+            incoming.refuse();
+            return None;
+        }
+        if pending >= self.retry_above && !incoming.remote_address_validated() {
+            // It can only fail for who answered a Retry before; dropped, it is refused.
+            drop(incoming.retry());
+            return None;
+        }
+        let local = SocketAddr::new(
+            incoming.local_ip().unwrap_or(self.local.ip()),
+            self.local.port(),
+        );
+        let remote = incoming.remote_address();
+        let guard = Arc::clone(&self.pending);
+        Some(TransportEvent::Incoming {
+            listener_id: self.id,
+            local_addr: address::format(local),
+            send_back_addr: address::format(remote),
+            upgrade: accept(incoming, self.handshake_timeout, guard).boxed(),
+        })
+    }
+
+    fn event(&self, change: Change) -> Event {
+        let listener_id = self.id;
+        match change {
+            Change::Up(addr) => TransportEvent::NewAddress {
+                listener_id,
+                listen_addr: address::format(addr),
+            },
+            Change::Down(addr) => TransportEvent::AddressExpired {
+                listener_id,
+                listen_addr: address::format(addr),
+            },
+            Change::Lost(error) => TransportEvent::ListenerError {
+                listener_id,
+                error: error.into(),
+            },
+        }
+    }
+}
+
+impl Stream for Listener {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        if !self.removed
+            && let Poll::Ready(change) = self.interfaces.poll(cx)
+        {
+            return Poll::Ready(Some(self.event(change)));
+        }
+        for _ in 0..TURNED_AWAY_AT_ONCE {
+            match ready!(self.incoming.poll_next_unpin(cx)) {
+                Some(incoming) => {
+                    if let Some(event) = self.admit(incoming) {
+                        return Poll::Ready(Some(event));
+                    }
+                }
+                None if self.removed => return Poll::Ready(None),
+                None => {
+                    self.removed = true;
+                    return Poll::Ready(Some(TransportEvent::ListenerClosed {
+                        listener_id: self.id,
+                        reason: Err(Error::EndpointStopped),
+                    }));
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl Drop for Listener {
+    /// Nobody is left to decide on newcomers, and live connections keep the socket open: do not let
+    /// newcomers queue up behind it.
+    fn drop(&mut self) {
+        self.endpoint.set_server_config(None);
+    }
+}
+
+/// Begins the handshake when first polled; dropped before that, the newcomer is refused, without
+/// any cryptography spent on it.
+async fn accept(
+    incoming: quinn::Incoming,
+    timeout: Duration,
+    guard: Arc<()>,
+) -> Result<(PeerId, Connection), Error> {
+    let result = connection::handshake(incoming.accept()?, timeout).await;
+    drop(guard);
+    result
+}

@@ -1,0 +1,221 @@
+//! Our transport against the stock one of libp2p and against bare quinn.
+
+mod interop;
+mod lifecycle;
+mod listening;
+mod streams;
+
+use std::future::poll_fn;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures::{AsyncReadExt, AsyncWriteExt};
+use libp2p::core::muxing::{StreamMuxer, StreamMuxerExt};
+use libp2p::core::transport::{DialOpts, ListenerId, PortUse, TransportEvent};
+use libp2p::core::{Endpoint, Transport as _};
+use libp2p::identity::Keypair;
+use libp2p::{Multiaddr, PeerId};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::{Config, Connection, Error, Handle, Transport, address};
+
+const LOOPBACK: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
+const AS_DIALER: DialOpts = DialOpts {
+    role: Endpoint::Dialer,
+    port_use: PortUse::Reuse,
+};
+
+/// What a [`Server`] tells its test.
+enum Told {
+    Address(Multiaddr),
+    Connected(PeerId, Connection),
+    Failed(Error),
+    Closed(Result<(), Error>),
+}
+
+/// Our transport, listening, polled in a task of its own.
+struct Server {
+    peer: PeerId,
+    addr: Multiaddr,
+    handle: Handle,
+    told: mpsc::Receiver<Told>,
+    remove: mpsc::Sender<()>,
+    _task: JoinSet<()>,
+}
+
+impl Server {
+    async fn start() -> Self {
+        Self::with(&Keypair::generate_ed25519(), LOOPBACK, |_| ()).await
+    }
+
+    async fn with(keypair: &Keypair, addr: &str, configure: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::new(keypair);
+        configure(&mut config);
+        let handle = config.handle();
+        let mut transport = Transport::new(config).unwrap();
+        let id = ListenerId::next();
+        transport.listen_on(id, addr.parse().unwrap()).unwrap();
+
+        let (tell, mut told) = mpsc::channel(1024);
+        let (remove, removals) = mpsc::channel(1);
+        let mut task = JoinSet::new();
+        task.spawn(serve(transport, id, tell, removals));
+        let Some(Told::Address(addr)) = told.recv().await else {
+            panic!("no address");
+        };
+        Self {
+            peer: keypair.public().to_peer_id(),
+            addr,
+            handle,
+            told,
+            remove,
+            _task: task,
+        }
+    }
+
+    fn socket(&self) -> SocketAddr {
+        address::parse(&self.addr).unwrap().0
+    }
+
+    async fn next(&mut self) -> Told {
+        within(self.told.recv()).await.unwrap()
+    }
+
+    async fn connection(&mut self) -> Connection {
+        loop {
+            match self.next().await {
+                Told::Connected(_, connection) => return connection,
+                // Another one of a wildcard's.
+                Told::Address(_) => {}
+                Told::Failed(error) | Told::Closed(Err(error)) => panic!("{error}"),
+                Told::Closed(Ok(())) => panic!("not a connection"),
+            }
+        }
+    }
+
+    /// A connection from bare quinn, and its other end.
+    async fn pair(&mut self) -> (Connection, quinn::Connection) {
+        let connecting = client().connect(self.socket(), "any").unwrap();
+        let (ours, theirs) = tokio::join!(self.connection(), within(connecting));
+        (ours, theirs.unwrap())
+    }
+}
+
+async fn serve(
+    mut transport: Transport,
+    id: ListenerId,
+    tell: mpsc::Sender<Told>,
+    mut removals: mpsc::Receiver<()>,
+) {
+    let mut upgrades = JoinSet::new();
+    loop {
+        let event = tokio::select! {
+            event = poll_fn(|cx| Pin::new(&mut transport).poll(cx)) => event,
+            Some(()) = removals.recv() => {
+                assert!(transport.remove_listener(id));
+                assert!(!transport.remove_listener(id));
+                continue;
+            }
+        };
+        let told = match event {
+            TransportEvent::Incoming { upgrade, .. } => {
+                let tell = tell.clone();
+                upgrades.spawn(async move {
+                    let told = match upgrade.await {
+                        Ok((peer, connection)) => Told::Connected(peer, connection),
+                        Err(error) => Told::Failed(error),
+                    };
+                    tell.send(told).await.ok();
+                });
+                continue;
+            }
+            TransportEvent::NewAddress { listen_addr, .. } => Told::Address(listen_addr),
+            TransportEvent::ListenerClosed { reason, .. } => Told::Closed(reason),
+            TransportEvent::ListenerError { error, .. } => Told::Failed(error),
+            TransportEvent::AddressExpired { .. } => continue,
+        };
+        tell.send(told).await.ok();
+    }
+}
+
+/// A deadline for what should take milliseconds.
+async fn within<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(20), future)
+        .await
+        .expect("in time")
+}
+
+/// Bare quinn, with libp2p's TLS, that can dial IPv4.
+fn client() -> quinn::Endpoint {
+    let tls = libp2p::tls::make_client_config(&Keypair::generate_ed25519(), None).unwrap();
+    client_with(tls)
+}
+
+fn client_with(tls: quinn::rustls::ClientConfig) -> quinn::Endpoint {
+    let mut endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
+    endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
+    endpoint
+}
+
+/// Sends back what comes in, on every stream, until the connection ends.
+async fn echo<M>(mut muxer: M)
+where
+    M: StreamMuxer + Unpin,
+    M::Substream: Send + Unpin + 'static,
+{
+    let mut streams = JoinSet::new();
+    while let Some(stream) = inbound(&mut muxer).await {
+        streams.spawn(async move {
+            let (read, mut write) = stream.split();
+            futures::io::copy(read, &mut write).await.ok();
+            write.close().await.ok();
+        });
+    }
+}
+
+/// The next stream, or `None` when the connection has ended.
+async fn inbound<M: StreamMuxer + Unpin>(muxer: &mut M) -> Option<M::Substream> {
+    poll_fn(|cx| {
+        // Changes of address are not of interest here.
+        while let Poll::Ready(Ok(_)) = muxer.poll_unpin(cx) {}
+        muxer.poll_inbound_unpin(cx).map(Result::ok)
+    })
+    .await
+}
+
+async fn outbound<M: StreamMuxer + Unpin>(muxer: &mut M) -> M::Substream {
+    within(poll_fn(|cx| muxer.poll_outbound_unpin(cx)))
+        .await
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn assert_refused(error: &quinn::ConnectionError) {
+    let quinn::ConnectionError::ConnectionClosed(close) = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(
+        close.error_code,
+        quinn::TransportErrorCode::CONNECTION_REFUSED
+    );
+}
+
+/// Bytes that repeat nowhere near.
+fn pattern(len: usize) -> Vec<u8> {
+    (0_u32..)
+        .flat_map(|n| n.wrapping_mul(0x9e37_79b9).to_be_bytes())
+        .take(len)
+        .collect()
+}
+
+fn udp() -> UdpSocket {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    socket
+}

@@ -1,0 +1,206 @@
+//! What the other end, bare quinn, sees of our streams, and what we see of its.
+
+use std::io::ErrorKind;
+
+use libp2p::core::muxing::StreamMuxerEvent;
+use quinn::{ReadError, RecvStream, SendStream};
+
+use super::super::Stream;
+use super::*;
+
+/// One stream on a connection of its own.
+struct Pair {
+    ours: Stream,
+    send: SendStream,
+    recv: RecvStream,
+    muxer: Connection,
+    connection: quinn::Connection,
+    _server: Server,
+}
+
+impl Pair {
+    /// The peer has sent `hello`, and we have read it.
+    async fn new() -> Self {
+        let mut server = Server::start().await;
+        let (mut muxer, connection) = server.pair().await;
+        let (mut send, recv) = connection.open_bi().await.unwrap();
+        send.write_all(b"hello").await.unwrap();
+        let mut ours = within(inbound(&mut muxer)).await.unwrap();
+        let mut hello = [0; 5];
+        within(ours.read_exact(&mut hello)).await.unwrap();
+        assert_eq!(&hello, b"hello");
+        Self {
+            ours,
+            send,
+            recv,
+            muxer,
+            connection,
+            _server: server,
+        }
+    }
+}
+
+fn kind<T: std::fmt::Debug>(result: std::io::Result<T>) -> ErrorKind {
+    result.unwrap_err().kind()
+}
+
+#[tokio::test]
+async fn dropped_while_both_sides_are_open() {
+    let mut pair = Pair::new().await;
+    pair.ours.write_all(b"half an ans").await.unwrap();
+    drop(pair.ours);
+    let end = within(pair.recv.read_to_end(100)).await;
+    assert_eq!(end, Err(ReadError::Reset(0_u8.into()).into()));
+    assert_eq!(within(pair.send.stopped()).await, Ok(Some(0_u8.into())));
+}
+
+#[tokio::test]
+async fn dropped_after_the_peer_finished() {
+    let mut pair = Pair::new().await;
+    pair.send.finish().unwrap();
+    assert_eq!(within(pair.ours.read(&mut [0; 8])).await.unwrap(), 0);
+    drop(pair.ours);
+    let end = within(pair.recv.read(&mut [0; 8])).await;
+    assert_eq!(end, Err(ReadError::Reset(0_u8.into())));
+    // It was read to its end: nothing to stop.
+    assert_eq!(within(pair.send.stopped()).await, Ok(None));
+}
+
+#[tokio::test]
+async fn dropped_after_we_closed() {
+    let mut pair = Pair::new().await;
+    // More than fits into the first flight of packets.
+    let data = pattern(512 * 1024);
+    pair.ours.write_all(&data).await.unwrap();
+    pair.ours.close().await.unwrap();
+    pair.ours.close().await.unwrap();
+    drop(pair.ours);
+    let got = within(pair.recv.read_to_end(data.len())).await.unwrap();
+    assert!(got == data);
+    assert_eq!(within(pair.send.stopped()).await, Ok(Some(0_u8.into())));
+}
+
+#[tokio::test]
+async fn dropped_after_both_closed() {
+    let mut pair = Pair::new().await;
+    pair.send.finish().unwrap();
+    pair.ours.write_all(b"answer").await.unwrap();
+    pair.ours.close().await.unwrap();
+    assert_eq!(within(pair.ours.read(&mut [0; 8])).await.unwrap(), 0);
+    drop(pair.ours);
+    let got = within(pair.recv.read_to_end(100)).await.unwrap();
+    assert_eq!(got, b"answer");
+    assert_eq!(within(pair.send.stopped()).await, Ok(None));
+}
+
+#[tokio::test]
+async fn opened_by_us_and_dropped_at_once() {
+    let mut pair = Pair::new().await;
+    drop(outbound(&mut pair.muxer).await);
+    let (_, mut recv) = within(pair.connection.accept_bi()).await.unwrap();
+    let end = within(recv.read(&mut [0; 8])).await;
+    assert_eq!(end, Err(ReadError::Reset(0_u8.into())));
+}
+
+#[tokio::test]
+async fn writing_after_close_fails() {
+    let mut pair = Pair::new().await;
+    pair.ours.close().await.unwrap();
+    assert_eq!(kind(pair.ours.write(b"more").await), ErrorKind::BrokenPipe);
+}
+
+#[tokio::test]
+async fn a_reset_is_never_an_end() {
+    let mut pair = Pair::new().await;
+    pair.send.reset(7_u8.into()).unwrap();
+    let mut buf = [0; 8];
+    for _ in 0..3 {
+        let end = within(pair.ours.read(&mut buf)).await;
+        assert_eq!(kind(end), ErrorKind::ConnectionReset);
+    }
+    // The other direction still works.
+    pair.ours.write_all(b"answer").await.unwrap();
+    pair.ours.close().await.unwrap();
+    let got = within(pair.recv.read_to_end(100)).await.unwrap();
+    assert_eq!(got, b"answer");
+}
+
+#[tokio::test]
+async fn a_peer_that_asks_to_stop_breaks_the_pipe() {
+    let mut pair = Pair::new().await;
+    pair.recv.stop(7_u8.into()).unwrap();
+    let error = within(async {
+        loop {
+            if let Err(error) = pair.ours.write(&[0; 1024]).await {
+                break error;
+            }
+        }
+    });
+    assert_eq!(error.await.kind(), ErrorKind::BrokenPipe);
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_never_an_end() {
+    let mut pair = Pair::new().await;
+    pair.connection.close(7_u8.into(), b"");
+    for _ in 0..2 {
+        let end = within(pair.ours.read(&mut [0; 8])).await;
+        assert_eq!(kind(end), ErrorKind::ConnectionAborted);
+    }
+    assert_eq!(
+        kind(pair.ours.write(b"more").await),
+        ErrorKind::ConnectionAborted
+    );
+    let told = within(poll_fn(|cx| pair.muxer.poll_unpin(cx))).await;
+    assert!(told.is_err());
+}
+
+#[tokio::test]
+async fn what_piles_up_for_a_stalled_reader_is_bounded() {
+    const WINDOW: u32 = 64 * 1024;
+    let keypair = Keypair::generate_ed25519();
+    let mut server = Server::with(&keypair, LOOPBACK, |config| {
+        config.stream_receive_window = WINDOW;
+    })
+    .await;
+    let (_muxer, connection) = server.pair().await;
+    let (mut send, _recv) = connection.open_bi().await.unwrap();
+    let mut total = 0;
+    // The last write never ends: the wait is for that to be certain.
+    while let Ok(written) =
+        tokio::time::timeout(Duration::from_millis(500), send.write(&[0; 4096])).await
+    {
+        total += written.unwrap();
+    }
+    assert_eq!(total, WINDOW as usize);
+}
+
+#[tokio::test]
+async fn a_client_that_moves_keeps_its_connection() {
+    let mut server = Server::start().await;
+    let endpoint = client();
+    let connecting = endpoint.connect(server.socket(), "any").unwrap();
+    let (mut muxer, connection) = tokio::join!(server.connection(), within(connecting));
+    let connection = connection.unwrap();
+
+    let socket = udp();
+    let moved_to = socket.local_addr().unwrap();
+    endpoint.rebind(socket).unwrap();
+    let (mut send, mut recv) = connection.open_bi().await.unwrap();
+    send.write_all(b"from elsewhere").await.unwrap();
+    send.finish().unwrap();
+
+    let mut stream = within(poll_fn(|cx| muxer.poll_inbound_unpin(cx)))
+        .await
+        .unwrap();
+    let StreamMuxerEvent::AddressChange(told) =
+        within(poll_fn(|cx| muxer.poll_unpin(cx))).await.unwrap();
+    assert_eq!(told, address::format(moved_to));
+
+    let mut got = Vec::new();
+    within(stream.read_to_end(&mut got)).await.unwrap();
+    stream.write_all(&got).await.unwrap();
+    stream.close().await.unwrap();
+    let answer = within(recv.read_to_end(100)).await.unwrap();
+    assert_eq!(answer, b"from elsewhere");
+}

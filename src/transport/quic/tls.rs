@@ -1,0 +1,125 @@
+//! Certificates, peer ids, and the keys that belong to an identity.
+
+use std::sync::Arc;
+
+use hkdf::hmac::{Hmac, KeyInit, Mac};
+use libp2p::PeerId;
+use libp2p::identity::Keypair;
+use libp2p::tls::certificate;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::crypto::{CryptoError, HmacKey};
+use quinn::rustls::NoKeyLog;
+use quinn::rustls::client::Resumption;
+use quinn::rustls::pki_types::CertificateDer;
+use quinn::{ConnectionId, ConnectionIdGenerator};
+use sha2::Sha256;
+
+use super::Error;
+
+/// TLS of the accepting side.
+pub(super) fn server(keypair: &Keypair) -> Result<QuicServerConfig, Error> {
+    let mut tls = libp2p::tls::make_server_config(keypair)?;
+    // `SSLKEYLOGFILE` must not make a relay write its keys to a disk.
+    tls.key_log = Arc::new(NoKeyLog);
+    // Every connection authenticates anew; tickets would only be bytes and memory.
+    tls.send_tls13_tickets = 0;
+    Ok(tls.try_into()?)
+}
+
+/// TLS of the dialling side; only `expected` is accepted, if given.
+pub(super) fn client(
+    keypair: &Keypair,
+    expected: Option<PeerId>,
+) -> Result<QuicClientConfig, Error> {
+    let mut tls = libp2p::tls::make_client_config(keypair, expected)?;
+    tls.key_log = Arc::new(NoKeyLog);
+    tls.resumption = Resumption::disabled();
+    Ok(tls.try_into()?)
+}
+
+/// The peer at the other end of an established connection.
+pub(super) fn peer_id(connection: &quinn::Connection) -> Result<PeerId, Error> {
+    let identity = connection.peer_identity().ok_or(Error::NoPeerCertificate)?;
+    let chain = identity
+        .downcast::<Vec<CertificateDer<'static>>>()
+        .map_err(|_| Error::NoPeerCertificate)?;
+    let end_entity = chain.first().ok_or(Error::NoPeerCertificate)?;
+    Ok(certificate::parse(end_entity)?.peer_id())
+}
+
+/// The key that the stateless reset tokens of an identity come from (RFC 9000, section 10.3.2).
+///
+/// It outlives the process, so a relay that comes back after a crash can tell the clients of its
+/// former self that their connections are gone. `None` if the type of key allows no derivation.
+pub(super) fn reset_key(keypair: &Keypair) -> Option<ResetKey> {
+    let secret = keypair.derive_secret(b"descord-relay quic stateless reset")?;
+    Hmac::new_from_slice(&secret).ok().map(ResetKey)
+}
+
+/// HMAC-SHA256, in the shape that quinn wants.
+pub(super) struct ResetKey(Hmac<Sha256>);
+
+impl HmacKey for ResetKey {
+    fn sign(&self, data: &[u8], signature: &mut [u8]) {
+        let mac = self.0.clone().chain_update(data).finalize().into_bytes();
+        for (to, from) in signature.iter_mut().zip(mac) {
+            *to = from;
+        }
+    }
+
+    fn signature_len(&self) -> usize {
+        32
+    }
+
+    fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+        let mac = self.0.clone().chain_update(data);
+        mac.verify_slice(signature).map_err(|_| CryptoError)
+    }
+}
+
+/// Connection ids without any structure.
+pub(super) struct RandomIds;
+
+/// Enough that ids never collide and are never guessed.
+const ID_LEN: usize = 8;
+
+impl ConnectionIdGenerator for RandomIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        ConnectionId::new(&rand::random::<[u8; ID_LEN]>())
+    }
+
+    fn cid_len(&self) -> usize {
+        ID_LEN
+    }
+
+    fn cid_lifetime(&self) -> Option<std::time::Duration> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reset_key_is_the_identitys() {
+        let sign = |keypair: &Keypair| {
+            let mut signature = [0; 32];
+            reset_key(keypair).unwrap().sign(b"id", &mut signature);
+            signature
+        };
+        let (one, other) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
+        assert_eq!(sign(&one), sign(&one));
+        assert_ne!(sign(&one), sign(&other));
+        assert_ne!(sign(&one), [0; 32]);
+    }
+
+    #[test]
+    fn the_reset_key_knows_its_signatures() {
+        let key = reset_key(&Keypair::generate_ed25519()).unwrap();
+        let mut signature = vec![0; key.signature_len()];
+        key.sign(b"id", &mut signature);
+        assert!(key.verify(b"id", &signature).is_ok());
+        assert!(key.verify(b"another", &signature).is_err());
+    }
+}

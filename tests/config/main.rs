@@ -1,0 +1,75 @@
+//! The configuration, from the pairs of an environment to what the operator reads.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
+mod bad_values;
+mod between_variables;
+mod defaults;
+mod names;
+mod output;
+mod secrets;
+mod values;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use descord_relay::config::{
+    self, Config, Errors, Limits, Loaded, LogFormat, PeerIds, Secret, reference_table,
+};
+use proptest::prelude::*;
+
+/// An environment without files, on a machine named `relay-2`.
+fn load(pairs: &[(&str, &str)]) -> Result<Loaded, Errors> {
+    load_with(pairs, &[])
+}
+
+/// As [`load`], with files.
+fn load_with(pairs: &[(&str, &str)], files: &[(&str, &str)]) -> Result<Loaded, Errors> {
+    let host_name = [("/proc/sys/kernel/hostname", "relay-2\n")];
+    let files: BTreeMap<_, _> = host_name.iter().chain(files).copied().collect();
+    Config::from_env_with(pairs.iter().copied(), |path: &Path| {
+        let text = path.to_str().and_then(|path| files.get(path));
+        text.map(|text| (*text).to_owned())
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    })
+}
+
+fn config(pairs: &[(&str, &str)]) -> Config {
+    match load(pairs) {
+        Ok(loaded) => loaded.config,
+        Err(errors) => panic!("{errors}"),
+    }
+}
+
+fn errors(pairs: &[(&str, &str)]) -> String {
+    load(pairs).expect_err("a bad environment").to_string()
+}
+
+fn warnings(pairs: &[(&str, &str)]) -> Vec<String> {
+    let loaded = load(pairs).unwrap_or_else(|errors| panic!("{errors}"));
+    loaded.warnings.iter().map(ToString::to_string).collect()
+}
+
+fn addresses(list: &[libp2p::Multiaddr]) -> Vec<String> {
+    list.iter().map(ToString::to_string).collect()
+}
+
+/// An Ed25519 key in the form in which libp2p tools write it, and its peer id.
+fn key() -> (String, String) {
+    use base64::Engine as _;
+    let keypair = libp2p::identity::Keypair::ed25519_from_bytes([7; 32]).unwrap();
+    let bytes = keypair.to_protobuf_encoding().unwrap();
+    let text = base64::engine::general_purpose::STANDARD.encode(bytes);
+    (text, keypair.public().to_peer_id().to_string())
+}
+
+const SEED: &str = "correct horse battery staple";

@@ -1,0 +1,157 @@
+//! Good values of every variable.
+
+use super::*;
+use descord_relay::relay::CircuitLimit;
+
+/// Every variable with a good value, and what `render` then says.
+const GOOD: &[(&str, &str, &str)] = &[
+    (
+        "RELAY_LISTEN_ADDRESSES",
+        " /ip4/127.0.0.1/tcp/0 , /ip6/::1/tcp/4001/ws,/ip4/1.2.3.4/udp/1/quic-v1,",
+        "/ip4/127.0.0.1/tcp/0,/ip6/::1/tcp/4001/ws,/ip4/1.2.3.4/udp/1/quic-v1",
+    ),
+    (
+        "RELAY_EXTERNAL_ADDRESSES",
+        "/dns/{instance}.example/tcp/900{index}, /ip4/127.0.0.1/udp/9/quic-v1",
+        "/dns/relay-2.example/tcp/9002,/ip4/127.0.0.1/udp/9/quic-v1",
+    ),
+    ("RELAY_INSTANCE", "eu_west.Relay-0", "eu_west.Relay-0"),
+    ("RELAY_IDENTITY_SEED", SEED, "***"),
+    ("RELAY_MAX_RESERVATIONS", "7", "7"),
+    ("RELAY_MAX_RESERVATIONS_PER_PEER", "0", "0"),
+    ("RELAY_MAX_RESERVATIONS_PER_IP", "12", "12"),
+    ("RELAY_RESERVATION_TTL", "30s", "30s"),
+    ("RELAY_MAX_CIRCUITS", "100000", "100000"),
+    ("RELAY_MAX_CIRCUITS_PER_PEER", " 9 ", "9"),
+    ("RELAY_MAX_CIRCUIT_DURATION", "1h 30m", "1h30m"),
+    ("RELAY_MAX_CIRCUIT_BYTES", "64KiB", "64KiB"),
+    ("RELAY_IDLE_TIMEOUT", "5s", "5s"),
+    ("RELAY_STATS_INTERVAL", "0", "0"),
+    ("RELAY_LOG_FORMAT", "JSON", "json"),
+    ("RELAY_PEER_IDS", "full", "full"),
+    ("RELAY_ADMIN_ADDRESS", "[::1]:0", "[::1]:0"),
+    ("RELAY_DRAIN_DELAY", "0", "0s"),
+    ("RELAY_DRAIN_WINDOW", "10s", "10s"),
+    ("RELAY_DRAIN_TIMEOUT", "2h", "2h"),
+];
+
+#[test]
+fn every_variable_takes_effect() {
+    for (name, value, shown) in GOOD {
+        let text = load(&[(name, value)]).unwrap().render();
+        assert!(
+            text.contains(&format!("\n{name}={shown}\n")),
+            "{name}={value} in\n{text}"
+        );
+    }
+    let tested = GOOD.len() + 1; // RELAY_IDENTITY_KEY has a test of its own.
+    assert_eq!(
+        reference_table().lines().count() - 2,
+        tested,
+        "a variable without a test"
+    );
+}
+
+#[test]
+fn fields_are_the_ones_that_were_meant() {
+    let pairs: Vec<_> = GOOD
+        .iter()
+        .map(|(name, value, _)| (*name, *value))
+        .collect();
+    let config = config(&pairs);
+    let limits = Limits {
+        reservations: Some(7),
+        reservations_per_peer: None,
+        reservations_per_ip: Some(12),
+        reservation_ttl: Duration::from_secs(30),
+        circuits: Some(100_000),
+        circuits_per_peer: Some(9),
+        circuit: CircuitLimit {
+            duration: Some(Duration::from_secs(5400)),
+            bytes: Some(65_536),
+        },
+    };
+    assert_eq!(config.limits, limits);
+    assert_eq!(config.identity.instance, "eu_west.Relay-0");
+    assert_eq!(config.identity.seed, Some(Secret::new(SEED)));
+    assert_eq!(config.idle_timeout, Duration::from_secs(5));
+    assert_eq!(config.stats_interval, None);
+    assert_eq!(config.log_format, LogFormat::Json);
+    assert_eq!(config.peer_ids, PeerIds::Full);
+    assert_eq!(config.admin_address, "[::1]:0".parse().ok());
+    assert_eq!(config.drain.delay, Duration::ZERO);
+    assert_eq!(config.drain.window, Duration::from_secs(10));
+    assert_eq!(config.drain.timeout, Duration::from_secs(7200));
+    let last = GOOD.last().map(|(name, _, _)| *name);
+    assert_eq!(last, Some("RELAY_DRAIN_TIMEOUT"));
+}
+
+#[test]
+fn zero_is_unlimited() {
+    let limits = config(&[
+        ("RELAY_MAX_RESERVATIONS", "0"),
+        ("RELAY_MAX_RESERVATIONS_PER_PEER", "0"),
+        ("RELAY_MAX_RESERVATIONS_PER_IP", "0"),
+        ("RELAY_MAX_CIRCUITS", "0"),
+        ("RELAY_MAX_CIRCUITS_PER_PEER", "0"),
+        ("RELAY_MAX_CIRCUIT_DURATION", "0s"),
+        ("RELAY_MAX_CIRCUIT_BYTES", "0MB"),
+    ])
+    .limits;
+    let unlimited = Limits {
+        reservations: None,
+        reservations_per_peer: None,
+        reservations_per_ip: None,
+        circuits: None,
+        circuits_per_peer: None,
+        circuit: CircuitLimit {
+            duration: None,
+            bytes: None,
+        },
+        ..Limits::default()
+    };
+    assert_eq!(limits, unlimited);
+}
+
+#[test]
+fn sizes_are_as_people_write_them() {
+    let size = |text| {
+        config(&[("RELAY_MAX_CIRCUIT_BYTES", text)])
+            .limits
+            .circuit
+            .bytes
+    };
+    assert_eq!(size("1"), Some(1));
+    assert_eq!(size("100MB"), Some(100_000_000));
+    assert_eq!(size("100 mb"), Some(100_000_000));
+    assert_eq!(size("1.5GiB"), Some(1_610_612_736));
+    assert_eq!(size("2T"), Some(2_000_000_000_000));
+}
+
+#[test]
+fn an_empty_admin_address_is_off() {
+    assert_eq!(config(&[("RELAY_ADMIN_ADDRESS", "")]).admin_address, None);
+    assert_eq!(config(&[("RELAY_ADMIN_ADDRESS", " ")]).admin_address, None);
+}
+
+#[test]
+fn external_addresses_have_many_shapes() {
+    let list = [
+        "/ip4/192.0.2.1/tcp/9000",
+        "/ip6/2001:db8::1/tcp/9000/ws",
+        "/dns/relay.example/tcp/443/tls/ws",
+        "/dns4/relay.example/tcp/443/wss",
+        "/dns6/relay.example/udp/9000/quic-v1",
+        "/ip4/10.0.0.1/tcp/9000",
+    ];
+    let config = config(&[("RELAY_EXTERNAL_ADDRESSES", &list.join(","))]);
+    assert_eq!(addresses(&config.external_addresses), list);
+}
+
+#[test]
+fn a_key_may_be_given() {
+    let (key, peer_id) = key();
+    let config = config(&[("RELAY_IDENTITY_KEY", &key)]);
+    let identity = descord_relay::identity::Identity::from_config(&config.identity).unwrap();
+    assert_eq!(identity.peer_id().to_string(), peer_id);
+}

@@ -1,0 +1,222 @@
+//! libp2p's own relay client, over every transport.
+
+use std::{collections::VecDeque, time::Duration};
+
+use futures::StreamExt;
+use libp2p::{
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder, identify,
+    multiaddr::Protocol,
+    noise, ping, relay,
+    swarm::{ConnectionId, NetworkBehaviour, SwarmEvent, dial_opts::DialOpts},
+    tcp, tls, yamux,
+};
+use libp2p_stream as stream;
+use tokio::time::timeout;
+
+/// The protocol of the tests' own streams, which go through circuits.
+pub const TEST_PROTOCOL: StreamProtocol = StreamProtocol::new("/descord-relay/test");
+/// Longer than anything that a test waits for; what takes longer has failed.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(NetworkBehaviour)]
+pub struct Behaviour {
+    pub relay: relay::client::Behaviour,
+    pub identify: identify::Behaviour,
+    pub ping: ping::Behaviour,
+    pub stream: stream::Behaviour,
+}
+
+/// Which security a client asks for on TCP.
+#[derive(Clone, Copy, Debug)]
+pub enum Security {
+    Noise,
+    Tls,
+}
+
+/// A client and what happened to it.
+pub struct Client {
+    pub swarm: Swarm<Behaviour>,
+    pub peer_id: PeerId,
+    pub streams: stream::Control,
+    seen: VecDeque<SwarmEvent<BehaviourEvent>>,
+}
+
+impl Client {
+    pub async fn new(security: Security) -> Self {
+        let builder = SwarmBuilder::with_new_identity().with_tokio();
+        let tcp = tcp::Config::default().nodelay(true);
+        macro_rules! finish {
+            ($builder:expr, $security:expr) => {
+                $builder
+                    .unwrap()
+                    .with_quic()
+                    .with_dns()
+                    .unwrap()
+                    .with_websocket($security, yamux::Config::default)
+                    .await
+                    .unwrap()
+                    .with_relay_client(noise::Config::new, yamux::Config::default)
+                    .unwrap()
+                    .with_behaviour(|key, relay| Behaviour {
+                        relay,
+                        identify: identify::Behaviour::new(identify::Config::new(
+                            "ipfs/0.1.0".into(),
+                            key.public(),
+                        )),
+                        ping: ping::Behaviour::default(),
+                        stream: stream::Behaviour::new(),
+                    })
+                    .unwrap()
+                    .with_swarm_config(|c| c.with_idle_connection_timeout(Duration::from_secs(600)))
+                    .build()
+            };
+        }
+        let swarm = match security {
+            Security::Noise => finish!(
+                builder.with_tcp(tcp, noise::Config::new, yamux::Config::default),
+                noise::Config::new
+            ),
+            Security::Tls => {
+                finish!(
+                    builder.with_tcp(tcp, tls::Config::new, yamux::Config::default),
+                    tls::Config::new
+                )
+            }
+        };
+        let streams = swarm.behaviour().stream.new_control();
+        Self {
+            peer_id: *swarm.local_peer_id(),
+            swarm,
+            streams,
+            seen: VecDeque::new(),
+        }
+    }
+
+    /// Runs the client until `wanted` gives something.
+    pub async fn wait<T>(
+        &mut self,
+        what: &str,
+        mut wanted: impl FnMut(&SwarmEvent<BehaviourEvent>) -> Option<T>,
+    ) -> T {
+        let found = timeout(PATIENCE, async {
+            loop {
+                let event = self.swarm.select_next_some().await;
+                let found = wanted(&event);
+                self.seen.push_back(event);
+                if let Some(found) = found {
+                    return found;
+                }
+            }
+        });
+        match found.await {
+            Ok(found) => found,
+            Err(late) => panic!("no {what} ({late}) among {:#?}", self.seen),
+        }
+    }
+
+    /// Reserves on the relay; gives whether it was granted, and the error in words if it was not.
+    pub async fn reserve(&mut self, relay: &Multiaddr) -> Result<(), String> {
+        let listener = self
+            .swarm
+            .listen_on(relay.clone().with(Protocol::P2pCircuit))
+            .unwrap();
+        self.wait("reservation", |event| match event {
+            SwarmEvent::Behaviour(BehaviourEvent::Relay(
+                relay::client::Event::ReservationReqAccepted { .. },
+            )) => Some(Ok(())),
+            SwarmEvent::ListenerClosed {
+                listener_id,
+                reason: Err(error),
+                ..
+            } if *listener_id == listener => Some(Err(words(error))),
+            SwarmEvent::OutgoingConnectionError { error, .. } => Some(Err(words(error))),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Connects to `target` through the relay.
+    pub async fn connect(
+        &mut self,
+        relay: &Multiaddr,
+        target: PeerId,
+    ) -> Result<ConnectionId, String> {
+        let address = relay
+            .clone()
+            .with(Protocol::P2pCircuit)
+            .with(Protocol::P2p(target));
+        let opts = DialOpts::from(address);
+        let id = opts.connection_id();
+        self.swarm.dial(opts).unwrap();
+        self.wait("circuit", |event| match event {
+            SwarmEvent::ConnectionEstablished { connection_id, .. } if *connection_id == id => {
+                Some(Ok(id))
+            }
+            SwarmEvent::OutgoingConnectionError {
+                connection_id,
+                error,
+                ..
+            } if *connection_id == id => Some(Err(words(error))),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Connects to the relay itself.
+    pub async fn dial(&mut self, relay: &Multiaddr) -> ConnectionId {
+        let opts = DialOpts::from(relay.clone());
+        let id = opts.connection_id();
+        self.swarm.dial(opts).unwrap();
+        self.wait("connection", |event| match event {
+            SwarmEvent::ConnectionEstablished { connection_id, .. } if *connection_id == id => {
+                Some(())
+            }
+            _ => None,
+        })
+        .await;
+        id
+    }
+
+    /// Runs the client in the background from now on, echoing what comes in on test streams.
+    pub fn echo(mut self) -> tokio::task::JoinHandle<()> {
+        let mut incoming = self.streams.accept(TEST_PROTOCOL).unwrap();
+        tokio::task::spawn(async move {
+            loop {
+                tokio::select! {
+                    Some((_, stream)) = incoming.next() => {
+                        tokio::task::spawn(echo(stream));
+                    }
+                    _ = self.swarm.select_next_some() => {}
+                }
+            }
+        })
+    }
+
+    /// Runs the client in the background from now on.
+    pub fn run(mut self) -> tokio::task::JoinHandle<()> {
+        tokio::task::spawn(async move {
+            loop {
+                self.swarm.select_next_some().await;
+            }
+        })
+    }
+}
+
+async fn echo(stream: Stream) {
+    use futures::{AsyncReadExt, AsyncWriteExt};
+    let (reader, mut writer) = stream.split();
+    // The other side may go at any time.
+    let _ = futures::io::copy(reader, &mut writer).await;
+    let _ = writer.close().await;
+}
+
+/// An error with all that caused it.
+fn words(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut error = error;
+    while let Some(source) = error.source() {
+        words = format!("{words}: {source}");
+        error = source;
+    }
+    words
+}

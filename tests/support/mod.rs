@@ -1,0 +1,15 @@
+//! What the integration tests share: the real binary as a process, and real libp2p clients.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::allow_attributes,
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "each test file uses a part of it, and helpers of tests may fail loudly"
+)]
+
+pub mod client;
+pub mod process;

@@ -1,0 +1,139 @@
+//! The relay under test: the real binary, configured by its environment, speaking JSON lines.
+
+use std::{process::Stdio, time::Duration};
+
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+    time::timeout,
+};
+
+/// Longer than anything that a test waits for; what takes longer has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A relay process. Killed when it is dropped.
+pub struct Relay {
+    child: Child,
+    stdout: Lines<BufReader<ChildStdout>>,
+    pub peer_id: PeerId,
+    addresses: Vec<Multiaddr>,
+    /// Every event so far.
+    pub events: Vec<Value>,
+}
+
+/// The binary with an environment that holds `variables` and nothing else of the relay's.
+pub fn command(variables: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_descord-relay"));
+    command
+        .env_clear()
+        .envs(variables.iter().copied())
+        .kill_on_drop(true);
+    command
+}
+
+impl Relay {
+    /// Starts a relay on free ports of the loopback interface and waits until it is ready.
+    pub async fn start(variables: &[(&str, &str)]) -> Self {
+        let defaults = [
+            (
+                "RELAY_LISTEN_ADDRESSES",
+                "/ip4/127.0.0.1/tcp/0,/ip4/127.0.0.1/udp/0/quic-v1,/ip4/127.0.0.1/tcp/0/ws",
+            ),
+            ("RELAY_LOG_FORMAT", "json"),
+            ("RELAY_ADMIN_ADDRESS", ""),
+            ("RELAY_DRAIN_DELAY", "0"),
+            ("RELAY_MAX_RESERVATIONS_PER_IP", "0"),
+        ];
+        let mut child = command(&defaults)
+            .envs(variables.iter().copied())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let stdout = child.stdout.take().expect("stdout is piped");
+        let mut relay = Self {
+            child,
+            stdout: BufReader::new(stdout).lines(),
+            peer_id: PeerId::random(),
+            addresses: Vec::new(),
+            events: Vec::new(),
+        };
+        let ready = relay.event("relay ready").await;
+        relay.peer_id = ready["peer_id"].as_str().unwrap().parse().unwrap();
+        let addresses = ready["addresses"].as_str().unwrap();
+        relay.addresses = addresses.split(',').map(|a| a.parse().unwrap()).collect();
+        relay
+    }
+
+    /// The next event with this message.
+    pub async fn event(&mut self, message: &str) -> Value {
+        let event = timeout(PATIENCE, async {
+            loop {
+                let line = self.stdout.next_line().await.unwrap();
+                let line = line.unwrap_or_else(|| panic!("the relay ended before {message:?}"));
+                let event: Value = serde_json::from_str(&line)
+                    .unwrap_or_else(|_| panic!("not a JSON event: {line}"));
+                self.events.push(event.clone());
+                if event["message"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .starts_with(message)
+                {
+                    return event;
+                }
+            }
+        });
+        event
+            .await
+            .unwrap_or_else(|_| panic!("no {message:?} among {:#?}", self.events))
+    }
+
+    /// Sends a signal, by its number.
+    pub fn signal(&self, signal: i32) {
+        let id = self.child.id().expect("the relay runs").to_string();
+        let status = std::process::Command::new("kill")
+            .args([format!("-{signal}"), id])
+            .status();
+        assert!(status.unwrap().success());
+    }
+
+    /// Reads the events that are left and gives the exit code.
+    pub async fn exit_code(&mut self) -> Option<i32> {
+        let status = timeout(PATIENCE, async {
+            while let Some(line) = self.stdout.next_line().await.unwrap() {
+                self.events.push(serde_json::from_str(&line).unwrap());
+            }
+            self.child.wait().await.unwrap()
+        });
+        status.await.expect("the relay exits").code()
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("the relay runs")
+    }
+
+    /// The address to dial over TCP, ending in the relay's peer id.
+    pub fn tcp(&self) -> Multiaddr {
+        self.address(|parts| parts.len() == 3 && matches!(parts[1], Protocol::Tcp(_)))
+    }
+
+    /// The address to dial over QUIC.
+    pub fn quic(&self) -> Multiaddr {
+        self.address(|parts| parts.contains(&Protocol::QuicV1))
+    }
+
+    /// The address to dial over WebSocket.
+    pub fn websocket(&self) -> Multiaddr {
+        self.address(|parts| parts.iter().any(|p| matches!(p, Protocol::Ws(_))))
+    }
+
+    fn address(&self, is_wanted: impl Fn(&[Protocol<'_>]) -> bool) -> Multiaddr {
+        let wanted = |address: &&Multiaddr| is_wanted(&address.iter().collect::<Vec<_>>());
+        self.addresses
+            .iter()
+            .find(wanted)
+            .expect("the relay listens there")
+            .clone()
+    }
+}
