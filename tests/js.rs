@@ -3,6 +3,15 @@
 //!
 //! Needs npm; everything else is installed on the first run, into `tests/js/node_modules`.
 
+#![allow(
+    unreachable_pub,
+    clippy::allow_attributes,
+    clippy::incompatible_msrv,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "tests fail loudly, and are run by the current toolchain"
+)]
+
 #[path = "support/js.rs"]
 mod js;
 #[path = "js/limits.rs"]
@@ -60,12 +69,19 @@ impl Pair {
         let mut dialer = Peer::start(node, transport, encrypter).await;
         let path = through(&relay, &listener.id);
         let connection = dialer.ask("dial", json!({ "address": path })).await;
-        Self { listener, dialer, path, connection }
+        Self {
+            listener,
+            dialer,
+            path,
+            connection,
+        }
     }
 
     /// The dialer sends that many bytes, and gives what came of it.
     async fn echo(&mut self, bytes: u64) -> Value {
-        self.dialer.ask("echo", json!({ "address": self.path, "bytes": bytes })).await
+        self.dialer
+            .ask("echo", json!({ "address": self.path, "bytes": bytes }))
+            .await
     }
 }
 
@@ -85,13 +101,19 @@ async fn js_reaches_js(transport: &str, encrypter: &str) {
 
     let stream = pair.listener.event("stream accepted").await;
     assert_eq!(stream["peer"], pair.dialer.id);
-    assert!(text(&stream["address"]).contains("/p2p-circuit/"), "{stream}");
+    assert!(
+        text(&stream["address"]).contains("/p2p-circuit/"),
+        "{stream}"
+    );
     ended_clean(&mut pair.listener).await;
 }
 
 async fn ended_clean(listener: &mut Peer) {
     let end = listener.event("stream ended").await;
-    assert_eq!(end, json!({ "event": "stream ended", "received": MIB, "end": "clean" }));
+    assert_eq!(
+        end,
+        json!({ "event": "stream ended", "received": MIB, "end": "clean" })
+    );
 }
 
 #[tokio::test]
@@ -119,7 +141,9 @@ async fn rust_reaches_js() {
     let Some(node) = js::node() else { return };
     let relay = Relay::start(&[]).await;
     let mut listener = Peer::start(node, "tcp", "noise").await;
-    listener.ask("reserve", json!({ "relay": address(&relay, "tcp") })).await;
+    listener
+        .ask("reserve", json!({ "relay": address(&relay, "tcp") }))
+        .await;
     let target: PeerId = listener.id.parse().unwrap();
 
     for relay in [relay.tcp(), relay.quic(), relay.websocket()] {
@@ -138,7 +162,11 @@ async fn rust_reaches_js() {
         let mut echoed = Vec::new();
         let (received, ()) = join(reader.read_to_end(&mut echoed), send).await;
         received.unwrap();
-        assert!(echoed == data, "{} bytes came back, or others", echoed.len());
+        assert!(
+            echoed == data,
+            "{} bytes came back, or others",
+            echoed.len()
+        );
         ended_clean(&mut listener).await;
     }
 }
@@ -156,7 +184,9 @@ async fn js_reaches_rust() {
         let _running = AbortOnDropHandle::new(listener.echo());
 
         dialer.ask("dial", json!({ "address": path })).await;
-        let result = dialer.ask("echo", json!({ "address": path, "bytes": MIB })).await;
+        let result = dialer
+            .ask("echo", json!({ "address": path, "bytes": MIB }))
+            .await;
         assert_eq!(result, whole(MIB));
     }
 }
@@ -167,11 +197,19 @@ async fn the_voucher_opens_with_the_clients_own_code() {
     let relay = Relay::start(&[("RELAY_RESERVATION_TTL", "20m")]).await;
     let relay_id = relay.peer_id.to_string();
     let mut peer = Peer::start(node, "tcp", "noise").await;
-    let reservation = peer.ask("reserve", json!({ "relay": address(&relay, "tcp") })).await;
+    let reservation = peer
+        .ask("reserve", json!({ "relay": address(&relay, "tcp") }))
+        .await;
 
     let expire = reservation["expire"].as_u64().unwrap();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    assert!((now + 19 * 60..=now + 20 * 60).contains(&expire), "{expire} at {now}");
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    assert!(
+        (now + 19 * 60..=now + 20 * 60).contains(&expire),
+        "{expire} at {now}"
+    );
     let voucher = json!({
         "signer": relay_id,
         "payload_type": "0302",
@@ -189,7 +227,9 @@ async fn a_reservation_gives_addresses_to_announce() {
     let Some(node) = js::node() else { return };
     let relay = Relay::start(&[]).await;
     let mut peer = Peer::start(node, "tcp", "noise").await;
-    let reservation = peer.ask("reserve", json!({ "relay": address(&relay, "tcp") })).await;
+    let reservation = peer
+        .ask("reserve", json!({ "relay": address(&relay, "tcp") }))
+        .await;
 
     let mut listening = strings(&reservation["listening"]);
     let mut expected = ["tcp", "quic", "websocket"]
@@ -209,13 +249,22 @@ async fn identify_tells_hop_and_the_relays_addresses() {
     let told = peer.ask("identify", relay_address).await;
 
     let protocols = strings(&told["protocols"]);
-    assert!(protocols.contains(&"/libp2p/circuit/relay/0.2.0/hop".to_owned()), "{protocols:?}");
-    assert!(!protocols.contains(&"/libp2p/circuit/relay/0.2.0/stop".to_owned()), "{protocols:?}");
+    assert!(
+        protocols.contains(&"/libp2p/circuit/relay/0.2.0/hop".to_owned()),
+        "{protocols:?}"
+    );
+    assert!(
+        !protocols.contains(&"/libp2p/circuit/relay/0.2.0/stop".to_owned()),
+        "{protocols:?}"
+    );
     let addresses = strings(&told["addresses"]);
     for address in ["tcp", "quic", "websocket"].map(|transport| address(&relay, transport)) {
         let (announced, _) = address.split_once("/p2p/").unwrap();
         let is_announced = |address: &String| address.split("/p2p/").next() == Some(announced);
-        assert!(addresses.iter().any(is_announced), "{announced} in {addresses:?}");
+        assert!(
+            addresses.iter().any(is_announced),
+            "{announced} in {addresses:?}"
+        );
     }
 }
 
@@ -224,7 +273,10 @@ async fn identify_tells_hop_and_the_relays_addresses() {
 async fn a_full_relay_renews() {
     let Some(node) = js::node() else { return };
     // js-libp2p refuses to renew what is good for more than ten minutes.
-    let variables = [("RELAY_MAX_RESERVATIONS", "1"), ("RELAY_RESERVATION_TTL", "5m")];
+    let variables = [
+        ("RELAY_MAX_RESERVATIONS", "1"),
+        ("RELAY_RESERVATION_TTL", "5m"),
+    ];
     let mut relay = Relay::start(&variables).await;
     let arguments = json!({ "relay": address(&relay, "tcp") });
     let mut holder = Peer::start(node, "tcp", "noise").await;
@@ -236,7 +288,10 @@ async fn a_full_relay_renews() {
 
     let second = holder.ask("renew", arguments).await;
     relay.event("reservation renewed").await;
-    assert!(second["expire"].as_u64() >= first["expire"].as_u64(), "{first} {second}");
+    assert!(
+        second["expire"].as_u64() >= first["expire"].as_u64(),
+        "{first} {second}"
+    );
     assert_eq!(second["voucher"]["expiration"], second["expire"]);
 
     // The renewed reservation is as good as the first.

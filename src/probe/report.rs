@@ -104,7 +104,9 @@ impl Report {
     }
 
     fn limits(&self) -> String {
-        let bytes = self.limit_bytes.map(|bytes| ByteSize(bytes).to_string());
+        let bytes = self
+            .limit_bytes
+            .map(|bytes| ByteSize(bytes).display().si().to_string());
         let duration = self
             .limit_seconds
             .map(|seconds| humantime::format_duration(Duration::from_secs(seconds)).to_string());

@@ -27,12 +27,18 @@ async fn a_circuit_is_limited_as_announced() {
 #[tokio::test]
 async fn a_circuit_without_limits_is_not_limited() {
     let Some(node) = js::node() else { return };
-    let unlimited = [("RELAY_MAX_CIRCUIT_BYTES", "0"), ("RELAY_MAX_CIRCUIT_DURATION", "0")];
+    let unlimited = [
+        ("RELAY_MAX_CIRCUIT_BYTES", "0"),
+        ("RELAY_MAX_CIRCUIT_DURATION", "0"),
+    ];
     let relay = Relay::start(&unlimited).await;
     let mut pair = Pair::start(node, &relay, "tcp", "noise").await;
     assert_eq!(pair.echo(MIB).await, whole(MIB));
     assert_eq!(pair.connection["limits"], Value::Null);
-    assert_eq!(pair.listener.event("stream accepted").await["limits"], Value::Null);
+    assert_eq!(
+        pair.listener.event("stream accepted").await["limits"],
+        Value::Null
+    );
 }
 
 /// The limit counts each direction: 200 KiB there and back fit into 256 KiB.
@@ -50,7 +56,11 @@ async fn the_data_limit_is_for_each_direction() {
 /// Gives the bytes that each of the two applications received.
 async fn is_cut(mut pair: Pair, bytes: u64) -> [u64; 2] {
     let sent = pair.echo(bytes).await;
-    assert_eq!((&sent["end"], &sent["matches"]), (&json!("cut"), &json!(true)), "{sent}");
+    assert_eq!(
+        (&sent["end"], &sent["matches"]),
+        (&json!("cut"), &json!(true)),
+        "{sent}"
+    );
     let received = pair.listener.event("stream ended").await;
     assert_eq!(received["end"], "cut", "{received}");
     for peer in [&mut pair.dialer, &mut pair.listener] {
@@ -67,7 +77,7 @@ async fn the_data_limit_cuts(transport: &str) {
     for received in is_cut(pair, MIB).await {
         assert!(received <= 256 * 1024, "{received} bytes beyond the limit");
     }
-    assert_eq!(relay.event("circuit closed").await["reason"], "bytes");
+    assert_eq!(relay.event("circuit closed").await["reason"], "max_bytes");
 }
 
 #[tokio::test]
@@ -88,13 +98,22 @@ async fn the_data_limit_cuts_over_websocket() {
 /// The circuit is busy all the time, with more than fits into it.
 async fn the_duration_limit_cuts(transport: &str) {
     let Some(node) = js::node() else { return };
-    let variables = [("RELAY_MAX_CIRCUIT_BYTES", "0"), ("RELAY_MAX_CIRCUIT_DURATION", "3s")];
+    let variables = [
+        ("RELAY_MAX_CIRCUIT_BYTES", "0"),
+        ("RELAY_MAX_CIRCUIT_DURATION", "3s"),
+    ];
     let mut relay = Relay::start(&variables).await;
     let pair = Pair::start(node, &relay, transport, "noise").await;
     for received in is_cut(pair, 1 << 40).await {
-        assert!(received > MIB, "{received} bytes, though there was no other limit");
+        assert!(
+            received > MIB,
+            "{received} bytes, though there was no other limit"
+        );
     }
-    assert_eq!(relay.event("circuit closed").await["reason"], "duration");
+    assert_eq!(
+        relay.event("circuit closed").await["reason"],
+        "max_duration"
+    );
 }
 
 #[tokio::test]

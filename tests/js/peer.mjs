@@ -154,11 +154,14 @@ function watchCircuits () {
   for (const stream of circuits) {
     watched.add(stream)
     let ended = false
+    let reset = false
     stream.addEventListener('remoteCloseWrite', () => { ended = true })
+    // The QUIC package goes on after a reset as after the end of the data; only its log knows.
+    stream.log.trace = message => { reset ||= message.startsWith('read ended') }
     stream.addEventListener('close', ({ error }) => {
       say({
         event: 'circuit closed',
-        end: ended ? 'clean' : 'cut',
+        end: ended && !reset ? 'clean' : 'cut',
         error: error == null ? null : describeError(error)
       })
     })

@@ -1,14 +1,5 @@
 //! js-libp2p nodes as child processes: see `tests/js/peer.mjs` for what they understand.
 
-#![allow(
-    unreachable_pub,
-    clippy::allow_attributes,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    reason = "helpers of tests may fail loudly"
-)]
-
 use std::{
     collections::VecDeque,
     fs::{self, File},
