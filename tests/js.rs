@@ -12,6 +12,8 @@
     reason = "tests fail loudly, and are run by the current toolchain"
 )]
 
+#[path = "support/foreign.rs"]
+mod foreign;
 #[path = "support/js.rs"]
 mod js;
 #[path = "js/limits.rs"]

@@ -1,77 +1,44 @@
-//! js-libp2p nodes as child processes: see `tests/js/peer.mjs` for what they understand.
+//! js-libp2p nodes: see `tests/js/peer.mjs` for what they understand.
 
 use std::{
-    collections::VecDeque,
-    fs::{self, File},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     sync::OnceLock,
-    time::Duration,
 };
 
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
-    process::{Child, ChildStdin, ChildStdout},
-    time::timeout,
-};
 
-/// Longer than anything here takes on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(60);
+use super::foreign::{Process, install_once, or_skip, run};
 
 /// The Node.js that runs the peers, with their packages installed; `None` skips the test.
-///
-/// # Panics
-///
-/// What is needed is missing, and `RELAY_TEST_REQUIRE_ALL=1` forbids to skip.
 pub fn node() -> Option<&'static Path> {
     static NODE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    match NODE.get_or_init(install) {
-        Ok(node) => Some(node),
-        Err(why) if std::env::var_os("RELAY_TEST_REQUIRE_ALL").is_some_and(|all| all == "1") => {
-            panic!("needs npm ({why})")
-        }
-        Err(why) => {
-            println!("skipped: needs npm ({why})");
-            None
-        }
-    }
+    or_skip("npm", NODE.get_or_init(install)).map(PathBuf::as_path)
 }
 
-/// Installs the locked packages once, however many tests and processes ask at the same time.
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/js")
+}
+
 fn install() -> Result<PathBuf, String> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/js");
-    let guard = File::create(Path::new(env!("CARGO_TARGET_TMPDIR")).join("js-install.lock"))
-        .and_then(|file| file.lock().map(|()| file))
-        .map_err(|error| error.to_string())?;
-    let wanted = fs::read(directory.join("package-lock.json")).map_err(|e| e.to_string())?;
-    let stamp = directory.join("node_modules/.installed");
-    if fs::read(&stamp).ok().as_ref() != Some(&wanted) {
-        let npm = Command::new("npm")
-            // Nothing of what is installed needs to run a script of its own.
+    let directory = directory();
+    let modules = directory.join("node_modules");
+    install_once(&modules, &directory.join("package-lock.json"), || {
+        // Nothing of what is installed needs to run a script of its own.
+        run(Command::new("npm")
             .args(["ci", "--ignore-scripts"])
-            .current_dir(&directory)
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|error| error.to_string())?;
-        if !npm.status.success() {
-            return Err(String::from_utf8_lossy(&npm.stderr).into_owned());
-        }
-        fs::write(&stamp, wanted).map_err(|error| error.to_string())?;
-    }
-    drop(guard);
-    find_node(&directory)
+            .current_dir(&directory))
+    })?;
+    find_node(&modules)
 }
 
 /// js-libp2p 3 needs Node.js 22. A package carries it for common platforms; elsewhere the
 /// machine's own has to be new enough.
-fn find_node(directory: &Path) -> Result<PathBuf, String> {
-    let packaged = ["linux-x64", "linux-arm64", "darwin-x64"]
-        .map(|platform| directory.join(format!("node_modules/node-{platform}/bin/node")));
-    let own = PathBuf::from("node");
-    packaged
+fn find_node(modules: &Path) -> Result<PathBuf, String> {
+    ["linux-x64", "linux-arm64", "darwin-x64"]
+        .map(|platform| modules.join(format!("node-{platform}/bin/node")))
         .into_iter()
-        .chain([own])
+        .chain([PathBuf::from("node")])
         .find(|node| major_version(node).is_some_and(|major| major >= 22))
         .ok_or_else(|| "and Node.js 22 or newer".to_owned())
 }
@@ -86,37 +53,27 @@ fn major_version(node: &Path) -> Option<u32> {
 pub struct Peer {
     /// Its peer id.
     pub id: String,
-    commands: ChildStdin,
-    messages: Lines<BufReader<ChildStdout>>,
-    events: VecDeque<Value>,
+    process: Process,
     calls: u64,
-    _process: Child,
 }
 
 impl Peer {
     /// Starts a node over `transport` (`tcp`, `websocket` or `quic`), secured by `encrypter`
     /// (`noise` or `tls`); circuits use the same encrypter.
     pub async fn start(node: &Path, transport: &str, encrypter: &str) -> Self {
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/js");
-        let mut process = tokio::process::Command::new(node)
+        let options = json!({ "transport": transport, "encrypter": encrypter });
+        let mut command = tokio::process::Command::new(node);
+        command
             .arg("peer.mjs")
-            .arg(json!({ "transport": transport, "encrypter": encrypter }).to_string())
-            .current_dir(directory)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut peer = Self {
-            id: String::new(),
-            commands: process.stdin.take().unwrap(),
-            messages: BufReader::new(process.stdout.take().unwrap()).lines(),
-            events: VecDeque::new(),
+            .arg(options.to_string())
+            .current_dir(directory());
+        let mut process = Process::start(&mut command);
+        let id = text(&process.event("ready").await["peer"]);
+        Self {
+            id,
+            process,
             calls: 0,
-            _process: process,
-        };
-        peer.id = text(&peer.event("ready").await["peer"]);
-        peer
+        }
     }
 
     /// Runs a command that succeeds, and gives its answer.
@@ -131,43 +88,21 @@ impl Peer {
         let mut message = arguments;
         message["id"] = json!(self.calls);
         message["do"] = json!(command);
-        self.commands
-            .write_all(format!("{message}\n").as_bytes())
-            .await
-            .unwrap();
-        loop {
-            let mut answer = self.message(command).await;
-            if answer["id"] != self.calls {
-                self.events.push_back(answer);
-            } else if answer["error"].is_null() {
-                return Ok(answer["ok"].take());
-            } else {
-                return Err(text(&answer["error"]));
-            }
+        self.process.send(&message).await;
+        let id = self.calls;
+        let mut answer = self
+            .process
+            .find(command, |message| message["id"] == id)
+            .await;
+        match &answer["error"] {
+            Value::Null => Ok(answer["ok"].take()),
+            error => Err(text(error)),
         }
     }
 
     /// The next event of that name, which may have happened already.
     pub async fn event(&mut self, name: &str) -> Value {
-        if let Some(index) = self.events.iter().position(|event| event["event"] == name) {
-            return self.events.remove(index).unwrap();
-        }
-        loop {
-            let event = self.message(name).await;
-            if event["event"] == name {
-                return event;
-            }
-            self.events.push_back(event);
-        }
-    }
-
-    async fn message(&mut self, awaited: &str) -> Value {
-        let line = timeout(DEADLINE, self.messages.next_line())
-            .await
-            .unwrap_or_else(|_| panic!("{awaited:?} did not come; {:?} did", self.events))
-            .unwrap()
-            .unwrap_or_else(|| panic!("the node ended before {awaited:?}"));
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line}"))
+        self.process.event(name).await
     }
 }
 
