@@ -1,6 +1,6 @@
 //! The subcommands, and what each of them prints.
 
-use std::{env, ffi::OsString, process::ExitCode};
+use std::{env, ffi::OsString, process::ExitCode, sync::Arc};
 
 use clap::{Parser, Subcommand};
 use futures::StreamExt;
@@ -9,15 +9,25 @@ use signal_hook_tokio::Signals;
 use tracing::{error, info, warn};
 
 use crate::{
+    admin::{Admin, client},
     config::{Config, Loaded, reference_table},
     identity::{self, Identity, Source},
-    lifecycle::Tasks,
+    lifecycle::Lifecycle,
     node::Node,
     probe, telemetry,
 };
 
 /// The process ends with this code when it was started or configured wrongly (`EX_USAGE`).
 pub const EX_USAGE: u8 = 64;
+
+/// The signals that stop the relay.
+#[cfg(not(debug_assertions))]
+const SIGNALS: [i32; 2] = [SIGTERM, SIGINT];
+/// The signals that stop the relay, and one that makes a task panic: in test builds only.
+#[cfg(debug_assertions)]
+const SIGNALS: [i32; 3] = [SIGTERM, SIGINT, FAULT];
+#[cfg(debug_assertions)]
+const FAULT: i32 = signal_hook::consts::SIGUSR2;
 
 /// A libp2p Circuit Relay v2 server.
 ///
@@ -35,6 +45,8 @@ enum Command {
     Serve,
     /// Prove that relays work: reserve, connect through them, send data both ways.
     Probe(probe::Args),
+    /// Ask the relay of this environment whether it is ready; for images without a shell.
+    Healthcheck,
     /// Print the peer id that the environment gives the relay.
     Identity {
         #[command(subcommand)]
@@ -76,6 +88,7 @@ pub fn main() -> ExitCode {
             println!("{}", identity::generate_seed());
             ExitCode::SUCCESS
         }
+        Command::Healthcheck => with_config(healthcheck),
         Command::Identity { command: None } => with_config(print_identity),
         Command::Config { reference: true } => {
             print!("{}", reference_table());
@@ -133,6 +146,25 @@ fn print_identity(loaded: &Loaded) -> ExitCode {
     }
 }
 
+fn healthcheck(loaded: &Loaded) -> ExitCode {
+    let Some(address) = loaded.config.admin_address else {
+        return usage(&"RELAY_ADMIN_ADDRESS is empty: there is nothing to ask");
+    };
+    with_runtime(async move {
+        match client::get(address, "/readyz").await {
+            Ok((status, _)) if status.is_success() => ExitCode::SUCCESS,
+            Ok((status, _)) => {
+                eprintln!("the relay at {address} is not ready: {status}");
+                ExitCode::FAILURE
+            }
+            Err(error) => {
+                eprintln!("the relay at {address} does not answer: {error}");
+                ExitCode::FAILURE
+            }
+        }
+    })
+}
+
 fn serve(
     Loaded {
         config, warnings, ..
@@ -142,9 +174,10 @@ fn serve(
     let filter = filter
         .as_ref()
         .map(|filter| filter.as_deref().unwrap_or_default());
-    if let Err(error) = telemetry::init(config.log_format, filter) {
-        return usage(&format!("RUST_LOG: {error}"));
-    }
+    let _flushed = match telemetry::init(config.log_format, filter) {
+        Ok(guard) => guard,
+        Err(error) => return usage(&format!("RUST_LOG: {error}")),
+    };
     let identity = match Identity::from_config(&config.identity) {
         Ok(identity) => identity,
         Err(error) => return usage(&error),
@@ -170,17 +203,27 @@ fn serve(
 }
 
 async fn run(config: &Config, identity: &Identity) -> Result<(), Box<dyn std::error::Error>> {
-    let tasks = Tasks::new();
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
-    let node = Node::bind(config, identity, tasks.clone())?;
-    tasks.spawn("signals", {
-        let tasks = tasks.clone();
+    let lifecycle = Lifecycle::new();
+    let mut signals = Signals::new(SIGNALS)?;
+    let node = Node::bind(config, identity, lifecycle.clone())?;
+    if let Some(address) = config.admin_address {
+        let admin = Admin::new(Arc::clone(node.relay()), lifecycle.clone());
+        admin.serve(address).await.map_err(|error| {
+            format!("cannot listen on {address} (RELAY_ADMIN_ADDRESS): {error}")
+        })?;
+    }
+    lifecycle.spawn("signals", {
+        let lifecycle = lifecycle.clone();
         async move {
-            let stop = tasks.hard().clone();
-            let signal = stop.run_until_cancelled(signals.next()).await.flatten();
-            if let Some(signal) = signal {
+            let end = lifecycle.hard().clone();
+            while let Some(Some(signal)) = end.run_until_cancelled(signals.next()).await {
+                #[cfg(debug_assertions)]
+                if signal == FAULT {
+                    lifecycle.spawn("fault", async { panic!("a fault was injected") });
+                    continue;
+                }
                 info!(signal, "the relay is told to stop");
-                tasks.soft().cancel();
+                lifecycle.stop();
             }
         }
     });

@@ -9,19 +9,23 @@
 //! | [`config`] | every environment variable: type, unit, default, bounds, documentation |
 //! | [`identity`] | the relay's key pair: given, derived from the fleet's seed, or ephemeral |
 //! | [`pseudonym`] | the names under which peers appear in logs |
-//! | [`lifecycle`] | the tasks of the process, and how it is told to stop |
+//! | [`lifecycle`] | the phase of the process, its tasks, and how it is told to stop |
+//! | [`node`] | the swarm and its event loop: serve, drain, close |
+//! | [`drain`] | in which order and when a drain closes connections |
 //! | [`transport`] | TCP, QUIC and WebSocket, and the muxers that can reset what they cut |
-//! | [`node`] | the swarm and its event loop |
-//! | [`dialback`] | which addresses the relay may dial |
-//! | [`telemetry`] | the event log |
 //! | [`relay`] | the protocol: reservations, circuits and their limits |
+//! | [`dialback`] | which addresses the relay may dial |
+//! | [`admin`] | the operator's HTTP endpoints |
+//! | [`telemetry`] | the event log |
 //! | [`probe`] | a client that proves that a relay works, end to end |
 //!
 //! [Circuit Relay v2]: https://github.com/libp2p/specs/blob/master/relay/circuit-v2.md
 
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod dialback;
+pub mod drain;
 pub mod identity;
 pub mod lifecycle;
 pub mod node;

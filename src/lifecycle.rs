@@ -1,4 +1,13 @@
-//! The life of the process: the tasks that it runs, and how it is told to stop.
+//! The life of the process: its phase, the tasks that it runs, and how they are told to stop.
+//!
+//! ```text
+//! Starting ──► Ready ──► Draining ──► Stopped
+//!                 soft ───┘      └─── hard
+//! ```
+//!
+//! The *soft* token starts the drain: whatever is open may finish. The *hard* token ends
+//! everything that is left. A task that panics starts the same drain, and the process ends with an
+//! error.
 
 use std::{
     future::Future,
@@ -10,27 +19,75 @@ use std::{
 };
 
 use futures::FutureExt;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Where every task of the relay is spawned, so that the end of the process can wait for all of
-/// them, and so that a task that panics is noticed. Clones share everything.
-#[derive(Clone, Debug, Default)]
-pub struct Tasks {
+/// Where the process is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Not all addresses are known yet.
+    Starting,
+    /// It serves everybody.
+    Ready,
+    /// It ends as soon as it can without harm.
+    Draining {
+        /// Until then it serves as before, so that everybody who sends it peers can stop first.
+        serves_until: Instant,
+        /// What is still open then is cut.
+        deadline: Instant,
+    },
+    /// It closes its connections and ends.
+    Stopped,
+}
+
+impl Phase {
+    /// A short, stable word for logs, metrics and the operator's endpoints.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Draining { .. } => "draining",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// The phase, the tokens, and every task of the process. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Lifecycle {
+    phase: Arc<watch::Sender<Phase>>,
     tracker: TaskTracker,
     soft: CancellationToken,
     hard: CancellationToken,
     faulty: Arc<AtomicBool>,
 }
 
-impl Tasks {
-    /// No tasks; neither token is cancelled.
-    pub fn new() -> Self {
-        let soft = CancellationToken::new();
+impl Default for Lifecycle {
+    fn default() -> Self {
         Self {
+            phase: Arc::new(watch::Sender::new(Phase::Starting)),
+            tracker: TaskTracker::new(),
+            soft: CancellationToken::new(),
             hard: CancellationToken::new(),
-            soft,
-            ..Self::default()
+            faulty: Arc::default(),
         }
+    }
+}
+
+impl Lifecycle {
+    /// At the start, with no tasks and neither token cancelled.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Where the process is now.
+    pub fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// The process has entered `phase`.
+    pub fn enter(&self, phase: Phase) {
+        self.phase.send_replace(phase);
     }
 
     /// Runs `future` as a task. `name` is for the log, should it panic.
@@ -40,7 +97,7 @@ impl Tasks {
             if AssertUnwindSafe(future).catch_unwind().await.is_err() {
                 tracing::error!(
                     task = name,
-                    "a task panicked; the relay drains and exits with 1"
+                    "a task panicked: the relay drains and ends with exit code 1"
                 );
                 faulty.store(true, Ordering::Release);
                 soft.cancel();
@@ -63,9 +120,42 @@ impl Tasks {
         self.faulty.load(Ordering::Acquire)
     }
 
+    /// The process was asked to stop: first to drain, and when it does so already, to end now.
+    pub fn stop(&self) {
+        if self.soft.is_cancelled() {
+            self.hard.cancel();
+        }
+        self.soft.cancel();
+    }
+
     /// Waits until every task has ended. New ones can still be spawned meanwhile.
     pub async fn wait(&self) {
         self.tracker.close();
         self.tracker.wait().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_panics_starts_the_drain_and_leaves_a_mark() {
+        let lifecycle = Lifecycle::new();
+        lifecycle.spawn("calm", async {});
+        lifecycle.spawn("faulty", async { panic!("a fault of this test") });
+        lifecycle.wait().await;
+        assert!(lifecycle.is_faulty());
+        assert!(lifecycle.soft().is_cancelled());
+        assert!(!lifecycle.hard().is_cancelled());
+    }
+
+    #[test]
+    fn the_second_stop_is_the_hard_one() {
+        let lifecycle = Lifecycle::new();
+        lifecycle.stop();
+        assert!(lifecycle.soft().is_cancelled() && !lifecycle.hard().is_cancelled());
+        lifecycle.stop();
+        assert!(lifecycle.hard().is_cancelled());
     }
 }

@@ -1,49 +1,40 @@
-//! The relay as a running node: the only owner of the swarm, and its one event loop.
+//! The relay as a running node: the only owner of the swarm, and its event loop.
+//!
+//! Three acts: [`Node::run`] serves until it is told to stop, drains, and closes what is left.
 
-use std::{
-    net::{Ipv6Addr, UdpSocket},
-    sync::Arc,
-    time::Duration,
-};
+mod addresses;
+mod swarm;
+
+use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use libp2p::{
-    Multiaddr, Swarm, autonat, connection_limits,
-    core::transport::ListenerId,
-    identify,
-    multiaddr::Protocol,
-    ping,
-    swarm::{ConnectionId, NetworkBehaviour, SwarmEvent},
+    Multiaddr, Swarm, core::transport::ListenerId, multiaddr::Protocol, ping, swarm::SwarmEvent,
 };
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
+use self::{
+    addresses::{is_any_ipv6, is_link_local, join, own_addresses},
+    swarm::{Behaviour, BehaviourEvent},
+};
 use crate::{
-    config::Config,
-    dialback,
+    config::{self, Config},
+    drain::Schedule,
     identity::Identity,
-    lifecycle::Tasks,
+    lifecycle::{Lifecycle, Phase},
     pseudonym::Pseudonyms,
-    relay::{self, Relay},
+    relay::{Relay, Statistics},
     transport::{self, quic},
 };
 
-/// Connections that one peer may have at once. A client needs one or two; a reconnecting one a
-/// few more until its old ones are noticed to be dead.
-const MAX_CONNECTIONS_PER_PEER: u32 = 16;
-/// Connections that may be in their handshake at once.
-const MAX_PENDING_CONNECTIONS: u32 = 1024;
-/// Streams of one connection that may be in their protocol negotiation at once.
-const MAX_NEGOTIATING_STREAMS: usize = 256;
-/// How often a connection is asked whether the peer is still there, and how long it has to answer.
-/// The second failure in a row closes the connection.
-const PING_INTERVAL: Duration = Duration::from_secs(60);
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long to wait for the first address of every listener before the relay is called ready.
 /// A listener on all interfaces may have none: `[::]` where no interface has an IPv6 address.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long after the last address no more of them are expected.
 const ADDRESSES_SETTLED: Duration = Duration::from_millis(100);
+/// How often a drain tells how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the last words to the peers may take when the process ends.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -52,7 +43,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 pub enum Error {
     /// The transports could not be set up.
     #[error("cannot set up the transports: {0}")]
-    Transport(Box<dyn std::error::Error + Send + Sync>),
+    Transport(transport::Error),
     /// An address could not be listened on.
     #[error("cannot listen on {address}: {cause}")]
     Listen {
@@ -66,22 +57,12 @@ pub enum Error {
     Fault,
 }
 
-#[derive(NetworkBehaviour)]
-struct Behaviour {
-    limits: connection_limits::Behaviour,
-    dialback: dialback::Guard,
-    relay: relay::Behaviour,
-    identify: identify::Behaviour,
-    ping: ping::Behaviour,
-    autonat: autonat::v2::server::Behaviour,
-}
-
 /// A relay that listens.
 pub struct Node {
     swarm: Swarm<Behaviour>,
     quic: quic::Handle,
     relay: Arc<Relay>,
-    tasks: Tasks,
+    lifecycle: Lifecycle,
     /// As configured; empty means that those of the interfaces are announced.
     external: Vec<Multiaddr>,
     /// With the addresses on which each can be reached, link-local ones left out.
@@ -89,7 +70,8 @@ pub struct Node {
     started: Instant,
     /// When to call the relay ready, unless it was.
     ready_at: Option<Instant>,
-    stats_interval: Option<Duration>,
+    statistics: Option<Interval>,
+    drain: config::Drain,
 }
 
 impl Node {
@@ -97,70 +79,41 @@ impl Node {
     ///
     /// # Errors
     /// Names the address that cannot be bound and the cause.
-    pub fn bind(config: &Config, identity: &Identity, tasks: Tasks) -> Result<Self, Error> {
+    pub fn bind(config: &Config, identity: &Identity, lifecycle: Lifecycle) -> Result<Self, Error> {
         let keypair = identity.keypair();
         let names = Pseudonyms::new(config.peer_ids, identity.pseudonym_key());
-        let relay = Relay::new(keypair.clone(), config.limits.clone(), names, tasks.clone());
+        let limits = config.limits.clone();
+        let relay = Relay::new(keypair.clone(), limits, names, lifecycle.clone());
         let (transport, quic) = transport::build(keypair).map_err(Error::Transport)?;
-        let behaviour = Behaviour {
-            limits: connection_limits::Behaviour::new(
-                connection_limits::ConnectionLimits::default()
-                    .with_max_pending_incoming(Some(MAX_PENDING_CONNECTIONS))
-                    .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_PEER)),
-            ),
-            dialback: dialback::Guard::new(Arc::clone(&relay)),
-            relay: relay::Behaviour::new(Arc::clone(&relay)),
-            // No signed peer record: clients that do not know its legacy form drop the message.
-            identify: identify::Behaviour::new(
-                identify::Config::new("ipfs/0.1.0".to_owned(), keypair.public())
-                    .with_agent_version(concat!("descord-relay/", env!("CARGO_PKG_VERSION")).into())
-                    .with_hide_listen_addrs(true)
-                    .with_push_listen_addr_updates(true)
-                    .with_cache_size(0),
-            ),
-            ping: ping::Behaviour::new(
-                ping::Config::new()
-                    .with_interval(PING_INTERVAL)
-                    .with_timeout(PING_TIMEOUT),
-            ),
-            autonat: autonat::v2::server::Behaviour::default(),
-        };
-        let executor = {
-            let tasks = tasks.clone();
-            move |future| tasks.spawn("connection", future)
-        };
-        let settings = libp2p::swarm::Config::with_executor(executor)
-            .with_idle_connection_timeout(config.idle_timeout)
-            .with_max_negotiating_inbound_streams(MAX_NEGOTIATING_STREAMS);
+        let behaviour = Behaviour::new(keypair.public(), &relay);
+        let settings = swarm::settings(&lifecycle, config.idle_timeout);
         let mut node = Self {
             swarm: Swarm::new(transport, behaviour, relay.peer_id(), settings),
             quic,
             relay,
-            tasks,
+            lifecycle,
             external: config.external_addresses.clone(),
             listeners: Vec::new(),
             started: Instant::now(),
             ready_at: Some(Instant::now() + ADDRESS_TIMEOUT),
-            stats_interval: config.stats_interval,
+            statistics: config.stats_interval.map(ticks),
+            drain: config.drain.clone(),
         };
         node.listen(&config.listen_addresses)?;
         Ok(node)
     }
 
+    /// What the node relays.
+    pub fn relay(&self) -> &Arc<Relay> {
+        &self.relay
+    }
+
     fn listen(&mut self, addresses: &[Multiaddr]) -> Result<(), Error> {
-        let has_ipv6 = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
-        let any_ipv6 = Protocol::Ip6(Ipv6Addr::UNSPECIFIED);
-        if !has_ipv6
-            && addresses
-                .iter()
-                .any(|a| a.iter().next() == Some(any_ipv6.clone()))
-        {
-            info!("this machine has no IPv6; the relay listens on IPv4 alone");
+        let has_ipv6 = addresses::has_ipv6();
+        if !has_ipv6 && addresses.iter().any(is_any_ipv6) {
+            info!("this machine has no IPv6: the relay listens on IPv4 alone");
         }
-        for address in addresses {
-            if !has_ipv6 && address.iter().next() == Some(any_ipv6.clone()) {
-                continue;
-            }
+        for address in addresses.iter().filter(|a| has_ipv6 || !is_any_ipv6(a)) {
             let id = self
                 .swarm
                 .listen_on(address.clone())
@@ -173,34 +126,42 @@ impl Node {
         Ok(())
     }
 
-    /// Serves until the relay is told to stop.
+    /// Serves until the relay is told to stop, and drains.
     ///
     /// # Errors
     /// When a task panicked.
     pub async fn run(mut self) -> Result<(), Error> {
-        self.tasks.spawn("expiry", {
-            let (relay, hard) = (Arc::clone(&self.relay), self.tasks.hard().clone());
+        self.lifecycle.spawn("expiry", {
+            let (relay, hard) = (Arc::clone(&self.relay), self.lifecycle.hard().clone());
             async move {
                 let _ = hard.run_until_cancelled(relay.expire_reservations()).await;
             }
         });
-        let mut statistics = self.stats_interval.map(ticks);
-        let soft = self.tasks.soft().clone();
-        loop {
-            tokio::select! {
-                biased;
-                () = soft.cancelled() => break,
-                () = tick(statistics.as_mut()) => self.log_statistics(),
-                () = sleep_until(self.ready_at) => self.ready(),
-                event = self.swarm.select_next_some() => self.on_event(event),
-            }
-        }
-        let tasks = self.tasks.clone();
+        let lifecycle = self.lifecycle.clone();
+        let _ = lifecycle.soft().run_until_cancelled(self.serve()).await;
+        self.drain().await;
         self.close().await;
-        if tasks.is_faulty() {
+        if lifecycle.is_faulty() {
             Err(Error::Fault)
         } else {
             Ok(())
+        }
+    }
+
+    /// Serves for ever.
+    async fn serve(&mut self) {
+        loop {
+            self.turn().await;
+        }
+    }
+
+    /// Handles whatever happens next.
+    async fn turn(&mut self) {
+        tokio::select! {
+            biased;
+            () = tick(self.statistics.as_mut()) => self.log_statistics(),
+            () = sleep_until(self.ready_at) => self.ready(),
+            event = self.swarm.select_next_some() => self.on_event(event),
         }
     }
 
@@ -235,19 +196,25 @@ impl Node {
             }
             SwarmEvent::ListenerClosed {
                 listener_id,
-                reason,
+                reason: Err(error),
                 ..
             } => {
                 let addresses = self
                     .addresses_of(listener_id)
                     .map(std::mem::take)
                     .unwrap_or_default();
-                if let Err(error) = reason {
-                    warn!(addresses = join(addresses.iter()), %error, "a listener failed");
-                }
+                warn!(addresses = join(addresses.iter()), %error, "a listener failed");
                 self.announce();
             }
-            SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => self.on_ping(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event {
+                connection,
+                result: Err(error),
+                ..
+            })) if !matches!(error, ping::Failure::Unsupported) => {
+                debug!(%error, "a peer does not answer: its connection is closed");
+                // It may have gone by itself.
+                let _ = self.swarm.close_connection(connection);
+            }
             SwarmEvent::IncomingConnectionError { error, .. } => {
                 debug!(%error, "an incoming connection failed");
             }
@@ -262,26 +229,6 @@ impl Node {
             .map(|(_, addresses)| addresses)
     }
 
-    fn on_ping(
-        &mut self,
-        ping::Event {
-            connection, result, ..
-        }: ping::Event,
-    ) {
-        match result {
-            Ok(_) | Err(ping::Failure::Unsupported) => {}
-            Err(error) => {
-                debug!(%error, "a peer does not answer; its connection is closed");
-                self.close_connection(connection);
-            }
-        }
-    }
-
-    fn close_connection(&mut self, connection: ConnectionId) {
-        // It may have gone by itself.
-        let _ = self.swarm.close_connection(connection);
-    }
-
     /// Announces the configured addresses, or else those of the interfaces.
     fn announce(&mut self) {
         let addresses = if self.external.is_empty() {
@@ -293,9 +240,9 @@ impl Node {
         if announced < addresses.len() {
             warn!(
                 announced,
-                configured = addresses.len(),
-                "not all addresses fit into an answer; set RELAY_EXTERNAL_ADDRESSES to the ones \
-                 that matter"
+                known = addresses.len(),
+                "not all addresses fit into an answer: set RELAY_EXTERNAL_ADDRESSES to those that \
+                 matter"
             );
         }
         let old: Vec<_> = self.swarm.external_addresses().cloned().collect();
@@ -309,31 +256,29 @@ impl Node {
 
     fn ready(&mut self) {
         self.ready_at = None;
-        let addresses = self.relay.addresses();
-        if addresses.is_empty() {
+        let announced = self.relay.addresses();
+        if announced.is_empty() {
             warn!(
                 "the relay has no address to announce and refuses every reservation: set \
                  RELAY_EXTERNAL_ADDRESSES"
             );
-        } else if self.external.is_empty() {
+            return;
+        }
+        if self.external.is_empty() {
             warn!(
                 "RELAY_EXTERNAL_ADDRESSES is not set: the relay announces the addresses of its own \
                  interfaces, which peers elsewhere may be unable to reach"
             );
         }
-        let announced = join(addresses.iter());
-        let listening: Vec<_> = self
-            .listeners
-            .iter()
-            .flat_map(|(_, a)| a)
-            .map(|a| self.full(a.clone()))
-            .collect();
+        let addresses = self.listeners.iter().flat_map(|(_, a)| a).cloned();
+        let addresses: Vec<_> = addresses.map(|address| self.full(address)).collect();
         info!(
             peer_id = %self.relay.peer_id(),
-            addresses = join(listening.iter()),
-            announced,
+            addresses = join(addresses.iter()),
+            announced = join(announced.iter()),
             "relay ready"
         );
+        self.lifecycle.enter(Phase::Ready);
     }
 
     /// `address` as people copy it: with the relay's peer id.
@@ -342,64 +287,155 @@ impl Node {
     }
 
     fn log_statistics(&self) {
-        let statistics = self.relay.statistics();
+        let Statistics {
+            reservations,
+            circuits,
+            peers,
+            bytes,
+            ..
+        } = self.relay.statistics();
+        let uptime_seconds = self.started.elapsed().as_secs();
         info!(
-            uptime_seconds = self.started.elapsed().as_secs(),
-            circuits = statistics.circuits,
-            reservations = statistics.reservations,
-            bytes_relayed = statistics.bytes,
+            uptime_seconds,
+            circuits,
+            reservations,
+            peers,
+            bytes_relayed = bytes,
             "statistics"
         );
     }
 
+    /// Lets everything that is open finish, until the deadline.
+    async fn drain(&mut self) {
+        let begun = Instant::now();
+        let serves_until = begun + self.drain.delay;
+        let deadline = serves_until + self.drain.timeout;
+        self.lifecycle.enter(Phase::Draining {
+            serves_until,
+            deadline,
+        });
+        let before = self.relay.statistics();
+        info!(
+            circuits = before.circuits,
+            reservations = before.reservations,
+            delay_seconds = self.drain.delay.as_secs_f64(),
+            timeout_seconds = self.drain.timeout.as_secs_f64(),
+            "draining"
+        );
+        let hard = self.lifecycle.hard().clone();
+        let _ = timeout_at(serves_until, hard.run_until_cancelled(self.serve())).await;
+
+        // A newcomer is refused a connection, not a reservation: it tries the next relay at once.
+        for (listener, _) in std::mem::take(&mut self.listeners) {
+            self.swarm.remove_listener(listener);
+        }
+        self.relay.drain(deadline.into_std());
+        let mut moved = 0;
+        let close_idle = hard.run_until_cancelled(self.close_idle(deadline, &mut moved));
+        let _ = timeout_at(deadline, close_idle).await;
+
+        // What is left is cut; each circuit's task says so before it ends.
+        hard.cancel();
+        self.circuits_over().await;
+        let after = self.relay.statistics();
+        info!(
+            circuits_finished = after.circuits_finished - before.circuits_finished,
+            circuits_cut = after.circuits_cut - before.circuits_cut,
+            reservations_moved = moved,
+            seconds = begun.elapsed().as_secs_f64(),
+            "drained"
+        );
+    }
+
+    /// Closes connections as their moment comes, until none is left.
+    async fn close_idle(&mut self, deadline: Instant, moved: &mut usize) {
+        let mut rng = rand::rng();
+        let connections = self.relay.connections();
+        let mut schedule = Schedule::new(connections, Instant::now(), self.drain.window, &mut rng);
+        let mut progress = ticks(PROGRESS_INTERVAL);
+        let mut bytes = self.relay.statistics().bytes;
+        let relay = Arc::clone(&self.relay);
+        while self
+            .swarm
+            .network_info()
+            .connection_counters()
+            .num_connections()
+            > 0
+        {
+            for connection in schedule.due(Instant::now()) {
+                *moved += usize::from(connection.is_holder());
+                let _ = self.swarm.close_connection(connection.id);
+            }
+            tokio::select! {
+                biased;
+                _ = progress.tick() => {
+                    let now = self.relay.statistics();
+                    info!(
+                        circuits = now.circuits,
+                        reservations = now.reservations,
+                        bytes_moved = now.bytes - bytes,
+                        seconds_left =
+                            deadline.saturating_duration_since(Instant::now()).as_secs(),
+                        "drain goes on"
+                    );
+                    bytes = now.bytes;
+                }
+                () = sleep_until(schedule.next()) => {}
+                () = relay.circuit_ended() => {}
+                event = self.swarm.select_next_some() => {
+                    if let SwarmEvent::ConnectionEstablished { connection_id, .. } = event {
+                        // Its handshake had begun before the listeners were closed.
+                        let late = relay.connections().into_iter().find(|c| c.id == connection_id);
+                        if let Some(late) = late {
+                            schedule.add(late, Instant::now(), &mut rng);
+                        }
+                    } else {
+                        self.on_event(event);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits, not for long, until every circuit that was cut is off the books.
+    async fn circuits_over(&mut self) {
+        let relay = Arc::clone(&self.relay);
+        let over = async {
+            while relay.statistics().circuits > 0 {
+                tokio::select! {
+                    () = relay.circuit_ended() => {}
+                    event = self.swarm.select_next_some() => self.on_event(event),
+                }
+            }
+        };
+        let _ = timeout(CLOSE_TIMEOUT, over).await;
+    }
+
     /// Ends every circuit and connection, so that peers learn it now and not by a timeout.
     async fn close(mut self) {
-        self.tasks.hard().cancel();
+        self.lifecycle.enter(Phase::Stopped);
+        self.lifecycle.hard().cancel();
         for peer in self.swarm.connected_peers().copied().collect::<Vec<_>>() {
             let _ = self.swarm.disconnect_peer_id(peer);
         }
         let closed = async {
-            while self.swarm.network_info().num_peers() > 0 {
+            while self
+                .swarm
+                .network_info()
+                .connection_counters()
+                .num_connections()
+                > 0
+            {
                 self.swarm.select_next_some().await;
             }
         };
         let _ = timeout(CLOSE_TIMEOUT, closed).await;
         self.quic.close_all(0);
         let _ = timeout(CLOSE_TIMEOUT, self.quic.wait_idle()).await;
-        let tasks = self.tasks.clone();
+        let lifecycle = self.lifecycle.clone();
         drop(self);
-        let _ = timeout(CLOSE_TIMEOUT, tasks.wait()).await;
+        let _ = timeout(CLOSE_TIMEOUT, lifecycle.wait()).await;
     }
-}
-
-/// The addresses among `listening` that another machine may dial; loopback only when there are no
-/// others.
-fn own_addresses<'a>(listening: impl Iterator<Item = &'a Multiaddr>) -> Vec<Multiaddr> {
-    let (loopback, others): (Vec<_>, Vec<_>) = listening.cloned().partition(is_loopback);
-    if others.is_empty() { loopback } else { others }
-}
-
-fn is_loopback(address: &Multiaddr) -> bool {
-    match address.iter().next() {
-        Some(Protocol::Ip4(ip)) => ip.is_loopback(),
-        Some(Protocol::Ip6(ip)) => ip.is_loopback(),
-        _ => false,
-    }
-}
-
-fn is_link_local(address: &Multiaddr) -> bool {
-    match address.iter().next() {
-        Some(Protocol::Ip4(ip)) => ip.is_link_local(),
-        Some(Protocol::Ip6(ip)) => ip.is_unicast_link_local(),
-        _ => false,
-    }
-}
-
-fn join<'a>(addresses: impl Iterator<Item = &'a Multiaddr>) -> String {
-    addresses
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(",")
 }
 
 /// What the system said, without the layers above it.
@@ -417,19 +453,20 @@ fn ticks(period: Duration) -> Interval {
     ticks
 }
 
-/// Never ends without an instant.
-async fn sleep_until(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => tokio::time::sleep_until(instant).await,
-        None => std::future::pending().await,
-    }
-}
-
+/// Never ends without an interval.
 async fn tick(ticks: Option<&mut Interval>) {
     match ticks {
         Some(ticks) => {
             ticks.tick().await;
         }
+        None => std::future::pending().await,
+    }
+}
+
+/// Never ends without an instant.
+async fn sleep_until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
         None => std::future::pending().await,
     }
 }

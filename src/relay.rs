@@ -33,7 +33,7 @@ pub mod wire;
 
 pub use self::{
     behaviour::Behaviour,
-    connection::{MAX_SILENT_STREAMS, Transport},
+    connection::{Connection, MAX_SILENT_STREAMS, Transport},
     deny::Deny,
     handler::Handler,
     hop::{ANSWER_TIMEOUT, REQUEST_TIMEOUT},

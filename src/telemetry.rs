@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal};
 
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::LogFormat;
@@ -10,23 +11,32 @@ use crate::config::LogFormat;
 /// cause, and with addresses: only their errors are of use.
 const DEFAULT_FILTER: &str = "error,descord_relay=info";
 
+/// Lines that may wait for standard output. When whoever reads it stops, further lines are lost:
+/// a log that is not read must not hold up the relay.
+const MAX_WAITING_LINES: usize = 16 * 1024;
+
 /// Writes events to standard output from now on. `filter` is the value of `RUST_LOG`, if it is
-/// set.
+/// set. What still waits is written when the guard is dropped.
 ///
 /// # Errors
 /// When `filter` is not of the form that `RUST_LOG` takes, or when this has been called before.
 pub fn init(
     format: LogFormat,
     filter: Option<&str>,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<WorkerGuard, Box<dyn std::error::Error + Send + Sync>> {
     let filter = EnvFilter::try_new(filter.filter(|f| !f.is_empty()).unwrap_or(DEFAULT_FILTER))?;
     let is_terminal = io::stdout().is_terminal();
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(MAX_WAITING_LINES)
+        .finish(io::stdout());
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stdout);
+        .with_writer(writer);
     match format {
         LogFormat::Text => log.with_ansi(is_terminal).with_target(false).try_init(),
         LogFormat::Auto if is_terminal => log.with_target(false).try_init(),
         LogFormat::Auto | LogFormat::Json => log.json().flatten_event(true).try_init(),
-    }
+    }?;
+    Ok(guard)
 }

@@ -39,13 +39,13 @@ pub fn build(keypair: &Keypair) -> Result<(Transport, quic::Handle), Error> {
     let tcp = socket()
         .upgrade(Version::V1Lazy)
         .authenticate(security.clone())
-        .multiplex(libp2p::yamux::Config::default())
+        .multiplex(yamux::Config::default())
         .timeout(HANDSHAKE_TIMEOUT)
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let websocket = websocket::Config::new(socket())
         .upgrade(Version::V1Lazy)
         .authenticate(security)
-        .multiplex(libp2p::yamux::Config::default())
+        .multiplex(yamux::Config::default())
         .timeout(HANDSHAKE_TIMEOUT)
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let quic = quic::Config::new(keypair);

@@ -4,7 +4,7 @@ use std::{
     net::IpAddr,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -50,7 +50,7 @@ impl Transport {
 }
 
 /// Answers a request for a STOP stream: the stream, or nothing when it could not be opened.
-pub(super) type StopReply = oneshot::Sender<Option<Stream>>;
+pub(crate) type StopReply = oneshot::Sender<Option<Stream>>;
 
 /// A live connection. Its handler owns the other ends.
 #[derive(Debug)]
@@ -64,6 +64,7 @@ pub struct Connection {
     /// Over what.
     pub transport: Transport,
     holds_reservation: AtomicBool,
+    circuits: AtomicUsize,
     stops: mpsc::Sender<StopReply>,
     silent: Mutex<LinkedHashMap<u64, oneshot::Sender<()>>>,
 }
@@ -71,7 +72,7 @@ pub struct Connection {
 impl Connection {
     /// A connection of `peer` whose other end is at `remote`, and the requests for STOP streams
     /// that its handler has to serve.
-    pub(super) fn new(
+    pub(crate) fn new(
         peer: PeerId,
         id: ConnectionId,
         remote: &Multiaddr,
@@ -83,6 +84,7 @@ impl Connection {
             ip: ip_of(remote),
             transport: transport_of(remote),
             holds_reservation: AtomicBool::new(false),
+            circuits: AtomicUsize::new(0),
             stops,
             silent: Mutex::default(),
         };
@@ -92,6 +94,21 @@ impl Connection {
     /// Whether the peer's reservation is held on this connection, which keeps it open.
     pub fn is_holder(&self) -> bool {
         self.holds_reservation.load(Ordering::Acquire)
+    }
+
+    /// Whether a circuit that is open or being opened runs over it.
+    pub fn is_busy(&self) -> bool {
+        self.circuits.load(Ordering::Acquire) > 0
+    }
+
+    /// A circuit runs over it from now on.
+    pub(crate) fn circuit_begins(&self) {
+        self.circuits.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A circuit that ran over it has ended.
+    pub(crate) fn circuit_ends(&self) {
+        self.circuits.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Whether it is itself a circuit of another relay.

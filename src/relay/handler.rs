@@ -106,7 +106,7 @@ impl ConnectionHandler for Handler {
             }) => {
                 let (relay, connection) = (Arc::clone(&self.relay), Arc::clone(&self.connection));
                 self.relay
-                    .tasks()
+                    .lifecycle()
                     .spawn("hop", hop::serve(relay, connection, protocol));
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {

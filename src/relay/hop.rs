@@ -75,7 +75,7 @@ async fn read_request<S: AsyncRead + Unpin>(
         request = timeout(REQUEST_TIMEOUT, wire::read_request(stream)) => request,
         // The stream was silent while so many newer ones came that it had to make room.
         Ok(()) = evicted => return None,
-        () = relay.tasks().hard().cancelled() => return None,
+        () = relay.lifecycle().hard().cancelled() => return None,
     };
     connection.heard(number);
     match request {
@@ -113,31 +113,32 @@ async fn reserve<S: AsyncWrite + Unpin>(
 
 async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     relay: &Arc<Relay>,
-    connection: &Connection,
+    connection: &Arc<Connection>,
     mut stream: S,
     target: PeerId,
 ) -> Result<Served, Deny> {
     if connection.is_relayed() {
         return Err(Deny::Relayed);
     }
-    let (permit, connections) = relay.connect(connection.peer, target)?;
+    let (mut permit, connections) = relay.connect(connection, target)?;
     let limit = relay.circuit_limit();
 
     let mut early = Early::default();
-    let (stop, target_transport) = tokio::select! {
+    let (stop, target_connection) = tokio::select! {
         stop = stop::open(connections, connection.peer, limit) => stop.ok_or(Deny::StopFailed)?,
         _ = early.watch(&mut stream) => return Err(Deny::Undelivered),
-        () = relay.tasks().hard().cancelled() => return Err(Deny::StopFailed),
+        () = relay.lifecycle().hard().cancelled() => return Err(Deny::StopFailed),
     };
+    permit.reaches(Arc::clone(&target_connection));
     send(&mut stream, &wire::connected(limit)).await?;
     events::circuit_accepted(
         relay.names(),
         (connection.peer, connection.transport),
-        (target, target_transport),
+        (target, target_connection.transport),
     );
     let opened = Instant::now();
     let moved = |to_target, to_source| relay.moved(to_target + to_source);
-    let cut = relay.tasks().hard();
+    let cut = relay.lifecycle().hard();
     let outcome = circuit::relay(stream, early, stop, limit, cut, moved).await;
     permit.close(&Closed {
         outcome,

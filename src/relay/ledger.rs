@@ -327,6 +327,11 @@ impl<C: Connection> Ledger<C> {
         self.deadline = Some(deadline);
     }
 
+    /// Every direct connection, in no order.
+    pub fn connections(&self) -> impl Iterator<Item = &C> {
+        self.peers.values().flat_map(|entry| &entry.connections)
+    }
+
     /// Whether a direct connection of `peer` satisfies `predicate`.
     pub fn any_connection(&self, peer: &PeerId, predicate: impl Fn(&C) -> bool) -> bool {
         self.peers

@@ -13,13 +13,14 @@ use libp2p::{Multiaddr, PeerId, identity::Keypair, multiaddr::Protocol};
 use tokio::sync::Notify;
 
 use super::{
+    circuit::End,
     connection::Connection,
     deny::Deny,
     events::{self, Closed},
     ledger::{Grant, Ledger},
     limits::{CircuitLimit, Limits},
 };
-use crate::{lifecycle::Tasks, pseudonym::Pseudonyms};
+use crate::{lifecycle::Lifecycle, pseudonym::Pseudonyms};
 
 /// How many bytes of addresses an answer may carry: it has to stay under 4,096 bytes with its
 /// voucher, since clients refuse longer ones.
@@ -30,14 +31,17 @@ const MAX_ADDRESS_BYTES: usize = 3072;
 pub struct Relay {
     keypair: Keypair,
     peer_id: PeerId,
-    tasks: Tasks,
+    lifecycle: Lifecycle,
     names: Pseudonyms,
     ledger: Mutex<Ledger<Arc<Connection>>>,
     circuit_limit: CircuitLimit,
     addresses: RwLock<Arc<[Multiaddr]>>,
     first_reservation: Notify,
+    circuit_ended: Notify,
     streams: AtomicU64,
     bytes: AtomicU64,
+    finished: AtomicU64,
+    cut: AtomicU64,
 }
 
 /// What the relay does at this moment and has done so far.
@@ -51,22 +55,34 @@ pub struct Statistics {
     pub peers: usize,
     /// Bytes that circuits have carried, both directions together.
     pub bytes: u64,
+    /// Circuits that have ended, however they did, unless the relay itself cut them to shut down.
+    pub circuits_finished: u64,
+    /// Circuits that the relay cut to shut down.
+    pub circuits_cut: u64,
 }
 
 impl Relay {
     /// A relay that nobody is connected to, and that announces no address yet.
-    pub fn new(keypair: Keypair, limits: Limits, names: Pseudonyms, tasks: Tasks) -> Arc<Self> {
+    pub fn new(
+        keypair: Keypair,
+        limits: Limits,
+        names: Pseudonyms,
+        lifecycle: Lifecycle,
+    ) -> Arc<Self> {
         Arc::new(Self {
             peer_id: keypair.public().to_peer_id(),
             keypair,
-            tasks,
+            lifecycle,
             names,
             circuit_limit: limits.circuit,
             ledger: Mutex::new(Ledger::new(limits)),
             addresses: RwLock::default(),
             first_reservation: Notify::new(),
+            circuit_ended: Notify::new(),
             streams: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            finished: AtomicU64::new(0),
+            cut: AtomicU64::new(0),
         })
     }
 
@@ -83,6 +99,8 @@ impl Relay {
             circuits: ledger.circuits(),
             peers: ledger.peers(),
             bytes: self.bytes.load(Ordering::Relaxed),
+            circuits_finished: self.finished.load(Ordering::Relaxed),
+            circuits_cut: self.cut.load(Ordering::Relaxed),
         }
     }
 
@@ -126,6 +144,26 @@ impl Relay {
         self.ledger().any_connection(peer, from)
     }
 
+    /// From now on no newcomer may reserve, and no reservation lives beyond `deadline`.
+    pub fn drain(&self, deadline: Instant) {
+        self.ledger().drain(deadline);
+    }
+
+    /// Every direct connection, in no order.
+    pub fn connections(&self) -> Vec<Arc<Connection>> {
+        self.ledger().connections().cloned().collect()
+    }
+
+    /// Waits until a circuit has ended since the last call.
+    pub async fn circuit_ended(&self) {
+        self.circuit_ended.notified().await;
+    }
+
+    /// The limits that the relay enforces.
+    pub fn limits(&self) -> Limits {
+        self.ledger().limits().clone()
+    }
+
     /// Ends reservations as they expire. Runs until the relay stops.
     pub async fn expire_reservations(self: Arc<Self>) {
         loop {
@@ -152,8 +190,8 @@ impl Relay {
         &self.keypair
     }
 
-    pub(super) fn tasks(&self) -> &Tasks {
-        &self.tasks
+    pub(super) fn lifecycle(&self) -> &Lifecycle {
+        &self.lifecycle
     }
 
     pub(super) fn names(&self) -> &Pseudonyms {
@@ -205,18 +243,23 @@ impl Relay {
         })
     }
 
-    /// Takes a slot for a circuit, and gives the target's connections in the order to try them.
+    /// Takes a slot for a circuit that begins on `connection`, and gives the target's connections
+    /// in the order to try them.
     pub(super) fn connect(
         self: &Arc<Self>,
-        source: PeerId,
+        connection: &Arc<Connection>,
         target: PeerId,
     ) -> Result<(CircuitPermit, Vec<Arc<Connection>>), Deny> {
+        let source = connection.peer;
         let connections = self.ledger().connect(now(), source, target)?;
+        connection.circuit_begins();
+        let legs = [Some(Arc::clone(connection)), None];
         Ok((
             CircuitPermit {
                 relay: Arc::clone(self),
                 source,
                 target,
+                legs,
             },
             connections,
         ))
@@ -294,13 +337,27 @@ pub(super) struct CircuitPermit {
     relay: Arc<Relay>,
     source: PeerId,
     target: PeerId,
+    /// The connections that it runs over.
+    legs: [Option<Arc<Connection>>; 2],
 }
 
 impl CircuitPermit {
+    /// The circuit runs over this connection of the target.
+    pub(super) fn reaches(&mut self, connection: Arc<Connection>) {
+        connection.circuit_begins();
+        self.legs[1] = Some(connection);
+    }
+
     /// Frees the slot and reports how the circuit ended.
     pub(super) fn close(self, closed: &Closed) {
         let relay = Arc::clone(&self.relay);
         let (source, target) = (self.source, self.target);
+        let total = if closed.outcome.end == End::Drained {
+            &relay.cut
+        } else {
+            &relay.finished
+        };
+        total.fetch_add(1, Ordering::Relaxed);
         drop(self);
         events::circuit_closed(&relay.names, source, target, closed);
     }
@@ -308,6 +365,10 @@ impl CircuitPermit {
 
 impl Drop for CircuitPermit {
     fn drop(&mut self) {
+        for connection in self.legs.iter().flatten() {
+            connection.circuit_ends();
+        }
         self.relay.ledger().disconnect(self.source, self.target);
+        self.relay.circuit_ended.notify_one();
     }
 }

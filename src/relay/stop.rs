@@ -8,7 +8,7 @@ use libp2p::{PeerId, Stream};
 use tokio::time::{Instant, timeout};
 
 use super::{
-    connection::{Connection, Transport},
+    connection::Connection,
     limits::CircuitLimit,
     wire::{self, Status},
 };
@@ -24,7 +24,7 @@ pub(super) async fn open(
     connections: Vec<Arc<Connection>>,
     source: PeerId,
     limit: CircuitLimit,
-) -> Option<(Stream, Transport)> {
+) -> Option<(Stream, Arc<Connection>)> {
     let deadline = Instant::now() + STOP_TIMEOUT;
     let attempts = connections.len().min(MAX_ATTEMPTS);
     for (attempt, connection) in connections.iter().take(attempts).enumerate() {
@@ -32,7 +32,7 @@ pub(super) async fn open(
         let left = deadline.saturating_duration_since(Instant::now());
         let share = left / u32::try_from(attempts - attempt).unwrap_or(1);
         match timeout(share, handshake(connection, source, limit, share)).await {
-            Ok(Some((stream, Status::Ok))) => return Some((stream, connection.transport)),
+            Ok(Some((stream, Status::Ok))) => return Some((stream, Arc::clone(connection))),
             // It is the target's own word: another connection would not change it.
             Ok(Some((_, _refused))) => return None,
             Ok(None) | Err(_) => {}

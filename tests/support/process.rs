@@ -5,8 +5,9 @@ use std::{process::Stdio, time::Duration};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt, BufReader, Lines},
-    process::{Child, ChildStdout, Command},
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
     time::timeout,
 };
 
@@ -16,7 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A relay process. Killed when it is dropped.
 pub struct Relay {
     child: Child,
-    stdout: Lines<BufReader<ChildStdout>>,
+    /// Read all the time, whether a test asks for events or not.
+    lines: UnboundedReceiver<Value>,
     pub peer_id: PeerId,
     addresses: Vec<Multiaddr>,
     /// Every event so far.
@@ -51,10 +53,20 @@ impl Relay {
             .stdout(Stdio::piped())
             .spawn()
             .expect("the binary starts");
-        let stdout = child.stdout.take().expect("stdout is piped");
+        let mut stdout = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
+        let (sender, lines) = unbounded_channel();
+        tokio::task::spawn(async move {
+            while let Some(line) = stdout.next_line().await.unwrap() {
+                let event = serde_json::from_str(&line)
+                    .unwrap_or_else(|_| panic!("not a JSON event: {line}"));
+                if sender.send(event).is_err() {
+                    return;
+                }
+            }
+        });
         let mut relay = Self {
             child,
-            stdout: BufReader::new(stdout).lines(),
+            lines,
             peer_id: PeerId::random(),
             addresses: Vec::new(),
             events: Vec::new(),
@@ -70,10 +82,8 @@ impl Relay {
     pub async fn event(&mut self, message: &str) -> Value {
         let event = timeout(PATIENCE, async {
             loop {
-                let line = self.stdout.next_line().await.unwrap();
-                let line = line.unwrap_or_else(|| panic!("the relay ended before {message:?}"));
-                let event: Value = serde_json::from_str(&line)
-                    .unwrap_or_else(|_| panic!("not a JSON event: {line}"));
+                let event = self.lines.recv().await;
+                let event = event.unwrap_or_else(|| panic!("the relay ended before {message:?}"));
                 self.events.push(event.clone());
                 if event["message"]
                     .as_str()
@@ -101,8 +111,8 @@ impl Relay {
     /// Reads the events that are left and gives the exit code.
     pub async fn exit_code(&mut self) -> Option<i32> {
         let status = timeout(PATIENCE, async {
-            while let Some(line) = self.stdout.next_line().await.unwrap() {
-                self.events.push(serde_json::from_str(&line).unwrap());
+            while let Some(event) = self.lines.recv().await {
+                self.events.push(event);
             }
             self.child.wait().await.unwrap()
         });

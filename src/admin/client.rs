@@ -1,0 +1,53 @@
+//! Asks a relay's admin endpoints: for health checks from inside an image without a shell.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header::HOST};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, time::timeout};
+
+/// How long an answer may take.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// How long an answer may be, in bytes.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// Why there was no answer.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// Gets `path` from the admin endpoints at `address`; an unspecified IP means this machine.
+///
+/// # Errors
+/// When there is no whole answer within two seconds.
+pub async fn get(address: SocketAddr, path: &str) -> Result<(StatusCode, Bytes), Error> {
+    let request = Request::get(path)
+        .header(HOST, address.to_string())
+        .body(Empty::<Bytes>::new())?;
+    timeout(TIMEOUT, async {
+        let stream = TcpStream::connect(reachable(address)).await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        // The sender goes with the answer, and the connection with the sender.
+        let answer = async move {
+            let (head, body) = sender.send_request(request).await?.into_parts();
+            let body = Limited::new(body, MAX_BODY_BYTES)
+                .collect()
+                .await?
+                .to_bytes();
+            Ok((head.status, body))
+        };
+        tokio::join!(answer, connection).0
+    })
+    .await?
+}
+
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
+}

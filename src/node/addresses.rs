@@ -1,0 +1,64 @@
+//! Which addresses a relay can be reached on.
+
+use std::net::{Ipv6Addr, UdpSocket};
+
+use libp2p::{Multiaddr, multiaddr::Protocol};
+
+/// Whether this machine has IPv6 at all.
+pub(super) fn has_ipv6() -> bool {
+    UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok()
+}
+
+/// Whether `address` stands for all IPv6 addresses of the machine.
+pub(super) fn is_any_ipv6(address: &Multiaddr) -> bool {
+    address.iter().next() == Some(Protocol::Ip6(Ipv6Addr::UNSPECIFIED))
+}
+
+/// The addresses among `listening` that another machine may dial; loopback only when there are no
+/// others.
+pub(super) fn own_addresses<'a>(listening: impl Iterator<Item = &'a Multiaddr>) -> Vec<Multiaddr> {
+    let (loopback, others): (Vec<_>, Vec<_>) = listening.cloned().partition(is_loopback);
+    if others.is_empty() { loopback } else { others }
+}
+
+/// `address` is of this machine only.
+fn is_loopback(address: &Multiaddr) -> bool {
+    match address.iter().next() {
+        Some(Protocol::Ip4(ip)) => ip.is_loopback(),
+        Some(Protocol::Ip6(ip)) => ip.is_loopback(),
+        _ => false,
+    }
+}
+
+/// `address` cannot be dialled without naming an interface.
+pub(super) fn is_link_local(address: &Multiaddr) -> bool {
+    match address.iter().next() {
+        Some(Protocol::Ip4(ip)) => ip.is_link_local(),
+        Some(Protocol::Ip6(ip)) => ip.is_unicast_link_local(),
+        _ => false,
+    }
+}
+
+/// A comma-separated list, as the configuration takes it.
+pub(super) fn join<'a>(addresses: impl Iterator<Item = &'a Multiaddr>) -> String {
+    addresses
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_announced_only_where_there_is_nothing_else() {
+        let addresses = |texts: &[&str]| -> Vec<Multiaddr> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        let loopback = addresses(&["/ip4/127.0.0.1/tcp/1", "/ip6/::1/tcp/1"]);
+        let others = addresses(&["/ip4/192.0.2.1/tcp/1", "/ip6/2001:db8::1/udp/1/quic-v1"]);
+        assert_eq!(own_addresses(loopback.iter()), loopback);
+        assert_eq!(own_addresses(loopback.iter().chain(&others)), others);
+    }
+}

@@ -1,0 +1,75 @@
+//! The swarm of a relay: its behaviours and the bounds around them.
+
+use std::{sync::Arc, time::Duration};
+
+use libp2p::{
+    autonat, connection_limits, identify,
+    identity::PublicKey,
+    ping,
+    swarm::{Config, NetworkBehaviour},
+};
+
+use crate::{
+    dialback,
+    lifecycle::Lifecycle,
+    relay::{self, Relay},
+};
+
+/// Connections that one peer may have at once. A client needs one or two; a reconnecting one a
+/// few more until its old ones are noticed to be dead.
+const MAX_CONNECTIONS_PER_PEER: u32 = 16;
+/// Connections that may be in their handshake at once.
+const MAX_PENDING_CONNECTIONS: u32 = 1024;
+/// Streams of one connection that may be in their protocol negotiation at once.
+const MAX_NEGOTIATING_STREAMS: usize = 256;
+/// How often a connection is asked whether the peer is still there, and how long it has to answer.
+/// The second failure in a row closes the connection.
+const PING_INTERVAL: Duration = Duration::from_secs(60);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Everything that a relay speaks on a connection.
+#[derive(NetworkBehaviour)]
+pub(super) struct Behaviour {
+    limits: connection_limits::Behaviour,
+    dialback: dialback::Guard,
+    relay: relay::Behaviour,
+    identify: identify::Behaviour,
+    ping: ping::Behaviour,
+    autonat: autonat::v2::server::Behaviour,
+}
+
+impl Behaviour {
+    pub(super) fn new(public: PublicKey, relay: &Arc<Relay>) -> Self {
+        Self {
+            limits: connection_limits::Behaviour::new(
+                connection_limits::ConnectionLimits::default()
+                    .with_max_pending_incoming(Some(MAX_PENDING_CONNECTIONS))
+                    .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_PEER)),
+            ),
+            dialback: dialback::Guard::new(Arc::clone(relay)),
+            relay: relay::Behaviour::new(Arc::clone(relay)),
+            // No signed peer record: clients that do not know its legacy form drop the message.
+            identify: identify::Behaviour::new(
+                identify::Config::new("ipfs/0.1.0".to_owned(), public)
+                    .with_agent_version(concat!("descord-relay/", env!("CARGO_PKG_VERSION")).into())
+                    .with_hide_listen_addrs(true)
+                    .with_push_listen_addr_updates(true)
+                    .with_cache_size(0),
+            ),
+            ping: ping::Behaviour::new(
+                ping::Config::new()
+                    .with_interval(PING_INTERVAL)
+                    .with_timeout(PING_TIMEOUT),
+            ),
+            autonat: autonat::v2::server::Behaviour::default(),
+        }
+    }
+}
+
+/// The bounds of the swarm; its tasks are the process's.
+pub(super) fn settings(lifecycle: &Lifecycle, idle_timeout: Duration) -> Config {
+    let lifecycle = lifecycle.clone();
+    Config::with_executor(move |future| lifecycle.spawn("connection", future))
+        .with_idle_connection_timeout(idle_timeout)
+        .with_max_negotiating_inbound_streams(MAX_NEGOTIATING_STREAMS)
+}

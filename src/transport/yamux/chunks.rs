@@ -1,0 +1,141 @@
+//! A queue of bytes that gives its memory back as it drains.
+
+use std::collections::VecDeque;
+
+/// The least that is allocated at a time, so that many short writes share an allocation.
+const MIN_CHUNK: usize = 1024;
+
+/// Up to how many chunks the emptied queue keeps room for.
+const KEPT_SLOTS: usize = 8;
+
+/// Bytes in order, in chunks of the size in which they came.
+///
+/// Beyond the bytes themselves the queue holds at most the unused part of its last chunk
+/// and what was already read of its first one; an empty queue holds no chunk at all.
+#[derive(Debug, Default)]
+pub(super) struct Chunks {
+    queue: VecDeque<Vec<u8>>,
+    /// How much of the first chunk has been read.
+    offset: usize,
+    len: usize,
+}
+
+impl Chunks {
+    /// The number of bytes in the queue.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Appends `bytes`. If that takes a new chunk, it gets room for `expected` bytes in total, for
+    /// a caller that knows that more is to follow.
+    pub(super) fn push(&mut self, bytes: &[u8], expected: usize) {
+        self.len += bytes.len();
+        let spare = self
+            .queue
+            .back()
+            .map_or(0, |last| last.capacity() - last.len());
+        let (fitting, rest) = bytes.split_at(spare.min(bytes.len()));
+        if let Some(last) = self.queue.back_mut() {
+            last.extend_from_slice(fitting);
+        }
+        if !rest.is_empty() {
+            let expected = expected.saturating_sub(fitting.len());
+            let mut chunk = Vec::with_capacity(rest.len().max(expected).max(MIN_CHUNK));
+            chunk.extend_from_slice(rest);
+            self.queue.push_back(chunk);
+        }
+    }
+
+    /// Moves as many bytes into `buf` as there are and as fit, and tells how many.
+    pub(super) fn read(&mut self, buf: &mut [u8]) -> usize {
+        let mut filled = 0;
+        while filled < buf.len() {
+            let Some(first) = self.queue.front() else {
+                break;
+            };
+            let unread = first.get(self.offset..).unwrap_or_default();
+            let space = buf.get_mut(filled..).unwrap_or_default();
+            let n = unread.len().min(space.len());
+            let (space, _) = space.split_at_mut(n);
+            let (now, _) = unread.split_at(n);
+            space.copy_from_slice(now);
+            filled += n;
+            self.offset += n;
+            if self.offset == first.len() {
+                self.drop_first();
+            }
+        }
+        self.len -= filled;
+        filled
+    }
+
+    /// Removes the first chunk, unless the queue is empty. Not to be mixed with [`Self::read`].
+    pub(super) fn pop(&mut self) -> Option<Vec<u8>> {
+        let chunk = self.queue.pop_front()?;
+        self.len -= chunk.len();
+        self.release_slots();
+        Some(chunk)
+    }
+
+    fn drop_first(&mut self) {
+        self.queue.pop_front();
+        self.offset = 0;
+        self.release_slots();
+    }
+
+    fn release_slots(&mut self) {
+        if self.queue.is_empty() && self.queue.capacity() > KEPT_SLOTS {
+            self.queue = VecDeque::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_come_out_in_order_whatever_the_sizes() {
+        let data: Vec<u8> = (0..10_000_u32).map(|i| i.to_be_bytes()[3]).collect();
+        let mut chunks = Chunks::default();
+        for piece in data.chunks(777) {
+            chunks.push(piece, 0);
+        }
+        assert_eq!(chunks.len(), data.len());
+
+        let mut out = Vec::new();
+        let mut buf = [0; 333];
+        loop {
+            let n = chunks.read(&mut buf);
+            if n == 0 {
+                break;
+            }
+            out.extend_from_slice(&buf[..n]);
+        }
+        assert_eq!(out, data);
+        assert!(chunks.is_empty() && chunks.queue.is_empty());
+    }
+
+    #[test]
+    fn single_bytes_share_a_chunk() {
+        let mut chunks = Chunks::default();
+        for byte in 0..200 {
+            chunks.push(&[byte], 0);
+        }
+        assert_eq!(chunks.queue.len(), 1);
+        assert_eq!(chunks.pop().map(|chunk| chunk.len()), Some(200));
+        assert_eq!(chunks.len(), 0);
+    }
+
+    #[test]
+    fn header_and_payload_share_a_chunk() {
+        let mut chunks = Chunks::default();
+        chunks.push(&[0; 12], 12 + 65_536);
+        chunks.push(&vec![1; 65_536], 0);
+        assert_eq!(chunks.queue.len(), 1);
+    }
+}

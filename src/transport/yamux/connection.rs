@@ -1,0 +1,270 @@
+//! The connection: moves bytes between the session and the socket.
+
+use std::{
+    fmt, io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use futures::{AsyncRead, AsyncWrite};
+use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
+
+use super::{
+    Config, Error, Substream,
+    frame::GoAway,
+    session::{Role, Session},
+    stream::Shared,
+};
+
+/// What a connection reads into while little arrives.
+const SMALL_BUFFER: usize = 4 * 1024;
+
+/// What it reads into while much arrives.
+const LARGE_BUFFER: usize = 64 * 1024;
+
+/// How often one poll goes round between reading and writing before other tasks get their turn.
+const MAX_ROUNDS: usize = 16;
+
+/// How many bytes are written in a row before it is time to look at what arrives.
+const MAX_WRITE: usize = 256 * 1024;
+
+/// A yamux connection over the socket `C`.
+///
+/// Dropping it ends all its streams as the death of the socket does.
+pub struct Muxer<C> {
+    socket: C,
+    shared: Arc<Shared>,
+    buffer: ReadBuffer,
+    /// What is being written to the socket, and how much of it is done.
+    chunk: Vec<u8>,
+    chunk_written: usize,
+    /// Whether the socket was written to since it was flushed.
+    unflushed: bool,
+    state: State,
+}
+
+/// How far a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// Closed here; what is queued is still being written.
+    Closing,
+    Over,
+}
+
+impl<C> Muxer<C> {
+    pub(super) fn new(socket: C, config: Config, role: Role) -> Self {
+        Self {
+            socket,
+            shared: Arc::new(Shared::new(Session::new(config, role))),
+            buffer: ReadBuffer::default(),
+            chunk: Vec::new(),
+            chunk_written: 0,
+            unflushed: false,
+            state: State::Open,
+        }
+    }
+}
+
+impl<C> fmt::Debug for Muxer<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Muxer")
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<C> Drop for Muxer<C> {
+    fn drop(&mut self) {
+        self.shared.access(|session| session.end(None));
+    }
+}
+
+impl<C> Muxer<C>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+{
+    /// Writes what is queued and reads what arrives, until neither makes progress.
+    fn drive(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        self.shared
+            .access(|session| session.outgoing.attach(cx.waker()));
+        for _ in 0..MAX_ROUNDS {
+            let more_to_write = matches!(self.poll_write(cx)?, Poll::Ready(true));
+            let more_to_read = self.poll_read(cx)?.is_ready();
+            if !more_to_write && !more_to_read {
+                if self.chunk.is_empty() {
+                    let _ = self.poll_flush(cx)?;
+                }
+                return Ok(());
+            }
+        }
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+
+    /// Writes until the queue is empty (`false`) or it is another's turn (`true`).
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Error>> {
+        let mut total = 0;
+        while total < MAX_WRITE {
+            if self.chunk.is_empty() {
+                match self.shared.access(|session| session.outgoing.take()) {
+                    Some(chunk) => self.chunk = chunk,
+                    None => return Poll::Ready(Ok(false)),
+                }
+            }
+            let rest = self.chunk.get(self.chunk_written..).unwrap_or_default();
+            let n = ready!(Pin::new(&mut self.socket).poll_write(cx, rest))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()));
+            }
+            total += n;
+            self.unflushed = true;
+            self.chunk_written += n;
+            if self.chunk_written >= self.chunk.len() {
+                self.chunk = Vec::new();
+                self.chunk_written = 0;
+            }
+            self.shared.access(|session| session.written(n));
+        }
+        Poll::Ready(Ok(true))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if self.unflushed {
+            ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads once.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let buf = self.buffer.space();
+        let Poll::Ready(n) = Pin::new(&mut self.socket).poll_read(cx, buf)? else {
+            self.buffer.pause();
+            return Poll::Pending;
+        };
+        if n == 0 {
+            return Poll::Ready(Err(Error::RemoteClosed));
+        }
+        let bytes = self.buffer.filled(n);
+        self.shared.access(|session| session.receive(bytes))?;
+        self.buffer.fit(n);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ends the connection after an error.
+    fn fail(&mut self, error: Error, cx: &mut Context<'_>) -> Error {
+        self.state = State::Over;
+        let reason = matches!(error, Error::Protocol(_)).then_some(GoAway::ProtocolError);
+        self.shared.access(|session| session.end(reason));
+        if reason.is_some() {
+            // The remote may learn why, if the socket takes it right now. Nobody is left to try
+            // again, nor to be told that it failed.
+            let _ = self.poll_write(cx);
+            let _ = Pin::new(&mut self.socket).poll_flush(cx);
+        }
+        error
+    }
+}
+
+impl<C> StreamMuxer for Muxer<C>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+{
+    type Substream = Substream;
+    type Error = Error;
+
+    fn poll_inbound(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Self::Substream, Self::Error>> {
+        let id = ready!(self.shared.with(|session| session.accept(cx.waker())))?;
+        Poll::Ready(Ok(Substream::new(id, Arc::clone(&self.shared))))
+    }
+
+    fn poll_outbound(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Self::Substream, Self::Error>> {
+        let id = ready!(self.shared.with(|session| session.open(cx.waker())))?;
+        Poll::Ready(Ok(Substream::new(id, Arc::clone(&self.shared))))
+    }
+
+    /// Sends what is queued and GOAWAY, and closes the socket. Streams end at once.
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        let this = self.get_mut();
+        if this.state == State::Open {
+            this.state = State::Closing;
+            this.shared
+                .access(|session| session.end(Some(GoAway::Normal)));
+        }
+        if this.state == State::Over {
+            return Poll::Ready(Ok(()));
+        }
+        while ready!(this.poll_write(cx))? {}
+        ready!(Pin::new(&mut this.socket).poll_close(cx))?;
+        this.state = State::Over;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<StreamMuxerEvent, Self::Error>> {
+        let this = self.get_mut();
+        if this.state != State::Open {
+            return Poll::Ready(Err(Error::Closed));
+        }
+        match this.drive(cx) {
+            Ok(()) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(this.fail(error, cx))),
+        }
+    }
+}
+
+/// A buffer that is as large as the traffic and that an idle connection does not keep.
+#[derive(Debug, Default)]
+struct ReadBuffer {
+    bytes: Vec<u8>,
+    /// How much arrived since the socket last had nothing.
+    burst: usize,
+}
+
+impl ReadBuffer {
+    fn space(&mut self) -> &mut [u8] {
+        if self.bytes.is_empty() {
+            self.bytes = vec![0; SMALL_BUFFER];
+        }
+        &mut self.bytes
+    }
+
+    fn filled(&self, n: usize) -> &[u8] {
+        self.bytes.get(..n).unwrap_or_default()
+    }
+
+    /// Grows once a read of `n` bytes found the buffer too small.
+    fn fit(&mut self, n: usize) {
+        self.burst = self.burst.saturating_add(n);
+        if n == self.bytes.len() && n < LARGE_BUFFER {
+            self.bytes = vec![0; LARGE_BUFFER];
+        }
+    }
+
+    /// Nothing is left to read. After a burst more is likely to follow; after little, not.
+    fn pause(&mut self) {
+        if self.burst < SMALL_BUFFER {
+            self.bytes = Vec::new();
+        }
+        self.burst = 0;
+    }
+}
+
+#[cfg(test)]
+impl<C> Muxer<C> {
+    /// Whether any memory for bytes is allocated.
+    pub(super) fn is_holding_buffers(&self) -> bool {
+        self.buffer.bytes.capacity() > 0 || self.chunk.capacity() > 0
+    }
+}

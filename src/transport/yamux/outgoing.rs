@@ -1,0 +1,273 @@
+//! The queue of encoded frames towards the socket.
+
+use std::{collections::VecDeque, task::Waker};
+
+use super::{
+    Config,
+    chunks::Chunks,
+    frame::{HEADER_LEN, Header},
+};
+
+/// How many replies to pings may wait. A remote measures with one ping at a time.
+const MAX_PONGS: usize = 32;
+
+/// How many control frames may wait beyond what data occupies: for the connection, and for each of
+/// its streams. A stream causes four at a time at most, unless it is replaced by another.
+const CONTROL_FRAMES: usize = 1024;
+const CONTROL_FRAMES_PER_STREAM: usize = 8;
+
+/// Frames in the order in which they go out, as one sequence of bytes.
+///
+/// One queue for all streams keeps each stream's frames in order without further thought, and
+/// hands the socket large pieces. Its bound makes writers wait; they continue in the order in
+/// which they came, one frame each, so that none starves another.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    /// See [`Config::max_send_queue`].
+    max_data: usize,
+    /// See [`Config::max_frame_size`].
+    max_frame: usize,
+    /// The length at which too many control frames are in the queue.
+    max_length: usize,
+    chunks: Chunks,
+    /// The number of bytes ever queued, and so the position of the end of the queue.
+    queued: u64,
+    /// The number of bytes ever written to the socket.
+    written: u64,
+    /// Where the replies to pings end that are not written yet.
+    pongs: VecDeque<u64>,
+    /// The streams whose writers wait for room, in order.
+    line: VecDeque<u32>,
+    /// How many streams were told that it is their turn, and have not used it yet.
+    turns: usize,
+    /// The streams that wait until the queue was written up to a position.
+    flushes: Vec<(u64, u32)>,
+    /// Whether anything was queued since the connection's task looked.
+    dirty: bool,
+    /// The connection's task.
+    driver: Option<Waker>,
+}
+
+impl Outgoing {
+    pub(super) fn new(config: &Config) -> Self {
+        let max_data = config.max_send_queue;
+        let max_frame = usize::try_from(config.max_frame_size).unwrap_or(usize::MAX);
+        let control = config
+            .max_streams
+            .saturating_mul(CONTROL_FRAMES_PER_STREAM)
+            .saturating_add(CONTROL_FRAMES)
+            .saturating_mul(HEADER_LEN);
+        Self {
+            max_data,
+            max_frame,
+            // One more frame of data is accepted as long as there is any room.
+            max_length: max_data
+                .saturating_add(HEADER_LEN)
+                .saturating_add(max_frame)
+                .saturating_add(control),
+            chunks: Chunks::default(),
+            queued: 0,
+            written: 0,
+            pongs: VecDeque::new(),
+            line: VecDeque::new(),
+            turns: 0,
+            flushes: Vec::new(),
+            dirty: false,
+            driver: None,
+        }
+    }
+
+    /// Queues a frame and returns the position of its end.
+    pub(super) fn push(&mut self, header: Header, payload: &[u8]) -> u64 {
+        let len = HEADER_LEN + payload.len();
+        self.chunks.push(&header.encode(), len);
+        self.chunks.push(payload, 0);
+        self.queued += len as u64;
+        self.dirty = true;
+        self.queued
+    }
+
+    /// Queues the reply to a ping; `false` if too many of them wait.
+    #[must_use]
+    pub(super) fn pong(&mut self, value: u32) -> bool {
+        if self.pongs.len() >= MAX_PONGS {
+            return false;
+        }
+        let end = self.push(Header::pong(value), &[]);
+        self.pongs.push_back(end);
+        true
+    }
+
+    /// How many bytes are queued and not written.
+    pub(super) fn pending(&self) -> usize {
+        usize::try_from(self.queued - self.written).unwrap_or(usize::MAX)
+    }
+
+    /// Whether the queue is longer than data and a reasonable number of control frames make it.
+    pub(super) fn is_flooded(&self) -> bool {
+        self.pending() > self.max_length
+    }
+
+    /// Whether there is room for data.
+    pub(super) fn has_room(&self) -> bool {
+        self.pending() < self.max_data
+    }
+
+    /// Whether a writer may queue a frame: there is room, and it is nobody else's turn.
+    ///
+    /// An empty queue takes from anybody, lest a turn that is never used holds up the others.
+    pub(super) fn admits(&self, its_turn: bool) -> bool {
+        let nobody_waits = self.line.is_empty() && self.turns == 0;
+        self.has_room() && (its_turn || nobody_waits || self.pending() == 0)
+    }
+
+    /// Puts a stream at the end of the line of writers.
+    pub(super) fn line_up(&mut self, stream: u32) {
+        self.line.push_back(stream);
+    }
+
+    /// The streams whose turn it is now, given how much room there is. Each of them comes back
+    /// with [`Self::end_turn`].
+    ///
+    /// Once the queue is empty everybody may go: nothing would come to wake the rest.
+    pub(super) fn next_in_line(&mut self) -> Vec<u32> {
+        let pending = self.pending();
+        let turns = if pending == 0 {
+            self.line.len()
+        } else if pending <= self.max_data / 2 {
+            let room = (self.max_data - pending).div_ceil(self.max_frame);
+            room.saturating_sub(self.turns).min(self.line.len())
+        } else {
+            0
+        };
+        self.turns += turns;
+        self.line.drain(..turns).collect()
+    }
+
+    /// Notes that a stream has used its turn, or never will.
+    pub(super) fn end_turn(&mut self) {
+        self.turns = self.turns.saturating_sub(1);
+    }
+
+    /// Whether everything up to `position` was written.
+    pub(super) fn is_written(&self, position: u64) -> bool {
+        position <= self.written
+    }
+
+    /// Remembers that a stream waits until everything up to `position` was written.
+    pub(super) fn await_written(&mut self, position: u64, stream: u32) {
+        let waits = self.flushes.iter().any(|&(_, waiting)| waiting == stream);
+        if !waits {
+            self.flushes.push((position, stream));
+        }
+    }
+
+    /// The streams that have waited long enough.
+    pub(super) fn flushed(&mut self) -> Vec<u32> {
+        let written = self.written;
+        self.flushes
+            .extract_if(.., |&mut (position, _)| position <= written)
+            .map(|(_, stream)| stream)
+            .collect()
+    }
+
+    /// The next bytes for the socket.
+    pub(super) fn take(&mut self) -> Option<Vec<u8>> {
+        self.dirty = false;
+        self.chunks.pop()
+    }
+
+    /// Notes that the socket took `n` of the bytes from [`Self::take`].
+    pub(super) fn advance(&mut self, n: usize) {
+        self.written = (self.written + n as u64).min(self.queued);
+        let written = self.written;
+        while self.pongs.front().is_some_and(|&end| end <= written) {
+            self.pongs.pop_front();
+        }
+    }
+
+    /// Sets the task to wake when something is queued.
+    pub(super) fn attach(&mut self, driver: &Waker) {
+        self.dirty = false;
+        match &mut self.driver {
+            Some(waker) => waker.clone_from(driver),
+            none => *none = Some(driver.clone()),
+        }
+    }
+
+    /// The connection's task, if it has something new to do.
+    pub(super) fn wake_driver(&mut self) -> Option<Waker> {
+        if !self.dirty {
+            return None;
+        }
+        self.dirty = false;
+        self.driver.take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outgoing() -> Outgoing {
+        Outgoing::new(&Config {
+            max_send_queue: 1000,
+            max_frame_size: 300,
+            ..Config::default()
+        })
+    }
+
+    #[test]
+    fn positions_follow_what_the_socket_took() {
+        let mut outgoing = outgoing();
+        let first = outgoing.push(Header::data(1, 3), b"abc");
+        let second = outgoing.push(Header::data(1, 2), b"de");
+        assert_eq!((first, second), (15, 29));
+        outgoing.await_written(first, 1);
+
+        let bytes = outgoing.take().unwrap();
+        assert_eq!(bytes.len(), 29, "short frames share a chunk");
+        outgoing.advance(14);
+        assert!(!outgoing.is_written(first) && outgoing.flushed().is_empty());
+        outgoing.advance(1);
+        assert_eq!(outgoing.flushed(), [1]);
+        assert_eq!(outgoing.pending(), 14);
+    }
+
+    #[test]
+    fn writers_take_turns() {
+        let mut outgoing = outgoing();
+        outgoing.push(Header::data(1, 988), &[0; 988]);
+        assert!(!outgoing.admits(false));
+        for stream in [3, 5, 7, 9] {
+            outgoing.line_up(stream);
+        }
+        outgoing.advance(499);
+        assert!(outgoing.next_in_line().is_empty());
+        outgoing.advance(1);
+        assert_eq!(outgoing.next_in_line(), [3, 5]);
+        assert!(outgoing.admits(true) && !outgoing.admits(false));
+        outgoing.advance(1);
+        assert!(outgoing.next_in_line().is_empty());
+        outgoing.end_turn();
+        assert_eq!(outgoing.next_in_line(), [7]);
+        outgoing.advance(499);
+        assert_eq!(outgoing.next_in_line(), [9]);
+        assert!(outgoing.admits(false), "an empty queue is open to all");
+        outgoing.push(Header::data(1, 0), &[]);
+        assert!(!outgoing.admits(false));
+        for _ in 0..3 {
+            outgoing.end_turn();
+        }
+        assert!(outgoing.admits(false));
+    }
+
+    #[test]
+    fn unread_pongs_are_bounded() {
+        let mut outgoing = outgoing();
+        assert!((0..32).all(|value| outgoing.pong(value)));
+        assert!(!outgoing.pong(32));
+        outgoing.advance(HEADER_LEN);
+        assert!(outgoing.pong(33));
+    }
+}

@@ -1,0 +1,255 @@
+//! A connection's state machine: how streams come and go. No I/O happens here.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    task::{Poll, Waker},
+};
+
+use hashlink::LinkedHashSet;
+
+use super::{
+    Config, Error, INITIAL_WINDOW,
+    flow::{Direction, Flow, Turn},
+    frame::{Flags, GoAway, Header},
+    outgoing::Outgoing,
+    receive::Decoder,
+};
+
+/// How many abandoned streams are remembered.
+const MAX_ABANDONED: usize = 1024;
+
+/// For how many streams a connection keeps room when it has fewer.
+const KEPT_STREAMS: usize = 16;
+
+/// How many streams are opened before the remote has accepted one of them. Others assume this
+/// number, too, and refuse more.
+const MAX_UNACKNOWLEDGED: usize = 256;
+
+/// Which side of the connection this is; it decides who opens streams with odd ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Opens odd streams.
+    Client,
+    /// Opens even streams.
+    Server,
+}
+
+impl Role {
+    /// Whether a stream with this id is opened by this side.
+    pub(super) fn opens(self, stream: u32) -> bool {
+        match self {
+            Self::Client => stream % 2 == 1,
+            Self::Server => stream.is_multiple_of(2),
+        }
+    }
+}
+
+/// All streams of a connection.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) config: Config,
+    pub(super) role: Role,
+    pub(super) streams: HashMap<u32, Flow>,
+    /// Streams of the remote that nobody has accepted yet.
+    pub(super) backlog: VecDeque<u32>,
+    /// Streams that were dropped here and are not finished by the remote, see the module docs.
+    pub(super) abandoned: LinkedHashSet<u32>,
+    /// How many streams the remote has neither accepted nor refused.
+    pub(super) unacknowledged: usize,
+    /// Bytes that all streams together have received and not read.
+    pub(super) unread: usize,
+    pub(super) outgoing: Outgoing,
+    pub(super) decoder: Decoder,
+    /// Whether the remote wants no more streams.
+    pub(super) going_away: bool,
+    /// Whether the connection is over.
+    pub(super) ended: bool,
+    /// The id of the next stream that is opened here.
+    next_id: Option<u32>,
+    /// Who waits for a stream of the remote.
+    acceptor: Option<Waker>,
+    /// Who waits until another stream can be opened.
+    opener: Option<Waker>,
+    /// Who has to be woken as soon as the lock on the session is released.
+    pub(super) woken: Vec<Waker>,
+}
+
+impl Session {
+    pub(super) fn new(mut config: Config, role: Role) -> Self {
+        config.max_frame_size = config.max_frame_size.max(1);
+        config.max_send_queue = config.max_send_queue.max(1);
+        config.max_receive_window = config.max_receive_window.max(INITIAL_WINDOW);
+        Self {
+            role,
+            streams: HashMap::new(),
+            backlog: VecDeque::new(),
+            abandoned: LinkedHashSet::new(),
+            unacknowledged: 0,
+            unread: 0,
+            outgoing: Outgoing::new(&config),
+            config,
+            decoder: Decoder::default(),
+            going_away: false,
+            ended: false,
+            next_id: Some(match role {
+                Role::Client => 1,
+                Role::Server => 2,
+            }),
+            acceptor: None,
+            opener: None,
+            woken: Vec::new(),
+        }
+    }
+
+    /// Opens a stream, or waits until another one has ended.
+    pub(super) fn open(&mut self, waker: &Waker) -> Poll<Result<u32, Error>> {
+        if self.ended {
+            return Poll::Ready(Err(Error::Closed));
+        }
+        if self.streams.len() >= self.config.max_streams
+            || self.unacknowledged >= MAX_UNACKNOWLEDGED
+            || !self.outgoing.has_room()
+        {
+            park(&mut self.opener, waker);
+            return Poll::Pending;
+        }
+        let Some(id) = self.next_id else {
+            return Poll::Ready(Err(Error::StreamIdsExhausted));
+        };
+        self.next_id = id.checked_add(2);
+        let mut flow = Flow::new();
+        if self.going_away {
+            flow.reset();
+            flow.accepted = true;
+        } else {
+            self.unacknowledged += 1;
+            self.outgoing
+                .push(Header::window_update(id, Flags::SYN, 0), &[]);
+        }
+        self.streams.insert(id, flow);
+        Poll::Ready(Ok(id))
+    }
+
+    /// Accepts a stream of the remote.
+    pub(super) fn accept(&mut self, waker: &Waker) -> Poll<Result<u32, Error>> {
+        if self.ended {
+            return Poll::Ready(Err(Error::Closed));
+        }
+        let Some(id) = self.backlog.pop_front() else {
+            park(&mut self.acceptor, waker);
+            return Poll::Pending;
+        };
+        if let Some(flow) = self.streams.get_mut(&id) {
+            flow.accepted = true;
+            if flow.outbound == Direction::Open {
+                self.outgoing
+                    .push(Header::window_update(id, Flags::ACK, 0), &[]);
+            }
+        }
+        Poll::Ready(Ok(id))
+    }
+
+    /// Forgets a stream whose handle was dropped. What the remote is told is described in the
+    /// documentation of [`super`].
+    pub(super) fn release(&mut self, id: u32) -> Option<Flow> {
+        let flow = self.streams.remove(&id)?;
+        if self.streams.capacity() > KEPT_STREAMS.max(8 * self.streams.len()) {
+            self.streams.shrink_to(KEPT_STREAMS);
+        }
+        self.unread -= flow.unread.len();
+        if self.role.opens(id) && !flow.accepted {
+            self.unacknowledged -= 1;
+        }
+        if flow.turn == Turn::Now {
+            self.outgoing.end_turn();
+        }
+        self.wake_opener();
+        if !self.ended {
+            match (flow.outbound, flow.inbound) {
+                (Direction::Reset, _) | (Direction::Finished, Direction::Finished) => {}
+                (Direction::Finished, _) if !self.must_reset(id, &flow) => self.abandon(id),
+                _ => self.refuse(id),
+            }
+        }
+        Some(flow)
+    }
+
+    /// Sends RST.
+    pub(super) fn refuse(&mut self, id: u32) {
+        self.outgoing
+            .push(Header::window_update(id, Flags::RST, 0), &[]);
+    }
+
+    /// Whether the remote must learn at once that nobody reads a stream that is finished here.
+    ///
+    /// That includes a remote whose window is exhausted, which would send nothing that could be
+    /// answered later: half a window at most is read and not credited, so the rest is unread.
+    fn must_reset(&self, id: u32, flow: &Flow) -> bool {
+        let data_is_lost = !flow.unread.is_empty() || self.decoder.is_receiving(id);
+        let reader_gave_up = flow.reader.is_some();
+        data_is_lost || reader_gave_up
+    }
+
+    fn abandon(&mut self, id: u32) {
+        if self.abandoned.len() >= MAX_ABANDONED {
+            self.abandoned.pop_front();
+        }
+        self.abandoned.insert(id);
+    }
+
+    /// Makes a new stream of the remote available.
+    pub(super) fn offer(&mut self, id: u32) {
+        self.streams.insert(id, Flow::new());
+        self.backlog.push_back(id);
+        self.woken.extend(self.acceptor.take());
+    }
+
+    /// Lets whoever waits try again to open a stream.
+    pub(super) fn wake_opener(&mut self) {
+        self.woken.extend(self.opener.take());
+    }
+
+    /// Notes that the socket took `n` bytes, and wakes those who waited for that.
+    pub(super) fn written(&mut self, n: usize) {
+        self.outgoing.advance(n);
+        for id in self.outgoing.flushed() {
+            if let Some(flow) = self.streams.get_mut(&id) {
+                self.woken.extend(flow.writer.take());
+            }
+        }
+        for id in self.outgoing.next_in_line() {
+            if let Some(flow) = self.streams.get_mut(&id) {
+                flow.turn = Turn::Now;
+                self.woken.extend(flow.writer.take());
+            } else {
+                self.outgoing.end_turn();
+            }
+        }
+        if self.outgoing.has_room() {
+            self.wake_opener();
+        }
+    }
+
+    /// Ends the connection, and with it all streams that are not finished.
+    pub(super) fn end(&mut self, reason: Option<GoAway>) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        if let Some(reason) = reason {
+            self.outgoing.push(Header::go_away(reason), &[]);
+        }
+        for flow in self.streams.values_mut() {
+            self.woken.extend(flow.take_wakers());
+        }
+        self.woken.extend(self.acceptor.take());
+        self.woken.extend(self.opener.take());
+    }
+}
+
+/// Remembers the task to wake.
+pub(super) fn park(slot: &mut Option<Waker>, waker: &Waker) {
+    match slot {
+        Some(parked) => parked.clone_from(waker),
+        None => *slot = Some(waker.clone()),
+    }
+}

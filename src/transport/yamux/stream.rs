@@ -1,0 +1,116 @@
+//! The handle of a stream.
+
+use std::{
+    fmt, io,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+};
+
+use futures::{AsyncRead, AsyncWrite};
+
+use super::session::Session;
+
+/// A session that a connection shares with its streams, which live in other tasks.
+#[derive(Debug)]
+pub(super) struct Shared(Mutex<Session>);
+
+impl Shared {
+    pub(super) fn new(session: Session) -> Self {
+        Self(Mutex::new(session))
+    }
+
+    /// For a stream: also wakes the connection's task if there is something new to send.
+    pub(super) fn with<R>(&self, f: impl FnOnce(&mut Session) -> R) -> R {
+        self.access(|session| {
+            let result = f(session);
+            let driver = session.outgoing.wake_driver();
+            session.woken.extend(driver);
+            result
+        })
+    }
+
+    /// For the connection's task, which needs not wake itself.
+    ///
+    /// Others are woken when the lock is released: a waker runs code of somebody else, which may
+    /// come back here.
+    pub(super) fn access<R>(&self, f: impl FnOnce(&mut Session) -> R) -> R {
+        let (result, woken) = {
+            // A panic elsewhere in this process leaves a session that is at worst incomplete;
+            // passing the panic on to all its streams helps nobody.
+            let mut session = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let result = f(&mut session);
+            (result, std::mem::take(&mut session.woken))
+        };
+        for waker in woken {
+            waker.wake();
+        }
+        result
+    }
+}
+
+/// A stream of a yamux connection.
+///
+/// How it ends, and what dropping it tells the remote, is described in the documentation of
+/// [the module](super). Reading and writing may happen in two different tasks.
+pub struct Substream {
+    id: u32,
+    shared: Arc<Shared>,
+}
+
+impl Substream {
+    pub(super) fn new(id: u32, shared: Arc<Shared>) -> Self {
+        Self { id, shared }
+    }
+}
+
+impl fmt::Debug for Substream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Substream")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Substream {
+    fn drop(&mut self) {
+        // The state is returned so that buffers and wakers are freed outside of the lock.
+        drop(self.shared.with(|session| session.release(self.id)));
+    }
+}
+
+impl AsyncRead for Substream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.shared
+            .with(|session| session.read(self.id, buf, cx.waker()))
+    }
+}
+
+impl AsyncWrite for Substream {
+    /// Takes at most one frame, and no more than the remote's window and the queue allow.
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.shared
+            .with(|session| session.write(self.id, buf, cx.waker()))
+    }
+
+    /// Waits until the socket took all frames that the stream has queued. The connection flushes
+    /// the socket whenever its queue runs empty.
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shared
+            .with(|session| session.flush(self.id, cx.waker()))
+    }
+
+    /// Sends FIN, the first time, and then does what [`Self::poll_flush`] does.
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shared
+            .with(|session| session.close(self.id, cx.waker()))
+    }
+}

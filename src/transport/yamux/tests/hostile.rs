@@ -1,0 +1,285 @@
+//! Remotes that break the rules, or look for a rule that is missing.
+
+use futures::task::noop_waker;
+use proptest::prelude::*;
+
+use super::{
+    super::{INITIAL_WINDOW, ProtocolError, session::Session},
+    *,
+};
+
+/// A header and the bytes behind it.
+type Frame<'a> = (Header, &'a [u8]);
+
+fn syn(stream: u32) -> Header {
+    Header::window_update(stream, Flags::SYN, 0)
+}
+
+/// What a server answers to frames that follow an accepted stream 1.
+async fn violation(frames: &[Frame<'_>]) -> ProtocolError {
+    let mut raw = Raw::new(Role::Server, Config::default());
+    let stream = raw.stream(1).await;
+    for (header, payload) in frames {
+        raw.send(*header, payload).await;
+    }
+    let error = raw.violated().await;
+    drop(stream);
+    error
+}
+
+#[tokio::test]
+async fn violations_end_the_connection_with_goaway() {
+    let full = vec![0; INITIAL_WINDOW as usize];
+    let cases: [(&[Frame], ProtocolError); 9] = [
+        (&[(syn(2), &[])], ProtocolError::WrongParity(2)),
+        (&[(syn(0), &[])], ProtocolError::WrongParity(0)),
+        (&[(syn(1), &[])], ProtocolError::DuplicateStream(1)),
+        (
+            &[(Header::data(1, INITIAL_WINDOW + 1), &[])],
+            ProtocolError::WindowExceeded(1),
+        ),
+        (
+            &[
+                (Header::data(1, INITIAL_WINDOW), &full),
+                (Header::data(1, 1), &[]),
+            ],
+            ProtocolError::WindowExceeded(1),
+        ),
+        (
+            &[(
+                Header {
+                    flags: Flags::SYN,
+                    ..Header::data(3, u32::MAX)
+                },
+                &[],
+            )],
+            ProtocolError::WindowExceeded(3),
+        ),
+        (
+            &[(
+                Header::window_update(1, Flags::NONE, u32::MAX - INITIAL_WINDOW + 1),
+                &[],
+            )],
+            ProtocolError::CreditOverflow(1),
+        ),
+        (
+            &[(Header::window_update(3, Flags::SYN, u32::MAX), &[])],
+            ProtocolError::CreditOverflow(3),
+        ),
+        (
+            &[(fin(1), &[]), (Header::data(1, 1), &[])],
+            ProtocolError::DataAfterFin(1),
+        ),
+    ];
+    for (frames, expected) in cases {
+        assert_eq!(violation(frames).await, expected);
+    }
+}
+
+#[test]
+fn a_client_expects_even_streams() {
+    let mut session = Session::new(Config::default(), Role::Client);
+    assert_eq!(session.receive(&syn(2).encode()), Ok(()));
+    assert_eq!(
+        session.receive(&syn(1).encode()),
+        Err(ProtocolError::WrongParity(1))
+    );
+}
+
+#[tokio::test]
+async fn frames_for_unknown_streams_are_ignored() {
+    let mut raw = Raw::new(Role::Server, Config::default());
+    raw.send(Header::data(9, 500_000), &vec![0; 500_000]).await;
+    raw.send(rst(9), &[]).await;
+    raw.send(fin(8), &[]).await;
+    raw.send(Header::window_update(0, Flags::ACK, u32::MAX), &[])
+        .await;
+    assert_eq!(raw.received().await, []);
+}
+
+#[test]
+fn data_for_a_stream_that_is_opened_meanwhile_is_not_the_streams() {
+    let waker = noop_waker();
+    let mut session = Session::new(Config::default(), Role::Client);
+    let data = Header {
+        flags: Flags::FIN,
+        ..Header::data(1, 4_000_000)
+    };
+    session.receive(&data.encode()).unwrap();
+    assert!(matches!(session.open(&waker), Poll::Ready(Ok(1))));
+    session.receive(&vec![0; 4_000_000]).unwrap();
+    assert_eq!(session.unread, 0);
+    assert!(session.read(1, &mut [0], &waker).is_pending());
+}
+
+#[test]
+fn a_flood_of_streams_that_reads_no_refusals_ends_the_connection() {
+    let mut session = Session::new(Config::default(), Role::Server);
+    let mut refused = None;
+    for id in (1..200_000).step_by(2) {
+        if let Err(error) = session.receive(&syn(id).encode()) {
+            refused = Some(error);
+            break;
+        }
+    }
+    assert_eq!(refused, Some(ProtocolError::ControlFlood));
+    assert_eq!(session.backlog.len(), 256);
+    assert_eq!(session.streams.len(), 256);
+}
+
+#[test]
+fn streams_that_are_reset_before_they_are_accepted_leave_nothing() {
+    let mut session = Session::new(Config::default(), Role::Server);
+    for id in (1..2000).step_by(2) {
+        session.receive(&syn(id).encode()).unwrap();
+        session.receive(&Header::data(id, 3).encode()).unwrap();
+        session.receive(b"abc").unwrap();
+        session.receive(&rst(id).encode()).unwrap();
+    }
+    assert!(session.streams.is_empty() && session.backlog.is_empty());
+    assert_eq!((session.unread, session.outgoing.pending()), (0, 0));
+}
+
+#[test]
+fn only_so_many_abandoned_streams_are_remembered() {
+    let waker = noop_waker();
+    let mut session = Session::new(Config::default(), Role::Server);
+    for id in (1..4001).step_by(2) {
+        session.receive(&syn(id).encode()).unwrap();
+        let Poll::Ready(Ok(accepted)) = session.accept(&waker) else {
+            panic!("no stream to accept");
+        };
+        let _ = session.close(accepted, &waker);
+        session.release(accepted);
+        while let Some(chunk) = session.outgoing.take() {
+            session.written(chunk.len());
+        }
+    }
+    assert_eq!(session.abandoned.len(), 1024);
+    assert!(!session.abandoned.contains(&1) && session.abandoned.contains(&3999));
+}
+
+#[test]
+fn streams_that_are_gone_leave_no_memory() {
+    let mut session = Session::new(Config::default(), Role::Server);
+    for id in (1..512).step_by(2) {
+        session.receive(&syn(id).encode()).unwrap();
+        session.receive(&Header::data(id, 100).encode()).unwrap();
+        session.receive(&[0; 100]).unwrap();
+    }
+    assert_eq!(session.unread, 256 * 100);
+    while let Poll::Ready(Ok(id)) = session.accept(&noop_waker()) {
+        session.release(id);
+    }
+    assert_eq!(session.unread, 0);
+    assert!(session.streams.capacity() < 50);
+}
+
+fn small() -> Config {
+    Config {
+        max_streams: 6,
+        max_accept_backlog: 3,
+        max_receive_buffer: 300_000,
+        max_send_queue: 1_000,
+        ..Config::default()
+    }
+}
+
+/// Checks all bounds of a session, whatever its remote did.
+fn assert_bounded(session: &Session) {
+    let held: usize = session.streams.values().map(|flow| flow.unread.len()).sum();
+    assert_eq!(session.unread, held);
+    assert!(held <= session.config.max_receive_buffer);
+    for flow in session.streams.values() {
+        assert!(flow.unread.len() <= session.config.max_receive_window as usize);
+    }
+    assert!(session.streams.len() <= session.config.max_streams);
+    assert!(session.backlog.len() <= session.config.max_accept_backlog);
+    assert!(session.outgoing.pending() <= 200_000);
+}
+
+/// Frames that are close enough to sensible to get past the first check.
+fn frame() -> impl Strategy<Value = Vec<u8>> {
+    let lengths = prop_oneof![
+        4 => 0..100_u32,
+        2 => 0..300_000_u32,
+        1 => any::<u32>(),
+    ];
+    let flags = prop_oneof![3 => Just(0), 1 => 0..16_u16];
+    (0..4_u8, flags, 0..12_u32, lengths, any::<bool>()).prop_map(
+        |(kind, flags, stream, length, whole)| {
+            let mut bytes = vec![0, kind];
+            bytes.extend(flags.to_be_bytes());
+            bytes.extend(stream.to_be_bytes());
+            bytes.extend(length.to_be_bytes());
+            if kind == 0 && whole && length < 300_000 {
+                bytes.resize(bytes.len() + length as usize, 0);
+            }
+            bytes
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_break_no_bound(
+        pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..20),
+        client in any::<bool>(),
+    ) {
+        let role = if client { Role::Client } else { Role::Server };
+        let mut session = Session::new(small(), role);
+        for piece in pieces {
+            if session.receive(&piece).is_err() {
+                break;
+            }
+            assert_bounded(&session);
+        }
+    }
+
+    #[test]
+    fn arbitrary_frames_break_no_bound(
+        frames in prop::collection::vec((frame(), 0..6_u8), 0..60),
+    ) {
+        let waker = noop_waker();
+        let mut session = Session::new(small(), Role::Server);
+        let mut held = Vec::new();
+        for (frame, action) in frames {
+            if session.receive(&frame).is_err() {
+                break;
+            }
+            match action {
+                0 => if let Poll::Ready(Ok(id)) = session.accept(&waker) {
+                    held.push(id);
+                },
+                1 => if let Some(id) = held.pop() {
+                    session.release(id);
+                },
+                2 => if let Some(&id) = held.first() {
+                    let _ = session.read(id, &mut [0; 5000], &waker);
+                    let _ = session.write(id, &[0; 500], &waker);
+                },
+                3 => if let Some(&id) = held.last() {
+                    let _ = session.close(id, &waker);
+                },
+                4 => if let Some(chunk) = session.outgoing.take() {
+                    session.written(chunk.len());
+                },
+                _ => if let Poll::Ready(Ok(id)) = session.open(&waker) {
+                    held.push(id);
+                },
+            }
+            assert_bounded(&session);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_real_connection_survives_garbage() {
+    for seed in 1..50 {
+        let (a, mut b) = sockets();
+        let mut peer = Peer::new(ours(a, Role::Server));
+        soon(b.write_all(&pattern(1000, seed))).await.unwrap();
+        drop(b);
+        assert!(peer.ended().await.is_err());
+    }
+}

@@ -1,0 +1,200 @@
+//! Two sessions and no I/O: every interleaving keeps the promises of a stream.
+
+use std::collections::BTreeMap;
+
+use futures::task::noop_waker;
+use proptest::prelude::*;
+
+use super::{super::session::Session, *};
+
+/// What may happen to one side of the connection.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Open,
+    Accept,
+    Write(usize, usize),
+    Read(usize, usize),
+    Close(usize),
+    Drop(usize),
+    /// The other side receives up to so many bytes.
+    Deliver(usize),
+}
+
+fn step() -> impl Strategy<Value = (bool, Step)> {
+    let size = prop_oneof![1..100_usize, 1..400_000_usize];
+    let step = prop_oneof![
+        2 => Just(Step::Open),
+        3 => Just(Step::Accept),
+        8 => (0..4_usize, size.clone()).prop_map(|(stream, n)| Step::Write(stream, n)),
+        8 => (0..4_usize, size.clone()).prop_map(|(stream, n)| Step::Read(stream, n)),
+        2 => (0..4_usize).prop_map(Step::Close),
+        1 => (0..4_usize).prop_map(Step::Drop),
+        10 => size.prop_map(Step::Deliver),
+    ];
+    (any::<bool>(), step)
+}
+
+/// One direction of a stream: what was written, what was read.
+#[derive(Debug, Default)]
+struct Record {
+    written: usize,
+    closed: bool,
+    read: usize,
+    eof: bool,
+}
+
+/// One side of the connection.
+struct Side {
+    session: Session,
+    /// Its streams, in the order in which it got them.
+    streams: Vec<u32>,
+    /// What was taken from its queue and not delivered.
+    wire: Vec<u8>,
+}
+
+impl Side {
+    fn new(role: Role) -> Self {
+        let config = Config {
+            max_send_queue: 50_000,
+            max_frame_size: 20_000,
+            ..Config::default()
+        };
+        Self {
+            session: Session::new(config, role),
+            streams: Vec::new(),
+            wire: Vec::new(),
+        }
+    }
+
+    fn stream(&self, index: usize) -> Option<u32> {
+        self.streams.get(index % self.streams.len().max(1)).copied()
+    }
+}
+
+/// The byte at a position of a direction; so nothing needs to be remembered to be compared.
+fn byte(stream: u32, position: usize) -> u8 {
+    u8::try_from((position / 251 + position + stream as usize) % 256).unwrap()
+}
+
+/// Carries out a step of `side`. `records` are the directions by stream and writing side.
+fn run(
+    sides: &mut [Side; 2],
+    records: &mut BTreeMap<(u32, usize), Record>,
+    side: usize,
+    step: Step,
+) {
+    let waker = noop_waker();
+    let me = &mut sides[side];
+    match step {
+        Step::Open | Step::Accept => {
+            let opened = match step {
+                Step::Open => me.session.open(&waker),
+                _ => me.session.accept(&waker),
+            };
+            if let Poll::Ready(id) = opened {
+                me.streams.push(id.unwrap());
+            }
+        }
+        Step::Write(index, n) => {
+            let Some(id) = me.stream(index) else { return };
+            let record = records.entry((id, side)).or_default();
+            let data: Vec<u8> = (record.written..record.written + n)
+                .map(|position| byte(id, position))
+                .collect();
+            if let Poll::Ready(Ok(n)) = me.session.write(id, &data, &waker) {
+                assert!(!record.closed);
+                record.written += n;
+            }
+        }
+        Step::Read(index, n) => {
+            let Some(id) = me.stream(index) else { return };
+            let record = records.entry((id, 1 - side)).or_default();
+            let mut buf = vec![0; n];
+            match me.session.read(id, &mut buf, &waker) {
+                Poll::Ready(Ok(0)) => {
+                    assert!(record.closed, "end-of-file without close");
+                    assert_eq!(record.read, record.written, "end-of-file before the end");
+                    record.eof = true;
+                }
+                Poll::Ready(Ok(n)) => {
+                    assert!(!record.eof);
+                    for (offset, &got) in buf[..n].iter().enumerate() {
+                        assert_eq!(got, byte(id, record.read + offset));
+                    }
+                    record.read += n;
+                    assert!(record.read <= record.written);
+                }
+                Poll::Ready(Err(_)) | Poll::Pending => {}
+            }
+        }
+        Step::Close(index) => {
+            let Some(id) = me.stream(index) else { return };
+            if !matches!(me.session.close(id, &waker), Poll::Ready(Err(_))) {
+                records.entry((id, side)).or_default().closed = true;
+            }
+        }
+        Step::Drop(index) => {
+            let Some(id) = me.stream(index) else { return };
+            me.streams.retain(|&stream| stream != id);
+            me.session.release(id);
+        }
+        Step::Deliver(n) => deliver(sides, side, n),
+    }
+}
+
+fn deliver(sides: &mut [Side; 2], side: usize, n: usize) {
+    let me = &mut sides[side];
+    while me.wire.len() < n {
+        let Some(chunk) = me.session.outgoing.take() else {
+            break;
+        };
+        me.session.written(chunk.len());
+        me.wire.extend(chunk);
+    }
+    let rest = me.wire.split_off(n.min(me.wire.len()));
+    let bytes = std::mem::replace(&mut me.wire, rest);
+    let received = sides[1 - side].session.receive(&bytes);
+    received.expect("both sides keep to the protocol");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn what_is_read_is_a_prefix_and_complete_at_its_end(
+        steps in prop::collection::vec(step(), 0..150),
+    ) {
+        let mut sides = [Side::new(Role::Client), Side::new(Role::Server)];
+        let mut records = BTreeMap::new();
+        for (side, step) in steps {
+            run(&mut sides, &mut records, usize::from(side), step);
+        }
+        // Afterwards everybody closes, reads to the end and drops.
+        for _ in 0..300 {
+            for side in 0..2 {
+                run(&mut sides, &mut records, side, Step::Accept);
+                for index in 0..sides[side].streams.len() {
+                    run(&mut sides, &mut records, side, Step::Close(index));
+                    run(&mut sides, &mut records, side, Step::Read(index, 400_000));
+                }
+                run(&mut sides, &mut records, side, Step::Deliver(usize::MAX));
+            }
+        }
+        for side in &mut sides {
+            for id in std::mem::take(&mut side.streams) {
+                let ended = side.session.read(id, &mut [0], &noop_waker());
+                prop_assert!(ended.is_ready(), "stream {} never ends", id);
+                side.session.release(id);
+            }
+        }
+        for side in 0..2 {
+            deliver(&mut sides, side, usize::MAX);
+        }
+        for side in &sides {
+            prop_assert!(side.session.streams.is_empty());
+            prop_assert_eq!(side.session.unread, 0);
+            prop_assert_eq!(side.session.unacknowledged, 0);
+            prop_assert_eq!(side.session.outgoing.pending(), 0);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What a stream's handle does with it: reading, writing, flushing and closing.
+
+use std::{
+    io,
+    task::{Poll, Waker},
+};
+
+use super::{
+    error::{aborted, finished, reset},
+    flow::{Direction, Turn},
+    frame::{Flags, Header},
+    session::{Session, park},
+};
+
+impl Session {
+    /// Reads from a stream; 0 bytes mean that the remote has finished it.
+    pub(super) fn read(
+        &mut self,
+        id: u32,
+        buf: &mut [u8],
+        waker: &Waker,
+    ) -> Poll<io::Result<usize>> {
+        let Some(flow) = self.streams.get_mut(&id) else {
+            return Poll::Ready(Err(aborted()));
+        };
+        let n = flow.unread.read(buf);
+        self.unread -= n;
+        let credit = if n > 0 || buf.is_empty() {
+            flow.consume(n)
+        } else {
+            match flow.inbound {
+                Direction::Finished => return Poll::Ready(Ok(0)),
+                Direction::Reset => return Poll::Ready(Err(reset())),
+                Direction::Open if self.ended => return Poll::Ready(Err(aborted())),
+                Direction::Open => {}
+            }
+            park(&mut flow.reader, waker);
+            flow.starve(self.config.max_receive_window)
+        };
+        if let Some(delta) = credit.filter(|_| !self.ended) {
+            let update = Header::window_update(id, Flags::NONE, delta);
+            self.outgoing.push(update, &[]);
+        }
+        if n > 0 || buf.is_empty() {
+            Poll::Ready(Ok(n))
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// Queues at most one frame of data.
+    pub(super) fn write(&mut self, id: u32, buf: &[u8], waker: &Waker) -> Poll<io::Result<usize>> {
+        let Some(flow) = self.streams.get_mut(&id) else {
+            return Poll::Ready(Err(aborted()));
+        };
+        match flow.outbound {
+            Direction::Finished => return Poll::Ready(Err(finished())),
+            Direction::Reset => return Poll::Ready(Err(reset())),
+            Direction::Open if self.ended => return Poll::Ready(Err(aborted())),
+            Direction::Open if buf.is_empty() => return Poll::Ready(Ok(0)),
+            Direction::Open => {}
+        }
+        if flow.send_window == 0 {
+            park(&mut flow.writer, waker);
+            return Poll::Pending;
+        }
+        let admitted = self.outgoing.admits(flow.turn == Turn::Now);
+        if flow.turn == Turn::Now {
+            flow.turn = Turn::None;
+            self.outgoing.end_turn();
+        }
+        if !admitted {
+            if flow.turn == Turn::None {
+                flow.turn = Turn::InLine;
+                self.outgoing.line_up(id);
+            }
+            park(&mut flow.writer, waker);
+            return Poll::Pending;
+        }
+        let length = u32::try_from(buf.len())
+            .unwrap_or(u32::MAX)
+            .min(flow.send_window)
+            .min(self.config.max_frame_size);
+        let n = usize::try_from(length).unwrap_or(buf.len());
+        let (payload, _) = buf.split_at(n);
+        flow.send_window -= length;
+        flow.last_frame = self.outgoing.push(Header::data(id, length), payload);
+        Poll::Ready(Ok(n))
+    }
+
+    /// Waits until the socket took what the stream has queued so far.
+    pub(super) fn flush(&mut self, id: u32, waker: &Waker) -> Poll<io::Result<()>> {
+        let Some(flow) = self.streams.get_mut(&id) else {
+            return Poll::Ready(Err(aborted()));
+        };
+        if flow.outbound == Direction::Reset {
+            return Poll::Ready(Err(reset()));
+        }
+        if self.outgoing.is_written(flow.last_frame) {
+            return Poll::Ready(Ok(()));
+        }
+        if self.ended {
+            return Poll::Ready(Err(aborted()));
+        }
+        park(&mut flow.writer, waker);
+        self.outgoing.await_written(flow.last_frame, id);
+        Poll::Pending
+    }
+
+    /// Finishes the direction towards the remote, once, and flushes it.
+    pub(super) fn close(&mut self, id: u32, waker: &Waker) -> Poll<io::Result<()>> {
+        if let Some(flow) = self.streams.get_mut(&id)
+            && flow.outbound == Direction::Open
+        {
+            if self.ended {
+                return Poll::Ready(Err(aborted()));
+            }
+            flow.outbound = Direction::Finished;
+            let fin = Header::window_update(id, Flags::FIN, 0);
+            flow.last_frame = self.outgoing.push(fin, &[]);
+        }
+        self.flush(id, waker)
+    }
+}
