@@ -175,7 +175,10 @@ impl Node {
                     addresses.push(address);
                 }
                 self.announce();
-                if self.ready_at.is_some() && self.listeners.iter().all(|(_, a)| !a.is_empty()) {
+                // All there are, or the first after none came in time.
+                let is_due = self.listeners.iter().all(|(_, a)| !a.is_empty());
+                let is_late = self.ready_at.is_none();
+                if self.lifecycle.phase() == Phase::Starting && (is_due || is_late) {
                     self.ready_at = Some(Instant::now() + ADDRESSES_SETTLED);
                 }
             }
