@@ -15,7 +15,12 @@ pub mod client;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    routing::{MethodRouter, get},
+};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -107,10 +112,10 @@ impl Admin {
 
     fn routes(self: &Arc<Self>) -> Router {
         Router::new()
-            .route("/livez", get(livez))
-            .route("/readyz", get(readyz))
-            .route("/drainz", get(drainz))
-            .route("/status", get(status))
+            .route("/livez", only_get(get(livez)))
+            .route("/readyz", only_get(get(readyz)))
+            .route("/drainz", only_get(get(drainz)))
+            .route("/status", only_get(get(status)))
             .with_state(Arc::clone(self))
     }
 
@@ -119,10 +124,18 @@ impl Admin {
             Phase::Starting | Phase::Stopped => false,
             Phase::Ready => true,
             Phase::Draining { serves_until, .. } => {
-                Instant::now() < serves_until || self.relay.statistics().circuits > 0
+                // Whoever has a reservation may still get circuits.
+                let statistics = self.relay.statistics();
+                let is_needed = statistics.circuits > 0 || statistics.reservations > 0;
+                Instant::now() < serves_until || is_needed
             }
         }
     }
+}
+
+/// HEAD would be served like GET otherwise.
+fn only_get(route: MethodRouter<Arc<Admin>>) -> MethodRouter<Arc<Admin>> {
+    route.head(async || (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET")]))
 }
 
 type Answer = (StatusCode, &'static str);

@@ -14,7 +14,8 @@ use crate::{
     identity::{self, Identity, Source},
     lifecycle::Lifecycle,
     node::Node,
-    probe, telemetry,
+    probe,
+    telemetry::{self, Lost},
 };
 
 /// The process ends with this code when it was started or configured wrongly (`EX_USAGE`).
@@ -174,8 +175,8 @@ fn serve(
     let filter = filter
         .as_ref()
         .map(|filter| filter.as_deref().unwrap_or_default());
-    let _flushed = match telemetry::init(config.log_format, filter) {
-        Ok(guard) => guard,
+    let (_flushed, lost) = match telemetry::init(config.log_format, filter) {
+        Ok(log) => log,
         Err(error) => return usage(&format!("RUST_LOG: {error}")),
     };
     let identity = match Identity::from_config(&config.identity) {
@@ -192,7 +193,7 @@ fn serve(
         );
     }
     with_runtime(async {
-        match run(config, &identity).await {
+        match run(config, &identity, lost).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(cause) => {
                 error!("{cause}");
@@ -202,8 +203,18 @@ fn serve(
     })
 }
 
-async fn run(config: &Config, identity: &Identity) -> Result<(), Box<dyn std::error::Error>> {
+async fn run(
+    config: &Config,
+    identity: &Identity,
+    lost: Lost,
+) -> Result<(), Box<dyn std::error::Error>> {
     let lifecycle = Lifecycle::new();
+    lifecycle.spawn("lost log lines", {
+        let end = lifecycle.hard().clone();
+        async move {
+            let _ = end.run_until_cancelled(lost.tell()).await;
+        }
+    });
     let mut signals = Signals::new(SIGNALS)?;
     let node = Node::bind(config, identity, lifecycle.clone())?;
     if let Some(address) = config.admin_address {

@@ -2,7 +2,9 @@
 //!
 //! The relay dials for one purpose, to tell a peer whether it can be reached (`AutoNAT` v2). Left
 //! alone, that service dials whatever a stranger names, which makes the relay a scanner of the
-//! network that it stands in. Here a peer can only have its own IP address dialled.
+//! network that it stands in. Here a peer can only have its own IP address dialled, and the transport
+//! dials no private address ([`Dials::Global`](crate::transport::Dials::Global)): behind a proxy,
+//! strangers seem to come from one.
 
 use std::{
     convert::Infallible,

@@ -60,6 +60,8 @@ pub struct Lifecycle {
     soft: CancellationToken,
     hard: CancellationToken,
     faulty: Arc<AtomicBool>,
+    /// Somebody asked for the end, which a fault is not.
+    asked: Arc<AtomicBool>,
 }
 
 impl Default for Lifecycle {
@@ -70,6 +72,7 @@ impl Default for Lifecycle {
             soft: CancellationToken::new(),
             hard: CancellationToken::new(),
             faulty: Arc::default(),
+            asked: Arc::default(),
         }
     }
 }
@@ -92,17 +95,22 @@ impl Lifecycle {
 
     /// Runs `future` as a task. `name` is for the log, should it panic.
     pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
-        let (soft, faulty) = (self.soft.clone(), Arc::clone(&self.faulty));
+        let lifecycle = self.clone();
         self.tracker.spawn(async move {
             if AssertUnwindSafe(future).catch_unwind().await.is_err() {
                 tracing::error!(
                     task = name,
                     "a task panicked: the relay drains and ends with exit code 1"
                 );
-                faulty.store(true, Ordering::Release);
-                soft.cancel();
+                lifecycle.fail();
             }
         });
+    }
+
+    /// Something that the relay cannot do without is gone: it drains, and ends with an error.
+    pub fn fail(&self) {
+        self.faulty.store(true, Ordering::Release);
+        self.soft.cancel();
     }
 
     /// Cancelled when the relay is to drain.
@@ -115,14 +123,15 @@ impl Lifecycle {
         &self.hard
     }
 
-    /// Whether a task has panicked.
+    /// Whether something has failed that the relay cannot do without.
     pub fn is_faulty(&self) -> bool {
         self.faulty.load(Ordering::Acquire)
     }
 
-    /// The process was asked to stop: first to drain, and when it does so already, to end now.
+    /// The process was asked to stop: the first time to drain, the second time to end now. A
+    /// fault that made it drain before does not count: whoever asks because of it wants the drain.
     pub fn stop(&self) {
-        if self.soft.is_cancelled() {
+        if self.asked.swap(true, Ordering::AcqRel) {
             self.hard.cancel();
         }
         self.soft.cancel();
@@ -147,6 +156,8 @@ mod tests {
         lifecycle.wait().await;
         assert!(lifecycle.is_faulty());
         assert!(lifecycle.soft().is_cancelled());
+        // A supervisor that stops the relay for it does not cut the drain short.
+        lifecycle.stop();
         assert!(!lifecycle.hard().is_cancelled());
     }
 

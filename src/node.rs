@@ -8,17 +8,17 @@ mod ending;
 mod schedule;
 mod swarm;
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use libp2p::{
     Multiaddr, Swarm, core::transport::ListenerId, multiaddr::Protocol, ping, swarm::SwarmEvent,
 };
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use self::{
-    addresses::{is_any_ipv6, is_link_local, join, own_addresses},
+    addresses::{is_any_ipv6, is_link_local, is_loopback, join, own_addresses},
     swarm::{Behaviour, BehaviourEvent},
 };
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
     lifecycle::{Lifecycle, Phase},
     pseudonym::Pseudonyms,
     relay::{Relay, Statistics},
-    transport::{self, quic},
+    transport::{self, Dials, quic},
 };
 
 /// How long to wait for the first address of every listener before the relay is called ready.
@@ -50,8 +50,8 @@ pub enum Error {
         /// What the system says.
         cause: String,
     },
-    /// A task panicked.
-    #[error("a task panicked; see the log above")]
+    /// A task panicked, or a listener failed.
+    #[error("the relay has failed; see the log above")]
     Fault,
 }
 
@@ -82,7 +82,11 @@ impl Node {
         let names = Pseudonyms::new(config.peer_ids, identity.pseudonym_key());
         let limits = config.limits.clone();
         let relay = Relay::new(keypair.clone(), limits, names, lifecycle.clone());
-        let (transport, quic) = transport::build(keypair).map_err(Error::Transport)?;
+        // Peers may seem to come from this machine or its network, where there is a proxy. A relay
+        // that only this machine can reach has nobody to protect.
+        let is_local = config.listen_addresses.iter().all(is_loopback);
+        let dials = if is_local { Dials::Any } else { Dials::Global };
+        let (transport, quic) = transport::build(keypair, dials).map_err(Error::Transport)?;
         let behaviour = Behaviour::new(keypair.public(), &relay);
         let settings = swarm::settings(&lifecycle, config.idle_timeout);
         let mut node = Self {
@@ -121,13 +125,19 @@ impl Node {
             let id = id.map_err(|error| failed(&error))?;
             self.listeners.push((id, Vec::new()));
         }
-        Ok(())
+        match addresses.first().filter(|_| self.listeners.is_empty()) {
+            Some(address) => Err(Error::Listen {
+                address: address.clone(),
+                cause: "this machine has no IPv6".to_owned(),
+            }),
+            None => Ok(()),
+        }
     }
 
     /// Serves until the relay is told to stop, and drains.
     ///
     /// # Errors
-    /// When a task panicked.
+    /// When a task panicked or a listener failed.
     pub async fn run(mut self) -> Result<(), Error> {
         self.lifecycle.spawn("expiry", {
             let (relay, hard) = (Arc::clone(&self.relay), self.lifecycle.hard().clone());
@@ -135,10 +145,17 @@ impl Node {
                 let _ = hard.run_until_cancelled(relay.expire_reservations()).await;
             }
         });
-        let lifecycle = self.lifecycle.clone();
-        let _ = lifecycle.soft().run_until_cancelled(self.serve()).await;
-        self.drain().await;
-        self.close().await;
+        let (quic, lifecycle) = (self.quic.clone(), self.lifecycle.clone());
+        let life = async {
+            let _ = lifecycle.soft().run_until_cancelled(self.serve()).await;
+            self.drain().await;
+            self.close().await;
+        };
+        if AssertUnwindSafe(life).catch_unwind().await.is_err() {
+            error!("the event loop panicked: the relay ends with exit code 1");
+            lifecycle.fail();
+            ending::close_rest(&quic, &lifecycle).await;
+        }
         if lifecycle.is_faulty() {
             Err(Error::Fault)
         } else {
@@ -204,8 +221,12 @@ impl Node {
                     .addresses_of(listener_id)
                     .map(std::mem::take)
                     .unwrap_or_default();
-                warn!(addresses = join(addresses.iter()), %error, "a listener failed");
-                self.announce();
+                error!(
+                    addresses = join(addresses.iter()),
+                    %error,
+                    "a listener failed: the relay drains and ends with exit code 1"
+                );
+                self.lifecycle.fail();
             }
             SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event {
                 connection,
@@ -232,16 +253,17 @@ impl Node {
 
     /// Announces the configured addresses, or else those of the interfaces.
     fn announce(&mut self) {
-        let addresses = if self.external.is_empty() {
+        let known = if self.external.is_empty() {
             own_addresses(self.listeners.iter().flat_map(|(_, a)| a))
         } else {
             self.external.clone()
         };
-        let announced = self.relay.announce(addresses.clone());
-        if announced < addresses.len() {
+        let announced = self.relay.announce(&known);
+        let addresses = known.get(..announced).unwrap_or_default();
+        if announced < known.len() {
             warn!(
                 announced,
-                known = addresses.len(),
+                known = known.len(),
                 "not all addresses fit into an answer: set RELAY_EXTERNAL_ADDRESSES to those that \
                  matter"
             );
@@ -250,8 +272,12 @@ impl Node {
         for address in old.iter().filter(|a| !addresses.contains(a)) {
             self.swarm.remove_external_address(address);
         }
-        for address in addresses.into_iter().filter(|a| !old.contains(a)) {
-            self.swarm.add_external_address(address);
+        for address in addresses.iter().filter(|a| !old.contains(a)) {
+            self.swarm.add_external_address(address.clone());
+        }
+        if old != addresses {
+            let peers: Vec<_> = self.swarm.connected_peers().copied().collect();
+            self.swarm.behaviour_mut().identify.push(peers);
         }
     }
 

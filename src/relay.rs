@@ -33,7 +33,7 @@ mod voucher;
 pub mod wire;
 
 pub use self::{
-    behaviour::Behaviour,
+    behaviour::{Behaviour, MAX_CONNECTIONS_PER_PEER, TooManyConnections},
     connection::{Connection, MAX_SILENT_STREAMS, Transport},
     deny::Deny,
     handler::Handler,

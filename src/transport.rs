@@ -17,7 +17,7 @@ use libp2p::{
     Multiaddr, PeerId, Transport as _,
     core::{
         muxing::StreamMuxerBox,
-        transport::{Boxed, upgrade::Version},
+        transport::{Boxed, global_only, upgrade::Version},
     },
     identity::Keypair,
     multiaddr::Protocol,
@@ -30,16 +30,29 @@ use self::security::Security;
 /// How long a new connection may take until it is authenticated and multiplexed.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// No frame of a WebSocket is longer: room is made for one before any of it has arrived. Clients
+/// put one message of Noise or TLS into a frame, 64 KiB at most.
+const MAX_WEBSOCKET_FRAME_BYTES: usize = 256 * 1024;
+
 /// Every transport of the relay in one.
 pub type Transport = Boxed<(PeerId, StreamMuxerBox)>;
 /// Why a transport could not be set up.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
+/// Which addresses may be dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dials {
+    /// Those of the public internet, and no others.
+    Global,
+    /// Every one.
+    Any,
+}
+
 /// Every transport of the relay, and a handle to the QUIC endpoints among them.
 ///
 /// # Errors
 /// When `keypair` cannot make a TLS certificate or Noise keys; an Ed25519 key always can.
-pub fn build(keypair: &Keypair) -> Result<(Transport, quic::Handle), Error> {
+pub fn build(keypair: &Keypair, dials: Dials) -> Result<(Transport, quic::Handle), Error> {
     let security = Security::new(keypair)?;
     let socket = || tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
     let tcp = socket()
@@ -48,7 +61,9 @@ pub fn build(keypair: &Keypair) -> Result<(Transport, quic::Handle), Error> {
         .multiplex(yamux::Config::default())
         .timeout(HANDSHAKE_TIMEOUT)
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
-    let websocket = websocket::Config::new(socket())
+    let mut websocket = websocket::Config::new(socket());
+    websocket.set_max_data_size(MAX_WEBSOCKET_FRAME_BYTES);
+    let websocket = websocket
         .upgrade(Version::V1Lazy)
         .authenticate(security)
         .multiplex(yamux::Config::default())
@@ -62,8 +77,11 @@ pub fn build(keypair: &Keypair) -> Result<(Transport, quic::Handle), Error> {
         .or_transport(websocket)
         .map(|either, _| either.into_inner())
         .or_transport(tcp)
-        .map(|either, _| either.into_inner())
-        .boxed();
+        .map(|either, _| either.into_inner());
+    let transport = match dials {
+        Dials::Global => global_only::Transport::new(transport).boxed(),
+        Dials::Any => transport.boxed(),
+    };
     Ok((transport, handle))
 }
 

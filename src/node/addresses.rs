@@ -22,7 +22,7 @@ pub(super) fn own_addresses<'a>(listening: impl Iterator<Item = &'a Multiaddr>) 
 }
 
 /// `address` is of this machine only.
-fn is_loopback(address: &Multiaddr) -> bool {
+pub(super) fn is_loopback(address: &Multiaddr) -> bool {
     match address.iter().next() {
         Some(Protocol::Ip4(ip)) => ip.is_loopback(),
         Some(Protocol::Ip6(ip)) => ip.is_loopback(),

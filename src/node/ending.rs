@@ -1,19 +1,64 @@
 //! How a node ends: the drain, and the close.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures::StreamExt;
-use libp2p::swarm::SwarmEvent;
-use tokio::time::{Instant, timeout, timeout_at};
+use libp2p::{PeerId, swarm::SwarmEvent};
+use tokio::time::{Instant, Interval, timeout, timeout_at};
 use tracing::info;
 
 use super::{Node, schedule::Schedule, sleep_until, ticks};
-use crate::lifecycle::Phase;
+use crate::{
+    lifecycle::{Lifecycle, Phase},
+    relay::Relay,
+    transport::quic,
+};
 
 /// How often a drain tells how far it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
-/// How long the last words to the peers may take when the process ends.
-const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long circuits that were cut may take to end.
+const CUT_TIMEOUT: Duration = Duration::from_millis(200);
+/// How long the last words to the peers may take when the process ends: to close connections one
+/// by one, and then all QUIC endpoints at once.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(400);
+
+/// Tells how far a drain is.
+struct Progress {
+    ticks: Interval,
+    deadline: Instant,
+    bytes: u64,
+}
+
+impl Progress {
+    fn new(relay: &Relay, deadline: Instant) -> Self {
+        let bytes = relay.statistics().bytes;
+        Self {
+            ticks: ticks(PROGRESS_INTERVAL),
+            deadline,
+            bytes,
+        }
+    }
+
+    /// Waits until it is time to tell.
+    async fn tick(&mut self) {
+        self.ticks.tick().await;
+    }
+
+    fn tell(&mut self, relay: &Relay) {
+        let now = relay.statistics();
+        info!(
+            circuits = now.circuits,
+            reservations = now.reservations,
+            bytes_moved = now.bytes - self.bytes,
+            seconds_left = self
+                .deadline
+                .saturating_duration_since(Instant::now())
+                .as_secs(),
+            "drain goes on"
+        );
+        self.bytes = now.bytes;
+    }
+}
 
 impl Node {
     /// Lets everything that is open finish, until the deadline.
@@ -25,7 +70,8 @@ impl Node {
             serves_until,
             deadline,
         });
-        let before = self.relay.statistics();
+        let relay = Arc::clone(&self.relay);
+        let before = relay.statistics();
         info!(
             circuits = before.circuits,
             reservations = before.reservations,
@@ -34,60 +80,64 @@ impl Node {
             "draining"
         );
         let hard = self.lifecycle.hard().clone();
-        let _ = timeout_at(serves_until, hard.run_until_cancelled(self.serve())).await;
+        let mut progress = Progress::new(&relay, deadline);
+        let serve_on = hard.run_until_cancelled(self.serve_on(&mut progress));
+        let _ = timeout_at(serves_until, serve_on).await;
 
         // A newcomer is refused a connection, not a reservation: it tries the next relay at once.
         for (listener, _) in std::mem::take(&mut self.listeners) {
             self.swarm.remove_listener(listener);
         }
-        self.relay.drain(deadline.into_std());
+        relay.drain(deadline.into_std());
         info!("no new connections are accepted");
-        let mut moved = 0;
-        let close_idle = hard.run_until_cancelled(self.close_idle(deadline, &mut moved));
+        let mut moved = HashSet::new();
+        let close_idle = hard.run_until_cancelled(self.close_idle(&mut progress, &mut moved));
         let _ = timeout_at(deadline, close_idle).await;
 
         // What is left is cut; each circuit's task says so before it ends.
         hard.cancel();
         self.circuits_over().await;
-        let after = self.relay.statistics();
+        let after = relay.statistics();
         info!(
             circuits_finished = after.circuits_finished - before.circuits_finished,
             circuits_cut = after.circuits_cut - before.circuits_cut,
-            reservations_moved = moved,
+            reservations_moved = moved.len(),
             seconds = begun.elapsed().as_secs_f64(),
             "drained"
         );
     }
 
-    /// Closes connections as their moment comes, until none is left.
-    async fn close_idle(&mut self, deadline: Instant, moved: &mut usize) {
-        let mut rng = rand::rng();
-        let connections = self.relay.connections();
-        let mut schedule = Schedule::new(connections, Instant::now(), self.drain.window, &mut rng);
-        let mut progress = ticks(PROGRESS_INTERVAL);
-        let mut bytes = self.relay.statistics().bytes;
+    /// Serves as before.
+    async fn serve_on(&mut self, progress: &mut Progress) {
         let relay = Arc::clone(&self.relay);
-        while self.connections() > 0 {
-            for connection in schedule.due(Instant::now()) {
-                *moved += usize::from(connection.is_holder());
-                let _ = self.swarm.close_connection(connection.id);
-            }
+        loop {
             tokio::select! {
                 biased;
-                _ = progress.tick() => {
-                    let now = self.relay.statistics();
-                    info!(
-                        circuits = now.circuits,
-                        reservations = now.reservations,
-                        bytes_moved = now.bytes - bytes,
-                        seconds_left =
-                            deadline.saturating_duration_since(Instant::now()).as_secs(),
-                        "drain goes on"
-                    );
-                    bytes = now.bytes;
+                () = progress.tick() => progress.tell(&relay),
+                () = self.turn() => {}
+            }
+        }
+    }
+
+    /// Closes connections as their moment comes, until none is left. `moved` are the peers whose
+    /// reservation went with that.
+    async fn close_idle(&mut self, progress: &mut Progress, moved: &mut HashSet<PeerId>) {
+        let mut rng = rand::rng();
+        let relay = Arc::clone(&self.relay);
+        let mut schedule = Schedule::new(
+            relay.connections(),
+            Instant::now(),
+            self.drain.window,
+            &mut rng,
+        );
+        while !self.is_deserted() {
+            tokio::select! {
+                biased;
+                () = progress.tick() => progress.tell(&relay),
+                () = sleep_until(schedule.next()) => {
+                    self.close_due(&mut schedule, moved);
                 }
-                () = sleep_until(schedule.next()) => {}
-                () = relay.circuit_ended() => {}
+                () = relay.circuit_ended() => self.close_due(&mut schedule, moved),
                 event = self.swarm.select_next_some() => {
                     if let SwarmEvent::ConnectionEstablished { connection_id, .. } = event {
                         // Its handshake had begun before the listeners were closed.
@@ -103,18 +153,34 @@ impl Node {
         }
     }
 
-    /// Waits, not for long, until every circuit that was cut is off the books.
+    fn close_due(&mut self, schedule: &mut Schedule, moved: &mut HashSet<PeerId>) {
+        for connection in schedule.due(Instant::now()) {
+            if connection.is_holder() {
+                moved.insert(connection.peer);
+            }
+            let _ = self.swarm.close_connection(connection.id);
+        }
+    }
+
+    /// Whether no connection is left to wait for. The swarm waits in vain for one whose task has
+    /// panicked; the books do not.
+    fn is_deserted(&self) -> bool {
+        let is_known = self.relay.statistics().peers > 0;
+        self.connections() == 0 || (self.lifecycle.is_faulty() && !is_known)
+    }
+
+    /// Waits, not for long, until the end of every circuit that was cut is in the log.
     async fn circuits_over(&mut self) {
         let relay = Arc::clone(&self.relay);
         let over = async {
-            while relay.statistics().circuits > 0 {
+            while relay.open_circuits() > 0 {
                 tokio::select! {
                     () = relay.circuit_ended() => {}
                     event = self.swarm.select_next_some() => self.on_event(event),
                 }
             }
         };
-        let _ = timeout(CLOSE_TIMEOUT, over).await;
+        let _ = timeout(CUT_TIMEOUT, over).await;
     }
 
     /// Ends every circuit and connection, so that peers learn it now and not by a timeout.
@@ -125,15 +191,21 @@ impl Node {
             let _ = self.swarm.disconnect_peer_id(peer);
         }
         let closed = async {
-            while self.connections() > 0 {
+            while !self.is_deserted() {
                 self.swarm.select_next_some().await;
             }
         };
         let _ = timeout(CLOSE_TIMEOUT, closed).await;
-        self.quic.close_all(0);
-        let _ = timeout(CLOSE_TIMEOUT, self.quic.wait_idle()).await;
-        let lifecycle = self.lifecycle.clone();
+        let (quic, lifecycle) = (self.quic.clone(), self.lifecycle.clone());
         drop(self);
-        let _ = timeout(CLOSE_TIMEOUT, lifecycle.wait()).await;
+        close_rest(&quic, &lifecycle).await;
     }
+}
+
+/// Closes what needs no swarm to be closed, and waits, not for long, for the tasks of the process.
+pub(super) async fn close_rest(quic: &quic::Handle, lifecycle: &Lifecycle) {
+    lifecycle.hard().cancel();
+    quic.close_all(0);
+    let rest = async { tokio::join!(quic.wait_idle(), lifecycle.wait()) };
+    let _ = timeout(CLOSE_TIMEOUT, rest).await;
 }

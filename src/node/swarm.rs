@@ -15,9 +15,8 @@ use crate::{
     relay::{self, Relay},
 };
 
-/// Connections that one peer may have at once. A client needs one or two; a reconnecting one a
-/// few more until its old ones are noticed to be dead.
-const MAX_CONNECTIONS_PER_PEER: u32 = 16;
+/// Connections that may be up at once.
+const MAX_CONNECTIONS: u32 = 32_768;
 /// Connections that may be in their handshake at once.
 const MAX_PENDING_CONNECTIONS: u32 = 1024;
 /// Dials that may be under way at once: those of `AutoNAT`, which strangers ask for.
@@ -25,9 +24,10 @@ const MAX_PENDING_DIALS: u32 = 64;
 /// Streams of one connection that may be in their protocol negotiation at once.
 const MAX_NEGOTIATING_STREAMS: usize = 256;
 /// How often a connection is asked whether the peer is still there, and how long it has to answer.
-/// The second failure in a row closes the connection.
+/// The second failure in a row closes the connection. The answer may have to wait for all that is
+/// on its way to a slow peer.
 const PING_INTERVAL: Duration = Duration::from_secs(60);
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Everything that a relay speaks on a connection.
 #[derive(NetworkBehaviour)]
@@ -35,7 +35,7 @@ pub(super) struct Behaviour {
     limits: connection_limits::Behaviour,
     dialback: dialback::Guard,
     relay: relay::Behaviour,
-    identify: identify::Behaviour,
+    pub(super) identify: identify::Behaviour,
     ping: ping::Behaviour,
     autonat: autonat::v2::server::Behaviour,
 }
@@ -47,7 +47,7 @@ impl Behaviour {
                 connection_limits::ConnectionLimits::default()
                     .with_max_pending_incoming(Some(MAX_PENDING_CONNECTIONS))
                     .with_max_pending_outgoing(Some(MAX_PENDING_DIALS))
-                    .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_PEER)),
+                    .with_max_established(Some(MAX_CONNECTIONS)),
             ),
             dialback: dialback::Guard::new(Arc::clone(relay)),
             relay: relay::Behaviour::new(Arc::clone(relay)),

@@ -1,4 +1,5 @@
-//! The relay as a behaviour of a libp2p swarm: a handler for each connection, and nothing else.
+//! The relay as a behaviour of a libp2p swarm: a handler for each connection, of which a peer may
+//! have so many, and nothing else.
 //! Handlers and tasks share one [`Relay`]; nothing goes through the swarm's event loop.
 
 use std::{
@@ -18,6 +19,15 @@ use libp2p::{
 
 use super::{connection::Connection, handler::Handler, service::Relay};
 
+/// Connections that one peer may have at once. A client needs one or two; a reconnecting one a
+/// few more until its old ones are noticed to be dead.
+pub const MAX_CONNECTIONS_PER_PEER: usize = 16;
+
+/// A peer has as many connections as it may.
+#[derive(Debug, thiserror::Error)]
+#[error("the peer has {MAX_CONNECTIONS_PER_PEER} connections, and may not have more")]
+pub struct TooManyConnections;
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Behaviour {
@@ -36,9 +46,12 @@ impl Behaviour {
         id: ConnectionId,
         local: Option<&Multiaddr>,
         remote: &Multiaddr,
-    ) -> Handler {
+    ) -> Result<Handler, ConnectionDenied> {
+        if self.relay.connections_of(&peer) >= MAX_CONNECTIONS_PER_PEER {
+            return Err(ConnectionDenied::new(TooManyConnections));
+        }
         let (connection, stops) = Connection::new(peer, id, local, remote);
-        Handler::new(Arc::clone(&self.relay), connection, stops)
+        Ok(Handler::new(Arc::clone(&self.relay), connection, stops))
     }
 }
 
@@ -53,7 +66,7 @@ impl NetworkBehaviour for Behaviour {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler(peer, connection_id, Some(local), remote))
+        self.handler(peer, connection_id, Some(local), remote)
     }
 
     fn handle_established_outbound_connection(
@@ -64,7 +77,7 @@ impl NetworkBehaviour for Behaviour {
         _role: Endpoint,
         _port_use: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler(peer, connection_id, None, remote))
+        self.handler(peer, connection_id, None, remote)
     }
 
     fn on_swarm_event(&mut self, _event: FromSwarm<'_>) {}

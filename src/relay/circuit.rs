@@ -110,14 +110,24 @@ impl Early {
     }
 }
 
+/// One side of a circuit.
+#[derive(Debug)]
+pub struct Side<S> {
+    /// Its stream.
+    pub stream: S,
+    /// Cancelled when the connection below the stream is gone. A stream tells that itself while it
+    /// is read; one that is at its end already is not.
+    pub gone: CancellationToken,
+}
+
 /// Copies until both sides have finished, a limit is reached, or `cut` is cancelled.
 ///
 /// `moved` is told of all bytes as they are handed over: the first argument is what went to the
 /// target, the second what went to the source.
 pub async fn relay<S, T>(
-    source: S,
+    source: Side<S>,
     early: Early,
-    target: T,
+    target: Side<T>,
     limit: CircuitLimit,
     cut: &CancellationToken,
     moved: impl Fn(u64, u64),
@@ -126,8 +136,16 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut source = source;
-    let mut target = target;
+    let Side {
+        stream: mut source,
+        gone: source_gone,
+    } = source;
+    let Side {
+        stream: mut target,
+        gone: target_gone,
+    } = target;
+    let (mut source_gone, mut target_gone) =
+        (pin!(source_gone.cancelled()), pin!(target_gone.cancelled()));
     let mut to_target = Direction::new(limit.bytes, early);
     let mut to_source = Direction::new(limit.bytes, Early::default());
 
@@ -141,6 +159,13 @@ where
                 (Poll::Ready(Err(end)), _) | (_, Poll::Ready(Err(end))) => Poll::Ready(end),
                 (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(End::Eof),
                 _ if to_target.is_over() || to_source.is_over() => Poll::Ready(End::Bytes),
+                // Nobody reads a side that has finished: it cannot tell that it is gone.
+                (Poll::Ready(Ok(())), _) if source_gone.as_mut().poll(cx).is_ready() => {
+                    Poll::Ready(End::Io)
+                }
+                (_, Poll::Ready(Ok(()))) if target_gone.as_mut().poll(cx).is_ready() => {
+                    Poll::Ready(End::Io)
+                }
                 _ => Poll::Pending,
             }
         })

@@ -15,6 +15,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::ledger;
 
@@ -69,6 +70,7 @@ pub struct Connection {
     holds_reservation: AtomicBool,
     circuits: AtomicUsize,
     last_circuit_ended: Mutex<Option<Instant>>,
+    gone: CancellationToken,
     stops: mpsc::Sender<StopReply>,
     silent: Mutex<LinkedHashMap<u64, oneshot::Sender<()>>>,
 }
@@ -95,6 +97,7 @@ impl Connection {
             holds_reservation: AtomicBool::new(false),
             circuits: AtomicUsize::new(0),
             last_circuit_ended: Mutex::default(),
+            gone: CancellationToken::new(),
             stops,
             silent: Mutex::default(),
         };
@@ -104,6 +107,11 @@ impl Connection {
     /// Whether the peer's reservation is held on this connection, which keeps it open.
     pub fn is_holder(&self) -> bool {
         self.holds_reservation.load(Ordering::Acquire)
+    }
+
+    /// Cancelled when the connection is gone.
+    pub fn gone(&self) -> &CancellationToken {
+        &self.gone
     }
 
     /// Whether a circuit that is open or being opened runs over it.

@@ -82,14 +82,4 @@ impl Deny {
             Self::Undelivered => (ConnectionFailed, "answer_undelivered"),
         }
     }
-
-    /// The status that the client gets.
-    pub fn status(self) -> Status {
-        self.parts().0
-    }
-
-    /// The reason as a short, stable word for logs and metrics.
-    pub fn reason(self) -> &'static str {
-        self.parts().1
-    }
 }

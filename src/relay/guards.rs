@@ -31,6 +31,7 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
+        self.connection.gone().cancel();
         let peer = self.connection.peer;
         let ended = self.relay.ledger().disconnected(peer, self.connection.id);
         if ended {
@@ -86,48 +87,69 @@ impl Drop for ReservationGuard {
     }
 }
 
+/// A connection carries a circuit, or is asked to, for as long as this lives.
+#[derive(Debug)]
+pub(super) struct Leg(Arc<Connection>);
+
+impl Leg {
+    pub(super) fn new(connection: Arc<Connection>) -> Self {
+        connection.circuit_begins();
+        Self(connection)
+    }
+
+    pub(super) fn connection(&self) -> &Arc<Connection> {
+        &self.0
+    }
+}
+
+impl Drop for Leg {
+    fn drop(&mut self) {
+        self.0.circuit_ends();
+    }
+}
+
 /// A circuit's slot, free again when this is dropped.
 #[derive(Debug)]
 pub(super) struct CircuitPermit {
     relay: Arc<Relay>,
     source: PeerId,
     target: PeerId,
-    /// The connections that it runs over.
-    legs: [Option<Arc<Connection>>; 2],
+    /// Where it begins, and where it leads. Always there until this is dropped, but for the second
+    /// one while the target is asked.
+    legs: (Option<Leg>, Option<Leg>),
 }
 
 impl CircuitPermit {
     /// The circuit is entered, and begins on `connection`.
     pub(super) fn new(relay: Arc<Relay>, connection: &Arc<Connection>, target: PeerId) -> Self {
-        connection.circuit_begins();
-        let legs = [Some(Arc::clone(connection)), None];
+        let source = Leg::new(Arc::clone(connection));
         Self {
             relay,
             source: connection.peer,
             target,
-            legs,
+            legs: (Some(source), None),
         }
     }
 
-    /// The circuit runs over this connection of the target.
-    pub(super) fn reaches(&mut self, connection: Arc<Connection>) {
-        connection.circuit_begins();
-        self.legs[1] = Some(connection);
+    /// The circuit leads over this connection of the target.
+    pub(super) fn reaches(&mut self, target: Leg) {
+        self.legs.1 = Some(target);
     }
 
-    /// Reports how the circuit ended, and frees the slot.
+    /// Frees the slot, and reports how the circuit ended.
     pub(super) fn close(self, closed: &Closed) {
-        let relay = &self.relay;
+        let relay = Arc::clone(&self.relay);
+        let (source, target) = (self.source, self.target);
+        drop(self);
+        events::circuit_closed(relay.names(), source, target, closed);
         relay.count_end(closed.outcome.end);
-        events::circuit_closed(relay.names(), self.source, self.target, closed);
     }
 }
 
 impl Drop for CircuitPermit {
     fn drop(&mut self) {
-        for connection in self.legs.iter().flatten() {
-            connection.circuit_ends();
-        }
+        // Before anybody is told.
+        self.legs = (None, None);
         self.relay.ledger().disconnect(self.source, self.target);
         self.relay.notify_circuit_ended();
     }

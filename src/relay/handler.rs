@@ -27,6 +27,10 @@ use super::{
     wire::{HOP_PROTOCOL, STOP_PROTOCOL},
 };
 
+/// Stop streams of one connection that may be on their way at once. The swarm keeps a request that
+/// nobody waits for any more until its timeout; further ones wait in their queue.
+const MAX_OPENING_STREAMS: usize = 64;
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Handler {
@@ -35,6 +39,8 @@ pub struct Handler {
     /// Takes the connection out of the books when the handler goes, however it goes.
     _registration: Registration,
     stops: mpsc::Receiver<StopReply>,
+    /// Stop streams that the swarm is opening, whether anybody still waits for them or not.
+    opening: usize,
 }
 
 impl Handler {
@@ -50,6 +56,7 @@ impl Handler {
             connection,
             _registration: registration,
             stops,
+            opening: 0,
         }
     }
 }
@@ -76,11 +83,14 @@ impl ConnectionHandler for Handler {
         cx: &mut Context<'_>,
     ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Self::OutboundOpenInfo, Infallible>>
     {
-        while let Poll::Ready(Some(reply)) = self.stops.poll_recv(cx) {
+        while self.opening < MAX_OPENING_STREAMS
+            && let Poll::Ready(Some(reply)) = self.stops.poll_recv(cx)
+        {
             // Whoever asked may have given up meanwhile.
             if !reply.is_closed() {
                 let protocol = SubstreamProtocol::new(ReadyUpgrade::new(STOP_PROTOCOL), reply)
                     .with_timeout(STOP_TIMEOUT);
+                self.opening += 1;
                 return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
             }
         }
@@ -114,9 +124,11 @@ impl ConnectionHandler for Handler {
                 protocol,
                 info: reply,
             }) => {
+                self.opening = self.opening.saturating_sub(1);
                 let _ = reply.send(Some(protocol));
             }
             ConnectionEvent::DialUpgradeError(DialUpgradeError { info: reply, .. }) => {
+                self.opening = self.opening.saturating_sub(1);
                 let _ = reply.send(None);
             }
             _ => {}

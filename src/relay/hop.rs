@@ -10,7 +10,7 @@ use libp2p::PeerId;
 use tokio::time::{Instant, timeout};
 
 use super::{
-    circuit::{self, Early},
+    circuit::{self, Early, Side},
     connection::Connection,
     deny::Deny,
     events::{self, Closed},
@@ -124,22 +124,32 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     let limit = relay.circuit_limit();
 
     let mut early = Early::default();
-    let (stop, target_connection) = tokio::select! {
+    let (stop, leg) = tokio::select! {
         stop = stop::open(connections, connection.peer, limit) => stop.ok_or(Deny::StopFailed)?,
         _ = early.watch(&mut stream) => return Err(Deny::Undelivered),
         () = relay.lifecycle().hard().cancelled() => return Err(Deny::StopFailed),
     };
-    permit.reaches(Arc::clone(&target_connection));
+    let target_connection = Arc::clone(leg.connection());
+    permit.reaches(leg);
     send(&mut stream, &wire::connected(limit)).await?;
     events::circuit_accepted(
         relay.names(),
         (connection.peer, connection.transport),
         (target, target_connection.transport),
     );
+    relay.count_begin();
     let opened = Instant::now();
     let moved = |to_target, to_source| relay.moved(to_target + to_source);
     let cut = relay.lifecycle().hard();
-    let outcome = circuit::relay(stream, early, stop, limit, cut, moved).await;
+    let source = Side {
+        stream,
+        gone: connection.gone().clone(),
+    };
+    let target = Side {
+        stream: stop,
+        gone: target_connection.gone().clone(),
+    };
+    let outcome = circuit::relay(source, early, target, limit, cut, moved).await;
     permit.close(&Closed {
         outcome,
         duration: opened.elapsed(),
@@ -157,7 +167,7 @@ async fn send<S: AsyncWrite + Unpin>(stream: &mut S, answer: &HopMessage) -> Res
 /// Tells the client why, and ends the stream so that the client can read it.
 async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, deny: Deny) {
     let answer = async {
-        wire::write(stream, &wire::refusal(deny.status())).await?;
+        wire::write(stream, &wire::refusal(deny.parts().0)).await?;
         stream.close().await
     };
     if !matches!(timeout(ANSWER_TIMEOUT, answer).await, Ok(Ok(()))) {

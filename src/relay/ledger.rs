@@ -45,7 +45,8 @@ pub struct Ledger<C> {
     limits: Limits,
     peers: HashMap<PeerId, Peer<C>>,
     /// In the order in which they expire: the time to live is the same for all, so a renewed
-    /// reservation goes to the end.
+    /// reservation goes to the end. Only a drain breaks the order, by ending renewals with itself;
+    /// those then wait for the end of the process.
     reservations: LinkedHashMap<PeerId, Reservation>,
     reservations_by_ip: HashMap<IpAddr, usize>,
     circuits: usize,
@@ -82,11 +83,6 @@ impl<C: Connection> Ledger<C> {
             serial: 0,
             deadline: None,
         }
-    }
-
-    /// The limits that the books are kept under.
-    pub fn limits(&self) -> &Limits {
-        &self.limits
     }
 
     /// Peers that hold a reservation. One that has expired counts until [`Self::expire`].
@@ -235,13 +231,6 @@ impl<C: Connection> Ledger<C> {
         current && !grant.renewal && self.remove_reservation(peer)
     }
 
-    /// Whether `grant` is still what the peer holds, and not taken back, ended or renewed since.
-    pub fn is_current(&self, peer: PeerId, grant: &Grant) -> bool {
-        self.reservations
-            .get(&peer)
-            .is_some_and(|r| r.serial == grant.serial)
-    }
-
     /// Ends one reservation that is due at `now`. Call until `None`.
     pub fn expire(&mut self, now: Instant) -> Option<PeerId> {
         let (&peer, _) = self
@@ -321,7 +310,7 @@ impl<C: Connection> Ledger<C> {
         }
     }
 
-    /// From now on only holders may reserve, and no reservation lives beyond `deadline`.
+    /// From now on only holders may reserve, and what they are granted ends at `deadline`.
     pub fn drain(&mut self, deadline: Instant) {
         self.deadline = Some(deadline);
     }
@@ -329,6 +318,13 @@ impl<C: Connection> Ledger<C> {
     /// Every direct connection, in no order.
     pub fn connections(&self) -> impl Iterator<Item = &C> {
         self.peers.values().flat_map(|entry| &entry.connections)
+    }
+
+    /// How many direct connections `peer` has.
+    pub fn connections_of(&self, peer: &PeerId) -> usize {
+        self.peers
+            .get(peer)
+            .map_or(0, |entry| entry.connections.len())
     }
 
     /// Whether a direct connection of `peer` satisfies `predicate`.

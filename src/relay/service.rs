@@ -35,12 +35,13 @@ pub struct Relay {
     lifecycle: Lifecycle,
     names: Pseudonyms,
     ledger: Mutex<Ledger<Arc<Connection>>>,
-    circuit_limit: CircuitLimit,
+    limits: Limits,
     addresses: RwLock<Arc<[Multiaddr]>>,
     first_reservation: Notify,
     circuit_ended: Notify,
     streams: AtomicU64,
     bytes: AtomicU64,
+    opened: AtomicU64,
     finished: AtomicU64,
     cut: AtomicU64,
 }
@@ -75,13 +76,14 @@ impl Relay {
             keypair,
             lifecycle,
             names,
-            circuit_limit: limits.circuit,
-            ledger: Mutex::new(Ledger::new(limits)),
+            ledger: Mutex::new(Ledger::new(limits.clone())),
+            limits,
             addresses: RwLock::default(),
             first_reservation: Notify::new(),
             circuit_ended: Notify::new(),
             streams: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            opened: AtomicU64::new(0),
             finished: AtomicU64::new(0),
             cut: AtomicU64::new(0),
         })
@@ -117,11 +119,11 @@ impl Relay {
 
     /// Sets the addresses that answers carry, the most important first. Those that would make an
     /// answer too long for clients are left out; gives the number that is left.
-    pub fn announce(&self, addresses: impl IntoIterator<Item = Multiaddr>) -> usize {
+    pub fn announce(&self, addresses: &[Multiaddr]) -> usize {
         let mut bytes = 0;
         let addresses: Arc<[Multiaddr]> = addresses
-            .into_iter()
-            .map(|address| address.with(Protocol::P2p(self.peer_id)))
+            .iter()
+            .map(|address| address.clone().with(Protocol::P2p(self.peer_id)))
             .take_while(|address| {
                 bytes += address.len() + 3;
                 bytes <= MAX_ADDRESS_BYTES
@@ -145,14 +147,25 @@ impl Relay {
         self.ledger().any_connection(peer, from)
     }
 
-    /// From now on no newcomer may reserve, and no reservation lives beyond `deadline`.
+    /// From now on no newcomer may reserve, and what holders are granted ends at `deadline`.
     pub fn drain(&self, deadline: Instant) {
         self.ledger().drain(deadline);
+    }
+
+    /// How many direct connections `peer` has.
+    pub fn connections_of(&self, peer: &PeerId) -> usize {
+        self.ledger().connections_of(peer)
     }
 
     /// Every direct connection, in no order.
     pub fn connections(&self) -> Vec<Arc<Connection>> {
         self.ledger().connections().cloned().collect()
+    }
+
+    /// Circuits that were accepted and whose end is not in the log yet.
+    pub fn open_circuits(&self) -> u64 {
+        let ended = self.finished.load(Ordering::Acquire) + self.cut.load(Ordering::Acquire);
+        self.opened.load(Ordering::Acquire).saturating_sub(ended)
     }
 
     /// Waits until a circuit has ended since the last call.
@@ -161,8 +174,8 @@ impl Relay {
     }
 
     /// The limits that the relay enforces.
-    pub fn limits(&self) -> Limits {
-        self.ledger().limits().clone()
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// Ends reservations as they expire. Runs until the relay stops.
@@ -200,7 +213,7 @@ impl Relay {
     }
 
     pub(super) fn circuit_limit(&self) -> CircuitLimit {
-        self.circuit_limit
+        self.limits.circuit
     }
 
     pub(super) fn next_stream(&self) -> u64 {
@@ -256,14 +269,20 @@ impl Relay {
         ))
     }
 
-    /// A circuit that was open has ended.
+    /// A circuit is open.
+    pub(super) fn count_begin(&self) {
+        self.opened.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A circuit that was open has ended, and that is in the log.
     pub(super) fn count_end(&self, end: End) {
         let total = if end == End::Drained {
             &self.cut
         } else {
             &self.finished
         };
-        total.fetch_add(1, Ordering::Relaxed);
+        total.fetch_add(1, Ordering::AcqRel);
+        self.notify_circuit_ended();
     }
 
     /// A circuit's slot is free.

@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     connection::Connection,
+    guards::Leg,
     limits::CircuitLimit,
     wire::{self, Status},
 };
@@ -24,15 +25,17 @@ pub(super) async fn open(
     connections: Vec<Arc<Connection>>,
     source: PeerId,
     limit: CircuitLimit,
-) -> Option<(Stream, Arc<Connection>)> {
+) -> Option<(Stream, Leg)> {
     let deadline = Instant::now() + STOP_TIMEOUT;
     let attempts = connections.len().min(MAX_ATTEMPTS);
     for (attempt, connection) in connections.iter().take(attempts).enumerate() {
         // A connection that is dead without knowing it must leave time for the next.
         let left = deadline.saturating_duration_since(Instant::now());
         let share = left / u32::try_from(attempts - attempt).unwrap_or(1);
+        // From now on: a drain must not close a connection on which a circuit is on its way.
+        let leg = Leg::new(Arc::clone(connection));
         match timeout(share, handshake(connection, source, limit, share)).await {
-            Ok(Some((stream, Status::Ok))) => return Some((stream, Arc::clone(connection))),
+            Ok(Some((stream, Status::Ok))) => return Some((stream, leg)),
             // It is the target's own word: another connection would not change it.
             Ok(Some((_, _refused))) => return None,
             Ok(None) | Err(_) => {}

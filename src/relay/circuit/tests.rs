@@ -15,6 +15,13 @@ fn pipe(capacity: usize) -> (End_, End_) {
     (client.compat(), relay.compat())
 }
 
+fn side(stream: End_) -> Side<End_> {
+    Side {
+        stream,
+        gone: CancellationToken::new(),
+    }
+}
+
 fn limit(bytes: Option<u64>, duration: Option<Duration>) -> CircuitLimit {
     CircuitLimit { duration, bytes }
 }
@@ -25,9 +32,9 @@ async fn run(source: End_, early: Early, target: End_, limit: CircuitLimit) -> O
         total.fetch_add(forth + back, Ordering::Relaxed);
     };
     let outcome = relay(
-        source,
+        side(source),
         early,
-        target,
+        side(target),
         limit,
         &CancellationToken::new(),
         moved,
@@ -161,15 +168,47 @@ async fn a_drain_ends_a_circuit_at_once() {
     let (_b, target) = pipe(64);
     let cut = CancellationToken::new();
     let circuit = relay(
-        source,
+        side(source),
         Early::default(),
-        target,
+        side(target),
         limit(None, None),
         &cut,
         |_, _| (),
     );
     let (outcome, ()) = tokio::join!(circuit, async { cut.cancel() });
     assert_eq!(outcome.end, End::Drained);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_side_that_has_finished_is_missed_when_it_goes() {
+    for early in [false, true] {
+        let (mut a, source) = pipe(64);
+        let (_b, target) = pipe(64);
+        let source = side(source);
+        let gone = source.gone.clone();
+        let cut = CancellationToken::new();
+        let no_limit = limit(None, None);
+        let circuit = relay(
+            source,
+            Early::default(),
+            side(target),
+            no_limit,
+            &cut,
+            |_, _| (),
+        );
+        let client = async {
+            if early {
+                gone.cancel();
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            // Until it finishes, the stream itself tells.
+            a.close().await.unwrap();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            gone.cancel();
+        };
+        let (outcome, ()) = tokio::join!(circuit, client);
+        assert_eq!(outcome.end, End::Io);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,7 +16,7 @@ use super::stream::Undelivered;
 use super::{Error, Stream, address, tls};
 
 /// How long the end of a connection may take until its peer has everything.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Waits for a connection to be established, and tells whose it is.
 pub(super) async fn handshake(

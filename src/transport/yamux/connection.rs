@@ -30,7 +30,7 @@ const MAX_ROUNDS: usize = 16;
 
 /// How long the end of a connection may take: until the remote has read what is queued, and has
 /// closed its side.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How many bytes are written in a row before it is time to look at what arrives.
 const MAX_WRITE: usize = 256 * 1024;
