@@ -1,7 +1,5 @@
 //! What the relay says of itself.
 
-#![expect(clippy::unwrap_used, reason = "tests fail loudly")]
-
 mod support;
 
 use std::collections::BTreeSet;
