@@ -11,7 +11,6 @@
 //! | [`pseudonym`] | the names under which peers appear in logs |
 //! | [`lifecycle`] | the phase of the process, its tasks, and how it is told to stop |
 //! | [`node`] | the swarm and its event loop: serve, drain, close |
-//! | [`drain`] | in which order and when a drain closes connections |
 //! | [`transport`] | TCP, QUIC and WebSocket, and the muxers that can reset what they cut |
 //! | [`relay`] | the protocol: reservations, circuits and their limits |
 //! | [`dialback`] | which addresses the relay may dial |
@@ -25,7 +24,6 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod dialback;
-pub mod drain;
 pub mod identity;
 pub mod lifecycle;
 pub mod node;

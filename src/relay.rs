@@ -22,6 +22,7 @@ pub mod circuit;
 mod connection;
 mod deny;
 mod events;
+mod guards;
 mod handler;
 mod hop;
 pub mod ledger;

@@ -62,7 +62,7 @@ pub(super) fn warnings(config: &Config, origins: &Origins) -> Vec<Warning> {
             (name::CIRCUITS_PER_PEER, limits.circuits_per_peer),
             (name::CIRCUITS, limits.circuits),
         ),
-        circuits_outlive_drain(config, origins),
+        circuits_outlive_drain(config),
         shared_name(config, origins),
     ]
     .into_iter()
@@ -97,12 +97,11 @@ fn without_effect(
     })
 }
 
-fn circuits_outlive_drain(config: &Config, origins: &Origins) -> Option<Warning> {
-    let chosen = origins.is_set(name::DRAIN_TIMEOUT) || origins.is_set(name::CIRCUIT_DURATION);
+fn circuits_outlive_drain(config: &Config) -> Option<Warning> {
     let timeout = config.drain.timeout;
     let duration = config.limits.circuit.duration;
     let longer = duration.is_none_or(|duration| duration > timeout);
-    (chosen && longer).then(|| {
+    longer.then(|| {
         Warning::new(format!(
             "{} ({}) is shorter than {} ({}): an upgrade cuts the circuits that need longer",
             name::DRAIN_TIMEOUT,

@@ -20,6 +20,8 @@ use crate::{
 const MAX_CONNECTIONS_PER_PEER: u32 = 16;
 /// Connections that may be in their handshake at once.
 const MAX_PENDING_CONNECTIONS: u32 = 1024;
+/// Dials that may be under way at once: those of `AutoNAT`, which strangers ask for.
+const MAX_PENDING_DIALS: u32 = 64;
 /// Streams of one connection that may be in their protocol negotiation at once.
 const MAX_NEGOTIATING_STREAMS: usize = 256;
 /// How often a connection is asked whether the peer is still there, and how long it has to answer.
@@ -44,6 +46,7 @@ impl Behaviour {
             limits: connection_limits::Behaviour::new(
                 connection_limits::ConnectionLimits::default()
                     .with_max_pending_incoming(Some(MAX_PENDING_CONNECTIONS))
+                    .with_max_pending_outgoing(Some(MAX_PENDING_DIALS))
                     .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_PEER)),
             ),
             dialback: dialback::Guard::new(Arc::clone(relay)),

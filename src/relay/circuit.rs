@@ -24,8 +24,9 @@ const BUFFER_BYTES: usize = 16 * 1024;
 /// neither starves them nor its own deadline.
 const BUFFERS_PER_TURN: usize = 16;
 /// How long a circuit that went over its byte limit stays open: the bytes within the limit are on
-/// their way to the reader, and a reset must not overtake them (QUIC drops what it overtakes).
-const CUT_GRACE: Duration = Duration::from_millis(250);
+/// their way to the reader, and a reset must not overtake them. Over QUIC it would: a reset there
+/// discards whatever the reader has not taken yet, and nothing tells the relay when it has.
+const CUT_GRACE: Duration = Duration::from_secs(1);
 
 /// Why a circuit ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

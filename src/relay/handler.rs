@@ -20,8 +20,9 @@ use tokio::sync::mpsc;
 
 use super::{
     connection::{Connection, StopReply},
+    guards::Registration,
     hop,
-    service::{Registration, Relay},
+    service::Relay,
     stop::STOP_TIMEOUT,
     wire::{HOP_PROTOCOL, STOP_PROTOCOL},
 };

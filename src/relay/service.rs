@@ -1,4 +1,4 @@
-//! What all connections of one relay share, and the guards that keep its books exact.
+//! What all connections of one relay share.
 
 use std::{
     net::IpAddr,
@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant, SystemTime},
+    time::Instant,
 };
 
 use libp2p::{Multiaddr, PeerId, identity::Keypair, multiaddr::Protocol};
@@ -16,8 +16,9 @@ use super::{
     circuit::End,
     connection::Connection,
     deny::Deny,
-    events::{self, Closed},
-    ledger::{Grant, Ledger},
+    events,
+    guards::{CircuitPermit, Registration, ReservationGuard},
+    ledger::Ledger,
     limits::{CircuitLimit, Limits},
 };
 use crate::{lifecycle::Lifecycle, pseudonym::Pseudonyms};
@@ -217,10 +218,7 @@ impl Relay {
             self.ledger()
                 .connected(connection.peer, Arc::clone(&connection));
         }
-        Registration {
-            relay: Arc::clone(self),
-            connection,
-        }
+        Registration::new(Arc::clone(self), connection)
     }
 
     /// Reserves or renews a slot. The guard takes a new reservation back unless it is kept.
@@ -238,12 +236,7 @@ impl Relay {
             }
             grant
         };
-        let guard = ReservationGuard {
-            relay: Arc::clone(self),
-            peer: connection.peer,
-            grant,
-            kept: false,
-        };
+        let guard = ReservationGuard::new(Arc::clone(self), connection.peer, grant);
         let (renewal, ttl) = (grant.renewal, guard.ttl());
         events::reservation_accepted(&self.names, connection.peer, renewal, ttl);
         Ok(guard)
@@ -256,121 +249,34 @@ impl Relay {
         connection: &Arc<Connection>,
         target: PeerId,
     ) -> Result<(CircuitPermit, Vec<Arc<Connection>>), Deny> {
-        let source = connection.peer;
-        let connections = self.ledger().connect(now(), source, target)?;
-        connection.circuit_begins();
-        let legs = [Some(Arc::clone(connection)), None];
+        let connections = self.ledger().connect(now(), connection.peer, target)?;
         Ok((
-            CircuitPermit {
-                relay: Arc::clone(self),
-                source,
-                target,
-                legs,
-            },
+            CircuitPermit::new(Arc::clone(self), connection, target),
             connections,
         ))
     }
 
-    fn ledger(&self) -> MutexGuard<'_, Ledger<Arc<Connection>>> {
+    /// A circuit that was open has ended.
+    pub(super) fn count_end(&self, end: End) {
+        let total = if end == End::Drained {
+            &self.cut
+        } else {
+            &self.finished
+        };
+        total.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A circuit's slot is free.
+    pub(super) fn notify_circuit_ended(&self) {
+        self.circuit_ended.notify_one();
+    }
+
+    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger<Arc<Connection>>> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The ledger's clock; the one that paused tests move.
-fn now() -> Instant {
+pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
-}
-
-/// A connection is in the books for as long as this lives.
-#[derive(Debug)]
-pub(super) struct Registration {
-    relay: Arc<Relay>,
-    connection: Arc<Connection>,
-}
-
-impl Drop for Registration {
-    fn drop(&mut self) {
-        let peer = self.connection.peer;
-        let ended = self.relay.ledger().disconnected(peer, self.connection.id);
-        if ended {
-            events::reservation_ended(&self.relay.names, peer, "closed");
-        }
-    }
-}
-
-/// A reservation whose answer is on its way to the peer.
-#[derive(Debug)]
-pub(super) struct ReservationGuard {
-    relay: Arc<Relay>,
-    peer: PeerId,
-    grant: Grant,
-    kept: bool,
-}
-
-impl ReservationGuard {
-    /// How long the reservation lives from now on.
-    pub(super) fn ttl(&self) -> Duration {
-        self.grant.expires.saturating_duration_since(now())
-    }
-
-    /// When the reservation ends, in seconds since the Unix epoch. Rounded down: the relay never
-    /// promises more than it keeps.
-    pub(super) fn expire(&self) -> u64 {
-        let end = SystemTime::now() + self.ttl();
-        end.duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |time| time.as_secs())
-    }
-
-    /// The peer has its answer.
-    pub(super) fn keep(mut self) {
-        self.kept = true;
-    }
-}
-
-impl Drop for ReservationGuard {
-    fn drop(&mut self) {
-        if !self.kept && self.relay.ledger().revoke(self.peer, &self.grant) {
-            events::reservation_ended(&self.relay.names, self.peer, "closed");
-        }
-    }
-}
-
-/// A circuit's slot, free again when this is dropped.
-#[derive(Debug)]
-pub(super) struct CircuitPermit {
-    relay: Arc<Relay>,
-    source: PeerId,
-    target: PeerId,
-    /// The connections that it runs over.
-    legs: [Option<Arc<Connection>>; 2],
-}
-
-impl CircuitPermit {
-    /// The circuit runs over this connection of the target.
-    pub(super) fn reaches(&mut self, connection: Arc<Connection>) {
-        connection.circuit_begins();
-        self.legs[1] = Some(connection);
-    }
-
-    /// Reports how the circuit ended, and frees the slot.
-    pub(super) fn close(self, closed: &Closed) {
-        let relay = &self.relay;
-        let total = if closed.outcome.end == End::Drained {
-            &relay.cut
-        } else {
-            &relay.finished
-        };
-        total.fetch_add(1, Ordering::Relaxed);
-        events::circuit_closed(&relay.names, self.source, self.target, closed);
-    }
-}
-
-impl Drop for CircuitPermit {
-    fn drop(&mut self) {
-        for connection in self.legs.iter().flatten() {
-            connection.circuit_ends();
-        }
-        self.relay.ledger().disconnect(self.source, self.target);
-        self.relay.circuit_ended.notify_one();
-    }
 }

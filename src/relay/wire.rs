@@ -130,7 +130,7 @@ pub struct Reservation {
     /// The relay's addresses, each ending in `/p2p/<relay>`.
     #[prost(bytes = "vec", repeated, tag = "2")]
     pub addrs: Vec<Vec<u8>>,
-    /// A signed envelope; see [`super::voucher`].
+    /// A signed envelope around a [`Voucher`](super::Voucher).
     #[prost(bytes = "vec", optional, tag = "3")]
     pub voucher: Option<Vec<u8>>,
 }

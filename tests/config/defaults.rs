@@ -6,7 +6,15 @@ use descord_relay::relay::CircuitLimit;
 #[test]
 fn an_empty_environment_is_enough() {
     let loaded = load(&[]).unwrap();
-    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    // The defaults favour long circuits over short upgrades, and say so.
+    let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warnings,
+        [
+            "RELAY_DRAIN_TIMEOUT (5m) is shorter than RELAY_MAX_CIRCUIT_DURATION (1h): an upgrade \
+             cuts the circuits that need longer"
+        ]
+    );
     let config = loaded.config;
     assert_eq!(
         addresses(&config.listen_addresses),

@@ -54,9 +54,13 @@ fn errors(pairs: &[(&str, &str)]) -> String {
     load(pairs).expect_err("a bad environment").to_string()
 }
 
+/// The warnings that the defaults alone do not give.
 fn warnings(pairs: &[(&str, &str)]) -> Vec<String> {
-    let loaded = load(pairs).unwrap_or_else(|errors| panic!("{errors}"));
-    loaded.warnings.iter().map(ToString::to_string).collect()
+    let loaded = |pairs| load(pairs).unwrap_or_else(|errors| panic!("{errors}"));
+    let usual = loaded(&[]).warnings;
+    let mut warnings = loaded(pairs).warnings;
+    warnings.retain(|warning| !usual.contains(warning));
+    warnings.iter().map(ToString::to_string).collect()
 }
 
 fn addresses(list: &[libp2p::Multiaddr]) -> Vec<String> {

@@ -34,7 +34,7 @@ fn what_is_rendered_can_be_loaded() {
 
 #[test]
 fn the_reference_in_the_documentation_is_current() {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
     let text = std::fs::read_to_string(file).unwrap();
     let (_, rest) = text
         .split_once("<!-- configuration -->\n")

@@ -1,8 +1,9 @@
 //! A case: what a client does, and what it observes at each of the two relays.
 
-use std::{pin::Pin, time::Duration};
+use std::{panic::AssertUnwindSafe, pin::Pin, sync::Arc, time::Duration};
 
 use descord_relay::relay::Limits;
+use futures::FutureExt;
 use tokio::{task::JoinSet, time::timeout};
 
 use crate::harness::{
@@ -85,11 +86,14 @@ impl Case {
             let seen = (self.run)(server.clone()).await;
             (seen, server.is_clean().await)
         };
+        let run = AssertUnwindSafe(run).catch_unwind();
         let fault = match timeout(CASE_TIMEOUT, run).await {
             Err(_) => "it does not end".to_owned(),
-            Ok((_, Err(left))) => left,
-            Ok((seen, Ok(()))) if seen == self.seen(kind) => return None,
-            Ok((seen, Ok(()))) => format!("expected: {}, observed: {seen}", self.seen(kind)),
+            // The panic has said what it is about.
+            Ok(Err(_)) => "it panics".to_owned(),
+            Ok(Ok((_, Err(left)))) => left,
+            Ok(Ok((seen, Ok(())))) if seen == self.seen(kind) => return None,
+            Ok(Ok((seen, Ok(())))) => format!("expected: {}, observed: {seen}", self.seen(kind)),
         };
         Some(format!("{} [{kind:?}, {net:?}] {fault}", self.name))
     }
@@ -99,17 +103,13 @@ impl Case {
 pub async fn run_all(cases: Vec<Case>, net: Net) {
     let mut running = JoinSet::new();
     for case in cases.into_iter().filter(|case| case.nets.contains(&net)) {
-        let case = std::sync::Arc::new(case);
+        let case = Arc::new(case);
         for kind in [Kind::Ours, Kind::Libp2p] {
             let case = case.clone();
             running.spawn(async move { case.fault(kind, net).await });
         }
     }
     assert!(!running.is_empty());
-    let mut faults = Vec::new();
-    while let Some(result) = running.join_next().await {
-        // A case that panicked has said so already.
-        faults.extend(result.unwrap_or_else(|panic| Some(panic.to_string())));
-    }
+    let faults: Vec<_> = running.join_all().await.into_iter().flatten().collect();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }

@@ -83,7 +83,7 @@ pub fn cases() -> Vec<Case> {
             "OK",
         )
         .limits(|limits| limits.circuits = Some(1))
-        .on(Net::RESETS)
+        .on(&[Net::Quic])
         .differs(
             "RESOURCE_LIMIT_EXCEEDED",
             "A slot is free at once when its source has gone, not when the target has answered.",

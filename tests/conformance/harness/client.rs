@@ -199,8 +199,16 @@ impl Connection {
     }
 
     /// RESERVE.
+    ///
+    /// The stream is brought to its end: one that is dropped before is reset, and a reset may
+    /// overtake a relay that is about to close it.
     pub async fn reserve(&self) -> Answer {
-        self.send(&reserve()).await
+        let (answer, stream) = self.request(&reserve()).await;
+        if let (Answer::Status(_), Some(mut stream)) = (&answer, stream) {
+            let _ = stream.close().await;
+            read_to_end(&mut stream).await;
+        }
+        answer
     }
 
     /// CONNECT, with nobody to answer the STOP.

@@ -33,7 +33,7 @@ impl Net {
     /// Those where a peer has an IP address.
     pub const SOCKETS: &[Self] = &[Self::Tcp, Self::Quic];
     /// Those whose streams tell a reset, or the loss of the connection, from the end of the data.
-    pub const RESETS: &[Self] = &[Self::Quic];
+    pub const RESETS: &[Self] = &[Self::Tcp, Self::Quic];
 
     /// Where to listen for any free port.
     pub fn any_port(self) -> Multiaddr {

@@ -1,4 +1,4 @@
-//! The drain: in which order and when the connections of a relay that shuts down are closed.
+//! In which order and when the connections of a relay that drains are closed.
 //!
 //! Clients move to another relay when they see a disconnect, and only then. All at once would be a
 //! stampede, so the idle connections get a moment each, spread over a window with jitter. One that
@@ -22,7 +22,7 @@ const CIRCUIT_GRACE: Duration = Duration::from_millis(500);
 
 /// When to close which connection.
 #[derive(Debug)]
-pub struct Schedule {
+pub(super) struct Schedule {
     end: Instant,
     /// Those whose moment is still to come. The number tells apart those of one moment.
     waiting: BTreeMap<(Instant, usize), Arc<Connection>>,
@@ -33,7 +33,7 @@ pub struct Schedule {
 
 impl Schedule {
     /// Spreads `connections` over `window` from `now` on, in random order.
-    pub fn new(
+    pub(super) fn new(
         mut connections: Vec<Arc<Connection>>,
         now: Instant,
         window: Duration,
@@ -59,7 +59,7 @@ impl Schedule {
     }
 
     /// A connection that came up late gets a random moment of what is left of the window.
-    pub fn add(&mut self, connection: Arc<Connection>, now: Instant, rng: &mut impl Rng) {
+    pub(super) fn add(&mut self, connection: Arc<Connection>, now: Instant, rng: &mut impl Rng) {
         let left = self.end.saturating_duration_since(now);
         self.insert(now + left.mul_f64(rng.random_range(0.0..1.0)), connection);
     }
@@ -70,12 +70,12 @@ impl Schedule {
     }
 
     /// When to ask [`Self::due`] again, unless a circuit ends before.
-    pub fn next(&self) -> Option<Instant> {
+    pub(super) fn next(&self) -> Option<Instant> {
         self.waiting.keys().next().map(|(moment, _)| *moment)
     }
 
     /// Takes the connections that are to be closed now.
-    pub fn due(&mut self, now: Instant) -> Vec<Arc<Connection>> {
+    pub(super) fn due(&mut self, now: Instant) -> Vec<Arc<Connection>> {
         while let Some(first) = self
             .waiting
             .first_entry()

@@ -1,0 +1,82 @@
+//! A relay made of libp2p's own server behaviour, to compare `descord-relay` with.
+//!
+//! `cargo run --example stock_relay` listens on free ports of loopback over TCP, QUIC and
+//! WebSocket, and prints one JSON line like the one of `descord-relay` when it is ready.
+//! `RELAY_MAX_CIRCUIT_BYTES` and `RELAY_MAX_CIRCUIT_DURATION` (seconds) set its limits.
+
+use std::{error::Error, time::Duration};
+
+use futures::StreamExt;
+use libp2p::{
+    PeerId, SwarmBuilder, Transport, core::upgrade::Version, identify, multiaddr::Protocol, noise,
+    ping, relay, swarm::NetworkBehaviour, swarm::SwarmEvent, tcp, tls, websocket, yamux,
+};
+
+#[derive(NetworkBehaviour)]
+struct Behaviour {
+    relay: relay::Behaviour,
+    identify: identify::Behaviour,
+    ping: ping::Behaviour,
+}
+
+fn variable(name: &str, default: u64) -> u64 {
+    std::env::var(name)
+        .ok()
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(default)
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let config = relay::Config {
+        max_circuit_bytes: variable("RELAY_MAX_CIRCUIT_BYTES", 100_000_000),
+        max_circuit_duration: Duration::from_secs(variable("RELAY_MAX_CIRCUIT_DURATION", 3600)),
+        ..relay::Config::default()
+    };
+    let mut swarm = SwarmBuilder::with_new_identity()
+        .with_tokio()
+        .with_tcp(
+            tcp::Config::default().nodelay(true),
+            (noise::Config::new, tls::Config::new),
+            yamux::Config::default,
+        )?
+        .with_quic()
+        .with_other_transport(|key| {
+            Ok(
+                websocket::Config::new(tcp::tokio::Transport::new(tcp::Config::default()))
+                    .upgrade(Version::V1Lazy)
+                    .authenticate(noise::Config::new(key)?)
+                    .multiplex(yamux::Config::default()),
+            )
+        })?
+        .with_behaviour(|key| Behaviour {
+            relay: relay::Behaviour::new(PeerId::from(key.public()), config),
+            identify: identify::Behaviour::new(identify::Config::new(
+                "/stock-relay/1.0.0".to_owned(),
+                key.public(),
+            )),
+            ping: ping::Behaviour::default(),
+        })?
+        .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(60)))
+        .build();
+    for address in ["tcp/0", "udp/0/quic-v1", "tcp/0/ws"] {
+        swarm.listen_on(format!("/ip4/127.0.0.1/{address}").parse()?)?;
+    }
+    let mut addresses = Vec::new();
+    loop {
+        if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+            swarm.add_external_address(address.clone());
+            addresses.push(
+                address
+                    .with(Protocol::P2p(*swarm.local_peer_id()))
+                    .to_string(),
+            );
+            if addresses.len() == 3 {
+                let (id, addresses) = (swarm.local_peer_id(), addresses.join(","));
+                println!(
+                    r#"{{"message":"relay ready","peer_id":"{id}","addresses":"{addresses}"}}"#
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! A libp2p client with a key of its own: one of the two that a probe sets on a relay.
+
+use std::{error::Error, time::Duration};
+
+use futures::StreamExt;
+use libp2p::{
+    Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder,
+    core::ConnectedPoint,
+    multiaddr::Protocol,
+    noise, relay,
+    swarm::{ConnectionId, NetworkBehaviour, SwarmEvent, dial_opts::DialOpts},
+    tcp, tls, yamux,
+};
+use libp2p_stream::{Control, IncomingStreams};
+
+use super::failure::Cause;
+
+#[derive(NetworkBehaviour)]
+struct Behaviour {
+    relay: relay::client::Behaviour,
+    streams: libp2p_stream::Behaviour,
+}
+
+/// Limits of a circuit, as the relay announces them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Limit {
+    /// How long a circuit may last.
+    pub(super) duration: Option<Duration>,
+    /// How much data a circuit may carry, in bytes.
+    pub(super) bytes: Option<u64>,
+}
+
+/// A connection that a client made or accepted.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) peer: PeerId,
+    pub(super) endpoint: ConnectedPoint,
+    /// Connections with this peer, this one included.
+    pub(super) count: u32,
+}
+
+/// One of the two clients.
+pub(super) struct Client {
+    swarm: Swarm<Behaviour>,
+}
+
+impl Client {
+    /// A client that has not connected to anybody.
+    ///
+    /// # Errors
+    ///
+    /// The system's DNS configuration cannot be read.
+    pub(super) async fn new(timeout: Duration) -> Result<Self, Cause> {
+        let build = async {
+            Ok::<_, Box<dyn Error + Send + Sync>>(
+                SwarmBuilder::with_new_identity()
+                    .with_tokio()
+                    .with_tcp(
+                        tcp::Config::default().nodelay(true),
+                        (noise::Config::new, tls::Config::new),
+                        yamux::Config::default,
+                    )?
+                    .with_quic()
+                    .with_dns()?
+                    .with_websocket(
+                        (noise::Config::new, tls::Config::new),
+                        yamux::Config::default,
+                    )
+                    .await?
+                    .with_relay_client(noise::Config::new, yamux::Config::default)?
+                    .with_behaviour(|_, relay| Behaviour {
+                        relay,
+                        streams: libp2p_stream::Behaviour::new(),
+                    })?
+                    // A client that waits for its peer holds no stream; it must not be cut off.
+                    .with_swarm_config(|config| config.with_idle_connection_timeout(timeout * 8))
+                    .with_connection_timeout(timeout)
+                    .build(),
+            )
+        };
+        let swarm = build.await.map_err(|error| Cause::of(error.as_ref()))?;
+        Ok(Self { swarm })
+    }
+
+    pub(super) fn peer_id(&self) -> PeerId {
+        *self.swarm.local_peer_id()
+    }
+
+    /// A handle to open streams.
+    pub(super) fn control(&self) -> Control {
+        self.swarm.behaviour().streams.new_control()
+    }
+
+    /// Takes the streams that others open.
+    pub(super) fn accept_streams(
+        &self,
+        protocol: StreamProtocol,
+    ) -> Result<IncomingStreams, Cause> {
+        self.control()
+            .accept(protocol)
+            .map_err(|error| Cause::of(&error))
+    }
+
+    /// Dials an address: a relay's, or a peer's behind one.
+    pub(super) async fn connect(&mut self, address: Multiaddr) -> Result<Connection, Cause> {
+        let options = DialOpts::from(address);
+        let dialed = options.connection_id();
+        self.swarm
+            .dial(options)
+            .map_err(|error| Cause::of_dial(&error))?;
+        loop {
+            match self.swarm.select_next_some().await {
+                SwarmEvent::OutgoingConnectionError {
+                    connection_id,
+                    error,
+                    ..
+                } if connection_id == dialed => {
+                    return Err(Cause::of_dial(&error));
+                }
+                event => {
+                    if let Some((id, connection)) = established(event)
+                        && id == dialed
+                    {
+                        return Ok(connection);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for a connection of that peer.
+    pub(super) async fn accept(&mut self, peer: PeerId) -> Result<Connection, Cause> {
+        loop {
+            match self.swarm.select_next_some().await {
+                SwarmEvent::IncomingConnectionError { error, .. } => return Err(Cause::of(&error)),
+                SwarmEvent::ConnectionClosed { endpoint, .. } if !endpoint.is_relayed() => {
+                    return Err(Cause::new(
+                        "the relay closed its connection to the listener",
+                    ));
+                }
+                event => {
+                    if let Some((_, connection)) = established(event)
+                        && connection.peer == peer
+                    {
+                        return Ok(connection);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reserves a slot on a relay that this client is connected to.
+    pub(super) async fn reserve(&mut self, relay: Multiaddr) -> Result<Limit, Cause> {
+        let listener = self
+            .swarm
+            .listen_on(relay.with(Protocol::P2pCircuit))
+            .map_err(|error| Cause::of(&error))?;
+        loop {
+            match self.swarm.select_next_some().await {
+                SwarmEvent::Behaviour(BehaviourEvent::Relay(
+                    relay::client::Event::ReservationReqAccepted { limit, .. },
+                )) => {
+                    return Ok(limit.map_or_else(Limit::default, |limit| Limit {
+                        duration: limit.duration(),
+                        bytes: limit.data_in_bytes(),
+                    }));
+                }
+                SwarmEvent::ListenerError { listener_id, error }
+                | SwarmEvent::ListenerClosed {
+                    listener_id,
+                    reason: Err(error),
+                    ..
+                } if listener_id == listener => {
+                    return Err(Cause::of(&error));
+                }
+                SwarmEvent::ListenerClosed { listener_id, .. } if listener_id == listener => {
+                    return Err(Cause::new(
+                        "the relay closed the connection instead of answering",
+                    ));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Keeps the client going until its path to `peer` changes, and says how.
+    pub(super) async fn watch(&mut self, peer: PeerId) -> Cause {
+        loop {
+            match self.swarm.select_next_some().await {
+                SwarmEvent::ConnectionEstablished {
+                    peer_id, endpoint, ..
+                } if peer_id == peer => {
+                    let address = endpoint.get_remote_address();
+                    return Cause::new(format!("a second connection appeared: {address}"));
+                }
+                SwarmEvent::ConnectionClosed {
+                    endpoint, cause, ..
+                } => {
+                    let what = if endpoint.is_relayed() {
+                        "circuit"
+                    } else {
+                        "relay's connection"
+                    };
+                    return match cause {
+                        Some(error) => {
+                            let cause = Cause::of(&error);
+                            Cause {
+                                message: format!("{what} closed: {}", cause.message),
+                                ..cause
+                            }
+                        }
+                        None => Cause::new(format!("{what} closed")),
+                    };
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn established<T>(event: SwarmEvent<T>) -> Option<(ConnectionId, Connection)> {
+    match event {
+        SwarmEvent::ConnectionEstablished {
+            peer_id,
+            connection_id,
+            endpoint,
+            num_established,
+            ..
+        } => Some((
+            connection_id,
+            Connection {
+                peer: peer_id,
+                endpoint,
+                count: num_established.get(),
+            },
+        )),
+        _ => None,
+    }
+}

@@ -1,0 +1,208 @@
+//! What went wrong, at which step, and what to do about it.
+
+use std::{error::Error, fmt, time::Duration};
+
+use libp2p::{
+    relay::outbound::hop::{ConnectError, ReserveError},
+    swarm::DialError,
+};
+use serde::Serialize;
+
+/// The steps of a probe, in the order in which they are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// Find the relays that a `/dnsaddr` name stands for.
+    Resolve,
+    /// Reach the relay, and authenticate it.
+    Connect,
+    /// Obtain a reservation: `RESERVE` of the hop protocol.
+    Reserve,
+    /// Reach the listener through the relay: `CONNECT` of the hop protocol.
+    Circuit,
+    /// Make sure that the relay is the only path between the two clients.
+    Relayed,
+    /// Send small messages there and back.
+    Echo,
+    /// Send bulk data both ways at once, and check every byte.
+    Throughput,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Resolve => "resolve",
+            Self::Connect => "connect",
+            Self::Reserve => "reserve",
+            Self::Circuit => "circuit",
+            Self::Relayed => "relayed",
+            Self::Echo => "echo",
+            Self::Throughput => "throughput",
+        })
+    }
+}
+
+/// A step that did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The step that failed.
+    pub step: Step,
+    /// Why it failed.
+    pub cause: Cause,
+}
+
+impl Failure {
+    /// The step failed; the cause may know better than the step what to look at.
+    pub(super) fn new(step: Step, cause: Cause) -> Self {
+        let hint = (step == Step::Connect)
+            .then_some("is the relay running, and does the firewall let this port through?");
+        Self {
+            step,
+            cause: Cause {
+                hint: cause.hint.or(hint),
+                ..cause
+            },
+        }
+    }
+
+    /// The step had not ended when its time was over.
+    pub(super) fn timeout(step: Step, after: Duration) -> Self {
+        let cause = Cause::new(format!(
+            "not done within {}",
+            humantime::format_duration(after)
+        ));
+        let hint = match step {
+            Step::Resolve => "is the DNS server reachable?",
+            Step::Connect => "does a firewall swallow what is sent to this port?",
+            Step::Reserve | Step::Circuit => "the relay is reachable, but slow to answer",
+            Step::Relayed | Step::Echo | Step::Throughput => {
+                "the circuit is up, but stalls; a slow link needs a longer --timeout"
+            }
+        };
+        Self {
+            step,
+            cause: cause.hint(hint),
+        }
+    }
+}
+
+/// Why a step failed, in words for the person who runs the probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// The error with all of its causes, on one line.
+    pub message: String,
+    /// What that person may want to look at.
+    pub hint: Option<&'static str>,
+}
+
+impl Cause {
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    pub(super) fn hint(self, hint: &'static str) -> Self {
+        Self {
+            hint: Some(hint),
+            ..self
+        }
+    }
+
+    /// An error and its chain of sources.
+    pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
+        Self {
+            message: chain(error),
+            hint: hint_for(error),
+        }
+    }
+
+    /// A dial that failed.
+    pub(super) fn of_dial(error: &DialError) -> Self {
+        match error {
+            DialError::Transport(attempts) => match attempts.as_slice() {
+                [] => Self::new("no transport for this address"),
+                [(_, error)] => Self::of(error),
+                [(_, first), ..] => Self {
+                    message: attempts
+                        .iter()
+                        .map(|(address, error)| format!("{address}: {}", chain(error)))
+                        .collect::<Vec<_>>()
+                        .join("; "),
+                    hint: hint_for(first),
+                },
+            },
+            DialError::WrongPeerId { obtained, .. } => {
+                Self::new(format!("another peer answers at this address: {obtained}"))
+                    .hint("the relay's identity changed, or the address leads elsewhere")
+            }
+            other => Self::of(other),
+        }
+    }
+}
+
+/// The error and its sources, joined; wrappers that only repeat what they wrap are left out.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut links: Vec<String> = Vec::new();
+    for error in sources(error) {
+        // Some of libp2p's errors print a list over several lines, and end with a full stop.
+        let words = error
+            .to_string()
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ");
+        let text = words
+            .trim_start_matches("Multiple dial errors occurred: - ")
+            .trim_end_matches('.');
+        if !text.is_empty() && !links.iter().any(|link| link.contains(text)) {
+            links.push(text.to_owned());
+        }
+    }
+    links.join(": ")
+}
+
+fn sources<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> + 'a {
+    let mut next = Some(error);
+    std::iter::from_fn(move || {
+        let error = next?;
+        next = error.source();
+        Some(error)
+    })
+}
+
+fn hint_for(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    sources(error)
+        .find_map(|error| match error.downcast_ref() {
+            Some(error) => Some(hint_for_reserve(error)),
+            None => error.downcast_ref().map(hint_for_connect),
+        })
+        .flatten()
+}
+
+fn hint_for_reserve(error: &ReserveError) -> Option<&'static str> {
+    match error {
+        ReserveError::Unsupported => Some("this peer is no Circuit Relay v2 relay"),
+        ReserveError::Refused | ReserveError::ResourceLimitExceeded => {
+            Some("the relay is full or draining, or has enough of this IP address")
+        }
+        ReserveError::Protocol(_) => {
+            Some("the relay denies this client, or its answer breaks the specification")
+        }
+        ReserveError::Io(_) => None,
+    }
+}
+
+fn hint_for_connect(error: &ConnectError) -> Option<&'static str> {
+    match error {
+        ConnectError::ResourceLimitExceeded => Some("the relay carries all the circuits it may"),
+        ConnectError::ConnectionFailed => Some("the relay cannot reach those who reserve on it"),
+        ConnectError::NoReservation => {
+            Some("the reservation just granted is not known: is this one relay, or several?")
+        }
+        ConnectError::PermissionDenied => Some("the relay's access rules deny the circuit"),
+        ConnectError::Unsupported | ConnectError::Io(_) | ConnectError::Protocol(_) => None,
+    }
+}

@@ -1,0 +1,230 @@
+//! From the addresses that were given to the addresses of single relays.
+//!
+//! libp2p's DNS transport dials one address of a `/dnsaddr` name, whichever works. A probe is to
+//! prove them all, so the name is taken apart here.
+
+use std::collections::VecDeque;
+
+use hickory_resolver::{TokioResolver, net::NetError, proto::rr::RData};
+use libp2p::{Multiaddr, multiaddr::Protocol};
+
+use super::failure::Cause;
+
+/// TXT records that are read of one name: rust-libp2p's clients read no more either, so what lies
+/// beyond is of no use to them.
+const MAX_TXT_RECORDS: usize = 16;
+
+/// Names that are looked up for one given address; records may point to other names.
+const MAX_LOOKUPS: usize = 32;
+
+/// An address that names no relay.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unresolved {
+    /// The address, as it was given or found in a record.
+    pub(super) address: Multiaddr,
+    /// What is wrong with it.
+    pub(super) cause: Cause,
+}
+
+/// Replaces `/dnsaddr` names by the addresses in their TXT records.
+///
+/// Each address comes out once. A name that cannot be resolved does not hide the others.
+pub(super) async fn relays(
+    given: &Multiaddr,
+    lookup: impl AsyncFn(String) -> Result<Vec<String>, Cause>,
+) -> Vec<Result<Multiaddr, Unresolved>> {
+    let mut found = Vec::new();
+    let mut lookups = 0;
+    let mut pending = VecDeque::from([given.clone()]);
+    while let Some(address) = pending.pop_front() {
+        let result = match split_at_name(&address) {
+            None => Some(relay_address(&address)),
+            Some(_) if lookups == MAX_LOOKUPS => Some(Err(Cause::new(format!(
+                "more than {MAX_LOOKUPS} DNS look-ups"
+            )))),
+            Some((name, suffix)) => {
+                lookups += 1;
+                match lookup(format!("_dnsaddr.{name}")).await {
+                    Ok(records) => match addresses(&records, &suffix) {
+                        addresses if addresses.is_empty() => Some(Err(no_record(&name, &suffix))),
+                        addresses => {
+                            pending.extend(addresses);
+                            None
+                        }
+                    },
+                    Err(cause) => Some(Err(cause)),
+                }
+            }
+        };
+        if let Some(result) = result {
+            let result = match result {
+                Ok(()) => Ok(address),
+                Err(cause) => Err(Unresolved { address, cause }),
+            };
+            if !found.contains(&result) {
+                found.push(result);
+            }
+        }
+    }
+    found
+}
+
+/// The TXT records of a name, asked from the system's resolver.
+pub(super) async fn txt_records(name: String) -> Result<Vec<String>, Cause> {
+    let records = async {
+        let resolver = TokioResolver::builder_tokio()?.build()?;
+        resolver.txt_lookup(name.as_str()).await
+    };
+    let records = records.await.map_err(|error: NetError| Cause::of(&error))?;
+    Ok(records
+        .answers()
+        .iter()
+        .filter_map(|record| match &record.data {
+            RData::TXT(txt) => String::from_utf8(txt.txt_data.concat()).ok(),
+            _ => None,
+        })
+        .collect())
+}
+
+/// The first `/dnsaddr` name of an address, and what follows it.
+fn split_at_name(address: &Multiaddr) -> Option<(String, Multiaddr)> {
+    let mut parts = address.iter();
+    let name = parts.find_map(|part| match part {
+        Protocol::Dnsaddr(name) => Some(name.into_owned()),
+        _ => None,
+    })?;
+    Some((name, parts.collect()))
+}
+
+/// The addresses in TXT records; of a name with a suffix, only those that end with it.
+fn addresses(records: &[String], suffix: &Multiaddr) -> Vec<Multiaddr> {
+    records
+        .iter()
+        .filter_map(|record| record.strip_prefix("dnsaddr=")?.parse::<Multiaddr>().ok())
+        .filter(|address| address.ends_with(suffix))
+        .take(MAX_TXT_RECORDS)
+        .collect()
+}
+
+fn relay_address(address: &Multiaddr) -> Result<(), Cause> {
+    if address.iter().any(|part| part == Protocol::P2pCircuit) {
+        return Err(Cause::new("this is an address behind a relay")
+            .hint("give the relay's own address: what stands before /p2p-circuit"));
+    }
+    Ok(())
+}
+
+fn no_record(name: &str, suffix: &Multiaddr) -> Cause {
+    let which = if suffix.is_empty() {
+        String::new()
+    } else {
+        format!(" that ends with {suffix}")
+    };
+    Cause::new(format!(
+        "no TXT record of _dnsaddr.{name} holds an address{which}"
+    ))
+    .hint("the records look like: dnsaddr=/ip4/192.0.2.1/tcp/9000/p2p/12D3KooW…")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER_A: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+    const PEER_B: &str = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp";
+
+    /// A fleet of two relays, one name for each and one over both.
+    async fn fleet(name: String) -> Result<Vec<String>, Cause> {
+        match name.as_str() {
+            "_dnsaddr.fleet.test" => Ok(vec![
+                format!("dnsaddr=/dnsaddr/a.fleet.test/p2p/{PEER_A}"),
+                format!("dnsaddr=/dnsaddr/b.fleet.test/p2p/{PEER_B}"),
+                "v=spf1 -all".to_owned(),
+            ]),
+            "_dnsaddr.a.fleet.test" => Ok(vec![
+                format!("dnsaddr=/ip4/192.0.2.1/tcp/9000/p2p/{PEER_A}"),
+                format!("dnsaddr=/ip4/192.0.2.1/udp/9000/quic-v1/p2p/{PEER_A}"),
+            ]),
+            "_dnsaddr.b.fleet.test" => Ok(vec![format!(
+                "dnsaddr=/ip4/192.0.2.2/tcp/9000/p2p/{PEER_B}"
+            )]),
+            "_dnsaddr.loop.test" => Ok(vec![
+                "dnsaddr=/dnsaddr/loop.test".to_owned(),
+                "dnsaddr=/dnsaddr/loop.test".to_owned(),
+            ]),
+            "_dnsaddr.many.test" => Ok((0..40)
+                .map(|port| format!("dnsaddr=/ip4/192.0.2.1/tcp/{port}"))
+                .collect()),
+            _ => Err(Cause::new("no such name")),
+        }
+    }
+
+    async fn resolve(given: &str) -> Vec<Result<String, String>> {
+        relays(&given.parse().unwrap(), fleet)
+            .await
+            .into_iter()
+            .map(|relay| match relay {
+                Ok(address) => Ok(address.to_string()),
+                Err(unresolved) => Err(unresolved.cause.message),
+            })
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn an_address_without_a_name_is_its_own_answer() {
+        let address = format!("/dns4/relay.test/tcp/9000/p2p/{PEER_A}");
+        assert_eq!(resolve(&address).await, [Ok(address)]);
+    }
+
+    #[tokio::test]
+    async fn every_address_behind_a_name_is_found() {
+        assert_eq!(
+            resolve("/dnsaddr/fleet.test").await,
+            [
+                Ok(format!("/ip4/192.0.2.1/tcp/9000/p2p/{PEER_A}")),
+                Ok(format!("/ip4/192.0.2.1/udp/9000/quic-v1/p2p/{PEER_A}")),
+                Ok(format!("/ip4/192.0.2.2/tcp/9000/p2p/{PEER_B}")),
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_peer_id_after_the_name_selects() {
+        assert_eq!(
+            resolve(&format!("/dnsaddr/fleet.test/p2p/{PEER_B}")).await,
+            [Ok(format!("/ip4/192.0.2.2/tcp/9000/p2p/{PEER_B}"))]
+        );
+    }
+
+    #[tokio::test]
+    async fn names_without_addresses_are_failures() {
+        assert_eq!(
+            resolve("/dnsaddr/gone.test").await,
+            [Err("no such name".to_owned())]
+        );
+        let answer = resolve(&format!("/dnsaddr/a.fleet.test/p2p/{PEER_B}")).await;
+        assert!(
+            matches!(answer.as_slice(), [Err(cause)] if cause.contains(PEER_B)),
+            "{answer:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn records_and_lookups_are_bounded() {
+        assert_eq!(resolve("/dnsaddr/many.test").await.len(), MAX_TXT_RECORDS);
+        let answer = resolve("/dnsaddr/loop.test").await;
+        assert!(
+            matches!(answer.as_slice(), [Err(cause)] if cause.contains("look-ups")),
+            "{answer:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_address_behind_a_relay_is_none() {
+        let answer = resolve(&format!("/ip4/192.0.2.1/tcp/1/p2p/{PEER_A}/p2p-circuit")).await;
+        assert!(
+            matches!(answer.as_slice(), [Err(cause)] if cause.contains("behind a relay")),
+            "{answer:?}"
+        );
+    }
+}

@@ -1,0 +1,220 @@
+//! The steps of a probe, one after the other, each with a deadline.
+
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt, future::try_join};
+use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, multiaddr::Protocol};
+
+use super::{
+    client::{Client, Connection, Limit},
+    failure::{Cause, Failure, Step},
+    report::{Report, milliseconds},
+    traffic::{self, Budget, Exchange, RoundTrips},
+};
+
+const PROTOCOL: StreamProtocol = StreamProtocol::new("/descord-relay/probe/1.0.0");
+
+/// What one small message costs on the wire, with all of its framing, generously.
+const PING_COST: u64 = 256;
+
+/// How much a probe does.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Effort {
+    /// Bulk data each way, in bytes.
+    pub(super) bytes: u64,
+    /// Small messages.
+    pub(super) pings: u32,
+    /// Time for each step.
+    pub(super) timeout: Duration,
+}
+
+impl Effort {
+    /// Bulk data that fits an announced limit: a quarter each way. That is half of the limit even
+    /// where the relay counts both directions together; the rest is for handshakes and framing.
+    fn budget(self, limit: Limit) -> Budget {
+        let send_for = self.timeout / 2;
+        Budget {
+            bytes: limit
+                .bytes
+                .map_or(self.bytes, |limit| self.bytes.min(limit / 4)),
+            send_for: limit
+                .duration
+                .map_or(send_for, |limit| send_for.min(limit / 4)),
+        }
+    }
+
+    /// Small messages that fit an eighth of an announced limit.
+    fn pings(self, limit: Limit) -> u32 {
+        let fitting = limit.bytes.map_or(u64::MAX, |limit| limit / 8 / PING_COST);
+        self.pings
+            .min(u32::try_from(fitting).unwrap_or(u32::MAX))
+            .max(1)
+    }
+}
+
+/// Probes one relay; `progress` is told of each step that succeeded.
+///
+/// # Errors
+///
+/// Only those of `progress`: what is wrong with the relay stands in the report.
+pub(super) async fn probe(
+    address: Multiaddr,
+    effort: Effort,
+    mut progress: impl FnMut(Step, &Report) -> io::Result<()>,
+) -> io::Result<Report> {
+    let mut report = Report::new(address);
+    let mut told = Ok(());
+    let mut done = |step, report: &Report| {
+        if told.is_ok() {
+            told = progress(step, report);
+        }
+    };
+    let result = Box::pin(steps(&mut report, effort, &mut done)).await;
+    told?;
+    Ok(match result {
+        Ok(()) => Report { ok: true, ..report },
+        Err(failure) => report.failed(failure),
+    })
+}
+
+async fn steps(
+    report: &mut Report,
+    effort: Effort,
+    done: &mut impl FnMut(Step, &Report),
+) -> Result<(), Failure> {
+    let timeout = effort.timeout;
+
+    let started = Instant::now();
+    let (mut listener, relay) =
+        within(Step::Connect, timeout, connect(&report.address, timeout)).await?;
+    report.connect_ms = Some(milliseconds(started.elapsed()));
+    report.peer_id = Some(relay.peer);
+    done(Step::Connect, report);
+
+    let address = with_peer_id(report.address.clone(), relay.peer);
+    let limit = within(Step::Reserve, timeout, listener.reserve(address.clone())).await?;
+    report.reservation_ms = Some(milliseconds(started.elapsed()));
+    report.limit_bytes = limit.bytes;
+    report.limit_seconds = limit.duration.map(|duration| duration.as_secs());
+    done(Step::Reserve, report);
+
+    let (mut dialer, _) = within(Step::Connect, timeout, connect(&address, timeout)).await?;
+    let through = address
+        .with(Protocol::P2pCircuit)
+        .with(Protocol::P2p(listener.peer_id()));
+    let dialer_id = dialer.peer_id();
+    let started = Instant::now();
+    let ends = try_join(dialer.connect(through), listener.accept(dialer_id));
+    let (out, incoming) = within(Step::Circuit, timeout, ends).await?;
+    report.circuit_ms = Some(milliseconds(started.elapsed()));
+    done(Step::Circuit, report);
+
+    for end in [&out, &incoming] {
+        relayed(end).map_err(|cause| Failure::new(Step::Relayed, cause))?;
+    }
+    done(Step::Relayed, report);
+
+    let mut pair = Pair { listener, dialer };
+    let times = within(Step::Echo, timeout, pair.ping(effort.pings(limit))).await?;
+    report.rtt_p50_ms = Some(milliseconds(times.p50));
+    report.rtt_p99_ms = Some(milliseconds(times.p99));
+    done(Step::Echo, report);
+
+    let exchange = within(
+        Step::Throughput,
+        timeout,
+        pair.exchange(effort.budget(limit)),
+    )
+    .await?;
+    report.throughput_bytes = Some(exchange.bytes);
+    report.throughput_mb_per_s = Some(exchange.megabytes_per_second());
+    done(Step::Throughput, report);
+    Ok(())
+}
+
+/// The two clients, connected through the relay.
+struct Pair {
+    listener: Client,
+    dialer: Client,
+}
+
+impl Pair {
+    async fn ping(&mut self, count: u32) -> Result<RoundTrips, Cause> {
+        self.over_a_stream(async |stream| traffic::ping(stream, count).await)
+            .await
+    }
+
+    async fn exchange(&mut self, budget: Budget) -> Result<Exchange, Cause> {
+        self.over_a_stream(async |stream| traffic::exchange(stream, budget).await)
+            .await
+    }
+
+    /// Opens a stream from the dialer to the listener, who echoes, and works on it, for as long as
+    /// the relay stays the only path between them.
+    async fn over_a_stream<T>(
+        &mut self,
+        work: impl AsyncFnOnce(Stream) -> Result<T, Cause>,
+    ) -> Result<T, Cause> {
+        let (listener, dialer) = (self.listener.peer_id(), self.dialer.peer_id());
+        let mut streams = self.listener.accept_streams(PROTOCOL)?;
+        let mut control = self.dialer.control();
+        let echoed = async {
+            let stream = control.open_stream(listener, PROTOCOL).await;
+            work(stream.map_err(|error| Cause::of(&error))?).await
+        };
+        let echo = async {
+            while let Some((_, mut stream)) = streams.next().await {
+                traffic::echo(&mut stream).await;
+            }
+            Cause::new("the listener takes no streams")
+        };
+        tokio::select! {
+            result = echoed => result,
+            cause = echo => Err(cause),
+            cause = self.listener.watch(dialer) => Err(cause),
+            cause = self.dialer.watch(listener) => Err(cause),
+        }
+    }
+}
+
+/// Makes sure that one end of the connection sees a circuit, and nothing else.
+fn relayed(connection: &Connection) -> Result<(), Cause> {
+    let remote = connection.endpoint.get_remote_address();
+    if !connection.endpoint.is_relayed() {
+        return Err(Cause::new(format!("the connection is direct: {remote}")));
+    }
+    if connection.count != 1 {
+        return Err(Cause::new(format!(
+            "{} connections instead of one",
+            connection.count
+        )));
+    }
+    Ok(())
+}
+
+fn with_peer_id(address: Multiaddr, peer: PeerId) -> Multiaddr {
+    match address.iter().last() {
+        Some(Protocol::P2p(_)) => address,
+        _ => address.with(Protocol::P2p(peer)),
+    }
+}
+
+async fn connect(address: &Multiaddr, timeout: Duration) -> Result<(Client, Connection), Cause> {
+    let mut client = Client::new(timeout).await?;
+    let connection = client.connect(address.clone()).await?;
+    Ok((client, connection))
+}
+
+async fn within<T>(
+    step: Step,
+    timeout: Duration,
+    work: impl Future<Output = Result<T, Cause>>,
+) -> Result<T, Failure> {
+    match tokio::time::timeout(timeout, work).await {
+        Ok(result) => result.map_err(|cause| Failure::new(step, cause)),
+        Err(_) => Err(Failure::timeout(step, timeout)),
+    }
+}

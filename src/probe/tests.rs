@@ -1,0 +1,315 @@
+//! The probe against libp2p's own relay server, and against peers that are no relay for it.
+
+use futures::StreamExt;
+use libp2p::{
+    PeerId, Swarm, SwarmBuilder,
+    core::Transport as _,
+    multiaddr::Protocol,
+    noise, ping, relay,
+    swarm::{NetworkBehaviour, SwarmEvent, behaviour::toggle::Toggle},
+    tcp, tls, yamux,
+};
+
+use super::*;
+
+const TCP: &str = "/ip4/127.0.0.1/tcp/0";
+const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
+const WEBSOCKET: &str = "/ip4/127.0.0.1/tcp/0/ws";
+
+/// libp2p's relay server, or a peer that answers pings alone.
+#[derive(NetworkBehaviour)]
+struct Behaviour {
+    relay: Toggle<relay::Behaviour>,
+    ping: ping::Behaviour,
+}
+
+/// A peer on loopback, and its address without a peer id.
+async fn peer(listen: &str, config: Option<relay::Config>) -> (Swarm<Behaviour>, Multiaddr) {
+    let mut swarm = SwarmBuilder::with_new_identity()
+        .with_tokio()
+        .with_tcp(
+            tcp::Config::default(),
+            (noise::Config::new, tls::Config::new),
+            yamux::Config::default,
+        )
+        .unwrap()
+        .with_quic()
+        .with_other_transport(|key| {
+            let tcp = tcp::tokio::Transport::new(tcp::Config::default());
+            libp2p::websocket::Config::new(tcp)
+                .upgrade(libp2p::core::upgrade::Version::V1Lazy)
+                .authenticate(noise::Config::new(key).unwrap())
+                .multiplex(yamux::Config::default())
+        })
+        .unwrap()
+        .with_behaviour(|key| Behaviour {
+            relay: config
+                .map(|config| relay::Behaviour::new(key.public().into(), config))
+                .into(),
+            ping: ping::Behaviour::default(),
+        })
+        .unwrap()
+        .build();
+    swarm.listen_on(listen.parse().unwrap()).unwrap();
+    let address = loop {
+        if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+            break address;
+        }
+    };
+    swarm.add_external_address(address.clone());
+    (swarm, address)
+}
+
+/// Limits of the server under which the probe's default effort fits.
+fn roomy() -> relay::Config {
+    relay::Config {
+        max_circuit_bytes: 100_000_000,
+        ..relay::Config::default()
+    }
+}
+
+fn args(addresses: impl IntoIterator<Item = Multiaddr>) -> Args {
+    Args {
+        addresses: addresses.into_iter().collect(),
+        json: true,
+        bytes: ByteSize::mib(1),
+        pings: 5,
+        timeout: Duration::from_secs(10),
+    }
+}
+
+/// Runs the probe while the peer runs too; gives its reports and what it wrote.
+async fn probe(swarm: &mut Swarm<Behaviour>, args: &Args, format: Format) -> (Vec<Report>, String) {
+    let mut out = Vec::new();
+    let reports = tokio::select! {
+        reports = run(args, format, &mut out) => reports.unwrap(),
+        () = async { loop { swarm.select_next_some().await; } } => unreachable!(),
+    };
+    (reports, String::from_utf8(out).unwrap())
+}
+
+async fn works_over(listen: &str, transport: &str) {
+    let (mut relay, address) = peer(listen, Some(roomy())).await;
+    let id = *relay.local_peer_id();
+    let full = address.clone().with(Protocol::P2p(id));
+    let (reports, out) = probe(&mut relay, &args([full.clone()]), Format::Json).await;
+
+    let [report] = reports.as_slice() else {
+        panic!("{reports:?}")
+    };
+    assert!(report.ok, "{report:?}");
+    assert_eq!(report.peer_id, Some(id));
+    assert_eq!(report.throughput_bytes, Some(1024 * 1024));
+
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(json["address"], full.to_string());
+    assert_eq!(json["peer_id"], id.to_string());
+    assert_eq!(json["transport"], transport);
+    assert_eq!(json["limit_bytes"], 100_000_000);
+    assert_eq!(json["limit_seconds"], 120);
+    assert_eq!(json["failed_step"], serde_json::Value::Null);
+    for field in [
+        "connect_ms",
+        "reservation_ms",
+        "circuit_ms",
+        "rtt_p50_ms",
+        "rtt_p99_ms",
+        "throughput_mb_per_s",
+    ] {
+        assert!(
+            json[field].as_f64().is_some_and(|value| value > 0.0),
+            "{field} in {json}"
+        );
+    }
+    assert!(json["reservation_ms"].as_f64() >= json["connect_ms"].as_f64());
+    assert!(json["rtt_p99_ms"].as_f64() >= json["rtt_p50_ms"].as_f64());
+}
+
+#[tokio::test]
+async fn a_relay_works_over_tcp() {
+    works_over(TCP, "tcp").await;
+}
+
+#[tokio::test]
+async fn a_relay_works_over_quic() {
+    works_over(QUIC, "quic-v1").await;
+}
+
+#[tokio::test]
+async fn a_relay_works_over_websocket() {
+    works_over(WEBSOCKET, "ws").await;
+}
+
+#[tokio::test]
+async fn the_peer_id_may_be_left_out() {
+    let (mut relay, address) = peer(TCP, Some(roomy())).await;
+    let id = *relay.local_peer_id();
+    let (reports, _) = probe(&mut relay, &args([address]), Format::Json).await;
+    assert!(reports[0].ok, "{reports:?}");
+    assert_eq!(reports[0].peer_id, Some(id));
+}
+
+/// A relay that counts both directions together resets the circuit beyond its limit, so this
+/// fails if the probe sends more than fits.
+#[tokio::test]
+async fn an_announced_limit_is_respected() {
+    let config = relay::Config {
+        max_circuit_bytes: 64 * 1024,
+        ..relay::Config::default()
+    };
+    let (mut relay, address) = peer(TCP, Some(config)).await;
+    let (reports, _) = probe(
+        &mut relay,
+        &Args {
+            pings: 1000,
+            ..args([address])
+        },
+        Format::Json,
+    )
+    .await;
+    assert!(reports[0].ok, "{reports:?}");
+    assert_eq!(reports[0].limit_bytes, Some(64 * 1024));
+    assert_eq!(reports[0].throughput_bytes, Some(16 * 1024));
+}
+
+fn assert_failed(report: &Report, step: Step, words: &str) {
+    assert!(!report.ok);
+    assert_eq!(report.failed_step, Some(step), "{report:?}");
+    let error = report.error.as_deref().unwrap_or_default();
+    assert!(error.contains(words), "{words:?} in {report:?}");
+}
+
+/// An address on which nothing listens any more.
+fn nobody() -> Multiaddr {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port();
+    format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap()
+}
+
+#[tokio::test]
+async fn nothing_listens() {
+    let (mut bystander, _) = peer(TCP, None).await;
+    let (reports, _) = probe(&mut bystander, &args([nobody()]), Format::Json).await;
+    assert_failed(&reports[0], Step::Connect, "refused");
+    assert!(reports[0].hint.is_some());
+}
+
+#[tokio::test]
+async fn another_peer_answers() {
+    let (mut relay, address) = peer(TCP, Some(roomy())).await;
+    let address = address.with(Protocol::P2p(PeerId::random()));
+    let (reports, _) = probe(&mut relay, &args([address]), Format::Json).await;
+    assert_failed(
+        &reports[0],
+        Step::Connect,
+        &relay.local_peer_id().to_string(),
+    );
+}
+
+#[tokio::test]
+async fn a_peer_that_is_no_relay() {
+    for listen in [TCP, QUIC] {
+        let (mut other, address) = peer(listen, None).await;
+        let (reports, _) = probe(&mut other, &args([address]), Format::Json).await;
+        assert_failed(&reports[0], Step::Reserve, "does not support");
+        assert_eq!(
+            reports[0].hint,
+            Some("this peer is no Circuit Relay v2 relay")
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_relay_that_is_full() {
+    let config = relay::Config {
+        max_reservations: 0,
+        ..relay::Config::default()
+    };
+    let (mut relay, address) = peer(TCP, Some(config)).await;
+    let (reports, _) = probe(&mut relay, &args([address]), Format::Json).await;
+    assert_failed(&reports[0], Step::Reserve, "limit exceeded");
+}
+
+#[tokio::test]
+async fn a_relay_without_room_for_circuits() {
+    let config = relay::Config {
+        max_circuits: 0,
+        ..relay::Config::default()
+    };
+    let (mut relay, address) = peer(TCP, Some(config)).await;
+    let (reports, _) = probe(&mut relay, &args([address]), Format::Json).await;
+    assert_failed(&reports[0], Step::Circuit, "limit exceeded");
+}
+
+/// The limit is too small for the handshake of the two clients.
+#[tokio::test]
+async fn a_relay_that_cuts_at_once() {
+    let config = relay::Config {
+        max_circuit_bytes: 100,
+        ..relay::Config::default()
+    };
+    let (mut relay, address) = peer(TCP, Some(config)).await;
+    let (reports, _) = probe(&mut relay, &args([address]), Format::Json).await;
+    assert_eq!(reports[0].failed_step, Some(Step::Circuit), "{reports:?}");
+}
+
+/// A socket that accepts, and never says a word.
+#[tokio::test]
+async fn a_silent_peer_is_given_up_on() {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port();
+    let address = format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap();
+    let (mut bystander, _) = peer(TCP, None).await;
+    let args = Args {
+        timeout: Duration::from_millis(200),
+        ..args([address])
+    };
+    let (reports, _) = probe(&mut bystander, &args, Format::Json).await;
+    assert_eq!(reports[0].failed_step, Some(Step::Connect), "{reports:?}");
+    assert!(reports[0].error.is_some());
+}
+
+#[tokio::test]
+async fn every_relay_is_probed_though_one_fails() {
+    let (mut relay, address) = peer(TCP, Some(roomy())).await;
+    let (reports, out) = probe(&mut relay, &args([nobody(), address.clone()]), Format::Text).await;
+    assert_eq!(
+        reports.iter().map(|report| report.ok).collect::<Vec<_>>(),
+        [false, true]
+    );
+    for line in [
+        "connect     FAILED: ",
+        "hint: is the relay running",
+        "relayed     ",
+        "1 of 2 addresses",
+    ] {
+        assert!(out.contains(line), "{line:?} in {out}");
+    }
+    assert!(out.lines().any(|line| line == address.to_string()), "{out}");
+}
+
+#[test]
+fn arguments() {
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        probe: Args,
+    }
+    let parse = |args: &str| {
+        <Command as clap::Parser>::try_parse_from(args.split(' ')).map(|command| command.probe)
+    };
+    let args = parse("probe /ip4/192.0.2.1/tcp/1 /dnsaddr/relay.test").unwrap();
+    assert_eq!(args.addresses.len(), 2);
+    assert_eq!((args.bytes, args.pings), (ByteSize::mib(8), 20));
+    assert_eq!(args.timeout, Duration::from_secs(15));
+    let args = parse("probe --bytes 2MB --timeout 1m --pings 3 /ip4/192.0.2.1/tcp/1").unwrap();
+    assert_eq!(args.bytes, ByteSize::mb(2));
+    assert_eq!(args.timeout, Duration::from_mins(1));
+    for wrong in [
+        "probe",
+        "probe relay.test:9000",
+        "probe --pings 0 /ip4/192.0.2.1/tcp/1",
+    ] {
+        assert!(parse(wrong).is_err(), "{wrong}");
+    }
+}

@@ -1,0 +1,284 @@
+//! What the two clients say to each other, and how it is checked.
+//!
+//! The listener sends everything back. The dialer sends bytes that can be computed again from
+//! their position, and so notices a byte that is lost, repeated, moved or changed.
+
+use std::time::{Duration, Instant};
+
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, future::try_join};
+
+use super::failure::Cause;
+
+/// Bytes of one small message.
+const PING_BYTES: usize = 32;
+
+/// Bytes handed to the stream at once in the bulk exchange.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Sends back what arrives, until the other side is done.
+pub(super) async fn echo(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+    let mut buffer = vec![0; CHUNK_BYTES];
+    // An error here is one on the dialer's side too, which reports it.
+    while let Ok(length @ 1..) = stream.read(&mut buffer).await {
+        let received = buffer.get(..length).unwrap_or_default();
+        if stream.write_all(received).await.is_err() || stream.flush().await.is_err() {
+            return;
+        }
+    }
+    let _ = stream.close().await;
+}
+
+/// Round-trip times of small messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RoundTrips {
+    /// The median.
+    pub(super) p50: Duration,
+    /// Ninety-nine of a hundred are no slower; of fewer than a hundred, the slowest.
+    pub(super) p99: Duration,
+}
+
+/// Sends `count` small messages, each after the answer to the one before.
+pub(super) async fn ping(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    count: u32,
+) -> Result<RoundTrips, Cause> {
+    let mut pattern = Pattern::new(rand::random());
+    let mut times = Vec::new();
+    // The first also pays for the negotiation of the stream, and is not counted.
+    for _ in 0..=count {
+        let mut message = [0; PING_BYTES];
+        pattern.fill(&mut message);
+        let mut answer = [0; PING_BYTES];
+        let sent = Instant::now();
+        stream
+            .write_all(&message)
+            .await
+            .map_err(|error| Cause::of(&error))?;
+        stream.flush().await.map_err(|error| Cause::of(&error))?;
+        stream
+            .read_exact(&mut answer)
+            .await
+            .map_err(|error| Cause::of(&error))?;
+        times.push(sent.elapsed());
+        if answer != message {
+            return Err(Cause::new("a message came back changed"));
+        }
+    }
+    stream.close().await.map_err(|error| Cause::of(&error))?;
+    times.remove(0);
+    times.sort_unstable();
+    let percentile = |percent: usize| {
+        // Nearest rank: the smallest time that `percent` of all do not exceed.
+        let rank = (times.len() * percent).div_ceil(100);
+        times
+            .get(rank.saturating_sub(1))
+            .copied()
+            .unwrap_or_default()
+    };
+    Ok(RoundTrips {
+        p50: percentile(50),
+        p99: percentile(99),
+    })
+}
+
+/// How much the bulk exchange may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Budget {
+    /// Bytes each way, at most.
+    pub(super) bytes: u64,
+    /// Time after which no more is sent, so that a slow path still gives a measurement.
+    pub(super) send_for: Duration,
+}
+
+/// The bulk exchange, every byte of it checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Exchange {
+    /// Bytes each way.
+    pub(super) bytes: u64,
+    /// From the first byte sent to the last one received.
+    pub(super) elapsed: Duration,
+}
+
+impl Exchange {
+    /// Megabytes (10⁶ bytes) per second in each direction, to three decimals.
+    #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 bytes")]
+    pub(super) fn megabytes_per_second(self) -> f64 {
+        let bytes_per_second = self.bytes as f64 / self.elapsed.as_secs_f64();
+        (bytes_per_second / 1e3).round() / 1e3
+    }
+}
+
+/// Sends bulk data and receives its echo at the same time, so both directions are busy at once.
+pub(super) async fn exchange(
+    stream: impl AsyncRead + AsyncWrite,
+    budget: Budget,
+) -> Result<Exchange, Cause> {
+    let seed = rand::random();
+    let started = Instant::now();
+    let (reader, writer) = stream.split();
+    let (sent, received) = try_join(
+        send(writer, Pattern::new(seed), budget),
+        receive(reader, Pattern::new(seed)),
+    )
+    .await?;
+    if received != sent {
+        return Err(Cause::new(format!(
+            "sent {sent} bytes, but only {received} came back"
+        )));
+    }
+    Ok(Exchange {
+        bytes: sent,
+        elapsed: started.elapsed(),
+    })
+}
+
+async fn send(
+    mut writer: impl AsyncWrite + Unpin,
+    mut pattern: Pattern,
+    budget: Budget,
+) -> Result<u64, Cause> {
+    let started = Instant::now();
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut sent = 0;
+    while sent < budget.bytes && started.elapsed() < budget.send_for {
+        let rest = usize::try_from(budget.bytes - sent).unwrap_or(usize::MAX);
+        let chunk = buffer.get_mut(..rest.min(CHUNK_BYTES)).unwrap_or_default();
+        pattern.fill(chunk);
+        writer
+            .write_all(chunk)
+            .await
+            .map_err(|error| interrupted(sent, &error))?;
+        sent += chunk.len() as u64;
+    }
+    // Half-close: the listener's answer is complete when its own end arrives.
+    writer
+        .close()
+        .await
+        .map_err(|error| interrupted(sent, &error))?;
+    Ok(sent)
+}
+
+async fn receive(mut reader: impl AsyncRead + Unpin, mut pattern: Pattern) -> Result<u64, Cause> {
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut received = 0;
+    loop {
+        match reader.read(&mut buffer).await {
+            Ok(0) => return Ok(received),
+            Ok(length) => {
+                if !pattern.continues_with(buffer.get(..length).unwrap_or_default()) {
+                    return Err(Cause::new(format!(
+                        "the data that came back differs from what was sent, after byte {received}"
+                    )));
+                }
+                received += length as u64;
+            }
+            Err(error) => return Err(interrupted(received, &error)),
+        }
+    }
+}
+
+fn interrupted(bytes: u64, error: &std::io::Error) -> Cause {
+    let cause = Cause::of(error);
+    Cause {
+        message: format!("cut after {bytes} bytes: {}", cause.message),
+        ..cause
+    }
+}
+
+/// A reproducible stream of bytes in which every position looks different (Knuth's linear
+/// congruential generator, of which the top byte is used).
+struct Pattern {
+    state: u64,
+}
+
+impl Pattern {
+    fn new(seed: u64) -> Self {
+        Self { state: seed }
+    }
+
+    fn next(&mut self) -> u8 {
+        self.state = self
+            .state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let [top, ..] = self.state.to_be_bytes();
+        top
+    }
+
+    fn fill(&mut self, buffer: &mut [u8]) {
+        buffer.fill_with(|| self.next());
+    }
+
+    fn continues_with(&mut self, bytes: &[u8]) -> bool {
+        bytes.iter().all(|byte| *byte == self.next())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{DuplexStream, duplex};
+    use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
+
+    use super::*;
+
+    const BUDGET: Budget = Budget {
+        bytes: 300_000,
+        send_for: Duration::from_secs(60),
+    };
+
+    fn streams() -> (Compat<DuplexStream>, Compat<DuplexStream>) {
+        let (near, far) = duplex(10_000);
+        (near.compat(), far.compat())
+    }
+
+    /// A listener that changes what it sends back.
+    async fn twist(mut stream: Compat<DuplexStream>, change: impl Fn(&mut Vec<u8>)) {
+        let mut data = Vec::new();
+        stream.read_to_end(&mut data).await.unwrap();
+        change(&mut data);
+        // The other side may be gone: it leaves at the first byte that is wrong.
+        let _ = stream.write_all(&data).await;
+        let _ = stream.close().await;
+    }
+
+    #[tokio::test]
+    async fn an_echo_is_measured() {
+        let (near, mut far) = streams();
+        let (times, ()) = futures::join!(ping(near, 100), echo(&mut far));
+        let times = times.unwrap();
+        assert!(times.p50 <= times.p99 && times.p99 > Duration::ZERO);
+
+        let (near, mut far) = streams();
+        let (done, ()) = futures::join!(exchange(near, BUDGET), echo(&mut far));
+        assert_eq!(done.unwrap().bytes, BUDGET.bytes);
+    }
+
+    #[tokio::test]
+    async fn sending_stops_in_time() {
+        let (near, mut far) = streams();
+        let budget = Budget {
+            bytes: u64::MAX,
+            send_for: Duration::from_millis(5),
+        };
+        let (done, ()) = futures::join!(exchange(near, budget), echo(&mut far));
+        let done = done.unwrap();
+        assert!(done.bytes > 0 && done.elapsed >= budget.send_for);
+    }
+
+    #[tokio::test]
+    async fn a_byte_that_changed_is_noticed() {
+        type Change = fn(&mut Vec<u8>);
+        let changes: [(Change, &str); 4] = [
+            (|data| data[299_999] ^= 1, "differs"),
+            (|data| data.swap(7, 9_000), "differs"),
+            (|data| data.truncate(299_999), "only 299999 came back"),
+            (|data| data.push(0), "differs"),
+        ];
+        for (change, message) in changes {
+            let (near, far) = streams();
+            let (done, ()) = futures::join!(exchange(near, BUDGET), twist(far, change));
+            let cause = done.unwrap_err();
+            assert!(cause.message.contains(message), "{message:?} in {cause:?}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! js-libp2p nodes: see `tests/js/peer.mjs` for what they understand.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+use serde_json::{Value, json};
+
+use super::foreign::{Process, install_once, or_skip, run};
+
+/// The Node.js that runs the peers, with their packages installed; `None` skips the test.
+pub fn node() -> Option<&'static Path> {
+    static NODE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    or_skip("npm", NODE.get_or_init(install)).map(PathBuf::as_path)
+}
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/js")
+}
+
+fn install() -> Result<PathBuf, String> {
+    let directory = directory();
+    let modules = directory.join("node_modules");
+    install_once(&modules, &directory.join("package-lock.json"), || {
+        // Nothing of what is installed needs to run a script of its own.
+        run(Command::new("npm")
+            .args(["ci", "--ignore-scripts"])
+            .current_dir(&directory))
+    })?;
+    find_node(&modules)
+}
+
+/// js-libp2p 3 needs Node.js 22. A package carries it for common platforms; elsewhere the
+/// machine's own has to be new enough.
+fn find_node(modules: &Path) -> Result<PathBuf, String> {
+    ["linux-x64", "linux-arm64", "darwin-x64"]
+        .map(|platform| modules.join(format!("node-{platform}/bin/node")))
+        .into_iter()
+        .chain([PathBuf::from("node")])
+        .find(|node| major_version(node).is_some_and(|major| major >= 22))
+        .ok_or_else(|| "and Node.js 22 or newer".to_owned())
+}
+
+fn major_version(node: &Path) -> Option<u32> {
+    let output = Command::new(node).arg("--version").output().ok()?;
+    let version = String::from_utf8(output.stdout).ok()?;
+    version.strip_prefix('v')?.split('.').next()?.parse().ok()
+}
+
+/// A js-libp2p node.
+pub struct Peer {
+    /// Its peer id.
+    pub id: String,
+    process: Process,
+    calls: u64,
+}
+
+impl Peer {
+    /// Starts a node over `transport` (`tcp`, `websocket` or `quic`), secured by `encrypter`
+    /// (`noise` or `tls`); circuits use the same encrypter.
+    pub async fn start(node: &Path, transport: &str, encrypter: &str) -> Self {
+        let options = json!({ "transport": transport, "encrypter": encrypter });
+        let mut command = tokio::process::Command::new(node);
+        command
+            .arg("peer.mjs")
+            .arg(options.to_string())
+            .current_dir(directory());
+        let mut process = Process::start(&mut command);
+        let id = text(&process.event("ready").await["peer"]);
+        Self {
+            id,
+            process,
+            calls: 0,
+        }
+    }
+
+    /// Runs a command that succeeds, and gives its answer.
+    pub async fn ask(&mut self, command: &str, arguments: Value) -> Value {
+        let answer = self.call(command, arguments).await;
+        answer.unwrap_or_else(|error| panic!("{command}: {error}"))
+    }
+
+    /// Runs a command, and gives its answer or its error.
+    pub async fn call(&mut self, command: &str, arguments: Value) -> Result<Value, String> {
+        self.calls += 1;
+        let mut message = arguments;
+        message["id"] = json!(self.calls);
+        message["do"] = json!(command);
+        self.process.send(&message).await;
+        let id = self.calls;
+        let mut answer = self
+            .process
+            .find(command, |message| message["id"] == id)
+            .await;
+        match &answer["error"] {
+            Value::Null => Ok(answer["ok"].take()),
+            error => Err(text(error)),
+        }
+    }
+
+    /// The next event of that name, which may have happened already.
+    pub async fn event(&mut self, name: &str) -> Value {
+        self.process.event(name).await
+    }
+}
+
+/// The string in a JSON value.
+pub fn text(value: &Value) -> String {
+    value
+        .as_str()
+        .unwrap_or_else(|| panic!("{value} is no string"))
+        .to_owned()
+}
