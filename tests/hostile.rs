@@ -1,6 +1,6 @@
 //! Bad input on hop streams: the answer or the end within a deadline, and nobody else notices.
 
-#![expect(clippy::unwrap_used, reason = "tests fail loudly")]
+#![expect(clippy::indexing_slicing, reason = "tests fail loudly")]
 
 mod support;
 
@@ -15,7 +15,7 @@ use libp2p::{Multiaddr, PeerId};
 use prost::Message;
 use support::{
     bystander,
-    process::{Relay, is},
+    process::Relay,
     raw::{Raw, assert_status, connect, read_out, reserve},
 };
 use tokio::task::JoinSet;
@@ -25,13 +25,6 @@ const SLACK: Duration = Duration::from_secs(5);
 
 async fn start() -> Relay {
     Relay::start(&[("RELAY_STATS_INTERVAL", "1s")]).await
-}
-
-/// The relay lives, has forgotten everyone, and no task of it has panicked.
-async fn is_unharmed(mut relay: Relay) {
-    relay.is_idle().await;
-    let events = relay.stop().await;
-    assert!(events.iter().all(|e| !is(e, "a task panicked")));
 }
 
 /// A stream on which these bytes are sent gets this status, and then its end.
@@ -54,7 +47,7 @@ async fn gets(relay: &mut Relay, bytes: &[u8], status: Status) {
 async fn is_answered(bytes: &[u8], status: Status) {
     let mut relay = start().await;
     gets(&mut relay, bytes, status).await;
-    is_unharmed(relay).await;
+    relay.assert_unharmed().await;
 }
 
 fn encoded(message: &HopMessage) -> Vec<u8> {
@@ -102,7 +95,7 @@ async fn connect_to_no_peer_id() {
     for id in [b"".as_slice(), b"nobody", &long, cut_off] {
         gets(&mut relay, &connect(id), Status::MalformedMessage).await;
     }
-    is_unharmed(relay).await;
+    relay.assert_unharmed().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,7 +108,7 @@ async fn connect_to_nobody_and_to_oneself() {
     let (answer, _) = narcissus.connect(narcissus.peer_id).await;
     assert_status(&answer, Status::PermissionDenied);
     drop(narcissus);
-    is_unharmed(relay).await;
+    relay.assert_unharmed().await;
 }
 
 /// The first request is served, the second one is not even read.
@@ -130,7 +123,7 @@ async fn two_requests_in_one_stream() {
         assert!(rest.is_empty(), "{rest:?}");
         bystander::is_served(&address).await;
     }
-    is_unharmed(relay).await;
+    relay.assert_unharmed().await;
 }
 
 /// Whoever stops in the middle of a message is told so after a while.
@@ -157,7 +150,7 @@ async fn half_a_message() {
     }
     assert!(began.elapsed() < REQUEST_TIMEOUT + SLACK);
     drop(offenders);
-    is_unharmed(relay).await;
+    relay.assert_unharmed().await;
 }
 
 /// Whoever ends the stream, or the connection, in the middle of a message is just forgotten.
@@ -178,7 +171,7 @@ async fn half_a_message_and_the_end() {
         drop(offender);
         bystander::is_served(&address).await;
     }
-    is_unharmed(relay).await;
+    relay.assert_unharmed().await;
 }
 
 /// Streams that say nothing take no place away from those that do, even of the same connection.
@@ -208,7 +201,7 @@ async fn silent_streams(address: impl Fn(&Relay) -> Multiaddr) {
     // The others had to make room at once.
     assert!(told.len() <= MAX_SILENT_STREAMS, "{}", told.len());
     drop(offender);
-    is_unharmed(relay).await;
+    relay.assert_unharmed().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -245,5 +238,5 @@ async fn bad_answers_to_stop() {
         }
         bystander::is_served(&address).await;
     }
-    is_unharmed(relay).await;
+    relay.assert_unharmed().await;
 }

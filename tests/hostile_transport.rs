@@ -15,7 +15,7 @@ use libp2p::{core::upgrade::OutboundConnectionUpgrade, identity::Keypair, noise}
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use support::{
     bystander,
-    process::{Relay, is, socket},
+    process::{Relay, socket},
     raw::read_out,
 };
 use tokio::net::{TcpStream, UdpSocket};
@@ -26,13 +26,6 @@ const SLACK: Duration = Duration::from_secs(5);
 
 async fn start() -> Relay {
     Relay::start(&[("RELAY_STATS_INTERVAL", "1s")]).await
-}
-
-/// The relay lives, has forgotten everyone, and no task of it has panicked.
-async fn is_unharmed(mut relay: Relay) {
-    relay.is_idle().await;
-    let events = relay.stop().await;
-    assert!(events.iter().all(|e| !is(e, "a task panicked")));
 }
 
 async fn dial(address: SocketAddr) -> Compat<TcpStream> {
@@ -82,7 +75,7 @@ async fn is_hung_up_on(bytes: &[u8]) {
         offenders.push(offender);
     }
     join_all(offenders.iter_mut().map(is_closed)).await;
-    is_unharmed(relay).await;
+    relay.assert_unharmed().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -112,7 +105,7 @@ async fn half_open_connections() {
     join_all(silent.iter_mut().map(is_closed)).await;
     drop(silent);
     assert!(relay.open_files() < before + 100);
-    is_unharmed(relay).await;
+    relay.assert_unharmed().await;
 }
 
 /// Authenticated, and then nonsense instead of a muxer, or nonsense spoken to the muxer.
@@ -134,7 +127,7 @@ async fn garbage_after_the_noise_handshake() {
         bystander::is_served(&relay.tcp()).await;
         is_closed(&mut secured).await;
     }
-    is_unharmed(relay).await;
+    relay.assert_unharmed().await;
 }
 
 /// Datagrams of every size, and ones that look like QUIC at first sight.
@@ -156,5 +149,5 @@ async fn garbage_datagrams() {
     }
     bystander::is_served(&relay.quic()).await;
     bystander::is_served(&relay.tcp()).await;
-    is_unharmed(relay).await;
+    relay.assert_unharmed().await;
 }

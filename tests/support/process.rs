@@ -133,6 +133,14 @@ impl Relay {
         self.events
     }
 
+    /// The relay lives, has forgotten everyone, and no task of it has panicked. It must be one that
+    /// logs statistics often.
+    pub async fn assert_unharmed(mut self) {
+        self.is_idle().await;
+        let events = self.stop().await;
+        assert!(events.iter().all(|event| !is(event, "a task panicked")));
+    }
+
     /// Sends a signal, by its number.
     pub fn signal(&self, signal: i32) {
         let id = self.child.id().expect("the relay runs").to_string();

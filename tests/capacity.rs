@@ -1,0 +1,144 @@
+//! A relay that is full: what those get who come too late, and what those keep who came before.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "tests fail loudly"
+)]
+
+mod support;
+
+use descord_relay::relay::wire::Status;
+use libp2p::{Multiaddr, identity::Keypair};
+use support::{
+    client::{Client, Security},
+    process::Relay,
+    raw::{Raw, assert_status},
+};
+
+/// A refusal as libp2p's client puts it, and as the log does.
+async fn assert_refused(
+    relay: &mut Relay,
+    result: Result<impl Sized, String>,
+    words: &str,
+    reason: &str,
+) {
+    let error = result.err().expect("it is refused");
+    assert!(error.contains(words), "{error}");
+    let denied = relay.event("request denied").await;
+    assert_eq!(denied["reason"], reason, "{denied}");
+}
+
+/// A client with a reservation.
+async fn holder(address: &Multiaddr) -> Client {
+    let mut client = Client::new(Security::Noise).await;
+    client.reserve(address).await.unwrap();
+    client
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn max_circuits() {
+    let mut relay = Relay::start(&[("RELAY_MAX_CIRCUITS", "1")]).await;
+    let address = relay.tcp();
+    let targets = [holder(&address).await, holder(&address).await];
+    let [first, second] = targets.each_ref().map(|t| t.peer_id);
+    let _targets = targets.map(Client::run);
+    let mut source = Client::new(Security::Noise).await;
+    let circuit = source.connect(&address, first).await.unwrap();
+
+    let mut late = Client::new(Security::Noise).await;
+    let result = late.connect(&address, second).await;
+    assert_refused(
+        &mut relay,
+        result,
+        "resource limit exceeded",
+        "max_circuits",
+    )
+    .await;
+
+    source.swarm.close_connection(circuit);
+    let _source = source.run();
+    relay.event("circuit closed").await;
+    late.connect(&address, second).await.unwrap();
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn max_circuits_per_peer() {
+    let mut relay = Relay::start(&[("RELAY_MAX_CIRCUITS_PER_PEER", "1")]).await;
+    let address = relay.quic();
+    let targets = [holder(&address).await, holder(&address).await];
+    let [first, second] = targets.each_ref().map(|t| t.peer_id);
+    let _targets = targets.map(Client::run);
+    let mut source = Client::new(Security::Noise).await;
+    source.connect(&address, first).await.unwrap();
+
+    let words = "resource limit exceeded";
+    let result = source.connect(&address, second).await;
+    assert_refused(&mut relay, result, words, "max_circuits_source").await;
+    let mut late = Client::new(Security::Noise).await;
+    let result = late.connect(&address, first).await;
+    assert_refused(&mut relay, result, words, "max_circuits_target").await;
+    late.connect(&address, second).await.unwrap();
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn max_reservations() {
+    let mut relay = Relay::start(&[("RELAY_MAX_RESERVATIONS", "1")]).await;
+    let address = relay.tcp();
+    let first = holder(&address).await.run();
+    let mut late = Client::new(Security::Noise).await;
+    let result = late.reserve(&address).await;
+    assert_refused(&mut relay, result, "refused", "max_reservations").await;
+
+    first.abort();
+    relay.event("reservation closed").await;
+    late.reserve(&address).await.unwrap();
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn max_reservations_per_ip() {
+    let mut relay = Relay::start(&[("RELAY_MAX_RESERVATIONS_PER_IP", "1")]).await;
+    let address = relay.quic();
+    let _first = holder(&address).await.run();
+    let mut neighbour = Client::new(Security::Noise).await;
+    let result = neighbour.reserve(&address).await;
+    assert_refused(&mut relay, result, "refused", "max_reservations_per_ip").await;
+
+    // libp2p dials QUIC from the socket that it listens on, hence from this address.
+    let mut stranger = Client::new(Security::Noise).await;
+    let elsewhere = "/ip4/127.0.0.7/udp/0/quic-v1".parse().unwrap();
+    stranger.listen(elsewhere).await;
+    stranger.reserve(&address).await.unwrap();
+    relay.stop().await;
+}
+
+/// Holders are never refused: not on their connection, not on a new one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_relay_renews() {
+    let mut relay = Relay::start(&[("RELAY_MAX_RESERVATIONS", "1")]).await;
+    let address = relay.tcp();
+    let key = Keypair::generate_ed25519();
+    let mut holder = Raw::with_key(key.clone(), &address).await;
+    let mut other = Raw::new(&address).await;
+    assert_status(&holder.reserve().await, Status::Ok);
+    assert_status(&other.reserve().await, Status::ReservationRefused);
+    assert_status(&holder.reserve().await, Status::Ok);
+    relay.event("reservation renewed").await;
+
+    let mut again = Raw::with_key(key, &relay.quic()).await;
+    assert_status(&again.reserve().await, Status::Ok);
+    relay.event("reservation renewed").await;
+    drop(holder);
+    assert_status(&other.reserve().await, Status::ReservationRefused);
+    assert_status(&again.reserve().await, Status::Ok);
+
+    // The reservation ends with the last connection of the peer, and only then.
+    drop(again);
+    relay.event("reservation closed").await;
+    assert_status(&other.reserve().await, Status::Ok);
+    relay.stop().await;
+}
