@@ -3,7 +3,7 @@
 //! | path | answer |
 //! |---|---|
 //! | `/livez` | 200 while the process is sane, 503 after a task panicked |
-//! | `/readyz` | 200 from "listening, addresses known" until the last circuit of a drain is over |
+//! | `/readyz` | 200 from "listening, addresses known" until a drain has nothing left to end |
 //! | `/drainz` | JSON: the phase, and what a drain still waits for |
 //! | `/status` | JSON: who the relay is, what it does, and its limits |
 //!

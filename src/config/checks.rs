@@ -1,7 +1,7 @@
 //! What holds between variables, rather than of one.
 //!
-//! A warning is about something that the operator wrote: a limit that has no effect only because
-//! another one was lowered is not worth a line at every start.
+//! A limit that has no effect only because another one was lowered is not worth a line at every
+//! start. That an upgrade cuts circuits is, even if the defaults are the cause.
 
 use std::time::Duration;
 

@@ -259,8 +259,9 @@ pub(super) static VARIABLES: &[Variable] = &[
     Variable {
         name: name::DRAIN_TIMEOUT,
         default: Fallback::Text("5m"),
-        doc: "After the delay: how long open circuits may take to end by themselves. No upgrade \
-              cuts a circuit when this is longer than `RELAY_MAX_CIRCUIT_DURATION`.",
+        doc: "After the delay: how long open circuits may take to end by themselves. No circuit \
+              that is open at the signal is cut when this is longer than \
+              `RELAY_MAX_CIRCUIT_DURATION`.",
         handling: Handling::Plain,
         field: field!(SECONDS_0 => drain.timeout),
     },

@@ -1,5 +1,6 @@
 //! The networks that the cases run over, and swarms on them.
 
+use descord_relay::transport::{self, Dials};
 use std::time::Duration;
 
 use libp2p::{
@@ -48,7 +49,7 @@ impl Net {
     fn transport(self, keypair: &Keypair) -> Boxed<(PeerId, StreamMuxerBox)> {
         match self {
             Self::Memory => secure(MemoryTransport::default(), keypair),
-            Self::Tcp | Self::Quic => descord_relay::transport::build(keypair).unwrap().0,
+            Self::Tcp | Self::Quic => transport::build(keypair, Dials::Any).unwrap().0,
         }
     }
 

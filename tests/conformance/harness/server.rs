@@ -102,7 +102,7 @@ impl Server {
             }
         };
         if let Some((relay, _)) = &books {
-            relay.announce([address.clone()]);
+            relay.announce(std::slice::from_ref(&address));
             tasks.spawn(Arc::clone(relay).expire_reservations());
         }
         Self {
