@@ -93,6 +93,39 @@ async fn nothing_after_multistream() {
     is_hung_up_on(&line("/multistream/1.0.0")).await;
 }
 
+/// The header of a WebSocket frame of 200 MB, and nothing more: no room is made for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_giant_websocket_frame() {
+    let relay = start().await;
+    let before = relay.resident_bytes();
+    let mut offenders = Vec::new();
+    for _ in 0..8 {
+        let mut offender = dial(socket(&relay.websocket())).await;
+        let upgrade = b"GET / HTTP/1.1\r\nHost: relay\r\nConnection: Upgrade\r\n\
+            Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        offender.write_all(upgrade).await.unwrap();
+        let mut switching = [0; 12];
+        offender.read_exact(&mut switching).await.unwrap();
+        assert_eq!(&switching, b"HTTP/1.1 101");
+        let mut header = vec![0x82, 0x80 | 127];
+        header.extend(200_000_000u64.to_be_bytes());
+        header.extend([0; 4]);
+        offender.write_all(&header).await.unwrap();
+        offenders.push(offender);
+    }
+    let began = Instant::now();
+    join_all(offenders.iter_mut().map(is_closed)).await;
+    assert!(
+        began.elapsed() < SLACK,
+        "refused by its header, not by a timeout"
+    );
+    let grown = relay.resident_bytes().saturating_sub(before);
+    assert!(grown < 50_000_000, "grown by {grown} bytes");
+    bystander::is_served(&relay.websocket()).await;
+    relay.assert_unharmed().await;
+}
+
 /// Sockets that never say a word.
 #[tokio::test(flavor = "multi_thread")]
 async fn half_open_connections() {

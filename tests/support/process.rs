@@ -180,6 +180,12 @@ impl Relay {
         self.address(|parts| parts.iter().any(|p| matches!(p, Protocol::Ws(_))))
     }
 
+    /// How much memory the process holds.
+    pub fn resident_bytes(&self) -> usize {
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.id())).unwrap();
+        statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    }
+
     /// How many files the process has open.
     pub fn open_files(&self) -> usize {
         let files = std::fs::read_dir(format!("/proc/{}/fd", self.id()));
