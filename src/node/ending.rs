@@ -12,6 +12,10 @@ use crate::lifecycle::Phase;
 
 /// How often a drain tells how far it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+/// How long the resets of circuits that were cut have to leave before the connections are closed:
+/// a QUIC connection that is closed sends nothing else any more, and a full congestion window holds
+/// them up for a round trip.
+const RESET_GRACE: Duration = Duration::from_millis(200);
 /// How long the last words to the peers may take when the process ends.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -50,6 +54,9 @@ impl Node {
         hard.cancel();
         self.circuits_over().await;
         let after = self.relay.statistics();
+        if after.circuits_cut > before.circuits_cut {
+            let _ = timeout(RESET_GRACE, self.serve()).await;
+        }
         info!(
             circuits_finished = after.circuits_finished - before.circuits_finished,
             circuits_cut = after.circuits_cut - before.circuits_cut,
