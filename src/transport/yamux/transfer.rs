@@ -89,15 +89,18 @@ impl Session {
     }
 
     /// Waits until the socket took what the stream has queued so far.
+    ///
+    /// A reset that comes after that changes nothing: a client that has read its answer may drop
+    /// the stream before the writer of the answer knows that it is gone.
     pub(super) fn flush(&mut self, id: u32, waker: &Waker) -> Poll<io::Result<()>> {
         let Some(flow) = self.streams.get_mut(&id) else {
             return Poll::Ready(Err(aborted()));
         };
-        if flow.outbound == Direction::Reset {
-            return Poll::Ready(Err(reset()));
-        }
         if self.outgoing.is_written(flow.last_frame) {
             return Poll::Ready(Ok(()));
+        }
+        if flow.outbound == Direction::Reset {
+            return Poll::Ready(Err(reset()));
         }
         if self.ended {
             return Poll::Ready(Err(aborted()));
@@ -109,15 +112,17 @@ impl Session {
 
     /// Finishes the direction towards the remote, once, and flushes it.
     pub(super) fn close(&mut self, id: u32, waker: &Waker) -> Poll<io::Result<()>> {
-        if let Some(flow) = self.streams.get_mut(&id)
-            && flow.outbound == Direction::Open
-        {
-            if self.ended {
-                return Poll::Ready(Err(aborted()));
+        if let Some(flow) = self.streams.get_mut(&id) {
+            match flow.outbound {
+                Direction::Reset => return Poll::Ready(Err(reset())),
+                Direction::Open if self.ended => return Poll::Ready(Err(aborted())),
+                Direction::Open => {
+                    flow.outbound = Direction::Finished;
+                    let fin = Header::window_update(id, Flags::FIN, 0);
+                    flow.last_frame = self.outgoing.push(fin, &[]);
+                }
+                Direction::Finished => {}
             }
-            flow.outbound = Direction::Finished;
-            let fin = Header::window_update(id, Flags::FIN, 0);
-            flow.last_frame = self.outgoing.push(fin, &[]);
         }
         self.flush(id, waker)
     }
