@@ -187,8 +187,12 @@ impl Circuit {
     pub async fn between(mut source: Raw, mut target: Raw) -> Self {
         assert_status(&target.reserve().await, Status::Ok);
         let id = target.peer_id;
-        let ((answer, near), (stop, far)) = tokio::join!(source.connect(id), target.accept());
-        assert_status(&answer, Status::Ok);
+        let connecting = async {
+            let (answer, near) = source.connect(id).await;
+            assert_status(&answer, Status::Ok);
+            (answer, near)
+        };
+        let ((answer, near), (stop, far)) = tokio::join!(connecting, target.accept());
         Self {
             source,
             target,
