@@ -18,6 +18,8 @@ mod foreign;
 mod js;
 #[path = "js/limits.rs"]
 mod limits;
+#[path = "js/moves.rs"]
+mod moves;
 mod support;
 
 use std::{

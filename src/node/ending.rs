@@ -17,10 +17,14 @@ use crate::{
 /// How often a drain tells how far it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 /// How long circuits that were cut may take to end.
-const CUT_TIMEOUT: Duration = Duration::from_millis(200);
+const CUT_TIMEOUT: Duration = Duration::from_millis(100);
+/// How long the resets of circuits that were cut have to leave before the connections are closed:
+/// a QUIC connection that is closed sends nothing else any more, and a full congestion window holds
+/// them up for a round trip.
+const RESET_GRACE: Duration = Duration::from_millis(200);
 /// How long the last words to the peers may take when the process ends: to close connections one
 /// by one, and then all QUIC endpoints at once.
-const CLOSE_TIMEOUT: Duration = Duration::from_millis(400);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Tells how far a drain is.
 struct Progress {
@@ -98,6 +102,9 @@ impl Node {
         hard.cancel();
         self.circuits_over().await;
         let after = relay.statistics();
+        if after.circuits_cut > before.circuits_cut {
+            let _ = timeout(RESET_GRACE, self.serve()).await;
+        }
         info!(
             circuits_finished = after.circuits_finished - before.circuits_finished,
             circuits_cut = after.circuits_cut - before.circuits_cut,

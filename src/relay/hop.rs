@@ -14,6 +14,7 @@ use super::{
     connection::Connection,
     deny::Deny,
     events::{self, Closed},
+    guards::CircuitPermit,
     service::Relay,
     stop, voucher,
     wire::{self, HopMessage, ReadError, Request},
@@ -37,17 +38,24 @@ where
         return;
     };
     let (name, result) = match request {
-        Ok(Request::Reserve) => ("reserve", reserve(&relay, &connection, &mut stream).await),
-        Ok(Request::Connect(target)) => (
-            "connect",
-            connect(&relay, &connection, &mut stream, target).await,
-        ),
+        Ok(Request::Reserve) => {
+            let reserved = reserve(&relay, &connection, &mut stream).await;
+            ("reserve", reserved.map(|()| None))
+        }
+        Ok(Request::Connect(target)) => {
+            let ended = connect(&relay, &connection, &mut stream, target).await;
+            ("connect", ended.map(Some))
+        }
         Err(deny) => ("unknown", Err(deny)),
     };
     match result {
-        // A circuit that was cut must end in a reset: its stream is dropped as it is.
-        Ok(Served::Circuit) => {}
-        Ok(Served::Reservation) => {
+        Ok(Some((permit, closed))) => {
+            // A circuit that was cut must end in a reset: its stream is dropped as it is, and
+            // before it is off the books. When the last one is, connections are closed.
+            drop(stream);
+            permit.close(&closed);
+        }
+        Ok(None) => {
             let _ = timeout(ANSWER_TIMEOUT, stream.close()).await;
         }
         Err(deny) => {
@@ -57,11 +65,8 @@ where
     }
 }
 
-/// What was served.
-enum Served {
-    Reservation,
-    Circuit,
-}
+/// A circuit that is over, but for its stream to the source.
+type Ended = (CircuitPermit, Closed);
 
 /// The request, or why there is none; nothing when nobody waits for an answer.
 async fn read_request<S: AsyncRead + Unpin>(
@@ -91,7 +96,7 @@ async fn reserve<S: AsyncWrite + Unpin>(
     relay: &Arc<Relay>,
     connection: &Connection,
     stream: &mut S,
-) -> Result<Served, Deny> {
+) -> Result<(), Deny> {
     if connection.is_relayed() {
         return Err(Deny::Relayed);
     }
@@ -108,7 +113,7 @@ async fn reserve<S: AsyncWrite + Unpin>(
     let answer = wire::reserved(expire, &addresses, voucher, relay.circuit_limit());
     send(stream, &answer).await?;
     reservation.keep();
-    Ok(Served::Reservation)
+    Ok(())
 }
 
 async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
@@ -116,7 +121,7 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     connection: &Arc<Connection>,
     mut stream: S,
     target: PeerId,
-) -> Result<Served, Deny> {
+) -> Result<Ended, Deny> {
     if connection.is_relayed() {
         return Err(Deny::Relayed);
     }
@@ -150,11 +155,11 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         gone: target_connection.gone().clone(),
     };
     let outcome = circuit::relay(source, early, target, limit, cut, moved).await;
-    permit.close(&Closed {
+    let closed = Closed {
         outcome,
         duration: opened.elapsed(),
-    });
-    Ok(Served::Circuit)
+    };
+    Ok((permit, closed))
 }
 
 async fn send<S: AsyncWrite + Unpin>(stream: &mut S, answer: &HopMessage) -> Result<(), Deny> {

@@ -68,6 +68,20 @@ const commands = {
     return reservation(relay)
   },
 
+  // Reserves on one of the relays that it is or will be connected to, and on the next when that
+  // one is lost.
+  async discover () {
+    reservations().addEventListener('relay:created-reservation', ({ detail }) => {
+      say({ event: 'reserved', relay: detail.relay.toString() })
+    })
+    await node.components.transportManager.listen([multiaddr('/p2p-circuit')])
+    return {}
+  },
+
+  async listening () {
+    return { addresses: node.getMultiaddrs().map(String) }
+  },
+
   // What js-libp2p's timer does as the reservation nears its end.
   async renew ({ relay }) {
     await reservations().addRelay(connectionTo(relay).remotePeer, 'configured')

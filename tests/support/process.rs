@@ -46,6 +46,13 @@ impl Relay {
 
     /// The same in this working directory.
     pub async fn start_in(directory: &Path, variables: &[(&str, &str)]) -> Self {
+        let mut command = command(variables);
+        command.current_dir(directory);
+        Self::start_as(command).await
+    }
+
+    /// The same by this command, which comes to run the binary with its environment.
+    pub async fn start_as(mut command: Command) -> Self {
         let defaults = [
             (
                 "RELAY_LISTEN_ADDRESSES",
@@ -56,10 +63,14 @@ impl Relay {
             ("RELAY_DRAIN_DELAY", "0"),
             ("RELAY_MAX_RESERVATIONS_PER_IP", "0"),
         ];
-        let mut child = command(&defaults)
-            .envs(variables.iter().copied())
-            .current_dir(directory)
+        for (name, value) in defaults {
+            if command.as_std().get_envs().all(|(set, _)| set != name) {
+                command.env(name, value);
+            }
+        }
+        let mut child = command
             .stdout(Stdio::piped())
+            .kill_on_drop(true)
             .spawn()
             .expect("the binary starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
@@ -143,11 +154,7 @@ impl Relay {
 
     /// Sends a signal, by its number.
     pub fn signal(&self, signal: i32) {
-        let id = self.child.id().expect("the relay runs").to_string();
-        let status = std::process::Command::new("kill")
-            .args([format!("-{signal}"), id])
-            .status();
-        assert!(status.unwrap().success());
+        kill(signal, self.id());
     }
 
     /// Reads the events that are left and gives the exit code.
@@ -163,6 +170,13 @@ impl Relay {
 
     pub fn id(&self) -> u32 {
         self.child.id().expect("the relay runs")
+    }
+
+    /// Where the operator's endpoints listen.
+    pub fn admin(&self) -> SocketAddr {
+        let event = self.events.iter().find(|e| is(e, "admin endpoints"));
+        let address = event.expect("RELAY_ADMIN_ADDRESS is set")["address"].as_str();
+        address.unwrap().parse().unwrap()
     }
 
     /// The address to dial over TCP, ending in the relay's peer id.
@@ -200,6 +214,14 @@ impl Relay {
             .expect("the relay listens there")
             .clone()
     }
+}
+
+/// Sends a signal to a process, both by their numbers.
+pub fn kill(signal: i32, process: u32) {
+    let status = std::process::Command::new("kill")
+        .args([format!("-{signal}"), process.to_string()])
+        .status();
+    assert!(status.unwrap().success());
 }
 
 /// Whether the message of `event` starts like this.

@@ -3,19 +3,34 @@
 
 use std::{io, time::Duration};
 
-use descord_relay::relay::wire::{
-    self, HOP_PROTOCOL, HopMessage, HopType, Peer, STOP_PROTOCOL, Status, StopMessage, StopType,
+use descord_relay::{
+    relay::wire::{
+        self, HOP_PROTOCOL, HopMessage, HopType, Peer, STOP_PROTOCOL, Status, StopMessage, StopType,
+    },
+    transport,
 };
 use futures::{AsyncRead, AsyncReadExt, AsyncWriteExt, StreamExt};
 use libp2p::{
-    Multiaddr, PeerId, Stream, SwarmBuilder, identity::Keypair, noise, swarm::SwarmEvent, tcp,
-    yamux,
+    Multiaddr, PeerId, Stream, Swarm, SwarmBuilder, identity::Keypair, noise, swarm::SwarmEvent,
+    tcp, yamux,
 };
 use libp2p_stream as stream;
 use prost::Message;
 use tokio::{task::JoinHandle, time::timeout};
 
 use super::PATIENCE;
+
+/// What a client's streams are like.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Streams {
+    /// libp2p's own.
+    #[default]
+    Usual,
+    /// Over TCP the relay's own, which tell a reset from an end; libp2p's do not.
+    Honest,
+    /// libp2p's own; over QUIC the relay may send this many bytes more than were read.
+    Narrow(u32),
+}
 
 /// A client on one connection, which is closed when this is dropped.
 pub struct Raw {
@@ -40,19 +55,15 @@ impl Raw {
 
     /// The peer with this key, connected to the relay at `address`.
     pub async fn with_key(key: Keypair, address: &Multiaddr) -> Self {
-        let mut swarm = SwarmBuilder::with_existing_identity(key)
-            .with_tokio()
-            .with_tcp(
-                tcp::Config::default(),
-                noise::Config::new,
-                yamux::Config::default,
-            )
-            .unwrap()
-            .with_quic()
-            .with_behaviour(|_| stream::Behaviour::new())
-            .unwrap()
-            .with_swarm_config(|c| c.with_idle_connection_timeout(Duration::from_secs(600)))
-            .build();
+        Self::start(swarm(key, Streams::default()), address).await
+    }
+
+    /// A new peer with such streams, connected to the relay at `address`.
+    pub async fn with_streams(streams: Streams, address: &Multiaddr) -> Self {
+        Self::start(swarm(Keypair::generate_ed25519(), streams), address).await
+    }
+
+    async fn start(mut swarm: Swarm<stream::Behaviour>, address: &Multiaddr) -> Self {
         let mut streams = swarm.behaviour().new_control();
         let stops = streams.accept(STOP_PROTOCOL).unwrap();
         let peer_id = *swarm.local_peer_id();
@@ -127,6 +138,31 @@ impl Raw {
     }
 }
 
+fn swarm(key: Keypair, streams: Streams) -> Swarm<stream::Behaviour> {
+    let builder = SwarmBuilder::with_existing_identity(key).with_tokio();
+    macro_rules! finish {
+        ($yamux:expr) => {
+            builder
+                .with_tcp(tcp::Config::default(), noise::Config::new, $yamux)
+                .unwrap()
+                .with_quic_config(|mut config| {
+                    if let Streams::Narrow(window) = streams {
+                        config.max_stream_data = window;
+                    }
+                    config
+                })
+                .with_behaviour(|_| stream::Behaviour::new())
+                .unwrap()
+                .with_swarm_config(|c| c.with_idle_connection_timeout(Duration::from_secs(600)))
+                .build()
+        };
+    }
+    match streams {
+        Streams::Honest => finish!(transport::yamux::Config::default),
+        Streams::Usual | Streams::Narrow(_) => finish!(yamux::Config::default),
+    }
+}
+
 /// Two clients and the circuit between them.
 pub struct Circuit {
     pub source: Raw,
@@ -144,12 +180,19 @@ pub struct Circuit {
 impl Circuit {
     /// Opens a circuit between two new clients of the relay at `address`.
     pub async fn open(address: &Multiaddr) -> Self {
-        let mut target = Raw::new(address).await;
-        let mut source = Raw::new(address).await;
+        Self::between(Raw::new(address).await, Raw::new(address).await).await
+    }
+
+    /// Opens a circuit from `source` to `target`.
+    pub async fn between(mut source: Raw, mut target: Raw) -> Self {
         assert_status(&target.reserve().await, Status::Ok);
         let id = target.peer_id;
-        let ((answer, near), (stop, far)) = tokio::join!(source.connect(id), target.accept());
-        assert_status(&answer, Status::Ok);
+        let connecting = async {
+            let (answer, near) = source.connect(id).await;
+            assert_status(&answer, Status::Ok);
+            (answer, near)
+        };
+        let ((answer, near), (stop, far)) = tokio::join!(connecting, target.accept());
         Self {
             source,
             target,

@@ -5,9 +5,9 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use futures::future::{BoxFuture, FutureExt};
+use futures::future::{BoxFuture, FutureExt, TryFutureExt};
 use futures::{AsyncRead, AsyncWrite};
-use quinn::{ReadError, RecvStream, SendStream, WriteError};
+use quinn::{ReadError, RecvStream, SendStream, StoppedError, WriteError};
 
 /// One bidirectional stream of a QUIC connection.
 ///
@@ -16,15 +16,16 @@ use quinn::{ReadError, RecvStream, SendStream, WriteError};
 /// - The end of the data is read (`Ok(0)`) only if the peer finished its side. A reset by the peer
 ///   is [`ConnectionReset`](io::ErrorKind::ConnectionReset), the loss of the connection
 ///   [`ConnectionAborted`](io::ErrorKind::ConnectionAborted).
-/// - `close` finishes our side; the data before it is delivered even if the stream is dropped right
-///   then: a connection that is closed waits for it. `close` itself does not.
+/// - `close` finishes our side, and waits until the peer has acknowledged all of it: who closes in
+///   order to end the connection afterwards must not do so while data is on its way. Who does not
+///   wait may drop the stream: the data is delivered all the same, unless the connection ends first.
 /// - A stream that is dropped without `close` is reset, and what was not sent is not sent any more.
 ///   A peer that still sends is asked to stop.
 /// - Writing to a peer that asked us to stop is [`BrokenPipe`](io::ErrorKind::BrokenPipe).
 pub struct Stream {
     send: SendStream,
     recv: RecvStream,
-    finished: bool,
+    sending: Sending,
     /// quinn tells a reset once, and from then on reports the end of the data.
     reset: bool,
     undelivered: Undelivered,
@@ -35,21 +36,31 @@ impl Stream {
         Self {
             send,
             recv,
-            finished: false,
+            sending: Sending::Open,
             reset: false,
             undelivered,
         }
     }
 }
 
+/// How far our side is.
+enum Sending {
+    Open,
+    /// It is finished, and the peer does not have all of it yet.
+    Finished(Delivery),
+    /// The peer has everything, or does not want it.
+    Delivered,
+}
+
+type Delivery = BoxFuture<'static, Result<(), StoppedError>>;
+
 /// The streams of a connection that are finished and gone here, and that the peer has not
 /// acknowledged to their end yet. There are no more of them than a peer allows streams at once.
 #[derive(Clone, Default)]
-pub(super) struct Undelivered(Arc<Mutex<Vec<BoxFuture<'static, ()>>>>);
+pub(super) struct Undelivered(Arc<Mutex<Vec<Delivery>>>);
 
 impl Undelivered {
-    fn push(&self, send: &SendStream) {
-        let mut delivery = send.stopped().map(|_| ()).boxed();
+    fn push(&self, mut delivery: Delivery) {
         if (&mut delivery).now_or_never().is_none() {
             let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             waiting.retain_mut(|delivery| delivery.now_or_never().is_none());
@@ -100,10 +111,15 @@ impl AsyncWrite for Stream {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_close(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.finished {
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Sending::Open = self.sending {
             self.send.finish().map_err(|_| io::ErrorKind::BrokenPipe)?;
-            self.finished = true;
+            self.sending = Sending::Finished(self.send.stopped().map_ok(|_| ()).boxed());
+        }
+        if let Sending::Finished(delivery) = &mut self.sending {
+            let delivered = ready!(delivery.poll_unpin(cx));
+            self.sending = Sending::Delivered;
+            delivered.map_err(|error| io::Error::new(io::ErrorKind::ConnectionAborted, error))?;
         }
         Poll::Ready(Ok(()))
     }
@@ -111,11 +127,13 @@ impl AsyncWrite for Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        if self.finished {
-            self.undelivered.push(&self.send);
-        } else {
-            // It fails only if the stream has ended already.
-            let _ = self.send.reset(0_u8.into());
+        match std::mem::replace(&mut self.sending, Sending::Delivered) {
+            Sending::Open => {
+                // It fails only if the stream has ended already.
+                let _ = self.send.reset(0_u8.into());
+            }
+            Sending::Finished(delivery) => self.undelivered.push(delivery),
+            Sending::Delivered => {}
         }
     }
 }

@@ -210,6 +210,20 @@ async fn a_reset_wakes_reader_and_writer() {
     assert_eq!(write, ErrorKind::ConnectionReset);
 }
 
+/// The remote read the answer and had enough: its writer has done what it was to do.
+#[tokio::test]
+async fn what_was_written_before_a_reset_is_flushed() {
+    let mut link = link().await;
+    soon(link.a.write_all(b"answer")).await.unwrap();
+    soon(link.b.read_exact(&mut [0; 6])).await.unwrap();
+    drop(link.b);
+    let (_, end) = read_all(&mut link.a).await;
+    assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    soon(link.a.flush()).await.unwrap();
+    let closed = soon(link.a.close()).await;
+    assert_eq!(closed.unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
 #[tokio::test]
 async fn bytes_before_a_reset_are_read() {
     let mut raw = Raw::new(Role::Server, Config::default());

@@ -1,0 +1,258 @@
+//! The operator's endpoints over real HTTP: what they say, and what they put up with.
+
+#![expect(clippy::unwrap_used, reason = "tests fail loudly")]
+
+mod support;
+
+use std::{
+    net::SocketAddr,
+    process::Output,
+    time::{Duration, Instant},
+};
+
+use descord_relay::{admin::client, relay::wire::Status};
+use futures::{AsyncReadExt, AsyncWriteExt};
+use serde_json::{Value, json};
+use support::{
+    http::{self, send, until_closed},
+    process::{Relay, command},
+    raw::{Circuit, Raw, assert_status},
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+
+const ANY_PORT: (&str, &str) = ("RELAY_ADMIN_ADDRESS", "127.0.0.1:0");
+/// How long a client may take to send its request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How much later something may happen on a busy machine.
+const SLACK: Duration = Duration::from_secs(2);
+
+async fn start() -> Relay {
+    Relay::start(&[ANY_PORT]).await
+}
+
+async fn healthcheck(variables: &[(&str, &str)]) -> Output {
+    let output = command(variables).arg("healthcheck").output();
+    timeout(support::PATIENCE, output).await.unwrap().unwrap()
+}
+
+/// Asks the relay by `healthcheck`, which must fail and say this.
+async fn is_unhealthy(address: SocketAddr, why: &str) {
+    let address = address.to_string();
+    let output = healthcheck(&[("RELAY_ADMIN_ADDRESS", &address)]).await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains(&address) && said.contains(why), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_says_who_the_relay_is_and_its_limits() {
+    let begun = Instant::now();
+    let relay = Relay::start(&[
+        ANY_PORT,
+        ("RELAY_EXTERNAL_ADDRESSES", "/dns4/relay.example/tcp/443"),
+        ("RELAY_MAX_RESERVATIONS", "7"),
+        ("RELAY_MAX_RESERVATIONS_PER_PEER", "2"),
+        ("RELAY_RESERVATION_TTL", "20m"),
+        ("RELAY_MAX_CIRCUITS", "5"),
+        ("RELAY_MAX_CIRCUITS_PER_PEER", "0"),
+        ("RELAY_MAX_CIRCUIT_DURATION", "90s"),
+        ("RELAY_MAX_CIRCUIT_BYTES", "64KiB"),
+    ])
+    .await;
+    let mut status = http::json(&relay, "/status").await;
+    let uptime = status["uptime_seconds"].take().as_u64().unwrap();
+    assert!(uptime <= begun.elapsed().as_secs(), "{uptime}");
+    let address = format!("/dns4/relay.example/tcp/443/p2p/{}", relay.peer_id);
+    let expected = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "peer_id": relay.peer_id.to_string(),
+        "addresses": [address],
+        "phase": "ready",
+        "uptime_seconds": null,
+        "peers": 0,
+        "reservations": {
+            "active": 0,
+            "limit": 7,
+            "limit_per_peer": 2,
+            "limit_per_ip": null,
+            "ttl_seconds": 1200,
+        },
+        "circuits": {
+            "active": 0,
+            "limit": 5,
+            "limit_per_peer": null,
+            "limit_seconds": 90,
+            "limit_bytes": 65536,
+        },
+        "totals": { "bytes_relayed": 0, "circuits_finished": 0, "circuits_cut": 0 },
+    });
+    assert_eq!(status, expected);
+    let drain = json!({ "phase": "ready", "circuits": 0, "reservations": 0, "seconds_left": null });
+    assert_eq!(http::json(&relay, "/drainz").await, drain);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_counts_what_is_open_and_what_was() {
+    let mut relay = start().await;
+    let uses = |status: &Value| {
+        let active = |what: &str| status[what]["active"].as_u64().unwrap();
+        (active("reservations"), active("circuits"))
+    };
+
+    let mut target = Raw::new(&relay.tcp()).await;
+    assert_status(&target.reserve().await, Status::Ok);
+    relay.event("reservation accepted").await;
+    http::json_where(&relay, "/status", |status| uses(status) == (1, 0)).await;
+
+    let source = Raw::new(&relay.quic()).await;
+    let mut circuit = Circuit::between(source, target).await;
+    let status = http::json_where(&relay, "/status", |status| uses(status) == (1, 1)).await;
+    assert_eq!(status["totals"]["circuits_finished"], 0, "{status}");
+
+    circuit.near.write_all(&[7; 3000]).await.unwrap();
+    circuit.near.close().await.unwrap();
+    circuit.far.write_all(&[7; 500]).await.unwrap();
+    circuit.far.close().await.unwrap();
+    circuit.far.read_to_end(&mut Vec::new()).await.unwrap();
+    let over = |status: &Value| uses(status) == (1, 0);
+    let status = http::json_where(&relay, "/status", over).await;
+    let totals = json!({ "bytes_relayed": 3500, "circuits_finished": 1, "circuits_cut": 0 });
+    assert_eq!(status["totals"], totals);
+
+    drop(circuit);
+    http::json_where(&relay, "/status", |status| uses(status) == (0, 0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_get_on_a_known_path_is_served() {
+    let relay = start().await;
+    for path in ["/", "/livez/", "/metrics", "/status/../livez", "/%2e"] {
+        assert_eq!(http::status(&relay, path).await, 404, "{path}");
+    }
+    for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {
+        for path in ["/livez", "/readyz", "/drainz", "/status"] {
+            let head = "Host: relay\r\nContent-Length: 0\r\nConnection: close";
+            let request = format!("{method} {path} HTTP/1.1\r\n{head}\r\n\r\n");
+            let mut stream = send(relay.admin(), request.as_bytes()).await;
+            let answer = until_closed(&mut stream).await;
+            assert!(answer.starts_with("HTTP/1.1 405 "), "{method}: {answer}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_go_on_is_closed_while_others_are_served() {
+    let relay = start().await;
+    let beginnings: [&[u8]; 3] = [
+        b"",
+        b"GET /livez HTTP/1.1\r\nHost: re",
+        // This one has its answer and stays.
+        b"GET /livez HTTP/1.1\r\nHost: relay\r\n\r\n",
+    ];
+    for beginning in beginnings {
+        let begun = Instant::now();
+        let mut stream = send(relay.admin(), beginning).await;
+        let stalled = async {
+            until_closed(&mut stream).await;
+            begun.elapsed()
+        };
+        let others = async {
+            for _ in 0..20 {
+                assert_eq!(http::status(&relay, "/livez").await, 200);
+            }
+        };
+        let (closed, ()) = tokio::join!(stalled, others);
+        assert!(
+            (HEADER_TIMEOUT / 2..HEADER_TIMEOUT + SLACK).contains(&closed),
+            "closed after {closed:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_of_idle_connections_does_not_lock_out_a_health_check_for_long() {
+    let relay = start().await;
+    let mut crowd = Vec::new();
+    for _ in 0..100 {
+        crowd.push(TcpStream::connect(relay.admin()).await.unwrap());
+    }
+    let begun = Instant::now();
+    // As a supervisor does: again when there was no answer in time.
+    while client::get(relay.admin(), "/livez").await.is_err() {
+        assert!(begun.elapsed() < HEADER_TIMEOUT + 2 * SLACK);
+    }
+    let took = begun.elapsed();
+    assert!(took < HEADER_TIMEOUT + 2 * SLACK, "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_without_end_are_refused() {
+    let relay = start().await;
+    let mut request = b"GET /livez HTTP/1.1\r\nHost: relay\r\nX-Long: ".to_vec();
+    request.resize(32 * 1024, b'a');
+    let begun = Instant::now();
+    let mut stream = send(relay.admin(), &request).await;
+    let answer = until_closed(&mut stream).await;
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 431 "),
+        "{answer}"
+    );
+    assert!(
+        begun.elapsed() < HEADER_TIMEOUT / 2,
+        "at once, not by a timeout"
+    );
+    assert_eq!(http::status(&relay, "/livez").await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn healthcheck_asks_the_relay_of_its_environment() {
+    let mut relay = start().await;
+    let address = relay.admin();
+    let anywhere = format!("0.0.0.0:{}", address.port());
+    for address in [address.to_string(), anywhere] {
+        let output = healthcheck(&[("RELAY_ADMIN_ADDRESS", &address)]).await;
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert!(output.stdout.is_empty() && output.stderr.is_empty());
+    }
+    relay.signal(15);
+    assert_eq!(relay.exit_code().await, Some(0));
+    is_unhealthy(address, "does not answer").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn healthcheck_fails_when_nobody_answers_in_time() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    is_unhealthy(silent.local_addr().unwrap(), "does not answer").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn healthcheck_without_anything_to_ask_is_a_mistake() {
+    let wrong = [("RELAY_ADMIN_ADDRESS", ""), ("RELAY_ADMIN_ADDRES", "::")];
+    for variable in wrong {
+        let output = healthcheck(&[variable]).await;
+        assert_eq!(output.status.code(), Some(64), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("RELAY_ADMIN_ADDRESS"), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admin_port_that_is_taken_is_named_with_its_variable() {
+    let other = start().await;
+    let taken = other.admin().to_string();
+    let output = command(&[
+        ("RELAY_LISTEN_ADDRESSES", "/ip4/127.0.0.1/tcp/0"),
+        ("RELAY_LOG_FORMAT", "json"),
+        ("RELAY_ADMIN_ADDRESS", &taken),
+    ])
+    .output();
+    let output = timeout(support::PATIENCE, output).await.unwrap().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    let cause = format!("cannot listen on {taken} (RELAY_ADMIN_ADDRESS): Address already in use");
+    assert!(said.contains(&cause), "{said}");
+    assert!(!said.contains("relay ready"), "{said}");
+}
