@@ -64,12 +64,14 @@ async fn a_relay_is_ready_until_the_delay_is_over() {
     assert!(client::get(address, "/readyz").await.is_err());
 }
 
-/// An idle client that is sent away hours later keeps the relay from its end meanwhile.
+/// Whoever has a reservation may still get a circuit: the last one is over when nobody has. A client
+/// without a reservation that is sent away hours later keeps the process from its end meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_is_ready_until_its_last_circuit_is_over() {
     let mut relay = start(&[("RELAY_DRAIN_WINDOW", "10h")]).await;
-    let mut idle = Raw::new(&relay.tcp()).await;
-    assert_status(&idle.reserve().await, Status::Ok);
+    let idle = Raw::new(&relay.tcp()).await;
+    let mut holder = Raw::new(&relay.tcp()).await;
+    assert_status(&holder.reserve().await, Status::Ok);
     let mut circuits = [
         Circuit::open(&relay.tcp()).await,
         Circuit::open(&relay.quic()).await,
@@ -81,19 +83,22 @@ async fn a_relay_is_ready_until_its_last_circuit_is_over() {
     for (left, circuit) in [(2, first), (1, second)] {
         let drain = http::json_where(&relay, "/drainz", |d| d["circuits"] == left).await;
         assert_eq!(drain["phase"], "draining", "{drain}");
-        // Those of the targets, and that of the idle client.
+        // Those of the targets, and that of the holder.
         assert_eq!(drain["reservations"], 3, "{drain}");
         assert_eq!(http::status(&relay, "/readyz").await, 200);
         assert_eq!(healthcheck(&relay).await, Some(0));
         finish(circuit).await;
     }
     http::json_where(&relay, "/drainz", |drain| drain["circuits"] == 0).await;
+    assert_eq!(http::status(&relay, "/readyz").await, 200);
+    drop((holder, circuits));
+    http::json_where(&relay, "/drainz", |drain| drain["reservations"] == 0).await;
     assert_eq!(http::status(&relay, "/readyz").await, 503);
     assert_eq!(http::status(&relay, "/livez").await, 200);
     assert_eq!(healthcheck(&relay).await, Some(1));
 
     // Nothing is left to wait for when the last client has gone.
-    drop((idle, circuits));
+    drop(idle);
     let summary = relay.event("drained").await;
     assert_eq!(summary["circuits_finished"], 2, "{summary}");
     assert_eq!(relay.exit_code().await, Some(0));
