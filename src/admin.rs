@@ -73,11 +73,8 @@ impl Admin {
     pub async fn serve(self: &Arc<Self>, address: SocketAddr) -> io::Result<()> {
         let listener = TcpListener::bind(address).await?;
         info!(address = %listener.local_addr()?, "admin endpoints");
-        let admin = Arc::clone(self);
-        let end = self.lifecycle.hard().clone();
-        self.lifecycle.spawn("admin", async move {
-            let _ = end.run_until_cancelled(admin.accept(listener)).await;
-        });
+        let accept = Arc::clone(self).accept(listener);
+        self.lifecycle.spawn_until_end("admin", accept);
         Ok(())
     }
 
@@ -99,14 +96,13 @@ impl Admin {
                 }
             };
             let connection = http.serve_connection(TokioIo::new(stream), routes.clone());
-            let end = self.lifecycle.hard().clone();
-            self.lifecycle.spawn("admin connection", async move {
-                let served = timeout(CONNECTION_TIMEOUT, connection);
-                if let Some(Ok(Err(error))) = end.run_until_cancelled(served).await {
-                    debug!(%error, "a connection to the admin endpoints failed");
-                }
-                drop(slot);
-            });
+            self.lifecycle
+                .spawn_until_end("admin connection", async move {
+                    if let Ok(Err(error)) = timeout(CONNECTION_TIMEOUT, connection).await {
+                        debug!(%error, "a connection to the admin endpoints failed");
+                    }
+                    drop(slot);
+                });
         }
     }
 

@@ -209,12 +209,7 @@ async fn run(
     lost: Lost,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let lifecycle = Lifecycle::new();
-    lifecycle.spawn("lost log lines", {
-        let end = lifecycle.hard().clone();
-        async move {
-            let _ = end.run_until_cancelled(lost.tell()).await;
-        }
-    });
+    lifecycle.spawn_until_end("lost log lines", lost.tell());
     let mut signals = Signals::new(SIGNALS)?;
     let node = Node::bind(config, identity, lifecycle.clone())?;
     if let Some(address) = config.admin_address {
@@ -223,11 +218,10 @@ async fn run(
             format!("cannot listen on {address} (RELAY_ADMIN_ADDRESS): {error}")
         })?;
     }
-    lifecycle.spawn("signals", {
+    lifecycle.spawn_until_end("signals", {
         let lifecycle = lifecycle.clone();
         async move {
-            let end = lifecycle.hard().clone();
-            while let Some(Some(signal)) = end.run_until_cancelled(signals.next()).await {
+            while let Some(signal) = signals.next().await {
                 #[cfg(debug_assertions)]
                 if signal == FAULT {
                     lifecycle.spawn("fault", async { panic!("a fault was injected") });

@@ -15,14 +15,13 @@ use std::{
 use libp2p::{
     Multiaddr, PeerId,
     core::{Endpoint, transport::PortUse},
-    multiaddr::Protocol,
     swarm::{
         ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
         THandlerOutEvent, ToSwarm, dummy,
     },
 };
 
-use crate::relay::Relay;
+use crate::{relay::Relay, transport::ip_of};
 
 /// Refuses every dial to an IP address that the peer does not connect from.
 #[derive(Debug)]
@@ -42,12 +41,8 @@ impl Guard {
     }
 
     fn may_dial(&self, peer: &PeerId, address: &Multiaddr) -> bool {
-        match address.iter().next() {
-            Some(Protocol::Ip4(ip)) => self.relay.is_connected_from(peer, ip.into()),
-            Some(Protocol::Ip6(ip)) => self.relay.is_connected_from(peer, ip.into()),
-            // A name would have to be resolved, and could resolve to anything.
-            _ => false,
-        }
+        // A name would have to be resolved, and could resolve to anything.
+        ip_of(address).is_some_and(|ip| self.relay.is_connected_from(peer, ip))
     }
 }
 

@@ -107,6 +107,18 @@ impl Lifecycle {
         });
     }
 
+    /// Runs `future` as a task until it ends, or until every task is to end.
+    pub fn spawn_until_end(
+        &self,
+        name: &'static str,
+        future: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let end = self.hard.clone();
+        self.spawn(name, async move {
+            let _ = end.run_until_cancelled(future).await;
+        });
+    }
+
     /// Something that the relay cannot do without is gone: it drains, and ends with an error.
     pub fn fail(&self) {
         self.faulty.store(true, Ordering::Release);

@@ -139,12 +139,9 @@ impl Node {
     /// # Errors
     /// When a task panicked or a listener failed.
     pub async fn run(mut self) -> Result<(), Error> {
-        self.lifecycle.spawn("expiry", {
-            let (relay, hard) = (Arc::clone(&self.relay), self.lifecycle.hard().clone());
-            async move {
-                let _ = hard.run_until_cancelled(relay.expire_reservations()).await;
-            }
-        });
+        let relay = Arc::clone(&self.relay);
+        self.lifecycle
+            .spawn_until_end("expiry", relay.expire_reservations());
         let (quic, lifecycle) = (self.quic.clone(), self.lifecycle.clone());
         let life = async {
             let _ = lifecycle.soft().run_until_cancelled(self.serve()).await;

@@ -85,6 +85,15 @@ pub fn build(keypair: &Keypair, dials: Dials) -> Result<(Transport, quic::Handle
     Ok((transport, handle))
 }
 
+/// The IP address that `address` begins with, if it does.
+pub fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
+    match address.iter().next()? {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(ip.into()),
+        _ => None,
+    }
+}
+
 /// Whether a TCP or WebSocket listener may have this address for itself; any other address passes.
 ///
 /// libp2p binds TCP ports so that they can be shared. A second relay on the port of a first one
@@ -94,13 +103,7 @@ pub fn build(keypair: &Keypair, dials: Dials) -> Result<(Transport, quic::Handle
 /// # Errors
 /// What the system says.
 pub fn check_exclusive(address: &Multiaddr) -> io::Result<()> {
-    let mut parts = address.iter();
-    let ip: IpAddr = match parts.next() {
-        Some(Protocol::Ip4(ip)) => ip.into(),
-        Some(Protocol::Ip6(ip)) => ip.into(),
-        _ => return Ok(()),
-    };
-    let Some(Protocol::Tcp(port)) = parts.next() else {
+    let (Some(ip), Some(Protocol::Tcp(port))) = (ip_of(address), address.iter().nth(1)) else {
         return Ok(());
     };
     let address = SocketAddr::from((ip, port));

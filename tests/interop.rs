@@ -8,10 +8,9 @@
 
 mod support;
 
-use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::Multiaddr;
 use support::{
-    client::{Client, Security, TEST_PROTOCOL},
+    client::{Client, Security, is_echoed},
     process::Relay,
 };
 
@@ -34,21 +33,7 @@ async fn relays(security: Security, address: impl Fn(&Relay) -> Multiaddr) {
     let sent: Vec<u8> = (0..3_000_000u32)
         .map(|n| u8::try_from(n * 7 % 251).unwrap())
         .collect();
-    let stream = streams.open_stream(target_id, TEST_PROTOCOL).await.unwrap();
-    let (mut reader, mut writer) = stream.split();
-    let write = async {
-        writer.write_all(&sent).await.unwrap();
-        writer.close().await.unwrap();
-    };
-    let mut received = Vec::new();
-    let ((), read) = tokio::join!(write, reader.read_to_end(&mut received));
-    read.unwrap();
-    assert!(
-        received == sent,
-        "{} of {} bytes came back",
-        received.len(),
-        sent.len()
-    );
+    is_echoed(&mut streams, target_id, &sent).await;
 
     source.abort();
     let closed = relay.event("circuit closed").await;

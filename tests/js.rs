@@ -27,12 +27,11 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use futures::{AsyncReadExt, AsyncWriteExt, future::join};
 use js::{Peer, text};
 use libp2p::PeerId;
 use serde_json::{Value, json};
 use support::{
-    client::{Client, Security, TEST_PROTOCOL},
+    client::{Client, Security, is_echoed},
     process::Relay,
 };
 use tokio_util::task::AbortOnDropHandle;
@@ -157,20 +156,7 @@ async fn rust_reaches_js() {
         let _running = AbortOnDropHandle::new(dialer.run());
 
         let data: Vec<u8> = (0..MIB).map(|byte| (byte % 251) as u8).collect();
-        let stream = control.open_stream(target, TEST_PROTOCOL).await.unwrap();
-        let (mut reader, mut writer) = stream.split();
-        let send = async {
-            writer.write_all(&data).await.unwrap();
-            writer.close().await.unwrap();
-        };
-        let mut echoed = Vec::new();
-        let (received, ()) = join(reader.read_to_end(&mut echoed), send).await;
-        received.unwrap();
-        assert!(
-            echoed == data,
-            "{} bytes came back, or others",
-            echoed.len()
-        );
+        is_echoed(&mut control, target, &data).await;
         ended_clean(&mut listener).await;
     }
 }

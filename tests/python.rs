@@ -25,11 +25,10 @@ use std::{
 };
 
 use foreign::{Process, install_once, or_skip, run};
-use futures::{AsyncReadExt, AsyncWriteExt, future::join};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use serde_json::{Value, json};
 use support::{
-    client::{Client, Security, TEST_PROTOCOL},
+    client::{Client, Security, is_echoed},
     process::Relay,
 };
 use tokio_util::task::AbortOnDropHandle;
@@ -134,19 +133,6 @@ async fn rust_reaches_python() {
     let _running = AbortOnDropHandle::new(dialer.run());
 
     let data: Vec<u8> = (0..BYTES).map(|byte| (byte % 251) as u8).collect();
-    let stream = control.open_stream(id, TEST_PROTOCOL).await.unwrap();
-    let (mut reader, mut writer) = stream.split();
-    let send = async {
-        writer.write_all(&data).await.unwrap();
-        writer.close().await.unwrap();
-    };
-    let mut echoed = Vec::new();
-    let (received, ()) = join(reader.read_to_end(&mut echoed), send).await;
-    received.unwrap();
-    assert!(
-        echoed == data,
-        "{} bytes came back, or others",
-        echoed.len()
-    );
+    is_echoed(&mut control, id, &data).await;
     ended_clean(&mut listener).await;
 }

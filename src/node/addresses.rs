@@ -1,8 +1,10 @@
 //! Which addresses a relay can be reached on.
 
-use std::net::{Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, UdpSocket};
 
-use libp2p::{Multiaddr, multiaddr::Protocol};
+use libp2p::Multiaddr;
+
+use crate::transport::ip_of;
 
 /// Whether this machine has IPv6 at all.
 pub(super) fn has_ipv6() -> bool {
@@ -11,7 +13,7 @@ pub(super) fn has_ipv6() -> bool {
 
 /// Whether `address` stands for all IPv6 addresses of the machine.
 pub(super) fn is_any_ipv6(address: &Multiaddr) -> bool {
-    address.iter().next() == Some(Protocol::Ip6(Ipv6Addr::UNSPECIFIED))
+    ip_of(address) == Some(Ipv6Addr::UNSPECIFIED.into())
 }
 
 /// The addresses among `listening` that another machine may dial; loopback only when there are no
@@ -23,20 +25,15 @@ pub(super) fn own_addresses<'a>(listening: impl Iterator<Item = &'a Multiaddr>) 
 
 /// `address` is of this machine only.
 pub(super) fn is_loopback(address: &Multiaddr) -> bool {
-    match address.iter().next() {
-        Some(Protocol::Ip4(ip)) => ip.is_loopback(),
-        Some(Protocol::Ip6(ip)) => ip.is_loopback(),
-        _ => false,
-    }
+    ip_of(address).is_some_and(|ip| ip.is_loopback())
 }
 
 /// `address` cannot be dialled without naming an interface.
 pub(super) fn is_link_local(address: &Multiaddr) -> bool {
-    match address.iter().next() {
-        Some(Protocol::Ip4(ip)) => ip.is_link_local(),
-        Some(Protocol::Ip6(ip)) => ip.is_unicast_link_local(),
-        _ => false,
-    }
+    ip_of(address).is_some_and(|ip| match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    })
 }
 
 /// A comma-separated list, as the configuration takes it.

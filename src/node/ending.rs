@@ -172,8 +172,8 @@ impl Node {
     /// Whether no connection is left to wait for. The swarm waits in vain for one whose task has
     /// panicked; the books do not.
     fn is_deserted(&self) -> bool {
-        let is_known = self.relay.statistics().peers > 0;
-        self.connections() == 0 || (self.lifecycle.is_faulty() && !is_known)
+        self.connections() == 0
+            || (self.lifecycle.is_faulty() && self.relay.statistics().peers == 0)
     }
 
     /// Waits, not for long, until the end of every circuit that was cut is in the log.

@@ -18,6 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::ledger;
+use crate::transport::ip_of;
 
 /// Hop streams of one connection that may be silent at once. One more resets the oldest of them:
 /// streams that say nothing cannot keep out those that do.
@@ -191,14 +192,6 @@ impl ledger::Connection for std::sync::Arc<Connection> {
     fn holds_reservation(&self, holds: bool) {
         self.holds_reservation.store(holds, Ordering::Release);
     }
-}
-
-fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
-    address.iter().find_map(|part| match part {
-        Protocol::Ip4(ip) => Some(ip.into()),
-        Protocol::Ip6(ip) => Some(ip.into()),
-        _ => None,
-    })
 }
 
 fn transport_of(address: &Multiaddr) -> Transport {

@@ -18,9 +18,7 @@ pub(super) struct Closed {
 }
 
 pub(super) fn reservation_accepted(names: &Pseudonyms, peer: PeerId, renewal: bool, ttl: Duration) {
-    // What has passed since the grant is not worth a second.
-    let ttl_seconds = (ttl + Duration::from_millis(500)).as_secs();
-    let peer = names.name(&peer);
+    let (peer, ttl_seconds) = (names.name(&peer), ttl.as_secs());
     if renewal {
         info!(%peer, ttl_seconds, "reservation renewed");
     } else {

@@ -1,10 +1,7 @@
 //! The guards that keep the books exact: each takes back what it stands for when it is dropped, so
 //! the books are right however a task or a connection ends.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::SystemTime};
 
 use libp2p::PeerId;
 
@@ -60,15 +57,10 @@ impl ReservationGuard {
         }
     }
 
-    /// How long the reservation lives from now on.
-    pub(super) fn ttl(&self) -> Duration {
-        self.grant.expires.saturating_duration_since(now())
-    }
-
     /// When the reservation ends, in seconds since the Unix epoch. Rounded down: the relay never
     /// promises more than it keeps.
     pub(super) fn expire(&self) -> u64 {
-        let end = SystemTime::now() + self.ttl();
+        let end = SystemTime::now() + self.grant.expires.saturating_duration_since(now());
         end.duration_since(SystemTime::UNIX_EPOCH)
             .map_or(0, |time| time.as_secs())
     }

@@ -249,10 +249,13 @@ impl Relay {
             }
             grant
         };
-        let guard = ReservationGuard::new(Arc::clone(self), connection.peer, grant);
-        let (renewal, ttl) = (grant.renewal, guard.ttl());
-        events::reservation_accepted(&self.names, connection.peer, renewal, ttl);
-        Ok(guard)
+        let ttl = grant.expires.saturating_duration_since(now);
+        events::reservation_accepted(&self.names, connection.peer, grant.renewal, ttl);
+        Ok(ReservationGuard::new(
+            Arc::clone(self),
+            connection.peer,
+            grant,
+        ))
     }
 
     /// Takes a slot for a circuit that begins on `connection`, and gives the target's connections

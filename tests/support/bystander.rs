@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::Multiaddr;
 use tokio::time::timeout;
 
-use super::client::{Client, Security, TEST_PROTOCOL};
+use super::client::{Client, Security, is_echoed};
 
 /// How long two ordinary clients may take to be served on a busy machine. An idle one needs a
 /// tenth of it.
@@ -24,13 +23,7 @@ pub async fn is_served(address: &Multiaddr) {
         source.connect(address, id).await.unwrap();
         let mut streams = source.streams.clone();
         let source = source.run();
-        let mut stream = streams.open_stream(id, TEST_PROTOCOL).await.unwrap();
-        let sent = [7; 10_000];
-        stream.write_all(&sent).await.unwrap();
-        stream.close().await.unwrap();
-        let mut received = Vec::new();
-        stream.read_to_end(&mut received).await.unwrap();
-        assert_eq!(received, sent);
+        is_echoed(&mut streams, id, &[7; 10_000]).await;
         source.abort();
         target.abort();
     });

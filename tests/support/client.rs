@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, pin::pin, time::Duration};
 
-use futures::StreamExt;
+use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder, identify,
     multiaddr::Protocol,
@@ -236,8 +236,26 @@ impl Client {
     }
 }
 
+/// Sends `data` to `target`, which echoes it, on a stream of its own, and gets the same back.
+pub async fn is_echoed(streams: &mut stream::Control, target: PeerId, data: &[u8]) {
+    let stream = streams.open_stream(target, TEST_PROTOCOL).await.unwrap();
+    let (mut reader, mut writer) = stream.split();
+    let send = async {
+        writer.write_all(data).await.unwrap();
+        writer.close().await.unwrap();
+    };
+    let mut echoed = Vec::new();
+    let (received, ()) = tokio::join!(reader.read_to_end(&mut echoed), send);
+    received.unwrap();
+    assert!(
+        echoed == data,
+        "{} of {} bytes came back, or others",
+        echoed.len(),
+        data.len()
+    );
+}
+
 async fn echo(stream: Stream) {
-    use futures::{AsyncReadExt, AsyncWriteExt};
     let (reader, mut writer) = stream.split();
     // The other side may go at any time.
     let _ = futures::io::copy(reader, &mut writer).await;
