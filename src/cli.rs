@@ -15,7 +15,7 @@ use crate::{
     lifecycle::Lifecycle,
     node::Node,
     probe,
-    telemetry::{self, Lost},
+    telemetry::Telemetry,
 };
 
 /// The process ends with this code when it was started or configured wrongly (`EX_USAGE`).
@@ -175,25 +175,25 @@ fn serve(
     let filter = filter
         .as_ref()
         .map(|filter| filter.as_deref().unwrap_or_default());
-    let (_flushed, lost) = match telemetry::init(config.log_format, filter) {
-        Ok(log) => log,
-        Err(error) => return usage(&format!("RUST_LOG: {error}")),
-    };
     let identity = match Identity::from_config(&config.identity) {
         Ok(identity) => identity,
         Err(error) => return usage(&error),
     };
-    for warning in warnings {
-        warn!("{warning}");
-    }
-    if identity.source() == Source::Ephemeral {
-        warn!(
-            "neither RELAY_IDENTITY_SEED nor RELAY_IDENTITY_KEY is set: the relay has a new peer \
-             id at each start, and what clients know of it is void then"
-        );
-    }
     with_runtime(async {
-        match run(config, &identity, lost).await {
+        let telemetry = match Telemetry::start(config, filter) {
+            Ok(telemetry) => telemetry,
+            Err(error) => return usage(&format!("RUST_LOG: {error}")),
+        };
+        for warning in warnings {
+            warn!("{warning}");
+        }
+        if identity.source() == Source::Ephemeral {
+            warn!(
+                "neither RELAY_IDENTITY_SEED nor RELAY_IDENTITY_KEY is set: the relay has a new \
+                 peer id at each start, and what clients know of it is void then"
+            );
+        }
+        match Box::pin(run(config, &identity, &telemetry)).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(cause) => {
                 error!("{cause}");
@@ -206,12 +206,12 @@ fn serve(
 async fn run(
     config: &Config,
     identity: &Identity,
-    lost: Lost,
+    telemetry: &Telemetry,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let lifecycle = Lifecycle::new();
-    lifecycle.spawn_until_end("lost log lines", lost.tell());
+    lifecycle.spawn_until_end("lost log lines", telemetry.lost_lines());
     let mut signals = Signals::new(SIGNALS)?;
-    let node = Node::bind(config, identity, lifecycle.clone())?;
+    let node = Node::bind(config, identity, lifecycle.clone(), telemetry)?;
     if let Some(address) = config.admin_address {
         let admin = Admin::new(Arc::clone(node.relay()), lifecycle.clone());
         admin.serve(address).await.map_err(|error| {

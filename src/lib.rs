@@ -10,6 +10,7 @@
 //! | [`identity`] | the relay's key pair: given, derived from the fleet's seed, or ephemeral |
 //! | [`pseudonym`] | the names under which peers appear in logs |
 //! | [`lifecycle`] | the phase of the process, its tasks, and how it is told to stop |
+//! | [`metrics`] | every instrument, named and described once |
 //! | [`node`] | the swarm and its event loop: serve, drain, close |
 //! | [`transport`] | TCP, QUIC and WebSocket, and the muxers that can reset what they cut |
 //! | [`relay`] | the protocol: reservations, circuits and their limits |
@@ -26,6 +27,7 @@ pub mod config;
 pub mod dialback;
 pub mod identity;
 pub mod lifecycle;
+pub mod metrics;
 pub mod node;
 pub mod probe;
 pub mod pseudonym;

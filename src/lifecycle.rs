@@ -41,6 +41,9 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// The words of all phases, in their order.
+    pub const WORDS: [&str; 4] = ["starting", "ready", "draining", "stopped"];
+
     /// A short, stable word for logs, metrics and the operator's endpoints.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -25,8 +25,10 @@ use crate::{
     config::{self, Config},
     identity::Identity,
     lifecycle::{Lifecycle, Phase},
+    metrics::{self, Metrics},
     pseudonym::Pseudonyms,
     relay::{Relay, Statistics},
+    telemetry::Telemetry,
     transport::{self, Dials, quic},
 };
 
@@ -61,6 +63,7 @@ pub struct Node {
     quic: quic::Handle,
     relay: Arc<Relay>,
     lifecycle: Lifecycle,
+    metrics: Metrics,
     /// As configured; empty means that those of the interfaces are announced.
     external: Vec<Multiaddr>,
     /// With the addresses on which each can be reached, link-local ones left out.
@@ -77,16 +80,36 @@ impl Node {
     ///
     /// # Errors
     /// Names the address that cannot be bound and the cause.
-    pub fn bind(config: &Config, identity: &Identity, lifecycle: Lifecycle) -> Result<Self, Error> {
+    pub fn bind(
+        config: &Config,
+        identity: &Identity,
+        lifecycle: Lifecycle,
+        telemetry: &Telemetry,
+    ) -> Result<Self, Error> {
+        let metrics = telemetry.metrics().clone();
         let keypair = identity.keypair();
         let names = Pseudonyms::new(config.peer_ids, identity.pseudonym_key());
         let limits = config.limits.clone();
-        let relay = Relay::new(keypair.clone(), limits, names, lifecycle.clone());
+        let relay = Relay::new(
+            keypair.clone(),
+            limits,
+            names,
+            lifecycle.clone(),
+            metrics.clone(),
+        );
+        metrics::observe(
+            &telemetry.meter(),
+            &metrics,
+            &relay,
+            &lifecycle,
+            swarm::CONNECTION_LIMITS,
+        );
         // Peers may seem to come from this machine or its network, where there is a proxy. A relay
         // that only this machine can reach has nobody to protect.
         let is_local = config.listen_addresses.iter().all(is_loopback);
         let dials = if is_local { Dials::Any } else { Dials::Global };
-        let (transport, quic) = transport::build(keypair, dials).map_err(Error::Transport)?;
+        let (transport, quic) =
+            transport::build(keypair, dials, &metrics).map_err(Error::Transport)?;
         let behaviour = Behaviour::new(keypair.public(), &relay);
         let settings = swarm::settings(&lifecycle, config.idle_timeout);
         let mut node = Self {
@@ -94,6 +117,7 @@ impl Node {
             quic,
             relay,
             lifecycle,
+            metrics,
             external: config.external_addresses.clone(),
             listeners: Vec::new(),
             started: Instant::now(),
@@ -236,9 +260,15 @@ impl Node {
             }
             SwarmEvent::IncomingConnectionError { error, .. } => {
                 debug!(%error, "an incoming connection failed");
+                if let Some(reason) = swarm::denied(&error) {
+                    self.metrics.connection_denied(reason);
+                }
             }
             _ => {}
         }
+        let info = self.swarm.network_info();
+        let pending = info.connection_counters().num_pending_incoming();
+        self.metrics.connections_pending(pending);
     }
 
     fn addresses_of(&mut self, listener: ListenerId) -> Option<&mut Vec<Multiaddr>> {

@@ -28,7 +28,9 @@ mod hop;
 pub mod ledger;
 mod limits;
 mod service;
+mod spans;
 mod stop;
+mod traffic;
 mod voucher;
 pub mod wire;
 
@@ -41,5 +43,6 @@ pub use self::{
     limits::{CircuitLimit, Limits},
     service::{Relay, Statistics},
     stop::STOP_TIMEOUT,
+    traffic::Traffic,
     voucher::{DOMAIN as VOUCHER_DOMAIN, PAYLOAD_TYPE as VOUCHER_PAYLOAD_TYPE, Voucher},
 };

@@ -1,71 +1,90 @@
-//! What the relay tells its operator: the event log.
+//! What the relay tells its operator: the event log, traces, and metrics.
 
-use std::{
-    io::{self, IsTerminal},
-    time::Duration,
+pub mod log;
+
+use opentelemetry::{
+    metrics::{Meter, MeterProvider},
+    trace::TracerProvider,
 };
+use opentelemetry_sdk::{metrics::SdkMeterProvider, trace::SdkTracerProvider};
+use tracing_subscriber::{Layer, filter::filter_fn, layer::SubscriberExt, util::SubscriberInitExt};
 
-use tracing::warn;
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
+use self::log::{FilterHandle, Log};
+use crate::{config::Config, metrics::Metrics};
 
-use crate::config::LogFormat;
+/// The `tracing` target of the spans that are exported. They are no part of the log.
+pub const SPANS: &str = "descord_relay::spans";
 
-/// What is logged unless `RUST_LOG` says otherwise. The libraries below report much that strangers
-/// cause, and with addresses: only their errors are of use.
-const DEFAULT_FILTER: &str = "error,descord_relay=info";
-
-/// Lines that may wait for standard output. When whoever reads it stops, further lines are lost:
-/// a log that is not read must not hold up the relay.
-const MAX_WAITING_LINES: usize = 16 * 1024;
-/// How often the log tells of lines that were lost.
-const LOST_INTERVAL: Duration = Duration::from_secs(60);
-
-/// Writes events to standard output from now on. `filter` is the value of `RUST_LOG`, if it is
-/// set. What still waits is written when the guard is dropped.
-///
-/// # Errors
-/// When `filter` is not of the form that `RUST_LOG` takes, or when this has been called before.
-pub fn init(
-    format: LogFormat,
-    filter: Option<&str>,
-) -> Result<(WorkerGuard, Lost), Box<dyn std::error::Error + Send + Sync>> {
-    let filter = EnvFilter::try_new(filter.filter(|f| !f.is_empty()).unwrap_or(DEFAULT_FILTER))?;
-    let is_terminal = io::stdout().is_terminal();
-    let (writer, guard) = NonBlockingBuilder::default()
-        .lossy(true)
-        .buffered_lines_limit(MAX_WAITING_LINES)
-        .finish(io::stdout());
-    let lost = Lost(writer.error_counter());
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(writer);
-    match format {
-        LogFormat::Text => log.with_ansi(is_terminal).with_target(false).try_init(),
-        LogFormat::Auto if is_terminal => log.with_target(false).try_init(),
-        LogFormat::Auto | LogFormat::Json => log.json().flatten_event(true).try_init(),
-    }?;
-    Ok((guard, lost))
+/// `number` as an attribute of a span: unsigned ones would arrive as text.
+pub(crate) fn integer(number: impl TryInto<i64>) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
 }
 
-/// Counts the lines that were lost.
-#[derive(Debug)]
-pub struct Lost(ErrorCounter);
+/// Why there is nothing to be told.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
-impl Lost {
-    /// Tells of lost lines, now and then.
-    pub async fn tell(self) {
-        let mut told = 0;
-        loop {
-            tokio::time::sleep(LOST_INTERVAL).await;
-            let lost = self.0.dropped_lines();
-            if lost > told {
-                warn!(
-                    lines = lost - told,
-                    "lines of this log were lost: nobody read them in time"
-                );
-                told = lost;
-            }
-        }
+/// Everything that tells the operator something. What still waits to be told is told when it is
+/// stopped or dropped.
+#[derive(Debug)]
+pub struct Telemetry {
+    log: Log,
+    meters: SdkMeterProvider,
+    tracers: Option<SdkTracerProvider>,
+    metrics: Metrics,
+}
+
+impl Telemetry {
+    /// Tells from now on. `filter` is the value of `RUST_LOG`, if it is set. To be called once, and
+    /// from within the runtime.
+    ///
+    /// # Errors
+    /// When `filter` is not of the form that `RUST_LOG` takes, or when this has been called before.
+    pub fn start(config: &Config, filter: Option<&str>) -> Result<Self, Error> {
+        let meters = SdkMeterProvider::builder().build();
+        let tracers: Option<SdkTracerProvider> = None;
+        let (log, lines) = log::open(config.log_format, filter)?;
+        let spans = tracers.as_ref().map(|tracers| {
+            tracing_opentelemetry::layer()
+                .with_tracer(tracers.tracer(SCOPE))
+                .with_location(false)
+                .with_threads(false)
+                .with_target(false)
+                .with_tracked_inactivity(false)
+                .with_filter(filter_fn(|metadata| metadata.target() == SPANS))
+        });
+        tracing_subscriber::registry()
+            .with(lines)
+            .with(spans)
+            .try_init()?;
+        let metrics = Metrics::new(&meters.meter(SCOPE));
+        Ok(Self {
+            log,
+            meters,
+            tracers,
+            metrics,
+        })
+    }
+
+    /// The instruments that are told of events.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// What the instruments that are looked up belong to.
+    pub fn meter(&self) -> Meter {
+        self.meters.meter(SCOPE)
+    }
+
+    /// Changes what is logged.
+    pub fn log_filter(&self) -> FilterHandle {
+        self.log.filter()
+    }
+
+    /// Tells of lost lines of the log, now and then, for ever.
+    pub fn lost_lines(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.log.tell_lost(self.metrics.clone())
     }
 }
+
+/// The instrumentation scope of everything that is measured here.
+const SCOPE: &str = env!("CARGO_PKG_NAME");

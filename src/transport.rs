@@ -26,6 +26,7 @@ use libp2p::{
 use socket2::{Domain, Socket, Type};
 
 use self::security::Security;
+use crate::metrics::{Handshakes, Metrics};
 
 /// How long a new connection may take until it is authenticated and multiplexed.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,16 +49,22 @@ pub enum Dials {
     Any,
 }
 
-/// Every transport of the relay, and a handle to the QUIC endpoints among them.
+/// Every transport of the relay, and a handle to the QUIC endpoints among them. Handshakes and
+/// connections are counted in `metrics`.
 ///
 /// # Errors
 /// When `keypair` cannot make a TLS certificate or Noise keys; an Ed25519 key always can.
-pub fn build(keypair: &Keypair, dials: Dials) -> Result<(Transport, quic::Handle), Error> {
-    let security = Security::new(keypair)?;
+pub fn build(
+    keypair: &Keypair,
+    dials: Dials,
+    metrics: &Metrics,
+) -> Result<(Transport, quic::Handle), Error> {
+    let handshakes = |transport| Handshakes::new(metrics.clone(), transport);
+    let security = |transport| Security::new(keypair, handshakes(transport));
     let socket = || tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
     let tcp = socket()
         .upgrade(Version::V1Lazy)
-        .authenticate(security.clone())
+        .authenticate(security("tcp")?)
         .multiplex(yamux::Config::default())
         .timeout(HANDSHAKE_TIMEOUT)
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
@@ -65,11 +72,12 @@ pub fn build(keypair: &Keypair, dials: Dials) -> Result<(Transport, quic::Handle
     websocket.set_max_data_size(MAX_WEBSOCKET_FRAME_BYTES);
     let websocket = websocket
         .upgrade(Version::V1Lazy)
-        .authenticate(security)
+        .authenticate(security("websocket")?)
         .multiplex(yamux::Config::default())
         .timeout(HANDSHAKE_TIMEOUT)
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
-    let quic = quic::Config::new(keypair);
+    let mut quic = quic::Config::new(keypair);
+    quic.handshakes = handshakes("quic");
     let handle = quic.handle();
     let quic =
         quic::Transport::new(quic)?.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));

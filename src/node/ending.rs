@@ -5,12 +5,13 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use futures::StreamExt;
 use libp2p::{PeerId, swarm::SwarmEvent};
 use tokio::time::{Instant, Interval, timeout, timeout_at};
-use tracing::info;
+use tracing::{Span, field::Empty, info, info_span};
 
 use super::{Node, schedule::Schedule, sleep_until, ticks};
 use crate::{
     lifecycle::{Lifecycle, Phase},
     relay::Relay,
+    telemetry::{SPANS, integer},
     transport::quic,
 };
 
@@ -67,6 +68,21 @@ impl Progress {
 impl Node {
     /// Lets everything that is open finish, until the deadline.
     pub(super) async fn drain(&mut self) {
+        let span = info_span!(
+            target: SPANS,
+            parent: None,
+            "drain",
+            relay.circuits = Empty,
+            relay.reservations = Empty,
+            relay.circuits_finished = Empty,
+            relay.circuits_cut = Empty,
+            relay.reservations_moved = Empty,
+        );
+        self.drain_within(&span).await;
+    }
+
+    async fn drain_within(&mut self, span: &Span) {
+        let phase = |name| info_span!(target: SPANS, parent: span, "drain phase", otel.name = name);
         let begun = Instant::now();
         let serves_until = begun + self.drain.delay;
         let deadline = serves_until + self.drain.timeout;
@@ -83,11 +99,17 @@ impl Node {
             timeout_seconds = self.drain.timeout.as_secs_f64(),
             "draining"
         );
+        span.record("relay.circuits", integer(before.circuits));
+        span.record("relay.reservations", integer(before.reservations));
         let hard = self.lifecycle.hard().clone();
         let mut progress = Progress::new(&relay, deadline);
+        let delay = phase("drain.delay");
         let serve_on = hard.run_until_cancelled(self.serve_on(&mut progress));
         let _ = timeout_at(serves_until, serve_on).await;
 
+        drop(delay);
+
+        let wait = phase("drain.wait");
         // A newcomer is refused a connection, not a reservation: it tries the next relay at once.
         for (listener, _) in std::mem::take(&mut self.listeners) {
             self.swarm.remove_listener(listener);
@@ -98,6 +120,9 @@ impl Node {
         let close_idle = hard.run_until_cancelled(self.close_idle(&mut progress, &mut moved));
         let _ = timeout_at(deadline, close_idle).await;
 
+        drop(wait);
+
+        let _cut = phase("drain.cut");
         // What is left is cut; each circuit's task says so before it ends.
         hard.cancel();
         self.circuits_over().await;
@@ -105,13 +130,18 @@ impl Node {
         if after.circuits_cut > before.circuits_cut {
             let _ = timeout(RESET_GRACE, self.serve()).await;
         }
+        let circuits_finished = after.circuits_finished - before.circuits_finished;
+        let circuits_cut = after.circuits_cut - before.circuits_cut;
         info!(
-            circuits_finished = after.circuits_finished - before.circuits_finished,
-            circuits_cut = after.circuits_cut - before.circuits_cut,
+            circuits_finished,
+            circuits_cut,
             reservations_moved = moved.len(),
             seconds = begun.elapsed().as_secs_f64(),
             "drained"
         );
+        span.record("relay.circuits_finished", integer(circuits_finished));
+        span.record("relay.circuits_cut", integer(circuits_cut));
+        span.record("relay.reservations_moved", integer(moved.len()));
     }
 
     /// Serves as before.

@@ -6,19 +6,21 @@ use libp2p::{
     autonat, connection_limits, identify,
     identity::PublicKey,
     ping,
-    swarm::{Config, NetworkBehaviour},
+    swarm::{Config, ListenError, NetworkBehaviour},
 };
 
 use crate::{
     dialback,
     lifecycle::Lifecycle,
-    relay::{self, Relay},
+    metrics::ConnectionLimits,
+    relay::{self, Relay, TooManyConnections},
 };
 
-/// Connections that may be up at once.
-const MAX_CONNECTIONS: u32 = 32_768;
-/// Connections that may be in their handshake at once.
-const MAX_PENDING_CONNECTIONS: u32 = 1024;
+/// Connections that may be up, and in their handshake, at once.
+pub(super) const CONNECTION_LIMITS: ConnectionLimits = ConnectionLimits {
+    active: 32_768,
+    pending: 1024,
+};
 /// Dials that may be under way at once: those of `AutoNAT`, which strangers ask for.
 const MAX_PENDING_DIALS: u32 = 64;
 /// Streams of one connection that may be in their protocol negotiation at once.
@@ -45,9 +47,9 @@ impl Behaviour {
         Self {
             limits: connection_limits::Behaviour::new(
                 connection_limits::ConnectionLimits::default()
-                    .with_max_pending_incoming(Some(MAX_PENDING_CONNECTIONS))
+                    .with_max_pending_incoming(Some(CONNECTION_LIMITS.pending))
                     .with_max_pending_outgoing(Some(MAX_PENDING_DIALS))
-                    .with_max_established(Some(MAX_CONNECTIONS)),
+                    .with_max_established(Some(CONNECTION_LIMITS.active)),
             ),
             dialback: dialback::Guard::new(Arc::clone(relay)),
             relay: relay::Behaviour::new(Arc::clone(relay)),
@@ -75,4 +77,18 @@ pub(super) fn settings(lifecycle: &Lifecycle, idle_timeout: Duration) -> Config 
     Config::with_executor(move |future| lifecycle.spawn("connection", future))
         .with_idle_connection_timeout(idle_timeout)
         .with_max_negotiating_inbound_streams(MAX_NEGOTIATING_STREAMS)
+}
+
+/// Why a connection was refused, as a short, stable word; nothing when it failed by itself.
+pub(super) fn denied(error: &ListenError) -> Option<&'static str> {
+    let ListenError::Denied { cause } = error else {
+        return None;
+    };
+    let exceeded = cause.downcast_ref::<connection_limits::Exceeded>();
+    Some(match exceeded.map(connection_limits::Exceeded::limit) {
+        Some(limit) if limit == CONNECTION_LIMITS.pending => "max_pending",
+        Some(_) => "max_connections",
+        None if cause.downcast_ref::<TooManyConnections>().is_some() => "max_connections_per_peer",
+        None => "other",
+    })
 }

@@ -79,6 +79,17 @@ pub struct Outcome {
     pub end: End,
 }
 
+/// What has happened on a circuit since it was told last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that the target was given.
+    pub to_target: u64,
+    /// Bytes that the source was given.
+    pub to_source: u64,
+    /// Times that a side took no more, so that the other one was not read until it did.
+    pub waits: u64,
+}
+
 /// What the source sent before the circuit was open.
 #[derive(Debug, Default)]
 pub struct Early {
@@ -122,15 +133,14 @@ pub struct Side<S> {
 
 /// Copies until both sides have finished, a limit is reached, or `cut` is cancelled.
 ///
-/// `moved` is told of all bytes as they are handed over: the first argument is what went to the
-/// target, the second what went to the source.
+/// `moved` is told of all bytes as they are handed over.
 pub async fn relay<S, T>(
     source: Side<S>,
     early: Early,
     target: Side<T>,
     limit: CircuitLimit,
     cut: &CancellationToken,
-    moved: impl Fn(u64, u64),
+    moved: impl Fn(Progress),
 ) -> Outcome
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -152,9 +162,17 @@ where
     let copy = async {
         let both = poll_fn(|cx| {
             let (sent, received) = (to_target.moved, to_source.moved);
+            let waits = to_target.waits + to_source.waits;
             let forth = to_target.poll(cx, &mut source, &mut target);
             let back = to_source.poll(cx, &mut target, &mut source);
-            moved(to_target.moved - sent, to_source.moved - received);
+            let progress = Progress {
+                to_target: to_target.moved - sent,
+                to_source: to_source.moved - received,
+                waits: to_target.waits + to_source.waits - waits,
+            };
+            if progress != Progress::default() {
+                moved(progress);
+            }
             match (forth, back) {
                 (Poll::Ready(Err(end)), _) | (_, Poll::Ready(Err(end))) => Poll::Ready(end),
                 (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(End::Eof),
@@ -206,6 +224,9 @@ struct Direction {
     /// Bytes that may still be read; `None` is unlimited.
     room: Option<u64>,
     moved: u64,
+    /// How often the writer took no more, and whether it takes none now.
+    waits: u64,
+    is_waiting: bool,
     unflushed: bool,
     state: State,
 }
@@ -244,6 +265,8 @@ impl Direction {
             end,
             room,
             moved: 0,
+            waits: 0,
+            is_waiting: false,
             unflushed: false,
             state,
         }
@@ -321,7 +344,13 @@ impl Direction {
             .get(self.start..self.end)
             .filter(|r| !r.is_empty())
         {
-            let written = ready!(Pin::new(&mut *writer).poll_write(cx, rest))?;
+            let Poll::Ready(written) = Pin::new(&mut *writer).poll_write(cx, rest) else {
+                self.waits += u64::from(!self.is_waiting);
+                self.is_waiting = true;
+                return Poll::Pending;
+            };
+            self.is_waiting = false;
+            let written = written?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }

@@ -42,6 +42,15 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// All of them, in the order of their numbers.
+    pub(super) const ALL: [Self; 5] = [
+        Self::Tcp,
+        Self::Quic,
+        Self::WebSocket,
+        Self::Memory,
+        Self::Relayed,
+    ];
+
     /// A short, stable word for logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,14 +1,21 @@
-//! The event log: one line for each thing that happens to a reservation or a circuit.
+//! What happens to reservations and circuits, told to the operator: a line of the log and a value
+//! of the metrics for each event.
 //!
-//! Peers appear under the names that [`Pseudonyms`] gives them, and IP addresses not at all.
+//! Peers appear under the names that [`Pseudonyms`](crate::pseudonym::Pseudonyms) gives them, and
+//! IP addresses not at all.
 
 use std::time::Duration;
 
 use libp2p::PeerId;
 use tracing::info;
 
-use super::{circuit::Outcome, connection::Transport, deny::Deny};
-use crate::pseudonym::Pseudonyms;
+use super::{
+    circuit::Outcome,
+    connection::Transport,
+    deny::Deny,
+    ledger::Ended,
+    service::{Relay, now},
+};
 
 /// How a circuit ended.
 #[derive(Debug)]
@@ -17,56 +24,65 @@ pub(super) struct Closed {
     pub(super) duration: Duration,
 }
 
-pub(super) fn reservation_accepted(names: &Pseudonyms, peer: PeerId, renewal: bool, ttl: Duration) {
-    let (peer, ttl_seconds) = (names.name(&peer), ttl.as_secs());
-    if renewal {
-        info!(%peer, ttl_seconds, "reservation renewed");
+pub(super) fn reservation_accepted(relay: &Relay, peer: PeerId, renewal: bool, ttl: Duration) {
+    let (name, ttl_seconds) = (relay.names().name(&peer), ttl.as_secs());
+    let outcome = if renewal {
+        info!(peer = %name, ttl_seconds, "reservation renewed");
+        "renewed"
     } else {
-        info!(%peer, ttl_seconds, "reservation accepted");
-    }
+        info!(peer = %name, ttl_seconds, "reservation accepted");
+        "accepted"
+    };
+    relay.metrics().request("reserve", outcome, "none");
 }
 
 /// `how` is "expired", or "closed": with the peer's last connection, or because the peer could not
 /// be told of it.
-pub(super) fn reservation_ended(names: &Pseudonyms, peer: PeerId, how: &'static str) {
-    info!(peer = %names.name(&peer), "reservation {how}");
+pub(super) fn reservation_ended(relay: &Relay, Ended { peer, since }: Ended, how: &'static str) {
+    info!(peer = %relay.names().name(&peer), "reservation {how}");
+    let lasted = now().saturating_duration_since(since);
+    relay.metrics().reservation_ended(how, lasted);
 }
 
 pub(super) fn circuit_accepted(
-    names: &Pseudonyms,
+    relay: &Relay,
     (source, source_transport): (PeerId, Transport),
     (target, target_transport): (PeerId, Transport),
 ) {
     info!(
-        source = %names.name(&source),
-        target = %names.name(&target),
+        source = %relay.names().name(&source),
+        target = %relay.names().name(&target),
         source_transport = source_transport.as_str(),
         target_transport = target_transport.as_str(),
         "circuit accepted"
     );
+    relay.metrics().request("connect", "accepted", "none");
 }
 
-pub(super) fn circuit_closed(names: &Pseudonyms, source: PeerId, target: PeerId, closed: &Closed) {
+pub(super) fn circuit_closed(relay: &Relay, source: PeerId, target: PeerId, closed: &Closed) {
     let Closed { outcome, duration } = closed;
+    let reason = outcome.end.reason();
     info!(
-        source = %names.name(&source),
-        target = %names.name(&target),
+        source = %relay.names().name(&source),
+        target = %relay.names().name(&target),
         bytes_to_target = outcome.to_target,
         bytes_to_source = outcome.to_source,
         duration_seconds = duration.as_secs_f64(),
-        reason = outcome.end.reason(),
+        reason,
         "circuit closed"
     );
+    relay.metrics().circuit_ended(reason, *duration);
 }
 
 /// `request` is "reserve", "connect", or "unknown" when there was none to read.
-pub(super) fn request_denied(names: &Pseudonyms, peer: PeerId, request: &str, deny: Deny) {
+pub(super) fn request_denied(relay: &Relay, peer: PeerId, request: &'static str, deny: Deny) {
     let (status, reason) = deny.parts();
     info!(
-        peer = %names.name(&peer),
+        peer = %relay.names().name(&peer),
         request,
         status = status.name(),
         reason,
         "request denied: {deny}"
     );
+    relay.metrics().request(request, "denied", reason);
 }

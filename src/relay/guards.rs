@@ -31,8 +31,8 @@ impl Drop for Registration {
         self.connection.gone().cancel();
         let peer = self.connection.peer;
         let ended = self.relay.ledger().disconnected(peer, self.connection.id);
-        if ended {
-            events::reservation_ended(self.relay.names(), peer, "closed");
+        if let Some(ended) = ended {
+            events::reservation_ended(&self.relay, ended, "closed");
         }
     }
 }
@@ -73,8 +73,12 @@ impl ReservationGuard {
 
 impl Drop for ReservationGuard {
     fn drop(&mut self) {
-        if !self.kept && self.relay.ledger().revoke(self.peer, &self.grant) {
-            events::reservation_ended(self.relay.names(), self.peer, "closed");
+        if self.kept {
+            return;
+        }
+        let ended = self.relay.ledger().revoke(self.peer, &self.grant);
+        if let Some(ended) = ended {
+            events::reservation_ended(&self.relay, ended, "closed");
         }
     }
 }
@@ -133,7 +137,7 @@ impl CircuitPermit {
         let relay = Arc::clone(&self.relay);
         let (source, target) = (self.source, self.target);
         drop(self);
-        events::circuit_closed(relay.names(), source, target, closed);
+        events::circuit_closed(&relay, source, target, closed);
         relay.count_end(closed.outcome.end);
     }
 }

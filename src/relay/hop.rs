@@ -6,17 +6,18 @@
 use std::{io, sync::Arc, time::Duration};
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use libp2p::PeerId;
+use libp2p::{PeerId, Stream};
 use tokio::time::{Instant, timeout};
+use tracing::Instrument;
 
 use super::{
-    circuit::{self, Early, Side},
+    circuit::{self, Early, Progress, Side},
     connection::Connection,
     deny::Deny,
     events::{self, Closed},
     guards::CircuitPermit,
     service::Relay,
-    stop, voucher,
+    spans, stop, voucher,
     wire::{self, HopMessage, ReadError, Request},
 };
 
@@ -39,34 +40,51 @@ where
     };
     let (name, result) = match request {
         Ok(Request::Reserve) => {
-            let reserved = reserve(&relay, &connection, &mut stream).await;
+            let span = spans::reserve(&relay, &connection);
+            let reserve = reserve(&relay, &connection, &mut stream);
+            let reserved = reserve.instrument(span.clone()).await;
+            spans::answered(&span, &reserved);
             ("reserve", reserved.map(|()| None))
         }
         Ok(Request::Connect(target)) => {
-            let ended = connect(&relay, &connection, &mut stream, target).await;
-            ("connect", ended.map(Some))
+            let span = spans::connect(&relay, &connection, target);
+            let connect = connect(&relay, &connection, &mut stream, target);
+            let opened = connect.instrument(span.clone()).await;
+            spans::answered(&span, &opened);
+            let cause = spans::context(&span);
+            ("connect", opened.map(|circuit| Some((circuit, cause))))
         }
         Err(deny) => ("unknown", Err(deny)),
     };
     match result {
-        Ok(Some((permit, closed))) => {
+        Ok(Some((circuit, cause))) => {
+            let span = spans::circuit(&relay, cause, &connection, &circuit.target);
+            let (permit, closed) = carry(&relay, &connection, &mut stream, circuit).await;
             // A circuit that was cut must end in a reset: its stream is dropped as it is, and
             // before it is off the books. When the last one is, connections are closed.
             drop(stream);
+            spans::circuit_closed(&span, &closed);
+            drop(span);
             permit.close(&closed);
         }
         Ok(None) => {
             let _ = timeout(ANSWER_TIMEOUT, stream.close()).await;
         }
         Err(deny) => {
-            events::request_denied(relay.names(), connection.peer, name, deny);
+            events::request_denied(&relay, connection.peer, name, deny);
             refuse(&mut stream, deny).await;
         }
     }
 }
 
-/// A circuit that is over, but for its stream to the source.
-type Ended = (CircuitPermit, Closed);
+/// A circuit that both sides have agreed to.
+struct Circuit {
+    permit: CircuitPermit,
+    /// What the source has sent meanwhile.
+    early: Early,
+    target: Arc<Connection>,
+    stop: Stream,
+}
 
 /// The request, or why there is none; nothing when nobody waits for an answer.
 async fn read_request<S: AsyncRead + Unpin>(
@@ -121,7 +139,7 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     connection: &Arc<Connection>,
     mut stream: S,
     target: PeerId,
-) -> Result<Ended, Deny> {
+) -> Result<Circuit, Deny> {
     if connection.is_relayed() {
         return Err(Deny::Relayed);
     }
@@ -130,36 +148,63 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
 
     let mut early = Early::default();
     let (stop, leg) = tokio::select! {
-        stop = stop::open(connections, connection.peer, limit) => stop.ok_or(Deny::StopFailed)?,
+        stop = stop::open(relay, connections, connection.peer) => stop.ok_or(Deny::StopFailed)?,
         _ = early.watch(&mut stream) => return Err(Deny::Undelivered),
         () = relay.lifecycle().hard().cancelled() => return Err(Deny::StopFailed),
     };
-    let target_connection = Arc::clone(leg.connection());
+    let target = Arc::clone(leg.connection());
     permit.reaches(leg);
     send(&mut stream, &wire::connected(limit)).await?;
     events::circuit_accepted(
-        relay.names(),
+        relay,
         (connection.peer, connection.transport),
-        (target, target_connection.transport),
+        (target.peer, target.transport),
     );
     relay.count_begin();
+    Ok(Circuit {
+        permit,
+        early,
+        target,
+        stop,
+    })
+}
+
+/// Carries a circuit to its end, but for the stream to the source.
+async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
+    relay: &Relay,
+    connection: &Connection,
+    stream: S,
+    circuit: Circuit,
+) -> (CircuitPermit, Closed) {
+    let Circuit {
+        permit,
+        early,
+        target,
+        stop,
+    } = circuit;
     let opened = Instant::now();
-    let moved = |to_target, to_source| relay.moved(to_target + to_source);
-    let cut = relay.lifecycle().hard();
+    let totals = relay.traffic().lane(connection.transport, target.transport);
+    let moved = |progress: Progress| {
+        totals.add(progress.to_target, progress.to_source);
+        if progress.waits > 0 {
+            relay.metrics().throttled("receiver", progress.waits);
+        }
+    };
     let source = Side {
         stream,
         gone: connection.gone().clone(),
     };
     let target = Side {
         stream: stop,
-        gone: target_connection.gone().clone(),
+        gone: target.gone().clone(),
     };
+    let (limit, cut) = (relay.circuit_limit(), relay.lifecycle().hard());
     let outcome = circuit::relay(source, early, target, limit, cut, moved).await;
     let closed = Closed {
         outcome,
         duration: opened.elapsed(),
     };
-    Ok((permit, closed))
+    (permit, closed)
 }
 
 async fn send<S: AsyncWrite + Unpin>(stream: &mut S, answer: &HopMessage) -> Result<(), Deny> {

@@ -39,6 +39,15 @@ pub struct Grant {
     serial: u64,
 }
 
+/// A reservation that is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Who held it.
+    pub peer: PeerId,
+    /// When it was granted first.
+    pub since: Instant,
+}
+
 /// The books. See the module's documentation.
 #[derive(Debug)]
 pub struct Ledger<C> {
@@ -64,6 +73,8 @@ struct Peer<C> {
 
 #[derive(Debug)]
 struct Reservation {
+    /// When it was granted first.
+    since: Instant,
     expires: Instant,
     ip: Option<IpAddr>,
     /// From the one that asked first to the one that asked last.
@@ -105,11 +116,9 @@ impl<C: Connection> Ledger<C> {
         self.peer(peer).connections.push(connection);
     }
 
-    /// A direct connection of `peer` is gone. `true` when the peer's reservation went with it.
-    pub fn disconnected(&mut self, peer: PeerId, connection: ConnectionId) -> bool {
-        let Some(entry) = self.peers.get_mut(&peer) else {
-            return false;
-        };
+    /// A direct connection of `peer` is gone. Gives the peer's reservation if it went with it.
+    pub fn disconnected(&mut self, peer: PeerId, connection: ConnectionId) -> Option<Ended> {
+        let entry = self.peers.get_mut(&peer)?;
         entry.connections.retain(|c| c.id() != connection);
         let Some(newest) = entry.connections.last() else {
             self.forget_if_idle(peer);
@@ -122,7 +131,7 @@ impl<C: Connection> Ledger<C> {
                 newest.holds_reservation(true);
             }
         }
-        false
+        None
     }
 
     /// Reserves a slot for `peer`, or renews the one that it has.
@@ -157,8 +166,9 @@ impl<C: Connection> Ledger<C> {
         self.serial += 1;
 
         let old = self.reservations.remove(&peer);
-        let mut holders = Vec::new();
+        let (mut since, mut holders) = (now, Vec::new());
         if let Some(old) = old {
+            since = old.since;
             count_down(&mut self.reservations_by_ip, old.ip);
             holders = old.holders;
             holders.retain(|id| *id != connection);
@@ -182,6 +192,7 @@ impl<C: Connection> Ledger<C> {
         self.reservations.insert(
             peer,
             Reservation {
+                since,
                 expires,
                 ip,
                 holders,
@@ -222,23 +233,19 @@ impl<C: Connection> Ledger<C> {
 
     /// Takes back a grant whose answer never reached the peer. A renewal stays: what was promised
     /// before is not shortened. Nothing happens when the reservation was renewed or ended since.
-    /// `true` when the reservation is gone with it.
-    pub fn revoke(&mut self, peer: PeerId, grant: &Grant) -> bool {
-        let current = self
-            .reservations
-            .get(&peer)
-            .is_some_and(|r| r.serial == grant.serial);
-        current && !grant.renewal && self.remove_reservation(peer)
+    /// Gives the reservation if it is gone with it.
+    pub fn revoke(&mut self, peer: PeerId, grant: &Grant) -> Option<Ended> {
+        let current = self.reservations.get(&peer)?.serial == grant.serial;
+        (current && !grant.renewal).then(|| self.remove_reservation(peer))?
     }
 
     /// Ends one reservation that is due at `now`. Call until `None`.
-    pub fn expire(&mut self, now: Instant) -> Option<PeerId> {
+    pub fn expire(&mut self, now: Instant) -> Option<Ended> {
         let (&peer, _) = self
             .reservations
             .front()
             .filter(|(_, r)| r.expires <= now)?;
-        self.remove_reservation(peer);
-        Some(peer)
+        self.remove_reservation(peer)
     }
 
     /// When the next reservation is due.
@@ -351,10 +358,8 @@ impl<C: Connection> Ledger<C> {
         }
     }
 
-    fn remove_reservation(&mut self, peer: PeerId) -> bool {
-        let Some(reservation) = self.reservations.remove(&peer) else {
-            return false;
-        };
+    fn remove_reservation(&mut self, peer: PeerId) -> Option<Ended> {
+        let reservation = self.reservations.remove(&peer)?;
         count_down(&mut self.reservations_by_ip, reservation.ip);
         for connection in self
             .peers
@@ -364,7 +369,10 @@ impl<C: Connection> Ledger<C> {
         {
             connection.holds_reservation(false);
         }
-        true
+        Some(Ended {
+            peer,
+            since: reservation.since,
+        })
     }
 }
 

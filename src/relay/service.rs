@@ -20,8 +20,9 @@ use super::{
     guards::{CircuitPermit, Registration, ReservationGuard},
     ledger::Ledger,
     limits::{CircuitLimit, Limits},
+    traffic::Traffic,
 };
-use crate::{lifecycle::Lifecycle, pseudonym::Pseudonyms};
+use crate::{lifecycle::Lifecycle, metrics::Metrics, pseudonym::Pseudonyms};
 
 /// How many bytes of addresses an answer may carry: it has to stay under 4,096 bytes with its
 /// voucher, since clients refuse longer ones.
@@ -40,7 +41,8 @@ pub struct Relay {
     first_reservation: Notify,
     circuit_ended: Notify,
     streams: AtomicU64,
-    bytes: AtomicU64,
+    metrics: Metrics,
+    traffic: Traffic,
     opened: AtomicU64,
     finished: AtomicU64,
     cut: AtomicU64,
@@ -70,6 +72,7 @@ impl Relay {
         limits: Limits,
         names: Pseudonyms,
         lifecycle: Lifecycle,
+        metrics: Metrics,
     ) -> Arc<Self> {
         Arc::new(Self {
             peer_id: keypair.public().to_peer_id(),
@@ -82,7 +85,8 @@ impl Relay {
             first_reservation: Notify::new(),
             circuit_ended: Notify::new(),
             streams: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
+            metrics,
+            traffic: Traffic::default(),
             opened: AtomicU64::new(0),
             finished: AtomicU64::new(0),
             cut: AtomicU64::new(0),
@@ -101,7 +105,7 @@ impl Relay {
             reservations: ledger.reservations(),
             circuits: ledger.circuits(),
             peers: ledger.peers(),
-            bytes: self.bytes.load(Ordering::Relaxed),
+            bytes: self.traffic.bytes(),
             circuits_finished: self.finished.load(Ordering::Relaxed),
             circuits_cut: self.cut.load(Ordering::Relaxed),
         }
@@ -193,11 +197,16 @@ impl Relay {
     fn expire(&self, now: Instant) {
         loop {
             // The books are not held while the event is logged.
-            let Some(peer) = self.ledger().expire(now) else {
+            let Some(ended) = self.ledger().expire(now) else {
                 return;
             };
-            events::reservation_ended(&self.names, peer, "expired");
+            events::reservation_ended(self, ended, "expired");
         }
+    }
+
+    /// The bytes that circuits have carried.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     pub(super) fn keypair(&self) -> &Keypair {
@@ -220,8 +229,8 @@ impl Relay {
         self.streams.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(super) fn moved(&self, bytes: u64) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// Enters a direct connection into the books, for as long as the guard lives. A relayed one
@@ -250,7 +259,7 @@ impl Relay {
             grant
         };
         let ttl = grant.expires.saturating_duration_since(now);
-        events::reservation_accepted(&self.names, connection.peer, grant.renewal, ttl);
+        events::reservation_accepted(self, connection.peer, grant.renewal, ttl);
         Ok(ReservationGuard::new(
             Arc::clone(self),
             connection.peer,

@@ -2,17 +2,21 @@
 //!
 //! Specification: circuit-v2, section "Stop Protocol".
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use libp2p::{PeerId, Stream};
 use tokio::time::{Instant, timeout};
+use tracing::{Instrument, Span};
 
 use super::{
     connection::Connection,
     guards::Leg,
     limits::CircuitLimit,
+    service::Relay,
+    spans,
     wire::{self, Status},
 };
+use crate::telemetry::integer;
 
 /// How long all attempts together may take.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(15);
@@ -22,23 +26,45 @@ const MAX_ATTEMPTS: usize = 3;
 /// Asks the target to accept a circuit from `source`: on the first connection, and on the next one
 /// when that is dead or does not answer. `None` when none of them works or the target refuses.
 pub(super) async fn open(
+    relay: &Relay,
     connections: Vec<Arc<Connection>>,
     source: PeerId,
-    limit: CircuitLimit,
 ) -> Option<(Stream, Leg)> {
+    let span = spans::stop();
+    attempt(relay, &span, connections, source)
+        .instrument(span.clone())
+        .await
+}
+
+async fn attempt(
+    relay: &Relay,
+    span: &Span,
+    connections: Vec<Arc<Connection>>,
+    source: PeerId,
+) -> Option<(Stream, Leg)> {
+    let limit = relay.circuit_limit();
     let deadline = Instant::now() + STOP_TIMEOUT;
     let attempts = connections.len().min(MAX_ATTEMPTS);
-    for (attempt, connection) in connections.iter().take(attempts).enumerate() {
+    for (number, connection) in connections.iter().take(attempts).enumerate() {
         // A connection that is dead without knowing it must leave time for the next.
         let left = deadline.saturating_duration_since(Instant::now());
-        let share = left / u32::try_from(attempts - attempt).unwrap_or(1);
+        let share = left / u32::try_from(attempts - number).unwrap_or(1);
         // From now on: a drain must not close a connection on which a circuit is on its way.
         let leg = Leg::new(Arc::clone(connection));
-        match timeout(share, handshake(connection, source, limit, share)).await {
-            Ok(Some((stream, Status::Ok))) => return Some((stream, leg)),
+        let begun = Instant::now();
+        let answer = timeout(share, handshake(connection, source, limit, share)).await;
+        let (outcome, result) = match answer {
+            Ok(Some((stream, Status::Ok))) => ("accepted", ControlFlow::Break(Some((stream, leg)))),
             // It is the target's own word: another connection would not change it.
-            Ok(Some((_, _refused))) => return None,
-            Ok(None) | Err(_) => {}
+            Ok(Some((_, _refused))) => ("refused", ControlFlow::Break(None)),
+            Ok(None) | Err(_) => ("failed", ControlFlow::Continue(())),
+        };
+        relay.metrics().stop(outcome, begun.elapsed());
+        span.record("relay.transport", connection.transport.as_str());
+        span.record("relay.stop.attempts", integer(number + 1));
+        span.record("relay.outcome", outcome);
+        if let ControlFlow::Break(result) = result {
+            return result;
         }
     }
     None

@@ -231,7 +231,7 @@ impl libp2p::core::Transport for Transport {
                 config.handle.keep_while_connected(endpoint);
                 connecting
             };
-            connection::handshake(connecting, config.handshake_timeout).await
+            connection::handshake(connecting, config.handshake_timeout, &config.handshakes).await
         }
         .boxed())
     }

@@ -1,11 +1,15 @@
 //! How both ends of a byte stream prove who they are: TLS 1.3 or Noise, whichever the client asks
 //! for.
 
-use std::io;
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use futures::{
     AsyncRead, AsyncWrite,
-    future::{BoxFuture, Either, FutureExt, TryFutureExt},
+    future::{BoxFuture, Either, FutureExt},
 };
 use libp2p::{
     PeerId,
@@ -14,18 +18,25 @@ use libp2p::{
     noise, tls,
 };
 
+use crate::metrics::{Handshakes, Open};
+
 /// TLS 1.3 and Noise.
 #[derive(Clone)]
 pub(super) struct Security {
     tls: tls::Config,
     noise: noise::Config,
+    handshakes: Handshakes,
 }
 
 impl Security {
-    pub(super) fn new(keypair: &Keypair) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+    pub(super) fn new(
+        keypair: &Keypair,
+        handshakes: Handshakes,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         Ok(Self {
             tls: tls::Config::new(keypair)?,
             noise: noise::Config::new(keypair)?,
+            handshakes,
         })
     }
 
@@ -34,8 +45,12 @@ impl Security {
     }
 }
 
-/// An authenticated and encrypted byte stream, and who is at its other end.
-type Secured<C> = (PeerId, Either<tls::TlsStream<C>, noise::Output<C>>);
+/// An authenticated and encrypted byte stream.
+pub(super) struct Channel<C> {
+    io: Either<tls::TlsStream<C>, noise::Output<C>>,
+    /// Counts it for as long as it is there.
+    _open: Open,
+}
 
 impl UpgradeInfo for Security {
     type Info = &'static str;
@@ -50,27 +65,23 @@ impl UpgradeInfo for Security {
     }
 }
 
+type Upgrade<C> = BoxFuture<'static, io::Result<(PeerId, Channel<C>)>>;
+
 impl<C> InboundConnectionUpgrade<C> for Security
 where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    type Output = Secured<C>;
+    type Output = (PeerId, Channel<C>);
     type Error = io::Error;
-    type Future = BoxFuture<'static, Result<Self::Output, Self::Error>>;
+    type Future = Upgrade<C>;
 
     fn upgrade_inbound(self, socket: C, protocol: Self::Info) -> Self::Future {
         if self.is_tls(protocol) {
             let upgrade = self.tls.upgrade_inbound(socket, protocol);
-            upgrade
-                .map_ok(|(peer, io)| (peer, Either::Left(io)))
-                .map_err(io::Error::other)
-                .boxed()
+            secured(&self.handshakes, "tls", upgrade, Either::Left)
         } else {
             let upgrade = self.noise.upgrade_inbound(socket, protocol);
-            upgrade
-                .map_ok(|(peer, io)| (peer, Either::Right(io)))
-                .map_err(io::Error::other)
-                .boxed()
+            secured(&self.handshakes, "noise", upgrade, Either::Right)
         }
     }
 }
@@ -79,23 +90,76 @@ impl<C> OutboundConnectionUpgrade<C> for Security
 where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    type Output = Secured<C>;
+    type Output = (PeerId, Channel<C>);
     type Error = io::Error;
-    type Future = BoxFuture<'static, Result<Self::Output, Self::Error>>;
+    type Future = Upgrade<C>;
 
     fn upgrade_outbound(self, socket: C, protocol: Self::Info) -> Self::Future {
         if self.is_tls(protocol) {
             let upgrade = self.tls.upgrade_outbound(socket, protocol);
-            upgrade
-                .map_ok(|(peer, io)| (peer, Either::Left(io)))
-                .map_err(io::Error::other)
-                .boxed()
+            secured(&self.handshakes, "tls", upgrade, Either::Left)
         } else {
             let upgrade = self.noise.upgrade_outbound(socket, protocol);
-            upgrade
-                .map_ok(|(peer, io)| (peer, Either::Right(io)))
-                .map_err(io::Error::other)
-                .boxed()
+            secured(&self.handshakes, "noise", upgrade, Either::Right)
         }
+    }
+}
+
+/// Counts a handshake that begins now, and the channel that comes of it.
+fn secured<C: 'static, S, E>(
+    handshakes: &Handshakes,
+    security: &'static str,
+    upgrade: impl Future<Output = Result<(PeerId, S), E>> + Send + 'static,
+    either: fn(S) -> Either<tls::TlsStream<C>, noise::Output<C>>,
+) -> Upgrade<C>
+where
+    S: 'static,
+    E: std::error::Error + Send + Sync + 'static,
+{
+    let handshake = handshakes.begin(security);
+    async move {
+        let (peer, stream) = upgrade.await.map_err(io::Error::other)?;
+        let channel = Channel {
+            io: either(stream),
+            _open: handshake.complete(),
+        };
+        Ok((peer, channel))
+    }
+    .boxed()
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> AsyncRead for Channel<C> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_read(cx, buffer)
+    }
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Channel<C> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buffer)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, buffers)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_close(cx)
     }
 }

@@ -28,7 +28,11 @@ fn limit(bytes: Option<u64>, duration: Option<Duration>) -> CircuitLimit {
 
 async fn run(source: End_, early: Early, target: End_, limit: CircuitLimit) -> Outcome {
     let total = AtomicU64::new(0);
-    let moved = |forth, back| {
+    let moved = |Progress {
+                     to_target: forth,
+                     to_source: back,
+                     ..
+                 }| {
         total.fetch_add(forth + back, Ordering::Relaxed);
     };
     let outcome = relay(
@@ -173,7 +177,7 @@ async fn a_drain_ends_a_circuit_at_once() {
         side(target),
         limit(None, None),
         &cut,
-        |_, _| (),
+        |_| (),
     );
     let (outcome, ()) = tokio::join!(circuit, async { cut.cancel() });
     assert_eq!(outcome.end, End::Drained);
@@ -194,7 +198,7 @@ async fn a_side_that_has_finished_is_missed_when_it_goes() {
             side(target),
             no_limit,
             &cut,
-            |_, _| (),
+            |_| (),
         );
         let client = async {
             if early {

@@ -79,7 +79,7 @@ fn a_holder_renews_when_the_relay_is_full_and_nobody_else_gets_in() {
     assert_eq!(renewed.expires, later + TTL);
     // After a reconnect it is still a renewal.
     let again = connect(&mut ledger, a, 4);
-    assert!(!ledger.disconnected(a, link_a.0));
+    assert_eq!(ledger.disconnected(a, link_a.0), None);
     assert!(ledger.reserve(later, a, again.0, None).unwrap().renewal);
     assert_eq!(ledger.reservations(), 2);
 }
@@ -101,7 +101,13 @@ fn a_reservation_ends_at_its_very_moment_and_its_slot_is_free_at_once() {
         Deny::NoReservation
     );
     assert!(link_a.holds());
-    assert_eq!(ledger.expire(now + TTL), Some(a));
+    assert_eq!(
+        ledger.expire(now + TTL),
+        Some(Ended {
+            peer: a,
+            since: now
+        })
+    );
     assert_eq!(ledger.expire(now + TTL), None);
     assert!(!link_a.holds());
     assert!(
@@ -130,10 +136,10 @@ fn the_peers_own_oldest_holder_gives_way() {
         [links[2].0, links[1].0, links[0].0]
     );
     // It lives as long as any direct connection does.
-    assert!(!ledger.disconnected(a, links[1].0));
-    assert!(!ledger.disconnected(a, links[2].0));
+    assert_eq!(ledger.disconnected(a, links[1].0), None);
+    assert_eq!(ledger.disconnected(a, links[2].0), None);
     assert!(links[0].holds());
-    assert!(ledger.disconnected(a, links[0].0));
+    assert!(ledger.disconnected(a, links[0].0).is_some());
     assert_eq!(ledger.reservations(), 0);
 }
 
@@ -210,15 +216,15 @@ fn a_grant_that_never_arrived_is_taken_back_unless_it_was_a_renewal_or_is_outdat
     let a = peer();
     let link = connect(&mut ledger, a, 1);
     let first = ledger.reserve(now, a, link.0, None).unwrap();
-    assert!(ledger.revoke(a, &first));
-    assert!(!ledger.revoke(a, &first));
+    assert!(ledger.revoke(a, &first).is_some());
+    assert_eq!(ledger.revoke(a, &first), None);
     assert_eq!(ledger.reservations(), 0);
     assert!(!link.holds());
 
     let second = ledger.reserve(now, a, link.0, None).unwrap();
     let renewal = ledger.reserve(now, a, link.0, None).unwrap();
-    assert!(!ledger.revoke(a, &second));
-    assert!(!ledger.revoke(a, &renewal));
+    assert_eq!(ledger.revoke(a, &second), None);
+    assert_eq!(ledger.revoke(a, &renewal), None);
     assert_eq!(ledger.reservations(), 1);
 }
 
@@ -275,11 +281,11 @@ proptest! {
                     let (p, link) = model.links.remove(n % model.links.len());
                     let last = !model.links.iter().any(|(other, _)| *other == p);
                     let held = last && model.reservations.remove(&p).is_some();
-                    prop_assert_eq!(ledger.disconnected(peers[p], link.0), held);
+                    prop_assert_eq!(ledger.disconnected(peers[p], link.0).is_some(), held);
                 }
                 Step::Reserve(n, ip) if !model.links.is_empty() => {
                     while let Some(due) = ledger.expire(now) {
-                        let p = peers.iter().position(|peer| *peer == due).unwrap();
+                        let p = peers.iter().position(|peer| *peer == due.peer).unwrap();
                         prop_assert!(model.reservations.remove(&p).unwrap() <= now);
                     }
                     let (p, link) = &model.links[n % model.links.len()];

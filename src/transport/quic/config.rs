@@ -7,6 +7,7 @@ use libp2p::PeerId;
 use libp2p::identity::Keypair;
 
 use super::{Error, Handle, tls};
+use crate::metrics::Handshakes;
 
 /// Settings of the QUIC transport.
 #[derive(Clone)]
@@ -39,6 +40,8 @@ pub struct Config {
     /// find a new network and keep its connection. Three keep-alives, so that the loss of one or
     /// two of them does not matter. Default: 15 s.
     pub idle_timeout: Duration,
+    /// Where handshakes and connections are counted. Default: nowhere.
+    pub handshakes: Handshakes,
     pub(super) handle: Handle,
     keypair: Keypair,
 }
@@ -56,6 +59,7 @@ impl Config {
             send_window: 1024 * 1024,
             keep_alive: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(15),
+            handshakes: Handshakes::unwatched(),
             handle: Handle::default(),
             keypair: keypair.clone(),
         }

@@ -14,6 +14,7 @@ use tokio::time::Sleep;
 
 use super::stream::Undelivered;
 use super::{Error, Stream, address, tls};
+use crate::metrics::{Handshakes, Open};
 
 /// How long the end of a connection may take until its peer has everything.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -22,11 +23,14 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) async fn handshake(
     connecting: quinn::Connecting,
     timeout: Duration,
+    handshakes: &Handshakes,
 ) -> Result<(PeerId, Connection), Error> {
+    let handshake = handshakes.begin("tls");
     let connection = tokio::time::timeout(timeout, connecting)
         .await
         .map_err(|_| Error::HandshakeTimeout)??;
-    Ok((tls::peer_id(&connection)?, Connection::new(connection)))
+    let peer = tls::peer_id(&connection)?;
+    Ok((peer, Connection::new(connection, handshake.complete())))
 }
 
 type Streams = BoxStream<'static, Result<(SendStream, RecvStream), ConnectionError>>;
@@ -42,12 +46,14 @@ pub struct Connection {
     outbound: Streams,
     closed: Fuse<BoxFuture<'static, ConnectionError>>,
     undelivered: Undelivered,
+    /// Counts it for as long as it is there.
+    _open: Open,
     /// When the end of the connection is given up.
     close_timeout: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connection {
-    fn new(connection: quinn::Connection) -> Self {
+    fn new(connection: quinn::Connection, counted: Open) -> Self {
         // Futures that are kept, not made anew for each poll: their wakers live in them.
         let accept = |connection: quinn::Connection| async move {
             Some((connection.accept_bi().await, connection))
@@ -62,6 +68,7 @@ impl Connection {
             outbound: stream::unfold(connection.clone(), open).boxed(),
             closed: async move { closed.closed().await }.boxed().fuse(),
             undelivered: Undelivered::default(),
+            _open: counted,
             close_timeout: None,
             quic: connection,
         }

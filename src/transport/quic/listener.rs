@@ -13,6 +13,7 @@ use libp2p::core::transport::{ListenerId, TransportEvent};
 
 use super::interfaces::{Change, Interfaces};
 use super::{Config, Connection, Error, Event, address, connection};
+use crate::metrics::Handshakes;
 
 /// So many newcomers are turned away in one go before others get their turn.
 const TURNED_AWAY_AT_ONCE: usize = 64;
@@ -30,6 +31,7 @@ pub(super) struct Listener {
     handshake_timeout: Duration,
     retry_above: usize,
     max_pending: usize,
+    handshakes: Handshakes,
 }
 
 impl Listener {
@@ -54,6 +56,7 @@ impl Listener {
             handshake_timeout: config.handshake_timeout,
             retry_above: config.retry_above,
             max_pending: config.max_pending,
+            handshakes: config.handshakes.clone(),
         })
     }
 
@@ -71,7 +74,13 @@ impl Listener {
     /// Decides on a newcomer; `None` if it was turned away.
     fn admit(&self, incoming: quinn::Incoming) -> Option<Event> {
         let pending = self.pending();
-        if self.removed || pending >= self.max_pending {
+        let denied = if self.removed {
+            Some("draining")
+        } else {
+            (pending >= self.max_pending).then_some("max_pending")
+        };
+        if let Some(reason) = denied {
+            self.handshakes.denied(reason);
             incoming.refuse();
             return None;
         }
@@ -90,7 +99,13 @@ impl Listener {
             listener_id: self.id,
             local_addr: address::format(local),
             send_back_addr: address::format(remote),
-            upgrade: accept(incoming, self.handshake_timeout, guard).boxed(),
+            upgrade: accept(
+                incoming,
+                self.handshake_timeout,
+                self.handshakes.clone(),
+                guard,
+            )
+            .boxed(),
         })
     }
 
@@ -157,9 +172,10 @@ impl Drop for Listener {
 async fn accept(
     incoming: quinn::Incoming,
     timeout: Duration,
+    handshakes: Handshakes,
     guard: Arc<()>,
 ) -> Result<(PeerId, Connection), Error> {
-    let result = connection::handshake(incoming.accept()?, timeout).await;
+    let result = connection::handshake(incoming.accept()?, timeout, &handshakes).await;
     drop(guard);
     result
 }

@@ -30,6 +30,7 @@ const AS_DIALER: DialOpts = DialOpts {
 };
 
 /// What a [`Server`] tells its test.
+#[expect(clippy::large_enum_variant, reason = "there are few of them")]
 enum Told {
     Address(Multiaddr),
     Connected(PeerId, Connection),

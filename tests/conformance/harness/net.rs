@@ -1,6 +1,9 @@
 //! The networks that the cases run over, and swarms on them.
 
-use descord_relay::transport::{self, Dials};
+use descord_relay::{
+    metrics::Metrics,
+    transport::{self, Dials},
+};
 use std::time::Duration;
 
 use libp2p::{
@@ -49,7 +52,11 @@ impl Net {
     fn transport(self, keypair: &Keypair) -> Boxed<(PeerId, StreamMuxerBox)> {
         match self {
             Self::Memory => secure(MemoryTransport::default(), keypair),
-            Self::Tcp | Self::Quic => transport::build(keypair, Dials::Any).unwrap().0,
+            Self::Tcp | Self::Quic => {
+                transport::build(keypair, Dials::Any, &Metrics::off())
+                    .unwrap()
+                    .0
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use descord_relay::{
     config::PeerIds,
     lifecycle::Lifecycle,
+    metrics::Metrics,
     pseudonym::Pseudonyms,
     relay::{self, CircuitLimit, Limits, Relay},
 };
@@ -177,7 +178,13 @@ where
 fn ours(keypair: &Keypair, limits: &Limits) -> (Arc<Relay>, Lifecycle) {
     let tasks = Lifecycle::new();
     let names = Pseudonyms::new(PeerIds::Pseudonym, b"the key of the conformance suite");
-    let relay = Relay::new(keypair.clone(), limits.clone(), names, tasks.clone());
+    let relay = Relay::new(
+        keypair.clone(),
+        limits.clone(),
+        names,
+        tasks.clone(),
+        Metrics::off(),
+    );
     (relay, tasks)
 }
 

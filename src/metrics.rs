@@ -1,0 +1,152 @@
+//! What the relay counts and measures, for OTLP and Prometheus alike.
+//!
+//! One set of instruments; whoever reads them (a push to a collector, `/metrics`) sees the same
+//! values. Events are told to [`Metrics`] where they become true; what is a state rather than an
+//! event is looked up when somebody reads, see [`observe`].
+
+mod catalogue;
+mod handshakes;
+mod process;
+mod state;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use opentelemetry::{
+    KeyValue,
+    metrics::{Counter, Histogram, Meter, MeterProvider, UpDownCounter, noop::NoopMeterProvider},
+};
+
+use self::catalogue::{
+    CIRCUIT_DURATION, CONNECTIONS, CONNECTIONS_DENIED, EXPORTS, HANDSHAKE_DURATION, HOP_REQUESTS,
+    LOST, RESERVATION_DURATION, STOP_DURATION, THROTTLE_WAITS,
+};
+pub use self::{
+    catalogue::{INSTRUMENTS, Instrument, Kind},
+    handshakes::{Handshake, Handshakes, Open},
+    state::{ConnectionLimits, observe},
+};
+
+/// The instruments that are told of events. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Metrics(Arc<Instruments>);
+
+#[derive(Debug)]
+struct Instruments {
+    requests: Counter<u64>,
+    reservation_duration: Histogram<f64>,
+    circuit_duration: Histogram<f64>,
+    throttle_waits: Counter<u64>,
+    stop_duration: Histogram<f64>,
+    handshake_duration: Histogram<f64>,
+    connections: UpDownCounter<i64>,
+    denied: Counter<u64>,
+    exports: Counter<u64>,
+    lost: Counter<u64>,
+    /// Connections on their way; only the swarm knows, which says so from time to time.
+    pending: AtomicU64,
+}
+
+impl Metrics {
+    /// The instruments of `meter`.
+    pub fn new(meter: &Meter) -> Self {
+        Self(Arc::new(Instruments {
+            requests: HOP_REQUESTS.counter(meter),
+            reservation_duration: RESERVATION_DURATION.histogram(meter),
+            circuit_duration: CIRCUIT_DURATION.histogram(meter),
+            throttle_waits: THROTTLE_WAITS.counter(meter),
+            stop_duration: STOP_DURATION.histogram(meter),
+            handshake_duration: HANDSHAKE_DURATION.histogram(meter),
+            connections: CONNECTIONS.up_down_counter(meter),
+            denied: CONNECTIONS_DENIED.counter(meter),
+            exports: EXPORTS.counter(meter),
+            lost: LOST.counter(meter),
+            pending: AtomicU64::new(0),
+        }))
+    }
+
+    /// Instruments that nobody reads.
+    pub fn off() -> Self {
+        Self::new(&NoopMeterProvider::new().meter("off"))
+    }
+
+    /// A request was answered. `request` is "reserve", "connect" or "unknown", `outcome` is
+    /// "accepted", "renewed" or "denied", `reason` is why it was denied, or "none".
+    pub(crate) fn request(
+        &self,
+        request: &'static str,
+        outcome: &'static str,
+        reason: &'static str,
+    ) {
+        let attributes = [
+            KeyValue::new("request", request),
+            KeyValue::new("outcome", outcome),
+            KeyValue::new("reason", reason),
+        ];
+        self.0.requests.add(1, &attributes);
+    }
+
+    /// A reservation that had lasted so long has ended. `reason` is "expired" or "closed".
+    pub(crate) fn reservation_ended(&self, reason: &'static str, lasted: Duration) {
+        let reason = [KeyValue::new("reason", reason)];
+        self.0
+            .reservation_duration
+            .record(lasted.as_secs_f64(), &reason);
+    }
+
+    /// A circuit that had been open so long has ended, for one of the reasons of
+    /// [`End::reason`](crate::relay::circuit::End::reason).
+    pub(crate) fn circuit_ended(&self, reason: &'static str, lasted: Duration) {
+        let reason = [KeyValue::new("reason", reason)];
+        self.0
+            .circuit_duration
+            .record(lasted.as_secs_f64(), &reason);
+    }
+
+    /// Circuits stopped reading so many times because of `cause`: "receiver" took no more.
+    pub(crate) fn throttled(&self, cause: &'static str, times: u64) {
+        self.0
+            .throttle_waits
+            .add(times, &[KeyValue::new("cause", cause)]);
+    }
+
+    /// The target of a circuit was asked for it. `outcome` is "accepted", "refused" or "failed".
+    pub(crate) fn stop(&self, outcome: &'static str, took: Duration) {
+        let outcome = [KeyValue::new("outcome", outcome)];
+        self.0.stop_duration.record(took.as_secs_f64(), &outcome);
+    }
+
+    /// A connection was refused for one of a few reasons.
+    pub(crate) fn connection_denied(&self, reason: &'static str) {
+        self.0.denied.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
+    /// So many connections are on their way in.
+    pub(crate) fn connections_pending(&self, number: u32) {
+        self.0.pending.store(number.into(), Ordering::Relaxed);
+    }
+
+    /// A batch of `signal` ("traces", "metrics") was sent to the collector, or could not be.
+    pub(crate) fn exported(&self, signal: &'static str, success: bool) {
+        let outcome = if success { "success" } else { "failure" };
+        let attributes = [
+            KeyValue::new("signal", signal),
+            KeyValue::new("outcome", outcome),
+        ];
+        self.0.exports.add(1, &attributes);
+    }
+
+    /// So many items of `signal` ("traces", "logs") were lost because nobody took them in time.
+    pub(crate) fn lost(&self, signal: &'static str, items: u64) {
+        self.0.lost.add(items, &[KeyValue::new("signal", signal)]);
+    }
+
+    fn pending(&self) -> u64 {
+        self.0.pending.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,99 @@
+//! Handshakes, and the connections that come of them.
+
+use std::time::Instant;
+
+use opentelemetry::KeyValue;
+
+use super::Metrics;
+
+/// Counts the handshakes of one transport. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Handshakes {
+    metrics: Metrics,
+    transport: &'static str,
+}
+
+impl Handshakes {
+    /// Those of `transport`: "tcp", "quic" or "websocket".
+    pub fn new(metrics: Metrics, transport: &'static str) -> Self {
+        Self { metrics, transport }
+    }
+
+    /// Those that nobody wants to know of.
+    pub fn unwatched() -> Self {
+        Self::new(Metrics::off(), "none")
+    }
+
+    /// A handshake begins, by the means of `security`: "tls" or "noise". It has failed unless it is
+    /// completed.
+    pub(crate) fn begin(&self, security: &'static str) -> Handshake {
+        Handshake {
+            handshakes: self.clone(),
+            security,
+            begun: Instant::now(),
+            outcome: "failed",
+        }
+    }
+
+    /// A connection was refused before its handshake.
+    pub(crate) fn denied(&self, reason: &'static str) {
+        self.metrics.connection_denied(reason);
+    }
+}
+
+/// A handshake that is under way.
+#[derive(Debug)]
+pub struct Handshake {
+    handshakes: Handshakes,
+    security: &'static str,
+    begun: Instant,
+    outcome: &'static str,
+}
+
+impl Handshake {
+    /// Both sides know who the other one is.
+    pub(crate) fn complete(mut self) -> Open {
+        self.outcome = "completed";
+        let open = Open {
+            metrics: self.handshakes.metrics.clone(),
+            attributes: [
+                KeyValue::new("transport", self.handshakes.transport),
+                KeyValue::new("security", self.security),
+            ],
+        };
+        open.count(1);
+        open
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        let attributes = [
+            KeyValue::new("transport", self.handshakes.transport),
+            KeyValue::new("security", self.security),
+            KeyValue::new("outcome", self.outcome),
+        ];
+        let took = self.begun.elapsed().as_secs_f64();
+        let instruments = &self.handshakes.metrics.0;
+        instruments.handshake_duration.record(took, &attributes);
+    }
+}
+
+/// A connection is open for as long as this lives.
+#[derive(Debug)]
+pub struct Open {
+    metrics: Metrics,
+    attributes: [KeyValue; 2],
+}
+
+impl Open {
+    fn count(&self, change: i64) {
+        self.metrics.0.connections.add(change, &self.attributes);
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.count(-1);
+    }
+}

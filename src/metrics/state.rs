@@ -1,0 +1,100 @@
+//! The instruments that are looked up when somebody reads them.
+
+use std::{sync::Arc, time::Instant};
+
+use opentelemetry::{KeyValue, metrics::Meter};
+
+use super::{
+    Metrics,
+    catalogue::{
+        CIRCUIT_IO, CIRCUIT_LIMIT, CIRCUITS, CONNECTION_LIMIT, CONNECTIONS_PENDING,
+        DRAIN_TIME_LEFT, PEERS, PHASE, RESERVATION_LIMIT, RESERVATIONS,
+    },
+    process,
+};
+use crate::{
+    lifecycle::{Lifecycle, Phase},
+    relay::{Relay, Statistics},
+};
+
+/// How many connections may be up, and on their way, at once.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionLimits {
+    /// Connections that are up.
+    pub active: u32,
+    /// Connections on their way in.
+    pub pending: u32,
+}
+
+/// Looks up the state of `relay` and of the process whenever somebody reads `meter`. To be called
+/// once, from within the runtime.
+pub fn observe(
+    meter: &Meter,
+    metrics: &Metrics,
+    relay: &Arc<Relay>,
+    lifecycle: &Lifecycle,
+    connections: ConnectionLimits,
+) {
+    let count = |instrument: &super::Instrument, of: fn(&Statistics) -> usize| {
+        let relay = Arc::clone(relay);
+        instrument.observe(meter, move |observer| {
+            observer.observe(of(&relay.statistics()) as u64, &[]);
+        });
+    };
+    count(&RESERVATIONS, |now| now.reservations);
+    count(&CIRCUITS, |now| now.circuits);
+    count(&PEERS, |now| now.peers);
+
+    let limits = relay.limits();
+    for (instrument, limit) in [
+        (&RESERVATION_LIMIT, limits.reservations),
+        (&CIRCUIT_LIMIT, limits.circuits),
+    ] {
+        if let Some(limit) = limit {
+            instrument.observe(meter, move |observer| observer.observe(limit as u64, &[]));
+        }
+    }
+    CONNECTION_LIMIT.observe(meter, move |observer| {
+        for (state, limit) in [
+            ("active", connections.active),
+            ("pending", connections.pending),
+        ] {
+            observer.observe(limit.into(), &[KeyValue::new("state", state)]);
+        }
+    });
+    let pending = metrics.clone();
+    CONNECTIONS_PENDING.observe(meter, move |observer| {
+        observer.observe(pending.pending(), &[]);
+    });
+
+    let io = Arc::clone(relay);
+    CIRCUIT_IO.observe(meter, move |observer| {
+        io.traffic().for_each(|direction, source, target, bytes| {
+            let attributes = [
+                KeyValue::new("direction", direction),
+                KeyValue::new("source_transport", source.as_str()),
+                KeyValue::new("target_transport", target.as_str()),
+            ];
+            observer.observe(bytes, &attributes);
+        });
+    });
+
+    let phases = lifecycle.clone();
+    PHASE.observe(meter, move |observer| {
+        let now = phases.phase().as_str();
+        for phase in Phase::WORDS {
+            let is_now = u64::from(phase == now);
+            observer.observe(is_now, &[KeyValue::new("phase", phase)]);
+        }
+    });
+    let drain = lifecycle.clone();
+    DRAIN_TIME_LEFT.observe_f64(meter, move |observer| {
+        if let Phase::Draining { deadline, .. } = drain.phase() {
+            let left = deadline
+                .into_std()
+                .saturating_duration_since(Instant::now());
+            observer.observe(left.as_secs_f64(), &[]);
+        }
+    });
+    process::observe(meter);
+}

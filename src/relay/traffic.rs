@@ -1,0 +1,96 @@
+//! How many bytes circuits have carried, by direction and by the transports of both legs.
+
+use std::{
+    iter::zip,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use super::connection::Transport;
+
+/// One way through the relay: its two totals, to the target and to the source.
+type Lane = [AtomicU64; 2];
+
+/// The directions, as logs and metrics name them.
+const DIRECTIONS: [&str; 2] = ["to_target", "to_source"];
+
+/// The totals of every way from one transport to another.
+#[derive(Debug, Default)]
+pub struct Traffic([[Arc<Lane>; Transport::ALL.len()]; Transport::ALL.len()]);
+
+impl Traffic {
+    /// The totals of circuits from `source` to `target`.
+    pub(super) fn lane(&self, source: Transport, target: Transport) -> Totals {
+        let lane = self
+            .0
+            .get(source as usize)
+            .and_then(|lanes| lanes.get(target as usize));
+        Totals(lane.cloned().unwrap_or_default())
+    }
+
+    /// All bytes so far.
+    pub fn bytes(&self) -> u64 {
+        let lanes = self.0.iter().flatten();
+        lanes
+            .flat_map(|lane| lane.iter())
+            .map(|bytes| bytes.load(Ordering::Relaxed))
+            .sum()
+    }
+
+    /// Tells `each` way that was used: the direction, the transports of source and target, and the
+    /// bytes.
+    pub fn for_each(&self, mut each: impl FnMut(&'static str, Transport, Transport, u64)) {
+        for (source, lanes) in zip(Transport::ALL, &self.0) {
+            for (target, lane) in zip(Transport::ALL, lanes) {
+                for (direction, bytes) in zip(DIRECTIONS, lane.iter()) {
+                    match bytes.load(Ordering::Relaxed) {
+                        0 => {}
+                        bytes => each(direction, source, target, bytes),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Where one circuit adds what it carries.
+#[derive(Clone, Debug)]
+pub(super) struct Totals(Arc<Lane>);
+
+impl Totals {
+    pub(super) fn add(&self, to_target: u64, to_source: u64) {
+        for (total, bytes) in zip(self.0.iter(), [to_target, to_source]) {
+            if bytes > 0 {
+                total.fetch_add(bytes, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_counted_by_direction_and_transports() {
+        let traffic = Traffic::default();
+        traffic.lane(Transport::Tcp, Transport::Quic).add(3, 0);
+        traffic.lane(Transport::Tcp, Transport::Quic).add(2, 7);
+        traffic.lane(Transport::Quic, Transport::Tcp).add(0, 1);
+        let mut seen = Vec::new();
+        traffic.for_each(|direction, source, target, bytes| {
+            seen.push((direction, source.as_str(), target.as_str(), bytes));
+        });
+        assert_eq!(
+            seen,
+            [
+                ("to_target", "tcp", "quic", 5),
+                ("to_source", "tcp", "quic", 7),
+                ("to_source", "quic", "tcp", 1),
+            ]
+        );
+        assert_eq!(traffic.bytes(), 13);
+    }
+}

@@ -1,0 +1,131 @@
+//! The event log.
+
+use std::{
+    io::{self, IsTerminal},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tracing::warn;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    filter::{FilterExt, ParseError, filter_fn},
+    fmt, reload,
+};
+
+use super::{Error, SPANS};
+use crate::{config::LogFormat, metrics::Metrics};
+
+/// What is logged unless `RUST_LOG` says otherwise. The libraries below report much that strangers
+/// cause, and with addresses: only their errors are of use.
+const DEFAULT_FILTER: &str = "error,descord_relay=info";
+
+/// Lines that may wait for standard output. When whoever reads it stops, further lines are lost:
+/// a log that is not read must not hold up the relay.
+const MAX_WAITING_LINES: usize = 16 * 1024;
+/// How often the log tells of lines that were lost.
+const LOST_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The log, open. What still waits is written when this is dropped.
+#[derive(Debug)]
+pub(super) struct Log {
+    _flushed: WorkerGuard,
+    lost: ErrorCounter,
+    filter: FilterHandle,
+}
+
+/// Writes events to standard output, once the layer is part of the subscriber.
+pub(super) fn open(
+    format: LogFormat,
+    filter: Option<&str>,
+) -> Result<(Log, impl Layer<Registry>), Error> {
+    let text = filter.filter(|f| !f.is_empty()).unwrap_or(DEFAULT_FILTER);
+    let (filter, reload) = reload::Layer::new(EnvFilter::try_new(text)?);
+    let is_terminal = io::stdout().is_terminal();
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(MAX_WAITING_LINES)
+        .finish(io::stdout());
+    let log = Log {
+        _flushed: guard,
+        lost: writer.error_counter(),
+        filter: FilterHandle {
+            text: Arc::new(Mutex::new(text.to_owned())),
+            reload,
+        },
+    };
+    let lines = fmt::layer().with_writer(writer);
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
+        LogFormat::Text => lines.with_ansi(is_terminal).with_target(false).boxed(),
+        LogFormat::Auto if is_terminal => lines.with_target(false).boxed(),
+        LogFormat::Auto | LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    // The spans that are exported would be repeated in every line.
+    let is_ours = filter_fn(|metadata| metadata.target() != SPANS);
+    Ok((log, lines.with_filter(filter.and(is_ours))))
+}
+
+impl Log {
+    pub(super) fn filter(&self) -> FilterHandle {
+        self.filter.clone()
+    }
+
+    /// Tells of lost lines, now and then, for ever.
+    pub(super) fn tell_lost(&self, metrics: Metrics) -> impl Future<Output = ()> + Send + 'static {
+        let counter = self.lost.clone();
+        async move {
+            let mut told = 0;
+            loop {
+                tokio::time::sleep(LOST_INTERVAL).await;
+                let lost = counter.dropped_lines();
+                if lost > told {
+                    let lines = lost - told;
+                    warn!(
+                        lines,
+                        "lines of this log were lost: nobody read them in time"
+                    );
+                    metrics.lost("logs", lines as u64);
+                    told = lost;
+                }
+            }
+        }
+    }
+}
+
+/// Says what is logged, and changes it.
+#[derive(Clone, Debug)]
+pub struct FilterHandle {
+    text: Arc<Mutex<String>>,
+    reload: reload::Handle<EnvFilter, Registry>,
+}
+
+impl FilterHandle {
+    /// The filter that is in force, in the form of `RUST_LOG`.
+    pub fn get(&self) -> String {
+        self.text().clone()
+    }
+
+    /// Logs by this filter from now on. Empty stands for the default.
+    ///
+    /// # Errors
+    /// When it is not of the form that `RUST_LOG` takes; then nothing changes.
+    pub fn set(&self, filter: &str) -> Result<(), ParseError> {
+        let filter = if filter.is_empty() {
+            DEFAULT_FILTER
+        } else {
+            filter
+        };
+        let parsed = EnvFilter::try_new(filter)?;
+        let mut text = self.text();
+        // It fails only when the log is gone, and then nothing is to be filtered.
+        if self.reload.reload(parsed).is_ok() {
+            filter.clone_into(&mut text);
+        }
+        Ok(())
+    }
+
+    fn text(&self) -> std::sync::MutexGuard<'_, String> {
+        self.text.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
