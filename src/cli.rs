@@ -213,7 +213,11 @@ async fn run(
     let mut signals = Signals::new(SIGNALS)?;
     let node = Node::bind(config, identity, lifecycle.clone(), telemetry)?;
     if let Some(address) = config.admin_address {
-        let admin = Admin::new(Arc::clone(node.relay()), lifecycle.clone());
+        let admin = Admin::new(
+            Arc::clone(node.relay()),
+            lifecycle.clone(),
+            telemetry.prometheus(),
+        );
         admin.serve(address).await.map_err(|error| {
             format!("cannot listen on {address} (RELAY_ADMIN_ADDRESS): {error}")
         })?;

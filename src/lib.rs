@@ -16,7 +16,7 @@
 //! | [`relay`] | the protocol: reservations, circuits and their limits |
 //! | [`dialback`] | which addresses the relay may dial |
 //! | [`admin`] | the operator's HTTP endpoints |
-//! | [`telemetry`] | the event log |
+//! | [`telemetry`] | the event log, traces, and metrics for whoever reads them |
 //! | [`probe`] | a client that proves that a relay works, end to end |
 //!
 //! [Circuit Relay v2]: https://github.com/libp2p/specs/blob/master/relay/circuit-v2.md

@@ -1,6 +1,7 @@
 //! What the relay tells its operator: the event log, traces, and metrics.
 
 pub mod log;
+pub mod prometheus;
 
 use opentelemetry::{
     metrics::{Meter, MeterProvider},
@@ -9,7 +10,10 @@ use opentelemetry::{
 use opentelemetry_sdk::{metrics::SdkMeterProvider, trace::SdkTracerProvider};
 use tracing_subscriber::{Layer, filter::filter_fn, layer::SubscriberExt, util::SubscriberInitExt};
 
-use self::log::{FilterHandle, Log};
+use self::{
+    log::{FilterHandle, Log},
+    prometheus::Prometheus,
+};
 use crate::{config::Config, metrics::Metrics};
 
 /// The `tracing` target of the spans that are exported. They are no part of the log.
@@ -31,6 +35,7 @@ pub struct Telemetry {
     meters: SdkMeterProvider,
     tracers: Option<SdkTracerProvider>,
     metrics: Metrics,
+    prometheus: Option<Prometheus>,
 }
 
 impl Telemetry {
@@ -40,7 +45,14 @@ impl Telemetry {
     /// # Errors
     /// When `filter` is not of the form that `RUST_LOG` takes, or when this has been called before.
     pub fn start(config: &Config, filter: Option<&str>) -> Result<Self, Error> {
-        let meters = SdkMeterProvider::builder().build();
+        let mut meters = SdkMeterProvider::builder();
+        let mut prometheus = None;
+        if config.admin_address.is_some() {
+            let (handle, reader) = Prometheus::new()?;
+            prometheus = Some(handle);
+            meters = meters.with_reader(reader);
+        }
+        let meters = meters.build();
         let tracers: Option<SdkTracerProvider> = None;
         let (log, lines) = log::open(config.log_format, filter)?;
         let spans = tracers.as_ref().map(|tracers| {
@@ -62,6 +74,7 @@ impl Telemetry {
             meters,
             tracers,
             metrics,
+            prometheus,
         })
     }
 
@@ -73,6 +86,11 @@ impl Telemetry {
     /// What the instruments that are looked up belong to.
     pub fn meter(&self) -> Meter {
         self.meters.meter(SCOPE)
+    }
+
+    /// Reads the instruments for Prometheus; none when there is no server that could be asked.
+    pub fn prometheus(&self) -> Option<Prometheus> {
+        self.prometheus.clone()
     }
 
     /// Changes what is logged.
