@@ -6,6 +6,7 @@
 //! | `/readyz` | 200 from "listening, addresses known" until a drain has nothing left to end |
 //! | `/drainz` | JSON: the phase, and what a drain still waits for |
 //! | `/status` | JSON: who the relay is, what it does, and its limits |
+//! | `/peers` | JSON: the peers that move most |
 //! | `/metrics` | every instrument, as Prometheus reads it: OpenMetrics or text |
 //!
 //! Readiness is held during a drain on purpose: an endpoint that is not ready loses its UDP
@@ -14,6 +15,7 @@
 
 pub mod client;
 mod metrics;
+mod peers;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -121,6 +123,7 @@ impl Admin {
             .route("/readyz", only_get(get(readyz)))
             .route("/drainz", only_get(get(drainz)))
             .route("/status", only_get(get(status)))
+            .route("/peers", only_get(get(peers::peers)))
             .route("/metrics", only_get(get(metrics::metrics)))
             .with_state(Arc::clone(self))
     }

@@ -14,6 +14,7 @@
 //! | [`node`] | the swarm and its event loop: serve, drain, close |
 //! | [`transport`] | TCP, QUIC and WebSocket, and the muxers that can reset what they cut |
 //! | [`relay`] | the protocol: reservations, circuits and their limits |
+//! | [`peers`] | who moves how much through the relay |
 //! | [`dialback`] | which addresses the relay may dial |
 //! | [`admin`] | the operator's HTTP endpoints |
 //! | [`telemetry`] | the event log, traces, and metrics for whoever reads them |
@@ -29,6 +30,7 @@ pub mod identity;
 pub mod lifecycle;
 pub mod metrics;
 pub mod node;
+pub mod peers;
 pub mod probe;
 pub mod pseudonym;
 pub mod relay;
