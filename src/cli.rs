@@ -15,7 +15,7 @@ use crate::{
     lifecycle::Lifecycle,
     node::Node,
     probe,
-    telemetry::Telemetry,
+    telemetry::{self, Telemetry},
 };
 
 /// The process ends with this code when it was started or configured wrongly (`EX_USAGE`).
@@ -179,12 +179,16 @@ fn serve(
         Ok(identity) => identity,
         Err(error) => return usage(&error),
     };
+    let (settings, ignored) = telemetry::Settings::from_env(env::vars_os());
     with_runtime(async {
-        let telemetry = match Telemetry::start(config, filter) {
+        let telemetry = match Telemetry::start(config, &settings, filter) {
             Ok(telemetry) => telemetry,
             Err(error) => return usage(&format!("RUST_LOG: {error}")),
         };
         for warning in warnings {
+            warn!("{warning}");
+        }
+        for warning in ignored {
             warn!("{warning}");
         }
         if identity.source() == Source::Ephemeral {
@@ -193,13 +197,15 @@ fn serve(
                  peer id at each start, and what clients know of it is void then"
             );
         }
-        match Box::pin(run(config, &identity, &telemetry)).await {
+        let code = match Box::pin(run(config, &identity, &telemetry)).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(cause) => {
                 error!("{cause}");
                 ExitCode::FAILURE
             }
-        }
+        };
+        telemetry.stop().await;
+        code
     })
 }
 
