@@ -80,8 +80,7 @@ impl Telemetry {
             prometheus = Some(handle);
             meters = meters.with_reader(reader);
         }
-        let (providers, problems) =
-            Providers::new(settings, &config.identity.instance, meters)?;
+        let (providers, problems) = Providers::new(settings, &config.identity.instance, meters)?;
         let (log, lines) = log::open(config.log_format, filter)?;
         let spans = providers.tracers.as_ref().map(|tracers| {
             tracing_opentelemetry::layer()

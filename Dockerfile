@@ -1,0 +1,46 @@
+# One static binary, and nothing else: no shell, no package, no user but a number.
+ARG RUST_VERSION=1.95
+ARG DEBIAN_RELEASE=bookworm
+
+FROM rust:${RUST_VERSION}-slim-${DEBIAN_RELEASE} AS build
+# aws-lc, the cryptography below TLS, is written in C.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates cmake gcc libc6-dev make \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+# What a backtrace would need is a quarter of the binary.
+ENV CARGO_PROFILE_RELEASE_STRIP=symbols \
+    RUSTFLAGS="-C target-feature=+crt-static"
+
+# The dependencies first, for crates with nothing in them: this layer lasts until they change.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir src && echo 'fn main() {}' > src/main.rs && touch src/lib.rs
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    cargo build --locked --release --target "$(rustc --print host-tuple)"
+
+COPY src src
+# Cargo goes by times, and a source can be older than the layer above.
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    touch src/main.rs src/lib.rs \
+    && cargo build --locked --release --target "$(rustc --print host-tuple)" \
+    && cp "target/$(rustc --print host-tuple)/release/descord-relay" /descord-relay
+
+FROM scratch
+ARG VERSION=0.0.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="descord-relay" \
+      org.opencontainers.image.description="A libp2p Circuit Relay v2 server for fleets" \
+      org.opencontainers.image.licenses="MIT OR Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+# For collectors that are reached over TLS.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=build /descord-relay /descord-relay
+ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
+RUN ["/descord-relay", "--version"]
+USER 65532:65532
+EXPOSE 9000/tcp 9000/udp 8080/tcp
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
+    CMD ["/descord-relay", "healthcheck"]
+ENTRYPOINT ["/descord-relay"]

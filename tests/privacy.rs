@@ -1,0 +1,130 @@
+//! What the relay tells of its clients: everything that it says is gathered and searched.
+
+#![expect(clippy::unwrap_used, reason = "tests fail loudly")]
+
+#[path = "support/collector.rs"]
+mod collector;
+mod support;
+
+use std::fmt::Write as _;
+
+use collector::Collector;
+use libp2p::PeerId;
+use support::{
+    bystander,
+    client::{Client, Security},
+    http,
+    process::{Relay, socket},
+    raw::{Circuit, Raw, pattern},
+};
+
+/// Whoever dials 127.0.0.2 comes from 127.0.0.1, on Linux. Nothing else of these tests is there.
+const CLIENTS: &str = "127.0.0.1";
+const ENDPOINTS: [&str; 7] = [
+    "/livez",
+    "/readyz",
+    "/drainz",
+    "/status",
+    "/metrics",
+    "/peers",
+    "/peers?by=total&limit=100",
+];
+
+/// Clients of all kinds, good and bad, come and go; gives all that was said, and who held a
+/// reservation.
+async fn said(variables: &[(&str, &str)]) -> (String, PeerId, PeerId) {
+    let collector = Collector::start_at(([127, 0, 0, 3], 0).into(), None).await;
+    let endpoint = collector.url();
+    let mut all = vec![
+        (
+            "RELAY_LISTEN_ADDRESSES",
+            "/ip4/127.0.0.2/tcp/0,/ip4/127.0.0.2/udp/0/quic-v1,/ip4/127.0.0.2/tcp/0/ws",
+        ),
+        ("RELAY_ADMIN_ADDRESS", "127.0.0.2:0"),
+        ("RELAY_STATS_INTERVAL", "1s"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint),
+        ("OTEL_BSP_SCHEDULE_DELAY", "50"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "50"),
+    ];
+    all.extend(variables);
+    let mut relay = Relay::start(&all).await;
+    let relay_id = relay.peer_id;
+
+    for address in [relay.tcp(), relay.quic(), relay.websocket()] {
+        bystander::is_served(&address).await;
+    }
+    let mut holder = Client::new(Security::Tls).await;
+    holder.reserve(&relay.tcp()).await.unwrap();
+    assert!(
+        holder
+            .connect(&relay.tcp(), PeerId::random())
+            .await
+            .is_err()
+    );
+    let garbage = http::send(socket(&relay.tcp()), &[0xff; 64]).await;
+    drop(garbage);
+    // A circuit that is cut at the end.
+    let source = Raw::new(&relay.quic()).await;
+    let target = Raw::new(&relay.tcp()).await;
+    let mut circuit = Circuit::between(source, target).await;
+    futures::AsyncWriteExt::write_all(&mut circuit.near, &pattern(10_000))
+        .await
+        .unwrap();
+    relay.event("statistics").await;
+
+    let mut said = String::new();
+    for endpoint in ENDPOINTS {
+        let (_, body) = http::get(&relay, endpoint).await;
+        writeln!(said, "{body}").unwrap();
+    }
+    let peer = holder.peer_id;
+    let events = relay.stop().await;
+    for event in events {
+        writeln!(said, "{event}").unwrap();
+    }
+    collector.look(|received| {
+        assert!(received.spans().any(|span| span.name == "circuit"));
+        assert!(!received.metrics.is_empty());
+        writeln!(said, "{:?}{:?}", received.traces, received.metrics).unwrap();
+    });
+    for kind in [
+        "circuit accepted",
+        "request denied",
+        "relay_circuit_io_bytes_total",
+        "hop.reserve",
+    ] {
+        assert!(said.contains(kind), "{kind}");
+    }
+    (said, peer, relay_id)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_address_and_no_peer_id_of_a_client_is_anywhere() {
+    let (said, peer, relay_id) = said(&[]).await;
+    assert!(!said.contains(CLIENTS), "{}", around(&said, CLIENTS));
+    let peer = peer.to_string();
+    assert!(!said.contains(&peer), "{}", around(&said, &peer));
+    // The relay's own id is the only one.
+    let others = said.replace(&relay_id.to_string(), "");
+    assert!(
+        !others.contains("12D3KooW"),
+        "{}",
+        around(&others, "12D3KooW")
+    );
+    assert!(said.contains("p-"));
+}
+
+/// The search above would have found them.
+#[tokio::test(flavor = "multi_thread")]
+async fn peer_ids_are_told_when_that_is_asked_for() {
+    let (said, peer, _) = said(&[("RELAY_PEER_IDS", "full")]).await;
+    assert!(!said.contains(CLIENTS), "{}", around(&said, CLIENTS));
+    assert!(said.contains(&peer.to_string()));
+}
+
+/// What stands about the first place of `needle`.
+fn around<'a>(text: &'a str, needle: &str) -> &'a str {
+    let at = text.find(needle).unwrap_or_default();
+    let (from, to) = (at.saturating_sub(200), (at + 200).min(text.len()));
+    text.get(from..to).unwrap_or(text)
+}
