@@ -7,6 +7,7 @@
 //! | `/drainz` | JSON: the phase, and what a drain still waits for |
 //! | `/status` | JSON: who the relay is, what it does, and its limits |
 //! | `/peers` | JSON: the peers that move most |
+//! | `/log-filter` | what is logged; PUT changes it; only for this machine |
 //! | `/metrics` | every instrument, as Prometheus reads it: OpenMetrics or text |
 //!
 //! Readiness is held during a drain on purpose: an endpoint that is not ready loses its UDP
@@ -14,6 +15,7 @@
 //! reads the phase instead.
 
 pub mod client;
+mod log_filter;
 mod metrics;
 mod peers;
 
@@ -21,11 +23,16 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::State,
+    extract::{ConnectInfo, State},
     http::{StatusCode, header},
     routing::{MethodRouter, get},
 };
-use hyper::server::conn::http1;
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -41,7 +48,7 @@ use tracing::{debug, info};
 use crate::{
     lifecycle::{Lifecycle, Phase},
     relay::Relay,
-    telemetry::prometheus::Prometheus,
+    telemetry::{Telemetry, log::FilterHandle, prometheus::Prometheus},
 };
 
 /// Connections that are served at once; more wait.
@@ -59,20 +66,18 @@ pub struct Admin {
     relay: Arc<Relay>,
     lifecycle: Lifecycle,
     prometheus: Option<Prometheus>,
+    log_filter: FilterHandle,
     started: Instant,
 }
 
 impl Admin {
-    /// Tells of `relay`, from now on, and of its metrics if they can be read.
-    pub fn new(
-        relay: Arc<Relay>,
-        lifecycle: Lifecycle,
-        prometheus: Option<Prometheus>,
-    ) -> Arc<Self> {
+    /// Tells of `relay` and of what `telemetry` knows, from now on.
+    pub fn new(relay: Arc<Relay>, lifecycle: Lifecycle, telemetry: &Telemetry) -> Arc<Self> {
         Arc::new(Self {
             relay,
             lifecycle,
-            prometheus,
+            prometheus: telemetry.prometheus(),
+            log_filter: telemetry.log_filter(),
             started: Instant::now(),
         })
     }
@@ -97,8 +102,8 @@ impl Admin {
             .header_read_timeout(HEADER_TIMEOUT)
             .max_buf_size(MAX_BUFFER_BYTES);
         while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
+            let (stream, remote) = match listener.accept().await {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // Too many open files, most likely: some will be closed.
                     debug!(%error, "cannot accept a connection to the admin endpoints");
@@ -106,7 +111,12 @@ impl Admin {
                     continue;
                 }
             };
-            let connection = http.serve_connection(TokioIo::new(stream), routes.clone());
+            let routes = routes.clone();
+            let service = service_fn(move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(ConnectInfo(remote));
+                routes.call(request)
+            });
+            let connection = http.serve_connection(TokioIo::new(stream), service);
             self.lifecycle
                 .spawn_until_end("admin connection", async move {
                     if let Ok(Err(error)) = timeout(CONNECTION_TIMEOUT, connection).await {
@@ -124,6 +134,7 @@ impl Admin {
             .route("/drainz", only_get(get(drainz)))
             .route("/status", only_get(get(status)))
             .route("/peers", only_get(get(peers::peers)))
+            .route("/log-filter", without_head(log_filter::route(), "GET, PUT"))
             .route("/metrics", only_get(get(metrics::metrics)))
             .with_state(Arc::clone(self))
     }
@@ -143,8 +154,15 @@ impl Admin {
 }
 
 /// HEAD would be served like GET otherwise.
+fn without_head(
+    route: MethodRouter<Arc<Admin>>,
+    allowed: &'static str,
+) -> MethodRouter<Arc<Admin>> {
+    route.head(async move || (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, allowed)]))
+}
+
 fn only_get(route: MethodRouter<Arc<Admin>>) -> MethodRouter<Arc<Admin>> {
-    route.head(async || (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET")]))
+    without_head(route, "GET")
 }
 
 type Answer = (StatusCode, &'static str);

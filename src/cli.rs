@@ -48,6 +48,11 @@ enum Command {
     Probe(probe::Args),
     /// Ask the relay of this environment whether it is ready; for images without a shell.
     Healthcheck,
+    /// Print what the relay of this environment logs, or change it without a restart.
+    LogFilter {
+        /// As in `RUST_LOG`, such as `debug` or `descord_relay=trace`; empty for the default.
+        filter: Option<String>,
+    },
     /// Print the peer id that the environment gives the relay.
     Identity {
         #[command(subcommand)]
@@ -90,6 +95,7 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Healthcheck => with_config(healthcheck),
+        Command::LogFilter { filter } => with_config(|loaded| log_filter(loaded, filter)),
         Command::Identity { command: None } => with_config(print_identity),
         Command::Config { reference: true } => {
             print!("{}", reference_table());
@@ -166,6 +172,32 @@ fn healthcheck(loaded: &Loaded) -> ExitCode {
     })
 }
 
+fn log_filter(loaded: &Loaded, filter: Option<String>) -> ExitCode {
+    let Some(address) = loaded.config.admin_address else {
+        return usage(&"RELAY_ADMIN_ADDRESS is empty: there is nothing to ask");
+    };
+    with_runtime(async move {
+        let answer = match filter {
+            Some(filter) => client::put(address, "/log-filter", filter).await,
+            None => client::get(address, "/log-filter").await,
+        };
+        match answer {
+            Ok((status, text)) if status.is_success() => {
+                print!("{}", String::from_utf8_lossy(&text));
+                ExitCode::SUCCESS
+            }
+            Ok((status, why)) => {
+                eprint!("{status}: {}", String::from_utf8_lossy(&why));
+                ExitCode::FAILURE
+            }
+            Err(error) => {
+                eprintln!("the relay at {address} does not answer: {error}");
+                ExitCode::FAILURE
+            }
+        }
+    })
+}
+
 fn serve(
     Loaded {
         config, warnings, ..
@@ -219,11 +251,7 @@ async fn run(
     let mut signals = Signals::new(SIGNALS)?;
     let node = Node::bind(config, identity, lifecycle.clone(), telemetry)?;
     if let Some(address) = config.admin_address {
-        let admin = Admin::new(
-            Arc::clone(node.relay()),
-            lifecycle.clone(),
-            telemetry.prometheus(),
-        );
+        let admin = Admin::new(Arc::clone(node.relay()), lifecycle.clone(), telemetry);
         admin.serve(address).await.map_err(|error| {
             format!("cannot listen on {address} (RELAY_ADMIN_ADDRESS): {error}")
         })?;

@@ -1,11 +1,11 @@
 //! Who moves how much through the relay: the peers that count most, since the start and during the
 //! last while.
 //!
-//! Memory is bounded whatever peers do. A table holds at most as many peers as the operator says;
-//! see [`table`](self) for what is forgotten then, and how the answers tell. One entry takes some
-//! 300 bytes in each of the two tables that are written to (the total, and the current step of the
-//! window) and some 150 in each of the nine steps before it: 2 KiB in all, so 2 MiB for the default
-//! of 1024 peers.
+//! Memory is bounded whatever peers do: there is a table for the total and one for each of the ten
+//! steps of the window, and each holds at most as many peers as the operator says. That takes up to
+//! 3 KiB a peer, measured, and so 3 MiB for the default of 1024 peers; an answer takes as much
+//! again for a moment. Whoever is pushed out of a full table and comes back has an error: what it
+//! did before it was entered again, at most. No figure ever says too much.
 //!
 //! A circuit pays two additions for what it carries; [`Peers::sweep`] puts that into the tables
 //! every few seconds, and again whoever asks.
@@ -36,7 +36,7 @@ use self::{
 };
 use crate::relay::now;
 
-/// The most peers of which figures may be kept: 32 MiB then.
+/// The most peers of which figures may be kept: 48 MiB then.
 pub const MAX_CAPACITY: usize = 16 * 1024;
 
 /// The longest time until a table has what a circuit carried.

@@ -133,7 +133,9 @@ async fn only_get_on_a_known_path_is_served() {
         assert_eq!(http::status(&relay, path).await, 404, "{path}");
     }
     for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {
-        for path in ["/livez", "/readyz", "/drainz", "/status", "/metrics"] {
+        for path in [
+            "/livez", "/readyz", "/drainz", "/status", "/metrics", "/peers",
+        ] {
             let head = "Host: relay\r\nContent-Length: 0\r\nConnection: close";
             let request = format!("{method} {path} HTTP/1.1\r\n{head}\r\n\r\n");
             let mut stream = send(relay.admin(), request.as_bytes()).await;

@@ -1,12 +1,12 @@
-//! Asks a relay's admin endpoints: for health checks from inside an image without a shell.
+//! Asks a relay's admin endpoints: from inside an image without a shell.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header::HOST};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1, header::HOST};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 
@@ -23,11 +23,35 @@ pub type Error = Box<dyn std::error::Error + Send + Sync>;
 /// # Errors
 /// When there is no whole answer within two seconds.
 pub async fn get(address: SocketAddr, path: &str) -> Result<(StatusCode, Bytes), Error> {
-    let request = Request::get(path)
+    ask(Method::GET, address, path, Bytes::new()).await
+}
+
+/// Puts `body` to `path` in the same way.
+///
+/// # Errors
+/// When there is no whole answer within two seconds.
+pub async fn put(
+    address: SocketAddr,
+    path: &str,
+    body: String,
+) -> Result<(StatusCode, Bytes), Error> {
+    ask(Method::PUT, address, path, body.into()).await
+}
+
+async fn ask(
+    method: Method,
+    address: SocketAddr,
+    path: &str,
+    body: Bytes,
+) -> Result<(StatusCode, Bytes), Error> {
+    let address = reachable(address);
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
         .header(HOST, address.to_string())
-        .body(Empty::<Bytes>::new())?;
+        .body(Full::new(body))?;
     timeout(TIMEOUT, async {
-        let stream = TcpStream::connect(reachable(address)).await?;
+        let stream = TcpStream::connect(address).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // The sender goes with the answer, and the connection with the sender.
         let answer = async move {

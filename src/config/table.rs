@@ -248,7 +248,7 @@ pub(super) static VARIABLES: &[Variable] = &[
         name: "RELAY_PEER_STATS_CAPACITY",
         default: Fallback::Text("1024"),
         doc: "Peers of which `/peers` knows how much they moved; when there are more, those that \
-              moved least are forgotten. Each takes up to 2 KiB.",
+              moved least are forgotten. Each takes up to 3 KiB.",
         handling: Handling::Plain,
         field: field!(CountUpTo(MAX_CAPACITY) => peer_stats.capacity),
     },

@@ -66,12 +66,11 @@ proptest! {
         let (entries, missing) = merged([&snapshot].into_iter());
         prop_assert_eq!(entries.len(), snapshot.entries.len());
         for (peer, truth) in &truths {
-            match entries.get(peer) {
-                Some(entry) => assert_within(entry, truth),
-                None => {
-                    prop_assert!(weight(truth) <= missing);
-                    prop_assert!(weight(truth) <= whole / capacity as u64);
-                }
+            if let Some(entry) = entries.get(peer) {
+                assert_within(entry, truth);
+            } else {
+                prop_assert!(weight(truth) <= missing);
+                prop_assert!(weight(truth) <= whole / capacity as u64);
             }
         }
         prop_assert!(entries.keys().all(|peer| truths.contains_key(peer)));

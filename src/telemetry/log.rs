@@ -10,12 +10,15 @@ use tracing::warn;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
-    filter::{FilterExt, ParseError, filter_fn},
+    filter::{FilterExt, LevelFilter, ParseError, filter_fn},
     fmt, reload,
 };
 
 use super::{Error, SPANS};
 use crate::{config::LogFormat, metrics::Metrics};
+
+/// The `tracing` target of lines that no filter holds back.
+pub(crate) const ALWAYS: &str = "descord_relay::always";
 
 /// What is logged unless `RUST_LOG` says otherwise. The libraries below report much that strangers
 /// cause, and with addresses: only their errors are of use.
@@ -63,7 +66,10 @@ pub(super) fn open(
     };
     // The spans that are exported would be repeated in every line.
     let is_ours = filter_fn(|metadata| metadata.target() != SPANS);
-    Ok((log, lines.with_filter(filter.and(is_ours))))
+    let is_always = filter_fn(|metadata| metadata.target() == ALWAYS);
+    let is_always = is_always.with_max_level_hint(LevelFilter::WARN);
+    let filter = filter.or(is_always).and(is_ours);
+    Ok((log, lines.with_filter(filter)))
 }
 
 impl Log {
