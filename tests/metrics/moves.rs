@@ -69,14 +69,14 @@ async fn circuits(relay: &Relay) -> Vec<Scrape> {
     let circuit = Circuit::open(&relay.quic()).await;
     let open = reaches(relay, "relay_circuit_active", &[], 1.0).await;
     let (mut near, far) = (circuit.near, circuit.far);
-    let writing = tokio::task::spawn(async move {
-        let endless = pattern(100_000);
-        while near.write_all(&endless).await.is_ok() {}
-    });
-    let held = [("cause", "receiver")];
-    let held = reaches(relay, "relay_throttle_waits_total", &held, 1.0).await;
-    drop((circuit.source, circuit.target, far));
-    writing.abort();
+    let endless = pattern(100_000);
+    let writing = async { while near.write_all(&endless).await.is_ok() {} };
+    let cause = [("cause", "receiver")];
+    let held = tokio::select! {
+        held = reaches(relay, "relay_throttle_waits_total", &cause, 1.0) => held,
+        () = writing => panic!("the circuit ended"),
+    };
+    drop((circuit.source, circuit.target, near, far));
     let lost = reaches(relay, ended, &[("reason", "connection_lost")], 1.0).await;
     reaches(relay, "relay_reservation_duration_seconds_count", &[], 3.0).await;
     vec![open, held, lost]
