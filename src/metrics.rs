@@ -161,7 +161,10 @@ impl Metrics {
 
     /// So many items of `signal` ("traces", "logs") were lost because nobody took them in time.
     pub(crate) fn lost(&self, signal: &'static str, items: u64) {
-        self.0.lost.add(items, &[KeyValue::new("signal", signal)]);
+        // Nothing at all would begin a series of its own.
+        if items > 0 {
+            self.0.lost.add(items, &[KeyValue::new("signal", signal)]);
+        }
     }
 
     fn pending(&self) -> u64 {

@@ -1,12 +1,11 @@
 //! A real Prometheus.
 
-use std::{fmt::Write, net::SocketAddr, path::Path, process::Stdio, time::Duration};
+use std::{fmt::Write, fs::File, net::SocketAddr, path::Path, time::Duration};
 
 use descord_relay::admin::client;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
     time::timeout,
 };
@@ -27,38 +26,23 @@ impl Server {
         let file = directory.path().join("prometheus.yml");
         std::fs::write(&file, configuration).unwrap();
         std::fs::copy(rules, directory.path().join("alerts.yaml")).unwrap();
-        let mut child = Command::new("prometheus")
+        let log = directory.path().join("log");
+        let child = Command::new("prometheus")
             .arg(format!("--config.file={}", file.display()))
             .arg(format!(
                 "--storage.tsdb.path={}",
                 directory.path().join("data").display()
             ))
             .args(["--web.listen-address=127.0.0.1:0", "--log.format=json"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
+            .stderr(File::create(&log).unwrap())
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut seen = Vec::new();
-        let ready = timeout(PATIENCE, async {
-            let mut address = None;
-            while let Some(line) = log.next_line().await.unwrap() {
-                let event: Value = serde_json::from_str(&line).unwrap();
-                let said = event["msg"].as_str().unwrap_or_default();
-                if said == "Listening on" {
-                    address = event["address"].as_str().unwrap().parse().ok();
-                } else if said.starts_with("Server is ready") {
-                    return address;
-                }
-                seen.push(line);
-            }
-            None
-        });
-        let address = ready.await.ok().flatten();
-        let address = address.unwrap_or_else(|| panic!("Prometheus is not ready: {seen:#?}"));
-        // It must not stop because nobody reads what it says.
-        tokio::task::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
+        let address = wait("server that is ready", async || {
+            let log = std::fs::read_to_string(&log).unwrap();
+            log.contains("Server is ready").then(|| listening(&log))
+        })
+        .await;
         Self {
             _child: child,
             _directory: directory,
@@ -85,6 +69,13 @@ impl Server {
         let answer = self.get(&path).await;
         answer["result"].as_array().unwrap().clone()
     }
+}
+
+/// Where the server listens, by what it logs.
+fn listening(log: &str) -> SocketAddr {
+    let line = log.lines().find(|line| line.contains("Listening on"));
+    let event: Value = serde_json::from_str(line.unwrap()).unwrap();
+    event["address"].as_str().unwrap().parse().unwrap()
 }
 
 /// Asks until there is an answer. Scrapes and evaluations happen when they happen.

@@ -1,0 +1,202 @@
+//! Each instrument moves when what it tells of happens.
+
+use descord_relay::{
+    metrics::{INSTRUMENTS, Kind},
+    relay::{
+        MAX_CONNECTIONS_PER_PEER,
+        wire::{self, Status, StopMessage, StopType},
+    },
+};
+use futures::{AsyncReadExt, AsyncWriteExt};
+use libp2p::{PeerId, identity::Keypair};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
+
+use crate::{
+    reaches, start,
+    support::{
+        PATIENCE,
+        process::{Relay, kill, socket},
+        prometheus::{Scrape, name},
+        raw::{Circuit, Raw, assert_status, pattern},
+    },
+};
+
+const SIGTERM: i32 = 15;
+const SIGCONT: i32 = 18;
+const SIGSTOP: i32 = 19;
+/// More than fit into the queue that a thread of the runtime has for itself.
+const MANY: usize = 600;
+/// What every newcomer over TCP says first.
+const MULTISTREAM: &[u8] = b"\x13/multistream/1.0.0\n";
+const NOISE: &[u8] = b"\x07/noise\n";
+
+/// Reservations, one of them renewed, and one that the relay has no room for.
+async fn reservations(relay: &Relay) -> (Raw, Scrape) {
+    let mut holder = Raw::new(&relay.tcp()).await;
+    assert_status(&holder.reserve().await, Status::Ok);
+    assert_status(&holder.reserve().await, Status::Ok);
+    let mut second = Raw::new(&relay.quic()).await;
+    assert_status(&second.reserve().await, Status::Ok);
+    let mut late = Raw::new(&relay.quic()).await;
+    assert_status(&late.reserve().await, Status::ReservationRefused);
+    reaches(relay, "relay_reservation_active", &[], 2.0).await;
+    for (labels, expected) in [
+        ([("outcome", "accepted"), ("reason", "none")], 2.0),
+        ([("outcome", "renewed"), ("reason", "none")], 1.0),
+        ([("outcome", "denied"), ("reason", "max_reservations")], 1.0),
+    ] {
+        reaches(relay, "relay_hop_requests_total", &labels, expected).await;
+    }
+    drop(second);
+    let ended = "relay_reservation_duration_seconds_count";
+    let scrape = reaches(relay, ended, &[("reason", "closed")], 1.0).await;
+    (holder, scrape)
+}
+
+/// A circuit that both sides finish, and one whose receiver does not read, and leaves.
+async fn circuits(relay: &Relay) -> Vec<Scrape> {
+    let mut circuit = Circuit::open(&relay.quic()).await;
+    circuit.near.write_all(&pattern(1000)).await.unwrap();
+    circuit.near.close().await.unwrap();
+    circuit.far.write_all(&pattern(10)).await.unwrap();
+    circuit.far.close().await.unwrap();
+    circuit.near.read_to_end(&mut Vec::new()).await.unwrap();
+    let ended = "relay_circuit_duration_seconds_count";
+    reaches(relay, ended, &[("reason", "eof")], 1.0).await;
+    drop(circuit);
+    reaches(relay, "relay_reservation_duration_seconds_count", &[], 2.0).await;
+
+    let circuit = Circuit::open(&relay.quic()).await;
+    let open = reaches(relay, "relay_circuit_active", &[], 1.0).await;
+    let (mut near, far) = (circuit.near, circuit.far);
+    let endless = pattern(100_000);
+    let writing = async { while near.write_all(&endless).await.is_ok() {} };
+    let cause = [("cause", "receiver")];
+    let held = tokio::select! {
+        held = reaches(relay, "relay_throttle_waits_total", &cause, 1.0) => held,
+        () = writing => panic!("the circuit ended"),
+    };
+    drop((circuit.source, circuit.target, near, far));
+    let lost = reaches(relay, ended, &[("reason", "connection_lost")], 1.0).await;
+    reaches(relay, "relay_reservation_duration_seconds_count", &[], 3.0).await;
+    vec![open, held, lost]
+}
+
+/// A target that refuses a circuit, and does not answer for the next one.
+async fn stops(relay: &Relay, holder: &mut Raw) -> Scrape {
+    let mut source = Raw::new(&relay.quic()).await;
+    let target = holder.peer_id;
+    let refuse = async {
+        let mut stream = holder.stop().await;
+        let _: StopMessage = wire::read(&mut stream).await.unwrap();
+        let refusal = StopMessage {
+            kind: Some(StopType::Status.into()),
+            status: Some(Status::PermissionDenied.into()),
+            ..StopMessage::default()
+        };
+        wire::write(&mut stream, &refusal).await.unwrap();
+        stream.close().await.unwrap();
+    };
+    let ((answer, _), ()) = tokio::join!(source.connect(target), refuse);
+    assert_status(&answer, Status::ConnectionFailed);
+    let ignore = async { drop(holder.stop().await) };
+    let ((answer, _), ()) = tokio::join!(source.connect(target), ignore);
+    assert_status(&answer, Status::ConnectionFailed);
+    let stop = "relay_stop_duration_seconds_count";
+    reaches(relay, stop, &[("outcome", "accepted")], 2.0).await;
+    reaches(relay, stop, &[("outcome", "refused")], 1.0).await;
+    reaches(relay, stop, &[("outcome", "failed")], 1.0).await
+}
+
+/// A connection that never gets anywhere, one whose handshake fails, and one too many of a peer.
+async fn connections(relay: &Relay) -> Vec<Scrape> {
+    let mut stranger = TcpStream::connect(socket(&relay.tcp())).await.unwrap();
+    let pending = reaches(relay, "relay_connection_pending", &[], 1.0).await;
+    stranger.write_all(MULTISTREAM).await.unwrap();
+    stranger.write_all(NOISE).await.unwrap();
+    stranger.write_all(b"\x00\x04none").await.unwrap();
+    let failed = [
+        ("transport", "tcp"),
+        ("security", "noise"),
+        ("outcome", "failed"),
+    ];
+    let failed = reaches(
+        relay,
+        "relay_handshake_duration_seconds_count",
+        &failed,
+        1.0,
+    )
+    .await;
+
+    let key = Keypair::generate_ed25519();
+    let mut connections = Vec::new();
+    for _ in 0..=MAX_CONNECTIONS_PER_PEER {
+        connections.push(Raw::with_key(key.clone(), &relay.tcp()).await);
+    }
+    let denied = [("reason", "max_connections_per_peer")];
+    let denied = reaches(relay, "relay_connection_denied_total", &denied, 1.0).await;
+    vec![pending, failed, denied]
+}
+
+/// More happens at once than the threads can queue by themselves.
+async fn crowd(relay: &Relay) -> Scrape {
+    let address = socket(&relay.tcp());
+    let mut strangers = Vec::new();
+    for _ in 0..MANY {
+        strangers.push(TcpStream::connect(address).await.unwrap());
+    }
+    #[expect(clippy::cast_precision_loss, reason = "it is small")]
+    let many = MANY as f64;
+    reaches(relay, "relay_connection_pending", &[], many).await;
+    loop {
+        // All of them are heard in the same moment, and the scrape in the next.
+        kill(SIGSTOP, relay.id());
+        for stranger in &mut strangers {
+            stranger.write_all(MULTISTREAM).await.unwrap();
+        }
+        let scrape = Scrape::of(relay);
+        let wake = async { kill(SIGCONT, relay.id()) };
+        let (scrape, ()) = tokio::join!(scrape, wake);
+        if scrape.sum("relay_runtime_queue", &[]).unwrap() > 0.0 {
+            return scrape;
+        }
+    }
+}
+
+/// Neither of these is of relaying; the tests of the exporters have them.
+const ELSEWHERE: [&str; 2] = ["relay.telemetry.exports", "relay.telemetry.lost"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_instrument_moves() {
+    let relay = start(&[
+        ("RELAY_MAX_RESERVATIONS", "2"),
+        ("RELAY_DRAIN_TIMEOUT", "1h"),
+        ("RELAY_DRAIN_WINDOW", "1h"),
+    ])
+    .await;
+    let (mut holder, scrape) = reservations(&relay).await;
+    let mut scrapes = vec![scrape];
+    scrapes.extend(circuits(&relay).await);
+    scrapes.push(stops(&relay, &mut holder).await);
+    let (answer, _) = holder.connect(PeerId::random()).await;
+    assert_status(&answer, Status::NoReservation);
+    scrapes.extend(connections(&relay).await);
+    scrapes.push(timeout(PATIENCE, crowd(&relay)).await.unwrap());
+    relay.signal(SIGTERM);
+    let draining = [("phase", "draining")];
+    scrapes.push(reaches(&relay, "relay_phase", &draining, 1.0).await);
+
+    for instrument in INSTRUMENTS {
+        let series = match instrument.kind {
+            Kind::Histogram(_) => format!("{}_count", name(instrument)),
+            _ => name(instrument),
+        };
+        let moved = |scrape: &Scrape| scrape.sum(&series, &[]).is_some_and(|sum| sum > 0.0);
+        let moved = scrapes.iter().any(moved);
+        assert!(moved || ELSEWHERE.contains(&instrument.name), "{series}");
+    }
+    let left = |scrape: &Scrape| scrape.sum("relay_drain_time_left_seconds", &[]);
+    let (last, earlier) = scrapes.split_last().unwrap();
+    assert!((3500.0..=3600.0).contains(&left(last).unwrap()));
+    assert!(earlier.iter().all(|scrape| left(scrape).is_none()));
+}
