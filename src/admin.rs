@@ -18,6 +18,7 @@ pub mod client;
 mod log_filter;
 mod metrics;
 mod peers;
+mod trace;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -37,6 +38,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use opentelemetry::propagation::TextMapCompositePropagator;
 use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
@@ -82,20 +84,26 @@ impl Admin {
         })
     }
 
-    /// Serves on `address` until the process ends.
+    /// Serves on `address` until the process ends. Requests may be part of traces that
+    /// `propagator` finds.
     ///
     /// # Errors
     /// When the address cannot be bound.
-    pub async fn serve(self: &Arc<Self>, address: SocketAddr) -> io::Result<()> {
+    pub async fn serve(
+        self: &Arc<Self>,
+        address: SocketAddr,
+        propagator: Arc<TextMapCompositePropagator>,
+    ) -> io::Result<()> {
         let listener = TcpListener::bind(address).await?;
         info!(address = %listener.local_addr()?, "admin endpoints");
-        let accept = Arc::clone(self).accept(listener);
+        let routes = trace::traced(self.routes(), propagator);
+        let accept = Arc::clone(self).accept(listener, routes);
         self.lifecycle.spawn_until_end("admin", accept);
         Ok(())
     }
 
-    async fn accept(self: Arc<Self>, listener: TcpListener) {
-        let routes = TowerToHyperService::new(self.routes());
+    async fn accept(self: Arc<Self>, listener: TcpListener, routes: Router) {
+        let routes = TowerToHyperService::new(routes);
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())

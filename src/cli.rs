@@ -252,7 +252,9 @@ async fn run(
     let node = Node::bind(config, identity, lifecycle.clone(), telemetry)?;
     if let Some(address) = config.admin_address {
         let admin = Admin::new(Arc::clone(node.relay()), lifecycle.clone(), telemetry);
-        admin.serve(address).await.map_err(|error| {
+        let propagator = Arc::clone(telemetry.propagator());
+        let served = admin.serve(address, propagator).await;
+        served.map_err(|error| {
             format!("cannot listen on {address} (RELAY_ADMIN_ADDRESS): {error}")
         })?;
     }

@@ -1,6 +1,8 @@
 //! What the relay tells its operator: the event log, traces, and metrics.
 
 mod exporter;
+mod given;
+mod grpc;
 mod http;
 pub mod log;
 mod otlp;

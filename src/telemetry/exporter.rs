@@ -17,7 +17,10 @@ use opentelemetry_sdk::{
 };
 use tokio::{runtime::Handle, time::timeout};
 
-use super::trouble::{Cause, Trouble};
+use super::{
+    grpc::Reconnect,
+    trouble::{Cause, Trouble},
+};
 
 /// Starts the runtime of what talks to collectors. It has a thread of its own, which no circuit
 /// waits for, and lasts as long as the process: an export that hangs may outlive everything else.
@@ -42,6 +45,8 @@ pub(super) struct Watched<E> {
     pub(super) timeout: Duration,
     pub(super) trouble: Arc<Trouble>,
     pub(super) cause: LastCause,
+    /// For a connection that does not notice that it is dead.
+    pub(super) reconnect: Option<Reconnect>,
 }
 
 impl<E> Watched<E> {
@@ -54,6 +59,7 @@ impl<E> Watched<E> {
             timeout: Duration::MAX,
             trouble: Arc::new(Trouble::new(signal, "console".to_owned())),
             cause: LastCause::default(),
+            reconnect: None,
         }
     }
 }
@@ -78,35 +84,37 @@ impl<E> Watched<E> {
     fn watch(&self, items: usize, export: impl Future<Output = OTelSdkResult>) -> OTelSdkResult {
         // A panic would end the SDK's thread, and with it the signal.
         let export = AssertUnwindSafe(export).catch_unwind();
-        let ended = self
-            .runtime
-            .block_on(async { timeout(self.timeout, export).await });
+        let deadline = async { timeout(self.timeout, export).await };
+        let ended = self.runtime.block_on(deadline);
+        let known = self.cause.take();
         let (result, cause) = match ended {
-            Ok(Ok(result)) => (result, self.cause.take()),
-            Ok(Err(_)) => (Err(internal("a panic")), None),
+            Ok(Ok(Ok(()))) => (Ok(()), known),
+            Ok(Ok(Err(error))) => {
+                let cause = known.unwrap_or_else(|| cause_of(&error));
+                (Err(error), Some(cause))
+            }
+            Ok(Err(_)) => {
+                let error = OTelSdkError::InternalFailure("the exporter panicked".to_owned());
+                let cause = cause_of(&error);
+                (Err(error), Some(cause))
+            }
             Err(_) => {
-                // A retry may have waited when the time was up.
-                let cause = self.cause.take();
-                let millis = self.timeout.as_millis();
-                let late = Cause {
-                    what: format!("no answer within {millis} ms"),
-                    check: "whether the collector is there and keeps up; \
-                            OTEL_EXPORTER_OTLP_TIMEOUT",
-                };
-                (
-                    Err(OTelSdkError::Timeout(self.timeout)),
-                    Some(cause.unwrap_or(late)),
-                )
+                if let Some(reconnect) = &self.reconnect {
+                    reconnect.now();
+                }
+                // Something may have gone wrong before, and a retry be under way.
+                let cause = known.unwrap_or_else(|| late(self.timeout));
+                (Err(OTelSdkError::Timeout(self.timeout)), Some(cause))
             }
         };
-        if result.is_err() {
-            self.trouble.lost(items as u64);
-        }
-        match (&result, cause) {
-            (Ok(()), None) => self.trouble.worked(),
-            // What was accepted may still not have arrived.
-            (Ok(()) | Err(_), Some(cause)) => self.trouble.failed(&cause),
-            (Err(error), None) => self.trouble.failed(&cause_of(error)),
+        match cause {
+            None => self.trouble.worked(),
+            Some(cause) => {
+                let items = items as u64;
+                self.trouble
+                    .lost(cause.refused.map_or(items, |refused| refused.min(items)));
+                self.trouble.failed(&cause);
+            }
         }
         result
     }
@@ -145,8 +153,11 @@ impl<E: PushMetricExporter> PushMetricExporter for Watched<E> {
     }
 }
 
-fn internal(what: &str) -> OTelSdkError {
-    OTelSdkError::InternalFailure(what.to_owned())
+fn late(timeout: Duration) -> Cause {
+    Cause::new(
+        format!("no answer within {} ms", timeout.as_millis()),
+        "whether the collector is there and keeps up; OTEL_EXPORTER_OTLP_TIMEOUT",
+    )
 }
 
 /// What the error of an exporter says, for those that say it by nothing else.
@@ -171,5 +182,5 @@ fn cause_of(error: &OTelSdkError) -> Cause {
     } else {
         "OTEL_EXPORTER_OTLP_ENDPOINT, and whether the collector runs"
     };
-    Cause { what, check }
+    Cause::new(what, check)
 }

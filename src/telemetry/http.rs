@@ -128,8 +128,7 @@ fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<Cause> 
             }
             _ => "OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_EXPORTER_OTLP_PROTOCOL",
         };
-        let what = format!("the answer is {status}");
-        return Some(Cause { what, check });
+        return Some(Cause::new(format!("the answer is {status}"), check));
     }
     // Some answer in JSON what they were told in protobuf.
     let is_json = headers
@@ -141,20 +140,24 @@ fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<Cause> 
     match ExportResponse::decode(body) {
         Err(_) => Some(not_otlp("the answer is not of OTLP")),
         Ok(response) => {
-            let rejected = response.partial_success.map_or(0, |p| p.rejected);
-            (rejected > 0).then(|| Cause {
-                what: format!("the collector refused {rejected} items of an export"),
+            let rejected = response.partial_success?.rejected;
+            let refused = u64::try_from(rejected)
+                .ok()
+                .filter(|refused| *refused > 0)?;
+            Some(Cause {
+                what: format!("the collector refused {refused} items of an export"),
                 check: "the log of the collector",
+                refused: Some(refused),
             })
         }
     }
 }
 
 fn not_otlp(what: &str) -> Cause {
-    Cause {
-        what: what.to_owned(),
-        check: "OTEL_EXPORTER_OTLP_ENDPOINT: there seems to be something else than a collector",
-    }
+    Cause::new(
+        what,
+        "OTEL_EXPORTER_OTLP_ENDPOINT: there seems to be something else than a collector",
+    )
 }
 
 fn no_answer(error: &reqwest::Error) -> Cause {
@@ -164,7 +167,7 @@ fn no_answer(error: &reqwest::Error) -> Cause {
     } else {
         "OTEL_EXPORTER_OTLP_ENDPOINT, and whether the collector runs"
     };
-    Cause { what, check }
+    Cause::new(what, check)
 }
 
 /// An error with what caused it, but without its own first words, which name the URL.

@@ -1,6 +1,6 @@
 //! How the values of `OTEL_*` variables are written.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use percent_encoding::percent_decode_str;
 use reqwest::{
@@ -8,7 +8,7 @@ use reqwest::{
     header::{HeaderMap, HeaderName, HeaderValue},
 };
 
-use super::settings::Address;
+use super::given::Address;
 
 /// The longest time between two exports.
 const LONGEST_INTERVAL_MS: u64 = 24 * 60 * 60 * 1000;
@@ -19,7 +19,7 @@ const SHORTEST_INTERVAL_MS: u64 = 10;
 /// The most spans that may wait: some hundred bytes each, taken in advance.
 const MAX_SPANS: usize = 32 * 1024;
 
-/// Anything but "true" is false.
+/// "true" or "false".
 pub(super) fn boolean(text: &str) -> Option<bool> {
     if text.eq_ignore_ascii_case("true") {
         Some(true)
@@ -85,7 +85,7 @@ pub(super) fn pairs(text: &str) -> Option<Vec<(String, String)>> {
             let (key, value) = item.split_once('=')?;
             let decode = |text: &str| {
                 let text = percent_decode_str(text.trim()).decode_utf8();
-                text.ok().map(|text| text.into_owned())
+                text.ok().map(Cow::into_owned)
             };
             let key = decode(key).filter(|key| !key.is_empty())?;
             Some((key, decode(value)?))

@@ -9,7 +9,7 @@ use opentelemetry_sdk::{
         MeterProviderBuilder, PeriodicReader, SdkMeterProvider, exporter::PushMetricExporter,
     },
     propagation::{BaggagePropagator, TraceContextPropagator},
-    trace::{SdkTracerProvider, SpanExporter},
+    trace::{SdkTracerProvider, SpanExporter, TracerProviderBuilder},
 };
 use tokio::{runtime::Handle, sync::oneshot, time::timeout};
 use tracing::warn;
@@ -105,15 +105,15 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     fn tracers(&mut self, resource: Resource) -> Option<SdkTracerProvider> {
-        let traces = &self.settings.traces;
+        let settings = &self.settings.traces;
         let mut queues = Vec::new();
-        if let Some(destination) = &traces.otlp {
+        if let Some(destination) = &settings.otlp {
             match otlp::spans(destination, &self.runtime) {
                 Ok(exporter) => queues.push(self.queue(exporter)),
                 Err(problem) => self.problem("traces", &problem),
             }
         }
-        if traces.console {
+        if settings.console {
             let exporter = opentelemetry_stdout::SpanExporter::default();
             let exporter = Watched::console(exporter, "traces", &self.runtime);
             queues.push(self.queue(exporter));
@@ -121,13 +121,13 @@ impl Builder<'_> {
         if queues.is_empty() {
             return None;
         }
-        let tracers = SdkTracerProvider::builder()
+        let builder = SdkTracerProvider::builder()
             .with_resource(resource)
-            .with_sampler(traces.sampler.clone());
-        let tracers = queues
+            .with_sampler(settings.sampler.clone());
+        let builder = queues
             .into_iter()
-            .fold(tracers, |tracers, queue| tracers.with_span_processor(queue));
-        Some(tracers.build())
+            .fold(builder, TracerProviderBuilder::with_span_processor);
+        Some(builder.build())
     }
 
     fn meters(&mut self, mut meters: MeterProviderBuilder) -> SdkMeterProvider {

@@ -64,9 +64,11 @@ fn read(variable: &str, path: &Path) -> Result<Vec<u8>, String> {
     let mut content = Vec::new();
     let read = File::open(path)
         .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut content))
-        .and_then(|read| match read as u64 > MAX_FILE_BYTES {
-            true => Err(io::Error::other("larger than 1 MiB")),
-            false => Ok(content),
+        .and_then(|read| {
+            if read as u64 > MAX_FILE_BYTES {
+                return Err(io::Error::other("larger than 1 MiB"));
+            }
+            Ok(content)
         });
     read.map_err(|error| format!("{variable}: {} cannot be read: {error}", path.display()))
 }

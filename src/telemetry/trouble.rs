@@ -22,6 +22,19 @@ pub(super) struct Cause {
     pub(super) what: String,
     /// What the operator may look at.
     pub(super) check: &'static str,
+    /// How many items were refused, when the others arrived.
+    pub(super) refused: Option<u64>,
+}
+
+impl Cause {
+    /// Nothing arrived.
+    pub(super) fn new(what: impl Into<String>, check: &'static str) -> Self {
+        Self {
+            what: what.into(),
+            check,
+            refused: None,
+        }
+    }
 }
 
 /// Keeps account of an exporter, and tells of it.

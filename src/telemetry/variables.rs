@@ -7,8 +7,9 @@ use std::fmt::Write as _;
 use opentelemetry_sdk::metrics::Temporality;
 
 use super::{
+    given::{Exporter, Given, GivenOtlp, SamplerKind},
     parse,
-    settings::{Compression, Exporter, Given, GivenOtlp, Propagator, Protocol, SamplerKind},
+    settings::{Compression, Propagator, Protocol},
 };
 
 /// What the names of the variables start with that each signal has a form of.

@@ -155,15 +155,14 @@ impl Collector {
         });
         match found.await {
             Ok(found) => found,
-            Err(_) => panic!("no {what} in {:#?}", self.shared.received.lock().unwrap()),
+            Err(late) => panic!("no {what} ({late}) in {:#?}", self.shared.received.lock()),
         }
     }
 
-    /// Waits for spans with this name, as many as that.
-    pub async fn spans(&self, name: &str, number: usize) -> Vec<Span> {
+    /// Waits for a span with this name.
+    pub async fn span(&self, name: &str) -> Span {
         self.wait(name, |received| {
-            let spans: Vec<_> = received.spans().filter(|s| s.name == name).collect();
-            (spans.len() >= number).then(|| spans.into_iter().cloned().collect())
+            received.spans().find(|span| span.name == name).cloned()
         })
         .await
     }

@@ -10,3 +10,9 @@ mod support;
 mod collector;
 
 mod circuit;
+mod document;
+mod secrets;
+mod tls;
+mod trouble;
+mod variables;
+mod wire;

@@ -1,0 +1,100 @@
+//! The connection of OTLP over gRPC.
+
+use opentelemetry_otlp::tonic_types::{
+    metadata::MetadataMap,
+    transport::{Certificate, ClientTlsConfig, Identity},
+};
+use tokio::{runtime::Handle, sync::mpsc};
+use tonic::{
+    Request, Status,
+    service::Interceptor,
+    transport::{Channel, Endpoint, channel::Change},
+};
+
+use super::{
+    settings::Destination,
+    tls::{self, Files},
+};
+
+/// Drops the connection, so that the next request makes a new one.
+///
+/// A connection whose other end has vanished without a word looks alive for many minutes, and
+/// nothing else would make the channel doubt it.
+#[derive(Debug)]
+pub(super) struct Reconnect {
+    changes: mpsc::Sender<Change<(), Endpoint>>,
+    endpoint: Endpoint,
+}
+
+impl Reconnect {
+    pub(super) fn now(&self) {
+        // When these do not fit, the same is on its way already.
+        let _ = self.changes.try_send(Change::Remove(()));
+        let _ = self
+            .changes
+            .try_send(Change::Insert((), self.endpoint.clone()));
+    }
+}
+
+/// A channel that connects when it is used first, and again whenever the connection is lost.
+pub(super) fn channel(
+    destination: &Destination,
+    files: &Files,
+    runtime: &Handle,
+) -> Result<(Channel, Reconnect), String> {
+    let mut url = destination.url.clone();
+    // They would become part of the name of the host; an HTTP URL has both.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    let mut endpoint = Endpoint::from_shared(url.to_string())
+        .map_err(|error| words(&error))?
+        .connect_timeout(destination.timeout);
+    if url.scheme() == "https" {
+        let mut tls = ClientTlsConfig::new().timeout(destination.timeout);
+        tls = match &files.certificate {
+            Some(pem) => tls.ca_certificate(Certificate::from_pem(pem)),
+            None => tls.with_native_roots(),
+        };
+        if let Some((certificate, key)) = &files.identity {
+            tls = tls.identity(Identity::from_pem(certificate, key.as_slice()));
+        }
+        endpoint = endpoint
+            .tls_config(tls)
+            .map_err(|error| tls::unusable("the certificates", &words(&error)))?;
+    }
+    // The tasks of the channel belong to the runtime that is current.
+    let _current = runtime.enter();
+    // Balanced over one connection, because that one can be replaced.
+    let (channel, changes) = Channel::balance_channel(2);
+    let reconnect = Reconnect { changes, endpoint };
+    reconnect.now();
+    Ok((channel, reconnect))
+}
+
+/// Sends just these headers: the exporter adds those from the environment a second time.
+#[derive(Clone)]
+pub(super) struct Headers(MetadataMap);
+
+impl Headers {
+    pub(super) fn of(destination: &Destination) -> Self {
+        Self(MetadataMap::from_headers(destination.headers.clone()))
+    }
+}
+
+impl Interceptor for Headers {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.metadata_mut().clone_from(&self.0);
+        Ok(request)
+    }
+}
+
+/// An error with all that caused it.
+fn words(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut error = error;
+    while let Some(source) = error.source() {
+        words = format!("{words}: {source}");
+        error = source;
+    }
+    words
+}
