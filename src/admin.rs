@@ -52,15 +52,17 @@ const MAX_BUFFER_BYTES: usize = 16 * 1024;
 #[derive(Debug)]
 pub struct Admin {
     relay: Arc<Relay>,
+    instance: String,
     lifecycle: Lifecycle,
     started: Instant,
 }
 
 impl Admin {
-    /// Tells of `relay`, from now on.
-    pub fn new(relay: Arc<Relay>, lifecycle: Lifecycle) -> Arc<Self> {
+    /// Tells of `relay`, which has this name within its fleet, from now on.
+    pub fn new(relay: Arc<Relay>, instance: String, lifecycle: Lifecycle) -> Arc<Self> {
         Arc::new(Self {
             relay,
+            instance,
             lifecycle,
             started: Instant::now(),
         })
@@ -71,39 +73,7 @@ impl Admin {
     /// # Errors
     /// When the address cannot be bound.
     pub async fn serve(self: &Arc<Self>, address: SocketAddr) -> io::Result<()> {
-        let listener = TcpListener::bind(address).await?;
-        info!(address = %listener.local_addr()?, "admin endpoints");
-        let accept = Arc::clone(self).accept(listener);
-        self.lifecycle.spawn_until_end("admin", accept);
-        Ok(())
-    }
-
-    async fn accept(self: Arc<Self>, listener: TcpListener) {
-        let routes = TowerToHyperService::new(self.routes());
-        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
-            .max_buf_size(MAX_BUFFER_BYTES);
-        while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    // Too many open files, most likely: some will be closed.
-                    debug!(%error, "cannot accept a connection to the admin endpoints");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            };
-            let connection = http.serve_connection(TokioIo::new(stream), routes.clone());
-            self.lifecycle
-                .spawn_until_end("admin connection", async move {
-                    if let Ok(Err(error)) = timeout(CONNECTION_TIMEOUT, connection).await {
-                        debug!(%error, "a connection to the admin endpoints failed");
-                    }
-                    drop(slot);
-                });
-        }
+        serve(address, self.routes(), &self.lifecycle).await
     }
 
     fn routes(self: &Arc<Self>) -> Router {
@@ -129,12 +99,58 @@ impl Admin {
     }
 }
 
+/// Serves `routes` on `address` until the process ends.
+///
+/// # Errors
+/// When the address cannot be bound.
+pub(crate) async fn serve(
+    address: SocketAddr,
+    routes: Router,
+    lifecycle: &Lifecycle,
+) -> io::Result<()> {
+    let listener = TcpListener::bind(address).await?;
+    info!(address = %listener.local_addr()?, "admin endpoints");
+    lifecycle.spawn_until_end("admin", accept(listener, routes, lifecycle.clone()));
+    Ok(())
+}
+
+async fn accept(listener: TcpListener, routes: Router, lifecycle: Lifecycle) {
+    let routes = TowerToHyperService::new(routes);
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_BUFFER_BYTES);
+    while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Too many open files, most likely: some will be closed.
+                debug!(%error, "cannot accept a connection to the admin endpoints");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let connection = http.serve_connection(TokioIo::new(stream), routes.clone());
+        lifecycle.spawn_until_end("admin connection", async move {
+            if let Ok(Err(error)) = timeout(CONNECTION_TIMEOUT, connection).await {
+                debug!(%error, "a connection to the admin endpoints failed");
+            }
+            drop(slot);
+        });
+    }
+}
+
 /// HEAD would be served like GET otherwise.
-fn only_get(route: MethodRouter<Arc<Admin>>) -> MethodRouter<Arc<Admin>> {
+pub(crate) fn only_get<S>(route: MethodRouter<S>) -> MethodRouter<S>
+where
+    S: Clone + Send + Sync + 'static,
+{
     route.head(async || (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET")]))
 }
 
-type Answer = (StatusCode, &'static str);
+/// An answer in words.
+pub(crate) type Answer = (StatusCode, &'static str);
 
 async fn livez(State(admin): State<Arc<Admin>>) -> Answer {
     if admin.lifecycle.is_faulty() {
@@ -175,6 +191,7 @@ async fn status(State(admin): State<Arc<Admin>>) -> Json<Value> {
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "peer_id": admin.relay.peer_id().to_string(),
+        "instance": admin.instance,
         "addresses": *admin.relay.addresses(),
         "phase": admin.lifecycle.phase().as_str(),
         "uptime_seconds": admin.started.elapsed().as_secs(),

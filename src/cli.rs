@@ -1,6 +1,8 @@
 //! The subcommands, and what each of them prints.
 
-use std::{env, ffi::OsString, process::ExitCode, sync::Arc};
+mod fleet;
+
+use std::{env, ffi::OsString, io, process::ExitCode, sync::Arc};
 
 use clap::{Parser, Subcommand};
 use futures::StreamExt;
@@ -53,6 +55,10 @@ enum Command {
         #[command(subcommand)]
         command: Option<IdentityCommand>,
     },
+    Dnsaddr(fleet::DnsaddrArgs),
+    /// Answer DNS queries for the fleet's zone, and follow the relays: those that drain or are
+    /// silent are left out.
+    Dns,
     /// Print the configuration that the environment gives, secrets masked.
     Config {
         /// Print the reference of all variables as a Markdown table instead.
@@ -90,6 +96,8 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Healthcheck => with_config(healthcheck),
+        Command::Dnsaddr(args) => fleet::dnsaddr(&args),
+        Command::Dns => fleet::dns(),
         Command::Identity { command: None } => with_config(print_identity),
         Command::Config { reference: true } => {
             print!("{}", reference_table());
@@ -166,21 +174,23 @@ fn healthcheck(loaded: &Loaded) -> ExitCode {
     })
 }
 
+/// The value of `RUST_LOG`, if it is set. What is no text counts as empty.
+fn filter() -> Option<String> {
+    let filter = env::var_os("RUST_LOG")?;
+    Some(filter.into_string().unwrap_or_default())
+}
+
 fn serve(
     Loaded {
         config, warnings, ..
     }: &Loaded,
 ) -> ExitCode {
-    let filter = env::var_os("RUST_LOG").map(OsString::into_string);
-    let filter = filter
-        .as_ref()
-        .map(|filter| filter.as_deref().unwrap_or_default());
     let identity = match Identity::from_config(&config.identity) {
         Ok(identity) => identity,
         Err(error) => return usage(&error),
     };
     with_runtime(async {
-        let telemetry = match Telemetry::start(config, filter) {
+        let telemetry = match Telemetry::start(config, filter().as_deref()) {
             Ok(telemetry) => telemetry,
             Err(error) => return usage(&format!("RUST_LOG: {error}")),
         };
@@ -210,14 +220,25 @@ async fn run(
 ) -> Result<(), Box<dyn std::error::Error>> {
     let lifecycle = Lifecycle::new();
     lifecycle.spawn_until_end("lost log lines", telemetry.lost_lines());
-    let mut signals = Signals::new(SIGNALS)?;
+    spawn_signals(&lifecycle)?;
     let node = Node::bind(config, identity, lifecycle.clone(), telemetry)?;
     if let Some(address) = config.admin_address {
-        let admin = Admin::new(Arc::clone(node.relay()), lifecycle.clone());
+        let admin = Admin::new(
+            Arc::clone(node.relay()),
+            config.identity.instance.clone(),
+            lifecycle.clone(),
+        );
         admin.serve(address).await.map_err(|error| {
             format!("cannot listen on {address} (RELAY_ADMIN_ADDRESS): {error}")
         })?;
     }
+    node.run().await?;
+    Ok(())
+}
+
+/// Lets signals stop the process.
+fn spawn_signals(lifecycle: &Lifecycle) -> io::Result<()> {
+    let mut signals = Signals::new(SIGNALS)?;
     lifecycle.spawn_until_end("signals", {
         let lifecycle = lifecycle.clone();
         async move {
@@ -227,11 +248,10 @@ async fn run(
                     lifecycle.spawn("fault", async { panic!("a fault was injected") });
                     continue;
                 }
-                info!(signal, "the relay is told to stop");
+                info!(signal, "told to stop");
                 lifecycle.stop();
             }
         }
     });
-    node.run().await?;
     Ok(())
 }

@@ -16,6 +16,7 @@
 //! | [`relay`] | the protocol: reservations, circuits and their limits |
 //! | [`dialback`] | which addresses the relay may dial |
 //! | [`admin`] | the operator's HTTP endpoints |
+//! | [`fleet`] | the directory of a fleet in DNS |
 //! | [`telemetry`] | the event log |
 //! | [`probe`] | a client that proves that a relay works, end to end |
 //!
@@ -25,6 +26,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod dialback;
+pub mod fleet;
 pub mod identity;
 pub mod lifecycle;
 pub mod metrics;

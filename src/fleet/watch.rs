@@ -1,0 +1,247 @@
+//! Asks the relays how they are, and puts up the zone that follows from it.
+//!
+//! A round every half second asks all relays at once. One that drains is out of the zone with the
+//! round that hears of it; one that falls silent with the second round that misses it. Each round
+//! takes less time than lies between two, so both come well within two seconds.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use futures::future::join_all;
+use hickory_resolver::{TokioResolver, net::NetError};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tracing::{debug, info, warn};
+
+use super::{
+    directory::{Census, Directory, Listing, Standing},
+    metrics::DnsMetrics,
+    report::{Known, Report, Unusable},
+    zone::{Origin, Zone},
+};
+use crate::{
+    admin::client,
+    config::{MAX_FLEET, RelayHost},
+};
+
+/// Between the beginnings of two rounds, on average.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// How much shorter or longer it may be, so that several answerers do not ask in step.
+const JITTER: f64 = 0.1;
+/// How long a relay may take to answer: less than the shortest interval.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(400);
+/// Between two look-ups of the relays' names.
+const LOOKUP_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a look-up may take.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Follows the relays of a fleet.
+#[derive(Debug)]
+pub struct Watch {
+    origin: Origin,
+    known: Option<Known>,
+    metrics: DnsMetrics,
+    directory: Directory,
+    zone: watch::Sender<Arc<Zone>>,
+    shown: Listing,
+    counted: Census,
+    strangers: usize,
+    serial: u32,
+}
+
+impl Watch {
+    /// Follows relays into the zone of `origin`. With `known`, nobody else gets into it.
+    pub fn new(origin: Origin, known: Option<Known>, metrics: DnsMetrics) -> Self {
+        let shown = Listing::default();
+        let zone = Arc::new(Zone::new(&origin, &shown, 0));
+        Self {
+            origin,
+            known,
+            metrics,
+            directory: Directory::default(),
+            zone: watch::Sender::new(zone),
+            shown,
+            counted: Census::default(),
+            strangers: 0,
+            serial: 0,
+        }
+    }
+
+    /// The zone as it is at any time.
+    pub fn zone(&self) -> watch::Receiver<Arc<Zone>> {
+        self.zone.subscribe()
+    }
+
+    /// Asks the relays at these addresses, whichever they are at the time, for ever.
+    pub async fn run(mut self, addresses: watch::Receiver<Vec<SocketAddr>>) {
+        loop {
+            let next =
+                Instant::now() + INTERVAL.mul_f64(rand::random_range(1.0 - JITTER..1.0 + JITTER));
+            let now = addresses.borrow().clone();
+            // At most MAX_FLEET of them; a relay's answer is bounded, too.
+            let bodies = join_all(now.into_iter().map(ask)).await;
+            self.take(bodies.iter().flatten().map(Vec::as_slice));
+            sleep_until(next).await;
+        }
+    }
+
+    /// Takes the answers of one round.
+    fn take<'a>(&mut self, bodies: impl Iterator<Item = &'a [u8]>) {
+        let mut strangers = 0;
+        let mut reports = Vec::new();
+        for body in bodies {
+            match Report::parse(body, self.known.as_ref()) {
+                Ok(report) => reports.push(report),
+                Err(unusable) => {
+                    strangers += usize::from(unusable == Unusable::Stranger);
+                    debug!(%unusable, "a relay's answer is of no use");
+                }
+            }
+        }
+        self.directory.round(reports);
+        let listing = self.directory.listing();
+        let census = self.directory.census();
+        self.metrics.fleet(census, listing.standing);
+        self.tell(&listing, census, strangers);
+        if listing != self.shown {
+            self.serial = serial_after(self.serial);
+            let zone = Zone::new(&self.origin, &listing, self.serial);
+            self.zone.send_replace(Arc::new(zone));
+            self.shown = listing;
+        }
+    }
+
+    /// Logs what has changed.
+    fn tell(&mut self, listing: &Listing, census: Census, strangers: usize) {
+        if strangers > self.strangers {
+            warn!(
+                relays = strangers,
+                "relays are left out: RELAY_IDENTITY_SEED and RELAY_FLEET_INSTANCES give none of \
+                 their peer id"
+            );
+        }
+        self.strangers = strangers;
+        if (census, listing) == (self.counted, &self.shown) {
+            return;
+        }
+        let listed = listing.listed.len();
+        let Census {
+            ready,
+            unready,
+            silent,
+        } = census;
+        match (self.shown.standing, listing.standing) {
+            (Standing::Current | Standing::Unknown, Standing::Stale) => warn!(
+                listed,
+                unready, silent, "the zone is stale: no relay is ready, the last good set stays"
+            ),
+            (Standing::Stale, Standing::Current) => {
+                info!(listed, ready, unready, silent, "the zone is current again")
+            }
+            (_, Standing::Current) => info!(listed, ready, unready, silent, "relays changed"),
+            (_, Standing::Stale | Standing::Unknown) => {}
+        }
+        self.counted = census;
+    }
+}
+
+/// The body of the relay's `/status`, if there is one in time.
+async fn ask(address: SocketAddr) -> Option<Vec<u8>> {
+    match timeout(ANSWER_TIMEOUT, client::get(address, "/status")).await {
+        Ok(Ok((status, body))) if status.is_success() => return Some(body.to_vec()),
+        Ok(Ok((status, _))) => debug!(%address, %status, "a relay gives no status"),
+        Ok(Err(error)) => debug!(%address, %error, "a relay does not answer"),
+        Err(_) => debug!(%address, "a relay does not answer in time"),
+    }
+    None
+}
+
+/// The version of the zone that follows `last`: the time, so that it grows over restarts, too.
+fn serial_after(last: u32) -> u32 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.map_or(0, |now| now.as_secs());
+    // Serial numbers wrap.
+    #[expect(clippy::cast_possible_truncation, reason = "serial numbers wrap")]
+    let now = now as u32;
+    now.max(last.wrapping_add(1))
+}
+
+/// Looks the relays' names up, again and again.
+#[derive(Debug)]
+pub struct Names {
+    hosts: Vec<RelayHost>,
+    resolver: TokioResolver,
+    /// What each host stood for when it was last known.
+    found: BTreeMap<usize, BTreeSet<IpAddr>>,
+}
+
+impl Names {
+    /// Looks these up with the system's resolver.
+    ///
+    /// # Errors
+    /// When the system's resolver is not configured.
+    pub fn new(hosts: Vec<RelayHost>) -> Result<Self, NetError> {
+        let mut builder = TokioResolver::builder_tokio()?;
+        let options = builder.options_mut();
+        // Some systems say that names may be cached for ten minutes, and change them in seconds.
+        options.cache_size = 0;
+        options.timeout = LOOKUP_TIMEOUT / 2;
+        options.attempts = 1;
+        Ok(Self {
+            hosts,
+            resolver: builder.build()?,
+            found: BTreeMap::new(),
+        })
+    }
+
+    /// Sends the addresses of all hosts whenever they change, for ever.
+    pub async fn run(mut self, addresses: watch::Sender<Vec<SocketAddr>>) {
+        loop {
+            self.look_up().await;
+            let now = self.addresses();
+            addresses.send_if_modified(|last| {
+                let is_new = *last != now;
+                *last = now;
+                is_new
+            });
+            sleep(LOOKUP_INTERVAL).await;
+        }
+    }
+
+    /// A name that cannot be looked up keeps what it stood for: its relays tell themselves whether
+    /// they are there.
+    async fn look_up(&mut self) {
+        let lookups = self.hosts.iter().map(|host| look_up(&self.resolver, host));
+        let found = join_all(lookups).await.into_iter().enumerate();
+        self.found.extend(found.filter(|(_, ips)| !ips.is_empty()));
+    }
+
+    /// The addresses of all hosts, each once; at most [`MAX_FLEET`].
+    fn addresses(&self) -> Vec<SocketAddr> {
+        let hosts = self.found.iter().filter_map(|(index, ips)| {
+            let port = self.hosts.get(*index)?.port;
+            Some(ips.iter().map(move |ip| SocketAddr::new(*ip, port)))
+        });
+        let addresses: BTreeSet<_> = hosts.flatten().collect();
+        addresses.into_iter().take(MAX_FLEET).collect()
+    }
+}
+
+/// What a host stands for; nothing if that cannot be told.
+async fn look_up(resolver: &TokioResolver, RelayHost { host, .. }: &RelayHost) -> BTreeSet<IpAddr> {
+    if let Ok(ip) = host.parse() {
+        return BTreeSet::from([ip]);
+    }
+    match timeout(LOOKUP_TIMEOUT, resolver.lookup_ip(host.as_str())).await {
+        Ok(Ok(found)) => return found.iter().collect(),
+        Ok(Err(error)) => debug!(host, %error, "a name cannot be looked up"),
+        Err(_) => debug!(host, "a name is not looked up in time"),
+    }
+    BTreeSet::new()
+}
