@@ -2,7 +2,7 @@
 
 mod fleet;
 
-use std::{env, ffi::OsString, io, process::ExitCode, sync::Arc};
+use std::{env, io, process::ExitCode, sync::Arc};
 
 use clap::{Parser, Subcommand};
 use futures::StreamExt;

@@ -100,7 +100,10 @@ fn print_records(args: &DnsaddrArgs) -> Result<(), ExitCode> {
     for instance in instances {
         let addresses = load(instance)?.external_addresses;
         let peer_id = identity::peer_id_of(seed, instance);
-        members.push(Member::new(Some(instance), peer_id, addresses));
+        let member = Member::new(Some(instance), peer_id, addresses);
+        if !members.contains(&member) {
+            members.push(member);
+        }
     }
     tell_apart(&mut members);
     let sets = print::text_sets(zone, &members);
@@ -125,8 +128,7 @@ pub(super) fn dns() -> ExitCode {
         Err(code) => return code,
     };
     with_runtime(async {
-        let filter = filter();
-        let telemetry = match Telemetry::start(&config, filter.as_deref()) {
+        let telemetry = match Telemetry::start(&config, filter().as_deref()) {
             Ok(telemetry) => telemetry,
             Err(error) => return usage(&format!("RUST_LOG: {error}")),
         };

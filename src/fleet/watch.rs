@@ -108,17 +108,19 @@ impl Watch {
         let listing = self.directory.listing();
         let census = self.directory.census();
         self.metrics.fleet(census, listing.standing);
-        self.tell(&listing, census, strangers);
-        if listing != self.shown {
+        let before = self.shown.standing;
+        let is_new = listing != self.shown;
+        if is_new {
             self.serial = serial_after(self.serial);
             let zone = Zone::new(&self.origin, &listing, self.serial);
             self.zone.send_replace(Arc::new(zone));
             self.shown = listing;
         }
-    }
-
-    /// Logs what has changed.
-    fn tell(&mut self, listing: &Listing, census: Census, strangers: usize) {
+        // What the log says holds already.
+        if is_new || census != self.counted {
+            self.tell(before, census);
+            self.counted = census;
+        }
         if strangers > self.strangers {
             warn!(
                 relays = strangers,
@@ -127,16 +129,17 @@ impl Watch {
             );
         }
         self.strangers = strangers;
-        if (census, listing) == (self.counted, &self.shown) {
-            return;
-        }
-        let listed = listing.listed.len();
+    }
+
+    /// Logs what has changed.
+    fn tell(&self, before: Standing, census: Census) {
         let Census {
             ready,
             unready,
             silent,
         } = census;
-        match (self.shown.standing, listing.standing) {
+        let listed = self.shown.listed.len();
+        match (before, self.shown.standing) {
             (Standing::Current | Standing::Unknown, Standing::Stale) => warn!(
                 listed,
                 unready, silent, "the zone is stale: no relay is ready, the last good set stays"
@@ -147,7 +150,6 @@ impl Watch {
             (_, Standing::Current) => info!(listed, ready, unready, silent, "relays changed"),
             (_, Standing::Stale | Standing::Unknown) => {}
         }
-        self.counted = census;
     }
 }
 

@@ -33,6 +33,29 @@ const GOOD: &[(&str, &str, &str)] = &[
     ("RELAY_DRAIN_DELAY", "0", "0s"),
     ("RELAY_DRAIN_WINDOW", "10s", "10s"),
     ("RELAY_DRAIN_TIMEOUT", "2h", "2h"),
+    (
+        "RELAY_FLEET_INSTANCES",
+        "relay-0, Relay.1,",
+        "relay-0,Relay.1",
+    ),
+    ("RELAY_DNS_ZONE", "Fleet.Example.org.", "fleet.example.org"),
+    (
+        "RELAY_DNS_RELAYS",
+        "relays, relay-0.internal.:81,192.0.2.1,[2001:db8::1]:82,2001:db8::2",
+        "relays:8080,relay-0.internal.:81,192.0.2.1:8080,[2001:db8::1]:82,[2001:db8::2]:8080",
+    ),
+    (
+        "RELAY_DNS_LISTEN",
+        "192.0.2.53:53,[::]:53",
+        "192.0.2.53:53,[::]:53",
+    ),
+    (
+        "RELAY_DNS_NS",
+        "NS.example.org, a.fleet.example.org=192.0.2.53+2001:db8::53",
+        "ns.example.org,a.fleet.example.org=192.0.2.53+2001:db8::53",
+    ),
+    ("RELAY_DNS_TTL", "1h", "1h"),
+    ("RELAY_DNS_RATE_LIMIT", "0", "0"),
 ];
 
 #[test]
