@@ -190,7 +190,6 @@ async fn run(
     for &address in &config.dns.listen {
         let serving = answerer.serve(address, config.dns.rate, &lifecycle);
         serving
-            .await
             .map_err(|error| format!("cannot listen on {address} (RELAY_DNS_LISTEN): {error}"))?;
     }
     if let Some(address) = config.admin_address {

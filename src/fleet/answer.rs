@@ -2,7 +2,7 @@
 //!
 //! | question | answer |
 //! |---|---|
-//! | a name and type of the zone | the records, at most 16, from a place that moves on each time |
+//! | a name and type of the zone | the records, at most 16, from another one each time |
 //! | a name of the zone, another type | nothing, with the SOA |
 //! | no name of the zone | NXDOMAIN, with the SOA |
 //! | any name of the zone before a relay was heard of | SERVFAIL, so that another server is asked |
@@ -57,8 +57,8 @@ pub struct Answer {
     pub outcome: &'static str,
 }
 
-/// Answers one packet; `None` is silence. `turn` moves on by one from answer to answer, so that all
-/// records of a large set are seen, and none is always the first.
+/// Answers one packet; `None` is silence. `turn` says which record of a set is the first, counted
+/// around: drawn anew for each answer, it shows all records of a large set, and prefers none.
 pub fn answer(zone: &Zone, packet: &[u8], transport: Transport, turn: usize) -> Option<Answer> {
     let mut decoder = BinDecoder::new(packet);
     let header = Header::read(&mut decoder).ok()?;

@@ -94,7 +94,7 @@ impl Directory {
         for report in reports {
             let id = *report.member.peer_id();
             let is_second = self.relays.get(&id).is_some_and(|heard| heard.missed == 0);
-            if !(is_second && !report.is_ready) {
+            if report.is_ready || !is_second {
                 let heard = Heard {
                     last: report,
                     missed: 0,

@@ -2,12 +2,13 @@
 //!
 //! What clients do with `/dnsaddr/<name>` decides their shape:
 //!
-//! - They read the TXT records of `_dnsaddr.<name>` that start with `dnsaddr=`; js takes more than
-//!   one string of a record for one text, rust reads only the first: so each text is one string.
-//! - With `/p2p/<id>` behind the name, rust keeps the texts that end in it and js those that
+//! - They read the TXT records of `_dnsaddr.<name>` that start with `dnsaddr=`; rust reads the
+//!   first string of a record alone. So each text is one string.
+//! - With `/p2p/<id>` behind the name, rust and go keep the texts that end in it, and js those that
 //!   contain it. So each text ends in a peer id, those that point to another name included.
-//! - rust takes 16 texts of an answer, looks up 32 names in all and tries 16 addresses; go takes
-//!   100 addresses and goes four names deep; js has no such limit on records.
+//! - rust takes 16 such texts of an answer, looks up 32 names for one address, those in `/dns4` and
+//!   the like included, and tries 16 addresses. go takes 100 addresses and goes 4 names deep, js
+//!   goes 32 names deep and tries 25 addresses.
 //!
 //! So an answer has at most 16 texts, and one that is whole in a UDP packet wherever that can be: a
 //! fleet's own record set holds the addresses themselves while they fit, and otherwise one pointer

@@ -6,13 +6,11 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use socket2::{Domain, Socket, Type};
 use tokio::{
     net::{TcpListener, UdpSocket},
     sync::watch,
@@ -32,6 +30,8 @@ use crate::lifecycle::Lifecycle;
 const MAX_QUESTION_BYTES: usize = 2048;
 /// Attempts to find a port that is free over both UDP and TCP, where any will do.
 const PORT_ATTEMPTS: usize = 16;
+/// Connections that wait to be accepted.
+const TCP_BACKLOG: i32 = 128;
 /// The rest after an error of a socket that may last.
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
@@ -40,24 +40,21 @@ const ERROR_PAUSE: Duration = Duration::from_millis(100);
 pub struct Answerer {
     zone: watch::Receiver<Arc<Zone>>,
     metrics: DnsMetrics,
-    turn: Arc<AtomicUsize>,
 }
 
 impl Answerer {
     /// Answers from whatever zone is current.
     pub fn new(zone: watch::Receiver<Arc<Zone>>, metrics: DnsMetrics) -> Self {
-        Self {
-            zone,
-            metrics,
-            turn: Arc::default(),
-        }
+        Self { zone, metrics }
     }
 
     /// The answer to one packet, counted; `None` is silence.
     pub(super) fn answer(&self, packet: &[u8], transport: Transport) -> Option<Vec<u8>> {
         let zone = Arc::clone(&self.zone.borrow());
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let Some(Answer { bytes, outcome }) = answer(&zone, packet, transport, turn) else {
+        // Counted up, it could go round in step with the questions of a client.
+        let turn = rand::random::<u16>();
+        let answer = answer(&zone, packet, transport, turn.into());
+        let Some(Answer { bytes, outcome }) = answer else {
             self.metrics.query(transport, "ignored");
             return None;
         };
@@ -69,17 +66,17 @@ impl Answerer {
     ///
     /// # Errors
     /// When the address cannot be bound over UDP and TCP.
-    pub async fn serve(
+    pub fn serve(
         &self,
         address: SocketAddr,
         rate: Option<usize>,
         lifecycle: &Lifecycle,
     ) -> io::Result<()> {
-        let (udp, tcp) = bind(address).await?;
+        let (udp, tcp) = bind(address)?;
         info!(address = %udp.local_addr()?, "dns answers");
         lifecycle.spawn_until_end("dns over udp", self.clone().udp(udp, RateLimit::new(rate)));
-        let listener = tcp::Listener::new(tcp, self.clone(), lifecycle.clone());
-        lifecycle.spawn_until_end("dns over tcp", listener.run());
+        let door = tcp::Door::new(tcp, self.clone(), lifecycle.clone());
+        lifecycle.spawn_until_end("dns over tcp", door.run());
         Ok(())
     }
 
@@ -135,16 +132,35 @@ fn may_ask(from: SocketAddr) -> bool {
 }
 
 /// Both sockets on one port.
-async fn bind(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
+fn bind(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
     let mut attempts = 1;
     loop {
-        let udp = UdpSocket::bind(address).await?;
-        match TcpListener::bind(udp.local_addr()?).await {
-            Ok(tcp) => return Ok((udp, tcp)),
+        let udp = bind_one(address, Type::DGRAM)?;
+        let udp = UdpSocket::from_std(udp.into())?;
+        match bind_one(udp.local_addr()?, Type::STREAM) {
+            Ok(tcp) => {
+                tcp.listen(TCP_BACKLOG)?;
+                return Ok((udp, TcpListener::from_std(tcp.into())?));
+            }
             Err(_) if address.port() == 0 && attempts < PORT_ATTEMPTS => attempts += 1,
             Err(error) => return Err(error),
         }
     }
+}
+
+fn bind_one(address: SocketAddr, kind: Type) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
+    if address.is_ipv6() {
+        // `[::]` would take the port of `0.0.0.0` as well.
+        socket.set_only_v6(true)?;
+    }
+    if kind == Type::STREAM {
+        // Connections of the process before may linger.
+        socket.set_reuse_address(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 #[cfg(test)]
@@ -163,5 +179,15 @@ mod tests {
             assert!(!may_ask(forged), "{forged}");
         }
         assert!(may_ask("192.0.2.1:53") && may_ask("[2001:db8::1]:40000"));
+    }
+
+    #[tokio::test]
+    async fn one_port_serves_ipv4_and_ipv6() {
+        let (udp, _tcp) = bind("0.0.0.0:0".parse().unwrap()).unwrap();
+        let port = udp.local_addr().unwrap().port();
+        match bind_one(SocketAddr::new("::".parse().unwrap(), port), Type::DGRAM) {
+            Ok(_) => {}
+            Err(error) => assert_ne!(error.kind(), io::ErrorKind::AddrInUse, "{error}"),
+        }
     }
 }

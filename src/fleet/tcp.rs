@@ -37,14 +37,14 @@ const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers on one listener.
 #[derive(Debug)]
-pub(super) struct Listener {
+pub(super) struct Door {
     listener: TcpListener,
     answerer: Answerer,
     lifecycle: Lifecycle,
     slots: Slots,
 }
 
-impl Listener {
+impl Door {
     pub(super) fn new(listener: TcpListener, answerer: Answerer, lifecycle: Lifecycle) -> Self {
         Self {
             listener,
@@ -73,9 +73,8 @@ impl Listener {
             self.lifecycle
                 .spawn_until_end("dns connection", async move {
                     let conversation = converse(&answerer, stream);
-                    match timeout(CONNECTION_TIMEOUT, conversation).await {
-                        Ok(Err(error)) => debug!(%from, %error, "a connection failed"),
-                        Ok(Ok(())) | Err(_) => {}
+                    if let Ok(Err(error)) = timeout(CONNECTION_TIMEOUT, conversation).await {
+                        debug!(%from, %error, "a connection failed");
                     }
                     drop(slot);
                 });

@@ -145,7 +145,7 @@ impl Watch {
                 unready, silent, "the zone is stale: no relay is ready, the last good set stays"
             ),
             (Standing::Stale, Standing::Current) => {
-                info!(listed, ready, unready, silent, "the zone is current again")
+                info!(listed, ready, unready, silent, "the zone is current again");
             }
             (_, Standing::Current) => info!(listed, ready, unready, silent, "relays changed"),
             (_, Standing::Stale | Standing::Unknown) => {}

@@ -247,7 +247,7 @@ pub(super) mod tests {
             let addresses = addresses.map(|address| address.parse().unwrap()).to_vec();
             Member::new(Some(&format!("relay-{n}")), PeerId::random(), addresses)
         };
-        of(Listing {
+        of(&Listing {
             listed: (0..relays).map(member).collect(),
             unlisted: vec![member(1000)],
             standing: Standing::Current,
@@ -255,7 +255,7 @@ pub(super) mod tests {
     }
 
     /// The zone with this list, and a name server inside it.
-    pub(in crate::fleet) fn of(listing: Listing) -> Zone {
+    pub(in crate::fleet) fn of(listing: &Listing) -> Zone {
         let mut dns = Config::default().dns;
         dns.servers = vec![
             NameServer {
@@ -268,7 +268,7 @@ pub(super) mod tests {
             },
         ];
         let origin = Origin::new("fleet.example.org", &dns).unwrap();
-        Zone::new(&origin, &listing, 7)
+        Zone::new(&origin, listing, 7)
     }
 
     fn count(zone: &Zone, name: &str, record_type: RecordType) -> Option<usize> {

@@ -105,8 +105,31 @@ fn fields_are_the_ones_that_were_meant() {
     assert_eq!(config.drain.delay, Duration::ZERO);
     assert_eq!(config.drain.window, Duration::from_secs(10));
     assert_eq!(config.drain.timeout, Duration::from_secs(7200));
+    assert_eq!(config.fleet, ["relay-0", "Relay.1"]);
+    assert_eq!(config.dns.zone.as_deref(), Some("fleet.example.org"));
+    let relays: Vec<_> = config
+        .dns
+        .relays
+        .iter()
+        .map(|r| (r.host.as_str(), r.port))
+        .collect();
+    assert_eq!(
+        relays,
+        [
+            ("relays", 8080),
+            ("relay-0.internal.", 81),
+            ("192.0.2.1", 8080),
+            ("2001:db8::1", 82),
+            ("2001:db8::2", 8080)
+        ]
+    );
+    assert_eq!(config.dns.listen[1], SocketAddr::from(([0; 16], 53)));
+    assert_eq!(config.dns.servers[0].name, "ns.example.org");
+    assert_eq!(config.dns.servers[1].addresses.len(), 2);
+    assert_eq!(config.dns.ttl, Duration::from_secs(3600));
+    assert_eq!(config.dns.rate, None);
     let last = GOOD.last().map(|(name, _, _)| *name);
-    assert_eq!(last, Some("RELAY_DRAIN_TIMEOUT"));
+    assert_eq!(last, Some("RELAY_DNS_RATE_LIMIT"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `dnsaddr`: the records before anything runs.
 
-use std::process::Output;
+use std::{fmt::Write, process::Output};
 
 use serde_json::Value;
 
@@ -69,7 +69,8 @@ async fn machines_read_the_same() {
         assert_eq!(endpoint["recordTTL"], 60);
         let name = endpoint["dnsName"].as_str().unwrap();
         for text in endpoint["targets"].as_array().unwrap() {
-            again += &format!("{name}. IN TXT \"{}\"\n", text.as_str().unwrap());
+            let text = text.as_str().unwrap();
+            writeln!(again, "{name}. IN TXT \"{text}\"").unwrap();
         }
     }
     assert_eq!(again, lines);

@@ -235,7 +235,7 @@ fn a_large_fleet_is_shown_in_turns() {
 
 #[test]
 fn another_server_is_asked_while_nothing_is_known() {
-    let zone = zones::of(Listing::default());
+    let zone = zones::of(&Listing::default());
     let reply = ask(&zone, &question(FLEET, RecordType::TXT));
     assert_eq!(reply.metadata.response_code, ResponseCode::ServFail);
     assert!(!reply.authoritative);
