@@ -8,7 +8,7 @@
 //! - `descord-relay dns` answers for the zone itself, and follows the relays.
 //!
 //! ```text
-//! names of relays ─► watch: asks each one's /status, twice a second
+//! names ─► watch: asks each relay's /status, twice a second
 //!                      │ reports, taken for hostile
 //!                      ▼
 //!                  directory: who is listed; pure
@@ -27,6 +27,7 @@
 //! | [`print`](mod@print) | the records of the whole fleet, for other name servers |
 //! | [`report`] | what a relay says of itself, checked |
 //! | [`directory`] | which relays are there and fit now |
+//! | [`names`] | where the relays are |
 //! | [`watch`] | asks the relays, and puts up the zone that follows from it |
 //! | [`zone`] | the record sets |
 //! | [`mod@answer`] | one packet, one answer |
@@ -45,6 +46,7 @@ pub mod dnsaddr;
 pub mod health;
 pub mod limit;
 pub mod metrics;
+pub mod names;
 pub mod print;
 pub mod report;
 pub mod server;

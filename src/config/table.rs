@@ -307,8 +307,8 @@ pub(super) static VARIABLES: &[Variable] = &[
     Variable {
         name: "RELAY_DNS_TTL",
         default: Fallback::Text("5s"),
-        doc: "`dns`: how long answers may be cached. At most `RELAY_DRAIN_DELAY`, so that a \
-              relay is forgotten before it refuses anybody.",
+        doc: "`dns`: how long answers may be cached. With a `RELAY_DRAIN_DELAY` two seconds \
+              longer, a relay is forgotten before it refuses anybody.",
         handling: Handling::Plain,
         field: field!(Ttl => dns.ttl),
     },

@@ -5,17 +5,15 @@
 //! takes less time than lies between two, so both come well within two seconds.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use futures::future::join_all;
-use hickory_resolver::{TokioResolver, net::NetError};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 use tracing::{debug, info, warn};
 
@@ -25,10 +23,7 @@ use super::{
     report::{Known, Report, Unusable},
     zone::{Origin, Zone},
 };
-use crate::{
-    admin::client,
-    config::{MAX_FLEET, RelayHost},
-};
+use crate::admin::client;
 
 /// Between the beginnings of two rounds, on average.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -36,10 +31,8 @@ const INTERVAL: Duration = Duration::from_millis(500);
 const JITTER: f64 = 0.1;
 /// How long a relay may take to answer: less than the shortest interval.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(400);
-/// Between two look-ups of the relays' names.
-const LOOKUP_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a look-up may take.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
+/// Rounds without any answer from the start on, after which the log says so: about five seconds.
+const PATIENCE: u32 = 10;
 
 /// Follows the relays of a fleet.
 #[derive(Debug)]
@@ -52,6 +45,7 @@ pub struct Watch {
     shown: Listing,
     counted: Census,
     strangers: usize,
+    rounds: u32,
     serial: u32,
 }
 
@@ -69,6 +63,7 @@ impl Watch {
             shown,
             counted: Census::default(),
             strangers: 0,
+            rounds: 0,
             serial: 0,
         }
     }
@@ -84,7 +79,7 @@ impl Watch {
             let next =
                 Instant::now() + INTERVAL.mul_f64(rand::random_range(1.0 - JITTER..1.0 + JITTER));
             let now = addresses.borrow().clone();
-            // At most MAX_FLEET of them; a relay's answer is bounded, too.
+            // There are at most MAX_FLEET of them, and a relay's answer is bounded, too.
             let bodies = join_all(now.into_iter().map(ask)).await;
             self.take(bodies.iter().flatten().map(Vec::as_slice));
             sleep_until(next).await;
@@ -115,6 +110,10 @@ impl Watch {
             let zone = Zone::new(&self.origin, &listing, self.serial);
             self.zone.send_replace(Arc::new(zone));
             self.shown = listing;
+        }
+        self.rounds = self.rounds.saturating_add(1);
+        if self.rounds == PATIENCE && self.shown.standing == Standing::Unknown {
+            warn!("no relay has answered yet: every question gets SERVFAIL");
         }
         // What the log says holds already.
         if is_new || census != self.counted {
@@ -172,78 +171,4 @@ fn serial_after(last: u32) -> u32 {
     #[expect(clippy::cast_possible_truncation, reason = "serial numbers wrap")]
     let now = now as u32;
     now.max(last.wrapping_add(1))
-}
-
-/// Looks the relays' names up, again and again.
-#[derive(Debug)]
-pub struct Names {
-    hosts: Vec<RelayHost>,
-    resolver: TokioResolver,
-    /// What each host stood for when it was last known.
-    found: BTreeMap<usize, BTreeSet<IpAddr>>,
-}
-
-impl Names {
-    /// Looks these up with the system's resolver.
-    ///
-    /// # Errors
-    /// When the system's resolver is not configured.
-    pub fn new(hosts: Vec<RelayHost>) -> Result<Self, NetError> {
-        let mut builder = TokioResolver::builder_tokio()?;
-        let options = builder.options_mut();
-        // Some systems say that names may be cached for ten minutes, and change them in seconds.
-        options.cache_size = 0;
-        options.timeout = LOOKUP_TIMEOUT / 2;
-        options.attempts = 1;
-        Ok(Self {
-            hosts,
-            resolver: builder.build()?,
-            found: BTreeMap::new(),
-        })
-    }
-
-    /// Sends the addresses of all hosts whenever they change, for ever.
-    pub async fn run(mut self, addresses: watch::Sender<Vec<SocketAddr>>) {
-        loop {
-            self.look_up().await;
-            let now = self.addresses();
-            addresses.send_if_modified(|last| {
-                let is_new = *last != now;
-                *last = now;
-                is_new
-            });
-            sleep(LOOKUP_INTERVAL).await;
-        }
-    }
-
-    /// A name that cannot be looked up keeps what it stood for: its relays tell themselves whether
-    /// they are there.
-    async fn look_up(&mut self) {
-        let lookups = self.hosts.iter().map(|host| look_up(&self.resolver, host));
-        let found = join_all(lookups).await.into_iter().enumerate();
-        self.found.extend(found.filter(|(_, ips)| !ips.is_empty()));
-    }
-
-    /// The addresses of all hosts, each once; at most [`MAX_FLEET`].
-    fn addresses(&self) -> Vec<SocketAddr> {
-        let hosts = self.found.iter().filter_map(|(index, ips)| {
-            let port = self.hosts.get(*index)?.port;
-            Some(ips.iter().map(move |ip| SocketAddr::new(*ip, port)))
-        });
-        let addresses: BTreeSet<_> = hosts.flatten().collect();
-        addresses.into_iter().take(MAX_FLEET).collect()
-    }
-}
-
-/// What a host stands for; nothing if that cannot be told.
-async fn look_up(resolver: &TokioResolver, RelayHost { host, .. }: &RelayHost) -> BTreeSet<IpAddr> {
-    if let Ok(ip) = host.parse() {
-        return BTreeSet::from([ip]);
-    }
-    match timeout(LOOKUP_TIMEOUT, resolver.lookup_ip(host.as_str())).await {
-        Ok(Ok(found)) => return found.iter().collect(),
-        Ok(Err(error)) => debug!(host, %error, "a name cannot be looked up"),
-        Err(_) => debug!(host, "a name is not looked up in time"),
-    }
-    BTreeSet::new()
 }

@@ -144,6 +144,8 @@ async fn relays_are_found_by_name_and_nothing_is_said_before() {
     answerer.shows(&[&relay]).await;
 
     let mut lost = Answerer::start("127.0.0.1:1,no-such-name.invalid", &[]).await;
+    let warning = lost.event("cannot look the name up").await;
+    assert_eq!(warning["host"], "no-such-name.invalid");
     let reply = lost.ask(FLEET, RecordType::TXT).await;
     assert_eq!(reply.metadata.response_code, ResponseCode::ServFail);
     let admin = lost.admin().await;
@@ -151,6 +153,7 @@ async fn relays_are_found_by_name_and_nothing_is_said_before() {
         .await
         .unwrap();
     assert_eq!(status, 503);
+    lost.event("no relay has answered yet").await;
 }
 
 /// With the seed and the names, a relay of another fleet does not get in.
