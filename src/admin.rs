@@ -6,12 +6,16 @@
 //! | `/readyz` | 200 from "listening, addresses known" until a drain has nothing left to end |
 //! | `/drainz` | JSON: the phase, and what a drain still waits for |
 //! | `/status` | JSON: who the relay is, what it does, and its limits |
+//! | `/peers` | JSON: the peers that move most |
+//! | `/metrics` | every instrument, as Prometheus reads it: OpenMetrics or text |
 //!
 //! Readiness is held during a drain on purpose: an endpoint that is not ready loses its UDP
 //! flows at once, and with them every circuit over QUIC. Who must not send new peers any more
 //! reads the phase instead.
 
 pub mod client;
+pub(crate) mod metrics;
+mod peers;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -37,6 +41,7 @@ use tracing::{debug, info};
 use crate::{
     lifecycle::{Lifecycle, Phase},
     relay::Relay,
+    telemetry::prometheus::Prometheus,
 };
 
 /// Connections that are served at once; more wait.
@@ -54,16 +59,24 @@ pub struct Admin {
     relay: Arc<Relay>,
     instance: String,
     lifecycle: Lifecycle,
+    prometheus: Option<Prometheus>,
     started: Instant,
 }
 
 impl Admin {
-    /// Tells of `relay`, which has this name within its fleet, from now on.
-    pub fn new(relay: Arc<Relay>, instance: String, lifecycle: Lifecycle) -> Arc<Self> {
+    /// Tells of `relay`, which has this name within its fleet, from now on, and of its metrics if
+    /// they can be read.
+    pub fn new(
+        relay: Arc<Relay>,
+        instance: String,
+        lifecycle: Lifecycle,
+        prometheus: Option<Prometheus>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             relay,
             instance,
             lifecycle,
+            prometheus,
             started: Instant::now(),
         })
     }
@@ -82,6 +95,8 @@ impl Admin {
             .route("/readyz", only_get(get(readyz)))
             .route("/drainz", only_get(get(drainz)))
             .route("/status", only_get(get(status)))
+            .route("/peers", only_get(get(peers::peers)))
+            .route("/metrics", only_get(get(metrics::metrics)))
             .with_state(Arc::clone(self))
     }
 

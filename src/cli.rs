@@ -2,7 +2,7 @@
 
 mod fleet;
 
-use std::{env, io, process::ExitCode, sync::Arc};
+use std::{env, ffi::OsString, io, process::ExitCode, sync::Arc};
 
 use clap::{Parser, Subcommand};
 use futures::StreamExt;
@@ -17,7 +17,7 @@ use crate::{
     lifecycle::Lifecycle,
     node::Node,
     probe,
-    telemetry::Telemetry,
+    telemetry::{self, Telemetry},
 };
 
 /// The process ends with this code when it was started or configured wrongly (`EX_USAGE`).
@@ -95,9 +95,9 @@ pub fn main() -> ExitCode {
             println!("{}", identity::generate_seed());
             ExitCode::SUCCESS
         }
-        Command::Healthcheck => with_config(healthcheck),
+        Command::Healthcheck => with(unannounced(), healthcheck),
         Command::Dnsaddr(args) => fleet::dnsaddr(&args),
-        Command::Dns => fleet::dns(),
+        Command::Dns => with(unannounced(), fleet::dns),
         Command::Identity { command: None } => with_config(print_identity),
         Command::Config { reference: true } => {
             print!("{}", reference_table());
@@ -109,10 +109,23 @@ pub fn main() -> ExitCode {
 
 /// Reads the environment and goes on with what it says, or says everything that is wrong with it.
 fn with_config(command: impl FnOnce(&Loaded) -> ExitCode) -> ExitCode {
-    match Config::from_env(env::vars_os()) {
+    with(env::vars_os(), command)
+}
+
+fn with(
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    command: impl FnOnce(&Loaded) -> ExitCode,
+) -> ExitCode {
+    match Config::from_env(environment) {
         Ok(loaded) => command(&loaded),
         Err(errors) => usage(&errors),
     }
+}
+
+/// The environment without the addresses that relays announce: whoever announces nothing may share
+/// it with them, and need not have a name that their template can be filled with.
+fn unannounced() -> impl Iterator<Item = (OsString, OsString)> {
+    env::vars_os().filter(|(name, _)| name != "RELAY_EXTERNAL_ADDRESSES")
 }
 
 fn usage(error: &dyn std::fmt::Display) -> ExitCode {
@@ -189,12 +202,16 @@ fn serve(
         Ok(identity) => identity,
         Err(error) => return usage(&error),
     };
+    let (settings, ignored) = telemetry::Settings::from_env(env::vars_os());
     with_runtime(async {
-        let telemetry = match Telemetry::start(config, filter().as_deref()) {
+        let telemetry = match Telemetry::start(config, &settings, filter().as_deref()) {
             Ok(telemetry) => telemetry,
             Err(error) => return usage(&format!("RUST_LOG: {error}")),
         };
         for warning in warnings {
+            warn!("{warning}");
+        }
+        for warning in ignored {
             warn!("{warning}");
         }
         if identity.source() == Source::Ephemeral {
@@ -203,13 +220,15 @@ fn serve(
                  peer id at each start, and what clients know of it is void then"
             );
         }
-        match Box::pin(run(config, &identity, &telemetry)).await {
+        let code = match Box::pin(run(config, &identity, &telemetry)).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(cause) => {
                 error!("{cause}");
                 ExitCode::FAILURE
             }
-        }
+        };
+        telemetry.stop().await;
+        code
     })
 }
 
@@ -227,6 +246,7 @@ async fn run(
             Arc::clone(node.relay()),
             config.identity.instance.clone(),
             lifecycle.clone(),
+            telemetry.prometheus(),
         );
         admin.serve(address).await.map_err(|error| {
             format!("cannot listen on {address} (RELAY_ADMIN_ADDRESS): {error}")

@@ -66,6 +66,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// How peers are named in logs, traces and answers to the operator.
     pub peer_ids: PeerIds,
+    /// What is kept of who moves how much.
+    pub peer_stats: PeerStats,
     /// Where the operator's HTTP endpoints listen; `None` = nowhere.
     pub admin_address: Option<SocketAddr>,
     /// The graceful end.
@@ -86,6 +88,16 @@ pub struct Identity {
     pub seed: Option<Secret>,
     /// Base64 of an Ed25519 private key in libp2p's protobuf form.
     pub key: Option<Secret>,
+}
+
+/// What is kept of who moves how much.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerStats {
+    /// Of how many peers at most, 0 = of none; at most
+    /// [`MAX_CAPACITY`](crate::peers::MAX_CAPACITY).
+    pub capacity: usize,
+    /// How long the last while is of which figures are kept apart; at least 1 s.
+    pub window: Duration,
 }
 
 /// The graceful end: what happens between the first signal and the exit.
@@ -192,6 +204,10 @@ impl Config {
             stats_interval: None,
             log_format: LogFormat::Auto,
             peer_ids: PeerIds::Pseudonym,
+            peer_stats: PeerStats {
+                capacity: 0,
+                window: Duration::ZERO,
+            },
             admin_address: None,
             drain: Drain {
                 delay: Duration::ZERO,

@@ -14,10 +14,11 @@
 //! | [`node`] | the swarm and its event loop: serve, drain, close |
 //! | [`transport`] | TCP, QUIC and WebSocket, and the muxers that can reset what they cut |
 //! | [`relay`] | the protocol: reservations, circuits and their limits |
+//! | [`peers`] | who moves how much through the relay |
 //! | [`dialback`] | which addresses the relay may dial |
 //! | [`admin`] | the operator's HTTP endpoints |
 //! | [`fleet`] | the directory of a fleet in DNS |
-//! | [`telemetry`] | the event log |
+//! | [`telemetry`] | the event log, traces, and metrics for whoever reads them |
 //! | [`probe`] | a client that proves that a relay works, end to end |
 //!
 //! [Circuit Relay v2]: https://github.com/libp2p/specs/blob/master/relay/circuit-v2.md
@@ -31,6 +32,7 @@ pub mod identity;
 pub mod lifecycle;
 pub mod metrics;
 pub mod node;
+pub mod peers;
 pub mod probe;
 pub mod pseudonym;
 pub mod relay;

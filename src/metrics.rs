@@ -26,8 +26,9 @@ use self::catalogue::{
     CIRCUIT_DURATION, CONNECTIONS, CONNECTIONS_DENIED, EXPORTS, HANDSHAKE_DURATION, HOP_REQUESTS,
     LOST, RESERVATION_DURATION, STOP_DURATION, THROTTLE_WAITS,
 };
+pub(crate) use self::process::observe as observe_process;
 pub use self::{
-    catalogue::{INSTRUMENTS, Instrument, Kind},
+    catalogue::{Attribute, INSTRUMENTS, Instrument, Kind},
     handshakes::{Handshake, Handshakes, Open},
     state::{ConnectionLimits, observe},
 };
@@ -55,7 +56,7 @@ struct Instruments {
 impl Metrics {
     /// The instruments of `meter`.
     pub fn new(meter: &Meter) -> Self {
-        Self(Arc::new(Instruments {
+        let metrics = Self(Arc::new(Instruments {
             requests: HOP_REQUESTS.counter(meter),
             reservation_duration: RESERVATION_DURATION.histogram(meter),
             circuit_duration: CIRCUIT_DURATION.histogram(meter),
@@ -67,7 +68,25 @@ impl Metrics {
             exports: EXPORTS.counter(meter),
             lost: LOST.counter(meter),
             pending: AtomicU64::new(0),
-        }))
+        }));
+        metrics.begin();
+        metrics
+    }
+
+    /// What is rare begins at zero. Otherwise its first event would be invisible: the value before
+    /// it would be unknown.
+    fn begin(&self) {
+        let begin = |counter: &Counter<u64>, instrument: &Instrument| {
+            let [attribute] = instrument.attributes else {
+                return;
+            };
+            for &value in attribute.values {
+                counter.add(0, &[KeyValue::new(attribute.key, value)]);
+            }
+        };
+        begin(&self.0.denied, &CONNECTIONS_DENIED);
+        begin(&self.0.lost, &LOST);
+        begin(&self.0.throttle_waits, &THROTTLE_WAITS);
     }
 
     /// Instruments that nobody reads.
@@ -148,5 +167,31 @@ impl Metrics {
 
     fn pending(&self) -> u64 {
         self.0.pending.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        INSTRUMENTS,
+        catalogue::{CIRCUIT_DURATION, HOP_REQUESTS},
+    };
+    use crate::relay::{Deny, circuit::End};
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<_> = INSTRUMENTS.iter().map(|i| i.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), INSTRUMENTS.len());
+    }
+
+    #[test]
+    fn the_catalogue_has_the_reasons_of_the_protocol() {
+        let reason = HOP_REQUESTS.attributes.last().unwrap();
+        let denials = Deny::ALL.map(|deny| deny.parts().1);
+        assert_eq!(reason.values, [&["none"], &denials[..]].concat());
+        let reason = CIRCUIT_DURATION.attributes.last().unwrap();
+        assert_eq!(reason.values, End::ALL.map(End::reason));
     }
 }

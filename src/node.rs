@@ -26,6 +26,7 @@ use crate::{
     identity::Identity,
     lifecycle::{Lifecycle, Phase},
     metrics::{self, Metrics},
+    peers::Peers,
     pseudonym::Pseudonyms,
     relay::{Relay, Statistics},
     telemetry::Telemetry,
@@ -90,12 +91,17 @@ impl Node {
         let keypair = identity.keypair();
         let names = Pseudonyms::new(config.peer_ids, identity.pseudonym_key());
         let limits = config.limits.clone();
+        let stats = &config.peer_stats;
+        // Only whoever asks the admin endpoints is told.
+        let peers = (stats.capacity > 0 && config.admin_address.is_some())
+            .then(|| Peers::new(stats.capacity, stats.window));
         let relay = Relay::new(
             keypair.clone(),
             limits,
             names,
             lifecycle.clone(),
             metrics.clone(),
+            peers,
         );
         metrics::observe(
             &telemetry.meter(),
@@ -165,7 +171,11 @@ impl Node {
     pub async fn run(mut self) -> Result<(), Error> {
         let relay = Arc::clone(&self.relay);
         self.lifecycle
-            .spawn_until_end("expiry", relay.expire_reservations());
+            .spawn_until_end("expiry", Arc::clone(&relay).expire_reservations());
+        if let Some(peers) = relay.peers() {
+            self.lifecycle
+                .spawn_until_end("peer statistics", Arc::clone(peers).sweep());
+        }
         let (quic, lifecycle) = (self.quic.clone(), self.lifecycle.clone());
         let life = async {
             let _ = lifecycle.soft().run_until_cancelled(self.serve()).await;

@@ -34,12 +34,14 @@ mod traffic;
 mod voucher;
 pub mod wire;
 
+pub(crate) use self::service::now;
 pub use self::{
     behaviour::{Behaviour, MAX_CONNECTIONS_PER_PEER, TooManyConnections},
     connection::{Connection, MAX_SILENT_STREAMS, Transport},
     deny::Deny,
     handler::Handler,
     hop::{ANSWER_TIMEOUT, REQUEST_TIMEOUT},
+    ledger::Presence,
     limits::{CircuitLimit, Limits},
     service::{Relay, Statistics},
     stop::STOP_TIMEOUT,

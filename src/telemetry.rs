@@ -1,15 +1,42 @@
 //! What the relay tells its operator: the event log, traces, and metrics.
 
+mod exporter;
+mod http;
 pub mod log;
+mod otlp;
+mod parse;
+pub mod prometheus;
+mod providers;
+mod queue;
+mod resource;
+mod settings;
+mod tls;
+mod trouble;
+mod variables;
+
+use std::sync::Arc;
 
 use opentelemetry::{
     metrics::{Meter, MeterProvider},
+    propagation::TextMapCompositePropagator,
     trace::TracerProvider,
 };
-use opentelemetry_sdk::{metrics::SdkMeterProvider, trace::SdkTracerProvider};
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use tracing::warn;
 use tracing_subscriber::{Layer, filter::filter_fn, layer::SubscriberExt, util::SubscriberInitExt};
 
-use self::log::{FilterHandle, Log};
+use self::{
+    log::{FilterHandle, Log},
+    prometheus::Prometheus,
+    providers::Providers,
+};
+pub use self::{
+    settings::{
+        Batch, Compression, Destination, Metrics as MetricsSettings, Propagator, Protocol,
+        Settings, Traces as TracesSettings,
+    },
+    variables::{names as variable_names, reference_table},
+};
 use crate::{config::Config, metrics::Metrics};
 
 /// The `tracing` target of the spans that are exported. They are no part of the log.
@@ -27,23 +54,35 @@ pub type Error = Box<dyn std::error::Error + Send + Sync>;
 /// stopped or dropped.
 #[derive(Debug)]
 pub struct Telemetry {
-    log: Log,
-    meters: SdkMeterProvider,
-    tracers: Option<SdkTracerProvider>,
+    // Dropped last, in the order of these fields: the others may have something to say.
+    providers: Providers,
+    propagator: Arc<TextMapCompositePropagator>,
     metrics: Metrics,
+    prometheus: Option<Prometheus>,
+    log: Log,
 }
 
 impl Telemetry {
     /// Tells from now on. `filter` is the value of `RUST_LOG`, if it is set. To be called once, and
-    /// from within the runtime.
+    /// from within the runtime. An exporter that cannot be had is told of, and done without.
     ///
     /// # Errors
     /// When `filter` is not of the form that `RUST_LOG` takes, or when this has been called before.
-    pub fn start(config: &Config, filter: Option<&str>) -> Result<Self, Error> {
-        let meters = SdkMeterProvider::builder().build();
-        let tracers: Option<SdkTracerProvider> = None;
+    pub fn start(
+        config: &Config,
+        settings: &Settings,
+        filter: Option<&str>,
+    ) -> Result<Self, Error> {
+        let mut meters = SdkMeterProvider::builder();
+        let mut prometheus = None;
+        if config.admin_address.is_some() && !settings.disabled {
+            let (handle, reader) = Prometheus::new()?;
+            prometheus = Some(handle);
+            meters = meters.with_reader(reader);
+        }
+        let (providers, problems) = Providers::new(settings, &config.identity.instance, meters)?;
         let (log, lines) = log::open(config.log_format, filter)?;
-        let spans = tracers.as_ref().map(|tracers| {
+        let spans = providers.tracers.as_ref().map(|tracers| {
             tracing_opentelemetry::layer()
                 .with_tracer(tracers.tracer(SCOPE))
                 .with_location(false)
@@ -56,13 +95,28 @@ impl Telemetry {
             .with(lines)
             .with(spans)
             .try_init()?;
-        let metrics = Metrics::new(&meters.meter(SCOPE));
+        let metrics = Metrics::new(&providers.meters.meter(SCOPE));
+        providers.count_by(&metrics);
+        for problem in problems {
+            warn!("{problem}");
+        }
         Ok(Self {
-            log,
-            meters,
-            tracers,
+            providers,
+            propagator: Arc::new(providers::propagator(&settings.propagators)),
             metrics,
+            prometheus,
+            log,
         })
+    }
+
+    /// Exports what is still to be exported, in a bounded time, and ends.
+    pub async fn stop(self) {
+        self.providers.stop().await;
+    }
+
+    /// What finds the trace that a request belongs to.
+    pub fn propagator(&self) -> &Arc<TextMapCompositePropagator> {
+        &self.propagator
     }
 
     /// The instruments that are told of events.
@@ -72,7 +126,12 @@ impl Telemetry {
 
     /// What the instruments that are looked up belong to.
     pub fn meter(&self) -> Meter {
-        self.meters.meter(SCOPE)
+        self.providers.meters.meter(SCOPE)
+    }
+
+    /// Reads the instruments for Prometheus; none when there is no server that could be asked.
+    pub fn prometheus(&self) -> Option<Prometheus> {
+        self.prometheus.clone()
     }
 
     /// Changes what is logged.

@@ -131,11 +131,11 @@ async fn status_counts_what_is_open_and_what_was() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_get_on_a_known_path_is_served() {
     let relay = start().await;
-    for path in ["/", "/livez/", "/metrics", "/status/../livez", "/%2e"] {
+    for path in ["/", "/livez/", "/metricsz", "/status/../livez", "/%2e"] {
         assert_eq!(http::status(&relay, path).await, 404, "{path}");
     }
     for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {
-        for path in ["/livez", "/readyz", "/drainz", "/status"] {
+        for path in ["/livez", "/readyz", "/drainz", "/status", "/metrics"] {
             let head = "Host: relay\r\nContent-Length: 0\r\nConnection: close";
             let request = format!("{method} {path} HTTP/1.1\r\n{head}\r\n\r\n");
             let mut stream = send(relay.admin(), request.as_bytes()).await;

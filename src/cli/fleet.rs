@@ -8,7 +8,7 @@ use tracing::{error, warn};
 use super::{filter, spawn_signals, usage, with_runtime};
 use crate::{
     admin,
-    config::Config,
+    config::{Config, Loaded},
     fleet::{
         dnsaddr::{Member, tell_apart},
         health,
@@ -22,10 +22,11 @@ use crate::{
     },
     identity,
     lifecycle::{Lifecycle, Phase},
-    telemetry::Telemetry,
+    metrics::observe_process,
+    telemetry::{Settings, Telemetry},
 };
 
-/// The name that the environment is read for when no relay of the fleet is meant.
+/// The name that the environment is read for before the names of the relays are known.
 const ANY_INSTANCE: &str = "relay-0";
 /// How long what is under way at the end may take.
 const END_TIMEOUT: Duration = Duration::from_millis(500);
@@ -119,33 +120,35 @@ fn print_records(args: &DnsaddrArgs) -> Result<(), ExitCode> {
     Ok(())
 }
 
-pub(super) fn dns() -> ExitCode {
-    let prepared = load(ANY_INSTANCE).and_then(|config| {
-        let origin = origin(&config)?;
-        Ok((config, origin))
-    });
-    let (config, origin) = match prepared {
-        Ok(prepared) => prepared,
+pub(super) fn dns(Loaded { config, .. }: &Loaded) -> ExitCode {
+    let origin = match origin(config) {
+        Ok(origin) => origin,
         Err(code) => return code,
     };
+    let (settings, ignored) = Settings::from_env(env::vars_os());
     with_runtime(async {
-        let telemetry = match Telemetry::start(&config, filter().as_deref()) {
+        let telemetry = match Telemetry::start(config, &settings, filter().as_deref()) {
             Ok(telemetry) => telemetry,
             Err(error) => return usage(&format!("RUST_LOG: {error}")),
         };
+        for warning in ignored {
+            warn!("{warning}");
+        }
         if config.dns.servers.is_empty() {
             warn!(
                 "RELAY_DNS_NS is not set: the zone names a server that has no address, and cannot \
                  be delegated"
             );
         }
-        match run(&config, origin, &telemetry).await {
+        let code = match run(config, origin, &telemetry).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(cause) => {
                 error!("{cause}");
                 ExitCode::FAILURE
             }
-        }
+        };
+        telemetry.stop().await;
+        code
     })
 }
 
@@ -185,6 +188,7 @@ async fn run(
     let lifecycle = Lifecycle::new();
     lifecycle.spawn_until_end("lost log lines", telemetry.lost_lines());
     spawn_signals(&lifecycle)?;
+    observe_process(&telemetry.meter());
     let metrics = DnsMetrics::new(&telemetry.meter());
     let relays = Watch::new(origin, known(config), metrics.clone());
     let answerer = Answerer::new(relays.zone(), metrics);
@@ -194,7 +198,7 @@ async fn run(
             .map_err(|error| format!("cannot listen on {address} (RELAY_DNS_LISTEN): {error}"))?;
     }
     if let Some(address) = config.admin_address {
-        let routes = health::routes(relays.zone(), lifecycle.clone());
+        let routes = health::routes(relays.zone(), lifecycle.clone(), telemetry.prometheus());
         let serving = admin::serve(address, routes, &lifecycle);
         serving.await.map_err(|error| {
             format!("cannot listen on {address} (RELAY_ADMIN_ADDRESS): {error}")

@@ -59,6 +59,28 @@ impl Kind for Count {
     }
 }
 
+/// How many, at most this many; 0 = off.
+pub(super) struct CountUpTo(pub(super) usize);
+
+impl Kind for CountUpTo {
+    type Value = usize;
+
+    fn allowed(&self) -> String {
+        format!("a whole number up to {}, 0 = off", self.0)
+    }
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        match Count.parse(text)?.unwrap_or(0) {
+            count if count > self.0 => Err("is too large".to_owned()),
+            count => Ok(count),
+        }
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        value.to_string()
+    }
+}
+
 /// How many bytes; 0 = unlimited.
 pub(super) struct Size;
 

@@ -6,9 +6,10 @@ use super::address::{External, Listen};
 use super::error::VariableError;
 use super::fleet::{Instances, NameServers, RelayHosts, Sockets, Ttl, ZoneName};
 use super::kind::{
-    Choice, Count, Instance, Kind, PrivateKey, Seed, Size, Socket, Span, SpanOrZero,
+    Choice, Count, CountUpTo, Instance, Kind, PrivateKey, Seed, Size, Socket, Span, SpanOrZero,
 };
 use super::{Config, LogFormat, PeerIds};
+use crate::peers::MAX_CAPACITY;
 
 /// What every name of ours starts with.
 pub(super) const PREFIX: &str = "RELAY_";
@@ -91,6 +92,9 @@ macro_rules! field {
 
 const SECONDS_0: Span = Span {
     least: Duration::ZERO,
+};
+const SECONDS_1: Span = Span {
+    least: Duration::from_secs(1),
 };
 const SECONDS_5: Span = Span {
     least: Duration::from_secs(5),
@@ -241,6 +245,21 @@ pub(super) static VARIABLES: &[Variable] = &[
         doc: "Where the operator's HTTP endpoints listen.",
         handling: Handling::EmptyCounts,
         field: field!(Socket => admin_address),
+    },
+    Variable {
+        name: "RELAY_PEER_STATS_CAPACITY",
+        default: Fallback::Text("1024"),
+        doc: "Peers of which `/peers` knows how much they moved; when there are more, those that \
+              moved least are forgotten. Each takes up to 2 KiB.",
+        handling: Handling::Plain,
+        field: field!(CountUpTo(MAX_CAPACITY) => peer_stats.capacity),
+    },
+    Variable {
+        name: "RELAY_PEER_STATS_WINDOW",
+        default: Fallback::Text("5m"),
+        doc: "The last while of which `/peers` tells apart from the total.",
+        handling: Handling::Plain,
+        field: field!(SECONDS_1 => peer_stats.window),
     },
     Variable {
         name: "RELAY_DRAIN_DELAY",

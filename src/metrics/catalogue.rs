@@ -1,13 +1,15 @@
 //! Every instrument of the relay, named and described once.
 //!
 //! Names are those of OpenTelemetry; Prometheus reads them with `_` for `.`, the unit at the end,
-//! and `_total` after a counter. Whatever peers do, an attribute takes few values: never a peer id,
-//! an address, or anything else that a peer chooses.
+//! and `_total` after a counter. Whatever peers do, an attribute takes few values, which are all
+//! listed here: never a peer id, an address, or anything else that a peer chooses.
 
 use opentelemetry::{
     KeyValue,
     metrics::{AsyncInstrument, Counter, Histogram, Meter, UpDownCounter},
 };
+
+use crate::lifecycle::Phase;
 
 /// What an instrument measures, and how.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -18,10 +20,19 @@ pub struct Instrument {
     pub kind: Kind,
     /// As [UCUM](https://ucum.org) writes it.
     pub unit: &'static str,
-    /// The keys of its attributes.
-    pub attributes: &'static [&'static str],
+    /// What its values are told apart by.
+    pub attributes: &'static [Attribute],
     /// In one sentence.
     pub description: &'static str,
+}
+
+/// What the values of an instrument are told apart by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Attribute {
+    /// Its name.
+    pub key: &'static str,
+    /// All that it can be.
+    pub values: &'static [&'static str],
 }
 
 /// How the values of an instrument add up.
@@ -58,15 +69,47 @@ const LIFETIMES: &[f64] = &[
     0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 21600.0, 86400.0,
 ];
 
-/// `instruments! { NAME = kind "name" "unit" [attributes] "description"; … }`: a constant for each
-/// instrument, and [`INSTRUMENTS`] of them all.
+const TRANSPORTS: &[&str] = &["tcp", "quic", "websocket"];
+const SECURITIES: &[&str] = &["tls", "noise"];
+/// Those of [`Deny::parts`](crate::relay::Deny::parts), for requests that were denied.
+const DENIALS: &[&str] = &[
+    "none",
+    "relayed_connection",
+    "connect_to_self",
+    "max_reservations",
+    "max_reservations_per_ip",
+    "draining",
+    "no_address",
+    "disconnected",
+    "no_reservation",
+    "max_circuits",
+    "max_circuits_source",
+    "max_circuits_target",
+    "stop_failed",
+    "malformed_message",
+    "unexpected_message",
+    "request_timeout",
+    "answer_undelivered",
+];
+/// Those of [`End::reason`](crate::relay::circuit::End::reason).
+const ENDS: &[&str] = &[
+    "eof",
+    "max_bytes",
+    "max_duration",
+    "drained",
+    "reset",
+    "connection_lost",
+];
+
+/// `instruments! { NAME = kind, "name", "unit", ["key": values, …], "description"; … }`: a constant
+/// for each instrument, and [`INSTRUMENTS`] of them all.
 macro_rules! instruments {
-    ($($constant:ident = $kind:expr, $name:literal, $unit:literal, [$($attribute:literal),*], $description:literal;)+) => {
+    ($($constant:ident = $kind:expr, $name:literal, $unit:literal, [$($key:literal: $values:expr),*], $description:literal;)+) => {
         $(pub(super) const $constant: Instrument = Instrument {
             name: $name,
             kind: $kind,
             unit: $unit,
-            attributes: &[$($attribute),*],
+            attributes: &[$(Attribute { key: $key, values: $values }),*],
             description: $description,
         };)+
 
@@ -76,45 +119,59 @@ macro_rules! instruments {
 }
 
 instruments! {
-    HOP_REQUESTS = Kind::Counter, "relay.hop.requests", "{request}", ["request", "outcome", "reason"],
+    HOP_REQUESTS = Kind::Counter, "relay.hop.requests", "{request}", [
+        "request": &["reserve", "connect", "unknown"],
+        "outcome": &["accepted", "renewed", "denied"],
+        "reason": DENIALS
+    ],
         "Requests of clients to reserve or to connect, by what came of them.";
     RESERVATIONS = Kind::UpDownCounter, "relay.reservation.active", "{reservation}", [],
         "Peers that hold a reservation.";
     RESERVATION_LIMIT = Kind::Gauge, "relay.reservation.limit", "{reservation}", [],
         "Peers that may hold a reservation at once; absent when that is unlimited.";
-    RESERVATION_DURATION = Kind::Histogram(LIFETIMES), "relay.reservation.duration", "s", ["reason"],
+    RESERVATION_DURATION = Kind::Histogram(LIFETIMES), "relay.reservation.duration", "s", ["reason": &["expired", "closed"]],
         "How long reservations lasted, renewals included, by how they ended.";
     CIRCUITS = Kind::UpDownCounter, "relay.circuit.active", "{circuit}", [],
         "Circuits that are open or being opened.";
     CIRCUIT_LIMIT = Kind::Gauge, "relay.circuit.limit", "{circuit}", [],
         "Circuits that may be open at once; absent when that is unlimited.";
-    CIRCUIT_DURATION = Kind::Histogram(LIFETIMES), "relay.circuit.duration", "s", ["reason"],
+    CIRCUIT_DURATION = Kind::Histogram(LIFETIMES), "relay.circuit.duration", "s", ["reason": ENDS],
         "How long circuits lasted, by how they ended.";
-    CIRCUIT_IO = Kind::Counter, "relay.circuit.io", "By", ["direction", "source_transport", "target_transport"],
+    CIRCUIT_IO = Kind::Counter, "relay.circuit.io", "By", [
+        "direction": &["to_target", "to_source"],
+        "source_transport": TRANSPORTS,
+        "target_transport": TRANSPORTS
+    ],
         "Bytes that circuits carried, as they were handed over.";
-    THROTTLE_WAITS = Kind::Counter, "relay.throttle.waits", "{wait}", ["cause"],
+    THROTTLE_WAITS = Kind::Counter, "relay.throttle.waits", "{wait}", ["cause": &["receiver"]],
         "Times that a circuit stopped reading until it may go on.";
-    STOP_DURATION = Kind::Histogram(LATENCIES), "relay.stop.duration", "s", ["outcome"],
+    STOP_DURATION = Kind::Histogram(LATENCIES), "relay.stop.duration", "s", ["outcome": &["accepted", "refused", "failed"]],
         "How long the targets of circuits took to answer.";
-    HANDSHAKE_DURATION = Kind::Histogram(LATENCIES), "relay.handshake.duration", "s", ["transport", "security", "outcome"],
-        "How long peers and relay took to prove who they are.";
-    CONNECTIONS = Kind::UpDownCounter, "relay.connection.active", "{connection}", ["transport", "security"],
+    HANDSHAKE_DURATION = Kind::Histogram(LATENCIES), "relay.handshake.duration", "s", [
+        "transport": TRANSPORTS,
+        "security": SECURITIES,
+        "outcome": &["completed", "failed"]
+    ],
+        "How long a peer that connected and the relay took to prove who they are.";
+    CONNECTIONS = Kind::UpDownCounter, "relay.connection.active", "{connection}", ["transport": TRANSPORTS, "security": SECURITIES],
         "Connections whose peer has proved who it is.";
     CONNECTIONS_PENDING = Kind::UpDownCounter, "relay.connection.pending", "{connection}", [],
         "Connections that come in and are not up yet.";
-    CONNECTION_LIMIT = Kind::Gauge, "relay.connection.limit", "{connection}", ["state"],
+    CONNECTION_LIMIT = Kind::Gauge, "relay.connection.limit", "{connection}", ["state": &["active", "pending"]],
         "Connections that may be up, or on their way, at once.";
-    CONNECTIONS_DENIED = Kind::Counter, "relay.connection.denied", "{connection}", ["reason"],
+    CONNECTIONS_DENIED = Kind::Counter, "relay.connection.denied", "{connection}", [
+        "reason": &["max_pending", "max_connections", "max_connections_per_peer", "draining", "other"]
+    ],
         "Connections that were refused.";
     PEERS = Kind::UpDownCounter, "relay.peer.active", "{peer}", [],
         "Peers that are connected or have a circuit open.";
-    PHASE = Kind::Gauge, "relay.phase", "{phase}", ["phase"],
+    PHASE = Kind::Gauge, "relay.phase", "{phase}", ["phase": &Phase::WORDS],
         "1 for the phase that the relay is in, 0 for the others.";
     DRAIN_TIME_LEFT = Kind::Gauge, "relay.drain.time_left", "s", [],
         "Until a drain cuts what is still open; absent while there is no drain.";
     UPTIME = Kind::Gauge, "process.uptime", "s", [],
         "Since the relay was started.";
-    CPU_TIME = Kind::Counter, "process.cpu.time", "s", ["cpu.mode"],
+    CPU_TIME = Kind::Counter, "process.cpu.time", "s", ["cpu.mode": &["user", "system"]],
         "Processor time that the relay has used.";
     MEMORY_USAGE = Kind::UpDownCounter, "process.memory.usage", "By", [],
         "Memory that the relay has in use (resident set).";
@@ -134,9 +191,12 @@ instruments! {
         "Tasks that wait in the queue that all threads share.";
     RUNTIME_BUSY = Kind::Counter, "relay.runtime.busy_time", "s", [],
         "Time that the threads spent on running tasks, all together.";
-    EXPORTS = Kind::Counter, "relay.telemetry.exports", "{export}", ["signal", "outcome"],
+    EXPORTS = Kind::Counter, "relay.telemetry.exports", "{export}", [
+        "signal": &["traces", "metrics"],
+        "outcome": &["success", "failure"]
+    ],
         "Batches of telemetry that were sent to the collector.";
-    LOST = Kind::Counter, "relay.telemetry.lost", "{item}", ["signal"],
+    LOST = Kind::Counter, "relay.telemetry.lost", "{item}", ["signal": &["traces", "logs"]],
         "Lines of the log and spans that were lost: nobody took them in time.";
 }
 

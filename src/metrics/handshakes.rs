@@ -24,13 +24,23 @@ impl Handshakes {
         Self::new(Metrics::off(), "none")
     }
 
-    /// A handshake begins, by the means of `security`: "tls" or "noise". It has failed unless it is
-    /// completed.
+    /// A peer begins a handshake, by the means of `security`: "tls" or "noise". It has failed unless
+    /// it is completed.
     pub(crate) fn begin(&self, security: &'static str) -> Handshake {
+        self.start(security, Some(Instant::now()))
+    }
+
+    /// The relay begins a handshake, which is not measured: `AutoNAT` dials in order to learn
+    /// whether somebody is there, and most often nobody is.
+    pub(crate) fn dial(&self, security: &'static str) -> Handshake {
+        self.start(security, None)
+    }
+
+    fn start(&self, security: &'static str, begun: Option<Instant>) -> Handshake {
         Handshake {
             handshakes: self.clone(),
             security,
-            begun: Instant::now(),
+            begun,
             outcome: "failed",
         }
     }
@@ -46,7 +56,8 @@ impl Handshakes {
 pub struct Handshake {
     handshakes: Handshakes,
     security: &'static str,
-    begun: Instant,
+    /// Nothing unless it is measured.
+    begun: Option<Instant>,
     outcome: &'static str,
 }
 
@@ -68,12 +79,13 @@ impl Handshake {
 
 impl Drop for Handshake {
     fn drop(&mut self) {
+        let Some(begun) = self.begun else { return };
         let attributes = [
             KeyValue::new("transport", self.handshakes.transport),
             KeyValue::new("security", self.security),
             KeyValue::new("outcome", self.outcome),
         ];
-        let took = self.begun.elapsed().as_secs_f64();
+        let took = begun.elapsed().as_secs_f64();
         let instruments = &self.handshakes.metrics.0;
         instruments.handshake_duration.record(took, &attributes);
     }

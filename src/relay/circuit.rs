@@ -46,6 +46,16 @@ pub enum End {
 }
 
 impl End {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Eof,
+        Self::Bytes,
+        Self::Duration,
+        Self::Drained,
+        Self::Reset,
+        Self::Io,
+    ];
+
     /// A short, stable word for logs and metrics.
     pub fn reason(self) -> &'static str {
         match self {

@@ -56,6 +56,26 @@ pub enum Deny {
 }
 
 impl Deny {
+    /// All of them.
+    pub const ALL: [Self; 16] = [
+        Self::Relayed,
+        Self::ConnectToSelf,
+        Self::Reservations,
+        Self::ReservationsPerIp,
+        Self::Draining,
+        Self::NoAddress,
+        Self::Disconnected,
+        Self::NoReservation,
+        Self::Circuits,
+        Self::SourceCircuits,
+        Self::TargetCircuits,
+        Self::StopFailed,
+        Self::Malformed,
+        Self::Unexpected,
+        Self::Timeout,
+        Self::Undelivered,
+    ];
+
     /// The status that the client gets, and the reason as a short, stable word for logs and
     /// metrics.
     pub fn parts(self) -> (Status, &'static str) {

@@ -34,6 +34,9 @@ pub(super) fn reservation_accepted(relay: &Relay, peer: PeerId, renewal: bool, t
         "accepted"
     };
     relay.metrics().request("reserve", outcome, "none");
+    if let Some(peers) = relay.peers() {
+        peers.reserved(peer);
+    }
 }
 
 /// `how` is "expired", or "closed": with the peer's last connection, or because the peer could not
@@ -85,4 +88,7 @@ pub(super) fn request_denied(relay: &Relay, peer: PeerId, request: &'static str,
         "request denied: {deny}"
     );
     relay.metrics().request(request, "denied", reason);
+    if let Some(peers) = relay.peers() {
+        peers.denied(peer);
+    }
 }

@@ -184,8 +184,13 @@ async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
     } = circuit;
     let opened = Instant::now();
     let totals = relay.traffic().lane(connection.transport, target.transport);
+    let peers = relay.peers();
+    let ends = peers.map(|peers| peers.circuit(connection.peer, target.peer));
     let moved = |progress: Progress| {
         totals.add(progress.to_target, progress.to_source);
+        if let Some(ends) = &ends {
+            ends.carried(progress.to_target, progress.to_source);
+        }
         if progress.waits > 0 {
             relay.metrics().throttled("receiver", progress.waits);
         }

@@ -48,6 +48,17 @@ pub struct Ended {
     pub since: Instant,
 }
 
+/// What a peer has here at this moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Presence {
+    /// Whether it holds a reservation.
+    pub reservation: bool,
+    /// Circuits that are open or being opened, from it or to it.
+    pub circuits: usize,
+    /// Its direct connections.
+    pub connections: usize,
+}
+
 /// The books. See the module's documentation.
 #[derive(Debug)]
 pub struct Ledger<C> {
@@ -332,6 +343,16 @@ impl<C: Connection> Ledger<C> {
         self.peers
             .get(peer)
             .map_or(0, |entry| entry.connections.len())
+    }
+
+    /// What `peer` has here.
+    pub fn presence(&self, peer: &PeerId) -> Presence {
+        let entry = self.peers.get(peer);
+        Presence {
+            reservation: self.reservations.contains_key(peer),
+            circuits: entry.map_or(0, |entry| entry.circuits),
+            connections: entry.map_or(0, |entry| entry.connections.len()),
+        }
     }
 
     /// Whether a direct connection of `peer` satisfies `predicate`.

@@ -18,11 +18,11 @@ use super::{
     deny::Deny,
     events,
     guards::{CircuitPermit, Registration, ReservationGuard},
-    ledger::Ledger,
+    ledger::{Ledger, Presence},
     limits::{CircuitLimit, Limits},
     traffic::Traffic,
 };
-use crate::{lifecycle::Lifecycle, metrics::Metrics, pseudonym::Pseudonyms};
+use crate::{lifecycle::Lifecycle, metrics::Metrics, peers::Peers, pseudonym::Pseudonyms};
 
 /// How many bytes of addresses an answer may carry: it has to stay under 4,096 bytes with its
 /// voucher, since clients refuse longer ones.
@@ -42,6 +42,7 @@ pub struct Relay {
     circuit_ended: Notify,
     streams: AtomicU64,
     metrics: Metrics,
+    peers: Option<Arc<Peers>>,
     traffic: Traffic,
     opened: AtomicU64,
     finished: AtomicU64,
@@ -66,13 +67,15 @@ pub struct Statistics {
 }
 
 impl Relay {
-    /// A relay that nobody is connected to, and that announces no address yet.
+    /// A relay that nobody is connected to, and that announces no address yet. Without `peers` it
+    /// does not keep who moves how much.
     pub fn new(
         keypair: Keypair,
         limits: Limits,
         names: Pseudonyms,
         lifecycle: Lifecycle,
         metrics: Metrics,
+        peers: Option<Arc<Peers>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             peer_id: keypair.public().to_peer_id(),
@@ -86,6 +89,7 @@ impl Relay {
             circuit_ended: Notify::new(),
             streams: AtomicU64::new(0),
             metrics,
+            peers,
             traffic: Traffic::default(),
             opened: AtomicU64::new(0),
             finished: AtomicU64::new(0),
@@ -209,16 +213,28 @@ impl Relay {
         &self.traffic
     }
 
+    /// Who moves how much, if that is kept.
+    pub fn peers(&self) -> Option<&Arc<Peers>> {
+        self.peers.as_ref()
+    }
+
+    /// What each of these peers has here now.
+    pub fn presence(&self, peers: impl Iterator<Item = PeerId>) -> Vec<Presence> {
+        let ledger = self.ledger();
+        peers.map(|peer| ledger.presence(&peer)).collect()
+    }
+
+    /// The names under which peers appear.
+    pub fn names(&self) -> &Pseudonyms {
+        &self.names
+    }
+
     pub(super) fn keypair(&self) -> &Keypair {
         &self.keypair
     }
 
     pub(super) fn lifecycle(&self) -> &Lifecycle {
         &self.lifecycle
-    }
-
-    pub(super) fn names(&self) -> &Pseudonyms {
-        &self.names
     }
 
     pub(super) fn circuit_limit(&self) -> CircuitLimit {
@@ -307,7 +323,7 @@ impl Relay {
     }
 }
 
-/// The ledger's clock; the one that paused tests move.
-pub(super) fn now() -> Instant {
+/// The clock of the books; the one that paused tests move.
+pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }

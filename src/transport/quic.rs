@@ -231,7 +231,8 @@ impl libp2p::core::Transport for Transport {
                 config.handle.keep_while_connected(endpoint);
                 connecting
             };
-            connection::handshake(connecting, config.handshake_timeout, &config.handshakes).await
+            let handshake = config.handshakes.dial(TLS);
+            connection::handshake(connecting, config.handshake_timeout, handshake).await
         }
         .boxed())
     }
@@ -247,6 +248,9 @@ impl libp2p::core::Transport for Transport {
         Poll::Pending
     }
 }
+
+/// The means of every handshake here, as metrics name it.
+const TLS: &str = "tls";
 
 /// TLS wants a name, libp2p has none: any valid one will do, nobody checks it.
 const SERVER_NAME: &str = "libp2p";

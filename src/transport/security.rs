@@ -18,7 +18,7 @@ use libp2p::{
     noise, tls,
 };
 
-use crate::metrics::{Handshakes, Open};
+use crate::metrics::{Handshake, Handshakes, Open};
 
 /// TLS 1.3 and Noise.
 #[derive(Clone)]
@@ -78,10 +78,10 @@ where
     fn upgrade_inbound(self, socket: C, protocol: Self::Info) -> Self::Future {
         if self.is_tls(protocol) {
             let upgrade = self.tls.upgrade_inbound(socket, protocol);
-            secured(&self.handshakes, "tls", upgrade, Either::Left)
+            secured(self.handshakes.begin("tls"), upgrade, Either::Left)
         } else {
             let upgrade = self.noise.upgrade_inbound(socket, protocol);
-            secured(&self.handshakes, "noise", upgrade, Either::Right)
+            secured(self.handshakes.begin("noise"), upgrade, Either::Right)
         }
     }
 }
@@ -97,18 +97,17 @@ where
     fn upgrade_outbound(self, socket: C, protocol: Self::Info) -> Self::Future {
         if self.is_tls(protocol) {
             let upgrade = self.tls.upgrade_outbound(socket, protocol);
-            secured(&self.handshakes, "tls", upgrade, Either::Left)
+            secured(self.handshakes.dial("tls"), upgrade, Either::Left)
         } else {
             let upgrade = self.noise.upgrade_outbound(socket, protocol);
-            secured(&self.handshakes, "noise", upgrade, Either::Right)
+            secured(self.handshakes.dial("noise"), upgrade, Either::Right)
         }
     }
 }
 
-/// Counts a handshake that begins now, and the channel that comes of it.
+/// Counts the channel that comes of `handshake`.
 fn secured<C: 'static, S, E>(
-    handshakes: &Handshakes,
-    security: &'static str,
+    handshake: Handshake,
     upgrade: impl Future<Output = Result<(PeerId, S), E>> + Send + 'static,
     either: fn(S) -> Either<tls::TlsStream<C>, noise::Output<C>>,
 ) -> Upgrade<C>
@@ -116,7 +115,6 @@ where
     S: 'static,
     E: std::error::Error + Send + Sync + 'static,
 {
-    let handshake = handshakes.begin(security);
     async move {
         let (peer, stream) = upgrade.await.map_err(io::Error::other)?;
         let channel = Channel {

@@ -186,6 +186,18 @@ fn names_and_choices() {
 }
 
 #[test]
+fn peer_stats() {
+    let check = |value: &str, problem: &str| {
+        let allowed = "allowed: a whole number up to 16384, 0 = off";
+        check("RELAY_PEER_STATS_CAPACITY", value, problem, allowed);
+    };
+    check("16385", "is too large");
+    check("99999999999999999999", "is too large");
+    check("many", "is not a whole number");
+    check("-1", "is not a whole number");
+}
+
+#[test]
 fn counts() {
     for name in [
         "RELAY_MAX_RESERVATIONS",
@@ -218,6 +230,7 @@ fn durations() {
         ("RELAY_RESERVATION_TTL", ", at least 30s"),
         ("RELAY_MAX_CIRCUIT_DURATION", ", at least 1s, 0 = unlimited"),
         ("RELAY_IDLE_TIMEOUT", ", at least 5s"),
+        ("RELAY_PEER_STATS_WINDOW", ", at least 1s"),
         ("RELAY_STATS_INTERVAL", ", at least 1s, 0 = off"),
         ("RELAY_DRAIN_DELAY", ""),
         ("RELAY_DRAIN_WINDOW", ""),

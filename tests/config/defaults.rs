@@ -58,6 +58,8 @@ fn an_empty_environment_is_enough() {
         config.admin_address,
         Some(SocketAddr::from(([0, 0, 0, 0], 8080)))
     );
+    assert_eq!(config.peer_stats.capacity, 1024);
+    assert_eq!(config.peer_stats.window, Duration::from_secs(300));
     assert_eq!(config.drain.delay, Duration::from_secs(5));
     assert_eq!(config.drain.window, Duration::from_secs(30));
     assert_eq!(config.drain.timeout, Duration::from_secs(300));

@@ -30,6 +30,8 @@ const GOOD: &[(&str, &str, &str)] = &[
     ("RELAY_LOG_FORMAT", "JSON", "json"),
     ("RELAY_PEER_IDS", "full", "full"),
     ("RELAY_ADMIN_ADDRESS", "[::1]:0", "[::1]:0"),
+    ("RELAY_PEER_STATS_CAPACITY", "16384", "16384"),
+    ("RELAY_PEER_STATS_WINDOW", "60s", "1m"),
     ("RELAY_DRAIN_DELAY", "0", "0s"),
     ("RELAY_DRAIN_WINDOW", "10s", "10s"),
     ("RELAY_DRAIN_TIMEOUT", "2h", "2h"),
@@ -102,6 +104,8 @@ fn fields_are_the_ones_that_were_meant() {
     assert_eq!(config.log_format, LogFormat::Json);
     assert_eq!(config.peer_ids, PeerIds::Full);
     assert_eq!(config.admin_address, "[::1]:0".parse().ok());
+    assert_eq!(config.peer_stats.capacity, 16_384);
+    assert_eq!(config.peer_stats.window, Duration::from_secs(60));
     assert_eq!(config.drain.delay, Duration::ZERO);
     assert_eq!(config.drain.window, Duration::from_secs(10));
     assert_eq!(config.drain.timeout, Duration::from_secs(7200));

@@ -6,9 +6,10 @@ use std::{
 };
 
 use descord_relay::admin::client;
+use hickory_proto::rr::RecordType;
 
 use crate::{
-    ZONE,
+    FLEET, ZONE,
     answerer::{Answerer, relay},
     support::process::command,
 };
@@ -32,6 +33,54 @@ async fn it_ends_at_once_when_it_is_told_to() {
         assert_eq!(answerer.exit_code().await, Some(0));
         assert!(begun.elapsed() < Duration::from_secs(1));
     }
+}
+
+/// An environment that is made for relays, and a machine whose name is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_shares_the_environment_of_the_relays() {
+    let relay = relay("relay-0", &[]).await;
+    let template = ("RELAY_EXTERNAL_ADDRESSES", "/ip4/192.0.2.1{index}/tcp/9000");
+    let variables = [template, ("RELAY_INSTANCE", "dns")];
+    let mut answerer = Answerer::of(&[&relay], &variables).await;
+    let admin = answerer.admin().await.to_string();
+    let mut healthcheck = command(&[template, ("RELAY_ADMIN_ADDRESS", &admin)]);
+    let status = healthcheck.arg("healthcheck").status().await.unwrap();
+    assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_counts_what_it_does() {
+    let relay = relay("relay-0", &[]).await;
+    let mut answerer = Answerer::of(&[&relay], &[]).await;
+    let admin = answerer.admin().await;
+    answerer.ask(FLEET, RecordType::TXT).await;
+    answerer.ask_tcp("x.test", RecordType::A).await;
+    let (status, body) = client::get(admin, "/metrics").await.unwrap();
+    assert_eq!(status, 200);
+    let metrics = String::from_utf8(body.to_vec()).unwrap();
+    let value = |name: &str, labels: &[&str]| {
+        let is_it = |line: &&str| {
+            line.starts_with(&format!("{name}{{")) && labels.iter().all(|l| line.contains(l))
+        };
+        let line = metrics.lines().find(is_it);
+        let line = line.unwrap_or_else(|| panic!("no {name} with {labels:?} in {metrics}"));
+        line.rsplit_once(' ').unwrap().1.to_owned()
+    };
+    let queries = "relay_dns_queries_total";
+    for labels in [
+        ["outcome=\"answered\"", "transport=\"udp\""],
+        ["outcome=\"refused\"", "transport=\"tcp\""],
+    ] {
+        assert_eq!(value(queries, &labels), "1", "{labels:?}");
+    }
+    assert_eq!(value("relay_dns_relays", &["state=\"ready\""]), "1");
+    assert!(metrics.contains("relay_dns_stale"), "{metrics}");
+    relay.signal(9);
+    answerer.event("the zone is stale").await;
+    let (_, body) = client::get(admin, "/metrics").await.unwrap();
+    let metrics = String::from_utf8(body.to_vec()).unwrap();
+    let stale = |line: &str| line.starts_with("relay_dns_stale") && line.ends_with(" 1");
+    assert!(metrics.lines().any(stale), "{metrics}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

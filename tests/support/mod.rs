@@ -17,6 +17,7 @@ pub mod bystander;
 pub mod client;
 pub mod http;
 pub mod process;
+pub mod prometheus;
 pub mod raw;
 
 /// Longer than anything that a test waits for; what takes longer has failed.

@@ -14,7 +14,7 @@ use tokio::time::Sleep;
 
 use super::stream::Undelivered;
 use super::{Error, Stream, address, tls};
-use crate::metrics::{Handshakes, Open};
+use crate::metrics::{Handshake, Open};
 
 /// How long the end of a connection may take until its peer has everything.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -23,9 +23,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) async fn handshake(
     connecting: quinn::Connecting,
     timeout: Duration,
-    handshakes: &Handshakes,
+    handshake: Handshake,
 ) -> Result<(PeerId, Connection), Error> {
-    let handshake = handshakes.begin("tls");
     let connection = tokio::time::timeout(timeout, connecting)
         .await
         .map_err(|_| Error::HandshakeTimeout)??;

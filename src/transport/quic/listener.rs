@@ -175,7 +175,8 @@ async fn accept(
     handshakes: Handshakes,
     guard: Arc<()>,
 ) -> Result<(PeerId, Connection), Error> {
-    let result = connection::handshake(incoming.accept()?, timeout, &handshakes).await;
+    let handshake = handshakes.begin(super::TLS);
+    let result = connection::handshake(incoming.accept()?, timeout, handshake).await;
     drop(guard);
     result
 }

@@ -184,6 +184,7 @@ fn ours(keypair: &Keypair, limits: &Limits) -> (Arc<Relay>, Lifecycle) {
         names,
         tasks.clone(),
         Metrics::off(),
+        None,
     );
     (relay, tasks)
 }

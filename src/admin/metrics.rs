@@ -1,0 +1,37 @@
+//! `/metrics`: the instruments as Prometheus reads them.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use tracing::error;
+
+use super::Admin;
+use crate::telemetry::prometheus::{Format, Prometheus};
+
+pub(super) async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
+    answer(admin.prometheus.as_ref(), &headers).await
+}
+
+/// The metrics in the format that the client takes, if they can be read.
+pub(crate) async fn answer(prometheus: Option<&Prometheus>, headers: &HeaderMap) -> Response {
+    let Some(prometheus) = prometheus else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let accept: Vec<_> = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect();
+    let format = Format::accepted(&accept.join(","));
+    match prometheus.read(format).await {
+        Ok(text) => ([(header::CONTENT_TYPE, format.content_type())], text).into_response(),
+        Err(error) => {
+            error!(%error, "the metrics cannot be read");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}

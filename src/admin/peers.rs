@@ -1,0 +1,110 @@
+//! `/peers`: who moves how much.
+
+use std::{iter::zip, sync::Arc};
+
+use axum::{
+    Json,
+    extract::{Query, State, rejection::QueryRejection},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tracing::error;
+
+use super::Admin;
+use crate::{
+    peers::{Entry, Line, Peers, Period},
+    relay::Presence,
+};
+
+/// How many peers an answer tells of unless the question says.
+const DEFAULT_LIMIT: usize = 20;
+/// How many it tells of at most.
+const MAX_LIMIT: usize = 1000;
+
+/// What may be asked.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Question {
+    limit: usize,
+    by: Period,
+}
+
+impl Default for Question {
+    fn default() -> Self {
+        Self {
+            limit: DEFAULT_LIMIT,
+            by: Period::default(),
+        }
+    }
+}
+
+pub(super) async fn peers(
+    State(admin): State<Arc<Admin>>,
+    question: Result<Query<Question>, QueryRejection>,
+) -> Response {
+    let question = match question {
+        Ok(Query(question)) if (1..=MAX_LIMIT).contains(&question.limit) => question,
+        Ok(_) => return refused("there is no such limit"),
+        Err(error) => return refused(&error.body_text()),
+    };
+    let Some(peers) = admin.relay.peers() else {
+        let off = "this is not kept: RELAY_PEER_STATS_CAPACITY is 0\n";
+        return (StatusCode::NOT_FOUND, off).into_response();
+    };
+    match answer(&admin, peers, &question).await {
+        Ok(answer) => Json(answer).into_response(),
+        Err(error) => {
+            error!(%error, "the figures of peers cannot be read");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+fn refused(why: &str) -> Response {
+    let text = format!("{why}; allowed: limit=1 to {MAX_LIMIT}, by=window or by=total\n");
+    (StatusCode::BAD_REQUEST, text).into_response()
+}
+
+async fn answer(
+    admin: &Admin,
+    peers: &Arc<Peers>,
+    question: &Question,
+) -> Result<Value, crate::peers::Error> {
+    let top = peers.top(question.by, question.limit).await?;
+    let presence = admin.relay.presence(top.lines.iter().map(|line| line.peer));
+    let lines: Vec<_> = zip(&top.lines, presence)
+        .map(|(line, now)| described(admin, line, now))
+        .collect();
+    Ok(json!({
+        "window_seconds": peers.window().as_secs_f64(),
+        "capacity": peers.capacity(),
+        "tracked": top.tracked,
+        "peers": lines,
+    }))
+}
+
+fn described(admin: &Admin, line: &Line, now: Presence) -> Value {
+    json!({
+        "peer": admin.relay.names().name(&line.peer).to_string(),
+        "now": {
+            "reservation": now.reservation,
+            "circuits": now.circuits,
+            "connections": now.connections,
+        },
+        "window": figures(&line.window),
+        "total": figures(&line.total),
+    })
+}
+
+fn figures(Entry { figures, error }: &Entry) -> Value {
+    json!({
+        "bytes_sent": figures.sent,
+        "bytes_received": figures.received,
+        "circuits": figures.circuits,
+        "reservations": figures.reservations,
+        "denials": figures.denials,
+        "error": error,
+    })
+}

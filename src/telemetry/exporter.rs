@@ -1,0 +1,175 @@
+//! What stands between the SDK and an exporter, so that one in trouble harms nobody else.
+
+use std::{
+    io,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use futures::FutureExt;
+use opentelemetry_sdk::{
+    Resource,
+    error::{OTelSdkError, OTelSdkResult},
+    metrics::{Temporality, data::ResourceMetrics, exporter::PushMetricExporter},
+    trace::{SpanData, SpanExporter},
+};
+use tokio::{runtime::Handle, time::timeout};
+
+use super::trouble::{Cause, Trouble};
+
+/// Starts the runtime of what talks to collectors. It has a thread of its own, which no circuit
+/// waits for, and lasts as long as the process: an export that hangs may outlive everything else.
+pub(super) fn runtime() -> io::Result<Handle> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let handle = runtime.handle().clone();
+    thread::Builder::new()
+        .name("telemetry".to_owned())
+        .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+    Ok(handle)
+}
+
+/// An exporter that is watched: what it does has a deadline, and whatever comes of it is told to
+/// its [`Trouble`].
+#[derive(Debug)]
+pub(super) struct Watched<E> {
+    pub(super) exporter: E,
+    pub(super) runtime: Handle,
+    /// For an export with all its retries.
+    pub(super) timeout: Duration,
+    pub(super) trouble: Arc<Trouble>,
+    pub(super) cause: LastCause,
+}
+
+impl<E> Watched<E> {
+    /// An exporter that prints.
+    pub(super) fn console(exporter: E, signal: &'static str, runtime: &Handle) -> Self {
+        Self {
+            exporter,
+            runtime: runtime.clone(),
+            // Whoever reads it may stop; nobody else waits for that.
+            timeout: Duration::MAX,
+            trouble: Arc::new(Trouble::new(signal, "console".to_owned())),
+            cause: LastCause::default(),
+        }
+    }
+}
+
+/// Why the last request failed, as whoever made it knows. The errors of the SDK keep it back.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LastCause(Arc<Mutex<Option<Cause>>>);
+
+impl LastCause {
+    pub(super) fn set(&self, cause: Option<Cause>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = cause;
+    }
+
+    fn take(&self) -> Option<Cause> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl<E> Watched<E> {
+    /// Waits for `export`, on the thread of the SDK that is there for that. So many `items` are
+    /// lost if it fails.
+    fn watch(&self, items: usize, export: impl Future<Output = OTelSdkResult>) -> OTelSdkResult {
+        // A panic would end the SDK's thread, and with it the signal.
+        let export = AssertUnwindSafe(export).catch_unwind();
+        let ended = self
+            .runtime
+            .block_on(async { timeout(self.timeout, export).await });
+        let (result, cause) = match ended {
+            Ok(Ok(result)) => (result, self.cause.take()),
+            Ok(Err(_)) => (Err(internal("a panic")), None),
+            Err(_) => {
+                // A retry may have waited when the time was up.
+                let cause = self.cause.take();
+                let millis = self.timeout.as_millis();
+                let late = Cause {
+                    what: format!("no answer within {millis} ms"),
+                    check: "whether the collector is there and keeps up; \
+                            OTEL_EXPORTER_OTLP_TIMEOUT",
+                };
+                (
+                    Err(OTelSdkError::Timeout(self.timeout)),
+                    Some(cause.unwrap_or(late)),
+                )
+            }
+        };
+        if result.is_err() {
+            self.trouble.lost(items as u64);
+        }
+        match (&result, cause) {
+            (Ok(()), None) => self.trouble.worked(),
+            // What was accepted may still not have arrived.
+            (Ok(()) | Err(_), Some(cause)) => self.trouble.failed(&cause),
+            (Err(error), None) => self.trouble.failed(&cause_of(error)),
+        }
+        result
+    }
+}
+
+impl<E: SpanExporter> SpanExporter for Watched<E> {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        self.watch(batch.len(), self.exporter.export(batch))
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.exporter.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.exporter.set_resource(resource);
+    }
+}
+
+impl<E: PushMetricExporter> PushMetricExporter for Watched<E> {
+    async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
+        // What is not there is in the next ones, unless they are differences.
+        self.watch(0, self.exporter.export(metrics))
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.exporter.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.exporter.shutdown_with_timeout(timeout)
+    }
+
+    fn temporality(&self) -> Temporality {
+        self.exporter.temporality()
+    }
+}
+
+fn internal(what: &str) -> OTelSdkError {
+    OTelSdkError::InternalFailure(what.to_owned())
+}
+
+/// What the error of an exporter says, for those that say it by nothing else.
+fn cause_of(error: &OTelSdkError) -> Cause {
+    let what = match error {
+        OTelSdkError::InternalFailure(what) => what.clone(),
+        error => error.to_string(),
+    };
+    let has = |words: &[&str]| words.iter().any(|word| what.contains(word));
+    let check = if has(&["Unauthenticated", "PermissionDenied"]) {
+        "OTEL_EXPORTER_OTLP_HEADERS"
+    } else if has(&[
+        "certificate",
+        "Certificate",
+        "tls",
+        "HandshakeFailure",
+        "alert",
+    ]) {
+        "OTEL_EXPORTER_OTLP_CERTIFICATE, OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"
+    } else if has(&["Unimplemented", "http2", "h2 protocol"]) {
+        "OTEL_EXPORTER_OTLP_PROTOCOL"
+    } else {
+        "OTEL_EXPORTER_OTLP_ENDPOINT, and whether the collector runs"
+    };
+    Cause { what, check }
+}

@@ -1,0 +1,183 @@
+//! The requests of OTLP over HTTP.
+
+use async_trait::async_trait;
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
+use prost::Message;
+use reqwest::{
+    Client, StatusCode,
+    header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, RETRY_AFTER, USER_AGENT},
+    redirect,
+};
+
+use super::{
+    exporter::LastCause,
+    settings::Destination,
+    tls::{self, Files},
+    trouble::Cause,
+};
+
+/// The most that is read of an answer. Collectors answer in some bytes.
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
+
+/// A client that sends just the headers that it was given, and knows why it failed.
+#[derive(Debug)]
+pub(super) struct Http {
+    client: Client,
+    headers: HeaderMap,
+    cause: LastCause,
+}
+
+/// The answers to spans and to metrics are alike.
+#[derive(PartialEq, Message)]
+struct ExportResponse {
+    #[prost(message, optional, tag = "1")]
+    partial_success: Option<PartialSuccess>,
+}
+
+#[derive(PartialEq, Message)]
+struct PartialSuccess {
+    /// Spans, or points of metrics.
+    #[prost(int64, tag = "1")]
+    rejected: i64,
+}
+
+impl Http {
+    /// A client for `destination` that reports to `cause`.
+    pub(super) fn new(
+        destination: &Destination,
+        files: &Files,
+        cause: LastCause,
+    ) -> Result<Self, String> {
+        let mut client = Client::builder()
+            // A header that is meant for one host must not reach another.
+            .redirect(redirect::Policy::none());
+        let is_plain = destination.url.scheme() == "http";
+        if let Some(pem) = &files.certificate {
+            let certificates = reqwest::Certificate::from_pem_bundle(pem)
+                .map_err(|error| tls::unusable(tls::CERTIFICATE, &error))?;
+            client = client.tls_certs_only(certificates);
+        } else if is_plain {
+            // Those of the system may be missing, in a small image.
+            client = client.tls_certs_only([]);
+        }
+        if let Some((certificate, key)) = &files.identity {
+            let pem = [certificate.as_slice(), b"\n", key].concat();
+            let identity = reqwest::Identity::from_pem(&pem)
+                .map_err(|error| tls::unusable(tls::CLIENT, &error))?;
+            client = client.identity(identity);
+        }
+        Ok(Self {
+            client: client.build().map_err(|error| words(&error))?,
+            headers: destination.headers.clone(),
+            cause,
+        })
+    }
+
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Cause> {
+        let mut headers = self.headers.clone();
+        // The exporter adds headers from the environment; here it was read, once, already.
+        for name in [CONTENT_TYPE, CONTENT_ENCODING, USER_AGENT] {
+            if let Some(value) = request.headers().get(&name) {
+                headers.insert(name, value.clone());
+            }
+        }
+        let answer = self
+            .client
+            .post(request.uri().to_string())
+            .headers(headers)
+            .body(request.into_body());
+        let mut answer = answer.send().await.map_err(|error| no_answer(&error))?;
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(|error| no_answer(&error))? {
+            if body.len() + chunk.len() > MAX_ANSWER_BYTES {
+                return Err(not_otlp("the answer is too long"));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        self.cause
+            .set(judge(answer.status(), answer.headers(), &body));
+        let mut response = Response::new(Bytes::from(body));
+        *response.status_mut() = answer.status();
+        // It says when to try again.
+        if let Some(value) = answer.headers().get(RETRY_AFTER) {
+            response.headers_mut().insert(RETRY_AFTER, value.clone());
+        }
+        Ok(response)
+    }
+}
+
+#[async_trait]
+impl HttpClient for Http {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        self.cause.set(None);
+        self.send(request).await.map_err(|cause| {
+            let what = cause.what.clone();
+            self.cause.set(Some(cause));
+            what.into()
+        })
+    }
+}
+
+/// What is wrong with an answer. Its text is not repeated: it may contain what was sent.
+fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<Cause> {
+    if !status.is_success() {
+        let check = match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "OTEL_EXPORTER_OTLP_HEADERS",
+            _ if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+                "the collector, and what is behind it"
+            }
+            _ => "OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_EXPORTER_OTLP_PROTOCOL",
+        };
+        let what = format!("the answer is {status}");
+        return Some(Cause { what, check });
+    }
+    // Some answer in JSON what they were told in protobuf.
+    let is_json = headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
+    if is_json {
+        return None;
+    }
+    match ExportResponse::decode(body) {
+        Err(_) => Some(not_otlp("the answer is not of OTLP")),
+        Ok(response) => {
+            let rejected = response.partial_success.map_or(0, |p| p.rejected);
+            (rejected > 0).then(|| Cause {
+                what: format!("the collector refused {rejected} items of an export"),
+                check: "the log of the collector",
+            })
+        }
+    }
+}
+
+fn not_otlp(what: &str) -> Cause {
+    Cause {
+        what: what.to_owned(),
+        check: "OTEL_EXPORTER_OTLP_ENDPOINT: there seems to be something else than a collector",
+    }
+}
+
+fn no_answer(error: &reqwest::Error) -> Cause {
+    let what = words(error);
+    let check = if what.contains("ertificate") || what.contains("alert") {
+        "OTEL_EXPORTER_OTLP_CERTIFICATE, OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"
+    } else {
+        "OTEL_EXPORTER_OTLP_ENDPOINT, and whether the collector runs"
+    };
+    Cause { what, check }
+}
+
+/// An error with what caused it, but without its own first words, which name the URL.
+fn words(error: &reqwest::Error) -> String {
+    let mut parts = Vec::new();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        parts.push(error.to_string());
+        source = error.source();
+    }
+    if parts.is_empty() {
+        "the request failed".to_owned()
+    } else {
+        parts.join(": ")
+    }
+}

@@ -1,0 +1,195 @@
+//! The providers of traces and metrics: what collects them, and hands them to the exporters.
+
+use std::{sync::Arc, thread, time::Duration};
+
+use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
+use opentelemetry_sdk::{
+    Resource,
+    metrics::{
+        MeterProviderBuilder, PeriodicReader, SdkMeterProvider, exporter::PushMetricExporter,
+    },
+    propagation::{BaggagePropagator, TraceContextPropagator},
+    trace::{SdkTracerProvider, SpanExporter},
+};
+use tokio::{runtime::Handle, sync::oneshot, time::timeout};
+use tracing::warn;
+
+use super::{
+    Error,
+    exporter::{self, Watched},
+    otlp,
+    queue::Queue,
+    resource::resource,
+    settings::{Propagator, Settings},
+    trouble::Trouble,
+};
+use crate::metrics::Metrics;
+
+/// How long the end of the process may wait for the last exports, all together.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What collects traces and metrics.
+#[derive(Debug)]
+pub(super) struct Providers {
+    pub(super) meters: SdkMeterProvider,
+    /// `None` when nobody wants spans: then none are made.
+    pub(super) tracers: Option<SdkTracerProvider>,
+    troubles: Vec<Arc<Trouble>>,
+}
+
+impl Providers {
+    /// Everything that `settings` ask for, on top of what `meters` have already; and what of it
+    /// cannot be had, in words for the operator.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub(super) fn new(
+        settings: &Settings,
+        instance: &str,
+        meters: MeterProviderBuilder,
+    ) -> Result<(Self, Vec<String>), Error> {
+        let resource = resource(settings, instance);
+        let meters = meters.with_resource(resource.clone());
+        if !settings.is_pushing() {
+            let providers = Self {
+                meters: meters.build(),
+                tracers: None,
+                troubles: Vec::new(),
+            };
+            return Ok((providers, Vec::new()));
+        }
+        let mut builder = Builder {
+            settings,
+            runtime: exporter::runtime()?,
+            troubles: Vec::new(),
+            problems: Vec::new(),
+        };
+        let providers = Self {
+            tracers: builder.tracers(resource),
+            meters: builder.meters(meters),
+            troubles: builder.troubles,
+        };
+        Ok((providers, builder.problems))
+    }
+
+    /// Counts exports by these instruments from now on.
+    pub(super) fn count_by(&self, metrics: &Metrics) {
+        for trouble in &self.troubles {
+            trouble.count_by(metrics);
+        }
+    }
+
+    /// Exports what is left and ends, or gives up.
+    pub(super) async fn stop(self) {
+        let (meters, tracers) = (self.meters, self.tracers);
+        let ended = futures::future::join(
+            on_a_thread(move || meters.shutdown_with_timeout(FLUSH_TIMEOUT)),
+            on_a_thread(move || tracers.map(|t| t.shutdown_with_timeout(FLUSH_TIMEOUT))),
+        );
+        if timeout(FLUSH_TIMEOUT, ended).await.is_err() {
+            warn!(
+                seconds = FLUSH_TIMEOUT.as_secs(),
+                "the last traces and metrics could not be exported in time"
+            );
+        }
+    }
+}
+
+/// What is needed to build the providers.
+struct Builder<'a> {
+    settings: &'a Settings,
+    runtime: Handle,
+    troubles: Vec<Arc<Trouble>>,
+    problems: Vec<String>,
+}
+
+impl Builder<'_> {
+    fn tracers(&mut self, resource: Resource) -> Option<SdkTracerProvider> {
+        let traces = &self.settings.traces;
+        let mut queues = Vec::new();
+        if let Some(destination) = &traces.otlp {
+            match otlp::spans(destination, &self.runtime) {
+                Ok(exporter) => queues.push(self.queue(exporter)),
+                Err(problem) => self.problem("traces", &problem),
+            }
+        }
+        if traces.console {
+            let exporter = opentelemetry_stdout::SpanExporter::default();
+            let exporter = Watched::console(exporter, "traces", &self.runtime);
+            queues.push(self.queue(exporter));
+        }
+        if queues.is_empty() {
+            return None;
+        }
+        let tracers = SdkTracerProvider::builder()
+            .with_resource(resource)
+            .with_sampler(traces.sampler.clone());
+        let tracers = queues
+            .into_iter()
+            .fold(tracers, |tracers, queue| tracers.with_span_processor(queue));
+        Some(tracers.build())
+    }
+
+    fn meters(&mut self, mut meters: MeterProviderBuilder) -> SdkMeterProvider {
+        let metrics = &self.settings.metrics;
+        if let Some(destination) = &metrics.otlp {
+            match otlp::metrics(destination, metrics.temporality, &self.runtime) {
+                Ok(exporter) => meters = meters.with_reader(self.reader(exporter)),
+                Err(problem) => self.problem("metrics", &problem),
+            }
+        }
+        if metrics.console {
+            let exporter = opentelemetry_stdout::MetricExporter::builder()
+                .with_temporality(metrics.temporality)
+                .build();
+            let exporter = Watched::console(exporter, "metrics", &self.runtime);
+            meters = meters.with_reader(self.reader(exporter));
+        }
+        meters.build()
+    }
+
+    fn queue<E: SpanExporter + 'static>(&mut self, exporter: Watched<E>) -> Queue {
+        let trouble = Arc::clone(&exporter.trouble);
+        self.troubles.push(Arc::clone(&trouble));
+        Queue::new(exporter, self.settings.traces.batch, trouble)
+    }
+
+    fn reader<E: PushMetricExporter>(
+        &mut self,
+        exporter: Watched<E>,
+    ) -> PeriodicReader<Watched<E>> {
+        self.troubles.push(Arc::clone(&exporter.trouble));
+        PeriodicReader::builder(exporter)
+            .with_interval(self.settings.metrics.interval)
+            .build()
+    }
+
+    fn problem(&mut self, signal: &str, problem: &str) {
+        self.problems
+            .push(format!("{signal} are not exported: {problem}"));
+    }
+}
+
+/// Waits for `work` on a thread of its own, which may outlive the runtime. One of the runtime's
+/// would hold up its end.
+async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) {
+    let (done, ended) = oneshot::channel();
+    let thread = thread::Builder::new().spawn(move || {
+        work();
+        let _ = done.send(());
+    });
+    if thread.is_ok() {
+        let _ = ended.await;
+    }
+}
+
+/// Finds the trace that a request belongs to in each of these ways.
+pub(super) fn propagator(propagators: &[Propagator]) -> TextMapCompositePropagator {
+    let all = propagators.iter().map(|propagator| match propagator {
+        Propagator::TraceContext => {
+            Box::new(TraceContextPropagator::new()) as Box<dyn TextMapPropagator + Send + Sync>
+        }
+        Propagator::Baggage => Box::new(BaggagePropagator::new()),
+    });
+    TextMapCompositePropagator::new(all.collect())
+}

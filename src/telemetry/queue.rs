@@ -1,0 +1,112 @@
+//! The bound on spans that wait to be exported.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use opentelemetry::Context;
+use opentelemetry_sdk::{
+    Resource,
+    error::OTelSdkResult,
+    trace::{BatchConfigBuilder, BatchSpanProcessor, Span, SpanData, SpanExporter, SpanProcessor},
+};
+
+use super::{settings::Batch, trouble::Trouble};
+
+/// Takes spans until the queue is full, and counts what it cannot take. The processor of the SDK
+/// would drop that silently.
+#[derive(Debug)]
+pub(super) struct Queue {
+    processor: BatchSpanProcessor,
+    size: usize,
+    /// Spans that wait, those on their way included.
+    waiting: Arc<AtomicUsize>,
+    trouble: Arc<Trouble>,
+}
+
+impl Queue {
+    /// Collects spans for `exporter`, and tells `trouble` of those that are lost.
+    pub(super) fn new<E>(exporter: E, batch: Batch, trouble: Arc<Trouble>) -> Self
+    where
+        E: SpanExporter + 'static,
+    {
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let exporter = Counted {
+            exporter,
+            waiting: Arc::clone(&waiting),
+        };
+        let config = BatchConfigBuilder::default()
+            .with_scheduled_delay(batch.delay)
+            .with_max_queue_size(batch.queue)
+            .with_max_export_batch_size(batch.size)
+            .build();
+        Self {
+            processor: BatchSpanProcessor::new(exporter, config),
+            size: batch.queue,
+            waiting,
+            trouble,
+        }
+    }
+}
+
+impl SpanProcessor for Queue {
+    fn on_start(&self, span: &mut Span, context: &Context) {
+        self.processor.on_start(span, context);
+    }
+
+    fn on_end(&self, span: SpanData) {
+        // The batch processor of the SDK would export it.
+        if !span.span_context.is_sampled() {
+            return;
+        }
+        let place = self
+            .waiting
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |waiting| {
+                (waiting < self.size).then_some(waiting + 1)
+            });
+        match place {
+            Ok(_) => self.processor.on_end(span),
+            Err(_) => self.trouble.lost(1),
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.processor.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.processor.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.processor.set_resource(resource);
+    }
+}
+
+/// An exporter that gives back the places of what it has exported.
+#[derive(Debug)]
+struct Counted<E> {
+    exporter: E,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl<E: SpanExporter> SpanExporter for Counted<E> {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let spans = batch.len();
+        let result = self.exporter.export(batch).await;
+        self.waiting.fetch_sub(spans, Ordering::AcqRel);
+        result
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.exporter.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.exporter.set_resource(resource);
+    }
+}

@@ -1,0 +1,72 @@
+//! The certificates and keys that a collector is spoken to with.
+
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
+
+use zeroize::Zeroizing;
+
+use super::settings::Destination;
+
+/// What the errors about the collector's certificates speak of.
+pub(super) const CERTIFICATE: &str = "OTEL_EXPORTER_OTLP_CERTIFICATE";
+/// What the errors about the relay's own certificate speak of.
+pub(super) const CLIENT: &str =
+    "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY";
+const CLIENT_KEY: &str = "OTEL_EXPORTER_OTLP_CLIENT_KEY";
+
+/// All the certificates of a system are some hundred KiB.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
+/// The contents of the PEM files that a destination names.
+pub(super) struct Files {
+    pub(super) certificate: Option<Vec<u8>>,
+    /// Certificate and key.
+    pub(super) identity: Option<(Vec<u8>, Zeroizing<Vec<u8>>)>,
+}
+
+impl Files {
+    /// Reads what `destination` names.
+    ///
+    /// # Errors
+    /// In words for the operator, when a file is missing or cannot be read.
+    pub(super) fn read(destination: &Destination) -> Result<Self, String> {
+        let certificate = destination.certificate.as_deref();
+        let client = (
+            destination.client_certificate.as_deref(),
+            destination.client_key.as_deref(),
+        );
+        Ok(Self {
+            certificate: certificate
+                .map(|path| read(CERTIFICATE, path))
+                .transpose()?,
+            identity: match client {
+                (Some(certificate), Some(key)) => Some((
+                    read(CLIENT, certificate)?,
+                    Zeroizing::new(read(CLIENT_KEY, key)?),
+                )),
+                (None, None) => None,
+                _ => return Err(format!("{CLIENT} can only be set together")),
+            },
+        })
+    }
+}
+
+/// A file whose content cannot be used.
+pub(super) fn unusable(variable: &str, error: &dyn fmt::Display) -> String {
+    format!("{variable}: {error}")
+}
+
+fn read(variable: &str, path: &Path) -> Result<Vec<u8>, String> {
+    let mut content = Vec::new();
+    let read = File::open(path)
+        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut content))
+        .and_then(|read| match read as u64 > MAX_FILE_BYTES {
+            true => Err(io::Error::other("larger than 1 MiB")),
+            false => Ok(content),
+        });
+    read.map_err(|error| format!("{variable}: {} cannot be read: {error}", path.display()))
+}

@@ -1,0 +1,420 @@
+//! A collector that receives OTLP, over gRPC and HTTP on the same port, and can be in any trouble.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::allow_attributes,
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "each test file uses a part of it, and helpers of tests may fail loudly"
+)]
+
+use std::{
+    io::Read,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{Request, State},
+    http::{HeaderMap, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use opentelemetry_proto::tonic::{
+    collector::{
+        metrics::v1::{
+            ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+            metrics_service_server::{MetricsService, MetricsServiceServer},
+        },
+        trace::v1::{
+            ExportTraceServiceRequest, ExportTraceServiceResponse,
+            trace_service_server::{TraceService, TraceServiceServer},
+        },
+    },
+    common::v1::{AnyValue, KeyValue, any_value::Value},
+    metrics::v1::{Metric, NumberDataPoint, metric::Data, number_data_point},
+    resource::v1::Resource,
+    trace::v1::Span,
+};
+use prost::Message;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
+use tonic::codec::CompressionEncoding;
+
+use crate::support::PATIENCE;
+
+/// What the collector does with requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Mood {
+    /// It takes them.
+    #[default]
+    Good,
+    /// It takes them, after this time.
+    Slow(Duration),
+    /// It answers with this status, or what stands for it in gRPC.
+    Status(u16),
+    /// It answers well, with something else than OTLP.
+    Garbage,
+    /// It says that it refused this many items.
+    Partial(i64),
+    /// It speaks no HTTP at all.
+    Noise,
+    /// It accepts connections and stays silent.
+    BlackHole,
+}
+
+/// All that was received.
+#[derive(Debug, Default)]
+pub struct Received {
+    pub traces: Vec<ExportTraceServiceRequest>,
+    pub metrics: Vec<ExportMetricsServiceRequest>,
+    /// Path and headers of every request, whatever became of it.
+    pub requests: Vec<(String, HeaderMap)>,
+}
+
+/// A collector that listens. It goes away when it is dropped.
+pub struct Collector {
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+    server: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Shared {
+    mood: Mutex<Mood>,
+    received: Mutex<Received>,
+    changed: watch::Sender<()>,
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+impl Collector {
+    /// One in a good mood, on a free port of the loopback interface.
+    pub async fn start() -> Self {
+        Self::start_at(([127, 0, 0, 1], 0).into(), None).await
+    }
+
+    /// One that speaks TLS.
+    pub async fn with_tls(config: ServerConfig) -> Self {
+        Self::start_at(([127, 0, 0, 1], 0).into(), Some(config)).await
+    }
+
+    /// One at the address of another that is gone.
+    pub async fn start_at(address: SocketAddr, tls: Option<ServerConfig>) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
+        let shared = Arc::<Shared>::default();
+        Self {
+            address: listener.local_addr().unwrap(),
+            shared: Arc::clone(&shared),
+            server: tokio::task::spawn(serve(listener, shared, tls)),
+        }
+    }
+
+    /// `http://` and the address.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What it does from now on, with connections that are up as well.
+    pub fn set_mood(&self, mood: Mood) {
+        *self.shared.mood.lock().unwrap() = mood;
+    }
+
+    /// Waits until something is found among all that was received.
+    pub async fn wait<T>(&self, what: &str, mut find: impl FnMut(&Received) -> Option<T>) -> T {
+        let mut changes = self.shared.changed.subscribe();
+        let found = timeout(PATIENCE, async {
+            loop {
+                changes.mark_unchanged();
+                if let Some(found) = find(&self.shared.received.lock().unwrap()) {
+                    return found;
+                }
+                changes.changed().await.unwrap();
+            }
+        });
+        match found.await {
+            Ok(found) => found,
+            Err(_) => panic!("no {what} in {:#?}", self.shared.received.lock().unwrap()),
+        }
+    }
+
+    /// Waits for spans with this name, as many as that.
+    pub async fn spans(&self, name: &str, number: usize) -> Vec<Span> {
+        self.wait(name, |received| {
+            let spans: Vec<_> = received.spans().filter(|s| s.name == name).collect();
+            (spans.len() >= number).then(|| spans.into_iter().cloned().collect())
+        })
+        .await
+    }
+
+    /// Looks at all that was received so far.
+    pub fn look<T>(&self, look: impl FnOnce(&Received) -> T) -> T {
+        look(&self.shared.received.lock().unwrap())
+    }
+}
+
+impl Received {
+    pub fn spans(&self) -> impl Iterator<Item = &Span> {
+        let resources = self.traces.iter().flat_map(|r| &r.resource_spans);
+        let scopes = resources.flat_map(|r| &r.scope_spans);
+        scopes.flat_map(|s| &s.spans)
+    }
+
+    /// Every metric of that name, oldest first.
+    pub fn metrics<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Metric> {
+        let resources = self.metrics.iter().flat_map(|r| &r.resource_metrics);
+        let scopes = resources.flat_map(|r| &r.scope_metrics);
+        let metrics = scopes.flat_map(|s| &s.metrics);
+        metrics.filter(move |metric| metric.name == name)
+    }
+
+    /// The latest value of a sum or gauge of whole numbers, of the point with these attributes.
+    pub fn latest(&self, name: &str, attributes: &[(&str, &str)]) -> Option<i64> {
+        let points = points(self.metrics(name).last()?);
+        let point = points.iter().find(|point| {
+            let has = |(key, value): &(&str, &str)| text(&point.attributes, key) == Some(value);
+            attributes.iter().all(has)
+        })?;
+        match point.value? {
+            number_data_point::Value::AsInt(value) => Some(value),
+            number_data_point::Value::AsDouble(_) => None,
+        }
+    }
+
+    /// The resources of everything.
+    pub fn resources(&self) -> Vec<&Resource> {
+        let traces = self.traces.iter().flat_map(|r| &r.resource_spans);
+        let metrics = self.metrics.iter().flat_map(|r| &r.resource_metrics);
+        let traces = traces.filter_map(|r| r.resource.as_ref());
+        traces
+            .chain(metrics.filter_map(|r| r.resource.as_ref()))
+            .collect()
+    }
+}
+
+/// The points of a sum or a gauge.
+pub fn points(metric: &Metric) -> &[NumberDataPoint] {
+    match metric.data.as_ref().unwrap() {
+        Data::Sum(sum) => &sum.data_points,
+        Data::Gauge(gauge) => &gauge.data_points,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The value of an attribute.
+pub fn attribute<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a Value> {
+    let found = attributes.iter().find(|attribute| attribute.key == key)?;
+    match &found.value {
+        Some(AnyValue { value }) => value.as_ref(),
+        None => None,
+    }
+}
+
+/// The value of an attribute that is a text.
+pub fn text<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a str> {
+    match attribute(attributes, key)? {
+        Value::StringValue(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// The value of an attribute that is a whole number.
+pub fn integer(attributes: &[KeyValue], key: &str) -> Option<i64> {
+    match attribute(attributes, key)? {
+        Value::IntValue(number) => Some(*number),
+        _ => None,
+    }
+}
+
+async fn serve(listener: TcpListener, shared: Arc<Shared>, tls: Option<ServerConfig>) {
+    let tls = tls.map(|mut config| {
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        TlsAcceptor::from(Arc::new(config))
+    });
+    // Those that are left when this is dropped are closed.
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        connections.spawn(connection(stream, Arc::clone(&shared), tls.clone()));
+    }
+}
+
+async fn connection(mut stream: TcpStream, shared: Arc<Shared>, tls: Option<TlsAcceptor>) {
+    let mood = *shared.mood.lock().unwrap();
+    match mood {
+        Mood::BlackHole => std::future::pending().await,
+        Mood::Noise => {
+            let _ = stream.write_all(&[0x15; 100]).await;
+            return;
+        }
+        _ => {}
+    }
+    match tls {
+        None => answer(stream, shared).await,
+        Some(tls) => {
+            // A client may not trust this.
+            if let Ok(stream) = tls.accept(stream).await {
+                answer(stream, shared).await;
+            }
+        }
+    }
+}
+
+async fn answer(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, shared: Arc<Shared>) {
+    let traces = TraceServiceServer::from_arc(Arc::clone(&shared))
+        .accept_compressed(CompressionEncoding::Gzip);
+    let metrics = MetricsServiceServer::from_arc(Arc::clone(&shared))
+        .accept_compressed(CompressionEncoding::Gzip);
+    let grpc = tonic::service::Routes::new(traces).add_service(metrics);
+    let routes = Router::new()
+        .route("/v1/traces", post(http_traces))
+        .route("/v1/metrics", post(http_metrics))
+        .route("/elsewhere", post(http_traces))
+        .with_state(Arc::clone(&shared))
+        .merge(grpc.into_axum_router())
+        .layer(middleware::from_fn_with_state(shared, moody));
+    // The client may go at any time.
+    let _ = auto::Builder::new(TokioExecutor::new())
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes))
+        .await;
+}
+
+/// Answers according to the mood, before anything is received.
+async fn moody(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let is_grpc = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|t| {
+            let kind = t.to_str().unwrap_or_default();
+            kind.starts_with("application/grpc")
+        });
+    let seen = (request.uri().path().to_owned(), request.headers().clone());
+    shared.received.lock().unwrap().requests.push(seen);
+    shared.changed.send_replace(());
+    let mood = *shared.mood.lock().unwrap();
+    match mood {
+        Mood::Good | Mood::Noise | Mood::Partial(_) => next.run(request).await,
+        Mood::Slow(time) => {
+            tokio::time::sleep(time).await;
+            next.run(request).await
+        }
+        Mood::BlackHole => std::future::pending().await,
+        Mood::Garbage => {
+            let page = "<html><body>Please log in: secret-of-the-collector</body></html>";
+            ([(header::CONTENT_TYPE, "text/html")], page).into_response()
+        }
+        Mood::Status(code) if is_grpc => {
+            let status = match code {
+                401 => tonic::Status::unauthenticated("secret-of-the-collector"),
+                503 => tonic::Status::unavailable("secret-of-the-collector"),
+                _ => tonic::Status::internal("secret-of-the-collector"),
+            };
+            status.into_http::<Body>()
+        }
+        Mood::Status(code) => (
+            StatusCode::from_u16(code).unwrap(),
+            "secret-of-the-collector",
+        )
+            .into_response(),
+    }
+}
+
+impl Shared {
+    fn traces(&self, request: ExportTraceServiceRequest) -> ExportTraceServiceResponse {
+        self.received.lock().unwrap().traces.push(request);
+        self.changed.send_replace(());
+        let mut response = ExportTraceServiceResponse::default();
+        if let Mood::Partial(rejected_spans) = *self.mood.lock().unwrap() {
+            response
+                .partial_success
+                .get_or_insert_default()
+                .rejected_spans = rejected_spans;
+        }
+        response
+    }
+
+    fn metrics(&self, request: ExportMetricsServiceRequest) -> ExportMetricsServiceResponse {
+        self.received.lock().unwrap().metrics.push(request);
+        self.changed.send_replace(());
+        ExportMetricsServiceResponse::default()
+    }
+}
+
+#[tonic::async_trait]
+impl TraceService for Shared {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportTraceServiceRequest>,
+    ) -> Result<tonic::Response<ExportTraceServiceResponse>, tonic::Status> {
+        Ok(tonic::Response::new(self.traces(request.into_inner())))
+    }
+}
+
+#[tonic::async_trait]
+impl MetricsService for Shared {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportMetricsServiceRequest>,
+    ) -> Result<tonic::Response<ExportMetricsServiceResponse>, tonic::Status> {
+        Ok(tonic::Response::new(self.metrics(request.into_inner())))
+    }
+}
+
+async fn http_traces(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> impl IntoResponse {
+    protobuf(&shared.traces(decode(&headers, &body)))
+}
+
+async fn http_metrics(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> impl IntoResponse {
+    protobuf(&shared.metrics(decode(&headers, &body)))
+}
+
+fn decode<M: Message + Default>(headers: &HeaderMap, body: &[u8]) -> M {
+    assert_eq!(headers[header::CONTENT_TYPE], "application/x-protobuf");
+    match headers.get(header::CONTENT_ENCODING) {
+        None => M::decode(body).unwrap(),
+        Some(encoding) => {
+            assert_eq!(encoding, "gzip");
+            let mut plain = Vec::new();
+            let mut decoder = flate2::read::GzDecoder::new(body);
+            decoder.read_to_end(&mut plain).unwrap();
+            M::decode(plain.as_slice()).unwrap()
+        }
+    }
+}
+
+fn protobuf(message: &impl Message) -> Response {
+    let answer = (
+        [(header::CONTENT_TYPE, "application/x-protobuf")],
+        message.encode_to_vec(),
+    );
+    answer.into_response()
+}

@@ -1,0 +1,87 @@
+//! What Prometheus sees of a relay.
+
+use std::collections::BTreeMap;
+
+use descord_relay::metrics::{Instrument, Kind};
+
+use super::{
+    http::{send, until_closed},
+    process::Relay,
+};
+
+/// The name that Prometheus has for `instrument`; of a histogram, what its series begin with.
+pub fn name(instrument: &Instrument) -> String {
+    let unit = match instrument.unit {
+        "s" => "_seconds",
+        "By" => "_bytes",
+        note if note.starts_with('{') => "",
+        unit => panic!("Prometheus' word for {unit} is not known here"),
+    };
+    let total = match instrument.kind {
+        Kind::Counter => "_total",
+        Kind::UpDownCounter | Kind::Gauge | Kind::Histogram(_) => "",
+    };
+    format!("{}{unit}{total}", label(instrument.name))
+}
+
+/// The label that Prometheus has for an attribute.
+pub fn label(key: &str) -> String {
+    key.replace('.', "_")
+}
+
+/// One line of `/metrics`.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    pub value: f64,
+}
+
+impl Sample {
+    fn parse(line: &str) -> Self {
+        let (series, value) = line.rsplit_once(' ').unwrap();
+        let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+        // No value of a label of ours has a comma, a quote, or an equals sign.
+        let pairs = labels.strip_suffix('}').unwrap().split(',');
+        let labels = pairs.filter(|pair| !pair.is_empty()).map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap();
+            (key.to_owned(), value.trim_matches('"').to_owned())
+        });
+        Self {
+            name: name.to_owned(),
+            labels: labels.collect(),
+            value: value.parse().unwrap(),
+        }
+    }
+}
+
+/// What a relay exposed at one moment.
+#[derive(Debug)]
+pub struct Scrape(pub Vec<Sample>);
+
+impl Scrape {
+    /// Asks `relay`.
+    pub async fn of(relay: &Relay) -> Self {
+        let request = "GET /metrics HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n";
+        let mut stream = send(relay.admin(), request.as_bytes()).await;
+        let answer = until_closed(&mut stream).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 "), "{answer}");
+        let lines = body.lines().filter(|line| !line.starts_with('#'));
+        Self(lines.map(Sample::parse).collect())
+    }
+
+    /// The sum of all series of this name that have these labels; nothing when there is none.
+    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let has = |sample: &Sample, (key, value): &(&str, &str)| {
+            sample.labels.get(*key).is_some_and(|v| v == value)
+        };
+        let found: Vec<_> = self
+            .0
+            .iter()
+            .filter(|sample| sample.name == name && labels.iter().all(|l| has(sample, l)))
+            .map(|sample| sample.value)
+            .collect();
+        (!found.is_empty()).then(|| found.iter().sum())
+    }
+}

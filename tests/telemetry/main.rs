@@ -1,0 +1,12 @@
+//! Traces and metrics: what reaches a collector, what the variables do, and what becomes of the
+//! relay when the collector is in trouble.
+
+#![expect(unreachable_pub, clippy::unwrap_used, reason = "tests fail loudly")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+#[path = "../support/collector.rs"]
+mod collector;
+
+mod circuit;
