@@ -22,6 +22,7 @@ mod clients;
 mod dig;
 #[path = "dns/follows.rs"]
 mod follows;
+#[expect(dead_code, reason = "only a part of it is of use in here")]
 #[path = "support/foreign.rs"]
 mod foreign;
 #[path = "dns/hostile.rs"]
