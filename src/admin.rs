@@ -16,123 +16,64 @@
 
 pub mod client;
 mod log_filter;
-mod metrics;
+pub(crate) mod metrics;
 mod peers;
+pub(crate) mod server;
 mod trace;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc};
 
-use axum::{
-    Json, Router,
-    extract::{ConnectInfo, State},
-    http::{StatusCode, header},
-    routing::{MethodRouter, get},
-};
-use hyper::{
-    Request,
-    body::Incoming,
-    server::conn::http1,
-    service::{Service, service_fn},
-};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
 use opentelemetry::propagation::TextMapCompositePropagator;
 use serde_json::{Value, json};
-use tokio::{
-    net::TcpListener,
-    sync::Semaphore,
-    time::{Instant, timeout},
-};
-use tracing::{debug, info};
+use tokio::time::Instant;
 
+use self::server::{only_get, without_head};
 use crate::{
     lifecycle::{Lifecycle, Phase},
     relay::Relay,
     telemetry::{Telemetry, log::FilterHandle, prometheus::Prometheus},
 };
 
-/// Connections that are served at once; more wait.
-const MAX_CONNECTIONS: usize = 64;
-/// How long a request's headers may take.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a connection may live.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
-/// How much of a request is buffered.
-const MAX_BUFFER_BYTES: usize = 16 * 1024;
-
 /// What the endpoints tell of.
 #[derive(Debug)]
 pub struct Admin {
     relay: Arc<Relay>,
+    instance: String,
     lifecycle: Lifecycle,
     prometheus: Option<Prometheus>,
     log_filter: FilterHandle,
+    propagator: Arc<TextMapCompositePropagator>,
     started: Instant,
 }
 
 impl Admin {
-    /// Tells of `relay` and of what `telemetry` knows, from now on.
-    pub fn new(relay: Arc<Relay>, lifecycle: Lifecycle, telemetry: &Telemetry) -> Arc<Self> {
+    /// Tells of `relay`, which has this name within its fleet, and of what `telemetry` knows, from
+    /// now on.
+    pub fn new(
+        relay: Arc<Relay>,
+        instance: String,
+        lifecycle: Lifecycle,
+        telemetry: &Telemetry,
+    ) -> Arc<Self> {
         Arc::new(Self {
             relay,
+            instance,
             lifecycle,
             prometheus: telemetry.prometheus(),
             log_filter: telemetry.log_filter(),
+            propagator: Arc::clone(telemetry.propagator()),
             started: Instant::now(),
         })
     }
 
-    /// Serves on `address` until the process ends. Requests may be part of traces that
-    /// `propagator` finds.
+    /// Serves on `address` until the process ends. Requests may be part of traces.
     ///
     /// # Errors
     /// When the address cannot be bound.
-    pub async fn serve(
-        self: &Arc<Self>,
-        address: SocketAddr,
-        propagator: Arc<TextMapCompositePropagator>,
-    ) -> io::Result<()> {
-        let listener = TcpListener::bind(address).await?;
-        info!(address = %listener.local_addr()?, "admin endpoints");
-        let routes = trace::traced(self.routes(), propagator);
-        let accept = Arc::clone(self).accept(listener, routes);
-        self.lifecycle.spawn_until_end("admin", accept);
-        Ok(())
-    }
-
-    async fn accept(self: Arc<Self>, listener: TcpListener, routes: Router) {
-        let routes = TowerToHyperService::new(routes);
-        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
-            .max_buf_size(MAX_BUFFER_BYTES);
-        while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
-            let (stream, remote) = match listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    // Too many open files, most likely: some will be closed.
-                    debug!(%error, "cannot accept a connection to the admin endpoints");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            };
-            let routes = routes.clone();
-            let service = service_fn(move |mut request: Request<Incoming>| {
-                request.extensions_mut().insert(ConnectInfo(remote));
-                routes.call(request)
-            });
-            let connection = http.serve_connection(TokioIo::new(stream), service);
-            self.lifecycle
-                .spawn_until_end("admin connection", async move {
-                    if let Ok(Err(error)) = timeout(CONNECTION_TIMEOUT, connection).await {
-                        debug!(%error, "a connection to the admin endpoints failed");
-                    }
-                    drop(slot);
-                });
-        }
+    pub async fn serve(self: &Arc<Self>, address: SocketAddr) -> io::Result<()> {
+        let routes = trace::traced(self.routes(), Arc::clone(&self.propagator));
+        server::serve(address, routes, &self.lifecycle).await
     }
 
     fn routes(self: &Arc<Self>) -> Router {
@@ -161,19 +102,8 @@ impl Admin {
     }
 }
 
-/// HEAD would be served like GET otherwise.
-fn without_head(
-    route: MethodRouter<Arc<Admin>>,
-    allowed: &'static str,
-) -> MethodRouter<Arc<Admin>> {
-    route.head(async move || (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, allowed)]))
-}
-
-fn only_get(route: MethodRouter<Arc<Admin>>) -> MethodRouter<Arc<Admin>> {
-    without_head(route, "GET")
-}
-
-type Answer = (StatusCode, &'static str);
+/// An answer in words.
+pub(crate) type Answer = (StatusCode, &'static str);
 
 async fn livez(State(admin): State<Arc<Admin>>) -> Answer {
     if admin.lifecycle.is_faulty() {
@@ -214,6 +144,7 @@ async fn status(State(admin): State<Arc<Admin>>) -> Json<Value> {
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "peer_id": admin.relay.peer_id().to_string(),
+        "instance": admin.instance,
         "addresses": *admin.relay.addresses(),
         "phase": admin.lifecycle.phase().as_str(),
         "uptime_seconds": admin.started.elapsed().as_secs(),

@@ -1,6 +1,9 @@
 //! The subcommands, and what each of them prints.
 
-use std::{env, ffi::OsString, process::ExitCode, sync::Arc};
+mod fleet;
+mod operator;
+
+use std::{env, ffi::OsString, io, process::ExitCode, sync::Arc};
 
 use clap::{Parser, Subcommand};
 use futures::StreamExt;
@@ -9,7 +12,7 @@ use signal_hook_tokio::Signals;
 use tracing::{error, info, warn};
 
 use crate::{
-    admin::{Admin, client},
+    admin::Admin,
     config::{Config, Loaded, reference_table},
     identity::{self, Identity, Source},
     lifecycle::Lifecycle,
@@ -58,6 +61,10 @@ enum Command {
         #[command(subcommand)]
         command: Option<IdentityCommand>,
     },
+    Dnsaddr(fleet::DnsaddrArgs),
+    /// Answer DNS queries for the fleet's zone, and follow the relays: those that drain or are
+    /// silent are left out.
+    Dns,
     /// Print the configuration that the environment gives, secrets masked.
     Config {
         /// Print the reference of all variables as a Markdown table instead.
@@ -94,8 +101,12 @@ pub fn main() -> ExitCode {
             println!("{}", identity::generate_seed());
             ExitCode::SUCCESS
         }
-        Command::Healthcheck => with_config(healthcheck),
-        Command::LogFilter { filter } => with_config(|loaded| log_filter(loaded, filter)),
+        Command::Healthcheck => with(unannounced(), operator::healthcheck),
+        Command::LogFilter { filter } => {
+            with(unannounced(), |loaded| operator::log_filter(loaded, filter))
+        }
+        Command::Dnsaddr(args) => fleet::dnsaddr(&args),
+        Command::Dns => with(unannounced(), fleet::dns),
         Command::Identity { command: None } => with_config(print_identity),
         Command::Config { reference: true } => {
             print!("{}", reference_table());
@@ -107,10 +118,23 @@ pub fn main() -> ExitCode {
 
 /// Reads the environment and goes on with what it says, or says everything that is wrong with it.
 fn with_config(command: impl FnOnce(&Loaded) -> ExitCode) -> ExitCode {
-    match Config::from_env(env::vars_os()) {
+    with(env::vars_os(), command)
+}
+
+fn with(
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    command: impl FnOnce(&Loaded) -> ExitCode,
+) -> ExitCode {
+    match Config::from_env(environment) {
         Ok(loaded) => command(&loaded),
         Err(errors) => usage(&errors),
     }
+}
+
+/// The environment without the addresses that relays announce: whoever announces nothing may share
+/// it with them, and need not have a name that their template can be filled with.
+fn unannounced() -> impl Iterator<Item = (OsString, OsString)> {
+    env::vars_os().filter(|(name, _)| name != "RELAY_EXTERNAL_ADDRESSES")
 }
 
 fn usage(error: &dyn std::fmt::Display) -> ExitCode {
@@ -153,49 +177,10 @@ fn print_identity(loaded: &Loaded) -> ExitCode {
     }
 }
 
-fn healthcheck(loaded: &Loaded) -> ExitCode {
-    let Some(address) = loaded.config.admin_address else {
-        return usage(&"RELAY_ADMIN_ADDRESS is empty: there is nothing to ask");
-    };
-    with_runtime(async move {
-        match client::get(address, "/readyz").await {
-            Ok((status, _)) if status.is_success() => ExitCode::SUCCESS,
-            Ok((status, _)) => {
-                eprintln!("the relay at {address} is not ready: {status}");
-                ExitCode::FAILURE
-            }
-            Err(error) => {
-                eprintln!("the relay at {address} does not answer: {error}");
-                ExitCode::FAILURE
-            }
-        }
-    })
-}
-
-fn log_filter(loaded: &Loaded, filter: Option<String>) -> ExitCode {
-    let Some(address) = loaded.config.admin_address else {
-        return usage(&"RELAY_ADMIN_ADDRESS is empty: there is nothing to ask");
-    };
-    with_runtime(async move {
-        let answer = match filter {
-            Some(filter) => client::put(address, "/log-filter", filter).await,
-            None => client::get(address, "/log-filter").await,
-        };
-        match answer {
-            Ok((status, text)) if status.is_success() => {
-                print!("{}", String::from_utf8_lossy(&text));
-                ExitCode::SUCCESS
-            }
-            Ok((status, why)) => {
-                eprint!("{status}: {}", String::from_utf8_lossy(&why));
-                ExitCode::FAILURE
-            }
-            Err(error) => {
-                eprintln!("the relay at {address} does not answer: {error}");
-                ExitCode::FAILURE
-            }
-        }
-    })
+/// The value of `RUST_LOG`, if it is set. What is no text counts as empty.
+fn filter() -> Option<String> {
+    let filter = env::var_os("RUST_LOG")?;
+    Some(filter.into_string().unwrap_or_default())
 }
 
 fn serve(
@@ -203,17 +188,13 @@ fn serve(
         config, warnings, ..
     }: &Loaded,
 ) -> ExitCode {
-    let filter = env::var_os("RUST_LOG").map(OsString::into_string);
-    let filter = filter
-        .as_ref()
-        .map(|filter| filter.as_deref().unwrap_or_default());
     let identity = match Identity::from_config(&config.identity) {
         Ok(identity) => identity,
         Err(error) => return usage(&error),
     };
     let (settings, ignored) = telemetry::Settings::from_env(env::vars_os());
     with_runtime(async {
-        let telemetry = match Telemetry::start(config, &settings, filter) {
+        let telemetry = match Telemetry::start(config, &settings, filter().as_deref()) {
             Ok(telemetry) => telemetry,
             Err(error) => return usage(&format!("RUST_LOG: {error}")),
         };
@@ -248,16 +229,26 @@ async fn run(
 ) -> Result<(), Box<dyn std::error::Error>> {
     let lifecycle = Lifecycle::new();
     lifecycle.spawn_until_end("lost log lines", telemetry.lost_lines());
-    let mut signals = Signals::new(SIGNALS)?;
+    spawn_signals(&lifecycle)?;
     let node = Node::bind(config, identity, lifecycle.clone(), telemetry)?;
     if let Some(address) = config.admin_address {
-        let admin = Admin::new(Arc::clone(node.relay()), lifecycle.clone(), telemetry);
-        let propagator = Arc::clone(telemetry.propagator());
-        let served = admin.serve(address, propagator).await;
-        served.map_err(|error| {
+        let admin = Admin::new(
+            Arc::clone(node.relay()),
+            config.identity.instance.clone(),
+            lifecycle.clone(),
+            telemetry,
+        );
+        admin.serve(address).await.map_err(|error| {
             format!("cannot listen on {address} (RELAY_ADMIN_ADDRESS): {error}")
         })?;
     }
+    node.run().await?;
+    Ok(())
+}
+
+/// Lets signals stop the process.
+fn spawn_signals(lifecycle: &Lifecycle) -> io::Result<()> {
+    let mut signals = Signals::new(SIGNALS)?;
     lifecycle.spawn_until_end("signals", {
         let lifecycle = lifecycle.clone();
         async move {
@@ -267,11 +258,10 @@ async fn run(
                     lifecycle.spawn("fault", async { panic!("a fault was injected") });
                     continue;
                 }
-                info!(signal, "the relay is told to stop");
+                info!(signal, "told to stop");
                 lifecycle.stop();
             }
         }
     });
-    node.run().await?;
     Ok(())
 }

@@ -20,6 +20,7 @@ mod address;
 mod checks;
 mod environment;
 mod error;
+mod fleet;
 mod kind;
 mod load;
 mod placeholder;
@@ -28,13 +29,15 @@ mod secret;
 mod service_link;
 mod table;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use libp2p::Multiaddr;
 
+pub(crate) use address::check_external;
 pub use address::{MAX_EXTERNAL_ADDRESSES, MAX_EXTERNAL_ADDRESSES_BYTES};
 pub use error::{Errors, VariableError, Warning};
+pub use fleet::MAX_FLEET;
 pub use load::Loaded;
 pub use render::reference_table;
 pub use secret::Secret;
@@ -69,6 +72,10 @@ pub struct Config {
     pub admin_address: Option<SocketAddr>,
     /// The graceful end.
     pub drain: Drain,
+    /// The instance names of the whole fleet; at most [`MAX_FLEET`]. Empty = not told.
+    pub fleet: Vec<String>,
+    /// The fleet's directory in DNS.
+    pub dns: Dns,
 }
 
 /// Where the key pair comes from: the key, else the seed together with the instance name, else
@@ -102,6 +109,42 @@ pub struct Drain {
     pub window: Duration,
     /// Time that open circuits are given to end by themselves.
     pub timeout: Duration,
+}
+
+/// The fleet's directory in DNS: `descord-relay dns` and `descord-relay dnsaddr`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dns {
+    /// The zone, in lower case and without the dot at its end.
+    pub zone: Option<String>,
+    /// Where queries are answered, over UDP and TCP; never empty.
+    pub listen: Vec<SocketAddr>,
+    /// Where the relays' operator endpoints are; at most [`MAX_FLEET`].
+    pub relays: Vec<RelayHost>,
+    /// How long answers may be cached; from a second to an hour.
+    pub ttl: Duration,
+    /// The zone's name servers, the first one being the primary. Each one inside the zone has an
+    /// address, and no other one.
+    pub servers: Vec<NameServer>,
+    /// Answers a second to one network over UDP; `None` = no limit.
+    pub rate: Option<usize>,
+}
+
+/// Where the operator's endpoints of one relay are, or of all that a name stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelayHost {
+    /// A DNS name or an IP address.
+    pub host: String,
+    /// The port of the endpoints.
+    pub port: u16,
+}
+
+/// A name server of the zone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NameServer {
+    /// Its name, in lower case and without the dot at its end.
+    pub name: String,
+    /// Its addresses, if its name is inside the zone.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// Shape of the event log.
@@ -170,6 +213,15 @@ impl Config {
                 delay: Duration::ZERO,
                 window: Duration::ZERO,
                 timeout: Duration::ZERO,
+            },
+            fleet: Vec::new(),
+            dns: Dns {
+                zone: None,
+                listen: Vec::new(),
+                relays: Vec::new(),
+                ttl: Duration::ZERO,
+                servers: Vec::new(),
+                rate: None,
             },
         }
     }

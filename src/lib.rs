@@ -17,6 +17,7 @@
 //! | [`peers`] | who moves how much through the relay |
 //! | [`dialback`] | which addresses the relay may dial |
 //! | [`admin`] | the operator's HTTP endpoints |
+//! | [`fleet`] | the directory of a fleet in DNS |
 //! | [`telemetry`] | the event log, traces, and metrics for whoever reads them |
 //! | [`probe`] | a client that proves that a relay works, end to end |
 //!
@@ -26,6 +27,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod dialback;
+pub mod fleet;
 pub mod identity;
 pub mod lifecycle;
 pub mod metrics;

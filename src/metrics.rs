@@ -26,6 +26,7 @@ use self::catalogue::{
     CIRCUIT_DURATION, CONNECTIONS, CONNECTIONS_DENIED, EXPORTS, HANDSHAKE_DURATION, HOP_REQUESTS,
     LOST, RESERVATION_DURATION, STOP_DURATION, THROTTLE_WAITS,
 };
+pub(crate) use self::process::observe as observe_process;
 pub use self::{
     catalogue::{Attribute, INSTRUMENTS, Instrument, Kind},
     handshakes::{Handshake, Handshakes, Open},

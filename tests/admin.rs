@@ -52,6 +52,7 @@ async fn status_says_who_the_relay_is_and_its_limits() {
     let begun = Instant::now();
     let relay = Relay::start(&[
         ANY_PORT,
+        ("RELAY_INSTANCE", "relay-3"),
         ("RELAY_EXTERNAL_ADDRESSES", "/dns4/relay.example/tcp/443"),
         ("RELAY_MAX_RESERVATIONS", "7"),
         ("RELAY_MAX_RESERVATIONS_PER_PEER", "2"),
@@ -69,6 +70,7 @@ async fn status_says_who_the_relay_is_and_its_limits() {
     let expected = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "peer_id": relay.peer_id.to_string(),
+        "instance": "relay-3",
         "addresses": [address],
         "phase": "ready",
         "uptime_seconds": null,

@@ -168,7 +168,7 @@ async fn crowd(limits: &[(&str, &str)]) -> (Tally, Vec<Value>) {
 fn assert_balanced(events: &[Value]) {
     let mut open: HashMap<String, i64> = HashMap::new();
     for event in events {
-        let circuit = || format!("circuit {} {}", event["source"], event["target"]);
+        let circuit = || format!("circuit {} {}", event["source_peer"], event["target_peer"]);
         let reservation = || format!("reservation {}", event["peer"]);
         let (what, change) = match event["message"].as_str().unwrap() {
             "circuit accepted" => (circuit(), 1),

@@ -83,7 +83,14 @@ async fn a_bad_configuration_is_refused_with_every_error_and_nothing_is_started(
 
 #[tokio::test]
 async fn every_subcommand_refuses_a_bad_configuration() {
-    for arguments in [["serve"].as_slice(), &["config"], &["identity"], &[]] {
+    for arguments in [
+        ["serve"].as_slice(),
+        &["config"],
+        &["identity"],
+        &["dns"],
+        &["dnsaddr"],
+        &[],
+    ] {
         let output = run(&[("RELAY_MAX_CIRCUITS", "many")], arguments).await;
         assert_eq!(output.status.code(), Some(64), "{arguments:?}");
         assert_eq!(out(&output), "");

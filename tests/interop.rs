@@ -40,7 +40,7 @@ async fn relays(security: Security, address: impl Fn(&Relay) -> Multiaddr) {
     for bytes in ["bytes_to_target", "bytes_to_source"] {
         assert!(closed[bytes].as_u64().unwrap() > 3_000_000, "{closed}");
     }
-    assert_eq!(accepted["source"], closed["source"]);
+    assert_eq!(accepted["source_peer"], closed["source_peer"]);
     target.abort();
     relay.event("reservation closed").await;
     relay.signal(15);

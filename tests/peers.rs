@@ -33,7 +33,7 @@ async fn circuit(relay: &mut Relay) -> (Circuit, [String; 2]) {
     let name = |name: &Value| name.as_str().unwrap().to_owned();
     (
         circuit,
-        [name(&accepted["source"]), name(&reserved["peer"])],
+        [name(&accepted["source_peer"]), name(&reserved["peer"])],
     )
 }
 

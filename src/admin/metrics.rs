@@ -10,10 +10,15 @@ use axum::{
 use tracing::error;
 
 use super::Admin;
-use crate::telemetry::prometheus::Format;
+use crate::telemetry::prometheus::{Format, Prometheus};
 
 pub(super) async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
-    let Some(prometheus) = &admin.prometheus else {
+    answer(admin.prometheus.as_ref(), &headers).await
+}
+
+/// The metrics in the format that the client takes, if they can be read.
+pub(crate) async fn answer(prometheus: Option<&Prometheus>, headers: &HeaderMap) -> Response {
+    let Some(prometheus) = prometheus else {
         return StatusCode::NOT_FOUND.into_response();
     };
     let accept: Vec<_> = headers

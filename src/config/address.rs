@@ -147,7 +147,7 @@ fn listen_socket(address: &Multiaddr) -> Option<Socket> {
 }
 
 /// Whether clients can use the address once the relay's peer id is appended to it.
-fn check_external(address: &Multiaddr) -> Result<(), &'static str> {
+pub(crate) fn check_external(address: &Multiaddr) -> Result<(), &'static str> {
     const SHAPE: &str = "is not of a kind that clients can dial";
     let mut protocols = address.iter();
     match protocols.next() {
@@ -188,7 +188,7 @@ fn check_external(address: &Multiaddr) -> Result<(), &'static str> {
 }
 
 /// Letters, digits, hyphens and underscores in labels that are neither empty nor too long.
-fn is_dns_name(name: &str) -> bool {
+pub(super) fn is_dns_name(name: &str) -> bool {
     let label = |label: &str| {
         (1..=MAX_LABEL).contains(&label.len())
             && label
@@ -199,7 +199,7 @@ fn is_dns_name(name: &str) -> bool {
 }
 
 /// The items of a list; those that are empty, as after a trailing comma, are left out.
-fn items(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn items(text: &str) -> impl Iterator<Item = &str> {
     text.split(',')
         .map(str::trim)
         .filter(|item| !item.is_empty())

@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
-use super::Config;
 use super::error::{VariableError, Warning};
 use super::kind::show_duration;
 use super::load::{NAMELESS, Origins};
 use super::table::name;
+use super::{Config, NameServer};
 
 /// Clients renew in the last two minutes of a reservation, some earlier.
 const SHORTEST_SAFE_TTL: Duration = Duration::from_secs(3 * 60);
@@ -44,7 +44,30 @@ pub(super) fn errors(
             ),
         ));
     }
+    if sound(name::DNS_SERVERS) {
+        errors.extend(config.dns.zone.iter().flat_map(|zone| {
+            let servers = config.dns.servers.iter();
+            servers.filter_map(|server| misplaced(server, zone))
+        }));
+    }
     errors
+}
+
+/// Nobody finds a server inside the zone without asking the zone, and nobody believes the zone
+/// about a server outside of it.
+fn misplaced(server: &NameServer, zone: &str) -> Option<VariableError> {
+    let rest = server.name.strip_suffix(zone);
+    let is_inside = rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    let what = match (is_inside, server.addresses.is_empty()) {
+        (true, true) => "is inside the zone and needs its IP address: write",
+        (false, false) => "is outside of the zone, which cannot tell its address: do not write",
+        _ => return None,
+    };
+    let name = &server.name;
+    Some(VariableError::new(
+        name::DNS_SERVERS,
+        format!("{name} {what} `{name}=192.0.2.53`"),
+    ))
 }
 
 /// Values that can be used but are probably not what was meant.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::address::{External, Listen};
 use super::error::VariableError;
+use super::fleet::{Instances, NameServers, RelayHosts, Sockets, Ttl, ZoneName};
 use super::kind::{
     Choice, Count, CountUpTo, Instance, Kind, PrivateKey, Seed, Size, Socket, Span, SpanOrZero,
 };
@@ -29,6 +30,7 @@ pub(super) mod name {
     pub(in crate::config) const CIRCUIT_DURATION: &str = "RELAY_MAX_CIRCUIT_DURATION";
     pub(in crate::config) const DRAIN_WINDOW: &str = "RELAY_DRAIN_WINDOW";
     pub(in crate::config) const DRAIN_TIMEOUT: &str = "RELAY_DRAIN_TIMEOUT";
+    pub(in crate::config) const DNS_SERVERS: &str = "RELAY_DNS_NS";
 }
 
 /// One environment variable.
@@ -283,6 +285,59 @@ pub(super) static VARIABLES: &[Variable] = &[
               `RELAY_MAX_CIRCUIT_DURATION`.",
         handling: Handling::Plain,
         field: field!(SECONDS_0 => drain.timeout),
+    },
+    Variable {
+        name: "RELAY_FLEET_INSTANCES",
+        default: Fallback::Words("none"),
+        doc: "`dns`, `dnsaddr`: the names of all relays of the fleet. With the seed they give \
+              the peer ids that belong to it.",
+        handling: Handling::Plain,
+        field: field!(Instances => fleet),
+    },
+    Variable {
+        name: "RELAY_DNS_ZONE",
+        default: Fallback::Words("none"),
+        doc: "`dns`, `dnsaddr`: the zone that holds the fleet's records.",
+        handling: Handling::Plain,
+        field: field!(ZoneName => dns.zone),
+    },
+    Variable {
+        name: "RELAY_DNS_RELAYS",
+        default: Fallback::Words("none"),
+        doc: "`dns`: where the relays' operator endpoints are. A name stands for all the \
+              addresses that it resolves to.",
+        handling: Handling::Plain,
+        field: field!(RelayHosts => dns.relays),
+    },
+    Variable {
+        name: "RELAY_DNS_LISTEN",
+        default: Fallback::Text("0.0.0.0:5300"),
+        doc: "`dns`: where queries are answered, over UDP and TCP.",
+        handling: Handling::Plain,
+        field: field!(Sockets => dns.listen),
+    },
+    Variable {
+        name: name::DNS_SERVERS,
+        default: Fallback::Words("`ns.` and the zone"),
+        doc: "`dns`: the name servers that the zone is delegated to.",
+        handling: Handling::Plain,
+        field: field!(NameServers => dns.servers),
+    },
+    Variable {
+        name: "RELAY_DNS_TTL",
+        default: Fallback::Text("5s"),
+        doc: "`dns`: how long answers may be cached. With a `RELAY_DRAIN_DELAY` two seconds \
+              longer, a relay is forgotten before it refuses anybody.",
+        handling: Handling::Plain,
+        field: field!(Ttl => dns.ttl),
+    },
+    Variable {
+        name: "RELAY_DNS_RATE_LIMIT",
+        default: Fallback::Text("100"),
+        doc: "`dns`: answers a second over UDP to one /24 of IPv4 or /56 of IPv6. Beyond it, \
+              every second query is told to come back over TCP.",
+        handling: Handling::Plain,
+        field: field!(Count => dns.rate),
     },
 ];
 

@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use super::catalogue::{RUNTIME_BUSY, RUNTIME_QUEUE, RUNTIME_TASKS, RUNTIME_WORKERS, UPTIME};
 
 /// Looks up what the process uses. To be called from within the runtime.
-pub(super) fn observe(meter: &Meter) {
+pub(crate) fn observe(meter: &Meter) {
     let started = Instant::now();
     UPTIME.observe_f64(meter, move |observer| {
         observer.observe(started.elapsed().as_secs_f64(), &[]);

@@ -53,8 +53,8 @@ pub(super) fn circuit_accepted(
     (target, target_transport): (PeerId, Transport),
 ) {
     info!(
-        source = %relay.names().name(&source),
-        target = %relay.names().name(&target),
+        source_peer = %relay.names().name(&source),
+        target_peer = %relay.names().name(&target),
         source_transport = source_transport.as_str(),
         target_transport = target_transport.as_str(),
         "circuit accepted"
@@ -66,8 +66,8 @@ pub(super) fn circuit_closed(relay: &Relay, source: PeerId, target: PeerId, clos
     let Closed { outcome, duration } = closed;
     let reason = outcome.end.reason();
     info!(
-        source = %relay.names().name(&source),
-        target = %relay.names().name(&target),
+        source_peer = %relay.names().name(&source),
+        target_peer = %relay.names().name(&target),
         bytes_to_target = outcome.to_target,
         bytes_to_source = outcome.to_source,
         duration_seconds = duration.as_secs_f64(),

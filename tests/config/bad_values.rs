@@ -317,3 +317,53 @@ fn one_line_each_all_at_once() {
     );
     assert!(!text.contains('\u{1b}'));
 }
+
+/// The fleet's directory: each item of a list by itself, and what is wrong with it.
+#[test]
+fn the_directory() {
+    for (name, value, problem) in [
+        (
+            "RELAY_FLEET_INSTANCES",
+            "a,a",
+            "contains \"a\", which is there twice",
+        ),
+        (
+            "RELAY_FLEET_INSTANCES",
+            "relay 0",
+            "contains \"relay 0\", which has a character that is not allowed",
+        ),
+        ("RELAY_DNS_ZONE", "fleet..org", "is not a DNS name"),
+        ("RELAY_DNS_RELAYS", ",", "contains nothing"),
+        (
+            "RELAY_DNS_RELAYS",
+            "relay:x",
+            "contains \"relay:x\", which has no valid port",
+        ),
+        (
+            "RELAY_DNS_RELAYS",
+            "http://relay",
+            "contains \"http://relay\", which has no valid port",
+        ),
+        (
+            "RELAY_DNS_LISTEN",
+            "0.0.0.0",
+            "contains \"0.0.0.0\", which is not an IP address and a port",
+        ),
+        (
+            "RELAY_DNS_NS",
+            "ns.a=b",
+            "contains \"ns.a=b\", which has no valid IP address",
+        ),
+        ("RELAY_DNS_TTL", "500ms", "is too short"),
+        ("RELAY_DNS_TTL", "2h", "is too long"),
+    ] {
+        let line = errors(&[(name, value)]);
+        let expected = format!("{name}: {value:?} {problem}; allowed: ");
+        assert!(line.starts_with(&expected), "{line}");
+    }
+    let long = format!("{}.org", vec!["a"; 60].join("."));
+    assert!(errors(&[("RELAY_DNS_ZONE", &long)]).contains("is too long; "));
+    let many: Vec<_> = (0..257).map(|n| n.to_string()).collect();
+    let error = errors(&[("RELAY_FLEET_INSTANCES", &many.join(","))]);
+    assert!(error.contains("contains more than 256 items; "), "{error}");
+}

@@ -76,3 +76,28 @@ fn a_seed_wants_a_name() {
     assert!(warnings(&[("RELAY_IDENTITY_SEED", SEED)]).is_empty());
     assert!(warnings(&[("HOSTNAME", "localhost")]).is_empty());
 }
+
+#[test]
+fn name_servers_have_an_address_inside_the_zone_and_none_outside() {
+    let zone = ("RELAY_DNS_ZONE", "fleet.test");
+    for servers in [
+        "dns.test",
+        "ns.fleet.test=192.0.2.1",
+        "xfleet.test",
+        "fleet.test=::1",
+    ] {
+        config(&[zone, ("RELAY_DNS_NS", servers)]);
+    }
+    let inside = errors(&[zone, ("RELAY_DNS_NS", "ns.fleet.test")]);
+    assert_eq!(
+        inside,
+        "RELAY_DNS_NS: ns.fleet.test is inside the zone and needs its IP address: write \
+         `ns.fleet.test=192.0.2.53`"
+    );
+    let outside = errors(&[zone, ("RELAY_DNS_NS", "xfleet.test=192.0.2.1")]);
+    assert_eq!(
+        outside,
+        "RELAY_DNS_NS: xfleet.test is outside of the zone, which cannot tell its address: do not \
+         write `xfleet.test=192.0.2.53`"
+    );
+}

@@ -63,6 +63,18 @@ fn an_empty_environment_is_enough() {
     assert_eq!(config.drain.delay, Duration::from_secs(5));
     assert_eq!(config.drain.window, Duration::from_secs(30));
     assert_eq!(config.drain.timeout, Duration::from_secs(300));
+    assert!(config.fleet.is_empty());
+    assert_eq!(
+        config.dns,
+        config::Dns {
+            zone: None,
+            listen: vec![SocketAddr::from(([0, 0, 0, 0], 5300))],
+            relays: Vec::new(),
+            ttl: Duration::from_secs(5),
+            servers: Vec::new(),
+            rate: Some(100),
+        }
+    );
 }
 
 #[test]

@@ -35,6 +35,29 @@ const GOOD: &[(&str, &str, &str)] = &[
     ("RELAY_DRAIN_DELAY", "0", "0s"),
     ("RELAY_DRAIN_WINDOW", "10s", "10s"),
     ("RELAY_DRAIN_TIMEOUT", "2h", "2h"),
+    (
+        "RELAY_FLEET_INSTANCES",
+        "relay-0, Relay.1,",
+        "relay-0,Relay.1",
+    ),
+    ("RELAY_DNS_ZONE", "Fleet.Example.org.", "fleet.example.org"),
+    (
+        "RELAY_DNS_RELAYS",
+        "relays, relay-0.internal.:81,192.0.2.1,[2001:db8::1]:82,2001:db8::2",
+        "relays:8080,relay-0.internal.:81,192.0.2.1:8080,[2001:db8::1]:82,[2001:db8::2]:8080",
+    ),
+    (
+        "RELAY_DNS_LISTEN",
+        "192.0.2.53:53,[::]:53",
+        "192.0.2.53:53,[::]:53",
+    ),
+    (
+        "RELAY_DNS_NS",
+        "NS.example.org, a.fleet.example.org=192.0.2.53+2001:db8::53",
+        "ns.example.org,a.fleet.example.org=192.0.2.53+2001:db8::53",
+    ),
+    ("RELAY_DNS_TTL", "1h", "1h"),
+    ("RELAY_DNS_RATE_LIMIT", "0", "0"),
 ];
 
 #[test]
@@ -86,8 +109,31 @@ fn fields_are_the_ones_that_were_meant() {
     assert_eq!(config.drain.delay, Duration::ZERO);
     assert_eq!(config.drain.window, Duration::from_secs(10));
     assert_eq!(config.drain.timeout, Duration::from_secs(7200));
+    assert_eq!(config.fleet, ["relay-0", "Relay.1"]);
+    assert_eq!(config.dns.zone.as_deref(), Some("fleet.example.org"));
+    let relays: Vec<_> = config
+        .dns
+        .relays
+        .iter()
+        .map(|r| (r.host.as_str(), r.port))
+        .collect();
+    assert_eq!(
+        relays,
+        [
+            ("relays", 8080),
+            ("relay-0.internal.", 81),
+            ("192.0.2.1", 8080),
+            ("2001:db8::1", 82),
+            ("2001:db8::2", 8080)
+        ]
+    );
+    assert_eq!(config.dns.listen[1], SocketAddr::from(([0; 16], 53)));
+    assert_eq!(config.dns.servers[0].name, "ns.example.org");
+    assert_eq!(config.dns.servers[1].addresses.len(), 2);
+    assert_eq!(config.dns.ttl, Duration::from_secs(3600));
+    assert_eq!(config.dns.rate, None);
     let last = GOOD.last().map(|(name, _, _)| *name);
-    assert_eq!(last, Some("RELAY_DRAIN_TIMEOUT"));
+    assert_eq!(last, Some("RELAY_DNS_RATE_LIMIT"));
 }
 
 #[test]

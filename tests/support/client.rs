@@ -3,8 +3,11 @@
 use std::{collections::VecDeque, pin::pin, time::Duration};
 
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
+use hickory_resolver::system_conf;
 use libp2p::{
-    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder, identify,
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder,
+    dns::{ResolverConfig, ResolverOpts},
+    identify,
     multiaddr::Protocol,
     noise, ping, relay,
     swarm::{ConnectionId, NetworkBehaviour, SwarmEvent, dial_opts::DialOpts},
@@ -42,6 +45,16 @@ pub struct Client {
 
 impl Client {
     pub async fn new(security: Security) -> Self {
+        let (resolver, options) = system_conf::read_system_conf().unwrap();
+        Self::with_resolver(security, resolver, options).await
+    }
+
+    /// A client that looks names up there.
+    pub async fn with_resolver(
+        security: Security,
+        resolver: ResolverConfig,
+        options: ResolverOpts,
+    ) -> Self {
         let builder = SwarmBuilder::with_new_identity().with_tokio();
         let tcp = tcp::Config::default().nodelay(true);
         macro_rules! finish {
@@ -49,8 +62,7 @@ impl Client {
                 $builder
                     .unwrap()
                     .with_quic()
-                    .with_dns()
-                    .unwrap()
+                    .with_dns_config(resolver, options)
                     .with_websocket($security, yamux::Config::default)
                     .await
                     .unwrap()

@@ -79,6 +79,8 @@ impl Relay {
             while let Some(line) = stdout.next_line().await.unwrap() {
                 let event = serde_json::from_str(&line)
                     .unwrap_or_else(|_| panic!("not a JSON event: {line}"));
+                // A field of an event would hide where the event comes from, and be hidden by it.
+                assert_eq!(line.matches("\"target\":").count(), 1, "{line}");
                 if sender.send(event).is_err() {
                     return;
                 }

@@ -1,0 +1,221 @@
+//! `dnsaddr` and `dns`: the directory of a fleet.
+
+use std::{env, ffi::OsString, process::ExitCode, time::Duration};
+
+use tokio::{sync::watch, time::timeout};
+use tracing::{error, warn};
+
+use super::{filter, spawn_signals, usage, with_runtime};
+use crate::{
+    admin,
+    config::{Config, Loaded},
+    fleet::{
+        dnsaddr::{Member, tell_apart},
+        health,
+        metrics::DnsMetrics,
+        names::Names,
+        print,
+        report::Known,
+        server::Answerer,
+        watch::Watch,
+        zone::Origin,
+    },
+    identity,
+    lifecycle::{Lifecycle, Phase},
+    metrics::observe_process,
+    telemetry::{Settings, Telemetry},
+};
+
+/// The name that the environment is read for before the names of the relays are known.
+const ANY_INSTANCE: &str = "relay-0";
+/// How long what is under way at the end may take.
+const END_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Print the fleet's `_dnsaddr` records, for name servers that do not follow the relays.
+///
+/// The peer ids come from `RELAY_IDENTITY_SEED` and the names of the relays, the addresses from
+/// `RELAY_EXTERNAL_ADDRESSES` with `{instance}` and `{index}` in it, the zone from
+/// `RELAY_DNS_ZONE`. Nothing has to run.
+#[derive(Debug, clap::Args)]
+pub(super) struct DnsaddrArgs {
+    /// The names of all relays, such as `relay-0 relay-1 relay-2`; otherwise those of
+    /// `RELAY_FLEET_INSTANCES`.
+    #[arg(value_name = "INSTANCE")]
+    instances: Vec<String>,
+    /// Print the `spec` of a `DNSEndpoint`, which external-dns reads, instead of lines of a zone
+    /// file.
+    #[arg(long)]
+    json: bool,
+    /// How long the records may be cached, for `--json`. They follow no relay, so they need not be
+    /// short-lived.
+    #[arg(long, default_value = "5m", value_name = "TIME", value_parser = humantime::parse_duration)]
+    ttl: Duration,
+}
+
+/// The environment as the relay of this name has it.
+fn load(instance: &str) -> Result<Config, ExitCode> {
+    let instance = (OsString::from("RELAY_INSTANCE"), OsString::from(instance));
+    match Config::from_env(env::vars_os().chain([instance])) {
+        Ok(loaded) => Ok(loaded.config),
+        Err(errors) => Err(usage(&errors)),
+    }
+}
+
+/// Says which of these variables are missing, if any is.
+fn require(needed: &[(&str, bool)]) -> Result<(), ExitCode> {
+    let missing: Vec<_> = needed
+        .iter()
+        .filter(|(_, is_set)| !is_set)
+        .map(|(name, _)| format!("{name}: is not set, and is needed here"))
+        .collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(usage(&missing.join("\n")))
+    }
+}
+
+pub(super) fn dnsaddr(args: &DnsaddrArgs) -> ExitCode {
+    print_records(args).map_or_else(|code| code, |()| ExitCode::SUCCESS)
+}
+
+fn print_records(args: &DnsaddrArgs) -> Result<(), ExitCode> {
+    let first = args.instances.first().map_or(ANY_INSTANCE, String::as_str);
+    let config = load(first)?;
+    let instances = match args.instances.as_slice() {
+        [] => &config.fleet,
+        instances => instances,
+    };
+    require(&[
+        ("RELAY_DNS_ZONE", config.dns.zone.is_some()),
+        ("RELAY_IDENTITY_SEED", config.identity.seed.is_some()),
+        (
+            "RELAY_EXTERNAL_ADDRESSES",
+            !config.external_addresses.is_empty(),
+        ),
+        ("RELAY_FLEET_INSTANCES", !instances.is_empty()),
+    ])?;
+    let (Some(zone), Some(seed)) = (&config.dns.zone, &config.identity.seed) else {
+        return Ok(());
+    };
+    let mut members = Vec::new();
+    for instance in instances {
+        let addresses = load(instance)?.external_addresses;
+        let peer_id = identity::peer_id_of(seed, instance);
+        let member = Member::new(Some(instance), peer_id, addresses);
+        if !members.contains(&member) {
+            members.push(member);
+        }
+    }
+    tell_apart(&mut members);
+    let sets = print::text_sets(zone, &members);
+    for warning in print::warnings(&sets, &members) {
+        eprintln!("warning: {warning}");
+    }
+    if args.json {
+        println!("{:#}", print::endpoints(&sets, args.ttl.as_secs()));
+    } else {
+        print!("{}", print::zone_file(&sets));
+    }
+    Ok(())
+}
+
+pub(super) fn dns(Loaded { config, .. }: &Loaded) -> ExitCode {
+    let origin = match origin(config) {
+        Ok(origin) => origin,
+        Err(code) => return code,
+    };
+    let (settings, ignored) = Settings::from_env(env::vars_os());
+    with_runtime(async {
+        let telemetry = match Telemetry::start(config, &settings, filter().as_deref()) {
+            Ok(telemetry) => telemetry,
+            Err(error) => return usage(&format!("RUST_LOG: {error}")),
+        };
+        for warning in ignored {
+            warn!("{warning}");
+        }
+        if config.dns.servers.is_empty() {
+            warn!(
+                "RELAY_DNS_NS is not set: the zone names a server that has no address, and cannot \
+                 be delegated"
+            );
+        }
+        let code = match run(config, origin, &telemetry).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(cause) => {
+                error!("{cause}");
+                ExitCode::FAILURE
+            }
+        };
+        telemetry.stop().await;
+        code
+    })
+}
+
+/// The zone that the environment speaks of.
+fn origin(config: &Config) -> Result<Origin, ExitCode> {
+    require(&[
+        ("RELAY_DNS_ZONE", config.dns.zone.is_some()),
+        ("RELAY_DNS_RELAYS", !config.dns.relays.is_empty()),
+    ])?;
+    let zone = config.dns.zone.as_deref().unwrap_or_default();
+    Origin::new(zone, &config.dns).map_err(|error| usage(&format!("RELAY_DNS_ZONE: {error}")))
+}
+
+/// The peer ids of the fleet, if the seed and the names are told.
+fn known(config: &Config) -> Option<Known> {
+    let seed = config.identity.seed.as_ref();
+    match (seed, config.fleet.as_slice()) {
+        (Some(_), []) | (None, _) => {
+            warn!(
+                "RELAY_IDENTITY_SEED and RELAY_FLEET_INSTANCES are not both set: whoever answers \
+                 in the place of a relay gets into the zone"
+            );
+            None
+        }
+        (Some(seed), instances) => {
+            let peer = |name: &String| (identity::peer_id_of(seed, name), name.clone());
+            Some(instances.iter().map(peer).collect())
+        }
+    }
+}
+
+async fn run(
+    config: &Config,
+    origin: Origin,
+    telemetry: &Telemetry,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let lifecycle = Lifecycle::new();
+    lifecycle.spawn_until_end("lost log lines", telemetry.lost_lines());
+    spawn_signals(&lifecycle)?;
+    observe_process(&telemetry.meter());
+    let metrics = DnsMetrics::new(&telemetry.meter());
+    let relays = Watch::new(origin, known(config), metrics.clone());
+    let answerer = Answerer::new(relays.zone(), metrics);
+    for &address in &config.dns.listen {
+        let serving = answerer.serve(address, config.dns.rate, &lifecycle);
+        serving
+            .map_err(|error| format!("cannot listen on {address} (RELAY_DNS_LISTEN): {error}"))?;
+    }
+    if let Some(address) = config.admin_address {
+        let routes = health::routes(relays.zone(), lifecycle.clone(), telemetry.prometheus());
+        let serving = admin::server::serve(address, routes, &lifecycle);
+        serving.await.map_err(|error| {
+            format!("cannot listen on {address} (RELAY_ADMIN_ADDRESS): {error}")
+        })?;
+    }
+    let names = Names::new(config.dns.relays.clone())?;
+    let (sender, addresses) = watch::channel(Vec::new());
+    lifecycle.spawn_until_end("names", names.run(sender));
+    lifecycle.spawn_until_end("relays", relays.run(addresses));
+    lifecycle.enter(Phase::Ready);
+
+    lifecycle.soft().cancelled().await;
+    // A question takes no time, so there is nothing to drain.
+    lifecycle.hard().cancel();
+    let _ = timeout(END_TIMEOUT, lifecycle.wait()).await;
+    if lifecycle.is_faulty() {
+        return Err("a task panicked".into());
+    }
+    Ok(())
+}

@@ -1,0 +1,263 @@
+//! What the fleet's directory is told: its zone, its relays, and its name servers.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::address::{is_dns_name, items};
+use super::error::quote;
+use super::kind::{Instance, Kind, Span, show_duration};
+use super::{NameServer, RelayHost};
+
+/// The most relays of a fleet, by name or by address.
+pub const MAX_FLEET: usize = 256;
+
+/// The most characters of the zone's name: a TXT string of 255 bytes has to hold it together with
+/// the name of a relay and a peer id.
+const MAX_ZONE: usize = 100;
+
+/// The most name servers, and addresses to listen on.
+const MAX_SERVERS: usize = 16;
+
+/// The port of a relay's operator endpoints, unless another one is given.
+const ADMIN_PORT: u16 = 8080;
+
+/// The longest time to live. What is cached longer does not follow the relays at all.
+const LONGEST_TTL: Duration = Duration::from_secs(3600);
+
+/// The zone that is answered for, in lower case and without the dot at its end; or none.
+pub(super) struct ZoneName;
+
+impl Kind for ZoneName {
+    type Value = Option<String>;
+
+    fn allowed(&self) -> String {
+        format!("a DNS name of at most {MAX_ZONE} characters, such as `fleet.example.org`")
+    }
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        let name = host_name(text)?;
+        if name.len() > MAX_ZONE {
+            return Err("is too long".to_owned());
+        }
+        Ok(Some(name))
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        value.clone().unwrap_or_default()
+    }
+}
+
+/// The instance names of a fleet.
+pub(super) struct Instances;
+
+impl Kind for Instances {
+    type Value = Vec<String>;
+
+    fn allowed(&self) -> String {
+        format!(
+            "a comma-separated list of at most {MAX_FLEET} names, each {}",
+            Instance.allowed()
+        )
+    }
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        list(text, MAX_FLEET, |item| Instance.parse(item))
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        value.join(",")
+    }
+}
+
+/// Where to answer queries.
+pub(super) struct Sockets;
+
+impl Kind for Sockets {
+    type Value = Vec<SocketAddr>;
+
+    fn allowed(&self) -> String {
+        format!(
+            "a comma-separated list of at most {MAX_SERVERS} IP addresses with ports such as \
+             `192.0.2.53:53` or `[2001:db8::53]:53`"
+        )
+    }
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        let socket = |item: &str| {
+            item.parse()
+                .map_err(|_| "is not an IP address and a port".to_owned())
+        };
+        list(text, MAX_SERVERS, socket)
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        join(value.iter())
+    }
+}
+
+/// Where the relays' operator endpoints are.
+pub(super) struct RelayHosts;
+
+impl Kind for RelayHosts {
+    type Value = Vec<RelayHost>;
+
+    fn allowed(&self) -> String {
+        format!(
+            "a comma-separated list of at most {MAX_FLEET} names or IP addresses, each with a \
+             port or {ADMIN_PORT}, such as `relays.internal`, `relay-0:8080` or `[2001:db8::1]:8080`"
+        )
+    }
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        list(text, MAX_FLEET, relay_host)
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        let shown = value.iter().map(|relay| match relay.host.parse() {
+            Ok(ip) => SocketAddr::new(ip, relay.port).to_string(),
+            Err(_) => format!("{}:{}", relay.host, relay.port),
+        });
+        join(shown)
+    }
+}
+
+fn relay_host(item: &str) -> Result<RelayHost, String> {
+    if let Ok(ip) = item.parse::<IpAddr>() {
+        return Ok(RelayHost {
+            host: ip.to_string(),
+            port: ADMIN_PORT,
+        });
+    }
+    if let Ok(address) = item.parse::<SocketAddr>() {
+        return Ok(RelayHost {
+            host: address.ip().to_string(),
+            port: address.port(),
+        });
+    }
+    let (host, port) = match item.rsplit_once(':') {
+        Some((host, port)) => {
+            let port = port.parse().map_err(|_| "has no valid port".to_owned())?;
+            (host, port)
+        }
+        None => (item, ADMIN_PORT),
+    };
+    // A dot at the end keeps the resolver from trying its search list: it stays.
+    host_name(host)?;
+    Ok(RelayHost {
+        host: host.to_owned(),
+        port,
+    })
+}
+
+/// The zone's name servers.
+pub(super) struct NameServers;
+
+impl Kind for NameServers {
+    type Value = Vec<NameServer>;
+
+    fn allowed(&self) -> String {
+        format!(
+            "a comma-separated list of at most {MAX_SERVERS} host names, those inside the zone \
+             with their IP addresses, such as \
+             `dns.example.org` or `ns.fleet.example.org=192.0.2.53+2001:db8::53`"
+        )
+    }
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        list(text, MAX_SERVERS, |item| {
+            let (name, addresses) = item.split_once('=').unwrap_or((item, ""));
+            let addresses = addresses.split('+').filter(|address| !address.is_empty());
+            let addresses: Result<_, _> = addresses.map(str::parse::<IpAddr>).collect();
+            Ok(NameServer {
+                name: host_name(name)?,
+                addresses: addresses.map_err(|_| "has no valid IP address".to_owned())?,
+            })
+        })
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        let shown = value.iter().map(|server| {
+            let addresses: Vec<_> = server.addresses.iter().map(IpAddr::to_string).collect();
+            if addresses.is_empty() {
+                server.name.clone()
+            } else {
+                format!("{}={}", server.name, addresses.join("+"))
+            }
+        });
+        join(shown)
+    }
+}
+
+/// How long answers may be cached.
+pub(super) struct Ttl;
+
+impl Ttl {
+    const SPAN: Span = Span {
+        least: Duration::from_secs(1),
+    };
+}
+
+impl Kind for Ttl {
+    type Value = Duration;
+
+    fn allowed(&self) -> String {
+        format!(
+            "{}, at most {}",
+            Self::SPAN.allowed(),
+            show_duration(LONGEST_TTL)
+        )
+    }
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        let ttl = Self::SPAN.parse(text)?;
+        if ttl > LONGEST_TTL {
+            return Err("is too long".to_owned());
+        }
+        Ok(ttl)
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        show_duration(*value)
+    }
+}
+
+/// A DNS name in lower case, without the dot at its end.
+fn host_name(text: &str) -> Result<String, String> {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    if is_dns_name(name) {
+        Ok(name.to_ascii_lowercase())
+    } else {
+        Err("is not a DNS name".to_owned())
+    }
+}
+
+/// The items of a list, each once.
+fn list<T: PartialEq>(
+    text: &str,
+    most: usize,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, String> {
+    let mut values = Vec::new();
+    for item in items(text) {
+        let problem = |what: &str| format!("contains {}, which {what}", quote(item));
+        let value = parse(item).map_err(|what| problem(&what))?;
+        if values.contains(&value) {
+            return Err(problem("is there twice"));
+        }
+        values.push(value);
+        if values.len() > most {
+            return Err(format!("contains more than {most} items"));
+        }
+    }
+    if values.is_empty() {
+        return Err("contains nothing".to_owned());
+    }
+    Ok(values)
+}
+
+fn join(items: impl Iterator<Item = impl ToString>) -> String {
+    items
+        .map(|item| item.to_string())
+        .collect::<Vec<_>>()
+        .join(",")
+}

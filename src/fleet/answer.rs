@@ -1,0 +1,237 @@
+//! One packet, one answer: everything that the answerer says, as a function of bytes.
+//!
+//! | question | answer |
+//! |---|---|
+//! | a name and type of the zone | the records, at most 16, from another one each time |
+//! | a name of the zone, another type | nothing, with the SOA |
+//! | no name of the zone | NXDOMAIN, with the SOA |
+//! | any name of the zone before a relay was heard of | SERVFAIL, so that another server is asked |
+//! | ANY | one HINFO record (RFC 8482) |
+//! | a transfer, or a name of another zone | REFUSED |
+//! | another class or opcode | NOTIMP |
+//! | an EDNS version other than 0 | BADVERS |
+//! | what is no question, or more than one | FORMERR |
+//! | an answer; what has no header | silence |
+//!
+//! No answer over UDP is longer than the client says, or than 1232 bytes. What would be is left out
+//! as a whole, with TC, and the client comes back over TCP.
+
+use hickory_proto::{
+    op::{Edns, Header, Message, MessageType, Metadata, OpCode, Query, ResponseCode},
+    rr::{DNSClass, LowerName, Name, RData, Record, RecordType, rdata::HINFO},
+    serialize::binary::{BinDecodable, BinDecoder},
+};
+
+use super::{
+    directory::Standing,
+    dnsaddr::{MAX_TEXTS, MAX_UDP_BYTES},
+    zone::{Found, RecordSet, Zone},
+};
+
+/// What every client takes over UDP.
+const MIN_UDP_BYTES: usize = 512;
+/// Bytes of a message over TCP.
+const MAX_TCP_BYTES: usize = u16::MAX as usize;
+/// Additional records of a question: EDNS, and a signature that is not looked at.
+const MAX_ADDITIONALS: u16 = 2;
+/// How long the answer to ANY may be cached, in seconds; it never changes.
+const ANY_TTL: u32 = 3600;
+
+/// How an answer travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// In one packet.
+    Udp,
+    /// In one packet, without any record: the client is to come back over TCP.
+    UdpTruncated,
+    /// As long as it has to be.
+    Tcp,
+}
+
+/// What is sent back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The whole packet.
+    pub bytes: Vec<u8>,
+    /// What came of the question, in one of a few words.
+    pub outcome: &'static str,
+}
+
+/// Answers one packet; `None` is silence. `turn` says which record of a set is the first, counted
+/// around: drawn anew for each answer, it shows all records of a large set, and prefers none.
+pub fn answer(zone: &Zone, packet: &[u8], transport: Transport, turn: usize) -> Option<Answer> {
+    let mut decoder = BinDecoder::new(packet);
+    let header = Header::read(&mut decoder).ok()?;
+    if header.message_type == MessageType::Response {
+        return None;
+    }
+    let mut reply = Message::response(header.id, header.op_code);
+    reply.metadata.recursion_desired = header.recursion_desired;
+    let mut limit = MIN_UDP_BYTES;
+    match Question::read(&header, &mut decoder) {
+        Err(code) => reply.metadata.response_code = code,
+        Ok(Question { query, edns }) => {
+            reply.edns = edns.as_ref().map(edns_of);
+            if let Some(edns) = &edns {
+                limit = usize::from(edns.max_payload()).clamp(MIN_UDP_BYTES, MAX_UDP_BYTES);
+            }
+            if edns.is_some_and(|edns| edns.version() > 0) {
+                reply.metadata.response_code = ResponseCode::BADVERS;
+            } else if transport == Transport::UdpTruncated {
+                reply.metadata.truncation = true;
+            } else {
+                fill(&mut reply, zone, &query, turn);
+            }
+            reply.queries = vec![query];
+        }
+    }
+    if transport == Transport::Tcp {
+        limit = MAX_TCP_BYTES;
+    }
+    let mut bytes = reply.to_vec().ok()?;
+    if bytes.len() > limit {
+        reply = reply.truncate();
+        bytes = reply.to_vec().ok()?;
+    }
+    Some(Answer {
+        bytes,
+        outcome: outcome(&reply),
+    })
+}
+
+/// What a packet asks.
+struct Question {
+    query: Query,
+    edns: Option<Edns>,
+}
+
+impl Question {
+    /// Reads what follows the header. The counts in it are checked first: they decide how much
+    /// memory is taken.
+    fn read(header: &Header, decoder: &mut BinDecoder<'_>) -> Result<Self, ResponseCode> {
+        if header.op_code != OpCode::Query {
+            return Err(ResponseCode::NotImp);
+        }
+        let counts = &header.counts;
+        let is_question = counts.queries == 1 && counts.answers == 0;
+        // A request for a transfer brings the version that it has.
+        let is_bounded = counts.authorities <= 1 && counts.additionals <= MAX_ADDITIONALS;
+        if !is_question || !is_bounded {
+            return Err(ResponseCode::FormErr);
+        }
+        let malformed = |_| ResponseCode::FormErr;
+        let query = Query::read(decoder).map_err(malformed)?;
+        let records = |decoder: &mut BinDecoder<'_>, count: u16, is_additional| {
+            Message::read_records(decoder, count.into(), is_additional, OpCode::Query)
+                .map_err(malformed)
+        };
+        records(decoder, counts.authorities, false)?;
+        let (_, edns, _) = records(decoder, counts.additionals, true)?;
+        Ok(Self { query, edns })
+    }
+}
+
+/// What is said of our own abilities to a client that has told of its own.
+fn edns_of(client: &Edns) -> Edns {
+    let mut edns = Edns::new();
+    edns.set_max_payload(u16::try_from(MAX_UDP_BYTES).unwrap_or(u16::MAX));
+    edns.set_dnssec_ok(client.flags().dnssec_ok);
+    edns
+}
+
+/// Puts into `reply` what the zone says.
+fn fill(reply: &mut Message, zone: &Zone, query: &Query, turn: usize) {
+    let metadata = &mut reply.metadata;
+    if query.query_class != DNSClass::IN {
+        metadata.response_code = ResponseCode::NotImp;
+        return;
+    }
+    let found = zone.find(&LowerName::new(&query.name));
+    let is_transfer = matches!(query.query_type, RecordType::AXFR | RecordType::IXFR);
+    if found == Found::Foreign || is_transfer {
+        metadata.response_code = ResponseCode::Refused;
+        return;
+    }
+    if zone.standing() == Standing::Unknown {
+        metadata.response_code = ResponseCode::ServFail;
+        return;
+    }
+    metadata.authoritative = true;
+    let sets = match found {
+        Found::Node(sets) => sets,
+        Found::Foreign | Found::Nothing => {
+            metadata.response_code = ResponseCode::NXDomain;
+            reply.authorities = vec![soa(zone)];
+            return;
+        }
+    };
+    if query.query_type == RecordType::ANY {
+        let any = RData::HINFO(HINFO::new("RFC8482".to_owned(), String::new()));
+        reply.answers = vec![Record::from_rdata(query.name.clone(), ANY_TTL, any)];
+        return;
+    }
+    let wanted = |set: &&RecordSet| set.record_type == query.query_type;
+    match sets.iter().find(wanted) {
+        Some(set) => reply.answers = records(&query.name, set, turn),
+        None => reply.authorities = vec![soa(zone)],
+    }
+    if query.query_type == RecordType::NS {
+        reply.additionals = glue(zone, &reply.answers);
+    }
+}
+
+/// The records of `set`, from the one whose turn it is. They have the name as the client wrote it:
+/// some check that each letter comes back in its case.
+fn records(name: &Name, set: &RecordSet, turn: usize) -> Vec<Record> {
+    // A set is never empty, and a remainder of zero would be a panic.
+    let first = turn.checked_rem(set.data.len()).unwrap_or(0);
+    let data = set.data.iter().cycle().skip(first);
+    data.take(set.data.len().min(MAX_TEXTS))
+        .map(|data| Record::from_rdata(name.clone(), set.ttl, data.clone()))
+        .collect()
+}
+
+/// The addresses of those name servers that are in the zone.
+fn glue(zone: &Zone, servers: &[Record]) -> Vec<Record> {
+    let mut glue = Vec::new();
+    for server in servers {
+        let RData::NS(name) = &server.data else {
+            continue;
+        };
+        if let Found::Node(sets) = zone.find(&LowerName::new(name)) {
+            glue.extend(sets.iter().flat_map(|set| records(name, set, 0)));
+        }
+    }
+    glue
+}
+
+/// The record that tells how long "no" may be cached.
+fn soa(zone: &Zone) -> Record {
+    Record::from_rdata(
+        zone.name().clone(),
+        zone.ttl(),
+        RData::SOA(zone.soa().clone()),
+    )
+}
+
+fn outcome(reply: &Message) -> &'static str {
+    let Metadata {
+        response_code,
+        truncation,
+        ..
+    } = reply.metadata;
+    match response_code {
+        _ if truncation => "truncated",
+        ResponseCode::NoError if reply.answers.is_empty() => "nodata",
+        ResponseCode::NoError => "answered",
+        ResponseCode::NXDomain => "nxdomain",
+        ResponseCode::ServFail => "servfail",
+        ResponseCode::Refused => "refused",
+        ResponseCode::NotImp => "notimp",
+        ResponseCode::BADVERS => "badvers",
+        _ => "formerr",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,86 @@
+//! What the answerer counts.
+//!
+//! An attribute takes few values, whatever clients do: never a name that was asked for, nor an
+//! address.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use opentelemetry::{
+    KeyValue,
+    metrics::{Counter, Meter},
+};
+
+use super::{
+    answer::Transport,
+    directory::{Census, Standing},
+};
+
+/// The instruments of the answerer. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct DnsMetrics {
+    queries: Counter<u64>,
+    fleet: Arc<Mutex<(Census, Standing)>>,
+}
+
+impl DnsMetrics {
+    /// The instruments of `meter`. To be called once.
+    pub fn new(meter: &Meter) -> Self {
+        let fleet = Arc::<Mutex<(Census, Standing)>>::default();
+        let now = |fleet: &Mutex<_>| *fleet.lock().unwrap_or_else(PoisonError::into_inner);
+        let relays = Arc::clone(&fleet);
+        meter
+            .u64_observable_gauge("relay.dns.relays")
+            .with_unit("{relay}")
+            .with_description("Relays that the answerer knows of, by what they say.")
+            .with_callback(move |observer| {
+                let (census, _): (Census, Standing) = now(&relays);
+                for (state, count) in [
+                    ("ready", census.ready),
+                    ("unready", census.unready),
+                    ("silent", census.silent),
+                ] {
+                    observer.observe(count as u64, &[KeyValue::new("state", state)]);
+                }
+            })
+            .build();
+        let standing = Arc::clone(&fleet);
+        meter
+            .u64_observable_gauge("relay.dns.stale")
+            .with_unit("1")
+            .with_description(
+                "1 while the zone holds the last good set, as no relay is ready; 0 otherwise.",
+            )
+            .with_callback(move |observer| {
+                let (_, standing): (Census, Standing) = now(&standing);
+                observer.observe(u64::from(standing == Standing::Stale), &[]);
+            })
+            .build();
+        Self {
+            queries: meter
+                .u64_counter("relay.dns.queries")
+                .with_unit("{query}")
+                .with_description("Queries to the answerer, by what came of them.")
+                .build(),
+            fleet,
+        }
+    }
+
+    /// A query came to one of the outcomes of [`Answer`](super::answer::Answer), or was "ignored"
+    /// (no query at all) or "limited".
+    pub(super) fn query(&self, transport: Transport, outcome: &'static str) {
+        let transport = match transport {
+            Transport::Udp | Transport::UdpTruncated => "udp",
+            Transport::Tcp => "tcp",
+        };
+        let attributes = [
+            KeyValue::new("transport", transport),
+            KeyValue::new("outcome", outcome),
+        ];
+        self.queries.add(1, &attributes);
+    }
+
+    /// The relays are such now.
+    pub(super) fn fleet(&self, census: Census, standing: Standing) {
+        *self.fleet.lock().unwrap_or_else(PoisonError::into_inner) = (census, standing);
+    }
+}

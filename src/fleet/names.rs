@@ -1,0 +1,118 @@
+//! Where the relays are: their names, looked up again and again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use futures::future::join_all;
+use hickory_resolver::{TokioResolver, net::NetError};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tracing::{info, warn};
+
+use crate::config::{MAX_FLEET, RelayHost};
+
+/// Between two look-ups of the relays' names.
+const LOOKUP_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a look-up may take.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Looks the relays' names up, again and again.
+#[derive(Debug)]
+pub struct Names {
+    hosts: Vec<RelayHost>,
+    resolver: TokioResolver,
+    /// What each host stood for when it was last known.
+    found: BTreeMap<usize, BTreeSet<IpAddr>>,
+    /// Which hosts could not be looked up the last time.
+    lost: BTreeSet<usize>,
+}
+
+impl Names {
+    /// Looks these up with the system's resolver.
+    ///
+    /// # Errors
+    /// When the system's resolver is not configured.
+    pub fn new(hosts: Vec<RelayHost>) -> Result<Self, NetError> {
+        let mut builder = TokioResolver::builder_tokio()?;
+        let options = builder.options_mut();
+        // Some systems say that names may be cached for ten minutes, and change them in seconds.
+        options.cache_size = 0;
+        options.timeout = LOOKUP_TIMEOUT / 2;
+        options.attempts = 1;
+        Ok(Self {
+            hosts,
+            resolver: builder.build()?,
+            found: BTreeMap::new(),
+            lost: BTreeSet::new(),
+        })
+    }
+
+    /// Sends the addresses of all hosts whenever they change, for ever.
+    pub async fn run(mut self, addresses: watch::Sender<Vec<SocketAddr>>) {
+        loop {
+            self.look_up().await;
+            let now = self.addresses();
+            addresses.send_if_modified(|last| {
+                let is_new = *last != now;
+                *last = now;
+                is_new
+            });
+            sleep(LOOKUP_INTERVAL).await;
+        }
+    }
+
+    /// A name that cannot be looked up keeps what it stood for: its relays tell themselves whether
+    /// they are there.
+    async fn look_up(&mut self) {
+        let lookups = self.hosts.iter().map(|host| look_up(&self.resolver, host));
+        let found = join_all(lookups).await;
+        for (index, (found, RelayHost { host, .. })) in
+            found.into_iter().zip(&self.hosts).enumerate()
+        {
+            match found {
+                Ok(ips) => {
+                    self.found.insert(index, ips);
+                    if self.lost.remove(&index) {
+                        info!(host, "the name is found again");
+                    }
+                }
+                Err(error) => {
+                    if self.lost.insert(index) {
+                        warn!(host, %error, "cannot look the name up; what it stood for stays");
+                    }
+                }
+            }
+        }
+    }
+
+    /// The addresses of all hosts, each once; at most [`MAX_FLEET`].
+    fn addresses(&self) -> Vec<SocketAddr> {
+        let hosts = self.found.iter().filter_map(|(index, ips)| {
+            let port = self.hosts.get(*index)?.port;
+            Some(ips.iter().map(move |ip| SocketAddr::new(*ip, port)))
+        });
+        let addresses: BTreeSet<_> = hosts.flatten().collect();
+        addresses.into_iter().take(MAX_FLEET).collect()
+    }
+}
+
+/// What a host stands for; never nothing.
+async fn look_up(
+    resolver: &TokioResolver,
+    RelayHost { host, .. }: &RelayHost,
+) -> Result<BTreeSet<IpAddr>, Box<dyn std::error::Error + Send + Sync>> {
+    if let Ok(ip) = host.parse() {
+        return Ok(BTreeSet::from([ip]));
+    }
+    let found = timeout(LOOKUP_TIMEOUT, resolver.lookup_ip(host.as_str())).await??;
+    let ips: BTreeSet<_> = found.iter().collect();
+    if ips.is_empty() {
+        return Err("it stands for no address".into());
+    }
+    Ok(ips)
+}

@@ -1,0 +1,135 @@
+//! `descord-relay dnsaddr`: the records of the whole fleet, for other name servers.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use super::dnsaddr::{MAX_TEXTS, Member, PREFIX, fleet_texts};
+
+/// The TXT records of one name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TextSet {
+    /// The full name, without the dot at its end.
+    pub name: String,
+    /// One string for each record.
+    pub texts: Vec<String>,
+}
+
+/// All record sets of a fleet: its own first, then one of each relay.
+pub fn text_sets(zone: &str, members: &[Member]) -> Vec<TextSet> {
+    let own = TextSet {
+        name: format!("{PREFIX}.{zone}"),
+        texts: fleet_texts(zone, members),
+    };
+    let each = members.iter().map(|member| TextSet {
+        name: format!("{PREFIX}.{}.{zone}", member.label()),
+        texts: member.texts(),
+    });
+    std::iter::once(own).chain(each).collect()
+}
+
+/// As lines of a zone file.
+pub fn zone_file(sets: &[TextSet]) -> String {
+    let mut lines = String::new();
+    for set in sets {
+        for text in &set.texts {
+            // Writing to a string cannot fail.
+            let _ = writeln!(lines, "{}. IN TXT {}", set.name, quote(text));
+        }
+    }
+    lines
+}
+
+/// As the `spec` of a `DNSEndpoint`, the resource that external-dns reads. `ttl` is in seconds.
+pub fn endpoints(sets: &[TextSet], ttl: u64) -> Value {
+    let endpoint = |set: &TextSet| {
+        json!({
+            "dnsName": set.name,
+            "recordType": "TXT",
+            "recordTTL": ttl,
+            "targets": set.texts,
+        })
+    };
+    json!({ "endpoints": sets.iter().map(endpoint).collect::<Vec<_>>() })
+}
+
+/// What clients cannot make use of, in words for the operator.
+pub fn warnings(sets: &[TextSet], members: &[Member]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let Some(own) = sets.first().filter(|own| own.texts.len() > MAX_TEXTS) {
+        warnings.push(format!(
+            "{} has {} records: rust-libp2p reads {MAX_TEXTS} of them",
+            own.name,
+            own.texts.len()
+        ));
+    }
+    for member in members {
+        let left_out = member.addresses().len() - member.texts().len();
+        if left_out > 0 {
+            warnings.push(format!(
+                "{}: {left_out} of its addresses are too long for a TXT record",
+                member.label()
+            ));
+        }
+    }
+    warnings
+}
+
+/// A string of a zone file, in quotes.
+fn quote(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for byte in text.bytes() {
+        match byte {
+            b'"' | b'\\' => {
+                quoted.push('\\');
+                quoted.push(byte.into());
+            }
+            b' '..=b'~' => quoted.push(byte.into()),
+            _ => {
+                // Writing to a string cannot fail.
+                let _ = write!(quoted, "\\{byte:03}");
+            }
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p::PeerId;
+
+    use super::*;
+
+    #[test]
+    fn strings_are_quoted_as_zone_files_have_it() {
+        assert_eq!(quote("dnsaddr=/a/b"), r#""dnsaddr=/a/b""#);
+        assert_eq!(quote("a\"b\\c\n\u{e4}"), r#""a\"b\\c\010\195\164""#);
+    }
+
+    #[test]
+    fn a_fleet_is_printed_in_both_forms() {
+        let peer_id = PeerId::random();
+        let address = "/dns4/relay-0.example.org/tcp/9000".parse().unwrap();
+        let members = [Member::new(Some("relay-0"), peer_id, vec![address])];
+        let sets = text_sets("fleet.example.org", &members);
+        let text = format!("dnsaddr=/dns4/relay-0.example.org/tcp/9000/p2p/{peer_id}");
+        assert_eq!(
+            zone_file(&sets),
+            format!(
+                "_dnsaddr.fleet.example.org. IN TXT \"{text}\"\n\
+                 _dnsaddr.relay-0.fleet.example.org. IN TXT \"{text}\"\n"
+            )
+        );
+        assert_eq!(
+            endpoints(&sets, 300)["endpoints"][1],
+            json!({
+                "dnsName": "_dnsaddr.relay-0.fleet.example.org",
+                "recordType": "TXT",
+                "recordTTL": 300,
+                "targets": [text],
+            })
+        );
+        assert!(warnings(&sets, &members).is_empty());
+    }
+}

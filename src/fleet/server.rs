@@ -1,0 +1,193 @@
+//! The sockets of the answerer.
+//!
+//! UDP is worked off packet by packet in one task for each socket: what comes faster than it can be
+//! answered waits in the system's buffer and is lost there, and never takes our memory.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use socket2::{Domain, Socket, Type};
+use tokio::{
+    net::{TcpListener, UdpSocket},
+    sync::watch,
+};
+use tracing::{debug, info};
+
+use super::{
+    answer::{Answer, Transport, answer},
+    limit::{RateLimit, Verdict},
+    metrics::DnsMetrics,
+    tcp,
+    zone::Zone,
+};
+use crate::lifecycle::Lifecycle;
+
+/// Bytes of a question over UDP; what is longer is cut, and malformed then.
+const MAX_QUESTION_BYTES: usize = 2048;
+/// Attempts to find a port that is free over both UDP and TCP, where any will do.
+const PORT_ATTEMPTS: usize = 16;
+/// Connections that wait to be accepted.
+const TCP_BACKLOG: i32 = 128;
+/// The rest after an error of a socket that may last.
+const ERROR_PAUSE: Duration = Duration::from_millis(100);
+
+/// What all sockets share. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Answerer {
+    zone: watch::Receiver<Arc<Zone>>,
+    metrics: DnsMetrics,
+}
+
+impl Answerer {
+    /// Answers from whatever zone is current.
+    pub fn new(zone: watch::Receiver<Arc<Zone>>, metrics: DnsMetrics) -> Self {
+        Self { zone, metrics }
+    }
+
+    /// The answer to one packet, counted; `None` is silence.
+    pub(super) fn answer(&self, packet: &[u8], transport: Transport) -> Option<Vec<u8>> {
+        let zone = Arc::clone(&self.zone.borrow());
+        // Counted up, it could go round in step with the questions of a client.
+        let turn = rand::random::<u16>();
+        let answer = answer(&zone, packet, transport, turn.into());
+        let Some(Answer { bytes, outcome }) = answer else {
+            self.metrics.query(transport, "ignored");
+            return None;
+        };
+        self.metrics.query(transport, outcome);
+        Some(bytes)
+    }
+
+    /// Answers on `address` until the process ends; at most `rate` packets a second to one network.
+    ///
+    /// # Errors
+    /// When the address cannot be bound over UDP and TCP.
+    pub fn serve(
+        &self,
+        address: SocketAddr,
+        rate: Option<usize>,
+        lifecycle: &Lifecycle,
+    ) -> io::Result<()> {
+        let (udp, tcp) = bind(address)?;
+        info!(address = %udp.local_addr()?, "dns answers");
+        lifecycle.spawn_until_end("dns over udp", self.clone().udp(udp, RateLimit::new(rate)));
+        let door = tcp::Door::new(tcp, self.clone(), lifecycle.clone());
+        lifecycle.spawn_until_end("dns over tcp", door.run());
+        Ok(())
+    }
+
+    async fn udp(self, socket: UdpSocket, mut limit: RateLimit) {
+        let mut packet = vec![0; MAX_QUESTION_BYTES];
+        loop {
+            let (length, from) = match socket.recv_from(&mut packet).await {
+                Ok(received) => received,
+                Err(error) => {
+                    debug!(%error, "cannot receive a packet");
+                    tokio::time::sleep(ERROR_PAUSE).await;
+                    continue;
+                }
+            };
+            let packet = packet.get(..length).unwrap_or_default();
+            if let Some(answer) = self.answer_packet(packet, from, &mut limit)
+                // What the system has no room for is lost, as packets are.
+                && let Err(error) = socket.try_send_to(&answer, from)
+            {
+                debug!(%from, %error, "cannot send an answer");
+            }
+        }
+    }
+
+    fn answer_packet(
+        &self,
+        packet: &[u8],
+        from: SocketAddr,
+        limit: &mut RateLimit,
+    ) -> Option<Vec<u8>> {
+        if !may_ask(from) {
+            return None;
+        }
+        let transport = match limit.check(from.ip(), Instant::now()) {
+            Verdict::Answer => Transport::Udp,
+            Verdict::Truncate => Transport::UdpTruncated,
+            Verdict::Drop => {
+                self.metrics.query(Transport::Udp, "limited");
+                return None;
+            }
+        };
+        self.answer(packet, transport)
+    }
+}
+
+/// Nobody asks from there; it can only be forged.
+fn may_ask(from: SocketAddr) -> bool {
+    let is_many = match from.ip() {
+        IpAddr::V4(ip) => ip.is_broadcast() || ip.is_multicast() || ip.is_unspecified(),
+        IpAddr::V6(ip) => ip.is_multicast() || ip.is_unspecified(),
+    };
+    from.port() != 0 && !is_many
+}
+
+/// Both sockets on one port.
+fn bind(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
+    let mut attempts = 1;
+    loop {
+        let udp = bind_one(address, Type::DGRAM)?;
+        let udp = UdpSocket::from_std(udp.into())?;
+        match bind_one(udp.local_addr()?, Type::STREAM) {
+            Ok(tcp) => {
+                tcp.listen(TCP_BACKLOG)?;
+                return Ok((udp, TcpListener::from_std(tcp.into())?));
+            }
+            Err(_) if address.port() == 0 && attempts < PORT_ATTEMPTS => attempts += 1,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn bind_one(address: SocketAddr, kind: Type) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
+    if address.is_ipv6() {
+        // `[::]` would take the port of `0.0.0.0` as well.
+        socket.set_only_v6(true)?;
+    }
+    if kind == Type::STREAM {
+        // Connections of the process before may linger.
+        socket.set_reuse_address(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_cannot_ask_is_not_answered() {
+        let may_ask = |from: &str| may_ask(from.parse().unwrap());
+        for forged in [
+            "192.0.2.1:0",
+            "224.0.0.1:53",
+            "255.255.255.255:53",
+            "[ff02::1]:53",
+        ] {
+            assert!(!may_ask(forged), "{forged}");
+        }
+        assert!(may_ask("192.0.2.1:53") && may_ask("[2001:db8::1]:40000"));
+    }
+
+    #[tokio::test]
+    async fn one_port_serves_ipv4_and_ipv6() {
+        let (udp, _tcp) = bind("0.0.0.0:0".parse().unwrap()).unwrap();
+        let port = udp.local_addr().unwrap().port();
+        match bind_one(SocketAddr::new("::".parse().unwrap(), port), Type::DGRAM) {
+            Ok(_) => {}
+            Err(error) => assert_ne!(error.kind(), io::ErrorKind::AddrInUse, "{error}"),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What is in a zone.
+
+use libp2p::PeerId;
+
+use super::*;
+use crate::config::Config;
+
+/// The zone `fleet.example.org` with so many relays, each with an address of IPv4 and IPv6.
+pub(in crate::fleet) fn zone(relays: usize) -> Zone {
+    let member = |n: usize| {
+        let addresses = [
+            format!("/ip4/192.0.2.{}/tcp/9000", n % 250),
+            format!("/ip6/2001:db8::{n:x}/udp/9000/quic-v1"),
+            "/dns4/relay.example.org/tcp/443/tls/ws".to_owned(),
+        ];
+        let addresses = addresses.map(|address| address.parse().unwrap()).to_vec();
+        Member::new(Some(&format!("relay-{n}")), PeerId::random(), addresses)
+    };
+    of(&Listing {
+        listed: (0..relays).map(member).collect(),
+        unlisted: vec![member(1000)],
+        standing: Standing::Current,
+    })
+}
+
+/// The zone with this list, and a name server inside it.
+pub(in crate::fleet) fn of(listing: &Listing) -> Zone {
+    let mut dns = Config::default().dns;
+    dns.servers = vec![
+        NameServer {
+            name: "a.ns.fleet.example.org".to_owned(),
+            addresses: vec!["192.0.2.53".parse().unwrap()],
+        },
+        NameServer {
+            name: "dns.example.org".to_owned(),
+            addresses: Vec::new(),
+        },
+    ];
+    let origin = Origin::new("fleet.example.org", &dns).unwrap();
+    Zone::new(&origin, listing, 7)
+}
+
+fn count(zone: &Zone, name: &str, record_type: RecordType) -> Option<usize> {
+    let name = LowerName::new(&Name::from_ascii(name).unwrap());
+    let Found::Node(sets) = zone.find(&name) else {
+        return None;
+    };
+    let set = sets.iter().find(|set| set.record_type == record_type);
+    Some(set.map_or(0, |set| set.data.len()))
+}
+
+#[test]
+fn every_name_has_what_belongs_to_it() {
+    let zone = zone(2);
+    for (name, [soa, ns, txt, a, aaaa]) in [
+        ("fleet.example.org.", [1, 2, 0, 2, 2]),
+        ("FLEET.Example.ORG.", [1, 2, 0, 2, 2]),
+        ("_dnsaddr.fleet.example.org.", [0, 0, 6, 0, 0]),
+        ("relay-0.fleet.example.org.", [0, 0, 0, 1, 1]),
+        ("_dnsaddr.relay-1.fleet.example.org.", [0, 0, 3, 0, 0]),
+        // One that is not listed keeps its own name.
+        ("relay-1000.fleet.example.org.", [0, 0, 0, 1, 1]),
+        ("_dnsaddr.relay-1000.fleet.example.org.", [0, 0, 3, 0, 0]),
+        ("a.ns.fleet.example.org.", [0, 0, 0, 1, 0]),
+        // Something is below it.
+        ("ns.fleet.example.org.", [0, 0, 0, 0, 0]),
+    ] {
+        let types = [
+            (RecordType::SOA, soa),
+            (RecordType::NS, ns),
+            (RecordType::TXT, txt),
+            (RecordType::A, a),
+            (RecordType::AAAA, aaaa),
+        ];
+        for (record_type, expected) in types {
+            let found = count(&zone, name, record_type);
+            assert_eq!(found, Some(expected), "{name} {record_type}");
+        }
+    }
+}
+
+#[test]
+fn other_names_are_not_there() {
+    let zone = zone(2);
+    let find = |name: &str| zone.find(&LowerName::new(&Name::from_ascii(name).unwrap()));
+    for name in ["x", "relay-2", "x.relay-0", "_dnsaddr.relay-2"] {
+        assert_eq!(find(&format!("{name}.fleet.example.org.")), Found::Nothing);
+    }
+    for name in ["example.org.", "org.", ".", "xfleet.example.org.", "a.b."] {
+        assert_eq!(find(name), Found::Foreign);
+    }
+}
+
+#[test]
+fn a_fleet_without_relays_has_its_name_all_the_same() {
+    let zone = zone(0);
+    let txt = count(&zone, "_dnsaddr.fleet.example.org.", RecordType::TXT);
+    assert_eq!(txt, Some(0));
+}
+
+#[test]
+fn a_relay_cannot_take_a_name_server_s_name() {
+    let address = "/ip4/203.0.113.1/tcp/9000".parse().unwrap();
+    let listing = Listing {
+        listed: vec![Member::new(Some("ns"), PeerId::random(), vec![address])],
+        ..Listing::default()
+    };
+    let mut dns = Config::default().dns;
+    dns.servers = vec![NameServer {
+        name: "ns.fleet.example.org".to_owned(),
+        addresses: vec!["192.0.2.53".parse().unwrap()],
+    }];
+    let origin = Origin::new("fleet.example.org", &dns).unwrap();
+    let zone = Zone::new(&origin, &listing, 0);
+    let name = LowerName::new(&Name::from_ascii("ns.fleet.example.org.").unwrap());
+    let Found::Node([set]) = zone.find(&name) else {
+        panic!("one record set");
+    };
+    assert_eq!(set.data, [RData::A(A([192, 0, 2, 53].into()))]);
+}

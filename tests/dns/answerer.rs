@@ -1,0 +1,237 @@
+//! The answerer as a process, and questions to it.
+
+use std::{
+    net::SocketAddr,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use hickory_proto::{
+    op::{Message, Query},
+    rr::{Name, RData, RecordType},
+};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpStream, UdpSocket},
+    process::Child,
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
+    time::timeout,
+};
+
+use crate::{
+    FLEET, SEED, ZONE,
+    support::{
+        PATIENCE,
+        process::{Relay, command, is, kill},
+    },
+};
+
+/// How long a relay that left may stay in the zone.
+pub const GONE_WITHIN: Duration = Duration::from_secs(2);
+
+/// The answerer. Killed when it is dropped.
+pub struct Answerer {
+    child: Child,
+    lines: UnboundedReceiver<Value>,
+    /// Every event so far.
+    pub events: Vec<Value>,
+    /// Where it answers.
+    pub address: SocketAddr,
+}
+
+impl Answerer {
+    /// Starts it for the relays at these addresses, and waits until it answers.
+    pub async fn start(relays: &str, variables: &[(&str, &str)]) -> Self {
+        let defaults = [
+            ("RELAY_DNS_ZONE", ZONE),
+            ("RELAY_DNS_RELAYS", relays),
+            ("RELAY_DNS_LISTEN", "127.0.0.1:0"),
+            ("RELAY_ADMIN_ADDRESS", "127.0.0.1:0"),
+            ("RELAY_LOG_FORMAT", "json"),
+        ];
+        let mut child = command(&[&defaults, variables].concat())
+            .arg("dns")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (sender, lines) = unbounded_channel();
+        tokio::task::spawn(async move {
+            while let Some(line) = stdout.next_line().await.unwrap() {
+                let event = serde_json::from_str(&line).unwrap();
+                if sender.send(event).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut answerer = Self {
+            child,
+            lines,
+            events: Vec::new(),
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+        };
+        let answers = answerer.event("dns answers").await;
+        answerer.address = answers["address"].as_str().unwrap().parse().unwrap();
+        answerer
+    }
+
+    /// Starts it for these relays, and waits until all of them are listed.
+    pub async fn of(relays: &[&Relay], variables: &[(&str, &str)]) -> Self {
+        let addresses: Vec<_> = relays
+            .iter()
+            .map(|relay| relay.admin().to_string())
+            .collect();
+        let mut answerer = Self::start(&addresses.join(","), variables).await;
+        answerer.lists(relays.len()).await;
+        answerer
+    }
+
+    /// Waits until the log says that so many relays are listed.
+    pub async fn lists(&mut self, relays: usize) -> Value {
+        self.event_where("relays changed", |event| event["listed"] == relays)
+            .await
+    }
+
+    /// The next event whose message starts like this.
+    pub async fn event(&mut self, message: &str) -> Value {
+        self.event_where(message, |_| true).await
+    }
+
+    /// The next event whose message starts like this and of which `is_wanted` holds.
+    pub async fn event_where(
+        &mut self,
+        message: &str,
+        is_wanted: impl Fn(&Value) -> bool,
+    ) -> Value {
+        loop {
+            let event = timeout(PATIENCE, self.lines.recv()).await;
+            let event = event.unwrap_or_else(|_| panic!("no {message:?} in {:#?}", self.events));
+            let event = event.unwrap_or_else(|| panic!("it ended before {message:?}"));
+            self.events.push(event.clone());
+            if is(&event, message) && is_wanted(&event) {
+                return event;
+            }
+        }
+    }
+
+    /// Where its own HTTP endpoints are.
+    pub async fn admin(&mut self) -> SocketAddr {
+        let is_it = |event: &&Value| is(event, "admin endpoints");
+        if !self.events.iter().any(|event| is_it(&event)) {
+            self.event("admin endpoints").await;
+        }
+        let event = self.events.iter().find(is_it).unwrap();
+        event["address"].as_str().unwrap().parse().unwrap()
+    }
+
+    pub fn signal(&self, signal: i32) {
+        kill(signal, self.child.id().unwrap());
+    }
+
+    pub async fn exit_code(&mut self) -> Option<i32> {
+        let status = timeout(PATIENCE, self.child.wait()).await;
+        status.unwrap().unwrap().code()
+    }
+
+    /// How much memory the process holds.
+    pub fn resident_bytes(&self) -> usize {
+        let statm = format!("/proc/{}/statm", self.child.id().unwrap());
+        let statm = std::fs::read_to_string(statm).unwrap();
+        statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    }
+
+    /// The answer over UDP.
+    pub async fn ask(&self, name: &str, record_type: RecordType) -> Message {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        socket.connect(self.address).await.unwrap();
+        socket.send(&question(name, record_type)).await.unwrap();
+        let mut packet = [0; 4096];
+        let length = timeout(PATIENCE, socket.recv(&mut packet)).await;
+        Message::from_vec(&packet[..length.unwrap().unwrap()]).unwrap()
+    }
+
+    /// The answer over TCP.
+    pub async fn ask_tcp(&self, name: &str, record_type: RecordType) -> Message {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let question = question(name, record_type);
+        let length = u16::try_from(question.len()).unwrap();
+        stream.write_u16(length).await.unwrap();
+        stream.write_all(&question).await.unwrap();
+        let answer = timeout(PATIENCE, async {
+            let mut answer = vec![0; stream.read_u16().await.unwrap().into()];
+            stream.read_exact(&mut answer).await.unwrap();
+            answer
+        });
+        Message::from_vec(&answer.await.unwrap()).unwrap()
+    }
+
+    /// The texts of the fleet's records, in order.
+    pub async fn texts(&self) -> Vec<String> {
+        texts(&self.ask_tcp(FLEET, RecordType::TXT).await)
+    }
+
+    /// Waits until exactly these relays are listed, and gives how long that took.
+    pub async fn shows(&self, relays: &[&Relay]) -> Duration {
+        let mut expected: Vec<_> = relays
+            .iter()
+            .map(|relay| relay.peer_id.to_string())
+            .collect();
+        expected.sort();
+        let begun = Instant::now();
+        loop {
+            let texts = self.texts().await;
+            let id = |text: &String| text.rsplit_once('/').unwrap().1.to_owned();
+            let mut ids: Vec<_> = texts.iter().map(id).collect();
+            ids.sort();
+            ids.dedup();
+            if ids == expected {
+                return begun.elapsed();
+            }
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "{texts:#?} instead of {expected:#?}"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// The packet that asks for records of a name.
+pub fn question(name: &str, record_type: RecordType) -> Vec<u8> {
+    let mut message = Message::query();
+    message.add_query(Query::query(
+        Name::from_ascii(format!("{name}.")).unwrap(),
+        record_type,
+    ));
+    message.to_vec().unwrap()
+}
+
+/// The texts of TXT records, sorted: they come in turns.
+pub fn texts(message: &Message) -> Vec<String> {
+    let text = |data: &RData| match data {
+        RData::TXT(txt) => String::from_utf8(txt.txt_data.concat()).unwrap(),
+        other => panic!("{other} is no text"),
+    };
+    let mut texts: Vec<_> = message.answers.iter().map(|a| text(&a.data)).collect();
+    texts.sort();
+    texts
+}
+
+/// A relay of the fleet, with its operator's endpoints on a free port or the given one.
+pub async fn relay(instance: &str, variables: &[(&str, &str)]) -> Relay {
+    let defaults = [
+        ("RELAY_IDENTITY_SEED", SEED),
+        ("RELAY_INSTANCE", instance),
+        ("RELAY_ADMIN_ADDRESS", "127.0.0.1:0"),
+    ];
+    let mut relay = Relay::start(&[&defaults, variables].concat()).await;
+    if relay
+        .events
+        .iter()
+        .all(|event| !is(event, "admin endpoints"))
+    {
+        relay.event("admin endpoints").await;
+    }
+    relay
+}
