@@ -72,12 +72,12 @@ impl Telemetry {
         settings: &Settings,
         filter: Option<&str>,
     ) -> Result<Self, Error> {
+        let (log, lines) = log::open(config.log_format, filter)?;
         let (providers, problems) = Providers::new(
             settings,
             &config.identity.instance,
             SdkMeterProvider::builder(),
-        )?;
-        let (log, lines) = log::open(config.log_format, filter)?;
+        );
         let spans = providers.tracers.as_ref().map(|tracers| {
             tracing_opentelemetry::layer()
                 .with_tracer(tracers.tracer(SCOPE))
