@@ -75,6 +75,7 @@ impl Telemetry {
         settings: &Settings,
         filter: Option<&str>,
     ) -> Result<Self, Error> {
+        let (log, lines) = log::open(config.log_format, filter)?;
         let mut meters = SdkMeterProvider::builder();
         let mut prometheus = None;
         if config.admin_address.is_some() && !settings.disabled {
@@ -82,8 +83,7 @@ impl Telemetry {
             prometheus = Some(handle);
             meters = meters.with_reader(reader);
         }
-        let (providers, problems) = Providers::new(settings, &config.identity.instance, meters)?;
-        let (log, lines) = log::open(config.log_format, filter)?;
+        let (providers, problems) = Providers::new(settings, &config.identity.instance, meters);
         let spans = providers.tracers.as_ref().map(|tracers| {
             tracing_opentelemetry::layer()
                 .with_tracer(tracers.tracer(SCOPE))

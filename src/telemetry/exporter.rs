@@ -166,6 +166,9 @@ fn cause_of(error: &OTelSdkError) -> Cause {
         OTelSdkError::InternalFailure(what) => what.clone(),
         error => error.to_string(),
     };
+    // What comes before names a type of the exporter.
+    let code = what.split_once("gRPC code: ").map(|(_, code)| code);
+    let what = code.unwrap_or(&what);
     let has = |words: &[&str]| words.iter().any(|word| what.contains(word));
     let check = if has(&["Unauthenticated", "PermissionDenied"]) {
         "OTEL_EXPORTER_OTLP_HEADERS"

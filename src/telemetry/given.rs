@@ -284,8 +284,7 @@ impl Signal<'_> {
         };
         match without_tls {
             Some(_) if protocol == Protocol::Http => Err(format!(
-                "{name} is ignored, and nothing exported there: with http/protobuf it has to start \
-                 with http:// or https://"
+                "{name} is ignored: with http/protobuf it has to start with http:// or https://"
             )),
             Some(url) if self.pick(|otlp| &otlp.insecure) == Some(true) => Ok(url.clone()),
             _ if self.own.endpoint.is_some() => Ok(url.clone()),

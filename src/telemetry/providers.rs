@@ -15,7 +15,6 @@ use tokio::{runtime::Handle, sync::oneshot, time::timeout};
 use tracing::warn;
 
 use super::{
-    Error,
     exporter::{self, Watched},
     otlp,
     queue::Queue,
@@ -40,36 +39,38 @@ pub(super) struct Providers {
 impl Providers {
     /// Everything that `settings` ask for, on top of what `meters` have already; and what of it
     /// cannot be had, in words for the operator.
-    ///
-    /// # Errors
-    /// When the system gives no thread.
     pub(super) fn new(
         settings: &Settings,
         instance: &str,
         meters: MeterProviderBuilder,
-    ) -> Result<(Self, Vec<String>), Error> {
+    ) -> (Self, Vec<String>) {
         let resource = resource(settings, instance);
         let meters = meters.with_resource(resource.clone());
-        if !settings.is_pushing() {
-            let providers = Self {
-                meters: meters.build(),
-                tracers: None,
-                troubles: Vec::new(),
-            };
-            return Ok((providers, Vec::new()));
-        }
-        let mut builder = Builder {
-            settings,
-            runtime: exporter::runtime()?,
-            troubles: Vec::new(),
-            problems: Vec::new(),
+        let runtime = settings.is_pushing().then(exporter::runtime).transpose();
+        let problem = match runtime {
+            Ok(Some(runtime)) => {
+                let mut builder = Builder {
+                    settings,
+                    runtime,
+                    troubles: Vec::new(),
+                    problems: Vec::new(),
+                };
+                let providers = Self {
+                    tracers: builder.tracers(resource),
+                    meters: builder.meters(meters),
+                    troubles: builder.troubles,
+                };
+                return (providers, builder.problems);
+            }
+            Ok(None) => None,
+            Err(error) => Some(format!("nothing is exported: {error}")),
         };
         let providers = Self {
-            tracers: builder.tracers(resource),
-            meters: builder.meters(meters),
-            troubles: builder.troubles,
+            meters: meters.build(),
+            tracers: None,
+            troubles: Vec::new(),
         };
-        Ok((providers, builder.problems))
+        (providers, problem.into_iter().collect())
     }
 
     /// Counts exports by these instruments from now on.

@@ -89,23 +89,20 @@ impl Trouble {
     pub(super) fn worked(&self) {
         self.count(true);
         let mut state = self.state();
-        if std::mem::take(&mut state.is_told_to_fail) {
+        if let Some(failed) = state.worked() {
             info!(
                 signal = self.signal,
                 endpoint = self.endpoint,
-                failed = std::mem::take(&mut state.failed),
-                lost = self.lost.swap(0, Ordering::Relaxed),
+                failed,
+                lost = self.take_lost(),
                 "telemetry is exported again"
             );
         }
-        if state.is_due()
-            && let lost @ 1.. = self.lost.swap(0, Ordering::Relaxed)
-        {
-            state.told = Some(Instant::now());
+        if self.lost.load(Ordering::Relaxed) > 0 && state.is_due(Instant::now()) {
             warn!(
                 signal = self.signal,
                 endpoint = self.endpoint,
-                lost,
+                lost = self.take_lost(),
                 check = "OTEL_BSP_MAX_QUEUE_SIZE",
                 "telemetry was lost: there is more than can be exported"
             );
@@ -115,22 +112,22 @@ impl Trouble {
     /// An export did not get through.
     pub(super) fn failed(&self, cause: &Cause) {
         self.count(false);
-        let mut state = self.state();
-        state.failed += 1;
-        if !state.is_due() {
-            return;
+        if let Some(failed) = self.state().failed(Instant::now()) {
+            warn!(
+                signal = self.signal,
+                endpoint = self.endpoint,
+                cause = cause.what,
+                check = cause.check,
+                failed,
+                lost = self.take_lost(),
+                "telemetry cannot be exported; the relay goes on without"
+            );
         }
-        state.told = Some(Instant::now());
-        state.is_told_to_fail = true;
-        warn!(
-            signal = self.signal,
-            endpoint = self.endpoint,
-            cause = cause.what,
-            check = cause.check,
-            failed = std::mem::take(&mut state.failed),
-            lost = self.lost.swap(0, Ordering::Relaxed),
-            "telemetry cannot be exported; the relay goes on without"
-        );
+    }
+
+    /// What was lost and is told of now.
+    fn take_lost(&self) -> u64 {
+        self.lost.swap(0, Ordering::Relaxed)
     }
 
     fn count(&self, success: bool) {
@@ -145,7 +142,62 @@ impl Trouble {
 }
 
 impl State {
-    fn is_due(&self) -> bool {
-        self.told.is_none_or(|told| told.elapsed() >= TELL_INTERVAL)
+    /// An export failed. Gives how many have since the log last said so, if it is to say so now.
+    fn failed(&mut self, now: Instant) -> Option<u64> {
+        self.failed += 1;
+        self.is_due(now).then(|| {
+            self.is_told_to_fail = true;
+            std::mem::take(&mut self.failed)
+        })
+    }
+
+    /// An export got through. Gives how many failed that the log does not know of, if it is to say
+    /// that they do no more.
+    fn worked(&mut self) -> Option<u64> {
+        std::mem::take(&mut self.is_told_to_fail).then(|| std::mem::take(&mut self.failed))
+    }
+
+    /// Whether the log may be given a warning. If so, this counts as one.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = self
+            .told
+            .is_none_or(|told| now.saturating_duration_since(told) >= TELL_INTERVAL);
+        if is_due {
+            self.told = Some(now);
+        }
+        is_due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_comes_at_once_and_then_once_a_minute() {
+        let mut state = State::default();
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        assert_eq!(state.failed(at(0)), Some(1));
+        for second in 1..60 {
+            assert_eq!(state.failed(at(second)), None);
+        }
+        assert_eq!(state.failed(at(60)), Some(60));
+        assert_eq!(state.failed(at(61)), None);
+        assert_eq!(state.worked(), Some(1));
+        assert_eq!(state.worked(), None);
+    }
+
+    #[test]
+    fn an_exporter_that_comes_and_goes_makes_no_more_noise() {
+        let mut state = State::default();
+        let begin = Instant::now();
+        let mut lines = 0;
+        for second in 0..600 {
+            let now = begin + Duration::from_secs(second);
+            lines += usize::from(state.failed(now).is_some());
+            lines += usize::from(state.worked().is_some());
+        }
+        assert_eq!(lines, 2 * 10);
     }
 }

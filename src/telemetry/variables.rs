@@ -211,14 +211,14 @@ pub(super) static VARIABLES: &[Variable] = &[
         "OTEL_EXPORTER_OTLP_CLIENT_KEY",
         "none",
         PATH,
-        "The private key of the relay's own certificate.",
+        "The private key of the certificate that the relay shows.",
         signals!(client_key = |text: &str| Some(text.into())),
     ),
     Variable::new(
         "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
         "none",
         PATH,
-        "The certificate that the relay shows to the collector.",
+        "The certificate that the relay shows to the collector; it needs its key.",
         signals!(client_certificate = |text: &str| Some(text.into())),
     ),
     Variable::new(

@@ -1,7 +1,12 @@
 //! Traces and metrics: what reaches a collector, what the variables do, and what becomes of the
 //! relay when the collector is in trouble.
 
-#![expect(unreachable_pub, clippy::unwrap_used, reason = "tests fail loudly")]
+#![expect(
+    unreachable_pub,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "tests fail loudly"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -159,6 +159,27 @@ async fn the_end_does_not_wait_for_a_dead_collector() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_is_too_small_is_told_of() {
+    let collector = Collector::start().await;
+    collector.set_mood(Mood::Slow(Duration::from_millis(50)));
+    let mut relay = Relay::start(&[
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &endpoint(&collector)),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "2"),
+    ])
+    .await;
+    let mut client = Raw::new(&relay.tcp()).await;
+    for _ in 0..200 {
+        assert_status(&client.reserve().await, Status::Ok);
+    }
+    let warning = relay.event("telemetry was lost").await;
+    assert_eq!(warning["level"], "WARN");
+    assert!(warning["lost"].as_u64().unwrap() > 0, "{warning}");
+    let events = relay.stop().await;
+    let warnings = events.iter().filter(|e| is(e, "telemetry"));
+    assert_eq!(warnings.count(), 1, "{events:#?}");
+}
+
 /// How many requests make spans that nobody takes.
 const REQUESTS: u64 = 6000;
 
@@ -199,12 +220,13 @@ async fn spans_that_nobody_takes_do_not_pile_up() {
         (all == REQUESTS && arrived > 0).then_some(())
     })
     .await;
-    good.look(|received| {
-        for outcome in ["success", "failure"] {
-            let attributes = [("signal", "traces"), ("outcome", outcome)];
+    for outcome in ["success", "failure"] {
+        let attributes = [("signal", "traces"), ("outcome", outcome)];
+        good.wait(outcome, |received| {
             let exports = received.latest("relay.telemetry.exports", &attributes);
-            assert!(exports > Some(0), "{outcome}");
-        }
-    });
+            (exports > Some(0)).then_some(())
+        })
+        .await;
+    }
     relay.stop().await;
 }

@@ -249,3 +249,42 @@ async fn a_request_within_a_trace_has_a_span_in_it() {
     relay.stop().await;
     assert_eq!(names(&collector), [""; 0]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_has_basic_authentication_and_proxies() {
+    let collector = Collector::start().await;
+    let authorized = format!("http://user:pass@{}", collector.address);
+    // Nobody but the proxy could take what is for this host.
+    let proxied = (
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+        "http://collector.invalid/here",
+    );
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", authorized.as_str()),
+        ("NO_PROXY", "127.0.0.1"),
+        ("HTTP_PROXY", &collector.url()),
+        proxied,
+    ];
+    let relay = relay(&collector, &variables).await;
+    carry(&relay).await;
+    collector.span("circuit").await;
+    collector
+        .wait("a request through the proxy", |received| {
+            received
+                .requests
+                .iter()
+                .find(|(path, _)| path == "/here")
+                .map(|_| ())
+        })
+        .await;
+    relay.stop().await;
+    collector.look(|received| {
+        let traces = received
+            .requests
+            .iter()
+            .filter(|(path, _)| path == "/v1/traces");
+        for (_, headers) in traces {
+            assert_eq!(headers["authorization"], "Basic dXNlcjpwYXNz");
+        }
+    });
+}
