@@ -1,12 +1,17 @@
 //! The shape of the event log, and what it keeps to itself.
 
-#![expect(clippy::unwrap_used, reason = "tests fail loudly")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "tests fail loudly"
+)]
 
 mod support;
 
 use std::process::Stdio;
 
-use libp2p::PeerId;
+use descord_relay::admin::client;
+use libp2p::{Multiaddr, PeerId};
 use support::{
     bystander,
     client::{Client, Security},
@@ -132,4 +137,42 @@ async fn pseudonyms_are_the_fleets() {
     }
     assert_eq!(names[0], names[1]);
     assert_ne!(names[0], names[2]);
+}
+
+/// Nobody reads the log: the relay serves on, and counts what is lost of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_not_read_holds_nobody_up() {
+    let mut relay = command(&[
+        ("RELAY_LISTEN_ADDRESSES", "/ip4/127.0.0.1/tcp/0"),
+        ("RELAY_ADMIN_ADDRESS", "127.0.0.1:0"),
+        ("RUST_LOG", "trace"),
+    ])
+    .stdout(Stdio::piped())
+    .spawn()
+    .unwrap();
+    let mut stdout = BufReader::new(relay.stdout.take().unwrap()).lines();
+    let mut admin = None;
+    let address: Multiaddr = loop {
+        let line = stdout.next_line().await.unwrap().unwrap();
+        let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+        if is(&event, "admin endpoints") {
+            admin = Some(event["address"].as_str().unwrap().parse().unwrap());
+        } else if is(&event, "relay ready") {
+            break event["addresses"].as_str().unwrap().parse().unwrap();
+        }
+    };
+    let lost = timeout(support::PATIENCE, async {
+        loop {
+            bystander::is_served(&address).await;
+            let (_, metrics) = client::get(admin.unwrap(), "/metrics").await.unwrap();
+            let metrics = String::from_utf8(metrics.to_vec()).unwrap();
+            let mut lines = metrics.lines();
+            let lost =
+                lines.find_map(|l| l.strip_prefix("relay_telemetry_lost_total{signal=\"logs\"} "));
+            if lost.is_some_and(|lost| lost.parse::<f64>().unwrap() > 0.0) {
+                return;
+            }
+        }
+    });
+    lost.await.unwrap();
 }

@@ -200,3 +200,15 @@ async fn many_scrapes_at_once_all_get_their_answer() {
         assert!(text.contains("relay_phase{phase=\"ready\"} 1"), "{text}");
     }
 }
+
+#[tokio::test]
+async fn there_are_none_without_the_sdk() {
+    let relay = Relay::start(&[
+        ("RELAY_ADMIN_ADDRESS", "127.0.0.1:0"),
+        ("OTEL_SDK_DISABLED", "true"),
+    ])
+    .await;
+    let (status, why) = http::get(&relay, "/metrics").await;
+    assert_eq!(status, 404);
+    assert!(why.contains("OTEL_SDK_DISABLED"), "{why}");
+}

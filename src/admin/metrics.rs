@@ -19,7 +19,8 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap)
 /// The metrics in the format that the client takes, if they can be read.
 pub(crate) async fn answer(prometheus: Option<&Prometheus>, headers: &HeaderMap) -> Response {
     let Some(prometheus) = prometheus else {
-        return StatusCode::NOT_FOUND.into_response();
+        let why = "OTEL_SDK_DISABLED switches the metrics off\n";
+        return (StatusCode::NOT_FOUND, why).into_response();
     };
     let accept: Vec<_> = headers
         .get_all(header::ACCEPT)

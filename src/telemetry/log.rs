@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
 use tracing::warn;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
@@ -29,6 +30,8 @@ const DEFAULT_FILTER: &str = "error,descord_relay=info";
 const MAX_WAITING_LINES: usize = 16 * 1024;
 /// How often the log tells of lines that were lost.
 const LOST_INTERVAL: Duration = Duration::from_secs(60);
+/// How often they are counted.
+const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The log, open. What still waits is written when this is dropped.
 #[derive(Debug)]
@@ -77,22 +80,27 @@ impl Log {
         self.filter.clone()
     }
 
-    /// Tells of lost lines, now and then, for ever.
+    /// Counts lost lines, and tells of them now and then, for ever.
     pub(super) fn tell_lost(&self, metrics: Metrics) -> impl Future<Output = ()> + Send + 'static {
         let counter = self.lost.clone();
         async move {
-            let mut told = 0;
+            let (mut counted, mut told) = (0, 0);
+            let mut tell_at = Instant::now() + LOST_INTERVAL;
             loop {
-                tokio::time::sleep(LOST_INTERVAL).await;
+                tokio::time::sleep(COUNT_INTERVAL).await;
                 let lost = counter.dropped_lines();
-                if lost > told {
-                    let lines = lost - told;
-                    warn!(
-                        lines,
-                        "lines of this log were lost: nobody read them in time"
-                    );
-                    metrics.lost("logs", lines as u64);
-                    told = lost;
+                metrics.lost("logs", (lost - counted) as u64);
+                counted = lost;
+                if tell_at <= Instant::now() {
+                    tell_at = Instant::now() + LOST_INTERVAL;
+                    if lost > told {
+                        let lines = lost - told;
+                        warn!(
+                            lines,
+                            "lines of this log were lost: nobody read them in time"
+                        );
+                        told = lost;
+                    }
                 }
             }
         }
