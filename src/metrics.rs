@@ -24,7 +24,7 @@ use opentelemetry::{
 
 use self::catalogue::{
     CIRCUIT_DURATION, CONNECTIONS, CONNECTIONS_DENIED, EXPORTS, HANDSHAKE_DURATION, HOP_REQUESTS,
-    LOST, RESERVATION_DURATION, STOP_DURATION, THROTTLE_WAITS,
+    LOST, RESERVATION_DURATION, STOP_DURATION,
 };
 pub(crate) use self::process::observe as observe_process;
 pub use self::{
@@ -42,7 +42,6 @@ struct Instruments {
     requests: Counter<u64>,
     reservation_duration: Histogram<f64>,
     circuit_duration: Histogram<f64>,
-    throttle_waits: Counter<u64>,
     stop_duration: Histogram<f64>,
     handshake_duration: Histogram<f64>,
     connections: UpDownCounter<i64>,
@@ -60,7 +59,6 @@ impl Metrics {
             requests: HOP_REQUESTS.counter(meter),
             reservation_duration: RESERVATION_DURATION.histogram(meter),
             circuit_duration: CIRCUIT_DURATION.histogram(meter),
-            throttle_waits: THROTTLE_WAITS.counter(meter),
             stop_duration: STOP_DURATION.histogram(meter),
             handshake_duration: HANDSHAKE_DURATION.histogram(meter),
             connections: CONNECTIONS.up_down_counter(meter),
@@ -86,7 +84,6 @@ impl Metrics {
         };
         begin(&self.0.denied, &CONNECTIONS_DENIED);
         begin(&self.0.lost, &LOST);
-        begin(&self.0.throttle_waits, &THROTTLE_WAITS);
     }
 
     /// Instruments that nobody reads.
@@ -127,14 +124,8 @@ impl Metrics {
             .record(lasted.as_secs_f64(), &reason);
     }
 
-    /// Circuits stopped reading so many times because of `cause`: "receiver" took no more.
-    pub(crate) fn throttled(&self, cause: &'static str, times: u64) {
-        self.0
-            .throttle_waits
-            .add(times, &[KeyValue::new("cause", cause)]);
-    }
-
-    /// The target of a circuit was asked for it. `outcome` is "accepted", "refused" or "failed".
+    /// The target of a circuit was asked for it. `outcome` is "accepted", "refused", "failed", or
+    /// "abandoned" by the source.
     pub(crate) fn stop(&self, outcome: &'static str, took: Duration) {
         let outcome = [KeyValue::new("outcome", outcome)];
         self.0.stop_duration.record(took.as_secs_f64(), &outcome);

@@ -276,6 +276,11 @@ impl Node {
             }
             _ => {}
         }
+        self.count_pending();
+    }
+
+    /// Tells how many connections are on their way in. Only the swarm knows.
+    fn count_pending(&self) {
         let info = self.swarm.network_info();
         let pending = info.connection_counters().num_pending_incoming();
         self.metrics.connections_pending(pending);

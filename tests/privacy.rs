@@ -20,12 +20,13 @@ use support::{
 
 /// Whoever dials 127.0.0.2 comes from 127.0.0.1, on Linux. Nothing else of these tests is there.
 const CLIENTS: &str = "127.0.0.1";
-const ENDPOINTS: [&str; 7] = [
+const ENDPOINTS: [&str; 8] = [
     "/livez",
     "/readyz",
     "/drainz",
     "/status",
     "/metrics",
+    "/log-filter",
     "/peers",
     "/peers?by=total&limit=100",
 ];
@@ -73,6 +74,10 @@ async fn said(variables: &[(&str, &str)]) -> (String, PeerId, PeerId) {
     relay.event("statistics").await;
 
     let mut said = String::new();
+    let scrape = "GET /metrics HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\
+                  Accept: application/openmetrics-text; version=1.0.0\r\n\r\n";
+    let mut scrape = http::send(relay.admin(), scrape.as_bytes()).await;
+    said.push_str(&http::until_closed(&mut scrape).await);
     for endpoint in ENDPOINTS {
         let (_, body) = http::get(&relay, endpoint).await;
         writeln!(said, "{body}").unwrap();
@@ -112,6 +117,13 @@ async fn no_address_and_no_peer_id_of_a_client_is_anywhere() {
         around(&others, "12D3KooW")
     );
     assert!(said.contains("p-"));
+}
+
+/// The search above would have found it.
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_are_told_when_the_log_is_to_say_everything() {
+    let (said, _, _) = said(&[("RUST_LOG", "debug")]).await;
+    assert!(said.contains(CLIENTS));
 }
 
 /// The search above would have found them.

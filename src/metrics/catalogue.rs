@@ -145,7 +145,7 @@ instruments! {
         "Bytes that circuits carried, as they were handed over.";
     THROTTLE_WAITS = Kind::Counter, "relay.throttle.waits", "{wait}", ["cause": &["receiver"]],
         "Times that a circuit stopped reading until it may go on.";
-    STOP_DURATION = Kind::Histogram(LATENCIES), "relay.stop.duration", "s", ["outcome": &["accepted", "refused", "failed"]],
+    STOP_DURATION = Kind::Histogram(LATENCIES), "relay.stop.duration", "s", ["outcome": &["accepted", "refused", "failed", "abandoned"]],
         "How long the targets of circuits took to answer.";
     HANDSHAKE_DURATION = Kind::Histogram(LATENCIES), "relay.handshake.duration", "s", [
         "transport": TRANSPORTS,

@@ -8,7 +8,7 @@ use super::{
     Metrics,
     catalogue::{
         CIRCUIT_IO, CIRCUIT_LIMIT, CIRCUITS, CONNECTION_LIMIT, CONNECTIONS_PENDING,
-        DRAIN_TIME_LEFT, PEERS, PHASE, RESERVATION_LIMIT, RESERVATIONS,
+        DRAIN_TIME_LEFT, PEERS, PHASE, RESERVATION_LIMIT, RESERVATIONS, THROTTLE_WAITS,
     },
     process,
 };
@@ -77,6 +77,12 @@ pub fn observe(
             ];
             observer.observe(bytes, &attributes);
         });
+    });
+
+    let waits = Arc::clone(relay);
+    THROTTLE_WAITS.observe(meter, move |observer| {
+        let cause = [KeyValue::new("cause", "receiver")];
+        observer.observe(waits.traffic().waits(), &cause);
     });
 
     let phases = lifecycle.clone();

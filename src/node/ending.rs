@@ -182,6 +182,7 @@ impl Node {
                         if let Some(late) = late {
                             schedule.add(late, Instant::now(), &mut rng);
                         }
+                        self.count_pending();
                     } else {
                         self.on_event(event);
                     }

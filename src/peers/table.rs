@@ -33,8 +33,8 @@ impl Figures {
         self.sent.saturating_add(self.received)
     }
 
-    /// A request weighs no more than a byte: however many strangers ask, they do not push out
-    /// those who move data.
+    /// A request weighs no more than a byte: to push out who moved data, strangers have to ask
+    /// more often, one way or another, than the capacity times the bytes.
     fn weight(&self) -> u64 {
         let requests = [self.circuits, self.reservations, self.denials];
         requests.into_iter().fold(self.bytes(), u64::saturating_add)

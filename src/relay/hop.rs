@@ -70,6 +70,8 @@ where
         Ok(None) => {
             let _ = timeout(ANSWER_TIMEOUT, stream.close()).await;
         }
+        // It was granted, which has been told, and so has its end.
+        Err(Deny::Undelivered) if name == "reserve" => {}
         Err(deny) => {
             events::request_denied(&relay, connection.peer, name, deny);
             refuse(&mut stream, deny).await;
@@ -192,7 +194,7 @@ async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
             ends.carried(progress.to_target, progress.to_source);
         }
         if progress.waits > 0 {
-            relay.metrics().throttled("receiver", progress.waits);
+            relay.traffic().waited(progress.waits);
         }
     };
     let source = Side {

@@ -51,7 +51,7 @@ async fn attempt(
         let share = left / u32::try_from(attempts - number).unwrap_or(1);
         // From now on: a drain must not close a connection on which a circuit is on its way.
         let leg = Leg::new(Arc::clone(connection));
-        let begun = Instant::now();
+        let mut asked = Asked::new(relay, span, connection, number);
         let answer = timeout(share, handshake(connection, source, limit, share)).await;
         let (outcome, result) = match answer {
             Ok(Some((stream, Status::Ok))) => ("accepted", ControlFlow::Break(Some((stream, leg)))),
@@ -59,15 +59,43 @@ async fn attempt(
             Ok(Some((_, _refused))) => ("refused", ControlFlow::Break(None)),
             Ok(None) | Err(_) => ("failed", ControlFlow::Continue(())),
         };
-        relay.metrics().stop(outcome, begun.elapsed());
-        span.record("relay.transport", connection.transport.as_str());
-        span.record("relay.stop.attempts", integer(number + 1));
-        span.record("relay.outcome", outcome);
+        asked.outcome = outcome;
+        drop(asked);
         if let ControlFlow::Break(result) = result {
             return result;
         }
     }
     None
+}
+
+/// A target is being asked. However that ends, it is told of.
+struct Asked<'a> {
+    relay: &'a Relay,
+    span: &'a Span,
+    begun: Instant,
+    /// "abandoned" while there is no answer: the source may give up first.
+    outcome: &'static str,
+}
+
+impl<'a> Asked<'a> {
+    fn new(relay: &'a Relay, span: &'a Span, connection: &Connection, number: usize) -> Self {
+        span.record("relay.transport", connection.transport.as_str());
+        span.record("relay.stop.attempts", integer(number + 1));
+        Self {
+            relay,
+            span,
+            begun: Instant::now(),
+            outcome: "abandoned",
+        }
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        let took = self.begun.elapsed();
+        self.relay.metrics().stop(self.outcome, took);
+        self.span.record("relay.outcome", self.outcome);
+    }
 }
 
 async fn handshake(

@@ -18,21 +18,34 @@ const DIRECTIONS: [&str; 2] = ["to_target", "to_source"];
 
 /// The totals of every way from one transport to another.
 #[derive(Debug, Default)]
-pub struct Traffic([[Arc<Lane>; Transport::ALL.len()]; Transport::ALL.len()]);
+pub struct Traffic {
+    lanes: [[Arc<Lane>; Transport::ALL.len()]; Transport::ALL.len()],
+    waits: AtomicU64,
+}
 
 impl Traffic {
     /// The totals of circuits from `source` to `target`.
     pub(super) fn lane(&self, source: Transport, target: Transport) -> Totals {
         let lane = self
-            .0
+            .lanes
             .get(source as usize)
             .and_then(|lanes| lanes.get(target as usize));
         Totals(lane.cloned().unwrap_or_default())
     }
 
+    /// So many times more a side took nothing, and the other one was not read until it did.
+    pub(super) fn waited(&self, times: u64) {
+        self.waits.fetch_add(times, Ordering::Relaxed);
+    }
+
+    /// Times that a side took nothing, and the other one was not read until it did.
+    pub fn waits(&self) -> u64 {
+        self.waits.load(Ordering::Relaxed)
+    }
+
     /// All bytes so far.
     pub fn bytes(&self) -> u64 {
-        let lanes = self.0.iter().flatten();
+        let lanes = self.lanes.iter().flatten();
         lanes
             .flat_map(|lane| lane.iter())
             .map(|bytes| bytes.load(Ordering::Relaxed))
@@ -42,7 +55,7 @@ impl Traffic {
     /// Tells `each` way that was used: the direction, the transports of source and target, and the
     /// bytes.
     pub fn for_each(&self, mut each: impl FnMut(&'static str, Transport, Transport, u64)) {
-        for (source, lanes) in zip(Transport::ALL, &self.0) {
+        for (source, lanes) in zip(Transport::ALL, &self.lanes) {
             for (target, lane) in zip(Transport::ALL, lanes) {
                 for (direction, bytes) in zip(DIRECTIONS, lane.iter()) {
                     match bytes.load(Ordering::Relaxed) {

@@ -82,13 +82,13 @@ impl Log {
 
     /// Counts lost lines, and tells of them now and then, for ever.
     pub(super) fn tell_lost(&self, metrics: Metrics) -> impl Future<Output = ()> + Send + 'static {
-        let counter = self.lost.clone();
+        let lost_lines = self.lost.clone();
         async move {
             let (mut counted, mut told) = (0, 0);
             let mut tell_at = Instant::now() + LOST_INTERVAL;
             loop {
                 tokio::time::sleep(COUNT_INTERVAL).await;
-                let lost = counter.dropped_lines();
+                let lost = lost_lines.dropped_lines();
                 metrics.lost("logs", (lost - counted) as u64);
                 counted = lost;
                 if tell_at <= Instant::now() {
