@@ -4,7 +4,7 @@
 //! values. Events are told to [`Metrics`] where they become true; what is a state rather than an
 //! event is looked up when somebody reads, see [`observe`].
 
-mod catalogue;
+pub(crate) mod catalogue;
 mod handshakes;
 mod process;
 mod state;
@@ -28,7 +28,7 @@ use self::catalogue::{
 };
 pub(crate) use self::process::observe as observe_process;
 pub use self::{
-    catalogue::{Attribute, INSTRUMENTS, Instrument, Kind},
+    catalogue::{Attribute, DNS_INSTRUMENTS, INSTRUMENTS, Instrument, Kind},
     handshakes::{Handshake, Handshakes, Open},
     state::{ConnectionLimits, observe},
 };

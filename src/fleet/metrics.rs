@@ -14,6 +14,7 @@ use super::{
     answer::Transport,
     directory::{Census, Standing},
 };
+use crate::metrics::catalogue::{DNS_QUERIES, DNS_RELAYS, DNS_STALE};
 
 /// The instruments of the answerer. Clones share everything.
 #[derive(Clone, Debug)]
@@ -28,39 +29,23 @@ impl DnsMetrics {
         let fleet = Arc::<Mutex<(Census, Standing)>>::default();
         let now = |fleet: &Mutex<_>| *fleet.lock().unwrap_or_else(PoisonError::into_inner);
         let relays = Arc::clone(&fleet);
-        meter
-            .u64_observable_gauge("relay.dns.relays")
-            .with_unit("{relay}")
-            .with_description("Relays that the answerer knows of, by what they say.")
-            .with_callback(move |observer| {
-                let (census, _): (Census, Standing) = now(&relays);
-                for (state, count) in [
-                    ("ready", census.ready),
-                    ("unready", census.unready),
-                    ("silent", census.silent),
-                ] {
-                    observer.observe(count as u64, &[KeyValue::new("state", state)]);
-                }
-            })
-            .build();
+        DNS_RELAYS.observe(meter, move |observer| {
+            let (census, _): (Census, Standing) = now(&relays);
+            for (state, count) in [
+                ("ready", census.ready),
+                ("unready", census.unready),
+                ("silent", census.silent),
+            ] {
+                observer.observe(count as u64, &[KeyValue::new("state", state)]);
+            }
+        });
         let standing = Arc::clone(&fleet);
-        meter
-            .u64_observable_gauge("relay.dns.stale")
-            .with_unit("1")
-            .with_description(
-                "1 while the zone holds the last good set, as no relay is ready; 0 otherwise.",
-            )
-            .with_callback(move |observer| {
-                let (_, standing): (Census, Standing) = now(&standing);
-                observer.observe(u64::from(standing == Standing::Stale), &[]);
-            })
-            .build();
+        DNS_STALE.observe(meter, move |observer| {
+            let (_, standing): (Census, Standing) = now(&standing);
+            observer.observe(u64::from(standing == Standing::Stale), &[]);
+        });
         Self {
-            queries: meter
-                .u64_counter("relay.dns.queries")
-                .with_unit("{query}")
-                .with_description("Queries to the answerer, by what came of them.")
-                .build(),
+            queries: DNS_QUERIES.counter(meter),
             fleet,
         }
     }

@@ -101,11 +101,26 @@ const ENDS: &[&str] = &[
     "connection_lost",
 ];
 
-/// `instruments! { NAME = kind, "name", "unit", ["key": values, …], "description"; … }`: a constant
-/// for each instrument, and [`INSTRUMENTS`] of them all.
+/// What becomes of a query for the fleet's zone.
+const OUTCOMES: &[&str] = &[
+    "answered",
+    "nodata",
+    "nxdomain",
+    "truncated",
+    "refused",
+    "servfail",
+    "formerr",
+    "notimp",
+    "badvers",
+    "ignored",
+    "limited",
+];
+
+/// `instruments! { LIST, "what it is of"; NAME = kind, "name", "unit", ["key": values, …], "description"; … }`: a
+/// constant for each instrument, and a list of them all.
 macro_rules! instruments {
-    ($($constant:ident = $kind:expr, $name:literal, $unit:literal, [$($key:literal: $values:expr),*], $description:literal;)+) => {
-        $(pub(super) const $constant: Instrument = Instrument {
+    ($list:ident, $doc:literal; $($constant:ident = $kind:expr, $name:literal, $unit:literal, [$($key:literal: $values:expr),*], $description:literal;)+) => {
+        $(pub(crate) const $constant: Instrument = Instrument {
             name: $name,
             kind: $kind,
             unit: $unit,
@@ -113,12 +128,13 @@ macro_rules! instruments {
             description: $description,
         };)+
 
-        /// Every instrument, in the order in which the documentation lists them.
-        pub const INSTRUMENTS: &[Instrument] = &[$($constant),+];
+        #[doc = $doc]
+        pub const $list: &[Instrument] = &[$($constant),+];
     };
 }
 
 instruments! {
+    INSTRUMENTS, "Every instrument of the relay, in the order in which the documentation lists them.";
     HOP_REQUESTS = Kind::Counter, "relay.hop.requests", "{request}", [
         "request": &["reserve", "connect", "unknown"],
         "outcome": &["accepted", "renewed", "denied"],
@@ -200,8 +216,21 @@ instruments! {
         "Lines of the log and spans that were lost: nobody took them in time.";
 }
 
+instruments! {
+    DNS_INSTRUMENTS, "Every instrument of `descord-relay dns`.";
+    DNS_QUERIES = Kind::Counter, "relay.dns.queries", "{query}", [
+        "transport": &["udp", "tcp"],
+        "outcome": OUTCOMES
+    ],
+        "Queries to the answerer, by what came of them.";
+    DNS_RELAYS = Kind::Gauge, "relay.dns.relays", "{relay}", ["state": &["ready", "unready", "silent"]],
+        "Relays that the answerer knows of, by what they say.";
+    DNS_STALE = Kind::Gauge, "relay.dns.stale", "{state}", [],
+        "1 while the zone holds the last good set, as no relay is ready; 0 otherwise.";
+}
+
 impl Instrument {
-    pub(super) fn counter(&self, meter: &Meter) -> Counter<u64> {
+    pub(crate) fn counter(&self, meter: &Meter) -> Counter<u64> {
         meter
             .u64_counter(self.name)
             .with_unit(self.unit)
@@ -231,7 +260,7 @@ impl Instrument {
     }
 
     /// Asks `observe` for whole numbers whenever somebody reads.
-    pub(super) fn observe(
+    pub(crate) fn observe(
         &self,
         meter: &Meter,
         observe: impl Fn(&dyn AsyncInstrument<u64>) + Send + Sync + 'static,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use descord_relay::metrics::{Attribute, INSTRUMENTS};
+use descord_relay::metrics::{Attribute, DNS_INSTRUMENTS, INSTRUMENTS, Instrument};
 
 use crate::support::prometheus::name;
 
@@ -23,6 +23,18 @@ up-down counter here. The series of a histogram end in `_bucket`, `_sum` and `_c
 This file is generated: `UPDATE_DOCS=1 cargo test --test metrics` writes it, and without the variable
 the same command fails when the file is out of date.
 
+## The relay
+
+";
+
+const OF_DNS: &str = "
+## `descord-relay dns`
+
+Besides those of the process:
+
+";
+
+const HEAD: &str = "\
 | OpenTelemetry | Prometheus | kind | unit | attributes | what it says |
 |---|---|---|---|---|---|
 ";
@@ -34,8 +46,14 @@ fn values(attribute: &Attribute) -> String {
 }
 
 fn render() -> String {
-    let mut text = INTRODUCTION.to_owned();
-    for instrument in INSTRUMENTS {
+    let relay = table(INSTRUMENTS);
+    let dns = table(DNS_INSTRUMENTS);
+    format!("{INTRODUCTION}{relay}{OF_DNS}{dns}")
+}
+
+fn table(instruments: &[Instrument]) -> String {
+    let mut text = HEAD.to_owned();
+    for instrument in instruments {
         let attributes: Vec<_> = instrument.attributes.iter().map(values).collect();
         writeln!(
             text,
