@@ -10,6 +10,7 @@ mod parse;
 pub mod prometheus;
 mod providers;
 mod queue;
+mod resolved;
 mod resource;
 mod settings;
 mod tls;
@@ -104,7 +105,14 @@ impl Telemetry {
             prometheus = Some(handle);
             meters = meters.with_reader(reader);
         }
-        let (providers, problems) = Providers::new(settings, &config.identity.instance, meters);
+        let (providers, mut problems) = Providers::new(settings, &config.identity.instance, meters);
+        if settings.metrics.prometheus && config.admin_address.is_none() {
+            problems.push(
+                "OTEL_METRICS_EXPORTER asks for prometheus, but RELAY_ADMIN_ADDRESS is empty: \
+                 /metrics is not served"
+                    .to_owned(),
+            );
+        }
         let tracer = providers.tracers.as_ref().map(|t| t.tracer(SCOPE));
         subscriber(lines, tracer).try_init()?;
         let metrics = Metrics::new(&providers.meters.meter(SCOPE));

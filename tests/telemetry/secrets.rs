@@ -27,7 +27,8 @@ async fn no_log_has_a_header() {
             (
                 "RUST_LOG",
                 "info,descord_relay=trace,opentelemetry=trace,opentelemetry_sdk=trace,\
-              opentelemetry_otlp=trace,tonic=trace,reqwest=trace",
+   opentelemetry_otlp=trace,tonic=trace,tower=trace,reqwest=trace,rustls=trace,\
+                 hyper=trace,hyper_util=trace,h2=trace",
             ),
         ])
         .await;
