@@ -14,7 +14,7 @@ use crate::{
     collector::{Collector, integer, text},
     support::{
         PATIENCE,
-        process::{Relay, command, kill},
+        process::{Relay, command, is, kill},
     },
 };
 
@@ -149,6 +149,17 @@ async fn what_is_switched_off_is_not_sent() {
         ("OTEL_TRACES_SAMPLER_ARG", "0"),
     ];
     assert_eq!(requests(&ratio).await, ["/v1/metrics"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prometheus_without_a_server_is_told_of() {
+    let prometheus = ("OTEL_METRICS_EXPORTER", "prometheus");
+    for (admin, expected) in [("", 1), ("127.0.0.1:0", 0)] {
+        let relay = Relay::start(&[prometheus, ("RELAY_ADMIN_ADDRESS", admin)]).await;
+        let events = relay.stop().await;
+        let warnings = events.iter().filter(|e| is(e, "OTEL_METRICS_EXPORTER"));
+        assert_eq!(warnings.count(), expected, "{admin:?} {events:#?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
