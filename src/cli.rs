@@ -18,7 +18,7 @@ use crate::{
     lifecycle::Lifecycle,
     node::Node,
     probe,
-    telemetry::{self, Telemetry},
+    telemetry::{self, StartError, Telemetry},
 };
 
 /// The process ends with this code when it was started or configured wrongly (`EX_USAGE`).
@@ -196,7 +196,11 @@ fn serve(
     with_runtime(async {
         let telemetry = match Telemetry::start(config, &settings, filter().as_deref()) {
             Ok(telemetry) => telemetry,
-            Err(error) => return usage(&format!("RUST_LOG: {error}")),
+            Err(error @ StartError::Filter(_)) => return usage(&error),
+            Err(error) => {
+                eprintln!("{error}");
+                return ExitCode::FAILURE;
+            }
         };
         for warning in warnings {
             warn!("{warning}");

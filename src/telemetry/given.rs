@@ -1,21 +1,20 @@
-//! What the `OTEL_*` variables say, and what follows from it.
+//! What the `OTEL_*` variables say.
 //!
-//! The rules are those of OpenTelemetry: empty counts as not set, what is not allowed is ignored
-//! with a warning, and a variable for one signal wins over the one for all. Nothing in here reads
-//! the environment of the process: pairs are passed in.
+//! The rules are those of OpenTelemetry: empty counts as not set, and what is not allowed is
+//! ignored with a warning. Nothing in here reads the environment of the process: pairs are passed
+//! in. What follows from them is in `resolved`.
 
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
 
-use opentelemetry_sdk::{metrics::Temporality, trace::Sampler};
+use opentelemetry_sdk::metrics::Temporality;
 use reqwest::{Url, header::HeaderMap};
 
 use super::{
-    settings::{Batch, Compression, Destination, Metrics, Propagator, Protocol, Settings, Traces},
+    resolved::Signal,
+    settings::{Compression, Propagator, Protocol, Settings},
     variables::{Field, VARIABLES, Variable},
 };
 
-/// How long an export may take unless a variable says otherwise.
-const TIMEOUT: Duration = Duration::from_secs(10);
 /// Values longer than this many characters are cut in warnings.
 const MAX_SHOWN: usize = 200;
 
@@ -47,18 +46,6 @@ impl SamplerKind {
         ("parentbased_always_off", Self::ParentOff),
         ("parentbased_traceidratio", Self::ParentRatio),
     ];
-
-    fn sampler(self, ratio: f64) -> Sampler {
-        let by_parent = |root| Sampler::ParentBased(Box::new(root));
-        match self {
-            Self::On => Sampler::AlwaysOn,
-            Self::Off => Sampler::AlwaysOff,
-            Self::Ratio => Sampler::TraceIdRatioBased(ratio),
-            Self::ParentOn => by_parent(Sampler::AlwaysOn),
-            Self::ParentOff => by_parent(Sampler::AlwaysOff),
-            Self::ParentRatio => by_parent(Sampler::TraceIdRatioBased(ratio)),
-        }
-    }
 }
 
 /// What the variables say; `None` where they say nothing.
@@ -105,16 +92,6 @@ pub(super) struct Address {
     pub(super) url: Url,
     /// The same without TLS, if it is written without a scheme.
     pub(super) without_tls: Option<Url>,
-}
-
-/// One of the signals that are pushed.
-struct Signal<'a> {
-    /// As in the names of variables.
-    name: &'static str,
-    /// What is appended to the endpoint for all signals.
-    path: &'static str,
-    all: &'a GivenOtlp,
-    own: &'a GivenOtlp,
 }
 
 impl Settings {
@@ -167,138 +144,6 @@ impl Settings {
         };
         let settings = given.settings(&traces, &metrics, &mut warnings);
         (settings, warnings)
-    }
-}
-
-impl Given {
-    fn settings(
-        self,
-        traces: &Signal<'_>,
-        metrics: &Signal<'_>,
-        warnings: &mut Vec<String>,
-    ) -> Settings {
-        let disabled = self.disabled.unwrap_or(false);
-        let mut destination = |signal: &Signal<'_>, exporters: Option<&Vec<Exporter>>, limit| {
-            let is_wanted = match exporters {
-                Some(exporters) => exporters.contains(&Exporter::Otlp),
-                None => signal.own.endpoint.is_some() || signal.all.endpoint.is_some(),
-            };
-            let is_wanted = is_wanted && !disabled;
-            is_wanted.then(|| signal.destination(limit, warnings))?
-        };
-        let has_console = |exporters: Option<&Vec<Exporter>>| {
-            !disabled && exporters.is_some_and(|e| e.contains(&Exporter::Console))
-        };
-        let limit = Duration::from_secs(30);
-        let queue = self.batch.queue.unwrap_or(2048);
-        Settings {
-            disabled,
-            traces: Traces {
-                otlp: destination(
-                    traces,
-                    self.traces_exporters.as_ref(),
-                    self.batch.timeout.unwrap_or(limit),
-                ),
-                console: has_console(self.traces_exporters.as_ref()),
-                sampler: self
-                    .sampler
-                    .unwrap_or(SamplerKind::ParentOn)
-                    .sampler(self.sampler_ratio.unwrap_or(1.0)),
-                batch: Batch {
-                    delay: self.batch.delay.unwrap_or(Duration::from_secs(5)),
-                    queue,
-                    size: self.batch.size.unwrap_or(512).min(queue),
-                },
-            },
-            metrics: Metrics {
-                otlp: destination(
-                    metrics,
-                    self.metrics_exporters.as_ref(),
-                    self.metric_timeout.unwrap_or(limit),
-                ),
-                console: has_console(self.metrics_exporters.as_ref()),
-                interval: self.metric_interval.unwrap_or(Duration::from_secs(60)),
-                temporality: self.temporality.unwrap_or_default(),
-            },
-            service_name: self.service_name,
-            attributes: self.attributes.unwrap_or_default(),
-            propagators: self
-                .propagators
-                .unwrap_or_else(|| vec![Propagator::TraceContext, Propagator::Baggage]),
-        }
-    }
-}
-
-impl Signal<'_> {
-    /// What holds for this signal: its own value, or else the one for all.
-    fn pick<T: Clone>(&self, field: impl Fn(&GivenOtlp) -> &Option<T>) -> Option<T> {
-        field(self.own).clone().or_else(|| field(self.all).clone())
-    }
-
-    /// `None` when the endpoint cannot be used; the warning says so. `limit` is another bound on
-    /// how long an export may take.
-    fn destination(&self, limit: Duration, warnings: &mut Vec<String>) -> Option<Destination> {
-        let protocol = self.pick(|otlp| &otlp.protocol).unwrap_or(Protocol::Http);
-        let url = match self.url(protocol) {
-            Ok(url) => url,
-            Err(warning) => {
-                // Both signals may find the same wrong.
-                if !warnings.contains(&warning) {
-                    warnings.push(warning);
-                }
-                return None;
-            }
-        };
-        Some(Destination {
-            url,
-            protocol,
-            headers: self.pick(|otlp| &otlp.headers).unwrap_or_default(),
-            timeout: self
-                .pick(|otlp| &otlp.timeout)
-                .unwrap_or(TIMEOUT)
-                .min(limit),
-            compression: self
-                .pick(|otlp| &otlp.compression)
-                .unwrap_or(Compression::None),
-            certificate: self.pick(|otlp| &otlp.certificate),
-            client_key: self.pick(|otlp| &otlp.client_key),
-            client_certificate: self.pick(|otlp| &otlp.client_certificate),
-        })
-    }
-
-    fn url(&self, protocol: Protocol) -> Result<Url, String> {
-        let (name, address) = match (&self.own.endpoint, &self.all.endpoint) {
-            (Some(own), _) => (
-                format!("OTEL_EXPORTER_OTLP_{}_ENDPOINT", self.name),
-                Some(own),
-            ),
-            (None, all) => ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), all.as_ref()),
-        };
-        let default = match protocol {
-            Protocol::Http => "http://localhost:4318",
-            Protocol::Grpc => "http://localhost:4317",
-        };
-        let Some(Address { url, without_tls }) = address else {
-            let default = Url::parse(default).map_err(|error| error.to_string())?;
-            return Ok(self.with_path(default, protocol));
-        };
-        match without_tls {
-            Some(_) if protocol == Protocol::Http => Err(format!(
-                "{name} is ignored: with http/protobuf it has to start with http:// or https://"
-            )),
-            Some(url) if self.pick(|otlp| &otlp.insecure) == Some(true) => Ok(url.clone()),
-            _ if self.own.endpoint.is_some() => Ok(url.clone()),
-            _ => Ok(self.with_path(url.clone(), protocol)),
-        }
-    }
-
-    /// The endpoint for all signals has one path for each, with HTTP.
-    fn with_path(&self, mut url: Url, protocol: Protocol) -> Url {
-        if protocol == Protocol::Http {
-            let path = format!("{}/{}", url.path().trim_end_matches('/'), self.path);
-            url.set_path(&path);
-        }
-        url
     }
 }
 

@@ -42,14 +42,10 @@ pub(super) fn channel(
     files: &Files,
     runtime: &Handle,
 ) -> Result<(Channel, Reconnect), String> {
-    let mut url = destination.url.clone();
-    // They would become part of the name of the host; an HTTP URL has both.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    let mut endpoint = Endpoint::from_shared(url.to_string())
+    let mut endpoint = Endpoint::from_shared(destination.url.to_string())
         .map_err(|error| words(&error))?
         .connect_timeout(destination.timeout);
-    if url.scheme() == "https" {
+    if destination.url.scheme() == "https" {
         let mut tls = ClientTlsConfig::new().timeout(destination.timeout);
         tls = match &files.certificate {
             Some(pem) => tls.ca_certificate(Certificate::from_pem(pem)),

@@ -15,7 +15,7 @@ use tracing_subscriber::{
     fmt, reload,
 };
 
-use super::{Error, SPANS};
+use super::SPANS;
 use crate::{config::LogFormat, metrics::Metrics};
 
 /// The `tracing` target of lines that no filter holds back.
@@ -42,10 +42,13 @@ pub(super) struct Log {
 }
 
 /// Writes events to standard output, once the layer is part of the subscriber.
+///
+/// # Errors
+/// When `filter` is not of the form that `RUST_LOG` takes; then nothing has been done.
 pub(super) fn open(
     format: LogFormat,
     filter: Option<&str>,
-) -> Result<(Log, impl Layer<Registry>), Error> {
+) -> Result<(Log, impl Layer<Registry> + use<>), ParseError> {
     let text = filter.filter(|f| !f.is_empty()).unwrap_or(DEFAULT_FILTER);
     let (filter, reload) = reload::Layer::new(EnvFilter::try_new(text)?);
     let is_terminal = io::stdout().is_terminal();

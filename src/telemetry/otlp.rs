@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 
 use super::{
     exporter::{LastCause, Watched},
-    grpc::{self, Reconnect},
+    grpc,
     http::Http,
     settings::{self, Compression, Destination},
     tls::Files,
@@ -31,22 +31,13 @@ pub(super) fn spans(
     runtime: &Handle,
 ) -> Result<Watched<SpanExporter>, String> {
     let builder = SpanExporter::builder();
+    let watched = Watched::idle("traces", destination, runtime);
     match destination.protocol {
         settings::Protocol::Http => {
-            let (builder, cause) = with_http(builder.with_http(), destination)?;
-            watched("traces", builder.build(), destination, runtime, cause, None)
+            watched.over_http(destination, builder.with_http(), |b| b.build())
         }
         settings::Protocol::Grpc => {
-            let (builder, reconnect) = with_grpc(builder.with_tonic(), destination, runtime)?;
-            let (cause, reconnect) = (LastCause::default(), Some(reconnect));
-            watched(
-                "traces",
-                builder.build(),
-                destination,
-                runtime,
-                cause,
-                reconnect,
-            )
+            watched.over_grpc(destination, builder.with_tonic(), |b| b.build())
         }
     }
 }
@@ -58,83 +49,77 @@ pub(super) fn metrics(
     runtime: &Handle,
 ) -> Result<Watched<MetricExporter>, String> {
     let builder = MetricExporter::builder().with_temporality(temporality);
+    let watched = Watched::idle("metrics", destination, runtime);
     match destination.protocol {
         settings::Protocol::Http => {
-            let (builder, cause) = with_http(builder.with_http(), destination)?;
-            watched(
-                "metrics",
-                builder.build(),
-                destination,
-                runtime,
-                cause,
-                None,
-            )
+            watched.over_http(destination, builder.with_http(), |b| b.build())
         }
         settings::Protocol::Grpc => {
-            let (builder, reconnect) = with_grpc(builder.with_tonic(), destination, runtime)?;
-            let (cause, reconnect) = (LastCause::default(), Some(reconnect));
-            watched(
-                "metrics",
-                builder.build(),
-                destination,
-                runtime,
-                cause,
-                reconnect,
-            )
+            watched.over_grpc(destination, builder.with_tonic(), |b| b.build())
         }
     }
 }
 
-fn watched<E>(
-    signal: &'static str,
-    exporter: Result<E, ExporterBuildError>,
-    destination: &Destination,
-    runtime: &Handle,
-    cause: LastCause,
-    reconnect: Option<Reconnect>,
-) -> Result<Watched<E>, String> {
-    Ok(Watched {
-        exporter: exporter.map_err(|error| error.to_string())?,
-        runtime: runtime.clone(),
-        timeout: destination.timeout,
-        trouble: Arc::new(Trouble::new(signal, destination.shown())),
-        cause,
-        reconnect,
-    })
-}
+/// Everything but an exporter.
+impl Watched<()> {
+    fn idle(signal: &'static str, destination: &Destination, runtime: &Handle) -> Self {
+        Self {
+            exporter: (),
+            runtime: runtime.clone(),
+            timeout: destination.timeout,
+            trouble: Arc::new(Trouble::new(signal, destination.shown())),
+            cause: LastCause::default(),
+            reconnect: None,
+        }
+    }
 
-fn with_http<B: WithExportConfig + WithHttpConfig>(
-    builder: B,
-    destination: &Destination,
-) -> Result<(B, LastCause), String> {
-    let files = Files::read(destination)?;
-    let cause = LastCause::default();
-    let builder = builder
-        .with_endpoint(destination.url.as_str())
-        .with_protocol(Protocol::HttpBinary)
-        .with_timeout(destination.timeout)
-        .with_http_client(Http::new(destination, &files, cause.clone())?);
-    let builder = match destination.compression {
-        Compression::Gzip => builder.with_compression(opentelemetry_otlp::Compression::Gzip),
-        Compression::None => builder,
-    };
-    Ok((builder, cause))
-}
+    fn over_http<B: WithExportConfig + WithHttpConfig, E>(
+        self,
+        destination: &Destination,
+        builder: B,
+        build: impl FnOnce(B) -> Result<E, ExporterBuildError>,
+    ) -> Result<Watched<E>, String> {
+        let files = Files::read(destination)?;
+        let builder = builder
+            .with_endpoint(destination.url.as_str())
+            .with_protocol(Protocol::HttpBinary)
+            .with_timeout(destination.timeout)
+            .with_http_client(Http::new(destination, &files, self.cause.clone())?);
+        let builder = match destination.compression {
+            Compression::Gzip => builder.with_compression(opentelemetry_otlp::Compression::Gzip),
+            Compression::None => builder,
+        };
+        self.with(build(builder))
+    }
 
-fn with_grpc<B: WithExportConfig + WithTonicConfig>(
-    builder: B,
-    destination: &Destination,
-    runtime: &Handle,
-) -> Result<(B, Reconnect), String> {
-    let files = Files::read(destination)?;
-    let (channel, reconnect) = grpc::channel(destination, &files, runtime)?;
-    let builder = builder
-        .with_timeout(destination.timeout)
-        .with_channel(channel)
-        .with_interceptor(grpc::Headers::of(destination));
-    let builder = match destination.compression {
-        Compression::Gzip => builder.with_compression(opentelemetry_otlp::Compression::Gzip),
-        Compression::None => builder,
-    };
-    Ok((builder, reconnect))
+    fn over_grpc<B: WithExportConfig + WithTonicConfig, E>(
+        mut self,
+        destination: &Destination,
+        builder: B,
+        build: impl FnOnce(B) -> Result<E, ExporterBuildError>,
+    ) -> Result<Watched<E>, String> {
+        let files = Files::read(destination)?;
+        let (channel, reconnect) = grpc::channel(destination, &files, &self.runtime)?;
+        self.reconnect = Some(reconnect);
+        let builder = builder
+            .with_timeout(destination.timeout)
+            .with_channel(channel)
+            .with_interceptor(grpc::Headers::of(destination));
+        let builder = match destination.compression {
+            Compression::Gzip => builder.with_compression(opentelemetry_otlp::Compression::Gzip),
+            Compression::None => builder,
+        };
+        self.with(build(builder))
+    }
+
+    fn with<E>(self, exporter: Result<E, ExporterBuildError>) -> Result<Watched<E>, String> {
+        Ok(Watched {
+            exporter: exporter.map_err(|error| error.to_string())?,
+            runtime: self.runtime,
+            timeout: self.timeout,
+            trouble: self.trouble,
+            cause: self.cause,
+            reconnect: self.reconnect,
+        })
+    }
 }

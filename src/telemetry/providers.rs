@@ -80,17 +80,22 @@ impl Providers {
         }
     }
 
-    /// Exports what is left and ends, or gives up.
+    /// Exports what is left and ends, or gives up. The log says if something of it was lost.
     pub(super) async fn stop(self) {
         let (meters, tracers) = (self.meters, self.tracers);
+        // Longer than anybody waits for it: whether it is late is found out in one place.
+        let limit = FLUSH_TIMEOUT * 2;
         let ended = futures::future::join(
-            on_a_thread(move || meters.shutdown_with_timeout(FLUSH_TIMEOUT)),
-            on_a_thread(move || tracers.map(|t| t.shutdown_with_timeout(FLUSH_TIMEOUT))),
+            on_a_thread(move || meters.shutdown_with_timeout(limit).is_ok()),
+            on_a_thread(move || tracers.is_none_or(|t| t.shutdown_with_timeout(limit).is_ok())),
         );
-        if timeout(FLUSH_TIMEOUT, ended).await.is_err() {
+        let is_done = timeout(FLUSH_TIMEOUT, ended).await == Ok((Some(true), Some(true)));
+        let is_failing = self.troubles.iter().any(|trouble| trouble.is_failing());
+        let lost: u64 = self.troubles.iter().map(|t| t.take_lost()).sum();
+        if !is_done || is_failing || lost > 0 {
             warn!(
                 seconds = FLUSH_TIMEOUT.as_secs(),
-                "the last traces and metrics could not be exported in time"
+                lost, "the last traces and metrics could not all be exported in time"
             );
         }
     }
@@ -172,16 +177,15 @@ impl Builder<'_> {
 }
 
 /// Waits for `work` on a thread of its own, which may outlive the runtime. One of the runtime's
-/// would hold up its end.
-async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) {
+/// would hold up its end. `None` when it did not come to an end.
+async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let (done, ended) = oneshot::channel();
     let thread = thread::Builder::new().spawn(move || {
-        work();
-        let _ = done.send(());
+        let _ = done.send(work());
     });
-    if thread.is_ok() {
-        let _ = ended.await;
-    }
+    // Without a thread the sender is gone, and so is the wait.
+    drop(thread);
+    ended.await.ok()
 }
 
 /// Finds the trace that a request belongs to in each of these ways.

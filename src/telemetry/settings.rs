@@ -54,6 +54,8 @@ pub struct Metrics {
     pub otlp: Option<Destination>,
     /// Whether they are printed.
     pub console: bool,
+    /// Whether `/metrics` was asked for. It is served anyway, if there is a server.
+    pub prometheus: bool,
     /// Time between two exports.
     pub interval: Duration,
     /// Totals or differences.
@@ -63,7 +65,8 @@ pub struct Metrics {
 /// A collector, and how it is spoken to.
 #[derive(Clone)]
 pub struct Destination {
-    /// Where requests go. It may contain a password: [`shown`](Self::shown) does not.
+    /// Where requests go, without user and password. A query may be a secret as well:
+    /// [`shown`](Self::shown) has none.
     pub url: Url,
     /// In which protocol.
     pub protocol: Protocol,

@@ -56,6 +56,8 @@ struct State {
     /// Exports that failed since the log last said so.
     failed: u64,
     told: Option<Instant>,
+    /// Whether the last export did.
+    is_failing: bool,
     /// Whether the last thing that the log says is that it fails.
     is_told_to_fail: bool,
 }
@@ -125,8 +127,13 @@ impl Trouble {
         }
     }
 
-    /// What was lost and is told of now.
-    fn take_lost(&self) -> u64 {
+    /// Whether the last export did not get through.
+    pub(super) fn is_failing(&self) -> bool {
+        self.state().is_failing
+    }
+
+    /// What was lost since the log last told of it, and is told of now.
+    pub(super) fn take_lost(&self) -> u64 {
         self.lost.swap(0, Ordering::Relaxed)
     }
 
@@ -145,6 +152,7 @@ impl State {
     /// An export failed. Gives how many have since the log last said so, if it is to say so now.
     fn failed(&mut self, now: Instant) -> Option<u64> {
         self.failed += 1;
+        self.is_failing = true;
         self.is_due(now).then(|| {
             self.is_told_to_fail = true;
             std::mem::take(&mut self.failed)
@@ -154,6 +162,7 @@ impl State {
     /// An export got through. Gives how many failed that the log does not know of, if it is to say
     /// that they do no more.
     fn worked(&mut self) -> Option<u64> {
+        self.is_failing = false;
         std::mem::take(&mut self.is_told_to_fail).then(|| std::mem::take(&mut self.failed))
     }
 

@@ -134,7 +134,8 @@ pub(super) static VARIABLES: &[Variable] = &[
         "OTEL_METRICS_EXPORTER",
         "`otlp` once an endpoint is set, else `none`",
         "a list of `otlp`, `console` and `prometheus`, or `none`",
-        "Where metrics go; `prometheus` is `/metrics`, which is served anyway.",
+        "Where metrics go; `prometheus` is `/metrics`, which is served anyway if \
+         `RELAY_ADMIN_ADDRESS` is set.",
         one!(
             metrics_exporters = |text| parse::words(
                 text,

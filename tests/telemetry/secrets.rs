@@ -20,6 +20,9 @@ async fn no_log_has_a_header() {
         let relay = Relay::start(&[
             HEADERS,
             ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "hunter5"),
+            // The user and the password stand for the header that is missing here.
+            ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "x-key=hunter6"),
+            ("OTEL_METRIC_EXPORT_INTERVAL", "50"),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
             ("OTEL_BSP_SCHEDULE_DELAY", "50"),
@@ -27,16 +30,28 @@ async fn no_log_has_a_header() {
             (
                 "RUST_LOG",
                 "info,descord_relay=trace,opentelemetry=trace,opentelemetry_sdk=trace,\
-              opentelemetry_otlp=trace,tonic=trace,reqwest=trace",
+   opentelemetry_otlp=trace,tonic=trace,tower=trace,reqwest=trace,rustls=trace,\
+                 hyper=trace,hyper_util=trace,h2=trace",
             ),
         ])
         .await;
         carry(&relay).await;
         collector.span("circuit").await;
+        collector
+            .wait("metrics", |r| r.metrics.first().map(|_| ()))
+            .await;
         drop(collector);
         let events = relay.stop().await;
         let log = format!("{events:?}");
         assert!(!log.contains("hunter"), "{log}");
+        assert!(!log.contains("dXNlcjpodW50ZXI0"), "{log}");
+        // Those that write the requests had their say.
+        let writer = if protocol == "grpc" { "h2::" } else { "hyper" };
+        let is_heard = |event: &serde_json::Value| {
+            let target = event["target"].as_str();
+            target.is_some_and(|target| target.starts_with(writer))
+        };
+        assert!(events.iter().any(is_heard), "{writer}");
     }
 }
 

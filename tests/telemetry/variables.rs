@@ -450,10 +450,19 @@ fn what_is_shown_of_settings_has_no_secret() {
             ENDPOINT,
             "https://user:hunter2@c:4318/x?token=hunter3#hunter4",
         ),
-        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=hunter5"),
+        (
+            "OTEL_EXPORTER_OTLP_METRICS_HEADERS",
+            "authorization=hunter5",
+        ),
     ]);
     let text = format!("{settings:?} {settings:#?}");
     assert!(!text.contains("hunter") && !text.contains("user"), "{text}");
+    // Nor of the headers, wherever a library prints them.
+    for (signal, destination) in signals(&settings) {
+        let headers = &destination.unwrap().headers;
+        assert!(headers.contains_key("authorization"), "{signal}");
+        assert!(headers.values().all(|v| v.is_sensitive()), "{signal}");
+    }
     let traces = settings.traces.otlp.unwrap();
     assert_eq!(traces.shown(), "https://c:4318/x/v1/traces");
     assert_eq!(traces.protocol, Protocol::Http);

@@ -14,7 +14,7 @@ use crate::{
     collector::{Collector, integer, text},
     support::{
         PATIENCE,
-        process::{Relay, command, kill},
+        process::{Relay, command, is, kill},
     },
 };
 
@@ -58,6 +58,35 @@ async fn requests_have_the_headers_and_the_compression() {
                     .get("content-encoding")
                     .or(headers.get("grpc-encoding"));
                 assert_eq!(encoding.unwrap(), "gzip", "{path} {headers:?}");
+            }
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_may_do_without_the_compression_for_all() {
+    for protocol in PROTOCOLS {
+        let collector = Collector::start().await;
+        let variables = [
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+            ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "none"),
+        ];
+        let relay = relay(&collector, &variables).await;
+        carry(&relay).await;
+        collector.span("circuit").await;
+        collector
+            .wait("metrics", |r| r.metrics.first().map(|_| ()))
+            .await;
+        relay.stop().await;
+        collector.look(|received| {
+            for (path, headers) in &received.requests {
+                let encoding = headers
+                    .get("content-encoding")
+                    .or(headers.get("grpc-encoding"));
+                let is_plain = encoding.is_none_or(|encoding| encoding == "identity");
+                let is_trace = path.to_lowercase().contains("trace");
+                assert_eq!(is_plain, is_trace, "{path} {headers:?}");
             }
         });
     }
@@ -120,6 +149,17 @@ async fn what_is_switched_off_is_not_sent() {
         ("OTEL_TRACES_SAMPLER_ARG", "0"),
     ];
     assert_eq!(requests(&ratio).await, ["/v1/metrics"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prometheus_without_a_server_is_told_of() {
+    let prometheus = ("OTEL_METRICS_EXPORTER", "prometheus");
+    for (admin, expected) in [("", 1), ("127.0.0.1:0", 0)] {
+        let relay = Relay::start(&[prometheus, ("RELAY_ADMIN_ADDRESS", admin)]).await;
+        let events = relay.stop().await;
+        let warnings = events.iter().filter(|e| is(e, "OTEL_METRICS_EXPORTER"));
+        assert_eq!(warnings.count(), expected, "{admin:?} {events:#?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -251,16 +291,49 @@ async fn a_request_within_a_trace_has_a_span_in_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn http_has_basic_authentication_and_proxies() {
+async fn a_user_in_the_endpoint_is_authenticated() {
+    for protocol in PROTOCOLS {
+        let collector = Collector::start().await;
+        let endpoint = format!("http://us%40er:pass@{}", collector.address);
+        let variables = [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+            // A header that is given wins.
+            (
+                "OTEL_EXPORTER_OTLP_METRICS_HEADERS",
+                "authorization=Bearer%20a",
+            ),
+        ];
+        let relay = relay(&collector, &variables).await;
+        carry(&relay).await;
+        collector.span("circuit").await;
+        collector
+            .wait("metrics", |r| r.metrics.first().map(|_| ()))
+            .await;
+        relay.stop().await;
+        collector.look(|received| {
+            for (path, headers) in &received.requests {
+                let expected = if path.to_lowercase().contains("trace") {
+                    "Basic dXNAZXI6cGFzcw=="
+                } else {
+                    "Bearer a"
+                };
+                let values: Vec<_> = headers.get_all("authorization").iter().collect();
+                assert_eq!(values, [expected], "{protocol} {path}");
+            }
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_has_proxies() {
     let collector = Collector::start().await;
-    let authorized = format!("http://user:pass@{}", collector.address);
     // Nobody but the proxy could take what is for this host.
     let proxied = (
         "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
         "http://collector.invalid/here",
     );
     let variables = [
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", authorized.as_str()),
         ("NO_PROXY", "127.0.0.1"),
         ("HTTP_PROXY", &collector.url()),
         proxied,
@@ -278,13 +351,4 @@ async fn http_has_basic_authentication_and_proxies() {
         })
         .await;
     relay.stop().await;
-    collector.look(|received| {
-        let traces = received
-            .requests
-            .iter()
-            .filter(|(path, _)| path == "/v1/traces");
-        for (_, headers) in traces {
-            assert_eq!(headers["authorization"], "Basic dXNlcjpwYXNz");
-        }
-    });
 }
