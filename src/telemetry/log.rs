@@ -87,13 +87,13 @@ impl Log {
     pub(super) fn tell_lost(&self, metrics: Metrics) -> impl Future<Output = ()> + Send + 'static {
         let counter = self.lost.clone();
         async move {
-            let (mut counted, mut told) = (0, 0);
+            let (mut known, mut told) = (0, 0);
             let mut tell_at = Instant::now() + LOST_INTERVAL;
             loop {
                 tokio::time::sleep(COUNT_INTERVAL).await;
                 let lost = counter.dropped_lines();
-                metrics.lost("logs", (lost - counted) as u64);
-                counted = lost;
+                metrics.lost("logs", (lost - known) as u64);
+                known = lost;
                 if tell_at <= Instant::now() {
                     tell_at = Instant::now() + LOST_INTERVAL;
                     if lost > told {
