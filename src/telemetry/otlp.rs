@@ -31,15 +31,14 @@ pub(super) fn spans(
     runtime: &Handle,
 ) -> Result<Watched<SpanExporter>, String> {
     let builder = SpanExporter::builder();
-    let watched = Watched::idle("traces", destination, runtime);
-    match destination.protocol {
-        settings::Protocol::Http => {
-            watched.over_http(destination, builder.with_http(), |b| b.build())
-        }
-        settings::Protocol::Grpc => {
-            watched.over_grpc(destination, builder.with_tonic(), |b| b.build())
-        }
-    }
+    let mut watched = Watched::idle("traces", destination, runtime);
+    let exporter = match destination.protocol {
+        settings::Protocol::Http => watched.over_http(destination, builder.with_http())?.build(),
+        settings::Protocol::Grpc => watched
+            .over_grpc(destination, builder.with_tonic())?
+            .build(),
+    };
+    watched.with(exporter)
 }
 
 /// Exports metrics to `destination`.
@@ -49,15 +48,14 @@ pub(super) fn metrics(
     runtime: &Handle,
 ) -> Result<Watched<MetricExporter>, String> {
     let builder = MetricExporter::builder().with_temporality(temporality);
-    let watched = Watched::idle("metrics", destination, runtime);
-    match destination.protocol {
-        settings::Protocol::Http => {
-            watched.over_http(destination, builder.with_http(), |b| b.build())
-        }
-        settings::Protocol::Grpc => {
-            watched.over_grpc(destination, builder.with_tonic(), |b| b.build())
-        }
-    }
+    let mut watched = Watched::idle("metrics", destination, runtime);
+    let exporter = match destination.protocol {
+        settings::Protocol::Http => watched.over_http(destination, builder.with_http())?.build(),
+        settings::Protocol::Grpc => watched
+            .over_grpc(destination, builder.with_tonic())?
+            .build(),
+    };
+    watched.with(exporter)
 }
 
 /// Everything but an exporter.
@@ -73,31 +71,28 @@ impl Watched<()> {
         }
     }
 
-    fn over_http<B: WithExportConfig + WithHttpConfig, E>(
-        self,
+    fn over_http<B: WithExportConfig + WithHttpConfig>(
+        &self,
         destination: &Destination,
         builder: B,
-        build: impl FnOnce(B) -> Result<E, ExporterBuildError>,
-    ) -> Result<Watched<E>, String> {
+    ) -> Result<B, String> {
         let files = Files::read(destination)?;
         let builder = builder
             .with_endpoint(destination.url.as_str())
             .with_protocol(Protocol::HttpBinary)
             .with_timeout(destination.timeout)
             .with_http_client(Http::new(destination, &files, self.cause.clone())?);
-        let builder = match destination.compression {
+        Ok(match destination.compression {
             Compression::Gzip => builder.with_compression(opentelemetry_otlp::Compression::Gzip),
             Compression::None => builder,
-        };
-        self.with(build(builder))
+        })
     }
 
-    fn over_grpc<B: WithExportConfig + WithTonicConfig, E>(
-        mut self,
+    fn over_grpc<B: WithExportConfig + WithTonicConfig>(
+        &mut self,
         destination: &Destination,
         builder: B,
-        build: impl FnOnce(B) -> Result<E, ExporterBuildError>,
-    ) -> Result<Watched<E>, String> {
+    ) -> Result<B, String> {
         let files = Files::read(destination)?;
         let (channel, reconnect) = grpc::channel(destination, &files, &self.runtime)?;
         self.reconnect = Some(reconnect);
@@ -105,11 +100,10 @@ impl Watched<()> {
             .with_timeout(destination.timeout)
             .with_channel(channel)
             .with_interceptor(grpc::Headers::of(destination));
-        let builder = match destination.compression {
+        Ok(match destination.compression {
             Compression::Gzip => builder.with_compression(opentelemetry_otlp::Compression::Gzip),
             Compression::None => builder,
-        };
-        self.with(build(builder))
+        })
     }
 
     fn with<E>(self, exporter: Result<E, ExporterBuildError>) -> Result<Watched<E>, String> {

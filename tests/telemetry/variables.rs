@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use descord_relay::telemetry::{Destination, Protocol, Settings, variable_names};
+use reqwest::header::HeaderValue;
 
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 const COLLECTOR: (&str, &str) = (ENDPOINT, "http://collector:4318");
@@ -147,7 +148,7 @@ const EACH: &[Each] = &[
         wrong: &["Authorization", "a b=c", "a=%0a", "=b"],
         besides: &[],
         pick: |d| {
-            let text = |value: &reqwest::header::HeaderValue| value.to_str().unwrap().to_owned();
+            let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
             let mut all: Vec<_> = d.headers.iter().collect();
             all.sort_by_key(|(name, _)| name.as_str());
             let lines = all.iter().map(|(name, v)| format!("{name}: {}; ", text(v)));
@@ -461,7 +462,7 @@ fn what_is_shown_of_settings_has_no_secret() {
     for (signal, destination) in signals(&settings) {
         let headers = &destination.unwrap().headers;
         assert!(headers.contains_key("authorization"), "{signal}");
-        assert!(headers.values().all(|v| v.is_sensitive()), "{signal}");
+        assert!(headers.values().all(HeaderValue::is_sensitive), "{signal}");
     }
     let traces = settings.traces.otlp.unwrap();
     assert_eq!(traces.shown(), "https://c:4318/x/v1/traces");
