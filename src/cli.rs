@@ -177,10 +177,36 @@ fn print_identity(loaded: &Loaded) -> ExitCode {
     }
 }
 
-/// The value of `RUST_LOG`, if it is set. What is no text counts as empty.
-fn filter() -> Option<String> {
-    let filter = env::var_os("RUST_LOG")?;
-    Some(filter.into_string().unwrap_or_default())
+/// Runs `service` while telemetry tells of it, and tells what is left when it has ended.
+fn with_telemetry(
+    config: &Config,
+    service: impl AsyncFnOnce(&Telemetry) -> Result<(), Box<dyn std::error::Error>>,
+) -> ExitCode {
+    // What is no text counts as empty.
+    let filter = env::var_os("RUST_LOG").map(|text| text.into_string().unwrap_or_default());
+    let (settings, ignored) = telemetry::Settings::from_env(env::vars_os());
+    with_runtime(async {
+        let telemetry = match Telemetry::start(config, &settings, filter.as_deref()) {
+            Ok(telemetry) => telemetry,
+            Err(error @ StartError::Filter(_)) => return usage(&error),
+            Err(error) => {
+                eprintln!("{error}");
+                return ExitCode::FAILURE;
+            }
+        };
+        for warning in ignored {
+            warn!("{warning}");
+        }
+        let code = match service(&telemetry).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(cause) => {
+                error!("{cause}");
+                ExitCode::FAILURE
+            }
+        };
+        telemetry.stop().await;
+        code
+    })
 }
 
 fn serve(
@@ -192,20 +218,8 @@ fn serve(
         Ok(identity) => identity,
         Err(error) => return usage(&error),
     };
-    let (settings, ignored) = telemetry::Settings::from_env(env::vars_os());
-    with_runtime(async {
-        let telemetry = match Telemetry::start(config, &settings, filter().as_deref()) {
-            Ok(telemetry) => telemetry,
-            Err(error @ StartError::Filter(_)) => return usage(&error),
-            Err(error) => {
-                eprintln!("{error}");
-                return ExitCode::FAILURE;
-            }
-        };
+    with_telemetry(config, async |telemetry| {
         for warning in warnings {
-            warn!("{warning}");
-        }
-        for warning in ignored {
             warn!("{warning}");
         }
         if identity.source() == Source::Ephemeral {
@@ -214,15 +228,7 @@ fn serve(
                  peer id at each start, and what clients know of it is void then"
             );
         }
-        let code = match Box::pin(run(config, &identity, &telemetry)).await {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(cause) => {
-                error!("{cause}");
-                ExitCode::FAILURE
-            }
-        };
-        telemetry.stop().await;
-        code
+        Box::pin(run(config, &identity, telemetry)).await
     })
 }
 

@@ -3,9 +3,9 @@
 use std::{env, ffi::OsString, process::ExitCode, time::Duration};
 
 use tokio::{sync::watch, time::timeout};
-use tracing::{error, warn};
+use tracing::warn;
 
-use super::{filter, spawn_signals, usage, with_runtime};
+use super::{spawn_signals, usage, with_telemetry};
 use crate::{
     admin,
     config::{Config, Loaded},
@@ -23,7 +23,7 @@ use crate::{
     identity,
     lifecycle::{Lifecycle, Phase},
     metrics::observe_process,
-    telemetry::{Settings, Telemetry},
+    telemetry::Telemetry,
 };
 
 /// The name that the environment is read for before the names of the relays are known.
@@ -125,30 +125,14 @@ pub(super) fn dns(Loaded { config, .. }: &Loaded) -> ExitCode {
         Ok(origin) => origin,
         Err(code) => return code,
     };
-    let (settings, ignored) = Settings::from_env(env::vars_os());
-    with_runtime(async {
-        let telemetry = match Telemetry::start(config, &settings, filter().as_deref()) {
-            Ok(telemetry) => telemetry,
-            Err(error) => return usage(&format!("RUST_LOG: {error}")),
-        };
-        for warning in ignored {
-            warn!("{warning}");
-        }
+    with_telemetry(config, async |telemetry| {
         if config.dns.servers.is_empty() {
             warn!(
                 "RELAY_DNS_NS is not set: the zone names a server that has no address, and cannot \
                  be delegated"
             );
         }
-        let code = match run(config, origin, &telemetry).await {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(cause) => {
-                error!("{cause}");
-                ExitCode::FAILURE
-            }
-        };
-        telemetry.stop().await;
-        code
+        run(config, origin, telemetry).await
     })
 }
 

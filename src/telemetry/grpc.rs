@@ -14,6 +14,7 @@ use tonic::{
 use super::{
     settings::Destination,
     tls::{self, Files},
+    trouble::chain,
 };
 
 /// Drops the connection, so that the next request makes a new one.
@@ -43,7 +44,7 @@ pub(super) fn channel(
     runtime: &Handle,
 ) -> Result<(Channel, Reconnect), String> {
     let mut endpoint = Endpoint::from_shared(destination.url.to_string())
-        .map_err(|error| words(&error))?
+        .map_err(|error| chain(&error))?
         .connect_timeout(destination.timeout);
     if destination.url.scheme() == "https" {
         let mut tls = ClientTlsConfig::new().timeout(destination.timeout);
@@ -56,7 +57,7 @@ pub(super) fn channel(
         }
         endpoint = endpoint
             .tls_config(tls)
-            .map_err(|error| tls::unusable("the certificates", &words(&error)))?;
+            .map_err(|error| tls::unusable("the certificates", &chain(&error)))?;
     }
     // The tasks of the channel belong to the runtime that is current.
     let _current = runtime.enter();
@@ -82,15 +83,4 @@ impl Interceptor for Headers {
         request.metadata_mut().clone_from(&self.0);
         Ok(request)
     }
-}
-
-/// An error with all that caused it.
-fn words(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut error = error;
-    while let Some(source) = error.source() {
-        words = format!("{words}: {source}");
-        error = source;
-    }
-    words
 }

@@ -13,7 +13,7 @@ use super::{
     exporter::LastCause,
     settings::Destination,
     tls::{self, Files},
-    trouble::Cause,
+    trouble::{Cause, chain},
 };
 
 /// The most that is read of an answer. Collectors answer in some bytes.
@@ -172,15 +172,5 @@ fn no_answer(error: &reqwest::Error) -> Cause {
 
 /// An error with what caused it, but without its own first words, which name the URL.
 fn words(error: &reqwest::Error) -> String {
-    let mut parts = Vec::new();
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        parts.push(error.to_string());
-        source = error.source();
-    }
-    if parts.is_empty() {
-        "the request failed".to_owned()
-    } else {
-        parts.join(": ")
-    }
+    std::error::Error::source(error).map_or_else(|| "the request failed".to_owned(), chain)
 }

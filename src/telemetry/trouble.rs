@@ -37,6 +37,17 @@ impl Cause {
     }
 }
 
+/// An error in words, with all that caused it.
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut words = error.to_string();
+    let mut error = error;
+    while let Some(source) = error.source() {
+        words = format!("{words}: {source}");
+        error = source;
+    }
+    words
+}
+
 /// Keeps account of an exporter, and tells of it.
 #[derive(Debug)]
 pub(super) struct Trouble {

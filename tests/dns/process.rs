@@ -113,6 +113,23 @@ async fn a_port_that_is_taken_is_an_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_bad_log_filter_is_refused_in_the_words_of_the_relay() {
+    let variables = [
+        ("RELAY_DNS_ZONE", ZONE),
+        ("RELAY_DNS_RELAYS", "127.0.0.1"),
+        ("RUST_LOG", "x=y=z"),
+    ];
+    let mut refusals = Vec::new();
+    for subcommand in ["dns", "serve"] {
+        let output = command(&variables).arg(subcommand).output().await.unwrap();
+        assert_eq!(output.status.code(), Some(64), "{subcommand}");
+        refusals.push(String::from_utf8(output.stderr).unwrap());
+    }
+    assert!(refusals[0].starts_with("RUST_LOG: "), "{refusals:?}");
+    assert_eq!(refusals[0], refusals[1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bad_configuration_is_refused_with_every_error() {
     for (variables, errors) in [
         (
