@@ -3,7 +3,14 @@
 mod fleet;
 mod operator;
 
-use std::{env, ffi::OsString, io, process::ExitCode, sync::Arc};
+use std::{
+    env,
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use clap::{Parser, Subcommand};
 use futures::StreamExt;
@@ -76,7 +83,12 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum IdentityCommand {
     /// Print a new seed for a fleet, to be used as `RELAY_IDENTITY_SEED`.
-    Generate,
+    Generate {
+        /// Write it to this file instead, for its owner and group to read, unless the file exists;
+        /// to be used as `RELAY_IDENTITY_SEED_FILE`.
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
 }
 
 /// Runs the command that the process was given.
@@ -96,11 +108,8 @@ pub fn main() -> ExitCode {
         Command::Serve => with_config(serve),
         Command::Probe(args) => with_runtime(probe::execute(args)),
         Command::Identity {
-            command: Some(IdentityCommand::Generate),
-        } => {
-            println!("{}", identity::generate_seed());
-            ExitCode::SUCCESS
-        }
+            command: Some(IdentityCommand::Generate { to }),
+        } => generate_seed(to.as_deref()),
         Command::Healthcheck => with(unannounced(), operator::healthcheck),
         Command::LogFilter { filter } => {
             with(unannounced(), |loaded| operator::log_filter(loaded, filter))
@@ -159,6 +168,22 @@ fn print_config(loaded: &Loaded) -> ExitCode {
     print!("{}", loaded.render());
     for warning in &loaded.warnings {
         eprintln!("warning: {warning}");
+    }
+    ExitCode::SUCCESS
+}
+
+fn generate_seed(to: Option<&Path>) -> ExitCode {
+    let Some(path) = to else {
+        println!("{}", identity::generate_seed());
+        return ExitCode::SUCCESS;
+    };
+    match identity::write_new_seed(path) {
+        Ok(true) => println!("a new seed is in {}", path.display()),
+        Ok(false) => println!("{} is there already", path.display()),
+        Err(error) => {
+            eprintln!("no seed could be written to {}: {error}", path.display());
+            return ExitCode::FAILURE;
+        }
     }
     ExitCode::SUCCESS
 }

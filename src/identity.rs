@@ -6,6 +6,10 @@
 //! peer ids of the whole fleet before any relay runs.
 
 use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_PAD_INDIFFERENT, URL_SAFE_NO_PAD};
@@ -139,6 +143,29 @@ pub fn peer_id_of(seed: &Secret, instance: &str) -> PeerId {
 pub fn generate_seed() -> String {
     let bits = Zeroizing::new(rand::random::<[u8; 32]>());
     URL_SAFE_NO_PAD.encode(bits.as_slice())
+}
+
+/// Writes a new seed to a file that only its owner and group may read; `false` if there is such a
+/// file already, which is then left as it is.
+///
+/// # Errors
+/// When the file cannot be written; then there is none.
+pub fn write_new_seed(path: &Path) -> io::Result<bool> {
+    let mut options = OpenOptions::new();
+    let mut file = match options.write(true).create_new(true).mode(0o440).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_file() => {
+            return Ok(false);
+        }
+        Err(error) => return Err(error),
+    };
+    let seed = Zeroizing::new(generate_seed());
+    let written = writeln!(file, "{}", *seed).and_then(|()| file.sync_all());
+    if written.is_err() {
+        // Half a seed would be taken for a whole one.
+        let _ = fs::remove_file(path);
+    }
+    written.map(|()| true)
 }
 
 /// Reads the base64 form, with or without padding, in which libp2p tools write private keys.

@@ -6,6 +6,7 @@ mod support;
 
 use std::{
     net::{TcpListener, UdpSocket},
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::Output,
 };
@@ -187,6 +188,35 @@ async fn a_generated_seed_is_new_and_can_be_used() {
     let seed = [("RELAY_IDENTITY_SEED", first.trim_end())];
     let output = run(&seed, &["identity"]).await;
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+}
+
+#[tokio::test]
+async fn a_seed_is_written_to_a_file_once() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("seed");
+    let name = path.to_str().unwrap();
+    let generate = ["identity", "generate", "--to", name];
+    let first = run(&[], &generate).await;
+    assert_eq!(first.status.code(), Some(0), "{}", err(&first));
+    let mode = path.metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o440);
+    let seed = std::fs::read_to_string(&path).unwrap();
+    assert!(!out(&first).contains(seed.trim_end()));
+    let identity = run(&[("RELAY_IDENTITY_SEED_FILE", name)], &["identity"]).await;
+    assert_eq!(identity.status.code(), Some(0), "{}", err(&identity));
+
+    let second = run(&[], &generate).await;
+    assert_eq!(second.status.code(), Some(0), "{}", err(&second));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), seed);
+
+    let nowhere = directory.path().join("none/seed");
+    let third = run(
+        &[],
+        &["identity", "generate", "--to", nowhere.to_str().unwrap()],
+    )
+    .await;
+    assert_eq!(third.status.code(), Some(1));
+    assert!(err(&third).contains("none/seed"), "{}", err(&third));
 }
 
 /// The relay does not start next to whoever has its address, even when that is another relay.
