@@ -1,11 +1,6 @@
 //! libp2p's own client finds the relays through the zone.
 
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig};
-use libp2p::{
-    Multiaddr,
-    dns::{ResolverConfig, ResolverOpts},
-    multiaddr::Protocol,
-};
+use libp2p::{Multiaddr, multiaddr::Protocol};
 
 use crate::{
     ZONE,
@@ -15,14 +10,7 @@ use crate::{
 
 /// A client whose only resolver is the answerer.
 async fn client(answerer: &Answerer) -> Client {
-    let (mut udp, mut tcp) = (ConnectionConfig::udp(), ConnectionConfig::tcp());
-    udp.port = answerer.address.port();
-    tcp.port = answerer.address.port();
-    let server = NameServerConfig::new(answerer.address.ip(), true, vec![udp, tcp]);
-    let resolver = ResolverConfig::from_name_servers(vec![server]);
-    let mut options = ResolverOpts::default();
-    options.cache_size = 0;
-    Client::with_resolver(Security::Noise, resolver, options).await
+    Client::asking(Security::Noise, &[answerer.address]).await
 }
 
 fn fleet() -> Multiaddr {

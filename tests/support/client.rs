@@ -1,9 +1,12 @@
 //! libp2p's own relay client, over every transport.
 
-use std::{collections::VecDeque, pin::pin, time::Duration};
+use std::{collections::VecDeque, net::SocketAddr, pin::pin, time::Duration};
 
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
-use hickory_resolver::system_conf;
+use hickory_resolver::{
+    config::{ConnectionConfig, NameServerConfig},
+    system_conf,
+};
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder,
     dns::{ResolverConfig, ResolverOpts},
@@ -49,8 +52,24 @@ impl Client {
         Self::with_resolver(security, resolver, options).await
     }
 
-    /// A client that looks names up there.
-    pub async fn with_resolver(
+    /// A client that asks these name servers, or the system's if there is none.
+    pub async fn asking(security: Security, name_servers: &[SocketAddr]) -> Self {
+        if name_servers.is_empty() {
+            return Self::new(security).await;
+        }
+        let servers = name_servers.iter().map(|server| {
+            let (mut udp, mut tcp) = (ConnectionConfig::udp(), ConnectionConfig::tcp());
+            udp.port = server.port();
+            tcp.port = server.port();
+            NameServerConfig::new(server.ip(), true, vec![udp, tcp])
+        });
+        let resolver = ResolverConfig::from_name_servers(servers.collect());
+        let mut options = ResolverOpts::default();
+        options.cache_size = 0;
+        Self::with_resolver(security, resolver, options).await
+    }
+
+    async fn with_resolver(
         security: Security,
         resolver: ResolverConfig,
         options: ResolverOpts,

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 pub mod bystander;
 pub mod client;
+pub mod fleet;
 pub mod http;
 pub mod process;
 pub mod prometheus;
