@@ -26,7 +26,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     && cp "target/$(rustc --print host-tuple)/release/descord-relay" /descord-relay
 
 FROM scratch
-ARG VERSION=0.0.0
+ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="descord-relay" \
       org.opencontainers.image.description="A libp2p Circuit Relay v2 server for fleets" \

@@ -6,14 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hickory_proto::{
-    op::{Message, Query},
-    rr::{Name, RData, RecordType},
-};
+use hickory_proto::{op::Message, rr::RecordType};
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{TcpStream, UdpSocket},
+    io::{AsyncBufReadExt, BufReader},
+    net::UdpSocket,
     process::Child,
     sync::mpsc::{UnboundedReceiver, unbounded_channel},
     time::timeout,
@@ -23,6 +20,7 @@ use crate::{
     FLEET, SEED, ZONE,
     support::{
         PATIENCE,
+        dns::{self, question, texts},
         process::{Relay, command, is, kill},
     },
 };
@@ -153,17 +151,7 @@ impl Answerer {
 
     /// The answer over TCP.
     pub async fn ask_tcp(&self, name: &str, record_type: RecordType) -> Message {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let question = question(name, record_type);
-        let length = u16::try_from(question.len()).unwrap();
-        stream.write_u16(length).await.unwrap();
-        stream.write_all(&question).await.unwrap();
-        let answer = timeout(PATIENCE, async {
-            let mut answer = vec![0; stream.read_u16().await.unwrap().into()];
-            stream.read_exact(&mut answer).await.unwrap();
-            answer
-        });
-        Message::from_vec(&answer.await.unwrap()).unwrap()
+        dns::ask_tcp(self.address, name, record_type).await.unwrap()
     }
 
     /// The texts of the fleet's records, in order.
@@ -195,27 +183,6 @@ impl Answerer {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
-}
-
-/// The packet that asks for records of a name.
-pub fn question(name: &str, record_type: RecordType) -> Vec<u8> {
-    let mut message = Message::query();
-    message.add_query(Query::query(
-        Name::from_ascii(format!("{name}.")).unwrap(),
-        record_type,
-    ));
-    message.to_vec().unwrap()
-}
-
-/// The texts of TXT records, sorted: they come in turns.
-pub fn texts(message: &Message) -> Vec<String> {
-    let text = |data: &RData| match data {
-        RData::TXT(txt) => String::from_utf8(txt.txt_data.concat()).unwrap(),
-        other => panic!("{other} is no text"),
-    };
-    let mut texts: Vec<_> = message.answers.iter().map(|a| text(&a.data)).collect();
-    texts.sort();
-    texts
 }
 
 /// A relay of the fleet, with its operator's endpoints on a free port or the given one.

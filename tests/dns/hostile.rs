@@ -22,8 +22,8 @@ use tokio::{
 
 use crate::{
     FLEET,
-    answerer::{Answerer, question, relay},
-    support::PATIENCE,
+    answerer::{Answerer, relay},
+    support::{PATIENCE, dns::question},
 };
 
 fn socket(from: &str, answerer: &Answerer) -> UdpSocket {

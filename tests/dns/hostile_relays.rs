@@ -10,7 +10,8 @@ use tokio::net::TcpListener;
 
 use crate::{
     FLEET,
-    answerer::{Answerer, relay, texts},
+    answerer::{Answerer, relay},
+    support::dns::texts,
 };
 
 /// A server whose `/status` is this.

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 pub mod bystander;
 pub mod client;
+pub mod dns;
 pub mod fleet;
 pub mod http;
 pub mod process;

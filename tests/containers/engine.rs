@@ -1,0 +1,104 @@
+//! The Docker engine, the image under test, and containers that are removed when they are dropped.
+
+use std::{process::Stdio, sync::OnceLock};
+
+use serde_json::Value;
+use tokio::{process::Command, sync::OnceCell};
+
+use crate::foreign::{or_skip, run};
+
+/// The image under test, built from the shipped Dockerfile; `None` skips the test.
+pub async fn image() -> Option<&'static str> {
+    static ENGINE: OnceLock<Result<(), String>> = OnceLock::new();
+    static IMAGE: OnceCell<String> = OnceCell::const_new();
+    let engine = ENGINE.get_or_init(|| {
+        run(std::process::Command::new("docker").arg("info"))?;
+        run(std::process::Command::new("docker").args(["compose", "version"]))
+    });
+    or_skip("a Docker engine with compose", engine)?;
+    let image = IMAGE.get_or_init(|| async {
+        if let Ok(given) = std::env::var("RELAY_TEST_IMAGE") {
+            return given;
+        }
+        build("descord-relay:test", &[]).await;
+        "descord-relay:test".to_owned()
+    });
+    Some(image.await)
+}
+
+/// Builds the checkout.
+pub async fn build(tag: &str, options: &[&str]) {
+    let checkout = env!("CARGO_MANIFEST_DIR");
+    let arguments = [&["build", "--quiet", "--tag", tag], options, &[checkout]].concat();
+    docker(&arguments).await;
+}
+
+/// What `docker` with these arguments prints; it must end well.
+pub async fn docker(arguments: &[&str]) -> String {
+    let output = command(arguments).output().await.unwrap();
+    assert!(
+        output.status.success(),
+        "docker {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// `docker` with these arguments.
+pub fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new("docker");
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// What `docker inspect` knows of an image or a container.
+pub async fn inspect(what: &str) -> Value {
+    let text = docker(&["inspect", what]).await;
+    let mut found: Value = serde_json::from_str(&text).unwrap();
+    found[0].take()
+}
+
+/// A container of our own.
+pub struct Container {
+    pub id: String,
+}
+
+impl Container {
+    /// Runs the image in the background as the README tells to, with these options besides.
+    pub async fn start(image: &str, options: &[&str]) -> Self {
+        let hardened = [
+            "run",
+            "--detach",
+            "--read-only",
+            "--cap-drop=ALL",
+            "--security-opt=no-new-privileges",
+            // The image's own check comes every ten seconds.
+            "--health-interval=1s",
+        ];
+        let id = docker(&[&hardened, options, &[image]].concat()).await;
+        Self { id }
+    }
+
+    /// Waits until the health check of the image says so.
+    pub async fn is_healthy(&self) {
+        let healthy = async {
+            while inspect(&self.id).await["State"]["Health"]["Status"] != "healthy" {
+                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(crate::support::PATIENCE, healthy).await;
+        in_time.expect("the container becomes healthy");
+    }
+
+    /// Where a port of it is published, such as `9000/udp`.
+    pub async fn port(&self, port: &str) -> u16 {
+        let published = docker(&["port", &self.id, port]).await;
+        published.rsplit(':').next().unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let _ = run(std::process::Command::new("docker").args(["rm", "--force", &self.id]));
+    }
+}

@@ -1,0 +1,113 @@
+//! `deploy/compose/rolling-upgrade`, under traffic and with images that do not work.
+
+use std::process::Output;
+
+use crate::{
+    cluster::{Cluster, RELAYS, text},
+    engine::{build, docker, image, inspect},
+    support::fleet::Traffic,
+};
+
+const PAIRS: usize = 3;
+const NEXT: &str = "descord-relay:test-next";
+const DNS: [&str; 2] = ["dns-0", "dns-1"];
+
+async fn upgrade(cluster: &Cluster) -> Output {
+    let mut command = cluster.command("deploy/compose/rolling-upgrade");
+    let output = command.args(["--pause", "1s"]).output().await.unwrap();
+    println!("{}", text(&output));
+    output
+}
+
+/// The images that the containers of the services run.
+async fn images(cluster: &Cluster, services: &[&str]) -> Vec<String> {
+    let mut images = Vec::new();
+    for service in services {
+        let container = cluster.inspect(service).await;
+        images.push(container["Image"].as_str().unwrap().to_owned());
+    }
+    images
+}
+
+async fn id_of(image: &str) -> String {
+    inspect(image).await["Id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_fails_no_request_and_cuts_no_circuit() {
+    let Some(image) = image().await else { return };
+    build(NEXT, &["--build-arg=VERSION=0.0.0-next"]).await;
+    let next = id_of(NEXT).await;
+    assert_ne!(next, id_of(image).await);
+    let mut cluster = Cluster::up(image).await;
+    let mut traffic = Traffic::default();
+    for _ in 0..PAIRS {
+        traffic.add(cluster.fleet()).await;
+    }
+    traffic.flows().await;
+    cluster.use_image(NEXT);
+    let upgraded = upgrade(&cluster).await;
+    assert!(upgraded.status.success());
+    traffic.flows().await;
+    let outcome = traffic.stop().await;
+    outcome.assert_none_failed();
+    assert_eq!(outcome.cut, [] as [String; 0]);
+    assert!(outcome.requests > 100, "{}", outcome.requests);
+    for running in images(&cluster, &[&RELAYS[..], &DNS].concat()).await {
+        assert_eq!(running, next);
+    }
+    // The same peer ids as before.
+    cluster.lists(&[0, 1, 2]).await;
+    // Once more: there is nothing left to do.
+    let again = upgrade(&cluster).await;
+    assert!(again.status.success());
+    assert_eq!(
+        text(&again).matches("is up to date").count(),
+        RELAYS.len() + DNS.len()
+    );
+}
+
+/// An image that is wrong stops the upgrade, at the first relay at the latest.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_image_harms_one_relay_at_most() {
+    let Some(image) = image().await else { return };
+    let good = id_of(image).await;
+    let mut cluster = Cluster::up(image).await;
+
+    cluster.use_image("descord-relay:test-none");
+    let refused = upgrade(&cluster).await;
+    assert!(!refused.status.success());
+    assert!(text(&refused).contains("there is no image descord-relay:test-none"));
+
+    let misconfigured = derive(image, "ENV RELAY_MAX_CIRCUITS=many").await;
+    cluster.use_image(&misconfigured);
+    let refused = upgrade(&cluster).await;
+    assert!(!refused.status.success());
+    assert!(text(&refused).contains("RELAY_MAX_CIRCUITS"));
+    assert_eq!(images(&cluster, &RELAYS).await, [&*good; 3]);
+
+    let unhealthy = derive(image, "ENV RELAY_ADMIN_ADDRESS=127.0.0.1:1").await;
+    cluster.use_image(&unhealthy);
+    let stopped = upgrade(&cluster).await;
+    assert!(!stopped.status.success());
+    assert!(text(&stopped).contains("stopped: relay-0"));
+    let unhealthy = id_of(&unhealthy).await;
+    assert_eq!(
+        images(&cluster, &RELAYS).await,
+        [&*unhealthy, &*good, &*good]
+    );
+    cluster.lists(&[1, 2]).await;
+
+    // Run again with one that works, it goes on where it stopped.
+    cluster.use_image(image);
+    assert!(upgrade(&cluster).await.status.success());
+    cluster.lists(&[0, 1, 2]).await;
+}
+
+/// An image like this one, with one line more in its Dockerfile.
+async fn derive(image: &str, line: &str) -> String {
+    let directory = tempfile::TempDir::new().unwrap();
+    let path = directory.path().join("Dockerfile");
+    std::fs::write(&path, format!("FROM {image}\n{line}\n")).unwrap();
+    docker(&["build", "--quiet", directory.path().to_str().unwrap()]).await
+}
