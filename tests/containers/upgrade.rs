@@ -2,9 +2,12 @@
 
 use std::process::Output;
 
+use tempfile::TempDir;
+
 use crate::{
     cluster::{Cluster, RELAYS, text},
     engine::{build, docker, image, inspect},
+    foreign::run,
     support::fleet::Traffic,
 };
 
@@ -79,23 +82,21 @@ async fn a_bad_image_harms_one_relay_at_most() {
     assert!(!refused.status.success());
     assert!(text(&refused).contains("there is no image descord-relay:test-none"));
 
-    let misconfigured = derive(image, "ENV RELAY_MAX_CIRCUITS=many").await;
-    cluster.use_image(&misconfigured);
+    let misconfigured = Derived::from(image, "ENV RELAY_MAX_CIRCUITS=many").await;
+    cluster.use_image(&misconfigured.id);
     let refused = upgrade(&cluster).await;
     assert!(!refused.status.success());
     assert!(text(&refused).contains("RELAY_MAX_CIRCUITS"));
     assert_eq!(images(&cluster, &RELAYS).await, [&*good; 3]);
 
-    let unhealthy = derive(image, "ENV RELAY_ADMIN_ADDRESS=127.0.0.1:1").await;
-    cluster.use_image(&unhealthy);
+    // Nobody but itself can ask it how it is.
+    let unheard = Derived::from(image, "ENV RELAY_ADMIN_ADDRESS=127.0.0.1:1").await;
+    cluster.use_image(&unheard.id);
     let stopped = upgrade(&cluster).await;
     assert!(!stopped.status.success());
     assert!(text(&stopped).contains("stopped: relay-0"));
-    let unhealthy = id_of(&unhealthy).await;
-    assert_eq!(
-        images(&cluster, &RELAYS).await,
-        [&*unhealthy, &*good, &*good]
-    );
+    let expected = [&*unheard.id, &*good, &*good];
+    assert_eq!(images(&cluster, &RELAYS).await, expected);
     cluster.lists(&[1, 2]).await;
 
     // Run again with one that works, it goes on where it stopped.
@@ -104,10 +105,25 @@ async fn a_bad_image_harms_one_relay_at_most() {
     cluster.lists(&[0, 1, 2]).await;
 }
 
-/// An image like this one, with one line more in its Dockerfile.
-async fn derive(image: &str, line: &str) -> String {
-    let directory = tempfile::TempDir::new().unwrap();
-    let path = directory.path().join("Dockerfile");
-    std::fs::write(&path, format!("FROM {image}\n{line}\n")).unwrap();
-    docker(&["build", "--quiet", directory.path().to_str().unwrap()]).await
+/// An image like another one, with one line more in its Dockerfile. Removed when it is dropped.
+struct Derived {
+    id: String,
+}
+
+impl Derived {
+    async fn from(image: &str, line: &str) -> Self {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("Dockerfile");
+        std::fs::write(&path, format!("FROM {image}\n{line}\n")).unwrap();
+        let build = ["build", "--quiet", directory.path().to_str().unwrap()];
+        Self {
+            id: docker(&build).await,
+        }
+    }
+}
+
+impl Drop for Derived {
+    fn drop(&mut self) {
+        let _ = run(std::process::Command::new("docker").args(["rmi", "--force", &self.id]));
+    }
 }
