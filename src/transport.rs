@@ -5,6 +5,7 @@
 
 pub mod quic;
 mod security;
+pub mod tls;
 pub mod yamux;
 
 use std::{

@@ -71,9 +71,9 @@ pub enum Error {
     /// The endpoint of a listener stopped: its socket failed, or [`Handle::close_all`] closed it.
     #[error("the endpoint stopped")]
     EndpointStopped,
-    /// Our own certificate could not be made from the identity.
-    #[error("cannot make a certificate: {0}")]
-    Certificate(#[from] libp2p::tls::certificate::GenError),
+    /// There is no certificate, ours or the peer's, or it is not one of libp2p's.
+    #[error(transparent)]
+    Tls(#[from] super::tls::Error),
     /// The TLS library lacks AES-128-GCM, which QUIC's first packets need.
     #[error(transparent)]
     Crypto(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
@@ -86,12 +86,6 @@ pub enum Error {
     /// The handshake took longer than [`Config::handshake_timeout`].
     #[error("the handshake timed out")]
     HandshakeTimeout,
-    /// The peer showed no certificate.
-    #[error("the peer has no certificate")]
-    NoPeerCertificate,
-    /// The peer's certificate is not one of libp2p's.
-    #[error("the peer's certificate is not valid: {0}")]
-    PeerCertificate(#[from] libp2p::tls::certificate::ParseError),
 }
 
 type Event = TransportEvent<Upgrade, Error>;
@@ -126,7 +120,7 @@ impl Transport {
     ///
     /// # Errors
     ///
-    /// [`Error::Certificate`] and [`Error::Crypto`], if the identity or the build is unfit for
+    /// [`Error::Tls`] and [`Error::Crypto`], if the identity or the build is unfit for
     /// TLS.
     pub fn new(config: Config) -> Result<Self, Error> {
         Ok(Self {

@@ -4,12 +4,13 @@
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use futures::{
     AsyncRead, AsyncWrite,
-    future::{BoxFuture, Either, FutureExt},
+    future::{BoxFuture, Either, FutureExt, TryFutureExt},
 };
 use libp2p::{
     PeerId,
@@ -17,13 +18,16 @@ use libp2p::{
     identity::Keypair,
     noise, tls,
 };
+use rustls::ServerConfig;
 
+use super::tls as ours;
 use crate::metrics::{Handshake, Handshakes, Open};
 
 /// TLS 1.3 and Noise.
 #[derive(Clone)]
 pub(super) struct Security {
-    tls: tls::Config,
+    accepts: Arc<ServerConfig>,
+    dials: tls::Config,
     noise: noise::Config,
     handshakes: Handshakes,
 }
@@ -34,14 +38,15 @@ impl Security {
         handshakes: Handshakes,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         Ok(Self {
-            tls: tls::Config::new(keypair)?,
+            accepts: Arc::new(ours::server(keypair)?),
+            dials: tls::Config::new(keypair)?,
             noise: noise::Config::new(keypair)?,
             handshakes,
         })
     }
 
     fn is_tls(&self, protocol: &str) -> bool {
-        self.tls.protocol_info().any(|tls| tls == protocol)
+        self.dials.protocol_info().any(|tls| tls == protocol)
     }
 }
 
@@ -57,7 +62,7 @@ impl UpgradeInfo for Security {
     type InfoIter = std::vec::IntoIter<Self::Info>;
 
     fn protocol_info(&self) -> Self::InfoIter {
-        self.tls
+        self.dials
             .protocol_info()
             .chain(self.noise.protocol_info())
             .collect::<Vec<_>>()
@@ -77,7 +82,8 @@ where
 
     fn upgrade_inbound(self, socket: C, protocol: Self::Info) -> Self::Future {
         if self.is_tls(protocol) {
-            let upgrade = self.tls.upgrade_inbound(socket, protocol);
+            let upgrade = ours::accept(self.accepts, socket);
+            let upgrade = upgrade.map_ok(|(peer, stream)| (peer, stream.into()));
             secured(self.handshakes.begin("tls"), upgrade, Either::Left)
         } else {
             let upgrade = self.noise.upgrade_inbound(socket, protocol);
@@ -96,7 +102,7 @@ where
 
     fn upgrade_outbound(self, socket: C, protocol: Self::Info) -> Self::Future {
         if self.is_tls(protocol) {
-            let upgrade = self.tls.upgrade_outbound(socket, protocol);
+            let upgrade = self.dials.upgrade_outbound(socket, protocol);
             secured(self.handshakes.dial("tls"), upgrade, Either::Left)
         } else {
             let upgrade = self.noise.upgrade_outbound(socket, protocol);

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use hkdf::hmac::{Hmac, KeyInit, Mac};
 use libp2p::PeerId;
 use libp2p::identity::Keypair;
-use libp2p::tls::certificate;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::crypto::{CryptoError, HmacKey};
 use quinn::rustls::NoKeyLog;
@@ -15,15 +14,11 @@ use quinn::{ConnectionId, ConnectionIdGenerator};
 use sha2::Sha256;
 
 use super::Error;
+use crate::transport::tls;
 
 /// TLS of the accepting side.
 pub(super) fn server(keypair: &Keypair) -> Result<QuicServerConfig, Error> {
-    let mut tls = libp2p::tls::make_server_config(keypair)?;
-    // `SSLKEYLOGFILE` must not make a relay write its keys to a disk.
-    tls.key_log = Arc::new(NoKeyLog);
-    // Every connection authenticates anew; tickets would only be bytes and memory.
-    tls.send_tls13_tickets = 0;
-    Ok(tls.try_into()?)
+    Ok(tls::server(keypair)?.try_into()?)
 }
 
 /// TLS of the dialling side; only `expected` is accepted, if given.
@@ -31,7 +26,7 @@ pub(super) fn client(
     keypair: &Keypair,
     expected: Option<PeerId>,
 ) -> Result<QuicClientConfig, Error> {
-    let mut tls = libp2p::tls::make_client_config(keypair, expected)?;
+    let mut tls = libp2p::tls::make_client_config(keypair, expected).map_err(tls::Error::from)?;
     tls.key_log = Arc::new(NoKeyLog);
     tls.resumption = Resumption::disabled();
     Ok(tls.try_into()?)
@@ -39,12 +34,9 @@ pub(super) fn client(
 
 /// The peer at the other end of an established connection.
 pub(super) fn peer_id(connection: &quinn::Connection) -> Result<PeerId, Error> {
-    let identity = connection.peer_identity().ok_or(Error::NoPeerCertificate)?;
-    let chain = identity
-        .downcast::<Vec<CertificateDer<'static>>>()
-        .map_err(|_| Error::NoPeerCertificate)?;
-    let end_entity = chain.first().ok_or(Error::NoPeerCertificate)?;
-    Ok(certificate::parse(end_entity)?.peer_id())
+    let identity = connection.peer_identity();
+    let chain = identity.and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok());
+    Ok(tls::peer_id(&chain.unwrap_or_default())?)
 }
 
 /// The key that the stateless reset tokens of an identity come from (RFC 9000, section 10.3.2).

@@ -1,0 +1,78 @@
+use futures_rustls::TlsConnector;
+use libp2p::identity::Keypair;
+use rustls::{CipherSuite, ClientConfig, NamedGroup, pki_types::ServerName};
+use tokio_util::compat::TokioAsyncReadCompatExt;
+
+use super::*;
+
+type ClientStream =
+    futures_rustls::client::TlsStream<tokio_util::compat::Compat<tokio::io::DuplexStream>>;
+
+/// What both sides have of a handshake with this client.
+async fn handshake(client: ClientConfig) -> (Result<PeerId, Error>, std::io::Result<ClientStream>) {
+    let (near, far) = tokio::io::duplex(16 * 1024);
+    let server = Arc::new(server(&Keypair::generate_ed25519()).unwrap());
+    let name = ServerName::try_from("libp2p.invalid").unwrap();
+    let (accepted, connected) = tokio::join!(
+        accept(server, far.compat()),
+        TlsConnector::from(Arc::new(client)).connect(name, near.compat())
+    );
+    (accepted.map(|(peer, _)| peer), connected)
+}
+
+#[tokio::test]
+async fn the_cheapest_cipher_is_taken_whatever_the_client_prefers() {
+    let keypair = Keypair::generate_ed25519();
+    let client = libp2p::tls::make_client_config(&keypair, None).unwrap();
+    let first = client.crypto_provider().cipher_suites[0].suite();
+    assert_eq!(first, CipherSuite::TLS13_CHACHA20_POLY1305_SHA256);
+    let (peer, stream) = handshake(client).await;
+    assert_eq!(peer.unwrap(), keypair.public().to_peer_id());
+    let stream = stream.unwrap();
+    let connection = stream.get_ref().1;
+    let cipher = connection.negotiated_cipher_suite().unwrap().suite();
+    assert_eq!(cipher, ciphers(has_aes())[0].suite());
+    assert_eq!(connection.alpn_protocol(), Some(ALPN));
+    // The exchange of keys is the client's first choice, too.
+    let group = connection.negotiated_key_exchange_group().unwrap().name();
+    assert_eq!(group, NamedGroup::X25519MLKEM768);
+}
+
+#[test]
+fn without_instructions_for_aes_it_comes_last() {
+    let suites = ciphers(false);
+    assert_eq!(
+        suites[0].suite(),
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
+    );
+    assert_eq!(suites.len(), 3);
+}
+
+/// A client whose certificates are these.
+fn client_with(chain: Vec<CertificateDer<'static>>, signer: &Keypair) -> ClientConfig {
+    let mut client = libp2p::tls::make_client_config(signer, None).unwrap();
+    let (_, key) = certificate::generate(signer).unwrap();
+    let key = aws_lc_rs::sign::any_ecdsa_type(&key).unwrap();
+    client.client_auth_cert_resolver =
+        Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, key)));
+    client
+}
+
+#[tokio::test]
+async fn who_does_not_prove_who_it_is_is_refused() {
+    let keypair = Keypair::generate_ed25519();
+    let certificate = || certificate::generate(&keypair).unwrap().0;
+    let foreign = rcgen::generate_simple_self_signed(["peer".to_owned()]).unwrap();
+    let cases = [
+        ("no certificate", Vec::new()),
+        ("two certificates", vec![certificate(), certificate()]),
+        ("not libp2p's", vec![foreign.cert.into()]),
+        ("garbage", vec![CertificateDer::from(vec![0; 100])]),
+        // The key of this client is another one than that of the certificate.
+        ("someone else's", vec![certificate()]),
+    ];
+    for (case, chain) in cases {
+        let (peer, _) = handshake(client_with(chain, &keypair)).await;
+        assert!(peer.is_err(), "{case}: {peer:?}");
+    }
+}
