@@ -12,6 +12,7 @@ use signal_hook_tokio::Signals;
 use tracing::{error, info, warn};
 
 use crate::{
+    access,
     admin::Admin,
     config::{Config, Loaded, reference_table},
     identity::{self, Identity, Source},
@@ -156,6 +157,9 @@ fn with_runtime(future: impl Future<Output = ExitCode>) -> ExitCode {
 }
 
 fn print_config(loaded: &Loaded) -> ExitCode {
+    if let Err(error) = access::Setup::load(&loaded.config.access) {
+        return usage(&error);
+    }
     print!("{}", loaded.render());
     for warning in &loaded.warnings {
         eprintln!("warning: {warning}");
@@ -218,6 +222,10 @@ fn serve(
         Ok(identity) => identity,
         Err(error) => return usage(&error),
     };
+    let access = match access::Setup::load(&config.access) {
+        Ok(access) => access,
+        Err(error) => return usage(&error),
+    };
     with_telemetry(config, async |telemetry| {
         for warning in warnings {
             warn!("{warning}");
@@ -228,19 +236,20 @@ fn serve(
                  peer id at each start, and what clients know of it is void then"
             );
         }
-        Box::pin(run(config, &identity, telemetry)).await
+        Box::pin(run(config, &identity, access, telemetry)).await
     })
 }
 
 async fn run(
     config: &Config,
     identity: &Identity,
+    access: Option<access::Setup>,
     telemetry: &Telemetry,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let lifecycle = Lifecycle::new();
     lifecycle.spawn_until_end("lost log lines", telemetry.lost_lines());
     spawn_signals(&lifecycle)?;
-    let node = Node::bind(config, identity, lifecycle.clone(), telemetry)?;
+    let node = Node::bind(config, identity, access, lifecycle.clone(), telemetry)?;
     if let Some(address) = config.admin_address {
         let admin = Admin::new(
             Arc::clone(node.relay()),
