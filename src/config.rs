@@ -129,7 +129,8 @@ pub struct AccessEndpoint {
     pub token: Option<Secret>,
     /// A PEM file with the certificates that are trusted instead of the system's.
     pub certificate: Option<PathBuf>,
-    /// How long a decision may take, all waiting included; from 10 ms to 10 s.
+    /// How long a decision may take; from 10 ms to 10 s. A peer waits as long again at most for
+    /// other questions of its own.
     pub timeout: Duration,
     /// What becomes of a request when there is no decision.
     pub on_error: OnError,

@@ -9,7 +9,7 @@ use libp2p::PeerId;
 use moka::sync::Cache;
 use tokio::{
     sync::Semaphore,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use tracing::{info, warn};
 
@@ -79,10 +79,9 @@ impl Decider {
             self.metrics.access_lookup("hit");
             return verdict(decision);
         }
-        let deadline = Instant::now() + self.timeout;
         // Whoever asks so much that its own questions wait for each other is not let in for that,
-        // even when everybody else is.
-        let Ok(_place) = timeout_at(deadline, self.shares.take(question.peer)).await else {
+        // even when all are who get no decision. So this wait takes nothing of the time to decide.
+        let Ok(_place) = timeout(self.timeout, self.shares.take(question.peer)).await else {
             return Err(Deny::AccessBusy.into());
         };
         // The same question may have been answered meanwhile.
@@ -94,7 +93,7 @@ impl Decider {
             self.metrics.access_lookup("miss");
         }
         let begun = Instant::now();
-        let asked = self.ask(&question, deadline).await;
+        let asked = self.ask(&question, begun).await;
         self.metrics
             .access_decision(outcome(&asked), begun.elapsed());
         match asked {
@@ -113,10 +112,14 @@ impl Decider {
         self.memory.as_ref()?.get(question)
     }
 
-    async fn ask(&self, question: &Question, deadline: Instant) -> Result<Decision, Failure> {
-        let Ok(slot) = timeout_at(deadline, self.slots.acquire()).await else {
+    /// Asks, from `begun` on. Half of the time may pass until it is the question's turn: what is
+    /// asked too late gets no answer, and takes the time of others.
+    async fn ask(&self, question: &Question, begun: Instant) -> Result<Decision, Failure> {
+        let turn = begun + self.timeout / 2;
+        let Ok(slot) = timeout_at(turn, self.slots.acquire()).await else {
             return Err(Failure::Overloaded);
         };
+        let deadline = begun + self.timeout;
         let asked = timeout_at(deadline, self.endpoint.ask(self.relay, question)).await;
         drop(slot);
         asked.unwrap_or(Err(Failure::Timeout))

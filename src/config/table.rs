@@ -301,7 +301,7 @@ pub(super) static VARIABLES: &[Variable] = &[
     Variable {
         name: name::ACCESS_TIMEOUT,
         default: Fallback::Text("2s"),
-        doc: "How long a decision of the access endpoint may take, waiting included.",
+        doc: "How long a decision of the access endpoint may take. A peer with too many requests at once waits as long again at most.",
         handling: Handling::Plain,
         field: field!(DECISION => access.endpoint.timeout),
     },

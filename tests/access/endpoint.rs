@@ -30,11 +30,8 @@ pub(crate) async fn start(decider: &Decider, more: &[(&str, &str)]) -> Relay {
 async fn the_endpoint_is_told_everything_and_its_word_holds() {
     let decider = Decider::start(Mood::Allow).await;
     let mut relay = start(&decider, &[("RELAY_ACCESS_TOKEN", TOKEN)]).await;
-    let circuit = Circuit::between(
-        Raw::new(&relay.quic()).await,
-        Raw::new(&relay.websocket()).await,
-    )
-    .await;
+    let circuit =
+        Circuit::between(Raw::new(&relay.quic()).await, Raw::new(&relay.tcp()).await).await;
     let (source, target) = (circuit.source.peer_id, circuit.target.peer_id);
     let (source, target) = (source.to_string(), target.to_string());
     let relay_id = relay.peer_id.to_string();
@@ -45,7 +42,7 @@ async fn the_endpoint_is_told_everything_and_its_word_holds() {
         [
             &json!({
                 "question": "reserve", "peer": target, "ip": "127.0.0.1",
-                "transport": "websocket", "relay": relay_id,
+                "transport": "tcp", "relay": relay_id,
             }),
             &json!({
                 "question": "connect", "peer": source, "ip": "127.0.0.1", "transport": "quic",
@@ -163,7 +160,8 @@ async fn a_peer_that_asks_for_much_holds_nobody_up() {
     assert_status(&modest.reserve().await, Status::Ok);
     assert!(begin.elapsed() < Duration::from_secs(2));
     decider.set_mood(Mood::Hang);
-    // Two questions of the greedy one had no answer, and it may not gain by waiting for itself.
+    // Those few that are asked have no answer. The rest has waited for itself, which is no reason
+    // to be let in.
     let answers = join_all(streams.iter_mut().map(descord_relay::relay::wire::read));
     let answers: Vec<descord_relay::relay::wire::HopMessage> =
         tokio::time::timeout(PATIENCE, answers)
