@@ -81,7 +81,7 @@ impl Decider {
         }
         // Whoever asks so much that its own questions wait for each other is not let in for that,
         // even when all are who get no decision. So this wait takes nothing of the time to decide.
-        let Ok(_place) = timeout(self.timeout, self.shares.take(question.peer)).await else {
+        let Ok(_place) = timeout(self.timeout, self.shares.take(question.peer())).await else {
             return Err(Deny::AccessBusy.into());
         };
         // The same question may have been answered meanwhile.
@@ -93,7 +93,7 @@ impl Decider {
             self.metrics.access_lookup("miss");
         }
         let begun = Instant::now();
-        let asked = self.ask(&question, begun).await;
+        let asked = self.ask(question, begun).await;
         self.metrics
             .access_decision(outcome(&asked), begun.elapsed());
         match asked {
@@ -114,7 +114,7 @@ impl Decider {
 
     /// Asks, from `begun` on. Half of the time may pass until it is the question's turn: what is
     /// asked too late gets no answer, and takes the time of others.
-    async fn ask(&self, question: &Question, begun: Instant) -> Result<Decision, Failure> {
+    async fn ask(&self, question: Question, begun: Instant) -> Result<Decision, Failure> {
         let turn = begun + self.timeout / 2;
         let Ok(slot) = timeout_at(turn, self.slots.acquire()).await else {
             return Err(Failure::Overloaded);

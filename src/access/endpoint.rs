@@ -8,13 +8,13 @@ use reqwest::{
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue},
     redirect,
 };
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::resolve::Resolver;
 use crate::{
     config::{AccessEndpoint, Secret},
-    relay::{Requester, Transport},
+    relay::Requester,
     telemetry::{tls, trouble::chain},
 };
 
@@ -24,21 +24,14 @@ const MAX_ANSWER_BYTES: usize = 16 * 1024;
 const MAX_RULE_CHARS: usize = 32;
 
 /// What the endpoint is asked, and what a decision is remembered for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Question {
     /// "reserve" or "connect".
-    pub(super) question: &'static str,
-    /// Who asks.
-    #[serde(serialize_with = "as_text")]
-    pub(super) peer: PeerId,
-    /// From where.
-    pub(super) ip: Option<IpAddr>,
-    /// Over what.
-    #[serde(serialize_with = "as_word")]
-    pub(super) transport: Transport,
+    kind: &'static str,
+    /// Who asks, and from where.
+    requester: Requester,
     /// To whom the circuit is to lead.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_option")]
-    pub(super) target: Option<PeerId>,
+    target: Option<PeerId>,
 }
 
 impl Question {
@@ -52,41 +45,42 @@ impl Question {
         Self::of("connect", source, Some(target))
     }
 
-    fn of(question: &'static str, requester: Requester, target: Option<PeerId>) -> Self {
-        let Requester {
-            peer,
-            ip,
-            transport,
-        } = requester;
+    fn of(kind: &'static str, requester: Requester, target: Option<PeerId>) -> Self {
         Self {
-            question,
-            peer,
-            ip,
-            transport,
+            kind,
+            requester,
             target,
+        }
+    }
+
+    /// Who makes the request.
+    pub(super) fn peer(&self) -> PeerId {
+        self.requester.peer
+    }
+
+    /// The question of `relay`, as the endpoint gets it.
+    fn to_request(self, relay: PeerId) -> Request {
+        Request {
+            question: self.kind,
+            peer: self.requester.peer.to_string(),
+            ip: self.requester.ip,
+            transport: self.requester.transport.as_str(),
+            target: self.target.map(|target| target.to_string()),
+            relay: relay.to_string(),
         }
     }
 }
 
-/// A question, and who wants to know.
+/// The form of a question. Everything is in full: the endpoint is the operator's own.
 #[derive(Serialize)]
-struct Request<'a> {
-    #[serde(flatten)]
-    question: &'a Question,
-    #[serde(serialize_with = "as_text")]
-    relay: PeerId,
-}
-
-fn as_text<S: Serializer>(peer: &PeerId, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(peer)
-}
-
-fn as_option<S: Serializer>(peer: &Option<PeerId>, serializer: S) -> Result<S::Ok, S::Error> {
-    peer.map(|peer| peer.to_string()).serialize(serializer)
-}
-
-fn as_word<S: Serializer>(transport: &Transport, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(transport.as_str())
+struct Request {
+    question: &'static str,
+    peer: String,
+    ip: Option<IpAddr>,
+    transport: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
+    relay: String,
 }
 
 /// What the endpoint says.
@@ -155,12 +149,8 @@ impl Endpoint {
 
     /// Asks in the name of `relay`. Nothing of the answer is part of an error: it may repeat what
     /// was asked.
-    pub(super) async fn ask(
-        &self,
-        relay: PeerId,
-        question: &Question,
-    ) -> Result<Decision, Failure> {
-        let body = serde_json::to_vec(&Request { question, relay })
+    pub(super) async fn ask(&self, relay: PeerId, question: Question) -> Result<Decision, Failure> {
+        let body = serde_json::to_vec(&question.to_request(relay))
             .map_err(|error| Failure::Invalid(error.to_string()))?;
         let unreachable = |error: reqwest::Error| Failure::Unreachable(words(&error));
         let request = self.client.post(self.url.clone()).body(body);
@@ -230,42 +220,33 @@ fn words(error: &reqwest::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::relay::Transport;
 
     #[test]
     fn a_question_has_everything_in_full() {
         let peer: PeerId = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN"
             .parse()
             .unwrap();
-        let mut question = Question {
-            question: "connect",
+        let requester = Requester {
             peer,
             ip: Some([192, 0, 2, 1].into()),
             transport: Transport::Quic,
-            target: Some(peer),
         };
-        let json = |question: &Question| {
-            serde_json::to_value(Request {
-                question,
-                relay: peer,
-            })
-            .unwrap()
-        };
+        let json = |question: Question| serde_json::to_value(question.to_request(peer)).unwrap();
         let id = peer.to_string();
         let expected = serde_json::json!({
             "question": "connect", "peer": id, "ip": "192.0.2.1", "transport": "quic",
             "target": id, "relay": id,
         });
-        assert_eq!(json(&question), expected);
-        question = Question {
-            question: "reserve",
+        assert_eq!(json(Question::connect(requester, peer)), expected);
+        let nowhere = Requester {
             ip: None,
-            target: None,
-            ..question
+            ..requester
         };
         let expected = serde_json::json!({
             "question": "reserve", "peer": id, "ip": null, "transport": "quic", "relay": id,
         });
-        assert_eq!(json(&question), expected);
+        assert_eq!(json(Question::reserve(nowhere)), expected);
     }
 
     #[test]

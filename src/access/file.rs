@@ -104,7 +104,7 @@ impl Watched {
         let is_due = self
             .failed
             .is_some_and(|failed| failed.elapsed() >= RETELL_INTERVAL);
-        if !is_news && !(is_due && self.changed.is_none()) {
+        if !is_news && (!is_due || self.changed.is_some()) {
             return None;
         }
         self.read = now;

@@ -1,7 +1,11 @@
 //! Who may reserve, and who may connect to whom: the real relay, real clients, real files, and a
 //! real endpoint.
 
-#![expect(clippy::unwrap_used, reason = "tests fail loudly")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests fail loudly"
+)]
 
 #[path = "../support/decider.rs"]
 mod decider;
