@@ -206,6 +206,9 @@ async fn access() -> Vec<Scrape> {
     scrapes.push(reaches(&relay, "relay_access_stale", &[], 1.0).await);
     std::fs::write(&file, "deny reserve,connect 192.0.2.1").unwrap();
     scrapes.push(reaches(&relay, "relay_access_rules", &[], 2.0).await);
+    let mut second = Raw::new(&relay.tcp()).await;
+    assert_status(&second.reserve().await, Status::PermissionDenied);
+    scrapes.push(reaches(&relay, decisions, &denied, 2.0).await);
     for outcome in ["success", "failure"] {
         reaches(
             &relay,
