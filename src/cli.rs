@@ -3,7 +3,7 @@
 mod fleet;
 mod operator;
 
-use std::{env, ffi::OsString, io, process::ExitCode, sync::Arc};
+use std::{env, ffi::OsString, io, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::{Parser, Subcommand};
 use futures::StreamExt;
@@ -24,6 +24,9 @@ use crate::{
 
 /// The process ends with this code when it was started or configured wrongly (`EX_USAGE`).
 pub const EX_USAGE: u8 = 64;
+
+/// How long the process waits at its end for what blocks a thread, such as the look-up of a name.
+const BLOCKED_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The signals that stop the relay.
 #[cfg(not(debug_assertions))]
@@ -148,7 +151,11 @@ fn with_runtime(future: impl Future<Output = ExitCode>) -> ExitCode {
         .enable_all()
         .build()
     {
-        Ok(runtime) => runtime.block_on(future),
+        Ok(runtime) => {
+            let code = runtime.block_on(future);
+            runtime.shutdown_timeout(BLOCKED_TIMEOUT);
+            code
+        }
         Err(error) => {
             eprintln!("cannot start the runtime: {error}");
             ExitCode::FAILURE

@@ -12,6 +12,8 @@ mod decider;
 mod endpoint;
 mod file;
 mod lists;
+#[path = "../support/pki.rs"]
+mod pki;
 #[path = "../support/mod.rs"]
 mod support;
 mod tls;
