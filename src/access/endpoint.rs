@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, path::Path, sync::Arc};
 
+use axum::body::Bytes;
 use libp2p::PeerId;
 use reqwest::{
     Certificate, Client, StatusCode, Url,
@@ -151,10 +152,16 @@ impl Endpoint {
     /// was asked.
     pub(super) async fn ask(&self, relay: PeerId, question: Question) -> Result<Decision, Failure> {
         let body = serde_json::to_vec(&question.to_request(relay))
+            .map(Bytes::from)
             .map_err(|error| Failure::Invalid(error.to_string()))?;
         let unreachable = |error: reqwest::Error| Failure::Unreachable(words(&error));
-        let request = self.client.post(self.url.clone()).body(body);
-        let mut answer = request.send().await.map_err(unreachable)?;
+        let post = || self.client.post(self.url.clone()).body(body.clone()).send();
+        // The server may have closed a connection that was kept, just as it was used again. A
+        // question that was heard does no harm when it is asked again.
+        let mut answer = match post().await {
+            Err(_) => post().await.map_err(unreachable)?,
+            Ok(answer) => answer,
+        };
         if answer.status() != StatusCode::OK {
             return Err(Failure::Invalid(format!(
                 "the answer is {}",

@@ -80,6 +80,19 @@ async fn without_a_decision_requests_are_refused_unless_they_are_to_be_granted()
     }
 }
 
+/// Servers close connections that were idle for long, some just when they are used again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_was_kept_too_long_is_no_failure() {
+    let decider = Decider::start(Mood::Once).await;
+    let relay = start(&decider, &[("RELAY_ACCESS_CACHE_TTL", "0")]).await;
+    let mut peer = Raw::new(&relay.tcp()).await;
+    for _ in 0..5 {
+        assert_status(&peer.reserve().await, Status::Ok);
+    }
+    has(&relay, DECISIONS, &[("outcome", "allowed")], 5.0).await;
+    relay.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_sent_elsewhere() {
     let elsewhere = Decider::start(Mood::Allow).await;

@@ -30,7 +30,7 @@ use hyper::server::conn::http1;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::watch,
     task::{JoinHandle, JoinSet},
@@ -67,6 +67,8 @@ pub enum Mood {
     Noise,
     /// It closes connections at once.
     Close,
+    /// It allows, and closes each connection at its second question.
+    Once,
 }
 
 /// One question.
@@ -165,6 +167,7 @@ async fn connection(mut stream: TcpStream, shared: Arc<Shared>, tls: Option<TlsA
     let mood = shared.mood.lock().unwrap().clone();
     match (mood, tls) {
         (Mood::Close, _) => {}
+        (Mood::Once, _) => once(stream).await,
         (Mood::Noise, _) => {
             let _ = stream.write_all(&[0x15; 100]).await;
         }
@@ -175,6 +178,16 @@ async fn connection(mut stream: TcpStream, shared: Arc<Shared>, tls: Option<TlsA
                 answers(stream, shared).await;
             }
         }
+    }
+}
+
+/// Answers one question on a connection, and waits for another before it closes it.
+async fn once(mut stream: TcpStream) {
+    let mut question = [0; 4096];
+    let read = stream.read(&mut question).await;
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n{\"allow\":true}";
+    if read.is_ok_and(|read| read > 0) && stream.write_all(answer.as_bytes()).await.is_ok() {
+        let _ = stream.read(&mut question).await;
     }
 }
 
@@ -244,6 +257,6 @@ async fn answer(
             Body::from_stream(blanks).into_response()
         }
         Mood::Hang => std::future::pending().await,
-        Mood::Allow | Mood::Noise | Mood::Close => allow.into_response(),
+        Mood::Allow | Mood::Noise | Mood::Close | Mood::Once => allow.into_response(),
     }
 }
