@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 
 use clap::{Parser, Subcommand};
@@ -19,6 +20,7 @@ use signal_hook_tokio::Signals;
 use tracing::{error, info, warn};
 
 use crate::{
+    access,
     admin::Admin,
     config::{Config, Loaded, reference_table},
     identity::{self, Identity, Source},
@@ -30,6 +32,9 @@ use crate::{
 
 /// The process ends with this code when it was started or configured wrongly (`EX_USAGE`).
 pub const EX_USAGE: u8 = 64;
+
+/// How long the process waits at its end for what blocks a thread, such as the look-up of a name.
+const BLOCKED_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The signals that stop the relay.
 #[cfg(not(debug_assertions))]
@@ -156,7 +161,11 @@ fn with_runtime(future: impl Future<Output = ExitCode>) -> ExitCode {
         .enable_all()
         .build()
     {
-        Ok(runtime) => runtime.block_on(future),
+        Ok(runtime) => {
+            let code = runtime.block_on(future);
+            runtime.shutdown_timeout(BLOCKED_TIMEOUT);
+            code
+        }
         Err(error) => {
             eprintln!("cannot start the runtime: {error}");
             ExitCode::FAILURE
@@ -165,6 +174,9 @@ fn with_runtime(future: impl Future<Output = ExitCode>) -> ExitCode {
 }
 
 fn print_config(loaded: &Loaded) -> ExitCode {
+    if let Err(error) = access::Setup::load(&loaded.config.access) {
+        return usage(&error);
+    }
     print!("{}", loaded.render());
     for warning in &loaded.warnings {
         eprintln!("warning: {warning}");
@@ -243,6 +255,10 @@ fn serve(
         Ok(identity) => identity,
         Err(error) => return usage(&error),
     };
+    let access = match access::Setup::load(&config.access) {
+        Ok(access) => access,
+        Err(error) => return usage(&error),
+    };
     with_telemetry(config, async |telemetry| {
         for warning in warnings {
             warn!("{warning}");
@@ -253,19 +269,20 @@ fn serve(
                  peer id at each start, and what clients know of it is void then"
             );
         }
-        Box::pin(run(config, &identity, telemetry)).await
+        Box::pin(run(config, &identity, access, telemetry)).await
     })
 }
 
 async fn run(
     config: &Config,
     identity: &Identity,
+    access: Option<access::Setup>,
     telemetry: &Telemetry,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let lifecycle = Lifecycle::new();
     lifecycle.spawn_until_end("lost log lines", telemetry.lost_lines());
     spawn_signals(&lifecycle)?;
-    let node = Node::bind(config, identity, lifecycle.clone(), telemetry)?;
+    let node = Node::bind(config, identity, access, lifecycle.clone(), telemetry)?;
     if let Some(address) = config.admin_address {
         let admin = Admin::new(
             Arc::clone(node.relay()),

@@ -16,6 +16,7 @@
 //! # Ok::<(), descord_relay::config::Errors>(())
 //! ```
 
+mod access;
 mod address;
 mod checks;
 mod environment;
@@ -30,9 +31,11 @@ mod service_link;
 mod table;
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use libp2p::Multiaddr;
+use reqwest::Url;
 
 pub(crate) use address::check_external;
 pub use address::{MAX_EXTERNAL_ADDRESSES, MAX_EXTERNAL_ADDRESSES_BYTES};
@@ -42,6 +45,7 @@ pub use load::Loaded;
 pub use render::reference_table;
 pub use secret::Secret;
 
+use crate::access::Entry;
 use crate::relay::CircuitLimit;
 pub use crate::relay::Limits;
 
@@ -58,6 +62,8 @@ pub struct Config {
     pub identity: Identity,
     /// Reservations and circuits.
     pub limits: Limits,
+    /// Who may reserve, and who may connect to whom.
+    pub access: Access,
     /// How long a connection may hold neither a reservation nor a circuit; at least 5 s.
     pub idle_timeout: Duration,
     /// Time between two lines of statistics; `None` = no such lines.
@@ -88,6 +94,61 @@ pub struct Identity {
     pub seed: Option<Secret>,
     /// Base64 of an Ed25519 private key in libp2p's protobuf form.
     pub key: Option<Secret>,
+}
+
+/// Who may reserve, and who may connect to whom: everybody, unless something here is set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// Who may reserve.
+    pub reserve: AccessLists,
+    /// Who may open circuits.
+    pub connect: AccessLists,
+    /// To whom circuits may be opened; no entry is a network.
+    pub target: AccessLists,
+    /// More rules, which may change while the relay runs.
+    pub file: Option<PathBuf>,
+    /// Who decides when no rule refuses; `None` = nobody is asked.
+    pub url: Option<Url>,
+    /// The rest of what is known of whom to ask.
+    pub endpoint: AccessEndpoint,
+}
+
+/// Entries that are allowed, and entries that are not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AccessLists {
+    /// If there are any, all others are denied.
+    pub allow: Vec<Entry>,
+    /// These win.
+    pub deny: Vec<Entry>,
+}
+
+/// How the access endpoint is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessEndpoint {
+    /// Sent as a bearer token.
+    pub token: Option<Secret>,
+    /// A PEM file with the certificates that are trusted instead of the system's.
+    pub certificate: Option<PathBuf>,
+    /// How long a decision may take; from 10 ms to 10 s. A peer waits as long again at most for
+    /// other questions of its own.
+    pub timeout: Duration,
+    /// What becomes of a request when there is no decision.
+    pub on_error: OnError,
+    /// How long a decision is remembered; `None` = not at all.
+    pub cache_ttl: Option<Duration>,
+    /// How many decisions are remembered, 0 = none.
+    pub cache_capacity: usize,
+    /// How many decisions may be asked for at once; at least 1.
+    pub concurrency: usize,
+}
+
+/// What becomes of a request when the endpoint that is to decide does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnError {
+    /// It is refused.
+    FailClosed,
+    /// It is granted.
+    FailOpen,
 }
 
 /// What is kept of who moves how much.
@@ -199,6 +260,22 @@ impl Config {
                 circuits: None,
                 circuits_per_peer: None,
                 circuit: CircuitLimit::default(),
+            },
+            access: Access {
+                reserve: AccessLists::default(),
+                connect: AccessLists::default(),
+                target: AccessLists::default(),
+                file: None,
+                url: None,
+                endpoint: AccessEndpoint {
+                    token: None,
+                    certificate: None,
+                    timeout: Duration::ZERO,
+                    on_error: OnError::FailClosed,
+                    cache_ttl: None,
+                    cache_capacity: 0,
+                    concurrency: 1,
+                },
             },
             idle_timeout: Duration::ZERO,
             stats_interval: None,

@@ -14,6 +14,7 @@
 //! | [`node`] | the swarm and its event loop: serve, drain, close |
 //! | [`transport`] | TCP, QUIC and WebSocket, and the muxers that can reset what they cut |
 //! | [`relay`] | the protocol: reservations, circuits and their limits |
+//! | [`access`] | who may reserve, and who may connect to whom |
 //! | [`peers`] | who moves how much through the relay |
 //! | [`dialback`] | which addresses the relay may dial |
 //! | [`admin`] | the operator's HTTP endpoints |
@@ -23,6 +24,7 @@
 //!
 //! [Circuit Relay v2]: https://github.com/libp2p/specs/blob/master/relay/circuit-v2.md
 
+pub mod access;
 pub mod admin;
 pub mod cli;
 pub mod config;

@@ -4,6 +4,7 @@
 //! values. Events are told to [`Metrics`] where they become true; what is a state rather than an
 //! event is looked up when somebody reads, see [`observe`].
 
+mod access;
 pub(crate) mod catalogue;
 mod handshakes;
 mod process;
@@ -12,7 +13,7 @@ mod state;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -23,8 +24,9 @@ use opentelemetry::{
 };
 
 use self::catalogue::{
-    CIRCUIT_DURATION, CONNECTIONS, CONNECTIONS_DENIED, EXPORTS, HANDSHAKE_DURATION, HOP_REQUESTS,
-    LOST, RESERVATION_DURATION, STOP_DURATION,
+    ACCESS_DECISION_DURATION, ACCESS_LOOKUPS, ACCESS_RELOADS, CIRCUIT_DURATION, CONNECTIONS,
+    CONNECTIONS_DENIED, EXPORTS, HANDSHAKE_DURATION, HOP_REQUESTS, LOST, RESERVATION_DURATION,
+    STOP_DURATION,
 };
 pub(crate) use self::process::observe as observe_process;
 pub use self::{
@@ -43,6 +45,11 @@ struct Instruments {
     reservation_duration: Histogram<f64>,
     circuit_duration: Histogram<f64>,
     stop_duration: Histogram<f64>,
+    access_decision_duration: Histogram<f64>,
+    access_lookups: Counter<u64>,
+    access_reloads: Counter<u64>,
+    access_rules: AtomicU64,
+    access_stale: AtomicBool,
     handshake_duration: Histogram<f64>,
     connections: UpDownCounter<i64>,
     denied: Counter<u64>,
@@ -60,6 +67,11 @@ impl Metrics {
             reservation_duration: RESERVATION_DURATION.histogram(meter),
             circuit_duration: CIRCUIT_DURATION.histogram(meter),
             stop_duration: STOP_DURATION.histogram(meter),
+            access_decision_duration: ACCESS_DECISION_DURATION.histogram(meter),
+            access_lookups: ACCESS_LOOKUPS.counter(meter),
+            access_reloads: ACCESS_RELOADS.counter(meter),
+            access_rules: AtomicU64::new(0),
+            access_stale: AtomicBool::new(false),
             handshake_duration: HANDSHAKE_DURATION.histogram(meter),
             connections: CONNECTIONS.up_down_counter(meter),
             denied: CONNECTIONS_DENIED.counter(meter),
@@ -82,6 +94,7 @@ impl Metrics {
                 counter.add(0, &[KeyValue::new(attribute.key, value)]);
             }
         };
+        begin(&self.0.access_reloads, &ACCESS_RELOADS);
         begin(&self.0.denied, &CONNECTIONS_DENIED);
         begin(&self.0.lost, &LOST);
     }

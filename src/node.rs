@@ -22,6 +22,7 @@ use self::{
     swarm::{Behaviour, BehaviourEvent},
 };
 use crate::{
+    access,
     config::{self, Config},
     identity::Identity,
     lifecycle::{Lifecycle, Phase},
@@ -77,13 +78,14 @@ pub struct Node {
 }
 
 impl Node {
-    /// Binds every listen address.
+    /// Binds every listen address. Without `access`, everybody may reserve and connect.
     ///
     /// # Errors
     /// Names the address that cannot be bound and the cause.
     pub fn bind(
         config: &Config,
         identity: &Identity,
+        access: Option<access::Setup>,
         lifecycle: Lifecycle,
         telemetry: &Telemetry,
     ) -> Result<Self, Error> {
@@ -95,6 +97,10 @@ impl Node {
         // Only whoever asks the admin endpoints is told.
         let peers = (stats.capacity > 0 && config.admin_address.is_some())
             .then(|| Peers::new(stats.capacity, stats.window));
+        let access = access.map(|setup| {
+            let relay = keypair.public().to_peer_id();
+            setup.start(relay, &metrics, &lifecycle) as _
+        });
         let relay = Relay::new(
             keypair.clone(),
             limits,
@@ -102,6 +108,7 @@ impl Node {
             lifecycle.clone(),
             metrics.clone(),
             peers,
+            access,
         );
         metrics::observe(
             &telemetry.meter(),

@@ -3,7 +3,7 @@
 //! Specification: <https://github.com/libp2p/specs/blob/master/relay/circuit-v2.md>
 //!
 //! ```text
-//! source ── hop stream ──► hop::serve ──► ledger: may it?
+//! source ── hop stream ──► hop::serve ──► access: may it?  ledger: is there room?
 //!                              │
 //!                              ├─ RESERVE: answer with expiry, addresses, voucher, limits
 //!                              └─ CONNECT: stop::open ── stop stream ──► target
@@ -17,6 +17,7 @@
 //!
 //! [`Ledger`]: ledger::Ledger
 
+mod access;
 mod behaviour;
 pub mod circuit;
 mod connection;
@@ -36,9 +37,10 @@ pub mod wire;
 
 pub(crate) use self::service::now;
 pub use self::{
+    access::{Access, Requester},
     behaviour::{Behaviour, MAX_CONNECTIONS_PER_PEER, TooManyConnections},
     connection::{Connection, MAX_SILENT_STREAMS, Transport},
-    deny::Deny,
+    deny::{Deny, Refusal},
     handler::Handler,
     hop::{ANSWER_TIMEOUT, REQUEST_TIMEOUT},
     ledger::Presence,

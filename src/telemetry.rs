@@ -13,8 +13,8 @@ mod queue;
 mod resolved;
 mod resource;
 mod settings;
-mod tls;
-mod trouble;
+pub(crate) mod tls;
+pub(crate) mod trouble;
 mod variables;
 
 use std::sync::Arc;

@@ -4,12 +4,15 @@
 
 #[path = "support/collector.rs"]
 mod collector;
+#[path = "support/decider.rs"]
+mod decider;
 mod support;
 
 use std::fmt::Write as _;
 
 use collector::Collector;
-use libp2p::PeerId;
+use decider::{Decider, Mood};
+use libp2p::{PeerId, identity::Keypair};
 use support::{
     bystander,
     client::{Client, Security},
@@ -31,11 +34,8 @@ const ENDPOINTS: [&str; 8] = [
     "/peers?by=total&limit=100",
 ];
 
-/// Clients of all kinds, good and bad, come and go; gives all that was said, and who held a
-/// reservation.
-async fn said(variables: &[(&str, &str)]) -> (String, PeerId, PeerId) {
-    let collector = Collector::start_at(([127, 0, 0, 3], 0).into(), None).await;
-    let endpoint = collector.url();
+/// A relay that tells everything, some of it to the collector there.
+async fn start(endpoint: &str, variables: &[(&str, &str)]) -> Relay {
     let mut all = vec![
         (
             "RELAY_LISTEN_ADDRESSES",
@@ -43,12 +43,20 @@ async fn said(variables: &[(&str, &str)]) -> (String, PeerId, PeerId) {
         ),
         ("RELAY_ADMIN_ADDRESS", "127.0.0.2:0"),
         ("RELAY_STATS_INTERVAL", "1s"),
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
         ("OTEL_BSP_SCHEDULE_DELAY", "50"),
         ("OTEL_METRIC_EXPORT_INTERVAL", "50"),
     ];
     all.extend(variables);
-    let mut relay = Relay::start(&all).await;
+    Relay::start(&all).await
+}
+
+/// Clients of all kinds, good and bad, come and go; gives all that was said, and who held a
+/// reservation.
+async fn said(variables: &[(&str, &str)]) -> (String, PeerId, PeerId) {
+    let collector = Collector::start_at(([127, 0, 0, 3], 0).into(), None).await;
+    let endpoint = collector.url();
+    let mut relay = start(&endpoint, variables).await;
     let relay_id = relay.peer_id;
 
     for address in [relay.tcp(), relay.quic(), relay.websocket()] {
@@ -73,24 +81,10 @@ async fn said(variables: &[(&str, &str)]) -> (String, PeerId, PeerId) {
         .unwrap();
     relay.event("statistics").await;
 
-    let mut said = String::new();
-    let scrape = "GET /metrics HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\
-                  Accept: application/openmetrics-text; version=1.0.0\r\n\r\n";
-    let mut scrape = http::send(relay.admin(), scrape.as_bytes()).await;
-    said.push_str(&http::until_closed(&mut scrape).await);
-    for endpoint in ENDPOINTS {
-        let (_, body) = http::get(&relay, endpoint).await;
-        writeln!(said, "{body}").unwrap();
-    }
     let peer = holder.peer_id;
-    let events = relay.stop().await;
-    for event in events {
-        writeln!(said, "{event}").unwrap();
-    }
+    let said = gather(relay, &collector).await;
     collector.look(|received| {
         assert!(received.spans().any(|span| span.name == "circuit"));
-        assert!(!received.metrics.is_empty());
-        writeln!(said, "{:?}{:?}", received.traces, received.metrics).unwrap();
     });
     for kind in [
         "circuit accepted",
@@ -101,6 +95,28 @@ async fn said(variables: &[(&str, &str)]) -> (String, PeerId, PeerId) {
         assert!(said.contains(kind), "{kind}");
     }
     (said, peer, relay_id)
+}
+
+/// Ends the relay, and gives all that it has said anywhere.
+async fn gather(relay: Relay, collector: &Collector) -> String {
+    let mut said = String::new();
+    let scrape = "GET /metrics HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\
+                  Accept: application/openmetrics-text; version=1.0.0\r\n\r\n";
+    let mut scrape = http::send(relay.admin(), scrape.as_bytes()).await;
+    said.push_str(&http::until_closed(&mut scrape).await);
+    for endpoint in ENDPOINTS {
+        let (_, body) = http::get(&relay, endpoint).await;
+        writeln!(said, "{body}").unwrap();
+    }
+    let events = relay.stop().await;
+    for event in events {
+        writeln!(said, "{event}").unwrap();
+    }
+    collector.look(|received| {
+        assert!(!received.metrics.is_empty());
+        writeln!(said, "{:?}{:?}", received.traces, received.metrics).unwrap();
+    });
+    said
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,6 +133,49 @@ async fn no_address_and_no_peer_id_of_a_client_is_anywhere() {
         around(&others, "12D3KooW")
     );
     assert!(said.contains("p-"));
+}
+
+/// Whoever is refused by a rule, or by the endpoint, which alone knows who they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn those_whom_access_control_refuses_are_named_nowhere() {
+    let elsewhere = ([127, 0, 0, 3], 0).into();
+    let collector = Collector::start_at(elsewhere, None).await;
+    let decider = Decider::start_at(elsewhere, Mood::Rule("not-a-member"), None).await;
+    let key = Keypair::generate_ed25519();
+    let peer = key.public().to_peer_id().to_string();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("access.rules");
+    let rules = format!("deny reserve {peer}\ndeny connect {CLIENTS}\n");
+    std::fs::write(&file, &rules).unwrap();
+    let variables = [
+        ("RELAY_ACCESS_FILE", file.to_str().unwrap()),
+        ("RELAY_ACCESS_URL", &decider.url()),
+    ];
+    let mut relay = start(&collector.url(), &variables).await;
+    let relay_id = relay.peer_id.to_string();
+    let mut denied = Raw::with_key(key, &relay.tcp()).await;
+    denied.reserve().await;
+    denied.connect(PeerId::random()).await;
+    let mut stranger = Raw::new(&relay.quic()).await;
+    stranger.reserve().await;
+    decider.set_mood(Mood::Text("12D3KooW 127.0.0.1"));
+    Raw::new(&relay.tcp()).await.reserve().await;
+    std::fs::write(&file, format!("{rules}deny {peer} {CLIENTS}\n")).unwrap();
+    relay.event("RELAY_ACCESS_FILE has changed").await;
+    let said = gather(relay, &collector).await;
+    for told in [
+        "RELAY_ACCESS_FILE, line 1",
+        "RELAY_ACCESS_FILE, line 2",
+        "RELAY_ACCESS_URL, not-a-member",
+        "fail-closed",
+        "line 3 ",
+    ] {
+        assert!(said.contains(told), "{told}");
+    }
+    let others = said.replace(&relay_id, "");
+    for secret in [CLIENTS, "12D3KooW"] {
+        assert!(!others.contains(secret), "{}", around(&others, secret));
+    }
 }
 
 /// The search above would have found it.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::error::{VariableError, Warning};
 use super::kind::show_duration;
 use super::load::{NAMELESS, Origins};
-use super::table::name;
+use super::table::{VARIABLES, Variable, name};
 use super::{Config, NameServer};
 
 /// Clients renew in the last two minutes of a reservation, some earlier.
@@ -32,6 +32,9 @@ pub(super) fn errors(
             ),
         ));
     }
+    if config.access.url.is_none() && sound(name::ACCESS_URL) {
+        errors.extend(without_url(config));
+    }
     let drain = &config.drain;
     if sound(name::DRAIN_WINDOW) && sound(name::DRAIN_TIMEOUT) && drain.window > drain.timeout {
         errors.push(VariableError::new(
@@ -51,6 +54,30 @@ pub(super) fn errors(
         }));
     }
     errors
+}
+
+/// Whoever says how to ask an access endpoint wants one to be asked: without it, everybody would be
+/// granted what it is to refuse.
+fn without_url(config: &Config) -> impl Iterator<Item = VariableError> {
+    let defaults = Config::default();
+    let about = [
+        name::ACCESS_TOKEN,
+        name::ACCESS_CERTIFICATE,
+        name::ACCESS_TIMEOUT,
+        name::ACCESS_ON_ERROR,
+        name::ACCESS_CACHE_TTL,
+        name::ACCESS_CACHE_CAPACITY,
+        name::ACCESS_CONCURRENCY,
+    ];
+    let differs = |variable: &&Variable| {
+        let show = variable.field.show;
+        about.contains(&variable.name) && show(config) != show(&defaults)
+    };
+    let set = VARIABLES.iter().filter(differs);
+    let names: Vec<_> = set.map(|variable| variable.name).collect();
+    names
+        .into_iter()
+        .map(|name| VariableError::new(name, format!("is of no use without {}", name::ACCESS_URL)))
 }
 
 /// Nobody finds a server inside the zone without asking the zone, and nobody believes the zone

@@ -232,7 +232,7 @@ fn host_name(text: &str) -> Result<String, String> {
 }
 
 /// The items of a list, each once.
-fn list<T: PartialEq>(
+pub(super) fn list<T: PartialEq>(
     text: &str,
     most: usize,
     parse: impl Fn(&str) -> Result<T, String>,
@@ -255,7 +255,7 @@ fn list<T: PartialEq>(
     Ok(values)
 }
 
-fn join(items: impl Iterator<Item = impl ToString>) -> String {
+pub(super) fn join(items: impl Iterator<Item = impl ToString>) -> String {
     items
         .map(|item| item.to_string())
         .collect::<Vec<_>>()

@@ -331,6 +331,6 @@ impl Kind for PrivateKey {
     }
 }
 
-fn mask(secret: Option<&Secret>) -> String {
+pub(super) fn mask(secret: Option<&Secret>) -> String {
     secret.map_or_else(String::new, Secret::to_string)
 }

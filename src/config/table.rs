@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use super::access::{CountFromOne, EndpointUrl, Entries, FilePath, SpanWithin, Token};
 use super::address::{External, Listen};
 use super::error::VariableError;
 use super::fleet::{Instances, NameServers, RelayHosts, Sockets, Ttl, ZoneName};
 use super::kind::{
     Choice, Count, CountUpTo, Instance, Kind, PrivateKey, Seed, Size, Socket, Span, SpanOrZero,
 };
-use super::{Config, LogFormat, PeerIds};
+use super::{Config, LogFormat, OnError, PeerIds};
+use crate::access::{Effect, MAX_CONCURRENCY, MAX_REMEMBERED, Scope};
 use crate::peers::MAX_CAPACITY;
 
 /// What every name of ours starts with.
@@ -28,6 +30,14 @@ pub(super) mod name {
     pub(in crate::config) const CIRCUITS: &str = "RELAY_MAX_CIRCUITS";
     pub(in crate::config) const CIRCUITS_PER_PEER: &str = "RELAY_MAX_CIRCUITS_PER_PEER";
     pub(in crate::config) const CIRCUIT_DURATION: &str = "RELAY_MAX_CIRCUIT_DURATION";
+    pub(in crate::config) const ACCESS_URL: &str = "RELAY_ACCESS_URL";
+    pub(in crate::config) const ACCESS_TOKEN: &str = "RELAY_ACCESS_TOKEN";
+    pub(in crate::config) const ACCESS_CERTIFICATE: &str = "RELAY_ACCESS_CERTIFICATE";
+    pub(in crate::config) const ACCESS_TIMEOUT: &str = "RELAY_ACCESS_TIMEOUT";
+    pub(in crate::config) const ACCESS_ON_ERROR: &str = "RELAY_ACCESS_ON_ERROR";
+    pub(in crate::config) const ACCESS_CACHE_TTL: &str = "RELAY_ACCESS_CACHE_TTL";
+    pub(in crate::config) const ACCESS_CACHE_CAPACITY: &str = "RELAY_ACCESS_CACHE_CAPACITY";
+    pub(in crate::config) const ACCESS_CONCURRENCY: &str = "RELAY_ACCESS_CONCURRENCY";
     pub(in crate::config) const DRAIN_WINDOW: &str = "RELAY_DRAIN_WINDOW";
     pub(in crate::config) const DRAIN_TIMEOUT: &str = "RELAY_DRAIN_TIMEOUT";
     pub(in crate::config) const DNS_SERVERS: &str = "RELAY_DNS_NS";
@@ -102,6 +112,14 @@ const SECONDS_5: Span = Span {
 const SECONDS_30: Span = Span {
     least: Duration::from_secs(30),
 };
+const DECISION: SpanWithin = SpanWithin {
+    least: Duration::from_millis(10),
+    most: Duration::from_secs(10),
+};
+const ON_ERROR: Choice<OnError> = Choice(&[
+    ("fail-closed", OnError::FailClosed),
+    ("fail-open", OnError::FailOpen),
+]);
 const LOG_FORMATS: Choice<LogFormat> = Choice(&[
     ("auto", LogFormat::Auto),
     ("text", LogFormat::Text),
@@ -209,6 +227,111 @@ pub(super) static VARIABLES: &[Variable] = &[
         doc: "What one circuit may carry, in each direction.",
         handling: Handling::Plain,
         field: field!(Size => limits.circuit.bytes),
+    },
+    Variable {
+        name: "RELAY_ACCESS_RESERVE_ALLOW",
+        default: Fallback::Words("none"),
+        doc: "Who may reserve, by peer id or by IP address: if set, nobody else.",
+        handling: Handling::Plain,
+        field: field!(Entries(Scope::Reserve, Effect::Allow) => access.reserve.allow),
+    },
+    Variable {
+        name: "RELAY_ACCESS_RESERVE_DENY",
+        default: Fallback::Words("none"),
+        doc: "Who may not reserve, even if allowed.",
+        handling: Handling::Plain,
+        field: field!(Entries(Scope::Reserve, Effect::Deny) => access.reserve.deny),
+    },
+    Variable {
+        name: "RELAY_ACCESS_CONNECT_ALLOW",
+        default: Fallback::Words("none"),
+        doc: "Who may open circuits, by peer id or by IP address: if set, nobody else.",
+        handling: Handling::Plain,
+        field: field!(Entries(Scope::Connect, Effect::Allow) => access.connect.allow),
+    },
+    Variable {
+        name: "RELAY_ACCESS_CONNECT_DENY",
+        default: Fallback::Words("none"),
+        doc: "Who may not open circuits, even if allowed.",
+        handling: Handling::Plain,
+        field: field!(Entries(Scope::Connect, Effect::Deny) => access.connect.deny),
+    },
+    Variable {
+        name: "RELAY_ACCESS_TARGET_ALLOW",
+        default: Fallback::Words("none"),
+        doc: "Peers that circuits may lead to: if set, to nobody else.",
+        handling: Handling::Plain,
+        field: field!(Entries(Scope::Target, Effect::Allow) => access.target.allow),
+    },
+    Variable {
+        name: "RELAY_ACCESS_TARGET_DENY",
+        default: Fallback::Words("none"),
+        doc: "Peers that circuits may not lead to, even if allowed.",
+        handling: Handling::Plain,
+        field: field!(Entries(Scope::Target, Effect::Deny) => access.target.deny),
+    },
+    Variable {
+        name: "RELAY_ACCESS_FILE",
+        default: Fallback::Words("none"),
+        doc: "A file with more such rules, read again when it changes; see `docs/access.md`.",
+        handling: Handling::Plain,
+        field: field!(FilePath => access.file),
+    },
+    Variable {
+        name: name::ACCESS_URL,
+        default: Fallback::Words("none"),
+        doc: "An endpoint of yours that decides about what no rule refuses. It is told peer ids and IP addresses in full; see `docs/access.md`.",
+        handling: Handling::Plain,
+        field: field!(EndpointUrl => access.url),
+    },
+    Variable {
+        name: name::ACCESS_TOKEN,
+        default: Fallback::Words("none"),
+        doc: "Sent to the access endpoint as a bearer token.",
+        handling: Handling::Secret,
+        field: field!(Token => access.endpoint.token),
+    },
+    Variable {
+        name: name::ACCESS_CERTIFICATE,
+        default: Fallback::Words("none"),
+        doc: "A PEM file with the certificates that the access endpoint is believed by, instead of those of the system.",
+        handling: Handling::Plain,
+        field: field!(FilePath => access.endpoint.certificate),
+    },
+    Variable {
+        name: name::ACCESS_TIMEOUT,
+        default: Fallback::Text("2s"),
+        doc: "How long a decision of the access endpoint may take. A peer with too many requests at once waits as long again at most.",
+        handling: Handling::Plain,
+        field: field!(DECISION => access.endpoint.timeout),
+    },
+    Variable {
+        name: name::ACCESS_ON_ERROR,
+        default: Fallback::Text("fail-closed"),
+        doc: "Without a decision of the access endpoint in time: refuse the request, or grant it.",
+        handling: Handling::Plain,
+        field: field!(ON_ERROR => access.endpoint.on_error),
+    },
+    Variable {
+        name: name::ACCESS_CACHE_TTL,
+        default: Fallback::Text("30s"),
+        doc: "How long a decision of the access endpoint holds for the same question.",
+        handling: Handling::Plain,
+        field: field!(SpanOrZero { zero: "off" } => access.endpoint.cache_ttl),
+    },
+    Variable {
+        name: name::ACCESS_CACHE_CAPACITY,
+        default: Fallback::Text("8192"),
+        doc: "Decisions that are remembered. Each takes up to 1 KiB.",
+        handling: Handling::Plain,
+        field: field!(CountUpTo(MAX_REMEMBERED) => access.endpoint.cache_capacity),
+    },
+    Variable {
+        name: name::ACCESS_CONCURRENCY,
+        default: Fallback::Text("32"),
+        doc: "Decisions that the access endpoint is asked for at once; one peer gets an eighth of them.",
+        handling: Handling::Plain,
+        field: field!(CountFromOne(MAX_CONCURRENCY) => access.endpoint.concurrency),
     },
     Variable {
         name: "RELAY_IDLE_TIMEOUT",

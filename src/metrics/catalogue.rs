@@ -76,6 +76,10 @@ const DENIALS: &[&str] = &[
     "none",
     "relayed_connection",
     "connect_to_self",
+    "access_rules",
+    "access_decision",
+    "access_unavailable",
+    "access_busy",
     "max_reservations",
     "max_reservations_per_ip",
     "draining",
@@ -163,6 +167,18 @@ instruments! {
         "Times that a circuit stopped reading until it may go on.";
     STOP_DURATION = Kind::Histogram(LATENCIES), "relay.stop.duration", "s", ["outcome": &["accepted", "refused", "failed", "abandoned"]],
         "How long the targets of circuits took to answer.";
+    ACCESS_DECISION_DURATION = Kind::Histogram(LATENCIES), "relay.access.decision.duration", "s", [
+        "outcome": &["allowed", "denied", "timeout", "unreachable", "invalid", "overloaded"]
+    ],
+        "How long the access endpoint took to decide, waiting for others included; with the last four outcomes it did not.";
+    ACCESS_LOOKUPS = Kind::Counter, "relay.access.cache.lookups", "{lookup}", ["outcome": &["hit", "miss"]],
+        "Questions for the access endpoint, by whether its decision was remembered.";
+    ACCESS_RULES = Kind::Gauge, "relay.access.rules", "{rule}", [],
+        "Access rules that hold.";
+    ACCESS_RELOADS = Kind::Counter, "relay.access.reloads", "{reload}", ["outcome": &["success", "failure"]],
+        "Times that the file of access rules had changed and was read again; one that cannot be used is read every minute.";
+    ACCESS_STALE = Kind::Gauge, "relay.access.stale", "{state}", [],
+        "1 while the file of access rules cannot be used and older rules hold; 0 otherwise.";
     HANDSHAKE_DURATION = Kind::Histogram(LATENCIES), "relay.handshake.duration", "s", [
         "transport": TRANSPORTS,
         "security": SECURITIES,

@@ -7,8 +7,9 @@ use opentelemetry::{KeyValue, metrics::Meter};
 use super::{
     Metrics,
     catalogue::{
-        CIRCUIT_IO, CIRCUIT_LIMIT, CIRCUITS, CONNECTION_LIMIT, CONNECTIONS_PENDING,
-        DRAIN_TIME_LEFT, PEERS, PHASE, RESERVATION_LIMIT, RESERVATIONS, THROTTLE_WAITS,
+        ACCESS_RULES, ACCESS_STALE, CIRCUIT_IO, CIRCUIT_LIMIT, CIRCUITS, CONNECTION_LIMIT,
+        CONNECTIONS_PENDING, DRAIN_TIME_LEFT, PEERS, PHASE, RESERVATION_LIMIT, RESERVATIONS,
+        THROTTLE_WAITS,
     },
     process,
 };
@@ -65,6 +66,15 @@ pub fn observe(
     let pending = metrics.clone();
     CONNECTIONS_PENDING.observe(meter, move |observer| {
         observer.observe(pending.pending(), &[]);
+    });
+
+    let access = metrics.clone();
+    ACCESS_RULES.observe(meter, move |observer| {
+        observer.observe(access.access().0, &[]);
+    });
+    let access = metrics.clone();
+    ACCESS_STALE.observe(meter, move |observer| {
+        observer.observe(access.access().1.into(), &[]);
     });
 
     let io = Arc::clone(relay);

@@ -11,6 +11,18 @@ pub enum Deny {
     /// A circuit from a peer to itself.
     #[error("a peer asked for a circuit to itself")]
     ConnectToSelf,
+    /// The access rules forbid it.
+    #[error("the access rules forbid it")]
+    AccessRules,
+    /// The access endpoint forbids it.
+    #[error("the access endpoint forbids it")]
+    AccessDecision,
+    /// The access endpoint has not decided, and without its decision nobody may.
+    #[error("the access endpoint has not decided")]
+    AccessUnavailable,
+    /// The peer asks for more decisions of the access endpoint than it is given.
+    #[error("the peer waits for too many decisions of the access endpoint")]
+    AccessBusy,
     /// As many peers as allowed hold a reservation.
     #[error("all reservations are taken")]
     Reservations,
@@ -55,11 +67,38 @@ pub enum Deny {
     Undelivered,
 }
 
+/// A refusal, and the rule that decided, if it was one of the operator's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub deny: Deny,
+    /// How the operator finds the rule. Neither a peer id nor an IP address is part of it.
+    pub rule: Option<String>,
+}
+
+impl From<Deny> for Refusal {
+    fn from(deny: Deny) -> Self {
+        Self { deny, rule: None }
+    }
+}
+
 impl Deny {
+    /// Refuses because of this rule, which must not name a peer or an address.
+    pub fn by(self, rule: impl Into<String>) -> Refusal {
+        Refusal {
+            deny: self,
+            rule: Some(rule.into()),
+        }
+    }
+
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 20] = [
         Self::Relayed,
         Self::ConnectToSelf,
+        Self::AccessRules,
+        Self::AccessDecision,
+        Self::AccessUnavailable,
+        Self::AccessBusy,
         Self::Reservations,
         Self::ReservationsPerIp,
         Self::Draining,
@@ -86,6 +125,10 @@ impl Deny {
         match self {
             Self::Relayed => (PermissionDenied, "relayed_connection"),
             Self::ConnectToSelf => (PermissionDenied, "connect_to_self"),
+            Self::AccessRules => (PermissionDenied, "access_rules"),
+            Self::AccessDecision => (PermissionDenied, "access_decision"),
+            Self::AccessUnavailable => (PermissionDenied, "access_unavailable"),
+            Self::AccessBusy => (PermissionDenied, "access_busy"),
             Self::Reservations => (ReservationRefused, "max_reservations"),
             Self::ReservationsPerIp => (ReservationRefused, "max_reservations_per_ip"),
             Self::Draining => (ReservationRefused, "draining"),

@@ -12,7 +12,7 @@ use tracing::info;
 use super::{
     circuit::Outcome,
     connection::Transport,
-    deny::Deny,
+    deny::Refusal,
     ledger::Ended,
     service::{Relay, now},
 };
@@ -78,13 +78,19 @@ pub(super) fn circuit_closed(relay: &Relay, source: PeerId, target: PeerId, clos
 }
 
 /// `request` is "reserve", "connect", or "unknown" when there was none to read.
-pub(super) fn request_denied(relay: &Relay, peer: PeerId, request: &'static str, deny: Deny) {
+pub(super) fn request_denied(
+    relay: &Relay,
+    peer: PeerId,
+    request: &'static str,
+    Refusal { deny, rule }: &Refusal,
+) {
     let (status, reason) = deny.parts();
     info!(
         peer = %relay.names().name(&peer),
         request,
         status = status.name(),
         reason,
+        rule,
         "request denied: {deny}"
     );
     relay.metrics().request(request, "denied", reason);

@@ -13,7 +13,7 @@ use tracing::Instrument;
 use super::{
     circuit::{self, Early, Progress, Side},
     connection::Connection,
-    deny::Deny,
+    deny::{Deny, Refusal},
     events::{self, Closed},
     guards::CircuitPermit,
     service::Relay,
@@ -54,7 +54,7 @@ where
             let cause = spans::context(&span);
             ("connect", opened.map(|circuit| Some((circuit, cause))))
         }
-        Err(deny) => ("unknown", Err(deny)),
+        Err(deny) => ("unknown", Err(deny.into())),
     };
     match result {
         Ok(Some((circuit, cause))) => {
@@ -71,10 +71,10 @@ where
             let _ = timeout(ANSWER_TIMEOUT, stream.close()).await;
         }
         // It was granted, which has been told, and so has its end.
-        Err(Deny::Undelivered) if name == "reserve" => {}
-        Err(deny) => {
-            events::request_denied(&relay, connection.peer, name, deny);
-            refuse(&mut stream, deny).await;
+        Err(refusal) if name == "reserve" && refusal.deny == Deny::Undelivered => {}
+        Err(refusal) => {
+            events::request_denied(&relay, connection.peer, name, &refusal);
+            refuse(&mut stream, refusal.deny).await;
         }
     }
 }
@@ -116,13 +116,16 @@ async fn reserve<S: AsyncWrite + Unpin>(
     relay: &Arc<Relay>,
     connection: &Connection,
     stream: &mut S,
-) -> Result<(), Deny> {
+) -> Result<(), Refusal> {
     if connection.is_relayed() {
-        return Err(Deny::Relayed);
+        return Err(Deny::Relayed.into());
     }
     let addresses = relay.addresses();
     if addresses.is_empty() {
-        return Err(Deny::NoAddress);
+        return Err(Deny::NoAddress.into());
+    }
+    if let Some(access) = relay.access() {
+        decided(relay, connection, access.may_reserve(connection.into())).await?;
     }
     let reservation = relay.reserve(connection)?;
     let expire = reservation.expire();
@@ -136,14 +139,32 @@ async fn reserve<S: AsyncWrite + Unpin>(
     Ok(())
 }
 
+/// Waits for a decision, for as long as anybody needs it.
+async fn decided(
+    relay: &Relay,
+    connection: &Connection,
+    decision: impl Future<Output = Result<(), Refusal>>,
+) -> Result<(), Refusal> {
+    tokio::select! {
+        biased;
+        decision = decision => decision,
+        () = connection.gone().cancelled() => Err(Deny::Disconnected.into()),
+        () = relay.lifecycle().hard().cancelled() => Err(Deny::Disconnected.into()),
+    }
+}
+
 async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     relay: &Arc<Relay>,
     connection: &Arc<Connection>,
     mut stream: S,
     target: PeerId,
-) -> Result<Circuit, Deny> {
+) -> Result<Circuit, Refusal> {
     if connection.is_relayed() {
-        return Err(Deny::Relayed);
+        return Err(Deny::Relayed.into());
+    }
+    if let Some(access) = relay.access() {
+        let source = connection.as_ref().into();
+        decided(relay, connection, access.may_connect(source, target)).await?;
     }
     let (mut permit, connections) = relay.connect(connection, target)?;
     let limit = relay.circuit_limit();
@@ -151,8 +172,8 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     let mut early = Early::default();
     let (stop, leg) = tokio::select! {
         stop = stop::open(relay, connections, connection.peer) => stop.ok_or(Deny::StopFailed)?,
-        _ = early.watch(&mut stream) => return Err(Deny::Undelivered),
-        () = relay.lifecycle().hard().cancelled() => return Err(Deny::StopFailed),
+        _ = early.watch(&mut stream) => return Err(Deny::Undelivered.into()),
+        () = relay.lifecycle().hard().cancelled() => return Err(Deny::StopFailed.into()),
     };
     let target = Arc::clone(leg.connection());
     permit.reaches(leg);

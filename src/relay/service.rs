@@ -13,6 +13,7 @@ use libp2p::{Multiaddr, PeerId, identity::Keypair, multiaddr::Protocol};
 use tokio::sync::Notify;
 
 use super::{
+    access::Access,
     circuit::End,
     connection::Connection,
     deny::Deny,
@@ -37,6 +38,7 @@ pub struct Relay {
     names: Pseudonyms,
     ledger: Mutex<Ledger<Arc<Connection>>>,
     limits: Limits,
+    access: Option<Arc<dyn Access>>,
     addresses: RwLock<Arc<[Multiaddr]>>,
     first_reservation: Notify,
     circuit_ended: Notify,
@@ -68,7 +70,7 @@ pub struct Statistics {
 
 impl Relay {
     /// A relay that nobody is connected to, and that announces no address yet. Without `peers` it
-    /// does not keep who moves how much.
+    /// does not keep who moves how much; without `access` everybody may reserve and connect.
     pub fn new(
         keypair: Keypair,
         limits: Limits,
@@ -76,6 +78,7 @@ impl Relay {
         lifecycle: Lifecycle,
         metrics: Metrics,
         peers: Option<Arc<Peers>>,
+        access: Option<Arc<dyn Access>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             peer_id: keypair.public().to_peer_id(),
@@ -84,6 +87,7 @@ impl Relay {
             names,
             ledger: Mutex::new(Ledger::new(limits.clone())),
             limits,
+            access,
             addresses: RwLock::default(),
             first_reservation: Notify::new(),
             circuit_ended: Notify::new(),
@@ -227,6 +231,11 @@ impl Relay {
     /// The names under which peers appear.
     pub fn names(&self) -> &Pseudonyms {
         &self.names
+    }
+
+    /// Who says which requests are granted; nothing when all are.
+    pub(super) fn access(&self) -> Option<&dyn Access> {
+        self.access.as_deref()
     }
 
     pub(super) fn keypair(&self) -> &Keypair {

@@ -15,7 +15,7 @@ use opentelemetry::Context;
 use tracing::{Span, field::Empty, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use super::{connection::Connection, deny::Deny, events::Closed, service::Relay};
+use super::{connection::Connection, deny::Refusal, events::Closed, service::Relay};
 use crate::telemetry::{SPANS, integer};
 
 /// A request to reserve.
@@ -58,14 +58,14 @@ fn name(span: &Span, field: &'static str, relay: &Relay, peer: PeerId) {
 }
 
 /// The request of `span` has got its answer.
-pub(super) fn answered<T>(span: &Span, answer: &Result<T, Deny>) {
+pub(super) fn answered<T>(span: &Span, answer: &Result<T, Refusal>) {
     match answer {
         Ok(_) => {
             span.record("relay.outcome", "accepted");
         }
-        Err(deny) => {
+        Err(refusal) => {
             span.record("relay.outcome", "denied");
-            span.record("relay.reason", deny.parts().1);
+            span.record("relay.reason", refusal.deny.parts().1);
         }
     }
 }

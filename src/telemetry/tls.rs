@@ -56,11 +56,12 @@ impl Files {
 }
 
 /// A file whose content cannot be used.
-pub(super) fn unusable(variable: &str, error: &dyn fmt::Display) -> String {
+pub(crate) fn unusable(variable: &str, error: &dyn fmt::Display) -> String {
     format!("{variable}: {error}")
 }
 
-fn read(variable: &str, path: &Path) -> Result<Vec<u8>, String> {
+/// The content of a file that `variable` names; at most 1 MiB.
+pub(crate) fn read(variable: &str, path: &Path) -> Result<Vec<u8>, String> {
     let mut content = Vec::new();
     let read = File::open(path)
         .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut content))

@@ -38,7 +38,7 @@ impl Cause {
 }
 
 /// An error in words, with all that caused it.
-pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut words = error.to_string();
     let mut error = error;
     while let Some(source) = error.source() {
@@ -62,8 +62,9 @@ pub(super) struct Trouble {
     state: Mutex<State>,
 }
 
+/// What has failed, and what of it the log knows.
 #[derive(Debug, Default)]
-struct State {
+pub(crate) struct State {
     /// Exports that failed since the log last said so.
     failed: u64,
     told: Option<Instant>,
@@ -161,7 +162,7 @@ impl Trouble {
 
 impl State {
     /// An export failed. Gives how many have since the log last said so, if it is to say so now.
-    fn failed(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn failed(&mut self, now: Instant) -> Option<u64> {
         self.failed += 1;
         self.is_failing = true;
         self.is_due(now).then(|| {
@@ -172,7 +173,7 @@ impl State {
 
     /// An export got through. Gives how many failed that the log does not know of, if it is to say
     /// that they do no more.
-    fn worked(&mut self) -> Option<u64> {
+    pub(crate) fn worked(&mut self) -> Option<u64> {
         self.is_failing = false;
         std::mem::take(&mut self.is_told_to_fail).then(|| std::mem::take(&mut self.failed))
     }

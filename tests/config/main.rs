@@ -6,6 +6,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod access;
 mod bad_values;
 mod between_variables;
 mod defaults;

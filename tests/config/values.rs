@@ -3,6 +3,8 @@
 use super::*;
 use descord_relay::relay::CircuitLimit;
 
+const PEER: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+
 /// Every variable with a good value, and what `render` then says.
 const GOOD: &[(&str, &str, &str)] = &[
     (
@@ -25,6 +27,29 @@ const GOOD: &[(&str, &str, &str)] = &[
     ("RELAY_MAX_CIRCUITS_PER_PEER", " 9 ", "9"),
     ("RELAY_MAX_CIRCUIT_DURATION", "1h 30m", "1h30m"),
     ("RELAY_MAX_CIRCUIT_BYTES", "64KiB", "64KiB"),
+    (
+        "RELAY_ACCESS_RESERVE_ALLOW",
+        " 192.0.2.1, ::ffff:198.51.100.0/120,none,",
+        "192.0.2.1/32,198.51.100.0/24,none",
+    ),
+    ("RELAY_ACCESS_RESERVE_DENY", "::/0", "::/0"),
+    ("RELAY_ACCESS_CONNECT_ALLOW", "none", "none"),
+    ("RELAY_ACCESS_CONNECT_DENY", "0.0.0.0/0", "0.0.0.0/0"),
+    ("RELAY_ACCESS_TARGET_ALLOW", "none", "none"),
+    ("RELAY_ACCESS_TARGET_DENY", PEER, PEER),
+    (
+        "RELAY_ACCESS_FILE",
+        "/etc/access.rules",
+        "/etc/access.rules",
+    ),
+    ("RELAY_ACCESS_URL", "HTTP://Members:80", "http://members/"),
+    ("RELAY_ACCESS_TOKEN", "hunter2", "***"),
+    ("RELAY_ACCESS_CERTIFICATE", "ca.pem", "ca.pem"),
+    ("RELAY_ACCESS_TIMEOUT", "10ms", "10ms"),
+    ("RELAY_ACCESS_ON_ERROR", "FAIL-OPEN", "fail-open"),
+    ("RELAY_ACCESS_CACHE_TTL", "0", "0"),
+    ("RELAY_ACCESS_CACHE_CAPACITY", "0", "0"),
+    ("RELAY_ACCESS_CONCURRENCY", "1", "1"),
     ("RELAY_IDLE_TIMEOUT", "5s", "5s"),
     ("RELAY_STATS_INTERVAL", "0", "0"),
     ("RELAY_LOG_FORMAT", "JSON", "json"),
@@ -63,7 +88,11 @@ const GOOD: &[(&str, &str, &str)] = &[
 #[test]
 fn every_variable_takes_effect() {
     for (name, value, shown) in GOOD {
-        let text = load(&[(name, value)]).unwrap().render();
+        // How to ask an access endpoint is an error unless there is one.
+        let pairs = [("RELAY_ACCESS_URL", "http://members"), (name, value)];
+        let is_about_access = name.starts_with("RELAY_ACCESS_");
+        let pairs = pairs.get(usize::from(!is_about_access)..).unwrap();
+        let text = load(pairs).unwrap().render();
         assert!(
             text.contains(&format!("\n{name}={shown}\n")),
             "{name}={value} in\n{text}"

@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
 mod bounded;
+#[path = "../support/decider.rs"]
+mod decider;
 mod document;
 mod moves;
 #[path = "../support/mod.rs"]

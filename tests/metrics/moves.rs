@@ -14,6 +14,7 @@ use libp2p::{PeerId, identity::Keypair};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 
 use crate::{
+    decider::{Decider, Mood},
     reaches, scrape_where, start,
     support::{
         PATIENCE,
@@ -177,6 +178,49 @@ async fn crowd(relay: &Relay) -> Scrape {
     }
 }
 
+/// Another relay, that asks who may: rules from a file that changes, and an endpoint.
+async fn access() -> Vec<Scrape> {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("access.rules");
+    std::fs::write(&file, "deny connect 192.0.2.1").unwrap();
+    let decider = Decider::start(Mood::Deny).await;
+    let relay = start(&[
+        ("RELAY_ACCESS_FILE", file.to_str().unwrap()),
+        ("RELAY_ACCESS_URL", &decider.url()),
+    ])
+    .await;
+    let mut scrapes = vec![reaches(&relay, "relay_access_rules", &[], 1.0).await];
+    let mut peer = Raw::new(&relay.tcp()).await;
+    for _ in 0..2 {
+        assert_status(&peer.reserve().await, Status::PermissionDenied);
+    }
+    let reason = [("request", "reserve"), ("reason", "access_decision")];
+    reaches(&relay, "relay_hop_requests_total", &reason, 2.0).await;
+    let lookups = "relay_access_cache_lookups_total";
+    reaches(&relay, lookups, &[("outcome", "miss")], 1.0).await;
+    reaches(&relay, lookups, &[("outcome", "hit")], 1.0).await;
+    let denied = [("outcome", "denied")];
+    let decisions = "relay_access_decision_duration_seconds_count";
+    scrapes.push(reaches(&relay, decisions, &denied, 1.0).await);
+    std::fs::write(&file, "nonsense").unwrap();
+    scrapes.push(reaches(&relay, "relay_access_stale", &[], 1.0).await);
+    std::fs::write(&file, "deny reserve,connect 192.0.2.1").unwrap();
+    scrapes.push(reaches(&relay, "relay_access_rules", &[], 2.0).await);
+    let mut second = Raw::new(&relay.tcp()).await;
+    assert_status(&second.reserve().await, Status::PermissionDenied);
+    scrapes.push(reaches(&relay, decisions, &denied, 2.0).await);
+    for outcome in ["success", "failure"] {
+        reaches(
+            &relay,
+            "relay_access_reloads_total",
+            &[("outcome", outcome)],
+            1.0,
+        )
+        .await;
+    }
+    scrapes
+}
+
 /// Neither of these is of relaying; the tests of the exporters have them.
 const ELSEWHERE: [&str; 2] = ["relay.telemetry.exports", "relay.telemetry.lost"];
 
@@ -204,6 +248,7 @@ async fn every_instrument_moves() {
     assert_status(&answer, Status::NoReservation);
     scrapes.extend(connections(&relay).await);
     scrapes.push(timeout(PATIENCE, crowd(&relay)).await.unwrap());
+    scrapes.extend(access().await);
     relay.signal(SIGTERM);
     let draining = [("phase", "draining")];
     let left = |scrape: &Scrape| scrape.sum("relay_drain_time_left_seconds", &[]);

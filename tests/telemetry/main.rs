@@ -14,6 +14,9 @@ mod support;
 #[path = "../support/collector.rs"]
 mod collector;
 
+#[path = "../support/pki.rs"]
+mod pki;
+
 mod circuit;
 mod document;
 mod secrets;

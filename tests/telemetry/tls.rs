@@ -1,80 +1,17 @@
 //! Collectors that speak TLS, and want to know who speaks.
 
-use std::{path::Path, sync::Arc};
-
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use tempfile::TempDir;
-use tokio_rustls::rustls::{
-    RootCertStore, ServerConfig,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::WebPkiClientVerifier,
-};
-
 use crate::{
     circuit::carry,
     collector::Collector,
+    pki::Pki,
     support::process::{Relay, is},
     wire::PROTOCOLS,
 };
 
-/// An authority, and what it has certified, as files.
-struct Pki {
-    directory: TempDir,
-    issuer: CertifiedIssuer<'static, KeyPair>,
-}
-
-impl Pki {
-    fn new() -> Self {
-        let mut params = CertificateParams::new([]).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("ca.pem"), issuer.pem()).unwrap();
-        let pki = Self { directory, issuer };
-        pki.certify("client");
-        pki
-    }
-
-    /// The PEM texts of a certificate for 127.0.0.1 and its key, which become files as well.
-    fn certify(&self, name: &str) -> (String, String) {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let (certificate, key) = (certificate.pem(), key.serialize_pem());
-        std::fs::write(self.path(&format!("{name}.pem")), &certificate).unwrap();
-        std::fs::write(self.path(&format!("{name}.key")), &key).unwrap();
-        (certificate, key)
-    }
-
-    fn path(&self, name: &str) -> String {
-        let path: &Path = self.directory.path();
-        path.join(name).to_str().unwrap().to_owned()
-    }
-
-    /// A server that asks clients for a certificate of this authority.
-    fn server(&self) -> ServerConfig {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let mut roots = RootCertStore::empty();
-        roots.add(self.issuer.der().clone()).unwrap();
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-        let (certificate, key) = self.certify("server");
-        ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_client_cert_verifier(verifier.build().unwrap())
-            .with_single_cert(
-                vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()],
-                PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
-            )
-            .unwrap()
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn both_sides_prove_who_they_are() {
     let pki = Pki::new();
+    pki.certify("client");
     for protocol in PROTOCOLS {
         let collector = Collector::with_tls(pki.server()).await;
         let endpoint = format!("https://{}", collector.address);

@@ -185,6 +185,7 @@ fn ours(keypair: &Keypair, limits: &Limits) -> (Arc<Relay>, Lifecycle) {
         tasks.clone(),
         Metrics::off(),
         None,
+        None,
     );
     (relay, tasks)
 }

@@ -1,0 +1,192 @@
+//! What access control is told: lists, a file, and an endpoint that decides.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use reqwest::Url;
+
+use super::Secret;
+use super::fleet::{join, list};
+use super::kind::{Kind, Span, mask, show_duration};
+use crate::access::{Effect, Entry, Origin, Rule, Scope};
+
+/// The most entries of one list. Longer ones belong in a file.
+const MAX_ENTRIES: usize = 1024;
+
+/// The most characters of the endpoint's address, and of its token.
+const MAX_URL: usize = 2048;
+const MAX_TOKEN: usize = 4096;
+
+/// Entries of the allow or the deny list of one scope.
+pub(super) struct Entries(pub(super) Scope, pub(super) Effect);
+
+impl Kind for Entries {
+    type Value = Vec<Entry>;
+
+    fn allowed(&self) -> String {
+        let what = match self.0 {
+            Scope::Target => "peer ids",
+            Scope::Reserve | Scope::Connect => {
+                "peer ids, IP addresses and networks such as `192.0.2.0/24`"
+            }
+        };
+        let none = match self.1 {
+            Effect::Allow => ", or `none`",
+            Effect::Deny => "",
+        };
+        format!("a comma-separated list of at most {MAX_ENTRIES} {what}{none}")
+    }
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        list(text, MAX_ENTRIES, |item| {
+            let entry = item.parse()?;
+            let rule = Rule {
+                scope: self.0,
+                effect: self.1,
+                entry,
+                origin: Origin::Item(0),
+            };
+            rule.check()?;
+            Ok(entry)
+        })
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        join(value.iter())
+    }
+}
+
+/// The path of a file, or none.
+pub(super) struct FilePath;
+
+impl Kind for FilePath {
+    type Value = Option<PathBuf>;
+
+    fn allowed(&self) -> String {
+        "the path of a file".to_owned()
+    }
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        if text.contains('\0') {
+            return Err("is not a path".to_owned());
+        }
+        Ok(Some(text.into()))
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        let path = value.as_ref();
+        path.map_or_else(String::new, |path| path.display().to_string())
+    }
+}
+
+/// Where the endpoint is, or none.
+pub(super) struct EndpointUrl;
+
+impl Kind for EndpointUrl {
+    type Value = Option<Url>;
+
+    fn allowed(&self) -> String {
+        "`http://…` or `https://…`, without user name, password and `#`".to_owned()
+    }
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        if text.len() > MAX_URL {
+            return Err("is too long".to_owned());
+        }
+        let url = Url::parse(text).map_err(|error| format!("is not a URL ({error})"))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err("is of another scheme".to_owned());
+        }
+        if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
+            return Err("has a part that it must not have".to_owned());
+        }
+        Ok(Some(url))
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        value.as_ref().map_or_else(String::new, Url::to_string)
+    }
+}
+
+/// What the relay proves to the endpoint that it is one of its own with, or nothing.
+pub(super) struct Token;
+
+impl Kind for Token {
+    type Value = Option<Secret>;
+
+    fn allowed(&self) -> String {
+        format!("1 to {MAX_TOKEN} visible characters of ASCII, without spaces")
+    }
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        match text.len() {
+            0 => Err("is empty".to_owned()),
+            1..=MAX_TOKEN if text.bytes().all(|b| b.is_ascii_graphic()) => {
+                Ok(Some(Secret::new(text)))
+            }
+            1..=MAX_TOKEN => Err("has a character that is not allowed".to_owned()),
+            _ => Err("is too long".to_owned()),
+        }
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        mask(value.as_ref())
+    }
+}
+
+/// How long, between two bounds.
+pub(super) struct SpanWithin {
+    pub(super) least: Duration,
+    pub(super) most: Duration,
+}
+
+impl SpanWithin {
+    fn span(&self) -> Span {
+        Span { least: self.least }
+    }
+}
+
+impl Kind for SpanWithin {
+    type Value = Duration;
+
+    fn allowed(&self) -> String {
+        let most = show_duration(self.most);
+        format!("{}, at most {most}", self.span().allowed())
+    }
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        let duration = self.span().parse(text)?;
+        if duration > self.most {
+            return Err("is too long".to_owned());
+        }
+        Ok(duration)
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        show_duration(*value)
+    }
+}
+
+/// How many, at least one and at most this many.
+pub(super) struct CountFromOne(pub(super) usize);
+
+impl Kind for CountFromOne {
+    type Value = usize;
+
+    fn allowed(&self) -> String {
+        format!("a whole number from 1 to {}", self.0)
+    }
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        match text.parse() {
+            Ok(0) => Err("is too small".to_owned()),
+            Ok(count) if count <= self.0 => Ok(count),
+            Ok(_) => Err("is too large".to_owned()),
+            Err(_) => Err("is not a whole number".to_owned()),
+        }
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        value.to_string()
+    }
+}

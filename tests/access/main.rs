@@ -1,0 +1,74 @@
+//! Who may reserve, and who may connect to whom: the real relay, real clients, real files, and a
+//! real endpoint.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests fail loudly"
+)]
+
+#[path = "../support/decider.rs"]
+mod decider;
+mod endpoint;
+mod file;
+mod lists;
+#[path = "../support/pki.rs"]
+mod pki;
+#[path = "../support/mod.rs"]
+mod support;
+mod tls;
+mod trouble;
+
+use std::time::Duration;
+
+use descord_relay::relay::wire::Status;
+use libp2p::{PeerId, identity::Keypair};
+use serde_json::Value;
+use support::{
+    PATIENCE,
+    process::Relay,
+    prometheus::Scrape,
+    raw::{Raw, assert_status},
+};
+
+/// A key, and the peer id that it gives, as text.
+fn key() -> (Keypair, String) {
+    let key = Keypair::generate_ed25519();
+    let id = key.public().to_peer_id().to_string();
+    (key, id)
+}
+
+/// `peer` is refused a reservation; gives what the log says of it.
+async fn is_refused(relay: &mut Relay, peer: &mut Raw) -> Value {
+    assert_status(&peer.reserve().await, Status::PermissionDenied);
+    let denied = relay.event("request denied").await;
+    assert_eq!(denied["request"], "reserve", "{denied}");
+    assert_eq!(denied["status"], "PERMISSION_DENIED", "{denied}");
+    assert_eq!(denied["level"], "INFO", "{denied}");
+    denied
+}
+
+/// `source` is refused a circuit to `target`; gives what the log says of it.
+async fn is_refused_to(relay: &mut Relay, source: &mut Raw, target: PeerId) -> Value {
+    let (answer, _) = source.connect(target).await;
+    assert_status(&answer, Status::PermissionDenied);
+    let denied = relay.event("request denied").await;
+    assert_eq!(denied["request"], "connect", "{denied}");
+    denied
+}
+
+/// Asks until the series of this name and these labels has this value.
+async fn has(relay: &Relay, name: &str, labels: &[(&str, &str)], value: f64) {
+    let mut last = None;
+    let asking = tokio::time::timeout(PATIENCE, async {
+        loop {
+            last = Scrape::of(relay).await.sum(name, labels);
+            if last.is_some_and(|last| (last - value).abs() < 0.5) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let found = asking.await;
+    assert!(found.is_ok(), "{name} {labels:?} stays {last:?}");
+}
