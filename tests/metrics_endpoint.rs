@@ -59,6 +59,9 @@ async fn used() -> Relay {
     circuit.far.close().await.unwrap();
     circuit.far.read_to_end(&mut Vec::new()).await.unwrap();
     relay.event("circuit closed").await;
+    // Nothing changes any more.
+    drop(circuit);
+    relay.event("reservation closed").await;
     relay
 }
 
