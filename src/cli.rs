@@ -63,6 +63,8 @@ enum Command {
     Probe(probe::Args),
     /// Ask the relay of this environment whether it is ready; for images without a shell.
     Healthcheck,
+    /// Print what the relay of this environment says of itself, as JSON: its phase, limits, totals.
+    Status,
     /// Print what the relay of this environment logs, or change it without a restart.
     LogFilter {
         /// As in `RUST_LOG`, such as `debug` or `descord_relay=trace`; empty for the default.
@@ -116,6 +118,7 @@ pub fn main() -> ExitCode {
             command: Some(IdentityCommand::Generate { to }),
         } => generate_seed(to.as_deref()),
         Command::Healthcheck => with(unannounced(), operator::healthcheck),
+        Command::Status => with(unannounced(), operator::status),
         Command::LogFilter { filter } => {
             with(unannounced(), |loaded| operator::log_filter(loaded, filter))
         }
@@ -268,6 +271,10 @@ fn serve(
                 "neither RELAY_IDENTITY_SEED nor RELAY_IDENTITY_KEY is set: the relay has a new \
                  peer id at each start, and what clients know of it is void then"
             );
+        }
+        // A connection takes one, and many systems begin with 1024.
+        if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+            warn!("the limit of open files stays as it is: {error}");
         }
         Box::pin(run(config, &identity, access, telemetry)).await
     })

@@ -226,6 +226,21 @@ async fn healthcheck_asks_the_relay_of_its_environment() {
     is_unhealthy(address, "does not answer").await;
 }
 
+/// In an image there is no other way to ask.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_can_be_printed() {
+    let relay = start().await;
+    let address = relay.admin().to_string();
+    let output = command(&[("RELAY_ADMIN_ADDRESS", &address)])
+        .arg("status")
+        .output();
+    let output = output.await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(printed["phase"], "ready");
+    assert_eq!(printed["peer_id"], relay.peer_id.to_string());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn healthcheck_fails_when_nobody_answers_in_time() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();

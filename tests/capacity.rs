@@ -142,3 +142,21 @@ async fn a_full_relay_renews() {
     assert_status(&other.reserve().await, Status::Ok);
     relay.stop().await;
 }
+
+/// Many systems begin with few open files, and allow more.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_limit_of_open_files_is_raised() {
+    let mut command = tokio::process::Command::new("sh");
+    let binary = env!("CARGO_BIN_EXE_descord-relay");
+    command.args(["-c", r#"ulimit -S -n 256 && exec "$0""#, binary]);
+    command.env_clear();
+    let relay = Relay::start_as(command).await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", relay.id())).unwrap();
+    let limit = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let words: Vec<_> = limit.unwrap().split_whitespace().collect();
+    assert_ne!(words[3], "256");
+    assert_eq!(words[3], words[4], "the soft limit is the hard one");
+}

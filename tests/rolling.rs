@@ -5,7 +5,10 @@
 
 mod support;
 
-use std::net::{TcpListener, UdpSocket};
+use std::{
+    net::{TcpListener, UdpSocket},
+    time::Duration,
+};
 
 use libp2p::PeerId;
 use support::{
@@ -53,7 +56,7 @@ async fn a_rolling_restart_fails_no_request() {
         relays.push(start(name, ports).await);
     }
     let peer_ids: Vec<PeerId> = relays.iter().map(|relay| relay.peer_id).collect();
-    let mut traffic = Traffic::default();
+    let mut traffic = Traffic::new(Duration::from_secs(3));
     for pair in 0..PAIRS {
         // Half of the pairs over TCP, half over QUIC.
         let address = if pair % 2 == 0 {

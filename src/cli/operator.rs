@@ -1,51 +1,70 @@
 //! The subcommands that ask the relay of this environment.
 
-use std::process::ExitCode;
+use std::{net::SocketAddr, process::ExitCode};
+
+use hyper::{StatusCode, body::Bytes};
 
 use super::{usage, with_runtime};
 use crate::{admin::client, config::Loaded};
 
 pub(super) fn healthcheck(loaded: &Loaded) -> ExitCode {
-    let Some(address) = loaded.config.admin_address else {
-        return usage(&"RELAY_ADMIN_ADDRESS is empty: there is nothing to ask");
-    };
-    with_runtime(async move {
-        match client::get(address, "/readyz").await {
-            Ok((status, _)) if status.is_success() => ExitCode::SUCCESS,
-            Ok((status, _)) => {
-                eprintln!("the relay at {address} is not ready: {status}");
-                ExitCode::FAILURE
-            }
-            Err(error) => {
-                eprintln!("the relay at {address} does not answer: {error}");
-                ExitCode::FAILURE
-            }
-        }
-    })
+    ask(
+        loaded,
+        async |address| client::get(address, "/readyz").await,
+        |address, status, _| eprintln!("the relay at {address} is not ready: {status}"),
+        |_| (),
+    )
+}
+
+pub(super) fn status(loaded: &Loaded) -> ExitCode {
+    ask(
+        loaded,
+        async |address| client::get(address, "/status").await,
+        refused,
+        |text| println!("{}", text.trim_end()),
+    )
 }
 
 pub(super) fn log_filter(loaded: &Loaded, filter: Option<String>) -> ExitCode {
+    ask(
+        loaded,
+        async |address| match filter {
+            Some(filter) => client::put(address, "/log-filter", filter).await,
+            None => client::get(address, "/log-filter").await,
+        },
+        refused,
+        |text| print!("{text}"),
+    )
+}
+
+fn refused(_: SocketAddr, status: StatusCode, why: &str) {
+    eprint!("{status}: {why}");
+}
+
+/// Tells what the relay answers to a question, or why there is no answer.
+fn ask(
+    loaded: &Loaded,
+    question: impl AsyncFnOnce(SocketAddr) -> Result<(StatusCode, Bytes), client::Error>,
+    refused: impl FnOnce(SocketAddr, StatusCode, &str),
+    answered: impl FnOnce(&str),
+) -> ExitCode {
     let Some(address) = loaded.config.admin_address else {
         return usage(&"RELAY_ADMIN_ADDRESS is empty: there is nothing to ask");
     };
     with_runtime(async move {
-        let answer = match filter {
-            Some(filter) => client::put(address, "/log-filter", filter).await,
-            None => client::get(address, "/log-filter").await,
-        };
-        match answer {
-            Ok((status, text)) if status.is_success() => {
-                print!("{}", String::from_utf8_lossy(&text));
-                ExitCode::SUCCESS
-            }
-            Ok((status, why)) => {
-                eprint!("{status}: {}", String::from_utf8_lossy(&why));
-                ExitCode::FAILURE
-            }
+        let (status, text) = match question(address).await {
+            Ok(answer) => answer,
             Err(error) => {
                 eprintln!("the relay at {address} does not answer: {error}");
-                ExitCode::FAILURE
+                return ExitCode::FAILURE;
             }
+        };
+        let text = String::from_utf8_lossy(&text);
+        if status.is_success() {
+            answered(&text);
+            return ExitCode::SUCCESS;
         }
+        refused(address, status, &text);
+        ExitCode::FAILURE
     })
 }

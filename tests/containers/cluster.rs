@@ -84,10 +84,10 @@ impl Cluster {
         inspect(id.trim()).await
     }
 
-    /// The answerers, on the cluster's own network.
+    /// The answerers, where they are published.
     pub fn name_servers() -> Vec<SocketAddr> {
-        ["53", "54"]
-            .map(|host| format!("{NETWORK}.{host}:53").parse().unwrap())
+        [2953, 2954]
+            .map(|port| ([127, 0, 0, 1], port).into())
             .into()
     }
 

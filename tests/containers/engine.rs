@@ -3,6 +3,7 @@
 use std::{process::Stdio, sync::OnceLock};
 
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::{process::Command, sync::OnceCell};
 
 use crate::foreign::{or_skip, run};
@@ -20,17 +21,11 @@ pub async fn image() -> Option<&'static str> {
         if let Ok(given) = std::env::var("RELAY_TEST_IMAGE") {
             return given;
         }
-        build("descord-relay:test", &[]).await;
+        let checkout = env!("CARGO_MANIFEST_DIR");
+        docker(&["build", "--quiet", "--tag", "descord-relay:test", checkout]).await;
         "descord-relay:test".to_owned()
     });
     Some(image.await)
-}
-
-/// Builds the checkout.
-pub async fn build(tag: &str, options: &[&str]) {
-    let checkout = env!("CARGO_MANIFEST_DIR");
-    let arguments = [&["build", "--quiet", "--tag", tag], options, &[checkout]].concat();
-    docker(&arguments).await;
 }
 
 /// What `docker` with these arguments prints; it must end well.
@@ -48,6 +43,8 @@ pub async fn docker(arguments: &[&str]) -> String {
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new("docker");
     command.args(arguments).stdin(Stdio::null());
+    // Older clients build in another way unless they are told.
+    command.env("DOCKER_BUILDKIT", "1");
     command
 }
 
@@ -100,5 +97,28 @@ impl Container {
 impl Drop for Container {
     fn drop(&mut self) {
         let _ = run(std::process::Command::new("docker").args(["rm", "--force", &self.id]));
+    }
+}
+
+/// An image like another one, with one line more in its Dockerfile. Removed when it is dropped.
+pub struct Derived {
+    pub id: String,
+}
+
+impl Derived {
+    pub async fn from(image: &str, line: &str) -> Self {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("Dockerfile");
+        std::fs::write(&path, format!("FROM {image}\n{line}\n")).unwrap();
+        let build = ["build", "--quiet", directory.path().to_str().unwrap()];
+        Self {
+            id: docker(&build).await,
+        }
+    }
+}
+
+impl Drop for Derived {
+    fn drop(&mut self) {
+        let _ = run(std::process::Command::new("docker").args(["rmi", "--force", &self.id]));
     }
 }

@@ -1,19 +1,25 @@
 //! `compose.yaml` as it is shipped.
 
-use std::time::Duration;
+use std::{fs, path::Path, time::Duration};
 
 use libp2p::multiaddr::Protocol;
 use serde_json::Value;
+use tempfile::TempDir;
+use tokio::process::Command;
 
 use crate::{
     cluster::{Cluster, RELAYS, environment, text},
     engine::image,
+    foreign,
     support::client::{Client, Security},
 };
 
 /// What the file comes to, with every profile.
 async fn configuration() -> Value {
-    let mut command = environment("docker", "descord-relay:test");
+    configured(environment("docker", "descord-relay:test")).await
+}
+
+async fn configured(mut command: Command) -> Value {
     let arguments = ["compose", "--profile=*", "config", "--format=json"];
     let output = command.args(arguments).output().await.unwrap();
     assert!(output.status.success(), "{}", text(&output));
@@ -44,6 +50,81 @@ async fn no_upgrade_of_the_cluster_cuts_a_circuit() {
 }
 
 #[tokio::test]
+async fn without_settings_it_is_as_the_documents_say() {
+    if image().await.is_none() {
+        return;
+    }
+    let mut command = Command::new("docker");
+    command
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env_remove("COMPOSE_PROJECT_NAME");
+    let services = &configured(command).await["services"];
+    let published: Vec<_> = [
+        "relay-0",
+        "relay-1",
+        "relay-2",
+        "dns-0",
+        "dns-1",
+        "prometheus",
+        "grafana",
+    ]
+    .iter()
+    .flat_map(|name| services[name]["ports"].as_array().unwrap())
+    .map(|port| port["published"].as_str().unwrap())
+    .collect();
+    let expected = [
+        "9000", "9000", "9010", "9001", "9001", "9011", "9002", "9002", "9012", "9053", "9053",
+        "9054", "9054", "9090", "9030",
+    ];
+    assert_eq!(published, expected);
+    for relay in RELAYS {
+        let environment = &services[relay]["environment"];
+        assert_eq!(environment["RELAY_INSTANCE"], relay);
+        let announced = "/ip4/10.53.0.1/tcp/900{index},/ip4/10.53.0.1/udp/900{index}/quic-v1";
+        assert_eq!(environment["RELAY_EXTERNAL_ADDRESSES"], announced);
+    }
+    let fleet = "/dnsaddr/fleet.test";
+    assert_eq!(
+        services["probe"]["command"]
+            .as_array()
+            .unwrap()
+            .last()
+            .unwrap(),
+        fleet
+    );
+    // Built once, and by whom everybody waits for: two who build one image get in each other's way.
+    let built = services.as_object().unwrap().iter();
+    let built: Vec<_> = built
+        .filter(|(_, service)| service["build"].is_object())
+        .collect();
+    assert!(
+        matches!(built[..], [(name, _)] if name == "seed"),
+        "{built:?}"
+    );
+}
+
+/// Prometheus takes its configuration, with the alerts beside it as in its container.
+#[tokio::test]
+async fn prometheus_takes_its_configuration() {
+    let installed = foreign::run(std::process::Command::new("promtool").arg("--version"));
+    if foreign::or_skip("promtool", &installed).is_none() {
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for file in [
+        "deploy/compose/prometheus.yaml",
+        "observability/alerts.yaml",
+    ] {
+        let file = checkout.join(file);
+        fs::copy(&file, directory.path().join(file.file_name().unwrap())).unwrap();
+    }
+    let configuration = directory.path().join("prometheus.yaml");
+    let mut check = std::process::Command::new("promtool");
+    foreign::run(check.args(["check", "config"]).arg(configuration)).unwrap();
+}
+
+#[tokio::test]
 async fn the_services_have_no_rights_and_bounded_resources() {
     if image().await.is_none() {
         return;
@@ -58,9 +139,7 @@ async fn the_services_have_no_rights_and_bounded_resources() {
         if service["restart"] != "no" {
             assert!(limits["memory"].is_string(), "{name}");
         }
-        if service["image"] == "descord-relay:test" {
-            assert_eq!(service["read_only"], true, "{name}");
-        }
+        assert_eq!(service["read_only"], true, "{name}");
         // The operator's endpoints are for this machine alone.
         for port in service["ports"].as_array().into_iter().flatten() {
             let is_public = port["target"] == 9000 || port["target"] == 53;

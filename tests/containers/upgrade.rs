@@ -1,17 +1,18 @@
 //! `deploy/compose/rolling-upgrade`, under traffic and with images that do not work.
 
-use std::process::Output;
+use std::{process::Output, time::Duration};
 
-use tempfile::TempDir;
+use tokio::process::Command;
 
 use crate::{
     cluster::{Cluster, RELAYS, text},
-    engine::{build, docker, image, inspect},
-    foreign::run,
+    engine::{Derived, docker, image, inspect},
     support::fleet::Traffic,
 };
 
 const PAIRS: usize = 3;
+/// Longer than the delay before the drain: whatever is open at the signal meets the drain itself.
+const LONG: Duration = Duration::from_secs(12);
 const NEXT: &str = "descord-relay:test-next";
 const DNS: [&str; 2] = ["dns-0", "dns-1"];
 
@@ -20,6 +21,27 @@ async fn upgrade(cluster: &Cluster) -> Output {
     let output = command.args(["--pause", "1s"]).output().await.unwrap();
     println!("{}", text(&output));
     output
+}
+
+/// Begins an upgrade, and gives it up while the first relay drains, as Ctrl-C does.
+async fn interrupted(cluster: &Cluster) {
+    let mut command = cluster.command("deploy/compose/rolling-upgrade");
+    let mut upgrade = command.process_group(0).spawn().unwrap();
+    let status = ["exec", "-T", "relay-0", "/descord-relay", "status"];
+    while !cluster.compose(&status).await.contains("draining") {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let group = format!("-{}", upgrade.id().unwrap());
+    let kill = ["-INT", "--", &group];
+    assert!(
+        Command::new("kill")
+            .args(kill)
+            .status()
+            .await
+            .unwrap()
+            .success()
+    );
+    assert!(!upgrade.wait().await.unwrap().success());
 }
 
 /// The images that the containers of the services run.
@@ -39,16 +61,17 @@ async fn id_of(image: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_fails_no_request_and_cuts_no_circuit() {
     let Some(image) = image().await else { return };
-    build(NEXT, &["--build-arg=VERSION=0.0.0-next"]).await;
-    let next = id_of(NEXT).await;
-    assert_ne!(next, id_of(image).await);
+    let next = Derived::from(image, "LABEL next=yes").await;
+    docker(&["tag", &next.id, NEXT]).await;
+    assert_ne!(next.id, id_of(image).await);
     let mut cluster = Cluster::up(image).await;
-    let mut traffic = Traffic::default();
+    let mut traffic = Traffic::new(LONG);
     for _ in 0..PAIRS {
         traffic.add(cluster.fleet()).await;
     }
     traffic.flows().await;
     cluster.use_image(NEXT);
+    interrupted(&cluster).await;
     let upgraded = upgrade(&cluster).await;
     assert!(upgraded.status.success());
     traffic.flows().await;
@@ -57,7 +80,7 @@ async fn an_upgrade_fails_no_request_and_cuts_no_circuit() {
     assert_eq!(outcome.cut, [] as [String; 0]);
     assert!(outcome.requests > 100, "{}", outcome.requests);
     for running in images(&cluster, &[&RELAYS[..], &DNS].concat()).await {
-        assert_eq!(running, next);
+        assert_eq!(running, next.id);
     }
     // The same peer ids as before.
     cluster.lists(&[0, 1, 2]).await;
@@ -82,6 +105,18 @@ async fn a_bad_image_harms_one_relay_at_most() {
     assert!(!refused.status.success());
     assert!(text(&refused).contains("there is no image descord-relay:test-none"));
 
+    // With one relay gone, no other goes.
+    let frozen = cluster.inspect("relay-2").await;
+    docker(&["pause", frozen["Id"].as_str().unwrap()]).await;
+    let next = Derived::from(image, "LABEL next=yes").await;
+    cluster.use_image(&next.id);
+    let refused = upgrade(&cluster).await;
+    assert!(!refused.status.success());
+    assert!(text(&refused).contains("relay-2 is not ready"));
+    docker(&["unpause", frozen["Id"].as_str().unwrap()]).await;
+    assert_eq!(images(&cluster, &RELAYS).await, [&*good; 3]);
+    cluster.lists(&[0, 1, 2]).await;
+
     let misconfigured = Derived::from(image, "ENV RELAY_MAX_CIRCUITS=many").await;
     cluster.use_image(&misconfigured.id);
     let refused = upgrade(&cluster).await;
@@ -94,7 +129,7 @@ async fn a_bad_image_harms_one_relay_at_most() {
     cluster.use_image(&unheard.id);
     let stopped = upgrade(&cluster).await;
     assert!(!stopped.status.success());
-    assert!(text(&stopped).contains("stopped: relay-0"));
+    assert!(text(&stopped).contains("stopped: relay-0 is not found"));
     let expected = [&*unheard.id, &*good, &*good];
     assert_eq!(images(&cluster, &RELAYS).await, expected);
     cluster.lists(&[1, 2]).await;
@@ -103,27 +138,4 @@ async fn a_bad_image_harms_one_relay_at_most() {
     cluster.use_image(image);
     assert!(upgrade(&cluster).await.status.success());
     cluster.lists(&[0, 1, 2]).await;
-}
-
-/// An image like another one, with one line more in its Dockerfile. Removed when it is dropped.
-struct Derived {
-    id: String,
-}
-
-impl Derived {
-    async fn from(image: &str, line: &str) -> Self {
-        let directory = TempDir::new().unwrap();
-        let path = directory.path().join("Dockerfile");
-        std::fs::write(&path, format!("FROM {image}\n{line}\n")).unwrap();
-        let build = ["build", "--quiet", directory.path().to_str().unwrap()];
-        Self {
-            id: docker(&build).await,
-        }
-    }
-}
-
-impl Drop for Derived {
-    fn drop(&mut self) {
-        let _ = run(std::process::Command::new("docker").args(["rmi", "--force", &self.id]));
-    }
 }

@@ -19,12 +19,13 @@ use libp2p::{
 };
 use tokio::{task::JoinHandle, time::timeout};
 
-use super::client::{BehaviourEvent, Client, Security, TEST_PROTOCOL};
+use super::{
+    PATIENCE,
+    client::{BehaviourEvent, Client, Security, TEST_PROTOCOL},
+};
 
 /// How many relays a target reserves on.
 const REDUNDANCY: usize = 2;
-/// How long the circuit of every eighth request is held open.
-const LONG: Duration = Duration::from_secs(3);
 /// How long a step of a request may take until it counts as failed.
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often something is looked at that gives no event.
@@ -51,8 +52,8 @@ struct State {
 }
 
 /// Pairs of clients at work.
-#[derive(Default)]
 pub struct Traffic {
+    long: Duration,
     state: Arc<State>,
     reserved: Vec<Reserved>,
     targets: Vec<JoinHandle<()>>,
@@ -71,6 +72,17 @@ pub struct Outcome {
 }
 
 impl Traffic {
+    /// No pair yet. Of those to come, every seventh request holds its circuit open for so long.
+    pub fn new(long: Duration) -> Self {
+        Self {
+            long,
+            state: Arc::default(),
+            reserved: Vec::new(),
+            targets: Vec::new(),
+            requesters: Vec::new(),
+        }
+    }
+
     /// A pair more; returns when its target holds its reservations.
     pub async fn add(&mut self, fleet: Fleet) {
         let first = self.targets.len();
@@ -80,24 +92,34 @@ impl Traffic {
         self.targets.push(tokio::task::spawn(target));
         self.reserved.push(reserved.clone());
         self.settles().await;
-        let requester = requester(id, fleet, reserved, Arc::clone(&self.state));
+        let requester = requester(id, fleet, reserved, self.long, Arc::clone(&self.state));
         self.requesters.push(tokio::task::spawn(requester));
     }
 
     /// Waits until every target holds its reservations.
     pub async fn settles(&self) {
         let is_short = |reserved: &Reserved| reserved.lock().unwrap().len() < REDUNDANCY;
-        while self.reserved.iter().any(is_short) {
-            tokio::time::sleep(LOOK).await;
-        }
+        self.wait("two reservations of each target", || {
+            !self.reserved.iter().any(is_short)
+        })
+        .await;
     }
 
     /// Waits until each pair has made some more requests, on average.
     pub async fn flows(&self) {
         let goal = self.requests() + 10 * self.requesters.len();
-        while self.requests() < goal {
-            tokio::time::sleep(LOOK).await;
-        }
+        self.wait("requests", || self.requests() >= goal).await;
+    }
+
+    async fn wait(&self, what: &str, is_so: impl Fn() -> bool) {
+        let wait = async {
+            while !is_so() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let in_time = timeout(PATIENCE, wait).await.is_ok();
+        let failed = self.state.failed.lock().unwrap();
+        assert!(in_time, "no {what}: {failed:#?}");
     }
 
     fn requests(&self) -> usize {
@@ -240,13 +262,19 @@ async fn exchange(stream: &mut Stream, length: Duration) -> io::Result<()> {
 }
 
 /// Requests until told to stop, each on one of the target's relays and then on the others.
-async fn requester(target: PeerId, fleet: Fleet, reserved: Reserved, state: Arc<State>) {
+async fn requester(
+    target: PeerId,
+    fleet: Fleet,
+    reserved: Reserved,
+    long: Duration,
+    state: Arc<State>,
+) {
     while !state.done.load(Ordering::Relaxed) {
         let mut errors = Vec::new();
         let mut relays: Vec<usize> = reserved.lock().unwrap().iter().copied().collect();
         let turn = state.requests.fetch_add(1, Ordering::Relaxed);
-        let length = if turn.is_multiple_of(8) {
-            LONG
+        let length = if turn.is_multiple_of(7) {
+            long
         } else {
             Duration::ZERO
         };
@@ -269,6 +297,7 @@ async fn requester(target: PeerId, fleet: Fleet, reserved: Reserved, state: Arc<
             state.retried.fetch_add(1, Ordering::Relaxed);
         }
         if !is_served {
+            tokio::time::sleep(LOOK).await;
             state.failed.lock().unwrap().push(errors.join("; "));
         }
     }
