@@ -40,6 +40,10 @@ pub struct Args {
     /// relay is taken for what it says it is; `/dnsaddr/…` stands for all the relays in its records.
     #[arg(required = true, value_name = "ADDRESS")]
     pub addresses: Vec<Multiaddr>,
+    /// The name server, with its port or on port 53, to ask for the records of `/dnsaddr/…` instead
+    /// of the system's: one that no zone is delegated to yet, for instance.
+    #[arg(long, value_name = "HOST")]
+    pub dns_server: Option<String>,
     /// Print one JSON object per relay, as is done whenever the output is not a terminal.
     #[arg(long)]
     pub json: bool,
@@ -83,7 +87,7 @@ pub async fn run(args: &Args, format: Format, out: &mut impl Write) -> io::Resul
     let mut printer = Printer { format, out };
     let mut reports = Vec::new();
     for given in &args.addresses {
-        for relay in resolve(given, args.timeout).await {
+        for relay in resolve(given, args.dns_server.as_deref(), args.timeout).await {
             let report = match relay {
                 Ok(address) => {
                     printer.begin(&address)?;
@@ -106,10 +110,12 @@ pub async fn run(args: &Args, format: Format, out: &mut impl Write) -> io::Resul
 /// The relays behind an address, and what could not be resolved.
 async fn resolve(
     given: &Multiaddr,
+    server: Option<&str>,
     timeout: Duration,
 ) -> Vec<Result<Multiaddr, (Multiaddr, Failure)>> {
     let step = Step::Resolve;
-    match tokio::time::timeout(timeout, resolve::relays(given, resolve::txt_records)).await {
+    let lookup = async |name| resolve::txt_records(server, name).await;
+    match tokio::time::timeout(timeout, resolve::relays(given, lookup)).await {
         Ok(relays) => relays
             .into_iter()
             .map(|relay| relay.map_err(|lost| (lost.address, Failure::new(step, lost.cause))))

@@ -3,10 +3,19 @@
 //! libp2p's DNS transport dials one address of a `/dnsaddr` name, whichever works. A probe is to
 //! prove them all, so the name is taken apart here.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    net::{IpAddr, SocketAddr},
+};
 
-use hickory_resolver::{TokioResolver, net::NetError, proto::rr::RData};
+use hickory_resolver::{
+    TokioResolver,
+    config::{NameServerConfig, ResolverConfig},
+    net::{NetError, runtime::TokioRuntimeProvider},
+    proto::rr::RData,
+};
 use libp2p::{Multiaddr, multiaddr::Protocol};
+use tokio::net::lookup_host;
 
 use super::failure::Cause;
 
@@ -69,11 +78,21 @@ pub(super) async fn relays(
     found
 }
 
-/// The TXT records of a name, asked from the system's resolver.
-pub(super) async fn txt_records(name: String) -> Result<Vec<String>, Cause> {
+/// The TXT records of a name, asked from this name server, or from the system's resolver.
+pub(super) async fn txt_records(server: Option<&str>, name: String) -> Result<Vec<String>, Cause> {
+    let servers = match server {
+        Some(server) => Some(name_servers(server).await?),
+        None => None,
+    };
     let records = async {
-        let resolver = TokioResolver::builder_tokio()?.build()?;
-        resolver.txt_lookup(name.as_str()).await
+        let builder = match servers {
+            Some(servers) => TokioResolver::builder_with_config(
+                ResolverConfig::from_name_servers(servers),
+                TokioRuntimeProvider::default(),
+            ),
+            None => TokioResolver::builder_tokio()?,
+        };
+        builder.build()?.txt_lookup(name.as_str()).await
     };
     let records = records.await.map_err(|error: NetError| Cause::of(&error))?;
     Ok(records
@@ -84,6 +103,26 @@ pub(super) async fn txt_records(name: String) -> Result<Vec<String>, Cause> {
             _ => None,
         })
         .collect())
+}
+
+/// The name servers at a host, which may have a port.
+async fn name_servers(host: &str) -> Result<Vec<NameServerConfig>, Cause> {
+    let with_port = match host.parse::<IpAddr>() {
+        Ok(ip) => SocketAddr::new(ip, 53).to_string(),
+        Err(_) if host.contains(':') => host.to_owned(),
+        Err(_) => format!("{host}:53"),
+    };
+    let addresses = lookup_host(with_port).await;
+    let addresses =
+        addresses.map_err(|error| Cause::new(format!("--dns-server {host}: {error}")))?;
+    let server = |address: SocketAddr| {
+        let mut server = NameServerConfig::udp_and_tcp(address.ip());
+        for connection in &mut server.connections {
+            connection.port = address.port();
+        }
+        server
+    };
+    Ok(addresses.map(server).collect())
 }
 
 /// The first `/dnsaddr` name of an address, and what follows it.

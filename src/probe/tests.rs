@@ -71,6 +71,7 @@ fn roomy() -> relay::Config {
 fn args(addresses: impl IntoIterator<Item = Multiaddr>) -> Args {
     Args {
         addresses: addresses.into_iter().collect(),
+        dns_server: None,
         json: true,
         bytes: ByteSize::mib(1),
         pings: 5,

@@ -175,3 +175,34 @@ async fn a_bad_configuration_is_refused_with_every_error() {
         }
     }
 }
+
+/// A zone can be tried before it is delegated.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_probe_asks_the_server_that_it_is_told() {
+    let a = relay("relay-a", &[]).await;
+    let b = relay("relay-b", &[]).await;
+    let answerer = Answerer::of(&[&a, &b], &[]).await;
+    let port = answerer.address.port();
+    for server in [format!("127.0.0.1:{port}"), format!("localhost:{port}")] {
+        let arguments = ["probe", "--bytes=1KiB", "--dns-server", &server];
+        let output = command(&[])
+            .args(arguments)
+            .arg(format!("/dnsaddr/{ZONE}"))
+            .output()
+            .await
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{text}");
+        for relay in [&a, &b] {
+            assert!(text.contains(&relay.peer_id.to_string()), "{text}");
+        }
+    }
+    let output = command(&[])
+        .args(["probe", "--dns-server=nowhere.invalid", "/dnsaddr/x.test"])
+        .output()
+        .await
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(!output.status.success());
+    assert!(text.contains("--dns-server nowhere.invalid"), "{text}");
+}
