@@ -4,7 +4,7 @@ wrong with a value by itself, the schema says.
 */ -}}
 {{- define "descord-relay.check" -}}
 {{- $problems := list }}
-{{- range $check := list "identity" "exposure" "drain" "dns" "admin" "scaling" "environment" }}
+{{- range $check := list "identity" "exposure" "drain" "dns" "admin" "scaling" "environment" "live" }}
 {{- range (include (printf "descord-relay.check.%s" $check) $ | splitList "\n") }}
 {{- with trim . }}
 {{- $problems = append $problems (printf "- %s" .) }}
@@ -62,14 +62,17 @@ ports: the relay, its endpoints for operators and the WebSocket need ports of th
 
 {{- define "descord-relay.check.drain" -}}
 {{- $drain := .Values.drain }}
-{{- $circuit := include "descord-relay.milliseconds" (default "1h" .Values.relay.maxCircuitDuration) | int64 }}
+{{- $duration := .Values.relay.maxCircuitDuration }}
+{{- /* null leaves it to the relay; 0, which is unlimited, is no such thing. */ -}}
+{{- $duration = kindIs "invalid" $duration | ternary "1h" $duration }}
+{{- $circuit := include "descord-relay.milliseconds" $duration | int64 }}
 {{- $timeout := include "descord-relay.milliseconds" $drain.timeout | int64 }}
 {{- $window := include "descord-relay.milliseconds" $drain.window | int64 }}
 {{- if gt $window $timeout }}
 drain.window: {{ $drain.window }} is longer than drain.timeout, {{ $drain.timeout }}
 {{- end }}
 {{- if not (or $drain.allowCuts (and $circuit (lt $circuit $timeout))) }}
-drain.timeout: {{ $drain.timeout }} has to be longer than relay.maxCircuitDuration, {{ ternary (toString .Values.relay.maxCircuitDuration) "unlimited" (gt $circuit 0) }}: otherwise upgrades cut circuits that are in use. Lengthen the one or shorten the other; drain.allowCuts=true lets upgrades cut
+drain.timeout: {{ $drain.timeout }} has to be longer than relay.maxCircuitDuration, {{ ternary (toString $duration) "unlimited" (gt $circuit 0) }}: otherwise upgrades cut circuits that are in use. Lengthen the one or shorten the other; drain.allowCuts=true lets upgrades cut
 {{- end }}
 {{- end }}
 
@@ -114,7 +117,7 @@ maxReplicas: {{ int .Values.maxReplicas }} is less than replicas, {{ int .Values
 {{- end }}
 {{- $budget := .Values.podDisruptionBudget }}
 {{- if and $budget.enabled (not (kindIs "invalid" $budget.minAvailable)) (not (kindIs "invalid" $budget.maxUnavailable)) }}
-podDisruptionBudget: set one of minAvailable and maxUnavailable, and the other one to null
+podDisruptionBudget: set only one of minAvailable and maxUnavailable
 {{- end }}
 {{- end }}
 

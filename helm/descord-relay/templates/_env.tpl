@@ -111,7 +111,7 @@ what the pod belongs to. */ -}}
 
 {{- define "descord-relay.env.relay" -}}
 {{ include "descord-relay.env.pod" . }}
-{{- include "descord-relay.env.identity" . | nindent 0 }}
+{{- include "descord-relay.env.identity" . }}
 - name: RELAY_LISTEN_ADDRESSES
   value: {{ include "descord-relay.listenAddresses" . | quote }}
 - name: RELAY_EXTERNAL_ADDRESSES
@@ -126,7 +126,7 @@ what the pod belongs to. */ -}}
 {{- include "descord-relay.env.map" (dict "prefix" "RELAY_" "values" (omit .Values.relay "listenAddresses")) }}
 {{- include "descord-relay.env.map" (dict "prefix" "RELAY_DRAIN_" "values" (pick .Values.drain "delay" "window" "timeout")) }}
 {{- $workload := dict "k8s.statefulset.name" (include "descord-relay.fullname" .) }}
-{{- include "descord-relay.env.telemetry" (dict "context" . "component" "relay" "workload" $workload) | nindent 0 }}
+{{- include "descord-relay.env.telemetry" (dict "context" . "component" "relay" "workload" $workload) }}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}
 {{- end }}
@@ -135,7 +135,7 @@ what the pod belongs to. */ -}}
 {{- define "descord-relay.env.dns" -}}
 {{ include "descord-relay.env.pod" . }}
 {{- if not .Values.identity.keysSecret }}
-{{- include "descord-relay.env.identity" . | nindent 0 }}
+{{- include "descord-relay.env.identity" . }}
 - name: RELAY_FLEET_INSTANCES
   value: {{ include "descord-relay.instances" . | quote }}
 {{- end }}
@@ -153,7 +153,7 @@ what the pod belongs to. */ -}}
   value: {{ join "," . | quote }}
 {{- end }}
 {{- $workload := dict "k8s.deployment.name" (include "descord-relay.dnsName" .) }}
-{{- include "descord-relay.env.telemetry" (dict "context" . "component" "dns" "workload" $workload) | nindent 0 }}
+{{- include "descord-relay.env.telemetry" (dict "context" . "component" "dns" "workload" $workload) }}
 {{- with .Values.dns.extraEnv }}
 {{ toYaml . }}
 {{- end }}

@@ -38,7 +38,7 @@ affinity:
   podAntiAffinity:
     {{- if eq $scheduling.antiAffinity "required" }}
     requiredDuringSchedulingIgnoredDuringExecution:
-      - {{- toYaml $term | nindent 8 }}
+      {{- toYaml (list $term) | nindent 6 }}
     {{- else }}
     preferredDuringSchedulingIgnoredDuringExecution:
       - weight: 100
@@ -49,7 +49,7 @@ affinity:
 {{- with $scheduling.topologySpreadConstraints }}
 topologySpreadConstraints:
   {{- range . }}
-  - {{- merge (deepCopy .) (dict "labelSelector" (dict "matchLabels" $selector)) | toYaml | nindent 4 }}
+  {{- list (merge (deepCopy .) (dict "labelSelector" (dict "matchLabels" $selector))) | toYaml | nindent 2 }}
   {{- end }}
 {{- end }}
 {{- with $scheduling.nodeSelector }}
