@@ -1,0 +1,130 @@
+"""What an upgrade must keep, it keeps: names, identities, selectors, ports."""
+
+import unittest
+
+from cluster import Cluster
+from helm import FULL_NAME, HELMS, NAMESPACE, SEED, Refused, merged, of_kind, only, pod_spec, rendered, template
+
+NAMESPACE_OBJECT = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kube-system"}}
+KEPT = "c2VlZCBvZiB0aGUgZmxlZXQ="
+
+
+def ours(kind, name, version="v1", **fields):
+    """An object of this release, as it is in the cluster."""
+    owner = {
+        "meta.helm.sh/release-name": "edge",
+        "meta.helm.sh/release-namespace": NAMESPACE,
+    }
+    metadata = {
+        "name": name,
+        "namespace": NAMESPACE,
+        "annotations": owner,
+        "labels": {"app.kubernetes.io/managed-by": "Helm"},
+    }
+    return {"apiVersion": version, "kind": kind, "metadata": metadata, **fields}
+
+
+SECRET = ours("Secret", f"{FULL_NAME}-identity", data={"seed": KEPT})
+
+
+def live_relays(count):
+    return ours("StatefulSet", FULL_NAME, "apps/v1", status={"replicas": count})
+
+
+class Unchanged(unittest.TestCase):
+    CHANGES = [
+        {"image": {"tag": "9.9.9"}},
+        {"replicas": 5},
+        {"relay": {"maxCircuits": 7}},
+        {"drain": {"timeout": "2h"}},
+        {"dns": {"enabled": True, "zone": "fleet.test"}},
+        {"telemetry": {"endpoint": "http://collector:4318"}},
+        {"commonLabels": {"team": "x"}},
+        {"podLabels": {"team": "x"}},
+        {"networkPolicy": {"enabled": False}},
+        {"websocket": {"enabled": True, "externalAddresses": ["/dns4/a.test/tcp/443/tls/ws"]}},
+    ]
+
+    def test_selectors_names_and_ports(self):
+        for exposure in ({}, {"type": "nodePort"}, {"type": "hostPort"}):
+            before = rendered(exposure=exposure)
+            for change in self.CHANGES:
+                with self.subTest(change, exposure=exposure):
+                    self.keeps(before, rendered(exposure=exposure, **change))
+
+    def keeps(self, before, after):
+        old, new = only(before, "StatefulSet")["spec"], only(after, "StatefulSet")["spec"]
+        # The API lets nobody change these.
+        for field in ("serviceName", "selector", "podManagementPolicy"):
+            self.assertEqual(old[field], new[field])
+        self.starts_with(self.ports(only(before, "StatefulSet")), self.ports(only(after, "StatefulSet")))
+        self.assertEqual(pod_spec(only(before, "StatefulSet"))["volumes"], pod_spec(only(after, "StatefulSet"))["volumes"])
+        for service in of_kind(before, "Service"):
+            again = only(after, "Service", service["metadata"]["name"])
+            self.assertEqual(service["spec"]["selector"], again["spec"]["selector"])
+            self.starts_with(service["spec"]["ports"], again["spec"]["ports"])
+
+    def ports(self, workload):
+        ports = pod_spec(workload)["containers"][0]["ports"]
+        return [port for port in ports if port["name"] in ("tcp", "quic")]
+
+    def starts_with(self, old, new):
+        both = [port for port in old if port["name"] in ("tcp", "quic")]
+        self.assertEqual(both, new[: len(both)])
+
+    def test_pods_stay_as_they_are_when_the_fleet_grows(self):
+        before, after = rendered(replicas=3), rendered(replicas=5)
+        self.assertEqual(
+            only(before, "StatefulSet")["spec"]["template"],
+            only(after, "StatefulSet")["spec"]["template"],
+        )
+
+
+class Live(unittest.TestCase):
+    """What can be known only where the cluster can be asked."""
+
+    def each(self, objects, values, upgrade=True, helms=HELMS):
+        for helm in helms:
+            with self.subTest(helm=helm), Cluster([NAMESPACE_OBJECT, *objects]) as cluster:
+                yield helm, lambda: template(values, helm=helm, cluster=cluster, upgrade=upgrade)
+
+    def test_the_first_install_makes_a_seed(self):
+        seeds = set()
+        for _, render in self.each([], {}, upgrade=False):
+            secret = only(render(), "Secret")
+            self.assertEqual(secret["metadata"]["annotations"]["helm.sh/resource-policy"], "keep")
+            seeds.add(secret["data"]["seed"])
+        self.assertEqual(len(seeds), len(HELMS))
+
+    def test_an_upgrade_keeps_the_seed(self):
+        for upgrade in (True, False):
+            for _, render in self.each([SECRET], {}, upgrade):
+                self.assertEqual(only(render(), "Secret")["data"]["seed"], KEPT)
+
+    def test_an_upgrade_makes_no_seed(self):
+        for _, render in self.each([], {}):
+            self.assertRaisesRegex(Refused, "there is no Secret edge-descord-relay-identity", render)
+
+    def test_a_relay_that_drains_keeps_its_service(self):
+        objects = [SECRET, live_relays(4)]
+        for _, render in self.each(objects, {"replicas": 2}):
+            self.assertRaisesRegex(Refused, "set maxReplicas to 4", render)
+        for _, render in self.each(objects, {"replicas": 2, "maxReplicas": 4}):
+            self.assertEqual(only(render(), "StatefulSet")["spec"]["replicas"], 2)
+
+    def test_helm_3_does_not_lose_a_protocol(self):
+        ports = [
+            {"name": "tcp", "port": 9000, "nodePort": 30900, "protocol": "TCP"},
+            {"name": "quic", "port": 9000, "nodePort": 30900, "protocol": "UDP"},
+        ]
+        service = ours("Service", f"{FULL_NAME}-0", spec={"ports": ports})
+        objects = [SECRET, live_relays(3), service]
+        for values in ({"exposure": {"port": 443}}, {"exposure": {"type": "nodePort", "firstNodePort": 31000}}):
+            for helm, render in self.each(objects, values):
+                if helm == 3:
+                    self.assertRaisesRegex(Refused, "would lose TCP or UDP", render)
+                else:
+                    render()
+        for values in ({}, {"exposure": {"type": "nodePort"}}):
+            for _, render in self.each(objects, values):
+                render()
