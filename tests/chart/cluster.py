@@ -22,7 +22,13 @@ KINDS = {
 
 def resource_list(version):
     resources = [
-        {"name": plural, "singularName": "", "namespaced": namespaced, "kind": kind, "verbs": ["get"]}
+        {
+            "name": plural,
+            "singularName": "",
+            "namespaced": namespaced,
+            "kind": kind,
+            "verbs": ["get"],
+        }
         for kind, plural, namespaced in KINDS[version]
     ]
     return {"kind": "APIResourceList", "groupVersion": version, "resources": resources}

@@ -1,5 +1,6 @@
 """Runs Helm on the chart, both of its major versions."""
 
+import functools
 import json
 import os
 import subprocess
@@ -34,6 +35,7 @@ def run(*command, stdin=None, env=None):
             [str(part) for part in command],
             input=stdin,
             env={"PATH": os.environ["PATH"], "HOME": home, **(env or {})},
+            check=False,
             capture_output=True,
             text=True,
         )
@@ -73,6 +75,12 @@ def template(values=None, *, file=None, helm=4, version=None, upgrade=False, clu
             env = {"KUBECONFIG": kubeconfig.name}
             text = run(*command, *SERVER, stdin=stdin, env=env)
     return [document for document in yaml.safe_load_all(text) if document]
+
+
+@functools.cache
+def of_file(file, helm=4, version=None):
+    """The manifests of a file of values."""
+    return template(file=file, helm=helm, version=version)
 
 
 def rendered(**values):

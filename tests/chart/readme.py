@@ -24,7 +24,11 @@ def sections(text):
     for number, line in enumerate(text.splitlines(), 1):
         stripped = line.strip()
         if stripped.startswith("## "):
-            found.append(Section(stripped[3:]))if not found or found[-1].rows else found[-1].text.append(stripped[3:])
+            (
+                found.append(Section(stripped[3:]))
+                if not found or found[-1].rows
+                else found[-1].text.append(stripped[3:])
+            )
             continue
         if stripped == "##":
             found[-1].text.append("")

@@ -39,8 +39,12 @@ class Documents(unittest.TestCase):
         alerts = yaml.safe_load((ROOT / "observability/alerts.yaml").read_text())
         self.assertEqual(only(documents, "PrometheusRule")["spec"], alerts)
         dashboard = only(documents, "ConfigMap")["data"]["descord-relay.json"]
-        self.assertEqual(dashboard.strip(), (ROOT / "observability/dashboard.json").read_text().strip())
-        self.assertEqual(only(documents, "ConfigMap")["metadata"]["labels"]["grafana_dashboard"], "1")
+        self.assertEqual(
+            dashboard.strip(), (ROOT / "observability/dashboard.json").read_text().strip()
+        )
+        self.assertEqual(
+            only(documents, "ConfigMap")["metadata"]["labels"]["grafana_dashboard"], "1"
+        )
 
     def test_the_version_is_that_of_the_relay(self):
         chart = yaml.safe_load((CHART / "Chart.yaml").read_text())

@@ -31,7 +31,9 @@ class Drain(unittest.TestCase):
         ]:
             with self.subTest(text):
                 window = {"window": "0"}
-                self.assertEqual(grace(delay="0", timeout=text, allowCuts=True, **window), seconds + 30)
+                self.assertEqual(
+                    grace(delay="0", timeout=text, allowCuts=True, **window), seconds + 30
+                )
 
     def test_delay_and_timeout_are_added(self):
         self.assertEqual(grace(delay="1500ms", timeout="2h 500ms"), 7202 + 30)
@@ -41,7 +43,9 @@ class Drain(unittest.TestCase):
 
     def test_relays_are_upgraded_one_by_one(self):
         spec = only(rendered(), "StatefulSet")["spec"]
-        self.assertEqual(spec["updateStrategy"], {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}})
+        self.assertEqual(
+            spec["updateStrategy"], {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}
+        )
         self.assertEqual(spec["podManagementPolicy"], "Parallel")
         self.assertGreater(spec["minReadySeconds"], 0)
 

@@ -71,7 +71,11 @@ class Exposure(unittest.TestCase):
 
     def test_load_balancer(self):
         documents = exposed(
-            "loadBalancer", port=443, domain="relays.test", externalDns=True, annotations={"a": "{index}"}
+            "loadBalancer",
+            port=443,
+            domain="relays.test",
+            externalDns=True,
+            annotations={"a": "{index}"},
         )
         services = self.each_has_its_service(documents, "LoadBalancer")
         self.assertEqual(services[2]["spec"]["ports"][1]["port"], 443)
@@ -118,17 +122,21 @@ class Exposure(unittest.TestCase):
         for kind in ("clusterIP", "nodePort"):
             spec = pod_spec(only(exposed(kind), "StatefulSet"))
             self.assertNotIn("hostNetwork", spec)
-            self.assertFalse([port for port in spec["containers"][0]["ports"] if "hostPort" in port])
+            self.assertFalse(
+                [port for port in spec["containers"][0]["ports"] if "hostPort" in port]
+            )
 
     def test_websocket(self):
         address = "/dns4/{instance}.example.org/tcp/443/tls/ws"
         documents = rendered(websocket={"enabled": True, "externalAddresses": [address]})
-        self.assertEqual(announced(documents)[-1], f"/dns4/{FULL_NAME}-1.example.org/tcp/443/tls/ws")
+        self.assertEqual(
+            announced(documents)[-1], f"/dns4/{FULL_NAME}-1.example.org/tcp/443/tls/ws"
+        )
         variables = environment(only(documents, "StatefulSet"))
         self.assertIn("/ip4/0.0.0.0/tcp/9001/ws", variables["RELAY_LISTEN_ADDRESSES"].split(","))
         self.assertEqual(relay_services(documents)[0]["spec"]["ports"][2]["port"], 9001)
         policy = only(documents, "NetworkPolicy")
-        self.assertIn({"port": "websocket", "protocol": "TCP"}, policy["spec"]["ingress"][0]["ports"])
+        self.assertIn({"port": 9001, "protocol": "TCP"}, policy["spec"]["ingress"][0]["ports"])
 
     def test_the_headless_service_shows_relays_that_drain(self):
         spec = only(exposed("clusterIP"), "Service", f"{FULL_NAME}-headless")["spec"]

@@ -17,10 +17,10 @@ from helm import (
     RELEASE,
     VALUES_FILES,
     environment,
+    of_file,
     of_kind,
     pod_spec,
     run,
-    template,
 )
 
 # The validator would read its schemas again for each object.
@@ -35,11 +35,6 @@ VERSIONS = [f"1.{minor}.0" for minor in [OLDEST, *MINORS[-3:]]]
 # Kinds of extensions: there is no schema of them.
 EXTENSIONS = {"DNSEndpoint", "PodMonitor", "PrometheusRule"}
 WORKLOADS = ("StatefulSet", "Deployment", "Pod")
-
-
-@functools.cache
-def rendering(file, helm=4, version=None):
-    return template(file=file, helm=helm, version=version)
 
 
 class Rendering(unittest.TestCase):
@@ -62,11 +57,11 @@ class Rendering(unittest.TestCase):
     def test_both_versions_of_helm_give_the_same(self):
         for file in VALUES_FILES:
             with self.subTest(file.name):
-                self.assertEqual(rendering(file, 3), rendering(file, 4))
+                self.assertEqual(of_file(file, 3), of_file(file, 4))
 
     def test_kubernetes_takes_every_object(self):
         for file, version in itertools.product(VALUES_FILES, VERSIONS):
-            for document in rendering(file, version=version):
+            for document in of_file(file, version=version):
                 what = f"{file.name}: {document['kind']} {document['metadata']['name']}"
                 with self.subTest(what, version=version):
                     if document["kind"] not in EXTENSIONS:
@@ -76,7 +71,7 @@ class Rendering(unittest.TestCase):
         versions = {
             (document["apiVersion"], document["kind"])
             for file in VALUES_FILES
-            for document in rendering(file)
+            for document in of_file(file)
             if document["kind"] in EXTENSIONS
         }
         self.assertEqual(
@@ -91,7 +86,7 @@ class Rendering(unittest.TestCase):
     def test_names_are_unique_and_in_the_namespace(self):
         for file in VALUES_FILES:
             with self.subTest(file.name):
-                documents = rendering(file)
+                documents = of_file(file)
                 names = [(document["kind"], document["metadata"]["name"]) for document in documents]
                 self.assertEqual(len(names), len(set(names)))
                 for document in documents:
@@ -101,10 +96,12 @@ class Rendering(unittest.TestCase):
     def test_what_selects_pods_finds_those_of_one_workload(self):
         for file in VALUES_FILES:
             with self.subTest(file.name):
-                documents = rendering(file)
+                documents = of_file(file)
                 labels = {
                     (document["kind"], document["metadata"]["name"]): (
-                        document["metadata"] if document["kind"] == "Pod" else document["spec"]["template"]["metadata"]
+                        document["metadata"]
+                        if document["kind"] == "Pod"
+                        else document["spec"]["template"]["metadata"]
                     )["labels"]
                     for kind in WORKLOADS
                     for document in of_kind(documents, kind)
@@ -116,15 +113,13 @@ class Rendering(unittest.TestCase):
                         continue
                     wanted = dict(selector.get("matchLabels", selector))
                     wanted.pop("statefulset.kubernetes.io/pod-name", None)
-                    found = [
-                        name for name, has in labels.items() if wanted.items() <= has.items()
-                    ]
+                    found = [name for name, has in labels.items() if wanted.items() <= has.items()]
                     self.assertEqual(len(found), 1, f"{document['kind']}: {found}")
 
     def test_ports_are_named_and_have_a_protocol(self):
         for file in VALUES_FILES:
             with self.subTest(file.name):
-                documents = rendering(file)
+                documents = of_file(file)
                 known = set()
                 for kind in WORKLOADS:
                     for document in of_kind(documents, kind):
@@ -142,7 +137,7 @@ class Rendering(unittest.TestCase):
     def test_no_container_has_a_variable_twice(self):
         for file in VALUES_FILES:
             with self.subTest(file.name):
-                documents = rendering(file)
+                documents = of_file(file)
                 for kind in ("StatefulSet", "Deployment"):
                     for document in of_kind(documents, kind):
                         environment(document)
@@ -150,7 +145,7 @@ class Rendering(unittest.TestCase):
     def test_pods_are_restricted(self):
         for file in VALUES_FILES:
             with self.subTest(file.name):
-                documents = rendering(file)
+                documents = of_file(file)
                 for document in [d for kind in WORKLOADS for d in of_kind(documents, kind)]:
                     spec = pod_spec(document)
                     self.assertFalse(spec["automountServiceAccountToken"])
@@ -165,13 +160,15 @@ class Rendering(unittest.TestCase):
                         self.assertTrue(own["readOnlyRootFilesystem"])
                         self.assertEqual(own["capabilities"], {"drop": ["ALL"]})
                         self.assertIn("memory", container["resources"]["limits"])
-                    volumes = {next(iter(set(volume) - {"name"})) for volume in spec.get("volumes", [])}
+                    volumes = {
+                        next(iter(set(volume) - {"name"})) for volume in spec.get("volumes", [])
+                    }
                     self.assertLessEqual(volumes, {"secret", "configMap"})
 
     def test_secrets_can_be_read_by_the_group_and_nobody_else(self):
         for file in VALUES_FILES:
             with self.subTest(file.name):
-                documents = rendering(file)
+                documents = of_file(file)
                 for kind in ("StatefulSet", "Deployment"):
                     for document in of_kind(documents, kind):
                         for volume in pod_spec(document).get("volumes", []):
@@ -191,8 +188,14 @@ class Rendering(unittest.TestCase):
         with tempfile.TemporaryDirectory() as directory:
             run(HELMS[4], "package", CHART, "--destination", directory)
             [package] = Path(directory).iterdir()
-            names = tarfile.open(package).getnames()
+            with tarfile.open(package) as archive:
+                names = archive.getnames()
         inside = {name.split("/", 1)[1] for name in names}
-        for name in ("README.md", "values.schema.json", "files/alerts.yaml", "files/dashboard.json"):
+        for name in (
+            "README.md",
+            "values.schema.json",
+            "files/alerts.yaml",
+            "files/dashboard.json",
+        ):
             self.assertIn(name, inside)
         self.assertFalse([name for name in inside if name.startswith("ci/")])

@@ -1,9 +1,20 @@
 """What an upgrade must keep, it keeps: names, identities, selectors, ports."""
 
+import functools
 import unittest
 
 from cluster import Cluster
-from helm import FULL_NAME, HELMS, NAMESPACE, SEED, Refused, merged, of_kind, only, pod_spec, rendered, template
+from helm import (
+    FULL_NAME,
+    HELMS,
+    NAMESPACE,
+    Refused,
+    of_kind,
+    only,
+    pod_spec,
+    rendered,
+    template,
+)
 
 NAMESPACE_OBJECT = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kube-system"}}
 KEPT = "c2VlZCBvZiB0aGUgZmxlZXQ="
@@ -31,24 +42,25 @@ def live_relays(count):
     return ours("StatefulSet", FULL_NAME, "apps/v1", status={"replicas": count})
 
 
-class Unchanged(unittest.TestCase):
-    CHANGES = [
-        {"image": {"tag": "9.9.9"}},
-        {"replicas": 5},
-        {"relay": {"maxCircuits": 7}},
-        {"drain": {"timeout": "2h"}},
-        {"dns": {"enabled": True, "zone": "fleet.test"}},
-        {"telemetry": {"endpoint": "http://collector:4318"}},
-        {"commonLabels": {"team": "x"}},
-        {"podLabels": {"team": "x"}},
-        {"networkPolicy": {"enabled": False}},
-        {"websocket": {"enabled": True, "externalAddresses": ["/dns4/a.test/tcp/443/tls/ws"]}},
-    ]
+CHANGES = [
+    {"image": {"tag": "9.9.9"}},
+    {"replicas": 5},
+    {"relay": {"maxCircuits": 7}},
+    {"drain": {"timeout": "2h"}},
+    {"dns": {"enabled": True, "zone": "fleet.test"}},
+    {"telemetry": {"endpoint": "http://collector:4318"}},
+    {"commonLabels": {"team": "x"}},
+    {"podLabels": {"team": "x"}},
+    {"networkPolicy": {"enabled": False}},
+    {"websocket": {"enabled": True, "externalAddresses": ["/dns4/a.test/tcp/443/tls/ws"]}},
+]
 
+
+class Unchanged(unittest.TestCase):
     def test_selectors_names_and_ports(self):
         for exposure in ({}, {"type": "nodePort"}, {"type": "hostPort"}):
             before = rendered(exposure=exposure)
-            for change in self.CHANGES:
+            for change in CHANGES:
                 with self.subTest(change, exposure=exposure):
                     self.keeps(before, rendered(exposure=exposure, **change))
 
@@ -57,8 +69,13 @@ class Unchanged(unittest.TestCase):
         # The API lets nobody change these.
         for field in ("serviceName", "selector", "podManagementPolicy"):
             self.assertEqual(old[field], new[field])
-        self.starts_with(self.ports(only(before, "StatefulSet")), self.ports(only(after, "StatefulSet")))
-        self.assertEqual(pod_spec(only(before, "StatefulSet"))["volumes"], pod_spec(only(after, "StatefulSet"))["volumes"])
+        self.starts_with(
+            self.ports(only(before, "StatefulSet")), self.ports(only(after, "StatefulSet"))
+        )
+        self.assertEqual(
+            pod_spec(only(before, "StatefulSet"))["volumes"],
+            pod_spec(only(after, "StatefulSet"))["volumes"],
+        )
         for service in of_kind(before, "Service"):
             again = only(after, "Service", service["metadata"]["name"])
             self.assertEqual(service["spec"]["selector"], again["spec"]["selector"])
@@ -86,7 +103,10 @@ class Live(unittest.TestCase):
     def each(self, objects, values, upgrade=True, helms=HELMS):
         for helm in helms:
             with self.subTest(helm=helm), Cluster([NAMESPACE_OBJECT, *objects]) as cluster:
-                yield helm, lambda: template(values, helm=helm, cluster=cluster, upgrade=upgrade)
+                render = functools.partial(
+                    template, values, helm=helm, cluster=cluster, upgrade=upgrade
+                )
+                yield helm, render
 
     def test_the_first_install_makes_a_seed(self):
         seeds = set()
@@ -103,7 +123,9 @@ class Live(unittest.TestCase):
 
     def test_an_upgrade_makes_no_seed(self):
         for _, render in self.each([], {}):
-            self.assertRaisesRegex(Refused, "there is no Secret edge-descord-relay-identity", render)
+            self.assertRaisesRegex(
+                Refused, "there is no Secret edge-descord-relay-identity", render
+            )
 
     def test_a_relay_that_drains_keeps_its_service(self):
         objects = [SECRET, live_relays(4)]
@@ -112,6 +134,12 @@ class Live(unittest.TestCase):
         for _, render in self.each(objects, {"replicas": 2, "maxReplicas": 4}):
             self.assertEqual(only(render(), "StatefulSet")["spec"]["replicas"], 2)
 
+    def test_an_autoscaler_is_not_overruled(self):
+        live = {**live_relays(5), "spec": {"replicas": 5}}
+        values = {"replicas": None, "maxReplicas": 9}
+        for _, render in self.each([SECRET, live], values):
+            self.assertEqual(only(render(), "StatefulSet")["spec"]["replicas"], 5)
+
     def test_helm_3_does_not_lose_a_protocol(self):
         ports = [
             {"name": "tcp", "port": 9000, "nodePort": 30900, "protocol": "TCP"},
@@ -119,7 +147,10 @@ class Live(unittest.TestCase):
         ]
         service = ours("Service", f"{FULL_NAME}-0", spec={"ports": ports})
         objects = [SECRET, live_relays(3), service]
-        for values in ({"exposure": {"port": 443}}, {"exposure": {"type": "nodePort", "firstNodePort": 31000}}):
+        for values in (
+            {"exposure": {"port": 443}},
+            {"exposure": {"type": "nodePort", "firstNodePort": 31000}},
+        ):
             for helm, render in self.each(objects, values):
                 if helm == 3:
                     self.assertRaisesRegex(Refused, "would lose TCP or UDP", render)

@@ -99,32 +99,58 @@ WITH_DNS = {"enabled": True, "zone": "fleet.test"}
 # Values, and what Helm says about them.
 CONTRADICTIONS = [
     ({"identity": {"existingSecret": "a", "keysSecret": "b"}}, "identity: set only one"),
-    ({"drain": {"timeout": "1h"}}, "drain.timeout: 1h has to be longer than relay.maxCircuitDuration, 1h"),
+    (
+        {"drain": {"timeout": "1h"}},
+        "drain.timeout: 1h has to be longer than relay.maxCircuitDuration, 1h",
+    ),
     ({"relay": {"maxCircuitDuration": "2h"}}, "has to be longer than relay.maxCircuitDuration, 2h"),
     ({"relay": {"maxCircuitDuration": 0}}, "relay.maxCircuitDuration, unlimited"),
     ({"relay": {"maxCircuitDuration": "0"}}, "relay.maxCircuitDuration, unlimited"),
     # Without a value the relay's own default holds, which is an hour.
-    ({"relay": {"maxCircuitDuration": None}, "drain": {"timeout": "30m"}}, "maxCircuitDuration, 1h"),
+    (
+        {"relay": {"maxCircuitDuration": None}, "drain": {"timeout": "30m"}},
+        "maxCircuitDuration, 1h",
+    ),
     ({"drain": {"window": "2h"}}, "drain.window: 2h is longer than drain.timeout"),
+    ({"dns": {"ttl": "2h"}}, "dns.ttl: 2h is not between 1s and 1h"),
+    ({"admin": {"host": "127.0.0.1"}}, "admin.host: Kubernetes cannot ask a pod"),
     ({"dns": {"enabled": True}}, "dns.zone: is needed"),
-    ({"dns": {**WITH_DNS, "ttl": "8500ms"}}, "drain.delay: 10s has to be 2s longer than dns.ttl, 8500ms"),
-    ({"dns": {**WITH_DNS, "endpoints": [{"dnsName": "x", "recordType": "TXT", "targets": []}]}}, "dns.endpoints: are"),
+    (
+        {"dns": {**WITH_DNS, "ttl": "8500ms"}},
+        "drain.delay: 10s has to be 2s longer than dns.ttl, 8500ms",
+    ),
+    (
+        {"dns": {**WITH_DNS, "endpoints": [{"dnsName": "x", "recordType": "TXT", "targets": []}]}},
+        "dns.endpoints: are",
+    ),
     ({"dns": WITH_DNS, "replicas": 257}, "dns: knows at most 256 relays"),
     ({"exposure": {"type": "loadBalancer"}}, "exposure: a relay cannot know the address"),
     ({"exposure": {"type": "nodePort"}, "replicas": 11}, "30900 for 11 relays cannot be announced"),
     ({"exposure": {"type": "nodePort", "firstNodePort": 30905}}, "let the first port end in 0"),
-    ({"exposure": {"type": "nodePort", "firstNodePort": 65530}, "replicas": 7}, "ports above 65535"),
+    (
+        {"exposure": {"type": "nodePort", "firstNodePort": 65530}, "replicas": 7},
+        "ports above 65535",
+    ),
     ({"exposure": {"type": "nodePort", "port": 443}}, "exposure.port: has no meaning for nodePort"),
     ({"exposure": {"type": "hostNetwork", "port": 443}}, "exposure.port: with hostNetwork"),
     ({"exposure": {"externalDns": True}}, "exposure.externalDns: needs exposure.domain"),
     ({"exposure": {"type": "hostNetwork"}, "dns": WITH_DNS}, "which dns.enabled cannot do with"),
     ({"websocket": {"enabled": True}}, "websocket.externalAddresses: browsers need"),
     ({"ports": {"admin": 9000}}, "need ports of their own"),
-    ({"metrics": {"podMonitor": {"enabled": True}}}, "networkPolicy.scrapers: metrics.podMonitor.enabled needs"),
+    (
+        {"metrics": {"podMonitor": {"enabled": True}}},
+        "networkPolicy.scrapers: metrics.podMonitor.enabled needs",
+    ),
     ({"replicas": None}, "maxReplicas: is needed where replicas is null"),
     ({"replicas": 3, "maxReplicas": 2}, "maxReplicas: 2 is less than replicas, 3"),
-    ({"podDisruptionBudget": {"minAvailable": 0, "maxUnavailable": 0}}, "set only one of minAvailable"),
-    ({"extraEnv": [{"name": "RELAY_MAX_CIRCUITS", "value": "1"}]}, "extraEnv: RELAY_MAX_CIRCUITS has a value of its own"),
+    (
+        {"podDisruptionBudget": {"minAvailable": 0, "maxUnavailable": 0}},
+        "set only one of minAvailable",
+    ),
+    (
+        {"extraEnv": [{"name": "RELAY_MAX_CIRCUITS", "value": "1"}]},
+        "extraEnv: RELAY_MAX_CIRCUITS has a value of its own",
+    ),
 ]
 
 

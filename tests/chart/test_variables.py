@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from helm import CHART, VALUES_FILES, environment, of_kind, template
+from helm import CHART, VALUES_FILES, Refused, environment, of_file, of_kind, rendered
 
 RELAY = os.environ["RELAY_BIN"]
 SEED = "the-seed-of-the-tests-and-of-no-fleet"
@@ -39,7 +39,11 @@ def relay(*arguments, variables=()):
 
 def reference():
     """The default of every variable."""
-    rows = re.findall(r"^\| `(RELAY_\w+)` \| (.*?) \| (.*) \|$", relay("config", "--reference").stdout, re.M)
+    rows = re.findall(
+        r"^\| `(RELAY_\w+)` \| (.*?) \| (.*) \|$",
+        relay("config", "--reference").stdout,
+        re.MULTILINE,
+    )
     return {name: default for name, default, _ in rows}
 
 
@@ -50,7 +54,7 @@ def snake(key):
 class Variables(unittest.TestCase):
     def workloads(self):
         for file in VALUES_FILES:
-            documents = template(file=file)
+            documents = of_file(file)
             for kind in ("StatefulSet", "Deployment"):
                 for document in of_kind(documents, kind):
                     yield f"{file.name}: {kind}", document
@@ -95,6 +99,29 @@ class Variables(unittest.TestCase):
                     different.add(path)
         self.assertEqual(different, set(OTHER_DEFAULTS))
 
+    def test_bounds_are_those_of_the_relay(self):
+        rows = re.findall(
+            r"^\| `RELAY_(\w+)` .* at least (\w+)\b.*\|$",
+            relay("config", "--reference").stdout,
+            re.MULTILINE,
+        )
+        bounds = dict(rows)
+        checked = 0
+        for key in DEFAULTS["relay"]:
+            least = bounds.get(snake(key))
+            if not least:
+                continue
+            number, unit = re.fullmatch(r"(\d+)(s|m)", least).groups()
+            rendered(relay={key: least})
+            too_little = f"{int(number) * 1000 - 1}ms"
+            with self.subTest(key), self.assertRaisesRegex(
+                Refused, f"relay.{key}: {too_little} is less"
+            ):
+                self.assertEqual(unit, "s")
+                rendered(relay={key: too_little})
+            checked += 1
+        self.assertEqual(checked, 5)
+
     def test_what_otlp_gets_tells_the_pods_apart(self):
         for what, document in self.workloads():
             with self.subTest(what):
@@ -105,7 +132,9 @@ class Variables(unittest.TestCase):
                 self.assertIn(f"k8s.{document['kind'].lower()}.name", attributes)
 
     def test_a_large_number_is_written_out(self):
-        [document] = [d for what, d in self.workloads() if what == "everything-values.yaml: StatefulSet"]
+        [document] = [
+            d for what, d in self.workloads() if what == "everything-values.yaml: StatefulSet"
+        ]
         variables = environment(document)
         self.assertEqual(variables["RELAY_MAX_CIRCUIT_BYTES"], "10000000000")
         self.assertEqual(variables["RELAY_MAX_RESERVATIONS"], "2000000")
@@ -113,11 +142,7 @@ class Variables(unittest.TestCase):
         self.assertNotIn("RELAY_MAX_RESERVATIONS_PER_PEER", variables)
 
     def test_the_relay_understands_what_helm_test_asks(self):
-        pods = [
-            pod
-            for file in VALUES_FILES
-            for pod in of_kind(template(file=file), "Pod")
-        ]
+        pods = [pod for file in VALUES_FILES for pod in of_kind(of_file(file), "Pod")]
         self.assertTrue(any("--dns-server" in str(pod) for pod in pods))
         for pod in pods:
             with self.subTest(pod["metadata"]["name"]):

@@ -4,7 +4,7 @@ wrong with a value by itself, the schema says.
 */ -}}
 {{- define "descord-relay.check" -}}
 {{- $problems := list }}
-{{- range $check := list "identity" "exposure" "drain" "dns" "admin" "scaling" "environment" "live" }}
+{{- range $check := list "identity" "exposure" "drain" "durations" "dns" "admin" "scaling" "environment" "live" }}
 {{- range (include (printf "descord-relay.check.%s" $check) $ | splitList "\n") }}
 {{- with trim . }}
 {{- $problems = append $problems (printf "- %s" .) }}
@@ -76,6 +76,23 @@ drain.timeout: {{ $drain.timeout }} has to be longer than relay.maxCircuitDurati
 {{- end }}
 {{- end }}
 
+{{- /* What the relay would refuse to start with. 0 means something where it is allowed at all. */ -}}
+{{- define "descord-relay.check.durations" -}}
+{{- $least := dict "reservationTtl" "30s" "maxCircuitDuration" "1s" "idleTimeout" "5s" "statsInterval" "1s" "peerStatsWindow" "1s" }}
+{{- range $key, $least := $least }}
+{{- $value := get $.Values.relay $key | toString }}
+{{- $milliseconds := include "descord-relay.milliseconds" $value | int64 }}
+{{- $off := and (has $key (list "maxCircuitDuration" "statsInterval")) (eq $milliseconds 0) }}
+{{- if and $value (not $off) (lt $milliseconds (include "descord-relay.milliseconds" $least | int64)) }}
+relay.{{ $key }}: {{ $value }} is less than {{ $least }}
+{{- end }}
+{{- end }}
+{{- $ttl := include "descord-relay.milliseconds" .Values.dns.ttl | int64 }}
+{{- if or (lt $ttl 1000) (gt $ttl 3600000) }}
+dns.ttl: {{ .Values.dns.ttl }} is not between 1s and 1h
+{{- end }}
+{{- end }}
+
 {{- define "descord-relay.check.dns" -}}
 {{- $dns := .Values.dns }}
 {{- if $dns.enabled }}
@@ -102,6 +119,9 @@ dns.endpoints: are the records for another name server; with dns.enabled there w
 {{- if .Values.metrics.podMonitor.enabled }}{{ $asked = append $asked "metrics.podMonitor.enabled" }}{{ end }}
 {{- if and $asked (has (include "descord-relay.adminHost" .) (list "127.0.0.1" "[::1]")) }}
 admin.host: the relays' endpoints for operators can be reached from their nodes alone, which {{ join " and " $asked }} cannot do with: set admin.host to 0.0.0.0, and keep port {{ int .Values.ports.admin }} of the nodes from the public
+{{- end }}
+{{- if and (ne .Values.exposure.type "hostNetwork") (has .Values.admin.host (list "127.0.0.1" "[::1]")) }}
+admin.host: Kubernetes cannot ask a pod that listens on {{ .Values.admin.host }} how it is; that is for hostNetwork alone
 {{- end }}
 {{- if and .Values.metrics.podMonitor.enabled .Values.networkPolicy.enabled (empty .Values.networkPolicy.scrapers) }}
 networkPolicy.scrapers: metrics.podMonitor.enabled needs whom to let in, such as [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]
