@@ -141,21 +141,59 @@ class Live(unittest.TestCase):
             self.assertEqual(only(render(), "StatefulSet")["spec"]["replicas"], 5)
 
     def test_helm_3_does_not_lose_a_protocol(self):
-        ports = [
-            {"name": "tcp", "port": 9000, "nodePort": 30900, "protocol": "TCP"},
-            {"name": "quic", "port": 9000, "nodePort": 30900, "protocol": "UDP"},
-        ]
-        service = ours("Service", f"{FULL_NAME}-0", spec={"ports": ports})
-        objects = [SECRET, live_relays(3), service]
-        for values in (
-            {"exposure": {"port": 443}},
-            {"exposure": {"type": "nodePort", "firstNodePort": 31000}},
-        ):
-            for helm, render in self.each(objects, values):
+        to_node_ports = {"exposure": {"type": "nodePort"}}
+        for kind, node_port, lost, kept in [
+            ("ClusterIP", None, {"exposure": {"port": 443}}, {}),
+            (
+                "ClusterIP",
+                None,
+                to_node_ports,
+                {"exposure": {"type": "loadBalancer", "domain": "x.test"}},
+            ),
+            # Load balancers have node ports that nobody asked for.
+            ("LoadBalancer", 32000, to_node_ports, {}),
+            ("NodePort", 30900, {}, to_node_ports),
+            (
+                "NodePort",
+                31000,
+                to_node_ports,
+                {"exposure": {"type": "nodePort", "firstNodePort": 31000}},
+            ),
+        ]:
+            ports = [
+                {"name": name, "port": 9000, "nodePort": node_port, "protocol": protocol}
+                for name, protocol in (("tcp", "TCP"), ("quic", "UDP"))
+            ]
+            service = ours("Service", f"{FULL_NAME}-0", spec={"type": kind, "ports": ports})
+            for helm, render in self.each([SECRET, service], lost):
                 if helm == 3:
-                    self.assertRaisesRegex(Refused, "would lose TCP or UDP", render)
+                    self.assertRaisesRegex(Refused, "Helm 3 would lose TCP or UDP", render)
                 else:
                     render()
-        for values in ({}, {"exposure": {"type": "nodePort"}}):
-            for _, render in self.each(objects, values):
+            for _, render in self.each([SECRET, service], kept):
+                render()
+
+    def test_no_port_of_a_pod_is_lost(self):
+        for host_port, lost, kept in [
+            (None, {"ports": {"relay": 9100}}, {"exposure": {"port": 443}}),
+            (None, {"exposure": {"type": "hostPort"}}, {}),
+            (
+                4001,
+                {"exposure": {"type": "hostPort"}},
+                {"exposure": {"type": "hostPort", "port": 4001}},
+            ),
+            # Kubernetes added it, and nobody would take it away.
+            (9000, {}, {"exposure": {"type": "hostNetwork"}}),
+        ]:
+            ports = [
+                {"name": name, "containerPort": 9000, "hostPort": host_port, "protocol": protocol}
+                for name, protocol in (("tcp", "TCP"), ("quic", "UDP"))
+            ]
+            injected = {"name": "injected", "ports": [{"containerPort": 15090}]}
+            containers = [{"name": "bare"}, injected, {"name": "relay", "ports": ports}]
+            pods = {"spec": {"containers": containers}}
+            live = {**live_relays(3), "spec": {"replicas": 3, "template": pods}}
+            for _, render in self.each([SECRET, live], lost):
+                self.assertRaisesRegex(Refused, "delete statefulset .* --cascade=orphan", render)
+            for _, render in self.each([SECRET, live], kept):
                 render()

@@ -80,10 +80,11 @@ drain.timeout: {{ $drain.timeout }} has to be longer than relay.maxCircuitDurati
 {{- define "descord-relay.check.durations" -}}
 {{- $least := dict "reservationTtl" "30s" "maxCircuitDuration" "1s" "idleTimeout" "5s" "statsInterval" "1s" "peerStatsWindow" "1s" }}
 {{- range $key, $least := $least }}
-{{- $value := get $.Values.relay $key | toString }}
+{{- $value := index $.Values.relay $key }}
 {{- $milliseconds := include "descord-relay.milliseconds" $value | int64 }}
 {{- $off := and (has $key (list "maxCircuitDuration" "statsInterval")) (eq $milliseconds 0) }}
-{{- if and $value (not $off) (lt $milliseconds (include "descord-relay.milliseconds" $least | int64)) }}
+{{- $tooLittle := lt $milliseconds (include "descord-relay.milliseconds" $least | int64) }}
+{{- if and $tooLittle (not $off) (not (kindIs "invalid" $value)) }}
 relay.{{ $key }}: {{ $value }} is less than {{ $least }}
 {{- end }}
 {{- end }}
