@@ -120,6 +120,31 @@ class Watching(unittest.TestCase):
         self.assertNotIn("OTEL_METRICS_EXPORTER", variables)
 
 
+class Scheduling(unittest.TestCase):
+    def test_pods_keep_apart_from_their_own_kind(self):
+        for choice in ("preferred", "required"):
+            documents = rendered(antiAffinity=choice, dns={**DNS, "antiAffinity": choice})
+            for kind in ("StatefulSet", "Deployment"):
+                workload = only(documents, kind)
+                spec = pod_spec(workload)
+                [spread] = spec["topologySpreadConstraints"]
+                rules = spec["affinity"]["podAntiAffinity"]
+                [term] = rules[f"{choice}DuringSchedulingIgnoredDuringExecution"]
+                term = term.get("podAffinityTerm", term)
+                for selector in (spread["labelSelector"], term["labelSelector"]):
+                    self.assertEqual(selector, workload["spec"]["selector"])
+        self.assertNotIn("affinity", pod_spec(only(rendered(antiAffinity="none"), "StatefulSet")))
+
+    def test_what_is_given_wins(self):
+        selector = {"matchLabels": {"a": "b"}}
+        spread = {"maxSkew": 1, "topologyKey": "x", "labelSelector": selector}
+        affinity = {"podAffinity": {}}
+        documents = rendered(affinity=affinity, topologySpreadConstraints=[spread])
+        spec = pod_spec(only(documents, "StatefulSet"))
+        self.assertEqual(spec["affinity"], affinity)
+        self.assertEqual(spec["topologySpreadConstraints"], [spread])
+
+
 class HelmTest(unittest.TestCase):
     def arguments(self, name, **values):
         pod = only(rendered(**values), "Pod", f"{FULL_NAME}-test-{name}")

@@ -49,7 +49,8 @@ affinity:
 {{- with $scheduling.topologySpreadConstraints }}
 topologySpreadConstraints:
   {{- range . }}
-  {{- list (merge (deepCopy .) (dict "labelSelector" (dict "matchLabels" $selector))) | toYaml | nindent 2 }}
+  {{- $own := hasKey . "labelSelector" | ternary dict (dict "labelSelector" (dict "matchLabels" $selector)) }}
+  {{- list (merge (deepCopy .) $own) | toYaml | nindent 2 }}
   {{- end }}
 {{- end }}
 {{- with $scheduling.nodeSelector }}
