@@ -5,9 +5,9 @@
 {{- end }}
 
 {{- /*
-The StatefulSet's name. Its pods add a number, and the peer ids follow from their names. Kubernetes
-labels pods with the name and a hash of eleven characters: 52 is the most, and our own suffixes take
-ten of 63. A release may have a dot in its name, a Service may not.
+The StatefulSet's name. Its pods add a number, and the peer ids follow from their names. Labels and
+names have 63 characters; Kubernetes appends a hash of eleven to this one, and we up to twelve. A
+release may have a dot in its name, a Service may not.
 */ -}}
 {{- define "descord-relay.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride }}
@@ -45,7 +45,7 @@ ten of 63. A release may have a dot in its name, a Service may not.
 {{- join "," $names }}
 {{- end }}
 
-{{- /* A name below the headless Service: give it the context and a `pod`, if it is of one. */ -}}
+{{- /* The name of all relays inside the cluster; that of one has its pod's name before it. */ -}}
 {{- define "descord-relay.internalName" -}}
 {{- printf "%s.%s.svc.%s" (include "descord-relay.headless" .) .Release.Namespace .Values.clusterDomain }}
 {{- end }}
