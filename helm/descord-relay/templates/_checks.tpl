@@ -1,0 +1,151 @@
+{{- /*
+Values that contradict each other, or that the relay would refuse: all of them at once. What is
+wrong with a value by itself, the schema says.
+*/ -}}
+{{- define "descord-relay.check" -}}
+{{- $problems := list }}
+{{- range $check := list "identity" "exposure" "drain" "durations" "dns" "admin" "scaling" "environment" "live" }}
+{{- range (include (printf "descord-relay.check.%s" $check) $ | splitList "\n") }}
+{{- with trim . }}
+{{- $problems = append $problems (printf "- %s" .) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if $problems }}
+{{- fail (printf "these values cannot work:\n\n%s\n" (join "\n" $problems)) }}
+{{- end }}
+{{- end }}
+
+{{- define "descord-relay.check.identity" -}}
+{{- $given := compact (list .Values.identity.existingSecret .Values.identity.seed .Values.identity.keysSecret) }}
+{{- if gt (len $given) 1 }}
+identity: set only one of existingSecret, seed and keysSecret
+{{- end }}
+{{- end }}
+
+{{- define "descord-relay.check.exposure" -}}
+{{- $exposure := .Values.exposure }}
+{{- $size := int (include "descord-relay.fleetSize" .) }}
+{{- $first := int $exposure.firstNodePort }}
+{{- $own := empty $exposure.externalAddresses }}
+{{- if eq $exposure.type "nodePort" }}
+{{- if gt (add $first $size) 65536 }}
+exposure.firstNodePort: {{ $size }} relays from {{ $first }} on need ports above 65535
+{{- end }}
+{{- if and $own (or (gt $size 10) (mod $first 10)) }}
+exposure.firstNodePort: {{ $first }} for {{ $size }} relays cannot be announced, as relays can put their number behind "{{ div $first 10 }}" but cannot count: let the first port end in 0 for at most ten relays, or set exposure.externalAddresses, or make one release for every ten relays
+{{- end }}
+{{- if and $exposure.port (ne (int $exposure.port) (int .Values.ports.relay)) }}
+exposure.port: has no meaning for nodePort; the ports are exposure.firstNodePort and those after it
+{{- end }}
+{{- end }}
+{{- if and (eq $exposure.type "loadBalancer") $own (not $exposure.host) (not $exposure.domain) }}
+exposure: a relay cannot know the address of its load balancer: set exposure.domain, and let a record for each relay lead to it (exposure.externalDns makes them), or exposure.host or exposure.externalAddresses
+{{- end }}
+{{- if and (eq $exposure.type "hostNetwork") $exposure.port (ne (int $exposure.port) (int .Values.ports.relay)) }}
+exposure.port: with hostNetwork the relay's own port is the one outside: set ports.relay
+{{- end }}
+{{- if and $exposure.externalDns (not $exposure.domain) }}
+exposure.externalDns: needs exposure.domain, below which the relays get their names
+{{- end }}
+{{- if and .Values.websocket.enabled (empty .Values.websocket.externalAddresses) }}
+websocket.externalAddresses: browsers need an address with TLS, such as /dns4/{instance}.example.org/tcp/443/tls/ws
+{{- end }}
+{{- $ports := list (int .Values.ports.relay) (int .Values.ports.admin) }}
+{{- if .Values.websocket.enabled }}
+{{- $ports = append $ports (int .Values.websocket.port) }}
+{{- end }}
+{{- if ne (len $ports) (len (uniq $ports)) }}
+ports: the relay, its endpoints for operators and the WebSocket need ports of their own
+{{- end }}
+{{- end }}
+
+{{- define "descord-relay.check.drain" -}}
+{{- $drain := .Values.drain }}
+{{- $duration := .Values.relay.maxCircuitDuration }}
+{{- /* null leaves it to the relay; 0, which is unlimited, is no such thing. */ -}}
+{{- $duration = kindIs "invalid" $duration | ternary "1h" $duration }}
+{{- $circuit := include "descord-relay.milliseconds" $duration | int64 }}
+{{- $timeout := include "descord-relay.milliseconds" $drain.timeout | int64 }}
+{{- $window := include "descord-relay.milliseconds" $drain.window | int64 }}
+{{- if gt $window $timeout }}
+drain.window: {{ $drain.window }} is longer than drain.timeout, {{ $drain.timeout }}
+{{- end }}
+{{- if not (or $drain.allowCuts (and $circuit (lt $circuit $timeout))) }}
+drain.timeout: {{ $drain.timeout }} has to be longer than relay.maxCircuitDuration, {{ ternary (toString $duration) "unlimited" (gt $circuit 0) }}: otherwise upgrades cut circuits that are in use. Lengthen the one or shorten the other; drain.allowCuts=true lets upgrades cut
+{{- end }}
+{{- end }}
+
+{{- /* What the relay would refuse to start with. 0 means something where it is allowed at all. */ -}}
+{{- define "descord-relay.check.durations" -}}
+{{- $least := dict "reservationTtl" "30s" "maxCircuitDuration" "1s" "idleTimeout" "5s" "statsInterval" "1s" "peerStatsWindow" "1s" }}
+{{- range $key, $least := $least }}
+{{- $value := index $.Values.relay $key }}
+{{- $milliseconds := include "descord-relay.milliseconds" $value | int64 }}
+{{- $off := and (has $key (list "maxCircuitDuration" "statsInterval")) (eq $milliseconds 0) }}
+{{- $tooLittle := lt $milliseconds (include "descord-relay.milliseconds" $least | int64) }}
+{{- if and $tooLittle (not $off) (not (kindIs "invalid" $value)) }}
+relay.{{ $key }}: {{ $value }} is less than {{ $least }}
+{{- end }}
+{{- end }}
+{{- $ttl := include "descord-relay.milliseconds" .Values.dns.ttl | int64 }}
+{{- if or (lt $ttl 1000) (gt $ttl 3600000) }}
+dns.ttl: {{ .Values.dns.ttl }} is not between 1s and 1h
+{{- end }}
+{{- end }}
+
+{{- define "descord-relay.check.dns" -}}
+{{- $dns := .Values.dns }}
+{{- if $dns.enabled }}
+{{- $delay := include "descord-relay.milliseconds" .Values.drain.delay | int64 }}
+{{- $ttl := include "descord-relay.milliseconds" $dns.ttl | int64 }}
+{{- if not $dns.zone }}
+dns.zone: is needed, such as fleet.example.org
+{{- end }}
+{{- if lt $delay (add $ttl 2000) }}
+drain.delay: {{ .Values.drain.delay }} has to be 2s longer than dns.ttl, {{ $dns.ttl }}, or more: otherwise resolvers still name a relay that refuses newcomers
+{{- end }}
+{{- if gt (int (include "descord-relay.fleetSize" .)) 256 }}
+dns: knows at most 256 relays
+{{- end }}
+{{- if $dns.endpoints }}
+dns.endpoints: are the records for another name server; with dns.enabled there would be two for one zone
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "descord-relay.check.admin" -}}
+{{- $asked := list }}
+{{- if .Values.dns.enabled }}{{ $asked = append $asked "dns.enabled" }}{{ end }}
+{{- if .Values.metrics.podMonitor.enabled }}{{ $asked = append $asked "metrics.podMonitor.enabled" }}{{ end }}
+{{- if and $asked (has (include "descord-relay.adminHost" .) (list "127.0.0.1" "[::1]")) }}
+admin.host: the relays' endpoints for operators can be reached from their nodes alone, which {{ join " and " $asked }} cannot do with: set admin.host to 0.0.0.0, and keep port {{ int .Values.ports.admin }} of the nodes from the public
+{{- end }}
+{{- if and (ne .Values.exposure.type "hostNetwork") (has .Values.admin.host (list "127.0.0.1" "[::1]")) }}
+admin.host: Kubernetes cannot ask a pod that listens on {{ .Values.admin.host }} how it is; that is for hostNetwork alone
+{{- end }}
+{{- if and .Values.metrics.podMonitor.enabled .Values.networkPolicy.enabled (empty .Values.networkPolicy.scrapers) }}
+networkPolicy.scrapers: metrics.podMonitor.enabled needs whom to let in, such as [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]
+{{- end }}
+{{- end }}
+
+{{- define "descord-relay.check.scaling" -}}
+{{- if and (kindIs "invalid" .Values.replicas) (kindIs "invalid" .Values.maxReplicas) }}
+maxReplicas: is needed where replicas is null: the chart has to know how many names and Services there can be
+{{- end }}
+{{- if and .Values.maxReplicas (lt (int .Values.maxReplicas) (int .Values.replicas)) }}
+maxReplicas: {{ int .Values.maxReplicas }} is less than replicas, {{ int .Values.replicas }}
+{{- end }}
+{{- $budget := .Values.podDisruptionBudget }}
+{{- if and $budget.enabled (not (kindIs "invalid" $budget.minAvailable)) (not (kindIs "invalid" $budget.maxUnavailable)) }}
+podDisruptionBudget: set only one of minAvailable and maxUnavailable
+{{- end }}
+{{- end }}
+
+{{- define "descord-relay.check.environment" -}}
+{{- range concat .Values.extraEnv .Values.dns.extraEnv }}
+{{- if hasPrefix "RELAY_" .name }}
+extraEnv: {{ .name }} has a value of its own in this chart
+{{- end }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,52 @@
+"""What is written about the chart is what it does."""
+
+import os
+import unittest
+
+import yaml
+
+from helm import CHART, ROOT, only, rendered
+from readme import with_tables
+
+
+class Documents(unittest.TestCase):
+    def test_the_readme_has_the_values_as_they_are(self):
+        path = CHART / "README.md"
+        readme = path.read_text()
+        current = with_tables(readme)
+        if "UPDATE_DOCS" in os.environ:
+            path.write_text(current)
+            readme = current
+        self.assertTrue(
+            readme == current,
+            "helm/descord-relay/README.md: `UPDATE_DOCS=1 cargo test --test chart` writes it",
+        )
+
+    def test_alerts_and_dashboard_are_those_of_the_project(self):
+        for name in ("alerts.yaml", "dashboard.json"):
+            original = (ROOT / "observability" / name).read_text()
+            copy = CHART / "files" / name
+            if "UPDATE_DOCS" in os.environ:
+                copy.write_text(original)
+            self.assertTrue(
+                copy.read_text() == original,
+                f"{copy} differs: `UPDATE_DOCS=1 cargo test --test chart` copies it",
+            )
+
+    def test_they_are_installed_as_they_are(self):
+        on = {"enabled": True}
+        documents = rendered(metrics={"prometheusRule": on, "dashboard": on})
+        alerts = yaml.safe_load((ROOT / "observability/alerts.yaml").read_text())
+        self.assertEqual(only(documents, "PrometheusRule")["spec"], alerts)
+        dashboard = only(documents, "ConfigMap")["data"]["descord-relay.json"]
+        self.assertEqual(
+            dashboard.strip(), (ROOT / "observability/dashboard.json").read_text().strip()
+        )
+        self.assertEqual(
+            only(documents, "ConfigMap")["metadata"]["labels"]["grafana_dashboard"], "1"
+        )
+
+    def test_the_version_is_that_of_the_relay(self):
+        chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+        cargo = (ROOT / "Cargo.toml").read_text()
+        self.assertIn(f'\nversion = "{chart["appVersion"]}"\n', cargo)

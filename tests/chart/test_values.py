@@ -1,0 +1,176 @@
+"""Typing errors and contradictions are refused, in words that help."""
+
+import copy
+import json
+import unittest
+
+import jsonschema
+import yaml
+
+from helm import CHART, HELMS, SEED, Refused, merged, rendered, template
+
+SCHEMA = json.loads((CHART / "values.schema.json").read_text())
+DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text())
+
+# Objects that belong to Kubernetes, and are open.
+OPEN = "object"
+
+
+def definition(schema):
+    while "$ref" in schema:
+        schema = SCHEMA["definitions"][schema["$ref"].split("/")[-1]]
+    return schema
+
+
+def objects(schema=SCHEMA, path=()):
+    """The paths of all objects of our own."""
+    yield path
+    for name, inner in schema["properties"].items():
+        if "properties" in inner:
+            yield from objects(inner, (*path, name))
+
+
+def at(path, value):
+    """Values with this one at that path."""
+    for name in reversed(path):
+        value = {name: value}
+    return value
+
+
+class Schema(unittest.TestCase):
+    def setUp(self):
+        jsonschema.Draft7Validator.check_schema(SCHEMA)
+        self.validator = jsonschema.Draft7Validator(SCHEMA)
+
+    def test_it_knows_every_value_and_no_other(self):
+        for path in objects():
+            with self.subTest(".".join(path)):
+                schema, values = SCHEMA, DEFAULTS
+                for name in path:
+                    schema, values = schema["properties"][name], values[name]
+                # What a parent chart shares comes to every chart.
+                self.assertEqual(set(schema["properties"]) - {"global"}, set(values))
+
+    def test_it_is_closed(self):
+        for path in objects():
+            with self.subTest(".".join(path)):
+                values = merged(DEFAULTS, at((*path, "tpyo"), 1))
+                self.assertFalse(self.validator.is_valid(values))
+        self.assertTrue(self.validator.is_valid(DEFAULTS))
+
+    def test_every_value_has_a_type(self):
+        for path in objects():
+            schema = SCHEMA
+            for name in path:
+                schema = schema["properties"][name]
+            for name, inner in schema["properties"].items():
+                if definition(inner).get("type") == OPEN:
+                    continue
+                with self.subTest(".".join((*path, name))):
+                    values = copy.deepcopy(DEFAULTS)
+                    below = values
+                    for step in path:
+                        below = below[step]
+                    below[name] = {"tpyo": 1}
+                    self.assertFalse(self.validator.is_valid(values))
+
+    def test_helm_refuses_by_it(self):
+        for helm in HELMS:
+            for values, word in [
+                ({"relay": {"maxCircuit": 1}}, "maxCircuit"),
+                ({"relay": {"maxCircuits": "many"}}, "maxCircuits"),
+                ({"relay": {"reservationTtl": "1 hour"}}, "reservationTtl"),
+                ({"relay": {"reservationTtl": 60}}, "reservationTtl"),
+                ({"relay": {"maxCircuitBytes": "100 bananas"}}, "maxCircuitBytes"),
+                ({"drain": {"timeout": "90"}}, "timeout"),
+                ({"exposure": {"type": "NodePort"}}, "type"),
+                ({"exposure": {"externalAddresses": ["192.0.2.1:9000"]}}, "externalAddresses"),
+                ({"identity": {"seed": "short"}}, "seed"),
+                ({"podDisruptionBudget": {"minAvailable": "half"}}, "minAvailable"),
+                ({"telemetry": {"endpoint": "collector:4318"}}, "endpoint"),
+                ({"extraEnv": [{"value": "x"}]}, "name"),
+            ]:
+                with self.subTest(word, helm=helm), self.assertRaisesRegex(Refused, word):
+                    template(merged(SEED, values), helm=helm)
+
+
+WITH_DNS = {"enabled": True, "zone": "fleet.test"}
+
+# Values, and what Helm says about them.
+CONTRADICTIONS = [
+    ({"identity": {"existingSecret": "a", "keysSecret": "b"}}, "identity: set only one"),
+    (
+        {"drain": {"timeout": "1h"}},
+        "drain.timeout: 1h has to be longer than relay.maxCircuitDuration, 1h",
+    ),
+    ({"relay": {"maxCircuitDuration": "2h"}}, "has to be longer than relay.maxCircuitDuration, 2h"),
+    ({"relay": {"maxCircuitDuration": 0}}, "relay.maxCircuitDuration, unlimited"),
+    ({"relay": {"maxCircuitDuration": "0"}}, "relay.maxCircuitDuration, unlimited"),
+    # Without a value the relay's own default holds, which is an hour.
+    (
+        {"relay": {"maxCircuitDuration": None}, "drain": {"timeout": "30m"}},
+        "maxCircuitDuration, 1h",
+    ),
+    ({"drain": {"window": "2h"}}, "drain.window: 2h is longer than drain.timeout"),
+    ({"dns": {"ttl": "2h"}}, "dns.ttl: 2h is not between 1s and 1h"),
+    ({"admin": {"host": "127.0.0.1"}}, "admin.host: Kubernetes cannot ask a pod"),
+    ({"dns": {"enabled": True}}, "dns.zone: is needed"),
+    (
+        {"dns": {**WITH_DNS, "ttl": "8500ms"}},
+        "drain.delay: 10s has to be 2s longer than dns.ttl, 8500ms",
+    ),
+    (
+        {"dns": {**WITH_DNS, "endpoints": [{"dnsName": "x", "recordType": "TXT", "targets": []}]}},
+        "dns.endpoints: are",
+    ),
+    ({"dns": WITH_DNS, "replicas": 257}, "dns: knows at most 256 relays"),
+    ({"exposure": {"type": "loadBalancer"}}, "exposure: a relay cannot know the address"),
+    ({"exposure": {"type": "nodePort"}, "replicas": 11}, "30900 for 11 relays cannot be announced"),
+    ({"exposure": {"type": "nodePort", "firstNodePort": 30905}}, "let the first port end in 0"),
+    (
+        {"exposure": {"type": "nodePort", "firstNodePort": 65530}, "replicas": 7},
+        "ports above 65535",
+    ),
+    ({"exposure": {"type": "nodePort", "port": 443}}, "exposure.port: has no meaning for nodePort"),
+    ({"exposure": {"type": "hostNetwork", "port": 443}}, "exposure.port: with hostNetwork"),
+    ({"exposure": {"externalDns": True}}, "exposure.externalDns: needs exposure.domain"),
+    ({"exposure": {"type": "hostNetwork"}, "dns": WITH_DNS}, "which dns.enabled cannot do with"),
+    ({"websocket": {"enabled": True}}, "websocket.externalAddresses: browsers need"),
+    ({"ports": {"admin": 9000}}, "need ports of their own"),
+    (
+        {"metrics": {"podMonitor": {"enabled": True}}},
+        "networkPolicy.scrapers: metrics.podMonitor.enabled needs",
+    ),
+    ({"replicas": None}, "maxReplicas: is needed where replicas is null"),
+    ({"replicas": 3, "maxReplicas": 2}, "maxReplicas: 2 is less than replicas, 3"),
+    (
+        {"podDisruptionBudget": {"minAvailable": 0, "maxUnavailable": 0}},
+        "set only one of minAvailable",
+    ),
+    (
+        {"extraEnv": [{"name": "RELAY_MAX_CIRCUITS", "value": "1"}]},
+        "extraEnv: RELAY_MAX_CIRCUITS has a value of its own",
+    ),
+]
+
+
+class Contradictions(unittest.TestCase):
+    def test_they_are_refused(self):
+        for helm in HELMS:
+            for values, words in CONTRADICTIONS:
+                with self.subTest(words, helm=helm):
+                    with self.assertRaises(Refused) as refused:
+                        template(merged(SEED, values), helm=helm)
+                    self.assertIn(words, str(refused.exception))
+
+    def test_all_of_them_are_told_at_once(self):
+        values = {"drain": {"window": "2h"}, "ports": {"admin": 9000}, "dns": {"enabled": True}}
+        with self.assertRaises(Refused) as refused:
+            rendered(**values)
+        for words in ("drain.window", "need ports of their own", "dns.zone"):
+            self.assertIn(words, str(refused.exception))
+
+    def test_a_seed_is_not_made_up_where_nobody_can_keep_it(self):
+        for helm in HELMS:
+            with self.assertRaisesRegex(Refused, "set identity.existingSecret"):
+                template({}, helm=helm)
