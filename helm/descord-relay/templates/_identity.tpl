@@ -7,7 +7,7 @@
 
 {{- /*
 The seed of the Secret that the chart makes, in base64. One that is there already is kept: a new one
-would give every relay a new peer id. So none is made where the cluster cannot be asked: a seed that
+would give every relay a new peer id. So it is empty where the cluster cannot be asked: a seed that
 changes whenever the chart is rendered would be worse than none.
 */ -}}
 {{- define "descord-relay.seed" -}}
@@ -19,10 +19,9 @@ changes whenever the chart is rendered would be worse than none.
 {{- $seed := dig "data" "seed" "" (default dict $there) }}
 {{- if $seed }}
 {{- $seed }}
-{{- else if .Release.IsUpgrade }}
-{{- fail (printf "identity: there is no Secret %s with a `seed`, and a new seed would give every relay a new peer id. Restore it, or set identity.existingSecret or identity.seed to the old one. (Without access to the cluster, as with `helm template`, the chart cannot see it: set identity.existingSecret.)" $name) }}
 {{- else if not (or (lookup "v1" "ServiceAccount" .Release.Namespace "default") (lookup "v1" "Namespace" "" "kube-system")) }}
-{{- fail (printf "identity: the chart can make the fleet's seed only where it can ask the cluster whether there is one. Here it cannot (`helm template`, a dry run, Argo CD), and each rendering would give every relay a new peer id. Make the seed once: kubectl create secret generic %s-seed --from-literal=seed=\"$(descord-relay identity generate)\", and set identity.existingSecret to that name." (include "descord-relay.fullname" .)) }}
+{{- else if .Release.IsUpgrade }}
+{{- fail (printf "identity: there is no Secret %s with a `seed`, and a new seed would give every relay a new peer id. Restore it, or set identity.existingSecret or identity.seed to the old one." $name) }}
 {{- else }}
 {{- randAlphaNum 48 | b64enc }}
 {{- end }}
