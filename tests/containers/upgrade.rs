@@ -2,12 +2,12 @@
 
 use std::{process::Output, time::Duration};
 
-use tokio::process::Command;
+use tokio::{process::Command, time::timeout};
 
 use crate::{
     cluster::{Cluster, RELAYS, text},
     engine::{Derived, docker, image, inspect},
-    support::fleet::Traffic,
+    support::{PATIENCE, fleet::Traffic},
 };
 
 const PAIRS: usize = 3;
@@ -28,9 +28,12 @@ async fn interrupted(cluster: &Cluster) {
     let mut command = cluster.command("deploy/compose/rolling-upgrade");
     let mut upgrade = command.process_group(0).spawn().unwrap();
     let status = ["exec", "-T", "relay-0", "/descord-relay", "status"];
-    while !cluster.compose(&status).await.contains("draining") {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let drains = async {
+        while !cluster.compose(&status).await.contains("draining") {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, drains).await.expect("relay-0 drains");
     let group = format!("-{}", upgrade.id().unwrap());
     let kill = ["-INT", "--", &group];
     assert!(
@@ -108,7 +111,7 @@ async fn a_bad_image_harms_one_relay_at_most() {
     // With one relay gone, no other goes.
     let frozen = cluster.inspect("relay-2").await;
     docker(&["pause", frozen["Id"].as_str().unwrap()]).await;
-    let next = Derived::from(image, "LABEL next=yes").await;
+    let next = Derived::from(image, "LABEL refused=yes").await;
     cluster.use_image(&next.id);
     let refused = upgrade(&cluster).await;
     assert!(!refused.status.success());
