@@ -52,6 +52,7 @@ CHANGES = [
     {"commonLabels": {"team": "x"}},
     {"podLabels": {"team": "x"}},
     {"networkPolicy": {"enabled": False}},
+    {"access": {"connectDeny": ["192.0.2.0/24"], "url": "https://members.test"}},
     {"websocket": {"enabled": True, "externalAddresses": ["/dns4/a.test/tcp/443/tls/ws"]}},
 ]
 

@@ -4,7 +4,7 @@ wrong with a value by itself, the schema says.
 */ -}}
 {{- define "descord-relay.check" -}}
 {{- $problems := list }}
-{{- range $check := list "identity" "exposure" "drain" "durations" "dns" "admin" "scaling" "environment" "live" }}
+{{- range $check := list "identity" "exposure" "access" "drain" "durations" "dns" "admin" "scaling" "environment" "live" }}
 {{- range (include (printf "descord-relay.check.%s" $check) $ | splitList "\n") }}
 {{- with trim . }}
 {{- $problems = append $problems (printf "- %s" .) }}

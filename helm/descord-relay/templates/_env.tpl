@@ -125,6 +125,7 @@ what the pod belongs to. */ -}}
 {{- end }}
 {{- include "descord-relay.env.map" (dict "prefix" "RELAY_" "values" (omit .Values.relay "listenAddresses")) }}
 {{- include "descord-relay.env.map" (dict "prefix" "RELAY_DRAIN_" "values" (pick .Values.drain "delay" "window" "timeout")) }}
+{{- include "descord-relay.env.access" . }}
 {{- $workload := dict "k8s.statefulset.name" (include "descord-relay.fullname" .) }}
 {{- include "descord-relay.env.telemetry" (dict "context" . "component" "relay" "workload" $workload) }}
 {{- with .Values.extraEnv }}
