@@ -174,6 +174,40 @@ class Live(unittest.TestCase):
             for _, render in self.each([SECRET, service], kept):
                 render()
 
+    def test_helm_3_does_not_lose_a_protocol_of_the_name_server(self):
+        def dns(**service):
+            return {"dns": {"enabled": True, "zone": "fleet.test", "service": service}}
+
+        for kind, node_port, lost, kept in [
+            ("ClusterIP", None, dns(type="NodePort", nodePort=30053), dns()),
+            ("ClusterIP", None, dns(type="NodePort", nodePort=30053), dns(type="NodePort")),
+            (
+                "NodePort",
+                30053,
+                dns(type="NodePort", nodePort=30054),
+                dns(type="NodePort", nodePort=30053),
+            ),
+            ("NodePort", 30053, dns(), dns(type="NodePort")),
+            (
+                "LoadBalancer",
+                31053,
+                dns(type="NodePort", nodePort=30053),
+                dns(type="LoadBalancer"),
+            ),
+        ]:
+            ports = [
+                {"name": name, "port": 53, "nodePort": node_port, "protocol": protocol}
+                for name, protocol in (("dns-udp", "UDP"), ("dns-tcp", "TCP"))
+            ]
+            service = ours("Service", f"{FULL_NAME}-dns", spec={"type": kind, "ports": ports})
+            for helm, render in self.each([SECRET, service], lost):
+                if helm == 3:
+                    self.assertRaisesRegex(Refused, "delete service edge-descord-relay-dns", render)
+                else:
+                    render()
+            for _, render in self.each([SECRET, service], kept):
+                render()
+
     def test_no_port_of_a_pod_is_lost(self):
         for host_port, lost, kept in [
             (None, {"ports": {"relay": 9100}}, {"exposure": {"port": 443}}),
