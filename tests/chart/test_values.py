@@ -182,6 +182,27 @@ CONTRADICTIONS = [
 ]
 
 
+class Nothing(unittest.TestCase):
+    def test_what_is_null_is_left_out(self):
+        # In these something is added, compared or taken apart.
+        for path in (
+            ("access", "rules"),
+            ("access", "rulesConfigMap", "name"),
+            ("access", "reserveAllow"),
+            ("exposure", "annotations"),
+            ("extraEnv",),
+            ("dns", "extraEnv"),
+            ("telemetry", "resourceAttributes"),
+        ):
+            with self.subTest(".".join(path)):
+                self.assertEqual(rendered(**at(path, None)), rendered())
+
+    def test_what_a_drain_needs_is_not_null(self):
+        for path in (("drain", "delay"), ("drain", "timeout"), ("exposure", "type")):
+            with self.subTest(".".join(path)), self.assertRaisesRegex(Refused, path[-1]):
+                rendered(**at(path, None))
+
+
 class Contradictions(unittest.TestCase):
     def test_they_are_refused(self):
         for helm in HELMS:

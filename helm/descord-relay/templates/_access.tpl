@@ -55,7 +55,7 @@ the relay follows its rules.
   configMap:
     name: {{ default (include "descord-relay.accessRules" .) $rules.name }}
     items:
-      - key: {{ ternary $rules.key "access.rules" (ne $rules.name "") }}
+      - key: {{ ternary $rules.key "access.rules" (not (empty $rules.name)) }}
         path: access.rules
 {{- end }}
 {{- with $access.tokenSecret }}
@@ -137,7 +137,7 @@ access.{{ . }}: is of no use without access.url
 {{- /* The form of the lines; whether an entry is a peer or a network, the relay sees. Nothing of a
 line is repeated: it may be somebody's address. */ -}}
 {{- define "descord-relay.check.accessRules" -}}
-{{- $lines := .Values.access.rules | trimPrefix "\ufeff" | splitList "\n" }}
+{{- $lines := .Values.access.rules | default "" | trimPrefix "\ufeff" | splitList "\n" }}
 {{- range $index, $line := $lines }}
 {{- $rule := regexReplaceAll "#.*$" $line "" | trim }}
 {{- if and $rule (not (regexMatch "^(allow|deny)\\s+(reserve|connect|target)(,(reserve|connect|target))*\\s+\\S+$" $rule)) }}

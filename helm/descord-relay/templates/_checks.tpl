@@ -143,7 +143,7 @@ podDisruptionBudget: set only one of minAvailable and maxUnavailable
 {{- end }}
 
 {{- define "descord-relay.check.environment" -}}
-{{- range concat .Values.extraEnv .Values.dns.extraEnv }}
+{{- range concat (default list .Values.extraEnv) (default list .Values.dns.extraEnv) }}
 {{- if hasPrefix "RELAY_" .name }}
 extraEnv: {{ .name }} has a value of its own in this chart
 {{- end }}

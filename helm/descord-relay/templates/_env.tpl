@@ -75,7 +75,7 @@ what the pod belongs to. */ -}}
       "k8s.node.name" "$(NODE_NAME)"
       "k8s.container.name" .component }}
 {{- $attributes = merge $attributes .workload }}
-{{- $attributes = merge (deepCopy $telemetry.resourceAttributes) $attributes }}
+{{- $attributes = merge (default dict $telemetry.resourceAttributes | deepCopy) $attributes }}
 {{- $pairs := list }}
 {{- range $key, $value := $attributes }}
 {{- $pairs = append $pairs (printf "%s=%s" $key $value) }}
