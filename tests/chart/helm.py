@@ -108,8 +108,8 @@ def pod_spec(document):
 
 
 def mounted(document, contents):
-    """The files that the first container sees: content by path. What is in the objects of the cluster
-    is given as `contents`, by their names and keys."""
+    """The files that the first container sees: content by path. What is in the objects of the
+    cluster is given as `contents`, by their names and keys."""
     spec = pod_spec(document)
     volumes = {volume["name"]: volume for volume in spec.get("volumes", [])}
     files = {}
