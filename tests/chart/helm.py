@@ -107,6 +107,24 @@ def pod_spec(document):
     return document["spec"] if document["kind"] == "Pod" else document["spec"]["template"]["spec"]
 
 
+def mounted(document, contents):
+    """The files that the first container sees: content by path. What is in the objects of the
+    cluster is given as `contents`, by their names and keys."""
+    spec = pod_spec(document)
+    volumes = {volume["name"]: volume for volume in spec.get("volumes", [])}
+    files = {}
+    for mount in spec["containers"][0].get("volumeMounts", []):
+        # Such a file would stay as it was when the pod started.
+        assert "subPath" not in mount, mount
+        volume = volumes[mount["name"]]
+        source = volume.get("secret") or volume["configMap"]
+        data = contents[source.get("secretName") or source["name"]]
+        items = source.get("items") or [{"key": key, "path": key} for key in data]
+        for item in items:
+            files[f"{mount['mountPath']}/{item['path']}"] = data[item["key"]]
+    return files
+
+
 def environment(document):
     """The variables of the first container, as Kubernetes would expand them in the second pod."""
     fields = {

@@ -35,6 +35,9 @@ class NameServer(unittest.TestCase):
 
 
 class Policies(unittest.TestCase):
+    def ports_out(self, policy):
+        return [entry["port"] for rule in policy["egress"] for entry in rule.get("ports", [])]
+
     def policy(self, name=FULL_NAME, **values):
         return only(rendered(**values), "NetworkPolicy", name)["spec"]
 
@@ -75,10 +78,27 @@ class Policies(unittest.TestCase):
         ]:
             with self.subTest(endpoint):
                 policy = self.policy(telemetry={"endpoint": endpoint})
-                ports = [
-                    entry["port"] for rule in policy["egress"] for entry in rule.get("ports", [])
-                ]
-                self.assertEqual(ports, [53, 53, port])
+                self.assertEqual(self.ports_out(policy), [53, 53, port])
+
+    def test_only_relays_reach_the_access_endpoint_and_only_its_port(self):
+        for url, port in [("https://members.test/relay", 443), ("http://members.test:8081", 8081)]:
+            with self.subTest(url):
+                access = {"url": url}
+                self.assertEqual(self.ports_out(self.policy(access=access)), [53, 53, port])
+                server = self.policy(f"{FULL_NAME}-dns", access=access, dns=DNS)
+                self.assertEqual(self.ports_out(server), [53, 53, 8080])
+
+    def test_collector_and_access_endpoint_can_be_told_apart(self):
+        members = {"ipBlock": {"cidr": "192.0.2.0/24"}}
+        policy = self.policy(
+            access={"url": "http://members"},
+            telemetry={"endpoint": "http://collector:4318"},
+            networkPolicy={"collectors": [MONITORING], "accessEndpoints": [members]},
+        )
+        where = {
+            rule["ports"][0]["port"]: rule.get("to") for rule in policy["egress"] if "ports" in rule
+        }
+        self.assertEqual(where, {53: None, 4318: [MONITORING], 80: [members]})
 
     def test_dialing_back_reaches_public_addresses_alone(self):
         *_, rule = self.policy()["egress"]

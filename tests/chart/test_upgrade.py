@@ -52,6 +52,7 @@ CHANGES = [
     {"commonLabels": {"team": "x"}},
     {"podLabels": {"team": "x"}},
     {"networkPolicy": {"enabled": False}},
+    {"access": {"connectDeny": ["192.0.2.0/24"], "url": "https://members.test"}},
     {"websocket": {"enabled": True, "externalAddresses": ["/dns4/a.test/tcp/443/tls/ws"]}},
 ]
 
@@ -168,6 +169,40 @@ class Live(unittest.TestCase):
             for helm, render in self.each([SECRET, service], lost):
                 if helm == 3:
                     self.assertRaisesRegex(Refused, "Helm 3 would lose TCP or UDP", render)
+                else:
+                    render()
+            for _, render in self.each([SECRET, service], kept):
+                render()
+
+    def test_helm_3_does_not_lose_a_protocol_of_the_name_server(self):
+        def dns(**service):
+            return {"dns": {"enabled": True, "zone": "fleet.test", "service": service}}
+
+        for kind, node_port, lost, kept in [
+            ("ClusterIP", None, dns(type="NodePort", nodePort=30053), dns()),
+            ("ClusterIP", None, dns(type="NodePort", nodePort=30053), dns(type="NodePort")),
+            (
+                "NodePort",
+                30053,
+                dns(type="NodePort", nodePort=30054),
+                dns(type="NodePort", nodePort=30053),
+            ),
+            ("NodePort", 30053, dns(), dns(type="NodePort")),
+            (
+                "LoadBalancer",
+                31053,
+                dns(type="NodePort", nodePort=30053),
+                dns(type="LoadBalancer"),
+            ),
+        ]:
+            ports = [
+                {"name": name, "port": 53, "nodePort": node_port, "protocol": protocol}
+                for name, protocol in (("dns-udp", "UDP"), ("dns-tcp", "TCP"))
+            ]
+            service = ours("Service", f"{FULL_NAME}-dns", spec={"type": kind, "ports": ports})
+            for helm, render in self.each([SECRET, service], lost):
+                if helm == 3:
+                    self.assertRaisesRegex(Refused, "delete service edge-descord-relay-dns", render)
                 else:
                     render()
             for _, render in self.each([SECRET, service], kept):

@@ -88,6 +88,15 @@ class Schema(unittest.TestCase):
                 ({"identity": {"seed": "short"}}, "seed"),
                 ({"podDisruptionBudget": {"minAvailable": "half"}}, "minAvailable"),
                 ({"telemetry": {"endpoint": "collector:4318"}}, "endpoint"),
+                ({"access": {"reserveAllow": ["members.test"]}}, "reserveAllow"),
+                ({"access": {"reserveDeny": ["none"]}}, "reserveDeny"),
+                ({"access": {"connectAllow": "192.0.2.1"}}, "connectAllow"),
+                ({"access": {"targetAllow": ["192.0.2.1"]}}, "targetAllow"),
+                ({"access": {"url": "https://user:password@members.test"}}, "url"),
+                ({"access": {"url": "members.test"}}, "url"),
+                ({"access": {"onError": "open"}}, "onError"),
+                ({"access": {"cacheCapacity": 65537}}, "cacheCapacity"),
+                ({"access": {"concurrency": 0}}, "concurrency"),
                 ({"extraEnv": [{"value": "x"}]}, "name"),
             ]:
                 with self.subTest(word, helm=helm), self.assertRaisesRegex(Refused, word):
@@ -113,6 +122,25 @@ CONTRADICTIONS = [
     ),
     ({"drain": {"window": "2h"}}, "drain.window: 2h is longer than drain.timeout"),
     ({"dns": {"ttl": "2h"}}, "dns.ttl: 2h is not between 1s and 1h"),
+    (
+        {"access": {"rules": "# none yet", "rulesConfigMap": {"name": "rules"}}},
+        "access: set only one of rules, rulesConfigMap and file",
+    ),
+    (
+        {"access": {"url": "https://a", "certificate": {"secret": "a", "configMap": "b"}}},
+        "access.certificate: set only one",
+    ),
+    ({"access": {"tokenSecret": {"name": "a"}}}, "access.tokenSecret: is of no use without"),
+    ({"access": {"certificate": {"secret": "a"}}}, "access.certificate: is of no use without"),
+    ({"access": {"timeout": "1s"}}, "access.timeout: is of no use without access.url"),
+    ({"access": {"onError": "fail-open"}}, "access.onError: is of no use without access.url"),
+    ({"access": {"cacheTtl": 0}}, "access.cacheTtl: is of no use without access.url"),
+    ({"access": {"cacheCapacity": 0}}, "access.cacheCapacity: is of no use without access.url"),
+    ({"access": {"concurrency": 1}}, "access.concurrency: is of no use without access.url"),
+    ({"access": {"url": "https://a", "timeout": "9ms"}}, "access.timeout: 9ms is not between"),
+    ({"access": {"url": "https://a", "timeout": "11s"}}, "access.timeout: 11s is not between"),
+    ({"access": {"url": "https://a", "cacheTtl": "999ms"}}, "access.cacheTtl: 999ms is less"),
+    ({"access": {"rules": "allow reserve none\n\ndeny all"}}, "access.rules: line 3 is not"),
     ({"admin": {"host": "127.0.0.1"}}, "admin.host: Kubernetes cannot ask a pod"),
     ({"dns": {"enabled": True}}, "dns.zone: is needed"),
     (
@@ -152,6 +180,27 @@ CONTRADICTIONS = [
         "extraEnv: RELAY_MAX_CIRCUITS has a value of its own",
     ),
 ]
+
+
+class Nothing(unittest.TestCase):
+    def test_what_is_null_is_left_out(self):
+        # In these something is added, compared or taken apart.
+        for path in (
+            ("access", "rules"),
+            ("access", "rulesConfigMap", "name"),
+            ("access", "reserveAllow"),
+            ("exposure", "annotations"),
+            ("extraEnv",),
+            ("dns", "extraEnv"),
+            ("telemetry", "resourceAttributes"),
+        ):
+            with self.subTest(".".join(path)):
+                self.assertEqual(rendered(**at(path, None)), rendered())
+
+    def test_what_a_drain_needs_is_not_null(self):
+        for path in (("drain", "delay"), ("drain", "timeout"), ("exposure", "type")):
+            with self.subTest(".".join(path)), self.assertRaisesRegex(Refused, path[-1]):
+                rendered(**at(path, None))
 
 
 class Contradictions(unittest.TestCase):

@@ -8,9 +8,19 @@ import tempfile
 import unittest
 from pathlib import Path
 
+import certifi
 import yaml
 
-from helm import CHART, VALUES_FILES, Refused, environment, of_file, of_kind, rendered
+from helm import (
+    CHART,
+    VALUES_FILES,
+    Refused,
+    environment,
+    mounted,
+    of_file,
+    of_kind,
+    rendered,
+)
 
 RELAY = os.environ["RELAY_BIN"]
 SEED = "the-seed-of-the-tests-and-of-no-fleet"
@@ -22,6 +32,19 @@ KEY = base64.b64encode(
         "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
     )
 ).decode()
+EVERYTHING = yaml.safe_load((CHART / "ci/everything-values.yaml").read_text())
+
+# What is in the cluster's Secrets and ConfigMaps.
+CONTENTS = {
+    "fleet-seed": {"seed": SEED, "relay-seed": SEED},
+    "edge-descord-relay-identity": {"seed": SEED},
+    "relay-keys": {"edge-descord-relay-1": KEY},
+    "edge-access": {"access.rules": EVERYTHING["access"]["rules"]},
+    "rules": {"relays": "allow reserve none", "access.rules": "deny reserve 192.0.2.0/24"},
+    "members": {"token": "of-a-relay"},
+    "members-ca": {"ca.crt": certifi.contents()},
+    "collector-ca": {"ca.crt": ""},
+}
 DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text())
 
 # Defaults that differ on purpose.
@@ -60,29 +83,34 @@ class Variables(unittest.TestCase):
                     yield f"{file.name}: {kind}", document
 
     def test_the_relay_takes_them(self):
-        with tempfile.TemporaryDirectory() as directory:
-            seed, key = Path(directory, "seed"), Path(directory, "key")
-            seed.write_text(SEED)
-            key.write_text(KEY)
-            for what, document in self.workloads():
-                with self.subTest(what):
-                    variables = environment(document)
-                    if "RELAY_IDENTITY_SEED_FILE" in variables:
-                        variables["RELAY_IDENTITY_SEED_FILE"] = str(seed)
-                    if "RELAY_IDENTITY_KEY_FILE" in variables:
-                        variables["RELAY_IDENTITY_KEY_FILE"] = str(key)
-                    done = relay("config", variables=variables)
-                    self.assertEqual(done.returncode, 0, done.stderr)
-                    # The name server drains nothing, and warns of nothing; one set of values says
-                    # that upgrades may cut circuits.
-                    if "StatefulSet" in what and "everything" not in what:
-                        self.assertEqual(done.stderr, "")
+        for what, document in self.workloads():
+            with self.subTest(what), tempfile.TemporaryDirectory() as directory:
+                files = mounted(document, CONTENTS)
+                for path, content in files.items():
+                    file = Path(f"{directory}{path}")
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    file.write_text(content)
+                variables = {
+                    name: f"{directory}{value}" if value in files else value
+                    for name, value in environment(document).items()
+                }
+                done = relay("config", variables=variables)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                # The name server drains nothing, and warns of nothing; one set of values says
+                # that upgrades may cut circuits.
+                if "StatefulSet" in what and "everything" not in what:
+                    self.assertEqual(done.stderr, "")
 
     def test_every_one_can_be_set(self):
         # All that any of the sets of values sets.
         given = {name for _, document in self.workloads() for name in environment(document)}
-        given = {name.removesuffix("_FILE") for name in given if name.startswith("RELAY_")}
-        self.assertEqual(given, set(reference()))
+        known = reference()
+        given = {
+            name if name in known else name.removesuffix("_FILE")
+            for name in given
+            if name.startswith("RELAY_")
+        }
+        self.assertEqual(given, set(known))
 
     def test_defaults_are_those_of_the_relay(self):
         known = reference()
@@ -91,6 +119,11 @@ class Variables(unittest.TestCase):
             ("", DEFAULTS["relay"], set(DEFAULTS["relay"]) - {"listenAddresses"}),
             ("drain", DEFAULTS["drain"], {"delay", "window", "timeout"}),
             ("dns", DEFAULTS["dns"], {"ttl", "rateLimit"}),
+            (
+                "access",
+                DEFAULTS["access"],
+                {"timeout", "onError", "cacheTtl", "cacheCapacity", "concurrency"},
+            ),
         ]:
             for key in keys:
                 path = f"{prefix}.{key}" if prefix else key

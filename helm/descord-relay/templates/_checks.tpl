@@ -4,7 +4,7 @@ wrong with a value by itself, the schema says.
 */ -}}
 {{- define "descord-relay.check" -}}
 {{- $problems := list }}
-{{- range $check := list "identity" "exposure" "drain" "durations" "dns" "admin" "scaling" "environment" "live" }}
+{{- range $check := list "identity" "exposure" "access" "drain" "durations" "dns" "admin" "scaling" "environment" "live" }}
 {{- range (include (printf "descord-relay.check.%s" $check) $ | splitList "\n") }}
 {{- with trim . }}
 {{- $problems = append $problems (printf "- %s" .) }}
@@ -143,7 +143,7 @@ podDisruptionBudget: set only one of minAvailable and maxUnavailable
 {{- end }}
 
 {{- define "descord-relay.check.environment" -}}
-{{- range concat .Values.extraEnv .Values.dns.extraEnv }}
+{{- range concat (default list .Values.extraEnv) (default list .Values.dns.extraEnv) }}
 {{- if hasPrefix "RELAY_" .name }}
 extraEnv: {{ .name }} has a value of its own in this chart
 {{- end }}

@@ -75,7 +75,7 @@ what the pod belongs to. */ -}}
       "k8s.node.name" "$(NODE_NAME)"
       "k8s.container.name" .component }}
 {{- $attributes = merge $attributes .workload }}
-{{- $attributes = merge (deepCopy $telemetry.resourceAttributes) $attributes }}
+{{- $attributes = merge (default dict $telemetry.resourceAttributes | deepCopy) $attributes }}
 {{- $pairs := list }}
 {{- range $key, $value := $attributes }}
 {{- $pairs = append $pairs (printf "%s=%s" $key $value) }}
@@ -125,6 +125,7 @@ what the pod belongs to. */ -}}
 {{- end }}
 {{- include "descord-relay.env.map" (dict "prefix" "RELAY_" "values" (omit .Values.relay "listenAddresses")) }}
 {{- include "descord-relay.env.map" (dict "prefix" "RELAY_DRAIN_" "values" (pick .Values.drain "delay" "window" "timeout")) }}
+{{- include "descord-relay.env.access" . }}
 {{- $workload := dict "k8s.statefulset.name" (include "descord-relay.fullname" .) }}
 {{- include "descord-relay.env.telemetry" (dict "context" . "component" "relay" "workload" $workload) }}
 {{- with .Values.extraEnv }}

@@ -36,7 +36,7 @@ changes whenever the chart is rendered would be worse than none.
     defaultMode: 0440
     {{- if not .Values.identity.keysSecret }}
     items:
-      - key: {{ ternary .Values.identity.seedKey "seed" (ne .Values.identity.existingSecret "") }}
+      - key: {{ ternary .Values.identity.seedKey "seed" (not (empty .Values.identity.existingSecret)) }}
         path: seed
     {{- end }}
 {{- end }}

@@ -38,5 +38,24 @@ ports: these are others than those of the StatefulSet that is there, and merging
 exposure: these are other ports than those of the Services that are there, and Helm 3 would lose TCP or UDP: kubectl -n {{ $.Release.Namespace }} delete service -l app.kubernetes.io/instance={{ $.Release.Name }},statefulset.kubernetes.io/pod-name, and upgrade again; or use Helm 4 with --server-side=true
 {{- end }}
 {{- end }}
+{{- include "descord-relay.check.liveDns" . }}
+{{- end }}
+{{- end }}
+
+{{- /* A node port that nobody asked for is left alone, whichever it is. */ -}}
+{{- define "descord-relay.check.liveDns" -}}
+{{- $name := include "descord-relay.dnsName" . }}
+{{- $wanted := .Values.dns.service }}
+{{- $service := .Values.dns.enabled | ternary (lookup "v1" "Service" .Release.Namespace $name) dict | default dict }}
+{{- $differs := false }}
+{{- range $port := dig "spec" "ports" list $service }}
+{{- if eq $wanted.type "NodePort" }}
+{{- $differs = or $differs (and $wanted.nodePort (ne (int $wanted.nodePort) (int $port.nodePort))) }}
+{{- else }}
+{{- $differs = eq $service.spec.type "NodePort" }}
+{{- end }}
+{{- end }}
+{{- if $differs }}
+dns.service: this is another node port than that of the Service that is there, and Helm 3 would lose TCP or UDP: kubectl -n {{ .Release.Namespace }} delete service {{ $name }}, and upgrade again; or use Helm 4 with --server-side=true
 {{- end }}
 {{- end }}
