@@ -26,10 +26,11 @@ async fn upgrade(cluster: &Cluster) -> Output {
 /// Begins an upgrade, and gives it up while the first relay drains, as Ctrl-C does.
 async fn interrupted(cluster: &Cluster) {
     let mut command = cluster.command("deploy/compose/rolling-upgrade");
+    let relay = cluster.inspect("relay-0").await["Id"].take();
     let mut upgrade = command.process_group(0).spawn().unwrap();
-    let status = ["exec", "-T", "relay-0", "/descord-relay", "status"];
+    let status = ["exec", relay.as_str().unwrap(), "/descord-relay", "status"];
     let drains = async {
-        while !cluster.compose(&status).await.contains("draining") {
+        while !docker(&status).await.contains("draining") {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
