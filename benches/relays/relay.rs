@@ -84,7 +84,7 @@ impl Kind {
 /// A relay that runs. Killed when it is dropped.
 pub(crate) struct Relay {
     child: Child,
-    process: Process,
+    pub(crate) process: Process,
     clock: ClockId,
     addresses: Vec<Multiaddr>,
 }

@@ -22,14 +22,18 @@ use crate::metrics::{Handshake, Handshakes, Open};
 
 /// TLS 1.3 and Noise.
 #[derive(Clone)]
-pub(super) struct Security {
+pub struct Security {
     tls: tls::Config,
     noise: noise::Config,
     handshakes: Handshakes,
 }
 
 impl Security {
-    pub(super) fn new(
+    /// Proves to be `keypair`. Handshakes are counted in `handshakes`.
+    ///
+    /// # Errors
+    /// When `keypair` cannot make a TLS certificate or Noise keys; an Ed25519 key always can.
+    pub fn new(
         keypair: &Keypair,
         handshakes: Handshakes,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
@@ -46,7 +50,7 @@ impl Security {
 }
 
 /// An authenticated and encrypted byte stream.
-pub(super) struct Channel<C> {
+pub struct Channel<C> {
     io: Either<tls::TlsStream<C>, noise::Output<C>>,
     /// Counts it for as long as it is there.
     _open: Open,
