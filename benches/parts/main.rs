@@ -3,11 +3,7 @@
 //!
 //! `cargo bench --bench parts`; a name at its end runs a part of it.
 
-#![expect(
-    clippy::unwrap_used,
-    missing_docs,
-    reason = "a benchmark fails loudly, and its names are its documentation"
-)]
+#![expect(clippy::unwrap_used, reason = "a benchmark fails loudly")]
 
 mod pipe;
 

@@ -23,7 +23,7 @@ use libp2p_stream as stream;
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Error, Result};
+use super::{Error, Result};
 
 /// Longer than any one step takes, also when thousands wait for their turn.
 const PATIENCE: Duration = Duration::from_secs(60);

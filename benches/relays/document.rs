@@ -4,7 +4,7 @@ use std::{fs, process::Command, time::SystemTime};
 
 use procfs::Current;
 
-use crate::Result;
+use super::Result;
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/performance.md");
 const LOCK: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock"));

@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::{
+use super::{
     Plan, Result,
     clients::{Channel, Client},
     relay::Relay,

@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::{Result, clients::Channel};
+use super::{Result, clients::Channel};
 
 /// With this argument the benchmark is libp2p's relay, so that both are built alike.
 pub(crate) const STOCK: &str = "stock-relay";
@@ -106,7 +106,7 @@ impl Relay {
                     return Ok(event);
                 }
             }
-            Err::<_, crate::Error>("the relay ended before it was ready".into())
+            Err::<_, super::Error>("the relay ended before it was ready".into())
         };
         let ready = timeout(PATIENCE, ready).await??;
         // What it logs is read as fast as it comes.
@@ -143,9 +143,10 @@ impl Relay {
         Ok(address.ok_or("the relay does not listen there")?.clone())
     }
 
-    /// The CPU time that all threads of the process have used, ended ones too, to the nanosecond.
-    pub(crate) fn cpu(&self) -> Result<Duration> {
-        Ok(self.clock.now()?.into())
+    /// The CPU time that all threads of the process have used, ended ones too, in seconds and to
+    /// the nanosecond.
+    pub(crate) fn cpu(&self) -> Result<f64> {
+        Ok(Duration::from(self.clock.now()?).as_secs_f64())
     }
 
     /// How much memory it holds, in bytes.
@@ -168,7 +169,7 @@ impl Relay {
     pub(crate) async fn load_over(&self, span: Duration) -> Result<f64> {
         let (start, used) = (Instant::now(), self.cpu()?);
         sleep(span).await;
-        Ok((self.cpu()? - used).as_secs_f64() / start.elapsed().as_secs_f64())
+        Ok((self.cpu()? - used) / start.elapsed().as_secs_f64())
     }
 
     /// Ends it, and waits until it is gone.

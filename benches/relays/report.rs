@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::relay::Kind;
+use super::relay::Kind;
 
 /// What is to be reached.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt};
 use tokio::time::{Instant, sleep};
 
-use crate::{
+use super::{
     Plan, Result,
     clients::{Channel, Client, finish},
     relay::Relay,
@@ -176,7 +176,7 @@ async fn kept_memory(relay: &Relay, plan: &Plan) -> Result<u64> {
 struct Span<'a> {
     relay: &'a Relay,
     start: Instant,
-    used: Duration,
+    used: f64,
 }
 
 #[expect(clippy::cast_precision_loss, reason = "fewer than 2^53")]
@@ -191,7 +191,7 @@ impl<'a> Span<'a> {
 
     /// Milliseconds of CPU for each of `count`, without what it uses at rest.
     fn each(&self, rest: f64, count: usize) -> Result<f64> {
-        let used = (self.relay.cpu()? - self.used).as_secs_f64();
+        let used = self.relay.cpu()? - self.used;
         let rest = rest * self.start.elapsed().as_secs_f64();
         Ok((used - rest).max(0.0) * 1e3 / count as f64)
     }

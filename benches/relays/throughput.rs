@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::{
+use super::{
     Plan, Result,
     clients::{Channel, Client},
     relay::Relay,
@@ -102,12 +102,7 @@ pub(crate) async fn measure(
         Channel::Quic => 0.65,
     };
     let mut samples = vec![
-        Sample::new(
-            &name,
-            "CPU s/GiB",
-            used.as_secs_f64() / total,
-            Target::Ratio(target),
-        ),
+        Sample::new(&name, "CPU s/GiB", used / total, Target::Ratio(target)),
         Sample::new(
             &name,
             "MiB/s",

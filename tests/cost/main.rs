@@ -2,7 +2,13 @@
 //! as well: allocations and system calls. Each bound is what was counted and a margin; whoever makes
 //! the relay cheaper lowers it.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests fail loudly")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    reason = "tests fail loudly, and have no drain"
+)]
 #![cfg(target_os = "linux")]
 
 mod allocations;
@@ -10,7 +16,12 @@ mod allocations;
 #[expect(dead_code, reason = "the benchmark needs more of it")]
 mod clients;
 #[path = "../support/foreign.rs"]
-#[expect(dead_code, unreachable_pub, reason = "other tests need more of it")]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    clippy::incompatible_msrv,
+    reason = "other tests need more of it, and tests are run by the current toolchain"
+)]
 mod foreign;
 #[path = "../../benches/relays/relay.rs"]
 #[expect(dead_code, reason = "the benchmark needs more of it")]
