@@ -16,7 +16,7 @@ use libp2p::{
     identify,
     identity::Keypair,
     noise, ping, quic,
-    swarm::{self, NetworkBehaviour, SwarmEvent},
+    swarm::{self, NetworkBehaviour, SwarmEvent, behaviour::toggle::Toggle},
     tcp, tls, yamux,
 };
 use libp2p_stream as stream;
@@ -66,13 +66,22 @@ impl Channel {
     }
 }
 
-/// What a peer of the relay speaks at least. It answers pings and sends none: at rest the relay
-/// has no work but its own.
+/// What becomes of the relay's pings. The clients send none themselves: at rest the relay has no
+/// work but its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pings {
+    /// They are answered.
+    Answered,
+    /// The client does not know the protocol, and the relay stops asking.
+    Unknown,
+}
+
+/// What a peer of the relay speaks at least.
 #[derive(NetworkBehaviour)]
 struct Behaviour {
     streams: stream::Behaviour,
     identify: identify::Behaviour,
-    ping: ping::Behaviour,
+    ping: Toggle<ping::Behaviour>,
 }
 
 /// A client on one connection, with a reservation.
@@ -93,7 +102,7 @@ impl Drop for Client {
 
 impl Client {
     /// A new peer that connects and reserves.
-    pub(crate) async fn new(channel: Channel, relay: Multiaddr) -> Result<Self> {
+    pub(crate) async fn new(channel: Channel, relay: Multiaddr, pings: Pings) -> Result<Self> {
         let key = Keypair::generate_ed25519();
         let day = Duration::from_secs(24 * 60 * 60);
         let behaviour = Behaviour {
@@ -102,7 +111,9 @@ impl Client {
                 "ipfs/0.1.0".to_owned(),
                 key.public(),
             )),
-            ping: ping::Behaviour::new(ping::Config::new().with_interval(day)),
+            ping: (pings == Pings::Answered)
+                .then(|| ping::Behaviour::new(ping::Config::new().with_interval(day)))
+                .into(),
         };
         let peer_id = key.public().to_peer_id();
         let settings = swarm::Config::with_tokio_executor().with_idle_connection_timeout(day);
@@ -138,9 +149,10 @@ impl Client {
         count: usize,
         channel: Channel,
         relay: &Multiaddr,
+        pings: Pings,
     ) -> Result<Vec<Self>> {
         futures::stream::iter(0..count)
-            .map(|_| tokio::task::spawn(Self::new(channel, relay.clone())))
+            .map(|_| tokio::task::spawn(Self::new(channel, relay.clone(), pings)))
             .buffer_unordered(CONNECTING)
             .map(|joined| joined.map_err(Error::from).and_then(identity))
             .try_collect()
@@ -196,8 +208,13 @@ impl Client {
         Ok(stream)
     }
 
-    /// Closes the connection, as a client does that ends in order.
-    pub(crate) async fn leave(mut self) -> Result<()> {
+    /// They close their connections, as clients do that end in order.
+    pub(crate) async fn all_leave(clients: Vec<Self>) -> Result<()> {
+        let leaving = futures::stream::iter(clients).map(|client| Ok(client.leave()));
+        leaving.try_buffer_unordered(CONNECTING).try_collect().await
+    }
+
+    async fn leave(mut self) -> Result<()> {
         self.leaving.cancel();
         Ok(timeout(PATIENCE, &mut self.swarm).await??)
     }

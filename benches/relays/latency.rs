@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{
     Plan, Result,
-    clients::{Channel, Client},
+    clients::{Channel, Client, Pings},
     relay::Relay,
     report::{Sample, Target},
     throughput::Load,
@@ -23,7 +23,7 @@ const MESSAGE_BYTES: usize = 64;
 const LOAD_CIRCUITS: usize = 4;
 
 pub(crate) async fn measure(relay: &Relay, channel: Channel, plan: &Plan) -> Result<Vec<Sample>> {
-    let mut pair = Client::many(2, channel, &relay.address(channel)?).await?;
+    let mut pair = Client::many(2, channel, &relay.address(channel)?, Pings::Answered).await?;
     let [source, target] = pair.as_mut_slice() else {
         return Err("two clients are wanted".into());
     };

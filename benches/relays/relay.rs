@@ -149,9 +149,10 @@ impl Relay {
         Ok(Duration::from(self.clock.now()?).as_secs_f64())
     }
 
-    /// How much memory it holds, in bytes.
-    pub(crate) fn resident_bytes(&self) -> Result<u64> {
-        Ok(self.process.status()?.vmrss.unwrap_or_default() * 1024)
+    /// How much memory it holds, in KiB.
+    #[expect(clippy::cast_precision_loss, reason = "fewer than 2^53")]
+    pub(crate) fn resident_kib(&self) -> Result<f64> {
+        Ok(self.process.status()?.vmrss.unwrap_or_default() as f64)
     }
 
     /// Waits until it has done what there was to do, as a look of this length tells.

@@ -93,11 +93,16 @@ impl Table {
                 Target::Ratio(most) => format!("ratio ≤ {most} {}", verdict(ratio <= most)),
                 Target::Ours(most) => format!("≤ {most} {}", verdict(ours <= most)),
             };
+            let ratio = if ratio.is_finite() {
+                format!("{ratio:.2}")
+            } else {
+                "–".to_owned()
+            };
             let (ours, stock) = (figure(ours), figure(median(row.stock.clone())));
             let (name, unit) = (&row.name, row.unit);
             let _ = writeln!(
                 text,
-                "| {name} | {unit} | {ours} | {stock} | {ratio:.2} | {target} |"
+                "| {name} | {unit} | {ours} | {stock} | {ratio} | {target} |"
             );
         }
         text

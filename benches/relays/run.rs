@@ -2,10 +2,11 @@
 
 mod clients;
 mod document;
+mod idle;
 mod latency;
 mod relay;
 mod report;
-mod reservations;
+mod requests;
 #[path = "../../examples/stock_relay.rs"]
 mod stock_relay;
 mod throughput;
@@ -34,7 +35,8 @@ const WANTED_FILES: u64 = 65_536;
 enum Section {
     Throughput,
     Latency,
-    Reservations,
+    Requests,
+    Idle,
 }
 
 /// Compares descord-relay with libp2p's relay.
@@ -51,7 +53,7 @@ struct Options {
     )]
     channels: Vec<Channel>,
     /// How often each relay takes its turn.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// How long throughput and latency are measured, in seconds.
     #[arg(long, default_value_t = 4.0)]
@@ -80,6 +82,8 @@ struct Plan {
     look: Duration,
     /// How long the relay is watched at rest: its pings come once a minute.
     rest: Duration,
+    /// What memory the relay has not given back for so long, it keeps.
+    keeps: Duration,
     sizes: Vec<usize>,
     /// Clients that come on top of each size.
     newcomers: usize,
@@ -95,6 +99,7 @@ impl Plan {
                 circuits: vec![2],
                 look: Duration::from_millis(50),
                 rest: Duration::from_millis(100),
+                keeps: Duration::from_millis(100),
                 sizes: vec![8],
                 newcomers: 2,
                 requests: 8,
@@ -117,6 +122,7 @@ impl Plan {
             circuits: vec![1, 16],
             look: Duration::from_millis(500),
             rest: Duration::from_secs(60),
+            keeps: Duration::from_secs(5),
             sizes,
             newcomers,
             requests: 4000,
@@ -198,7 +204,7 @@ impl Section {
     async fn measure(self, options: &Options, plan: &Plan) -> Result<Table> {
         let circuits = match self {
             Self::Throughput => plan.circuits.as_slice(),
-            Self::Latency | Self::Reservations => &[0],
+            Self::Latency | Self::Requests | Self::Idle => &[0],
         };
         let mut table = Table::default();
         for &channel in &options.channels {
@@ -216,9 +222,8 @@ impl Section {
                                 throughput::measure(&relay, channel, circuits, plan).await
                             }
                             Self::Latency => latency::measure(&relay, channel, plan).await,
-                            Self::Reservations => {
-                                reservations::measure(&relay, channel, plan).await
-                            }
+                            Self::Requests => requests::measure(&relay, channel, plan).await,
+                            Self::Idle => idle::measure(&relay, channel, plan).await,
                         };
                         table.add(kind, samples?);
                         relay.end().await?;

@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     Plan, Result,
-    clients::{Channel, Client},
+    clients::{Channel, Client, Pings},
     relay::Relay,
     report::{Sample, Target},
 };
@@ -33,7 +33,13 @@ pub(crate) struct Load {
 
 impl Load {
     pub(crate) async fn start(relay: &Relay, channel: Channel, circuits: usize) -> Result<Self> {
-        let mut clients = Client::many(2 * circuits, channel, &relay.address(channel)?).await?;
+        let mut clients = Client::many(
+            2 * circuits,
+            channel,
+            &relay.address(channel)?,
+            Pings::Answered,
+        )
+        .await?;
         let mut tasks = JoinSet::new();
         let mut received = Vec::new();
         for pair in clients.chunks_exact_mut(2) {

@@ -31,7 +31,7 @@ mod syscalls;
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::{Multiaddr, Stream};
 
-use self::clients::{Channel, Client};
+use self::clients::{Channel, Client, Pings};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 type Result<T, E = Error> = std::result::Result<T, E>;
@@ -47,8 +47,12 @@ struct Circuit {
 
 impl Circuit {
     async fn open(channel: Channel, relay: &Multiaddr) -> Self {
-        let mut source = Client::new(channel, relay.clone()).await.unwrap();
-        let mut target = Client::new(channel, relay.clone()).await.unwrap();
+        let mut source = Client::new(channel, relay.clone(), Pings::Answered)
+            .await
+            .unwrap();
+        let mut target = Client::new(channel, relay.clone(), Pings::Answered)
+            .await
+            .unwrap();
         let (near, far) = source.connect(&mut target).await.unwrap();
         Self {
             _clients: [source, target],
