@@ -61,6 +61,9 @@ struct Options {
     /// Numbers of reservations, growing.
     #[arg(long, value_delimiter = ',', default_value = "10,1000,20000")]
     reservations: Vec<usize>,
+    /// How long relays are watched at rest, in seconds; they ping everybody once a minute.
+    #[arg(long, default_value_t = 60.0)]
+    rest: f64,
     /// Writes the tables into docs/performance.md as well.
     #[arg(long)]
     write: bool,
@@ -80,7 +83,7 @@ struct Plan {
     circuits: Vec<usize>,
     /// How long a look takes that tells whether the relay is at rest.
     look: Duration,
-    /// How long the relay is watched at rest: its pings come once a minute.
+    /// How long the relay is watched at rest.
     rest: Duration,
     /// What memory the relay has not given back for so long, it keeps.
     keeps: Duration,
@@ -121,7 +124,7 @@ impl Plan {
             span: Duration::try_from_secs_f64(options.seconds)?,
             circuits: vec![1, 16],
             look: Duration::from_millis(500),
-            rest: Duration::from_secs(60),
+            rest: Duration::try_from_secs_f64(options.rest)?,
             keeps: Duration::from_secs(5),
             sizes,
             newcomers,
