@@ -1,16 +1,21 @@
 //! `docs/performance.md`: the tables in it, and what they were measured on.
 
-use std::{fs, process::Command, time::SystemTime};
+use std::{
+    fs,
+    process::Command,
+    time::{Duration, SystemTime},
+};
 
-use procfs::Current;
+use procfs::{CurrentSI, KernelStats};
+use tokio::time::{Instant, sleep};
 
 use super::Result;
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/performance.md");
 const LOCK: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock"));
 
-/// Above this load before it began, others used the machine.
-const QUIET_LOAD: f32 = 0.3;
+/// On a quiet machine, all others together use less than this much of a core.
+const QUIET: f64 = 0.1;
 
 /// Writes `text` between the marks of `section`.
 pub(crate) fn replace(section: &str, text: &str) -> Result<()> {
@@ -28,8 +33,13 @@ pub(crate) fn replace(section: &str, text: &str) -> Result<()> {
     )?)
 }
 
-/// The machine, the versions, the date and `command`, in sentences.
-pub(crate) fn circumstances(command: &str) -> Result<String> {
+/// The command, the date, the machine and the versions.
+pub(crate) fn circumstances() -> Result<String> {
+    // Cargo adds the last one.
+    let arguments: Vec<_> = std::env::args()
+        .skip(1)
+        .filter(|a| a != "--bench")
+        .collect();
     let cpu = fs::read_to_string("/proc/cpuinfo")?;
     let model = cpu
         .lines()
@@ -39,11 +49,12 @@ pub(crate) fn circumstances(command: &str) -> Result<String> {
     let rustc = String::from_utf8(rustc.stdout)?;
     let today = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     Ok(format!(
-        "`{command}`, {day}, {model}, {cores} cores, Linux {kernel}, {rustc}, libp2p {libp2p}, \
+        "`cargo bench --bench relays -- {arguments}`, {day}, {model}, {cores} cores, Linux {kernel}, {rustc}, libp2p {libp2p}, \
          descord-relay {ours}.",
+        arguments = arguments.join(" "),
         day = today.get(..10).unwrap_or(&today),
         model = model.unwrap_or("a processor without a name").trim(),
-        cores = std::thread::available_parallelism()?,
+        cores = cores()?,
         kernel = kernel.trim(),
         rustc = rustc.trim(),
         libp2p = locked("libp2p").unwrap_or("?"),
@@ -51,11 +62,24 @@ pub(crate) fn circumstances(command: &str) -> Result<String> {
     ))
 }
 
-/// What others were doing on the machine, when that spoils figures.
-pub(crate) fn disturbance() -> Result<Option<String>> {
-    let load = procfs::LoadAverage::current()?.one;
-    let note = "The machine was not quiet (load average";
-    Ok((load > QUIET_LOAD).then(|| format!("**{note} {load} at the start): a smoke run.**")))
+/// What others do on the machine, when that spoils figures: looked at while nothing of ours runs.
+pub(crate) async fn disturbance() -> Result<Option<String>> {
+    let (start, idle) = (Instant::now(), idle_seconds()?);
+    sleep(Duration::from_secs(1)).await;
+    let idle = (idle_seconds()? - idle) / start.elapsed().as_secs_f64();
+    let others = cores()? - idle;
+    let note = format!("**A smoke run: others used {others:.1} cores of the machine.**");
+    Ok((others > QUIET).then_some(note))
+}
+
+/// For how long all cores together have had nothing to do.
+fn idle_seconds() -> Result<f64> {
+    Ok(KernelStats::current()?.total.idle_duration().as_secs_f64())
+}
+
+fn cores() -> Result<f64> {
+    let cores = std::thread::available_parallelism()?.get();
+    Ok(f64::from(u32::try_from(cores)?))
 }
 
 /// The version of a package in `Cargo.lock`.

@@ -19,7 +19,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use self::{
     clients::Channel,
     relay::{Kind, Relay},
-    report::Table,
+    report::{Sample, Table},
 };
 
 pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -170,30 +170,22 @@ pub(crate) fn main() -> Result<()> {
 #[tokio::main]
 async fn run(options: &Options) -> Result<()> {
     let plan = Plan::new(options)?;
-    let disturbance = if options.quick {
-        Some("Quick: whether it works. The figures mean nothing.".to_owned())
-    } else {
-        document::disturbance()?
-    };
     for section in Section::value_variants() {
         if !options.sections.is_empty() && !options.sections.contains(section) {
             continue;
         }
+        let disturbance = if options.quick {
+            "Quick: whether it works. The figures mean nothing.".to_owned()
+        } else {
+            document::disturbance().await?.unwrap_or_default()
+        };
         let table = section.measure(options, &plan).await?.markdown();
-        println!("\n{table}");
+        println!("\n{table}\n{disturbance}");
         if options.write {
-            let name = section.name();
-            let command = format!(
-                "cargo bench --bench relays -- {name} --rounds {}",
-                options.rounds
-            );
-            let circumstances = document::circumstances(&command)?;
-            let note = disturbance.as_deref().unwrap_or_default();
-            document::replace(&name, &format!("\n{table}\n{circumstances} {note}\n\n"))?;
+            let circumstances = document::circumstances()?;
+            let text = format!("\n{table}\n{circumstances} {disturbance}\n\n");
+            document::replace(&section.name(), &text)?;
         }
-    }
-    if let Some(note) = disturbance {
-        println!("{note}");
     }
     Ok(())
 }
@@ -213,27 +205,31 @@ impl Section {
         for &channel in &options.channels {
             for &circuits in circuits {
                 for round in 1..=options.rounds {
+                    eprintln!("{} over {}, round {round}", self.name(), channel.name());
                     for kind in Kind::ALL {
-                        let (what, over, whose) = (self.name(), channel.name(), kind.name());
-                        eprintln!(
-                            "{what} {over}, round {round} of {}: {whose}",
-                            options.rounds
-                        );
                         let relay = Relay::start(kind).await?;
-                        let samples = match self {
-                            Self::Throughput => {
-                                throughput::measure(&relay, channel, circuits, plan).await
-                            }
-                            Self::Latency => latency::measure(&relay, channel, plan).await,
-                            Self::Requests => requests::measure(&relay, channel, plan).await,
-                            Self::Idle => idle::measure(&relay, channel, plan).await,
-                        };
-                        table.add(kind, samples?);
+                        let samples = self.turn(&relay, channel, circuits, plan).await;
+                        table.add(kind, samples.map_err(|e| format!("{}: {e}", kind.name()))?);
                         relay.end().await?;
                     }
                 }
             }
         }
         Ok(table)
+    }
+
+    async fn turn(
+        self,
+        relay: &Relay,
+        channel: Channel,
+        circuits: usize,
+        plan: &Plan,
+    ) -> Result<Vec<Sample>> {
+        match self {
+            Self::Throughput => throughput::measure(relay, channel, circuits, plan).await,
+            Self::Latency => latency::measure(relay, channel, plan).await,
+            Self::Requests => requests::measure(relay, channel, plan).await,
+            Self::Idle => idle::measure(relay, channel, plan).await,
+        }
     }
 }
