@@ -21,6 +21,7 @@ pub(crate) const STOCK: &str = "stock-relay";
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A relay is at rest when it uses less than this much of a core.
 const REST: f64 = 0.1;
+const REST_WITHIN: Duration = Duration::from_secs(20);
 
 /// Whose relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,14 +156,11 @@ impl Relay {
         Ok(self.process.status()?.vmrss.unwrap_or_default() as f64)
     }
 
-    /// Waits until it has done what there was to do, as a look of this length tells.
+    /// Waits until it has done what there was to do, as a look of this length tells. A relay that
+    /// keeps itself busy, with pings, is not waited for any longer.
     pub(crate) async fn rests(&self, look: Duration) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        while self.load_over(look).await? > REST {
-            if Instant::now() > deadline {
-                return Err("the relay does not come to rest".into());
-            }
-        }
+        let deadline = Instant::now() + REST_WITHIN;
+        while self.load_over(look).await? > REST && Instant::now() < deadline {}
         Ok(())
     }
 
