@@ -28,7 +28,9 @@ use super::{Error, Result};
 /// Longer than any one step takes, also when thousands wait for their turn.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How many clients connect at the same time.
-const CONNECTING: usize = 32;
+const CONNECTING: usize = 16;
+/// How often a client tries to connect: on a busy machine, handshakes may take too long.
+const ATTEMPTS: usize = 3;
 
 /// How clients reach the relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -152,11 +154,21 @@ impl Client {
         pings: Pings,
     ) -> Result<Vec<Self>> {
         futures::stream::iter(0..count)
-            .map(|_| tokio::task::spawn(Self::new(channel, relay.clone(), pings)))
+            .map(|_| tokio::task::spawn(Self::insist(channel, relay.clone(), pings)))
             .buffer_unordered(CONNECTING)
             .map(|joined| joined.map_err(Error::from).and_then(identity))
             .try_collect()
             .await
+    }
+
+    async fn insist(channel: Channel, relay: Multiaddr, pings: Pings) -> Result<Self> {
+        for _ in 1..ATTEMPTS {
+            match Self::new(channel, relay.clone(), pings).await {
+                Ok(client) => return Ok(client),
+                Err(error) => eprintln!("once more: {error}"),
+            }
+        }
+        Self::new(channel, relay, pings).await
     }
 
     /// Makes the reservation, or renews it.

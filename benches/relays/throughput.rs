@@ -1,8 +1,12 @@
 //! CPU time for each byte that is relayed, and how fairly circuits share the relay.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    iter::zip,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use futures::{AsyncReadExt, AsyncWriteExt};
@@ -22,6 +26,8 @@ use super::{
 const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
 /// As much as a client writes and reads at once.
 const CHUNK_BYTES: usize = 64 * 1024;
+/// Longer than the first bytes take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Circuits that carry bytes one way as fast as they can, each between two clients of its own, for
 /// as long as this lives.
@@ -86,17 +92,22 @@ pub(crate) async fn measure(
     // Windows grow for a while.
     sleep(plan.span / 2).await;
     let (start, used, before) = (Instant::now(), relay.cpu()?, load.received());
-    sleep(plan.span).await;
-    let (elapsed, used, after) = (start.elapsed(), relay.cpu()? - used, load.received());
+    let (carried, least) = loop {
+        sleep(plan.span).await;
+        let now = load.received();
+        let carried: Vec<f64> = zip(now, &before).map(|(n, b)| (n - b) as f64).collect();
+        let least = carried.iter().copied().fold(f64::INFINITY, f64::min);
+        // On a machine that is busy, and for a short time, it may be that nothing arrives.
+        if least > 0.0 {
+            break (carried, least);
+        }
+        if start.elapsed() > PATIENCE {
+            return Err("a circuit carries nothing".into());
+        }
+    };
+    let (elapsed, used) = (start.elapsed(), relay.cpu()? - used);
 
-    let carried: Vec<f64> = std::iter::zip(&before, &after)
-        .map(|(before, after)| (after - before) as f64)
-        .collect();
-    let least = carried.iter().copied().fold(f64::INFINITY, f64::min);
     let most = carried.iter().copied().fold(0.0, f64::max);
-    if least == 0.0 {
-        return Err("a circuit carried nothing".into());
-    }
     let total = carried.iter().sum::<f64>() / GIB;
     let name = match circuits {
         1 => format!("{}, 1 circuit", channel.name()),
