@@ -2,9 +2,11 @@
 //!
 //! `cargo run --example stock_relay` listens on free ports of loopback over TCP, QUIC and
 //! WebSocket, and prints one JSON line like the one of `descord-relay` when it is ready.
-//! `RELAY_MAX_CIRCUIT_BYTES` and `RELAY_MAX_CIRCUIT_DURATION` (seconds) set its limits.
+//! `RELAY_MAX_RESERVATIONS`, `RELAY_MAX_CIRCUITS`, `RELAY_MAX_CIRCUITS_PER_PEER`,
+//! `RELAY_MAX_CIRCUIT_BYTES` and `RELAY_MAX_CIRCUIT_DURATION` (seconds), plain numbers above 0, set
+//! its limits. It limits no rates.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, str::FromStr, time::Duration};
 
 use futures::StreamExt;
 use libp2p::{
@@ -19,20 +21,29 @@ struct Behaviour {
     ping: ping::Behaviour,
 }
 
-fn variable(name: &str, default: u64) -> u64 {
+fn variable<T: FromStr>(name: &str, default: T) -> T {
     std::env::var(name)
         .ok()
         .and_then(|value| value.parse().ok())
         .unwrap_or(default)
 }
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
-    let config = relay::Config {
+fn config() -> relay::Config {
+    let usual = relay::Config::default();
+    relay::Config {
+        max_reservations: variable("RELAY_MAX_RESERVATIONS", usual.max_reservations),
+        max_circuits: variable("RELAY_MAX_CIRCUITS", usual.max_circuits),
+        max_circuits_per_peer: variable("RELAY_MAX_CIRCUITS_PER_PEER", usual.max_circuits_per_peer),
         max_circuit_bytes: variable("RELAY_MAX_CIRCUIT_BYTES", 100_000_000),
         max_circuit_duration: Duration::from_secs(variable("RELAY_MAX_CIRCUIT_DURATION", 3600)),
-        ..relay::Config::default()
-    };
+        reservation_rate_limiters: Vec::new(),
+        circuit_src_rate_limiters: Vec::new(),
+        ..usual
+    }
+}
+
+#[tokio::main]
+pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
     let mut swarm = SwarmBuilder::with_new_identity()
         .with_tokio()
         .with_tcp(
@@ -50,7 +61,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             )
         })?
         .with_behaviour(|key| Behaviour {
-            relay: relay::Behaviour::new(PeerId::from(key.public()), config),
+            relay: relay::Behaviour::new(PeerId::from(key.public()), config()),
             identify: identify::Behaviour::new(identify::Config::new(
                 "/stock-relay/1.0.0".to_owned(),
                 key.public(),

@@ -4,7 +4,7 @@
 //! streams, whatever state they are in: see [`yamux`] and [`quic`].
 
 pub mod quic;
-mod security;
+pub mod security;
 pub mod tls;
 pub mod yamux;
 

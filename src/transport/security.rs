@@ -25,7 +25,7 @@ use crate::metrics::{Handshake, Handshakes, Open};
 
 /// TLS 1.3 and Noise.
 #[derive(Clone)]
-pub(super) struct Security {
+pub struct Security {
     accepts: Arc<ServerConfig>,
     dials: tls::Config,
     noise: noise::Config,
@@ -33,7 +33,11 @@ pub(super) struct Security {
 }
 
 impl Security {
-    pub(super) fn new(
+    /// Proves to be `keypair`. Handshakes are counted in `handshakes`.
+    ///
+    /// # Errors
+    /// When `keypair` cannot make a TLS certificate or Noise keys; an Ed25519 key always can.
+    pub fn new(
         keypair: &Keypair,
         handshakes: Handshakes,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
@@ -51,7 +55,7 @@ impl Security {
 }
 
 /// An authenticated and encrypted byte stream.
-pub(super) struct Channel<C> {
+pub struct Channel<C> {
     io: Either<tls::TlsStream<C>, noise::Output<C>>,
     /// Counts it for as long as it is there.
     _open: Open,

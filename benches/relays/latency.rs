@@ -1,0 +1,106 @@
+//! Round trips through a circuit, of a relay that has nothing else to do and of one that has.
+
+use std::time::Duration;
+
+use futures::{AsyncReadExt, AsyncWriteExt};
+use libp2p::{Multiaddr, Stream};
+use tokio::{
+    runtime::{self, Runtime},
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+
+use super::{
+    Plan, Result,
+    clients::{Channel, Client, Pings},
+    relay::Relay,
+    report::{Sample, Target},
+    throughput::Load,
+};
+
+/// What goes there and back.
+const MESSAGE_BYTES: usize = 64;
+/// Other circuits that carry bytes as fast as they can, when the relay is under load.
+const LOAD_CIRCUITS: usize = 4;
+
+pub(crate) async fn measure(relay: &Relay, channel: Channel, plan: &Plan) -> Result<Vec<Sample>> {
+    // A thread of its own: it must not wait for its turn behind the clients that are the load.
+    let apart = runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    let samples = measure_from(&apart, relay, channel, plan).await;
+    apart.shutdown_background();
+    samples
+}
+
+async fn measure_from(
+    apart: &Runtime,
+    relay: &Relay,
+    channel: Channel,
+    plan: &Plan,
+) -> Result<Vec<Sample>> {
+    let pair = apart
+        .spawn(Pair::new(channel, relay.address(channel)?))
+        .await??;
+    let (pair, idle) = apart.spawn(pair.round_trips(plan.span)).await??;
+    let load = Load::start(relay, channel, LOAD_CIRCUITS).await?;
+    sleep(plan.span / 2).await;
+    let (_, busy) = apart.spawn(pair.round_trips(plan.span)).await??;
+    drop(load);
+
+    let mut samples = Vec::new();
+    for (state, times) in [("idle", idle), ("under load", busy)] {
+        let name = format!("{}, {state}", channel.name());
+        for (unit, percent) in [("p50, µs", 50), ("p99, µs", 99)] {
+            let at = (times.len() * percent / 100).min(times.len() - 1);
+            let time = times[at].as_secs_f64() * 1e6;
+            // No worse, within what two runs differ by.
+            samples.push(Sample::new(&name, unit, time, Target::Ratio(1.05)));
+        }
+    }
+    Ok(samples)
+}
+
+/// Two clients and a circuit, at whose far end everything is sent back.
+struct Pair {
+    near: Stream,
+    _echo: JoinSet<std::io::Result<u64>>,
+    _clients: Vec<Client>,
+}
+
+impl Pair {
+    async fn new(channel: Channel, relay: Multiaddr) -> Result<Self> {
+        let mut clients = Client::many(2, channel, &relay, Pings::Answered).await?;
+        let [source, target] = clients.as_mut_slice() else {
+            return Err("two clients are wanted".into());
+        };
+        let (near, far) = source.connect(target).await?;
+        let mut echo = JoinSet::new();
+        echo.spawn(async move {
+            let (reader, mut writer) = far.split();
+            futures::io::copy(reader, &mut writer).await
+        });
+        Ok(Self {
+            near,
+            _echo: echo,
+            _clients: clients,
+        })
+    }
+
+    /// How long each round trip took that fits into `span`, the shortest first.
+    async fn round_trips(mut self, span: Duration) -> Result<(Self, Vec<Duration>)> {
+        let end = Instant::now() + span;
+        let mut message = [0x5a; MESSAGE_BYTES];
+        let mut times = Vec::new();
+        while times.is_empty() || Instant::now() < end {
+            let start = Instant::now();
+            self.near.write_all(&message).await?;
+            self.near.flush().await?;
+            self.near.read_exact(&mut message).await?;
+            times.push(start.elapsed());
+        }
+        times.sort_unstable();
+        Ok((self, times))
+    }
+}

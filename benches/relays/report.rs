@@ -1,0 +1,136 @@
+//! Tables of medians, and of the medians of the ratios.
+
+use std::fmt::Write;
+
+use super::relay::Kind;
+
+/// What is to be reached.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Target {
+    /// Nothing: it is good to know.
+    None,
+    /// At most so much of what libp2p's relay needs in the same round.
+    Ratio(f64),
+    /// At most so much by itself.
+    Ours(f64),
+}
+
+/// One thing that was measured.
+pub(crate) struct Sample {
+    name: String,
+    unit: &'static str,
+    value: f64,
+    target: Target,
+}
+
+impl Sample {
+    pub(crate) fn new(name: &str, unit: &'static str, value: f64, target: Target) -> Self {
+        Self {
+            name: name.to_owned(),
+            unit,
+            value,
+            target,
+        }
+    }
+}
+
+/// What was measured, by rounds.
+#[derive(Default)]
+pub(crate) struct Table {
+    rows: Vec<Row>,
+}
+
+struct Row {
+    name: String,
+    unit: &'static str,
+    target: Target,
+    ours: Vec<f64>,
+    stock: Vec<f64>,
+}
+
+impl Row {
+    fn push(&mut self, kind: Kind, value: f64) {
+        match kind {
+            Kind::Ours => self.ours.push(value),
+            Kind::Stock => self.stock.push(value),
+        }
+    }
+}
+
+impl Table {
+    /// Adds what one round gave.
+    pub(crate) fn add(&mut self, kind: Kind, samples: Vec<Sample>) {
+        for sample in samples {
+            let is_same = |row: &&mut Row| row.name == sample.name && row.unit == sample.unit;
+            if let Some(row) = self.rows.iter_mut().find(is_same) {
+                row.push(kind, sample.value);
+            } else {
+                let mut row = Row {
+                    name: sample.name,
+                    unit: sample.unit,
+                    target: sample.target,
+                    ours: Vec::new(),
+                    stock: Vec::new(),
+                };
+                row.push(kind, sample.value);
+                self.rows.push(row);
+            }
+        }
+    }
+
+    /// As Markdown.
+    pub(crate) fn markdown(&self) -> String {
+        let mut text = format!(
+            "| | | {} | {} | ratio | target |\n|---|---|---|---|---|---|\n",
+            Kind::Ours.name(),
+            Kind::Stock.name()
+        );
+        for row in &self.rows {
+            let ratios = std::iter::zip(&row.ours, &row.stock).map(|(ours, stock)| ours / stock);
+            let (ours, ratio) = (median(row.ours.clone()), median(ratios.collect()));
+            let target = match row.target {
+                Target::None => String::new(),
+                Target::Ratio(most) => format!("ratio ≤ {most} {}", verdict(ratio <= most)),
+                Target::Ours(most) => format!("≤ {most} {}", verdict(ours <= most)),
+            };
+            let ratio = if ratio.is_finite() {
+                format!("{ratio:.2}")
+            } else {
+                "–".to_owned()
+            };
+            let (ours, stock) = (figure(ours), figure(median(row.stock.clone())));
+            let (name, unit) = (&row.name, row.unit);
+            let _ = writeln!(
+                text,
+                "| {name} | {unit} | {ours} | {stock} | {ratio} | {target} |"
+            );
+        }
+        text
+    }
+}
+
+fn verdict(is_reached: bool) -> &'static str {
+    if is_reached { "✓" } else { "✗" }
+}
+
+/// The middle of them; of an even number, the mean of the two in the middle.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    let at = |n: usize| values.get(n).copied().unwrap_or(f64::NAN);
+    if values.len() % 2 == 1 {
+        at(middle)
+    } else {
+        f64::midpoint(at(middle.saturating_sub(1)), at(middle))
+    }
+}
+
+/// Three digits that count.
+fn figure(value: f64) -> String {
+    match value.abs() {
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        size if size >= 1.0 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
+}

@@ -1,0 +1,127 @@
+//! CPU time for each request, whatever number of reservations there is.
+
+use futures::{TryStreamExt, stream::FuturesUnordered};
+use tokio::time::Instant;
+
+use super::{
+    Plan, Result,
+    clients::{Channel, Client, Pings, finish},
+    relay::Relay,
+    report::{Sample, Target},
+};
+
+/// Clients that renew and open circuits, in pairs, whatever number there is.
+pub(crate) const BUSY_CLIENTS: usize = 8;
+
+/// Grows to each number of reservations of the plan, and measures there. Those who only hold one
+/// are not pinged: else what a request costs would depend on the minute in which it comes.
+pub(crate) async fn measure(relay: &Relay, channel: Channel, plan: &Plan) -> Result<Vec<Sample>> {
+    let address = relay.address(channel)?;
+    let mut samples = Vec::new();
+    let mut holders = Vec::new();
+    let mut costs = Vec::new();
+    for &size in &plan.sizes {
+        let more = size.saturating_sub(holders.len());
+        holders.extend(Client::many(more, channel, &address, Pings::Unknown).await?);
+        relay.rests(plan.look).await?;
+        let name = format!("{}, {size} reservations", channel.name());
+
+        let start = Span::begin(relay)?;
+        let newcomers = Client::many(plan.newcomers, channel, &address, Pings::Answered).await?;
+        relay.rests(plan.look).await?;
+        let (coming, _) = start.end(plan.newcomers)?;
+        Client::all_leave(newcomers).await?;
+        relay.rests(plan.look).await?;
+
+        let busy = holders.len().min(BUSY_CLIENTS);
+        let (each, pairs) = (plan.requests * 2 / busy, &mut holders[..busy]);
+        let requests = each * (busy / 2);
+        let start = Span::begin(relay)?;
+        at_once(pairs, async |source, _| {
+            for _ in 0..each {
+                source.reserve().await?;
+            }
+            Ok(())
+        })
+        .await?;
+        let (renewing, _) = start.end(requests)?;
+
+        let start = Span::begin(relay)?;
+        at_once(pairs, async |source, target| {
+            for _ in 0..each {
+                finish(source.connect(target).await?).await?;
+            }
+            Ok(())
+        })
+        .await?;
+        let (connecting, rate) = start.end(requests)?;
+
+        samples.extend([
+            Sample::new(&name, COMING, coming, Target::Ratio(0.9)),
+            Sample::new(&name, "CPU ms a renewal", renewing, Target::None),
+            Sample::new(&name, CONNECTING, connecting, Target::Ratio(0.65)),
+            Sample::new(&name, "circuits/s", rate, Target::None),
+        ]);
+        costs.push((size, coming, connecting));
+    }
+    if let [
+        (few, coming, connecting),
+        ..,
+        (many, coming_late, connecting_late),
+    ] = costs[..]
+    {
+        let name = format!("{}, {many} reservations to {few}", channel.name());
+        for (unit, growth) in [
+            (COMING, coming_late / coming),
+            (CONNECTING, connecting_late / connecting),
+        ] {
+            samples.push(Sample::new(&name, unit, growth, Target::Ours(1.1)));
+        }
+    }
+    Ok(samples)
+}
+
+const COMING: &str = "CPU ms a connection and reservation";
+const CONNECTING: &str = "CPU ms a circuit";
+
+/// Does the same with each pair of clients at once.
+async fn at_once(
+    clients: &mut [Client],
+    work: impl AsyncFn(&mut Client, &mut Client) -> Result<()>,
+) -> Result<()> {
+    let pairs = clients.chunks_exact_mut(2).filter_map(|pair| match pair {
+        [source, target] => Some(work(source, target)),
+        _ => None,
+    });
+    let mut working: FuturesUnordered<_> = pairs.collect();
+    while working.try_next().await?.is_some() {}
+    Ok(())
+}
+
+/// Work of the relay from here on.
+struct Span<'a> {
+    relay: &'a Relay,
+    start: Instant,
+    used: f64,
+}
+
+impl<'a> Span<'a> {
+    fn begin(relay: &'a Relay) -> Result<Self> {
+        Ok(Self {
+            relay,
+            start: Instant::now(),
+            used: relay.cpu()?,
+        })
+    }
+
+    /// Milliseconds of CPU for each of `count`, and how many there were a second.
+    #[expect(clippy::cast_precision_loss, reason = "fewer than 2^53")]
+    fn end(self, count: usize) -> Result<(f64, f64)> {
+        let count = count as f64;
+        let used = self.relay.cpu()? - self.used;
+        Ok((
+            used * 1e3 / count,
+            count / self.start.elapsed().as_secs_f64(),
+        ))
+    }
+}

@@ -1,0 +1,115 @@
+//! How often the relay asks for memory while bytes pass through it, and for how much.
+
+use std::{sync::mpsc, thread, time::Duration};
+
+use allocation_counter::AllocationInfo;
+use descord_relay::{
+    config::PeerIds,
+    lifecycle::Lifecycle,
+    metrics::Metrics,
+    pseudonym::Pseudonyms,
+    relay::{Behaviour, CircuitLimit, Limits, Relay},
+    transport::{self, Dials},
+};
+use futures::StreamExt;
+use libp2p::{
+    Multiaddr, Swarm,
+    identity::Keypair,
+    multiaddr::Protocol,
+    swarm::{Config, SwarmEvent},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Channel, Circuit};
+
+/// What is carried before, so that windows and buffers have grown; and what is counted.
+const BEFORE: usize = 8;
+const COUNTED: usize = 32;
+
+/// Serves on this thread until `end`, and tells the address.
+fn serve(channel: Channel, address: &mpsc::Sender<Multiaddr>, end: &CancellationToken) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(end.run_until_cancelled(async {
+        let key = Keypair::generate_ed25519();
+        let lifecycle = Lifecycle::new();
+        let limits = Limits {
+            circuit: CircuitLimit::default(),
+            ..Limits::default()
+        };
+        let relay = Relay::new(
+            key.clone(),
+            limits,
+            Pseudonyms::new(PeerIds::Pseudonym, b"a key"),
+            lifecycle.clone(),
+            Metrics::off(),
+            None,
+            None,
+        );
+        let peer_id = relay.peer_id();
+        let (transport, _quic) = transport::build(&key, Dials::Any, &Metrics::off()).unwrap();
+        let settings = Config::with_executor(move |task| lifecycle.spawn("connection", task))
+            .with_idle_connection_timeout(Duration::from_secs(600));
+        let mut swarm = Swarm::new(transport, Behaviour::new(relay.clone()), peer_id, settings);
+        let listen = match channel {
+            Channel::Quic => "/ip4/127.0.0.1/udp/0/quic-v1",
+            Channel::Noise | Channel::Tls => "/ip4/127.0.0.1/tcp/0",
+        };
+        swarm.listen_on(listen.parse().unwrap()).unwrap();
+        loop {
+            if let SwarmEvent::NewListenAddr { address: at, .. } = swarm.select_next_some().await {
+                relay.announce(std::slice::from_ref(&at));
+                address.send(at.with(Protocol::P2p(peer_id))).unwrap();
+            }
+        }
+    }));
+}
+
+/// What a relay allocates in its whole life, in which it carries so much.
+async fn allocations(channel: Channel, mib: usize) -> AllocationInfo {
+    let (sender, address) = mpsc::channel();
+    let end = CancellationToken::new();
+    let relay = thread::spawn({
+        let end = end.clone();
+        move || allocation_counter::measure(|| serve(channel, &sender, &end))
+    });
+    let address = address.recv().unwrap();
+    Circuit::open(channel, &address).await.carry(mib).await;
+    end.cancel();
+    relay.join().unwrap()
+}
+
+/// Per MiB: not more than so many allocations, and so many bytes of them.
+async fn assert_allocates_at_most(channel: Channel, count: u64, bytes: u64) {
+    let before = allocations(channel, BEFORE).await;
+    let after = allocations(channel, BEFORE + COUNTED).await;
+    let per_mib = |after: u64, before: u64| after.saturating_sub(before) / COUNTED as u64;
+    let counted = per_mib(after.count_total, before.count_total);
+    let allocated = per_mib(after.bytes_total, before.bytes_total);
+    println!(
+        "{}: {counted} allocations, {allocated} bytes per MiB",
+        channel.name()
+    );
+    assert!(counted <= count, "{counted} allocations per MiB");
+    assert!(allocated <= bytes, "{allocated} bytes allocated per MiB");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_noise() {
+    // Counted: 319 to 342 allocations, 3.28 to 3.38 MB.
+    assert_allocates_at_most(Channel::Noise, 450, 4_400_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls() {
+    // Counted: 460 to 506 allocations, 4.68 to 5.09 MB.
+    assert_allocates_at_most(Channel::Tls, 650, 6_500_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_quic() {
+    // Counted: 401 to 433 allocations, 2.29 to 2.31 MB.
+    assert_allocates_at_most(Channel::Quic, 560, 3_000_000).await;
+}

@@ -1,0 +1,105 @@
+//! How often the relay calls the system while bytes pass through it, as `strace` counts.
+
+use std::{path::Path, process::Stdio};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+};
+
+use crate::{
+    Channel, Circuit,
+    foreign::{or_skip, run},
+    relay::{Kind, Relay},
+};
+
+/// What is carried before, so that windows and buffers have grown; and what is counted.
+const BEFORE: usize = 8;
+const COUNTED: usize = 64;
+
+/// Those that wait or wake say more about the machine than about the relay.
+const NOT_COUNTED: [&str; 3] = ["epoll_wait", "futex", "sched_yield"];
+
+/// Counts from now on, into this file. Every call stops the relay for a moment, so it finds as much
+/// to read as it can take, on every machine.
+async fn count(process: i32, file: &Path) -> Child {
+    let mut strace = Command::new("strace")
+        .args(["-f", "-c", "--summary-columns=calls,name", "-o"])
+        .arg(file)
+        .args(["-p", &process.to_string()])
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(strace.stderr.take().unwrap()).lines();
+    loop {
+        let line = lines.next_line().await.unwrap().expect("strace attaches");
+        if line.contains("attached") {
+            break;
+        }
+    }
+    tokio::task::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    strace
+}
+
+/// Calls by their names.
+async fn counted(mut strace: Child, file: &Path) -> Vec<(String, usize)> {
+    let id = i32::try_from(strace.id().unwrap()).unwrap();
+    kill(Pid::from_raw(id), Signal::SIGINT).unwrap();
+    strace.wait().await.unwrap();
+    let summary = std::fs::read_to_string(file).unwrap();
+    let call = |line: &str| {
+        let (calls, name) = line.trim().split_once(' ')?;
+        Some((name.trim().to_owned(), calls.parse().ok()?))
+    };
+    let calls = summary.lines().filter_map(call);
+    calls.filter(|(name, _)| name != "total").collect()
+}
+
+/// Per MiB: not more than so many calls.
+async fn assert_calls_at_most(channel: Channel, most: usize) {
+    let strace = run(std::process::Command::new("strace").arg("-V"));
+    if or_skip("strace", &strace).is_none() {
+        return;
+    }
+    let relay = Relay::start(Kind::Ours).await.unwrap();
+    let mut circuit = Circuit::open(channel, &relay.address(channel).unwrap()).await;
+    circuit.carry(BEFORE).await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("calls");
+    let strace = count(relay.process.pid, &file).await;
+    circuit.carry(COUNTED).await;
+    let calls = counted(strace, &file).await;
+    println!("{}: {calls:?} for {COUNTED} MiB", channel.name());
+    let is_counted = |(name, _): &&(String, usize)| !NOT_COUNTED.contains(&name.as_str());
+    let total: usize = calls
+        .iter()
+        .filter(is_counted)
+        .map(|(_, calls)| calls)
+        .sum();
+    assert!(total >= COUNTED, "hardly anything was counted");
+    assert!(total <= most * COUNTED, "{} calls per MiB", total / COUNTED);
+    relay.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_noise() {
+    // Counted: 150 to 152.
+    assert_calls_at_most(Channel::Noise, 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls() {
+    // Counted: 135 to 141.
+    assert_calls_at_most(Channel::Tls, 190).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_quic() {
+    // Counted: 138 to 160.
+    assert_calls_at_most(Channel::Quic, 210).await;
+}
