@@ -84,6 +84,27 @@ impl Cluster {
         inspect(id.trim()).await
     }
 
+    /// Waits until the relays hold so many reservations together, or more.
+    pub async fn holds(&self, reservations: u64) {
+        let holds = async {
+            loop {
+                let mut active = 0;
+                for relay in RELAYS {
+                    let status = ["exec", "-T", relay, "/descord-relay", "status"];
+                    let status: Value = serde_json::from_str(&self.compose(&status).await).unwrap();
+                    active += status["reservations"]["active"].as_u64().unwrap();
+                }
+                if active >= reservations {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        };
+        timeout(PATIENCE, holds)
+            .await
+            .expect("the reservations are back");
+    }
+
     /// The answerers, where they are published.
     pub fn name_servers() -> Vec<SocketAddr> {
         [2953, 2954]

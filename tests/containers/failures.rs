@@ -12,6 +12,8 @@ use crate::{
 };
 
 const PAIRS: usize = 3;
+/// Requests of a pair between two events. Each attempt at a relay that froze takes five seconds.
+const FEW: usize = 4;
 /// How long a relay that is gone may stay in DNS: 2 s, and as much again for a busy machine.
 const GONE_WITHIN: Duration = Duration::from_secs(4);
 
@@ -36,19 +38,19 @@ async fn dns_follows_and_no_request_fails() {
 
     docker(&["kill", &containers[0]]).await;
     gone(&cluster, "killed", &[1, 2]).await;
-    traffic.flows().await;
+    traffic.flows(FEW).await;
     docker(&["start", &containers[0]]).await;
     back(&cluster, &traffic).await;
 
     docker(&["pause", &containers[1]]).await;
     gone(&cluster, "frozen", &[0, 2]).await;
-    traffic.flows().await;
+    traffic.flows(FEW).await;
     docker(&["unpause", &containers[1]]).await;
     back(&cluster, &traffic).await;
 
     docker(&["network", "disconnect", network, &containers[2]]).await;
     gone(&cluster, "cut off", &[0, 1]).await;
-    traffic.flows().await;
+    traffic.flows(FEW).await;
     docker(&[
         "network",
         "connect",
@@ -73,8 +75,12 @@ async fn gone(cluster: &Cluster, how: &str, left: &[usize]) {
 }
 
 /// All relays are listed again, under the same peer ids, and used.
+///
+/// A client takes some seconds to notice that its relay was killed, and is left with one relay until
+/// then: nothing else may fail meanwhile.
 async fn back(cluster: &Cluster, traffic: &Traffic) {
     cluster.lists(&[0, 1, 2]).await;
     traffic.settles().await;
-    traffic.flows().await;
+    cluster.holds(2 * PAIRS as u64).await;
+    traffic.flows(FEW).await;
 }

@@ -105,9 +105,9 @@ impl Traffic {
         .await;
     }
 
-    /// Waits until each pair has made some more requests, on average.
-    pub async fn flows(&self) {
-        let goal = self.requests() + 10 * self.requesters.len();
+    /// Waits until each pair has made so many more requests, on average.
+    pub async fn flows(&self, requests: usize) {
+        let goal = self.requests() + requests * self.requesters.len();
         self.wait("requests", || self.requests() >= goal).await;
     }
 
