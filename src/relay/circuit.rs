@@ -23,7 +23,7 @@ use crate::scratch;
 const EARLY_BYTES: usize = 16 * 1024;
 /// How often one direction reads before it lets other tasks run, so that a busy circuit neither
 /// starves them nor its own deadline.
-const READS_PER_TURN: usize = 8;
+const READS_PER_TURN: usize = 4;
 /// How long a circuit that went over its byte limit stays open: the bytes within the limit are on
 /// their way to the reader, and a reset must not overtake them. Over QUIC it would: a reset there
 /// discards whatever the reader has not taken yet, and nothing tells the relay when it has.

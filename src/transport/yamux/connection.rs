@@ -21,7 +21,7 @@ use super::{
 use crate::scratch;
 
 /// How often one poll goes round between reading and writing before other tasks get their turn.
-const MAX_ROUNDS: usize = 16;
+const MAX_ROUNDS: usize = 4;
 
 /// How long the end of a connection may take: until the remote has read what is queued, and has
 /// closed its side.
