@@ -16,11 +16,11 @@ use libp2p::{
     PeerId,
     core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo},
     identity::Keypair,
-    noise, tls,
+    tls,
 };
 use rustls::ServerConfig;
 
-use super::tls as ours;
+use super::{noise, tls as ours};
 use crate::metrics::{Handshake, Handshakes, Open};
 
 /// TLS 1.3 and Noise.
@@ -28,7 +28,7 @@ use crate::metrics::{Handshake, Handshakes, Open};
 pub struct Security {
     accepts: Arc<ServerConfig>,
     dials: tls::Config,
-    noise: noise::Config,
+    noise: noise::Keys,
     handshakes: Handshakes,
 }
 
@@ -44,7 +44,7 @@ impl Security {
         Ok(Self {
             accepts: Arc::new(ours::server(keypair)?),
             dials: tls::Config::new(keypair)?,
-            noise: noise::Config::new(keypair)?,
+            noise: noise::Keys::new(keypair)?,
             handshakes,
         })
     }
@@ -56,7 +56,7 @@ impl Security {
 
 /// An authenticated and encrypted byte stream.
 pub struct Channel<C> {
-    io: Either<tls::TlsStream<C>, noise::Output<C>>,
+    io: Either<tls::TlsStream<C>, noise::Channel<C>>,
     /// Counts it for as long as it is there.
     _open: Open,
 }
@@ -68,7 +68,7 @@ impl UpgradeInfo for Security {
     fn protocol_info(&self) -> Self::InfoIter {
         self.dials
             .protocol_info()
-            .chain(self.noise.protocol_info())
+            .chain([noise::PROTOCOL])
             .collect::<Vec<_>>()
             .into_iter()
     }
@@ -90,7 +90,7 @@ where
             let upgrade = upgrade.map_ok(|(peer, stream)| (peer, stream.into()));
             secured(self.handshakes.begin("tls"), upgrade, Either::Left)
         } else {
-            let upgrade = self.noise.upgrade_inbound(socket, protocol);
+            let upgrade = noise::accept(self.noise, socket);
             secured(self.handshakes.begin("noise"), upgrade, Either::Right)
         }
     }
@@ -109,7 +109,7 @@ where
             let upgrade = self.dials.upgrade_outbound(socket, protocol);
             secured(self.handshakes.dial("tls"), upgrade, Either::Left)
         } else {
-            let upgrade = self.noise.upgrade_outbound(socket, protocol);
+            let upgrade = noise::dial(self.noise, socket);
             secured(self.handshakes.dial("noise"), upgrade, Either::Right)
         }
     }
@@ -119,7 +119,7 @@ where
 fn secured<C: 'static, S, E>(
     handshake: Handshake,
     upgrade: impl Future<Output = Result<(PeerId, S), E>> + Send + 'static,
-    either: fn(S) -> Either<tls::TlsStream<C>, noise::Output<C>>,
+    either: fn(S) -> Either<tls::TlsStream<C>, noise::Channel<C>>,
 ) -> Upgrade<C>
 where
     S: 'static,
