@@ -84,13 +84,9 @@ impl Incoming {
         };
         let used = LENGTH_BYTES + message.len();
         self.opened.resize(message.len(), 0);
-        match state.read_message(message, &mut self.opened) {
-            Ok(length) => self.opened.truncate(length),
-            Err(_) => {
-                self.opened.clear();
-                self.is_broken = true;
-            }
-        }
+        let length = state.read_message(message, &mut self.opened);
+        self.is_broken = length.is_err();
+        self.opened.truncate(length.unwrap_or(0));
         self.sealed.advance(used);
     }
 

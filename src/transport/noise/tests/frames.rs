@@ -174,7 +174,7 @@ fn a_long_write_is_one_call_and_leaves_nothing() {
     let frames = near.socket_mut().writes.clone();
     let before = frames.held().writes;
     // A muxer's longest.
-    block_on(near.write_all(&[7; 64 * 1024 + 12])).unwrap();
+    block_on(near.write_all(&pattern(64 * 1024 + 12))).unwrap();
     assert_eq!(frames.held().writes, before + 1);
     assert_eq!(near.held_bytes(), 0);
 }
@@ -213,7 +213,8 @@ fn a_socket_that_takes_nothing_holds_the_writer_up() {
     let (mut near, _far) = channels();
     near.socket_mut().write_rhythm = Box::new(iter::repeat(0));
     let mut taken = 0;
-    while let Some(written) = near.write(&[7; 64 * 1024]).now_or_never() {
+    let chunk = pattern(64 * 1024);
+    while let Some(written) = near.write(&chunk).now_or_never() {
         taken += written.unwrap();
         assert!(taken < MOST_WRITTEN);
     }

@@ -49,7 +49,7 @@ async fn pass(from: &mut (impl AsyncWrite + Unpin), to: &mut (impl AsyncRead + U
         from.close().await.unwrap();
     };
     let mut got = Vec::new();
-    let (_, read) = join(writing, to.read_to_end(&mut got)).await;
+    let ((), read) = join(writing, to.read_to_end(&mut got)).await;
     read.unwrap();
     assert!(got == wanted);
 }
