@@ -14,6 +14,7 @@
 //! | [`node`] | the swarm and its event loop: serve, drain, close |
 //! | [`transport`] | TCP, QUIC and WebSocket, and the muxers that can reset what they cut |
 //! | [`relay`] | the protocol: reservations, circuits and their limits |
+//! | [`scratch`] | room for bytes on their way, once for every thread |
 //! | [`access`] | who may reserve, and who may connect to whom |
 //! | [`peers`] | who moves how much through the relay |
 //! | [`dialback`] | which addresses the relay may dial |
@@ -38,5 +39,6 @@ pub mod peers;
 pub mod probe;
 pub mod pseudonym;
 pub mod relay;
+pub mod scratch;
 pub mod telemetry;
 pub mod transport;

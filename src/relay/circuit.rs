@@ -17,12 +17,13 @@ use futures::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use super::limits::CircuitLimit;
+use crate::scratch;
 
-/// How much one direction holds at most, in bytes.
-const BUFFER_BYTES: usize = 16 * 1024;
-/// How many buffers one direction moves before it lets other tasks run, so that a busy circuit
-/// neither starves them nor its own deadline.
-const BUFFERS_PER_TURN: usize = 16;
+/// How much the source may send before the circuit is open, in bytes.
+const EARLY_BYTES: usize = 16 * 1024;
+/// How often one direction reads before it lets other tasks run, so that a busy circuit neither
+/// starves them nor its own deadline.
+const READS_PER_TURN: usize = 8;
 /// How long a circuit that went over its byte limit stays open: the bytes within the limit are on
 /// their way to the reader, and a reset must not overtake them. Over QUIC it would: a reset there
 /// discards whatever the reader has not taken yet, and nothing tells the relay when it has.
@@ -113,9 +114,9 @@ impl Early {
     /// lost.
     pub async fn watch<S: AsyncRead + Unpin>(&mut self, source: &mut S) -> io::Error {
         poll_fn(|cx| {
-            while !self.eof && self.bytes.len() < BUFFER_BYTES {
+            while !self.eof && self.bytes.len() < EARLY_BYTES {
                 let mut chunk = [0; 1024];
-                let room = chunk.len().min(BUFFER_BYTES - self.bytes.len());
+                let room = chunk.len().min(EARLY_BYTES - self.bytes.len());
                 let Some(chunk) = chunk.get_mut(..room) else {
                     break;
                 };
@@ -225,19 +226,17 @@ where
     }
 }
 
-/// One direction of a circuit.
+/// One direction of a circuit. It holds bytes only while the writer takes none.
 struct Direction {
-    buffer: Vec<u8>,
-    /// The part of `buffer` that is still to be written.
+    /// What was read and is not written: all from `start`.
+    rest: Vec<u8>,
     start: usize,
-    end: usize,
     /// Bytes that may still be read; `None` is unlimited.
     room: Option<u64>,
     moved: u64,
     /// How often the writer took no more, and whether it takes none now.
     waits: u64,
     is_waiting: bool,
-    unflushed: bool,
     state: State,
 }
 
@@ -247,43 +246,39 @@ enum State {
     /// The reader is at its end; the writer is being closed.
     Closing,
     Closed,
-    /// The reader has more than may be carried.
+    /// The reader has more than may be carried; the writer is being flushed.
     Over,
+    /// The writer has everything that may be carried.
+    Full,
 }
 
 impl Direction {
     fn new(room: Option<u64>, early: Early) -> Self {
         let Early {
-            bytes: mut buffer,
+            bytes: mut rest,
             eof,
         } = early;
-        let read = u64::try_from(buffer.len()).unwrap_or(u64::MAX);
+        let read = u64::try_from(rest.len()).unwrap_or(u64::MAX);
         let allowed = room.map_or(read, |room| room.min(read));
         let state = match (allowed < read, eof) {
             (true, _) => State::Over,
             (false, true) => State::Closing,
             (false, false) => State::Copying,
         };
-        let end = usize::try_from(allowed)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
-        buffer.resize(BUFFER_BYTES.max(end), 0);
-        let room = room.map(|room| room - allowed);
+        rest.truncate(usize::try_from(allowed).unwrap_or(usize::MAX));
         Self {
-            buffer,
+            rest,
             start: 0,
-            end,
-            room,
+            room: room.map(|room| room - allowed),
             moved: 0,
             waits: 0,
             is_waiting: false,
-            unflushed: false,
             state,
         }
     }
 
     fn is_over(&self) -> bool {
-        self.state == State::Over && self.start == self.end && !self.unflushed
+        self.state == State::Full
     }
 
     fn poll<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
@@ -292,95 +287,101 @@ impl Direction {
         reader: &mut R,
         writer: &mut W,
     ) -> Poll<Result<(), End>> {
-        for _ in 0..BUFFERS_PER_TURN {
-            ready!(self.poll_write_out(cx, writer))?;
+        for _ in 0..READS_PER_TURN {
+            ready!(self.poll_write_rest(cx, writer))?;
             match self.state {
+                // Nothing is flushed here: both muxers send by themselves what they were given, and
+                // to hear of it would only wake this task once more.
                 State::Copying => {
-                    let Poll::Ready(read) = self.poll_read_in(cx, reader) else {
-                        ready!(self.poll_flush(cx, writer))?;
-                        return Poll::Pending;
-                    };
-                    read?;
+                    ready!(scratch::with(scratch::STEP_BYTES, |buffer| {
+                        self.poll_copy(cx, reader, writer, buffer)
+                    }))?;
                 }
                 State::Closing => {
                     ready!(Pin::new(&mut *writer).poll_close(cx))?;
                     self.state = State::Closed;
-                    self.buffer = Vec::new();
                 }
                 State::Closed => return Poll::Ready(Ok(())),
                 State::Over => {
-                    ready!(self.poll_flush(cx, writer))?;
-                    return Poll::Pending;
+                    ready!(Pin::new(&mut *writer).poll_flush(cx))?;
+                    self.state = State::Full;
                 }
+                State::Full => return Poll::Pending,
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    fn poll_read_in<R: AsyncRead + Unpin>(
+    /// Reads once, and writes what was read, or keeps it.
+    fn poll_copy<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
         reader: &mut R,
+        writer: &mut W,
+        buffer: &mut [u8],
     ) -> Poll<io::Result<()>> {
         let room = self.room.map_or(usize::MAX, |room| {
             usize::try_from(room).unwrap_or(usize::MAX)
         });
         // At the limit, one byte tells whether the reader is at its end or has more to say. It is
         // never passed on.
-        let wanted = room.clamp(1, self.buffer.len().max(1));
-        let Some(space) = self.buffer.get_mut(..wanted) else {
-            return Poll::Pending;
-        };
+        let (space, _) = buffer.split_at_mut(room.max(1).min(buffer.len()));
         let read = ready!(Pin::new(reader).poll_read(cx, space))?;
         match read {
             0 => self.state = State::Closing,
             _ if room == 0 => self.state = State::Over,
             _ => {
-                (self.start, self.end) = (0, read);
                 self.room = self.room.map(|room| room.saturating_sub(read as u64));
+                let mut bytes = space.get(..read).unwrap_or_default();
+                while !bytes.is_empty() {
+                    let Poll::Ready(written) = self.poll_write(cx, writer, bytes)? else {
+                        self.rest.extend_from_slice(bytes);
+                        break;
+                    };
+                    bytes = bytes.get(written..).unwrap_or_default();
+                }
             }
         }
         Poll::Ready(Ok(()))
     }
 
-    fn poll_write_out<W: AsyncWrite + Unpin>(
+    fn poll_write_rest<W: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
         writer: &mut W,
     ) -> Poll<io::Result<()>> {
-        while let Some(rest) = self
-            .buffer
-            .get(self.start..self.end)
-            .filter(|r| !r.is_empty())
-        {
-            let Poll::Ready(written) = Pin::new(&mut *writer).poll_write(cx, rest) else {
-                self.waits += u64::from(!self.is_waiting);
-                self.is_waiting = true;
+        let rest = std::mem::take(&mut self.rest);
+        while let Some(bytes) = rest.get(self.start..).filter(|bytes| !bytes.is_empty()) {
+            let Poll::Ready(written) = self.poll_write(cx, writer, bytes)? else {
+                self.rest = rest;
                 return Poll::Pending;
             };
-            self.is_waiting = false;
-            let written = written?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
             self.start += written;
-            self.moved += written as u64;
-            self.unflushed = true;
         }
+        self.start = 0;
         Poll::Ready(Ok(()))
     }
 
-    fn poll_flush<W: AsyncWrite + Unpin>(
+    fn poll_write<W: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
         writer: &mut W,
-    ) -> Poll<io::Result<()>> {
-        if self.unflushed {
-            ready!(Pin::new(writer).poll_flush(cx))?;
-            self.unflushed = false;
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let Poll::Ready(written) = Pin::new(writer).poll_write(cx, bytes) else {
+            self.waits += u64::from(!self.is_waiting);
+            self.is_waiting = true;
+            return Poll::Pending;
+        };
+        self.is_waiting = false;
+        match written? {
+            0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            written => {
+                self.moved += written as u64;
+                Poll::Ready(Ok(written))
+            }
         }
-        Poll::Ready(Ok(()))
     }
 }
 

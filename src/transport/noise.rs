@@ -13,7 +13,6 @@ mod incoming;
 mod keys;
 mod outgoing;
 mod payload;
-mod scratch;
 
 use std::io;
 

@@ -10,7 +10,7 @@ use std::{
 
 use futures::{
     AsyncRead, AsyncWrite,
-    future::{BoxFuture, Either, FutureExt, TryFutureExt},
+    future::{BoxFuture, Either, FutureExt},
 };
 use libp2p::{
     PeerId,
@@ -54,9 +54,12 @@ impl Security {
     }
 }
 
+/// TLS of the accepting side, TLS of the dialling side, or Noise.
+type Io<C> = Either<Either<ours::Channel<C>, tls::TlsStream<C>>, noise::Channel<C>>;
+
 /// An authenticated and encrypted byte stream.
 pub struct Channel<C> {
-    io: Either<tls::TlsStream<C>, noise::Channel<C>>,
+    io: Io<C>,
     /// Counts it for as long as it is there.
     _open: Open,
 }
@@ -87,8 +90,9 @@ where
     fn upgrade_inbound(self, socket: C, protocol: Self::Info) -> Self::Future {
         if self.is_tls(protocol) {
             let upgrade = ours::accept(self.accepts, socket);
-            let upgrade = upgrade.map_ok(|(peer, stream)| (peer, stream.into()));
-            secured(self.handshakes.begin("tls"), upgrade, Either::Left)
+            secured(self.handshakes.begin("tls"), upgrade, |channel| {
+                Either::Left(Either::Left(channel))
+            })
         } else {
             let upgrade = noise::accept(self.noise, socket);
             secured(self.handshakes.begin("noise"), upgrade, Either::Right)
@@ -107,7 +111,9 @@ where
     fn upgrade_outbound(self, socket: C, protocol: Self::Info) -> Self::Future {
         if self.is_tls(protocol) {
             let upgrade = self.dials.upgrade_outbound(socket, protocol);
-            secured(self.handshakes.dial("tls"), upgrade, Either::Left)
+            secured(self.handshakes.dial("tls"), upgrade, |channel| {
+                Either::Left(Either::Right(channel))
+            })
         } else {
             let upgrade = noise::dial(self.noise, socket);
             secured(self.handshakes.dial("noise"), upgrade, Either::Right)
@@ -119,7 +125,7 @@ where
 fn secured<C: 'static, S, E>(
     handshake: Handshake,
     upgrade: impl Future<Output = Result<(PeerId, S), E>> + Send + 'static,
-    either: fn(S) -> Either<tls::TlsStream<C>, noise::Channel<C>>,
+    either: fn(S) -> Io<C>,
 ) -> Upgrade<C>
 where
     S: 'static,

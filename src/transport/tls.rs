@@ -7,10 +7,12 @@
 //!
 //! [TLS handshake]: https://github.com/libp2p/specs/blob/master/tls/tls.md
 
+mod channel;
+mod records;
+
 use std::sync::Arc;
 
 use futures::{AsyncRead, AsyncWrite};
-use futures_rustls::TlsAcceptor;
 use libp2p::{PeerId, identity::Keypair, tls::certificate};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, ServerConfig,
@@ -21,6 +23,8 @@ use rustls::{
     server::danger::{ClientCertVerified, ClientCertVerifier},
     sign::{CertifiedKey, SingleCertAndKey},
 };
+
+pub use channel::Channel;
 
 /// The one protocol that is spoken in it.
 const ALPN: &[u8] = b"libp2p";
@@ -70,13 +74,13 @@ pub(super) fn server(keypair: &Keypair) -> Result<ServerConfig, Error> {
 pub(super) async fn accept<C>(
     tls: Arc<ServerConfig>,
     socket: C,
-) -> Result<(PeerId, futures_rustls::server::TlsStream<C>), Error>
+) -> Result<(PeerId, Channel<C>), Error>
 where
     C: AsyncRead + AsyncWrite + Unpin,
 {
-    let stream = TlsAcceptor::from(tls).accept(socket).await?;
-    let peer = peer_id(stream.get_ref().1.peer_certificates().unwrap_or_default())?;
-    Ok((peer, stream))
+    let channel = Channel::accept(tls, socket).await?;
+    let peer = peer_id(channel.state().peer_certificates().unwrap_or_default())?;
+    Ok((peer, channel))
 }
 
 /// Whose certificate this is.

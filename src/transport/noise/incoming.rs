@@ -10,7 +10,8 @@ use bytes::{Buf, BytesMut};
 use futures::AsyncRead;
 use snow::TransportState;
 
-use super::{LENGTH_BYTES, MAX_FRAME_BYTES, TAG_BYTES, message, scratch};
+use super::{LENGTH_BYTES, MAX_FRAME_BYTES, TAG_BYTES, message};
+use crate::scratch;
 
 /// What has arrived and is not read yet.
 #[derive(Default)]
@@ -45,7 +46,7 @@ impl Incoming {
                 let why = "a frame was tampered with";
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
             }
-            match scratch::with(|scratch| self.poll_fill(cx, socket, state, scratch, buffer))? {
+            match self.poll_fill(cx, socket, state, buffer)? {
                 Poll::Ready(Some(0)) => {}
                 Poll::Ready(Some(given)) => return Poll::Ready(Ok(given)),
                 Poll::Ready(None) if self.sealed.is_empty() => return Poll::Ready(Ok(0)),
@@ -90,36 +91,38 @@ impl Incoming {
         self.sealed.advance(used);
     }
 
-    /// Reads once from the socket, and gives what that completes; nothing if the socket has ended.
+    /// Reads once from the socket, and gives what that completes, which may be nothing; `None` if
+    /// the socket has ended.
     fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
         socket: &mut (impl AsyncRead + Unpin),
         state: &mut TransportState,
-        scratch: &mut [u8],
         buffer: &mut [u8],
     ) -> Poll<io::Result<Option<usize>>> {
-        // As much as a frame is long: what is left of one is never longer, nor what it becomes.
-        let frames = scratch.get_mut(..MAX_FRAME_BYTES).unwrap_or_default();
-        let (before, space) = frames.split_at_mut(self.sealed.len().min(MAX_FRAME_BYTES));
-        let read = ready!(Pin::new(socket).poll_read(cx, space))?;
-        if read == 0 {
-            return Poll::Ready(Ok(None));
-        }
-        if read < self.missing() {
-            let arrived = space.get(..read).unwrap_or_default();
-            self.sealed.extend_from_slice(arrived);
-            return Poll::Ready(Ok(Some(0)));
-        }
-        let filled = before.len() + read;
-        before.copy_from_slice(&self.sealed);
-        self.sealed.clear();
-        let frames = frames.get(..filled).unwrap_or_default();
-        let opened = open(state, frames, buffer);
-        self.is_broken = opened.is_broken;
-        let rest = frames.get(opened.used..).unwrap_or_default();
-        self.sealed.extend_from_slice(rest);
-        Poll::Ready(Ok(Some(opened.given)))
+        // Room for one of the longest frames, which is more than the part that was held of it: what
+        // is held afterwards is never longer. Where frames are that long, each comes by one call.
+        scratch::with(MAX_FRAME_BYTES, |frames| {
+            let held = self.sealed.len().min(frames.len());
+            let (before, space) = frames.split_at_mut(held);
+            let read = ready!(Pin::new(socket).poll_read(cx, space))?;
+            if read == 0 {
+                return Poll::Ready(Ok(None));
+            }
+            if read < self.missing() {
+                let arrived = space.get(..read).unwrap_or_default();
+                self.sealed.extend_from_slice(arrived);
+                return Poll::Ready(Ok(Some(0)));
+            }
+            before.copy_from_slice(&self.sealed);
+            self.sealed.clear();
+            let frames = frames.get(..held + read).unwrap_or_default();
+            let opened = open(state, frames, buffer);
+            self.is_broken = opened.is_broken;
+            let rest = frames.get(opened.used..).unwrap_or_default();
+            self.sealed.extend_from_slice(rest);
+            Poll::Ready(Ok(Some(opened.given)))
+        })
     }
 
     /// How many bytes the frame lacks that has begun to arrive, as far as it is known. They are

@@ -18,12 +18,7 @@ use super::{
     session::{Role, Session},
     stream::Shared,
 };
-
-/// What a connection reads into while little arrives.
-const SMALL_BUFFER: usize = 4 * 1024;
-
-/// What it reads into while much arrives.
-const LARGE_BUFFER: usize = 64 * 1024;
+use crate::scratch;
 
 /// How often one poll goes round between reading and writing before other tasks get their turn.
 const MAX_ROUNDS: usize = 16;
@@ -41,7 +36,6 @@ const MAX_WRITE: usize = 256 * 1024;
 pub struct Muxer<C> {
     socket: C,
     shared: Arc<Shared>,
-    buffer: ReadBuffer,
     /// What is being written to the socket, and how much of it is done.
     chunk: Vec<u8>,
     chunk_written: usize,
@@ -70,7 +64,6 @@ impl<C> Muxer<C> {
         Self {
             socket,
             shared: Arc::new(Shared::new(Session::new(config, role))),
-            buffer: ReadBuffer::default(),
             chunk: Vec::new(),
             chunk_written: 0,
             unflushed: false,
@@ -153,24 +146,23 @@ where
 
     /// Reads once.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let buf = self.buffer.space();
-        let Poll::Ready(n) = Pin::new(&mut self.socket).poll_read(cx, buf)? else {
-            self.buffer.pause();
-            return Poll::Pending;
-        };
-        if n == 0 {
-            return Poll::Ready(Err(Error::RemoteClosed));
-        }
-        let bytes = self.buffer.filled(n);
-        self.shared.access(|session| session.receive(bytes))?;
-        self.buffer.fit(n);
-        Poll::Ready(Ok(()))
+        scratch::with(scratch::STEP_BYTES, |buffer| {
+            let n = ready!(Pin::new(&mut self.socket).poll_read(cx, buffer))?;
+            if n == 0 {
+                return Poll::Ready(Err(Error::RemoteClosed));
+            }
+            let bytes = buffer.get(..n).unwrap_or_default();
+            self.shared.access(|session| session.receive(bytes))?;
+            Poll::Ready(Ok(()))
+        })
     }
 
     /// Reads until the remote has closed its side, however it does that.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..MAX_ROUNDS {
-            let read = Pin::new(&mut self.socket).poll_read(cx, self.buffer.space());
+            let read = scratch::with(scratch::STEP_BYTES, |buffer| {
+                Pin::new(&mut self.socket).poll_read(cx, buffer)
+            });
             if !matches!(ready!(read), Ok(1..)) {
                 return Poll::Ready(());
             }
@@ -259,47 +251,10 @@ where
     }
 }
 
-/// A buffer that is as large as the traffic and that an idle connection does not keep.
-#[derive(Debug, Default)]
-struct ReadBuffer {
-    bytes: Vec<u8>,
-    /// How much arrived since the socket last had nothing.
-    burst: usize,
-}
-
-impl ReadBuffer {
-    fn space(&mut self) -> &mut [u8] {
-        if self.bytes.is_empty() {
-            self.bytes = vec![0; SMALL_BUFFER];
-        }
-        &mut self.bytes
-    }
-
-    fn filled(&self, n: usize) -> &[u8] {
-        self.bytes.get(..n).unwrap_or_default()
-    }
-
-    /// Grows once a read of `n` bytes found the buffer too small.
-    fn fit(&mut self, n: usize) {
-        self.burst = self.burst.saturating_add(n);
-        if n == self.bytes.len() && n < LARGE_BUFFER {
-            self.bytes = vec![0; LARGE_BUFFER];
-        }
-    }
-
-    /// Nothing is left to read. After a burst more is likely to follow; after little, not.
-    fn pause(&mut self) {
-        if self.burst < SMALL_BUFFER {
-            self.bytes = Vec::new();
-        }
-        self.burst = 0;
-    }
-}
-
 #[cfg(test)]
 impl<C> Muxer<C> {
     /// Whether any memory for bytes is allocated.
     pub(super) fn is_holding_buffers(&self) -> bool {
-        self.buffer.bytes.capacity() > 0 || self.chunk.capacity() > 0
+        self.chunk.capacity() > 0
     }
 }

@@ -1,0 +1,241 @@
+//! An encrypted byte stream over another byte stream, as the accepting side has it.
+//!
+//! `rustls` keeps the keys and speaks the protocol; where bytes lie is decided here. They are read
+//! from the socket in large pieces, encrypted straight behind others, and written together. A
+//! channel that has nothing to do holds no buffers.
+
+use std::{
+    fmt, io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, BytesMut};
+use futures::{AsyncRead, AsyncWrite, future::poll_fn};
+use rustls::{CommonState, ServerConfig, server::UnbufferedServerConnection};
+
+use super::records::{Plain, Records};
+use crate::scratch;
+
+/// How much of a message may wait for the rest of it: more than the certificates of any peer take,
+/// and a whole record.
+const MAX_SEALED_BYTES: usize = 32 * 1024;
+
+/// What is shorter waits for more or for a flush, so that it can share a call of the system.
+const GATHERED_BYTES: usize = 4096;
+
+/// How much of one write is taken. A muxer writes 64 KiB and a header at a time.
+const MAX_WRITE_BYTES: usize = 65 * 1024;
+
+/// An encrypted byte stream over the socket `C`.
+///
+/// Writes may be gathered until the stream is flushed. Its data is complete only if the other side
+/// has said so; an end without that is [`io::ErrorKind::UnexpectedEof`].
+pub struct Channel<C> {
+    socket: C,
+    records: Box<Records>,
+    /// What was decrypted and found no room with its reader: what one call of the system brought.
+    opened: BytesMut,
+    /// What is still encrypted: a part of a record, or of a message of the handshake.
+    sealed: Vec<u8>,
+    /// What is encrypted and not written yet.
+    waiting: BytesMut,
+    is_closing: bool,
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> Channel<C> {
+    /// Accepts whoever is at the other end of `socket`.
+    ///
+    /// # Errors
+    /// When the socket fails or ends, or the other side does not do as `tls` wants it.
+    pub(super) async fn accept(tls: Arc<ServerConfig>, socket: C) -> io::Result<Self> {
+        let connection = UnbufferedServerConnection::new(tls).map_err(io::Error::other)?;
+        let mut channel = Self {
+            socket,
+            records: Box::new(Records::new(connection)),
+            opened: BytesMut::new(),
+            sealed: Vec::new(),
+            waiting: BytesMut::new(),
+            is_closing: false,
+        };
+        poll_fn(|cx| channel.poll_handshake(cx)).await?;
+        Ok(channel)
+    }
+
+    fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.records.state().is_handshaking() {
+            ready!(self.poll_send(cx))?;
+            ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
+            if ready!(self.poll_fill(cx, &mut []))?.is_none() {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<C> Channel<C> {
+    /// What was agreed on.
+    pub(super) fn state(&self) -> &CommonState {
+        self.records.state()
+    }
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> Channel<C> {
+    /// Reads once from the socket, and gives what that completes, which may be nothing; `None` if
+    /// there will be no more.
+    fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<Option<usize>>> {
+        scratch::with(scratch::STEP_BYTES, |records| {
+            let (before, space) = records.split_at_mut(self.sealed.len());
+            let read = ready!(Pin::new(&mut self.socket).poll_read(cx, space))?;
+            if read == 0 {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            before.copy_from_slice(&self.sealed);
+            let filled = before.len() + read;
+            let records = records.get_mut(..filled).unwrap_or_default();
+            let mut plain = Plain::new(buffer, &mut self.opened);
+            let opened = self.records.open(records, &mut plain, &mut self.waiting);
+            let given = plain.given();
+            if !self.waiting.is_empty() {
+                // The answer of the protocol, or why there is none. What the socket does not take
+                // now goes with the next write.
+                let _ = self.poll_send(cx)?;
+            }
+            let rest = records.get(opened?..).unwrap_or_default();
+            if rest.len() > MAX_SEALED_BYTES {
+                let why = "a message is too long";
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
+            }
+            self.sealed.clear();
+            self.sealed.extend_from_slice(rest);
+            let is_over = given == 0 && self.opened.is_empty() && self.records.is_closed();
+            Poll::Ready(Ok((!is_over).then_some(given)))
+        })
+    }
+}
+
+impl<C: AsyncWrite + Unpin> Channel<C> {
+    /// Writes everything that waits, and gives its memory back.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.waiting.is_empty() {
+            let written = ready!(Pin::new(&mut self.socket).poll_write(cx, &self.waiting))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.waiting.advance(written);
+        }
+        self.waiting = BytesMut::new();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Encrypts `bytes`, and writes them unless that is little. What the socket does not take waits.
+    fn seal(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
+        scratch::with(scratch::MAX_BYTES, |sealed| {
+            let mut plain = Plain::new(&mut [], &mut self.opened);
+            let length = self.records.seal(
+                &mut self.sealed,
+                &mut plain,
+                &mut self.waiting,
+                bytes,
+                sealed,
+            )?;
+            let sealed = sealed.get(..length).unwrap_or_default();
+            if self.waiting.len() + length < GATHERED_BYTES {
+                self.waiting.extend_from_slice(sealed);
+                return Ok(());
+            }
+            let mut written = 0;
+            if self.waiting.is_empty()
+                && let Poll::Ready(taken) = Pin::new(&mut self.socket).poll_write(cx, sealed)?
+            {
+                written = taken;
+            }
+            let rest = sealed.get(written..).unwrap_or_default();
+            self.waiting.extend_from_slice(rest);
+            let _ = self.poll_send(cx)?;
+            Ok(())
+        })
+    }
+}
+
+impl<C> fmt::Debug for Channel<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Channel").finish_non_exhaustive()
+    }
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> AsyncRead for Channel<C> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        if buffer.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        loop {
+            if !this.opened.is_empty() {
+                let given = this.opened.len().min(buffer.len());
+                let (space, _) = buffer.split_at_mut(given);
+                this.opened.copy_to_slice(space);
+                return Poll::Ready(Ok(given));
+            }
+            if this.records.is_closed() {
+                return Poll::Ready(Ok(0));
+            }
+            match this.poll_fill(cx, buffer) {
+                Poll::Ready(Ok(None)) => return Poll::Ready(Ok(0)),
+                Poll::Ready(Ok(Some(0))) => {}
+                Poll::Ready(Ok(Some(given))) => return Poll::Ready(Ok(given)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    this.opened = BytesMut::new();
+                    this.sealed.shrink_to_fit();
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Channel<C> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        if this.waiting.len() >= GATHERED_BYTES {
+            ready!(this.poll_send(cx))?;
+        }
+        let taken = bytes.len().min(MAX_WRITE_BYTES);
+        let (bytes, _) = bytes.split_at(taken);
+        this.seal(cx, bytes)?;
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        ready!(this.poll_send(cx))?;
+        Pin::new(&mut this.socket).poll_flush(cx)
+    }
+
+    /// Tells the other side that the data is complete, and closes the socket's writing half.
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if !std::mem::replace(&mut this.is_closing, true) {
+            let mut plain = Plain::new(&mut [], &mut this.opened);
+            this.records
+                .close(&mut this.sealed, &mut plain, &mut this.waiting)?;
+        }
+        ready!(this.poll_send(cx))?;
+        Pin::new(&mut this.socket).poll_close(cx)
+    }
+}
