@@ -3,6 +3,7 @@
 //! Muxers are the relay's own, because a circuit that is cut has to end in a reset of both of its
 //! streams, whatever state they are in: see [`yamux`] and [`quic`].
 
+pub mod noise;
 pub mod quic;
 pub mod security;
 pub mod tls;

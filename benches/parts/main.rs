@@ -32,8 +32,8 @@ use self::pipe::{End, Way, Zeros, pipe};
 static ALLOCATIONS: divan::AllocProfiler = divan::AllocProfiler::system();
 
 const MIB: usize = 1024 * 1024;
-/// What a muxer reads and writes at once.
-const CHUNK_BYTES: usize = 16 * 1024;
+/// What a muxer reads and writes at once: libp2p's, and the relay's.
+const CHUNK_BYTES: [usize; 2] = [16 * 1024, 64 * 1024];
 
 const NOISE: &str = "/noise";
 const TLS: &str = "/tls/1.0.0";
@@ -66,35 +66,36 @@ fn handshake(bencher: Bencher, protocol: &'static str) {
 }
 
 /// What the relay does with the bytes that it reads.
-#[divan::bench(args = PROTOCOLS, sample_size = 1)]
-fn open(bencher: Bencher, protocol: &'static str) {
+#[divan::bench(args = PROTOCOLS, consts = CHUNK_BYTES, sample_size = 1)]
+fn open<const CHUNK: usize>(bencher: Bencher, protocol: &'static str) {
     let (mut client, mut relay, _) = Client::new(protocol).connect(&security());
     bencher
         .counter(BytesCount::new(MIB))
-        .with_inputs(|| block_on(write(&mut client)))
-        .bench_local_values(|()| block_on(read(&mut relay)));
+        .with_inputs(|| block_on(write(&mut client, CHUNK)))
+        .bench_local_values(|()| block_on(read(&mut relay, CHUNK)));
 }
 
 /// What the relay does with the bytes that it writes.
-#[divan::bench(args = PROTOCOLS, sample_size = 1)]
-fn seal(bencher: Bencher, protocol: &'static str) {
+#[divan::bench(args = PROTOCOLS, consts = CHUNK_BYTES, sample_size = 1)]
+fn seal<const CHUNK: usize>(bencher: Bencher, protocol: &'static str) {
     let (_client, mut relay, to_client) = Client::new(protocol).connect(&security());
     to_client.discard();
     bencher
         .counter(BytesCount::new(MIB))
-        .bench_local(|| block_on(write(&mut relay)));
+        .bench_local(|| block_on(write(&mut relay, CHUNK)));
 }
 
-async fn write(stream: &mut (impl AsyncWrite + Unpin)) {
-    for _ in 0..MIB / CHUNK_BYTES {
-        stream.write_all(&[0x5a; CHUNK_BYTES]).await.unwrap();
+async fn write(stream: &mut (impl AsyncWrite + Unpin), chunk: usize) {
+    let chunk = vec![0x5a; chunk];
+    for _ in 0..MIB / chunk.len() {
+        stream.write_all(&chunk).await.unwrap();
     }
     stream.flush().await.unwrap();
 }
 
-async fn read(stream: &mut (impl AsyncRead + Unpin)) {
-    let mut chunk = [0; CHUNK_BYTES];
-    for _ in 0..MIB / CHUNK_BYTES {
+async fn read(stream: &mut (impl AsyncRead + Unpin), chunk: usize) {
+    let mut chunk = vec![0; chunk];
+    for _ in 0..MIB / chunk.len() {
         stream.read_exact(&mut chunk).await.unwrap();
     }
 }

@@ -16,11 +16,11 @@ use libp2p::{
     PeerId,
     core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo},
     identity::Keypair,
-    noise, tls,
+    tls,
 };
 use rustls::ServerConfig;
 
-use super::tls as ours;
+use super::{noise, tls as ours};
 use crate::metrics::{Handshake, Handshakes, Open};
 
 /// TLS 1.3 and Noise.
@@ -28,7 +28,7 @@ use crate::metrics::{Handshake, Handshakes, Open};
 pub struct Security {
     accepts: Arc<ServerConfig>,
     dials: tls::Config,
-    noise: noise::Config,
+    noise: noise::Keys,
     handshakes: Handshakes,
 }
 
@@ -44,7 +44,7 @@ impl Security {
         Ok(Self {
             accepts: Arc::new(ours::server(keypair)?),
             dials: tls::Config::new(keypair)?,
-            noise: noise::Config::new(keypair)?,
+            noise: noise::Keys::new(keypair)?,
             handshakes,
         })
     }
@@ -55,7 +55,7 @@ impl Security {
 }
 
 /// TLS of the accepting side, TLS of the dialling side, or Noise.
-type Io<C> = Either<Either<ours::Channel<C>, tls::TlsStream<C>>, noise::Output<C>>;
+type Io<C> = Either<Either<ours::Channel<C>, tls::TlsStream<C>>, noise::Channel<C>>;
 
 /// An authenticated and encrypted byte stream.
 pub struct Channel<C> {
@@ -71,7 +71,7 @@ impl UpgradeInfo for Security {
     fn protocol_info(&self) -> Self::InfoIter {
         self.dials
             .protocol_info()
-            .chain(self.noise.protocol_info())
+            .chain([noise::PROTOCOL])
             .collect::<Vec<_>>()
             .into_iter()
     }
@@ -94,7 +94,7 @@ where
                 Either::Left(Either::Left(channel))
             })
         } else {
-            let upgrade = self.noise.upgrade_inbound(socket, protocol);
+            let upgrade = noise::accept(self.noise, socket);
             secured(self.handshakes.begin("noise"), upgrade, Either::Right)
         }
     }
@@ -115,7 +115,7 @@ where
                 Either::Left(Either::Right(channel))
             })
         } else {
-            let upgrade = self.noise.upgrade_outbound(socket, protocol);
+            let upgrade = noise::dial(self.noise, socket);
             secured(self.handshakes.dial("noise"), upgrade, Either::Right)
         }
     }

@@ -1,0 +1,99 @@
+//! An encrypted byte stream over another byte stream.
+
+use std::{
+    fmt, io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use futures::{AsyncRead, AsyncWrite};
+use snow::TransportState;
+
+use super::{incoming::Incoming, outgoing::Outgoing};
+
+/// An encrypted byte stream over the socket `C`, whose other side has proved who it is.
+///
+/// Writes may be gathered until the stream is flushed. It ends where the socket ends; that nothing
+/// was cut off there is for those to tell who use it.
+pub struct Channel<C> {
+    socket: C,
+    state: TransportState,
+    incoming: Incoming,
+    outgoing: Outgoing,
+}
+
+impl<C> Channel<C> {
+    pub(super) fn new(socket: C, state: TransportState) -> Self {
+        Self {
+            socket,
+            state,
+            incoming: Incoming::default(),
+            outgoing: Outgoing::default(),
+        }
+    }
+}
+
+impl<C> fmt::Debug for Channel<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Channel").finish_non_exhaustive()
+    }
+}
+
+impl<C: AsyncRead + Unpin> AsyncRead for Channel<C> {
+    /// An end within a frame is an error, [`io::ErrorKind::UnexpectedEof`]. A frame that was
+    /// tampered with is another, [`io::ErrorKind::InvalidData`], once everything before it was
+    /// read; nothing comes after it.
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        this.incoming
+            .poll_read(cx, &mut this.socket, &mut this.state, buffer)
+    }
+}
+
+impl<C: AsyncWrite + Unpin> AsyncWrite for Channel<C> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        this.outgoing
+            .poll_write(cx, &mut this.socket, &mut this.state, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        ready!(this.outgoing.poll_send(cx, &mut this.socket))?;
+        Pin::new(&mut this.socket).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        ready!(this.outgoing.poll_send(cx, &mut this.socket))?;
+        Pin::new(&mut this.socket).poll_close(cx)
+    }
+}
+
+#[cfg(test)]
+impl<C> Channel<C> {
+    pub(super) fn socket_mut(&mut self) -> &mut C {
+        &mut self.socket
+    }
+
+    /// The next frame.
+    pub(super) fn frame(&mut self, plain: &[u8]) -> Vec<u8> {
+        let mut message = vec![0; plain.len() + 16];
+        self.state.write_message(plain, &mut message).unwrap();
+        let length = u16::try_from(message.len()).unwrap();
+        [&length.to_be_bytes(), message.as_slice()].concat()
+    }
+
+    /// How much memory for bytes is allocated.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.incoming.held_bytes() + self.outgoing.held_bytes()
+    }
+}

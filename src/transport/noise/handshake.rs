@@ -1,0 +1,92 @@
+//! The three messages of the handshake: `e`; `e, ee, s, es` and who the acceptor is; `s, se` and who
+//! the dialler is.
+
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use libp2p::PeerId;
+use snow::HandshakeState;
+
+use super::{Channel, Error, Keys, LENGTH_BYTES, payload};
+
+/// No message of a handshake is longer. The longest that are seen carry a large RSA key, a
+/// signature of it and some extensions, and have half of that.
+const MAX_HANDSHAKE_BYTES: usize = 4096;
+
+/// Lets a peer prove who it is, on a byte stream that it has opened.
+///
+/// # Errors
+/// When it does not.
+pub async fn accept<C>(keys: Keys, socket: C) -> Result<(PeerId, Channel<C>), Error>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+{
+    let state = keys.builder()?.build_responder()?;
+    let mut handshake = Handshake { state, socket };
+    if !handshake.receive().await?.is_empty() {
+        return Err(Error::EarlyPayload);
+    }
+    handshake.send(keys.payload()).await?;
+    let peer = handshake.authenticate().await?;
+    Ok((peer, handshake.finish()?))
+}
+
+/// Lets a peer prove who it is, on a byte stream that was opened to it.
+///
+/// # Errors
+/// When it does not.
+pub async fn dial<C>(keys: Keys, socket: C) -> Result<(PeerId, Channel<C>), Error>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+{
+    let state = keys.builder()?.build_initiator()?;
+    let mut handshake = Handshake { state, socket };
+    handshake.send(&[]).await?;
+    let peer = handshake.authenticate().await?;
+    handshake.send(keys.payload()).await?;
+    Ok((peer, handshake.finish()?))
+}
+
+struct Handshake<C> {
+    state: HandshakeState,
+    socket: C,
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> Handshake<C> {
+    async fn send(&mut self, payload: &[u8]) -> Result<(), Error> {
+        let mut frame = vec![0; LENGTH_BYTES + MAX_HANDSHAKE_BYTES];
+        let (length, message) = frame.split_at_mut(LENGTH_BYTES);
+        let written = self.state.write_message(payload, message)?;
+        let short = u16::try_from(written).map_err(|_| Error::TooLong(written))?;
+        length.copy_from_slice(&short.to_be_bytes());
+        frame.truncate(LENGTH_BYTES + written);
+        self.socket.write_all(&frame).await?;
+        self.socket.flush().await?;
+        Ok(())
+    }
+
+    /// The payload of the next message. Not a byte behind it is read.
+    async fn receive(&mut self) -> Result<Vec<u8>, Error> {
+        let mut length = [0; LENGTH_BYTES];
+        self.socket.read_exact(&mut length).await?;
+        let length = usize::from(u16::from_be_bytes(length));
+        if length > MAX_HANDSHAKE_BYTES {
+            return Err(Error::TooLong(length));
+        }
+        let mut message = vec![0; length];
+        self.socket.read_exact(&mut message).await?;
+        let mut payload = vec![0; length];
+        let read = self.state.read_message(&message, &mut payload)?;
+        payload.truncate(read);
+        Ok(payload)
+    }
+
+    /// Who the other side is, as its next message proves.
+    async fn authenticate(&mut self) -> Result<PeerId, Error> {
+        let payload = self.receive().await?;
+        let key = self.state.get_remote_static().ok_or(Error::NoIdentity)?;
+        payload::peer_id(&payload, key)
+    }
+
+    fn finish(self) -> Result<Channel<C>, Error> {
+        Ok(Channel::new(self.socket, self.state.into_transport_mode()?))
+    }
+}

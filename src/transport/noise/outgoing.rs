@@ -1,0 +1,142 @@
+//! From what is written to frames on the socket.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, BytesMut};
+use futures::AsyncWrite;
+use snow::TransportState;
+
+use super::{LENGTH_BYTES, MAX_FRAME_BYTES, MAX_PLAIN_BYTES, TAG_BYTES};
+use crate::scratch;
+
+/// Frames that are shorter together wait for more or for a flush, so that they can share a call of
+/// the system.
+const GATHERED_BYTES: usize = 4096;
+
+/// Into how many frames one write is divided. A muxer writes 64 KiB and a header at a time, which is
+/// a little more than fits into one.
+const FRAMES: usize = 2;
+
+/// The most that is encrypted and not written.
+pub(super) const MAX_BURST_BYTES: usize = GATHERED_BYTES + FRAMES * MAX_FRAME_BYTES;
+const _: () = assert!(MAX_BURST_BYTES <= scratch::MAX_BYTES);
+
+/// What is encrypted and not written yet.
+#[derive(Default)]
+pub(super) struct Outgoing {
+    waiting: BytesMut,
+}
+
+impl Outgoing {
+    /// Takes some of `bytes`. What the socket does not take at once is kept.
+    pub(super) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &mut (impl AsyncWrite + Unpin),
+        state: &mut TransportState,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.waiting.len() >= GATHERED_BYTES {
+            ready!(self.poll_send(cx, socket))?;
+        }
+        Poll::Ready(scratch::with(MAX_BURST_BYTES, |scratch| {
+            let before = self.waiting.len();
+            let mut burst = Burst { scratch, length: 0 };
+            burst.push(&self.waiting)?;
+            let mut taken = 0;
+            for plain in bytes.chunks(MAX_PLAIN_BYTES).take(FRAMES) {
+                burst.seal(state, plain)?;
+                taken += plain.len();
+            }
+            let all = burst.bytes();
+            if all.len() < GATHERED_BYTES {
+                self.keep(all, before);
+            } else {
+                let written = match Pin::new(socket).poll_write(cx, all)? {
+                    Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Poll::Ready(written) => written,
+                    Poll::Pending => 0,
+                };
+                self.waiting.clear();
+                self.keep(all, written);
+            }
+            Ok(taken)
+        }))
+    }
+
+    /// Keeps `bytes` but for the first ones.
+    fn keep(&mut self, bytes: &[u8], skipped: usize) {
+        let rest = bytes.get(skipped..).unwrap_or_default();
+        self.waiting.extend_from_slice(rest);
+    }
+
+    /// Writes everything that waits, and gives its memory back.
+    pub(super) fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<io::Result<()>> {
+        while !self.waiting.is_empty() {
+            let written = ready!(Pin::new(&mut *socket).poll_write(cx, &self.waiting))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.waiting.advance(written);
+        }
+        self.waiting = BytesMut::new();
+        Poll::Ready(Ok(()))
+    }
+
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.waiting.capacity()
+    }
+}
+
+/// Frames in a row.
+struct Burst<'a> {
+    scratch: &'a mut [u8],
+    length: usize,
+}
+
+impl Burst<'_> {
+    fn bytes(&self) -> &[u8] {
+        self.scratch.get(..self.length).unwrap_or_default()
+    }
+
+    fn space(&mut self) -> &mut [u8] {
+        self.scratch.get_mut(self.length..).unwrap_or_default()
+    }
+
+    fn push(&mut self, frames: &[u8]) -> io::Result<()> {
+        let space = self.space().get_mut(..frames.len()).ok_or_else(no_room)?;
+        space.copy_from_slice(frames);
+        self.length += frames.len();
+        Ok(())
+    }
+
+    fn seal(&mut self, state: &mut TransportState, plain: &[u8]) -> io::Result<()> {
+        let space = self.space();
+        let (length, message) = space
+            .split_at_mut_checked(LENGTH_BYTES)
+            .ok_or_else(no_room)?;
+        let written = state
+            .write_message(plain, message)
+            .map_err(io::Error::other)?;
+        if written != plain.len() + TAG_BYTES {
+            return Err(io::Error::other("cannot encrypt"));
+        }
+        let short = u16::try_from(written).map_err(io::Error::other)?;
+        length.copy_from_slice(&short.to_be_bytes());
+        self.length += LENGTH_BYTES + written;
+        Ok(())
+    }
+}
+
+fn no_room() -> io::Error {
+    io::Error::other("a burst is too long")
+}

@@ -1,0 +1,224 @@
+//! Frames: divided anyhow, cut off, tampered with.
+
+use std::io::ErrorKind;
+
+use futures::{FutureExt as _, future::join};
+use proptest::{collection::vec, prelude::*};
+
+use super::*;
+
+/// No channel has more than this for reading, and this for writing.
+const MOST_READ: usize = 3 * MAX_FRAME_BYTES;
+const MOST_WRITTEN: usize = 2 * (outgoing::MAX_BURST_BYTES + MAX_FRAME_BYTES);
+
+fn rhythm() -> impl Strategy<Value = Vec<usize>> {
+    let size = prop_oneof![0..4_usize, 0..5000_usize, 0..200_000_usize];
+    // One step lets everything through, so that it ends.
+    vec(size, 0..8).prop_map(|mut steps| {
+        steps.push(100_000);
+        steps
+    })
+}
+
+fn repeated(steps: Vec<usize>) -> Rhythm {
+    Box::new(steps.into_iter().cycle())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn however_it_is_divided_the_same_comes_out(
+        writes in vec((prop_oneof![0..100_usize, 0..200_000_usize], any::<bool>()), 0..8),
+        reads in rhythm(),
+        socket_reads in rhythm(),
+        socket_writes in rhythm(),
+    ) {
+        let (mut near, mut far) = channels();
+        near.socket_mut().write_rhythm = repeated(socket_writes);
+        far.socket_mut().read_rhythm = repeated(socket_reads);
+        let wanted = pattern(writes.iter().map(|(length, _)| length).sum());
+        let writing = async {
+            let mut rest = &wanted[..];
+            for (length, flush) in writes {
+                let (now, later) = rest.split_at(length);
+                near.write_all(now).await.unwrap();
+                assert!(near.held_bytes() <= MOST_WRITTEN, "{}", near.held_bytes());
+                rest = later;
+                if flush {
+                    near.flush().await.unwrap();
+                    assert_eq!(near.held_bytes(), 0);
+                }
+            }
+            near.close().await.unwrap();
+        };
+        let reading = async {
+            let mut all = Vec::new();
+            let mut buffer = vec![0; 200_000];
+            for size in reads.into_iter().cycle() {
+                let read = far.read(&mut buffer[..size]).await.unwrap();
+                assert!(far.held_bytes() <= MOST_READ, "{}", far.held_bytes());
+                all.extend_from_slice(&buffer[..read]);
+                if read == 0 && size > 0 {
+                    break;
+                }
+            }
+            all
+        };
+        let ((), got) = block_on(join(writing, reading));
+        prop_assert!(got == wanted);
+        prop_assert_eq!(near.held_bytes(), 0);
+    }
+
+    /// Of a frame that was tampered with nothing is given, and nothing of what follows.
+    #[test]
+    fn who_tampers_with_a_frame_is_noticed(at in 0..3 * 1018_usize, bit in 0..8, room in 1..4000_usize) {
+        let (mut near, mut far) = channels();
+        let sent = pattern(3000);
+        let frames = far.socket_mut().reads.clone();
+        for part in sent.chunks(1000) {
+            block_on(near.write_all(part)).unwrap();
+        }
+        block_on(near.close()).unwrap();
+        let mut bytes = frames.take();
+        prop_assert_eq!(bytes.len(), 3 * 1018);
+        bytes[at] ^= 1_u8 << bit;
+        frames.put(&bytes);
+        let mut buffer = vec![0; room];
+        let mut got = Vec::new();
+        let error = loop {
+            match block_on(far.read(&mut buffer)) {
+                Ok(read) => got.extend_from_slice(&buffer[..read]),
+                Err(error) => break error.kind(),
+            }
+            prop_assert!(got.len() <= 3000);
+        };
+        prop_assert_eq!(&got, &sent[..at / 1018 * 1000]);
+        if at % 1018 >= LENGTH_BYTES {
+            prop_assert_eq!(error, ErrorKind::InvalidData);
+            let again = block_on(far.read(&mut buffer)).unwrap_err();
+            prop_assert_eq!(again.kind(), ErrorKind::InvalidData);
+        }
+    }
+
+    #[test]
+    fn an_end_within_a_frame_is_not_a_clean_one(length in 0..=2 * 1018_usize) {
+        let (mut near, mut far) = channels();
+        let frames = far.socket_mut().reads.clone();
+        for part in pattern(2000).chunks(1000) {
+            block_on(near.write_all(part)).unwrap();
+        }
+        block_on(near.close()).unwrap();
+        let bytes = frames.take();
+        frames.put(&bytes[..length]);
+        let mut got = Vec::new();
+        let end = block_on(far.read_to_end(&mut got));
+        prop_assert_eq!(got, &pattern(2000)[..length / 1018 * 1000]);
+        prop_assert_eq!(
+            end.map_err(|error| error.kind()).err(),
+            (length % 1018 != 0).then_some(ErrorKind::UnexpectedEof)
+        );
+    }
+
+    #[test]
+    fn nothing_that_arrives_is_too_strange(bytes in vec(any::<u8>(), 0..200_000), room in 1..100_000_usize) {
+        let (_near, mut far) = channels();
+        let frames = far.socket_mut().reads.clone();
+        frames.put(&bytes);
+        frames.close();
+        let read = block_on(far.read(&mut vec![0; room]));
+        prop_assert_eq!(read.is_ok(), bytes.is_empty());
+    }
+}
+
+#[test]
+fn frames_without_anything_in_them_are_passed_over() {
+    let (mut near, mut far) = channels();
+    let frames = near.socket_mut().writes.clone();
+    for _ in 0..10 {
+        frames.put(&near.frame(b""));
+    }
+    frames.put(&near.frame(b"end"));
+    let mut buffer = [0; 8];
+    assert_eq!(block_on(far.read(&mut buffer)).unwrap(), 3);
+    frames.put(&near.frame(b""));
+    assert!(far.read(&mut buffer).now_or_never().is_none());
+}
+
+#[test]
+fn a_message_shorter_than_its_tag() {
+    let (_near, mut far) = channels();
+    far.socket_mut().reads.put(&[0, 15]);
+    far.socket_mut().reads.put(&[0; 15]);
+    let error = block_on(far.read(&mut [0; 100])).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidData);
+}
+
+#[test]
+fn short_writes_share_a_call() {
+    let (mut near, _far) = channels();
+    let frames = near.socket_mut().writes.clone();
+    let before = frames.held().writes;
+    for _ in 0..10 {
+        block_on(near.write_all(b"a short one")).unwrap();
+    }
+    assert_eq!(frames.held().writes, before);
+    block_on(near.flush()).unwrap();
+    assert_eq!(frames.held().writes, before + 1);
+    assert_eq!(near.held_bytes(), 0);
+}
+
+#[test]
+fn a_long_write_is_one_call_and_leaves_nothing() {
+    let (mut near, _far) = channels();
+    let frames = near.socket_mut().writes.clone();
+    let before = frames.held().writes;
+    // A muxer's longest.
+    block_on(near.write_all(&pattern(64 * 1024 + 12))).unwrap();
+    assert_eq!(frames.held().writes, before + 1);
+    assert_eq!(near.held_bytes(), 0);
+}
+
+/// A frame that comes in pieces is held, as far as it has come; nothing else is.
+#[test]
+fn memory_is_for_what_has_arrived() {
+    let (mut near, mut far) = channels();
+    let frames = far.socket_mut().reads.clone();
+    block_on(near.write_all(&pattern(60_000))).unwrap();
+    block_on(near.flush()).unwrap();
+    let bytes = frames.take();
+    let mut buffer = vec![0; 64 * 1024];
+    assert!(far.read(&mut buffer).now_or_never().is_none());
+    assert_eq!(far.held_bytes(), 0);
+    let (begin, end) = bytes.split_at(1000);
+    frames.put(begin);
+    assert!(far.read(&mut buffer).now_or_never().is_none());
+    assert!((1000..2048).contains(&far.held_bytes()));
+    frames.put(end);
+    assert_eq!(block_on(far.read(&mut buffer)).unwrap(), 60_000);
+    assert!(far.read(&mut buffer).now_or_never().is_none());
+    assert_eq!(far.held_bytes(), 0);
+    // A reader with little room.
+    frames.put(&near.frame(&pattern(50_000)));
+    for byte in pattern(50_000) {
+        assert_eq!(block_on(far.read(&mut buffer[..1])).unwrap(), 1);
+        assert_eq!(buffer[0], byte);
+    }
+    assert!(far.read(&mut buffer).now_or_never().is_none());
+    assert_eq!(far.held_bytes(), 0);
+}
+
+#[test]
+fn a_socket_that_takes_nothing_holds_the_writer_up() {
+    let (mut near, _far) = channels();
+    near.socket_mut().write_rhythm = Box::new(iter::repeat(0));
+    let mut taken = 0;
+    let chunk = pattern(64 * 1024);
+    while let Some(written) = near.write(&chunk).now_or_never() {
+        taken += written.unwrap();
+        assert!(taken < MOST_WRITTEN);
+    }
+    assert!(near.flush().now_or_never().is_none());
+    assert!(near.close().now_or_never().is_none());
+    assert!(near.held_bytes() <= MOST_WRITTEN);
+}

@@ -1,0 +1,69 @@
+//! With libp2p's own Noise on the other end.
+
+use futures::future::join;
+use libp2p::{
+    PeerId,
+    core::upgrade::{InboundConnectionUpgrade as _, OutboundConnectionUpgrade as _},
+    noise,
+};
+
+use super::*;
+
+type Theirs = noise::Output<Socket>;
+
+fn theirs(identity: &Keypair) -> noise::Config {
+    noise::Config::new(identity).unwrap()
+}
+
+/// Our end and theirs, and whom each of them takes the other for.
+fn accepted(ours: &Keypair, identity: &Keypair) -> ((PeerId, Channel<Socket>), (PeerId, Theirs)) {
+    let (near, far) = sockets();
+    let dialled = theirs(identity).upgrade_outbound(near, PROTOCOL);
+    let accepted = accept(Keys::new(ours).unwrap(), far);
+    let (accepted, dialled) = block_on(join(accepted, dialled));
+    (accepted.unwrap(), dialled.unwrap())
+}
+
+fn dialled(ours: &Keypair, identity: &Keypair) -> ((PeerId, Channel<Socket>), (PeerId, Theirs)) {
+    let (near, far) = sockets();
+    let accepted = theirs(identity).upgrade_inbound(far, PROTOCOL);
+    let dialled = dial(Keys::new(ours).unwrap(), near);
+    let (dialled, accepted) = block_on(join(dialled, accepted));
+    (dialled.unwrap(), accepted.unwrap())
+}
+
+/// Sends writes of all sizes one way.
+async fn pass(from: &mut (impl AsyncWrite + Unpin), to: &mut (impl AsyncRead + Unpin)) {
+    let sizes = [1, 12, 1000, 65_519, 65_520, 65_548, 100, 300_000, 0, 5];
+    let wanted = pattern(sizes.iter().sum());
+    let writing = async {
+        let mut rest = &wanted[..];
+        for size in sizes {
+            let (now, later) = rest.split_at(size);
+            from.write_all(now).await.unwrap();
+            if size % 2 == 0 {
+                from.flush().await.unwrap();
+            }
+            rest = later;
+        }
+        from.close().await.unwrap();
+    };
+    let mut got = Vec::new();
+    let ((), read) = join(writing, to.read_to_end(&mut got)).await;
+    read.unwrap();
+    assert!(got == wanted);
+}
+
+#[test]
+fn the_same_is_understood_on_both_ends() {
+    let (us, them) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
+    for meet in [accepted, dialled] {
+        let ((peer, mut near), (us_there, mut far)) = meet(&us, &them);
+        assert_eq!(peer, them.public().to_peer_id());
+        assert_eq!(us_there, us.public().to_peer_id());
+        block_on(async {
+            pass(&mut near, &mut far).await;
+            pass(&mut far, &mut near).await;
+        });
+    }
+}
