@@ -1,8 +1,8 @@
 //! What a certificate says that has been verified before.
 //!
 //! libp2p's parser verifies both signatures of a certificate, its own and that of the peer's
-//! identity, each time it reads one. A handshake needs three looks at it: only the first one has to
-//! verify them. The others were a tenth of what a new connection costs.
+//! identity, each time it reads one. A handshake looks at it three times, and only the first look has
+//! to verify anything.
 
 use libp2p::{PeerId, identity::PublicKey};
 use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
