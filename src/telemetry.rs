@@ -64,6 +64,9 @@ pub enum StartError {
     /// The filter of the log is not of the form that `RUST_LOG` takes.
     #[error("RUST_LOG: {0}")]
     Filter(#[from] ParseError),
+    /// Nothing can write the log.
+    #[error("cannot write the log: {0}")]
+    Writer(std::io::Error),
     /// There is nothing that `/metrics` could read.
     #[error("cannot keep metrics: {0}")]
     Metrics(Error),
@@ -89,8 +92,8 @@ impl Telemetry {
     /// from within the runtime. An exporter that cannot be had is told of, and done without.
     ///
     /// # Errors
-    /// When `filter` is not of the form that `RUST_LOG` takes, when there can be no `/metrics`, or
-    /// when this has been called before.
+    /// When `filter` is not of the form that `RUST_LOG` takes, when there can be no log or no
+    /// `/metrics`, or when this has been called before.
     pub fn start(
         config: &Config,
         settings: &Settings,

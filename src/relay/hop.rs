@@ -67,9 +67,7 @@ where
             drop(span);
             permit.close(&closed);
         }
-        Ok(None) => {
-            let _ = timeout(ANSWER_TIMEOUT, stream.close()).await;
-        }
+        Ok(None) => {}
         // It was granted, which has been told, and so has its end.
         Err(refusal) if name == "reserve" && refusal.deny == Deny::Undelivered => {}
         Err(refusal) => {
@@ -135,6 +133,10 @@ async fn reserve<S: AsyncWrite + Unpin>(
     })?;
     let answer = wire::reserved(expire, &addresses, voucher, relay.circuit_limit());
     send(stream, &answer).await?;
+    // A client that has its answer may be done with the stream before we are: only that nothing
+    // moves tells that it has none.
+    let closed = timeout(ANSWER_TIMEOUT, stream.close()).await;
+    let _closed_or_reset = closed.map_err(|_| Deny::Undelivered)?;
     reservation.keep();
     Ok(())
 }

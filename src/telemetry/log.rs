@@ -1,5 +1,7 @@
 //! The event log.
 
+mod writer;
+
 use std::{
     io::{self, IsTerminal},
     sync::{Arc, Mutex, PoisonError},
@@ -8,14 +10,14 @@ use std::{
 
 use tokio::time::Instant;
 use tracing::warn;
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
     filter::{FilterExt, LevelFilter, ParseError, filter_fn},
     fmt, reload,
 };
 
-use super::SPANS;
+use self::writer::{Lines, Writing};
+use super::{SPANS, StartError};
 use crate::{config::LogFormat, metrics::Metrics};
 
 /// The `tracing` target of lines that no filter holds back.
@@ -25,9 +27,6 @@ pub(crate) const ALWAYS: &str = "descord_relay::always";
 /// cause, and with addresses: only their errors are of use.
 const DEFAULT_FILTER: &str = "error,descord_relay=info";
 
-/// Lines that may wait for standard output. When whoever reads it stops, further lines are lost:
-/// a log that is not read must not hold up the relay.
-const MAX_WAITING_LINES: usize = 16 * 1024;
 /// How often the log tells of lines that were lost.
 const LOST_INTERVAL: Duration = Duration::from_secs(60);
 /// How often they are counted.
@@ -36,35 +35,33 @@ const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 /// The log, open. What still waits is written when this is dropped.
 #[derive(Debug)]
 pub(super) struct Log {
-    _flushed: WorkerGuard,
-    lost: ErrorCounter,
+    _writing: Writing,
+    lines: Lines,
     filter: FilterHandle,
 }
 
 /// Writes events to standard output, once the layer is part of the subscriber.
 ///
 /// # Errors
-/// When `filter` is not of the form that `RUST_LOG` takes; then nothing has been done.
+/// When `filter` is not of the form that `RUST_LOG` takes, or there can be no thread that writes;
+/// then nothing has been done.
 pub(super) fn open(
     format: LogFormat,
     filter: Option<&str>,
-) -> Result<(Log, impl Layer<Registry> + use<>), ParseError> {
+) -> Result<(Log, impl Layer<Registry> + use<>), StartError> {
     let text = filter.filter(|f| !f.is_empty()).unwrap_or(DEFAULT_FILTER);
     let (filter, reload) = reload::Layer::new(EnvFilter::try_new(text)?);
     let is_terminal = io::stdout().is_terminal();
-    let (writer, guard) = NonBlockingBuilder::default()
-        .lossy(true)
-        .buffered_lines_limit(MAX_WAITING_LINES)
-        .finish(io::stdout());
+    let (lines, writing) = writer::start(io::stdout()).map_err(StartError::Writer)?;
     let log = Log {
-        _flushed: guard,
-        lost: writer.error_counter(),
+        _writing: writing,
+        lines: lines.clone(),
         filter: FilterHandle {
             text: Arc::new(Mutex::new(text.to_owned())),
             reload,
         },
     };
-    let lines = fmt::layer().with_writer(writer);
+    let lines = fmt::layer().with_writer(lines);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
         LogFormat::Text => lines.with_ansi(is_terminal).with_target(false).boxed(),
         LogFormat::Auto if is_terminal => lines.with_target(false).boxed(),
@@ -85,14 +82,14 @@ impl Log {
 
     /// Counts lost lines, and tells of them now and then, for ever.
     pub(super) fn tell_lost(&self, metrics: Metrics) -> impl Future<Output = ()> + Send + 'static {
-        let lost_lines = self.lost.clone();
+        let written = self.lines.clone();
         async move {
             let (mut counted, mut told) = (0, 0);
             let mut tell_at = Instant::now() + LOST_INTERVAL;
             loop {
                 tokio::time::sleep(COUNT_INTERVAL).await;
-                let lost = lost_lines.dropped_lines();
-                metrics.lost("logs", (lost - counted) as u64);
+                let lost = written.lost();
+                metrics.lost("logs", lost - counted);
                 counted = lost;
                 if tell_at <= Instant::now() {
                     tell_at = Instant::now() + LOST_INTERVAL;

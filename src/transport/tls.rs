@@ -8,6 +8,7 @@
 //! [TLS handshake]: https://github.com/libp2p/specs/blob/master/tls/tls.md
 
 mod channel;
+mod checked;
 mod records;
 
 use std::sync::Arc;
@@ -18,13 +19,18 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, ServerConfig,
     SignatureScheme, SupportedCipherSuite,
     client::danger::HandshakeSignatureValid,
-    crypto::aws_lc_rs::{self, cipher_suite},
+    crypto::{
+        WebPkiSupportedAlgorithms,
+        aws_lc_rs::{self, cipher_suite},
+        verify_tls13_signature_with_raw_key,
+    },
     pki_types::{CertificateDer, UnixTime},
     server::danger::{ClientCertVerified, ClientCertVerifier},
     sign::{CertifiedKey, SingleCertAndKey},
 };
 
-pub use channel::Channel;
+pub use self::channel::Channel;
+use self::checked::Checked;
 
 /// The one protocol that is spoken in it.
 const ALPN: &[u8] = b"libp2p";
@@ -41,12 +47,9 @@ pub enum Error {
     /// The handshake failed.
     #[error("the handshake failed: {0}")]
     Handshake(#[from] std::io::Error),
-    /// The peer showed no certificate.
+    /// The peer showed no certificate that names it.
     #[error("the peer has no certificate")]
     NoPeerCertificate,
-    /// The peer's certificate is not one of libp2p's.
-    #[error("the peer's certificate is not valid: {0}")]
-    PeerCertificate(#[from] certificate::ParseError),
 }
 
 /// The configuration that proves to be `keypair`.
@@ -59,9 +62,10 @@ pub(super) fn server(keypair: &Keypair) -> Result<ServerConfig, Error> {
     let ours = SingleCertAndKey::from(CertifiedKey::new(vec![certificate], key));
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites = ciphers(has_aes());
+    let any_peer = AnyPeer(provider.signature_verification_algorithms);
     let mut tls = ServerConfig::builder_with_provider(provider.into())
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_client_cert_verifier(Arc::new(AnyPeer))
+        .with_client_cert_verifier(Arc::new(any_peer))
         .with_cert_resolver(Arc::new(ours));
     tls.ignore_client_order = true;
     tls.alpn_protocols = vec![ALPN.to_vec()];
@@ -83,10 +87,12 @@ where
     Ok((peer, channel))
 }
 
-/// Whose certificate this is.
+/// Whose certificate this is, which the handshake has verified.
 pub(super) fn peer_id(chain: &[CertificateDer<'_>]) -> Result<PeerId, Error> {
-    let end_entity = chain.first().ok_or(Error::NoPeerCertificate)?;
-    Ok(certificate::parse(end_entity)?.peer_id())
+    let peer = chain
+        .first()
+        .and_then(|end_entity| Checked::new(end_entity)?.peer_id());
+    peer.ok_or(Error::NoPeerCertificate)
 }
 
 /// In the order of preference.
@@ -117,7 +123,7 @@ fn has_aes() -> bool {
 /// Takes every peer that proves who it is: one certificate, made as libp2p has it, whose key signs
 /// the handshake.
 #[derive(Debug)]
-struct AnyPeer;
+struct AnyPeer(WebPkiSupportedAlgorithms);
 
 impl ClientCertVerifier for AnyPeer {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
@@ -148,17 +154,15 @@ impl ClientCertVerifier for AnyPeer {
         Err(rustls::Error::General(why.to_owned()))
     }
 
+    /// After [`Self::verify_client_cert`], of the same certificate.
     fn verify_tls13_signature(
         &self,
         message: &[u8],
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let certificate = certificate::parse(certificate).map_err(bad_certificate)?;
-        certificate
-            .verify_signature(signature.scheme, message, signature.signature())
-            .map_err(|_| CertificateError::BadSignature)?;
-        Ok(HandshakeSignatureValid::assertion())
+        let certificate = Checked::new(certificate).ok_or(CertificateError::BadEncoding)?;
+        verify_tls13_signature_with_raw_key(message, &certificate.key(), signature, &self.0)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

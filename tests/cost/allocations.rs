@@ -67,8 +67,11 @@ fn serve(channel: Channel, address: &mpsc::Sender<Multiaddr>, end: &Cancellation
     }));
 }
 
-/// What a relay allocates in its whole life, in which it carries so much.
-async fn allocations(channel: Channel, mib: usize) -> AllocationInfo {
+/// What a relay allocates in its whole life, in which it is `used`.
+pub(crate) async fn allocations(
+    channel: Channel,
+    used: impl AsyncFnOnce(Multiaddr),
+) -> AllocationInfo {
     let (sender, address) = mpsc::channel();
     let end = CancellationToken::new();
     let relay = thread::spawn({
@@ -76,15 +79,20 @@ async fn allocations(channel: Channel, mib: usize) -> AllocationInfo {
         move || allocation_counter::measure(|| serve(channel, &sender, &end))
     });
     let address = address.recv().unwrap();
-    Circuit::open(channel, &address).await.carry(mib).await;
+    used(address).await;
     end.cancel();
     relay.join().unwrap()
 }
 
 /// Per MiB: not more than so many allocations, and so many bytes of them.
 async fn assert_allocates_at_most(channel: Channel, count: u64, bytes: u64) {
-    let before = allocations(channel, BEFORE).await;
-    let after = allocations(channel, BEFORE + COUNTED).await;
+    let carrying = |mib| {
+        allocations(channel, async move |relay| {
+            Circuit::open(channel, &relay).await.carry(mib).await;
+        })
+    };
+    let before = carrying(BEFORE).await;
+    let after = carrying(BEFORE + COUNTED).await;
     let per_mib = |after: u64, before: u64| after.saturating_sub(before) / COUNTED as u64;
     let counted = per_mib(after.count_total, before.count_total);
     let allocated = per_mib(after.bytes_total, before.bytes_total);

@@ -1,4 +1,4 @@
-//! What a relayed byte costs, in what can be counted, so that a step back shows on a busy machine
+//! What a relayed byte and a request cost, in what can be counted, so that a step back shows on a busy machine
 //! as well: allocations and system calls. Each bound is what was counted and a margin; whoever makes
 //! the relay cheaper lowers it.
 
@@ -26,6 +26,7 @@ mod foreign;
 #[path = "../../benches/relays/relay.rs"]
 #[expect(dead_code, reason = "the benchmark needs more of it")]
 mod relay;
+mod requests;
 mod syscalls;
 
 use futures::{AsyncReadExt, AsyncWriteExt};

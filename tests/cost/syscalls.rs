@@ -2,6 +2,7 @@
 
 use std::{path::Path, process::Stdio};
 
+use libp2p::Multiaddr;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -60,30 +61,43 @@ async fn counted(mut strace: Child, file: &Path) -> Vec<(String, usize)> {
     calls.filter(|(name, _)| name != "total").collect()
 }
 
-/// Per MiB: not more than so many calls.
-async fn assert_calls_at_most(channel: Channel, most: usize) {
+/// How often a relay calls the system while it is used by clients that have begun before; nothing
+/// where there is no strace.
+pub(crate) async fn calls<T>(
+    channel: Channel,
+    begin: impl AsyncFnOnce(Multiaddr) -> T,
+    used: impl AsyncFnOnce(&mut T),
+) -> Option<usize> {
     let strace = run(std::process::Command::new("strace").arg("-V"));
-    if or_skip("strace", &strace).is_none() {
-        return;
-    }
+    or_skip("strace", &strace)?;
     let relay = Relay::start(Kind::Ours).await.unwrap();
-    let mut circuit = Circuit::open(channel, &relay.address(channel).unwrap()).await;
-    circuit.carry(BEFORE).await;
+    let mut clients = begin(relay.address(channel).unwrap()).await;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("calls");
     let strace = count(relay.process.pid, &file).await;
-    circuit.carry(COUNTED).await;
+    used(&mut clients).await;
     let calls = counted(strace, &file).await;
-    println!("{}: {calls:?} for {COUNTED} MiB", channel.name());
+    println!("{}: {calls:?}", channel.name());
     let is_counted = |(name, _): &&(String, usize)| !NOT_COUNTED.contains(&name.as_str());
-    let total: usize = calls
-        .iter()
-        .filter(is_counted)
-        .map(|(_, calls)| calls)
-        .sum();
+    let calls = calls.iter().filter(is_counted);
+    let total = calls.map(|(_, calls)| calls).sum();
+    relay.end().await.unwrap();
+    Some(total)
+}
+
+/// Per MiB: not more than so many calls.
+async fn assert_calls_at_most(channel: Channel, most: usize) {
+    let begin = async |relay| {
+        let mut circuit = Circuit::open(channel, &relay).await;
+        circuit.carry(BEFORE).await;
+        circuit
+    };
+    let counted = calls(channel, begin, async |circuit| circuit.carry(COUNTED).await);
+    let Some(total) = counted.await else {
+        return;
+    };
     assert!(total >= COUNTED, "hardly anything was counted");
     assert!(total <= most * COUNTED, "{} calls per MiB", total / COUNTED);
-    relay.end().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

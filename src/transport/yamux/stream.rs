@@ -101,14 +101,13 @@ impl AsyncWrite for Substream {
             .with(|session| session.write(self.id, buf, cx.waker()))
     }
 
-    /// Waits until the socket took all frames that the stream has queued. The connection flushes
-    /// the socket whenever its queue runs empty.
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.shared
-            .with(|session| session.flush(self.id, cx.waker()))
+    /// Waits for nothing: the connection sends what is queued as soon as the socket takes it, and
+    /// frames that are written in a row share a call. Only [`Self::poll_close`] waits for that.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.shared.access(|session| session.flush(self.id)))
     }
 
-    /// Sends FIN, the first time, and then does what [`Self::poll_flush`] does.
+    /// Sends FIN, the first time, and waits until the socket took it and all that is before it.
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.shared
             .with(|session| session.close(self.id, cx.waker()))

@@ -88,27 +88,33 @@ impl Session {
         Poll::Ready(Ok(n))
     }
 
+    /// What is queued goes out by itself: there is nothing to push.
+    pub(super) fn flush(&self, id: u32) -> io::Result<()> {
+        let flow = self.streams.get(&id).ok_or_else(aborted)?;
+        match flow.outbound {
+            _ if self.outgoing.is_written(flow.last_frame) => Ok(()),
+            Direction::Reset => Err(reset()),
+            Direction::Open | Direction::Finished if self.ended => Err(aborted()),
+            Direction::Open | Direction::Finished => Ok(()),
+        }
+    }
+
     /// Waits until the socket took what the stream has queued so far. What it took, it took: a
     /// reset that arrives afterwards is for the next call to tell.
-    pub(super) fn flush(&mut self, id: u32, waker: &Waker) -> Poll<io::Result<()>> {
+    fn drain(&mut self, id: u32, waker: &Waker) -> Poll<io::Result<()>> {
+        self.flush(id)?;
         let Some(flow) = self.streams.get_mut(&id) else {
             return Poll::Ready(Err(aborted()));
         };
         if self.outgoing.is_written(flow.last_frame) {
             return Poll::Ready(Ok(()));
         }
-        if flow.outbound == Direction::Reset {
-            return Poll::Ready(Err(reset()));
-        }
-        if self.ended {
-            return Poll::Ready(Err(aborted()));
-        }
         park(&mut flow.writer, waker);
         self.outgoing.await_written(flow.last_frame, id);
         Poll::Pending
     }
 
-    /// Finishes the direction towards the remote, once, and flushes it.
+    /// Finishes the direction towards the remote, once, and waits until the socket took it all.
     pub(super) fn close(&mut self, id: u32, waker: &Waker) -> Poll<io::Result<()>> {
         let Some(flow) = self.streams.get_mut(&id) else {
             return Poll::Ready(Err(aborted()));
@@ -123,6 +129,6 @@ impl Session {
                 flow.last_frame = self.outgoing.push(fin, &[]);
             }
         }
-        self.flush(id, waker)
+        self.drain(id, waker)
     }
 }

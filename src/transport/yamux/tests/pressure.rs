@@ -118,14 +118,15 @@ async fn a_writer_that_misses_its_turn_holds_nobody_up() {
 }
 
 #[tokio::test]
-async fn flush_waits_for_the_socket() {
+async fn close_waits_for_the_socket() {
     let mut raw = Raw::new(Role::Server, Config::default());
     let mut stream = raw.stream(1).await;
     soon(stream.write_all(&vec![0; 2 * SOCKET_BUFFER]))
         .await
         .unwrap();
+    soon(stream.flush()).await.unwrap();
     for _ in 0..100 {
-        assert!(poll_once(stream.flush()).is_pending());
+        assert!(poll_once(stream.close()).is_pending());
         tokio::task::yield_now().await;
     }
     let drain = std::pin::pin!(async {
@@ -133,8 +134,8 @@ async fn flush_waits_for_the_socket() {
             raw.receive().await;
         }
     });
-    let flushed = select(stream.flush(), drain);
-    assert!(matches!(soon(flushed).await, Either::Left((Ok(()), _))));
+    let closed = select(stream.close(), drain);
+    assert!(matches!(soon(closed).await, Either::Left((Ok(()), _))));
 }
 
 #[tokio::test]
@@ -254,7 +255,7 @@ async fn an_idle_connection_keeps_no_buffers() {
     assert!(!us.is_holding_buffers());
 
     soon(theirs.write_all(&vec![0; 50_000])).await.unwrap();
-    soon(theirs.flush()).await.unwrap();
+    soon(theirs.close()).await.unwrap();
     assert!(poll_once(poll_fn(|cx| us.poll_unpin(cx))).is_pending());
     soon(stream.read_exact(&mut vec![0; 50_000])).await.unwrap();
     assert!(!us.is_holding_buffers());

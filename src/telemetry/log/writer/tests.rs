@@ -1,0 +1,77 @@
+use super::*;
+
+/// Tells of each write, which lasts until it is taken.
+struct Output(mpsc::SyncSender<String>);
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        self.0.send(text).map_err(io::Error::other)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn output() -> (Output, mpsc::Receiver<String>) {
+    let (sender, written) = mpsc::sync_channel(0);
+    (Output(sender), written)
+}
+
+#[test]
+fn lines_that_come_together_are_written_together_and_in_their_order() {
+    let (output, written) = output();
+    let (lines, _writing) = start(output).unwrap();
+    (&lines).write_all(b"first\n").unwrap();
+    // While that is on its way, these gather.
+    let mut all = written.recv().unwrap();
+    for number in 0..100 {
+        writeln!(&lines, "{number}").unwrap();
+    }
+    let mut writes = 0;
+    while !all.ends_with("99\n") {
+        all += &written.recv().unwrap();
+        writes += 1;
+    }
+    let numbers = (0..100).map(|number| format!("{number}\n"));
+    assert_eq!(all, "first\n".to_owned() + &numbers.collect::<String>());
+    assert!(writes < 50, "{writes} writes");
+    assert_eq!(lines.lost(), 0);
+}
+
+#[test]
+fn what_waits_at_the_end_is_written() {
+    let (output, written) = output();
+    let (lines, writing) = start(output).unwrap();
+    (&lines).write_all(b"the last line\n").unwrap();
+    let reader = thread::spawn(move || written.iter().collect::<String>());
+    drop(writing);
+    assert_eq!(reader.join().unwrap(), "the last line\n");
+}
+
+#[test]
+fn nobody_waits_for_a_log_that_is_not_read() {
+    let (output, written) = output();
+    let (lines, writing) = start(output).unwrap();
+    for _ in 0..3 * MAX_WAITING_LINES {
+        (&lines).write_all(b"x\n").unwrap();
+    }
+    // One buffer is being written, and one waits.
+    let most = 2 * MAX_WAITING_LINES as u64;
+    assert!(lines.lost() >= 3 * MAX_WAITING_LINES as u64 - most);
+    assert!(lines.0.waiting().lines <= MAX_WAITING_LINES);
+    drop(writing);
+    drop(written);
+}
+
+#[test]
+fn what_cannot_be_written_is_lost() {
+    let (output, written) = output();
+    drop(written);
+    let (lines, writing) = start(output).unwrap();
+    (&lines).write_all(b"x\n").unwrap();
+    drop(writing);
+    assert_eq!(lines.lost(), 1);
+}

@@ -1,0 +1,71 @@
+//! What a certificate says that has been verified before.
+//!
+//! libp2p's parser verifies both signatures of a certificate, its own and that of the peer's
+//! identity, each time it reads one. A handshake looks at it three times, and only the first look has
+//! to verify anything.
+
+use libp2p::{PeerId, identity::PublicKey};
+use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
+use x509_parser::{
+    asn1_rs::{FromDer, OctetString, Sequence},
+    certificate::X509Certificate,
+};
+
+/// The object identifier of the extension that names the peer, 1.3.6.1.4.1.53594.1.1, in DER.
+const IDENTITY: [u8; 10] = [0x2b, 6, 1, 4, 1, 0x83, 0xa2, 0x5a, 1, 1];
+
+/// A certificate that has been verified: nothing here is checked again.
+pub(super) struct Checked<'a>(X509Certificate<'a>);
+
+impl<'a> Checked<'a> {
+    /// Nothing when it is no certificate at all.
+    pub(super) fn new(verified: &'a CertificateDer<'_>) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(verified).ok()?;
+        Some(Self(certificate))
+    }
+
+    /// The key that signs the handshake.
+    pub(super) fn key(&self) -> SubjectPublicKeyInfoDer<'_> {
+        self.0.public_key().raw.into()
+    }
+
+    /// Whose it is.
+    pub(super) fn peer_id(&self) -> Option<PeerId> {
+        let extensions = self.0.extensions();
+        let identity = extensions
+            .iter()
+            .find(|extension| extension.oid.as_bytes() == IDENTITY)?;
+        // The key of the identity, and what it signs.
+        let (_, signed_key) = Sequence::from_der(identity.value).ok()?;
+        let (_, key) = OctetString::from_der(&signed_key.content).ok()?;
+        let key = PublicKey::try_decode_protobuf(key.as_ref()).ok()?;
+        Some(key.to_peer_id())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p::{identity::Keypair, tls::certificate};
+
+    use super::*;
+
+    #[test]
+    fn it_says_what_libp2p_says() {
+        let keypair = Keypair::generate_ed25519();
+        let (certificate, _) = certificate::generate(&keypair).unwrap();
+        let theirs = certificate::parse(&certificate).unwrap().peer_id();
+        let ours = Checked::new(&certificate).unwrap().peer_id();
+        assert_eq!(
+            (ours, theirs),
+            (Some(theirs), keypair.public().to_peer_id())
+        );
+    }
+
+    #[test]
+    fn who_is_not_named_is_nobody() {
+        let foreign = rcgen::generate_simple_self_signed(["peer".to_owned()]).unwrap();
+        let certificate = foreign.cert.into();
+        assert_eq!(Checked::new(&certificate).unwrap().peer_id(), None);
+        assert!(Checked::new(&CertificateDer::from(vec![0; 100])).is_none());
+    }
+}
