@@ -6,6 +6,8 @@
 pub mod noise;
 pub mod quic;
 pub mod security;
+#[cfg(test)]
+mod socket;
 pub mod tls;
 pub mod yamux;
 

@@ -239,3 +239,15 @@ impl<C: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Channel<C> {
         Pin::new(&mut this.socket).poll_close(cx)
     }
 }
+
+#[cfg(test)]
+impl<C> Channel<C> {
+    pub(super) fn socket_mut(&mut self) -> &mut C {
+        &mut self.socket
+    }
+
+    /// How much memory for bytes is allocated.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.opened.capacity() + self.sealed.capacity() + self.waiting.capacity()
+    }
+}

@@ -5,6 +5,8 @@ use tokio_util::compat::TokioAsyncReadCompatExt;
 
 use super::*;
 
+mod channel;
+
 type ClientStream =
     futures_rustls::client::TlsStream<tokio_util::compat::Compat<tokio::io::DuplexStream>>;
 

@@ -11,28 +11,15 @@ use super::*;
 const MOST_READ: usize = 3 * MAX_FRAME_BYTES;
 const MOST_WRITTEN: usize = 2 * (outgoing::MAX_BURST_BYTES + MAX_FRAME_BYTES);
 
-fn rhythm() -> impl Strategy<Value = Vec<usize>> {
-    let size = prop_oneof![0..4_usize, 0..5000_usize, 0..200_000_usize];
-    // One step lets everything through, so that it ends.
-    vec(size, 0..8).prop_map(|mut steps| {
-        steps.push(100_000);
-        steps
-    })
-}
-
-fn repeated(steps: Vec<usize>) -> Rhythm {
-    Box::new(steps.into_iter().cycle())
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn however_it_is_divided_the_same_comes_out(
         writes in vec((prop_oneof![0..100_usize, 0..200_000_usize], any::<bool>()), 0..8),
-        reads in rhythm(),
-        socket_reads in rhythm(),
-        socket_writes in rhythm(),
+        reads in steps(),
+        socket_reads in steps(),
+        socket_writes in steps(),
     ) {
         let (mut near, mut far) = channels();
         near.socket_mut().write_rhythm = repeated(socket_writes);

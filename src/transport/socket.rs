@@ -1,0 +1,154 @@
+//! A socket in memory, for the tests of what is built on sockets: how much of a write it takes, and
+//! how much it gives at once, is the test's to say.
+
+use std::{
+    collections::VecDeque,
+    io::{self, Read as _},
+    iter,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard},
+    task::{Context, Poll, Waker, ready},
+};
+
+use futures::{AsyncRead, AsyncWrite};
+use proptest::{collection::vec, prelude::*};
+
+/// One direction of a socket in memory.
+#[derive(Clone, Default)]
+pub(super) struct Way(Arc<Mutex<Held>>);
+
+#[derive(Default)]
+pub(super) struct Held {
+    bytes: VecDeque<u8>,
+    is_closed: bool,
+    /// How many calls have brought bytes.
+    pub(super) writes: usize,
+    reader: Option<Waker>,
+}
+
+impl Way {
+    pub(super) fn held(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap()
+    }
+
+    /// Takes everything that was written.
+    pub(super) fn take(&self) -> Vec<u8> {
+        self.held().bytes.drain(..).collect()
+    }
+
+    pub(super) fn put(&self, bytes: &[u8]) {
+        let mut held = self.held();
+        held.bytes.extend(bytes);
+        held.reader.take().into_iter().for_each(Waker::wake);
+    }
+
+    pub(super) fn close(&self) {
+        let mut held = self.held();
+        held.is_closed = true;
+        held.reader.take().into_iter().for_each(Waker::wake);
+    }
+}
+
+/// How much goes through at once, call by call; at a zero, whoever calls has to come again.
+pub(super) type Rhythm = Box<dyn Iterator<Item = usize> + Send>;
+
+pub(super) fn smooth() -> Rhythm {
+    Box::new(iter::repeat(usize::MAX))
+}
+
+/// One end of a socket in memory.
+pub(super) struct Socket {
+    pub(super) reads: Way,
+    pub(super) writes: Way,
+    pub(super) read_rhythm: Rhythm,
+    pub(super) write_rhythm: Rhythm,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.writes.close();
+    }
+}
+
+pub(super) fn sockets() -> (Socket, Socket) {
+    let (there, back) = (Way::default(), Way::default());
+    let end = |reads: &Way, writes: &Way| Socket {
+        reads: reads.clone(),
+        writes: writes.clone(),
+        read_rhythm: smooth(),
+        write_rhythm: smooth(),
+    };
+    (end(&back, &there), end(&there, &back))
+}
+
+/// The next step of a rhythm.
+fn step(rhythm: &mut Rhythm, cx: &mut Context<'_>) -> Poll<usize> {
+    match rhythm.next() {
+        Some(0) => {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+        Some(most) => Poll::Ready(most),
+        None => Poll::Pending,
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let reads = self.reads.clone();
+        let mut held = reads.held();
+        if held.bytes.is_empty() && !held.is_closed {
+            held.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let most = ready!(step(&mut self.read_rhythm, cx)).min(buffer.len());
+        Poll::Ready(held.bytes.read(&mut buffer[..most]))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let most = ready!(step(&mut self.write_rhythm, cx)).min(bytes.len());
+        self.writes.put(&bytes[..most]);
+        self.writes.held().writes += 1;
+        Poll::Ready(Ok(most))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.writes.close();
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Steps that end by letting everything through, so that it ends.
+pub(super) fn steps() -> impl Strategy<Value = Vec<usize>> {
+    let size = prop_oneof![0..4_usize, 0..5000_usize, 0..200_000_usize];
+    vec(size, 0..8).prop_map(|mut steps| {
+        steps.push(100_000);
+        steps
+    })
+}
+
+/// These steps, again and again.
+pub(super) fn repeated(steps: Vec<usize>) -> Rhythm {
+    Box::new(steps.into_iter().cycle())
+}
+
+/// Bytes that look different everywhere.
+pub(super) fn pattern(length: usize) -> Vec<u8> {
+    (0..length)
+        .map(|at| u8::try_from(at * 31 % 251).unwrap())
+        .collect()
+}
