@@ -125,7 +125,7 @@ impl Node {
         let dials = if is_local { Dials::Any } else { Dials::Global };
         let (transport, quic) =
             transport::build(keypair, dials, &metrics).map_err(Error::Transport)?;
-        let behaviour = Boxed(Behaviour::new(keypair.public(), &relay));
+        let behaviour = Boxed(Behaviour::new(&keypair.public(), &relay));
         let settings = swarm::settings(&lifecycle, config.idle_timeout);
         let mut node = Self {
             swarm: Swarm::new(transport, behaviour, relay.peer_id(), settings),
