@@ -17,6 +17,7 @@
 //! | [`scratch`] | room for bytes on their way, once for every thread |
 //! | [`access`] | who may reserve, and who may connect to whom |
 //! | [`peers`] | who moves how much through the relay |
+//! | [`identify`] | what the relay says of itself |
 //! | [`dialback`] | which addresses the relay may dial |
 //! | [`admin`] | the operator's HTTP endpoints |
 //! | [`fleet`] | the directory of a fleet in DNS |
@@ -31,6 +32,7 @@ pub mod cli;
 pub mod config;
 pub mod dialback;
 pub mod fleet;
+pub mod identify;
 pub mod identity;
 pub mod lifecycle;
 pub mod metrics;

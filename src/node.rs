@@ -4,6 +4,7 @@
 //! last two are in `ending`.
 
 mod addresses;
+mod boxed;
 mod ending;
 mod schedule;
 mod swarm;
@@ -19,6 +20,7 @@ use tracing::{debug, error, info, warn};
 
 use self::{
     addresses::{is_any_ipv6, is_link_local, is_loopback, join, own_addresses},
+    boxed::Boxed,
     swarm::{Behaviour, BehaviourEvent},
 };
 use crate::{
@@ -61,7 +63,7 @@ pub enum Error {
 
 /// A relay that listens.
 pub struct Node {
-    swarm: Swarm<Behaviour>,
+    swarm: Swarm<Boxed<Behaviour>>,
     quic: quic::Handle,
     relay: Arc<Relay>,
     lifecycle: Lifecycle,
@@ -123,7 +125,7 @@ impl Node {
         let dials = if is_local { Dials::Any } else { Dials::Global };
         let (transport, quic) =
             transport::build(keypair, dials, &metrics).map_err(Error::Transport)?;
-        let behaviour = Behaviour::new(keypair.public(), &relay);
+        let behaviour = Boxed(Behaviour::new(&keypair.public(), &relay));
         let settings = swarm::settings(&lifecycle, config.idle_timeout);
         let mut node = Self {
             swarm: Swarm::new(transport, behaviour, relay.peer_id(), settings),
@@ -326,7 +328,7 @@ impl Node {
         }
         if old != addresses {
             let peers: Vec<_> = self.swarm.connected_peers().copied().collect();
-            self.swarm.behaviour_mut().identify.push(peers);
+            self.swarm.behaviour_mut().0.identify.push(peers);
         }
     }
 

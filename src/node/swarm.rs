@@ -3,14 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use libp2p::{
-    autonat, connection_limits, identify,
+    autonat, connection_limits,
     identity::PublicKey,
     ping,
     swarm::{Config, ListenError, NetworkBehaviour},
 };
 
 use crate::{
-    dialback,
+    dialback, identify,
     lifecycle::Lifecycle,
     metrics::ConnectionLimits,
     relay::{self, Relay, TooManyConnections},
@@ -43,7 +43,7 @@ pub(super) struct Behaviour {
 }
 
 impl Behaviour {
-    pub(super) fn new(public: PublicKey, relay: &Arc<Relay>) -> Self {
+    pub(super) fn new(public: &PublicKey, relay: &Arc<Relay>) -> Self {
         Self {
             limits: connection_limits::Behaviour::new(
                 connection_limits::ConnectionLimits::default()
@@ -53,14 +53,7 @@ impl Behaviour {
             ),
             dialback: dialback::Guard::new(Arc::clone(relay)),
             relay: relay::Behaviour::new(Arc::clone(relay)),
-            // No signed peer record: clients that do not know its legacy form drop the message.
-            identify: identify::Behaviour::new(
-                identify::Config::new("ipfs/0.1.0".to_owned(), public)
-                    .with_agent_version(concat!("descord-relay/", env!("CARGO_PKG_VERSION")).into())
-                    .with_hide_listen_addrs(true)
-                    .with_push_listen_addr_updates(true)
-                    .with_cache_size(0),
-            ),
+            identify: identify::Behaviour::new(public, relay.lifecycle().clone()),
             ping: ping::Behaviour::new(
                 ping::Config::new()
                     .with_interval(PING_INTERVAL)

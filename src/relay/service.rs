@@ -242,7 +242,7 @@ impl Relay {
         &self.keypair
     }
 
-    pub(super) fn lifecycle(&self) -> &Lifecycle {
+    pub(crate) fn lifecycle(&self) -> &Lifecycle {
         &self.lifecycle
     }
 

@@ -58,6 +58,7 @@ use libp2p::{Multiaddr, PeerId};
 
 pub use self::config::Config;
 pub use self::connection::Connection;
+use self::connection::Limits;
 pub use self::endpoint::Handle;
 use self::listener::Listener;
 pub use self::stream::Stream;
@@ -226,7 +227,7 @@ impl libp2p::core::Transport for Transport {
                 connecting
             };
             let handshake = config.handshakes.dial(TLS);
-            connection::handshake(connecting, config.handshake_timeout, handshake).await
+            connection::handshake(connecting, Limits::new(&config), handshake).await
         }
         .boxed())
     }

@@ -23,6 +23,7 @@ mod clients;
     reason = "other tests need more of it, and tests are run by the current toolchain"
 )]
 mod foreign;
+mod memory;
 #[path = "../../benches/relays/relay.rs"]
 #[expect(dead_code, reason = "the benchmark needs more of it")]
 mod relay;

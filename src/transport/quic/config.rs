@@ -21,7 +21,8 @@ pub struct Config {
     /// How many unfinished handshakes a listener carries at most; who comes then is refused.
     /// Default: 1024.
     pub max_pending: usize,
-    /// How many streams a peer may have open towards us on one connection. Default: 256.
+    /// How many streams a peer may have open towards us on one connection. It may open 24 at
+    /// first, and more as it uses them: quinn keeps room for each that may come. Default: 256.
     pub max_streams: u32,
     /// Bytes of one stream that are accepted before they are read: the bound of what piles up
     /// when its reader, or the next hop behind it, stops. It bounds throughput too, to one window
@@ -112,7 +113,7 @@ impl Config {
         acks.ack_eliciting_threshold(ACK_EVERY.into());
         let mut transport = quinn::TransportConfig::default();
         transport
-            .max_concurrent_bidi_streams(self.max_streams.into())
+            .max_concurrent_bidi_streams(self.max_streams.min(FIRST_STREAMS).into())
             .max_concurrent_uni_streams(0_u8.into())
             .datagram_receive_buffer_size(None)
             .stream_receive_window(self.stream_receive_window.into())
@@ -127,6 +128,9 @@ impl Config {
         Arc::new(transport)
     }
 }
+
+/// How many streams a peer may open at first. With a few of ours, they fit into tables of 32.
+pub(super) const FIRST_STREAMS: u32 = 24;
 
 /// RFC 9000, section 15.
 const QUIC_V1: u32 = 1;

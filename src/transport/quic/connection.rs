@@ -12,24 +12,45 @@ use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
 use quinn::{ConnectionError, RecvStream, SendStream};
 use tokio::time::Sleep;
 
+use super::config::FIRST_STREAMS;
 use super::stream::Undelivered;
-use super::{Error, Stream, address, tls};
+use super::{Config, Error, Stream, address, tls};
 use crate::metrics::{Handshake, Open};
 
 /// How long the end of a connection may take until its peer has everything.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The bounds of a connection that are not quinn's to keep.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    handshake_timeout: Duration,
+    max_streams: u32,
+}
+
+impl Limits {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            handshake_timeout: config.handshake_timeout,
+            max_streams: config.max_streams,
+        }
+    }
+}
+
 /// Waits for a connection to be established, and tells whose it is.
 pub(super) async fn handshake(
     connecting: quinn::Connecting,
-    timeout: Duration,
+    limits: Limits,
     handshake: Handshake,
 ) -> Result<(PeerId, Connection), Error> {
-    let connection = tokio::time::timeout(timeout, connecting)
+    let connection = tokio::time::timeout(limits.handshake_timeout, connecting)
         .await
         .map_err(|_| Error::HandshakeTimeout)??;
     let peer = tls::peer_id(&connection)?;
-    Ok((peer, Connection::new(connection, handshake.complete())))
+    let allowance = Allowance::new(limits.max_streams);
+    Ok((
+        peer,
+        Connection::new(connection, allowance, handshake.complete()),
+    ))
 }
 
 type Streams = BoxStream<'static, Result<(SendStream, RecvStream), ConnectionError>>;
@@ -45,6 +66,7 @@ pub struct Connection {
     outbound: Streams,
     closed: Fuse<BoxFuture<'static, ConnectionError>>,
     undelivered: Undelivered,
+    allowance: Allowance,
     /// Counts it for as long as it is there.
     _open: Open,
     /// When the end of the connection is given up.
@@ -52,7 +74,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    fn new(connection: quinn::Connection, counted: Open) -> Self {
+    fn new(connection: quinn::Connection, allowance: Allowance, counted: Open) -> Self {
         // Futures that are kept, not made anew for each poll: their wakers live in them.
         let accept = |connection: quinn::Connection| async move {
             Some((connection.accept_bi().await, connection))
@@ -67,10 +89,39 @@ impl Connection {
             outbound: stream::unfold(connection.clone(), open).boxed(),
             closed: async move { closed.closed().await }.boxed().fuse(),
             undelivered: Undelivered::default(),
+            allowance,
             _open: counted,
             close_timeout: None,
             quic: connection,
         }
+    }
+}
+
+/// How many streams the peer may have open.
+///
+/// quinn keeps room in its tables for every stream that the peer may open. Most peers open a few
+/// one after the other, so the room for [`Config::max_streams`] is only made for those that use it.
+struct Allowance {
+    allowed: u32,
+    most: u32,
+}
+
+impl Allowance {
+    fn new(most: u32) -> Self {
+        Self {
+            allowed: most.min(FIRST_STREAMS),
+            most,
+        }
+    }
+
+    /// More, once half of it is in use by so many `streams`.
+    fn raise(&mut self, streams: usize) -> Option<u32> {
+        let is_used = streams.saturating_mul(2) >= usize::try_from(self.allowed).ok()?;
+        if !is_used || self.allowed >= self.most {
+            return None;
+        }
+        self.allowed = self.allowed.saturating_mul(2).min(self.most);
+        Some(self.allowed)
     }
 }
 
@@ -96,7 +147,12 @@ impl StreamMuxer for Connection {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Self::Substream, Self::Error>> {
         let undelivered = self.undelivered.clone();
-        poll_next(&mut self.inbound, undelivered, cx)
+        let stream = ready!(poll_next(&mut self.inbound, undelivered, cx))?;
+        let streams = self.undelivered.streams();
+        if let Some(allowed) = self.allowance.raise(streams) {
+            self.quic.set_max_concurrent_bi_streams(allowed.into());
+        }
+        Poll::Ready(Ok(stream))
     }
 
     fn poll_outbound(

@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use futures::future::FutureExt;
 use futures::stream::{self, BoxStream, Stream, StreamExt};
 use libp2p::PeerId;
 use libp2p::core::transport::{ListenerId, TransportEvent};
 
+use super::connection::Limits;
 use super::interfaces::{Change, Interfaces};
 use super::{Config, Connection, Error, Event, address, connection};
 use crate::metrics::Handshakes;
@@ -28,7 +28,7 @@ pub(super) struct Listener {
     removed: bool,
     /// Every unfinished handshake holds a clone, so its count is their number, plus one.
     pending: Arc<()>,
-    handshake_timeout: Duration,
+    limits: Limits,
     retry_above: usize,
     max_pending: usize,
     handshakes: Handshakes,
@@ -53,7 +53,7 @@ impl Listener {
             endpoint,
             removed: false,
             pending: Arc::new(()),
-            handshake_timeout: config.handshake_timeout,
+            limits: Limits::new(config),
             retry_above: config.retry_above,
             max_pending: config.max_pending,
             handshakes: config.handshakes.clone(),
@@ -99,13 +99,7 @@ impl Listener {
             listener_id: self.id,
             local_addr: address::format(local),
             send_back_addr: address::format(remote),
-            upgrade: accept(
-                incoming,
-                self.handshake_timeout,
-                self.handshakes.clone(),
-                guard,
-            )
-            .boxed(),
+            upgrade: accept(incoming, self.limits, self.handshakes.clone(), guard).boxed(),
         })
     }
 
@@ -171,12 +165,12 @@ impl Drop for Listener {
 /// any cryptography spent on it.
 async fn accept(
     incoming: quinn::Incoming,
-    timeout: Duration,
+    limits: Limits,
     handshakes: Handshakes,
     guard: Arc<()>,
 ) -> Result<(PeerId, Connection), Error> {
     let handshake = handshakes.begin(super::TLS);
-    let result = connection::handshake(incoming.accept()?, timeout, handshake).await;
+    let result = connection::handshake(incoming.accept()?, limits, handshake).await;
     drop(guard);
     result
 }

@@ -60,6 +60,11 @@ type Delivery = BoxFuture<'static, Result<(), StoppedError>>;
 pub(super) struct Undelivered(Arc<Mutex<Vec<Delivery>>>);
 
 impl Undelivered {
+    /// How many streams of the connection there are: each has a clone.
+    pub(super) fn streams(&self) -> usize {
+        Arc::strong_count(&self.0).saturating_sub(1)
+    }
+
     fn push(&self, mut delivery: Delivery) {
         if (&mut delivery).now_or_never().is_none() {
             let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 
+use futures::FutureExt;
 use libp2p::core::muxing::StreamMuxerEvent;
 use quinn::{ReadError, RecvStream, SendStream};
 
@@ -203,4 +204,28 @@ async fn a_client_that_moves_keeps_its_connection() {
     stream.close().await.unwrap();
     let answer = within(recv.read_to_end(100)).await.unwrap();
     assert_eq!(answer, b"from elsewhere");
+}
+
+#[tokio::test]
+async fn as_many_at_once_as_are_allowed_and_no_more() {
+    const MOST: u32 = 60;
+    let key = Keypair::generate_ed25519();
+    let mut server = Server::with(&key, LOOPBACK, |config| config.max_streams = MOST).await;
+    let (mut muxer, connection) = server.pair().await;
+    let mut open = Vec::new();
+    for _ in 0..MOST {
+        let (mut send, recv) = within(connection.open_bi()).await.unwrap();
+        send.write_all(b"here").await.unwrap();
+        open.push((send, recv, within(inbound(&mut muxer)).await.unwrap()));
+    }
+    // Whatever else was allowed has arrived before this.
+    let (mut send, mut recv, mut ours) = open.pop().unwrap();
+    ours.write_all(b"there").await.unwrap();
+    let mut there = [0; 5];
+    within(recv.read_exact(&mut there)).await.unwrap();
+    assert!(connection.open_bi().now_or_never().is_none());
+
+    send.finish().unwrap();
+    drop((ours, open));
+    within(connection.open_bi()).await.unwrap();
 }

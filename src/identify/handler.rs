@@ -1,0 +1,157 @@
+//! The streams of one connection on which the relay says who it is.
+
+use std::{
+    convert::Infallible,
+    io,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::{AsyncReadExt, AsyncWriteExt, future::Either};
+use libp2p::{
+    Multiaddr, Stream, StreamProtocol,
+    core::upgrade::{ReadyUpgrade, SelectUpgrade},
+    swarm::{
+        ConnectionHandler, ConnectionHandlerEvent, SubstreamProtocol,
+        handler::{
+            ConnectionEvent, FullyNegotiatedInbound, FullyNegotiatedOutbound, ProtocolsChange,
+        },
+    },
+};
+
+use super::{Identify, Own};
+use crate::relay::wire::{self, MAX_MESSAGE_BYTES};
+
+/// The peer asks.
+const PROTOCOL: StreamProtocol = StreamProtocol::new("/ipfs/id/1.0.0");
+/// Who opens the stream tells.
+const PUSH_PROTOCOL: StreamProtocol = StreamProtocol::new("/ipfs/id/push/1.0.0");
+/// How long a stream may take.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(60);
+/// How many streams of one connection are served at once; more are reset.
+const MAX_STREAMS: usize = 10;
+
+/// Tell the peer what the relay says of itself now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Push;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Handler {
+    own: Arc<Own>,
+    /// Where the peer is seen.
+    observed: Multiaddr,
+    /// What may be spoken on this connection.
+    protocols: Vec<StreamProtocol>,
+    must_push: bool,
+    /// Every stream that is served holds a clone, so its count is their number, plus one.
+    serving: Arc<()>,
+}
+
+impl Handler {
+    pub(super) fn new(own: Arc<Own>, observed: Multiaddr) -> Self {
+        Self {
+            own,
+            observed,
+            protocols: Vec::new(),
+            must_push: false,
+            serving: Arc::default(),
+        }
+    }
+
+    fn message(&self) -> Identify {
+        let protocols = self.protocols.iter().map(ToString::to_string).collect();
+        self.own.message(&self.observed, protocols)
+    }
+
+    fn say(&self, stream: Stream) {
+        self.serve(say(stream, self.message()));
+    }
+
+    /// A stream that fails is the peer's loss alone.
+    fn serve(&self, stream: impl Future<Output = io::Result<()>> + Send + 'static) {
+        if Arc::strong_count(&self.serving) > MAX_STREAMS {
+            return;
+        }
+        let serving = Arc::clone(&self.serving);
+        self.own.lifecycle.spawn_until_end("identify", async move {
+            let _ = tokio::time::timeout(STREAM_TIMEOUT, stream).await;
+            drop(serving);
+        });
+    }
+}
+
+async fn say(mut stream: Stream, message: Identify) -> io::Result<()> {
+    wire::write(&mut stream, &message).await?;
+    stream.close().await
+}
+
+/// Reads what the peer says of itself, so that it is not told of a failure.
+async fn ignore(stream: Stream) -> io::Result<()> {
+    let most = u64::try_from(MAX_MESSAGE_BYTES).unwrap_or(u64::MAX);
+    let mut nowhere = futures::io::sink();
+    futures::io::copy(stream.take(most), &mut nowhere).await?;
+    Ok(())
+}
+
+impl ConnectionHandler for Handler {
+    type FromBehaviour = Push;
+    type ToBehaviour = Infallible;
+    type InboundProtocol =
+        SelectUpgrade<ReadyUpgrade<StreamProtocol>, ReadyUpgrade<StreamProtocol>>;
+    type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
+    type InboundOpenInfo = ();
+    type OutboundOpenInfo = ();
+
+    fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
+        let answer = ReadyUpgrade::new(PROTOCOL);
+        let listen = ReadyUpgrade::new(PUSH_PROTOCOL);
+        SubstreamProtocol::new(SelectUpgrade::new(answer, listen), ())
+    }
+
+    fn on_behaviour_event(&mut self, Push: Push) {
+        self.must_push = true;
+    }
+
+    fn poll(
+        &mut self,
+        _cx: &mut Context<'_>,
+    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, (), Infallible>> {
+        if !std::mem::take(&mut self.must_push) {
+            return Poll::Pending;
+        }
+        let protocol = SubstreamProtocol::new(ReadyUpgrade::new(PUSH_PROTOCOL), ());
+        Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol })
+    }
+
+    fn on_connection_event(
+        &mut self,
+        event: ConnectionEvent<Self::InboundProtocol, Self::OutboundProtocol>,
+    ) {
+        match event {
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
+                protocol, ..
+            }) => match protocol {
+                Either::Left(stream) => self.say(stream),
+                Either::Right(stream) => self.serve(ignore(stream)),
+            },
+            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
+                protocol: stream,
+                ..
+            }) => self.say(stream),
+            ConnectionEvent::AddressChange(change) => self.observed = change.new_address.clone(),
+            ConnectionEvent::LocalProtocolsChange(ProtocolsChange::Added(added)) => {
+                self.protocols.extend(added.cloned());
+                self.protocols.shrink_to_fit();
+            }
+            ConnectionEvent::LocalProtocolsChange(ProtocolsChange::Removed(removed)) => {
+                for gone in removed {
+                    self.protocols.retain(|protocol| protocol != gone);
+                }
+            }
+            // A peer that does not know the push protocol asks again one day.
+            _ => {}
+        }
+    }
+}
