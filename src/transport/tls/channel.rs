@@ -42,6 +42,9 @@ pub struct Channel<C> {
     /// What is encrypted and not written yet.
     waiting: BytesMut,
     is_closing: bool,
+    /// What arrived is not what the other side has sent. Told once, and then in general.
+    is_broken: bool,
+    why_broken: Option<io::Error>,
 }
 
 impl<C: AsyncRead + AsyncWrite + Unpin> Channel<C> {
@@ -58,6 +61,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Channel<C> {
             sealed: Vec::new(),
             waiting: BytesMut::new(),
             is_closing: false,
+            is_broken: false,
+            why_broken: None,
         };
         poll_fn(|cx| channel.poll_handshake(cx)).await?;
         Ok(channel)
@@ -70,6 +75,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Channel<C> {
             if ready!(self.poll_fill(cx, &mut []))?.is_none() {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
+            self.check()?;
         }
         Poll::Ready(Ok(()))
     }
@@ -107,17 +113,38 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Channel<C> {
                 // now goes with the next write.
                 let _ = self.poll_send(cx)?;
             }
-            let rest = records.get(opened?..).unwrap_or_default();
-            if rest.len() > MAX_SEALED_BYTES {
-                let why = "a message is too long";
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
-            }
+            let rest = opened.and_then(|used| match records.get(used..) {
+                Some(rest) if rest.len() <= MAX_SEALED_BYTES => Ok(rest),
+                _ => Err(invalid("a message is too long")),
+            });
             self.sealed.clear();
-            self.sealed.extend_from_slice(rest);
+            match rest {
+                Ok(rest) => self.sealed.extend_from_slice(rest),
+                // What came before is read first.
+                Err(error) => {
+                    self.is_broken = true;
+                    self.why_broken = Some(error);
+                }
+            }
             let is_over = given == 0 && self.opened.is_empty() && self.records.is_closed();
             Poll::Ready(Ok((!is_over).then_some(given)))
         })
     }
+}
+
+impl<C> Channel<C> {
+    /// Whether what arrives is still what the other side has sent.
+    fn check(&mut self) -> io::Result<()> {
+        if !self.is_broken {
+            return Ok(());
+        }
+        let why = self.why_broken.take();
+        Err(why.unwrap_or_else(|| invalid("a record was not valid")))
+    }
+}
+
+fn invalid(why: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
 impl<C: AsyncWrite + Unpin> Channel<C> {
@@ -187,6 +214,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> AsyncRead for Channel<C> {
                 this.opened.copy_to_slice(space);
                 return Poll::Ready(Ok(given));
             }
+            this.check()?;
             if this.records.is_closed() {
                 return Poll::Ready(Ok(0));
             }
