@@ -77,7 +77,7 @@ async fn gone(cluster: &Cluster, how: &str, left: &[usize]) {
 /// All relays are listed again, under the same peer ids, and used.
 ///
 /// A client takes some seconds to notice that its relay was killed, and is left with one relay until
-/// then: nothing else may fail meanwhile.
+/// then: nothing else may fail meanwhile. Nor while a request that the failure met is on its way.
 async fn back(cluster: &Cluster, traffic: &Traffic) {
     cluster.lists(&[0, 1, 2]).await;
     traffic.settles().await;

@@ -46,6 +46,8 @@ type Reserved = Arc<Mutex<BTreeSet<usize>>>;
 struct State {
     done: AtomicBool,
     requests: AtomicUsize,
+    /// Those that have ended, for each pair.
+    ended: Mutex<Vec<usize>>,
     retried: AtomicUsize,
     cut: Mutex<Vec<String>>,
     failed: Mutex<Vec<String>>,
@@ -92,7 +94,14 @@ impl Traffic {
         self.targets.push(tokio::task::spawn(target));
         self.reserved.push(reserved.clone());
         self.settles().await;
-        let requester = requester(id, fleet, reserved, self.long, Arc::clone(&self.state));
+        self.state.ended.lock().unwrap().push(0);
+        let requester = requester(
+            id,
+            fleet,
+            reserved,
+            (first, self.long),
+            Arc::clone(&self.state),
+        );
         self.requesters.push(tokio::task::spawn(requester));
     }
 
@@ -105,10 +114,18 @@ impl Traffic {
         .await;
     }
 
-    /// Waits until each pair has made so many more requests, on average.
+    /// Waits until each pair has ended so many more requests: of those that are on their way now,
+    /// none is left.
     pub async fn flows(&self, requests: usize) {
-        let goal = self.requests() + requests * self.requesters.len();
-        self.wait("requests", || self.requests() >= goal).await;
+        let ended = || self.state.ended.lock().unwrap().clone();
+        let goals: Vec<_> = ended().iter().map(|ended| ended + requests).collect();
+        self.wait("requests", || {
+            ended()
+                .iter()
+                .zip(&goals)
+                .all(|(ended, goal)| ended >= goal)
+        })
+        .await;
     }
 
     async fn wait(&self, what: &str, is_so: impl Fn() -> bool) {
@@ -120,10 +137,6 @@ impl Traffic {
         let in_time = timeout(PATIENCE, wait).await.is_ok();
         let failed = self.state.failed.lock().unwrap();
         assert!(in_time, "no {what}: {failed:#?}");
-    }
-
-    fn requests(&self) -> usize {
-        self.state.requests.load(Ordering::Relaxed)
     }
 
     /// Waits for the requests that are on their way, and makes no more.
@@ -266,7 +279,7 @@ async fn requester(
     target: PeerId,
     fleet: Fleet,
     reserved: Reserved,
-    long: Duration,
+    (pair, long): (usize, Duration),
     state: Arc<State>,
 ) {
     while !state.done.load(Ordering::Relaxed) {
@@ -300,5 +313,6 @@ async fn requester(
             tokio::time::sleep(LOOK).await;
             state.failed.lock().unwrap().push(errors.join("; "));
         }
+        state.ended.lock().unwrap()[pair] += 1;
     }
 }
