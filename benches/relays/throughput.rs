@@ -76,7 +76,7 @@ async fn write(mut stream: Stream) {
 
 async fn read(mut stream: Stream, total: Arc<AtomicU64>) {
     let mut chunk = vec![0; CHUNK_BYTES];
-    while let Ok(read) = stream.read(&mut chunk).await {
+    while let Ok(read @ 1..) = stream.read(&mut chunk).await {
         total.fetch_add(read as u64, Relaxed);
     }
 }

@@ -9,6 +9,7 @@
 
 mod channel;
 mod checked;
+mod ciphers;
 mod records;
 
 use std::sync::Arc;
@@ -17,13 +18,9 @@ use futures::{AsyncRead, AsyncWrite};
 use libp2p::{PeerId, identity::Keypair, tls::certificate};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, ServerConfig,
-    SignatureScheme, SupportedCipherSuite,
+    SignatureScheme,
     client::danger::HandshakeSignatureValid,
-    crypto::{
-        WebPkiSupportedAlgorithms,
-        aws_lc_rs::{self, cipher_suite},
-        verify_tls13_signature_with_raw_key,
-    },
+    crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature_with_raw_key},
     pki_types::{CertificateDer, UnixTime},
     server::danger::{ClientCertVerified, ClientCertVerifier},
     sign::{CertifiedKey, SingleCertAndKey},
@@ -61,7 +58,7 @@ pub(super) fn server(keypair: &Keypair) -> Result<ServerConfig, Error> {
     let key = aws_lc_rs::sign::any_ecdsa_type(&key)?;
     let ours = SingleCertAndKey::from(CertifiedKey::new(vec![certificate], key));
     let mut provider = aws_lc_rs::default_provider();
-    provider.cipher_suites = ciphers(has_aes());
+    provider.cipher_suites = ciphers::ciphers();
     let any_peer = AnyPeer(provider.signature_verification_algorithms);
     let mut tls = ServerConfig::builder_with_provider(provider.into())
         .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -93,31 +90,6 @@ pub(super) fn peer_id(chain: &[CertificateDer<'_>]) -> Result<PeerId, Error> {
         .first()
         .and_then(|end_entity| Checked::new(end_entity)?.peer_id());
     peer.ok_or(Error::NoPeerCertificate)
-}
-
-/// In the order of preference.
-fn ciphers(has_aes: bool) -> Vec<SupportedCipherSuite> {
-    let mut ciphers = vec![
-        cipher_suite::TLS13_AES_128_GCM_SHA256,
-        cipher_suite::TLS13_AES_256_GCM_SHA384,
-        cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
-    ];
-    if !has_aes {
-        ciphers.reverse();
-    }
-    ciphers
-}
-
-/// Whether the processor has instructions for AES and for GCM's multiplication.
-fn has_aes() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return std::arch::is_x86_feature_detected!("aes")
-        && std::arch::is_x86_feature_detected!("pclmulqdq");
-    #[cfg(target_arch = "aarch64")]
-    return std::arch::is_aarch64_feature_detected!("aes")
-        && std::arch::is_aarch64_feature_detected!("pmull");
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    return false;
 }
 
 /// Takes every peer that proves who it is: one certificate, made as libp2p has it, whose key signs
