@@ -2,6 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
 
+use auditable_info::Limits;
 use descord_relay::{config::Secret, identity::peer_id_of};
 use futures::{AsyncReadExt, AsyncWriteExt};
 use serde_json::json;
@@ -67,6 +68,32 @@ async fn the_image_holds_the_binary_and_says_how_to_run_it() {
         files,
         ["descord-relay", "etc/ssl/certs/ca-certificates.crt"]
     );
+}
+
+/// Its binary says what it is made of.
+#[tokio::test]
+async fn a_scanner_finds_the_crates_in_the_image() {
+    let Some(image) = image().await else { return };
+    let id = docker(&["create", image]).await;
+    let container = Container { id };
+    let directory = TempDir::new().unwrap();
+    let binary = directory.path().join("descord-relay");
+    let from = format!("{}:/descord-relay", container.id);
+    docker(&["cp", &from, binary.to_str().unwrap()]).await;
+    let found = auditable_info::audit_info_from_file(&binary, Limits::default()).unwrap();
+    let lock = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock")).unwrap();
+    for name in [
+        "descord-relay",
+        "libp2p-swarm",
+        "quinn-proto",
+        "rustls",
+        "aws-lc-sys",
+    ] {
+        let package = found.packages.iter().find(|package| package.name == name);
+        let version = &package.unwrap_or_else(|| panic!("no {name}")).version;
+        let locked = format!("name = \"{name}\"\nversion = \"{version}\"");
+        assert!(lock.contains(&locked), "{locked}");
+    }
 }
 
 /// Nothing but published ports is needed, and no right at all.
