@@ -43,6 +43,8 @@ pub fn limits() -> Limits {
             duration: Some(Duration::from_secs(3600)),
             bytes: Some(100_000_000),
         },
+        reservation_rate: RequestRate::default(),
+        circuit_rate: RequestRate::default(),
     }
 }
 
