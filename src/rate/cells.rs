@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use governor::{nanos::Nanos, state::StateStore};
 use hashlink::LruCache;
 
-/// Keys that a limiter remembers, some 60 bytes each. Twice as many as there can be connections.
+/// Keys that a limiter remembers, some 70 bytes each. Twice as many as there can be connections.
 pub const MAX_KEYS: usize = SHARDS * KEYS_OF_SHARD;
 
 /// Neighbours do not wait for each other, and when a table grows it is a small one.
