@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use ipnet::IpNet;
 
 use super::fleet::{join, list};
-use super::kind::Kind;
+use super::kind::{Count, Kind};
 use crate::access::Entry;
 use crate::rate::{Rate, Unit};
 
@@ -20,8 +20,8 @@ impl Kind for BurstAndRate {
 
     fn allowed(&self) -> String {
         format!(
-            "`BURST+NUMBER/s`, `/m` or `/h`, such as `500+20/s` (500 at once, and 20 more each \
-             second), each number from 1 to {}; 0 = unlimited",
+            "a burst and a rate such as `500+20/s` (500 at once, and 20 more each second; also `/m` \
+             and `/h`), numbers up to {}, 0 = unlimited",
             Rate::MOST
         )
     }
@@ -34,10 +34,14 @@ impl Kind for BurstAndRate {
         let (burst, rest) = text.split_once('+').ok_or_else(no_rate)?;
         let (refill, unit) = rest.split_once('/').ok_or_else(no_rate)?;
         let number = |text: &str| -> Result<NonZeroU32, String> {
-            match text.trim().parse::<NonZeroU32>() {
-                Ok(number) if number.get() <= Rate::MOST => Ok(number),
-                Ok(_) => Err("has a number that is too large".to_owned()),
-                Err(_) => Err("has a number that is not allowed".to_owned()),
+            let count = Count
+                .parse(text.trim())
+                .map_err(|what| format!("has a part that {what}"))?;
+            let number = count.and_then(|count| NonZeroU32::new(u32::try_from(count).ok()?));
+            match number {
+                Some(number) if number.get() <= Rate::MOST => Ok(number),
+                None if count.is_none() => Err("has a part that is 0".to_owned()),
+                _ => Err("has a part that is too large".to_owned()),
             }
         };
         let is_unit = |known: &&Unit| unit.trim().chars().eq([known.letter()]);

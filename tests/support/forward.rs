@@ -1,6 +1,9 @@
 //! Connections from other addresses of this machine than its first, with or without a header.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use ppp::v2::{Addresses, Builder, Command, Protocol as Carried, Version};
@@ -13,10 +16,10 @@ use tokio::{
 use super::process::socket;
 
 /// A TCP connection to `address` that comes from `from`.
-pub async fn connect(from: Ipv4Addr, address: SocketAddr) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind((from, 0).into()).unwrap();
-    socket.connect(address).await.unwrap()
+pub async fn connect(from: Ipv4Addr, address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((from, 0).into())?;
+    socket.connect(address).await
 }
 
 /// The address of 127.0.0.0/8 that ends in this number.
@@ -67,7 +70,9 @@ impl Forward {
                 let (mut near, _) = listener.accept().await.unwrap();
                 let first = first.clone();
                 tokio::task::spawn(async move {
-                    let mut far = connect(from, target).await;
+                    let Ok(mut far) = connect(from, target).await else {
+                        return;
+                    };
                     // The relay may hang up at any time.
                     let _ = far.write_all(&first).await;
                     let _ = copy_bidirectional(&mut near, &mut far).await;

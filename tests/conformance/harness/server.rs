@@ -7,7 +7,7 @@ use descord_relay::{
     lifecycle::Lifecycle,
     metrics::Metrics,
     pseudonym::Pseudonyms,
-    relay::{self, CircuitLimit, Limits, Relay},
+    relay::{self, CircuitLimit, Limits, Relay, RequestRate},
 };
 use futures::StreamExt;
 use libp2p::{
