@@ -1,10 +1,6 @@
 //! Floods from one peer or one address: what they get, and that nobody else notices.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "tests fail loudly"
-)]
+#![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
 mod support;
 

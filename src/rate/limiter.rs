@@ -14,7 +14,7 @@ use super::{Rate, cells::Cells};
 /// Applies one [`Rate`] to every key by itself. It remembers [`MAX_KEYS`](super::MAX_KEYS) keys; see
 /// the module `cells` for what becomes of the rest. Whatever is asked takes the same time.
 pub struct Limiter<K> {
-    limiter: RateLimiter<u64, Cells, Clock>,
+    rate: RateLimiter<u64, Cells, Clock>,
     /// Keys are remembered by a hash that nobody outside can guess: it takes the same little room
     /// whatever the key is, and nobody can make up two keys with one hash.
     hasher: RandomState,
@@ -28,7 +28,7 @@ impl<K: Hash> Limiter<K> {
             .unwrap_or(Quota::per_second(rate.refill))
             .allow_burst(rate.burst);
         Self {
-            limiter: RateLimiter::new(quota, Cells::new(), Clock),
+            rate: RateLimiter::new(quota, Cells::new(), Clock),
             hasher: RandomState::new(),
             keys: PhantomData,
         }
@@ -37,7 +37,7 @@ impl<K: Hash> Limiter<K> {
     /// Whether `key` may do it once more. It counts only if so: whoever is refused does not wait
     /// any longer for it.
     pub fn allows(&self, key: &K) -> bool {
-        self.limiter.check_key(&self.hasher.hash_one(key)).is_ok()
+        self.rate.check_key(&self.hasher.hash_one(key)).is_ok()
     }
 }
 

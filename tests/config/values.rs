@@ -102,12 +102,12 @@ const GOOD: &[(&str, &str, &str)] = &[
     ("RELAY_DNS_RATE_LIMIT", "0", "0"),
 ];
 
-fn rate(burst: u32, refill: u32, per: Unit) -> Option<Rate> {
-    Some(Rate {
+fn rate(burst: u32, refill: u32, per: Unit) -> Rate {
+    Rate {
         burst: burst.try_into().unwrap(),
         refill: refill.try_into().unwrap(),
         per,
-    })
+    }
 }
 
 #[test]
@@ -150,16 +150,16 @@ fn fields_are_the_ones_that_were_meant() {
             bytes: Some(65_536),
         },
         reservation_rate: RequestRate {
-            per_peer: rate(1, 2, Unit::Minute),
+            per_peer: Some(rate(1, 2, Unit::Minute)),
             per_ip: None,
         },
         circuit_rate: RequestRate {
-            per_peer: rate(3, 4, Unit::Hour),
-            per_ip: rate(5, 6, Unit::Second),
+            per_peer: Some(rate(3, 4, Unit::Hour)),
+            per_ip: Some(rate(5, 6, Unit::Second)),
         },
     };
     let most = rate(Rate::MOST, Rate::MOST, Unit::Second);
-    assert_eq!(config.admission.rate_per_ip, most);
+    assert_eq!(config.admission.rate_per_ip, Some(most));
     assert_eq!(config.admission.proxies.len(), 3);
     assert_eq!(config.limits, limits);
     assert_eq!(config.identity.instance, "eu_west.Relay-0");
