@@ -1,10 +1,6 @@
 //! Clients behind a proxy: whose address counts, and whose word about it.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "tests fail loudly"
-)]
+#![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
 mod support;
 
