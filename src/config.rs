@@ -25,6 +25,7 @@ mod fleet;
 mod kind;
 mod load;
 mod placeholder;
+mod rates;
 mod render;
 mod secret;
 mod service_link;
@@ -46,8 +47,9 @@ pub use render::reference_table;
 pub use secret::Secret;
 
 use crate::access::Entry;
-use crate::relay::CircuitLimit;
 pub use crate::relay::Limits;
+use crate::relay::{CircuitLimit, RequestRate};
+pub use crate::transport::Admission;
 
 /// Everything that the relay can be told. [`Default`] is what an empty environment gives, apart
 /// from the instance name, which is then the machine's host name.
@@ -62,6 +64,8 @@ pub struct Config {
     pub identity: Identity,
     /// Reservations and circuits.
     pub limits: Limits,
+    /// Connections, before they are up.
+    pub admission: Admission,
     /// Who may reserve, and who may connect to whom.
     pub access: Access,
     /// How long a connection may hold neither a reservation nor a circuit; at least 5 s.
@@ -260,7 +264,10 @@ impl Config {
                 circuits: None,
                 circuits_per_peer: None,
                 circuit: CircuitLimit::default(),
+                reservation_rate: RequestRate::default(),
+                circuit_rate: RequestRate::default(),
             },
+            admission: Admission::default(),
             access: Access {
                 reserve: AccessLists::default(),
                 connect: AccessLists::default(),

@@ -4,7 +4,9 @@
 //! alone, that service dials whatever a stranger names, which makes the relay a scanner of the
 //! network that it stands in. Here a peer can only have its own IP address dialled, and the transport
 //! dials no private address ([`Dials::Global`](crate::transport::Dials::Global)): behind a proxy,
-//! strangers seem to come from one.
+//! strangers seem to come from one. A proxy that tells where they really come from
+//! ([`transport::proxy`](crate::transport::proxy)) is believed here as well: it is the client's own
+//! address then, and nobody but the operator's proxies can name another.
 
 use std::{
     convert::Infallible,

@@ -13,6 +13,7 @@
 //! | [`metrics`] | every instrument, named and described once |
 //! | [`node`] | the swarm and its event loop: serve, drain, close |
 //! | [`transport`] | TCP, QUIC and WebSocket, and the muxers that can reset what they cut |
+//! | [`rate`] | how often something may happen, for each peer and each IP address |
 //! | [`relay`] | the protocol: reservations, circuits and their limits |
 //! | [`scratch`] | room for bytes on their way, once for every thread |
 //! | [`access`] | who may reserve, and who may connect to whom |
@@ -40,6 +41,8 @@ pub mod node;
 pub mod peers;
 pub mod probe;
 pub mod pseudonym;
+pub mod rate;
+pub mod refusals;
 pub mod relay;
 pub mod scratch;
 pub mod telemetry;

@@ -33,7 +33,7 @@ use crate::{
     pseudonym::Pseudonyms,
     relay::{Relay, Statistics},
     telemetry::Telemetry,
-    transport::{self, Dials, quic},
+    transport::{self, Dials, Gate, quic},
 };
 
 /// How long to wait for the first address of every listener before the relay is called ready.
@@ -65,6 +65,7 @@ pub enum Error {
 pub struct Node {
     swarm: Swarm<Boxed<Behaviour>>,
     quic: quic::Handle,
+    gate: Gate,
     relay: Arc<Relay>,
     lifecycle: Lifecycle,
     metrics: Metrics,
@@ -123,13 +124,19 @@ impl Node {
         // that only this machine can reach has nobody to protect.
         let is_local = config.listen_addresses.iter().all(is_loopback);
         let dials = if is_local { Dials::Any } else { Dials::Global };
+        let gate = Gate::new(
+            config.admission.clone(),
+            metrics.clone(),
+            relay.refusals().clone(),
+        );
         let (transport, quic) =
-            transport::build(keypair, dials, &metrics).map_err(Error::Transport)?;
+            transport::build(keypair, dials, &gate, &metrics).map_err(Error::Transport)?;
         let behaviour = Boxed(Behaviour::new(&keypair.public(), &relay));
         let settings = swarm::settings(&lifecycle, config.idle_timeout);
         let mut node = Self {
             swarm: Swarm::new(transport, behaviour, relay.peer_id(), settings),
             quic,
+            gate,
             relay,
             lifecycle,
             metrics,
@@ -181,6 +188,8 @@ impl Node {
         let relay = Arc::clone(&self.relay);
         self.lifecycle
             .spawn_until_end("expiry", Arc::clone(&relay).expire_reservations());
+        self.lifecycle
+            .spawn_until_end("refusals", relay.refusals().clone().tell_rest());
         if let Some(peers) = relay.peers() {
             self.lifecycle
                 .spawn_until_end("peer statistics", Arc::clone(peers).sweep());
@@ -280,7 +289,7 @@ impl Node {
             SwarmEvent::IncomingConnectionError { error, .. } => {
                 debug!(%error, "an incoming connection failed");
                 if let Some(reason) = swarm::denied(&error) {
-                    self.metrics.connection_denied(reason);
+                    self.gate.refused(reason);
                 }
             }
             _ => {}

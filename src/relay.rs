@@ -28,6 +28,7 @@ mod handler;
 mod hop;
 pub mod ledger;
 mod limits;
+mod rates;
 mod service;
 mod spans;
 mod stop;
@@ -44,7 +45,7 @@ pub use self::{
     handler::Handler,
     hop::{ANSWER_TIMEOUT, REQUEST_TIMEOUT},
     ledger::Presence,
-    limits::{CircuitLimit, Limits},
+    limits::{CircuitLimit, Limits, RequestRate},
     service::{Relay, Statistics},
     stop::STOP_TIMEOUT,
     traffic::Traffic,

@@ -3,11 +3,14 @@
 //! Muxers are the relay's own, because a circuit that is cut has to end in a reset of both of its
 //! streams, whatever state they are in: see [`yamux`] and [`quic`].
 
+pub mod gate;
 pub mod noise;
+pub mod proxy;
 pub mod quic;
 pub mod security;
 #[cfg(test)]
 mod socket;
+pub mod tcp;
 pub mod tls;
 pub mod yamux;
 
@@ -25,10 +28,12 @@ use libp2p::{
     },
     identity::Keypair,
     multiaddr::Protocol,
-    tcp, websocket,
+    tcp::tokio::Transport as TcpTransport,
+    websocket,
 };
 use socket2::{Domain, Socket, Type};
 
+pub use self::gate::{Admission, Gate};
 use self::security::Security;
 use crate::metrics::{Handshakes, Metrics};
 
@@ -53,19 +58,23 @@ pub enum Dials {
     Any,
 }
 
-/// Every transport of the relay, and a handle to the QUIC endpoints among them. Handshakes and
-/// connections are counted in `metrics`.
+/// Every transport of the relay, and a handle to the QUIC endpoints among them. `gate` decides who
+/// gets in; handshakes and connections are counted in `metrics`.
 ///
 /// # Errors
 /// When `keypair` cannot make a TLS certificate or Noise keys; an Ed25519 key always can.
 pub fn build(
     keypair: &Keypair,
     dials: Dials,
+    gate: &Gate,
     metrics: &Metrics,
 ) -> Result<(Transport, quic::Handle), Error> {
     let handshakes = |transport| Handshakes::new(metrics.clone(), transport);
     let security = |transport| Security::new(keypair, handshakes(transport));
-    let socket = || tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
+    let socket = || {
+        let socket = TcpTransport::new(libp2p::tcp::Config::default().nodelay(true));
+        tcp::Transport::new(socket, gate.clone())
+    };
     let tcp = socket()
         .upgrade(Version::V1Lazy)
         .authenticate(security("tcp")?)
@@ -82,6 +91,7 @@ pub fn build(
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let mut quic = quic::Config::new(keypair);
     quic.handshakes = handshakes("quic");
+    quic.gate = gate.clone();
     let handle = quic.handle();
     let quic =
         quic::Transport::new(quic)?.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));

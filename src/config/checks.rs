@@ -112,12 +112,24 @@ pub(super) fn warnings(config: &Config, origins: &Origins) -> Vec<Warning> {
             (name::CIRCUITS_PER_PEER, limits.circuits_per_peer),
             (name::CIRCUITS, limits.circuits),
         ),
+        everybody_is_a_proxy(config),
         circuits_outlive_drain(config),
         shared_name(config, origins),
     ]
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// Whoever is believed about its address has as many as it likes.
+fn everybody_is_a_proxy(config: &Config) -> Option<Warning> {
+    let mut proxies = config.admission.proxies.iter();
+    let network = proxies.find(|network| network.prefix_len() == 0)?;
+    Some(Warning::new(format!(
+        "{} contains {network}: whoever connects may say that it is somebody else, and no limit \
+         per IP address holds",
+        name::PROXIES
+    )))
 }
 
 fn short_ttl(config: &Config) -> Option<Warning> {

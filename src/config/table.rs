@@ -9,6 +9,7 @@ use super::fleet::{Instances, NameServers, RelayHosts, Sockets, Ttl, ZoneName};
 use super::kind::{
     Choice, Count, CountUpTo, Instance, Kind, PrivateKey, Seed, Size, Socket, Span, SpanOrZero,
 };
+use super::rates::{BurstAndRate, Networks};
 use super::{Config, LogFormat, OnError, PeerIds};
 use crate::access::{Effect, MAX_CONCURRENCY, MAX_REMEMBERED, Scope};
 use crate::peers::MAX_CAPACITY;
@@ -30,6 +31,7 @@ pub(super) mod name {
     pub(in crate::config) const CIRCUITS: &str = "RELAY_MAX_CIRCUITS";
     pub(in crate::config) const CIRCUITS_PER_PEER: &str = "RELAY_MAX_CIRCUITS_PER_PEER";
     pub(in crate::config) const CIRCUIT_DURATION: &str = "RELAY_MAX_CIRCUIT_DURATION";
+    pub(in crate::config) const PROXIES: &str = "RELAY_PROXY_PROTOCOL_FROM";
     pub(in crate::config) const ACCESS_URL: &str = "RELAY_ACCESS_URL";
     pub(in crate::config) const ACCESS_TOKEN: &str = "RELAY_ACCESS_TOKEN";
     pub(in crate::config) const ACCESS_CERTIFICATE: &str = "RELAY_ACCESS_CERTIFICATE";
@@ -227,6 +229,62 @@ pub(super) static VARIABLES: &[Variable] = &[
         doc: "What one circuit may carry, in each direction.",
         handling: Handling::Plain,
         field: field!(Size => limits.circuit.bytes),
+    },
+    // One address may be that of a thousand customers of a mobile network, who all come back at
+    // once when the relay was restarted: as many as may reserve from there, each with a few
+    // connections, and as many again who only connect. The steady rate costs two hundredths of a
+    // processor.
+    Variable {
+        name: "RELAY_RATE_CONNECTIONS_PER_IP",
+        default: Fallback::Text("500+20/s"),
+        doc: "Connections from one IP address (IPv6: from one /64): so many at once, and so many \
+              more each second.",
+        handling: Handling::Plain,
+        field: field!(BurstAndRate => admission.rate_per_ip),
+    },
+    // A client reserves once, and again when its connection was lost: this one may lose it every
+    // six seconds for ever.
+    Variable {
+        name: "RELAY_RATE_RESERVATIONS_PER_PEER",
+        default: Fallback::Text("20+10/m"),
+        doc: "Reservations that one peer asks for. To renew is always allowed.",
+        handling: Handling::Plain,
+        field: field!(BurstAndRate => limits.reservation_rate.per_peer),
+    },
+    // As for connections: each of those may ask for one.
+    Variable {
+        name: "RELAY_RATE_RESERVATIONS_PER_IP",
+        default: Fallback::Text("500+10/s"),
+        doc: "Reservations that are asked for from one IP address (IPv6: from one /64). To renew \
+              is always allowed.",
+        handling: Handling::Plain,
+        field: field!(BurstAndRate => limits.reservation_rate.per_ip),
+    },
+    // A client that joins a network may look for a hundred peers at once; whoever has found them
+    // directly soon needs few circuits.
+    Variable {
+        name: "RELAY_RATE_CIRCUITS_PER_PEER",
+        default: Fallback::Text("100+2/s"),
+        doc: "Circuits that one peer asks for.",
+        handling: Handling::Plain,
+        field: field!(BurstAndRate => limits.circuit_rate.per_peer),
+    },
+    // Ten such clients at once.
+    Variable {
+        name: "RELAY_RATE_CIRCUITS_PER_IP",
+        default: Fallback::Text("1000+20/s"),
+        doc: "Circuits that are asked for from one IP address (IPv6: from one /64).",
+        handling: Handling::Plain,
+        field: field!(BurstAndRate => limits.circuit_rate.per_ip),
+    },
+    Variable {
+        name: name::PROXIES,
+        default: Fallback::Words("none"),
+        doc: "The proxies and load balancers that say where a TCP or WebSocket connection really \
+              comes from, in a PROXY protocol v2 header. Without it they are refused; from anybody \
+              else it is not read.",
+        handling: Handling::Plain,
+        field: field!(Networks => admission.proxies),
     },
     Variable {
         name: "RELAY_ACCESS_RESERVE_ALLOW",

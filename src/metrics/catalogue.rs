@@ -82,6 +82,8 @@ const DENIALS: &[&str] = &[
     "access_busy",
     "max_reservations",
     "max_reservations_per_ip",
+    "rate_reservations_per_peer",
+    "rate_reservations_per_ip",
     "draining",
     "no_address",
     "disconnected",
@@ -89,6 +91,8 @@ const DENIALS: &[&str] = &[
     "max_circuits",
     "max_circuits_source",
     "max_circuits_target",
+    "rate_circuits_per_peer",
+    "rate_circuits_per_ip",
     "stop_failed",
     "malformed_message",
     "unexpected_message",
@@ -192,7 +196,7 @@ instruments! {
     CONNECTION_LIMIT = Kind::Gauge, "relay.connection.limit", "{connection}", ["state": &["active", "pending"]],
         "Connections that may be up, or on their way, at once.";
     CONNECTIONS_DENIED = Kind::Counter, "relay.connection.denied", "{connection}", [
-        "reason": &["max_pending", "max_connections", "max_connections_per_peer", "draining", "other"]
+        "reason": &["max_pending", "max_connections", "max_connections_per_peer", "rate_connections_per_ip", "proxy_header", "draining", "other"]
     ],
         "Connections that were refused.";
     PEERS = Kind::UpDownCounter, "relay.peer.active", "{peer}", [],

@@ -44,11 +44,6 @@ impl Handshakes {
             outcome: "failed",
         }
     }
-
-    /// A connection was refused before its handshake.
-    pub(crate) fn denied(&self, reason: &'static str) {
-        self.metrics.connection_denied(reason);
-    }
 }
 
 /// A handshake that is under way.

@@ -29,6 +29,12 @@ pub enum Deny {
     /// As many peers behind this IP address as allowed hold a reservation.
     #[error("all reservations of this IP address are taken")]
     ReservationsPerIp,
+    /// The peer asks to reserve more often than it may.
+    #[error("the peer asks for reservations too often")]
+    ReservationRatePerPeer,
+    /// From this IP address come more requests to reserve than may.
+    #[error("this IP address asks for reservations too often")]
+    ReservationRatePerIp,
     /// The relay shuts down and takes no new peers.
     #[error("the relay is draining")]
     Draining,
@@ -50,6 +56,12 @@ pub enum Deny {
     /// The target has as many circuits open as allowed.
     #[error("the target has all its circuits open")]
     TargetCircuits,
+    /// The source asks for circuits more often than it may.
+    #[error("the peer asks for circuits too often")]
+    CircuitRatePerPeer,
+    /// From this IP address come more requests for circuits than may.
+    #[error("this IP address asks for circuits too often")]
+    CircuitRatePerIp,
     /// The target could not be reached, did not answer in time, or refused.
     #[error("the target did not accept the circuit")]
     StopFailed,
@@ -92,7 +104,7 @@ impl Deny {
     }
 
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 24] = [
         Self::Relayed,
         Self::ConnectToSelf,
         Self::AccessRules,
@@ -101,6 +113,8 @@ impl Deny {
         Self::AccessBusy,
         Self::Reservations,
         Self::ReservationsPerIp,
+        Self::ReservationRatePerPeer,
+        Self::ReservationRatePerIp,
         Self::Draining,
         Self::NoAddress,
         Self::Disconnected,
@@ -108,6 +122,8 @@ impl Deny {
         Self::Circuits,
         Self::SourceCircuits,
         Self::TargetCircuits,
+        Self::CircuitRatePerPeer,
+        Self::CircuitRatePerIp,
         Self::StopFailed,
         Self::Malformed,
         Self::Unexpected,
@@ -131,6 +147,8 @@ impl Deny {
             Self::AccessBusy => (PermissionDenied, "access_busy"),
             Self::Reservations => (ReservationRefused, "max_reservations"),
             Self::ReservationsPerIp => (ReservationRefused, "max_reservations_per_ip"),
+            Self::ReservationRatePerPeer => (ReservationRefused, "rate_reservations_per_peer"),
+            Self::ReservationRatePerIp => (ReservationRefused, "rate_reservations_per_ip"),
             Self::Draining => (ReservationRefused, "draining"),
             Self::NoAddress => (ReservationRefused, "no_address"),
             Self::Disconnected => (ReservationRefused, "disconnected"),
@@ -138,6 +156,8 @@ impl Deny {
             Self::Circuits => (ResourceLimitExceeded, "max_circuits"),
             Self::SourceCircuits => (ResourceLimitExceeded, "max_circuits_source"),
             Self::TargetCircuits => (ResourceLimitExceeded, "max_circuits_target"),
+            Self::CircuitRatePerPeer => (ResourceLimitExceeded, "rate_circuits_per_peer"),
+            Self::CircuitRatePerIp => (ResourceLimitExceeded, "rate_circuits_per_ip"),
             Self::StopFailed => (ConnectionFailed, "stop_failed"),
             Self::Malformed => (MalformedMessage, "malformed_message"),
             Self::Unexpected => (UnexpectedMessage, "unexpected_message"),

@@ -77,7 +77,8 @@ pub(super) fn circuit_closed(relay: &Relay, source: PeerId, target: PeerId, clos
     relay.metrics().circuit_ended(reason, *duration);
 }
 
-/// `request` is "reserve", "connect", or "unknown" when there was none to read.
+/// `request` is "reserve", "connect", or "unknown" when there was none to read. Not each one gets a
+/// line of its own, see [`Refusals`](crate::refusals::Refusals).
 pub(super) fn request_denied(
     relay: &Relay,
     peer: PeerId,
@@ -85,14 +86,16 @@ pub(super) fn request_denied(
     Refusal { deny, rule }: &Refusal,
 ) {
     let (status, reason) = deny.parts();
-    info!(
-        peer = %relay.names().name(&peer),
-        request,
-        status = status.name(),
-        reason,
-        rule,
-        "request denied: {deny}"
-    );
+    if relay.refusals().may_tell("request", reason) {
+        info!(
+            peer = %relay.names().name(&peer),
+            request,
+            status = status.name(),
+            reason,
+            rule,
+            "request denied: {deny}"
+        );
+    }
     relay.metrics().request(request, "denied", reason);
     if let Some(peers) = relay.peers() {
         peers.denied(peer);

@@ -118,6 +118,7 @@ async fn reserve<S: AsyncWrite + Unpin>(
     if connection.is_relayed() {
         return Err(Deny::Relayed.into());
     }
+    relay.may_ask_to_reserve(connection)?;
     let addresses = relay.addresses();
     if addresses.is_empty() {
         return Err(Deny::NoAddress.into());
@@ -164,6 +165,7 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     if connection.is_relayed() {
         return Err(Deny::Relayed.into());
     }
+    relay.may_ask_to_connect(connection)?;
     if let Some(access) = relay.access() {
         let source = connection.as_ref().into();
         decided(relay, connection, access.may_connect(source, target)).await?;

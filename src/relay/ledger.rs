@@ -9,16 +9,13 @@
 //! and tried first when a circuit is to reach the peer. When the last of them goes while others
 //! are up, the newest of those holds it from then on.
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
-    time::Instant,
-};
+use std::{collections::HashMap, net::IpAddr, time::Instant};
 
 use hashlink::LinkedHashMap;
 use libp2p::{PeerId, swarm::ConnectionId};
 
 use super::{deny::Deny, limits::Limits};
+use crate::rate::group;
 
 /// What the ledger needs of a connection.
 pub trait Connection: Clone {
@@ -280,7 +277,7 @@ impl<C: Connection> Ledger<C> {
         if source == target {
             return Err(Deny::ConnectToSelf);
         }
-        let reservation = self.reservations.get(&target).filter(|r| r.expires > now);
+        let reservation = self.live_reservation(&target, now);
         let (Some(reservation), Some(entry)) = (reservation, self.peers.get(&target)) else {
             return Err(Deny::NoReservation);
         };
@@ -362,6 +359,15 @@ impl<C: Connection> Ledger<C> {
             .is_some_and(|entry| entry.connections.iter().any(predicate))
     }
 
+    /// Whether `peer` holds a reservation that has not expired.
+    pub fn is_reserved(&self, peer: &PeerId, now: Instant) -> bool {
+        self.live_reservation(peer, now).is_some()
+    }
+
+    fn live_reservation(&self, peer: &PeerId, now: Instant) -> Option<&Reservation> {
+        self.reservations.get(peer).filter(|r| r.expires > now)
+    }
+
     fn peer(&mut self, peer: PeerId) -> &mut Peer<C> {
         self.peers.entry(peer).or_insert_with(|| Peer {
             connections: Vec::new(),
@@ -394,14 +400,6 @@ impl<C: Connection> Ledger<C> {
             peer,
             since: reservation.since,
         })
-    }
-}
-
-/// What counts as one address: an IPv4 address, or the /64 that one IPv6 customer gets.
-fn group(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V4(v4) => v4.into(),
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::rate::Rate;
+
 /// The relay's limits. `None` is unlimited; the defaults are those of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -19,6 +21,19 @@ pub struct Limits {
     pub circuits_per_peer: Option<usize>,
     /// The limits of each circuit.
     pub circuit: CircuitLimit,
+    /// How often there may be a request to reserve. Renewals are none.
+    pub reservation_rate: RequestRate,
+    /// How often there may be a request for a circuit.
+    pub circuit_rate: RequestRate,
+}
+
+/// How often a request of one kind may come. `None` is unlimited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestRate {
+    /// From one peer.
+    pub per_peer: Option<Rate>,
+    /// From one IP address (IPv6: one /64).
+    pub per_ip: Option<Rate>,
 }
 
 /// The limits of one circuit. `None` is unlimited.

@@ -21,9 +21,12 @@ use super::{
     guards::{CircuitPermit, Registration, ReservationGuard},
     ledger::{Ledger, Presence},
     limits::{CircuitLimit, Limits},
+    rates::Rates,
     traffic::Traffic,
 };
-use crate::{lifecycle::Lifecycle, metrics::Metrics, peers::Peers, pseudonym::Pseudonyms};
+use crate::{
+    lifecycle::Lifecycle, metrics::Metrics, peers::Peers, pseudonym::Pseudonyms, refusals::Refusals,
+};
 
 /// How many bytes of addresses an answer may carry: it has to stay under 4,096 bytes with its
 /// voucher, since clients refuse longer ones.
@@ -38,6 +41,8 @@ pub struct Relay {
     names: Pseudonyms,
     ledger: Mutex<Ledger<Arc<Connection>>>,
     limits: Limits,
+    rates: Rates,
+    refusals: Refusals,
     access: Option<Arc<dyn Access>>,
     addresses: RwLock<Arc<[Multiaddr]>>,
     first_reservation: Notify,
@@ -86,6 +91,8 @@ impl Relay {
             lifecycle,
             names,
             ledger: Mutex::new(Ledger::new(limits.clone())),
+            rates: Rates::new(&limits),
+            refusals: Refusals::new(),
             limits,
             access,
             addresses: RwLock::default(),
@@ -231,6 +238,26 @@ impl Relay {
     /// The names under which peers appear.
     pub fn names(&self) -> &Pseudonyms {
         &self.names
+    }
+
+    /// The lines of the log about what is refused.
+    pub(crate) fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
+    /// Whether a request to reserve comes within the rates. One to renew always does: a flood must
+    /// not take away what a peer has.
+    pub(super) fn may_ask_to_reserve(&self, connection: &Connection) -> Result<(), Deny> {
+        let is_limited = self.rates.limit_reservations();
+        if is_limited && !self.ledger().is_reserved(&connection.peer, now()) {
+            return self.rates.reserve(connection);
+        }
+        Ok(())
+    }
+
+    /// Whether a request for a circuit comes within the rates.
+    pub(super) fn may_ask_to_connect(&self, connection: &Connection) -> Result<(), Deny> {
+        self.rates.connect(connection)
     }
 
     /// Who says which requests are granted; nothing when all are.

@@ -62,6 +62,7 @@ use self::connection::Limits;
 pub use self::endpoint::Handle;
 use self::listener::Listener;
 pub use self::stream::Stream;
+use super::gate::TooOften;
 
 /// Why an endpoint could not be set up or a connection not be made.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +85,9 @@ pub enum Error {
     /// The handshake failed, or the connection was refused.
     #[error(transparent)]
     Connection(#[from] quinn::ConnectionError),
+    /// The peer is who it says, and its address has sent too many.
+    #[error(transparent)]
+    TooOften(#[from] TooOften),
     /// The handshake took longer than [`Config::handshake_timeout`].
     #[error("the handshake timed out")]
     HandshakeTimeout,

@@ -116,7 +116,7 @@ class Variables(unittest.TestCase):
         known = reference()
         different = set()
         for prefix, values, keys in [
-            ("", DEFAULTS["relay"], set(DEFAULTS["relay"]) - {"listenAddresses"}),
+            ("", DEFAULTS["relay"], set(DEFAULTS["relay"]) - {"listenAddresses", "proxyProtocolFrom"}),
             ("drain", DEFAULTS["drain"], {"delay", "window", "timeout"}),
             ("dns", DEFAULTS["dns"], {"ttl", "rateLimit"}),
             (

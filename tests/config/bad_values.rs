@@ -214,6 +214,50 @@ fn counts() {
 }
 
 #[test]
+fn rates() {
+    for (value, problem) in [
+        ("many", "is not a burst and a rate"),
+        ("20/s", "is not a burst and a rate"),
+        ("500+20", "is not a burst and a rate"),
+        ("500+20/d", "has a unit other than s, m and h"),
+        ("500+20/", "has a unit other than s, m and h"),
+        ("0+20/s", "has a part that is 0"),
+        ("1+0/s", "has a part that is 0"),
+        ("-1+20/s", "has a part that is not a whole number"),
+        ("1000001+1/s", "has a part that is too large"),
+        ("1+99999999999999999999/s", "has a part that is too large"),
+    ] {
+        let allowed = "allowed: a burst and a rate such as `500+20/s` (500 at once, and 20 more \
+                       each second; also `/m` and `/h`), numbers up to 1000000, 0 = unlimited";
+        check("RELAY_RATE_CIRCUITS_PER_IP", value, problem, allowed);
+    }
+}
+
+#[test]
+fn proxies() {
+    for (value, problem) in [
+        (
+            "10.0.0.1/8",
+            "has bits beyond its prefix; the network is 10.0.0.0/8",
+        ),
+        ("none", "is not a network"),
+        (
+            "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN",
+            "is not a network",
+        ),
+        (
+            "10.0.0.0/33",
+            "is not an IP address or a network such as 192.0.2.0/24",
+        ),
+    ] {
+        let problem = format!("contains \"{value}\", which {problem}");
+        let allowed = "allowed: a comma-separated list of at most 64 IP addresses and networks \
+                       such as `10.0.0.0/8`";
+        check("RELAY_PROXY_PROTOCOL_FROM", value, &problem, allowed);
+    }
+}
+
+#[test]
 fn sizes() {
     let check = |value, problem| check("RELAY_MAX_CIRCUIT_BYTES", value, problem, SIZE);
     check("lots", "is not a size");

@@ -3,6 +3,13 @@
 use super::*;
 use descord_relay::relay::CircuitLimit;
 
+/// Those of `lines` that are not in effect.
+fn not_in_effect<'a>(lines: &[&'a str]) -> Vec<&'a str> {
+    let text = load(&[]).unwrap().render();
+    let is_missing = |line: &&&str| !text.lines().any(|shown| shown == **line);
+    lines.iter().filter(is_missing).copied().collect()
+}
+
 #[test]
 fn an_empty_environment_is_enough() {
     let loaded = load(&[]).unwrap();
@@ -47,8 +54,18 @@ fn an_empty_environment_is_enough() {
                 duration: Some(Duration::from_secs(3600)),
                 bytes: Some(100_000_000)
             },
+            ..Limits::default()
         }
     );
+    let missing = not_in_effect(&[
+        "RELAY_RATE_CONNECTIONS_PER_IP=500+20/s",
+        "RELAY_RATE_RESERVATIONS_PER_PEER=20+10/m",
+        "RELAY_RATE_RESERVATIONS_PER_IP=500+10/s",
+        "RELAY_RATE_CIRCUITS_PER_PEER=100+2/s",
+        "RELAY_RATE_CIRCUITS_PER_IP=1000+20/s",
+    ]);
+    assert!(missing.is_empty(), "{missing:?}");
+    assert!(config.admission.proxies.is_empty());
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.idle_timeout, Duration::from_secs(60));
     assert_eq!(config.stats_interval, Some(Duration::from_secs(60)));

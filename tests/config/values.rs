@@ -1,7 +1,10 @@
 //! Good values of every variable.
 
 use super::*;
-use descord_relay::relay::CircuitLimit;
+use descord_relay::{
+    rate::{Rate, Unit},
+    relay::{CircuitLimit, RequestRate},
+};
 
 const PEER: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
 
@@ -27,6 +30,20 @@ const GOOD: &[(&str, &str, &str)] = &[
     ("RELAY_MAX_CIRCUITS_PER_PEER", " 9 ", "9"),
     ("RELAY_MAX_CIRCUIT_DURATION", "1h 30m", "1h30m"),
     ("RELAY_MAX_CIRCUIT_BYTES", "64KiB", "64KiB"),
+    (
+        "RELAY_RATE_CONNECTIONS_PER_IP",
+        "1000000 + 1000000 / s",
+        "1000000+1000000/s",
+    ),
+    ("RELAY_RATE_RESERVATIONS_PER_PEER", "1+2/m", "1+2/m"),
+    ("RELAY_RATE_RESERVATIONS_PER_IP", "0", "0"),
+    ("RELAY_RATE_CIRCUITS_PER_PEER", "3+4/h", "3+4/h"),
+    ("RELAY_RATE_CIRCUITS_PER_IP", "05+06/s", "5+6/s"),
+    (
+        "RELAY_PROXY_PROTOCOL_FROM",
+        "10.0.0.0/8, ::ffff:192.0.2.1,2001:db8::/32",
+        "10.0.0.0/8,192.0.2.1/32,2001:db8::/32",
+    ),
     (
         "RELAY_ACCESS_RESERVE_ALLOW",
         " 192.0.2.1, ::ffff:198.51.100.0/120,none,",
@@ -85,6 +102,14 @@ const GOOD: &[(&str, &str, &str)] = &[
     ("RELAY_DNS_RATE_LIMIT", "0", "0"),
 ];
 
+fn rate(burst: u32, refill: u32, per: Unit) -> Rate {
+    Rate {
+        burst: burst.try_into().unwrap(),
+        refill: refill.try_into().unwrap(),
+        per,
+    }
+}
+
 #[test]
 fn every_variable_takes_effect() {
     for (name, value, shown) in GOOD {
@@ -124,7 +149,18 @@ fn fields_are_the_ones_that_were_meant() {
             duration: Some(Duration::from_secs(5400)),
             bytes: Some(65_536),
         },
+        reservation_rate: RequestRate {
+            per_peer: Some(rate(1, 2, Unit::Minute)),
+            per_ip: None,
+        },
+        circuit_rate: RequestRate {
+            per_peer: Some(rate(3, 4, Unit::Hour)),
+            per_ip: Some(rate(5, 6, Unit::Second)),
+        },
     };
+    let most = rate(Rate::MOST, Rate::MOST, Unit::Second);
+    assert_eq!(config.admission.rate_per_ip, Some(most));
+    assert_eq!(config.admission.proxies.len(), 3);
     assert_eq!(config.limits, limits);
     assert_eq!(config.identity.instance, "eu_west.Relay-0");
     assert_eq!(config.identity.seed, Some(Secret::new(SEED)));

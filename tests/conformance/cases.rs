@@ -3,6 +3,7 @@
 mod circuit;
 mod connect;
 mod malformed;
+mod rates;
 mod relayed;
 mod renewal;
 mod reserve;
@@ -16,6 +17,7 @@ pub fn all() -> Vec<Case> {
         reserve::cases(),
         renewal::cases(),
         connect::cases(),
+        rates::cases(),
         stop::cases(),
         circuit::cases(),
         malformed::cases(),

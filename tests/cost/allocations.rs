@@ -9,7 +9,7 @@ use descord_relay::{
     metrics::Metrics,
     pseudonym::Pseudonyms,
     relay::{Behaviour, CircuitLimit, Limits, Relay},
-    transport::{self, Dials},
+    transport::{self, Dials, Gate},
 };
 use futures::StreamExt;
 use libp2p::{
@@ -49,7 +49,8 @@ fn serve(channel: Channel, address: &mpsc::Sender<Multiaddr>, end: &Cancellation
             None,
         );
         let peer_id = relay.peer_id();
-        let (transport, _quic) = transport::build(&key, Dials::Any, &Metrics::off()).unwrap();
+        let (transport, _quic) =
+            transport::build(&key, Dials::Any, &Gate::open(), &Metrics::off()).unwrap();
         let settings = Config::with_executor(move |task| lifecycle.spawn("connection", task))
             .with_idle_connection_timeout(Duration::from_secs(600));
         let mut swarm = Swarm::new(transport, Behaviour::new(relay.clone()), peer_id, settings);

@@ -17,6 +17,7 @@ pub mod bystander;
 pub mod client;
 pub mod dns;
 pub mod fleet;
+pub mod forward;
 pub mod http;
 pub mod process;
 pub mod prometheus;

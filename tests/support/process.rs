@@ -61,7 +61,11 @@ impl Relay {
             ("RELAY_LOG_FORMAT", "json"),
             ("RELAY_ADMIN_ADDRESS", ""),
             ("RELAY_DRAIN_DELAY", "0"),
+            // All clients of a test are at one address.
             ("RELAY_MAX_RESERVATIONS_PER_IP", "0"),
+            ("RELAY_RATE_CONNECTIONS_PER_IP", "0"),
+            ("RELAY_RATE_RESERVATIONS_PER_IP", "0"),
+            ("RELAY_RATE_CIRCUITS_PER_IP", "0"),
         ];
         for (name, value) in defaults {
             if command.as_std().get_envs().all(|(set, _)| set != name) {

@@ -47,6 +47,8 @@ fn limits() -> Limits {
         circuits: Some(3),
         circuits_per_peer: Some(2),
         circuit: crate::relay::CircuitLimit::default(),
+        reservation_rate: crate::relay::RequestRate::default(),
+        circuit_rate: crate::relay::RequestRate::default(),
     }
 }
 

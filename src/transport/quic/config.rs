@@ -8,6 +8,7 @@ use libp2p::identity::Keypair;
 
 use super::{Error, Handle, tls};
 use crate::metrics::Handshakes;
+use crate::transport::Gate;
 
 /// Settings of the QUIC transport.
 #[derive(Clone)]
@@ -43,6 +44,8 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// Where handshakes and connections are counted. Default: nowhere.
     pub handshakes: Handshakes,
+    /// How many newcomers there may be from one IP address. Default: any number.
+    pub gate: Gate,
     pub(super) handle: Handle,
     keypair: Keypair,
 }
@@ -61,6 +64,7 @@ impl Config {
             keep_alive: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(15),
             handshakes: Handshakes::unwatched(),
+            gate: Gate::open(),
             handle: Handle::default(),
             keypair: keypair.clone(),
         }

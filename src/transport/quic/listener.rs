@@ -1,6 +1,6 @@
 //! Who is let in, who has to prove its address first, and who is refused.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -14,6 +14,7 @@ use super::connection::Limits;
 use super::interfaces::{Change, Interfaces};
 use super::{Config, Connection, Error, Event, address, connection};
 use crate::metrics::Handshakes;
+use crate::transport::gate::{Gate, TooOften};
 
 /// So many newcomers are turned away in one go before others get their turn.
 const TURNED_AWAY_AT_ONCE: usize = 64;
@@ -32,6 +33,7 @@ pub(super) struct Listener {
     retry_above: usize,
     max_pending: usize,
     handshakes: Handshakes,
+    gate: Gate,
 }
 
 impl Listener {
@@ -57,6 +59,7 @@ impl Listener {
             retry_above: config.retry_above,
             max_pending: config.max_pending,
             handshakes: config.handshakes.clone(),
+            gate: config.gate.clone(),
         })
     }
 
@@ -74,32 +77,51 @@ impl Listener {
     /// Decides on a newcomer; `None` if it was turned away.
     fn admit(&self, incoming: quinn::Incoming) -> Option<Event> {
         let pending = self.pending();
+        let remote = incoming.remote_address();
+        let is_proven = incoming.remote_address_validated();
         let denied = if self.removed {
             Some("draining")
+        } else if pending >= self.max_pending {
+            Some("max_pending")
+        } else if is_proven && self.gate.admit(remote.ip()).is_err() {
+            Some(TooOften::REASON)
         } else {
-            (pending >= self.max_pending).then_some("max_pending")
+            None
         };
         if let Some(reason) = denied {
-            self.handshakes.denied(reason);
+            self.gate.refused(reason);
             incoming.refuse();
             return None;
         }
-        if pending >= self.retry_above && !incoming.remote_address_validated() {
+        // An address that is not proven may be somebody else's, and is not refused: it is to prove
+        // itself, or counts when its handshake has.
+        let must_prove = || pending >= self.retry_above || self.gate.claim(remote.ip()).is_err();
+        if !is_proven && must_prove() {
             // It can only fail for who answered a Retry before; dropped, it is refused.
             drop(incoming.retry());
             return None;
         }
+        let uncounted = (!is_proven).then(|| Uncounted {
+            gate: self.gate.clone(),
+            ip: remote.ip(),
+        });
         let local = SocketAddr::new(
             incoming.local_ip().unwrap_or(self.local.ip()),
             self.local.port(),
         );
-        let remote = incoming.remote_address();
         let guard = Arc::clone(&self.pending);
         Some(TransportEvent::Incoming {
             listener_id: self.id,
             local_addr: address::format(local),
             send_back_addr: address::format(remote),
-            upgrade: accept(incoming, self.limits, self.handshakes.clone(), guard).boxed(),
+            upgrade: accept(
+                incoming,
+                self.limits,
+                self.handshakes.clone(),
+                uncounted,
+                guard,
+            )
+            .boxed(),
         })
     }
 
@@ -161,16 +183,35 @@ impl Drop for Listener {
     }
 }
 
+/// A newcomer whose handshake is the proof of its address.
+struct Uncounted {
+    gate: Gate,
+    ip: IpAddr,
+}
+
+impl Uncounted {
+    fn count(self) -> Result<(), TooOften> {
+        let admitted = self.gate.admit(self.ip);
+        if admitted.is_err() {
+            self.gate.refused(TooOften::REASON);
+        }
+        admitted
+    }
+}
+
 /// Begins the handshake when first polled; dropped before that, the newcomer is refused, without
 /// any cryptography spent on it.
 async fn accept(
     incoming: quinn::Incoming,
     limits: Limits,
     handshakes: Handshakes,
+    uncounted: Option<Uncounted>,
     guard: Arc<()>,
 ) -> Result<(PeerId, Connection), Error> {
     let handshake = handshakes.begin(super::TLS);
     let result = connection::handshake(incoming.accept()?, limits, handshake).await;
     drop(guard);
-    result
+    let established = result?;
+    uncounted.map_or(Ok(()), Uncounted::count)?;
+    Ok(established)
 }

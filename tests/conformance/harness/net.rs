@@ -2,7 +2,7 @@
 
 use descord_relay::{
     metrics::Metrics,
-    transport::{self, Dials},
+    transport::{self, Dials, Gate},
 };
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ impl Net {
         match self {
             Self::Memory => secure(MemoryTransport::default(), keypair),
             Self::Tcp | Self::Quic => {
-                transport::build(keypair, Dials::Any, &Metrics::off())
+                transport::build(keypair, Dials::Any, &Gate::open(), &Metrics::off())
                     .unwrap()
                     .0
             }

@@ -7,7 +7,7 @@ use descord_relay::{
     lifecycle::Lifecycle,
     metrics::Metrics,
     pseudonym::Pseudonyms,
-    relay::{self, CircuitLimit, Limits, Relay},
+    relay::{self, CircuitLimit, Limits, Relay, RequestRate},
 };
 use futures::StreamExt;
 use libp2p::{
@@ -43,6 +43,8 @@ pub fn limits() -> Limits {
             duration: Some(Duration::from_secs(3600)),
             bytes: Some(100_000_000),
         },
+        reservation_rate: RequestRate::default(),
+        circuit_rate: RequestRate::default(),
     }
 }
 
@@ -190,9 +192,11 @@ fn ours(keypair: &Keypair, limits: &Limits) -> (Arc<Relay>, Lifecycle) {
     (relay, tasks)
 }
 
+const AN_HOUR: Duration = Duration::from_secs(3600);
+
 /// The same limits, as far as libp2p-relay has them.
 fn libp2ps(keypair: &Keypair, limits: &Limits) -> libp2p_relay::Behaviour {
-    let config = libp2p_relay::Config {
+    let mut config = libp2p_relay::Config {
         max_reservations: limits.reservations.unwrap_or(usize::MAX),
         max_reservations_per_peer: limits.reservations_per_peer.unwrap_or(usize::MAX),
         reservation_duration: limits.reservation_ttl,
@@ -206,5 +210,15 @@ fn libp2ps(keypair: &Keypair, limits: &Limits) -> libp2p_relay::Behaviour {
         max_circuit_bytes: limits.circuit.bytes.unwrap_or(0),
         circuit_src_rate_limiters: Vec::new(),
     };
+    // There, a burst comes back as a whole after a while. No case waits for that.
+    if let Some(rate) = limits.reservation_rate.per_peer {
+        config = config.reservation_rate_per_peer(rate.burst, AN_HOUR);
+    }
+    if let Some(rate) = limits.reservation_rate.per_ip {
+        config = config.reservation_rate_per_ip(rate.burst, AN_HOUR);
+    }
+    if let Some(rate) = limits.circuit_rate.per_peer {
+        config = config.circuit_src_per_peer(rate.burst, AN_HOUR);
+    }
     libp2p_relay::Behaviour::new(keypair.public().to_peer_id(), config)
 }

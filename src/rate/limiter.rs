@@ -1,0 +1,59 @@
+//! One rate for many keys.
+
+use std::{
+    fmt,
+    hash::{BuildHasher, Hash, RandomState},
+    marker::PhantomData,
+    time::Instant,
+};
+
+use governor::{Quota, RateLimiter, clock};
+
+use super::{Rate, cells::Cells};
+
+/// Applies one [`Rate`] to every key by itself. It remembers [`MAX_KEYS`](super::MAX_KEYS) keys; see
+/// the module `cells` for what becomes of the rest. Whatever is asked takes the same time.
+pub struct Limiter<K> {
+    rate: RateLimiter<u64, Cells, Clock>,
+    /// Keys are remembered by a hash that nobody outside can guess: it takes the same little room
+    /// whatever the key is, and nobody can make up two keys with one hash.
+    hasher: RandomState,
+    keys: PhantomData<fn(K)>,
+}
+
+impl<K: Hash> Limiter<K> {
+    /// Nobody has been here yet.
+    pub fn new(rate: Rate) -> Self {
+        let quota = Quota::with_period(rate.interval())
+            .unwrap_or(Quota::per_second(rate.refill))
+            .allow_burst(rate.burst);
+        Self {
+            rate: RateLimiter::new(quota, Cells::new(), Clock),
+            hasher: RandomState::new(),
+            keys: PhantomData,
+        }
+    }
+
+    /// Whether `key` may do it once more. It counts only if so: whoever is refused does not wait
+    /// any longer for it.
+    pub fn allows(&self, key: &K) -> bool {
+        self.rate.check_key(&self.hasher.hash_one(key)).is_ok()
+    }
+}
+
+impl<K> fmt::Debug for Limiter<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Limiter").finish_non_exhaustive()
+    }
+}
+
+/// The clock that paused tests move.
+struct Clock;
+
+impl clock::Clock for Clock {
+    type Instant = Instant;
+
+    fn now(&self) -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+}

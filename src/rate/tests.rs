@@ -1,0 +1,192 @@
+use std::{collections::HashMap, num::NonZeroU32, time::Duration};
+
+use governor::{nanos::Nanos, state::StateStore};
+use proptest::{collection::vec, prelude::*};
+use tokio::time::{Instant, advance};
+
+use super::{cells::Cells, *};
+
+fn rate(burst: u32, refill: u32, per: Unit) -> Rate {
+    Rate {
+        burst: NonZeroU32::new(burst).unwrap(),
+        refill: NonZeroU32::new(refill).unwrap(),
+        per,
+    }
+}
+
+fn rates() -> impl Strategy<Value = Rate> {
+    let unit = prop_oneof![Just(Unit::Second), Just(Unit::Minute), Just(Unit::Hour)];
+    (1..20_u32, 1..50_u32, unit).prop_map(|(burst, refill, per)| rate(burst, refill, per))
+}
+
+/// Runs a future on a clock that only the test moves.
+fn on_paused_time<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build();
+    runtime.unwrap().block_on(future)
+}
+
+/// What is granted to each of `asked`, a key and a pause before it.
+async fn grants(rate: Rate, asked: &[(u8, u64)]) -> Vec<(u8, Instant, bool)> {
+    let limiter = Limiter::new(rate);
+    let mut granted = Vec::new();
+    for (key, pause) in asked {
+        advance(Duration::from_millis(*pause)).await;
+        granted.push((*key, Instant::now(), limiter.allows(key)));
+    }
+    granted
+}
+
+/// Keys, each with a pause in milliseconds before it.
+fn asked() -> impl Strategy<Value = Vec<(u8, u64)>> {
+    vec((0..3_u8, prop_oneof![Just(0), 0..2000_u64]), 1..200)
+}
+
+proptest! {
+    #[test]
+    fn never_more_than_the_burst_and_the_rate(rate in rates(), asked in asked()) {
+        let granted = on_paused_time(grants(rate, &asked));
+        for key in 0..3 {
+            let times: Vec<_> = granted
+                .iter()
+                .filter(|(other, _, granted)| *other == key && *granted)
+                .map(|(_, time, _)| *time)
+                .collect();
+            for (first, start) in times.iter().enumerate() {
+                for (last, end) in times.iter().enumerate().skip(first) {
+                    let time = (*end - *start).as_nanos();
+                    let refilled = time * u128::from(rate.refill.get())
+                        / rate.per.duration().as_nanos();
+                    let most = u128::from(rate.burst.get()) + refilled;
+                    prop_assert!(((last - first) as u128) < most);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn keys_do_not_take_from_each_other(rate in rates(), asked in asked()) {
+        let together = on_paused_time(grants(rate, &asked));
+        for key in 0..3 {
+            // The same times, with nobody else there.
+            let mut pause = 0;
+            let mut alone = Vec::new();
+            for (other, before) in &asked {
+                pause += before;
+                if *other == key {
+                    alone.push((key, std::mem::take(&mut pause)));
+                }
+            }
+            let alone = on_paused_time(grants(rate, &alone));
+            let alone: Vec<_> = alone.iter().map(|(.., granted)| *granted).collect();
+            let among: Vec<_> = together
+                .iter()
+                .filter(|(other, ..)| *other == key)
+                .map(|(.., granted)| *granted)
+                .collect();
+            prop_assert_eq!(alone, among);
+        }
+    }
+
+    #[test]
+    fn an_address_of_ipv4_is_one_however_it_is_written(bits in any::<u32>()) {
+        let v4 = std::net::Ipv4Addr::from_bits(bits);
+        prop_assert_eq!(group(v4.into()), IpAddr::from(v4));
+        prop_assert_eq!(group(v4.to_ipv6_mapped().into()), IpAddr::from(v4));
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one(bits in any::<u128>(), host in any::<u64>(), bit in 64..128_u32) {
+        let ip = |bits| IpAddr::from(Ipv6Addr::from_bits(bits));
+        prop_assume!(ip(bits).to_canonical().is_ipv6());
+        let same = bits >> 64 << 64 | u128::from(host);
+        prop_assume!(ip(same).to_canonical().is_ipv6());
+        prop_assert_eq!(group(ip(bits)), group(ip(same)));
+        prop_assert_ne!(group(ip(bits)), group(ip(bits ^ 1 << bit)));
+    }
+}
+
+#[test]
+fn who_waits_may_come_again_and_who_is_refused_waits_no_longer() {
+    on_paused_time(async {
+        let limiter = Limiter::new(rate(5, 2, Unit::Second));
+        let allowed = |n| (0..n).filter(|_| limiter.allows(&"key")).count();
+        assert_eq!(allowed(1000), 5);
+        advance(Duration::from_millis(499)).await;
+        assert_eq!(allowed(1000), 0);
+        advance(Duration::from_millis(1)).await;
+        assert_eq!(allowed(1000), 1);
+        advance(Duration::from_secs(3600)).await;
+        assert_eq!(allowed(1000), 5);
+    });
+}
+
+#[test]
+fn the_largest_rates_and_bursts_hold() {
+    on_paused_time(async {
+        let limiter = Limiter::new(rate(Rate::MOST, 1, Unit::Hour));
+        assert_eq!(
+            (0..Rate::MOST).filter(|_| limiter.allows(&1)).count(),
+            1_000_000
+        );
+        assert!(!limiter.allows(&1));
+        advance(Duration::from_secs(3600)).await;
+        assert!(limiter.allows(&1));
+        assert!(!limiter.allows(&1));
+        let limiter = Limiter::new(rate(1, Rate::MOST, Unit::Second));
+        assert!(limiter.allows(&1));
+        assert!(!limiter.allows(&1));
+        advance(Duration::from_micros(1)).await;
+        assert!(limiter.allows(&1));
+    });
+}
+
+/// What is documented at [`MAX_KEYS`], and a little for the tables.
+const BYTES_OF_KEY: usize = 80;
+
+#[test]
+fn a_million_keys_take_no_more_memory_than_the_bound() {
+    on_paused_time(async {
+        let limiter = Limiter::new(rate(1, 1, Unit::Hour));
+        assert!(limiter.allows(&u64::MAX));
+        let taken = allocation_counter::measure(|| {
+            for key in 0..1_000_000_u64 {
+                assert!(limiter.allows(&key), "a new key is allowed: {key}");
+                if key % 1000 == 0 {
+                    // Heard of all the time, so it is not forgotten.
+                    assert!(!limiter.allows(&u64::MAX));
+                }
+            }
+        });
+        let bytes = usize::try_from(taken.bytes_max).unwrap();
+        assert!(bytes <= MAX_KEYS * BYTES_OF_KEY, "{bytes} bytes");
+        assert!(bytes >= MAX_KEYS * 16, "measured nothing: {bytes} bytes");
+        println!("{bytes} bytes, {} a key", bytes / MAX_KEYS);
+    });
+}
+
+#[test]
+fn the_key_that_was_not_heard_of_for_longest_is_forgotten() {
+    let cells = Cells::new();
+    let touch = |key: u64| {
+        let seen: Result<_, ()> =
+            cells.measure_and_replace(&key, |cell| Ok((cell.is_some(), Nanos::new(1))));
+        seen.unwrap()
+    };
+    let keys = u64::try_from(MAX_KEYS).unwrap();
+    assert!((0..keys).all(|key| !touch(key)));
+    assert!((0..keys).all(touch));
+    assert!(!touch(keys));
+    assert!(!touch(0), "the oldest of its shard made room");
+    assert!(touch(1));
+    assert_eq!(cells.len(), MAX_KEYS);
+    let refused: Result<(), ()> = cells.measure_and_replace(&2, |_| Err(()));
+    assert_eq!(refused, Err(()));
+    let mut seen = HashMap::new();
+    for key in [2, 3] {
+        seen.insert(key, touch(key));
+    }
+    assert_eq!(seen, HashMap::from([(2, true), (3, true)]));
+}

@@ -1,0 +1,86 @@
+//! How often requests may come: from one peer, and from one IP address.
+
+use std::net::IpAddr;
+
+use libp2p::PeerId;
+
+use super::{
+    connection::Connection,
+    deny::Deny,
+    limits::{Limits, RequestRate},
+};
+use crate::rate::{Limiter, group};
+
+/// The rates of both kinds of requests.
+#[derive(Debug)]
+pub(super) struct Rates {
+    reservations: Rated,
+    circuits: Rated,
+}
+
+impl Rates {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            reservations: Rated::new(limits.reservation_rate),
+            circuits: Rated::new(limits.circuit_rate),
+        }
+    }
+
+    /// Whether requests to reserve are limited at all.
+    pub(super) fn limit_reservations(&self) -> bool {
+        self.reservations.peers.is_some() || self.reservations.ips.is_some()
+    }
+
+    /// Counts a request to reserve, which is none to renew.
+    ///
+    /// # Errors
+    /// Says whose rate it exceeds.
+    pub(super) fn reserve(&self, connection: &Connection) -> Result<(), Deny> {
+        self.reservations.check(
+            connection,
+            Deny::ReservationRatePerPeer,
+            Deny::ReservationRatePerIp,
+        )
+    }
+
+    /// Counts a request for a circuit.
+    ///
+    /// # Errors
+    /// Says whose rate it exceeds.
+    pub(super) fn connect(&self, connection: &Connection) -> Result<(), Deny> {
+        self.circuits
+            .check(connection, Deny::CircuitRatePerPeer, Deny::CircuitRatePerIp)
+    }
+}
+
+/// The rates of one kind of requests; what is not limited costs nothing.
+#[derive(Debug)]
+struct Rated {
+    peers: Option<Limiter<PeerId>>,
+    ips: Option<Limiter<IpAddr>>,
+}
+
+impl Rated {
+    fn new(rate: RequestRate) -> Self {
+        Self {
+            peers: rate.per_peer.map(Limiter::new),
+            ips: rate.per_ip.map(Limiter::new),
+        }
+    }
+
+    /// The peer comes first: one that exceeds its own rate takes nothing away from the others at
+    /// its address.
+    fn check(&self, from: &Connection, peer: Deny, ip: Deny) -> Result<(), Deny> {
+        if self.peers.as_ref().is_some_and(|p| !p.allows(&from.peer)) {
+            return Err(peer);
+        }
+        let (Some(ips), Some(address)) = (&self.ips, from.ip) else {
+            return Ok(());
+        };
+        if ips.allows(&group(address)) {
+            Ok(())
+        } else {
+            Err(ip)
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Who gets in, before any handshake: how many connections an IP address may send, and which
+//! proxies are believed about where connections come from.
+
+use std::{net::IpAddr, sync::Arc};
+
+use ipnet::IpNet;
+use tracing::info;
+
+use crate::{
+    metrics::Metrics,
+    rate::{Limiter, Rate, group},
+    refusals::Refusals,
+};
+
+/// What comes through the gate, and from whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Admission {
+    /// How often a connection may come from one IP address (IPv6: one /64); `None` is unlimited.
+    pub rate_per_ip: Option<Rate>,
+    /// The load balancers and proxies whose TCP connections begin with a header of the PROXY
+    /// protocol. Nobody else's header is believed.
+    pub proxies: Vec<IpNet>,
+}
+
+/// Decides on newcomers. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Gate(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    rates: Option<Rates>,
+    proxies: Vec<IpNet>,
+    metrics: Metrics,
+    refusals: Refusals,
+}
+
+#[derive(Debug)]
+struct Rates {
+    /// Connections whose address is the sender's own.
+    proven: Limiter<IpAddr>,
+    /// Connections that only say so. A stranger can send them in anybody's name, so they take
+    /// nothing from what that address may have.
+    claimed: Limiter<IpAddr>,
+}
+
+/// An IP address sends connections more often than it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the IP address connects too often")]
+pub struct TooOften;
+
+impl TooOften {
+    /// For logs and metrics.
+    pub(super) const REASON: &str = "rate_connections_per_ip";
+}
+
+impl Gate {
+    /// Lets in what `admission` says. What it refuses is counted in `metrics`, and told by
+    /// `refusals`.
+    pub fn new(admission: Admission, metrics: Metrics, refusals: Refusals) -> Self {
+        let rates = admission.rate_per_ip.map(|rate| Rates {
+            proven: Limiter::new(rate),
+            claimed: Limiter::new(rate),
+        });
+        Self(Arc::new(Shared {
+            rates,
+            proxies: admission.proxies,
+            metrics,
+            refusals,
+        }))
+    }
+
+    /// Lets everybody in, and keeps what it refuses to itself.
+    pub fn open() -> Self {
+        Self::new(Admission::default(), Metrics::off(), Refusals::new())
+    }
+
+    /// Counts one more connection from `ip`, which is the sender's own address: it has answered
+    /// from there.
+    ///
+    /// # Errors
+    /// When the address exceeds its rate.
+    pub(super) fn admit(&self, ip: IpAddr) -> Result<(), TooOften> {
+        self.check(|rates| &rates.proven, ip)
+    }
+
+    /// Counts one more connection in the name of `ip`, which may be forged.
+    ///
+    /// # Errors
+    /// When so many have come that the next one has to prove its address first.
+    pub(super) fn claim(&self, ip: IpAddr) -> Result<(), TooOften> {
+        self.check(|rates| &rates.claimed, ip)
+    }
+
+    fn check(&self, of: fn(&Rates) -> &Limiter<IpAddr>, ip: IpAddr) -> Result<(), TooOften> {
+        let rates = self.0.rates.as_ref();
+        if rates.is_none_or(|rates| of(rates).allows(&group(ip))) {
+            Ok(())
+        } else {
+            Err(TooOften)
+        }
+    }
+
+    /// Whether a connection from `ip` begins with a header that tells where it really comes from.
+    pub(super) fn is_proxy(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        self.0.proxies.iter().any(|network| network.contains(&ip))
+    }
+
+    /// A connection was refused, for one of the reasons of the catalogue.
+    pub(crate) fn refused(&self, reason: &'static str) {
+        self.0.metrics.connection_denied(reason);
+        if self.0.refusals.may_tell("connection", reason) {
+            info!(reason, "connection refused");
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! TCP behind the [`Gate`]: libp2p's transport, but for who gets in and where they come from.
+//!
+//! A connection that is refused is closed as it is accepted, before the swarm hears of it. One from
+//! a proxy is first told of when its [header](super::proxy) has been read, so that its address is
+//! the client's wherever an address counts. Headers are waited for side by side, and not for long:
+//! a proxy that is slow with one holds nobody else up.
+
+use std::{
+    collections::HashSet,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::{
+    future::{BoxFuture, FutureExt, Ready},
+    stream::{FuturesUnordered, StreamExt},
+};
+use libp2p::{
+    Multiaddr,
+    core::transport::{DialOpts, ListenerId, TransportError, TransportEvent},
+    multiaddr::Protocol,
+    tcp::tokio::{TcpStream, Transport as Inner},
+};
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::{
+    gate::{Gate, TooOften},
+    ip_of,
+    proxy::{self, Source},
+};
+
+/// How long a proxy may take to send its header, before the time of the handshake begins. The
+/// specification wants three seconds at least, so that a packet may be lost.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Connections that may wait for their header at once.
+const MAX_WAITING: usize = 1024;
+
+/// So many newcomers are dealt with in one go before others get their turn.
+const AT_ONCE: usize = 64;
+
+type Upgrade = Ready<io::Result<TcpStream>>;
+type Event = TransportEvent<Upgrade, io::Error>;
+
+/// See the module's documentation.
+pub struct Transport {
+    inner: Inner,
+    gate: Gate,
+    /// Those that are not closed: nothing may come from one that is.
+    listeners: HashSet<ListenerId>,
+    waiting: FuturesUnordered<BoxFuture<'static, Option<Newcomer>>>,
+}
+
+/// A connection whose sender is known.
+struct Newcomer {
+    listener: ListenerId,
+    stream: TcpStream,
+    local: Multiaddr,
+    remote: Multiaddr,
+}
+
+impl Transport {
+    /// Lets in what `gate` lets in.
+    pub fn new(inner: Inner, gate: Gate) -> Self {
+        Self {
+            inner,
+            gate,
+            listeners: HashSet::new(),
+            waiting: FuturesUnordered::new(),
+        }
+    }
+
+    /// A connection has been accepted; gives it if its sender is known and may come in.
+    fn accepted(&self, newcomer: Newcomer) -> Option<Event> {
+        if !ip_of(&newcomer.remote).is_some_and(|ip| self.gate.is_proxy(ip)) {
+            return self.admit(newcomer);
+        }
+        if self.waiting.len() >= MAX_WAITING {
+            self.refuse(&newcomer.stream, "max_pending");
+            return None;
+        }
+        self.waiting
+            .push(unveil(newcomer, self.gate.clone()).boxed());
+        None
+    }
+
+    /// Lets it in, or hangs up.
+    fn admit(&self, newcomer: Newcomer) -> Option<Event> {
+        let Newcomer {
+            listener,
+            stream,
+            local,
+            remote,
+        } = newcomer;
+        if !self.listeners.contains(&listener) {
+            self.refuse(&stream, "draining");
+            return None;
+        }
+        if ip_of(&remote).is_some_and(|ip| self.gate.admit(ip).is_err()) {
+            self.refuse(&stream, TooOften::REASON);
+            return None;
+        }
+        Some(TransportEvent::Incoming {
+            listener_id: listener,
+            upgrade: futures::future::ready(Ok(stream)),
+            local_addr: local,
+            send_back_addr: remote,
+        })
+    }
+
+    /// Has the connection reset when it is dropped: the kernel keeps nothing of it, however many
+    /// there are.
+    fn refuse(&self, stream: &TcpStream, reason: &'static str) {
+        let _ = stream.0.set_zero_linger();
+        self.gate.refused(reason);
+    }
+}
+
+/// Reads the header of a proxy's connection, which is then the client's own.
+async fn unveil(mut newcomer: Newcomer, gate: Gate) -> Option<Newcomer> {
+    let header = proxy::read(&mut newcomer.stream);
+    match timeout(HEADER_TIMEOUT, header).await {
+        Ok(Ok(Source::Client(client))) => newcomer.remote = address(client),
+        Ok(Ok(Source::Proxy)) => {}
+        Ok(Err(proxy::Error::Silent)) => return None,
+        Ok(Err(error)) => {
+            debug!(%error, "a connection from a proxy was refused");
+            gate.refused("proxy_header");
+            return None;
+        }
+        Err(_) => {
+            gate.refused("proxy_header");
+            return None;
+        }
+    }
+    Some(newcomer)
+}
+
+fn address(socket: SocketAddr) -> Multiaddr {
+    Multiaddr::from(socket.ip()).with(Protocol::Tcp(socket.port()))
+}
+
+impl libp2p::core::Transport for Transport {
+    type Output = TcpStream;
+    type Error = io::Error;
+    type ListenerUpgrade = Upgrade;
+    type Dial = <Inner as libp2p::core::Transport>::Dial;
+
+    fn listen_on(
+        &mut self,
+        id: ListenerId,
+        address: Multiaddr,
+    ) -> Result<(), TransportError<io::Error>> {
+        self.inner.listen_on(id, address)?;
+        self.listeners.insert(id);
+        Ok(())
+    }
+
+    fn remove_listener(&mut self, id: ListenerId) -> bool {
+        self.listeners.remove(&id);
+        self.inner.remove_listener(id)
+    }
+
+    fn dial(
+        &mut self,
+        address: Multiaddr,
+        options: DialOpts,
+    ) -> Result<Self::Dial, TransportError<io::Error>> {
+        self.inner.dial(address, options)
+    }
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Event> {
+        for _ in 0..AT_ONCE {
+            let event = match self.waiting.poll_next_unpin(cx) {
+                Poll::Ready(Some(None)) => None,
+                Poll::Ready(Some(Some(newcomer))) => self.admit(newcomer),
+                Poll::Ready(None) | Poll::Pending => match Pin::new(&mut self.inner).poll(cx) {
+                    Poll::Ready(event) => self.incoming(event),
+                    Poll::Pending => return Poll::Pending,
+                },
+            };
+            if let Some(event) = event {
+                return Poll::Ready(event);
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl Transport {
+    /// What is told of an event of libp2p's transport at once.
+    fn incoming(&mut self, event: Event) -> Option<Event> {
+        match event {
+            TransportEvent::Incoming {
+                listener_id,
+                upgrade,
+                local_addr,
+                send_back_addr,
+            } => match upgrade.into_inner() {
+                Ok(stream) => self.accepted(Newcomer {
+                    listener: listener_id,
+                    stream,
+                    local: local_addr,
+                    remote: send_back_addr,
+                }),
+                Err(error) => Some(TransportEvent::ListenerError { listener_id, error }),
+            },
+            TransportEvent::ListenerClosed {
+                listener_id,
+                reason,
+            } => {
+                self.listeners.remove(&listener_id);
+                Some(TransportEvent::ListenerClosed {
+                    listener_id,
+                    reason,
+                })
+            }
+            event => Some(event),
+        }
+    }
+}
