@@ -46,8 +46,8 @@ pub use render::reference_table;
 pub use secret::Secret;
 
 use crate::access::Entry;
-use crate::relay::CircuitLimit;
 pub use crate::relay::Limits;
+use crate::relay::{Bandwidth, CircuitLimit};
 
 /// Everything that the relay can be told. [`Default`] is what an empty environment gives, apart
 /// from the instance name, which is then the machine's host name.
@@ -260,6 +260,7 @@ impl Config {
                 circuits: None,
                 circuits_per_peer: None,
                 circuit: CircuitLimit::default(),
+                bandwidth: Bandwidth::default(),
             },
             access: Access {
                 reserve: AccessLists::default(),

@@ -31,6 +31,7 @@ mod limits;
 mod service;
 mod spans;
 mod stop;
+pub mod throttle;
 mod traffic;
 mod voucher;
 pub mod wire;
@@ -44,7 +45,7 @@ pub use self::{
     handler::Handler,
     hop::{ANSWER_TIMEOUT, REQUEST_TIMEOUT},
     ledger::Presence,
-    limits::{CircuitLimit, Limits},
+    limits::{Bandwidth, CircuitLimit, Limits, Pace},
     service::{Relay, Statistics},
     stop::STOP_TIMEOUT,
     traffic::Traffic,

@@ -21,6 +21,7 @@ use super::{
     guards::{CircuitPermit, Registration, ReservationGuard},
     ledger::{Ledger, Presence},
     limits::{CircuitLimit, Limits},
+    throttle::Throttle,
     traffic::Traffic,
 };
 use crate::{lifecycle::Lifecycle, metrics::Metrics, peers::Peers, pseudonym::Pseudonyms};
@@ -46,6 +47,7 @@ pub struct Relay {
     metrics: Metrics,
     peers: Option<Arc<Peers>>,
     traffic: Traffic,
+    throttle: Option<Arc<Throttle>>,
     opened: AtomicU64,
     finished: AtomicU64,
     cut: AtomicU64,
@@ -86,6 +88,7 @@ impl Relay {
             lifecycle,
             names,
             ledger: Mutex::new(Ledger::new(limits.clone())),
+            throttle: Throttle::new(&limits.bandwidth),
             limits,
             access,
             addresses: RwLock::default(),
@@ -215,6 +218,11 @@ impl Relay {
     /// The bytes that circuits have carried.
     pub fn traffic(&self) -> &Traffic {
         &self.traffic
+    }
+
+    /// What holds circuits to their bandwidth, if that is limited.
+    pub fn throttle(&self) -> Option<&Arc<Throttle>> {
+        self.throttle.as_ref()
     }
 
     /// Who moves how much, if that is kept.

@@ -1,7 +1,7 @@
 //! What holds when nothing is set.
 
 use super::*;
-use descord_relay::relay::CircuitLimit;
+use descord_relay::relay::{Bandwidth, CircuitLimit};
 
 #[test]
 fn an_empty_environment_is_enough() {
@@ -47,6 +47,7 @@ fn an_empty_environment_is_enough() {
                 duration: Some(Duration::from_secs(3600)),
                 bytes: Some(100_000_000)
             },
+            bandwidth: Bandwidth::default(),
         }
     );
     assert_eq!(config.limits, Limits::default());

@@ -1,7 +1,7 @@
 //! Good values of every variable.
 
 use super::*;
-use descord_relay::relay::CircuitLimit;
+use descord_relay::relay::{Bandwidth, CircuitLimit, Pace};
 
 const PEER: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
 
@@ -27,6 +27,12 @@ const GOOD: &[(&str, &str, &str)] = &[
     ("RELAY_MAX_CIRCUITS_PER_PEER", " 9 ", "9"),
     ("RELAY_MAX_CIRCUIT_DURATION", "1h 30m", "1h30m"),
     ("RELAY_MAX_CIRCUIT_BYTES", "64KiB", "64KiB"),
+    ("RELAY_MAX_BANDWIDTH", "10000KB", "10MB"),
+    ("RELAY_MAX_BURST", "0", "0"),
+    ("RELAY_MAX_BANDWIDTH_PER_PEER", "0.5MiB", "512KiB"),
+    ("RELAY_MAX_BURST_PER_PEER", "1000", "1KB"),
+    ("RELAY_MAX_BANDWIDTH_PER_CIRCUIT", "1KB", "1KB"),
+    ("RELAY_MAX_BURST_PER_CIRCUIT", "64KiB", "64KiB"),
     (
         "RELAY_ACCESS_RESERVE_ALLOW",
         " 192.0.2.1, ::ffff:198.51.100.0/120,none,",
@@ -106,6 +112,13 @@ fn every_variable_takes_effect() {
     );
 }
 
+fn pace(rate: u64, burst: Option<u64>) -> Pace {
+    Pace {
+        rate: Some(rate),
+        burst,
+    }
+}
+
 #[test]
 fn fields_are_the_ones_that_were_meant() {
     let pairs: Vec<_> = GOOD
@@ -123,6 +136,11 @@ fn fields_are_the_ones_that_were_meant() {
         circuit: CircuitLimit {
             duration: Some(Duration::from_secs(5400)),
             bytes: Some(65_536),
+        },
+        bandwidth: Bandwidth {
+            relay: pace(10_000_000, None),
+            peer: pace(524_288, Some(1000)),
+            circuit: pace(1000, Some(65_536)),
         },
     };
     assert_eq!(config.limits, limits);

@@ -47,6 +47,7 @@ fn limits() -> Limits {
         circuits: Some(3),
         circuits_per_peer: Some(2),
         circuit: crate::relay::CircuitLimit::default(),
+        bandwidth: crate::relay::Bandwidth::default(),
     }
 }
 

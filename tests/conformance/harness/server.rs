@@ -7,7 +7,7 @@ use descord_relay::{
     lifecycle::Lifecycle,
     metrics::Metrics,
     pseudonym::Pseudonyms,
-    relay::{self, CircuitLimit, Limits, Relay},
+    relay::{self, Bandwidth, CircuitLimit, Limits, Relay},
 };
 use futures::StreamExt;
 use libp2p::{
@@ -43,6 +43,7 @@ pub fn limits() -> Limits {
             duration: Some(Duration::from_secs(3600)),
             bytes: Some(100_000_000),
         },
+        bandwidth: Bandwidth::default(),
     }
 }
 
