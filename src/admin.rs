@@ -163,6 +163,15 @@ async fn status(State(admin): State<Arc<Admin>>) -> Json<Value> {
             "limit_seconds": limits.circuit.duration.map(|d| d.as_secs()),
             "limit_bytes": limits.circuit.bytes,
         },
+        "bandwidth": {
+            "limit": limits.bandwidth.relay.rate,
+            "limit_per_peer": limits.bandwidth.peer.rate,
+            "limit_per_circuit": limits.bandwidth.circuit.rate,
+            "burst": limits.bandwidth.relay.burst(),
+            "burst_per_peer": limits.bandwidth.peer.burst(),
+            "burst_per_circuit": limits.bandwidth.circuit.burst(),
+            "burst_left": admin.relay.throttle().and_then(|throttle| throttle.left()),
+        },
         "totals": {
             "bytes_relayed": statistics.bytes,
             "circuits_finished": statistics.circuits_finished,

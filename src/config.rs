@@ -48,7 +48,7 @@ pub use secret::Secret;
 
 use crate::access::Entry;
 pub use crate::relay::Limits;
-use crate::relay::{CircuitLimit, RequestRate};
+use crate::relay::{Bandwidth, CircuitLimit, RequestRate};
 pub use crate::transport::Admission;
 
 /// Everything that the relay can be told. [`Default`] is what an empty environment gives, apart
@@ -266,6 +266,7 @@ impl Config {
                 circuit: CircuitLimit::default(),
                 reservation_rate: RequestRate::default(),
                 circuit_rate: RequestRate::default(),
+                bandwidth: Bandwidth::default(),
             },
             admission: Admission::default(),
             access: Access {

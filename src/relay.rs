@@ -32,6 +32,7 @@ mod rates;
 mod service;
 mod spans;
 mod stop;
+pub mod throttle;
 mod traffic;
 mod voucher;
 pub mod wire;
@@ -45,7 +46,7 @@ pub use self::{
     handler::Handler,
     hop::{ANSWER_TIMEOUT, REQUEST_TIMEOUT},
     ledger::Presence,
-    limits::{CircuitLimit, Limits, RequestRate},
+    limits::{Bandwidth, CircuitLimit, Limits, Pace, RequestRate},
     service::{Relay, Statistics},
     stop::STOP_TIMEOUT,
     traffic::Traffic,

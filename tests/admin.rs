@@ -61,6 +61,9 @@ async fn status_says_who_the_relay_is_and_its_limits() {
         ("RELAY_MAX_CIRCUITS_PER_PEER", "0"),
         ("RELAY_MAX_CIRCUIT_DURATION", "90s"),
         ("RELAY_MAX_CIRCUIT_BYTES", "64KiB"),
+        ("RELAY_MAX_BANDWIDTH", "1MB"),
+        ("RELAY_MAX_BURST", "100KB"),
+        ("RELAY_MAX_BANDWIDTH_PER_CIRCUIT", "1KB"),
     ])
     .await;
     let mut status = http::json(&relay, "/status").await;
@@ -88,6 +91,15 @@ async fn status_says_who_the_relay_is_and_its_limits() {
             "limit_per_peer": null,
             "limit_seconds": 90,
             "limit_bytes": 65536,
+        },
+        "bandwidth": {
+            "limit": 1_000_000,
+            "limit_per_peer": null,
+            "limit_per_circuit": 1000,
+            "burst": 100_000,
+            "burst_per_peer": null,
+            "burst_per_circuit": 65536,
+            "burst_left": 100_000,
         },
         "totals": { "bytes_relayed": 0, "circuits_finished": 0, "circuits_cut": 0 },
     });

@@ -53,7 +53,8 @@ fn copy(bencher: Bencher) {
         };
         let limit = CircuitLimit::default();
         let cut = CancellationToken::new();
-        let copied = circuit::relay(side(MIB), Early::default(), side(0), limit, &cut, |_| {});
+        let (early, pacer) = (Early::default(), None);
+        let copied = circuit::relay(side(MIB), early, side(0), limit, &cut, pacer, |_| {});
         block_on(copied)
     });
 }

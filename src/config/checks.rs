@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use super::error::{VariableError, Warning};
-use super::kind::show_duration;
+use super::kind::{Kind, Size, show_duration};
 use super::load::{NAMELESS, Origins};
 use super::table::{VARIABLES, Variable, name};
 use super::{Config, NameServer};
+use crate::relay::{Bandwidth, Pace};
 
 /// Clients renew in the last two minutes of a reservation, some earlier.
 const SHORTEST_SAFE_TTL: Duration = Duration::from_secs(3 * 60);
@@ -106,17 +107,20 @@ pub(super) fn warnings(config: &Config, origins: &Origins) -> Vec<Warning> {
             origins,
             (name::RESERVATIONS_PER_IP, limits.reservations_per_ip),
             (name::RESERVATIONS, limits.reservations),
+            |count| count.to_string(),
         ),
         without_effect(
             origins,
             (name::CIRCUITS_PER_PEER, limits.circuits_per_peer),
             (name::CIRCUITS, limits.circuits),
+            |count| count.to_string(),
         ),
         everybody_is_a_proxy(config),
         circuits_outlive_drain(config),
         shared_name(config, origins),
     ]
     .into_iter()
+    .chain(bandwidth(config, origins))
     .flatten()
     .collect()
 }
@@ -130,6 +134,35 @@ fn everybody_is_a_proxy(config: &Config) -> Option<Warning> {
          per IP address holds",
         name::PROXIES
     )))
+}
+
+/// A limit that is above a wider one, and a burst without a limit.
+fn bandwidth(config: &Config, origins: &Origins) -> [Option<Warning>; 6] {
+    let Bandwidth {
+        relay,
+        peer,
+        circuit,
+    } = config.limits.bandwidth;
+    let relay_rate = (name::BANDWIDTH, relay.rate);
+    let peer_rate = (name::BANDWIDTH_PER_PEER, peer.rate);
+    let circuit_rate = (name::BANDWIDTH_PER_CIRCUIT, circuit.rate);
+    let show = |rate| Size.show(&Some(rate));
+    let useless = |burst: &str, rate: &str, pace: Pace| {
+        let text = format!("{burst} has no effect: {rate} is unlimited");
+        (pace.burst.is_some() && pace.rate.is_none()).then(|| Warning::new(text))
+    };
+    [
+        without_effect(origins, circuit_rate, peer_rate, show),
+        without_effect(origins, circuit_rate, relay_rate, show).filter(|_| peer.rate.is_none()),
+        without_effect(origins, peer_rate, relay_rate, show),
+        useless(name::BURST, name::BANDWIDTH, relay),
+        useless(name::BURST_PER_PEER, name::BANDWIDTH_PER_PEER, peer),
+        useless(
+            name::BURST_PER_CIRCUIT,
+            name::BANDWIDTH_PER_CIRCUIT,
+            circuit,
+        ),
+    ]
 }
 
 fn short_ttl(config: &Config) -> Option<Warning> {
@@ -146,13 +179,15 @@ fn short_ttl(config: &Config) -> Option<Warning> {
 }
 
 /// A limit for one peer or address that is above the one for all.
-fn without_effect(
+fn without_effect<T: Copy + PartialOrd>(
     origins: &Origins,
-    (name, each): (&str, Option<usize>),
-    (total_name, total): (&str, Option<usize>),
+    (name, each): (&str, Option<T>),
+    (total_name, total): (&str, Option<T>),
+    show: impl Fn(T) -> String,
 ) -> Option<Warning> {
     let (each, total) = (each?, total?);
     (origins.is_set(name) && each > total).then(|| {
+        let (each, total) = (show(each), show(total));
         Warning::new(format!(
             "{name} ({each}) has no effect: {total_name} ({total}) is lower"
         ))

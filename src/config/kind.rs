@@ -130,6 +130,32 @@ impl Kind for Size {
     }
 }
 
+/// `what` in bytes, 1 KB or more, or 0, which means `zero`. Less is a unit that was forgotten.
+pub(super) struct SizeOrZero {
+    pub(super) what: &'static str,
+    pub(super) zero: &'static str,
+}
+
+impl Kind for SizeOrZero {
+    type Value = Option<u64>;
+
+    fn allowed(&self) -> String {
+        let Self { what, zero } = self;
+        format!("{what} such as `10MB`, `512KiB` or plain bytes, from 1KB, 0 = {zero}")
+    }
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        match Size.parse(text)? {
+            Some(..bytesize::KB) => Err("is less than 1KB".to_owned()),
+            size => Ok(size),
+        }
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        Size.show(value)
+    }
+}
+
 /// How long, at least `least`.
 pub(super) struct Span {
     pub(super) least: Duration,

@@ -7,7 +7,8 @@ use super::address::{External, Listen};
 use super::error::VariableError;
 use super::fleet::{Instances, NameServers, RelayHosts, Sockets, Ttl, ZoneName};
 use super::kind::{
-    Choice, Count, CountUpTo, Instance, Kind, PrivateKey, Seed, Size, Socket, Span, SpanOrZero,
+    Choice, Count, CountUpTo, Instance, Kind, PrivateKey, Seed, Size, SizeOrZero, Socket, Span,
+    SpanOrZero,
 };
 use super::rates::{BurstAndRate, Networks};
 use super::{Config, LogFormat, OnError, PeerIds};
@@ -32,6 +33,12 @@ pub(super) mod name {
     pub(in crate::config) const CIRCUITS_PER_PEER: &str = "RELAY_MAX_CIRCUITS_PER_PEER";
     pub(in crate::config) const CIRCUIT_DURATION: &str = "RELAY_MAX_CIRCUIT_DURATION";
     pub(in crate::config) const PROXIES: &str = "RELAY_PROXY_PROTOCOL_FROM";
+    pub(in crate::config) const BANDWIDTH: &str = "RELAY_MAX_BANDWIDTH";
+    pub(in crate::config) const BANDWIDTH_PER_PEER: &str = "RELAY_MAX_BANDWIDTH_PER_PEER";
+    pub(in crate::config) const BANDWIDTH_PER_CIRCUIT: &str = "RELAY_MAX_BANDWIDTH_PER_CIRCUIT";
+    pub(in crate::config) const BURST: &str = "RELAY_MAX_BURST";
+    pub(in crate::config) const BURST_PER_PEER: &str = "RELAY_MAX_BURST_PER_PEER";
+    pub(in crate::config) const BURST_PER_CIRCUIT: &str = "RELAY_MAX_BURST_PER_CIRCUIT";
     pub(in crate::config) const ACCESS_URL: &str = "RELAY_ACCESS_URL";
     pub(in crate::config) const ACCESS_TOKEN: &str = "RELAY_ACCESS_TOKEN";
     pub(in crate::config) const ACCESS_CERTIFICATE: &str = "RELAY_ACCESS_CERTIFICATE";
@@ -117,6 +124,14 @@ const SECONDS_30: Span = Span {
 const DECISION: SpanWithin = SpanWithin {
     least: Duration::from_millis(10),
     most: Duration::from_secs(10),
+};
+const RATE: SizeOrZero = SizeOrZero {
+    what: "a size for each second",
+    zero: "unlimited",
+};
+const BURST: SizeOrZero = SizeOrZero {
+    what: "a size",
+    zero: "a second's worth, and 64KiB at least",
 };
 const ON_ERROR: Choice<OnError> = Choice(&[
     ("fail-closed", OnError::FailClosed),
@@ -285,6 +300,48 @@ pub(super) static VARIABLES: &[Variable] = &[
               else it is not read.",
         handling: Handling::Plain,
         field: field!(Networks => admission.proxies),
+    },
+    Variable {
+        name: name::BANDWIDTH,
+        default: Fallback::Text("0"),
+        doc: "Bytes a second through all circuits together, both directions counted; see `docs/bandwidth.md`.",
+        handling: Handling::Plain,
+        field: field!(RATE => limits.bandwidth.relay.rate),
+    },
+    Variable {
+        name: name::BURST,
+        default: Fallback::Text("0"),
+        doc: "Bytes that may pass the relay at once, after fewer have passed than `RELAY_MAX_BANDWIDTH` allows.",
+        handling: Handling::Plain,
+        field: field!(BURST => limits.bandwidth.relay.burst),
+    },
+    Variable {
+        name: name::BANDWIDTH_PER_PEER,
+        default: Fallback::Text("0"),
+        doc: "Bytes a second through the circuits of one peer, at either end, both directions counted.",
+        handling: Handling::Plain,
+        field: field!(RATE => limits.bandwidth.peer.rate),
+    },
+    Variable {
+        name: name::BURST_PER_PEER,
+        default: Fallback::Text("0"),
+        doc: "The same of one peer, for `RELAY_MAX_BANDWIDTH_PER_PEER`.",
+        handling: Handling::Plain,
+        field: field!(BURST => limits.bandwidth.peer.burst),
+    },
+    Variable {
+        name: name::BANDWIDTH_PER_CIRCUIT,
+        default: Fallback::Text("0"),
+        doc: "Bytes a second through one circuit, both directions counted.",
+        handling: Handling::Plain,
+        field: field!(RATE => limits.bandwidth.circuit.rate),
+    },
+    Variable {
+        name: name::BURST_PER_CIRCUIT,
+        default: Fallback::Text("0"),
+        doc: "The same of one circuit, for `RELAY_MAX_BANDWIDTH_PER_CIRCUIT`.",
+        handling: Handling::Plain,
+        field: field!(BURST => limits.bandwidth.circuit.burst),
     },
     Variable {
         name: "RELAY_ACCESS_RESERVE_ALLOW",

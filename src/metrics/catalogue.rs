@@ -167,8 +167,10 @@ instruments! {
         "target_transport": TRANSPORTS
     ],
         "Bytes that circuits carried, as they were handed over.";
-    THROTTLE_WAITS = Kind::Counter, "relay.throttle.waits", "{wait}", ["cause": &["receiver"]],
-        "Times that a circuit stopped reading until it may go on.";
+    THROTTLE_WAITS = Kind::Counter, "relay.throttle.waits", "{wait}", ["cause": &["receiver", "circuit", "peer", "relay"]],
+        "Times that a circuit stopped reading until it may go on: until the receiver takes more, or for its turn in the bandwidth of the circuit, a peer or the relay.";
+    BANDWIDTH_LIMIT = Kind::Gauge, "relay.bandwidth.limit", "By/s", ["scope": &["circuit", "peer", "relay"]],
+        "Bytes a second that may pass, both directions together; absent where that is unlimited.";
     STOP_DURATION = Kind::Histogram(LATENCIES), "relay.stop.duration", "s", ["outcome": &["accepted", "refused", "failed", "abandoned"]],
         "How long the targets of circuits took to answer.";
     ACCESS_DECISION_DURATION = Kind::Histogram(LATENCIES), "relay.access.decision.duration", "s", [

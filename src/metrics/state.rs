@@ -7,9 +7,9 @@ use opentelemetry::{KeyValue, metrics::Meter};
 use super::{
     Metrics,
     catalogue::{
-        ACCESS_RULES, ACCESS_STALE, CIRCUIT_IO, CIRCUIT_LIMIT, CIRCUITS, CONNECTION_LIMIT,
-        CONNECTIONS_PENDING, DRAIN_TIME_LEFT, PEERS, PHASE, RESERVATION_LIMIT, RESERVATIONS,
-        THROTTLE_WAITS,
+        ACCESS_RULES, ACCESS_STALE, BANDWIDTH_LIMIT, CIRCUIT_IO, CIRCUIT_LIMIT, CIRCUITS,
+        CONNECTION_LIMIT, CONNECTIONS_PENDING, DRAIN_TIME_LEFT, PEERS, PHASE, RESERVATION_LIMIT,
+        RESERVATIONS, THROTTLE_WAITS,
     },
     process,
 };
@@ -91,8 +91,27 @@ pub fn observe(
 
     let waits = Arc::clone(relay);
     THROTTLE_WAITS.observe(meter, move |observer| {
-        let cause = [KeyValue::new("cause", "receiver")];
-        observer.observe(waits.traffic().waits(), &cause);
+        let cause = |cause| [KeyValue::new("cause", cause)];
+        observer.observe(waits.traffic().waits(), &cause("receiver"));
+        for (of, number) in waits
+            .throttle()
+            .iter()
+            .flat_map(|throttle| throttle.waits())
+        {
+            observer.observe(number, &cause(of.as_str()));
+        }
+    });
+    let bandwidth = limits.bandwidth;
+    BANDWIDTH_LIMIT.observe(meter, move |observer| {
+        for (scope, pace) in [
+            ("circuit", bandwidth.circuit),
+            ("peer", bandwidth.peer),
+            ("relay", bandwidth.relay),
+        ] {
+            if let Some(rate) = pace.rate {
+                observer.observe(rate, &[KeyValue::new("scope", scope)]);
+            }
+        }
     });
 
     let phases = lifecycle.clone();

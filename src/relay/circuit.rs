@@ -16,7 +16,7 @@ use std::{
 use futures::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-use super::limits::CircuitLimit;
+use super::{limits::CircuitLimit, throttle::Pacer};
 use crate::scratch;
 
 /// How much the source may send before the circuit is open, in bytes.
@@ -144,13 +144,15 @@ pub struct Side<S> {
 
 /// Copies until both sides have finished, a limit is reached, or `cut` is cancelled.
 ///
-/// `moved` is told of all bytes as they are handed over.
+/// `moved` is told of all bytes as they are handed over. With a `pacer`, no more is read than it
+/// grants.
 pub async fn relay<S, T>(
     source: Side<S>,
     early: Early,
     target: Side<T>,
     limit: CircuitLimit,
     cut: &CancellationToken,
+    mut pacer: Option<Pacer>,
     moved: impl Fn(Progress),
 ) -> Outcome
 where
@@ -174,8 +176,17 @@ where
         let both = poll_fn(|cx| {
             let (sent, received) = (to_target.moved, to_source.moved);
             let waits = to_target.waits + to_source.waits;
-            let forth = to_target.poll(cx, &mut source, &mut target);
-            let back = to_source.poll(cx, &mut target, &mut source);
+            let (forth, back);
+            if pacer.as_ref().is_some_and(Pacer::back_is_first) {
+                back = to_source.poll(cx, &mut target, &mut source, &mut pacer);
+                forth = to_target.poll(cx, &mut source, &mut target, &mut pacer);
+            } else {
+                forth = to_target.poll(cx, &mut source, &mut target, &mut pacer);
+                back = to_source.poll(cx, &mut target, &mut source, &mut pacer);
+            }
+            if let Some(pacer) = &mut pacer {
+                pacer.settle();
+            }
             let progress = Progress {
                 to_target: to_target.moved - sent,
                 to_source: to_source.moved - received,
@@ -199,6 +210,7 @@ where
             }
         })
         .await;
+        drop(pacer);
         if both == End::Bytes {
             tokio::time::sleep(CUT_GRACE).await;
         }
@@ -231,6 +243,8 @@ struct Direction {
     /// What was read and is not written: all from `start`.
     rest: Vec<u8>,
     start: usize,
+    /// Bytes of `rest` that were read before there was a circuit, and are not granted yet.
+    unpaid: u64,
     /// Bytes that may still be read; `None` is unlimited.
     room: Option<u64>,
     moved: u64,
@@ -269,6 +283,7 @@ impl Direction {
         Self {
             rest,
             start: 0,
+            unpaid: allowed,
             room: room.map(|room| room - allowed),
             moved: 0,
             waits: 0,
@@ -286,16 +301,28 @@ impl Direction {
         cx: &mut Context<'_>,
         reader: &mut R,
         writer: &mut W,
+        pacer: &mut Option<Pacer>,
     ) -> Poll<Result<(), End>> {
+        while self.unpaid > 0 {
+            let granted = ready!(poll_granted(cx, reader, pacer))?;
+            self.unpaid -= spend(pacer, self.unpaid.min(granted));
+        }
         for _ in 0..READS_PER_TURN {
             ready!(self.poll_write_rest(cx, writer))?;
             match self.state {
                 // Nothing is flushed here: both muxers send by themselves what they were given, and
                 // to hear of it would only wake this task once more.
                 State::Copying => {
-                    ready!(scratch::with(scratch::STEP_BYTES, |buffer| {
+                    // The byte that tells whether there is more than the limit is not relayed.
+                    let granted = match self.room {
+                        Some(0) => 1,
+                        _ => ready!(poll_granted(cx, reader, pacer))?,
+                    };
+                    let granted = usize::try_from(granted).unwrap_or(usize::MAX);
+                    let read = ready!(scratch::with(granted.min(scratch::STEP_BYTES), |buffer| {
                         self.poll_copy(cx, reader, writer, buffer)
                     }))?;
+                    spend(pacer, read);
                 }
                 State::Closing => {
                     ready!(Pin::new(&mut *writer).poll_close(cx))?;
@@ -310,17 +337,20 @@ impl Direction {
             }
         }
         cx.waker().wake_by_ref();
+        if let Some(pacer) = pacer {
+            pacer.keep();
+        }
         Poll::Pending
     }
 
-    /// Reads once, and writes what was read, or keeps it.
+    /// Reads once, and writes what was read, or keeps it. Gives how much that is.
     fn poll_copy<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
         reader: &mut R,
         writer: &mut W,
         buffer: &mut [u8],
-    ) -> Poll<io::Result<()>> {
+    ) -> Poll<io::Result<u64>> {
         let room = self.room.map_or(usize::MAX, |room| {
             usize::try_from(room).unwrap_or(usize::MAX)
         });
@@ -330,7 +360,10 @@ impl Direction {
         let read = ready!(Pin::new(reader).poll_read(cx, space))?;
         match read {
             0 => self.state = State::Closing,
-            _ if room == 0 => self.state = State::Over,
+            _ if room == 0 => {
+                self.state = State::Over;
+                return Poll::Ready(Ok(0));
+            }
             _ => {
                 self.room = self.room.map(|room| room.saturating_sub(read as u64));
                 let mut bytes = space.get(..read).unwrap_or_default();
@@ -343,7 +376,7 @@ impl Direction {
                 }
             }
         }
-        Poll::Ready(Ok(()))
+        Poll::Ready(Ok(read as u64))
     }
 
     fn poll_write_rest<W: AsyncWrite + Unpin>(
@@ -383,6 +416,35 @@ impl Direction {
             }
         }
     }
+}
+
+/// How many bytes may be read: all, without a pacer. While it is to wait, nobody reads, but that the
+/// reader fails is known at once.
+fn poll_granted<R: AsyncRead + Unpin>(
+    cx: &mut Context<'_>,
+    reader: &mut R,
+    pacer: &mut Option<Pacer>,
+) -> Poll<io::Result<u64>> {
+    let Some(pacer) = pacer else {
+        return Poll::Ready(Ok(u64::MAX));
+    };
+    let granted = pacer.poll_grant(cx);
+    // Into no room nothing is read. What the transports of the relay give then is a failure, or
+    // nothing until there is one.
+    if granted.is_pending()
+        && let Poll::Ready(Err(error)) = Pin::new(reader).poll_read(cx, &mut [])
+    {
+        return Poll::Ready(Err(error));
+    }
+    granted.map(Ok)
+}
+
+/// So many bytes of the grant are used; gives them.
+fn spend(pacer: &mut Option<Pacer>, bytes: u64) -> u64 {
+    if let Some(pacer) = pacer {
+        pacer.spend(bytes);
+    }
+    bytes
 }
 
 #[cfg(test)]

@@ -213,6 +213,8 @@ async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
     let totals = relay.traffic().lane(connection.transport, target.transport);
     let peers = relay.peers();
     let ends = peers.map(|peers| peers.circuit(connection.peer, target.peer));
+    let throttle = relay.throttle();
+    let pacer = throttle.map(|throttle| throttle.circuit(connection.peer, target.peer));
     let moved = |progress: Progress| {
         totals.add(progress.to_target, progress.to_source);
         if let Some(ends) = &ends {
@@ -231,7 +233,7 @@ async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
         gone: target.gone().clone(),
     };
     let (limit, cut) = (relay.circuit_limit(), relay.lifecycle().hard());
-    let outcome = circuit::relay(source, early, target, limit, cut, moved).await;
+    let outcome = circuit::relay(source, early, target, limit, cut, pacer, moved).await;
     let closed = Closed {
         outcome,
         duration: opened.elapsed(),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::rate::Rate;
+use crate::scratch::STEP_BYTES;
 
 /// The relay's limits. `None` is unlimited; the defaults are those of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub struct Limits {
     pub reservation_rate: RequestRate,
     /// How often there may be a request for a circuit.
     pub circuit_rate: RequestRate,
+    /// How fast bytes may pass.
+    pub bandwidth: Bandwidth,
 }
 
 /// How often a request of one kind may come. `None` is unlimited.
@@ -43,4 +46,36 @@ pub struct CircuitLimit {
     pub duration: Option<Duration>,
     /// How many bytes it may carry in each direction.
     pub bytes: Option<u64>,
+}
+
+/// How fast bytes may pass. A byte counts once for its circuit, once for each of the circuit's two
+/// peers and once for the relay, whichever way it goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bandwidth {
+    /// Through all circuits together.
+    pub relay: Pace,
+    /// Through all circuits of one peer, as source and as target together.
+    pub peer: Pace,
+    /// Through one circuit.
+    pub circuit: Pace,
+}
+
+/// How fast bytes may pass through one place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pace {
+    /// Bytes a second; `None` is as fast as they come.
+    pub rate: Option<u64>,
+    /// Bytes that may pass at once when fewer have passed before; `None` is a second's worth, and
+    /// what the relay copies at once if that is more. Less than a hundredth of a second's worth is
+    /// as much: timers are not exact enough to come back for it in time.
+    pub burst: Option<u64>,
+}
+
+impl Pace {
+    /// Bytes that may pass at once when fewer have passed before; `None` if all may.
+    pub fn burst(&self) -> Option<u64> {
+        let rate = self.rate?;
+        let burst = self.burst.unwrap_or(rate.max(STEP_BYTES as u64));
+        Some(burst.max(rate / 100))
+    }
 }

@@ -22,6 +22,7 @@ use super::{
     ledger::{Ledger, Presence},
     limits::{CircuitLimit, Limits},
     rates::Rates,
+    throttle::Throttle,
     traffic::Traffic,
 };
 use crate::{
@@ -51,6 +52,7 @@ pub struct Relay {
     metrics: Metrics,
     peers: Option<Arc<Peers>>,
     traffic: Traffic,
+    throttle: Option<Arc<Throttle>>,
     opened: AtomicU64,
     finished: AtomicU64,
     cut: AtomicU64,
@@ -93,6 +95,7 @@ impl Relay {
             ledger: Mutex::new(Ledger::new(limits.clone())),
             rates: Rates::new(&limits),
             refusals: Refusals::new(),
+            throttle: Throttle::new(&limits.bandwidth),
             limits,
             access,
             addresses: RwLock::default(),
@@ -222,6 +225,11 @@ impl Relay {
     /// The bytes that circuits have carried.
     pub fn traffic(&self) -> &Traffic {
         &self.traffic
+    }
+
+    /// What holds circuits to their bandwidth, if that is limited.
+    pub fn throttle(&self) -> Option<&Arc<Throttle>> {
+        self.throttle.as_ref()
     }
 
     /// Who moves how much, if that is kept.

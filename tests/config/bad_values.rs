@@ -269,6 +269,24 @@ fn sizes() {
 }
 
 #[test]
+fn bandwidths() {
+    let written = "such as `10MB`, `512KiB` or plain bytes, from 1KB";
+    let rate = format!("allowed: a size for each second {written}, 0 = unlimited");
+    let burst = format!("allowed: a size {written}, 0 = a second's worth, and 64KiB at least");
+    for place in ["", "_PER_PEER", "_PER_CIRCUIT"] {
+        for (what, allowed) in [("BANDWIDTH", &rate), ("BURST", &burst)] {
+            let name = format!("RELAY_MAX_{what}{place}");
+            let check = |value, problem| check(&name, value, problem, allowed);
+            check("10", "is less than 1KB");
+            check("999", "is less than 1KB");
+            check("10MB/s", "is not a size");
+            check("10Mbit", "is not a size");
+            check("0.1B", "is less than one byte");
+        }
+    }
+}
+
+#[test]
 fn durations() {
     for (name, bounds) in [
         ("RELAY_RESERVATION_TTL", ", at least 30s"),

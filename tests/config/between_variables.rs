@@ -67,6 +67,34 @@ fn everybody_as_a_proxy() {
 }
 
 #[test]
+fn bandwidths_without_effect() {
+    let relay = ("RELAY_MAX_BANDWIDTH", "1MB");
+    let peer = ("RELAY_MAX_BANDWIDTH_PER_PEER", "2MB");
+    let circuit = ("RELAY_MAX_BANDWIDTH_PER_CIRCUIT", "2500KB");
+    assert_eq!(
+        warnings(&[relay, peer, circuit]),
+        [
+            "RELAY_MAX_BANDWIDTH_PER_CIRCUIT (2500KB) has no effect: RELAY_MAX_BANDWIDTH_PER_PEER \
+             (2MB) is lower",
+            "RELAY_MAX_BANDWIDTH_PER_PEER (2MB) has no effect: RELAY_MAX_BANDWIDTH (1MB) is lower"
+        ]
+    );
+    assert_eq!(
+        warnings(&[relay, circuit]),
+        [
+            "RELAY_MAX_BANDWIDTH_PER_CIRCUIT (2500KB) has no effect: RELAY_MAX_BANDWIDTH (1MB) is lower"
+        ]
+    );
+    let burst = ("RELAY_MAX_BURST_PER_PEER", "3MB");
+    assert!(warnings(&[peer, circuit, burst])[1..].is_empty());
+    assert_eq!(
+        warnings(&[relay, burst]),
+        ["RELAY_MAX_BURST_PER_PEER has no effect: RELAY_MAX_BANDWIDTH_PER_PEER is unlimited"]
+    );
+    assert!(warnings(&[relay, ("RELAY_MAX_BURST_PER_PEER", "0")]).is_empty());
+}
+
+#[test]
 fn short_reservations() {
     let warning = warnings(&[("RELAY_RESERVATION_TTL", "179s")]);
     assert!(

@@ -3,7 +3,7 @@
 use super::*;
 use descord_relay::{
     rate::{Rate, Unit},
-    relay::{CircuitLimit, RequestRate},
+    relay::{Bandwidth, CircuitLimit, Pace, RequestRate},
 };
 
 const PEER: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
@@ -30,6 +30,12 @@ const GOOD: &[(&str, &str, &str)] = &[
     ("RELAY_MAX_CIRCUITS_PER_PEER", " 9 ", "9"),
     ("RELAY_MAX_CIRCUIT_DURATION", "1h 30m", "1h30m"),
     ("RELAY_MAX_CIRCUIT_BYTES", "64KiB", "64KiB"),
+    ("RELAY_MAX_BANDWIDTH", "10000KB", "10MB"),
+    ("RELAY_MAX_BURST", "0", "0"),
+    ("RELAY_MAX_BANDWIDTH_PER_PEER", "0.5MiB", "512KiB"),
+    ("RELAY_MAX_BURST_PER_PEER", "1000", "1KB"),
+    ("RELAY_MAX_BANDWIDTH_PER_CIRCUIT", "1KB", "1KB"),
+    ("RELAY_MAX_BURST_PER_CIRCUIT", "64KiB", "64KiB"),
     (
         "RELAY_RATE_CONNECTIONS_PER_IP",
         "1000000 + 1000000 / s",
@@ -131,6 +137,13 @@ fn every_variable_takes_effect() {
     );
 }
 
+fn pace(rate: u64, burst: Option<u64>) -> Pace {
+    Pace {
+        rate: Some(rate),
+        burst,
+    }
+}
+
 #[test]
 fn fields_are_the_ones_that_were_meant() {
     let pairs: Vec<_> = GOOD
@@ -156,6 +169,11 @@ fn fields_are_the_ones_that_were_meant() {
         circuit_rate: RequestRate {
             per_peer: Some(rate(3, 4, Unit::Hour)),
             per_ip: Some(rate(5, 6, Unit::Second)),
+        },
+        bandwidth: Bandwidth {
+            relay: pace(10_000_000, None),
+            peer: pace(524_288, Some(1000)),
+            circuit: pace(1000, Some(65_536)),
         },
     };
     let most = rate(Rate::MOST, Rate::MOST, Unit::Second);

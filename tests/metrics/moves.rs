@@ -221,6 +221,26 @@ async fn access() -> Vec<Scrape> {
     scrapes
 }
 
+/// More relays, each with one limit of bandwidth, which a circuit of it has to wait for.
+async fn bandwidth() -> Vec<Scrape> {
+    let mut scrapes = Vec::new();
+    for (scope, variable) in [
+        ("circuit", "RELAY_MAX_BANDWIDTH_PER_CIRCUIT"),
+        ("peer", "RELAY_MAX_BANDWIDTH_PER_PEER"),
+        ("relay", "RELAY_MAX_BANDWIDTH"),
+    ] {
+        let relay = start(&[(variable, "100KB")]).await;
+        let limit = "relay_bandwidth_limit_bytes_per_second";
+        scrapes.push(reaches(&relay, limit, &[("scope", scope)], 100_000.0).await);
+        let mut circuit = Circuit::open(&relay.tcp()).await;
+        circuit.near.write_all(&pattern(200_000)).await.unwrap();
+        circuit.near.flush().await.unwrap();
+        let waits = "relay_throttle_waits_total";
+        scrapes.push(reaches(&relay, waits, &[("cause", scope)], 1.0).await);
+    }
+    scrapes
+}
+
 /// Neither of these is of relaying; the tests of the exporters have them.
 const ELSEWHERE: [&str; 2] = ["relay.telemetry.exports", "relay.telemetry.lost"];
 
@@ -249,6 +269,7 @@ async fn every_instrument_moves() {
     scrapes.extend(connections(&relay).await);
     scrapes.push(timeout(PATIENCE, crowd(&relay)).await.unwrap());
     scrapes.extend(access().await);
+    scrapes.extend(bandwidth().await);
     relay.signal(SIGTERM);
     let draining = [("phase", "draining")];
     let left = |scrape: &Scrape| scrape.sum("relay_drain_time_left_seconds", &[]);

@@ -14,6 +14,7 @@ pub fn name(instrument: &Instrument) -> String {
     let unit = match instrument.unit {
         "s" => "_seconds",
         "By" => "_bytes",
+        "By/s" => "_bytes_per_second",
         note if note.starts_with('{') => "",
         unit => panic!("Prometheus' word for {unit} is not known here"),
     };

@@ -7,6 +7,8 @@ use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
 use super::*;
 
+mod paced;
+
 type End_ = Compat<DuplexStream>;
 
 /// A pipe of `capacity` bytes: the client's end and the relay's.
@@ -41,6 +43,7 @@ async fn run(source: End_, early: Early, target: End_, limit: CircuitLimit) -> O
         side(target),
         limit,
         &CancellationToken::new(),
+        None,
         moved,
     )
     .await;
@@ -177,6 +180,7 @@ async fn a_drain_ends_a_circuit_at_once() {
         side(target),
         limit(None, None),
         &cut,
+        None,
         |_| (),
     );
     let (outcome, ()) = tokio::join!(circuit, async { cut.cancel() });
@@ -198,6 +202,7 @@ async fn a_side_that_has_finished_is_missed_when_it_goes() {
             side(target),
             no_limit,
             &cut,
+            None,
             |_| (),
         );
         let client = async {

@@ -49,6 +49,7 @@ fn limits() -> Limits {
         circuit: crate::relay::CircuitLimit::default(),
         reservation_rate: crate::relay::RequestRate::default(),
         circuit_rate: crate::relay::RequestRate::default(),
+        bandwidth: crate::relay::Bandwidth::default(),
     }
 }
 

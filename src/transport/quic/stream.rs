@@ -1,13 +1,13 @@
 //! One bidirectional stream.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use futures::future::{BoxFuture, FutureExt, TryFutureExt};
+use futures::future::{BoxFuture, Fuse, FutureExt, TryFutureExt};
 use futures::{AsyncRead, AsyncWrite};
-use quinn::{ReadError, RecvStream, SendStream, StoppedError, WriteError};
+use quinn::{ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
 
 /// One bidirectional stream of a QUIC connection.
 ///
@@ -22,14 +22,22 @@ use quinn::{ReadError, RecvStream, SendStream, StoppedError, WriteError};
 /// - A stream that is dropped without `close` is reset, and what was not sent is not sent any more.
 ///   A peer that still sends is asked to stop.
 /// - Writing to a peer that asked us to stop is [`BrokenPipe`](io::ErrorKind::BrokenPipe).
+/// - Reading into no room reads nothing. It is ready when the peer has reset its side or the
+///   connection is lost: with that failure, even if there is something left to read before it. A
+///   reset that comes without a request to stop wakes nobody while there is something to read.
 pub struct Stream {
     send: SendStream,
     recv: RecvStream,
     sending: Sending,
     /// quinn tells a reset once, and from then on reports the end of the data.
     reset: bool,
+    /// There is none until somebody waits for a failure.
+    stopped: Option<Fuse<Stopped>>,
     undelivered: Undelivered,
 }
+
+/// The peer wants no more, or there is no more to send.
+type Stopped = BoxFuture<'static, Result<Option<VarInt>, StoppedError>>;
 
 impl Stream {
     pub(super) fn new(send: SendStream, recv: RecvStream, undelivered: Undelivered) -> Self {
@@ -38,8 +46,28 @@ impl Stream {
             recv,
             sending: Sending::Open,
             reset: false,
+            stopped: None,
             undelivered,
         }
+    }
+
+    /// Ready when it is known that reading will fail, whatever is left to be read.
+    fn poll_failure(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        // A peer that resets its side asks us to stop as well, in general: that wakes. The loss of
+        // the connection does in any case.
+        let stopped = self
+            .stopped
+            .get_or_insert_with(|| self.send.stopped().boxed().fuse());
+        if let Poll::Ready(Err(error)) = stopped.poll_unpin(cx) {
+            return Poll::Ready(io::Error::new(io::ErrorKind::ConnectionAborted, error));
+        }
+        // Not `received_reset`: what it registers stays behind when all is read later.
+        let nothing = pin!(self.recv.read_chunk(0, true)).poll(cx);
+        let Poll::Ready(Err(error)) = nothing else {
+            return Poll::Pending;
+        };
+        self.reset = matches!(error, ReadError::Reset(_));
+        Poll::Ready(read_error(error))
     }
 }
 
@@ -93,6 +121,9 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<usize>> {
         if self.reset {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        if buf.is_empty() {
+            return self.poll_failure(cx).map(Err);
         }
         let result = ready!(self.recv.poll_read(cx, buf));
         self.reset = matches!(result, Err(ReadError::Reset(_)));

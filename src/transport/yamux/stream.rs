@@ -80,6 +80,8 @@ impl Drop for Substream {
 }
 
 impl AsyncRead for Substream {
+    /// Into no room it reads nothing, and is ready only when the stream cannot be read to a clean
+    /// end any more: with that failure, even if there is something left to read before it.
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

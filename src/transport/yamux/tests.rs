@@ -32,6 +32,7 @@ mod interop;
 mod pressure;
 mod pure;
 mod swarm;
+mod watching;
 
 type Socket = Compat<DuplexStream>;
 

@@ -14,6 +14,9 @@ use super::{
 
 impl Session {
     /// Reads from a stream; 0 bytes mean that the remote has finished it.
+    ///
+    /// Into no room nothing is read: it waits until the stream cannot be read to a clean end any
+    /// more, whatever is left of it.
     pub(super) fn read(
         &mut self,
         id: u32,
@@ -25,23 +28,24 @@ impl Session {
         };
         let n = flow.unread.read(buf);
         self.unread -= n;
-        let credit = if n > 0 || buf.is_empty() {
+        let credit = if n > 0 {
             flow.consume(n)
         } else {
             match flow.inbound {
-                Direction::Finished => return Poll::Ready(Ok(0)),
+                Direction::Finished if !buf.is_empty() => return Poll::Ready(Ok(0)),
                 Direction::Reset => return Poll::Ready(Err(reset())),
                 Direction::Open if self.ended => return Poll::Ready(Err(aborted())),
-                Direction::Open => {}
+                Direction::Open | Direction::Finished => {}
             }
             park(&mut flow.reader, waker);
-            flow.starve(self.config.max_receive_window)
+            let max = self.config.max_receive_window;
+            (!buf.is_empty()).then(|| flow.starve(max)).flatten()
         };
         if let Some(delta) = credit.filter(|_| !self.ended) {
             let update = Header::window_update(id, Flags::NONE, delta);
             self.outgoing.push(update, &[]);
         }
-        if n > 0 || buf.is_empty() {
+        if n > 0 {
             Poll::Ready(Ok(n))
         } else {
             Poll::Pending

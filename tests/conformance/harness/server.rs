@@ -7,7 +7,7 @@ use descord_relay::{
     lifecycle::Lifecycle,
     metrics::Metrics,
     pseudonym::Pseudonyms,
-    relay::{self, CircuitLimit, Limits, Relay, RequestRate},
+    relay::{self, Bandwidth, CircuitLimit, Limits, Relay, RequestRate},
 };
 use futures::StreamExt;
 use libp2p::{
@@ -45,6 +45,7 @@ pub fn limits() -> Limits {
         },
         reservation_rate: RequestRate::default(),
         circuit_rate: RequestRate::default(),
+        bandwidth: Bandwidth::default(),
     }
 }
 

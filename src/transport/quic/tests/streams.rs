@@ -156,6 +156,41 @@ async fn a_lost_connection_is_never_an_end() {
     assert!(told.is_err());
 }
 
+/// Whoever waits for a failure reads into no room.
+#[tokio::test]
+async fn a_failure_is_told_before_what_is_left_is_read() {
+    let mut pair = Pair::new().await;
+    pair.send.write_all(b"more").await.unwrap();
+    let reset = async {
+        pair.send.reset(7_u8.into()).unwrap();
+        pair.recv.stop(7_u8.into()).unwrap();
+    };
+    let (failure, ()) = within(futures::future::join(pair.ours.read(&mut []), reset)).await;
+    assert_eq!(kind(failure), ErrorKind::ConnectionReset);
+    let end = within(pair.ours.read(&mut [0; 8])).await;
+    assert_eq!(kind(end), ErrorKind::ConnectionReset);
+
+    let mut pair = Pair::new().await;
+    pair.send.write_all(b"more").await.unwrap();
+    let lost = async { pair.connection.close(7_u8.into(), b"") };
+    let (failure, ()) = within(futures::future::join(pair.ours.read(&mut []), lost)).await;
+    assert_eq!(kind(failure), ErrorKind::ConnectionAborted);
+}
+
+#[tokio::test]
+async fn what_is_complete_does_not_fail() {
+    let mut pair = Pair::new().await;
+    pair.send.write_all(b"more").await.unwrap();
+    pair.send.finish().unwrap();
+    pair.recv.stop(7_u8.into()).unwrap();
+    let failure = tokio::time::timeout(Duration::from_millis(100), pair.ours.read(&mut []));
+    assert!(failure.await.is_err());
+    let mut rest = Vec::new();
+    within(pair.ours.read_to_end(&mut rest)).await.unwrap();
+    assert_eq!(rest, b"more");
+    assert!(pair.ours.read(&mut []).now_or_never().is_none());
+}
+
 #[tokio::test]
 async fn what_piles_up_for_a_stalled_reader_is_bounded() {
     const WINDOW: u32 = 64 * 1024;

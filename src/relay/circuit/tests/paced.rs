@@ -1,0 +1,302 @@
+//! Circuits whose bandwidth is limited.
+
+use std::sync::Arc;
+
+use libp2p::PeerId;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use super::*;
+use crate::relay::{Bandwidth, Pace, throttle::Throttle};
+
+/// Bytes a second.
+const RATE: u64 = 100_000;
+const BURST: u64 = 10_000;
+
+const PACE: Pace = Pace {
+    rate: Some(RATE),
+    burst: Some(BURST),
+};
+
+fn throttle() -> Arc<Throttle> {
+    let bandwidth = Bandwidth {
+        circuit: PACE,
+        ..Bandwidth::default()
+    };
+    Throttle::new(&bandwidth).unwrap()
+}
+
+fn pacer(throttle: &Arc<Throttle>) -> Pacer {
+    throttle.circuit(PeerId::random(), PeerId::random())
+}
+
+/// A paced circuit without other limits, which nobody cuts, and how long it took.
+async fn run(source: End_, early: Early, target: End_, limit: CircuitLimit) -> (Outcome, Duration) {
+    let (begun, cut, throttle) = (Instant::now(), CancellationToken::new(), throttle());
+    let (source, target, pacer) = (side(source), side(target), pacer(&throttle));
+    let outcome = relay(source, early, target, limit, &cut, Some(pacer), |_| ()).await;
+    (outcome, begun.elapsed())
+}
+
+/// How long so many bytes take, after the burst.
+fn expected(bytes: usize) -> Duration {
+    Duration::from_millis((bytes as u64 - BURST) * 1000 / RATE)
+}
+
+/// Not sooner, and later only by what timers and a quantum cost.
+fn assert_takes(took: Duration, bytes: usize) {
+    let (least, most) = (expected(bytes), expected(bytes) + Duration::from_millis(20));
+    assert!(
+        (least..=most).contains(&took),
+        "{took:?} instead of {least:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_takes_as_long_as_it_should_and_nothing_is_lost() {
+    for capacity in [100, 10_000, 1_000_000] {
+        let (mut a, source) = pipe(capacity);
+        let (mut b, target) = pipe(1_000_000);
+        let sent = pattern(210_000, 1);
+        let circuit = run(source, Early::default(), target, limit(None, None));
+        let clients = async {
+            let back = async {
+                let received = read_all(&mut b).await;
+                b.close().await.unwrap();
+                received
+            };
+            tokio::join!(send_and_close(&mut a, &sent), back).1
+        };
+        let ((outcome, took), received) = tokio::join!(circuit, clients);
+        assert!(received == sent, "{} bytes came", received.len());
+        assert_eq!(outcome.end, End::Eof);
+        assert_takes(took, 210_000);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_directions_count_together_and_get_the_same() {
+    let (mut a, source) = pipe(1_000_000);
+    let (mut b, target) = pipe(1_000_000);
+    let (forth, back) = (pattern(105_000, 1), pattern(105_000, 2));
+    let circuit = run(source, Early::default(), target, limit(None, None));
+    let clients = async {
+        send_and_close(&mut a, &forth).await;
+        send_and_close(&mut b, &back).await;
+        sleep(Duration::from_secs(1)).await;
+        let mut chunk = vec![0; 1_000_000];
+        let (at_a, at_b) = (
+            a.read(&mut chunk).await.unwrap(),
+            b.read(&mut chunk).await.unwrap(),
+        );
+        for bytes in [at_a, at_b] {
+            // In a second, half of the burst and of the rate; and a few quanta.
+            assert!((50_000..60_000).contains(&bytes), "{at_a} and {at_b}");
+        }
+        (
+            at_a + read_all(&mut a).await.len(),
+            at_b + read_all(&mut b).await.len(),
+        )
+    };
+    let ((outcome, took), received) = tokio::join!(circuit, clients);
+    assert_eq!(received, (back.len(), forth.len()));
+    assert_eq!(outcome.end, End::Eof);
+    assert_takes(took, 210_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_source_sent_early_is_paced_too() {
+    let (mut a, mut source) = pipe(EARLY_BYTES);
+    let (mut b, target) = pipe(EARLY_BYTES);
+    let sent = pattern(EARLY_BYTES, 1);
+    send_and_close(&mut a, &sent).await;
+    b.close().await.unwrap();
+    let mut early = Early::default();
+    let watch = timeout(Duration::from_millis(1), early.watch(&mut source));
+    assert!(watch.await.is_err());
+    let circuit = run(source, early, target, limit(None, None));
+    let ((_, took), received) = tokio::join!(circuit, read_all(&mut b));
+    assert!(received == sent, "{} bytes came", received.len());
+    assert_takes(took, EARLY_BYTES);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_byte_limit_waits_for_nothing() {
+    /// Nine quanta, which may pass at once.
+    const ALLOWED: usize = 9 * 1024;
+    let (mut a, source) = pipe(1_000_000);
+    let (mut b, target) = pipe(1_000_000);
+    send_and_close(&mut a, &pattern(ALLOWED + 1, 1)).await;
+    let circuit = run(
+        source,
+        Early::default(),
+        target,
+        limit(Some(ALLOWED as u64), None),
+    );
+    let ((outcome, took), received) = tokio::join!(circuit, read_all(&mut b));
+    assert_eq!(received.len(), ALLOWED);
+    assert_eq!(outcome.end, End::Bytes);
+    assert_eq!(took, CUT_GRACE);
+}
+
+/// A stream that is reset when somebody says so; what was sent before is left.
+struct Resettable {
+    stream: End_,
+    reset: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl AsyncRead for Resettable {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        if buf.is_empty() {
+            ready!(self.reset.as_mut().poll(cx));
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Resettable {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_close(cx)
+    }
+}
+
+/// What ends a circuit, while it waits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Cause {
+    Source,
+    Target,
+    Drain,
+    Deadline,
+}
+
+/// It ends at once, and leaves its share to others.
+#[tokio::test(start_paused = true)]
+async fn a_circuit_that_waits_ends_at_once() {
+    const AFTER: Duration = Duration::from_millis(105);
+    for cause in [Cause::Source, Cause::Target, Cause::Drain, Cause::Deadline] {
+        // One quantum passes, and the next one would in seconds.
+        let slow = Pace {
+            rate: Some(1000),
+            burst: Some(1000),
+        };
+        let bandwidth = Bandwidth {
+            relay: slow,
+            ..Bandwidth::default()
+        };
+        let throttle = Throttle::new(&bandwidth).unwrap();
+        let (mut a, source) = pipe(100_000);
+        let (_b, target) = pipe(100_000);
+        a.write_all(&pattern(50_000, 1)).await.unwrap();
+        let tokens: [CancellationToken; 3] = Default::default();
+        let [reset_source, reset_target, cut] = &tokens;
+        let resettable = |stream, reset: &CancellationToken| Side {
+            stream: Resettable {
+                stream,
+                reset: Box::pin(reset.clone().cancelled_owned()),
+            },
+            gone: CancellationToken::new(),
+        };
+        let duration = (cause == Cause::Deadline).then_some(AFTER);
+        let begun = Instant::now();
+        let circuit = relay(
+            resettable(source, reset_source),
+            Early::default(),
+            resettable(target, reset_target),
+            limit(None, duration),
+            cut,
+            Some(pacer(&throttle)),
+            |_| (),
+        );
+        let end = async {
+            sleep(AFTER).await;
+            match cause {
+                Cause::Source => reset_source.cancel(),
+                Cause::Target => reset_target.cancel(),
+                Cause::Drain => cut.cancel(),
+                Cause::Deadline => {}
+            }
+        };
+        let (outcome, ()) = tokio::join!(circuit, end);
+        let expected = match cause {
+            Cause::Source | Cause::Target => End::Reset,
+            Cause::Drain => End::Drained,
+            Cause::Deadline => End::Duration,
+        };
+        assert_eq!((outcome.end, outcome.to_target), (expected, 1000));
+        assert!(begun.elapsed() < AFTER + Duration::from_millis(2));
+        assert_eq!(throttle.left(), Some(105), "{cause:?}");
+    }
+}
+
+/// Large pieces and small ones, one direction and both.
+#[tokio::test(start_paused = true)]
+async fn circuits_of_one_peer_share_its_bandwidth() {
+    let bandwidth = Bandwidth {
+        peer: PACE,
+        ..Bandwidth::default()
+    };
+    let (throttle, shared) = (Throttle::new(&bandwidth).unwrap(), PeerId::random());
+    let circuit = async |piece: usize, goes_back: bool, is_source: bool| {
+        let (mut a, source) = pipe(65_536);
+        let (mut b, target) = pipe(65_536);
+        let (peer, cut) = (PeerId::random(), CancellationToken::new());
+        let pacer = if is_source {
+            throttle.circuit(shared, peer)
+        } else {
+            throttle.circuit(peer, shared)
+        };
+        let deadline = limit(None, Some(Duration::from_secs(10)));
+        let circuit = relay(
+            side(source),
+            Early::default(),
+            side(target),
+            deadline,
+            &cut,
+            Some(pacer),
+            |_| (),
+        );
+        let client = async |stream: &mut End_, sends: bool| {
+            let (mut reader, mut writer) = stream.split();
+            let piece = vec![1; piece];
+            let write = async { while sends && writer.write_all(&piece).await.is_ok() {} };
+            let mut received = Vec::new();
+            let _ = tokio::join!(write, reader.read_to_end(&mut received));
+        };
+        let outcome = tokio::select! {
+            outcome = circuit => outcome,
+            _ = async { tokio::join!(client(&mut a, true), client(&mut b, goes_back)) } => panic!(),
+        };
+        assert_eq!(outcome.end, End::Duration);
+        outcome.to_target + outcome.to_source
+    };
+    let (large, small, both, other) = tokio::join!(
+        circuit(50_000, false, true),
+        circuit(10, false, true),
+        circuit(50_000, true, true),
+        circuit(1000, false, false),
+    );
+    let all = [large, small, both, other];
+    let total: u64 = all.iter().sum();
+    assert!(total <= BURST + 10 * RATE, "{all:?}");
+    for bytes in all {
+        let percent = bytes * 100 / total;
+        assert!((24..=25).contains(&percent), "{all:?}");
+    }
+}
