@@ -7,8 +7,9 @@ use proptest::{collection::vec, prelude::*};
 
 use super::*;
 
-/// No channel has more than this for reading, and this for writing.
-const MOST_READ: usize = 3 * MAX_FRAME_BYTES;
+/// No channel has more than this for reading, and this for writing: a frame that is not whole and one
+/// that is not read, each in a buffer that doubles as it grows.
+const MOST_READ: usize = 4 * MAX_FRAME_BYTES;
 const MOST_WRITTEN: usize = 2 * (outgoing::MAX_BURST_BYTES + MAX_FRAME_BYTES);
 
 proptest! {
