@@ -7,7 +7,7 @@
 //!
 //! # Fairness
 //!
-//! Where there is not enough, circuits stand in [line](line::Line), and whoever has had its quantum
+//! Where there is not enough, circuits stand in line, and whoever has had its quantum
 //! goes to the end: between two turns of a circuit every other one has one at most. Both directions
 //! share the circuit's turn, and the quantum stays with them until it is used up or nothing is there
 //! to be read. So busy circuits get the same, to within a quantum, whatever the size of their pieces
