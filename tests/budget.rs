@@ -25,7 +25,7 @@ use tokio::{net::TcpStream, process::Command, time::timeout};
 
 const ADMIN: (&str, &str) = ("RELAY_ADMIN_ADDRESS", "127.0.0.1:0");
 /// More than the relay takes for a few clients, and than it keeps when many have left.
-const ROOM: usize = 20 * 1024 * 1024;
+const ROOM: usize = 16 * 1024 * 1024;
 /// Clients that come at once.
 const CROWD: usize = 25;
 /// The most connections that any of the tests needs.
@@ -100,13 +100,13 @@ async fn memory() {
     assert_eq!(status["memory"]["is_short"], true);
     let used = status["memory"]["used"].as_u64().unwrap() as usize;
     assert!((limit / 20 * 17..limit).contains(&used), "{status}");
-    println!("{} clients, {status}", clients.len());
+    println!("{} clients, {}", clients.len(), status["memory"]);
     let before = refused(&relay, "memory").await;
     assert!(before >= 1.0);
-    for address in [relay.tcp(), relay.websocket(), relay.quic()] {
+    for address in [relay.tcp(), relay.quic()] {
         assert!(Raw::try_new(&address).await.is_err(), "{address}");
     }
-    assert!(refused(&relay, "memory").await >= before + 3.0);
+    assert!(refused(&relay, "memory").await >= before + 2.0);
     goes_on(&mut circuit).await;
 
     drop(clients);

@@ -10,7 +10,7 @@ const MOST_CONNECTIONS: ConnectionLimits = ConnectionLimits {
 /// Handshakes that may be under way however little there is.
 const LEAST_PENDING: u64 = 64;
 /// What an idle connection costs, in bytes: one over QUIC. Over TCP it is less than half of that.
-const CONNECTION_BYTES: u64 = 64 * 1024;
+const CONNECTION_BYTES: u64 = 52 * 1024;
 
 /// Descriptors that connections leave to listeners, to 64 connections of the admin endpoints, to 64
 /// dials of `AutoNAT` and their sockets, to the access endpoint, to collectors and to the log.
@@ -111,7 +111,7 @@ mod tests {
     fn a_small_container_has_small_bounds() {
         let plan = plan(Some(64 * MIB), Some(1024));
         let ConnectionLimits { active, pending } = plan.connections;
-        assert_eq!((active, pending), (512, 128));
+        assert_eq!((active, pending), (630, 157));
         assert_eq!(plan.sockets, Some(768));
         assert_eq!(plan.stream_window, 256 * 1024);
     }
