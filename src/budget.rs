@@ -9,6 +9,7 @@ mod cgroup;
 mod edge;
 mod plan;
 mod process;
+mod unread;
 
 use std::{
     sync::{
@@ -25,7 +26,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use self::edge::Edge;
-pub use self::plan::Plan;
+pub use self::{plan::Plan, unread::Unread};
 use crate::{config::MemoryLimit, relay::Limits};
 
 /// How often the use of memory is looked at. What may come in meanwhile is bounded by the handshakes
@@ -42,6 +43,8 @@ struct Shared {
     edge: Option<Edge>,
     /// Resident bytes when they were looked at last; 0 before.
     memory_used: AtomicU64,
+    /// Bytes that connections over yamux hold for those who do not read.
+    unread: AtomicU64,
     /// Whether memory is near its edge.
     is_tight: AtomicBool,
     /// A permit for each connection that may take a descriptor.
@@ -92,13 +95,15 @@ impl Budget {
         Self::new(Plan::new(None, None, &Limits::default()))
     }
 
-    fn new(plan: Plan) -> Self {
+    /// What `plan` says.
+    pub(crate) fn new(plan: Plan) -> Self {
         let sockets = plan.sockets.and_then(|number| usize::try_from(number).ok());
         let sockets = sockets.map_or(Semaphore::MAX_PERMITS, |n| n.min(Semaphore::MAX_PERMITS));
         Self(Arc::new(Shared {
             edge: plan.memory.map(Edge::of),
             plan,
             memory_used: AtomicU64::new(0),
+            unread: AtomicU64::new(0),
             is_tight: AtomicBool::new(false),
             sockets: Arc::new(Semaphore::new(sockets)),
         }))
@@ -140,6 +145,26 @@ impl Budget {
         match permit {
             Ok(permit) => Ok(Descriptor { _permit: permit }),
             Err(_) => Err(Exhausted::FileDescriptors),
+        }
+    }
+
+    /// Whether all connections together may hold so many bytes more that nobody reads.
+    fn has_room_for_unread(&self, more: usize) -> bool {
+        let held = || self.0.unread.load(Ordering::Relaxed);
+        let most = self.plan().unread;
+        most.is_none_or(|most| held().saturating_add(more as u64) <= most)
+    }
+
+    fn hold_unread(&self, bytes: usize) {
+        // Nobody asks otherwise.
+        if self.plan().unread.is_some() {
+            self.0.unread.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+    }
+
+    fn release_unread(&self, bytes: usize) {
+        if self.plan().unread.is_some() {
+            self.0.unread.fetch_sub(bytes as u64, Ordering::Relaxed);
         }
     }
 

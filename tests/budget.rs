@@ -2,11 +2,7 @@
 //! is there goes on, and newcomers are let in again.
 
 #![cfg(target_os = "linux")]
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "tests fail loudly"
-)]
+#![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
 mod support;
 
@@ -98,7 +94,8 @@ async fn memory() {
     let status = http::json(&relay, "/status").await;
     assert_eq!(status["memory"]["limit"], limit);
     assert_eq!(status["memory"]["is_short"], true);
-    let used = status["memory"]["used"].as_u64().unwrap() as usize;
+    let used = status["memory"]["used"].as_u64().unwrap();
+    let used = usize::try_from(used).unwrap();
     assert!((limit / 20 * 17..limit).contains(&used), "{status}");
     println!("{} clients, {}", clients.len(), status["memory"]);
     let before = refused(&relay, "memory").await;
@@ -121,7 +118,7 @@ async fn memory() {
 }
 
 /// A relay that may have so few files open.
-async fn start_with(descriptors: usize) -> Relay {
+async fn start_with(descriptors: u32) -> Relay {
     let mut command = Command::new("sh");
     let script = format!(r#"ulimit -n {descriptors} && exec "$0""#);
     command.args(["-c", &script, env!("CARGO_BIN_EXE_descord-relay")]);
@@ -131,8 +128,8 @@ async fn start_with(descriptors: usize) -> Relay {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn file_descriptors() {
-    const DESCRIPTORS: usize = 200;
-    const FLOOD: usize = 500;
+    const DESCRIPTORS: u32 = 200;
+    const FLOOD: u32 = 500;
     let relay = start_with(DESCRIPTORS).await;
     let mut circuit = Circuit::open(&relay.tcp()).await;
     let status = http::json(&relay, "/status").await;
@@ -146,12 +143,15 @@ async fn file_descriptors() {
     }
     // Those that got in say nothing, and are given up after a while.
     let most = timeout(PATIENCE, async {
-        while refused(&relay, "file_descriptors").await < (FLOOD - sockets) as f64 {
+        while refused(&relay, "file_descriptors").await < f64::from(FLOOD - sockets) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
     most.await.unwrap();
-    assert!(relay.open_files() < DESCRIPTORS, "there are some left");
+    assert!(
+        relay.open_files() < DESCRIPTORS as usize,
+        "there are some left"
+    );
     goes_on(&mut circuit).await;
     // QUIC takes none.
     bystander::is_served(&relay.quic()).await;
@@ -159,7 +159,7 @@ async fn file_descriptors() {
     drop(flood);
     http::json_where(&relay, "/status", |status| {
         let used = status["file_descriptors"]["used"].as_u64();
-        used.unwrap() < (sockets / 2) as u64
+        used.unwrap() < u64::from(sockets / 2)
     })
     .await;
     bystander::is_served(&relay.tcp()).await;
@@ -169,14 +169,18 @@ async fn file_descriptors() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_budget_is_told() {
-    for (variable, bytes) in [("64MiB", Some(64 << 20)), ("0", None)] {
+    for (variable, bytes) in [("64MiB", Some(64_u32 << 20)), ("0", None)] {
         let relay = Relay::start(&[ADMIN, ("RELAY_MAX_MEMORY", variable)]).await;
         let budget = relay.events.iter().find(|event| is(event, "budget"));
         let budget = budget.unwrap();
-        assert_eq!(budget["memory_bytes"].as_u64(), bytes, "{budget}");
+        assert_eq!(
+            budget["memory_bytes"].as_u64(),
+            bytes.map(u64::from),
+            "{budget}"
+        );
         let limit = Scrape::of(&relay).await;
         let limit = limit.sum("relay_memory_limit_bytes", &[]);
-        assert_eq!(limit, bytes.map(|bytes| bytes as f64));
+        assert_eq!(limit, bytes.map(f64::from));
         relay.stop().await;
     }
     // What the machine or the container has.

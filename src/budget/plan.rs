@@ -41,6 +41,9 @@ pub struct Plan {
     pub connections: ConnectionLimits,
     /// Connections over TCP and WebSocket, each of which takes a descriptor; `None` is unlimited.
     pub sockets: Option<u64>,
+    /// Bytes that all connections over yamux together may hold for those who do not read; `None` is
+    /// unlimited.
+    pub unread: Option<u64>,
     /// The largest receive window of a stream, in bytes.
     pub stream_window: u32,
     /// What all streams of a connection together may leave unread, in bytes: as much as the circuits
@@ -76,6 +79,7 @@ impl Plan {
                 pending,
             },
             sockets: descriptors.map(|all| all - RESERVED_DESCRIPTORS.min(all / 2)),
+            unread: memory.map(|memory| memory / 4),
             stream_window: saturate(stream_window),
             connection_window: saturate(connection_window),
         }

@@ -124,7 +124,8 @@ pub struct Config {
     /// One more frame may be queued beyond it, and short control frames, whose number is bounded
     /// on its own.
     pub max_send_queue: usize,
-    /// While memory is short, windows do not grow. Default: it never is.
+    /// What all connections together may have received and not read: beyond it, streams of those
+    /// that have much of it are reset. While memory is short, windows do not grow. Default: unlimited.
     pub budget: Budget,
 }
 

@@ -27,7 +27,7 @@ impl Session {
             return Poll::Ready(Err(aborted()));
         };
         let n = flow.unread.read(buf);
-        self.unread -= n;
+        self.unread.remove(n);
         let credit = if n > 0 {
             flow.consume(n)
         } else {

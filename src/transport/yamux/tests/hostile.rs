@@ -108,7 +108,7 @@ fn data_for_a_stream_that_is_opened_meanwhile_is_not_the_streams() {
     session.receive(&data.encode()).unwrap();
     assert!(matches!(session.open(&waker), Poll::Ready(Ok(1))));
     session.receive(&vec![0; 4_000_000]).unwrap();
-    assert_eq!(session.unread, 0);
+    assert_eq!(session.unread.bytes(), 0);
     assert!(session.read(1, &mut [0], &waker).is_pending());
 }
 
@@ -137,7 +137,7 @@ fn streams_that_are_reset_before_they_are_accepted_leave_nothing() {
         session.receive(&rst(id).encode()).unwrap();
     }
     assert!(session.streams.is_empty() && session.backlog.is_empty());
-    assert_eq!((session.unread, session.outgoing.pending()), (0, 0));
+    assert_eq!((session.unread.bytes(), session.outgoing.pending()), (0, 0));
 }
 
 #[test]
@@ -167,11 +167,11 @@ fn streams_that_are_gone_leave_no_memory() {
         session.receive(&Header::data(id, 100).encode()).unwrap();
         session.receive(&[0; 100]).unwrap();
     }
-    assert_eq!(session.unread, 256 * 100);
+    assert_eq!(session.unread.bytes(), 256 * 100);
     while let Poll::Ready(Ok(id)) = session.accept(&noop_waker()) {
         session.release(id);
     }
-    assert_eq!(session.unread, 0);
+    assert_eq!(session.unread.bytes(), 0);
     assert!(session.streams.capacity() < 50);
 }
 
@@ -188,7 +188,7 @@ fn small() -> Config {
 /// Checks all bounds of a session, whatever its remote did.
 fn assert_bounded(session: &Session) {
     let held: usize = session.streams.values().map(|flow| flow.unread.len()).sum();
-    assert_eq!(session.unread, held);
+    assert_eq!(session.unread.bytes(), held);
     assert!(held <= session.config.max_receive_buffer);
     for flow in session.streams.values() {
         assert!(flow.unread.len() <= session.config.max_receive_window as usize);
