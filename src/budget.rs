@@ -192,7 +192,7 @@ impl Budget {
     }
 
     /// So many bytes are resident.
-    fn note(&self, used: u64) {
+    pub(crate) fn note(&self, used: u64) {
         self.0.memory_used.store(used, Ordering::Relaxed);
         let Some(edge) = self.0.edge else { return };
         let was_tight = self.is_tight();

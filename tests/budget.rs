@@ -167,6 +167,32 @@ async fn file_descriptors() {
     relay.stop().await;
 }
 
+/// Handshakes that are begun and not gone on with.
+#[tokio::test(flavor = "multi_thread")]
+async fn handshakes_under_way() {
+    const FLOOD: u32 = 300;
+    let relay = Relay::start(&[ADMIN, ("RELAY_MAX_MEMORY", "64MiB")]).await;
+    let mut circuit = Circuit::open(&relay.tcp()).await;
+    let scrape = Scrape::of(&relay).await;
+    let pending = [("state", "pending")];
+    let limit = scrape.sum("relay_connection_limit", &pending).unwrap();
+    assert!((64.0..f64::from(FLOOD) / 1.5).contains(&limit), "{limit}");
+    let mut flood = Vec::new();
+    for _ in 0..FLOOD {
+        flood.extend(TcpStream::connect(socket(&relay.tcp())).await);
+    }
+    let all = timeout(PATIENCE, async {
+        while refused(&relay, "max_pending").await < f64::from(FLOOD) - limit {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    all.await.unwrap();
+    goes_on(&mut circuit).await;
+    drop(flood);
+    bystander::is_served(&relay.tcp()).await;
+    relay.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_budget_is_told() {
     for (variable, bytes) in [("64MiB", Some(64_u32 << 20)), ("0", None)] {

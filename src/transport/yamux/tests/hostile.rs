@@ -4,9 +4,10 @@ use futures::task::noop_waker;
 use proptest::prelude::*;
 
 use super::{
-    super::{INITIAL_WINDOW, ProtocolError, session::Session},
+    super::{INITIAL_WINDOW, ProtocolError, flow::Direction, session::Session},
     *,
 };
+use crate::budget::{Budget, Plan};
 
 /// A header and the bytes behind it.
 type Frame<'a> = (Header, &'a [u8]);
@@ -173,6 +174,61 @@ fn streams_that_are_gone_leave_no_memory() {
     }
     assert_eq!(session.unread.bytes(), 0);
     assert!(session.streams.capacity() < 50);
+}
+
+/// A session with an accepted stream 1, and what it is given of this budget.
+fn accepted(budget: &Budget) -> Session {
+    let mut session = Session::new(Config::within(budget.clone()), Role::Server);
+    session.receive(&syn(1).encode()).unwrap();
+    assert!(session.accept(&noop_waker()).is_ready());
+    session
+}
+
+fn send(session: &mut Session, bytes: u32) {
+    session.receive(&Header::data(1, bytes).encode()).unwrap();
+    session.receive(&vec![0; bytes as usize]).unwrap();
+}
+
+#[test]
+fn whoever_hoards_while_memory_is_scarce_is_reset() {
+    let budget = Budget::new(Plan {
+        unread: Some(200_000),
+        ..*Budget::unlimited().plan()
+    });
+    let [mut greedy, mut modest] = [(); 2].map(|()| accepted(&budget));
+    send(&mut greedy, 200_000);
+    send(&mut modest, 60_000);
+    assert_eq!(modest.unread.bytes(), 60_000);
+    assert_eq!(greedy.streams[&1].outbound, Direction::Open);
+    send(&mut greedy, 1);
+    assert_eq!(greedy.streams[&1].outbound, Direction::Reset);
+    greedy.release(1);
+    send(&mut modest, 140_000);
+    assert_eq!(modest.streams[&1].outbound, Direction::Open);
+    // A connection that ends gives back what it held.
+    drop(modest);
+    let mut next = accepted(&budget);
+    send(&mut next, 200_000);
+    assert_eq!(next.unread.bytes(), 200_000);
+}
+
+#[test]
+fn windows_do_not_grow_while_memory_is_short() {
+    let budget = Budget::new(Plan {
+        memory: Some(1000),
+        ..*Budget::unlimited().plan()
+    });
+    let mut session = accepted(&budget);
+    let mut read_out = |used| {
+        budget.note(used);
+        send(&mut session, INITIAL_WINDOW);
+        let mut buffer = vec![0; INITIAL_WINDOW as usize];
+        assert!(session.read(1, &mut buffer, &noop_waker()).is_ready());
+        assert!(session.read(1, &mut buffer, &noop_waker()).is_pending());
+        session.streams[&1].receive_window
+    };
+    assert_eq!(read_out(1000), INITIAL_WINDOW);
+    assert_eq!(read_out(0), 2 * INITIAL_WINDOW);
 }
 
 fn small() -> Config {
