@@ -30,6 +30,7 @@ use tokio::time::Instant;
 
 use self::server::{only_get, without_head};
 use crate::{
+    budget::{Budget, open_descriptors},
     lifecycle::{Lifecycle, Phase},
     relay::Relay,
     telemetry::{Telemetry, log::FilterHandle, prometheus::Prometheus},
@@ -39,6 +40,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Admin {
     relay: Arc<Relay>,
+    budget: Budget,
     instance: String,
     lifecycle: Lifecycle,
     prometheus: Option<Prometheus>,
@@ -48,16 +50,18 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Tells of `relay`, which has this name within its fleet, and of what `telemetry` knows, from
-    /// now on.
+    /// Tells of `relay`, which has this name within its fleet, of what it may use, and of what
+    /// `telemetry` knows, from now on.
     pub fn new(
         relay: Arc<Relay>,
+        budget: Budget,
         instance: String,
         lifecycle: Lifecycle,
         telemetry: &Telemetry,
     ) -> Arc<Self> {
         Arc::new(Self {
             relay,
+            budget,
             instance,
             lifecycle,
             prometheus: telemetry.prometheus(),
@@ -141,6 +145,7 @@ async fn drainz(State(admin): State<Arc<Admin>>) -> Json<Value> {
 async fn status(State(admin): State<Arc<Admin>>) -> Json<Value> {
     let statistics = admin.relay.statistics();
     let limits = admin.relay.limits();
+    let plan = admin.budget.plan();
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "peer_id": admin.relay.peer_id().to_string(),
@@ -171,6 +176,16 @@ async fn status(State(admin): State<Arc<Admin>>) -> Json<Value> {
             "burst_per_peer": limits.bandwidth.peer.burst(),
             "burst_per_circuit": limits.bandwidth.circuit.burst(),
             "burst_left": admin.relay.throttle().and_then(|throttle| throttle.left()),
+        },
+        "memory": {
+            "used": admin.budget.memory_used(),
+            "limit": plan.memory,
+            "is_short": admin.budget.is_tight(),
+        },
+        "file_descriptors": {
+            "used": open_descriptors(),
+            "limit": plan.descriptors,
+            "limit_of_connections": plan.sockets,
         },
         "totals": {
             "bytes_relayed": statistics.bytes,

@@ -293,6 +293,7 @@ async fn run(
     if let Some(address) = config.admin_address {
         let admin = Admin::new(
             Arc::clone(node.relay()),
+            node.budget().clone(),
             config.identity.instance.clone(),
             lifecycle.clone(),
             telemetry,

@@ -64,6 +64,8 @@ pub struct Config {
     pub identity: Identity,
     /// Reservations and circuits.
     pub limits: Limits,
+    /// How much memory the relay may use.
+    pub memory: MemoryLimit,
     /// Connections, before they are up.
     pub admission: Admission,
     /// Who may reserve, and who may connect to whom.
@@ -98,6 +100,18 @@ pub struct Identity {
     pub seed: Option<Secret>,
     /// Base64 of an Ed25519 private key in libp2p's protobuf form.
     pub key: Option<Secret>,
+}
+
+/// How much memory the relay may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryLimit {
+    /// What the system leaves it: the smallest limit of its control groups, or else all that the
+    /// machine has.
+    Auto,
+    /// So many bytes.
+    Bytes(u64),
+    /// Any amount.
+    Unlimited,
 }
 
 /// Who may reserve, and who may connect to whom: everybody, unless something here is set.
@@ -268,6 +282,7 @@ impl Config {
                 circuit_rate: RequestRate::default(),
                 bandwidth: Bandwidth::default(),
             },
+            memory: MemoryLimit::Unlimited,
             admission: Admission::default(),
             access: Access {
                 reserve: AccessLists::default(),

@@ -6,6 +6,7 @@
 //! | module | what belongs there |
 //! |---|---|
 //! | [`cli`] | the subcommands and what each of them prints |
+//! | [`budget`] | what the relay may use of memory and file descriptors, and what follows |
 //! | [`config`] | every environment variable: type, unit, default, bounds, documentation |
 //! | [`identity`] | the relay's key pair: given, derived from the fleet's seed, or ephemeral |
 //! | [`pseudonym`] | the names under which peers appear in logs |
@@ -29,6 +30,7 @@
 
 pub mod access;
 pub mod admin;
+pub mod budget;
 pub mod cli;
 pub mod config;
 pub mod dialback;

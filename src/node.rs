@@ -25,6 +25,7 @@ use self::{
 };
 use crate::{
     access,
+    budget::Budget,
     config::{self, Config},
     identity::Identity,
     lifecycle::{Lifecycle, Phase},
@@ -67,6 +68,7 @@ pub struct Node {
     quic: quic::Handle,
     gate: Gate,
     relay: Arc<Relay>,
+    budget: Budget,
     lifecycle: Lifecycle,
     metrics: Metrics,
     /// As configured; empty means that those of the interfaces are announced.
@@ -113,31 +115,33 @@ impl Node {
             peers,
             access,
         );
-        metrics::observe(
-            &telemetry.meter(),
-            &metrics,
-            &relay,
-            &lifecycle,
-            swarm::CONNECTION_LIMITS,
-        );
+        let budget = Budget::of_process(config.memory, relay.limits());
+        budget.tell();
+        metrics::observe(&telemetry.meter(), &metrics, &relay, &lifecycle, &budget);
         // Peers may seem to come from this machine or its network, where there is a proxy. A relay
         // that only this machine can reach has nobody to protect.
         let is_local = config.listen_addresses.iter().all(is_loopback);
         let dials = if is_local { Dials::Any } else { Dials::Global };
         let gate = Gate::new(
             config.admission.clone(),
+            budget.clone(),
             metrics.clone(),
             relay.refusals().clone(),
         );
         let (transport, quic) =
             transport::build(keypair, dials, &gate, &metrics).map_err(Error::Transport)?;
-        let behaviour = Boxed(Behaviour::new(&keypair.public(), &relay));
+        let behaviour = Boxed(Behaviour::new(
+            &keypair.public(),
+            &relay,
+            budget.plan().connections,
+        ));
         let settings = swarm::settings(&lifecycle, config.idle_timeout);
         let mut node = Self {
             swarm: Swarm::new(transport, behaviour, relay.peer_id(), settings),
             quic,
             gate,
             relay,
+            budget,
             lifecycle,
             metrics,
             external: config.external_addresses.clone(),
@@ -154,6 +158,11 @@ impl Node {
     /// What the node relays.
     pub fn relay(&self) -> &Arc<Relay> {
         &self.relay
+    }
+
+    /// What the node may use.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     fn listen(&mut self, addresses: &[Multiaddr]) -> Result<(), Error> {
@@ -190,6 +199,8 @@ impl Node {
             .spawn_until_end("expiry", Arc::clone(&relay).expire_reservations());
         self.lifecycle
             .spawn_until_end("refusals", relay.refusals().clone().tell_rest());
+        self.lifecycle
+            .spawn_until_end("budget", self.budget.clone().watch());
         if let Some(peers) = relay.peers() {
             self.lifecycle
                 .spawn_until_end("peer statistics", Arc::clone(peers).sweep());
@@ -288,7 +299,7 @@ impl Node {
             }
             SwarmEvent::IncomingConnectionError { error, .. } => {
                 debug!(%error, "an incoming connection failed");
-                if let Some(reason) = swarm::denied(&error) {
+                if let Some(reason) = swarm::denied(&error, self.budget.plan().connections) {
                     self.gate.refused(reason);
                 }
             }

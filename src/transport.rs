@@ -75,10 +75,11 @@ pub fn build(
         let socket = TcpTransport::new(libp2p::tcp::Config::default().nodelay(true));
         tcp::Transport::new(socket, gate.clone())
     };
+    let streams = yamux::Config::within(gate.budget().clone());
     let tcp = socket()
         .upgrade(Version::V1Lazy)
         .authenticate(security("tcp")?)
-        .multiplex(yamux::Config::default())
+        .multiplex(streams.clone())
         .timeout(HANDSHAKE_TIMEOUT)
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let mut websocket = websocket::Config::new(socket());
@@ -86,10 +87,14 @@ pub fn build(
     let websocket = websocket
         .upgrade(Version::V1Lazy)
         .authenticate(security("websocket")?)
-        .multiplex(yamux::Config::default())
+        .multiplex(streams)
         .timeout(HANDSHAKE_TIMEOUT)
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+    let plan = gate.budget().plan();
     let mut quic = quic::Config::new(keypair);
+    quic.max_pending = usize::try_from(plan.connections.pending).unwrap_or(quic.max_pending);
+    quic.stream_receive_window = quic.stream_receive_window.min(plan.stream_window);
+    quic.receive_window = quic.receive_window.min(plan.connection_window);
     quic.handshakes = handshakes("quic");
     quic.gate = gate.clone();
     let handle = quic.handle();

@@ -61,6 +61,7 @@ async fn status_says_who_the_relay_is_and_its_limits() {
         ("RELAY_MAX_CIRCUITS_PER_PEER", "0"),
         ("RELAY_MAX_CIRCUIT_DURATION", "90s"),
         ("RELAY_MAX_CIRCUIT_BYTES", "64KiB"),
+        ("RELAY_MAX_MEMORY", "1GiB"),
         ("RELAY_MAX_BANDWIDTH", "1MB"),
         ("RELAY_MAX_BURST", "100KB"),
         ("RELAY_MAX_BANDWIDTH_PER_CIRCUIT", "1KB"),
@@ -69,6 +70,13 @@ async fn status_says_who_the_relay_is_and_its_limits() {
     let mut status = http::json(&relay, "/status").await;
     let uptime = status["uptime_seconds"].take().as_u64().unwrap();
     assert!(uptime <= begun.elapsed().as_secs(), "{uptime}");
+    let used = |status: &mut Value, of: &str| status[of]["used"].take().as_u64().unwrap();
+    let memory = used(&mut status, "memory");
+    assert!((1 << 20..1 << 30).contains(&memory), "{memory}");
+    let files = used(&mut status, "file_descriptors");
+    let limit = status["file_descriptors"]["limit"].take();
+    assert!((10..limit.as_u64().unwrap_or(u64::MAX)).contains(&files));
+    status["file_descriptors"]["limit_of_connections"].take();
     let address = format!("/dns4/relay.example/tcp/443/p2p/{}", relay.peer_id);
     let expected = json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -101,6 +109,8 @@ async fn status_says_who_the_relay_is_and_its_limits() {
             "burst_per_circuit": 65536,
             "burst_left": 100_000,
         },
+        "memory": { "used": null, "limit": 1 << 30, "is_short": false },
+        "file_descriptors": { "used": null, "limit": null, "limit_of_connections": null },
         "totals": { "bytes_relayed": 0, "circuits_finished": 0, "circuits_cut": 0 },
     });
     assert_eq!(status, expected);

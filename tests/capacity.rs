@@ -9,12 +9,17 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use descord_relay::relay::wire::Status;
+use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::{Multiaddr, identity::Keypair};
 use support::{
+    PATIENCE,
     client::{Client, Security},
     process::Relay,
-    raw::{Raw, assert_status},
+    prometheus::Scrape,
+    raw::{Circuit, Raw, assert_status},
 };
 
 /// A refusal as libp2p's client puts it, and as the log does.
@@ -140,6 +145,37 @@ async fn a_full_relay_renews() {
     drop(again);
     relay.event("reservation closed").await;
     assert_status(&other.reserve().await, Status::Ok);
+    relay.stop().await;
+}
+
+/// Who neither reserves nor has a circuit is sent away after a while, and nobody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_connections_end() {
+    let relay = Relay::start(&[
+        ("RELAY_IDLE_TIMEOUT", "5s"),
+        ("RELAY_ADMIN_ADDRESS", "127.0.0.1:0"),
+    ])
+    .await;
+    let mut circuit = Circuit::open(&relay.tcp()).await;
+    let mut holder = Raw::new(&relay.quic()).await;
+    assert_status(&holder.reserve().await, Status::Ok);
+    let begun = Instant::now();
+    let _idle = [Raw::new(&relay.tcp()).await, Raw::new(&relay.quic()).await];
+    let connections = async || {
+        let scrape = Scrape::of(&relay).await;
+        scrape.sum("relay_connection_active", &[]).unwrap()
+    };
+    assert!((connections().await - 5.0).abs() < 0.5);
+    while connections().await > 3.5 {
+        assert!(begun.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(begun.elapsed() >= Duration::from_secs(5));
+    // Whoever stays was idle for longer.
+    assert_status(&holder.reserve().await, Status::Ok);
+    circuit.near.write_all(b"still here").await.unwrap();
+    circuit.near.flush().await.unwrap();
+    circuit.far.read_exact(&mut [0; 10]).await.unwrap();
     relay.stop().await;
 }
 

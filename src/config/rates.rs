@@ -1,11 +1,13 @@
-//! What the relay is told of newcomers and floods: rates, and the proxies that it believes.
+//! What the relay is told of newcomers and floods: rates, the memory that there is, and the proxies
+//! that it believes.
 
 use std::num::NonZeroU32;
 
 use ipnet::IpNet;
 
+use super::MemoryLimit;
 use super::fleet::{join, list};
-use super::kind::{Count, Kind};
+use super::kind::{Count, Kind, Size};
 use crate::access::Entry;
 use crate::rate::{Rate, Unit};
 
@@ -55,6 +57,44 @@ impl Kind for BurstAndRate {
 
     fn show(&self, value: &Self::Value) -> String {
         value.map_or_else(|| "0".to_owned(), |rate| rate.to_string())
+    }
+}
+
+/// Bytes of memory, or as many as there are.
+pub(super) struct Memory;
+
+/// The word for as many as there are.
+const AUTO: &str = "auto";
+
+impl Memory {
+    /// The process alone needs as much. Less is a unit that was forgotten.
+    const LEAST: u64 = 16 * bytesize::MIB;
+}
+
+impl Kind for Memory {
+    type Value = MemoryLimit;
+
+    fn allowed(&self) -> String {
+        "`auto`, or a size such as `512MiB` from 16MiB on, 0 = unlimited".to_owned()
+    }
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        if text.eq_ignore_ascii_case(AUTO) {
+            return Ok(MemoryLimit::Auto);
+        }
+        match Size.parse(text)? {
+            Some(bytes) if bytes < Self::LEAST => Err("is less than 16MiB".to_owned()),
+            Some(bytes) => Ok(MemoryLimit::Bytes(bytes)),
+            None => Ok(MemoryLimit::Unlimited),
+        }
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        match value {
+            MemoryLimit::Auto => AUTO.to_owned(),
+            MemoryLimit::Bytes(bytes) => Size.show(&Some(*bytes)),
+            MemoryLimit::Unlimited => Size.show(&None),
+        }
     }
 }
 

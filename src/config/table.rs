@@ -10,7 +10,7 @@ use super::kind::{
     Choice, Count, CountUpTo, Instance, Kind, PrivateKey, Seed, Size, SizeOrZero, Socket, Span,
     SpanOrZero,
 };
-use super::rates::{BurstAndRate, Networks};
+use super::rates::{BurstAndRate, Memory, Networks};
 use super::{Config, LogFormat, OnError, PeerIds};
 use crate::access::{Effect, MAX_CONCURRENCY, MAX_REMEMBERED, Scope};
 use crate::peers::MAX_CAPACITY;
@@ -244,6 +244,14 @@ pub(super) static VARIABLES: &[Variable] = &[
         doc: "What one circuit may carry, in each direction.",
         handling: Handling::Plain,
         field: field!(Size => limits.circuit.bytes),
+    },
+    Variable {
+        name: "RELAY_MAX_MEMORY",
+        default: Fallback::Text("auto"),
+        doc: "Memory that the relay may use; `auto` is the limit of its container, or else all that \
+              the machine has. From 90 % on newcomers are refused; see `docs/limits.md`.",
+        handling: Handling::Plain,
+        field: field!(Memory => memory),
     },
     // One address may be that of a thousand customers of a mobile network, who all come back at
     // once when the relay was restarted: as many as may reserve from there, each with a few

@@ -198,7 +198,7 @@ instruments! {
     CONNECTION_LIMIT = Kind::Gauge, "relay.connection.limit", "{connection}", ["state": &["active", "pending"]],
         "Connections that may be up, or on their way, at once.";
     CONNECTIONS_DENIED = Kind::Counter, "relay.connection.denied", "{connection}", [
-        "reason": &["max_pending", "max_connections", "max_connections_per_peer", "rate_connections_per_ip", "proxy_header", "draining", "other"]
+        "reason": &["max_pending", "max_connections", "max_connections_per_peer", "rate_connections_per_ip", "memory", "file_descriptors", "proxy_header", "draining", "other"]
     ],
         "Connections that were refused.";
     PEERS = Kind::UpDownCounter, "relay.peer.active", "{peer}", [],
@@ -213,6 +213,8 @@ instruments! {
         "Processor time that the relay has used.";
     MEMORY_USAGE = Kind::UpDownCounter, "process.memory.usage", "By", [],
         "Memory that the relay has in use (resident set).";
+    MEMORY_LIMIT = Kind::Gauge, "relay.memory.limit", "By", [],
+        "Memory that the relay may use; absent when that is unlimited.";
     MEMORY_VIRTUAL = Kind::UpDownCounter, "process.memory.virtual", "By", [],
         "Address space that the relay has taken.";
     FILE_DESCRIPTORS = Kind::UpDownCounter, "process.unix.file_descriptor.count", "{file_descriptor}", [],

@@ -8,18 +8,19 @@ use super::{
     Metrics,
     catalogue::{
         ACCESS_RULES, ACCESS_STALE, BANDWIDTH_LIMIT, CIRCUIT_IO, CIRCUIT_LIMIT, CIRCUITS,
-        CONNECTION_LIMIT, CONNECTIONS_PENDING, DRAIN_TIME_LEFT, PEERS, PHASE, RESERVATION_LIMIT,
-        RESERVATIONS, THROTTLE_WAITS,
+        CONNECTION_LIMIT, CONNECTIONS_PENDING, DRAIN_TIME_LEFT, MEMORY_LIMIT, PEERS, PHASE,
+        RESERVATION_LIMIT, RESERVATIONS, THROTTLE_WAITS,
     },
     process,
 };
 use crate::{
+    budget::Budget,
     lifecycle::{Lifecycle, Phase},
     relay::{Relay, Statistics},
 };
 
 /// How many connections may be up, and on their way, at once.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
     /// Connections that are up.
     pub active: u32,
@@ -34,7 +35,7 @@ pub fn observe(
     metrics: &Metrics,
     relay: &Arc<Relay>,
     lifecycle: &Lifecycle,
-    connections: ConnectionLimits,
+    budget: &Budget,
 ) {
     let count = |instrument: &super::Instrument, of: fn(&Statistics) -> usize| {
         let relay = Arc::clone(relay);
@@ -55,6 +56,11 @@ pub fn observe(
             instrument.observe(meter, move |observer| observer.observe(limit as u64, &[]));
         }
     }
+    let plan = budget.plan();
+    if let Some(limit) = plan.memory {
+        MEMORY_LIMIT.observe(meter, move |observer| observer.observe(limit, &[]));
+    }
+    let connections = plan.connections;
     CONNECTION_LIMIT.observe(meter, move |observer| {
         for (state, limit) in [
             ("active", connections.active),

@@ -16,11 +16,6 @@ use crate::{
     relay::{self, Relay, TooManyConnections},
 };
 
-/// Connections that may be up, and in their handshake, at once.
-pub(super) const CONNECTION_LIMITS: ConnectionLimits = ConnectionLimits {
-    active: 32_768,
-    pending: 1024,
-};
 /// Dials that may be under way at once: those of `AutoNAT`, which strangers ask for.
 const MAX_PENDING_DIALS: u32 = 64;
 /// Streams of one connection that may be in their protocol negotiation at once.
@@ -43,13 +38,17 @@ pub(super) struct Behaviour {
 }
 
 impl Behaviour {
-    pub(super) fn new(public: &PublicKey, relay: &Arc<Relay>) -> Self {
+    pub(super) fn new(
+        public: &PublicKey,
+        relay: &Arc<Relay>,
+        connections: ConnectionLimits,
+    ) -> Self {
         Self {
             limits: connection_limits::Behaviour::new(
                 connection_limits::ConnectionLimits::default()
-                    .with_max_pending_incoming(Some(CONNECTION_LIMITS.pending))
+                    .with_max_pending_incoming(Some(connections.pending))
                     .with_max_pending_outgoing(Some(MAX_PENDING_DIALS))
-                    .with_max_established(Some(CONNECTION_LIMITS.active)),
+                    .with_max_established(Some(connections.active)),
             ),
             dialback: dialback::Guard::new(Arc::clone(relay)),
             relay: relay::Behaviour::new(Arc::clone(relay)),
@@ -73,13 +72,13 @@ pub(super) fn settings(lifecycle: &Lifecycle, idle_timeout: Duration) -> Config 
 }
 
 /// Why a connection was refused, as a short, stable word; nothing when it failed by itself.
-pub(super) fn denied(error: &ListenError) -> Option<&'static str> {
+pub(super) fn denied(error: &ListenError, connections: ConnectionLimits) -> Option<&'static str> {
     let ListenError::Denied { cause } = error else {
         return None;
     };
     let exceeded = cause.downcast_ref::<connection_limits::Exceeded>();
     Some(match exceeded.map(connection_limits::Exceeded::limit) {
-        Some(limit) if limit == CONNECTION_LIMITS.pending => "max_pending",
+        Some(limit) if limit == connections.pending => "max_pending",
         Some(_) => "max_connections",
         None if cause.downcast_ref::<TooManyConnections>().is_some() => "max_connections_per_peer",
         None => "other",

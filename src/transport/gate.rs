@@ -1,5 +1,5 @@
-//! Who gets in, before any handshake: how many connections an IP address may send, and which
-//! proxies are believed about where connections come from.
+//! Who gets in, before any handshake: whether there is room, how many connections an IP address may
+//! send, and which proxies are believed about where connections come from.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use tracing::info;
 
 use crate::{
+    budget::{Budget, Descriptor, Exhausted},
     metrics::Metrics,
     rate::{Limiter, Rate, group},
     refusals::Refusals,
@@ -30,6 +31,7 @@ pub struct Gate(Arc<Shared>);
 struct Shared {
     rates: Option<Rates>,
     proxies: Vec<IpNet>,
+    budget: Budget,
     metrics: Metrics,
     refusals: Refusals,
 }
@@ -54,9 +56,9 @@ impl TooOften {
 }
 
 impl Gate {
-    /// Lets in what `admission` says. What it refuses is counted in `metrics`, and told by
-    /// `refusals`.
-    pub fn new(admission: Admission, metrics: Metrics, refusals: Refusals) -> Self {
+    /// Lets in what `admission` says, while there is room in `budget`. What it refuses is counted in
+    /// `metrics`, and told by `refusals`.
+    pub fn new(admission: Admission, budget: Budget, metrics: Metrics, refusals: Refusals) -> Self {
         let rates = admission.rate_per_ip.map(|rate| Rates {
             proven: Limiter::new(rate),
             claimed: Limiter::new(rate),
@@ -64,6 +66,7 @@ impl Gate {
         Self(Arc::new(Shared {
             rates,
             proxies: admission.proxies,
+            budget,
             metrics,
             refusals,
         }))
@@ -71,7 +74,26 @@ impl Gate {
 
     /// Lets everybody in, and keeps what it refuses to itself.
     pub fn open() -> Self {
-        Self::new(Admission::default(), Metrics::off(), Refusals::new())
+        Self::new(
+            Admission::default(),
+            Budget::unlimited(),
+            Metrics::off(),
+            Refusals::new(),
+        )
+    }
+
+    /// What the relay may use, for its newcomers and for those who are in.
+    pub(super) fn budget(&self) -> &Budget {
+        &self.0.budget
+    }
+
+    /// Finds room for one more connection that takes a descriptor.
+    ///
+    /// # Errors
+    /// When there is no memory or no descriptor for it.
+    pub(super) fn room(&self) -> Result<Descriptor, Exhausted> {
+        self.0.budget.check_memory()?;
+        self.0.budget.descriptor()
     }
 
     /// Counts one more connection from `ip`, which is the sender's own address: it has answered

@@ -4,6 +4,9 @@
 //! a proxy is first told of when its [header](super::proxy) has been read, so that its address is
 //! the client's wherever an address counts. Headers are waited for side by side, and not for long:
 //! a proxy that is slow with one holds nobody else up.
+//!
+//! Each connection that came in holds one of the descriptors that the budget has for them, from the
+//! moment it is accepted until it is closed.
 
 use std::{
     collections::HashSet,
@@ -15,7 +18,8 @@ use std::{
 };
 
 use futures::{
-    future::{BoxFuture, FutureExt, Ready},
+    AsyncRead, AsyncWrite,
+    future::{BoxFuture, FutureExt, MapOk, Ready, TryFutureExt},
     stream::{FuturesUnordered, StreamExt},
 };
 use libp2p::{
@@ -32,6 +36,7 @@ use super::{
     ip_of,
     proxy::{self, Source},
 };
+use crate::budget::{Descriptor, Exhausted};
 
 /// How long a proxy may take to send its header, before the time of the handshake begins. The
 /// specification wants three seconds at least, so that a packet may be lost.
@@ -43,8 +48,10 @@ const MAX_WAITING: usize = 1024;
 /// So many newcomers are dealt with in one go before others get their turn.
 const AT_ONCE: usize = 64;
 
-type Upgrade = Ready<io::Result<TcpStream>>;
+type Upgrade = Ready<io::Result<Socket>>;
 type Event = TransportEvent<Upgrade, io::Error>;
+/// An event of libp2p's transport.
+type InnerEvent = TransportEvent<Ready<io::Result<TcpStream>>, io::Error>;
 
 /// See the module's documentation.
 pub struct Transport {
@@ -55,10 +62,17 @@ pub struct Transport {
     waiting: FuturesUnordered<BoxFuture<'static, Option<Newcomer>>>,
 }
 
-/// A connection whose sender is known.
+/// A TCP connection.
+pub struct Socket {
+    io: TcpStream,
+    /// Given back when the connection is closed.
+    _counted: Option<Descriptor>,
+}
+
+/// A connection that was accepted.
 struct Newcomer {
     listener: ListenerId,
-    stream: TcpStream,
+    stream: Socket,
     local: Multiaddr,
     remote: Multiaddr,
 }
@@ -80,7 +94,7 @@ impl Transport {
             return self.admit(newcomer);
         }
         if self.waiting.len() >= MAX_WAITING {
-            self.refuse(&newcomer.stream, "max_pending");
+            self.refuse(&newcomer.stream.io, "max_pending");
             return None;
         }
         self.waiting
@@ -97,11 +111,11 @@ impl Transport {
             remote,
         } = newcomer;
         if !self.listeners.contains(&listener) {
-            self.refuse(&stream, "draining");
+            self.refuse(&stream.io, "draining");
             return None;
         }
         if ip_of(&remote).is_some_and(|ip| self.gate.admit(ip).is_err()) {
-            self.refuse(&stream, TooOften::REASON);
+            self.refuse(&stream.io, TooOften::REASON);
             return None;
         }
         Some(TransportEvent::Incoming {
@@ -145,10 +159,10 @@ fn address(socket: SocketAddr) -> Multiaddr {
 }
 
 impl libp2p::core::Transport for Transport {
-    type Output = TcpStream;
+    type Output = Socket;
     type Error = io::Error;
     type ListenerUpgrade = Upgrade;
-    type Dial = <Inner as libp2p::core::Transport>::Dial;
+    type Dial = MapOk<<Inner as libp2p::core::Transport>::Dial, fn(TcpStream) -> Socket>;
 
     fn listen_on(
         &mut self,
@@ -170,7 +184,9 @@ impl libp2p::core::Transport for Transport {
         address: Multiaddr,
         options: DialOpts,
     ) -> Result<Self::Dial, TransportError<io::Error>> {
-        self.inner.dial(address, options)
+        let dial = self.inner.dial(address, options)?;
+        // Dials are few, and have descriptors of their own.
+        Ok(dial.map_ok(|io| Socket { io, _counted: None }))
     }
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Event> {
@@ -194,7 +210,7 @@ impl libp2p::core::Transport for Transport {
 
 impl Transport {
     /// What is told of an event of libp2p's transport at once.
-    fn incoming(&mut self, event: Event) -> Option<Event> {
+    fn incoming(&mut self, event: InnerEvent) -> Option<Event> {
         match event {
             TransportEvent::Incoming {
                 listener_id,
@@ -202,12 +218,20 @@ impl Transport {
                 local_addr,
                 send_back_addr,
             } => match upgrade.into_inner() {
-                Ok(stream) => self.accepted(Newcomer {
-                    listener: listener_id,
-                    stream,
-                    local: local_addr,
-                    remote: send_back_addr,
-                }),
+                Ok(io) => {
+                    let room = self.gate.room();
+                    let refuse = |cause: Exhausted| self.refuse(&io, cause.reason());
+                    let counted = room.map_err(refuse).ok()?;
+                    self.accepted(Newcomer {
+                        listener: listener_id,
+                        stream: Socket {
+                            io,
+                            _counted: Some(counted),
+                        },
+                        local: local_addr,
+                        remote: send_back_addr,
+                    })
+                }
                 Err(error) => Some(TransportEvent::ListenerError { listener_id, error }),
             },
             TransportEvent::ListenerClosed {
@@ -220,7 +244,59 @@ impl Transport {
                     reason,
                 })
             }
-            event => Some(event),
+            TransportEvent::NewAddress {
+                listener_id,
+                listen_addr,
+            } => Some(TransportEvent::NewAddress {
+                listener_id,
+                listen_addr,
+            }),
+            TransportEvent::AddressExpired {
+                listener_id,
+                listen_addr,
+            } => Some(TransportEvent::AddressExpired {
+                listener_id,
+                listen_addr,
+            }),
+            TransportEvent::ListenerError { listener_id, error } => {
+                Some(TransportEvent::ListenerError { listener_id, error })
+            }
         }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buffer)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, buffers)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_close(cx)
     }
 }

@@ -74,6 +74,7 @@ pub use connection::Muxer;
 pub use error::{Error, ProtocolError};
 pub use stream::Substream;
 
+use crate::budget::Budget;
 use session::Role;
 
 mod chunks;
@@ -123,6 +124,26 @@ pub struct Config {
     /// One more frame may be queued beyond it, and short control frames, whose number is bounded
     /// on its own.
     pub max_send_queue: usize,
+    /// What all connections together may have received and not read: beyond it, streams of those
+    /// that have much of it are reset. While memory is short, windows do not grow. Default: unlimited.
+    pub budget: Budget,
+}
+
+impl Config {
+    /// The defaults, or less where `budget` has less for it.
+    pub fn within(budget: Budget) -> Self {
+        let default = Self::default();
+        let plan = budget.plan();
+        let buffer = usize::try_from(plan.connection_window);
+        Self {
+            max_receive_window: default.max_receive_window.min(plan.stream_window),
+            max_receive_buffer: buffer.map_or(default.max_receive_buffer, |buffer| {
+                default.max_receive_buffer.min(buffer)
+            }),
+            budget,
+            ..default
+        }
+    }
 }
 
 impl Default for Config {
@@ -134,6 +155,7 @@ impl Default for Config {
             max_receive_window: 1024 * 1024,
             max_receive_buffer: 32 * 1024 * 1024,
             max_send_queue: 256 * 1024,
+            budget: Budget::unlimited(),
         }
     }
 }

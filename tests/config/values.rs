@@ -36,6 +36,7 @@ const GOOD: &[(&str, &str, &str)] = &[
     ("RELAY_MAX_BURST_PER_PEER", "1000", "1KB"),
     ("RELAY_MAX_BANDWIDTH_PER_CIRCUIT", "1KB", "1KB"),
     ("RELAY_MAX_BURST_PER_CIRCUIT", "64KiB", "64KiB"),
+    ("RELAY_MAX_MEMORY", "0512 MiB", "512MiB"),
     (
         "RELAY_RATE_CONNECTIONS_PER_IP",
         "1000000 + 1000000 / s",

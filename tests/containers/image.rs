@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
 use auditable_info::Limits;
 use descord_relay::{config::Secret, identity::peer_id_of};
 use futures::{AsyncReadExt, AsyncWriteExt};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
 
@@ -124,6 +124,17 @@ async fn a_container_relays_over_tcp_and_quic() {
             .count(),
         2
     );
+}
+
+/// What the container may use is what the relay keeps to.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_memory_of_the_container_is_the_budget() {
+    let Some(image) = image().await else { return };
+    let container = Container::start(image, &["--memory=64m"]).await;
+    container.is_healthy().await;
+    let status = docker(&["exec", &container.id, "/descord-relay", "status"]).await;
+    let status: Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["memory"]["limit"], 64 << 20, "{status}");
 }
 
 /// `docker stop` in the middle of a circuit: it goes on to its end, and the relay ends well.

@@ -11,7 +11,10 @@ use descord_relay::{
 };
 use futures::{AsyncRead, AsyncReadExt, AsyncWriteExt, StreamExt};
 use libp2p::{
-    Multiaddr, PeerId, Stream, Swarm, SwarmBuilder, identity::Keypair, noise, swarm::SwarmEvent,
+    Multiaddr, PeerId, Stream, Swarm, SwarmBuilder,
+    identity::Keypair,
+    noise,
+    swarm::{DialError, SwarmEvent},
     tcp, yamux,
 };
 use libp2p_stream as stream;
@@ -63,7 +66,21 @@ impl Raw {
         Self::start(swarm(Keypair::generate_ed25519(), streams), address).await
     }
 
-    async fn start(mut swarm: Swarm<stream::Behaviour>, address: &Multiaddr) -> Self {
+    /// A new peer, if the relay at `address` lets it in.
+    pub async fn try_new(address: &Multiaddr) -> Result<Self, DialError> {
+        let swarm = swarm(Keypair::generate_ed25519(), Streams::default());
+        Self::try_start(swarm, address).await
+    }
+
+    async fn start(swarm: Swarm<stream::Behaviour>, address: &Multiaddr) -> Self {
+        let started = Self::try_start(swarm, address).await;
+        started.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    async fn try_start(
+        mut swarm: Swarm<stream::Behaviour>,
+        address: &Multiaddr,
+    ) -> Result<Self, DialError> {
         let mut streams = swarm.behaviour().new_control();
         let stops = streams.accept(STOP_PROTOCOL).unwrap();
         let peer_id = *swarm.local_peer_id();
@@ -71,25 +88,25 @@ impl Raw {
         let connected = async {
             loop {
                 match swarm.select_next_some().await {
-                    SwarmEvent::ConnectionEstablished { peer_id, .. } => return peer_id,
-                    SwarmEvent::OutgoingConnectionError { error, .. } => panic!("{error}"),
+                    SwarmEvent::ConnectionEstablished { peer_id, .. } => return Ok(peer_id),
+                    SwarmEvent::OutgoingConnectionError { error, .. } => return Err(error),
                     _ => {}
                 }
             }
         };
-        let relay = timeout(PATIENCE, connected).await.unwrap();
+        let relay = timeout(PATIENCE, connected).await.unwrap()?;
         let swarm = tokio::task::spawn(async move {
             loop {
                 swarm.select_next_some().await;
             }
         });
-        Self {
+        Ok(Self {
             peer_id,
             relay,
             streams,
             stops,
             swarm,
-        }
+        })
     }
 
     /// A hop stream without a request.

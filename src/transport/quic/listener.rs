@@ -83,6 +83,8 @@ impl Listener {
             Some("draining")
         } else if pending >= self.max_pending {
             Some("max_pending")
+        } else if let Err(cause) = self.gate.budget().check_memory() {
+            Some(cause.reason())
         } else if is_proven && self.gate.admit(remote.ip()).is_err() {
             Some(TooOften::REASON)
         } else {

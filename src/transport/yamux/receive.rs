@@ -156,7 +156,7 @@ impl Session {
         } else {
             // Nobody has seen the stream yet, and there is nothing complete to see.
             self.backlog.retain(|&waiting| waiting != id);
-            self.unread -= flow.unread.len();
+            self.unread.remove(flow.unread.len());
             self.streams.remove(&id);
         }
     }
@@ -173,7 +173,7 @@ impl Session {
                 if !flow.reserve(header.length) {
                     return Err(ProtocolError::WindowExceeded(id));
                 }
-                if self.unread.saturating_add(length) > self.config.max_receive_buffer {
+                if !self.unread.has_room(length, self.config.max_receive_buffer) {
                     flow.reset();
                     self.woken.extend(flow.take_wakers());
                     self.refuse(id);
@@ -210,7 +210,7 @@ impl Session {
             && !bytes.is_empty()
         {
             flow.unread.push(bytes, 0);
-            self.unread += bytes.len();
+            self.unread.add(bytes.len());
             self.woken.extend(flow.reader.take());
         }
         if done && payload.fin {

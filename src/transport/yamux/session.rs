@@ -14,6 +14,7 @@ use super::{
     outgoing::Outgoing,
     receive::Decoder,
 };
+use crate::budget::Unread;
 
 /// How many abandoned streams are remembered.
 const MAX_ABANDONED: usize = 1024;
@@ -57,7 +58,7 @@ pub(super) struct Session {
     /// How many streams the remote has neither accepted nor refused.
     pub(super) unacknowledged: usize,
     /// Bytes that all streams together have received and not read.
-    pub(super) unread: usize,
+    pub(super) unread: Unread,
     pub(super) outgoing: Outgoing,
     pub(super) decoder: Decoder,
     /// Whether the remote wants no more streams.
@@ -85,7 +86,7 @@ impl Session {
             backlog: VecDeque::new(),
             abandoned: LinkedHashSet::new(),
             unacknowledged: 0,
-            unread: 0,
+            unread: Unread::of(config.budget.clone()),
             outgoing: Outgoing::new(&config),
             config,
             decoder: Decoder::default(),
@@ -156,7 +157,7 @@ impl Session {
         if self.streams.capacity() > KEPT_STREAMS.max(8 * self.streams.len()) {
             self.streams.shrink_to(KEPT_STREAMS);
         }
-        self.unread -= flow.unread.len();
+        self.unread.remove(flow.unread.len());
         if self.role.opens(id) && !flow.accepted {
             self.unacknowledged -= 1;
         }

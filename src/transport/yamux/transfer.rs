@@ -27,7 +27,7 @@ impl Session {
             return Poll::Ready(Err(aborted()));
         };
         let n = flow.unread.read(buf);
-        self.unread -= n;
+        self.unread.remove(n);
         let credit = if n > 0 {
             flow.consume(n)
         } else {
@@ -39,7 +39,8 @@ impl Session {
             }
             park(&mut flow.reader, waker);
             let max = self.config.max_receive_window;
-            (!buf.is_empty()).then(|| flow.starve(max)).flatten()
+            let may_grow = !buf.is_empty() && !self.config.budget.is_tight();
+            may_grow.then(|| flow.starve(max)).flatten()
         };
         if let Some(delta) = credit.filter(|_| !self.ended) {
             let update = Header::window_update(id, Flags::NONE, delta);

@@ -4,9 +4,10 @@ use futures::task::noop_waker;
 use proptest::prelude::*;
 
 use super::{
-    super::{INITIAL_WINDOW, ProtocolError, session::Session},
+    super::{INITIAL_WINDOW, ProtocolError, flow::Direction, session::Session},
     *,
 };
+use crate::budget::{Budget, Plan};
 
 /// A header and the bytes behind it.
 type Frame<'a> = (Header, &'a [u8]);
@@ -108,7 +109,7 @@ fn data_for_a_stream_that_is_opened_meanwhile_is_not_the_streams() {
     session.receive(&data.encode()).unwrap();
     assert!(matches!(session.open(&waker), Poll::Ready(Ok(1))));
     session.receive(&vec![0; 4_000_000]).unwrap();
-    assert_eq!(session.unread, 0);
+    assert_eq!(session.unread.bytes(), 0);
     assert!(session.read(1, &mut [0], &waker).is_pending());
 }
 
@@ -137,7 +138,7 @@ fn streams_that_are_reset_before_they_are_accepted_leave_nothing() {
         session.receive(&rst(id).encode()).unwrap();
     }
     assert!(session.streams.is_empty() && session.backlog.is_empty());
-    assert_eq!((session.unread, session.outgoing.pending()), (0, 0));
+    assert_eq!((session.unread.bytes(), session.outgoing.pending()), (0, 0));
 }
 
 #[test]
@@ -167,12 +168,67 @@ fn streams_that_are_gone_leave_no_memory() {
         session.receive(&Header::data(id, 100).encode()).unwrap();
         session.receive(&[0; 100]).unwrap();
     }
-    assert_eq!(session.unread, 256 * 100);
+    assert_eq!(session.unread.bytes(), 256 * 100);
     while let Poll::Ready(Ok(id)) = session.accept(&noop_waker()) {
         session.release(id);
     }
-    assert_eq!(session.unread, 0);
+    assert_eq!(session.unread.bytes(), 0);
     assert!(session.streams.capacity() < 50);
+}
+
+/// A session with an accepted stream 1, and what it is given of this budget.
+fn accepted(budget: &Budget) -> Session {
+    let mut session = Session::new(Config::within(budget.clone()), Role::Server);
+    session.receive(&syn(1).encode()).unwrap();
+    assert!(session.accept(&noop_waker()).is_ready());
+    session
+}
+
+fn send(session: &mut Session, bytes: u32) {
+    session.receive(&Header::data(1, bytes).encode()).unwrap();
+    session.receive(&vec![0; bytes as usize]).unwrap();
+}
+
+#[test]
+fn whoever_hoards_while_memory_is_scarce_is_reset() {
+    let budget = Budget::new(Plan {
+        unread: Some(200_000),
+        ..*Budget::unlimited().plan()
+    });
+    let [mut greedy, mut modest] = [(); 2].map(|()| accepted(&budget));
+    send(&mut greedy, 200_000);
+    send(&mut modest, 60_000);
+    assert_eq!(modest.unread.bytes(), 60_000);
+    assert_eq!(greedy.streams[&1].outbound, Direction::Open);
+    send(&mut greedy, 1);
+    assert_eq!(greedy.streams[&1].outbound, Direction::Reset);
+    greedy.release(1);
+    send(&mut modest, 140_000);
+    assert_eq!(modest.streams[&1].outbound, Direction::Open);
+    // A connection that ends gives back what it held.
+    drop(modest);
+    let mut next = accepted(&budget);
+    send(&mut next, 200_000);
+    assert_eq!(next.unread.bytes(), 200_000);
+}
+
+#[test]
+fn windows_do_not_grow_while_memory_is_short() {
+    let budget = Budget::new(Plan {
+        memory: Some(1000),
+        ..*Budget::unlimited().plan()
+    });
+    let mut session = accepted(&budget);
+    let mut read_out = |used| {
+        budget.note(used);
+        send(&mut session, INITIAL_WINDOW);
+        let mut buffer = vec![0; INITIAL_WINDOW as usize];
+        assert!(session.read(1, &mut buffer, &noop_waker()).is_ready());
+        assert!(session.read(1, &mut buffer, &noop_waker()).is_pending());
+        session.streams[&1].receive_window
+    };
+    assert_eq!(read_out(1000), INITIAL_WINDOW);
+    assert_eq!(read_out(0), 2 * INITIAL_WINDOW);
 }
 
 fn small() -> Config {
@@ -188,7 +244,7 @@ fn small() -> Config {
 /// Checks all bounds of a session, whatever its remote did.
 fn assert_bounded(session: &Session) {
     let held: usize = session.streams.values().map(|flow| flow.unread.len()).sum();
-    assert_eq!(session.unread, held);
+    assert_eq!(session.unread.bytes(), held);
     assert!(held <= session.config.max_receive_buffer);
     for flow in session.streams.values() {
         assert!(flow.unread.len() <= session.config.max_receive_window as usize);

@@ -192,7 +192,7 @@ proptest! {
         }
         for side in &sides {
             prop_assert!(side.session.streams.is_empty());
-            prop_assert_eq!(side.session.unread, 0);
+            prop_assert_eq!(side.session.unread.bytes(), 0);
             prop_assert_eq!(side.session.unacknowledged, 0);
             prop_assert_eq!(side.session.outgoing.pending(), 0);
         }

@@ -1,0 +1,269 @@
+//! What the relay may use of its machine or container: memory and file descriptors.
+//!
+//! What it may use is found once, at the start, and a [`Plan`] made of it. How much memory is in use
+//! is looked at from time to time; descriptors are counted one by one. Near the edge
+//! the [`Gate`](crate::transport::Gate) turns newcomers away, and everybody who is there goes on.
+
+#[cfg(target_os = "linux")]
+mod cgroup;
+mod edge;
+mod plan;
+mod process;
+mod unread;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::sleep,
+};
+use tracing::{info, warn};
+
+use self::edge::Edge;
+pub use self::{plan::Plan, unread::Unread};
+use crate::{config::MemoryLimit, relay::Limits};
+
+/// How often the use of memory is looked at. What may come in meanwhile is bounded by the handshakes
+/// that may be under way.
+const INTERVAL: Duration = Duration::from_millis(250);
+
+/// What the relay may use, and how much of it is in use. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Budget(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    plan: Plan,
+    edge: Option<Edge>,
+    /// Resident bytes when they were looked at last; 0 before.
+    memory_used: AtomicU64,
+    /// Bytes that connections over yamux hold for those who do not read.
+    unread: AtomicU64,
+    /// Whether memory is near its edge.
+    is_tight: AtomicBool,
+    /// A permit for each connection that may take a descriptor.
+    sockets: Arc<Semaphore>,
+}
+
+/// Why there is no room for another connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Exhausted {
+    /// Memory is near its edge.
+    #[error("memory is short")]
+    Memory,
+    /// All descriptors for connections are in use.
+    #[error("file descriptors are short")]
+    FileDescriptors,
+}
+
+impl Exhausted {
+    /// For logs and metrics.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::FileDescriptors => "file_descriptors",
+        }
+    }
+}
+
+/// A descriptor that a connection holds, until it is dropped.
+#[derive(Debug)]
+pub struct Descriptor {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Budget {
+    /// What this process may use of memory, if it is not told, and of descriptors, for as many
+    /// circuits as `limits` allows.
+    pub fn of_process(memory: MemoryLimit, limits: &Limits) -> Self {
+        let memory = match memory {
+            MemoryLimit::Auto => process::memory_limit(),
+            MemoryLimit::Bytes(bytes) => Some(bytes),
+            MemoryLimit::Unlimited => None,
+        };
+        Self::new(Plan::new(memory, process::descriptor_limit(), limits))
+    }
+
+    /// Without an end, and with the largest windows.
+    pub fn unlimited() -> Self {
+        Self::new(Plan::new(None, None, &Limits::default()))
+    }
+
+    /// What `plan` says.
+    pub(crate) fn new(plan: Plan) -> Self {
+        let sockets = plan.sockets.and_then(|number| usize::try_from(number).ok());
+        let sockets = sockets.map_or(Semaphore::MAX_PERMITS, |n| n.min(Semaphore::MAX_PERMITS));
+        Self(Arc::new(Shared {
+            edge: plan.memory.map(Edge::of),
+            plan,
+            memory_used: AtomicU64::new(0),
+            unread: AtomicU64::new(0),
+            is_tight: AtomicBool::new(false),
+            sockets: Arc::new(Semaphore::new(sockets)),
+        }))
+    }
+
+    /// What may be used, and the bounds that follow.
+    pub fn plan(&self) -> &Plan {
+        &self.0.plan
+    }
+
+    /// Resident bytes when they were looked at last, if they are.
+    pub fn memory_used(&self) -> Option<u64> {
+        Some(self.0.memory_used.load(Ordering::Relaxed)).filter(|&bytes| bytes > 0)
+    }
+
+    /// Whether memory is so near its edge that there should be nothing new.
+    pub fn is_tight(&self) -> bool {
+        self.0.is_tight.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is memory for another connection.
+    ///
+    /// # Errors
+    /// Near the edge.
+    pub fn check_memory(&self) -> Result<(), Exhausted> {
+        if self.is_tight() {
+            Err(Exhausted::Memory)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Takes one more descriptor for a connection.
+    ///
+    /// # Errors
+    /// When the only ones that are left are for other things.
+    pub fn descriptor(&self) -> Result<Descriptor, Exhausted> {
+        let permit = Arc::clone(&self.0.sockets).try_acquire_owned();
+        match permit {
+            Ok(permit) => Ok(Descriptor { _permit: permit }),
+            Err(_) => Err(Exhausted::FileDescriptors),
+        }
+    }
+
+    /// Whether all connections together may hold so many bytes more that nobody reads.
+    fn has_room_for_unread(&self, more: usize) -> bool {
+        let held = || self.0.unread.load(Ordering::Relaxed);
+        let most = self.plan().unread;
+        most.is_none_or(|most| held().saturating_add(more as u64) <= most)
+    }
+
+    fn hold_unread(&self, bytes: usize) {
+        // Nobody asks otherwise.
+        if self.plan().unread.is_some() {
+            self.0.unread.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+    }
+
+    fn release_unread(&self, bytes: usize) {
+        if self.plan().unread.is_some() {
+            self.0.unread.fetch_sub(bytes as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Logs what may be used, and what follows.
+    pub(crate) fn tell(&self) {
+        let plan = self.plan();
+        info!(
+            memory_bytes = plan.memory,
+            file_descriptors = plan.descriptors,
+            connections = plan.connections.active,
+            handshakes = plan.connections.pending,
+            sockets = plan.sockets,
+            stream_window_bytes = plan.stream_window,
+            connection_window_bytes = plan.connection_window,
+            "budget"
+        );
+    }
+
+    /// Looks at the use of memory, again and again. Runs until the relay stops.
+    pub(crate) async fn watch(self) {
+        while let Some(used) = process::resident_bytes() {
+            self.note(used);
+            sleep(INTERVAL).await;
+        }
+    }
+
+    /// So many bytes are resident.
+    pub(crate) fn note(&self, used: u64) {
+        self.0.memory_used.store(used, Ordering::Relaxed);
+        let Some(edge) = self.0.edge else { return };
+        let was_tight = self.is_tight();
+        let is_tight = edge.is_near(used, was_tight);
+        self.0.is_tight.store(is_tight, Ordering::Relaxed);
+        let limit = self.0.plan.memory;
+        if is_tight && !was_tight {
+            warn!(used, limit, "memory is short: newcomers are refused");
+        } else if was_tight && !is_tight {
+            info!(used, limit, "there is memory again: newcomers are let in");
+        }
+    }
+}
+
+/// Files, sockets and pipes that the process has open, if the system tells.
+pub fn open_descriptors() -> Option<u64> {
+    process::descriptors()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(memory: u64, descriptors: u64) -> Budget {
+        let plan = Plan::new(Some(memory), Some(descriptors), &Limits::default());
+        Budget::new(plan)
+    }
+
+    #[test]
+    fn newcomers_wait_for_memory() {
+        let budget = of(1000, 1000);
+        assert_eq!(budget.memory_used(), None);
+        for (used, is_tight) in [
+            (899, false),
+            (900, true),
+            (851, true),
+            (849, false),
+            (899, false),
+        ] {
+            budget.note(used);
+            assert_eq!(budget.is_tight(), is_tight, "{used}");
+            assert_eq!(budget.check_memory().is_err(), is_tight, "{used}");
+            assert_eq!(budget.memory_used(), Some(used));
+        }
+    }
+
+    #[test]
+    fn descriptors_come_back() {
+        let budget = of(1000, 4);
+        let first = budget.descriptor().unwrap();
+        let _second = budget.descriptor().unwrap();
+        assert_eq!(budget.descriptor().err(), Some(Exhausted::FileDescriptors));
+        drop(first);
+        budget.descriptor().unwrap();
+    }
+
+    #[test]
+    fn what_is_unlimited_never_ends() {
+        let budget = Budget::unlimited();
+        budget.note(u64::MAX);
+        assert!(!budget.is_tight());
+        let many: Vec<_> = (0..100_000).map(|_| budget.descriptor()).collect();
+        assert!(many.iter().all(Result::is_ok));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn this_process_has_limits() {
+        let used = process::resident_bytes().unwrap();
+        let all = process::memory_limit().unwrap();
+        assert!(0 < used && used < all, "{used} {all}");
+        assert!(process::descriptor_limit().is_none_or(|limit| limit > 16));
+    }
+}

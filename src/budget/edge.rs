@@ -1,0 +1,29 @@
+//! When memory is short, and when it is no more.
+
+/// From so many hundredths of the limit on, it is short.
+const NEAR: u64 = 90;
+/// Below so many, it is no more. In between it stays what it was, so that it does not flap.
+const FAR: u64 = 85;
+
+/// Two marks, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Edge {
+    near: u64,
+    far: u64,
+}
+
+impl Edge {
+    /// The edge of `limit` bytes.
+    pub(super) fn of(limit: u64) -> Self {
+        let hundredths = |n: u64| limit / 100 * n + limit % 100 * n / 100;
+        Self {
+            near: hundredths(NEAR),
+            far: hundredths(FAR),
+        }
+    }
+
+    /// Whether so many used bytes are near it, if they `was` near before.
+    pub(super) fn is_near(self, used: u64, was: bool) -> bool {
+        used >= if was { self.far } else { self.near }
+    }
+}

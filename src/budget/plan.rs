@@ -1,0 +1,148 @@
+//! What follows from the memory and the file descriptors that there are. Pure.
+
+use crate::{metrics::ConnectionLimits, relay::Limits};
+
+/// However much there is: connections that may be up, and in their handshake, at once.
+const MOST_CONNECTIONS: ConnectionLimits = ConnectionLimits {
+    active: 32_768,
+    pending: 1024,
+};
+/// Handshakes that may be under way however little there is.
+const LEAST_PENDING: u64 = 64;
+/// What an idle connection costs, in bytes: one over QUIC. Over TCP it is less than half of that.
+const CONNECTION_BYTES: u64 = 52 * 1024;
+
+/// Descriptors that connections leave to listeners, to 64 connections of the admin endpoints, to 64
+/// dials of `AutoNAT` and their sockets, to the access endpoint, to collectors and to the log.
+const RESERVED_DESCRIPTORS: u64 = 256;
+
+/// What the windows of yamux begin with, so they cannot be smaller, in bytes.
+const LEAST_WINDOW: u64 = 256 * 1024;
+/// More is of use to nobody but circuits around the world.
+const MOST_WINDOW: u64 = 1024 * 1024;
+/// The most that is kept for one connection, in bytes.
+const MOST_CONNECTION_WINDOW: u64 = 32 * 1024 * 1024;
+/// Circuits that windows are made for when their number is not limited.
+const MANY_CIRCUITS: u64 = 4096;
+/// Streams of a connection without a circuit whose windows may be in use at once.
+const OTHER_STREAMS: u64 = 4;
+
+/// The bounds that fit into memory and file descriptors.
+///
+/// Half of the memory is for idle connections, an eighth for handshakes, a quarter for what readers
+/// that stopped make circuits keep, and the rest for the relay itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Bytes; `None` is unlimited.
+    pub memory: Option<u64>,
+    /// Open files and sockets; `None` is unlimited.
+    pub descriptors: Option<u64>,
+    /// Connections.
+    pub connections: ConnectionLimits,
+    /// Connections over TCP and WebSocket, each of which takes a descriptor; `None` is unlimited.
+    pub sockets: Option<u64>,
+    /// Bytes that all connections over yamux together may hold for those who do not read; `None` is
+    /// unlimited.
+    pub unread: Option<u64>,
+    /// The largest receive window of a stream, in bytes.
+    pub stream_window: u32,
+    /// What all streams of a connection together may leave unread, in bytes: as much as the circuits
+    /// of one peer may.
+    pub connection_window: u32,
+}
+
+impl Plan {
+    /// For so many bytes of memory, so many descriptors, and as many circuits as `limits` allows.
+    /// `None` is unlimited.
+    pub fn new(memory: Option<u64>, descriptors: Option<u64>, limits: &Limits) -> Self {
+        let fit = |part: u64, bytes: u64| memory.map_or(u64::MAX, |memory| memory / part / bytes);
+        let pending = fit(8, CONNECTION_BYTES).max(LEAST_PENDING);
+        let pending = saturate(pending).min(MOST_CONNECTIONS.pending);
+        // More than handshakes in any case: a connection was one.
+        let active = saturate(fit(2, CONNECTION_BYTES)).max(2 * pending);
+        let count = |limit: Option<usize>| limit.map(|limit| limit as u64);
+        let circuits = count(limits.circuits).unwrap_or(MANY_CIRCUITS).max(1);
+        let stream_window = fit(4, 2 * circuits).clamp(LEAST_WINDOW, MOST_WINDOW);
+        let connection_window = count(limits.circuits_per_peer)
+            .and_then(|circuits| {
+                let streams = circuits.checked_add(OTHER_STREAMS)?;
+                streams.checked_mul(stream_window)
+            })
+            .map_or(MOST_CONNECTION_WINDOW, |bytes| {
+                bytes.min(MOST_CONNECTION_WINDOW)
+            });
+        Self {
+            memory,
+            descriptors,
+            connections: ConnectionLimits {
+                active: active.min(MOST_CONNECTIONS.active),
+                pending,
+            },
+            sockets: descriptors.map(|all| all - RESERVED_DESCRIPTORS.min(all / 2)),
+            unread: memory.map(|memory| memory / 4),
+            stream_window: saturate(stream_window),
+            connection_window: saturate(connection_window),
+        }
+    }
+}
+
+fn saturate(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MIB: u64 = 1024 * 1024;
+
+    fn plan(memory: Option<u64>, descriptors: Option<u64>) -> Plan {
+        Plan::new(memory, descriptors, &Limits::default())
+    }
+
+    #[test]
+    fn without_a_budget_bounds_are_the_largest() {
+        let plan = plan(None, None);
+        assert_eq!(plan.connections, MOST_CONNECTIONS);
+        assert_eq!(plan.sockets, None);
+        assert_eq!(plan.stream_window, 1024 * 1024);
+        assert_eq!(plan.connection_window, 9 * 1024 * 1024);
+    }
+
+    #[test]
+    fn a_small_container_has_small_bounds() {
+        let plan = plan(Some(64 * MIB), Some(1024));
+        let ConnectionLimits { active, pending } = plan.connections;
+        assert_eq!((active, pending), (630, 157));
+        assert_eq!(plan.sockets, Some(768));
+        assert_eq!(plan.stream_window, 256 * 1024);
+    }
+
+    #[test]
+    fn windows_grow_with_memory() {
+        assert_eq!(plan(Some(2048 * MIB), None).stream_window, 512 * 1024);
+        assert_eq!(plan(Some(4096 * MIB), None).stream_window, 1024 * 1024);
+    }
+
+    proptest! {
+        #[test]
+        fn bounds_fit(memory in 64 * MIB.., descriptors in 2_u64.., circuits in 0..100_000_usize, per_peer: usize) {
+            let limits = Limits {
+                circuits: (circuits > 0).then_some(circuits),
+                circuits_per_peer: (per_peer > 0).then_some(per_peer),
+                ..Limits::default()
+            };
+            let plan = Plan::new(Some(memory), Some(descriptors), &limits);
+            let ConnectionLimits { active, pending } = plan.connections;
+            prop_assert!(pending < active);
+            prop_assert!(u64::from(active) * CONNECTION_BYTES <= memory / 2);
+            prop_assert!(u64::from(pending) * CONNECTION_BYTES <= memory / 8);
+            prop_assert!(plan.sockets.is_some_and(|sockets| sockets > 0 && sockets < descriptors));
+            prop_assert!(plan.connection_window >= plan.stream_window);
+            let window = u64::from(plan.stream_window);
+            prop_assert!(window == LEAST_WINDOW || window * 2 * (circuits as u64) <= memory / 4);
+        }
+    }
+}

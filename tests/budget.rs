@@ -1,0 +1,217 @@
+//! A relay at the edge of its memory or of its file descriptors: newcomers are refused, everybody who
+//! is there goes on, and newcomers are let in again.
+
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "tests fail loudly")]
+
+mod support;
+
+use std::time::Duration;
+
+use descord_relay::relay::wire::Status;
+use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
+use libp2p::{Multiaddr, Stream, swarm::DialError};
+use support::{
+    PATIENCE, bystander, http,
+    process::{Relay, is, socket},
+    prometheus::Scrape,
+    raw::{Circuit, Raw, assert_status, pattern},
+};
+use tokio::{net::TcpStream, process::Command, time::timeout};
+
+const ADMIN: (&str, &str) = ("RELAY_ADMIN_ADDRESS", "127.0.0.1:0");
+/// More than the relay takes for a few clients, and than it keeps when many have left.
+const ROOM: usize = 16 * 1024 * 1024;
+/// Clients that come at once.
+const CROWD: usize = 25;
+/// The most connections that any of the tests needs.
+const MOST: usize = 2000;
+
+/// How many were refused for this reason.
+async fn refused(relay: &Relay, reason: &str) -> f64 {
+    let scrape = Scrape::of(relay).await;
+    let reason = [("reason", reason)];
+    scrape
+        .sum("relay_connection_denied_total", &reason)
+        .unwrap()
+}
+
+async fn carries(from: &mut Stream, to: &mut Stream) {
+    let bytes = pattern(50_000);
+    let mut arrived = vec![0; bytes.len()];
+    let write = async {
+        from.write_all(&bytes).await?;
+        from.flush().await
+    };
+    let carried = async { tokio::join!(write, to.read_exact(&mut arrived)) };
+    let (written, read) = timeout(PATIENCE, carried).await.unwrap();
+    written.unwrap();
+    read.unwrap();
+    assert_eq!(arrived, bytes);
+}
+
+/// The circuit carries bytes both ways, and its target's reservation is renewed.
+async fn goes_on(circuit: &mut Circuit) {
+    carries(&mut circuit.near, &mut circuit.far).await;
+    carries(&mut circuit.far, &mut circuit.near).await;
+    assert_status(&circuit.target.reserve().await, Status::Ok);
+}
+
+/// Connects more and more clients, until one is refused.
+async fn crowd(address: &Multiaddr) -> (Vec<Raw>, DialError) {
+    let mut clients = Vec::new();
+    while clients.len() < MOST {
+        let newcomers = join_all((0..CROWD).map(|_| Raw::try_new(address))).await;
+        for newcomer in newcomers {
+            match newcomer {
+                Ok(client) => clients.push(client),
+                Err(error) => return (clients, error),
+            }
+        }
+    }
+    panic!("nobody was refused");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory() {
+    // What a relay has in use by itself.
+    let relay = Relay::start(&[ADMIN]).await;
+    drop(Circuit::open(&relay.quic()).await);
+    let limit = (relay.resident_bytes() + ROOM) / 9 * 10;
+    relay.stop().await;
+
+    let mut relay = Relay::start(&[
+        ADMIN,
+        ("RELAY_MAX_MEMORY", &limit.to_string()),
+        ("RELAY_IDLE_TIMEOUT", "1h"),
+    ])
+    .await;
+    let mut circuit = Circuit::open(&relay.tcp()).await;
+    let (clients, error) = crowd(&relay.quic()).await;
+    let said = format!("{error:?}");
+    assert!(said.contains("CONNECTION_REFUSED"), "{said}");
+    relay.event("memory is short").await;
+    let status = http::json(&relay, "/status").await;
+    assert_eq!(status["memory"]["limit"], limit);
+    assert_eq!(status["memory"]["is_short"], true);
+    let used = status["memory"]["used"].as_u64().unwrap();
+    let used = usize::try_from(used).unwrap();
+    assert!((limit / 20 * 17..limit).contains(&used), "{status}");
+    println!("{} clients, {}", clients.len(), status["memory"]);
+    let before = refused(&relay, "memory").await;
+    assert!(before >= 1.0);
+    for address in [relay.tcp(), relay.quic()] {
+        assert!(Raw::try_new(&address).await.is_err(), "{address}");
+    }
+    assert!(refused(&relay, "memory").await >= before + 2.0);
+    goes_on(&mut circuit).await;
+
+    drop(clients);
+    relay.event("there is memory again").await;
+    bystander::is_served(&relay.tcp()).await;
+    bystander::is_served(&relay.quic()).await;
+    goes_on(&mut circuit).await;
+    let events = relay.stop().await;
+    // It does not flap.
+    let short = events.iter().filter(|event| is(event, "memory is short"));
+    assert_eq!(short.count(), 1);
+}
+
+/// A relay that may have so few files open.
+async fn start_with(descriptors: u32) -> Relay {
+    let mut command = Command::new("sh");
+    let script = format!(r#"ulimit -n {descriptors} && exec "$0""#);
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_descord-relay")]);
+    command.env_clear().env(ADMIN.0, ADMIN.1);
+    Relay::start_as(command).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn file_descriptors() {
+    const DESCRIPTORS: u32 = 200;
+    const FLOOD: u32 = 500;
+    let relay = start_with(DESCRIPTORS).await;
+    let mut circuit = Circuit::open(&relay.tcp()).await;
+    let status = http::json(&relay, "/status").await;
+    assert_eq!(status["file_descriptors"]["limit"], DESCRIPTORS);
+    let sockets = DESCRIPTORS / 2;
+    assert_eq!(status["file_descriptors"]["limit_of_connections"], sockets);
+
+    let mut flood = Vec::new();
+    for _ in 0..FLOOD {
+        flood.extend(TcpStream::connect(socket(&relay.tcp())).await);
+    }
+    // Those that got in say nothing, and are given up after a while.
+    let most = timeout(PATIENCE, async {
+        while refused(&relay, "file_descriptors").await < f64::from(FLOOD - sockets) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    most.await.unwrap();
+    assert!(
+        relay.open_files() < DESCRIPTORS as usize,
+        "there are some left"
+    );
+    goes_on(&mut circuit).await;
+    // QUIC takes none.
+    bystander::is_served(&relay.quic()).await;
+
+    drop(flood);
+    http::json_where(&relay, "/status", |status| {
+        let used = status["file_descriptors"]["used"].as_u64();
+        used.unwrap() < u64::from(sockets / 2)
+    })
+    .await;
+    bystander::is_served(&relay.tcp()).await;
+    goes_on(&mut circuit).await;
+    relay.stop().await;
+}
+
+/// Handshakes that are begun and not gone on with.
+#[tokio::test(flavor = "multi_thread")]
+async fn handshakes_under_way() {
+    const FLOOD: u32 = 300;
+    let relay = Relay::start(&[ADMIN, ("RELAY_MAX_MEMORY", "64MiB")]).await;
+    let mut circuit = Circuit::open(&relay.tcp()).await;
+    let scrape = Scrape::of(&relay).await;
+    let pending = [("state", "pending")];
+    let limit = scrape.sum("relay_connection_limit", &pending).unwrap();
+    assert!((64.0..f64::from(FLOOD) / 1.5).contains(&limit), "{limit}");
+    let mut flood = Vec::new();
+    for _ in 0..FLOOD {
+        flood.extend(TcpStream::connect(socket(&relay.tcp())).await);
+    }
+    let all = timeout(PATIENCE, async {
+        while refused(&relay, "max_pending").await < f64::from(FLOOD) - limit {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    all.await.unwrap();
+    goes_on(&mut circuit).await;
+    drop(flood);
+    bystander::is_served(&relay.tcp()).await;
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_budget_is_told() {
+    for (variable, bytes) in [("64MiB", Some(64_u32 << 20)), ("0", None)] {
+        let relay = Relay::start(&[ADMIN, ("RELAY_MAX_MEMORY", variable)]).await;
+        let budget = relay.events.iter().find(|event| is(event, "budget"));
+        let budget = budget.unwrap();
+        assert_eq!(
+            budget["memory_bytes"].as_u64(),
+            bytes.map(u64::from),
+            "{budget}"
+        );
+        let limit = Scrape::of(&relay).await;
+        let limit = limit.sum("relay_memory_limit_bytes", &[]);
+        assert_eq!(limit, bytes.map(f64::from));
+        relay.stop().await;
+    }
+    // What the machine or the container has.
+    let relay = Relay::start(&[ADMIN]).await;
+    let status = http::json(&relay, "/status").await;
+    assert!(status["memory"]["limit"].as_u64().unwrap() > 1 << 20);
+    relay.stop().await;
+}
