@@ -3,9 +3,11 @@
 use futures::AsyncWriteExt;
 use libp2p::{Multiaddr, StreamProtocol};
 use prost::Message;
+use tokio::time::timeout;
 
 use crate::{
     support::{
+        PATIENCE,
         process::Relay,
         raw::{Raw, read_out},
     },
@@ -42,8 +44,18 @@ fn lie(bytes: usize) -> Vec<u8> {
 /// What the relay says of itself, to a peer and in a reservation, does not know of that.
 async fn assert_is_not_elsewhere(relay: &Relay, peer: &mut Raw) {
     let own = [relay.tcp(), relay.quic(), relay.websocket()];
-    let mut stream = peer.open(ASK).await.unwrap();
-    let (said, _) = read_out(&mut stream).await;
+    // As long as the relay is busy with streams of this very peer, it resets more of them.
+    let answer = async {
+        loop {
+            if let Ok(mut stream) = peer.open(ASK).await
+                && let (said, Ok(())) = read_out(&mut stream).await
+                && !said.is_empty()
+            {
+                return said;
+            }
+        }
+    };
+    let said = timeout(PATIENCE, answer).await.unwrap();
     let said = Identify::decode_length_delimited(said.as_slice()).unwrap();
     let addresses: Vec<_> = said.listen_addrs.into_iter().map(address).collect();
     assert!(!addresses.is_empty());
