@@ -24,6 +24,7 @@
 //! | [`admin`] | the operator's HTTP endpoints |
 //! | [`fleet`] | the directory of a fleet in DNS |
 //! | [`telemetry`] | the event log, traces, and metrics for whoever reads them |
+//! | `fuzzing` | what must hold whatever bytes come in; for tests and fuzzers alone |
 //! | [`probe`] | a client that proves that a relay works, end to end |
 //!
 //! [Circuit Relay v2]: https://github.com/libp2p/specs/blob/master/relay/circuit-v2.md
@@ -35,6 +36,8 @@ pub mod cli;
 pub mod config;
 pub mod dialback;
 pub mod fleet;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod identify;
 pub mod identity;
 pub mod lifecycle;

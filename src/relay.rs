@@ -23,6 +23,8 @@ pub mod circuit;
 mod connection;
 mod deny;
 mod events;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod guards;
 mod handler;
 mod hop;

@@ -10,7 +10,7 @@ pub struct Secret(Zeroizing<String>);
 
 impl Secret {
     /// What is printed in place of a secret.
-    pub(super) const MASK: &str = "***";
+    pub(crate) const MASK: &str = "***";
 
     /// Takes the text over; no other copy is made.
     pub fn new(text: impl Into<String>) -> Self {

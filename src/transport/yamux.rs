@@ -82,6 +82,8 @@ mod connection;
 mod error;
 mod flow;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod outgoing;
 mod receive;
 mod session;

@@ -11,13 +11,13 @@ use descord_relay::{
 };
 use futures::{AsyncRead, AsyncReadExt, AsyncWriteExt, StreamExt};
 use libp2p::{
-    Multiaddr, PeerId, Stream, Swarm, SwarmBuilder,
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder,
     identity::Keypair,
     noise,
     swarm::{DialError, SwarmEvent},
     tcp, yamux,
 };
-use libp2p_stream as stream;
+use libp2p_stream::{self as stream, OpenStreamError};
 use prost::Message;
 use tokio::{task::JoinHandle, time::timeout};
 
@@ -109,10 +109,15 @@ impl Raw {
         })
     }
 
+    /// A stream to the relay, for any protocol, unless the relay resets it.
+    pub async fn open(&mut self, protocol: StreamProtocol) -> Result<Stream, OpenStreamError> {
+        let stream = self.streams.open_stream(self.relay, protocol);
+        timeout(PATIENCE, stream).await.unwrap()
+    }
+
     /// A hop stream without a request.
     pub async fn hop(&mut self) -> Stream {
-        let stream = self.streams.open_stream(self.relay, HOP_PROTOCOL);
-        timeout(PATIENCE, stream).await.unwrap().unwrap()
+        self.open(HOP_PROTOCOL).await.unwrap()
     }
 
     /// Opens a hop stream, sends these bytes, and gives the answer.

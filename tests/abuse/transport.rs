@@ -1,67 +1,22 @@
 //! Bad input below libp2p's streams: sockets that say nothing, nonsense, or stop half way.
 
-#![expect(clippy::unwrap_used, reason = "tests fail loudly")]
+use std::time::Instant;
 
-mod support;
-
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
-
-use descord_relay::transport::HANDSHAKE_TIMEOUT;
-use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, future::join_all};
-use libp2p::{core::upgrade::OutboundConnectionUpgrade, identity::Keypair, noise};
+use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use support::{
-    bystander,
-    process::{Relay, socket},
-    raw::read_out,
-};
-use tokio::net::{TcpStream, UdpSocket};
-use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
+use tokio::net::UdpSocket;
 
-/// How much later than by its deadline something may happen on a busy machine.
-const SLACK: Duration = Duration::from_secs(5);
+use crate::{
+    SLACK,
+    dialler::{Security, dial, is_closed, line, negotiate, noise, secured},
+    support::{
+        bystander,
+        process::{Relay, socket},
+    },
+};
 
 async fn start() -> Relay {
     Relay::start(&[("RELAY_STATS_INTERVAL", "1s")]).await
-}
-
-async fn dial(address: SocketAddr) -> Compat<TcpStream> {
-    TcpStream::connect(address).await.unwrap().compat()
-}
-
-/// The relay ends it, after a handshake's time at the latest.
-async fn is_closed(socket: &mut (impl AsyncRead + Unpin)) {
-    let began = Instant::now();
-    // An end and a reset will both do, and the relay may have spoken before.
-    let _ = read_out(socket).await;
-    assert!(began.elapsed() < HANDSHAKE_TIMEOUT + SLACK);
-}
-
-/// Random bytes, the same in every run.
-fn noise(length: usize) -> Vec<u8> {
-    let mut rng = StdRng::seed_from_u64(length as u64);
-    (0..length).map(|_| rng.random()).collect()
-}
-
-/// A message of multistream-select: a length and a line.
-fn line(text: &str) -> Vec<u8> {
-    let length = u8::try_from(text.len() + 1).unwrap();
-    [&[length], text.as_bytes(), b"\n"].concat()
-}
-
-/// Agrees on `protocol`, as a dialler of multistream-select does.
-async fn negotiate(socket: &mut (impl AsyncRead + AsyncWrite + Unpin), protocol: &str) {
-    for text in ["/multistream/1.0.0", protocol] {
-        let wanted = line(text);
-        socket.write_all(&wanted).await.unwrap();
-        socket.flush().await.unwrap();
-        let mut answer = vec![0; wanted.len()];
-        socket.read_exact(&mut answer).await.unwrap();
-        assert_eq!(answer, wanted);
-    }
 }
 
 /// Whoever sends these bytes to the TCP or the WebSocket port is hung up on.
@@ -126,39 +81,37 @@ async fn a_giant_websocket_frame() {
     relay.assert_unharmed().await;
 }
 
-/// Sockets that never say a word.
+/// A security that was agreed on, and then nonsense instead of its handshake.
 #[tokio::test(flavor = "multi_thread")]
-async fn half_open_connections() {
+async fn garbage_within_the_handshake() {
     let relay = start().await;
-    let before = relay.open_files();
-    let address = socket(&relay.tcp());
-    let mut silent = join_all((0..200).map(|_| dial(address))).await;
-    bystander::is_served(&relay.tcp()).await;
-    bystander::is_served(&relay.quic()).await;
-    join_all(silent.iter_mut().map(is_closed)).await;
-    drop(silent);
-    assert!(relay.open_files() < before + 100);
+    for security in [Security::Noise, Security::Tls] {
+        let mut offender = dial(socket(&relay.tcp())).await;
+        negotiate(&mut offender, security.protocol()).await;
+        // It may be closed before all of it is written.
+        let _ = offender.write_all(&noise(100_000)).await;
+        bystander::is_served(&relay.tcp()).await;
+        is_closed(&mut offender).await;
+    }
     relay.assert_unharmed().await;
 }
 
 /// Authenticated, and then nonsense instead of a muxer, or nonsense spoken to the muxer.
 #[tokio::test(flavor = "multi_thread")]
-async fn garbage_after_the_noise_handshake() {
+async fn garbage_after_the_handshake() {
     let relay = start().await;
-    for muxer in [None, Some("/yamux/1.0.0")] {
-        let mut socket = dial(socket(&relay.tcp())).await;
-        negotiate(&mut socket, "/noise").await;
-        let key = noise::Config::new(&Keypair::generate_ed25519()).unwrap();
-        let (peer, mut secured) = key.upgrade_outbound(socket, "/noise").await.unwrap();
-        assert_eq!(peer, relay.peer_id);
-        if let Some(muxer) = muxer {
-            negotiate(&mut secured, muxer).await;
+    for security in [Security::Noise, Security::Tls] {
+        for muxer in [None, Some("/yamux/1.0.0")] {
+            let mut offender = secured(&relay, security).await;
+            if let Some(muxer) = muxer {
+                negotiate(&mut offender, muxer).await;
+            }
+            // It may be closed before all of it is written.
+            let _ = offender.write_all(&noise(100_000)).await;
+            let _ = offender.flush().await;
+            bystander::is_served(&relay.tcp()).await;
+            is_closed(&mut offender).await;
         }
-        // It may be closed before all of it is written.
-        let _ = secured.write_all(&noise(100_000)).await;
-        let _ = secured.flush().await;
-        bystander::is_served(&relay.tcp()).await;
-        is_closed(&mut secured).await;
     }
     relay.assert_unharmed().await;
 }

@@ -1,10 +1,6 @@
 //! Bad input on hop streams: the answer or the end within a deadline, and nobody else notices.
 
-#![expect(clippy::indexing_slicing, reason = "tests fail loudly")]
-
-mod support;
-
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use descord_relay::relay::{
     MAX_SILENT_STREAMS, REQUEST_TIMEOUT,
@@ -13,15 +9,17 @@ use descord_relay::relay::{
 use futures::AsyncWriteExt;
 use libp2p::{Multiaddr, PeerId};
 use prost::Message;
-use support::{
-    bystander,
-    process::Relay,
-    raw::{Raw, assert_status, connect, read_out, reserve},
-};
 use tokio::task::JoinSet;
 
-/// How much later than by its deadline something may happen on a busy machine.
-const SLACK: Duration = Duration::from_secs(5);
+use crate::{
+    SLACK,
+    support::{
+        bystander,
+        process::Relay,
+        raw::{Raw, assert_status, connect, read_out, reserve},
+    },
+    victim::Victim,
+};
 
 async fn start() -> Relay {
     Relay::start(&[("RELAY_STATS_INTERVAL", "1s")]).await
@@ -176,9 +174,9 @@ async fn half_a_message_and_the_end() {
 
 /// Streams that say nothing take no place away from those that do, even of the same connection.
 async fn silent_streams(address: impl Fn(&Relay) -> Multiaddr) {
-    const STREAMS: usize = 300;
-    let relay = start().await;
-    let address = address(&relay);
+    const STREAMS: usize = 1000;
+    let victim = Victim::start(&[]).await;
+    let address = address(&victim.relay);
     let mut offender = Raw::new(&address).await;
     let mut silent = JoinSet::new();
     for _ in 0..STREAMS {
@@ -186,7 +184,7 @@ async fn silent_streams(address: impl Fn(&Relay) -> Multiaddr) {
         // QUIC counts a stream until its client has seen that it is reset.
         silent.spawn(async move { read_out(&mut stream).await });
     }
-    bystander::is_served(&address).await;
+    victim.stands().await;
     assert_status(&offender.reserve().await, Status::Ok);
 
     let began = Instant::now();
@@ -201,7 +199,7 @@ async fn silent_streams(address: impl Fn(&Relay) -> Multiaddr) {
     // The others had to make room at once.
     assert!(told.len() <= MAX_SILENT_STREAMS, "{}", told.len());
     drop(offender);
-    relay.assert_unharmed().await;
+    victim.recovers().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,29 @@
+//! What fuzzers call: for every place where bytes of strangers come in, a function that takes any
+//! bytes, and panics if a promise is broken.
+//!
+//! `fuzz/` drives them by coverage, on a nightly compiler; the tests here, on any compiler, with the
+//! inputs of `fuzz/corpus` and with others by chance. Neither is in a build of the relay.
+
+mod config;
+mod dns;
+mod noise;
+mod proxy;
+#[cfg(test)]
+mod tests;
+
+pub use self::{config::config, dns::dns, noise::noise, proxy::proxy};
+pub use crate::{
+    relay::fuzzing::{hop, wire},
+    transport::yamux::fuzzing::yamux,
+};
+
+/// Every target by its name, as in `fuzz/fuzz_targets` and `fuzz/corpus`.
+pub const TARGETS: [(&str, fn(&[u8])); 7] = [
+    ("config", config),
+    ("dns", dns),
+    ("hop", hop),
+    ("noise", noise),
+    ("proxy", proxy),
+    ("wire", wire),
+    ("yamux", yamux),
+];

@@ -1,0 +1,67 @@
+//! Packets to the answerer of the fleet's zone.
+
+use std::sync::LazyLock;
+
+use hickory_proto::op::{Message, MessageType};
+use libp2p::{Multiaddr, PeerId};
+
+use crate::{
+    config::{Config, NameServer},
+    fleet::{
+        answer::{Transport, answer},
+        directory::{Listing, Standing},
+        dnsaddr::{MAX_UDP_BYTES, Member},
+        zone::{Origin, Zone},
+    },
+};
+
+/// Some relays, and a name server within the zone.
+static ZONE: LazyLock<Option<Zone>> = LazyLock::new(|| {
+    let member = |number: u8| {
+        let texts = [
+            format!("/ip4/192.0.2.{number}/tcp/9000"),
+            format!("/ip6/2001:db8::{number:x}/udp/9000/quic-v1"),
+        ];
+        let addresses = texts
+            .iter()
+            .filter_map(|text| text.parse::<Multiaddr>().ok());
+        Member::new(
+            Some(&format!("relay-{number}")),
+            PeerId::random(),
+            addresses.collect(),
+        )
+    };
+    let listing = Listing {
+        listed: (0..20).map(member).collect(),
+        unlisted: vec![member(200)],
+        standing: Standing::Current,
+    };
+    let mut dns = Config::default().dns;
+    dns.servers = vec![NameServer {
+        name: "ns.fleet.example.org".to_owned(),
+        addresses: vec![std::net::Ipv4Addr::new(192, 0, 2, 53).into()],
+    }];
+    let origin = Origin::new("fleet.example.org", &dns).ok()?;
+    Some(Zone::new(&origin, &listing, 7))
+});
+
+/// Answers the packet `bytes` over each transport. An answer is a message that can be read, is the
+/// answer to this very packet, and not longer than it may be.
+pub fn dns(bytes: &[u8]) {
+    let zone = ZONE.as_ref();
+    assert!(zone.is_some(), "the zone is one");
+    for (transport, most) in [
+        (Transport::Udp, MAX_UDP_BYTES),
+        (Transport::UdpTruncated, MAX_UDP_BYTES),
+        (Transport::Tcp, usize::from(u16::MAX)),
+    ] {
+        let Some(answer) = zone.and_then(|zone| answer(zone, bytes, transport, bytes.len())) else {
+            continue;
+        };
+        assert!(answer.bytes.len() <= most, "{} bytes", answer.bytes.len());
+        assert_eq!(answer.bytes.first_chunk::<2>(), bytes.first_chunk());
+        let message = Message::from_vec(&answer.bytes);
+        let kind = message.map(|message| message.metadata.message_type);
+        assert_eq!(kind.ok(), Some(MessageType::Response));
+    }
+}

@@ -1,0 +1,75 @@
+//! Every target, with the corpus that is kept and with what chance brings.
+
+use std::{fs, io, path::Path};
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// The inputs of `fuzz/corpus/<target>`.
+fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/corpus")
+        .join(target);
+    let files = fs::read_dir(&directory).unwrap();
+    let inputs: Vec<_> = files
+        .map(|file| fs::read(file.unwrap().path()).unwrap())
+        .collect();
+    assert!(inputs.len() >= 5, "{}", directory.display());
+    inputs
+}
+
+/// An input of the corpus of which a few bytes are others, or missing, or more.
+fn variations(target: &str) -> impl Strategy<Value = Vec<u8>> {
+    let change = (any::<prop::sample::Index>(), 0..4_usize, any::<Vec<u8>>());
+    let changes = prop::collection::vec(change, 0..4);
+    (prop::sample::select(corpus(target)), changes).prop_map(|(mut input, changes)| {
+        for (at, removed, mut added) in changes {
+            added.truncate(8);
+            let at = at.index(input.len() + 1);
+            let end = input.len().min(at + removed);
+            input.splice(at..end, added);
+        }
+        input
+    })
+}
+
+#[test]
+fn every_target_is_there() {
+    let listed = TARGETS.map(|(name, _)| format!("{name}.rs"));
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/fuzz_targets");
+    let files = fs::read_dir(directory).unwrap();
+    let name = |file: io::Result<fs::DirEntry>| file.unwrap().file_name().into_string().unwrap();
+    let mut files: Vec<_> = files.map(name).collect();
+    files.sort();
+    assert_eq!(files, listed);
+}
+
+macro_rules! targets {
+    ($($target:ident),*) => {$(
+        mod $target {
+            use super::*;
+
+            #[test]
+            fn keeps_its_promises_with_the_corpus() {
+                corpus(stringify!($target)).iter().for_each(|input| super::super::$target(input));
+            }
+
+            proptest! {
+                #![proptest_config(ProptestConfig::with_cases(128))]
+
+                #[test]
+                fn keeps_its_promises_by_chance(
+                    input in prop_oneof![
+                        3 => variations(stringify!($target)),
+                        1 => any::<Vec<u8>>(),
+                    ],
+                ) {
+                    super::super::$target(&input);
+                }
+            }
+        }
+    )*};
+}
+
+targets!(config, dns, hop, noise, proxy, wire, yamux);

@@ -1,0 +1,176 @@
+//! What fuzzers call in here; see [`crate::fuzzing`].
+
+use std::{fmt::Debug, sync::Arc};
+
+use futures::{AsyncReadExt, AsyncWriteExt, executor::block_on, future::join, io::Cursor};
+use libp2p::{PeerId, identity::Keypair, multihash::Multihash, swarm::ConnectionId};
+use prost::Message;
+use tokio::runtime::{Builder, Runtime};
+use tokio_util::compat::TokioAsyncReadCompatExt;
+
+use super::{
+    connection::Connection,
+    guards::ReservationGuard,
+    hop,
+    limits::{Limits, RequestRate},
+    service::Relay,
+    wire::{self, HopMessage, HopType, MAX_MESSAGE_BYTES, Status, StopMessage},
+};
+use crate::{
+    config::{Config, PeerIds},
+    lifecycle::Lifecycle,
+    metrics::Metrics,
+    pseudonym::Pseudonyms,
+};
+
+/// The longest length in front of a message that is not refused for it.
+const LENGTH_BYTES: usize = 2;
+/// More than is ever on its way here.
+const PIPE_BYTES: usize = 1024 * 1024;
+
+/// Reads `bytes` as messages of either protocol. Not a byte behind a message is taken, and a message
+/// is the same again when it is written and read.
+pub fn wire(bytes: &[u8]) {
+    read_as::<HopMessage>(bytes);
+    read_as::<StopMessage>(bytes);
+    // What follows from a message.
+    let _ = block_on(wire::read_request(&mut Cursor::new(bytes)));
+    let _ = block_on(wire::read_stop_status(&mut Cursor::new(bytes)));
+}
+
+fn read_as<M: Message + Default + PartialEq + Debug>(bytes: &[u8]) {
+    let mut stream = Cursor::new(bytes);
+    let message: Result<M, _> = block_on(wire::read(&mut stream));
+    let taken = usize::try_from(stream.position()).unwrap_or(usize::MAX);
+    assert!(taken <= LENGTH_BYTES + MAX_MESSAGE_BYTES, "{taken} bytes");
+    let Ok(message) = message else { return };
+    let mut again = Cursor::new(Vec::new());
+    let written = block_on(wire::write(&mut again, &message));
+    assert!(written.is_ok());
+    again.set_position(0);
+    let again: Result<M, _> = block_on(wire::read(&mut again));
+    assert!(again.is_ok_and(|again| again == message), "{message:?}");
+}
+
+/// A relay, and the runtime for its timers.
+struct Fixture {
+    relay: Arc<Relay>,
+    runtime: Runtime,
+}
+
+impl Fixture {
+    fn new() -> Option<Self> {
+        let limits = Limits {
+            // Each run is to come to the books.
+            reservation_rate: RequestRate::default(),
+            circuit_rate: RequestRate::default(),
+            ..Config::default().limits
+        };
+        let relay = Relay::new(
+            Keypair::generate_ed25519(),
+            limits,
+            Pseudonyms::new(PeerIds::Pseudonym, &[7; 32]),
+            Lifecycle::new(),
+            Metrics::new(&opentelemetry::global::meter("fuzzing")),
+            None,
+            None,
+        );
+        relay.announce(&["/ip4/192.0.2.1/tcp/9000".parse().ok()?]);
+        let runtime = Builder::new_current_thread().enable_time().build().ok()?;
+        Some(Self { relay, runtime })
+    }
+}
+
+thread_local! {
+    /// Tests run side by side, and each looks into the books.
+    static FIXTURE: Option<Fixture> = Fixture::new();
+}
+
+/// The peer that a request may name, which has a reservation.
+fn target() -> Option<PeerId> {
+    PeerId::from_multihash(Multihash::wrap(0, b"a target").ok()?).ok()
+}
+
+/// Serves a hop stream on which a client sends `bytes` and ends. The first of them says over what
+/// the client is connected; a request may lead to a peer whose connection opens no stream.
+///
+/// The client gets a status, and an end; or only an end, if it sent no whole message. Afterwards
+/// there is nothing in the books but a reservation that was granted, and at last nothing at all.
+pub fn hop(bytes: &[u8]) {
+    FIXTURE.with(|fixture| {
+        let (Some(fixture), Some(target)) = (fixture, target()) else {
+            panic!("there is a relay, and a target");
+        };
+        if let Some((kind, sent)) = bytes.split_first() {
+            exchange(fixture, target, *kind, sent);
+        }
+    });
+}
+
+fn exchange(Fixture { relay, runtime }: &Fixture, target: PeerId, kind: u8, sent: &[u8]) {
+    let remote = match kind % 3 {
+        0 => "/ip4/192.0.2.2/tcp/4001",
+        1 => "/ip4/192.0.2.2/udp/4001/quic-v1",
+        _ => "/ip4/192.0.2.2/tcp/4001/p2p-circuit",
+    };
+    let enter = |peer, id, remote: &str| {
+        let Ok(remote) = remote.parse() else {
+            panic!("{remote} is an address");
+        };
+        let id = ConnectionId::new_unchecked(id);
+        let (connection, _no_stream) = Connection::new(peer, id, None, &remote);
+        let connection = Arc::new(connection);
+        (Arc::clone(&connection), relay.register(connection))
+    };
+    let (target, targets_place) = enter(target, 0, "/ip4/192.0.2.3/tcp/4001");
+    let (source, sources_place) = enter(PeerId::random(), 1, remote);
+    let granted = relay.reserve(&target);
+    assert!(granted.is_ok());
+    granted.into_iter().for_each(ReservationGuard::keep);
+    let before = relay.statistics();
+    let (near, far) = tokio::io::duplex(PIPE_BYTES);
+    let serve = hop::serve(Arc::clone(relay), source, far.compat());
+    let client = async {
+        let mut near = near.compat();
+        near.write_all(sent).await?;
+        near.close().await?;
+        let mut answer = Vec::new();
+        near.read_to_end(&mut answer).await?;
+        std::io::Result::Ok(answer)
+    };
+    let ((), answer) = runtime.block_on(join(serve, client));
+    let Ok(answer) = answer else {
+        panic!("the stream ends");
+    };
+    let after = relay.statistics();
+    assert_eq!(after.circuits, 0);
+    assert_eq!(relay.open_circuits(), 0);
+    let status = status(&answer);
+    let has_reserved = status == Some(Status::Ok);
+    assert_eq!(
+        after.reservations,
+        before.reservations + usize::from(has_reserved)
+    );
+    drop((sources_place, targets_place));
+    assert_eq!(relay.statistics().reservations, 0);
+    assert_eq!(relay.statistics().peers, 0);
+}
+
+/// The status in an answer, which is one message or nothing.
+fn status(answer: &[u8]) -> Option<Status> {
+    if answer.is_empty() {
+        return None;
+    }
+    let message = HopMessage::decode_length_delimited(answer);
+    let Ok(message) = message else {
+        panic!("the answer is a message");
+    };
+    assert_eq!(message.encode_length_delimited_to_vec(), answer);
+    assert_eq!(message.kind, Some(HopType::Status.into()));
+    let status = message
+        .status
+        .and_then(|status| Status::try_from(status).ok());
+    assert!(status.is_some(), "{message:?}");
+    assert_eq!(message.reservation.is_some(), status == Some(Status::Ok));
+    status
+}

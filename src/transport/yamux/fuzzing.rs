@@ -1,0 +1,111 @@
+//! What fuzzers call in here; see [`crate::fuzzing`].
+
+use std::task::{Poll, Waker};
+
+use super::{
+    Config, ProtocolError,
+    session::{Role, Session},
+};
+
+/// Small enough for a fuzzer to come to each of them.
+const MAX_STREAMS: usize = 8;
+const MAX_BACKLOG: usize = 4;
+const MAX_RECEIVE_BUFFER: usize = 512 * 1024;
+const MAX_SEND_QUEUE: usize = 4096;
+/// What may be queued beyond it: one more frame, and as much control as is no flood yet.
+const MAX_QUEUED: usize = 1024 * 1024;
+
+/// Carries out the steps in `bytes`. Each begins with two bytes: what it is and for which stream, and
+/// a length. Whatever the remote sends, the bounds hold, and the sums are those of the streams.
+pub fn yamux(bytes: &[u8]) {
+    let config = Config {
+        max_streams: MAX_STREAMS,
+        max_accept_backlog: MAX_BACKLOG,
+        max_receive_buffer: MAX_RECEIVE_BUFFER,
+        max_send_queue: MAX_SEND_QUEUE,
+        ..Config::default()
+    };
+    let mut session = Session::new(config, Role::Server);
+    let mut streams = Vec::new();
+    let mut rest = bytes;
+    while let [step, length, tail @ ..] = rest {
+        let length = usize::from(*length);
+        rest = tail;
+        let stream = streams.get(usize::from(step >> 4)).copied();
+        let mut given: &[u8] = &[];
+        if step & 7 == 0 {
+            (given, rest) = tail.split_at(tail.len().min(length));
+        }
+        if take(&mut session, &mut streams, step & 7, stream, length, given).is_err() {
+            session.end(None);
+        }
+        check(&session);
+        if session.ended {
+            break;
+        }
+    }
+    for id in streams {
+        session.release(id);
+    }
+    check(&session);
+}
+
+fn take(
+    session: &mut Session,
+    streams: &mut Vec<u32>,
+    step: u8,
+    stream: Option<u32>,
+    length: usize,
+    given: &[u8],
+) -> Result<(), ProtocolError> {
+    let waker = Waker::noop();
+    match (step, stream) {
+        (0, _) => session.receive(given)?,
+        // Far more than a step can hold.
+        (1, _) => session.receive(&vec![0; length * 1024])?,
+        (2, _) => {
+            if let Poll::Ready(Ok(id)) = session.accept(waker) {
+                streams.push(id);
+            }
+        }
+        (3, _) => {
+            if let Poll::Ready(Ok(id)) = session.open(waker) {
+                streams.push(id);
+            }
+        }
+        (4, Some(id)) => {
+            let _ = session.read(id, &mut vec![0; length * 64], waker);
+        }
+        (5, Some(id)) => {
+            let _ = session.write(id, &vec![0; length * 64], waker);
+        }
+        (6, Some(id)) if length % 2 == 0 => {
+            let _ = session.close(id, waker);
+        }
+        (6, Some(id)) => {
+            streams.retain(|stream| *stream != id);
+            session.release(id);
+        }
+        _ => {
+            if let Some(chunk) = session.outgoing.take() {
+                session.written(chunk.len());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check(session: &Session) {
+    assert!(session.streams.len() <= MAX_STREAMS);
+    assert!(session.backlog.len() <= MAX_BACKLOG);
+    assert!(session.unread.bytes() <= MAX_RECEIVE_BUFFER);
+    assert!(session.outgoing.pending() <= MAX_QUEUED);
+    let unread: usize = session.streams.values().map(|flow| flow.unread.len()).sum();
+    assert_eq!(session.unread.bytes(), unread);
+    let own = session
+        .streams
+        .iter()
+        .filter(|(id, _)| session.role.opens(**id));
+    let unacknowledged = own.filter(|(_, flow)| !flow.accepted).count();
+    assert_eq!(session.unacknowledged, unacknowledged);
+}

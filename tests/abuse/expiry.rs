@@ -1,0 +1,81 @@
+//! Clocks: reservations that run out in the moment in which they are wanted.
+
+use std::time::Duration;
+
+use descord_relay::relay::wire::{self, HopMessage, Status};
+use futures::AsyncWriteExt;
+use serde_json::Value;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::{
+    support::{
+        PATIENCE,
+        process::is,
+        raw::{Raw, assert_status, connect, reserve},
+    },
+    victim::Victim,
+};
+
+/// The shortest that there is.
+const TTL: Duration = Duration::from_secs(30);
+const STOP: i32 = 19;
+const CONTINUE: i32 = 18;
+
+fn count(events: &[Value], messages: &[&str]) -> usize {
+    let is_meant = |event: &&Value| messages.iter().any(|message| is(event, message));
+    events.iter().filter(is_meant).count()
+}
+
+/// The relay stands still from just before some reservations run out until after that, as on a
+/// machine that is suspended. When it goes on, it finds at once that it is late, that some holders
+/// want to renew, and that others want circuits to them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_jumps_over_the_end_of_reservations() {
+    const PEERS: usize = 10;
+    let mut victim = Victim::start(&[("RELAY_RESERVATION_TTL", "30s")]).await;
+    let address = victim.relay.tcp();
+    let granted = Instant::now();
+    let (mut holders, mut sources) = (Vec::new(), Vec::new());
+    for _ in 0..PEERS {
+        let mut holder = Raw::new(&address).await;
+        assert_status(&holder.reserve().await, Status::Ok);
+        holders.push(holder);
+        sources.push(Raw::new(&address).await);
+    }
+    let last = Instant::now();
+    // Streams that are ready for their request; a silent one does not live longer than 10 s.
+    sleep_until(granted + TTL - Duration::from_secs(4)).await;
+    let mut streams = Vec::new();
+    for (holder, source) in holders.iter_mut().zip(&mut sources) {
+        let connect = connect(&holder.peer_id.to_bytes());
+        streams.push((source.hop().await, connect, Status::NoReservation));
+        streams.push((holder.hop().await, reserve(), Status::Ok));
+    }
+    victim.relay.signal(STOP);
+    sleep_until(last + TTL + Duration::from_millis(100)).await;
+    for (stream, request, _) in &mut streams {
+        stream.write_all(request).await.unwrap();
+        stream.flush().await.unwrap();
+    }
+    victim.relay.signal(CONTINUE);
+    for (stream, _, status) in &mut streams {
+        let answer = timeout(PATIENCE, wire::read::<HopMessage, _>(stream)).await;
+        let answer = answer.unwrap().unwrap();
+        // Whoever renewed first is reserved again, and does not accept circuits in this test.
+        let may_be_late = *status == Status::NoReservation;
+        if !(may_be_late && answer.status == Some(Status::ConnectionFailed.into())) {
+            assert_status(&answer, *status);
+        }
+    }
+    victim.stands().await;
+    drop((holders, sources));
+    victim.relay.is_idle().await;
+    let events = &victim.relay.events;
+    let began = count(events, &["reservation accepted"]);
+    let ended = count(events, &["reservation expired", "reservation closed"]);
+    assert_eq!(began, ended);
+    // Each has expired once: none was renewed after its end.
+    assert_eq!(count(events, &["reservation expired"]), PEERS);
+    assert_eq!(count(events, &["reservation renewed"]), 0);
+    victim.recovers().await;
+}

@@ -1,0 +1,77 @@
+//! Requests as fast as they can be made, with the relay's usual rates; what is refused by them is
+//! counted in `tests/rates.rs`.
+
+use descord_relay::relay::wire::Status;
+use futures::future::join_all;
+use libp2p::{Multiaddr, PeerId};
+
+use crate::{
+    support::{
+        forward::{Forward, loopback},
+        raw::{Raw, connect, reserve},
+    },
+    victim::Victim,
+};
+
+/// The usual rates, which the tests' relays do without otherwise.
+const RATES: [(&str, &str); 3] = [
+    ("RELAY_RATE_CONNECTIONS_PER_IP", "500+20/s"),
+    ("RELAY_RATE_RESERVATIONS_PER_IP", "500+10/s"),
+    ("RELAY_RATE_CIRCUITS_PER_IP", "1000+20/s"),
+];
+
+/// Makes so many requests of each kind, and gives how many had which answer.
+async fn flood(address: &Multiaddr, requests: usize) -> Tally {
+    let mut offender = Raw::new(address).await;
+    let mut tally = Tally::default();
+    for _ in 0..requests {
+        for request in [reserve(), connect(&PeerId::random().to_bytes())] {
+            let (answer, _) = offender.request(&request).await;
+            match answer.status.and_then(|s| Status::try_from(s).ok()) {
+                Some(Status::Ok) => tally.granted += 1,
+                Some(Status::NoReservation) => tally.answered += 1,
+                Some(Status::ReservationRefused | Status::ResourceLimitExceeded) => {
+                    tally.refused += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    tally
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    /// Reservations, most of them renewals.
+    granted: usize,
+    /// Circuits to nobody.
+    answered: usize,
+    refused: usize,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_one_peer() {
+    const REQUESTS: usize = 1000;
+    let victim = Victim::start(&RATES).await;
+    for address in [victim.relay.tcp(), victim.relay.quic()] {
+        let tally = flood(&address, REQUESTS).await;
+        // Renewals are exempt.
+        assert_eq!(tally.granted, REQUESTS, "{tally:?}");
+        assert!(tally.refused > REQUESTS / 2, "{tally:?}");
+    }
+    victim.recovers().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_peers_at_one_address() {
+    const PEERS: usize = 40;
+    let victim = Victim::start(&RATES).await;
+    let offenders = Forward::start(&victim.relay.tcp(), loopback(2), Vec::new()).await;
+    let address = offenders.address();
+    let tallies = join_all((0..PEERS).map(|_| flood(&address, 50)));
+    let (tallies, ()) = tokio::join!(tallies, victim.stands());
+    let refused: usize = tallies.iter().map(|tally| tally.refused).sum();
+    assert!(refused > 500, "{tallies:?}");
+    drop(offenders);
+    victim.recovers().await;
+}

@@ -1,0 +1,69 @@
+//! Circuits that lead back to where they come from.
+
+use descord_relay::relay::wire::Status;
+use futures::{AsyncReadExt, AsyncWriteExt, io::copy};
+use tokio::task::JoinSet;
+
+use crate::{
+    support::raw::{Circuit, Raw, assert_status, pattern},
+    victim::Victim,
+};
+
+/// The relay is no target: it has no reservation, and never dials itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn to_the_relay() {
+    let victim = Victim::start(&[]).await;
+    for address in [victim.relay.tcp(), victim.relay.quic()] {
+        let mut source = Raw::new(&address).await;
+        assert_status(&source.reserve().await, Status::Ok);
+        let (answer, _) = source.connect(victim.relay.peer_id).await;
+        assert_status(&answer, Status::NoReservation);
+        let (answer, _) = source.connect(source.peer_id).await;
+        assert_status(&answer, Status::PermissionDenied);
+    }
+    victim.recovers().await;
+}
+
+/// Peers that pass on what they get from one circuit to the next one, around: their bytes go round
+/// and round through the relay until the circuits have had theirs, and nobody is kept waiting.
+#[tokio::test(flavor = "multi_thread")]
+async fn around() {
+    const CIRCUITS: usize = 4;
+    let mut victim = Victim::start(&[("RELAY_MAX_CIRCUIT_BYTES", "50000000")]).await;
+    let address = victim.relay.tcp();
+    let mut peers = Vec::new();
+    let (mut nears, mut fars) = (Vec::new(), Vec::new());
+    for _ in 0..CIRCUITS {
+        let Circuit {
+            source,
+            target,
+            near,
+            far,
+            ..
+        } = Circuit::open(&address).await;
+        peers.push((source, target));
+        nears.push(near);
+        fars.push(far);
+    }
+    nears[0].write_all(&pattern(50_000)).await.unwrap();
+    nears[0].flush().await.unwrap();
+    // What comes out of each goes into the next, and the last leads to the first.
+    nears.rotate_left(1);
+    let mut links = JoinSet::new();
+    for (far, near) in fars.into_iter().zip(nears) {
+        links.spawn(async move {
+            let (reader, _far) = far.split();
+            let (_near, mut writer) = near.split();
+            // It ends as its circuits end.
+            let _ = copy(reader, &mut writer).await;
+        });
+    }
+    victim.stands().await;
+    let cut = victim
+        .relay
+        .event_where("circuit closed", |event| event["reason"] == "max_bytes");
+    cut.await;
+    drop(peers);
+    while links.join_next().await.transpose().unwrap().is_some() {}
+    victim.recovers().await;
+}

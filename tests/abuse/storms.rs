@@ -1,0 +1,69 @@
+//! Who connects only to be gone again.
+
+use std::time::Duration;
+
+use futures::AsyncWriteExt as _;
+use socket2::SockRef;
+use tokio::task::JoinSet;
+
+use crate::{
+    dialler::{Security, dial, negotiate, secured},
+    support::{process::socket, raw::Raw},
+    victim::Victim,
+};
+
+/// Resets after nothing, after a word, and in the middle of the handshake.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_sockets() {
+    const STORMS: usize = 20;
+    const EACH: usize = 150;
+    let victim = Victim::start(&[]).await;
+    let address = socket(&victim.relay.tcp());
+    let mut storms = JoinSet::new();
+    for _ in 0..STORMS {
+        storms.spawn(async move {
+            for turn in 0..EACH {
+                let mut socket = dial(address).await;
+                match turn % 3 {
+                    0 => {}
+                    1 => drop(socket.write_all(b"\x13/multi").await),
+                    _ => negotiate(&mut socket, "/noise").await,
+                }
+                let socket = socket.into_inner();
+                SockRef::from(&socket)
+                    .set_linger(Some(Duration::ZERO))
+                    .unwrap();
+            }
+        });
+    }
+    while storms.join_next().await.transpose().unwrap().is_some() {}
+    victim.recovers().await;
+}
+
+/// Whole connections, which are dropped as soon as they are up.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_peers() {
+    const STORMS: usize = 8;
+    const EACH: usize = 20;
+    let victim = Victim::start(&[]).await;
+    let mut storms = JoinSet::new();
+    for address in [victim.relay.tcp(), victim.relay.quic()]
+        .into_iter()
+        .cycle()
+        .take(STORMS)
+    {
+        storms.spawn(async move {
+            for _ in 0..EACH {
+                drop(Raw::new(&address).await);
+            }
+        });
+    }
+    while storms.join_next().await.transpose().unwrap().is_some() {}
+    for security in [Security::Noise, Security::Tls] {
+        for _ in 0..EACH {
+            // Without a muxer.
+            drop(secured(&victim.relay, security).await);
+        }
+    }
+    victim.recovers().await;
+}

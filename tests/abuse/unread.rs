@@ -1,0 +1,129 @@
+//! Peers that let others wait: who never reads, and who never answers.
+
+use std::time::{Duration, Instant};
+
+use descord_relay::relay::{
+    STOP_TIMEOUT,
+    wire::{self, HopMessage, Status},
+};
+use futures::{AsyncWriteExt, future::join_all};
+use tokio::time::timeout;
+
+use crate::{
+    SLACK,
+    dialler::{Security, line, negotiate, secured},
+    support::raw::{Circuit, Raw, Streams, assert_status, connect},
+    victim::Victim,
+};
+
+/// How long nothing has to move until somebody is stuck.
+const STUCK: Duration = Duration::from_secs(2);
+const MIB: usize = 1024 * 1024;
+
+/// The source of a circuit sends what its target does not read, and is held up: the relay keeps
+/// next to nothing of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn circuits_that_nobody_reads() {
+    const CIRCUITS: usize = 10;
+    let victim = Victim::start(&[]).await;
+    let mut circuits = Vec::new();
+    for streams in [Streams::Usual, Streams::Narrow(1000)] {
+        let address = match streams {
+            Streams::Narrow(_) => victim.relay.quic(),
+            _ => victim.relay.tcp(),
+        };
+        for _ in 0..CIRCUITS {
+            let target = Raw::with_streams(streams, &address).await;
+            circuits.push(Circuit::between(Raw::new(&address).await, target).await);
+        }
+    }
+    let chunk = vec![7; 64 * 1024];
+    join_all(circuits.iter_mut().map(|circuit| async {
+        while let Ok(written) = timeout(STUCK, circuit.near.write_all(&chunk)).await {
+            written.unwrap();
+        }
+    }))
+    .await;
+    victim.stands().await;
+    // As much again as may wait in each of them for its reader.
+    victim.holds_at_most(2 * CIRCUITS * 2 * MIB);
+    drop(circuits);
+    victim.recovers().await;
+}
+
+/// A peer that asks who the relay is, and to be pinged, again and again, and takes no answer: its
+/// connection is not read any more, or over.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_nobody_reads() {
+    const OFFENDERS: usize = 20;
+    const SYN: u8 = 1;
+    let victim = Victim::start(&[("RELAY_IDLE_TIMEOUT", "5s")]).await;
+    let ask = [line("/multistream/1.0.0"), line("/ipfs/id/1.0.0")].concat();
+    let mut offenders = Vec::new();
+    for _ in 0..OFFENDERS {
+        let mut offender = secured(&victim.relay, Security::Noise).await;
+        negotiate(&mut offender, "/yamux/1.0.0").await;
+        offenders.push(offender);
+    }
+    let flood = async |offender: &mut Box<dyn crate::dialler::Duplex>| {
+        for stream in (1..20_000_u32).step_by(2) {
+            let mut frames = vec![0, 0, 0, SYN];
+            frames.extend(stream.to_be_bytes());
+            frames.extend(u32::try_from(ask.len()).unwrap().to_be_bytes());
+            frames.extend(&ask);
+            frames.extend([0, 2, 0, SYN, 0, 0, 0, 0]);
+            frames.extend(stream.to_be_bytes());
+            let sent = async {
+                offender.write_all(&frames).await?;
+                offender.flush().await
+            };
+            match timeout(STUCK, sent).await {
+                Ok(Ok(())) => {}
+                // Over, or stuck.
+                _ => return true,
+            }
+        }
+        false
+    };
+    let held_up = join_all(offenders.iter_mut().map(flood)).await;
+    assert!(held_up.iter().all(|held_up| *held_up), "{held_up:?}");
+    victim.stands().await;
+    victim.holds_at_most(OFFENDERS * 2 * MIB);
+    drop(offenders);
+    victim.recovers().await;
+}
+
+/// A target that never answers STOP costs each source its time and nobody anything else.
+#[tokio::test(flavor = "multi_thread")]
+async fn stops_that_nobody_answers() {
+    const SOURCES: usize = 10;
+    const EACH: usize = 10;
+    let victim = Victim::start(&[("RELAY_MAX_CIRCUITS_PER_PEER", "0")]).await;
+    let began = Instant::now();
+    let mut waiting = Vec::new();
+    let mut peers = Vec::new();
+    for address in [victim.relay.tcp(), victim.relay.quic()] {
+        let mut target = Raw::new(&address).await;
+        assert_status(&target.reserve().await, Status::Ok);
+        let request = connect(&target.peer_id.to_bytes());
+        for _ in 0..SOURCES {
+            let mut source = Raw::new(&address).await;
+            for _ in 0..EACH {
+                let mut stream = source.hop().await;
+                stream.write_all(&request).await.unwrap();
+                stream.flush().await.unwrap();
+                waiting.push(stream);
+            }
+            peers.push(source);
+        }
+        peers.push(target);
+    }
+    victim.stands().await;
+    let answers = join_all(waiting.iter_mut().map(wire::read::<HopMessage, _>)).await;
+    for answer in answers {
+        assert_status(&answer.unwrap(), Status::ConnectionFailed);
+    }
+    assert!(began.elapsed() < STOP_TIMEOUT + 2 * SLACK);
+    drop(peers);
+    victim.recovers().await;
+}
