@@ -30,7 +30,7 @@ use tokio::time::Instant;
 
 use self::server::{only_get, without_head};
 use crate::{
-    budget::{Budget, open_descriptors},
+    budget::{Budget, open_descriptors, resident_bytes},
     lifecycle::{Lifecycle, Phase},
     relay::Relay,
     telemetry::{Telemetry, log::FilterHandle, prometheus::Prometheus},
@@ -178,7 +178,7 @@ async fn status(State(admin): State<Arc<Admin>>) -> Json<Value> {
             "burst_left": admin.relay.throttle().and_then(|throttle| throttle.left()),
         },
         "memory": {
-            "used": admin.budget.memory_used(),
+            "used": resident_bytes(),
             "limit": plan.memory,
             "is_short": admin.budget.is_tight(),
         },

@@ -26,7 +26,11 @@ use tokio::{
 use tracing::{info, warn};
 
 use self::edge::Edge;
-pub use self::{plan::Plan, unread::Unread};
+pub use self::{
+    plan::Plan,
+    process::{open_descriptors, resident_bytes},
+    unread::Unread,
+};
 use crate::{config::MemoryLimit, relay::Limits};
 
 /// How often the use of memory is looked at. What may come in meanwhile is bounded by the handshakes
@@ -41,8 +45,6 @@ pub struct Budget(Arc<Shared>);
 struct Shared {
     plan: Plan,
     edge: Option<Edge>,
-    /// Resident bytes when they were looked at last; 0 before.
-    memory_used: AtomicU64,
     /// Bytes that connections over yamux hold for those who do not read.
     unread: AtomicU64,
     /// Whether memory is near its edge.
@@ -102,7 +104,6 @@ impl Budget {
         Self(Arc::new(Shared {
             edge: plan.memory.map(Edge::of),
             plan,
-            memory_used: AtomicU64::new(0),
             unread: AtomicU64::new(0),
             is_tight: AtomicBool::new(false),
             sockets: Arc::new(Semaphore::new(sockets)),
@@ -112,11 +113,6 @@ impl Budget {
     /// What may be used, and the bounds that follow.
     pub fn plan(&self) -> &Plan {
         &self.0.plan
-    }
-
-    /// Resident bytes when they were looked at last, if they are.
-    pub fn memory_used(&self) -> Option<u64> {
-        Some(self.0.memory_used.load(Ordering::Relaxed)).filter(|&bytes| bytes > 0)
     }
 
     /// Whether memory is so near its edge that there should be nothing new.
@@ -183,9 +179,11 @@ impl Budget {
         );
     }
 
-    /// Looks at the use of memory, again and again. Runs until the relay stops.
+    /// Looks at the use of memory, again and again. Runs until the relay stops, if memory has a limit.
     pub(crate) async fn watch(self) {
-        while let Some(used) = process::resident_bytes() {
+        while self.0.edge.is_some()
+            && let Some(used) = resident_bytes()
+        {
             self.note(used);
             sleep(INTERVAL).await;
         }
@@ -193,7 +191,6 @@ impl Budget {
 
     /// So many bytes are resident.
     pub(crate) fn note(&self, used: u64) {
-        self.0.memory_used.store(used, Ordering::Relaxed);
         let Some(edge) = self.0.edge else { return };
         let was_tight = self.is_tight();
         let is_tight = edge.is_near(used, was_tight);
@@ -205,11 +202,6 @@ impl Budget {
             info!(used, limit, "there is memory again: newcomers are let in");
         }
     }
-}
-
-/// Files, sockets and pipes that the process has open, if the system tells.
-pub fn open_descriptors() -> Option<u64> {
-    process::descriptors()
 }
 
 #[cfg(test)]
@@ -224,7 +216,6 @@ mod tests {
     #[test]
     fn newcomers_wait_for_memory() {
         let budget = of(1000, 1000);
-        assert_eq!(budget.memory_used(), None);
         for (used, is_tight) in [
             (899, false),
             (900, true),
@@ -235,7 +226,6 @@ mod tests {
             budget.note(used);
             assert_eq!(budget.is_tight(), is_tight, "{used}");
             assert_eq!(budget.check_memory().is_err(), is_tight, "{used}");
-            assert_eq!(budget.memory_used(), Some(used));
         }
     }
 
@@ -261,7 +251,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn this_process_has_limits() {
-        let used = process::resident_bytes().unwrap();
+        let used = resident_bytes().unwrap();
         let all = process::memory_limit().unwrap();
         assert!(0 < used && used < all, "{used} {all}");
         assert!(process::descriptor_limit().is_none_or(|limit| limit > 16));

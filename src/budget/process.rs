@@ -6,6 +6,21 @@ pub(super) fn descriptor_limit() -> Option<u64> {
     (limit < rlimit::INFINITY).then_some(limit)
 }
 
+/// Bytes of memory that the process may use, if the system tells.
+pub(super) fn memory_limit() -> Option<u64> {
+    system::memory_limit()
+}
+
+/// Bytes of memory that the process has in use, if the system tells.
+pub fn resident_bytes() -> Option<u64> {
+    system::resident_bytes()
+}
+
+/// Files, sockets and pipes that the process has open, if the system tells.
+pub fn open_descriptors() -> Option<u64> {
+    system::open_descriptors()
+}
+
 #[cfg(target_os = "linux")]
 mod system {
     use std::path::Path;
@@ -14,16 +29,16 @@ mod system {
 
     use crate::budget::cgroup;
 
-    pub(in crate::budget) fn memory_limit() -> Option<u64> {
+    pub(super) fn memory_limit() -> Option<u64> {
         cgroup::memory_limit(Path::new("/"))
     }
 
-    pub(in crate::budget) fn resident_bytes() -> Option<u64> {
+    pub(super) fn resident_bytes() -> Option<u64> {
         let statm = Process::myself().and_then(|process| process.statm()).ok()?;
         Some(statm.resident.saturating_mul(procfs::page_size()))
     }
 
-    pub(in crate::budget) fn descriptors() -> Option<u64> {
+    pub(super) fn open_descriptors() -> Option<u64> {
         let open = Process::myself().and_then(|process| process.fd_count());
         open.ok().map(|open| open as u64)
     }
@@ -32,22 +47,15 @@ mod system {
 /// Systems that tell nothing.
 #[cfg(not(target_os = "linux"))]
 mod system {
-    pub(in crate::budget) fn memory_limit() -> Option<u64> {
+    pub(super) fn memory_limit() -> Option<u64> {
         None
     }
 
-    pub(in crate::budget) fn resident_bytes() -> Option<u64> {
+    pub(super) fn resident_bytes() -> Option<u64> {
         None
     }
 
-    pub(in crate::budget) fn descriptors() -> Option<u64> {
+    pub(super) fn open_descriptors() -> Option<u64> {
         None
     }
 }
-
-/// Files, sockets and pipes that are open.
-pub(super) use system::descriptors;
-/// Bytes of memory that the process may use.
-pub(super) use system::memory_limit;
-/// Bytes of memory that the process has in use.
-pub(super) use system::resident_bytes;
