@@ -16,14 +16,3 @@ pub use crate::{
     relay::fuzzing::{hop, wire},
     transport::yamux::fuzzing::yamux,
 };
-
-/// Every target by its name, as in `fuzz/fuzz_targets` and `fuzz/corpus`.
-pub const TARGETS: [(&str, fn(&[u8])); 7] = [
-    ("config", config),
-    ("dns", dns),
-    ("hop", hop),
-    ("noise", noise),
-    ("proxy", proxy),
-    ("wire", wire),
-    ("yamux", yamux),
-];

@@ -31,12 +31,13 @@ pub fn yamux(bytes: &[u8]) {
     while let [step, length, tail @ ..] = rest {
         let length = usize::from(*length);
         rest = tail;
-        let stream = streams.get(usize::from(step >> 4)).copied();
+        let (what, which) = (step % 8, usize::from(step / 16));
+        let stream = streams.get(which).copied();
         let mut given: &[u8] = &[];
-        if step & 7 == 0 {
+        if what == 0 {
             (given, rest) = tail.split_at(tail.len().min(length));
         }
-        if take(&mut session, &mut streams, step & 7, stream, length, given).is_err() {
+        if take(&mut session, &mut streams, what, stream, length, given).is_err() {
             session.end(None);
         }
         check(&session);
@@ -79,7 +80,7 @@ fn take(
         (5, Some(id)) => {
             let _ = session.write(id, &vec![0; length * 64], waker);
         }
-        (6, Some(id)) if length % 2 == 0 => {
+        (6, Some(id)) if length.is_multiple_of(2) => {
             let _ = session.close(id, waker);
         }
         (6, Some(id)) => {
