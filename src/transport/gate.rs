@@ -145,7 +145,12 @@ mod tests {
     use crate::rate::Unit;
 
     fn gate(admission: Admission) -> Gate {
-        Gate::new(admission, Metrics::off(), Refusals::new())
+        Gate::new(
+            admission,
+            Budget::unlimited(),
+            Metrics::off(),
+            Refusals::new(),
+        )
     }
 
     fn ip(text: &str) -> IpAddr {
