@@ -6,7 +6,7 @@
 //!
 //! The arithmetic (GCRA) is governor's. Its own keyed stores keep a state for every key that was
 //! ever seen until somebody walks through all of them; peer ids are free, and an attacker may have
-//! four billion networks. So the states are kept by `cells`.
+//! four billion networks. So a [`Limiter`] keeps the states of [`MAX_KEYS`] keys, whatever comes.
 
 mod cells;
 mod limiter;

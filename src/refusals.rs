@@ -1,8 +1,8 @@
 //! Lines of the log about what is refused: no more of them than somebody can read.
 //!
 //! Whoever floods the relay is refused, and must not flood its log by that. Of the same refusals
-//! for the same reason, the first `LINES` are told one by one; of the others, their number, every
-//! `SUMMARY_INTERVAL`. Metrics count them all.
+//! for the same reason, the first hundred and then ten a second are told one by one; the number of
+//! the others follows every ten seconds. Metrics count them all.
 
 use std::{
     collections::BTreeMap,

@@ -17,6 +17,9 @@ use super::{Result, clients::Channel};
 /// With this argument the benchmark is libp2p's relay, so that both are built alike.
 pub(crate) const STOCK: &str = "stock-relay";
 
+/// More than any benchmark asks for.
+const HIGH_RATE: &str = "1000000+1000000/s";
+
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A relay is at rest when it uses less than this much of a core.
@@ -59,6 +62,12 @@ impl Kind {
                     ("RELAY_MAX_CIRCUITS", "0"),
                     ("RELAY_MAX_CIRCUITS_PER_PEER", "0"),
                     ("RELAY_MAX_CIRCUIT_BYTES", "0"),
+                    // Kept, as they are unless they are switched off, but out of reach.
+                    ("RELAY_RATE_CONNECTIONS_PER_IP", HIGH_RATE),
+                    ("RELAY_RATE_RESERVATIONS_PER_PEER", HIGH_RATE),
+                    ("RELAY_RATE_RESERVATIONS_PER_IP", HIGH_RATE),
+                    ("RELAY_RATE_CIRCUITS_PER_PEER", HIGH_RATE),
+                    ("RELAY_RATE_CIRCUITS_PER_IP", HIGH_RATE),
                 ]
                 .as_slice(),
             ),

@@ -114,3 +114,63 @@ impl Gate {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+    use crate::rate::Unit;
+
+    fn gate(admission: Admission) -> Gate {
+        Gate::new(admission, Metrics::off(), Refusals::new())
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn nobody_uses_up_what_is_somebody_elses_by_its_name() {
+        let gate = gate(Admission {
+            rate_per_ip: Some(Rate {
+                burst: NonZeroU32::MIN,
+                refill: NonZeroU32::MIN,
+                per: Unit::Hour,
+            }),
+            proxies: Vec::new(),
+        });
+        assert_eq!(gate.claim(ip("192.0.2.1")), Ok(()));
+        assert_eq!(gate.claim(ip("192.0.2.1")), Err(TooOften));
+        assert_eq!(gate.admit(ip("::ffff:192.0.2.1")), Ok(()));
+        assert_eq!(gate.admit(ip("192.0.2.1")), Err(TooOften));
+        assert_eq!(gate.admit(ip("192.0.2.2")), Ok(()));
+        assert_eq!(gate.admit(ip("2001:db8::1")), Ok(()));
+        assert_eq!(gate.admit(ip("2001:db8::2")), Err(TooOften));
+    }
+
+    #[test]
+    fn an_open_gate_lets_everybody_in_and_believes_nobody() {
+        let gate = Gate::open();
+        assert!((0..10_000).all(|_| gate.admit(ip("192.0.2.1")).is_ok()));
+        assert!((0..10_000).all(|_| gate.claim(ip("192.0.2.1")).is_ok()));
+        assert!(!gate.is_proxy(ip("127.0.0.1")));
+    }
+
+    #[test]
+    fn proxies_are_those_of_the_networks() {
+        let gate = gate(Admission {
+            rate_per_ip: None,
+            proxies: vec![
+                "10.0.0.0/8".parse().unwrap(),
+                "2001:db8::/32".parse().unwrap(),
+            ],
+        });
+        for proxy in ["10.1.2.3", "::ffff:10.1.2.3", "2001:db8:1::1"] {
+            assert!(gate.is_proxy(ip(proxy)), "{proxy}");
+        }
+        for other in ["11.0.0.1", "::ffff:11.0.0.1", "2001:db9::1", "::10.1.2.3"] {
+            assert!(!gate.is_proxy(ip(other)), "{other}");
+        }
+    }
+}

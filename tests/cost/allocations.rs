@@ -1,6 +1,6 @@
 //! How often the relay asks for memory while bytes pass through it, and for how much.
 
-use std::{sync::mpsc, thread, time::Duration};
+use std::{num::NonZeroU32, sync::mpsc, thread, time::Duration};
 
 use allocation_counter::AllocationInfo;
 use descord_relay::{
@@ -8,7 +8,8 @@ use descord_relay::{
     lifecycle::Lifecycle,
     metrics::Metrics,
     pseudonym::Pseudonyms,
-    relay::{Behaviour, CircuitLimit, Limits, Relay},
+    rate::{Rate, Unit},
+    relay::{Behaviour, CircuitLimit, Limits, Relay, RequestRate},
     transport::{self, Dials, Gate},
 };
 use futures::StreamExt;
@@ -26,6 +27,13 @@ use crate::{Channel, Circuit};
 const BEFORE: usize = 8;
 const COUNTED: usize = 32;
 
+/// More than any test asks for.
+const HIGH_RATE: Rate = Rate {
+    burst: NonZeroU32::new(Rate::MOST).unwrap(),
+    refill: NonZeroU32::new(Rate::MOST).unwrap(),
+    per: Unit::Second,
+};
+
 /// Serves on this thread until `end`, and tells the address.
 fn serve(channel: Channel, address: &mpsc::Sender<Multiaddr>, end: &CancellationToken) {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -35,8 +43,15 @@ fn serve(channel: Channel, address: &mpsc::Sender<Multiaddr>, end: &Cancellation
     runtime.block_on(end.run_until_cancelled(async {
         let key = Keypair::generate_ed25519();
         let lifecycle = Lifecycle::new();
+        // Kept, but out of reach: many requests come at once.
+        let rate = RequestRate {
+            per_peer: Some(HIGH_RATE),
+            per_ip: Some(HIGH_RATE),
+        };
         let limits = Limits {
             circuit: CircuitLimit::default(),
+            reservation_rate: rate,
+            circuit_rate: rate,
             ..Limits::default()
         };
         let relay = Relay::new(
