@@ -18,8 +18,6 @@ use crate::{
 
 /// The shortest that there is.
 const TTL: Duration = Duration::from_secs(30);
-const STOP: i32 = 19;
-const CONTINUE: i32 = 18;
 
 fn count(events: &[Value], messages: &[&str]) -> usize {
     let is_meant = |event: &&Value| messages.iter().any(|message| is(event, message));
@@ -51,13 +49,13 @@ async fn a_clock_that_jumps_over_the_end_of_reservations() {
         streams.push((source.hop().await, connect, Status::NoReservation));
         streams.push((holder.hop().await, reserve(), Status::Ok));
     }
-    victim.relay.signal(STOP);
+    victim.relay.freeze();
     sleep_until(last + TTL + Duration::from_millis(100)).await;
     for (stream, request, _) in &mut streams {
         stream.write_all(request).await.unwrap();
         stream.flush().await.unwrap();
     }
-    victim.relay.signal(CONTINUE);
+    victim.relay.thaw();
     for (stream, _, status) in &mut streams {
         let answer = timeout(PATIENCE, wire::read::<HopMessage, _>(stream)).await;
         let answer = answer.unwrap().unwrap();

@@ -16,6 +16,7 @@ mod hop;
 mod identify;
 mod loops;
 mod slow;
+mod soak;
 mod storms;
 #[path = "../support/mod.rs"]
 mod support;

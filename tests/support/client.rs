@@ -23,6 +23,9 @@ use super::PATIENCE;
 
 /// The protocol of the tests' own streams, which go through circuits.
 pub const TEST_PROTOCOL: StreamProtocol = StreamProtocol::new("/descord-relay/test");
+/// How long a client takes to leave, at most.
+const LEAVING: Duration = Duration::from_secs(3);
+
 #[derive(NetworkBehaviour)]
 pub struct Behaviour {
     pub relay: relay::client::Behaviour,
@@ -249,12 +252,18 @@ impl Client {
 
     /// Closes every connection properly.
     pub async fn leave(mut self) {
-        for peer in self.swarm.connected_peers().copied().collect::<Vec<_>>() {
-            let _ = self.swarm.disconnect_peer_id(peer);
-        }
-        while self.swarm.network_info().num_peers() > 0 {
-            self.swarm.select_next_some().await;
-        }
+        let leave = async {
+            while self.swarm.network_info().num_peers() > 0 {
+                // Others may come through the relay until the last moment.
+                for peer in self.swarm.connected_peers().copied().collect::<Vec<_>>() {
+                    let _ = self.swarm.disconnect_peer_id(peer);
+                }
+                self.swarm.select_next_some().await;
+            }
+        };
+        // libp2p may never see the end of a connection through a relay if its connection to that
+        // relay ends first.
+        let _ = timeout(LEAVING, leave).await;
     }
 
     /// Runs the client in the background from now on.

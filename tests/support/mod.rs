@@ -13,8 +13,10 @@
 
 use std::time::Duration;
 
+pub mod books;
 pub mod bystander;
 pub mod client;
+pub mod crowd;
 pub mod dns;
 pub mod fleet;
 pub mod forward;

@@ -163,6 +163,16 @@ impl Relay {
         kill(signal, self.id());
     }
 
+    /// Lets the process stand still until [`Relay::thaw`], as on a machine that is suspended.
+    pub fn freeze(&self) {
+        self.signal(19);
+    }
+
+    /// Lets the process go on.
+    pub fn thaw(&self) {
+        self.signal(18);
+    }
+
     /// Reads the events that are left and gives the exit code.
     pub async fn exit_code(&mut self) -> Option<i32> {
         let status = timeout(PATIENCE, async {
