@@ -124,7 +124,12 @@ async fn max_reservations_per_ip() {
 /// Holders are never refused: not on their connection, not on a new one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_relay_renews() {
-    let mut relay = Relay::start(&[("RELAY_MAX_RESERVATIONS", "1")]).await;
+    // Renewals so soon are for the debug log.
+    let variables = [
+        ("RELAY_MAX_RESERVATIONS", "1"),
+        ("RUST_LOG", "descord_relay=debug"),
+    ];
+    let mut relay = Relay::start(&variables).await;
     let address = relay.tcp();
     let key = Keypair::generate_ed25519();
     let mut holder = Raw::with_key(key.clone(), &address).await;

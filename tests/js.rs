@@ -266,6 +266,8 @@ async fn a_full_relay_renews() {
     let variables = [
         ("RELAY_MAX_RESERVATIONS", "1"),
         ("RELAY_RESERVATION_TTL", "5m"),
+        // A renewal so soon is for the debug log.
+        ("RUST_LOG", "descord_relay=debug"),
     ];
     let mut relay = Relay::start(&variables).await;
     let arguments = json!({ "relay": address(&relay, "tcp") });

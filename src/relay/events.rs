@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use libp2p::PeerId;
-use tracing::info;
+use tracing::{debug, info};
 
 use super::{
     circuit::Outcome,
@@ -17,6 +17,10 @@ use super::{
     service::{Relay, now},
 };
 
+/// A renewal that follows sooner is for the debug log: renewals are never refused, and whoever
+/// floods the relay with them must not flood its log.
+const RENEWALS_TOLD: Duration = Duration::from_secs(1);
+
 /// How a circuit ended.
 #[derive(Debug)]
 pub(super) struct Closed {
@@ -24,10 +28,20 @@ pub(super) struct Closed {
     pub(super) duration: Duration,
 }
 
-pub(super) fn reservation_accepted(relay: &Relay, peer: PeerId, renewal: bool, ttl: Duration) {
+/// `after` is how long ago the grant was that this one renews, if it renews one.
+pub(super) fn reservation_accepted(
+    relay: &Relay,
+    peer: PeerId,
+    after: Option<Duration>,
+    ttl: Duration,
+) {
     let (name, ttl_seconds) = (relay.names().name(&peer), ttl.as_secs());
-    let outcome = if renewal {
-        info!(peer = %name, ttl_seconds, "reservation renewed");
+    let outcome = if let Some(after) = after {
+        if after < RENEWALS_TOLD {
+            debug!(peer = %name, ttl_seconds, "reservation renewed again");
+        } else {
+            info!(peer = %name, ttl_seconds, "reservation renewed");
+        }
         "renewed"
     } else {
         info!(peer = %name, ttl_seconds, "reservation accepted");

@@ -9,7 +9,11 @@
 //! and tried first when a circuit is to reach the peer. When the last of them goes while others
 //! are up, the newest of those holds it from then on.
 
-use std::{collections::HashMap, net::IpAddr, time::Instant};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use hashlink::LinkedHashMap;
 use libp2p::{PeerId, swarm::ConnectionId};
@@ -28,8 +32,8 @@ pub trait Connection: Clone {
 /// A granted reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// The peer had one already.
-    pub renewal: bool,
+    /// How long ago the one was granted that this one renews; nothing if there was none.
+    pub renews_after: Option<Duration>,
     /// When it ends unless it is renewed.
     pub expires: Instant,
     /// Tells this grant from every other one, for [`Ledger::revoke`].
@@ -83,6 +87,8 @@ struct Peer<C> {
 struct Reservation {
     /// When it was granted first.
     since: Instant,
+    /// When it was renewed last, or else granted.
+    granted: Instant,
     expires: Instant,
     ip: Option<IpAddr>,
     /// From the one that asked first to the one that asked last.
@@ -163,8 +169,7 @@ impl<C: Connection> Ledger<C> {
             return Err(Deny::Disconnected);
         };
         let ip = ip.map(group);
-        let renewal = self.reservations.contains_key(&peer);
-        if !renewal {
+        if !self.reservations.contains_key(&peer) {
             self.has_room_for(ip)?;
         }
         let expires = now + self.limits.reservation_ttl;
@@ -174,9 +179,10 @@ impl<C: Connection> Ledger<C> {
         self.serial += 1;
 
         let old = self.reservations.remove(&peer);
-        let (mut since, mut holders) = (now, Vec::new());
+        let (mut since, mut holders, mut renews_after) = (now, Vec::new(), None);
         if let Some(old) = old {
             since = old.since;
+            renews_after = Some(now.saturating_duration_since(old.granted));
             count_down(&mut self.reservations_by_ip, old.ip);
             holders = old.holders;
             holders.retain(|id| *id != connection);
@@ -201,6 +207,7 @@ impl<C: Connection> Ledger<C> {
             peer,
             Reservation {
                 since,
+                granted: now,
                 expires,
                 ip,
                 holders,
@@ -208,7 +215,7 @@ impl<C: Connection> Ledger<C> {
             },
         );
         Ok(Grant {
-            renewal,
+            renews_after,
             expires,
             serial,
         })
@@ -244,7 +251,7 @@ impl<C: Connection> Ledger<C> {
     /// Gives the reservation if it is gone with it.
     pub fn revoke(&mut self, peer: PeerId, grant: &Grant) -> Option<Ended> {
         let current = self.reservations.get(&peer)?.serial == grant.serial;
-        (current && !grant.renewal).then(|| self.remove_reservation(peer))?
+        (current && grant.renews_after.is_none()).then(|| self.remove_reservation(peer))?
     }
 
     /// Ends one reservation that is due at `now`. Call until `None`.

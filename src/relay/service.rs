@@ -319,7 +319,7 @@ impl Relay {
             grant
         };
         let ttl = grant.expires.saturating_duration_since(now);
-        events::reservation_accepted(self, connection.peer, grant.renewal, ttl);
+        events::reservation_accepted(self, connection.peer, grant.renews_after, ttl);
         Ok(ReservationGuard::new(
             Arc::clone(self),
             connection.peer,

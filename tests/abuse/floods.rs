@@ -4,10 +4,12 @@
 use descord_relay::relay::wire::Status;
 use futures::future::join_all;
 use libp2p::{Multiaddr, PeerId};
+use serde_json::Value;
 
 use crate::{
     support::{
         forward::{Forward, loopback},
+        process::is,
         raw::{Raw, connect, reserve},
     },
     victim::Victim,
@@ -52,13 +54,17 @@ struct Tally {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_one_peer() {
     const REQUESTS: usize = 1000;
-    let victim = Victim::start(&RATES).await;
+    let mut victim = Victim::start(&RATES).await;
     for address in [victim.relay.tcp(), victim.relay.quic()] {
         let tally = flood(&address, REQUESTS).await;
         // Renewals are exempt.
         assert_eq!(tally.granted, REQUESTS, "{tally:?}");
         assert!(tally.refused > REQUESTS / 2, "{tally:?}");
     }
+    victim.relay.is_idle().await;
+    let renewed = |event: &&Value| is(event, "reservation renewed");
+    let lines = victim.relay.events.iter().filter(renewed).count();
+    assert!(lines < REQUESTS / 10, "{lines} lines about renewals");
     victim.recovers().await;
 }
 

@@ -4,7 +4,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use libp2p::identity::Keypair;
@@ -70,20 +69,23 @@ fn a_holder_renews_when_the_relay_is_full_and_nobody_else_gets_in() {
     let (a, b, c) = (peer(), peer(), peer());
     let [link_a, link_b, link_c] =
         [(a, 1), (b, 2), (c, 3)].map(|(peer, id)| connect(&mut ledger, peer, id));
-    assert!(!ledger.reserve(now, a, link_a.0, None).unwrap().renewal);
-    assert!(!ledger.reserve(now, b, link_b.0, None).unwrap().renewal);
+    let new = ledger.reserve(now, a, link_a.0, None).unwrap();
+    assert_eq!(new.renews_after, None);
+    let new = ledger.reserve(now, b, link_b.0, None).unwrap();
+    assert_eq!(new.renews_after, None);
     assert_eq!(
         ledger.reserve(now, c, link_c.0, None),
         Err(Deny::Reservations)
     );
     let later = now + TTL / 2;
     let renewed = ledger.reserve(later, a, link_a.0, None).unwrap();
-    assert!(renewed.renewal);
+    assert_eq!(renewed.renews_after, Some(TTL / 2));
     assert_eq!(renewed.expires, later + TTL);
     // After a reconnect it is still a renewal.
     let again = connect(&mut ledger, a, 4);
     assert_eq!(ledger.disconnected(a, link_a.0), None);
-    assert!(ledger.reserve(later, a, again.0, None).unwrap().renewal);
+    let again = ledger.reserve(later, a, again.0, None).unwrap();
+    assert_eq!(again.renews_after, Some(Duration::ZERO));
     assert_eq!(ledger.reservations(), 2);
 }
 
@@ -113,12 +115,8 @@ fn a_reservation_ends_at_its_very_moment_and_its_slot_is_free_at_once() {
     );
     assert_eq!(ledger.expire(now + TTL), None);
     assert!(!link_a.holds());
-    assert!(
-        !ledger
-            .reserve(now + TTL, a, link_a.0, None)
-            .unwrap()
-            .renewal
-    );
+    let anew = ledger.reserve(now + TTL, a, link_a.0, None).unwrap();
+    assert_eq!(anew.renews_after, None);
 }
 
 #[test]
@@ -296,7 +294,7 @@ proptest! {
                     let before = ledger.reservations();
                     let ip = Some(IpAddr::from([192, 0, 2, ip]));
                     if let Ok(grant) = ledger.reserve(now, peers[*p], link.0, ip) {
-                        prop_assert_eq!(grant.renewal, known);
+                        prop_assert_eq!(grant.renews_after.is_some(), known);
                         prop_assert!(link.holds());
                         model.reservations.insert(*p, grant.expires);
                     } else {
