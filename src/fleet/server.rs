@@ -7,7 +7,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use socket2::{Domain, Socket, Type};
@@ -80,7 +80,7 @@ impl Answerer {
         Ok(())
     }
 
-    async fn udp(self, socket: UdpSocket, mut limit: RateLimit) {
+    async fn udp(self, socket: UdpSocket, limit: RateLimit) {
         let mut packet = vec![0; MAX_QUESTION_BYTES];
         loop {
             let (length, from) = match socket.recv_from(&mut packet).await {
@@ -92,7 +92,7 @@ impl Answerer {
                 }
             };
             let packet = packet.get(..length).unwrap_or_default();
-            if let Some(answer) = self.answer_packet(packet, from, &mut limit)
+            if let Some(answer) = self.answer_packet(packet, from, &limit)
                 // What the system has no room for is lost, as packets are.
                 && let Err(error) = socket.try_send_to(&answer, from)
             {
@@ -101,16 +101,11 @@ impl Answerer {
         }
     }
 
-    fn answer_packet(
-        &self,
-        packet: &[u8],
-        from: SocketAddr,
-        limit: &mut RateLimit,
-    ) -> Option<Vec<u8>> {
+    fn answer_packet(&self, packet: &[u8], from: SocketAddr, limit: &RateLimit) -> Option<Vec<u8>> {
         if !may_ask(from) {
             return None;
         }
-        let transport = match limit.check(from.ip(), Instant::now()) {
+        let transport = match limit.check(from.ip()) {
             Verdict::Answer => Transport::Udp,
             Verdict::Truncate => Transport::UdpTruncated,
             Verdict::Drop => {
