@@ -2,7 +2,9 @@
 //!
 //! What it may use is found once, at the start, and a [`Plan`] made of it. How much memory is in use
 //! is looked at from time to time; descriptors are counted one by one. Near the edge
-//! the [`Gate`](crate::transport::Gate) turns newcomers away, and everybody who is there goes on.
+//! the [`Gate`](crate::transport::Gate) turns newcomers away, and everybody who is there goes on. When
+//! those who are there take more and more nevertheless, connections without a circuit are
+//! [closed](crate::node), before the system ends the whole relay.
 
 #[cfg(target_os = "linux")]
 mod cgroup;
@@ -20,7 +22,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::sleep,
 };
 use tracing::{info, warn};
@@ -49,8 +51,12 @@ struct Shared {
     unread: AtomicU64,
     /// Whether memory is near its edge.
     is_tight: AtomicBool,
+    /// Told at each look that finds memory over its edge.
+    over: Notify,
     /// A permit for each connection that may take a descriptor.
     sockets: Arc<Semaphore>,
+    /// A permit for each of those that may be a WebSocket.
+    websockets: Arc<Semaphore>,
 }
 
 /// Why there is no room for another connection.
@@ -78,6 +84,7 @@ impl Exhausted {
 #[derive(Debug)]
 pub struct Descriptor {
     _permit: OwnedSemaphorePermit,
+    _websocket: Option<OwnedSemaphorePermit>,
 }
 
 impl Budget {
@@ -99,14 +106,20 @@ impl Budget {
 
     /// What `plan` says.
     pub(crate) fn new(plan: Plan) -> Self {
-        let sockets = plan.sockets.and_then(|number| usize::try_from(number).ok());
-        let sockets = sockets.map_or(Semaphore::MAX_PERMITS, |n| n.min(Semaphore::MAX_PERMITS));
+        let permits = |number: Option<u64>| {
+            let number = number.and_then(|number| usize::try_from(number).ok());
+            let number = number.unwrap_or(Semaphore::MAX_PERMITS);
+            Arc::new(Semaphore::new(number.min(Semaphore::MAX_PERMITS)))
+        };
+        let (sockets, websockets) = (permits(plan.sockets), permits(plan.websockets));
         Self(Arc::new(Shared {
             edge: plan.memory.map(Edge::of),
             plan,
             unread: AtomicU64::new(0),
             is_tight: AtomicBool::new(false),
-            sockets: Arc::new(Semaphore::new(sockets)),
+            sockets,
+            websockets,
+            over: Notify::new(),
         }))
     }
 
@@ -139,9 +152,31 @@ impl Budget {
     pub fn descriptor(&self) -> Result<Descriptor, Exhausted> {
         let permit = Arc::clone(&self.0.sockets).try_acquire_owned();
         match permit {
-            Ok(permit) => Ok(Descriptor { _permit: permit }),
+            Ok(permit) => Ok(Descriptor {
+                _permit: permit,
+                _websocket: None,
+            }),
             Err(_) => Err(Exhausted::FileDescriptors),
         }
+    }
+
+    /// Takes one more descriptor for a WebSocket, which needs memory for a whole frame as soon as
+    /// its peer says how long that will be.
+    ///
+    /// # Errors
+    /// The same, and when there is no memory for one more frame.
+    pub fn websocket_descriptor(&self) -> Result<Descriptor, Exhausted> {
+        let permit = Arc::clone(&self.0.websockets).try_acquire_owned();
+        let permit = permit.map_err(|_| Exhausted::Memory)?;
+        Ok(Descriptor {
+            _websocket: Some(permit),
+            ..self.descriptor()?
+        })
+    }
+
+    /// Ready when so much memory is in use that who is there has to go: to be asked again and again.
+    pub(crate) async fn over(&self) {
+        self.0.over.notified().await;
     }
 
     /// Whether all connections together may hold so many bytes more that nobody reads.
@@ -181,10 +216,11 @@ impl Budget {
 
     /// Looks at the use of memory, again and again. Runs until the relay stops, if memory has a limit.
     pub(crate) async fn watch(self) {
-        while self.0.edge.is_some()
-            && let Some(used) = resident_bytes()
-        {
-            self.note(used);
+        while self.0.edge.is_some() {
+            // The system may be short of files for a moment.
+            if let Some(used) = resident_bytes() {
+                self.note(used);
+            }
             sleep(INTERVAL).await;
         }
     }
@@ -195,6 +231,9 @@ impl Budget {
         let was_tight = self.is_tight();
         let is_tight = edge.is_near(used, was_tight);
         self.0.is_tight.store(is_tight, Ordering::Relaxed);
+        if edge.is_over(used) {
+            self.0.over.notify_one();
+        }
         let limit = self.0.plan.memory;
         if is_tight && !was_tight {
             warn!(used, limit, "memory is short: newcomers are refused");

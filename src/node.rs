@@ -6,6 +6,7 @@
 mod addresses;
 mod boxed;
 mod ending;
+mod limits;
 mod schedule;
 mod swarm;
 
@@ -43,6 +44,10 @@ const ADDRESS_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long after the last address no more of them are expected.
 const ADDRESSES_SETTLED: Duration = Duration::from_millis(100);
 
+/// How long it takes until memory that connections had is known to be free: longer than the allocator
+/// keeps it.
+const SHED_PAUSE: Duration = Duration::from_secs(3);
+
 /// Why the relay could not run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -79,6 +84,8 @@ pub struct Node {
     /// When to call the relay ready, unless it was.
     ready_at: Option<Instant>,
     statistics: Option<Interval>,
+    /// When connections were closed last because memory had run out.
+    shed_at: Option<Instant>,
     drain: config::Drain,
 }
 
@@ -149,6 +156,7 @@ impl Node {
             started: Instant::now(),
             ready_at: Some(Instant::now() + ADDRESS_TIMEOUT),
             statistics: config.stats_interval.map(ticks),
+            shed_at: None,
             drain: config.drain.clone(),
         };
         node.listen(&config.listen_addresses)?;
@@ -236,6 +244,7 @@ impl Node {
             biased;
             () = tick(self.statistics.as_mut()) => self.log_statistics(),
             () = sleep_until(self.ready_at) => self.ready(),
+            () = self.budget.over() => self.shed(),
             event = self.swarm.select_next_some() => self.on_event(event),
         }
     }
@@ -299,13 +308,31 @@ impl Node {
             }
             SwarmEvent::IncomingConnectionError { error, .. } => {
                 debug!(%error, "an incoming connection failed");
-                if let Some(reason) = swarm::denied(&error, self.budget.plan().connections) {
+                if let Some(reason) = swarm::denied(&error) {
                     self.gate.refused(reason);
                 }
             }
             _ => {}
         }
         self.count_pending();
+    }
+
+    /// Closes connections, as memory has nearly run out. Those that hold a reservation are spared as
+    /// long as there are others, and until it is known what the last ones that went have given back.
+    fn shed(&mut self) {
+        let is_in_vain = self.shed_at.is_some_and(|at| at.elapsed() < SHED_PAUSE);
+        let expendable = self.relay.expendable(!is_in_vain);
+        if expendable.is_empty() {
+            return;
+        }
+        self.shed_at = Some(Instant::now());
+        let connections = expendable.len();
+        warn!(connections, "memory has run out: connections are closed");
+        for connection in expendable {
+            self.gate.shed();
+            // It may have gone by itself.
+            let _ = self.swarm.close_connection(connection);
+        }
     }
 
     /// Tells how many connections are on their way in. Only the swarm knows.

@@ -41,8 +41,8 @@ use crate::metrics::{Handshakes, Metrics};
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// No frame of a WebSocket is longer: room is made for one before any of it has arrived. Clients
-/// put one message of Noise or TLS into a frame, 64 KiB at most.
-const MAX_WEBSOCKET_FRAME_BYTES: usize = 256 * 1024;
+/// put a few messages of Noise or TLS into a frame, 64 KiB each at most.
+pub(crate) const MAX_WEBSOCKET_FRAME_BYTES: usize = 256 * 1024;
 
 /// Every transport of the relay in one.
 pub type Transport = Boxed<(PeerId, StreamMuxerBox)>;
@@ -71,18 +71,18 @@ pub fn build(
 ) -> Result<(Transport, quic::Handle), Error> {
     let handshakes = |transport| Handshakes::new(metrics.clone(), transport);
     let security = |transport| Security::new(keypair, handshakes(transport));
-    let socket = || {
+    let socket = |room: tcp::Room| {
         let socket = TcpTransport::new(libp2p::tcp::Config::default().nodelay(true));
-        tcp::Transport::new(socket, gate.clone())
+        tcp::Transport::new(socket, gate.clone(), room)
     };
     let streams = yamux::Config::within(gate.budget().clone());
-    let tcp = socket()
+    let tcp = socket(Gate::room)
         .upgrade(Version::V1Lazy)
         .authenticate(security("tcp")?)
         .multiplex(streams.clone())
         .timeout(HANDSHAKE_TIMEOUT)
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
-    let mut websocket = websocket::Config::new(socket());
+    let mut websocket = websocket::Config::new(socket(Gate::websocket_room));
     websocket.set_max_data_size(MAX_WEBSOCKET_FRAME_BYTES);
     let websocket = websocket
         .upgrade(Version::V1Lazy)

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use descord_relay::relay::wire::Status;
 use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
-use libp2p::{Multiaddr, Stream, swarm::DialError};
+use libp2p::{Multiaddr, Stream, ping, swarm::DialError};
 use support::{
     PATIENCE, bystander, http,
     process::{Relay, is, socket},
     prometheus::Scrape,
-    raw::{Circuit, Raw, assert_status, pattern},
+    raw::{Circuit, Raw, Streams, assert_status, pattern},
 };
 use tokio::{net::TcpStream, process::Command, time::timeout};
 
@@ -24,6 +24,8 @@ const ADMIN: (&str, &str) = ("RELAY_ADMIN_ADDRESS", "127.0.0.1:0");
 const ROOM: usize = 16 * 1024 * 1024;
 /// Clients that come at once.
 const CROWD: usize = 25;
+/// How long nothing has to move until somebody is stuck.
+const STUCK: Duration = Duration::from_secs(1);
 /// The most connections that any of the tests needs.
 const MOST: usize = 2000;
 
@@ -115,6 +117,68 @@ async fn memory() {
     // It does not flap.
     let short = events.iter().filter(|event| is(event, "memory is short"));
     assert_eq!(short.count(), 1);
+}
+
+/// Clients that are in already take more and more, and what they take is counted in no bound: they
+/// go, before the relay does.
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_that_runs_out() {
+    const OFFENDERS: usize = 120;
+    let relay = Relay::start(&[ADMIN]).await;
+    drop(Circuit::open(&relay.quic()).await);
+    let limit = (relay.resident_bytes() + ROOM) / 9 * 10;
+    relay.stop().await;
+
+    let mut relay = Relay::start(&[
+        ADMIN,
+        ("RELAY_MAX_MEMORY", &limit.to_string()),
+        ("RELAY_IDLE_TIMEOUT", "1h"),
+    ])
+    .await;
+    let mut circuit = Circuit::open(&relay.tcp()).await;
+    let mut holder = Raw::new(&relay.quic()).await;
+    assert_status(&holder.reserve().await, Status::Ok);
+    let address = relay.quic();
+    // They let nothing be answered, so the relay stops to read.
+    let come = (0..OFFENDERS).map(|_| Raw::with_streams(Streams::Narrow(1000), &address));
+    let mut offenders = join_all(come).await;
+    let pings = vec![7; 64 * 1024];
+    let flood = join_all(offenders.iter_mut().map(async |offender| {
+        let mut stream = offender.open(ping::PROTOCOL_NAME).await.ok()?;
+        // Until it is stuck, or over.
+        while let Ok(Ok(())) = timeout(STUCK, stream.write_all(&pings)).await {}
+        Some(stream)
+    }));
+    let (_streams, _) = tokio::join!(flood, relay.event("memory has run out"));
+    relay.event("there is memory again").await;
+    assert!(refused(&relay, "memory").await >= f64::from(u8::try_from(OFFENDERS / 2).unwrap()));
+    bystander::is_served(&relay.tcp()).await;
+    goes_on(&mut circuit).await;
+    assert_status(&holder.reserve().await, Status::Ok);
+    drop(offenders);
+    relay.stop().await;
+}
+
+/// Each WebSocket may make the relay keep a whole frame, so there are not so many of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_for_websockets() {
+    const ROOM_FOR: u32 = 128;
+    const FLOOD: u32 = 200;
+    let relay = Relay::start(&[ADMIN, ("RELAY_MAX_MEMORY", "128MiB")]).await;
+    let mut flood = Vec::new();
+    for _ in 0..FLOOD {
+        flood.extend(TcpStream::connect(socket(&relay.websocket())).await);
+    }
+    let most = timeout(PATIENCE, async {
+        while refused(&relay, "memory").await < f64::from(FLOOD - ROOM_FOR) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    most.await.unwrap();
+    bystander::is_served(&relay.tcp()).await;
+    drop(flood);
+    bystander::is_served(&relay.websocket()).await;
+    relay.stop().await;
 }
 
 /// A relay that may have so few files open.

@@ -1,13 +1,16 @@
 //! When memory is short, and when it is no more.
 
+/// From so many hundredths of the limit on, somebody has to go.
+const OVER: u64 = 95;
 /// From so many hundredths of the limit on, it is short.
 const NEAR: u64 = 90;
 /// Below so many, it is no more. In between it stays what it was, so that it does not flap.
 const FAR: u64 = 85;
 
-/// Two marks, in bytes.
+/// Three marks, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Edge {
+    over: u64,
     near: u64,
     far: u64,
 }
@@ -17,9 +20,15 @@ impl Edge {
     pub(super) fn of(limit: u64) -> Self {
         let hundredths = |n: u64| limit / 100 * n + limit % 100 * n / 100;
         Self {
+            over: hundredths(OVER),
             near: hundredths(NEAR),
             far: hundredths(FAR),
         }
+    }
+
+    /// Whether so many used bytes are over it.
+    pub(super) fn is_over(self, used: u64) -> bool {
+        used >= self.over
     }
 
     /// Whether so many used bytes are near it, if they `was` near before.

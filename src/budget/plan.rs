@@ -1,6 +1,6 @@
 //! What follows from the memory and the file descriptors that there are. Pure.
 
-use crate::{metrics::ConnectionLimits, relay::Limits};
+use crate::{metrics::ConnectionLimits, relay::Limits, transport::MAX_WEBSOCKET_FRAME_BYTES};
 
 /// However much there is: connections that may be up, and in their handshake, at once.
 const MOST_CONNECTIONS: ConnectionLimits = ConnectionLimits {
@@ -13,7 +13,8 @@ const LEAST_PENDING: u64 = 64;
 const CONNECTION_BYTES: u64 = 52 * 1024;
 
 /// Descriptors that connections leave to listeners, to 64 connections of the admin endpoints, to 64
-/// dials of `AutoNAT` and their sockets, to the access endpoint, to collectors and to the log.
+/// dials of `AutoNAT` and 64 connections of such dials, to the access endpoint, to collectors and to
+/// the log.
 const RESERVED_DESCRIPTORS: u64 = 256;
 
 /// What the windows of yamux begin with, so they cannot be smaller, in bytes.
@@ -41,6 +42,8 @@ pub struct Plan {
     pub connections: ConnectionLimits,
     /// Connections over TCP and WebSocket, each of which takes a descriptor; `None` is unlimited.
     pub sockets: Option<u64>,
+    /// Those over WebSocket, of which each may make the relay keep a whole frame; `None` is unlimited.
+    pub websockets: Option<u64>,
     /// Bytes that all connections over yamux together may hold for those who do not read; `None` is
     /// unlimited.
     pub unread: Option<u64>,
@@ -79,6 +82,7 @@ impl Plan {
                 pending,
             },
             sockets: descriptors.map(|all| all - RESERVED_DESCRIPTORS.min(all / 2)),
+            websockets: memory.map(|memory| memory / 4 / MAX_WEBSOCKET_FRAME_BYTES as u64),
             unread: memory.map(|memory| memory / 4),
             stream_window: saturate(stream_window),
             connection_window: saturate(connection_window),
@@ -116,6 +120,7 @@ mod tests {
         let plan = plan(Some(64 * MIB), Some(1024));
         let ConnectionLimits { active, pending } = plan.connections;
         assert_eq!((active, pending), (630, 157));
+        assert_eq!(plan.websockets, Some(64));
         assert_eq!(plan.sockets, Some(768));
         assert_eq!(plan.stream_window, 256 * 1024);
     }

@@ -3,12 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use libp2p::{
-    autonat, connection_limits,
+    autonat,
     identity::PublicKey,
     ping,
     swarm::{Config, ListenError, NetworkBehaviour},
 };
 
+use super::limits::{self, Exceeded};
 use crate::{
     dialback, identify,
     lifecycle::Lifecycle,
@@ -16,8 +17,6 @@ use crate::{
     relay::{self, Relay, TooManyConnections},
 };
 
-/// Dials that may be under way at once: those of `AutoNAT`, which strangers ask for.
-const MAX_PENDING_DIALS: u32 = 64;
 /// Streams of one connection that may be in their protocol negotiation at once.
 const MAX_NEGOTIATING_STREAMS: usize = 256;
 /// How often a connection is asked whether the peer is still there, and how long it has to answer.
@@ -29,7 +28,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(60);
 /// Everything that a relay speaks on a connection.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
-    limits: connection_limits::Behaviour,
+    limits: limits::Behaviour,
     dialback: dialback::Guard,
     relay: relay::Behaviour,
     pub(super) identify: identify::Behaviour,
@@ -44,12 +43,7 @@ impl Behaviour {
         connections: ConnectionLimits,
     ) -> Self {
         Self {
-            limits: connection_limits::Behaviour::new(
-                connection_limits::ConnectionLimits::default()
-                    .with_max_pending_incoming(Some(connections.pending))
-                    .with_max_pending_outgoing(Some(MAX_PENDING_DIALS))
-                    .with_max_established(Some(connections.active)),
-            ),
+            limits: limits::Behaviour::new(connections),
             dialback: dialback::Guard::new(Arc::clone(relay)),
             relay: relay::Behaviour::new(Arc::clone(relay)),
             identify: identify::Behaviour::new(public, relay.lifecycle().clone()),
@@ -72,14 +66,12 @@ pub(super) fn settings(lifecycle: &Lifecycle, idle_timeout: Duration) -> Config 
 }
 
 /// Why a connection was refused, as a short, stable word; nothing when it failed by itself.
-pub(super) fn denied(error: &ListenError, connections: ConnectionLimits) -> Option<&'static str> {
+pub(super) fn denied(error: &ListenError) -> Option<&'static str> {
     let ListenError::Denied { cause } = error else {
         return None;
     };
-    let exceeded = cause.downcast_ref::<connection_limits::Exceeded>();
-    Some(match exceeded.map(connection_limits::Exceeded::limit) {
-        Some(limit) if limit == connections.pending => "max_pending",
-        Some(_) => "max_connections",
+    Some(match cause.downcast_ref::<Exceeded>() {
+        Some(exceeded) => exceeded.reason(),
         None if cause.downcast_ref::<TooManyConnections>().is_some() => "max_connections_per_peer",
         None => "other",
     })

@@ -180,8 +180,14 @@ impl<C: Connection> Ledger<C> {
 
         let old = self.reservations.remove(&peer);
         let (mut since, mut holders, mut renews_after) = (now, Vec::new(), None);
+        let mut ip = ip;
         if let Some(old) = old {
             since = old.since;
+            // Who comes back from an address that has all that it may have still counts for the
+            // former one: otherwise an address could be filled by moving there.
+            if old.ip != ip && ip.is_some_and(|ip| !self.may_reserve(ip)) {
+                ip = old.ip;
+            }
             renews_after = Some(now.saturating_duration_since(old.granted));
             count_down(&mut self.reservations_by_ip, old.ip);
             holders = old.holders;
@@ -232,18 +238,16 @@ impl<C: Connection> Ledger<C> {
         {
             return Err(Deny::Reservations);
         }
-        let used = ip
-            .and_then(|ip| self.reservations_by_ip.get(&ip))
-            .copied()
-            .unwrap_or(0);
-        if self
-            .limits
-            .reservations_per_ip
-            .is_some_and(|max| used >= max)
-        {
+        if ip.is_some_and(|ip| !self.may_reserve(ip)) {
             return Err(Deny::ReservationsPerIp);
         }
         Ok(())
+    }
+
+    /// Whether there may be one more reservation from `ip`.
+    fn may_reserve(&self, ip: IpAddr) -> bool {
+        let held = self.reservations_by_ip.get(&ip).copied().unwrap_or(0);
+        self.limits.reservations_per_ip.is_none_or(|max| held < max)
     }
 
     /// Takes back a grant whose answer never reached the peer. A renewal stays: what was promised

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use libp2p::{Multiaddr, PeerId, identity::Keypair, multiaddr::Protocol};
+use libp2p::{Multiaddr, PeerId, identity::Keypair, multiaddr::Protocol, swarm::ConnectionId};
 use tokio::sync::Notify;
 
 use super::{
@@ -28,6 +28,9 @@ use super::{
 use crate::{
     lifecycle::Lifecycle, metrics::Metrics, peers::Peers, pseudonym::Pseudonyms, refusals::Refusals,
 };
+
+/// Of those who hold a reservation, one in so many is closed at once when memory has run out.
+const SHED_PART: usize = 8;
 
 /// How many bytes of addresses an answer may carry: it has to stay under 4,096 bytes with its
 /// voucher, since clients refuse longer ones.
@@ -241,6 +244,24 @@ impl Relay {
     pub fn presence(&self, peers: impl Iterator<Item = PeerId>) -> Vec<Presence> {
         let ledger = self.ledger();
         peers.map(|peer| ledger.presence(&peer)).collect()
+    }
+
+    /// The connections that are worth least, to be closed when memory has run out: those without a
+    /// reservation and a circuit; or if there are none and `holders` may go, some without a circuit.
+    pub(crate) fn expendable(&self, holders: bool) -> Vec<ConnectionId> {
+        let ledger = self.ledger();
+        let without_circuit = ledger.connections().filter(|c| !c.is_busy());
+        let (holding, idle): (Vec<_>, Vec<_>) = without_circuit.partition(|c| c.is_holder());
+        let some = if !idle.is_empty() {
+            idle
+        } else if holders {
+            // By chance, as the order of the ledger is.
+            let some = holding.len().div_ceil(SHED_PART);
+            holding.into_iter().take(some).collect()
+        } else {
+            Vec::new()
+        };
+        some.into_iter().map(|connection| connection.id).collect()
     }
 
     /// The names under which peers appear.

@@ -96,6 +96,15 @@ impl Gate {
         self.0.budget.descriptor()
     }
 
+    /// Finds room for one more WebSocket.
+    ///
+    /// # Errors
+    /// The same.
+    pub(super) fn websocket_room(&self) -> Result<Descriptor, Exhausted> {
+        self.0.budget.check_memory()?;
+        self.0.budget.websocket_descriptor()
+    }
+
     /// Counts one more connection from `ip`, which is the sender's own address: it has answered
     /// from there.
     ///
@@ -126,6 +135,11 @@ impl Gate {
     pub(super) fn is_proxy(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         self.0.proxies.iter().any(|network| network.contains(&ip))
+    }
+
+    /// A connection that was let in is closed, as there is no memory for it any more.
+    pub(crate) fn shed(&self) {
+        self.0.metrics.connection_denied(Exhausted::Memory.reason());
     }
 
     /// A connection was refused, for one of the reasons of the catalogue.

@@ -48,6 +48,9 @@ const MAX_WAITING: usize = 1024;
 /// So many newcomers are dealt with in one go before others get their turn.
 const AT_ONCE: usize = 64;
 
+/// How room is found for a newcomer.
+pub(super) type Room = fn(&Gate) -> Result<Descriptor, Exhausted>;
+
 type Upgrade = Ready<io::Result<Socket>>;
 type Event = TransportEvent<Upgrade, io::Error>;
 /// An event of libp2p's transport.
@@ -57,6 +60,7 @@ type InnerEvent = TransportEvent<Ready<io::Result<TcpStream>>, io::Error>;
 pub struct Transport {
     inner: Inner,
     gate: Gate,
+    room: Room,
     /// Those that are not closed: nothing may come from one that is.
     listeners: HashSet<ListenerId>,
     waiting: FuturesUnordered<BoxFuture<'static, Option<Newcomer>>>,
@@ -78,11 +82,12 @@ struct Newcomer {
 }
 
 impl Transport {
-    /// Lets in what `gate` lets in.
-    pub fn new(inner: Inner, gate: Gate) -> Self {
+    /// Lets in what `gate` lets in and has `room` for.
+    pub fn new(inner: Inner, gate: Gate, room: Room) -> Self {
         Self {
             inner,
             gate,
+            room,
             listeners: HashSet::new(),
             waiting: FuturesUnordered::new(),
         }
@@ -219,7 +224,7 @@ impl Transport {
                 send_back_addr,
             } => match upgrade.into_inner() {
                 Ok(io) => {
-                    let room = self.gate.room();
+                    let room = (self.room)(&self.gate);
                     let refuse = |cause: Exhausted| self.refuse(&io, cause.reason());
                     let counted = room.map_err(refuse).ok()?;
                     self.accepted(Newcomer {

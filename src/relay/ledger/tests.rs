@@ -173,6 +173,29 @@ fn one_address_gets_so_many_reservations_and_ipv6_counts_by_64() {
 }
 
 #[test]
+fn nobody_moves_reservations_into_an_address_that_is_full() {
+    let mut ledger = Ledger::new(Limits {
+        reservations: None,
+        reservations_per_ip: Some(1),
+        ..limits()
+    });
+    let now = Instant::now();
+    let ips = ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(|ip| Some(ip.parse().unwrap()));
+    let (a, b, c) = (peer(), peer(), peer());
+    let [link_a, link_b, link_c] =
+        [(a, 1), (b, 2), (c, 3)].map(|(peer, id)| connect(&mut ledger, peer, id));
+    ledger.reserve(now, a, link_a.0, ips[0]).unwrap();
+    ledger.reserve(now, b, link_b.0, ips[1]).unwrap();
+    // Renewed it is, and counted where it was.
+    ledger.reserve(now, a, link_a.0, ips[1]).unwrap();
+    let third = ledger.reserve(now, c, link_c.0, ips[0]);
+    assert_eq!(third, Err(Deny::ReservationsPerIp));
+    // Where there is room it moves.
+    ledger.reserve(now, a, link_a.0, ips[2]).unwrap();
+    assert!(ledger.reserve(now, c, link_c.0, ips[0]).is_ok());
+}
+
+#[test]
 fn circuits_count_for_the_relay_and_for_both_peers() {
     let mut ledger = Ledger::new(limits());
     let now = Instant::now();

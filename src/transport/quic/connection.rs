@@ -16,15 +16,17 @@ use super::config::FIRST_STREAMS;
 use super::stream::Undelivered;
 use super::{Config, Error, Stream, address, tls};
 use crate::metrics::{Handshake, Open};
+use crate::transport::Gate;
 
 /// How long the end of a connection may take until its peer has everything.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The bounds of a connection that are not quinn's to keep.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Limits {
     handshake_timeout: Duration,
     max_streams: u32,
+    gate: Gate,
 }
 
 impl Limits {
@@ -32,6 +34,7 @@ impl Limits {
         Self {
             handshake_timeout: config.handshake_timeout,
             max_streams: config.max_streams,
+            gate: config.gate.clone(),
         }
     }
 }
@@ -46,11 +49,8 @@ pub(super) async fn handshake(
         .await
         .map_err(|_| Error::HandshakeTimeout)??;
     let peer = tls::peer_id(&connection)?;
-    let allowance = Allowance::new(limits.max_streams);
-    Ok((
-        peer,
-        Connection::new(connection, allowance, handshake.complete()),
-    ))
+    let counted = handshake.complete();
+    Ok((peer, Connection::new(connection, &limits, counted)))
 }
 
 type Streams = BoxStream<'static, Result<(SendStream, RecvStream), ConnectionError>>;
@@ -67,6 +67,7 @@ pub struct Connection {
     closed: Fuse<BoxFuture<'static, ConnectionError>>,
     undelivered: Undelivered,
     allowance: Allowance,
+    gate: Gate,
     /// Counts it for as long as it is there.
     _open: Open,
     /// When the end of the connection is given up.
@@ -74,7 +75,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    fn new(connection: quinn::Connection, allowance: Allowance, counted: Open) -> Self {
+    fn new(connection: quinn::Connection, limits: &Limits, counted: Open) -> Self {
         // Futures that are kept, not made anew for each poll: their wakers live in them.
         let accept = |connection: quinn::Connection| async move {
             Some((connection.accept_bi().await, connection))
@@ -89,7 +90,8 @@ impl Connection {
             outbound: stream::unfold(connection.clone(), open).boxed(),
             closed: async move { closed.closed().await }.boxed().fuse(),
             undelivered: Undelivered::default(),
-            allowance,
+            allowance: Allowance::new(limits.max_streams),
+            gate: limits.gate.clone(),
             _open: counted,
             close_timeout: None,
             quic: connection,
@@ -163,12 +165,13 @@ impl StreamMuxer for Connection {
         poll_next(&mut self.outbound, undelivered, cx)
     }
 
-    /// Waits, not for long, until the peer has what finished streams carried, and closes.
+    /// Waits, not for long, until the peer has what finished streams carried, and closes. While
+    /// memory is short nobody is waited for.
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         let timeout = self
             .close_timeout
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(CLOSE_TIMEOUT)));
-        if timeout.as_mut().poll(cx).is_pending() {
+        if timeout.as_mut().poll(cx).is_pending() && !self.gate.budget().is_tight() {
             ready!(self.undelivered.poll_delivered(cx));
         }
         self.quic.close(0_u8.into(), b"");

@@ -118,7 +118,7 @@ impl Listener {
             send_back_addr: address::format(remote),
             upgrade: accept(
                 incoming,
-                self.limits,
+                self.limits.clone(),
                 self.handshakes.clone(),
                 uncounted,
                 guard,

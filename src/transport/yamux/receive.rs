@@ -209,9 +209,19 @@ impl Session {
             && flow.inbound == Direction::Open
             && !bytes.is_empty()
         {
-            flow.unread.push(bytes, 0);
-            self.unread.add(bytes.len());
-            self.woken.extend(flow.reader.take());
+            // There was room when the header came; others may have taken it since.
+            if self
+                .unread
+                .has_room(bytes.len(), self.config.max_receive_buffer)
+            {
+                flow.unread.push(bytes, 0);
+                self.unread.add(bytes.len());
+                self.woken.extend(flow.reader.take());
+            } else {
+                flow.reset();
+                self.woken.extend(flow.take_wakers());
+                self.refuse(id);
+            }
         }
         if done && payload.fin {
             self.on_fin(id);

@@ -231,6 +231,40 @@ fn windows_do_not_grow_while_memory_is_short() {
     assert_eq!(read_out(0), 2 * INITIAL_WINDOW);
 }
 
+/// A header that says that much will come, while there is room, does not keep the room.
+#[test]
+fn what_comes_after_a_header_has_to_fit_as_well() {
+    const ALL: u32 = 200_000;
+    let plan = *Budget::unlimited().plan();
+    let budget = Budget::new(Plan {
+        unread: Some(ALL.into()),
+        ..plan
+    });
+    let mut sessions: Vec<_> = (0..4)
+        .map(|_| Session::new(Config::within(budget.clone()), Role::Server))
+        .collect();
+    for session in &mut sessions {
+        let header = Header {
+            flags: Flags::SYN,
+            ..Header::data(1, ALL)
+        };
+        session.receive(&header.encode()).unwrap();
+        assert!(session.streams[&1].inbound == Direction::Open);
+    }
+    for session in &mut sessions {
+        for _ in 0..ALL / 1000 {
+            session.receive(&[0; 1000]).unwrap();
+        }
+    }
+    let held = sessions.iter().map(|session| session.unread.bytes());
+    // All of it, and the share that everybody has.
+    let most = ALL as usize + sessions.len() * 64 * 1024;
+    assert!(held.sum::<usize>() <= most);
+    for session in &sessions {
+        assert_bounded(session);
+    }
+}
+
 fn small() -> Config {
     Config {
         max_streams: 6,
