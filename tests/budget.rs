@@ -38,6 +38,16 @@ async fn refused(relay: &Relay, reason: &str) -> f64 {
         .unwrap()
 }
 
+/// At least so many are refused for this reason, now or soon.
+async fn refuses(relay: &Relay, reason: &str, number: u32) {
+    let enough = timeout(PATIENCE, async {
+        while refused(relay, reason).await < f64::from(number) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    enough.await.unwrap();
+}
+
 async fn carries(from: &mut Stream, to: &mut Stream) {
     let bytes = pattern(50_000);
     let mut arrived = vec![0; bytes.len()];
@@ -74,20 +84,26 @@ async fn crowd(address: &Multiaddr) -> (Vec<Raw>, DialError) {
     panic!("nobody was refused");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn memory() {
+/// A relay that comes to the edge of its memory when it takes so much [`ROOM`], and its limit.
+async fn start_with_room() -> (Relay, usize) {
     // What a relay has in use by itself.
     let relay = Relay::start(&[ADMIN]).await;
     drop(Circuit::open(&relay.quic()).await);
     let limit = (relay.resident_bytes() + ROOM) / 9 * 10;
     relay.stop().await;
 
-    let mut relay = Relay::start(&[
+    let relay = Relay::start(&[
         ADMIN,
         ("RELAY_MAX_MEMORY", &limit.to_string()),
         ("RELAY_IDLE_TIMEOUT", "1h"),
     ])
     .await;
+    (relay, limit)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory() {
+    let (mut relay, limit) = start_with_room().await;
     let mut circuit = Circuit::open(&relay.tcp()).await;
     let (clients, error) = crowd(&relay.quic()).await;
     let said = format!("{error:?}");
@@ -124,17 +140,7 @@ async fn memory() {
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_that_runs_out() {
     const OFFENDERS: usize = 120;
-    let relay = Relay::start(&[ADMIN]).await;
-    drop(Circuit::open(&relay.quic()).await);
-    let limit = (relay.resident_bytes() + ROOM) / 9 * 10;
-    relay.stop().await;
-
-    let mut relay = Relay::start(&[
-        ADMIN,
-        ("RELAY_MAX_MEMORY", &limit.to_string()),
-        ("RELAY_IDLE_TIMEOUT", "1h"),
-    ])
-    .await;
+    let (mut relay, _) = start_with_room().await;
     let mut circuit = Circuit::open(&relay.tcp()).await;
     let mut holder = Raw::new(&relay.quic()).await;
     assert_status(&holder.reserve().await, Status::Ok);
@@ -169,12 +175,7 @@ async fn memory_for_websockets() {
     for _ in 0..FLOOD {
         flood.extend(TcpStream::connect(socket(&relay.websocket())).await);
     }
-    let most = timeout(PATIENCE, async {
-        while refused(&relay, "memory").await < f64::from(FLOOD - ROOM_FOR) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
-    most.await.unwrap();
+    refuses(&relay, "memory", FLOOD - ROOM_FOR).await;
     bystander::is_served(&relay.tcp()).await;
     drop(flood);
     bystander::is_served(&relay.websocket()).await;
@@ -206,12 +207,7 @@ async fn file_descriptors() {
         flood.extend(TcpStream::connect(socket(&relay.tcp())).await);
     }
     // Those that got in say nothing, and are given up after a while.
-    let most = timeout(PATIENCE, async {
-        while refused(&relay, "file_descriptors").await < f64::from(FLOOD - sockets) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
-    most.await.unwrap();
+    refuses(&relay, "file_descriptors", FLOOD - sockets).await;
     assert!(
         relay.open_files() < DESCRIPTORS as usize,
         "there are some left"
