@@ -190,7 +190,6 @@ impl NetworkBehaviour for Behaviour {
 
 #[cfg(test)]
 mod tests {
-    use libp2p::core::transport::PortUse;
     use libp2p::swarm::{DialError, ListenError, behaviour};
 
     use super::*;
