@@ -134,16 +134,21 @@ async fn nothing_is_remembered_when_nothing_is_to_be() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_asks_for_much_holds_nobody_up() {
     const CONCURRENCY: usize = 16;
+    const TIMEOUT: Duration = Duration::from_secs(5);
     let decider = Decider::start(Mood::Hang).await;
     let relay = start(
         &decider,
         &[
             ("RELAY_ACCESS_CONCURRENCY", &CONCURRENCY.to_string()),
-            ("RELAY_ACCESS_TIMEOUT", "2s"),
+            (
+                "RELAY_ACCESS_TIMEOUT",
+                &humantime::format_duration(TIMEOUT).to_string(),
+            ),
             ("RELAY_ACCESS_ON_ERROR", "fail-open"),
         ],
     )
     .await;
+    let begin = Instant::now();
     let mut greedy = Raw::new(&relay.tcp()).await;
     let mut streams = Vec::new();
     for _ in 0..40 {
@@ -155,10 +160,11 @@ async fn a_peer_that_asks_for_much_holds_nobody_up() {
     }
     decider.was_asked(CONCURRENCY / 8).await;
     decider.set_mood(Mood::Allow);
-    let begin = Instant::now();
     let mut modest = Raw::new(&relay.tcp()).await;
     assert_status(&modest.reserve().await, Status::Ok);
-    assert!(begin.elapsed() < Duration::from_secs(2));
+    // Later, the endpoint may have what the relay no longer waits for and has just asked instead.
+    assert!(begin.elapsed() < TIMEOUT);
+    assert!(decider.peak() <= CONCURRENCY / 8 + 1, "{}", decider.peak());
     decider.set_mood(Mood::Hang);
     // Those few that are asked have no answer. The rest has waited for itself, which is no reason
     // to be let in.
@@ -184,7 +190,6 @@ async fn a_peer_that_asks_for_much_holds_nobody_up() {
     #[expect(clippy::cast_precision_loss, reason = "it is small")]
     let denied = with(Status::PermissionDenied) as f64;
     has(&relay, "relay_hop_requests_total", &busy, denied).await;
-    assert!(decider.peak() <= CONCURRENCY / 8 + 1, "{}", decider.peak());
     relay.stop().await;
 }
 
