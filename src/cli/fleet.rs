@@ -13,7 +13,7 @@ use crate::{
         dnsaddr::{Member, tell_apart},
         health,
         metrics::DnsMetrics,
-        names::Names,
+        names::{Addresses, Names},
         print,
         report::Known,
         server::Answerer,
@@ -189,7 +189,7 @@ async fn run(
         })?;
     }
     let names = Names::new(config.dns.relays.clone())?;
-    let (sender, addresses) = watch::channel(Vec::new());
+    let (sender, addresses) = watch::channel(Addresses::default());
     lifecycle.spawn_until_end("names", names.run(sender));
     lifecycle.spawn_until_end("relays", relays.run(addresses));
     lifecycle.enter(Phase::Ready);

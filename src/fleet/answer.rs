@@ -5,7 +5,7 @@
 //! | a name and type of the zone | the records, at most 16, from another one each time |
 //! | a name of the zone, another type | nothing, with the SOA |
 //! | no name of the zone | NXDOMAIN, with the SOA |
-//! | any name of the zone before a relay was heard of | SERVFAIL, so that another server is asked |
+//! | any name of the zone before the relays were heard of | SERVFAIL, so that another server is asked |
 //! | ANY | one HINFO record (RFC 8482) |
 //! | a transfer, or a name of another zone | REFUSED |
 //! | another class or opcode | NOTIMP |

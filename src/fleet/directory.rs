@@ -54,7 +54,7 @@ pub struct Listing {
 /// Whether a list is good.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Standing {
-    /// No relay has ever answered.
+    /// No relay has ever answered, or not yet all that may be there.
     #[default]
     Unknown,
     /// As the relays say.

@@ -3,7 +3,7 @@
 //! | path | answer |
 //! |---|---|
 //! | `/livez` | 200 while the process is sane, 503 after a task panicked |
-//! | `/readyz` | 200 once a relay has been heard of, from then on |
+//! | `/readyz` | 200 once the relays have been heard of, from then on |
 //! | `/metrics` | what the answerer counts, as Prometheus reads it |
 
 use std::sync::Arc;
@@ -37,7 +37,10 @@ pub fn routes(
     };
     let readyz = async move || -> Answer {
         if zone.borrow().standing() == Standing::Unknown {
-            (StatusCode::SERVICE_UNAVAILABLE, "no relay has answered\n")
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the relays have not answered\n",
+            )
         } else {
             (StatusCode::OK, "ok\n")
         }

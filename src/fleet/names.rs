@@ -21,6 +21,15 @@ const LOOKUP_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a look-up may take.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Where the relays are, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// Each once; at most [`MAX_FLEET`].
+    pub known: Vec<SocketAddr>,
+    /// Whether every name stands for something.
+    pub is_complete: bool,
+}
+
 /// Looks the relays' names up, again and again.
 #[derive(Debug)]
 pub struct Names {
@@ -53,7 +62,7 @@ impl Names {
     }
 
     /// Sends the addresses of all hosts whenever they change, for ever.
-    pub async fn run(mut self, addresses: watch::Sender<Vec<SocketAddr>>) {
+    pub async fn run(mut self, addresses: watch::Sender<Addresses>) {
         loop {
             self.look_up().await;
             let now = self.addresses();
@@ -90,14 +99,16 @@ impl Names {
         }
     }
 
-    /// The addresses of all hosts, each once; at most [`MAX_FLEET`].
-    fn addresses(&self) -> Vec<SocketAddr> {
+    fn addresses(&self) -> Addresses {
         let hosts = self.found.iter().filter_map(|(index, ips)| {
             let port = self.hosts.get(*index)?.port;
             Some(ips.iter().map(move |ip| SocketAddr::new(*ip, port)))
         });
         let addresses: BTreeSet<_> = hosts.flatten().collect();
-        addresses.into_iter().take(MAX_FLEET).collect()
+        Addresses {
+            known: addresses.into_iter().take(MAX_FLEET).collect(),
+            is_complete: self.found.len() == self.hosts.len(),
+        }
     }
 }
 

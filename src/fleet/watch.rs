@@ -3,6 +3,9 @@
 //! A round every half second asks all relays at once. One that drains is out of the zone with the
 //! round that hears of it; one that falls silent with the second round that misses it. Each round
 //! takes less time than lies between two, so both come well within two seconds.
+//!
+//! The first zone is put up when every relay has answered, or after some rounds without one: who
+//! asked sooner for a relay yet to be heard of would be told that there is none.
 
 use std::{
     net::SocketAddr,
@@ -20,6 +23,7 @@ use tracing::{debug, info, warn};
 use super::{
     directory::{Census, Directory, Listing, Standing},
     metrics::DnsMetrics,
+    names::Addresses,
     report::{Known, Report, Unusable},
     zone::{Origin, Zone},
 };
@@ -31,6 +35,8 @@ const INTERVAL: Duration = Duration::from_millis(500);
 const JITTER: f64 = 0.1;
 /// How long a relay may take to answer: less than the shortest interval.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(400);
+/// Rounds after which the first zone waits for no relay any longer: about two seconds.
+const WAITED_FOR: u32 = 4;
 /// Rounds without any answer from the start on, after which the log says so: about five seconds.
 const PATIENCE: u32 = 10;
 
@@ -46,6 +52,8 @@ pub struct Watch {
     counted: Census,
     strangers: usize,
     rounds: u32,
+    /// Whether the relays have been heard of that are there.
+    is_up: bool,
     serial: u32,
 }
 
@@ -64,6 +72,7 @@ impl Watch {
             counted: Census::default(),
             strangers: 0,
             rounds: 0,
+            is_up: false,
             serial: 0,
         }
     }
@@ -74,13 +83,16 @@ impl Watch {
     }
 
     /// Asks the relays at these addresses, whichever they are at the time, for ever.
-    pub async fn run(mut self, addresses: watch::Receiver<Vec<SocketAddr>>) {
+    pub async fn run(mut self, addresses: watch::Receiver<Addresses>) {
         loop {
             let next =
                 Instant::now() + INTERVAL.mul_f64(rand::random_range(1.0 - JITTER..1.0 + JITTER));
-            let now = addresses.borrow().clone();
+            let Addresses { known, is_complete } = addresses.borrow().clone();
             // There are at most MAX_FLEET of them, and a relay's answer is bounded, too.
-            let bodies = join_all(now.into_iter().map(ask)).await;
+            let bodies = join_all(known.into_iter().map(ask)).await;
+            self.rounds = self.rounds.saturating_add(1);
+            let is_whole = is_complete && bodies.iter().all(Option::is_some);
+            self.is_up |= is_whole || self.rounds >= WAITED_FOR;
             self.take(bodies.iter().flatten().map(Vec::as_slice));
             sleep_until(next).await;
         }
@@ -100,7 +112,11 @@ impl Watch {
             }
         }
         self.directory.round(reports);
-        let listing = self.directory.listing();
+        let listing = if self.is_up {
+            self.directory.listing()
+        } else {
+            Listing::default()
+        };
         let census = self.directory.census();
         self.metrics.fleet(census, listing.standing);
         let before = self.shown.standing;
@@ -111,7 +127,6 @@ impl Watch {
             self.zone.send_replace(Arc::new(zone));
             self.shown = listing;
         }
-        self.rounds = self.rounds.saturating_add(1);
         if self.rounds == PATIENCE && self.shown.standing == Standing::Unknown {
             warn!("no relay has answered yet: every question gets SERVFAIL");
         }

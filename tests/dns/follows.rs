@@ -135,6 +135,33 @@ async fn the_set_is_empty_when_all_relays_drain() {
     answerer.shows(&[]).await;
 }
 
+/// Whoever asks an answerer that has just started for a relay that it has yet to hear of would be
+/// told that there is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_zone_is_whole() {
+    let (a, b) = (relay("relay-a", &[]).await, relay("relay-b", &[]).await);
+    b.signal(SIGSTOP);
+    let relays = format!("{},{}", a.admin(), b.admin());
+    let mut answerer = Answerer::start(&relays, &[("RUST_LOG", "descord_relay=debug")]).await;
+    answerer.event("a relay does not answer in time").await;
+    let reply = answerer.ask(FLEET, RecordType::TXT).await;
+    assert_eq!(reply.metadata.response_code, ResponseCode::ServFail);
+    b.signal(SIGCONT);
+    let first = answerer.event("relays changed").await;
+    assert_eq!(first["listed"], 2);
+}
+
+/// A relay that is not there is waited for, but not for long.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_zone_does_not_wait_for_a_relay_that_is_gone() {
+    let a = relay("relay-a", &[]).await;
+    for gone in ["127.0.0.1:1", "no-such-name.invalid"] {
+        let relays = format!("{},{gone}", a.admin());
+        let answerer = Answerer::start(&relays, &[]).await;
+        answerer.shows(&[&a]).await;
+    }
+}
+
 /// Names, and a second answerer that starts when all are gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn relays_are_found_by_name_and_nothing_is_said_before() {

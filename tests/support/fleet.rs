@@ -9,7 +9,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
@@ -311,7 +311,10 @@ async fn requester(
         }
         if !is_served {
             tokio::time::sleep(LOOK).await;
-            state.failed.lock().unwrap().push(errors.join("; "));
+            // The time tells what the fleet did just then.
+            let now = humantime::format_rfc3339_seconds(SystemTime::now());
+            let errors = format!("{now}: {}", errors.join("; "));
+            state.failed.lock().unwrap().push(errors);
         }
         state.ended.lock().unwrap()[pair] += 1;
     }
