@@ -100,13 +100,14 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// Starts one on free ports of the loopback interface, and waits until it is ready.
-    pub(crate) async fn start(kind: Kind) -> Result<Self> {
-        let mut child = kind
-            .command()?
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
+    /// Starts one on free ports of the loopback interface, and waits until it is ready. If it is
+    /// ours, it may be allowed so many bytes a second and no more.
+    pub(crate) async fn start(kind: Kind, bandwidth: Option<&str>) -> Result<Self> {
+        let mut command = kind.command()?;
+        if let (Kind::Ours, Some(bandwidth)) = (kind, bandwidth) {
+            command.env("RELAY_MAX_BANDWIDTH", bandwidth);
+        }
+        let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
         let stdout = child.stdout.take().ok_or("the relay has no output")?;
         let mut stdout = BufReader::new(stdout).lines();
         let ready = async {

@@ -64,6 +64,10 @@ struct Options {
     /// How long relays are watched at rest, in seconds; they ping everybody once a minute.
     #[arg(long, default_value_t = 60.0)]
     rest: f64,
+    /// What our relay may carry in a second (`RELAY_MAX_BANDWIDTH`); as much as it can, unless it is
+    /// said.
+    #[arg(long, conflicts_with = "write")]
+    bandwidth: Option<String>,
     /// Writes the tables into docs/performance.md as well.
     #[arg(long)]
     write: bool,
@@ -207,7 +211,7 @@ impl Section {
                 for round in 1..=options.rounds {
                     eprintln!("{} over {}, round {round}", self.name(), channel.name());
                     for kind in Kind::ALL {
-                        let relay = Relay::start(kind).await?;
+                        let relay = Relay::start(kind, options.bandwidth.as_deref()).await?;
                         let samples = self.turn(&relay, channel, circuits, plan).await;
                         table.add(kind, samples.map_err(|e| format!("{}: {e}", kind.name()))?);
                         relay.end().await?;
