@@ -25,8 +25,8 @@ use self::{
 pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Files that a process has open besides one for each client.
-const OTHER_FILES: u64 = 100;
+/// Files that a process has open besides one for each client; our relay keeps 256 of them.
+const OTHER_FILES: u64 = 300;
 /// As many files as are wanted, where the system lets us.
 const WANTED_FILES: u64 = 65_536;
 
