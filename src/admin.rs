@@ -32,6 +32,7 @@ use self::server::{only_get, without_head};
 use crate::{
     budget::{Budget, open_descriptors, resident_bytes},
     lifecycle::{Lifecycle, Phase},
+    rate::Rate,
     relay::Relay,
     telemetry::{Telemetry, log::FilterHandle, prometheus::Prometheus},
 };
@@ -142,6 +143,11 @@ async fn drainz(State(admin): State<Arc<Admin>>) -> Json<Value> {
     }))
 }
 
+/// A rate as its variable says it.
+fn written(rate: Option<Rate>) -> Option<String> {
+    rate.map(|rate| rate.to_string())
+}
+
 async fn status(State(admin): State<Arc<Admin>>) -> Json<Value> {
     let statistics = admin.relay.statistics();
     let limits = admin.relay.limits();
@@ -159,12 +165,16 @@ async fn status(State(admin): State<Arc<Admin>>) -> Json<Value> {
             "limit": limits.reservations,
             "limit_per_peer": limits.reservations_per_peer,
             "limit_per_ip": limits.reservations_per_ip,
+            "rate_per_peer": written(limits.reservation_rate.per_peer),
+            "rate_per_ip": written(limits.reservation_rate.per_ip),
             "ttl_seconds": limits.reservation_ttl.as_secs(),
         },
         "circuits": {
             "active": statistics.circuits,
             "limit": limits.circuits,
             "limit_per_peer": limits.circuits_per_peer,
+            "rate_per_peer": written(limits.circuit_rate.per_peer),
+            "rate_per_ip": written(limits.circuit_rate.per_ip),
             "limit_seconds": limits.circuit.duration.map(|d| d.as_secs()),
             "limit_bytes": limits.circuit.bytes,
         },
