@@ -25,7 +25,11 @@ use libp2p::{
     },
     tcp, yamux,
 };
-use support::{bystander, process::Relay};
+use support::{
+    bystander,
+    forward::{Forward, header, loopback},
+    process::Relay,
+};
 use tokio::time::timeout;
 
 /// Claims that the client has these addresses.
@@ -177,6 +181,24 @@ async fn a_clients_own_addresses_are_tested() {
             assert!(client.is_reachable(&address).await, "{address} over {over}");
         }
     }
+    relay.stop().await;
+}
+
+/// Behind a proxy that tells where its clients are, a client's own address is the one that is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_proxy_the_clients_own_addresses_are_tested() {
+    let relay = Relay::start(&[("RELAY_PROXY_PROTOCOL_FROM", "127.0.0.2")]).await;
+    let proxy = Forward::start(&relay.tcp(), loopback(2), header("127.0.0.1:4001")).await;
+    let mut client = Client::new(&proxy.address()).await;
+    for address in client.addresses.clone() {
+        assert!(client.is_reachable(&address).await, "{address}");
+    }
+    let (at_the_proxy, address) = listener("127.0.0.2");
+    assert!(!client.is_reachable(&address).await);
+    assert_eq!(
+        at_the_proxy.accept().unwrap_err().kind(),
+        ErrorKind::WouldBlock
+    );
     relay.stop().await;
 }
 
