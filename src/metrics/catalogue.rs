@@ -194,7 +194,7 @@ instruments! {
     CONNECTIONS = Kind::UpDownCounter, "relay.connection.active", "{connection}", ["transport": TRANSPORTS, "security": SECURITIES],
         "Connections whose peer has proved who it is.";
     CONNECTIONS_PENDING = Kind::UpDownCounter, "relay.connection.pending", "{connection}", [],
-        "Connections that come in and are not up yet.";
+        "Connections that come in and are not up yet. Those of a proxy count when it has told where they come from.";
     CONNECTION_LIMIT = Kind::Gauge, "relay.connection.limit", "{connection}", ["state": &["active", "pending"]],
         "Connections that may be up, or on their way, at once.";
     CONNECTIONS_DENIED = Kind::Counter, "relay.connection.denied", "{connection}", [
