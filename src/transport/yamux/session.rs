@@ -14,13 +14,10 @@ use super::{
     outgoing::Outgoing,
     receive::Decoder,
 };
-use crate::budget::Unread;
+use crate::{budget::Unread, room::Room as _};
 
 /// How many abandoned streams are remembered.
 const MAX_ABANDONED: usize = 1024;
-
-/// For how many streams a connection keeps room when it has fewer.
-const KEPT_STREAMS: usize = 16;
 
 /// How many streams are opened before the remote has accepted one of them. Others assume this
 /// number, too, and refuse more.
@@ -154,9 +151,7 @@ impl Session {
     /// documentation of [`super`].
     pub(super) fn release(&mut self, id: u32) -> Option<Flow> {
         let flow = self.streams.remove(&id)?;
-        if self.streams.capacity() > KEPT_STREAMS.max(8 * self.streams.len()) {
-            self.streams.shrink_to(KEPT_STREAMS);
-        }
+        self.streams.give_back();
         self.unread.remove(flow.unread.len());
         if self.role.opens(id) && !flow.accepted {
             self.unacknowledged -= 1;
