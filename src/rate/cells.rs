@@ -1,38 +1,72 @@
 //! What a limiter remembers of its keys: one number each, and of so many keys only.
 //!
 //! A key that is not remembered begins with its whole burst. When there is no room for another one,
-//! the key that has not been heard of for the longest time is forgotten; one that is limited right
+//! those that have not been heard of for the longest time are forgotten; one that is limited right
 //! now is heard of all the time, so a flood of new keys gains nothing but new keys. Against a
 //! stranger with very many of those a rate for each is no help, whatever is remembered: the limits
 //! of all together are.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    collections::HashMap,
+    mem,
+    sync::{Mutex, PoisonError},
+};
 
 use governor::{nanos::Nanos, state::StateStore};
-use hashlink::LruCache;
 
-/// Keys that a limiter remembers, some 70 bytes each. Twice as many as there can be connections.
-pub const MAX_KEYS: usize = SHARDS * KEYS_OF_SHARD;
+/// Keys that a limiter remembers at most, some 35 bytes each; at least half of them, which are as
+/// many as there can be connections.
+pub const MAX_KEYS: usize = SHARDS * 2 * GENERATION;
 
 /// Neighbours do not wait for each other, and when a table grows it is a small one.
 const SHARDS: usize = 16;
-const KEYS_OF_SHARD: usize = 4096;
+/// Keys of a shard that are forgotten together.
+const GENERATION: usize = 2048;
 
 /// When the debt of each key will be paid. Keys are hashes, evenly spread.
-pub(super) struct Cells([Mutex<LruCache<u64, Nanos>>; SHARDS]);
+pub(super) struct Cells([Mutex<Shard>; SHARDS]);
+
+/// In two tables, and in no list: what is small and stays for long would lie all over the heap, and
+/// keep the pages from being given back that it shares with what has gone.
+#[derive(Default)]
+struct Shard {
+    /// Keys that were heard of since the older ones were.
+    young: HashMap<u64, Nanos>,
+    old: HashMap<u64, Nanos>,
+}
+
+impl Shard {
+    /// What is remembered of a key, which is heard of now.
+    fn recall(&mut self, key: u64) -> Option<Nanos> {
+        if let Some(cell) = self.young.get(&key) {
+            return Some(*cell);
+        }
+        let cell = self.old.remove(&key)?;
+        self.remember(key, cell);
+        Some(cell)
+    }
+
+    fn remember(&mut self, key: u64, cell: Nanos) {
+        if self.young.len() >= GENERATION && !self.young.contains_key(&key) {
+            self.old = mem::take(&mut self.young);
+        }
+        self.young.insert(key, cell);
+    }
+}
 
 impl Cells {
     pub(super) fn new() -> Self {
-        Self(std::array::from_fn(|_| {
-            Mutex::new(LruCache::new(KEYS_OF_SHARD))
-        }))
+        Self(Default::default())
     }
 
     /// Keys that are remembered.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        let lock = |shard: &Mutex<LruCache<_, _>>| shard.lock().unwrap().len();
-        self.0.iter().map(lock).sum()
+        let count = |shard: &Mutex<Shard>| {
+            let shard = shard.lock().unwrap();
+            shard.young.len() + shard.old.len()
+        };
+        self.0.iter().map(count).sum()
     }
 }
 
@@ -47,9 +81,9 @@ impl StateStore for Cells {
         let Some(shard) = self.0.get(shard) else {
             return measure(None).map(|(outcome, _)| outcome);
         };
-        let mut cells = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        let (outcome, next) = measure(cells.get(key).copied())?;
-        cells.insert(*key, next);
+        let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        let (outcome, next) = measure(shard.recall(*key))?;
+        shard.remember(*key, next);
         Ok(outcome)
     }
 }

@@ -31,7 +31,7 @@ async fn come(count: usize, channel: Channel, relay: &Relay) -> Vec<Client> {
 
 /// Each peer takes not more than so many KiB, and most of that is given back.
 async fn assert_holds_at_most(channel: Channel, kib: f64) {
-    let relay = Relay::start(Kind::Ours).await.unwrap();
+    let relay = Relay::start(Kind::Ours, None).await.unwrap();
     Client::all_leave(come(FIRST, channel, &relay).await)
         .await
         .unwrap();

@@ -70,7 +70,7 @@ pub(crate) async fn calls<T>(
 ) -> Option<usize> {
     let strace = run(std::process::Command::new("strace").arg("-V"));
     or_skip("strace", &strace)?;
-    let relay = Relay::start(Kind::Ours).await.unwrap();
+    let relay = Relay::start(Kind::Ours, None).await.unwrap();
     let mut clients = begin(relay.address(channel).unwrap()).await;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("calls");
