@@ -16,8 +16,8 @@
 //! | [`transport`] | TCP, QUIC and WebSocket, and the muxers that can reset what they cut |
 //! | [`rate`] | how often something may happen, for each peer and each IP address |
 //! | [`relay`] | the protocol: reservations, circuits and their limits |
-//! | [`room`] | tables that do not keep the room which they once needed |
 //! | [`scratch`] | room for bytes on their way, once for every thread |
+//! | [`shrink`] | tables that do not keep the room which they once needed |
 //! | [`access`] | who may reserve, and who may connect to whom |
 //! | [`peers`] | who moves how much through the relay |
 //! | [`identify`] | what the relay says of itself |
@@ -50,7 +50,7 @@ pub mod pseudonym;
 pub mod rate;
 pub mod refusals;
 pub mod relay;
-pub mod room;
 pub mod scratch;
+pub mod shrink;
 pub mod telemetry;
 pub mod transport;

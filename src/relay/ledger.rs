@@ -19,7 +19,7 @@ use hashlink::LinkedHashMap;
 use libp2p::{PeerId, swarm::ConnectionId};
 
 use super::{deny::Deny, limits::Limits};
-use crate::{rate::group, room::Room as _};
+use crate::{rate::group, shrink::Shrink as _};
 
 /// What the ledger needs of a connection.
 pub trait Connection: Clone {
@@ -393,13 +393,13 @@ impl<C: Connection> Ledger<C> {
             .is_some_and(|p| p.connections.is_empty() && p.circuits == 0)
         {
             self.peers.remove(&peer);
-            self.peers.give_back();
+            self.peers.shrink_when_sparse();
         }
     }
 
     fn remove_reservation(&mut self, peer: PeerId) -> Option<Ended> {
         let reservation = self.reservations.remove(&peer)?;
-        self.reservations.give_back();
+        self.reservations.shrink_when_sparse();
         count_down(&mut self.reservations_by_ip, reservation.ip);
         for connection in self
             .peers
@@ -422,7 +422,7 @@ fn count_down(counts: &mut HashMap<IpAddr, usize>, ip: Option<IpAddr>) {
         *count = count.saturating_sub(1);
         if *count == 0 {
             counts.remove(&ip);
-            counts.give_back();
+            counts.shrink_when_sparse();
         }
     }
 }

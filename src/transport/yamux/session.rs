@@ -14,7 +14,7 @@ use super::{
     outgoing::Outgoing,
     receive::Decoder,
 };
-use crate::{budget::Unread, room::Room as _};
+use crate::{budget::Unread, shrink::Shrink as _};
 
 /// How many abandoned streams are remembered.
 const MAX_ABANDONED: usize = 1024;
@@ -151,7 +151,7 @@ impl Session {
     /// documentation of [`super`].
     pub(super) fn release(&mut self, id: u32) -> Option<Flow> {
         let flow = self.streams.remove(&id)?;
-        self.streams.give_back();
+        self.streams.shrink_when_sparse();
         self.unread.remove(flow.unread.len());
         if self.role.opens(id) && !flow.accepted {
             self.unacknowledged -= 1;

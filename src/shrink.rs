@@ -16,29 +16,29 @@ use hashlink::LinkedHashMap;
 const KEPT: usize = 28;
 /// With room for more than so many times as much as there is, a table is too large. It is a large
 /// number, so that what shrinking takes is little beside what has come and gone in between.
-const TOO_LARGE: usize = 8;
+const SPARSE: usize = 8;
 
 /// A table that can be told that something has gone.
-pub trait Room {
+pub trait Shrink {
     /// Gives room back if there is much too much of it.
-    fn give_back(&mut self);
+    fn shrink_when_sparse(&mut self);
 }
 
-fn is_too_large(capacity: usize, length: usize) -> bool {
-    capacity > KEPT.max(length.saturating_mul(TOO_LARGE))
+fn is_sparse(capacity: usize, length: usize) -> bool {
+    capacity > KEPT.max(length.saturating_mul(SPARSE))
 }
 
-impl<K: Eq + Hash, V, S: BuildHasher> Room for HashMap<K, V, S> {
-    fn give_back(&mut self) {
-        if is_too_large(self.capacity(), self.len()) {
+impl<K: Eq + Hash, V, S: BuildHasher> Shrink for HashMap<K, V, S> {
+    fn shrink_when_sparse(&mut self) {
+        if is_sparse(self.capacity(), self.len()) {
             self.shrink_to(KEPT);
         }
     }
 }
 
-impl<K: Eq + Hash, V, S: BuildHasher> Room for LinkedHashMap<K, V, S> {
-    fn give_back(&mut self) {
-        if is_too_large(self.capacity(), self.len()) {
+impl<K: Eq + Hash, V, S: BuildHasher> Shrink for LinkedHashMap<K, V, S> {
+    fn shrink_when_sparse(&mut self) {
+        if is_sparse(self.capacity(), self.len()) {
             self.shrink_to_fit();
         }
     }
@@ -57,12 +57,12 @@ mod tests {
         let most = table.capacity();
         for n in 0..MANY {
             table.remove(&n);
-            table.give_back();
+            table.shrink_when_sparse();
             linked.remove(&n);
-            linked.give_back();
+            linked.shrink_when_sparse();
             let left = MANY - n - 1;
             assert!(table.len() == left && linked.len() == left);
-            assert!(!is_too_large(table.capacity().max(linked.capacity()), left));
+            assert!(!is_sparse(table.capacity().max(linked.capacity()), left));
         }
         assert!(most >= MANY && table.capacity() <= KEPT && linked.capacity() <= KEPT);
     }
@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn room_for_a_few_stays() {
         let mut table: HashMap<usize, usize> = HashMap::with_capacity(KEPT);
-        table.give_back();
+        table.shrink_when_sparse();
         assert_eq!(table.capacity(), KEPT);
     }
 }
