@@ -31,7 +31,10 @@ const MOST: usize = 2000;
 
 /// How many were refused for this reason.
 async fn refused(relay: &Relay, reason: &str) -> f64 {
-    let scrape = Scrape::of(relay).await;
+    refusals(&Scrape::of(relay).await, reason)
+}
+
+fn refusals(scrape: &Scrape, reason: &str) -> f64 {
     let reason = [("reason", reason)];
     scrape
         .sum("relay_connection_denied_total", &reason)
@@ -40,12 +43,8 @@ async fn refused(relay: &Relay, reason: &str) -> f64 {
 
 /// At least so many are refused for this reason, now or soon.
 async fn refuses(relay: &Relay, reason: &str, number: u32) {
-    let enough = timeout(PATIENCE, async {
-        while refused(relay, reason).await < f64::from(number) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
-    enough.await.unwrap();
+    let enough = |scrape: &Scrape| refusals(scrape, reason) >= f64::from(number);
+    Scrape::find(relay, &format!("{number} refused for {reason}"), enough).await;
 }
 
 async fn carries(from: &mut Stream, to: &mut Stream) {

@@ -59,16 +59,7 @@ async fn is_refused_to(relay: &mut Relay, source: &mut Raw, target: PeerId) -> V
 
 /// Asks until the series of this name and these labels has this value.
 async fn has(relay: &Relay, name: &str, labels: &[(&str, &str)], value: f64) {
-    let mut last = None;
-    let asking = tokio::time::timeout(PATIENCE, async {
-        loop {
-            last = Scrape::of(relay).await.sum(name, labels);
-            if last.is_some_and(|last| (last - value).abs() < 0.5) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
-    let found = asking.await;
-    assert!(found.is_ok(), "{name} {labels:?} stays {last:?}");
+    let is_it = |sum: f64| (sum - value).abs() < 0.5;
+    let has = |scrape: &Scrape| scrape.sum(name, labels).is_some_and(is_it);
+    Scrape::find(relay, &format!("{value} of {name} {labels:?}"), has).await;
 }

@@ -13,7 +13,7 @@ use prost::Message;
 use serde_json::Value;
 
 use crate::{
-    reaches, scrape_where, start,
+    reaches, start,
     support::{
         process::{Relay, is},
         prometheus::{Sample, Scrape, label, name},
@@ -63,12 +63,12 @@ async fn flood(relay: &Relay) {
         read_out(&mut circuit.far).await.1.unwrap();
         // Not when both have read all of it, but soon after.
         let is_over = |scrape: &Scrape| scrape.sum("relay_circuit_active", &[]) == Some(0.0);
-        scrape_where(relay, "end of the circuit", is_over).await;
+        Scrape::find(relay, "end of the circuit", is_over).await;
     }
     // Everybody leaves.
     let names = ["relay_peer_active", "relay_connection_active"];
     let nobody = |scrape: &Scrape| names.iter().all(|name| scrape.sum(name, &[]) == Some(0.0));
-    scrape_where(relay, "nobody left", nobody).await;
+    Scrape::find(relay, "nobody left", nobody).await;
 }
 
 /// The series, without their values.

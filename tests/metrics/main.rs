@@ -11,9 +11,7 @@ mod moves;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::time::Duration;
-
-use support::{PATIENCE, process::Relay, prometheus::Scrape};
+use support::{process::Relay, prometheus::Scrape};
 
 /// A relay that can be asked, with these variables.
 async fn start(variables: &[(&str, &str)]) -> Relay {
@@ -21,25 +19,8 @@ async fn start(variables: &[(&str, &str)]) -> Relay {
     Relay::start(&[&admin, variables].concat()).await
 }
 
-/// Asks `relay` until the answer is as wanted.
-async fn scrape_where(relay: &Relay, what: &str, is_wanted: impl Fn(&Scrape) -> bool) -> Scrape {
-    let mut last = None;
-    let asking = tokio::time::timeout(PATIENCE, async {
-        loop {
-            let scrape = Scrape::of(relay).await;
-            if is_wanted(&scrape) {
-                return scrape;
-            }
-            last = Some(scrape);
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    });
-    let found = asking.await;
-    found.unwrap_or_else(|_| panic!("no {what} in {last:#?}"))
-}
-
 /// Asks `relay` until the series of this name and these labels add up to `value` or more.
 async fn reaches(relay: &Relay, name: &str, labels: &[(&str, &str)], value: f64) -> Scrape {
     let has = |scrape: &Scrape| scrape.sum(name, labels).is_some_and(|sum| sum >= value);
-    scrape_where(relay, &format!("{value} of {name} {labels:?}"), has).await
+    Scrape::find(relay, &format!("{value} of {name} {labels:?}"), has).await
 }

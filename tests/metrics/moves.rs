@@ -15,7 +15,7 @@ use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 
 use crate::{
     decider::{Decider, Mood},
-    reaches, scrape_where, start,
+    reaches, start,
     support::{
         PATIENCE,
         process::{Relay, kill, socket},
@@ -276,7 +276,7 @@ async fn every_instrument_moves() {
     assert!(scrapes.iter().all(|scrape| left(scrape).is_none()));
     let first = reaches(&relay, "relay_phase", &draining, 1.0).await;
     let less = |scrape: &Scrape| left(scrape) < left(&first);
-    let second = scrape_where(&relay, "time that passes", less).await;
+    let second = Scrape::find(&relay, "time that passes", less).await;
     assert!((3500.0..=3600.0).contains(&left(&second).unwrap()));
     scrapes.extend([first, second]);
 

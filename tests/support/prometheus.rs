@@ -1,13 +1,18 @@
 //! What Prometheus sees of a relay.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use descord_relay::metrics::{Instrument, Kind};
+use tokio::time::{sleep, timeout};
 
 use super::{
+    PATIENCE,
     http::{send, until_closed},
     process::Relay,
 };
+
+/// Between two answers that are compared with what is wanted.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// The name that Prometheus has for `instrument`; of a histogram, what its series begin with.
 pub fn name(instrument: &Instrument) -> String {
@@ -70,6 +75,23 @@ impl Scrape {
         assert!(head.starts_with("HTTP/1.1 200 "), "{answer}");
         let lines = body.lines().filter(|line| !line.starts_with('#'));
         Self(lines.map(Sample::parse).collect())
+    }
+
+    /// Asks `relay` until the answer is wanted, which is when `what` is there.
+    pub async fn find(relay: &Relay, what: &str, is_wanted: impl Fn(&Self) -> bool) -> Self {
+        let mut last = None;
+        let asking = timeout(PATIENCE, async {
+            loop {
+                let scrape = Self::of(relay).await;
+                if is_wanted(&scrape) {
+                    return scrape;
+                }
+                last = Some(scrape);
+                sleep(PAUSE).await;
+            }
+        });
+        let found = asking.await;
+        found.unwrap_or_else(|_| panic!("no {what} in {last:#?}"))
     }
 
     /// The sum of all series of this name that have these labels; nothing when there is none.
