@@ -21,6 +21,7 @@
 //! | [`access`] | who may reserve, and who may connect to whom |
 //! | [`peers`] | who moves how much through the relay |
 //! | [`identify`] | what the relay says of itself |
+//! | [`ping`] | answers to who measures whether the relay is there |
 //! | [`dialback`] | which addresses the relay may dial |
 //! | [`admin`] | the operator's HTTP endpoints |
 //! | [`fleet`] | the directory of a fleet in DNS |
@@ -45,6 +46,7 @@ pub mod lifecycle;
 pub mod metrics;
 pub mod node;
 pub mod peers;
+pub mod ping;
 pub mod probe;
 pub mod pseudonym;
 pub mod rate;

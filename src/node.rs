@@ -14,7 +14,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt};
 use libp2p::{
-    Multiaddr, Swarm, core::transport::ListenerId, multiaddr::Protocol, ping, swarm::SwarmEvent,
+    Multiaddr, Swarm, core::transport::ListenerId, multiaddr::Protocol, swarm::SwarmEvent,
 };
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tracing::{debug, error, info, warn};
@@ -297,15 +297,9 @@ impl Node {
                 );
                 self.lifecycle.fail();
             }
-            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event {
-                connection,
-                result: Err(error),
-                ..
-            })) if !matches!(error, ping::Failure::Unsupported) => {
-                debug!(%error, "a peer does not answer: its connection is closed");
-                // It may have gone by itself.
-                let _ = self.swarm.close_connection(connection);
-            }
+            SwarmEvent::ConnectionClosed {
+                cause: Some(error), ..
+            } => debug!(%error, "a connection failed"),
             SwarmEvent::IncomingConnectionError { error, .. } => {
                 debug!(%error, "an incoming connection failed");
                 if let Some(reason) = swarm::denied(&error) {

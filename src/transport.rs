@@ -8,6 +8,7 @@ pub mod noise;
 pub mod proxy;
 pub mod quic;
 pub mod security;
+mod slack;
 #[cfg(test)]
 mod socket;
 pub mod tcp;

@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Duration};
 use libp2p::{
     autonat,
     identity::PublicKey,
-    ping,
     swarm::{Config, ListenError, NetworkBehaviour},
 };
 
@@ -14,16 +13,12 @@ use crate::{
     dialback, identify,
     lifecycle::Lifecycle,
     metrics::ConnectionLimits,
+    ping,
     relay::{self, Relay, TooManyConnections},
 };
 
 /// Streams of one connection that may be in their protocol negotiation at once.
 const MAX_NEGOTIATING_STREAMS: usize = 256;
-/// How often a connection is asked whether the peer is still there, and how long it has to answer.
-/// The second failure in a row closes the connection. The answer may have to wait for all that is
-/// on its way to a slow peer.
-const PING_INTERVAL: Duration = Duration::from_secs(60);
-const PING_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Everything that a relay speaks on a connection.
 #[derive(NetworkBehaviour)]
@@ -47,11 +42,7 @@ impl Behaviour {
             dialback: dialback::Guard::new(Arc::clone(relay)),
             relay: relay::Behaviour::new(Arc::clone(relay)),
             identify: identify::Behaviour::new(public, relay.lifecycle().clone()),
-            ping: ping::Behaviour::new(
-                ping::Config::new()
-                    .with_interval(PING_INTERVAL)
-                    .with_timeout(PING_TIMEOUT),
-            ),
+            ping: ping::Behaviour,
             autonat: autonat::v2::server::Behaviour::default(),
         }
     }

@@ -54,8 +54,9 @@
 //!
 //! `session` is the state machine of a connection, without any I/O: `receive` is the part of it
 //! that interprets what arrives, `transfer` what the handle of a stream does, `flow` the state of a
-//! single stream and `outgoing` the queue towards the socket. `connection` moves bytes between
-//! session and socket, and `stream` is the handle that applications hold.
+//! single stream and `outgoing` the queue towards the socket; `keepalive` asks a silent remote
+//! whether it is still there. `connection` moves bytes between session and socket, and `stream` is
+//! the handle that applications hold.
 //!
 //! [yamux]: https://github.com/hashicorp/yamux/blob/master/spec.md
 //! [`BrokenPipe`]: std::io::ErrorKind::BrokenPipe
@@ -84,6 +85,7 @@ mod flow;
 mod frame;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod keepalive;
 mod outgoing;
 mod receive;
 mod session;

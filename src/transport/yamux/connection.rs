@@ -15,6 +15,7 @@ use tokio::time::Sleep;
 use super::{
     Config, Error, Substream,
     frame::GoAway,
+    keepalive::Looks,
     session::{Role, Session},
     stream::Shared,
 };
@@ -41,6 +42,7 @@ pub struct Muxer<C> {
     chunk_written: usize,
     /// Whether the socket was written to since it was flushed.
     unflushed: bool,
+    looks: Looks,
     state: State,
     /// When the end of the connection is given up.
     close_timeout: Option<Pin<Box<Sleep>>>,
@@ -67,6 +69,7 @@ impl<C> Muxer<C> {
             chunk: Vec::new(),
             chunk_written: 0,
             unflushed: false,
+            looks: Looks::default(),
             state: State::Open,
             close_timeout: None,
         }
@@ -95,6 +98,9 @@ where
     fn drive(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         self.shared
             .access(|session| session.outgoing.attach(cx.waker()));
+        while self.looks.poll_next(cx).is_ready() {
+            self.shared.access(Session::look)?;
+        }
         for _ in 0..MAX_ROUNDS {
             let more_to_write = matches!(self.poll_write(cx)?, Poll::Ready(true));
             let more_to_read = self.poll_read(cx)?.is_ready();

@@ -17,6 +17,9 @@ pub enum Error {
     /// The connection has ended before, here or with an error that was reported then.
     #[error("the connection is closed")]
     Closed,
+    /// The remote has been silent for minutes, and did not reply to pings.
+    #[error("the remote does not answer")]
+    Silent,
     /// All stream ids of the connection have been used.
     #[error("the connection has used up its stream ids")]
     StreamIdsExhausted,

@@ -84,6 +84,16 @@ impl Header {
         }
     }
 
+    /// A ping with this value.
+    pub(super) const fn ping(value: u32) -> Self {
+        Self {
+            kind: Kind::Ping,
+            flags: Flags::SYN,
+            stream: 0,
+            length: value,
+        }
+    }
+
     /// The reply to a ping with this value.
     pub(super) const fn pong(value: u32) -> Self {
         Self {

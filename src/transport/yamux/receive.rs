@@ -61,6 +61,7 @@ impl Session {
             if let Some(payload) = self.decoder.payload {
                 let (now, later) = bytes.split_at(payload.missing.min(bytes.len()));
                 bytes = later;
+                self.keepalive.spoke();
                 self.on_payload(payload, now);
             } else if let Some(header) = self.decoder.header(&mut bytes) {
                 self.on_header(Header::decode(header)?)?;
@@ -73,16 +74,15 @@ impl Session {
     }
 
     fn on_header(&mut self, header: Header) -> Result<(), ProtocolError> {
+        if header.kind == Kind::Ping && header.flags.contains(Flags::ACK) {
+            self.keepalive.answered();
+            return Ok(());
+        }
+        self.keepalive.spoke();
         match header.kind {
             Kind::Data | Kind::WindowUpdate => self.on_stream_frame(header),
-            Kind::Ping => {
-                let is_reply = header.flags.contains(Flags::ACK);
-                if is_reply || self.outgoing.pong(header.length) {
-                    Ok(())
-                } else {
-                    Err(ProtocolError::PingFlood)
-                }
-            }
+            Kind::Ping if self.outgoing.pong(header.length) => Ok(()),
+            Kind::Ping => Err(ProtocolError::PingFlood),
             Kind::GoAway => {
                 self.going_away = true;
                 self.wake_opener();

@@ -11,6 +11,7 @@ use super::{
     Config, Error, INITIAL_WINDOW,
     flow::{Direction, Flow, Turn},
     frame::{Flags, GoAway, Header},
+    keepalive::Keepalive,
     outgoing::Outgoing,
     receive::Decoder,
 };
@@ -58,6 +59,7 @@ pub(super) struct Session {
     pub(super) unread: Unread,
     pub(super) outgoing: Outgoing,
     pub(super) decoder: Decoder,
+    pub(super) keepalive: Keepalive,
     /// Whether the remote wants no more streams.
     pub(super) going_away: bool,
     /// Whether the connection is over.
@@ -87,6 +89,7 @@ impl Session {
             outgoing: Outgoing::new(&config),
             config,
             decoder: Decoder::default(),
+            keepalive: Keepalive::default(),
             going_away: false,
             ended: false,
             next_id: Some(match role {

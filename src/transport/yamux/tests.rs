@@ -31,6 +31,7 @@ mod hostile;
 mod interop;
 mod pressure;
 mod pure;
+mod silence;
 mod swarm;
 mod watching;
 
@@ -232,7 +233,7 @@ impl Raw {
 
     /// All frames that were sent before the reply to a ping.
     async fn received(&mut self) -> Vec<Header> {
-        self.send(ping(7), &[]).await;
+        self.send(Header::ping(7), &[]).await;
         let mut headers = Vec::new();
         loop {
             let (header, _) = self.receive().await;
@@ -263,15 +264,6 @@ impl Raw {
         let goodbye = Header::go_away(GoAway::ProtocolError).encode();
         assert!(rest.ends_with(&goodbye), "no GOAWAY: {rest:?}");
         error
-    }
-}
-
-fn ping(value: u32) -> Header {
-    Header {
-        kind: Kind::Ping,
-        flags: Flags::SYN,
-        stream: 0,
-        length: value,
     }
 }
 

@@ -234,7 +234,9 @@ async fn opening_waits_for_the_maximum_and_for_acceptance() {
 async fn unread_pongs_end_the_connection() {
     let mut raw = Raw::new(Role::Server, Config::default());
     let stream = raw.stream(1).await;
-    let pings: Vec<u8> = (0..33).flat_map(|value| ping(value).encode()).collect();
+    let pings: Vec<u8> = (0..33)
+        .flat_map(|value| Header::ping(value).encode())
+        .collect();
     soon(raw.socket.write_all(&pings)).await.unwrap();
     assert_eq!(raw.violated().await, ProtocolError::PingFlood);
     drop(stream);

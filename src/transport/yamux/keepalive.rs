@@ -1,0 +1,84 @@
+//! Whether the remote is still there: one that has been silent for a minute is asked, by a ping of
+//! yamux.
+//!
+//! Why not the `ping` of libp2p. It wants a stream and its negotiation, and timers of a thread of
+//! their own; and it asks peers that have just spoken. With thousands of idle peers the relay would
+//! do little but put threads to sleep and wake them. Here all connections whose minute ends within
+//! the same second are looked at together, and a ping is one small frame.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::{Error, frame::Header, session::Session};
+use crate::transport::slack;
+
+/// How often a connection is looked at.
+const PERIOD: Duration = Duration::from_secs(60);
+/// How much later that may be.
+const SLACK: Duration = Duration::from_secs(1);
+
+/// So many pings in a row may be unanswered; the next look ends the connection, which is three to
+/// four minutes after the last word. The answer may have to wait for all that is on its way to a
+/// slow remote.
+const MAX_UNANSWERED: u32 = 2;
+
+/// What was heard of the remote.
+#[derive(Debug, Default)]
+pub(super) struct Keepalive {
+    /// Whether it said anything of its own accord since the last look.
+    spoke: bool,
+    /// How many pings it has not answered.
+    unanswered: u32,
+}
+
+impl Keepalive {
+    /// The remote spoke, be it a part of a frame.
+    pub(super) fn spoke(&mut self) {
+        self.spoke = true;
+    }
+
+    /// The remote replied to a ping.
+    pub(super) fn answered(&mut self) {
+        self.unanswered = 0;
+    }
+}
+
+impl Session {
+    /// Asks a remote that was silent since the last look.
+    pub(super) fn look(&mut self) -> Result<(), Error> {
+        let Keepalive { spoke, unanswered } = &mut self.keepalive;
+        if std::mem::take(spoke) {
+            *unanswered = 0;
+        } else if *unanswered >= MAX_UNANSWERED {
+            return Err(Error::Silent);
+        } else {
+            *unanswered += 1;
+            let value = *unanswered;
+            self.outgoing.push(Header::ping(value), &[]);
+        }
+        Ok(())
+    }
+}
+
+/// When to look at a connection.
+#[derive(Debug, Default)]
+pub(super) struct Looks(Option<Pin<Box<Sleep>>>);
+
+impl Looks {
+    /// Waits for the next look.
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(next())));
+        ready!(sleep.as_mut().poll(cx));
+        sleep.as_mut().reset(next());
+        Poll::Ready(())
+    }
+}
+
+fn next() -> Instant {
+    slack::common((Instant::now() + PERIOD).into_std(), SLACK).into()
+}

@@ -1,0 +1,67 @@
+//! A remote that has vanished is noticed, and one that merely has nothing to say is not.
+
+use tokio::time::Instant;
+
+use super::*;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Waits, for minutes if it must, until our connection asks whether the remote is there.
+async fn asked(raw: &mut Raw) -> Header {
+    let mut header = [0; HEADER_LEN];
+    raw.socket.read_exact(&mut header).await.unwrap();
+    Header::decode(header).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_answer_is_given_up() {
+    let mut raw = Raw::new(Role::Server, Config::default());
+    let began = Instant::now();
+    assert_eq!(asked(&mut raw).await, Header::ping(1));
+    assert_eq!(asked(&mut raw).await, Header::ping(2));
+    let end = raw.peer.task.join_next().await.unwrap().unwrap();
+    assert!(matches!(end, Err(Error::Silent)), "{end:?}");
+    let waited = began.elapsed();
+    assert!((3 * MINUTE..4 * MINUTE).contains(&waited), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_answers_is_asked_every_minute_and_kept() {
+    let mut raw = Raw::new(Role::Server, Config::default());
+    let began = Instant::now();
+    for minute in 1..20 {
+        assert_eq!(asked(&mut raw).await, Header::ping(1));
+        let waited = began.elapsed();
+        let due = minute * MINUTE..(minute + 1) * MINUTE;
+        assert!(due.contains(&waited), "{minute}: {waited:?}");
+        raw.send(Header::pong(1), &[]).await;
+    }
+}
+
+/// A part of a frame shows that somebody is there as well as a whole one.
+#[tokio::test(start_paused = true)]
+async fn who_speaks_is_not_asked() {
+    let mut raw = Raw::new(Role::Server, Config::default());
+    let mut stream = raw.stream(1).await;
+    raw.send(Header::data(1, 100), &[]).await;
+    for _ in 0..20 {
+        raw.socket.write_all(&[7]).await.unwrap();
+        soon(stream.read_exact(&mut [0])).await.unwrap();
+        tokio::time::sleep(MINUTE * 2 / 3).await;
+    }
+    raw.socket.write_all(&[7; 80]).await.unwrap();
+    assert_eq!(raw.received().await, []);
+}
+
+/// The `yamux` crate, which says nothing unless it is asked.
+#[tokio::test(start_paused = true)]
+async fn others_answer() {
+    let (near, far) = sockets();
+    let mut near = Peer::new(ours(near, Role::Server));
+    let far = Peer::new(theirs(far, Role::Client));
+    tokio::time::sleep(60 * MINUTE).await;
+    let mut stream = far.open().await;
+    stream.write_all(b"still there").await.unwrap();
+    stream.flush().await.unwrap();
+    near.accept().await;
+}
