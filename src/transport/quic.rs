@@ -25,6 +25,7 @@
 //! | `tls` | certificates, peer ids, the key of stateless resets |
 //! | `address` | multiaddresses to socket addresses and back |
 //! | `endpoint` | UDP sockets, and the handle that closes them all |
+//! | `runtime` | quinn on tokio, with timers that end together |
 //! | `interfaces` | the addresses that a listener can be reached on |
 //! | `listener` | who is let in, retried or refused |
 //! | `connection` | the handshake, and the connection as a muxer |
@@ -40,6 +41,7 @@ mod connection;
 mod endpoint;
 mod interfaces;
 mod listener;
+mod runtime;
 mod stream;
 #[cfg(test)]
 mod tests;

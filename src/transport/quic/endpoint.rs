@@ -4,8 +4,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use quinn::{Endpoint, EndpointConfig, ServerConfig, TokioRuntime, VarInt};
+use quinn::{Endpoint, EndpointConfig, ServerConfig, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
+
+use super::runtime::Runtime;
 
 /// Bytes of packets that the kernel may hold for a socket, in either direction.
 ///
@@ -29,7 +31,7 @@ pub(super) fn bind(
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
     let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
     socket.bind(&local.into())?;
-    Endpoint::new(config, server, socket.into(), Arc::new(TokioRuntime))
+    Endpoint::new(config, server, socket.into(), Arc::new(Runtime))
 }
 
 /// All endpoints of a transport, for the end of the process.

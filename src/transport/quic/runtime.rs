@@ -1,0 +1,68 @@
+//! Quinn on tokio, with timers that end together where that does no harm.
+
+use std::{
+    future::Future,
+    io,
+    net::UdpSocket,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use quinn::{AsyncTimer, AsyncUdpSocket, Runtime as _, TokioRuntime};
+
+use crate::transport::slack;
+
+/// Timers that are this far off may be late. They are those of silence, in which nobody waits;
+/// acknowledgements and the repetition of what was lost are due much sooner.
+const FAR: Duration = Duration::from_secs(1);
+
+/// How late they may be. Short enough that the packets of thousands of idle peers, and their
+/// answers, do not come all at once.
+const SLACK: Duration = Duration::from_millis(100);
+
+/// See the documentation of this file.
+#[derive(Debug)]
+pub(super) struct Runtime;
+
+impl Runtime {
+    fn due(at: Instant) -> Instant {
+        if at.saturating_duration_since(TokioRuntime.now()) < FAR {
+            at
+        } else {
+            slack::common(at, SLACK)
+        }
+    }
+}
+
+impl quinn::Runtime for Runtime {
+    fn new_timer(&self, at: Instant) -> Pin<Box<dyn AsyncTimer>> {
+        Box::pin(Timer(TokioRuntime.new_timer(Self::due(at))))
+    }
+
+    fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        TokioRuntime.spawn(future);
+    }
+
+    fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        TokioRuntime.wrap_udp_socket(socket)
+    }
+
+    fn now(&self) -> Instant {
+        TokioRuntime.now()
+    }
+}
+
+#[derive(Debug)]
+struct Timer(Pin<Box<dyn AsyncTimer>>);
+
+impl AsyncTimer for Timer {
+    fn reset(mut self: Pin<&mut Self>, at: Instant) {
+        self.0.as_mut().reset(Runtime::due(at));
+    }
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.as_mut().poll(cx)
+    }
+}
