@@ -18,6 +18,7 @@ ENV CARGO_PROFILE_RELEASE_STRIP=symbols \
 # The dependencies first, for crates with nothing in them: this layer lasts until they change.
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
+COPY crates crates
 RUN mkdir src && echo 'fn main() {}' > src/main.rs && touch src/lib.rs
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     cargo auditable build --locked --release --target "$(rustc --print host-tuple)"

@@ -1,6 +1,10 @@
 //! A relay as a process of its own, and what it uses.
 
-use std::{process::Stdio, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use nix::{time::ClockId, unistd::Pid};
@@ -14,9 +18,6 @@ use tokio::{
 
 use super::{Result, clients::Channel};
 
-/// With this argument the benchmark is libp2p's relay, so that both are built alike.
-pub(crate) const STOCK: &str = "stock-relay";
-
 /// More than any benchmark asks for.
 const HIGH_RATE: &str = "1000000+1000000/s";
 
@@ -25,6 +26,39 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A relay is at rest when it uses less than this much of a core.
 const REST: f64 = 0.1;
 const REST_WITHIN: Duration = Duration::from_secs(20);
+
+/// Where the builds of libp2p's relay are, below those of ours.
+fn stock_builds() -> Result<PathBuf> {
+    // This is `<builds>/<profile>/deps/<name>`.
+    let builds = std::env::current_exe()?;
+    let builds = builds.ancestors().nth(3).ok_or("not one of cargo's")?;
+    Ok(builds.join("stock-relay"))
+}
+
+fn stock() -> Result<PathBuf> {
+    let profile = if cfg!(debug_assertions) {
+        "debug"
+    } else {
+        "release"
+    };
+    Ok(stock_builds()?.join(profile).join("stock-relay"))
+}
+
+/// Builds libp2p's relay, in the way in which ours was built.
+pub(crate) async fn build_stock() -> Result<()> {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/stock-relay/Cargo.toml");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--locked", "--manifest-path"]);
+    cargo.arg(manifest).arg("--target-dir").arg(stock_builds()?);
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    if cargo.status().await?.success() {
+        Ok(())
+    } else {
+        Err("libp2p's relay could not be built".into())
+    }
+}
 
 /// Whose relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +106,7 @@ impl Kind {
                 .as_slice(),
             ),
             Self::Stock => (
-                std::env::current_exe()?,
+                stock()?,
                 [
                     ("RELAY_MAX_RESERVATIONS", "1000000"),
                     ("RELAY_MAX_CIRCUITS", "1000000"),
@@ -83,9 +117,6 @@ impl Kind {
             ),
         };
         let mut command = Command::new(program);
-        if self == Self::Stock {
-            command.arg(STOCK);
-        }
         command.env_clear().envs(variables.iter().copied());
         Ok(command)
     }

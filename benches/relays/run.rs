@@ -7,8 +7,6 @@ mod latency;
 mod relay;
 mod report;
 mod requests;
-#[path = "../../examples/stock_relay.rs"]
-mod stock_relay;
 mod throughput;
 
 use std::time::Duration;
@@ -162,9 +160,6 @@ fn options() -> Option<Options> {
 }
 
 pub(crate) fn main() -> Result<()> {
-    if std::env::args().nth(1).as_deref() == Some(relay::STOCK) {
-        return stock_relay::main().map_err(|error| error.to_string().into());
-    }
     match options() {
         Some(options) => run(&options),
         None => Ok(()),
@@ -174,6 +169,7 @@ pub(crate) fn main() -> Result<()> {
 #[tokio::main]
 async fn run(options: &Options) -> Result<()> {
     let plan = Plan::new(options)?;
+    relay::build_stock().await?;
     for section in Section::value_variants() {
         if !options.sections.is_empty() && !options.sections.contains(section) {
             continue;

@@ -28,6 +28,7 @@ mod memory;
 #[expect(dead_code, reason = "the benchmark needs more of it")]
 mod relay;
 mod requests;
+mod rest;
 mod syscalls;
 
 use futures::{AsyncReadExt, AsyncWriteExt};

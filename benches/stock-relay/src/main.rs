@@ -1,6 +1,6 @@
 //! A relay made of libp2p's own server behaviour, to compare `descord-relay` with.
 //!
-//! `cargo run --example stock_relay` listens on free ports of loopback over TCP, QUIC and
+//! `cargo run --manifest-path benches/stock-relay/Cargo.toml` listens on free ports of loopback over TCP, QUIC and
 //! WebSocket, and prints one JSON line like the one of `descord-relay` when it is ready.
 //! `RELAY_MAX_RESERVATIONS`, `RELAY_MAX_CIRCUITS`, `RELAY_MAX_CIRCUITS_PER_PEER`,
 //! `RELAY_MAX_CIRCUIT_BYTES` and `RELAY_MAX_CIRCUIT_DURATION` (seconds), plain numbers above 0, set
@@ -43,7 +43,7 @@ fn config() -> relay::Config {
 }
 
 #[tokio::main]
-pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> Result<(), Box<dyn Error>> {
     let mut swarm = SwarmBuilder::with_new_identity()
         .with_tokio()
         .with_tcp(
