@@ -26,6 +26,7 @@ use libp2p::{
         handler::{ConnectionEvent, FullyNegotiatedInbound},
     },
 };
+use tokio::task::coop::consume_budget;
 
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/ipfs/ping/1.0.0");
 /// The length of a ping, and of its answer.
@@ -104,6 +105,8 @@ async fn answer(mut stream: Stream) -> io::Result<Infallible> {
         stream.read_exact(&mut ping).await?;
         stream.write_all(&ping).await?;
         stream.flush().await?;
+        // However many have come at once, others get their turn.
+        consume_budget().await;
     }
 }
 

@@ -74,7 +74,7 @@ impl Channel {
 pub(crate) enum Pings {
     /// They are answered.
     Answered,
-    /// The client does not know the protocol, and the relay stops asking.
+    /// The client does not know libp2p's protocol for it. Our relay does not ask by that one.
     Unknown,
 }
 

@@ -16,16 +16,14 @@ const LOOK: Duration = Duration::from_secs(1);
 const WATCHED: Duration = Duration::from_secs(15);
 /// How often all threads may begin to wait, for each second. Counted: 52. With a timer for each peer
 /// at a moment of its own it would be 140.
-const MOST_WAITS: u64 = 90;
+const MOST_WAITS: u64 = 110;
 
 /// How often the threads of a relay have waited.
 fn waits(relay: &Relay) -> u64 {
     let tasks = relay.process.tasks().unwrap();
     tasks
-        .map(|task| {
-            let status = task.unwrap().status().unwrap();
-            status.voluntary_ctxt_switches.unwrap()
-        })
+        // One that has ended meanwhile has none to tell of.
+        .filter_map(|task| task.ok()?.status().ok()?.voluntary_ctxt_switches)
         .sum()
 }
 
@@ -51,7 +49,7 @@ async fn idle_peers_do_not_wake_it_one_by_one() {
         .process
         .tasks()
         .unwrap()
-        .map(|task| task.unwrap().stat().unwrap().comm)
+        .filter_map(|task| Some(task.ok()?.stat().ok()?.comm))
         .collect();
     assert!(
         !threads.iter().any(|name| name == "futures-timer"),

@@ -5,8 +5,8 @@
 //! thread for that: each timer that is set or taken back wakes it. That was a tenth of what a relay
 //! pays for a circuit. Here, a timer is an entry in a table that the runtime looks at anyway.
 //!
-//! This has the interface of `futures-timer` 3, and takes its place for every crate below the relay
-//! (`[patch.crates-io]` in the relay's `Cargo.toml`).
+//! This has the interface of `futures-timer` 3, and takes its place for every crate that the relay
+//! is built of (`[patch.crates-io]` in the relay's `Cargo.toml`).
 
 use std::{
     fmt,

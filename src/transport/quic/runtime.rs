@@ -14,8 +14,9 @@ use quinn::{AsyncTimer, AsyncUdpSocket, Runtime as _, TokioRuntime};
 
 use crate::transport::slack;
 
-/// Timers that are this far off may be late. They are those of silence, in which nobody waits;
-/// acknowledgements and the repetition of what was lost are due much sooner.
+/// Timers that are this far off may be late. They are those of silence, in which nobody waits.
+/// Acknowledgements are due much sooner, and so is the repetition of what was lost, unless it was
+/// repeated in vain before; a tenth more does no harm to it then.
 const FAR: Duration = Duration::from_secs(1);
 
 /// How late they may be. Short enough that the packets of thousands of idle peers, and their

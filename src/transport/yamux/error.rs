@@ -17,7 +17,7 @@ pub enum Error {
     /// The connection has ended before, here or with an error that was reported then.
     #[error("the connection is closed")]
     Closed,
-    /// The remote has been silent for minutes, and did not reply to pings.
+    /// For minutes the remote has said nothing, not even a reply to pings, or has read nothing.
     #[error("the remote does not answer")]
     Silent,
     /// All stream ids of the connection have been used.

@@ -17,15 +17,15 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::{Error, frame::Header, session::Session};
 use crate::transport::slack;
 
-/// How often a connection is looked at.
-const PERIOD: Duration = Duration::from_secs(60);
+/// How often a connection is looked at: once a minute, with the slack.
+const PERIOD: Duration = Duration::from_secs(59);
 /// How much later that may be.
 const SLACK: Duration = Duration::from_secs(1);
 
-/// So many pings in a row may be unanswered; the next look ends the connection, which is three to
-/// four minutes after the last word. The answer may have to wait for all that is on its way to a
-/// slow remote.
-const MAX_UNANSWERED: u32 = 2;
+/// So many looks in a row may be in vain; the next one ends the connection, which is three to four
+/// minutes after the last word. The answer may have to wait for all that is on its way to a slow
+/// remote.
+const MAX_IN_VAIN: u32 = 2;
 
 /// What was heard of the remote.
 #[derive(Debug, Default)]
@@ -34,6 +34,11 @@ pub(super) struct Keepalive {
     spoke: bool,
     /// How many pings it has not answered.
     unanswered: u32,
+    /// How many looks have found that it takes nothing, though something waits for it. Who speaks
+    /// and never reads is of no use to anybody either.
+    stuck: u32,
+    /// The bytes that had been written at the last look.
+    written: u64,
 }
 
 impl Keepalive {
@@ -51,10 +56,21 @@ impl Keepalive {
 impl Session {
     /// Asks a remote that was silent since the last look.
     pub(super) fn look(&mut self) -> Result<(), Error> {
-        let Keepalive { spoke, unanswered } = &mut self.keepalive;
+        let Keepalive {
+            spoke,
+            unanswered,
+            stuck,
+            written,
+        } = &mut self.keepalive;
+        let before = std::mem::replace(written, self.outgoing.written());
+        let is_stuck = self.outgoing.pending() > 0 && before == *written;
+        *stuck = if is_stuck { *stuck + 1 } else { 0 };
+        if *stuck > MAX_IN_VAIN {
+            return Err(Error::Silent);
+        }
         if std::mem::take(spoke) {
             *unanswered = 0;
-        } else if *unanswered >= MAX_UNANSWERED {
+        } else if *unanswered >= MAX_IN_VAIN {
             return Err(Error::Silent);
         } else {
             *unanswered += 1;

@@ -149,6 +149,11 @@ impl Outgoing {
         self.turns = self.turns.saturating_sub(1);
     }
 
+    /// How many bytes were ever written to the socket.
+    pub(super) fn written(&self) -> u64 {
+        self.written
+    }
+
     /// Whether everything up to `position` was written.
     pub(super) fn is_written(&self, position: u64) -> bool {
         position <= self.written
