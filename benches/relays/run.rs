@@ -59,8 +59,9 @@ struct Options {
     /// Numbers of reservations, growing.
     #[arg(long, value_delimiter = ',', default_value = "10,1000,20000")]
     reservations: Vec<usize>,
-    /// How long relays are watched at rest, in seconds; they ask everybody once a minute.
-    #[arg(long, default_value_t = 60.0)]
+    /// How long relays are watched at rest, in seconds. Ours first asks who has been silent
+    /// for one to two minutes.
+    #[arg(long, default_value_t = 130.0)]
     rest: f64,
     /// What our relay may carry in a second (`RELAY_MAX_BANDWIDTH`); as much as it can, unless it is
     /// said.
