@@ -13,6 +13,8 @@ use super::Result;
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/performance.md");
 const LOCK: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock"));
+/// Of libp2p's relay, which is a workspace of its own.
+const STOCK_LOCK: &str = include_str!("../stock-relay/Cargo.lock");
 
 /// On a quiet machine, all others together use less than this much of a core.
 const QUIET: f64 = 0.1;
@@ -57,7 +59,7 @@ pub(crate) fn circumstances() -> Result<String> {
         cores = cores()?,
         kernel = kernel.trim(),
         rustc = rustc.trim(),
-        libp2p = locked("libp2p").unwrap_or("?"),
+        libp2p = locked(LOCK, "libp2p").unwrap_or("?"),
         ours = env!("CARGO_PKG_VERSION"),
     ))
 }
@@ -82,8 +84,17 @@ fn cores() -> Result<f64> {
     Ok(f64::from(u32::try_from(cores)?))
 }
 
-/// The version of a package in `Cargo.lock`.
-fn locked(package: &str) -> Option<&'static str> {
+/// Both relays are to be made of the same libp2p, which the document names once.
+pub(crate) fn check_versions() -> Result<()> {
+    let ours = locked(LOCK, "libp2p");
+    if ours.is_none() || ours != locked(STOCK_LOCK, "libp2p") {
+        return Err("benches/stock-relay/Cargo.lock has another libp2p than Cargo.lock".into());
+    }
+    Ok(())
+}
+
+/// The version of a package in a `Cargo.lock`.
+fn locked(lock: &'static str, package: &str) -> Option<&'static str> {
     let entry = format!("name = \"{package}\"\nversion = \"");
-    LOCK.split_once(&entry)?.1.split('"').next()
+    lock.split_once(&entry)?.1.split('"').next()
 }

@@ -170,6 +170,7 @@ pub(crate) fn main() -> Result<()> {
 #[tokio::main]
 async fn run(options: &Options) -> Result<()> {
     let plan = Plan::new(options)?;
+    document::check_versions()?;
     relay::build_stock().await?;
     for section in Section::value_variants() {
         if !options.sections.is_empty() && !options.sections.contains(section) {
