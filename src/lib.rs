@@ -8,6 +8,7 @@
 //! | [`cli`] | the subcommands and what each of them prints |
 //! | [`budget`] | what the relay may use of memory and file descriptors, and what follows |
 //! | [`config`] | every environment variable: type, unit, default, bounds, documentation |
+//! | [`handover`] | pieces that go from one stream to another without a copy |
 //! | [`identity`] | the relay's key pair: given, derived from the fleet's seed, or ephemeral |
 //! | [`pseudonym`] | the names under which peers appear in logs |
 //! | [`lifecycle`] | the phase of the process, its tasks, and how it is told to stop |
@@ -40,6 +41,7 @@ pub mod dialback;
 pub mod fleet;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+pub mod handover;
 pub mod identify;
 pub mod identity;
 pub mod lifecycle;

@@ -13,11 +13,12 @@ use std::{
     time::Duration,
 };
 
+use bytes::{Buf, Bytes};
 use futures::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use super::{limits::CircuitLimit, throttle::Pacer};
-use crate::scratch;
+use crate::{handover, scratch};
 
 /// How much the source may send before the circuit is open, in bytes.
 const EARLY_BYTES: usize = 16 * 1024;
@@ -240,9 +241,8 @@ where
 
 /// One direction of a circuit. It holds bytes only while the writer takes none.
 struct Direction {
-    /// What was read and is not written: all from `start`.
-    rest: Vec<u8>,
-    start: usize,
+    /// What was read and is not written.
+    rest: Bytes,
     /// Bytes of `rest` that were read before there was a circuit, and are not granted yet.
     unpaid: u64,
     /// Bytes that may still be read; `None` is unlimited.
@@ -281,8 +281,7 @@ impl Direction {
         };
         rest.truncate(usize::try_from(allowed).unwrap_or(usize::MAX));
         Self {
-            rest,
-            start: 0,
+            rest: rest.into(),
             unpaid: allowed,
             room: room.map(|room| room - allowed),
             moved: 0,
@@ -319,9 +318,13 @@ impl Direction {
                         _ => ready!(poll_granted(cx, reader, pacer))?,
                     };
                     let granted = usize::try_from(granted).unwrap_or(usize::MAX);
-                    let read = ready!(scratch::with(granted.min(scratch::STEP_BYTES), |buffer| {
-                        self.poll_copy(cx, reader, writer, buffer)
-                    }))?;
+                    let most = granted.min(scratch::STEP_BYTES);
+                    let read = match self.hand_over(cx, reader, most) {
+                        0 => ready!(scratch::with(most, |buffer| {
+                            self.poll_copy(cx, reader, writer, buffer)
+                        }))?,
+                        taken => taken,
+                    };
                     spend(pacer, read);
                 }
                 State::Closing => {
@@ -336,11 +339,29 @@ impl Direction {
                 State::Full => return Poll::Pending,
             }
         }
+        ready!(self.poll_write_rest(cx, writer))?;
         cx.waker().wake_by_ref();
         if let Some(pacer) = pacer {
             pacer.keep();
         }
         Poll::Pending
+    }
+
+    /// Takes a piece from the reader, if it has one, to be written next. Gives how much that is.
+    fn hand_over<R: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut R,
+        most: usize,
+    ) -> u64 {
+        let most = self.room.map_or(most, |room| {
+            usize::try_from(room).unwrap_or(usize::MAX).min(most)
+        });
+        let piece = handover::take(most, || Pin::new(reader).poll_read(cx, &mut []));
+        self.rest = piece.unwrap_or_default();
+        let read = self.rest.len() as u64;
+        self.room = self.room.map(|room| room.saturating_sub(read));
+        read
     }
 
     /// Reads once, and writes what was read, or keeps it. Gives how much that is.
@@ -369,7 +390,7 @@ impl Direction {
                 let mut bytes = space.get(..read).unwrap_or_default();
                 while !bytes.is_empty() {
                     let Poll::Ready(written) = self.poll_write(cx, writer, bytes)? else {
-                        self.rest.extend_from_slice(bytes);
+                        self.rest = Bytes::copy_from_slice(bytes);
                         break;
                     };
                     bytes = bytes.get(written..).unwrap_or_default();
@@ -384,15 +405,13 @@ impl Direction {
         cx: &mut Context<'_>,
         writer: &mut W,
     ) -> Poll<io::Result<()>> {
-        let rest = std::mem::take(&mut self.rest);
-        while let Some(bytes) = rest.get(self.start..).filter(|bytes| !bytes.is_empty()) {
-            let Poll::Ready(written) = self.poll_write(cx, writer, bytes)? else {
-                self.rest = rest;
-                return Poll::Pending;
-            };
-            self.start += written;
+        while !self.rest.is_empty() {
+            let rest = self.rest.clone();
+            let written = handover::offer(&rest, |bytes| self.poll_write(cx, writer, bytes));
+            self.rest.advance(ready!(written)?);
         }
-        self.start = 0;
+        // An empty slice still holds what it is a part of.
+        self.rest = Bytes::new();
         Poll::Ready(Ok(()))
     }
 

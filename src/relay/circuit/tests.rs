@@ -17,7 +17,7 @@ fn pipe(capacity: usize) -> (End_, End_) {
     (client.compat(), relay.compat())
 }
 
-fn side(stream: End_) -> Side<End_> {
+fn side<S>(stream: S) -> Side<S> {
     Side {
         stream,
         gone: CancellationToken::new(),
@@ -28,7 +28,10 @@ fn limit(bytes: Option<u64>, duration: Option<Duration>) -> CircuitLimit {
     CircuitLimit { duration, bytes }
 }
 
-async fn run(source: End_, early: Early, target: End_, limit: CircuitLimit) -> Outcome {
+async fn run<S>(source: S, early: Early, target: S, limit: CircuitLimit) -> Outcome
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let total = AtomicU64::new(0);
     let moved = |Progress {
                      to_target: forth,
@@ -261,6 +264,53 @@ async fn a_source_that_gives_up_early_is_noticed() {
     assert!(early.eof);
 }
 
+/// A stream that hands pieces over, if it does.
+struct Handing {
+    stream: End_,
+    hands: bool,
+}
+
+impl AsyncRead for Handing {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let wanted = handover::wanted().filter(|_| self.hands);
+        let Some(max) = wanted else {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        };
+        assert!(buf.is_empty());
+        let mut piece = vec![0; max];
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut piece))?;
+        piece.truncate(read);
+        if read > 0 {
+            handover::give(piece.into());
+        }
+        Poll::Ready(Ok(0))
+    }
+}
+
+impl AsyncWrite for Handing {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let piece = handover::offered(buf).filter(|_| self.hands);
+        let bytes = piece.as_deref().unwrap_or(buf);
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_close(cx)
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Traffic {
     length: usize,
@@ -286,12 +336,15 @@ proptest! {
         forth in traffic(),
         back in traffic(),
         bytes in prop::option::of(0..60_000u64),
+        hands in any::<(bool, bool)>(),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let (mut a, source) = pipe(forth.capacity);
             let (mut b, target) = pipe(back.capacity);
+            let source = Handing { stream: source, hands: hands.0 };
+            let target = Handing { stream: target, hands: hands.1 };
             let circuit = run(source, Early::default(), target, limit(bytes, None));
             let (at, bt) = (pattern(forth.length, 3), pattern(back.length, 5));
             let client = async |stream: &mut End_, data: &[u8], chunk: usize| {

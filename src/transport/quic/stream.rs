@@ -9,6 +9,8 @@ use futures::future::{BoxFuture, Fuse, FutureExt, TryFutureExt};
 use futures::{AsyncRead, AsyncWrite};
 use quinn::{ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
 
+use crate::handover;
+
 /// One bidirectional stream of a QUIC connection.
 ///
 /// It keeps apart what is complete from what was cut (RFC 9000, section 3):
@@ -123,6 +125,11 @@ impl AsyncRead for Stream {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         if buf.is_empty() {
+            // Pieces of a packet each are worth nothing to anybody, and looking for a failure would
+            // wake the task for what it is going to read anyway.
+            if handover::wanted().is_some() {
+                return Poll::Pending;
+            }
             return self.poll_failure(cx).map(Err);
         }
         let result = ready!(self.recv.poll_read(cx, buf));

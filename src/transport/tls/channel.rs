@@ -161,9 +161,15 @@ impl<C: AsyncWrite + Unpin> Channel<C> {
         Poll::Ready(Ok(()))
     }
 
+    fn keep(&mut self, sealed: Option<&[u8]>) {
+        self.waiting.extend_from_slice(sealed.unwrap_or_default());
+    }
+
     /// Encrypts `bytes`, and writes them unless that is little. What the socket does not take waits.
     fn seal(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
-        scratch::with(scratch::MAX_BYTES, |sealed| {
+        scratch::with(scratch::MAX_BYTES, |scratch| {
+            // What waits goes before it: there is room for that.
+            let (_, sealed) = scratch.split_at_mut(GATHERED_BYTES);
             let mut plain = Plain::new(&mut [], &mut self.opened);
             let length = self.records.seal(
                 &mut self.sealed,
@@ -172,19 +178,27 @@ impl<C: AsyncWrite + Unpin> Channel<C> {
                 bytes,
                 sealed,
             )?;
-            let sealed = sealed.get(..length).unwrap_or_default();
             if self.waiting.len() + length < GATHERED_BYTES {
-                self.waiting.extend_from_slice(sealed);
+                self.keep(sealed.get(..length));
                 return Ok(());
             }
+            let end = GATHERED_BYTES + length;
+            let Some(start) = GATHERED_BYTES.checked_sub(self.waiting.len()) else {
+                // An answer of the protocol was that long.
+                self.keep(sealed.get(..length));
+                let _ = self.poll_send(cx)?;
+                return Ok(());
+            };
+            if let Some(before) = scratch.get_mut(start..GATHERED_BYTES) {
+                before.copy_from_slice(&self.waiting);
+            }
+            self.waiting.clear();
             let mut written = 0;
-            if self.waiting.is_empty()
-                && let Poll::Ready(taken) = Pin::new(&mut self.socket).poll_write(cx, sealed)?
-            {
+            let all = scratch.get(start..end).unwrap_or_default();
+            if let Poll::Ready(taken) = Pin::new(&mut self.socket).poll_write(cx, all)? {
                 written = taken;
             }
-            let rest = sealed.get(written..).unwrap_or_default();
-            self.waiting.extend_from_slice(rest);
+            self.keep(all.get(written..));
             let _ = self.poll_send(cx)?;
             Ok(())
         })

@@ -1,6 +1,10 @@
 //! A queue of bytes that gives its memory back as it drains.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::Deref};
+
+use bytes::Bytes;
+
+use crate::handover;
 
 /// The least that is allocated at a time, so that many short writes share an allocation.
 const MIN_CHUNK: usize = 1024;
@@ -8,13 +12,63 @@ const MIN_CHUNK: usize = 1024;
 /// Up to how many chunks the emptied queue keeps room for.
 const KEPT_SLOTS: usize = 8;
 
+/// A part of a queue.
+#[derive(Debug)]
+pub(super) enum Chunk {
+    /// It belongs to the queue, which may append to it.
+    Own(Vec<u8>),
+    /// It was handed over, and may be a part of something.
+    Piece(Bytes),
+}
+
+impl Chunk {
+    /// How many bytes may be appended.
+    fn spare(&self) -> usize {
+        match self {
+            Self::Own(bytes) => bytes.capacity() - bytes.len(),
+            Self::Piece(_) => 0,
+        }
+    }
+
+    /// Whether it may go on as a piece: neither too short, nor mostly empty.
+    fn is_piece(&self) -> bool {
+        self.len() >= handover::MIN_BYTES && self.spare() <= self.len()
+    }
+}
+
+impl Default for Chunk {
+    fn default() -> Self {
+        Self::Own(Vec::new())
+    }
+}
+
+impl Deref for Chunk {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Piece(bytes) => bytes,
+        }
+    }
+}
+
+impl From<Chunk> for Bytes {
+    fn from(chunk: Chunk) -> Self {
+        match chunk {
+            Chunk::Own(bytes) => bytes.into(),
+            Chunk::Piece(bytes) => bytes,
+        }
+    }
+}
+
 /// Bytes in order, in chunks of the size in which they came.
 ///
 /// Beyond the bytes themselves the queue holds at most the unused part of its last chunk
 /// and what was already read of its first one; an empty queue holds no chunk at all.
 #[derive(Debug, Default)]
 pub(super) struct Chunks {
-    queue: VecDeque<Vec<u8>>,
+    queue: VecDeque<Chunk>,
     /// How much of the first chunk has been read.
     offset: usize,
     len: usize,
@@ -34,29 +88,36 @@ impl Chunks {
     /// a caller that knows that more is to follow.
     pub(super) fn push(&mut self, bytes: &[u8], expected: usize) {
         self.len += bytes.len();
-        let spare = self
-            .queue
-            .back()
-            .map_or(0, |last| last.capacity() - last.len());
+        let spare = self.queue.back().map_or(0, Chunk::spare);
         let (fitting, rest) = bytes.split_at(spare.min(bytes.len()));
-        if let Some(last) = self.queue.back_mut() {
+        if let Some(Chunk::Own(last)) = self.queue.back_mut() {
             last.extend_from_slice(fitting);
         }
         if !rest.is_empty() {
             let expected = expected.saturating_sub(fitting.len());
             let mut chunk = Vec::with_capacity(rest.len().max(expected).max(MIN_CHUNK));
             chunk.extend_from_slice(rest);
-            self.queue.push_back(chunk);
+            self.queue.push_back(Chunk::Own(chunk));
         }
     }
 
-    /// Moves as many bytes into `buf` as there are and as fit, and tells how many.
+    /// Appends a piece as it is.
+    pub(super) fn push_piece(&mut self, piece: Bytes) {
+        self.len += piece.len();
+        self.queue.push_back(Chunk::Piece(piece));
+    }
+
+    /// Moves bytes into `buf`, as many as there are and as fit, but for chunks that may go on as
+    /// they are behind others. Tells how many.
     pub(super) fn read(&mut self, buf: &mut [u8]) -> usize {
         let mut filled = 0;
         while filled < buf.len() {
             let Some(first) = self.queue.front() else {
                 break;
             };
+            if filled > 0 && self.offset == 0 && first.is_piece() {
+                break;
+            }
             let unread = first.get(self.offset..).unwrap_or_default();
             let space = buf.get_mut(filled..).unwrap_or_default();
             let n = unread.len().min(space.len());
@@ -73,8 +134,17 @@ impl Chunks {
         filled
     }
 
+    /// Removes the first chunk, if it may go on as it is and has no more than `max` bytes.
+    pub(super) fn pop_piece(&mut self, max: usize) -> Option<Bytes> {
+        let first = self.queue.front()?;
+        if self.offset > 0 || first.len() > max || !first.is_piece() {
+            return None;
+        }
+        self.pop().map(Bytes::from)
+    }
+
     /// Removes the first chunk, unless the queue is empty. Not to be mixed with [`Self::read`].
-    pub(super) fn pop(&mut self) -> Option<Vec<u8>> {
+    pub(super) fn pop(&mut self) -> Option<Chunk> {
         let chunk = self.queue.pop_front()?;
         self.len -= chunk.len();
         self.release_slots();

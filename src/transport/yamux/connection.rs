@@ -14,6 +14,7 @@ use tokio::time::Sleep;
 
 use super::{
     Config, Error, Substream,
+    chunks::Chunk,
     frame::GoAway,
     keepalive::Looks,
     session::{Role, Session},
@@ -38,7 +39,7 @@ pub struct Muxer<C> {
     socket: C,
     shared: Arc<Shared>,
     /// What is being written to the socket, and how much of it is done.
-    chunk: Vec<u8>,
+    chunk: Chunk,
     chunk_written: usize,
     /// Whether the socket was written to since it was flushed.
     unflushed: bool,
@@ -66,7 +67,7 @@ impl<C> Muxer<C> {
         Self {
             socket,
             shared: Arc::new(Shared::new(Session::new(config, role))),
-            chunk: Vec::new(),
+            chunk: Chunk::default(),
             chunk_written: 0,
             unflushed: false,
             looks: Looks::default(),
@@ -134,7 +135,7 @@ where
             self.unflushed = true;
             self.chunk_written += n;
             if self.chunk_written >= self.chunk.len() {
-                self.chunk = Vec::new();
+                self.chunk = Chunk::default();
                 self.chunk_written = 0;
             }
             self.shared.access(|session| session.written(n));
@@ -261,6 +262,6 @@ where
 impl<C> Muxer<C> {
     /// Whether any memory for bytes is allocated.
     pub(super) fn is_holding_buffers(&self) -> bool {
-        self.chunk.capacity() > 0
+        !self.chunk.is_empty()
     }
 }

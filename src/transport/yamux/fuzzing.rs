@@ -78,7 +78,7 @@ fn take(
             let _ = session.read(id, &mut vec![0; length * 64], waker);
         }
         (5, Some(id)) => {
-            let _ = session.write(id, &vec![0; length * 64], waker);
+            let _ = session.write(id, &vec![0; length * 64], None, waker);
         }
         (6, Some(id)) if length.is_multiple_of(2) => {
             let _ = session.close(id, waker);

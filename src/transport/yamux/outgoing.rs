@@ -2,9 +2,11 @@
 
 use std::{collections::VecDeque, task::Waker};
 
+use bytes::Bytes;
+
 use super::{
     Config,
-    chunks::Chunks,
+    chunks::{Chunk, Chunks},
     frame::{HEADER_LEN, Header},
 };
 
@@ -79,10 +81,22 @@ impl Outgoing {
 
     /// Queues a frame and returns the position of its end.
     pub(super) fn push(&mut self, header: Header, payload: &[u8]) -> u64 {
-        let len = HEADER_LEN + payload.len();
-        self.chunks.push(&header.encode(), len);
+        self.chunks
+            .push(&header.encode(), HEADER_LEN + payload.len());
         self.chunks.push(payload, 0);
-        self.queued += len as u64;
+        self.queued(payload.len())
+    }
+
+    /// The same with a payload that is not copied.
+    pub(super) fn push_piece(&mut self, header: Header, payload: Bytes) -> u64 {
+        let length = payload.len();
+        self.chunks.push(&header.encode(), HEADER_LEN);
+        self.chunks.push_piece(payload);
+        self.queued(length)
+    }
+
+    fn queued(&mut self, payload: usize) -> u64 {
+        self.queued += (HEADER_LEN + payload) as u64;
         self.dirty = true;
         self.queued
     }
@@ -177,7 +191,7 @@ impl Outgoing {
     }
 
     /// The next bytes for the socket.
-    pub(super) fn take(&mut self) -> Option<Vec<u8>> {
+    pub(super) fn take(&mut self) -> Option<Chunk> {
         self.dirty = false;
         self.chunks.pop()
     }

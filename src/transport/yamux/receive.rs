@@ -8,6 +8,9 @@ use super::{
     session::Session,
 };
 
+/// How many times as much as its bytes a chunk may have room for, which others are expected to fill.
+const EXPECTED_FACTOR: usize = 4;
+
 /// Where in the sequence of frames the remote is.
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
@@ -62,7 +65,7 @@ impl Session {
                 let (now, later) = bytes.split_at(payload.missing.min(bytes.len()));
                 bytes = later;
                 self.keepalive.spoke();
-                self.on_payload(payload, now);
+                self.on_payload(payload, now, later.len());
             } else if let Some(header) = self.decoder.header(&mut bytes) {
                 self.on_header(Header::decode(header)?)?;
                 if self.outgoing.is_flooded() {
@@ -193,12 +196,15 @@ impl Session {
             missing: length,
             fin,
         };
-        self.on_payload(payload, &[]);
+        self.on_payload(payload, &[], 0);
         Ok(())
     }
 
     /// Passes on a part of a payload. A stream that is gone or was reset meanwhile gets nothing.
-    fn on_payload(&mut self, mut payload: Payload, bytes: &[u8]) {
+    ///
+    /// So many bytes have arrived behind it. They are likely to be for the same stream, whose chunks
+    /// are worth more when they are long.
+    fn on_payload(&mut self, mut payload: Payload, bytes: &[u8], behind: usize) {
         payload.missing -= bytes.len();
         let done = payload.missing == 0;
         self.decoder.payload = (!done).then_some(payload);
@@ -214,7 +220,8 @@ impl Session {
                 .unread
                 .has_room(bytes.len(), self.config.max_receive_buffer)
             {
-                flow.unread.push(bytes, 0);
+                let expected = (bytes.len() + behind).min(EXPECTED_FACTOR * bytes.len());
+                flow.unread.push(bytes, expected);
                 self.unread.add(bytes.len());
                 self.woken.extend(flow.reader.take());
             } else {

@@ -10,6 +10,7 @@ use std::{
 use futures::{AsyncRead, AsyncWrite};
 
 use super::session::Session;
+use crate::handover;
 
 /// A session that a connection shares with its streams, which live in other tasks.
 #[derive(Debug)]
@@ -81,12 +82,23 @@ impl Drop for Substream {
 
 impl AsyncRead for Substream {
     /// Into no room it reads nothing, and is ready only when the stream cannot be read to a clean
-    /// end any more: with that failure, even if there is something left to read before it.
+    /// end any more: with that failure, even if there is something left to read before it. While a
+    /// piece is [wanted](handover), it hands one over, or leaves it at that.
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
+        if buf.is_empty()
+            && let Some(max) = handover::wanted()
+        {
+            let piece = self.shared.with(|session| session.read_piece(self.id, max));
+            let Some(piece) = piece else {
+                return Poll::Pending;
+            };
+            handover::give(piece);
+            return Poll::Ready(Ok(0));
+        }
         self.shared
             .with(|session| session.read(self.id, buf, cx.waker()))
     }
@@ -99,8 +111,9 @@ impl AsyncWrite for Substream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        let piece = handover::offered(buf);
         self.shared
-            .with(|session| session.write(self.id, buf, cx.waker()))
+            .with(|session| session.write(self.id, buf, piece.as_ref(), cx.waker()))
     }
 
     /// Waits for nothing: the connection sends what is queued as soon as the socket takes it, and

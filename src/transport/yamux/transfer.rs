@@ -5,12 +5,15 @@ use std::{
     task::{Poll, Waker},
 };
 
+use bytes::Bytes;
+
 use super::{
     error::{aborted, finished, reset},
     flow::{Direction, Turn},
     frame::{Flags, Header},
     session::{Session, park},
 };
+use crate::handover;
 
 impl Session {
     /// Reads from a stream; 0 bytes mean that the remote has finished it.
@@ -27,34 +30,54 @@ impl Session {
             return Poll::Ready(Err(aborted()));
         };
         let n = flow.unread.read(buf);
+        if n > 0 {
+            self.credit(id, n);
+            return Poll::Ready(Ok(n));
+        }
+        match flow.inbound {
+            Direction::Finished if !buf.is_empty() => return Poll::Ready(Ok(0)),
+            Direction::Reset => return Poll::Ready(Err(reset())),
+            Direction::Open if self.ended => return Poll::Ready(Err(aborted())),
+            Direction::Open | Direction::Finished => {}
+        }
+        park(&mut flow.reader, waker);
+        let max = self.config.max_receive_window;
+        let may_grow = !buf.is_empty() && !self.config.budget.is_tight();
+        let delta = may_grow.then(|| flow.starve(max)).flatten();
+        self.update_window(id, delta);
+        Poll::Pending
+    }
+
+    /// Reads a piece of `max` bytes at most, if there is one.
+    pub(super) fn read_piece(&mut self, id: u32, max: usize) -> Option<Bytes> {
+        let flow = self.streams.get_mut(&id)?;
+        let piece = flow.unread.pop_piece(max)?;
+        self.credit(id, piece.len());
+        Some(piece)
+    }
+
+    /// Notes that so many bytes were read.
+    fn credit(&mut self, id: u32, n: usize) {
         self.unread.remove(n);
-        let credit = if n > 0 {
-            flow.consume(n)
-        } else {
-            match flow.inbound {
-                Direction::Finished if !buf.is_empty() => return Poll::Ready(Ok(0)),
-                Direction::Reset => return Poll::Ready(Err(reset())),
-                Direction::Open if self.ended => return Poll::Ready(Err(aborted())),
-                Direction::Open | Direction::Finished => {}
-            }
-            park(&mut flow.reader, waker);
-            let max = self.config.max_receive_window;
-            let may_grow = !buf.is_empty() && !self.config.budget.is_tight();
-            may_grow.then(|| flow.starve(max)).flatten()
-        };
-        if let Some(delta) = credit.filter(|_| !self.ended) {
+        let delta = self.streams.get_mut(&id).and_then(|flow| flow.consume(n));
+        self.update_window(id, delta);
+    }
+
+    fn update_window(&mut self, id: u32, delta: Option<u32>) {
+        if let Some(delta) = delta.filter(|_| !self.ended) {
             let update = Header::window_update(id, Flags::NONE, delta);
             self.outgoing.push(update, &[]);
         }
-        if n > 0 {
-            Poll::Ready(Ok(n))
-        } else {
-            Poll::Pending
-        }
     }
 
-    /// Queues at most one frame of data.
-    pub(super) fn write(&mut self, id: u32, buf: &[u8], waker: &Waker) -> Poll<io::Result<usize>> {
+    /// Queues at most one frame of data. If `buf` is a `piece`, it is not copied.
+    pub(super) fn write(
+        &mut self,
+        id: u32,
+        buf: &[u8],
+        piece: Option<&Bytes>,
+        waker: &Waker,
+    ) -> Poll<io::Result<usize>> {
         let Some(flow) = self.streams.get_mut(&id) else {
             return Poll::Ready(Err(aborted()));
         };
@@ -89,7 +112,11 @@ impl Session {
         let n = usize::try_from(length).unwrap_or(buf.len());
         let (payload, _) = buf.split_at(n);
         flow.send_window -= length;
-        flow.last_frame = self.outgoing.push(Header::data(id, length), payload);
+        let header = Header::data(id, length);
+        flow.last_frame = match piece.filter(|_| n >= handover::MIN_BYTES) {
+            Some(piece) => self.outgoing.push_piece(header, piece.slice(..n)),
+            None => self.outgoing.push(header, payload),
+        };
         Poll::Ready(Ok(n))
     }
 

@@ -346,7 +346,7 @@ proptest! {
                 },
                 2 => if let Some(&id) = held.first() {
                     let _ = session.read(id, &mut [0; 5000], &waker);
-                    let _ = session.write(id, &[0; 500], &waker);
+                    let _ = session.write(id, &[0; 500], None, &waker);
                 },
                 3 => if let Some(&id) = held.last() {
                     let _ = session.close(id, &waker);
