@@ -54,7 +54,7 @@
 //!
 //! `session` is the state machine of a connection, without any I/O: `receive` is the part of it
 //! that interprets what arrives, `transfer` what the handle of a stream does, `flow` the state of a
-//! single stream and `outgoing` the queue towards the socket; `keepalive` asks a silent remote
+//! single stream, `window` how much it may receive, and `outgoing` the queue towards the socket; `keepalive` asks a silent remote
 //! whether it is still there. `connection` moves bytes between session and socket, and `stream` is
 //! the handle that applications hold.
 //!
@@ -74,6 +74,7 @@ use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade,
 pub use connection::Muxer;
 pub use error::{Error, ProtocolError};
 pub use stream::Substream;
+pub use window::Sharing;
 
 use crate::budget::Budget;
 use session::Role;
@@ -91,6 +92,7 @@ mod receive;
 mod session;
 mod stream;
 mod transfer;
+mod window;
 
 #[cfg(test)]
 mod tests;
@@ -115,7 +117,7 @@ pub struct Config {
     /// How large the receive window of one stream grows, in bytes. Default: 1 MiB.
     ///
     /// Every stream starts with 256 KiB, and its window doubles when its reader waits for a
-    /// remote that has used up its window: only then is it the window that limits throughput.
+    /// remote that has used up its window and is far away, or when no other stream is busy.
     /// Values below 256 KiB mean 256 KiB.
     pub max_receive_window: u32,
     /// How many received bytes all streams of the connection together leave unread.
@@ -131,6 +133,9 @@ pub struct Config {
     /// What all connections together may have received and not read: beyond it, streams of those
     /// that have much of it are reset. While memory is short, windows do not grow. Default: unlimited.
     pub budget: Budget,
+    /// How streams know whether others are busy, also those of other connections. Default: they know
+    /// of those that have a clone of this configuration.
+    pub sharing: Sharing,
 }
 
 impl Config {
@@ -160,6 +165,7 @@ impl Default for Config {
             max_receive_buffer: 32 * 1024 * 1024,
             max_send_queue: 256 * 1024,
             budget: Budget::unlimited(),
+            sharing: Sharing::default(),
         }
     }
 }

@@ -2,7 +2,11 @@
 
 use std::task::Waker;
 
-use super::{INITIAL_WINDOW, chunks::Chunks};
+use super::{
+    INITIAL_WINDOW,
+    chunks::Chunks,
+    window::{Sharing, Window},
+};
 
 /// How one direction of a stream stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,16 +41,8 @@ pub(super) struct Flow {
 
     /// Received, and not read yet.
     pub(super) unread: Chunks,
-    /// How many bytes the remote may still send.
-    pub(super) receive_window: u32,
-    /// The part of `receive_window` that was granted since data arrived last.
-    fresh_credit: u32,
-    /// What `receive_window` is filled up to.
-    window_limit: u32,
-    /// Bytes that were read and not credited to the remote yet.
-    consumed: u32,
-    /// Whether `window_limit` grew since data arrived last.
-    grown: bool,
+    /// How many bytes the remote may send.
+    pub(super) window: Window,
 
     /// How many bytes the remote accepts.
     pub(super) send_window: u32,
@@ -62,17 +58,13 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(sharing: &Sharing) -> Self {
         Self {
             inbound: Direction::Open,
             outbound: Direction::Open,
             accepted: false,
             unread: Chunks::default(),
-            receive_window: INITIAL_WINDOW,
-            fresh_credit: 0,
-            window_limit: INITIAL_WINDOW,
-            consumed: 0,
-            grown: false,
+            window: Window::new(sharing),
             send_window: INITIAL_WINDOW,
             last_frame: 0,
             turn: Turn::None,
@@ -81,49 +73,11 @@ impl Flow {
         }
     }
 
-    /// Takes `length` bytes of the receive window; `false` if it has no room for them.
-    #[must_use]
-    pub(super) fn reserve(&mut self, length: u32) -> bool {
-        let Some(left) = self.receive_window.checked_sub(length) else {
-            return false;
-        };
-        self.receive_window = left;
-        self.fresh_credit = 0;
-        self.grown = false;
-        true
-    }
-
-    /// Notes that `n` bytes were read. Returns what to credit to the remote, once that is half a
-    /// window, so that a window update is a rare thing.
+    /// Notes that `n` bytes were read. Returns what to credit to the remote, if it may send more.
     pub(super) fn consume(&mut self, n: usize) -> Option<u32> {
-        self.consumed = self
-            .consumed
-            .saturating_add(u32::try_from(n).unwrap_or(u32::MAX));
-        (self.inbound == Direction::Open && self.consumed >= self.window_limit / 2)
-            .then(|| self.credit())
-    }
-
-    /// Notes that a reader found nothing, and doubles the window up to `max` if the remote had
-    /// used all of it: then the reader is faster than a window in each round trip.
-    ///
-    /// What was credited since the last data is on its way, the remote could not use it yet.
-    pub(super) fn starve(&mut self, max: u32) -> Option<u32> {
-        let exhausted = self.receive_window == self.fresh_credit;
-        if !exhausted || self.grown || self.window_limit >= max {
-            return None;
-        }
-        let limit = self.window_limit.saturating_mul(2).min(max);
-        self.consumed = self.consumed.saturating_add(limit - self.window_limit);
-        self.window_limit = limit;
-        self.grown = true;
-        Some(self.credit())
-    }
-
-    fn credit(&mut self) -> u32 {
-        let delta = std::mem::take(&mut self.consumed);
-        self.receive_window = self.receive_window.saturating_add(delta);
-        self.fresh_credit = self.fresh_credit.saturating_add(delta);
-        delta
+        (self.inbound == Direction::Open)
+            .then(|| self.window.consume(n))
+            .flatten()
     }
 
     /// Ends both directions without a clean end. What was finished before stays finished for the
@@ -145,40 +99,11 @@ impl Flow {
 mod tests {
     use super::*;
 
-    const MAX: u32 = 4 * INITIAL_WINDOW;
-
-    #[test]
-    fn credit_is_batched_to_half_a_window() {
-        let mut flow = Flow::new();
-        assert!(flow.reserve(INITIAL_WINDOW));
-        assert!(!flow.reserve(1));
-        assert_eq!(flow.consume(INITIAL_WINDOW as usize / 2 - 1), None);
-        assert_eq!(flow.consume(1), Some(INITIAL_WINDOW / 2));
-        assert_eq!(flow.receive_window, INITIAL_WINDOW / 2);
-    }
-
     #[test]
     fn no_credit_for_a_remote_that_has_finished() {
-        let mut flow = Flow::new();
-        assert!(flow.reserve(INITIAL_WINDOW));
+        let mut flow = Flow::new(&Sharing::default());
+        assert!(flow.window.reserve(INITIAL_WINDOW));
         flow.inbound = Direction::Finished;
         assert_eq!(flow.consume(INITIAL_WINDOW as usize), None);
-    }
-
-    #[test]
-    fn the_window_doubles_for_a_reader_that_outruns_it() {
-        let mut flow = Flow::new();
-        assert_eq!(flow.starve(MAX), None, "an unused window is large enough");
-
-        assert!(flow.reserve(INITIAL_WINDOW));
-        assert_eq!(flow.consume(INITIAL_WINDOW as usize), Some(INITIAL_WINDOW));
-        assert_eq!(flow.starve(MAX), Some(INITIAL_WINDOW));
-        assert_eq!(flow.receive_window, 2 * INITIAL_WINDOW);
-        assert_eq!(flow.starve(MAX), None, "once per arrival of data");
-
-        assert!(flow.reserve(2 * INITIAL_WINDOW));
-        assert_eq!(flow.starve(MAX), Some(2 * INITIAL_WINDOW));
-        assert!(flow.reserve(2 * INITIAL_WINDOW));
-        assert_eq!(flow.starve(MAX), None, "the maximum is reached");
     }
 }

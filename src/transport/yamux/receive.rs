@@ -173,7 +173,7 @@ impl Session {
                 return Err(ProtocolError::DataAfterFin(id));
             }
             if flow.inbound == Direction::Open {
-                if !flow.reserve(header.length) {
+                if !flow.window.reserve(header.length) {
                     return Err(ProtocolError::WindowExceeded(id));
                 }
                 if !self.unread.has_room(length, self.config.max_receive_buffer) {

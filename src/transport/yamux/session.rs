@@ -118,7 +118,7 @@ impl Session {
             return Poll::Ready(Err(Error::StreamIdsExhausted));
         };
         self.next_id = id.checked_add(2);
-        let mut flow = Flow::new();
+        let mut flow = Flow::new(&self.config.sharing);
         if self.going_away {
             flow.reset();
             flow.accepted = true;
@@ -198,7 +198,7 @@ impl Session {
 
     /// Makes a new stream of the remote available.
     pub(super) fn offer(&mut self, id: u32) {
-        self.streams.insert(id, Flow::new());
+        self.streams.insert(id, Flow::new(&self.config.sharing));
         self.backlog.push_back(id);
         self.woken.extend(self.acceptor.take());
     }

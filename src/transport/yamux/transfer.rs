@@ -43,7 +43,7 @@ impl Session {
         park(&mut flow.reader, waker);
         let max = self.config.max_receive_window;
         let may_grow = !buf.is_empty() && !self.config.budget.is_tight();
-        let delta = may_grow.then(|| flow.starve(max)).flatten();
+        let delta = may_grow.then(|| flow.window.starve(max)).flatten();
         self.update_window(id, delta);
         Poll::Pending
     }
