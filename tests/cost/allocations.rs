@@ -122,18 +122,19 @@ async fn assert_allocates_at_most(channel: Channel, count: u64, bytes: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_noise() {
-    // Counted: 91 to 128 allocations, 1.12 to 1.16 MB: what arrives is sent as it is.
-    assert_allocates_at_most(Channel::Noise, 160, 1_500_000).await;
+    // Counted: 91 to 169 allocations, more on a busy machine, where pieces are shorter; 1.12 to 1.16
+    // MB: what arrives is sent as it is.
+    assert_allocates_at_most(Channel::Noise, 260, 1_500_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_tls() {
     // Counted: 373 to 428 allocations, 3.30 to 3.34 MB.
-    assert_allocates_at_most(Channel::Tls, 520, 4_000_000).await;
+    assert_allocates_at_most(Channel::Tls, 600, 4_000_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_quic() {
     // Counted: 333 to 433 allocations, 2.29 to 2.87 MB.
-    assert_allocates_at_most(Channel::Quic, 560, 3_700_000).await;
+    assert_allocates_at_most(Channel::Quic, 640, 3_700_000).await;
 }

@@ -202,6 +202,32 @@ mod tests {
     }
 
     #[test]
+    fn a_chunk_goes_on_as_it_is_unless_it_was_begun_or_is_short_or_mostly_empty() {
+        const LEN: usize = handover::MIN_BYTES;
+        let whole = |len, expected| {
+            let mut chunks = Chunks::default();
+            chunks.push(&vec![1; len], expected);
+            chunks
+        };
+        let mut chunks = whole(LEN, 2 * LEN);
+        assert_eq!(chunks.pop_piece(LEN - 1), None);
+        let piece = chunks.pop_piece(LEN).unwrap();
+        assert_eq!((piece.len(), chunks.len()), (LEN, 0));
+        assert_eq!(whole(LEN - 1, 0).pop_piece(LEN), None);
+        assert_eq!(whole(LEN, 2 * LEN + 1).pop_piece(LEN), None);
+
+        let mut begun = whole(LEN + 1, 0);
+        assert_eq!(begun.read(&mut [0]), 1);
+        assert_eq!(begun.pop_piece(LEN), None);
+
+        // The reader of what is before a piece leaves the piece alone; others get it as ever.
+        chunks.push(&[1; 10], 0);
+        chunks.push_piece(piece);
+        assert_eq!(chunks.read(&mut [0; 2 * LEN]), 10);
+        assert_eq!(chunks.read(&mut [0; 2 * LEN]), LEN);
+    }
+
+    #[test]
     fn header_and_payload_share_a_chunk() {
         let mut chunks = Chunks::default();
         chunks.push(&[0; 12], 12 + 65_536);

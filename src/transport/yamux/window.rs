@@ -188,6 +188,8 @@ impl Window {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const MAX: u32 = 4 * INITIAL_WINDOW;
@@ -202,6 +204,37 @@ mod tests {
             window.starve(MAX);
         }
         used
+    }
+
+    proptest! {
+        /// Whatever others do, and however slow it is: who reads everything lets the remote send.
+        #[test]
+        fn a_remote_whose_bytes_are_read_may_send(
+            steps in prop::collection::vec(
+                (any::<bool>(), 0..2 * MAX, 0..2 * MAX, 0..40_u64), 0..200,
+            ),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time().start_paused(true).build().unwrap();
+            let _inside = runtime.enter();
+            let sharing = Sharing::default();
+            let mut streams = [(); 2].map(|()| (Window::new(&sharing), 0));
+            for (second, sent, read, millis) in steps {
+                let (window, unread) = &mut streams[usize::from(second)];
+                let sent = sent.min(window.left);
+                prop_assert!(window.reserve(sent));
+                *unread += sent;
+                let read = read.min(*unread);
+                *unread -= read;
+                window.consume(read as usize);
+                if *unread == 0 {
+                    window.starve(MAX);
+                    prop_assert!(window.left >= INITIAL_WINDOW / 2);
+                }
+                prop_assert!(window.left + *unread <= MAX);
+                runtime.block_on(tokio::time::advance(Duration::from_millis(millis)));
+            }
+        }
     }
 
     #[test]
