@@ -142,6 +142,10 @@ async fn a_log_that_is_not_read_holds_nobody_up() {
         ("RELAY_LISTEN_ADDRESSES", "/ip4/127.0.0.1/tcp/0"),
         ("RELAY_ADMIN_ADDRESS", "127.0.0.1:0"),
         ("RUST_LOG", "trace"),
+        // It takes hundreds of clients to fill what may wait.
+        ("RELAY_RATE_CONNECTIONS_PER_IP", "0"),
+        ("RELAY_RATE_RESERVATIONS_PER_IP", "0"),
+        ("RELAY_RATE_CIRCUITS_PER_IP", "0"),
     ])
     .stdout(Stdio::piped())
     .spawn()
