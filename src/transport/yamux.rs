@@ -54,8 +54,9 @@
 //!
 //! `session` is the state machine of a connection, without any I/O: `receive` is the part of it
 //! that interprets what arrives, `transfer` what the handle of a stream does, `flow` the state of a
-//! single stream, `window` how much it may receive, and `outgoing` the queue towards the socket; `keepalive` asks a silent remote
-//! whether it is still there. `connection` moves bytes between session and socket, and `stream` is
+//! single stream, `window` how much it may receive, and `outgoing` the queue towards the socket;
+//! `keepalive` asks a silent remote whether it is still there, and `round_trip` a busy one how far
+//! away it is. `connection` moves bytes between session and socket, and `stream` is
 //! the handle that applications hold.
 //!
 //! [yamux]: https://github.com/hashicorp/yamux/blob/master/spec.md
@@ -89,6 +90,7 @@ pub(crate) mod fuzzing;
 mod keepalive;
 mod outgoing;
 mod receive;
+mod round_trip;
 mod session;
 mod stream;
 mod transfer;
@@ -116,8 +118,8 @@ pub struct Config {
     pub max_frame_size: u32,
     /// How large the receive window of one stream grows, in bytes. Default: 1 MiB.
     ///
-    /// Every stream starts with 256 KiB, and its window doubles when its reader waits for a
-    /// remote that has used up its window and is far away, or when no other stream is busy.
+    /// Every stream starts with 256 KiB, and its window doubles when more than a quarter of it comes
+    /// in a round trip, if the remote is far away or no other stream is busy.
     /// Values below 256 KiB mean 256 KiB.
     pub max_receive_window: u32,
     /// How many received bytes all streams of the connection together leave unread.

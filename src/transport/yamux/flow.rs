@@ -1,6 +1,6 @@
 //! The state of one stream: its two directions, its windows, and who waits for it.
 
-use std::task::Waker;
+use std::{task::Waker, time::Duration};
 
 use super::{
     INITIAL_WINDOW,
@@ -73,10 +73,10 @@ impl Flow {
         }
     }
 
-    /// Notes that `n` bytes were read. Returns what to credit to the remote, if it may send more.
-    pub(super) fn consume(&mut self, n: usize) -> Option<u32> {
+    /// See [`Window::consume`]; a remote that has finished gets no credit.
+    pub(super) fn consume(&mut self, n: usize, far: Option<Duration>, max: u32) -> Option<u32> {
         (self.inbound == Direction::Open)
-            .then(|| self.window.consume(n))
+            .then(|| self.window.consume(n, far, max))
             .flatten()
     }
 
@@ -104,6 +104,7 @@ mod tests {
         let mut flow = Flow::new(&Sharing::default());
         assert!(flow.window.reserve(INITIAL_WINDOW));
         flow.inbound = Direction::Finished;
-        assert_eq!(flow.consume(INITIAL_WINDOW as usize), None);
+        let credit = flow.consume(INITIAL_WINDOW as usize, None, INITIAL_WINDOW);
+        assert_eq!(credit, None);
     }
 }

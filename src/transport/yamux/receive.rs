@@ -79,6 +79,7 @@ impl Session {
     fn on_header(&mut self, header: Header) -> Result<(), ProtocolError> {
         if header.kind == Kind::Ping && header.flags.contains(Flags::ACK) {
             self.keepalive.answered();
+            self.round_trip.answered(header.length);
             return Ok(());
         }
         self.keepalive.spoke();

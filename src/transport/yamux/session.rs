@@ -14,6 +14,7 @@ use super::{
     keepalive::Keepalive,
     outgoing::Outgoing,
     receive::Decoder,
+    round_trip::RoundTrip,
 };
 use crate::{budget::Unread, shrink::Shrink as _};
 
@@ -60,6 +61,7 @@ pub(super) struct Session {
     pub(super) outgoing: Outgoing,
     pub(super) decoder: Decoder,
     pub(super) keepalive: Keepalive,
+    pub(super) round_trip: RoundTrip,
     /// Whether the remote wants no more streams.
     pub(super) going_away: bool,
     /// Whether the connection is over.
@@ -90,6 +92,7 @@ impl Session {
             config,
             decoder: Decoder::default(),
             keepalive: Keepalive::default(),
+            round_trip: RoundTrip::default(),
             going_away: false,
             ended: false,
             next_id: Some(match role {

@@ -26,6 +26,7 @@ use super::{
     session::Role,
 };
 
+mod distance;
 mod ending;
 mod hostile;
 mod interop;

@@ -8,6 +8,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
+    INITIAL_WINDOW,
     error::{aborted, finished, reset},
     flow::{Direction, Turn},
     frame::{Flags, Header},
@@ -41,10 +42,6 @@ impl Session {
             Direction::Open | Direction::Finished => {}
         }
         park(&mut flow.reader, waker);
-        let max = self.config.max_receive_window;
-        let may_grow = !buf.is_empty() && !self.config.budget.is_tight();
-        let delta = may_grow.then(|| flow.window.starve(max)).flatten();
-        self.update_window(id, delta);
         Poll::Pending
     }
 
@@ -56,17 +53,23 @@ impl Session {
         Some(piece)
     }
 
-    /// Notes that so many bytes were read.
+    /// Notes that so many bytes were read, and lets the remote send as many again when it is time.
     fn credit(&mut self, id: u32, n: usize) {
         self.unread.remove(n);
-        let delta = self.streams.get_mut(&id).and_then(|flow| flow.consume(n));
-        self.update_window(id, delta);
-    }
-
-    fn update_window(&mut self, id: u32, delta: Option<u32>) {
+        let max = if self.config.budget.is_tight() {
+            INITIAL_WINDOW
+        } else {
+            self.config.max_receive_window
+        };
+        let far = self.round_trip.far();
+        let flow = self.streams.get_mut(&id);
+        let delta = flow.and_then(|flow| flow.consume(n, far, max));
         if let Some(delta) = delta.filter(|_| !self.ended) {
             let update = Header::window_update(id, Flags::NONE, delta);
             self.outgoing.push(update, &[]);
+            if let Some(ping) = self.round_trip.ask() {
+                self.outgoing.push(ping, &[]);
+            }
         }
     }
 

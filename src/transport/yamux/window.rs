@@ -16,16 +16,18 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::INITIAL_WINDOW;
-
-/// Who needs longer for a window is far away. With the one with which all start that makes less than
-/// 10 MiB/s.
-const SLOW: Duration = Duration::from_millis(25);
-/// How often in a row that has to be so. A machine may stand still for a moment.
-const SLOW_WINDOWS: u8 = 3;
+use super::{INITIAL_WINDOW, round_trip::FAR};
 
 /// How often in a row a stream is credited, and no other, until it counts as the only one.
 const LONE_CREDITS: u8 = 8;
+
+/// Which part of its window has to be read before a remote is credited with it: so much that it is a
+/// rare thing, and less for one that is far away, which has sent the rest before the credit arrives.
+const PART: u32 = 2;
+const PART_WHEN_FAR: u32 = 8;
+
+/// Which part of the window a round trip has to bring so that the window grows.
+const USED_PART: u128 = 4;
 
 /// What streams know of each other, over all connections that have a clone of it.
 #[derive(Debug, Clone, Default)]
@@ -53,21 +55,14 @@ impl Sharing {
 pub(super) struct Window {
     /// How many bytes the remote may still send.
     left: u32,
-    /// The part of `left` that was granted since data arrived last.
-    fresh: u32,
     /// What `left` is filled up to.
     limit: u32,
     /// Bytes that were read and not credited to the remote yet.
     consumed: u32,
     /// Bytes that are not credited when they are read, since the limit was higher.
     excess: u32,
-    /// Whether the reader found it exhausted since data arrived last; when it did before, and what
-    /// was read since.
-    is_exhausted: bool,
-    exhausted: Option<Instant>,
-    read: u64,
-    /// How many windows in a row were slow.
-    slow: u8,
+    /// When the remote was credited last.
+    credited: Option<Instant>,
     /// Which one this is among those that share, and how many credits in a row were its own.
     id: u64,
     lone: u8,
@@ -78,14 +73,10 @@ impl Window {
     pub(super) fn new(sharing: &Sharing) -> Self {
         Self {
             left: INITIAL_WINDOW,
-            fresh: 0,
             limit: INITIAL_WINDOW,
             consumed: 0,
             excess: 0,
-            is_exhausted: false,
-            exhausted: None,
-            read: 0,
-            slow: 0,
+            credited: None,
             id: sharing.join(),
             lone: 0,
             sharing: sharing.clone(),
@@ -99,85 +90,70 @@ impl Window {
             return false;
         };
         self.left = left;
-        self.fresh = 0;
-        self.is_exhausted = false;
         true
     }
 
-    /// Notes that `n` bytes were read. Returns what to credit to the remote, once that is half a
-    /// window, so that a window update is a rare thing.
-    pub(super) fn consume(&mut self, n: usize) -> Option<u32> {
+    /// Notes that `n` bytes were read. Returns what to credit to the remote, once that is worth a
+    /// window update.
+    ///
+    /// `far` is the round trip to a remote that is far away, and `max` how large the window may grow.
+    pub(super) fn consume(&mut self, n: usize, far: Option<Duration>, max: u32) -> Option<u32> {
         let n = u32::try_from(n).unwrap_or(u32::MAX);
-        self.read = self.read.saturating_add(n.into());
         let withheld = n.min(self.excess);
         self.excess -= withheld;
         self.consumed = self.consumed.saturating_add(n - withheld);
-        if self.consumed < self.limit / 2 {
+        let part = if far.is_some() { PART_WHEN_FAR } else { PART };
+        if self.consumed < self.limit / part {
             return None;
         }
-        if self.sharing.credited(self.id) {
-            self.lone = self.lone.saturating_add(1);
-        } else {
-            self.lone = 0;
-            self.narrow();
+        let now = Instant::now();
+        let took = self.credited.replace(now).map(|last| now - last);
+        // Who is alone may send as much as if it were far away.
+        let round_trip = far.or(self.is_alone().then_some(FAR));
+        match (round_trip, took) {
+            (None, _) => self.narrow(),
+            (Some(round_trip), Some(took)) if self.is_used(took, round_trip) => self.widen(max),
+            (Some(_), _) => {}
         }
-        Some(self.credit()).filter(|&delta| delta > 0)
+        let delta = std::mem::take(&mut self.consumed);
+        self.left = self.left.saturating_add(delta);
+        Some(delta).filter(|&delta| delta > 0)
     }
 
-    /// Notes that the reader found nothing, and doubles the window up to `max` if the remote had used
-    /// all of it, and is far away or the only one.
-    ///
-    /// What was credited since the last data is on its way, the remote could not use it yet.
-    pub(super) fn starve(&mut self, max: u32) -> Option<u32> {
-        if self.left != self.fresh || std::mem::replace(&mut self.is_exhausted, true) {
-            return None;
-        }
-        let (now, read) = (Instant::now(), std::mem::take(&mut self.read));
-        let last = self.exhausted.replace(now);
-        let is_slow = last.is_some_and(|last| {
-            let each = now.duration_since(last).as_micros() * u128::from(self.limit);
-            each >= SLOW.as_micros() * u128::from(read)
-        });
-        self.slow = if is_slow {
-            self.slow.saturating_add(1)
+    /// Whether nobody else is credited. Asked once for each credit.
+    fn is_alone(&mut self) -> bool {
+        self.lone = if self.sharing.credited(self.id) {
+            self.lone.saturating_add(1)
         } else {
             0
         };
-        if self.limit >= max || !self.is_far() && self.lone < LONE_CREDITS {
-            return None;
-        }
-        self.widen(self.limit.saturating_mul(2).min(max));
-        Some(self.credit())
+        self.lone >= LONE_CREDITS
     }
 
-    fn is_far(&self) -> bool {
-        self.slow >= SLOW_WINDOWS
+    /// Whether so much comes in a round trip that the window may be what limits it.
+    fn is_used(&self, took: Duration, round_trip: Duration) -> bool {
+        u128::from(self.consumed) * round_trip.as_nanos() * USED_PART
+            >= u128::from(self.limit) * took.as_nanos()
     }
 
-    fn widen(&mut self, limit: u32) {
-        let more = limit - self.limit;
-        self.limit = limit;
+    /// Doubles it, up to `max`.
+    fn widen(&mut self, max: u32) {
+        let more = max
+            .min(self.limit.saturating_mul(2))
+            .saturating_sub(self.limit);
+        self.limit += more;
         let kept = more.min(self.excess);
         self.excess -= kept;
         self.consumed = self.consumed.saturating_add(more - kept);
     }
 
-    /// Goes back to the window with which all start, unless the remote is far away.
+    /// Goes back to the window with which all start.
     fn narrow(&mut self) {
-        if !self.is_far() {
-            let less = self.limit - INITIAL_WINDOW;
-            self.limit = INITIAL_WINDOW;
-            let withheld = less.min(self.consumed);
-            self.consumed -= withheld;
-            self.excess = self.excess.saturating_add(less - withheld);
-        }
-    }
-
-    fn credit(&mut self) -> u32 {
-        let delta = std::mem::take(&mut self.consumed);
-        self.left = self.left.saturating_add(delta);
-        self.fresh = self.fresh.saturating_add(delta);
-        delta
+        let less = self.limit - INITIAL_WINDOW;
+        self.limit = INITIAL_WINDOW;
+        let withheld = less.min(self.consumed);
+        self.consumed -= withheld;
+        self.excess = self.excess.saturating_add(less - withheld);
     }
 
     #[cfg(test)]
@@ -194,24 +170,23 @@ mod tests {
 
     const MAX: u32 = 4 * INITIAL_WINDOW;
 
-    /// Sends, reads and exhausts so many windows, and gives what the last one was.
-    fn exhaust(window: &mut Window, times: u8) -> u32 {
+    /// Sends and reads so many windows, and gives what the last one was.
+    fn exhaust(window: &mut Window, times: u8, far: Option<Duration>) -> u32 {
         let mut used = 0;
         for _ in 0..times {
             used = window.left;
             assert!(window.reserve(used));
-            window.consume(used as usize);
-            window.starve(MAX);
+            window.consume(used as usize, far, MAX);
         }
         used
     }
 
     proptest! {
-        /// Whatever others do, and however slow it is: who reads everything lets the remote send.
+        /// Whatever others do, and however far it is: who reads everything lets the remote send.
         #[test]
         fn a_remote_whose_bytes_are_read_may_send(
             steps in prop::collection::vec(
-                (any::<bool>(), 0..2 * MAX, 0..2 * MAX, 0..40_u64), 0..200,
+                (any::<bool>(), 0..2 * MAX, 0..2 * MAX, 0..40_u64, any::<bool>()), 0..200,
             ),
         ) {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -219,16 +194,15 @@ mod tests {
             let _inside = runtime.enter();
             let sharing = Sharing::default();
             let mut streams = [(); 2].map(|()| (Window::new(&sharing), 0));
-            for (second, sent, read, millis) in steps {
+            for (second, sent, read, millis, is_far) in steps {
                 let (window, unread) = &mut streams[usize::from(second)];
                 let sent = sent.min(window.left);
                 prop_assert!(window.reserve(sent));
                 *unread += sent;
                 let read = read.min(*unread);
                 *unread -= read;
-                window.consume(read as usize);
+                window.consume(read as usize, is_far.then_some(2 * FAR), MAX);
                 if *unread == 0 {
-                    window.starve(MAX);
                     prop_assert!(window.left >= INITIAL_WINDOW / 2);
                 }
                 prop_assert!(window.left + *unread <= MAX);
@@ -238,56 +212,56 @@ mod tests {
     }
 
     #[test]
-    fn credit_is_batched_to_half_a_window() {
-        let mut window = Window::new(&Sharing::default());
-        assert!(window.reserve(INITIAL_WINDOW));
-        assert!(!window.reserve(1));
-        assert_eq!(window.consume(INITIAL_WINDOW as usize / 2 - 1), None);
-        assert_eq!(window.consume(1), Some(INITIAL_WINDOW / 2));
-        assert_eq!(window.left, INITIAL_WINDOW / 2);
-    }
-
-    #[test]
-    fn an_unused_window_is_large_enough() {
-        let mut window = Window::new(&Sharing::default());
-        window.lone = LONE_CREDITS;
-        assert_eq!(window.starve(MAX), None);
+    fn credit_is_batched() {
+        for (far, part) in [(None, PART), (Some(FAR), PART_WHEN_FAR)] {
+            let part = INITIAL_WINDOW / part;
+            let mut window = Window::new(&Sharing::default());
+            assert!(window.reserve(INITIAL_WINDOW));
+            assert!(!window.reserve(1));
+            assert_eq!(window.consume(part as usize - 1, far, MAX), None);
+            assert_eq!(window.consume(1, far, MAX), Some(part));
+            assert_eq!(window.left, part);
+        }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_remote_that_is_far_away_gets_a_larger_window() {
+    async fn a_remote_that_is_far_away_gets_as_much_as_it_uses_in_a_round_trip() {
+        const ROUND_TRIP: Duration = Duration::from_millis(100);
         let sharing = Sharing::default();
-        let (mut far, mut near) = (Window::new(&sharing), Window::new(&sharing));
-        for _ in 0..=SLOW_WINDOWS {
-            assert_eq!(exhaust(&mut far, 1), INITIAL_WINDOW);
-            assert_eq!(exhaust(&mut near, 2), INITIAL_WINDOW);
-            tokio::time::advance(SLOW).await;
+        let [mut slow, mut fast, mut near] = [(); 3].map(|()| Window::new(&sharing));
+        for _ in 0..20 {
+            assert_eq!(exhaust(&mut slow, 1, Some(ROUND_TRIP)), INITIAL_WINDOW);
+            for _ in 0..5 {
+                exhaust(&mut fast, 1, Some(ROUND_TRIP));
+                assert_eq!(exhaust(&mut near, 1, None), INITIAL_WINDOW);
+                tokio::time::advance(ROUND_TRIP).await;
+            }
         }
-        assert_eq!(exhaust(&mut far, 1), 2 * INITIAL_WINDOW);
-        for _ in 0..10 {
-            assert_eq!(exhaust(&mut near, 2), INITIAL_WINDOW);
-            tokio::time::advance(SLOW).await;
-            assert_eq!(exhaust(&mut far, 1), MAX, "the maximum is reached");
-        }
-        exhaust(&mut far, 2);
-        exhaust(&mut near, 1);
-        exhaust(&mut far, 2);
-        assert_eq!(exhaust(&mut far, 1), INITIAL_WINDOW, "it is near now");
+        assert_eq!(exhaust(&mut fast, 1, Some(ROUND_TRIP)), MAX);
+        exhaust(&mut fast, 2, None);
+        assert_eq!(exhaust(&mut fast, 1, None), INITIAL_WINDOW, "it is near");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_is_alone_gets_a_larger_window_until_another_comes() {
         let sharing = Sharing::default();
-        let (mut first, mut second) = (Window::new(&sharing), Window::new(&sharing));
-        assert_eq!(exhaust(&mut first, LONE_CREDITS + 1), INITIAL_WINDOW);
-        assert_eq!(exhaust(&mut first, 5), MAX);
-
-        assert_eq!(exhaust(&mut second, 1), INITIAL_WINDOW);
-        assert_eq!(exhaust(&mut first, 1), MAX, "it is granted already");
-        for _ in 0..20 {
-            assert_eq!(exhaust(&mut second, 1), INITIAL_WINDOW);
-            assert_eq!(exhaust(&mut first, 1), INITIAL_WINDOW);
+        let [mut first, mut second] = [(); 2].map(|()| Window::new(&sharing));
+        for _ in 0..=LONE_CREDITS {
+            assert_eq!(exhaust(&mut first, 1, None), INITIAL_WINDOW);
+            tokio::time::advance(FAR).await;
         }
-        assert_eq!(exhaust(&mut first, LONE_CREDITS + 5), MAX);
+        assert_eq!(exhaust(&mut first, 5, None), MAX);
+
+        assert_eq!(exhaust(&mut second, 1, None), INITIAL_WINDOW);
+        assert_eq!(exhaust(&mut first, 1, None), MAX, "it is granted already");
+        for _ in 0..20 {
+            assert_eq!(exhaust(&mut second, 1, None), INITIAL_WINDOW);
+            assert_eq!(exhaust(&mut first, 1, None), INITIAL_WINDOW);
+        }
+        for _ in 0..20 {
+            tokio::time::advance(5 * FAR).await;
+            assert_eq!(exhaust(&mut first, 1, None), INITIAL_WINDOW, "it is slow");
+        }
+        assert_eq!(exhaust(&mut first, 5, None), MAX);
     }
 }

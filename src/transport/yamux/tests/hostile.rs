@@ -230,7 +230,7 @@ fn windows_do_not_grow_while_memory_is_short() {
         session.streams[&1].window.left()
     };
     assert_eq!(read_out(1000), INITIAL_WINDOW);
-    assert_eq!(read_out(0), 2 * INITIAL_WINDOW);
+    assert!(read_out(0) > INITIAL_WINDOW);
 }
 
 /// A header that says that much will come, while there is room, does not keep the room.
