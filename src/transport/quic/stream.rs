@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use futures::future::{BoxFuture, Fuse, FutureExt, TryFutureExt};
 use futures::{AsyncRead, AsyncWrite};
 use quinn::{ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
+use tokio_util::io::poll_read_buf;
 
 use crate::handover;
 
@@ -27,6 +28,7 @@ use crate::handover;
 /// - Reading into no room reads nothing. It is ready when the peer has reset its side or the
 ///   connection is lost: with that failure, even if there is something left to read before it. A
 ///   reset that comes without a request to stop wakes nobody while there is something to read.
+///   While a piece is [wanted](handover), it reads one instead.
 pub struct Stream {
     send: SendStream,
     recv: RecvStream,
@@ -125,10 +127,12 @@ impl AsyncRead for Stream {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         if buf.is_empty() {
-            // Pieces of a packet each are worth nothing to anybody, and looking for a failure would
-            // wake the task for what it is going to read anyway.
-            if handover::wanted().is_some() {
-                return Poll::Pending;
+            if let Some(max) = handover::wanted() {
+                let recv = Pin::new(&mut self.recv);
+                let result = handover::compose(max, |room| poll_read_buf(recv, cx, room));
+                let is_reset = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionReset;
+                self.reset = matches!(&result, Poll::Ready(Err(error)) if is_reset(error));
+                return result;
             }
             return self.poll_failure(cx).map(Err);
         }
@@ -144,9 +148,15 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.send)
-            .poll_write(cx, buf)
-            .map_err(write_error)
+        let result = match handover::offered(buf) {
+            Some(piece) => {
+                let mut pieces = [piece];
+                let writing = pin!(self.send.write_chunks(&mut pieces));
+                writing.poll(cx).map_ok(|written| written.bytes)
+            }
+            None => Pin::new(&mut self.send).poll_write(cx, buf),
+        };
+        result.map_err(write_error)
     }
 
     /// quinn sends on its own: there is nothing to push.

@@ -30,9 +30,9 @@ impl Chunk {
         }
     }
 
-    /// Whether it may go on as a piece: neither too short, nor mostly empty.
+    /// Whether it may go on as a piece.
     fn is_piece(&self) -> bool {
-        self.len() >= handover::MIN_BYTES && self.spare() <= self.len()
+        handover::is_worth_keeping(self.len(), self.spare())
     }
 }
 

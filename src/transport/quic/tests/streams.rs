@@ -1,13 +1,20 @@
 //! What the other end, bare quinn, sees of our streams, and what we see of its.
 
-use std::io::ErrorKind;
+use std::{
+    future::poll_fn,
+    io::ErrorKind,
+    pin::Pin,
+    task::{Poll, ready},
+};
 
-use futures::FutureExt;
+use bytes::Bytes;
+use futures::{AsyncRead, AsyncWrite, FutureExt};
 use libp2p::core::muxing::StreamMuxerEvent;
 use quinn::{ReadError, RecvStream, SendStream};
 
 use super::super::Stream;
 use super::*;
+use crate::handover;
 
 /// One stream on a connection of its own.
 struct Pair {
@@ -175,6 +182,74 @@ async fn a_failure_is_told_before_what_is_left_is_read() {
     let lost = async { pair.connection.close(7_u8.into(), b"") };
     let (failure, ()) = within(futures::future::join(pair.ours.read(&mut []), lost)).await;
     assert_eq!(kind(failure), ErrorKind::ConnectionAborted);
+}
+
+/// Takes a piece, when there is one, or `None` at the end.
+async fn piece(stream: &mut Stream, max: usize) -> std::io::Result<Option<Bytes>> {
+    within(poll_fn(|cx| {
+        let piece = handover::take(max, || Pin::new(&mut *stream).poll_read(cx, &mut []));
+        if piece.is_some() {
+            return Poll::Ready(Ok(piece));
+        }
+        let mut byte = [0];
+        let read = ready!(Pin::new(&mut *stream).poll_read(cx, &mut byte))?;
+        assert_eq!(read, 0, "what is there goes into the piece");
+        Poll::Ready(Ok(None))
+    }))
+    .await
+}
+
+#[tokio::test]
+async fn a_piece_is_what_has_come_up_to_what_is_wanted() {
+    const MAX: usize = 10_000;
+    let mut pair = Pair::new().await;
+    let data = pattern(100_000);
+    let sent = data.clone();
+    let sending = async {
+        pair.send.write_all(&sent).await.unwrap();
+        pair.send.finish().unwrap();
+    };
+    let mut received = Vec::new();
+    let receiving = async {
+        while let Some(piece) = piece(&mut pair.ours, MAX).await.unwrap() {
+            assert!((1..=MAX).contains(&piece.len()));
+            received.extend_from_slice(&piece);
+        }
+    };
+    tokio::join!(sending, receiving);
+    assert!(received == data);
+}
+
+#[tokio::test]
+async fn a_reset_that_a_piece_was_asked_of_is_no_end_either() {
+    let mut pair = Pair::new().await;
+    pair.send.reset(7_u8.into()).unwrap();
+    let error = piece(&mut pair.ours, 10_000).await;
+    assert_eq!(kind(error), ErrorKind::ConnectionReset);
+    let again = within(pair.ours.read(&mut [0])).await;
+    assert_eq!(kind(again), ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn pieces_arrive_as_far_as_they_were_taken() {
+    let mut pair = Pair::new().await;
+    let data = Bytes::from(pattern(3_000_000));
+    let mut rest = data.clone();
+    let sending = async {
+        while !rest.is_empty() {
+            let written = poll_fn(|cx| {
+                let stream = Pin::new(&mut pair.ours);
+                handover::offer(&rest, |bytes| stream.poll_write(cx, bytes))
+            });
+            let written = written.await.unwrap();
+            assert!(written > 0);
+            let _ = rest.split_to(written);
+        }
+        pair.ours.close().await.unwrap();
+    };
+    let ((), received) =
+        within(async { tokio::join!(sending, pair.recv.read_to_end(usize::MAX)) }).await;
+    assert!(received.unwrap() == data);
 }
 
 #[tokio::test]
