@@ -3,9 +3,10 @@ ARG RUST_VERSION=1.95
 ARG DEBIAN_RELEASE=bookworm
 
 FROM rust:${RUST_VERSION}-slim-${DEBIAN_RELEASE} AS build
-# aws-lc, the cryptography below TLS, is written in C.
+# aws-lc, the cryptography below TLS, is written in C; OpenSSL, of which one cipher is used, is
+# configured by Perl.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates cmake gcc libc6-dev make \
+    && apt-get install -y --no-install-recommends ca-certificates cmake gcc libc6-dev make perl \
     && rm -rf /var/lib/apt/lists/*
 # Which crates are in the binary, and of which version, is written into it: scanners read that.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \

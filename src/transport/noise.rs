@@ -7,12 +7,18 @@
 //! the socket takes what it is given. A [`Channel`] that has nothing to do holds no buffers.
 
 mod channel;
+mod cipher;
 mod crypto;
 mod handshake;
 mod incoming;
 mod keys;
 mod outgoing;
 mod payload;
+#[cfg(target_arch = "x86_64")]
+mod wide;
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "noise/narrow.rs"]
+mod wide;
 
 use std::io;
 

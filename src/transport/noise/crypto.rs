@@ -1,10 +1,7 @@
-//! The cryptography under Noise, from AWS-LC: an exchange of keys there takes less than half of the
-//! time that it takes in other libraries, and its cipher works from one buffer into another.
+//! The cryptography under Noise. Keys are exchanged by AWS-LC, which takes less than half of the time
+//! that it takes in other libraries.
 
-use aws_lc_rs::{
-    aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey},
-    agreement::{self, PrivateKey, UnparsedPublicKey, X25519},
-};
+use aws_lc_rs::agreement::{self, PrivateKey, UnparsedPublicKey, X25519};
 use snow::{
     Error,
     params::{CipherChoice, DHChoice, HashChoice},
@@ -13,7 +10,7 @@ use snow::{
 };
 use zeroize::Zeroizing;
 
-use super::TAG_BYTES;
+use super::cipher::ChaChaPoly;
 
 /// The length of the keys of both kinds.
 pub(super) const KEY_BYTES: usize = 32;
@@ -106,68 +103,6 @@ impl Dh for KeyPair {
             out.copy_from_slice(shared);
             Ok(())
         })
-    }
-}
-
-/// The cipher of one direction, or that of the handshake.
-#[derive(Default)]
-struct ChaChaPoly(Option<LessSafeKey>);
-
-/// As Noise has it: each number is used once.
-fn nonce(number: u64) -> Nonce {
-    let mut nonce = [0; 12];
-    let (_, low) = nonce.split_at_mut(4);
-    low.copy_from_slice(&number.to_le_bytes());
-    Nonce::assume_unique_for_key(nonce)
-}
-
-impl ChaChaPoly {
-    fn seal(&self, number: u64, associated: &[u8], plain: &[u8], out: &mut [u8]) -> Option<usize> {
-        let (sealed, rest) = out.split_at_mut_checked(plain.len())?;
-        let tag = rest.get_mut(..TAG_BYTES)?;
-        let key = self.0.as_ref()?;
-        let associated = Aad::from(associated);
-        key.seal_out_of_place_scatter(nonce(number), associated, plain, sealed, &[], tag)
-            .ok()?;
-        Some(plain.len() + TAG_BYTES)
-    }
-
-    fn open(&self, number: u64, associated: &[u8], sealed: &[u8], out: &mut [u8]) -> Option<usize> {
-        let length = sealed.len().checked_sub(TAG_BYTES)?;
-        let (sealed, tag) = sealed.split_at_checked(length)?;
-        let out = out.get_mut(..length)?;
-        let key = self.0.as_ref()?;
-        key.open_separate_gather(nonce(number), Aad::from(associated), sealed, tag, out)
-            .ok()?;
-        Some(length)
-    }
-}
-
-impl Cipher for ChaChaPoly {
-    fn name(&self) -> &'static str {
-        "ChaChaPoly"
-    }
-
-    fn set(&mut self, key: &[u8; KEY_BYTES]) {
-        let key = UnboundKey::new(&CHACHA20_POLY1305, key);
-        self.0 = key.ok().map(LessSafeKey::new);
-    }
-
-    /// Nothing at all is said, not even a tag, if the library fails: no caller takes that for a
-    /// message.
-    fn encrypt(&self, number: u64, associated: &[u8], plain: &[u8], out: &mut [u8]) -> usize {
-        self.seal(number, associated, plain, out).unwrap_or(0)
-    }
-
-    fn decrypt(
-        &self,
-        number: u64,
-        associated: &[u8],
-        sealed: &[u8],
-        out: &mut [u8],
-    ) -> Result<usize, Error> {
-        self.open(number, associated, sealed, out)
-            .ok_or(Error::Decrypt)
     }
 }
 
