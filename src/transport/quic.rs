@@ -29,6 +29,7 @@
 //! | `interfaces` | the addresses that a listener can be reached on |
 //! | `listener` | who is let in, retried or refused |
 //! | `connection` | the handshake, and the connection as a muxer |
+//! | `send_window` | how much is on its way to a peer |
 //! | `stream` | one stream |
 //!
 //! [RFC 9000]: https://www.rfc-editor.org/rfc/rfc9000
@@ -42,6 +43,7 @@ mod endpoint;
 mod interfaces;
 mod listener;
 mod runtime;
+mod send_window;
 mod stream;
 #[cfg(test)]
 mod tests;

@@ -32,7 +32,8 @@ pub struct Config {
     /// The same bound for all streams of one connection together. Readers of one connection that
     /// stop on so many streams that this is used up hold back its other streams. Default: 4 MiB.
     pub receive_window: u32,
-    /// Bytes of one connection that may be sent and not yet acknowledged. Default: 1 MiB.
+    /// Bytes of one connection that may be sent and not yet acknowledged, if its peer is far away;
+    /// fewer are on their way to a near one. Default: 1 MiB.
     pub send_window: u64,
     /// How much silence it takes for us to ask whether the peer is still there. Default: 4.5 s: the
     /// peers of libp2p's Rust ask after 5 s, each at a moment of its own, while we ask many at once.

@@ -13,6 +13,7 @@ use quinn::{ConnectionError, RecvStream, SendStream};
 use tokio::time::Sleep;
 
 use super::config::FIRST_STREAMS;
+use super::send_window::SendWindow;
 use super::stream::Undelivered;
 use super::{Config, Error, Stream, address, tls};
 use crate::metrics::{Handshake, Open};
@@ -26,6 +27,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) struct Limits {
     handshake_timeout: Duration,
     max_streams: u32,
+    send_window: u64,
     gate: Gate,
 }
 
@@ -34,6 +36,7 @@ impl Limits {
         Self {
             handshake_timeout: config.handshake_timeout,
             max_streams: config.max_streams,
+            send_window: config.send_window,
             gate: config.gate.clone(),
         }
     }
@@ -67,6 +70,7 @@ pub struct Connection {
     closed: Fuse<BoxFuture<'static, ConnectionError>>,
     undelivered: Undelivered,
     allowance: Allowance,
+    send_window: SendWindow,
     gate: Gate,
     /// Counts it for as long as it is there.
     _open: Open,
@@ -91,10 +95,19 @@ impl Connection {
             closed: async move { closed.closed().await }.boxed().fuse(),
             undelivered: Undelivered::default(),
             allowance: Allowance::new(limits.max_streams),
+            send_window: SendWindow::new(limits.send_window),
             gate: limits.gate.clone(),
             _open: counted,
             close_timeout: None,
             quic: connection,
+        }
+    }
+
+    /// How far away the peer is turns out as packets come back, and may change when it moves. It is
+    /// of use to those who have a stream.
+    fn fit_send_window(&mut self) {
+        if let Some(bytes) = self.send_window.fit(self.quic.min_rtt()) {
+            self.quic.set_send_window(bytes);
         }
     }
 }
@@ -150,6 +163,7 @@ impl StreamMuxer for Connection {
     ) -> Poll<Result<Self::Substream, Self::Error>> {
         let undelivered = self.undelivered.clone();
         let stream = ready!(poll_next(&mut self.inbound, undelivered, cx))?;
+        self.fit_send_window();
         let streams = self.undelivered.streams();
         if let Some(allowed) = self.allowance.raise(streams) {
             self.quic.set_max_concurrent_bi_streams(allowed.into());
@@ -162,7 +176,9 @@ impl StreamMuxer for Connection {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Self::Substream, Self::Error>> {
         let undelivered = self.undelivered.clone();
-        poll_next(&mut self.outbound, undelivered, cx)
+        let stream = ready!(poll_next(&mut self.outbound, undelivered, cx))?;
+        self.fit_send_window();
+        Poll::Ready(Ok(stream))
     }
 
     /// Waits, not for long, until the peer has what finished streams carried, and closes. While
@@ -192,6 +208,7 @@ impl StreamMuxer for Connection {
         let remote = self.quic.remote_address();
         if remote != self.remote {
             self.remote = remote;
+            self.fit_send_window();
             let change = StreamMuxerEvent::AddressChange(address::format(remote));
             return Poll::Ready(Ok(change));
         }
