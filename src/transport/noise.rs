@@ -14,9 +14,9 @@ mod incoming;
 mod keys;
 mod outgoing;
 mod payload;
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", feature = "openssl"))]
 mod wide;
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(all(target_arch = "x86_64", feature = "openssl")))]
 #[path = "noise/narrow.rs"]
 mod wide;
 

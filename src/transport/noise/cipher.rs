@@ -109,7 +109,7 @@ mod tests {
         narrow.set(&KEY);
         narrow.wide = None;
         wide.set(&KEY);
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", feature = "openssl"))]
         {
             wide.wide = Some(wide::Key::on_any_processor(&KEY));
         }

@@ -1,4 +1,5 @@
-//! What stands for `wide` on other architectures, which have no such processors.
+//! What stands for `wide` on other architectures, which have no such processors, and where `OpenSSL`
+//! is left out.
 
 use super::{cipher::Nonce, crypto::KEY_BYTES};
 
