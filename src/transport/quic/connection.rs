@@ -95,7 +95,7 @@ impl Connection {
             closed: async move { closed.closed().await }.boxed().fuse(),
             undelivered: Undelivered::default(),
             allowance: Allowance::new(limits.max_streams),
-            send_window: SendWindow::new(limits.send_window),
+            send_window: SendWindow::new(connection.clone(), limits.send_window),
             gate: limits.gate.clone(),
             _open: counted,
             close_timeout: None,
@@ -103,12 +103,10 @@ impl Connection {
         }
     }
 
-    /// How far away the peer is turns out as packets come back, and may change when it moves. It is
-    /// of use to those who have a stream.
-    fn fit_send_window(&mut self) {
-        if let Some(bytes) = self.send_window.fit(self.quic.min_rtt()) {
-            self.quic.set_send_window(bytes);
-        }
+    fn stream(&self, send: SendStream, recv: RecvStream) -> Stream {
+        self.send_window.fit();
+        let (undelivered, send_window) = (self.undelivered.clone(), self.send_window.clone());
+        Stream::new(send, recv, undelivered, send_window)
     }
 }
 
@@ -143,14 +141,11 @@ impl Allowance {
 /// The next of an unending row of streams.
 fn poll_next(
     streams: &mut Streams,
-    undelivered: Undelivered,
     cx: &mut Context<'_>,
-) -> Poll<Result<Stream, ConnectionError>> {
-    match ready!(streams.poll_next_unpin(cx)) {
-        Some(Ok((send, recv))) => Poll::Ready(Ok(Stream::new(send, recv, undelivered))),
-        Some(Err(error)) => Poll::Ready(Err(error)),
-        None => Poll::Ready(Err(ConnectionError::LocallyClosed)),
-    }
+) -> Poll<Result<(SendStream, RecvStream), ConnectionError>> {
+    streams
+        .poll_next_unpin(cx)
+        .map(|next| next.unwrap_or(Err(ConnectionError::LocallyClosed)))
 }
 
 impl StreamMuxer for Connection {
@@ -161,9 +156,8 @@ impl StreamMuxer for Connection {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Self::Substream, Self::Error>> {
-        let undelivered = self.undelivered.clone();
-        let stream = ready!(poll_next(&mut self.inbound, undelivered, cx))?;
-        self.fit_send_window();
+        let (send, recv) = ready!(poll_next(&mut self.inbound, cx))?;
+        let stream = self.stream(send, recv);
         let streams = self.undelivered.streams();
         if let Some(allowed) = self.allowance.raise(streams) {
             self.quic.set_max_concurrent_bi_streams(allowed.into());
@@ -175,10 +169,8 @@ impl StreamMuxer for Connection {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Self::Substream, Self::Error>> {
-        let undelivered = self.undelivered.clone();
-        let stream = ready!(poll_next(&mut self.outbound, undelivered, cx))?;
-        self.fit_send_window();
-        Poll::Ready(Ok(stream))
+        let (send, recv) = ready!(poll_next(&mut self.outbound, cx))?;
+        Poll::Ready(Ok(self.stream(send, recv)))
     }
 
     /// Waits, not for long, until the peer has what finished streams carried, and closes. While
@@ -208,7 +200,7 @@ impl StreamMuxer for Connection {
         let remote = self.quic.remote_address();
         if remote != self.remote {
             self.remote = remote;
-            self.fit_send_window();
+            self.send_window.fit();
             let change = StreamMuxerEvent::AddressChange(address::format(remote));
             return Poll::Ready(Ok(change));
         }

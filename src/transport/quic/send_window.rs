@@ -4,6 +4,8 @@
 //! makes nothing faster: it waits, and the processor has long lost it from its caches when its turn
 //! comes. So the window of a peer that is near is a small one.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What makes a gigabit a second of each millisecond that the way takes there and back.
@@ -12,30 +14,66 @@ const BYTES_PER_MILLISECOND: u64 = 128 * 1024;
 /// The least, for the nearest: their acknowledgements wait for their turn, too.
 const LEAST: u64 = 128 * 1024;
 
-/// The window of one connection.
+/// After so many bytes it is looked again how far away the peer is: a handshake takes the longer the
+/// busier both sides are, so that the first packets tell little.
+const FIT_EVERY: usize = 256 * 1024;
+
+/// The window of one connection, for each who sends on it.
+#[derive(Clone)]
 pub(super) struct SendWindow {
-    bytes: u64,
+    window: Arc<Window>,
+    /// Bytes that this one has sent since it fitted the window.
+    unfitted: usize,
+}
+
+struct Window {
+    connection: quinn::Connection,
+    bytes: AtomicU64,
     most: u64,
 }
 
 impl SendWindow {
-    /// It is as large as it may be, until it is known how far away the peer is.
-    pub(super) fn new(most: u64) -> Self {
-        Self { bytes: most, most }
+    /// It is as large as it may be, `most` bytes, until it is known how far away the peer is.
+    pub(super) fn new(connection: quinn::Connection, most: u64) -> Self {
+        let bytes = AtomicU64::new(most);
+        let window = Window {
+            connection,
+            bytes,
+            most,
+        };
+        Self {
+            window: Arc::new(window),
+            unfitted: 0,
+        }
     }
 
-    /// Fits it to the shortest time that a packet and its acknowledgement have taken. Gives the new
-    /// window if it is another one.
-    pub(super) fn fit(&mut self, round_trip: Duration) -> Option<u64> {
-        let microseconds = u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX);
-        let bytes = microseconds.saturating_mul(BYTES_PER_MILLISECOND) / 1000;
-        let bytes = bytes.max(LEAST).min(self.most);
-        if bytes == self.bytes {
-            return None;
+    /// Fits it to the shortest time that a packet and its acknowledgement have taken.
+    pub(super) fn fit(&self) {
+        let Window {
+            connection,
+            bytes,
+            most,
+        } = &*self.window;
+        let fitting = fitting(connection.min_rtt(), *most);
+        if bytes.swap(fitting, Ordering::Relaxed) != fitting {
+            connection.set_send_window(fitting);
         }
-        self.bytes = bytes;
-        Some(bytes)
     }
+
+    /// Fits it now and then, as so many more bytes are sent.
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.unfitted = self.unfitted.saturating_add(bytes);
+        if self.unfitted >= FIT_EVERY {
+            self.unfitted = 0;
+            self.fit();
+        }
+    }
+}
+
+fn fitting(round_trip: Duration, most: u64) -> u64 {
+    let microseconds = u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX);
+    let bytes = microseconds.saturating_mul(BYTES_PER_MILLISECOND) / 1000;
+    bytes.max(LEAST).min(most)
 }
 
 #[cfg(test)]
@@ -46,19 +84,17 @@ mod tests {
 
     #[test]
     fn it_is_what_comes_within_a_round_trip() {
-        let mut window = SendWindow::new(MIB);
-        assert_eq!(window.fit(Duration::from_millis(4)), Some(MIB / 2));
-        assert_eq!(window.fit(Duration::from_millis(4)), None);
-        assert_eq!(window.fit(Duration::from_micros(50)), Some(LEAST));
-        assert_eq!(window.fit(Duration::from_micros(900)), None);
-        assert_eq!(window.fit(Duration::from_millis(100)), Some(MIB));
-        assert_eq!(window.fit(Duration::MAX), None);
+        let fitting = |round_trip| fitting(round_trip, MIB);
+        assert_eq!(fitting(Duration::from_millis(4)), MIB / 2);
+        assert_eq!(fitting(Duration::from_micros(50)), LEAST);
+        assert_eq!(fitting(Duration::from_micros(900)), LEAST);
+        assert_eq!(fitting(Duration::from_millis(100)), MIB);
+        assert_eq!(fitting(Duration::MAX), MIB);
     }
 
     #[test]
     fn it_is_never_more_than_it_may_be() {
-        let mut window = SendWindow::new(LEAST / 2);
-        assert_eq!(window.fit(Duration::ZERO), None);
-        assert_eq!(window.fit(Duration::from_secs(1)), None);
+        assert_eq!(fitting(Duration::ZERO, LEAST / 2), LEAST / 2);
+        assert_eq!(fitting(Duration::from_secs(1), LEAST / 2), LEAST / 2);
     }
 }

@@ -10,6 +10,7 @@ use futures::{AsyncRead, AsyncWrite};
 use quinn::{ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
 use tokio_util::io::poll_read_buf;
 
+use super::send_window::SendWindow;
 use crate::handover;
 
 /// One bidirectional stream of a QUIC connection.
@@ -38,13 +39,19 @@ pub struct Stream {
     /// There is none until somebody waits for a failure.
     stopped: Option<Fuse<Stopped>>,
     undelivered: Undelivered,
+    send_window: SendWindow,
 }
 
 /// The peer wants no more, or there is no more to send.
 type Stopped = BoxFuture<'static, Result<Option<VarInt>, StoppedError>>;
 
 impl Stream {
-    pub(super) fn new(send: SendStream, recv: RecvStream, undelivered: Undelivered) -> Self {
+    pub(super) fn new(
+        send: SendStream,
+        recv: RecvStream,
+        undelivered: Undelivered,
+        send_window: SendWindow,
+    ) -> Self {
         Self {
             send,
             recv,
@@ -52,6 +59,7 @@ impl Stream {
             reset: false,
             stopped: None,
             undelivered,
+            send_window,
         }
     }
 
@@ -156,7 +164,9 @@ impl AsyncWrite for Stream {
             }
             None => Pin::new(&mut self.send).poll_write(cx, buf),
         };
-        result.map_err(write_error)
+        let written = ready!(result).map_err(write_error)?;
+        self.send_window.sent(written);
+        Poll::Ready(Ok(written))
     }
 
     /// quinn sends on its own: there is nothing to push.

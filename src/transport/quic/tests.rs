@@ -3,6 +3,7 @@
 mod interop;
 mod lifecycle;
 mod listening;
+mod send_window;
 mod streams;
 
 use std::future::poll_fn;

@@ -339,36 +339,3 @@ async fn as_many_at_once_as_are_allowed_and_no_more() {
     drop((ours, open));
     within(connection.open_bi()).await.unwrap();
 }
-
-#[test]
-fn little_is_on_its_way_to_a_near_peer() {
-    let mut ours = tokio::runtime::Builder::new_multi_thread();
-    let ours = ours.worker_threads(1).enable_all().build().unwrap();
-    let mut server = ours.block_on(Server::start());
-    let address = server.socket();
-    let accepted = ours.spawn(async move {
-        let mut muxer = server.connection().await;
-        let mut stream = within(inbound(&mut muxer)).await.unwrap();
-        stream.write_all(b"x").await.unwrap();
-        (server, muxer, stream)
-    });
-
-    // The peer does nothing any more when this is over: it acknowledges nothing.
-    let mut theirs = tokio::runtime::Builder::new_current_thread();
-    let theirs = theirs.enable_all().build().unwrap();
-    let _peer = theirs.block_on(async {
-        let connection = within(client().connect(address, "any").unwrap()).await;
-        let connection = connection.unwrap();
-        let (mut send, mut recv) = connection.open_bi().await.unwrap();
-        send.write_all(b"y").await.unwrap();
-        within(recv.read_exact(&mut [0])).await.unwrap();
-        (connection, send, recv)
-    });
-    let (_server, _muxer, mut stream) = ours.block_on(accepted).unwrap();
-    let mut taken = 0;
-    while let Some(written) = stream.write(&[0; 4096]).now_or_never() {
-        taken += written.unwrap();
-    }
-    let most = usize::try_from(Config::new(&Keypair::generate_ed25519()).send_window).unwrap();
-    assert!(taken >= 64 * 1024 && taken <= most / 2, "{taken} bytes");
-}
