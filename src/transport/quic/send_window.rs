@@ -28,6 +28,7 @@ pub(super) struct SendWindow {
 
 struct Window {
     connection: quinn::Connection,
+    /// What it is now: to set it wakes the task of the connection.
     bytes: AtomicU64,
     most: u64,
 }

@@ -1,9 +1,7 @@
 //! How much is on its way to peers that are near, and to those that are far away.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use futures::FutureExt;
-use tokio::{net::UdpSocket, time::Instant};
+use tokio::{net::UdpSocket, sync::watch, time::Instant};
 
 use super::*;
 
@@ -42,7 +40,7 @@ fn taken_by_a_peer(first: Duration, later: Duration) -> usize {
         let mut muxer = server.connection().await;
         let mut stream = within(inbound(&mut muxer)).await.unwrap();
         within(stream.read_exact(&mut [0])).await.unwrap();
-        delay.set(later);
+        delay.send_replace(later);
         within(stream.write_all(&vec![0; BEFORE])).await.unwrap();
         // What the peer has acknowledged by now is known when this comes.
         within(stream.read_exact(&mut [0])).await.unwrap();
@@ -75,22 +73,8 @@ fn taken_by_a_peer(first: Duration, later: Duration) -> usize {
 /// A way to a listener on which packets take their time, the same in both directions.
 struct Path {
     address: SocketAddr,
-    delay: Delay,
+    delay: watch::Sender<Duration>,
     _ways: JoinSet<()>,
-}
-
-#[derive(Clone)]
-struct Delay(Arc<AtomicU64>);
-
-impl Delay {
-    fn set(&self, delay: Duration) {
-        let milliseconds = u64::try_from(delay.as_millis()).unwrap();
-        self.0.store(milliseconds, Ordering::Relaxed);
-    }
-
-    fn get(&self) -> Duration {
-        Duration::from_millis(self.0.load(Ordering::Relaxed))
-    }
 }
 
 impl Path {
@@ -99,11 +83,10 @@ impl Path {
         let far = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap());
         far.connect(listener).await.unwrap();
         let address = near.local_addr().unwrap();
-        let delay = Delay(Arc::default());
-        delay.set(first);
+        let delay = watch::Sender::new(first);
         let mut ways = JoinSet::new();
-        ways.spawn(way(near.clone(), far.clone(), delay.clone()));
-        ways.spawn(way(far, near, delay.clone()));
+        ways.spawn(way(near.clone(), far.clone(), delay.subscribe()));
+        ways.spawn(way(far, near, delay.subscribe()));
         Self {
             address,
             delay,
@@ -113,7 +96,7 @@ impl Path {
 }
 
 /// Carries packets from one socket to the other. The one who sends first is who they are sent to.
-async fn way(from: Arc<UdpSocket>, to: Arc<UdpSocket>, delay: Delay) {
+async fn way(from: Arc<UdpSocket>, to: Arc<UdpSocket>, delay: watch::Receiver<Duration>) {
     let (send, mut packets) = mpsc::channel::<(Instant, Vec<u8>)>(4096);
     let receive = async {
         let mut packet = [0; 2048];
@@ -122,7 +105,7 @@ async fn way(from: Arc<UdpSocket>, to: Arc<UdpSocket>, delay: Delay) {
             if from.peer_addr().is_err() {
                 from.connect(sender).await.unwrap();
             }
-            let due = Instant::now() + delay.get();
+            let due = Instant::now() + *delay.borrow();
             send.send((due, packet[..length].to_vec())).await.unwrap();
         }
     };
