@@ -6,15 +6,9 @@
 //! that knows of this takes part. Any other leaves it, as does whatever lies in between and does
 //! something of its own with the bytes: then they are copied as ever, and nothing is lost.
 
-use std::{
-    cell::{Cell, RefCell},
-    io,
-    task::Poll,
-};
+use std::cell::{Cell, RefCell};
 
-use bytes::{BufMut, Bytes, BytesMut, buf::Limit};
-
-use crate::scratch;
+use bytes::Bytes;
 
 /// What is shorter costs less to copy, and waits together with others.
 pub const MIN_BYTES: usize = 4096;
@@ -24,8 +18,6 @@ thread_local! {
     static WANTED: Cell<usize> = const { Cell::new(0) };
     /// What is being handed over.
     static PIECE: RefCell<Option<Bytes>> = const { RefCell::new(None) };
-    /// Where the next piece is composed.
-    static ROOM: Cell<BytesMut> = Cell::default();
 }
 
 /// Whoever comes next finds nothing, also after a panic.
@@ -61,31 +53,6 @@ pub fn wanted() -> Option<usize> {
 /// For a stream that is being read, and has a piece that is [`wanted`].
 pub fn give(piece: Bytes) {
     PIECE.set(Some(piece));
-}
-
-/// For a stream that is being read, and has nothing that could go on as it is: hands over, as a piece
-/// of `max` bytes at most, what `read` reads. Gives what `read` gives.
-///
-/// It is copied once for that, instead of twice.
-pub fn compose(
-    max: usize,
-    read: impl FnOnce(&mut Limit<BytesMut>) -> Poll<io::Result<usize>>,
-) -> Poll<io::Result<usize>> {
-    let mut room = ROOM.take();
-    room.reserve(max.min(scratch::STEP_BYTES));
-    let mut limited = room.limit(max);
-    let result = read(&mut limited);
-    let mut room = limited.into_inner();
-    if is_worth_keeping(room.len(), room.capacity() - room.len()) {
-        give(room.freeze());
-    } else {
-        if !room.is_empty() {
-            give(Bytes::copy_from_slice(&room));
-        }
-        room.clear();
-        ROOM.set(room);
-    }
-    result
 }
 
 /// Whether memory with so many bytes, and room for so many more, should go on as a piece: it is
@@ -129,28 +96,6 @@ mod tests {
         assert_eq!(taken, Some(piece()));
         assert_eq!(wanted(), None);
         assert_eq!(take(MIN_BYTES - 1, || panic!("nobody is asked")), None);
-    }
-
-    #[test]
-    fn a_piece_is_composed_in_the_same_room_until_that_is_full() {
-        let compose = |length: usize| {
-            let mut address = std::ptr::null();
-            let piece = take(scratch::STEP_BYTES, || {
-                compose(scratch::STEP_BYTES, |room| {
-                    room.put_bytes(7, length);
-                    address = room.get_ref().as_ptr();
-                    Poll::Ready(Ok(length))
-                })
-            });
-            let piece = piece.unwrap_or_default();
-            assert_eq!(piece, vec![7; length]);
-            (address, std::ptr::eq(piece.as_ptr(), address))
-        };
-        let (room, is_kept) = compose(scratch::STEP_BYTES / 4);
-        assert!(!is_kept);
-        assert_eq!(compose(0).0, room);
-        assert_eq!(compose(scratch::STEP_BYTES / 2), (room, true));
-        assert_ne!(compose(1), (room, true));
     }
 
     #[test]

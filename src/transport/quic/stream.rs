@@ -5,13 +5,21 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
+use bytes::{Buf, Bytes};
 use futures::future::{BoxFuture, Fuse, FutureExt, TryFutureExt};
 use futures::{AsyncRead, AsyncWrite};
 use quinn::{ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
-use tokio_util::io::poll_read_buf;
 
 use super::send_window::SendWindow;
 use crate::handover;
+
+/// More than a packet carries of a stream. quinn has longer chunks only where it put together many
+/// that were too short.
+const PACKET_BYTES: usize = 1452;
+
+/// As many packets make a piece: 32 KiB, which is the most that a thread of the allocator's keeps to
+/// use again.
+const PACKETS: usize = 32 * 1024 / PACKET_BYTES;
 
 /// One bidirectional stream of a QUIC connection.
 ///
@@ -33,6 +41,8 @@ use crate::handover;
 pub struct Stream {
     send: SendStream,
     recv: RecvStream,
+    /// What was taken of quinn, and was more than the piece that was wanted.
+    surplus: Bytes,
     sending: Sending,
     /// quinn tells a reset once, and from then on reports the end of the data.
     reset: bool,
@@ -55,12 +65,34 @@ impl Stream {
         Self {
             send,
             recv,
+            surplus: Bytes::new(),
             sending: Sending::Open,
             reset: false,
             stopped: None,
             undelivered,
             send_window,
         }
+    }
+
+    /// Takes what has come, up to `max` bytes, as one piece; an empty one at the end.
+    pub(super) fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+        max: usize,
+    ) -> Poll<io::Result<Bytes>> {
+        if self.surplus.is_empty() {
+            let mut packets = [const { Bytes::new() }; PACKETS];
+            let most = (max / PACKET_BYTES).clamp(1, PACKETS);
+            let (wanted, _) = packets.split_at_mut(most);
+            let taken = ready!(pin!(self.recv.read_chunks(wanted)).poll(cx));
+            self.reset = matches!(taken, Err(ReadError::Reset(_)));
+            taken.map_err(read_error)?;
+            // All are copied, and then all are let go: each of that is a locked instruction, and the
+            // processor fetches no next packet while it waits for one to end.
+            self.surplus = packets.concat().into();
+        }
+        let length = max.min(self.surplus.len());
+        Poll::Ready(Ok(self.surplus.split_to(length)))
     }
 
     /// Ready when it is known that reading will fail, whatever is left to be read.
@@ -135,14 +167,19 @@ impl AsyncRead for Stream {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         if buf.is_empty() {
-            if let Some(max) = handover::wanted() {
-                let recv = Pin::new(&mut self.recv);
-                let result = handover::compose(max, |room| poll_read_buf(recv, cx, room));
-                let is_reset = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionReset;
-                self.reset = matches!(&result, Poll::Ready(Err(error)) if is_reset(error));
-                return result;
+            let Some(max) = handover::wanted() else {
+                return self.poll_failure(cx).map(Err);
+            };
+            let piece = ready!(self.poll_piece(cx, max))?;
+            if !piece.is_empty() {
+                handover::give(piece);
             }
-            return self.poll_failure(cx).map(Err);
+            return Poll::Ready(Ok(0));
+        }
+        if !self.surplus.is_empty() {
+            let (room, _) = buf.split_at_mut(self.surplus.len().min(buf.len()));
+            self.surplus.copy_to_slice(room);
+            return Poll::Ready(Ok(room.len()));
         }
         let result = ready!(self.recv.poll_read(cx, buf));
         self.reset = matches!(result, Err(ReadError::Reset(_)));

@@ -221,6 +221,28 @@ async fn a_piece_is_what_has_come_up_to_what_is_wanted() {
 }
 
 #[tokio::test]
+async fn what_is_more_than_was_wanted_comes_next() {
+    let mut pair = Pair::new().await;
+    let data = pattern(1000);
+    pair.send.write_all(&data).await.unwrap();
+    pair.send.finish().unwrap();
+    let mut received = Vec::new();
+    loop {
+        let piece = within(poll_fn(|cx| pair.ours.poll_piece(cx, 7))).await;
+        let piece = piece.unwrap();
+        assert!(piece.len() <= 7);
+        received.extend_from_slice(&piece);
+        let mut some = [0; 5];
+        let read = within(pair.ours.read(&mut some)).await.unwrap();
+        received.extend_from_slice(&some[..read]);
+        if read == 0 {
+            break;
+        }
+    }
+    assert!(received == data);
+}
+
+#[tokio::test]
 async fn a_reset_that_a_piece_was_asked_of_is_no_end_either() {
     let mut pair = Pair::new().await;
     pair.send.reset(7_u8.into()).unwrap();
