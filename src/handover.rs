@@ -55,12 +55,6 @@ pub fn give(piece: Bytes) {
     PIECE.set(Some(piece));
 }
 
-/// Whether memory with so many bytes, and room for so many more, should go on as a piece: it is
-/// neither short, nor mostly empty.
-pub fn is_worth_keeping(bytes: usize, room: usize) -> bool {
-    bytes >= MIN_BYTES && room <= bytes
-}
-
 /// Writes `piece` by `write`, which gets its bytes. A stream may keep the piece instead of a copy.
 pub fn offer<R>(piece: &Bytes, write: impl FnOnce(&[u8]) -> R) -> R {
     let _cleared = Cleared;

@@ -30,9 +30,9 @@ impl Chunk {
         }
     }
 
-    /// Whether it may go on as a piece.
+    /// Whether it may go on as a piece: it is neither short, nor mostly empty.
     fn is_piece(&self) -> bool {
-        handover::is_worth_keeping(self.len(), self.spare())
+        self.len() >= handover::MIN_BYTES && self.spare() <= self.len()
     }
 }
 
