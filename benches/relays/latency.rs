@@ -1,4 +1,5 @@
-//! Round trips through a circuit, of a relay that has nothing else to do and of one that has.
+//! Round trips through a circuit, of a relay that has nothing else to do, of one that has, and of one
+//! that has as much to do as it can.
 
 use std::time::Duration;
 
@@ -20,8 +21,11 @@ use super::{
 
 /// What goes there and back.
 const MESSAGE_BYTES: usize = 64;
-/// Other circuits that carry bytes as fast as they can, when the relay is under load.
+/// Other circuits that carry bytes, when the relay is under load.
 const LOAD_CIRCUITS: usize = 4;
+/// What they carry in a second, for whom it should be the same: less than half of what libp2p's relay
+/// can over any transport.
+const SAME_LOAD: u32 = 128 * 1024 * 1024;
 
 pub(crate) async fn measure(relay: &Relay, channel: Channel, plan: &Plan) -> Result<Vec<Sample>> {
     // A thread of its own: it must not wait for its turn behind the clients that are the load.
@@ -43,14 +47,19 @@ async fn measure_from(
     let pair = apart
         .spawn(Pair::new(channel, relay.address(channel)?))
         .await??;
-    let (pair, idle) = apart.spawn(pair.round_trips(plan.span)).await??;
-    let load = Load::start(relay, channel, LOAD_CIRCUITS).await?;
-    sleep(plan.span / 2).await;
-    let (_, busy) = apart.spawn(pair.round_trips(plan.span)).await??;
-    drop(load);
+    let (mut pair, idle) = apart.spawn(pair.round_trips(plan.span)).await??;
+    let mut measured = vec![("idle", idle)];
+    for (state, rate) in [("128 MiB/s", Some(SAME_LOAD)), ("full load", None)] {
+        let load = Load::start(relay, channel, LOAD_CIRCUITS, rate).await?;
+        sleep(plan.span / 2).await;
+        let times;
+        (pair, times) = apart.spawn(pair.round_trips(plan.span)).await??;
+        measured.push((state, times));
+        drop(load);
+    }
 
     let mut samples = Vec::new();
-    for (state, times) in [("idle", idle), ("under load", busy)] {
+    for (state, times) in measured {
         let name = format!("{}, {state}", channel.name());
         for (unit, percent) in [("p50, µs", 50), ("p99, µs", 99)] {
             let at = (times.len() * percent / 100).min(times.len() - 1);

@@ -22,7 +22,7 @@ use super::{Result, clients::Channel};
 const HIGH_RATE: &str = "1000000+1000000/s";
 
 /// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// A relay is at rest when it uses less than this much of a core.
 const REST: f64 = 0.1;
 const REST_WITHIN: Duration = Duration::from_secs(20);
@@ -122,6 +122,11 @@ impl Kind {
     }
 }
 
+/// What the clock of a process shows, in seconds.
+pub(crate) fn cpu_of(clock: ClockId) -> Result<f64> {
+    Ok(Duration::from(clock.now()?).as_secs_f64())
+}
+
 /// A relay that runs. Killed when it is dropped.
 pub(crate) struct Relay {
     child: Child,
@@ -188,7 +193,7 @@ impl Relay {
     /// The CPU time that all threads of the process have used, ended ones too, in seconds and to
     /// the nanosecond.
     pub(crate) fn cpu(&self) -> Result<f64> {
-        Ok(Duration::from(self.clock.now()?).as_secs_f64())
+        cpu_of(self.clock)
     }
 
     /// How much memory it holds, in KiB.

@@ -9,7 +9,7 @@ use super::relay::Kind;
 pub(crate) enum Target {
     /// Nothing: it is good to know.
     None,
-    /// At most so much of what libp2p's relay needs in the same round.
+    /// At most so much of what the other needs in the same round.
     Ratio(f64),
     /// At most so much by itself.
     Ours(f64),
@@ -34,9 +34,9 @@ impl Sample {
     }
 }
 
-/// What was measured, by rounds.
-#[derive(Default)]
+/// What was measured of our relay and of another program, by rounds.
 pub(crate) struct Table {
+    other: &'static str,
     rows: Vec<Row>,
 }
 
@@ -45,37 +45,46 @@ struct Row {
     unit: &'static str,
     target: Target,
     ours: Vec<f64>,
-    stock: Vec<f64>,
-}
-
-impl Row {
-    fn push(&mut self, kind: Kind, value: f64) {
-        match kind {
-            Kind::Ours => self.ours.push(value),
-            Kind::Stock => self.stock.push(value),
-        }
-    }
+    other: Vec<f64>,
 }
 
 impl Table {
-    /// Adds what one round gave.
-    pub(crate) fn add(&mut self, kind: Kind, samples: Vec<Sample>) {
+    /// An empty one, of our relay and the program of that name.
+    pub(crate) fn beside(other: &'static str) -> Self {
+        let rows = Vec::new();
+        Self { other, rows }
+    }
+
+    /// Adds what one round of our relay gave.
+    pub(crate) fn add_ours(&mut self, samples: Vec<Sample>) {
         for sample in samples {
-            let is_same = |row: &&mut Row| row.name == sample.name && row.unit == sample.unit;
-            if let Some(row) = self.rows.iter_mut().find(is_same) {
-                row.push(kind, sample.value);
-            } else {
-                let mut row = Row {
-                    name: sample.name,
-                    unit: sample.unit,
-                    target: sample.target,
-                    ours: Vec::new(),
-                    stock: Vec::new(),
-                };
-                row.push(kind, sample.value);
-                self.rows.push(row);
-            }
+            let value = sample.value;
+            self.row(sample).ours.push(value);
         }
+    }
+
+    /// Adds what one round of the other program gave.
+    pub(crate) fn add_other(&mut self, samples: Vec<Sample>) {
+        for sample in samples {
+            let value = sample.value;
+            self.row(sample).other.push(value);
+        }
+    }
+
+    /// The row of what was measured.
+    fn row(&mut self, sample: Sample) -> &mut Row {
+        let is_its = |row: &Row| row.name == sample.name && row.unit == sample.unit;
+        let at = self.rows.iter().position(is_its).unwrap_or_else(|| {
+            self.rows.push(Row {
+                name: sample.name,
+                unit: sample.unit,
+                target: sample.target,
+                ours: Vec::new(),
+                other: Vec::new(),
+            });
+            self.rows.len() - 1
+        });
+        &mut self.rows[at]
     }
 
     /// As Markdown.
@@ -83,10 +92,10 @@ impl Table {
         let mut text = format!(
             "| | | {} | {} | ratio | target |\n|---|---|---|---|---|---|\n",
             Kind::Ours.name(),
-            Kind::Stock.name()
+            self.other
         );
         for row in &self.rows {
-            let ratios = std::iter::zip(&row.ours, &row.stock).map(|(ours, stock)| ours / stock);
+            let ratios = std::iter::zip(&row.ours, &row.other).map(|(ours, other)| ours / other);
             let (ours, ratio) = (median(row.ours.clone()), median(ratios.collect()));
             let target = match row.target {
                 Target::None => String::new(),
@@ -98,11 +107,11 @@ impl Table {
             } else {
                 "–".to_owned()
             };
-            let (ours, stock) = (figure(ours), figure(median(row.stock.clone())));
+            let (ours, other) = (figure(ours), figure(median(row.other.clone())));
             let (name, unit) = (&row.name, row.unit);
             let _ = writeln!(
                 text,
-                "| {name} | {unit} | {ours} | {stock} | {ratio} | {target} |"
+                "| {name} | {unit} | {ours} | {other} | {ratio} | {target} |"
             );
         }
         text

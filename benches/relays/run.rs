@@ -2,6 +2,7 @@
 
 mod clients;
 mod document;
+mod haproxy;
 mod idle;
 mod latency;
 mod relay;
@@ -16,12 +17,17 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use self::{
     clients::Channel,
+    haproxy::HaProxy,
     relay::{Kind, Relay},
     report::{Sample, Table},
+    throughput::Load,
 };
 
 pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Set where nothing is to be skipped for want of a tool.
+const REQUIRE_ALL: &str = "RELAY_TEST_REQUIRE_ALL";
 
 /// Files that a process has open besides one for each client; our relay keeps 256 of them.
 const OTHER_FILES: u64 = 300;
@@ -32,12 +38,13 @@ const WANTED_FILES: u64 = 65_536;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Section {
     Throughput,
+    Haproxy,
     Latency,
     Requests,
     Idle,
 }
 
-/// Compares descord-relay with libp2p's relay.
+/// Compares descord-relay with libp2p's relay, and with HAProxy where there is one.
 #[derive(Debug, Parser)]
 #[command(name = "cargo bench --bench relays --")]
 struct Options {
@@ -176,6 +183,13 @@ async fn run(options: &Options) -> Result<()> {
         if !options.sections.is_empty() && !options.sections.contains(section) {
             continue;
         }
+        if *section == Section::Haproxy && !HaProxy::is_there().await {
+            if options.sections.contains(section) || std::env::var_os(REQUIRE_ALL).is_some() {
+                return Err("there is no program `haproxy` on this machine".into());
+            }
+            eprintln!("skipped: there is no program `haproxy` on this machine");
+            continue;
+        }
         let disturbance = if options.quick {
             "Quick: whether it works. The figures mean nothing.".to_owned()
         } else {
@@ -197,21 +211,54 @@ impl Section {
         format!("{self:?}").to_lowercase()
     }
 
-    /// Each case of the section: every round of it, both relays in turn.
     async fn measure(self, options: &Options, plan: &Plan) -> Result<Table> {
-        let circuits = match self {
-            Self::Throughput => plan.circuits.as_slice(),
-            Self::Latency | Self::Requests | Self::Idle => &[0],
-        };
-        let mut table = Table::default();
+        let each = [0].as_slice();
+        match self {
+            Self::Throughput => {
+                let turn = async |relay: &Relay, channel, circuits| {
+                    throughput::measure(relay, channel, circuits, plan).await
+                };
+                self.beside_stock(options, &plan.circuits, turn).await
+            }
+            Self::Haproxy => beside_haproxy(options, plan).await,
+            Self::Latency => {
+                let turn =
+                    async |relay: &Relay, channel, _| latency::measure(relay, channel, plan).await;
+                self.beside_stock(options, each, turn).await
+            }
+            Self::Requests => {
+                let turn =
+                    async |relay: &Relay, channel, _| requests::measure(relay, channel, plan).await;
+                self.beside_stock(options, each, turn).await
+            }
+            Self::Idle => {
+                let turn =
+                    async |relay: &Relay, channel, _| idle::measure(relay, channel, plan).await;
+                self.beside_stock(options, each, turn).await
+            }
+        }
+    }
+
+    /// Each case of the section: every round of it, our relay and libp2p's in turn.
+    async fn beside_stock(
+        self,
+        options: &Options,
+        circuits: &[usize],
+        turn: impl AsyncFn(&Relay, Channel, usize) -> Result<Vec<Sample>>,
+    ) -> Result<Table> {
+        let mut table = Table::beside(Kind::Stock.name());
         for &channel in &options.channels {
             for &circuits in circuits {
                 for round in 1..=options.rounds {
                     eprintln!("{} over {}, round {round}", self.name(), channel.name());
                     for kind in Kind::ALL {
                         let relay = Relay::start(kind, options.bandwidth.as_deref()).await?;
-                        let samples = self.turn(&relay, channel, circuits, plan).await;
-                        table.add(kind, samples.map_err(|e| format!("{}: {e}", kind.name()))?);
+                        let samples = turn(&relay, channel, circuits).await;
+                        let samples = samples.map_err(|e| format!("{}: {e}", kind.name()))?;
+                        match kind {
+                            Kind::Ours => table.add_ours(samples),
+                            Kind::Stock => table.add_other(samples),
+                        }
                         relay.end().await?;
                     }
                 }
@@ -219,19 +266,24 @@ impl Section {
         }
         Ok(table)
     }
+}
 
-    async fn turn(
-        self,
-        relay: &Relay,
-        channel: Channel,
-        circuits: usize,
-        plan: &Plan,
-    ) -> Result<Vec<Sample>> {
-        match self {
-            Self::Throughput => throughput::measure(relay, channel, circuits, plan).await,
-            Self::Latency => latency::measure(relay, channel, plan).await,
-            Self::Requests => requests::measure(relay, channel, plan).await,
-            Self::Idle => idle::measure(relay, channel, plan).await,
+/// What a byte costs over TLS, our relay and HAProxy in turn.
+async fn beside_haproxy(options: &Options, plan: &Plan) -> Result<Table> {
+    let channel = Channel::Tls;
+    let mut table = Table::beside("HAProxy");
+    for &circuits in &plan.circuits {
+        for round in 1..=options.rounds {
+            eprintln!("haproxy over {}, round {round}", channel.name());
+            let relay = Relay::start(Kind::Ours, options.bandwidth.as_deref()).await?;
+            let load = Load::start(&relay, channel, circuits, None).await?;
+            let cost = load.cost(|| relay.cpu(), channel.name(), haproxy::TARGET, plan);
+            table.add_ours(cost.await?);
+            relay.end().await?;
+            let haproxy = HaProxy::start().await?;
+            table.add_other(haproxy.measure(channel.name(), circuits, plan).await?);
+            haproxy.end().await?;
         }
     }
+    Ok(table)
 }

@@ -9,11 +9,10 @@ use std::{
     time::Duration,
 };
 
-use futures::{AsyncReadExt, AsyncWriteExt};
-use libp2p::Stream;
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep},
+    time::{Instant, interval, sleep},
 };
 
 use super::{
@@ -29,16 +28,21 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// Longer than the first bytes take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Circuits that carry bytes one way as fast as they can, each between two clients of its own, for
-/// as long as this lives.
+/// Circuits that carry bytes one way, each between two clients of its own, for as long as this lives.
 pub(crate) struct Load {
     received: Vec<Arc<AtomicU64>>,
-    _tasks: JoinSet<()>,
-    _clients: Vec<Client>,
+    tasks: JoinSet<()>,
+    clients: Vec<Client>,
 }
 
 impl Load {
-    pub(crate) async fn start(relay: &Relay, channel: Channel, circuits: usize) -> Result<Self> {
+    /// Through a relay. All circuits together carry `rate` bytes a second, or as many as they can.
+    pub(crate) async fn start(
+        relay: &Relay,
+        channel: Channel,
+        circuits: usize,
+        rate: Option<u32>,
+    ) -> Result<Self> {
         let mut clients = Client::many(
             2 * circuits,
             channel,
@@ -46,94 +50,125 @@ impl Load {
             Pings::Answered,
         )
         .await?;
-        let mut tasks = JoinSet::new();
-        let mut received = Vec::new();
+        let mut ends = Vec::new();
         for pair in clients.chunks_exact_mut(2) {
             let [source, target] = pair else { continue };
-            let (near, far) = source.connect(target).await?;
-            let total = Arc::new(AtomicU64::new(0));
-            tasks.spawn(write(near));
-            tasks.spawn(read(far, Arc::clone(&total)));
-            received.push(total);
+            ends.push(source.connect(target).await?);
         }
-        Ok(Self {
-            received,
-            _tasks: tasks,
-            _clients: clients,
-        })
+        let mut load = Self::between(ends, rate)?;
+        load.clients = clients;
+        Ok(load)
+    }
+
+    /// What is written into the first of each two is read from the second.
+    pub(crate) fn between<W, R>(ends: Vec<(W, R)>, rate: Option<u32>) -> Result<Self>
+    where
+        W: AsyncWrite + Unpin + Send + 'static,
+        R: AsyncRead + Unpin + Send + 'static,
+    {
+        let chunks = u32::try_from(ends.len() * CHUNK_BYTES)?;
+        let pace = rate.map(|rate| Duration::from_secs(1) * chunks / rate);
+        let mut load = Self {
+            received: Vec::new(),
+            tasks: JoinSet::new(),
+            clients: Vec::new(),
+        };
+        for (near, far) in ends {
+            let total = Arc::new(AtomicU64::new(0));
+            load.tasks.spawn(write(near, pace));
+            load.tasks.spawn(read(far, Arc::clone(&total)));
+            load.received.push(total);
+        }
+        Ok(load)
     }
 
     /// Bytes that each circuit has carried.
     fn received(&self) -> Vec<u64> {
         self.received.iter().map(|n| n.load(Relaxed)).collect()
     }
+
+    /// What it costs the process that has used so much CPU time.
+    #[expect(clippy::cast_precision_loss, reason = "fewer than 2^53 bytes")]
+    pub(crate) async fn cost(
+        &self,
+        cpu: impl Fn() -> Result<f64>,
+        channel: &str,
+        target: Target,
+        plan: &Plan,
+    ) -> Result<Vec<Sample>> {
+        // Windows grow for a while.
+        sleep(plan.span / 2).await;
+        let (start, used, before) = (Instant::now(), cpu()?, self.received());
+        let (carried, least) = loop {
+            sleep(plan.span).await;
+            let now = self.received();
+            let carried: Vec<f64> = zip(now, &before).map(|(n, b)| (n - b) as f64).collect();
+            let least = carried.iter().copied().fold(f64::INFINITY, f64::min);
+            // On a machine that is busy, and for a short time, it may be that nothing arrives.
+            if least > 0.0 {
+                break (carried, least);
+            }
+            if start.elapsed() > PATIENCE {
+                return Err("a circuit carries nothing".into());
+            }
+        };
+        let (elapsed, used) = (start.elapsed(), cpu()? - used);
+
+        let most = carried.iter().copied().fold(0.0, f64::max);
+        let total = carried.iter().sum::<f64>() / GIB;
+        let rate = total * 1024.0 / elapsed.as_secs_f64();
+        let name = match carried.len() {
+            1 => format!("{channel}, 1 circuit"),
+            circuits => format!("{channel}, {circuits} circuits"),
+        };
+        let mut samples = vec![
+            Sample::new(&name, "CPU s/GiB", used / total, target),
+            Sample::new(&name, "MiB/s", rate, Target::None),
+        ];
+        if carried.len() > 1 {
+            let fairness = Target::Ours(1.1);
+            samples.push(Sample::new(
+                &name,
+                "most to least, bytes",
+                most / least,
+                fairness,
+            ));
+        }
+        Ok(samples)
+    }
 }
 
-async fn write(mut stream: Stream) {
+/// A chunk each `pace`, or one after the other.
+async fn write(mut stream: impl AsyncWrite + Unpin, pace: Option<Duration>) {
     let chunk = vec![0x5a; CHUNK_BYTES];
-    while stream.write_all(&chunk).await.is_ok() {}
+    let mut pace = pace.map(interval);
+    while stream.write_all(&chunk).await.is_ok() {
+        if let Some(pace) = &mut pace {
+            pace.tick().await;
+        }
+    }
 }
 
-async fn read(mut stream: Stream, total: Arc<AtomicU64>) {
+async fn read(mut stream: impl AsyncRead + Unpin, total: Arc<AtomicU64>) {
     let mut chunk = vec![0; CHUNK_BYTES];
     while let Ok(read @ 1..) = stream.read(&mut chunk).await {
         total.fetch_add(read as u64, Relaxed);
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "fewer than 2^53 bytes")]
 pub(crate) async fn measure(
     relay: &Relay,
     channel: Channel,
     circuits: usize,
     plan: &Plan,
 ) -> Result<Vec<Sample>> {
-    let load = Load::start(relay, channel, circuits).await?;
-    // Windows grow for a while.
-    sleep(plan.span / 2).await;
-    let (start, used, before) = (Instant::now(), relay.cpu()?, load.received());
-    let (carried, least) = loop {
-        sleep(plan.span).await;
-        let now = load.received();
-        let carried: Vec<f64> = zip(now, &before).map(|(n, b)| (n - b) as f64).collect();
-        let least = carried.iter().copied().fold(f64::INFINITY, f64::min);
-        // On a machine that is busy, and for a short time, it may be that nothing arrives.
-        if least > 0.0 {
-            break (carried, least);
-        }
-        if start.elapsed() > PATIENCE {
-            return Err("a circuit carries nothing".into());
-        }
-    };
-    let (elapsed, used) = (start.elapsed(), relay.cpu()? - used);
-
-    let most = carried.iter().copied().fold(0.0, f64::max);
-    let total = carried.iter().sum::<f64>() / GIB;
-    let name = match circuits {
-        1 => format!("{}, 1 circuit", channel.name()),
-        _ => format!("{}, {circuits} circuits", channel.name()),
-    };
     let target = match channel {
         Channel::Noise => 0.60,
         Channel::Tls => 0.42,
         Channel::Quic => 0.65,
     };
-    let mut samples = vec![
-        Sample::new(&name, "CPU s/GiB", used / total, Target::Ratio(target)),
-        Sample::new(
-            &name,
-            "MiB/s",
-            total * 1024.0 / elapsed.as_secs_f64(),
-            Target::None,
-        ),
-    ];
-    if circuits > 1 {
-        samples.push(Sample::new(
-            &name,
-            "most to least, bytes",
-            most / least,
-            Target::Ours(1.1),
-        ));
-    }
-    Ok(samples)
+    let load = Load::start(relay, channel, circuits, None).await?;
+    let target = Target::Ratio(target);
+    load.cost(|| relay.cpu(), channel.name(), target, plan)
+        .await
 }
