@@ -21,7 +21,7 @@ use libp2p::{
 };
 use libp2p_stream as stream;
 use tokio::{task::JoinHandle, time::timeout};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{Error, Result};
 
@@ -146,15 +146,17 @@ impl Client {
         Ok(client)
     }
 
-    /// `count` of them.
+    /// `count` of them, as many at each address of the relay.
     pub(crate) async fn many(
         count: usize,
         channel: Channel,
-        relay: &Multiaddr,
+        relay: &[Multiaddr],
         pings: Pings,
     ) -> Result<Vec<Self>> {
-        futures::stream::iter(0..count)
-            .map(|_| tokio::task::spawn(Self::insist(channel, relay.clone(), pings)))
+        let addresses = relay.iter().cloned().cycle();
+        futures::stream::iter(addresses.take(count))
+            .map(|address| Self::insist(channel, address, pings))
+            .map(|client| AbortOnDropHandle::new(tokio::task::spawn(client)))
             .buffer_unordered(CONNECTING)
             .map(|joined| joined.map_err(Error::from).and_then(identity))
             .try_collect()

@@ -57,7 +57,8 @@ pub(crate) fn circumstances() -> Result<String> {
         day = today.get(..10).unwrap_or(&today),
         model = model.unwrap_or("a processor without a name").trim(),
         cores = cores()?,
-        kernel = kernel.trim(),
+        // Without what a distribution or a machine adds.
+        kernel = kernel.split('-').next().unwrap_or_default().trim(),
         rustc = rustc.trim(),
         libp2p = locked(LOCK, "libp2p").unwrap_or("?"),
         ours = env!("CARGO_PKG_VERSION"),

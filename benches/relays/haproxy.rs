@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tokio::{
     net::{TcpListener, TcpStream},
     process::{Child, Command},
-    time::{Instant, sleep},
+    time::{sleep, timeout},
 };
 use tokio_rustls::{
     TlsAcceptor, TlsConnector,
@@ -49,10 +49,15 @@ pub(crate) struct HaProxy {
 }
 
 impl HaProxy {
-    /// Whether there is one on this machine.
-    pub(crate) async fn is_there() -> bool {
-        let version = Command::new(PROGRAM).arg("-v").output().await;
-        version.is_ok_and(|output| output.status.success())
+    /// The versions of the one on this machine and of its OpenSSL, if there is one.
+    pub(crate) async fn versions() -> Option<String> {
+        let output = Command::new(PROGRAM).arg("-vv").output().await.ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        let version = text.strip_prefix("HAProxy version ")?.split(' ').next()?;
+        let openssl = text
+            .lines()
+            .find_map(|line| line.strip_prefix("Running on OpenSSL version : "))?;
+        Some(format!("HAProxy {version}, {openssl}"))
     }
 
     /// Starts one with as many threads as there are cores, and the cipher that the relay takes on
@@ -102,14 +107,14 @@ impl HaProxy {
 
     /// What a byte costs it, on so many connections.
     pub(crate) async fn measure(
-        &self,
+        &mut self,
         channel: &str,
         circuits: usize,
         plan: &Plan,
     ) -> Result<Vec<Sample>> {
         let mut ends = Vec::new();
         for _ in 0..circuits {
-            ends.push(self.connect().await?);
+            ends.push(timeout(PATIENCE, self.connect()).await??);
         }
         let load = Load::between(ends, None)?;
         load.cost(|| cpu_of(self.clock), channel, TARGET, plan)
@@ -117,13 +122,11 @@ impl HaProxy {
     }
 
     /// The two ends of a connection through it.
-    async fn connect(&self) -> Result<Ends> {
+    async fn connect(&mut self) -> Result<Ends> {
+        let tcp = self.dial().await?;
         let near = async {
-            let tcp = self.dial().await?;
-            self.connector
-                .connect(ServerName::try_from(HOST)?, tcp)
-                .await
-                .map_err(super::Error::from)
+            let name = ServerName::try_from(HOST)?;
+            Ok::<_, super::Error>(self.connector.connect(name, tcp).await?)
         };
         let far = async {
             let (tcp, _) = self.behind.accept().await?;
@@ -134,13 +137,17 @@ impl HaProxy {
     }
 
     /// Waits for it to listen, if it has just been started.
-    async fn dial(&self) -> io::Result<TcpStream> {
-        let start = Instant::now();
+    async fn dial(&mut self) -> Result<TcpStream> {
         loop {
-            match TcpStream::connect(self.address).await {
-                Err(_) if start.elapsed() < PATIENCE => sleep(PATIENCE / 1000).await,
-                connected => return connected,
+            if let Ok(connected) = TcpStream::connect(self.address).await {
+                // As libp2p does it.
+                connected.set_nodelay(true)?;
+                return Ok(connected);
             }
+            if let Some(status) = self.child.try_wait()? {
+                return Err(format!("HAProxy has ended: {status}").into());
+            }
+            sleep(PATIENCE / 1000).await;
         }
     }
 
@@ -158,6 +165,7 @@ fn unused_address() -> io::Result<SocketAddr> {
 fn configure(address: SocketAddr, behind: SocketAddr) -> String {
     format!(
         "global
+  maxconn 1000
   ssl-default-bind-options ssl-min-ver TLSv1.3
   ssl-default-bind-ciphersuites TLS_AES_128_GCM_SHA256
   ssl-default-server-options ssl-min-ver TLSv1.3

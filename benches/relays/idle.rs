@@ -15,9 +15,9 @@ const ENOUGH: usize = 100;
 
 /// At each number of reservations of the plan that is large enough: everybody comes, and leaves.
 pub(crate) async fn measure(relay: &Relay, channel: Channel, plan: &Plan) -> Result<Vec<Sample>> {
-    let address = relay.address(channel)?;
+    let addresses = relay.addresses(channel);
     // What is set up once is not counted.
-    let first = Client::many(BUSY_CLIENTS, channel, &address, Pings::Answered).await?;
+    let first = Client::many(BUSY_CLIENTS, channel, &addresses, Pings::Answered).await?;
     Client::all_leave(first).await?;
     relay.rests(plan.look).await?;
     let start = relay.resident_kib()?;
@@ -25,7 +25,7 @@ pub(crate) async fn measure(relay: &Relay, channel: Channel, plan: &Plan) -> Res
     let mut samples = Vec::new();
     let largest = plan.sizes.last().copied().unwrap_or_default();
     for &size in plan.sizes.iter().filter(|&&n| n >= ENOUGH.min(largest)) {
-        let clients = Client::many(size, channel, &address, Pings::Answered).await?;
+        let clients = Client::many(size, channel, &addresses, Pings::Answered).await?;
         relay.rests(plan.look).await?;
         let name = format!("{}, {size} reservations", channel.name());
         let each = (relay.resident_kib()? - start) / as_f64(size);

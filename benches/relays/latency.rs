@@ -25,7 +25,8 @@ const MESSAGE_BYTES: usize = 64;
 const LOAD_CIRCUITS: usize = 4;
 /// What they carry in a second, for whom it should be the same: less than half of what libp2p's relay
 /// can over any transport.
-const SAME_LOAD: u32 = 128 * 1024 * 1024;
+const SAME_LOAD: u32 = 128 * MIB;
+const MIB: u32 = 1024 * 1024;
 
 pub(crate) async fn measure(relay: &Relay, channel: Channel, plan: &Plan) -> Result<Vec<Sample>> {
     // A thread of its own: it must not wait for its turn behind the clients that are the load.
@@ -48,27 +49,32 @@ async fn measure_from(
         .spawn(Pair::new(channel, relay.address(channel)?))
         .await??;
     let (mut pair, idle) = apart.spawn(pair.round_trips(plan.span)).await??;
-    let mut measured = vec![("idle", idle)];
-    for (state, rate) in [("128 MiB/s", Some(SAME_LOAD)), ("full load", None)] {
+    let mut samples = percentiles(&format!("{}, idle", channel.name()), &idle);
+    let same = format!("{} MiB/s", SAME_LOAD / MIB);
+    for (state, rate) in [(&*same, Some(SAME_LOAD)), ("full load", None)] {
+        let name = format!("{}, {state}", channel.name());
         let load = Load::start(relay, channel, LOAD_CIRCUITS, rate).await?;
         sleep(plan.span / 2).await;
+        let (start, before) = (Instant::now(), load.total());
         let times;
         (pair, times) = apart.spawn(pair.round_trips(plan.span)).await??;
-        measured.push((state, times));
-        drop(load);
-    }
-
-    let mut samples = Vec::new();
-    for (state, times) in measured {
-        let name = format!("{}, {state}", channel.name());
-        for (unit, percent) in [("p50, µs", 50), ("p99, µs", 99)] {
-            let at = (times.len() * percent / 100).min(times.len() - 1);
-            let time = times[at].as_secs_f64() * 1e6;
-            // No worse, within what two runs differ by.
-            samples.push(Sample::new(&name, unit, time, Target::Ratio(1.05)));
-        }
+        let carried = load.total() - before;
+        samples.extend(percentiles(&name, &times));
+        #[expect(clippy::cast_precision_loss, reason = "fewer than 2^53 bytes")]
+        let rate = carried as f64 / f64::from(MIB) / start.elapsed().as_secs_f64();
+        samples.push(Sample::new(&name, "MiB/s", rate, Target::None));
     }
     Ok(samples)
+}
+
+fn percentiles(name: &str, times: &[Duration]) -> Vec<Sample> {
+    let percentile = |(unit, percent): (&'static str, usize)| {
+        let at = (times.len() * percent / 100).min(times.len() - 1);
+        let time = times[at].as_secs_f64() * 1e6;
+        // No worse, within what two runs differ by.
+        Sample::new(name, unit, time, Target::Ratio(1.05))
+    };
+    [("p50, µs", 50), ("p99, µs", 99)].map(percentile).into()
 }
 
 /// Two clients and a circuit, at whose far end everything is sent back.
@@ -80,7 +86,7 @@ struct Pair {
 
 impl Pair {
     async fn new(channel: Channel, relay: Multiaddr) -> Result<Self> {
-        let mut clients = Client::many(2, channel, &relay, Pings::Answered).await?;
+        let mut clients = Client::many(2, channel, &[relay], Pings::Answered).await?;
         let [source, target] = clients.as_mut_slice() else {
             return Err("two clients are wanted".into());
         };

@@ -87,7 +87,8 @@ impl Kind {
                 [
                     (
                         "RELAY_LISTEN_ADDRESSES",
-                        "/ip4/127.0.0.1/tcp/0,/ip4/127.0.0.1/udp/0/quic-v1",
+                        "/ip4/127.0.0.1/tcp/0,/ip4/127.0.0.2/tcp/0,\
+                         /ip4/127.0.0.1/udp/0/quic-v1",
                     ),
                     ("RELAY_ADMIN_ADDRESS", "127.0.0.1:0"),
                     ("RELAY_LOG_FORMAT", "json"),
@@ -176,6 +177,13 @@ impl Relay {
 
     /// Where it is reached over this kind of channel.
     pub(crate) fn address(&self, channel: Channel) -> Result<Multiaddr> {
+        let first = self.addresses(channel).into_iter().next();
+        Ok(first.ok_or("the relay does not listen there")?)
+    }
+
+    /// All that thousands of clients need: Linux has 28,000 ports for connections over TCP to one
+    /// address, and from half of them on it looks for each for longer than all else takes.
+    pub(crate) fn addresses(&self, channel: Channel) -> Vec<Multiaddr> {
         let is_wanted = |address: &&Multiaddr| {
             let mut parts = address.iter().skip(1);
             match channel {
@@ -186,8 +194,7 @@ impl Relay {
                 }
             }
         };
-        let address = self.addresses.iter().find(is_wanted);
-        Ok(address.ok_or("the relay does not listen there")?.clone())
+        self.addresses.iter().filter(is_wanted).cloned().collect()
     }
 
     /// The CPU time that all threads of the process have used, ended ones too, in seconds and to

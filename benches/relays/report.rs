@@ -57,17 +57,18 @@ impl Table {
 
     /// Adds what one round of our relay gave.
     pub(crate) fn add_ours(&mut self, samples: Vec<Sample>) {
-        for sample in samples {
-            let value = sample.value;
-            self.row(sample).ours.push(value);
-        }
+        self.add(samples, |row| &mut row.ours);
     }
 
     /// Adds what one round of the other program gave.
     pub(crate) fn add_other(&mut self, samples: Vec<Sample>) {
+        self.add(samples, |row| &mut row.other);
+    }
+
+    fn add(&mut self, samples: Vec<Sample>, figures: impl Fn(&mut Row) -> &mut Vec<f64>) {
         for sample in samples {
             let value = sample.value;
-            self.row(sample).other.push(value);
+            figures(self.row(sample)).push(value);
         }
     }
 
@@ -98,6 +99,8 @@ impl Table {
             let ratios = std::iter::zip(&row.ours, &row.other).map(|(ours, other)| ours / other);
             let (ours, ratio) = (median(row.ours.clone()), median(ratios.collect()));
             let target = match row.target {
+                // The other was not up to it.
+                Target::Ratio(_) if ratio.is_nan() => String::new(),
                 Target::None => String::new(),
                 Target::Ratio(most) => format!("ratio ≤ {most} {}", verdict(ratio <= most)),
                 Target::Ours(most) => format!("≤ {most} {}", verdict(ours <= most)),
@@ -105,7 +108,7 @@ impl Table {
             let ratio = if ratio.is_finite() {
                 format!("{ratio:.2}")
             } else {
-                "–".to_owned()
+                NONE.to_owned()
             };
             let (ours, other) = (figure(ours), figure(median(row.other.clone())));
             let (name, unit) = (&row.name, row.unit);
@@ -117,6 +120,9 @@ impl Table {
         text
     }
 }
+
+/// Where there is no figure.
+const NONE: &str = "–";
 
 fn verdict(is_reached: bool) -> &'static str {
     if is_reached { "✓" } else { "✗" }
@@ -137,6 +143,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 /// Three digits that count.
 fn figure(value: f64) -> String {
     match value.abs() {
+        size if size.is_nan() => NONE.to_owned(),
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
         size if size >= 1.0 => format!("{value:.2}"),

@@ -16,18 +16,18 @@ pub(crate) const BUSY_CLIENTS: usize = 8;
 /// Grows to each number of reservations of the plan, and measures there. Those who only hold one
 /// are not pinged: else what a request costs would depend on the minute in which it comes.
 pub(crate) async fn measure(relay: &Relay, channel: Channel, plan: &Plan) -> Result<Vec<Sample>> {
-    let address = relay.address(channel)?;
+    let addresses = relay.addresses(channel);
     let mut samples = Vec::new();
     let mut holders = Vec::new();
     let mut costs = Vec::new();
     for &size in &plan.sizes {
         let more = size.saturating_sub(holders.len());
-        holders.extend(Client::many(more, channel, &address, Pings::Unknown).await?);
+        holders.extend(Client::many(more, channel, &addresses, Pings::Unknown).await?);
         relay.rests(plan.look).await?;
         let name = format!("{}, {size} reservations", channel.name());
 
         let start = Span::begin(relay)?;
-        let newcomers = Client::many(plan.newcomers, channel, &address, Pings::Answered).await?;
+        let newcomers = Client::many(plan.newcomers, channel, &addresses, Pings::Answered).await?;
         relay.rests(plan.look).await?;
         let (coming, _) = start.end(plan.newcomers)?;
         Client::all_leave(newcomers).await?;

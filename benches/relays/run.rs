@@ -20,7 +20,6 @@ use self::{
     haproxy::HaProxy,
     relay::{Kind, Relay},
     report::{Sample, Table},
-    throughput::Load,
 };
 
 pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -183,12 +182,21 @@ async fn run(options: &Options) -> Result<()> {
         if !options.sections.is_empty() && !options.sections.contains(section) {
             continue;
         }
-        if *section == Section::Haproxy && !HaProxy::is_there().await {
-            if options.sections.contains(section) || std::env::var_os(REQUIRE_ALL).is_some() {
-                return Err("there is no program `haproxy` on this machine".into());
+        let mut versions = String::new();
+        if *section == Section::Haproxy {
+            if !options.channels.contains(&Channel::Tls) {
+                continue;
             }
-            eprintln!("skipped: there is no program `haproxy` on this machine");
-            continue;
+            match HaProxy::versions().await {
+                Some(found) => versions = format!(" {found}."),
+                None if std::env::var(REQUIRE_ALL).is_ok_and(|all| all == "1") => {
+                    return Err("needs HAProxy, with OpenSSL".into());
+                }
+                None => {
+                    println!("skipped: needs HAProxy, with OpenSSL");
+                    continue;
+                }
+            }
         }
         let disturbance = if options.quick {
             "Quick: whether it works. The figures mean nothing.".to_owned()
@@ -199,7 +207,7 @@ async fn run(options: &Options) -> Result<()> {
         println!("\n{table}\n{disturbance}");
         if options.write {
             let circumstances = document::circumstances()?;
-            let text = format!("\n{table}\n{circumstances} {disturbance}\n\n");
+            let text = format!("\n{table}\n{circumstances}{versions} {disturbance}\n\n");
             document::replace(&section.name(), &text)?;
         }
     }
@@ -212,11 +220,12 @@ impl Section {
     }
 
     async fn measure(self, options: &Options, plan: &Plan) -> Result<Table> {
-        let each = [0].as_slice();
+        let once = [0].as_slice();
         match self {
             Self::Throughput => {
                 let turn = async |relay: &Relay, channel, circuits| {
-                    throughput::measure(relay, channel, circuits, plan).await
+                    let target = throughput::target(channel);
+                    throughput::measure(relay, channel, circuits, target, plan).await
                 };
                 self.beside_stock(options, &plan.circuits, turn).await
             }
@@ -224,17 +233,17 @@ impl Section {
             Self::Latency => {
                 let turn =
                     async |relay: &Relay, channel, _| latency::measure(relay, channel, plan).await;
-                self.beside_stock(options, each, turn).await
+                self.beside_stock(options, once, turn).await
             }
             Self::Requests => {
                 let turn =
                     async |relay: &Relay, channel, _| requests::measure(relay, channel, plan).await;
-                self.beside_stock(options, each, turn).await
+                self.beside_stock(options, once, turn).await
             }
             Self::Idle => {
                 let turn =
                     async |relay: &Relay, channel, _| idle::measure(relay, channel, plan).await;
-                self.beside_stock(options, each, turn).await
+                self.beside_stock(options, once, turn).await
             }
         }
     }
@@ -249,15 +258,24 @@ impl Section {
         let mut table = Table::beside(Kind::Stock.name());
         for &channel in &options.channels {
             for &circuits in circuits {
+                let mut kinds = Kind::ALL.to_vec();
                 for round in 1..=options.rounds {
                     eprintln!("{} over {}, round {round}", self.name(), channel.name());
-                    for kind in Kind::ALL {
+                    for kind in kinds.clone() {
                         let relay = Relay::start(kind, options.bandwidth.as_deref()).await?;
                         let samples = turn(&relay, channel, circuits).await;
-                        let samples = samples.map_err(|e| format!("{}: {e}", kind.name()))?;
-                        match kind {
-                            Kind::Ours => table.add_ours(samples),
-                            Kind::Stock => table.add_other(samples),
+                        let samples = samples.map_err(|e| format!("{}: {e}", kind.name()));
+                        match (kind, samples) {
+                            (Kind::Ours, samples) => table.add_ours(samples?),
+                            (Kind::Stock, Ok(samples)) => table.add_other(samples),
+                            (Kind::Stock, Err(error)) if options.quick => {
+                                return Err(error.into());
+                            }
+                            // It is not up to everything. Its next turns would be no better.
+                            (Kind::Stock, Err(error)) => {
+                                eprintln!("{error}");
+                                kinds.retain(|&other| other != kind);
+                            }
                         }
                         relay.end().await?;
                     }
@@ -275,12 +293,11 @@ async fn beside_haproxy(options: &Options, plan: &Plan) -> Result<Table> {
     for &circuits in &plan.circuits {
         for round in 1..=options.rounds {
             eprintln!("haproxy over {}, round {round}", channel.name());
-            let relay = Relay::start(Kind::Ours, options.bandwidth.as_deref()).await?;
-            let load = Load::start(&relay, channel, circuits, None).await?;
-            let cost = load.cost(|| relay.cpu(), channel.name(), haproxy::TARGET, plan);
-            table.add_ours(cost.await?);
+            let relay = Relay::start(Kind::Ours, None).await?;
+            let target = haproxy::TARGET;
+            table.add_ours(throughput::measure(&relay, channel, circuits, target, plan).await?);
             relay.end().await?;
-            let haproxy = HaProxy::start().await?;
+            let mut haproxy = HaProxy::start().await?;
             table.add_other(haproxy.measure(channel.name(), circuits, plan).await?);
             haproxy.end().await?;
         }

@@ -12,7 +12,7 @@ use std::{
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::{
     task::JoinSet,
-    time::{Instant, interval, sleep},
+    time::{Instant, Interval, interval_at, sleep},
 };
 
 use super::{
@@ -24,7 +24,7 @@ use super::{
 
 const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
 /// As much as a client writes and reads at once.
-const CHUNK_BYTES: usize = 64 * 1024;
+const CHUNK_BYTES: u32 = 64 * 1024;
 /// Longer than the first bytes take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -46,7 +46,7 @@ impl Load {
         let mut clients = Client::many(
             2 * circuits,
             channel,
-            &relay.address(channel)?,
+            &[relay.address(channel)?],
             Pings::Answered,
         )
         .await?;
@@ -66,8 +66,9 @@ impl Load {
         W: AsyncWrite + Unpin + Send + 'static,
         R: AsyncRead + Unpin + Send + 'static,
     {
-        let chunks = u32::try_from(ends.len() * CHUNK_BYTES)?;
-        let pace = rate.map(|rate| Duration::from_secs(1) * chunks / rate);
+        let circuits = u32::try_from(ends.len())?;
+        let pace = rate.map(|rate| Duration::from_secs(1) * (circuits * CHUNK_BYTES) / rate);
+        let mut turn = Instant::now();
         let mut load = Self {
             received: Vec::new(),
             tasks: JoinSet::new(),
@@ -75,7 +76,10 @@ impl Load {
         };
         for (near, far) in ends {
             let total = Arc::new(AtomicU64::new(0));
-            load.tasks.spawn(write(near, pace));
+            let turns = pace.map(|pace| interval_at(turn, pace));
+            // One after the other, and not all at once.
+            turn += pace.unwrap_or_default() / circuits;
+            load.tasks.spawn(write(near, turns));
             load.tasks.spawn(read(far, Arc::clone(&total)));
             load.received.push(total);
         }
@@ -87,7 +91,12 @@ impl Load {
         self.received.iter().map(|n| n.load(Relaxed)).collect()
     }
 
-    /// What it costs the process that has used so much CPU time.
+    /// Bytes that all circuits together have carried.
+    pub(crate) fn total(&self) -> u64 {
+        self.received().iter().sum()
+    }
+
+    /// What it costs a process whose CPU time so far, in seconds, `cpu` tells.
     #[expect(clippy::cast_precision_loss, reason = "fewer than 2^53 bytes")]
     pub(crate) async fn cost(
         &self,
@@ -138,37 +147,43 @@ impl Load {
     }
 }
 
-/// A chunk each `pace`, or one after the other.
-async fn write(mut stream: impl AsyncWrite + Unpin, pace: Option<Duration>) {
-    let chunk = vec![0x5a; CHUNK_BYTES];
-    let mut pace = pace.map(interval);
-    while stream.write_all(&chunk).await.is_ok() {
-        if let Some(pace) = &mut pace {
-            pace.tick().await;
+/// A chunk at each of the turns, or one right after the other.
+async fn write(mut stream: impl AsyncWrite + Unpin, mut turns: Option<Interval>) {
+    let chunk = vec![0x5a; CHUNK_BYTES as usize];
+    loop {
+        if let Some(turns) = &mut turns {
+            turns.tick().await;
+        }
+        if stream.write_all(&chunk).await.is_err() {
+            break;
         }
     }
 }
 
 async fn read(mut stream: impl AsyncRead + Unpin, total: Arc<AtomicU64>) {
-    let mut chunk = vec![0; CHUNK_BYTES];
+    let mut chunk = vec![0; CHUNK_BYTES as usize];
     while let Ok(read @ 1..) = stream.read(&mut chunk).await {
         total.fetch_add(read as u64, Relaxed);
     }
+}
+
+/// What is to be reached, beside libp2p's relay.
+pub(crate) fn target(channel: Channel) -> Target {
+    Target::Ratio(match channel {
+        Channel::Noise => 0.60,
+        Channel::Tls => 0.42,
+        Channel::Quic => 0.65,
+    })
 }
 
 pub(crate) async fn measure(
     relay: &Relay,
     channel: Channel,
     circuits: usize,
+    target: Target,
     plan: &Plan,
 ) -> Result<Vec<Sample>> {
-    let target = match channel {
-        Channel::Noise => 0.60,
-        Channel::Tls => 0.42,
-        Channel::Quic => 0.65,
-    };
     let load = Load::start(relay, channel, circuits, None).await?;
-    let target = Target::Ratio(target);
     load.cost(|| relay.cpu(), channel.name(), target, plan)
         .await
 }

@@ -22,7 +22,7 @@ const KEPT: f64 = 0.45;
 
 async fn come(count: usize, channel: Channel, relay: &Relay) -> Vec<Client> {
     let address = relay.address(channel).unwrap();
-    let clients = Client::many(count, channel, &address, Pings::Answered)
+    let clients = Client::many(count, channel, &[address], Pings::Answered)
         .await
         .unwrap();
     relay.rests(LOOK).await.unwrap();

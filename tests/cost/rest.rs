@@ -31,7 +31,7 @@ fn waits(relay: &Relay) -> u64 {
 async fn idle_peers_do_not_wake_it_one_by_one() {
     let relay = Relay::start(Kind::Ours, None).await.unwrap();
     let address = relay.address(Channel::Quic).unwrap();
-    let clients = Client::many(PEERS, Channel::Quic, &address, Pings::Answered)
+    let clients = Client::many(PEERS, Channel::Quic, &[address], Pings::Answered)
         .await
         .unwrap();
     relay.rests(LOOK).await.unwrap();

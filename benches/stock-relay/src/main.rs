@@ -14,6 +14,14 @@ use libp2p::{
     ping, relay, swarm::NetworkBehaviour, swarm::SwarmEvent, tcp, tls, websocket, yamux,
 };
 
+/// One host more over TCP, for those whose ports do not suffice for as many connections to one.
+const LISTEN: [&str; 4] = [
+    "/ip4/127.0.0.1/tcp/0",
+    "/ip4/127.0.0.2/tcp/0",
+    "/ip4/127.0.0.1/udp/0/quic-v1",
+    "/ip4/127.0.0.1/tcp/0/ws",
+];
+
 #[derive(NetworkBehaviour)]
 struct Behaviour {
     relay: relay::Behaviour,
@@ -70,8 +78,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         })?
         .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(60)))
         .build();
-    for address in ["tcp/0", "udp/0/quic-v1", "tcp/0/ws"] {
-        swarm.listen_on(format!("/ip4/127.0.0.1/{address}").parse()?)?;
+    for address in LISTEN {
+        swarm.listen_on(address.parse()?)?;
     }
     let mut addresses = Vec::new();
     loop {
@@ -82,7 +90,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                     .with(Protocol::P2p(*swarm.local_peer_id()))
                     .to_string(),
             );
-            if addresses.len() == 3 {
+            if addresses.len() == LISTEN.len() {
                 let (id, addresses) = (swarm.local_peer_id(), addresses.join(","));
                 println!(
                     r#"{{"message":"relay ready","peer_id":"{id}","addresses":"{addresses}"}}"#
