@@ -48,6 +48,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod together;
 
 use std::collections::VecDeque;
 use std::io;

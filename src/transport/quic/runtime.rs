@@ -1,4 +1,4 @@
-//! Quinn on tokio, with timers that end together where that does no harm.
+//! Quinn on tokio, with timers that end together where that does no harm, and packets that leave together.
 
 use std::{
     future::Future,
@@ -12,6 +12,7 @@ use std::{
 
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime as _, TokioRuntime};
 
+use super::together::{Socket, Turns};
 use crate::transport::slack;
 
 /// Timers that are this far off may be late. They are those of silence, in which nobody waits.
@@ -43,11 +44,12 @@ impl quinn::Runtime for Runtime {
     }
 
     fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        TokioRuntime.spawn(future);
+        TokioRuntime.spawn(Box::pin(Turns::new(future)));
     }
 
     fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        TokioRuntime.wrap_udp_socket(socket)
+        let socket = TokioRuntime.wrap_udp_socket(socket)?;
+        Ok(Arc::new(Socket::new(socket)))
     }
 
     fn now(&self) -> Instant {
