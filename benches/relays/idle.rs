@@ -15,7 +15,7 @@ const ENOUGH: usize = 100;
 
 /// At each number of reservations of the plan that is large enough: everybody comes, and leaves.
 pub(crate) async fn measure(relay: &Relay, channel: Channel, plan: &Plan) -> Result<Vec<Sample>> {
-    let addresses = relay.addresses(channel);
+    let addresses = relay.addresses(channel)?;
     // What is set up once is not counted.
     let first = Client::many(BUSY_CLIENTS, channel, &addresses, Pings::Answered).await?;
     Client::all_leave(first).await?;

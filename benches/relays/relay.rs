@@ -177,13 +177,12 @@ impl Relay {
 
     /// Where it is reached over this kind of channel.
     pub(crate) fn address(&self, channel: Channel) -> Result<Multiaddr> {
-        let first = self.addresses(channel).into_iter().next();
-        Ok(first.ok_or("the relay does not listen there")?)
+        Ok(self.addresses(channel)?.swap_remove(0))
     }
 
     /// All that thousands of clients need: Linux has 28,000 ports for connections over TCP to one
     /// address, and from half of them on it looks for each for longer than all else takes.
-    pub(crate) fn addresses(&self, channel: Channel) -> Vec<Multiaddr> {
+    pub(crate) fn addresses(&self, channel: Channel) -> Result<Vec<Multiaddr>> {
         let is_wanted = |address: &&Multiaddr| {
             let mut parts = address.iter().skip(1);
             match channel {
@@ -194,7 +193,11 @@ impl Relay {
                 }
             }
         };
-        self.addresses.iter().filter(is_wanted).cloned().collect()
+        let addresses: Vec<_> = self.addresses.iter().filter(is_wanted).cloned().collect();
+        if addresses.is_empty() {
+            return Err("the relay does not listen there".into());
+        }
+        Ok(addresses)
     }
 
     /// The CPU time that all threads of the process have used, ended ones too, in seconds and to

@@ -16,7 +16,7 @@ pub(crate) const BUSY_CLIENTS: usize = 8;
 /// Grows to each number of reservations of the plan, and measures there. Those who only hold one
 /// are not pinged: else what a request costs would depend on the minute in which it comes.
 pub(crate) async fn measure(relay: &Relay, channel: Channel, plan: &Plan) -> Result<Vec<Sample>> {
-    let addresses = relay.addresses(channel);
+    let addresses = relay.addresses(channel)?;
     let mut samples = Vec::new();
     let mut holders = Vec::new();
     let mut costs = Vec::new();

@@ -219,42 +219,13 @@ impl Section {
         format!("{self:?}").to_lowercase()
     }
 
+    /// Each case of the section: every round of it, our relay and the other in turn.
     async fn measure(self, options: &Options, plan: &Plan) -> Result<Table> {
-        let once = [0].as_slice();
-        match self {
-            Self::Throughput => {
-                let turn = async |relay: &Relay, channel, circuits| {
-                    let target = throughput::target(channel);
-                    throughput::measure(relay, channel, circuits, target, plan).await
-                };
-                self.beside_stock(options, &plan.circuits, turn).await
-            }
-            Self::Haproxy => beside_haproxy(options, plan).await,
-            Self::Latency => {
-                let turn =
-                    async |relay: &Relay, channel, _| latency::measure(relay, channel, plan).await;
-                self.beside_stock(options, once, turn).await
-            }
-            Self::Requests => {
-                let turn =
-                    async |relay: &Relay, channel, _| requests::measure(relay, channel, plan).await;
-                self.beside_stock(options, once, turn).await
-            }
-            Self::Idle => {
-                let turn =
-                    async |relay: &Relay, channel, _| idle::measure(relay, channel, plan).await;
-                self.beside_stock(options, once, turn).await
-            }
-        }
-    }
-
-    /// Each case of the section: every round of it, our relay and libp2p's in turn.
-    async fn beside_stock(
-        self,
-        options: &Options,
-        circuits: &[usize],
-        turn: impl AsyncFn(&Relay, Channel, usize) -> Result<Vec<Sample>>,
-    ) -> Result<Table> {
+        let circuits = match self {
+            Self::Haproxy => return beside_haproxy(options, plan).await,
+            Self::Throughput => plan.circuits.as_slice(),
+            Self::Latency | Self::Requests | Self::Idle => &[0],
+        };
         let mut table = Table::beside(Kind::Stock.name());
         for &channel in &options.channels {
             for &circuits in circuits {
@@ -263,7 +234,7 @@ impl Section {
                     eprintln!("{} over {}, round {round}", self.name(), channel.name());
                     for kind in kinds.clone() {
                         let relay = Relay::start(kind, options.bandwidth.as_deref()).await?;
-                        let samples = turn(&relay, channel, circuits).await;
+                        let samples = self.turn(&relay, channel, circuits, plan).await;
                         let samples = samples.map_err(|e| format!("{}: {e}", kind.name()));
                         match (kind, samples) {
                             (Kind::Ours, samples) => table.add_ours(samples?),
@@ -284,6 +255,28 @@ impl Section {
         }
         Ok(table)
     }
+
+    /// What one relay does in a round.
+    async fn turn(
+        self,
+        relay: &Relay,
+        channel: Channel,
+        circuits: usize,
+        plan: &Plan,
+    ) -> Result<Vec<Sample>> {
+        match self {
+            Self::Throughput => {
+                let target = throughput::target(channel);
+                throughput::measure(relay, channel, circuits, target, plan).await
+            }
+            Self::Haproxy => {
+                throughput::measure(relay, channel, circuits, haproxy::TARGET, plan).await
+            }
+            Self::Latency => latency::measure(relay, channel, plan).await,
+            Self::Requests => requests::measure(relay, channel, plan).await,
+            Self::Idle => idle::measure(relay, channel, plan).await,
+        }
+    }
 }
 
 /// What a byte costs over TLS, our relay and HAProxy in turn.
@@ -294,8 +287,10 @@ async fn beside_haproxy(options: &Options, plan: &Plan) -> Result<Table> {
         for round in 1..=options.rounds {
             eprintln!("haproxy over {}, round {round}", channel.name());
             let relay = Relay::start(Kind::Ours, None).await?;
-            let target = haproxy::TARGET;
-            table.add_ours(throughput::measure(&relay, channel, circuits, target, plan).await?);
+            let ours = Section::Haproxy
+                .turn(&relay, channel, circuits, plan)
+                .await?;
+            table.add_ours(ours);
             relay.end().await?;
             let mut haproxy = HaProxy::start().await?;
             table.add_other(haproxy.measure(channel.name(), circuits, plan).await?);
