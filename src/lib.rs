@@ -9,6 +9,7 @@
 //! | [`budget`] | what the relay may use of memory and file descriptors, and what follows |
 //! | [`config`] | every environment variable: type, unit, default, bounds, documentation |
 //! | [`handover`] | pieces that go from one stream to another without a copy |
+//! | [`late`] | wakers that wait until a turn has ended |
 //! | [`identity`] | the relay's key pair: given, derived from the fleet's seed, or ephemeral |
 //! | [`pseudonym`] | the names under which peers appear in logs |
 //! | [`lifecycle`] | the phase of the process, its tasks, and how it is told to stop |
@@ -44,6 +45,7 @@ pub mod fuzzing;
 pub mod handover;
 pub mod identify;
 pub mod identity;
+pub mod late;
 pub mod lifecycle;
 pub mod metrics;
 pub mod node;

@@ -18,7 +18,7 @@ use futures::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use super::{limits::CircuitLimit, throttle::Pacer};
-use crate::{handover, scratch};
+use crate::{handover, late, scratch};
 
 /// How much the source may send before the circuit is open, in bytes.
 const EARLY_BYTES: usize = 16 * 1024;
@@ -174,7 +174,7 @@ where
     let mut to_source = Direction::new(limit.bytes, Early::default());
 
     let copy = async {
-        let both = poll_fn(|cx| {
+        let mut step = |cx: &mut Context<'_>| {
             let (sent, received) = (to_target.moved, to_source.moved);
             let waits = to_target.waits + to_source.waits;
             let (forth, back);
@@ -209,8 +209,9 @@ where
                 }
                 _ => Poll::Pending,
             }
-        })
-        .await;
+        };
+        // Each piece may wake the connections that it came from and goes to.
+        let both = poll_fn(|cx| late::turn(|| step(cx))).await;
         drop(pacer);
         if both == End::Bytes {
             tokio::time::sleep(CUT_GRACE).await;

@@ -22,6 +22,8 @@ use quinn::{
     udp::{EcnCodepoint, RecvMeta, Transmit},
 };
 
+use crate::late::Sleeping;
+
 /// After so many packets quinn ends a turn, whether there are more or not.
 const TURN_PACKETS: usize = 20;
 
@@ -163,11 +165,17 @@ pub(super) struct Turns {
     task: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// What the system had no room for, and who wakes the task when it has.
     left: Option<(Batch, Pin<Box<dyn UdpPoller>>)>,
+    /// Who relays bytes wakes it, and goes on with its streams.
+    sleeping: Sleeping,
 }
 
 impl Turns {
     pub(super) fn new(task: Pin<Box<dyn Future<Output = ()> + Send>>) -> Self {
-        Self { task, left: None }
+        Self {
+            task,
+            left: None,
+            sleeping: Sleeping::default(),
+        }
     }
 }
 
@@ -182,9 +190,11 @@ impl Future for Turns {
         });
         let outcome = {
             let _end = End;
-            let outcome = self.task.as_mut().poll(cx);
+            let Self { task, sleeping, .. } = &mut *self;
+            let cx = &mut sleeping.context(cx);
+            let outcome = task.as_mut().poll(cx);
             if outcome.is_pending() && TURN.with_borrow(Turn::goes_on) {
-                self.task.as_mut().poll(cx)
+                task.as_mut().poll(cx)
             } else {
                 outcome
             }
