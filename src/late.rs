@@ -68,7 +68,7 @@ impl Wake for Sleeper {
     }
 }
 
-/// A task that is woken late.
+/// What a task that is to be woken late is polled with.
 #[derive(Debug)]
 pub struct Sleeping {
     sleeper: Arc<Sleeper>,
@@ -84,7 +84,7 @@ impl Default for Sleeping {
 }
 
 impl Sleeping {
-    /// What the task is to be polled with instead of `cx`.
+    /// The context that stands for `cx`. It is for one poll: in each, this is to be called anew.
     pub fn context(&self, cx: &Context<'_>) -> Context<'_> {
         self.sleeper.0.register(cx.waker());
         Context::from_waker(&self.waker)

@@ -27,7 +27,7 @@ use crate::late::Sleeping;
 /// After so many packets quinn ends a turn, whether there are more or not.
 const TURN_PACKETS: usize = 20;
 
-/// Bytes that are held at most: the packets of two turns. The system takes 64 KiB at once.
+/// Bytes that are held at most: two turns of packets that pass the internet. The system takes 64 KiB at once.
 const MAX_BYTES: usize = 60 * 1024;
 
 /// Packets of one length to one peer.
@@ -109,7 +109,7 @@ impl Turn {
         }
     }
 
-    /// Whether the task may have more to send, and there is room to hold it.
+    /// Whether the task has sent as much as quinn does in a turn, so that there may be more.
     fn goes_on(&self) -> bool {
         self.held.as_ref().is_some_and(|batch| {
             let bytes = batch.segment_size.saturating_mul(TURN_PACKETS);
@@ -447,6 +447,27 @@ mod tests {
         assert_eq!(turn.now_or_never(), Some(()));
         let two = [(1, 58_080, Some(1452)), (1, 14_520, Some(1452))];
         assert_eq!(fake.sent(), two);
+    }
+
+    #[test]
+    fn a_circuit_wakes_it_when_it_has_had_its_turn() {
+        let known = Arc::new(Mutex::new(None));
+        let tell = Arc::clone(&known);
+        let mut task = Turns::new(
+            poll_fn(move |cx| {
+                *tell.lock().unwrap() = Some(cx.waker().clone());
+                Poll::Pending
+            })
+            .boxed(),
+        );
+        let (waker, woken) = watched_waker();
+        let mut cx = Context::from_waker(&waker);
+        assert!(task.poll_unpin(&mut cx).is_pending());
+        crate::late::turn(|| {
+            known.lock().unwrap().take().unwrap().wake();
+            assert!(!woken.load(SeqCst));
+        });
+        assert!(woken.load(SeqCst));
     }
 
     #[test]
