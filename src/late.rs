@@ -45,6 +45,7 @@ impl Drop for End {
 /// ends with that.
 pub fn turn<R>(poll: impl FnOnce() -> R) -> R {
     let is_first = TURN.with_borrow_mut(|turn| !mem::replace(&mut turn.is_on, true));
+    // Not `then_some`: its argument would end the turn at once where it is not the first.
     let _end = if is_first { Some(End) } else { None };
     poll()
 }
@@ -92,7 +93,7 @@ impl Sleeping {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::{
         panic::{AssertUnwindSafe, catch_unwind},
         sync::atomic::{AtomicUsize, Ordering::SeqCst},
@@ -100,8 +101,9 @@ mod tests {
 
     use super::*;
 
+    /// Counts how often a task is woken.
     #[derive(Default)]
-    struct Woken(AtomicUsize);
+    pub(crate) struct Woken(AtomicUsize);
 
     impl Wake for Woken {
         fn wake(self: Arc<Self>) {
@@ -110,21 +112,22 @@ mod tests {
     }
 
     impl Woken {
-        fn times(&self) -> usize {
+        pub(crate) fn new() -> (Arc<Self>, Waker) {
+            let woken = Arc::new(Self::default());
+            (Arc::clone(&woken), woken.into())
+        }
+
+        pub(crate) fn times(&self) -> usize {
             self.0.load(SeqCst)
         }
     }
 
     /// Who counts how often the task is woken, and who wakes it.
     fn sleeping() -> (Arc<Woken>, Waker) {
-        let woken = Arc::new(Woken::default());
+        let (woken, waker) = Woken::new();
         let sleeping = Sleeping::default();
-        let waker = Waker::from(Arc::clone(&woken));
-        let waker = sleeping
-            .context(&Context::from_waker(&waker))
-            .waker()
-            .clone();
-        (woken, waker)
+        let late = sleeping.context(&Context::from_waker(&waker));
+        (woken, late.waker().clone())
     }
 
     #[test]

@@ -20,8 +20,8 @@ use support::{
 use tokio::{net::TcpStream, process::Command, time::timeout};
 
 const ADMIN: (&str, &str) = ("RELAY_ADMIN_ADDRESS", "127.0.0.1:0");
-/// More than the relay takes for a few clients, and than it keeps when many have left. A ninth of it, and of
-/// what the relay has in use, is left for those who come before it looks again.
+/// More than the relay takes for a few clients, and than it keeps when many have left. A ninth of it,
+/// and of what the relay has in use, is left for those who come before it looks again.
 const ROOM: usize = 40 * 1024 * 1024;
 /// Clients that come at once.
 const CROWD: usize = 25;

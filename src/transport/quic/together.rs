@@ -280,6 +280,7 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
+    use crate::late::{self, tests::Woken};
 
     /// What a socket was given: to whom, how many bytes, and how long each packet is.
     type Sent = (u16, usize, Option<usize>);
@@ -460,14 +461,14 @@ mod tests {
             })
             .boxed(),
         );
-        let (waker, woken) = watched_waker();
+        let (woken, waker) = Woken::new();
         let mut cx = Context::from_waker(&waker);
         assert!(task.poll_unpin(&mut cx).is_pending());
-        crate::late::turn(|| {
+        late::turn(|| {
             known.lock().unwrap().take().unwrap().wake();
-            assert!(!woken.load(SeqCst));
+            assert_eq!(woken.times(), 0);
         });
-        assert!(woken.load(SeqCst));
+        assert_eq!(woken.times(), 1);
     }
 
     #[test]
@@ -487,7 +488,7 @@ mod tests {
             assert_eq!(refused.is_err(), port == 2);
             Poll::Pending
         });
-        let (waker, woken) = watched_waker();
+        let (woken, waker) = Woken::new();
         let mut cx = Context::from_waker(&waker);
         fake.is_full.store(true, SeqCst);
         for _ in 0..2 {
@@ -496,7 +497,7 @@ mod tests {
         assert_eq!(fake.sent(), []);
         fake.is_full.store(false, SeqCst);
         fake.waiting.lock().unwrap().take().unwrap().wake();
-        assert!(woken.load(SeqCst));
+        assert_eq!(woken.times(), 1);
         assert!(turn.poll_unpin(&mut cx).is_pending());
         assert_eq!(fake.sent(), [(1, 2400, Some(1200)), (3, 2400, Some(1200))]);
     }
@@ -530,17 +531,5 @@ mod tests {
         assert!(panicked.is_err());
         assert!(!TURN.with_borrow(|turn| turn.is_on || turn.held.is_some()));
         assert_eq!(fake.sent(), []);
-    }
-
-    /// A waker, and whether it was woken.
-    fn watched_waker() -> (Waker, Arc<AtomicBool>) {
-        struct Woken(Arc<AtomicBool>);
-        impl std::task::Wake for Woken {
-            fn wake(self: Arc<Self>) {
-                self.0.store(true, SeqCst);
-            }
-        }
-        let woken = Arc::new(AtomicBool::default());
-        (Arc::new(Woken(Arc::clone(&woken))).into(), woken)
     }
 }
