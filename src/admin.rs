@@ -30,10 +30,10 @@ use tokio::time::Instant;
 
 use self::server::{only_get, without_head};
 use crate::{
-    budget::{Budget, open_descriptors, resident_bytes},
     lifecycle::{Lifecycle, Phase},
     rate::Rate,
     relay::Relay,
+    resources::{Resources, open_descriptors, resident_bytes},
     telemetry::{Telemetry, log::FilterHandle, prometheus::Prometheus},
 };
 
@@ -41,7 +41,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Admin {
     relay: Arc<Relay>,
-    budget: Budget,
+    resources: Resources,
     instance: String,
     lifecycle: Lifecycle,
     prometheus: Option<Prometheus>,
@@ -55,14 +55,14 @@ impl Admin {
     /// `telemetry` knows, from now on.
     pub fn new(
         relay: Arc<Relay>,
-        budget: Budget,
+        resources: Resources,
         instance: String,
         lifecycle: Lifecycle,
         telemetry: &Telemetry,
     ) -> Arc<Self> {
         Arc::new(Self {
             relay,
-            budget,
+            resources,
             instance,
             lifecycle,
             prometheus: telemetry.prometheus(),
@@ -151,7 +151,7 @@ fn written(rate: Option<Rate>) -> Option<String> {
 async fn status(State(admin): State<Arc<Admin>>) -> Json<Value> {
     let statistics = admin.relay.statistics();
     let limits = admin.relay.limits();
-    let plan = admin.budget.plan();
+    let plan = admin.resources.limits();
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "peer_id": admin.relay.peer_id().to_string(),
@@ -172,7 +172,8 @@ async fn status(State(admin): State<Arc<Admin>>) -> Json<Value> {
         "circuits": {
             "active": statistics.circuits,
             "limit": limits.circuits,
-            "limit_per_peer": limits.circuits_per_peer,
+            "limit_per_source": limits.circuits_per_source,
+            "limit_per_target": limits.circuits_per_target,
             "rate_per_peer": written(limits.circuit_rate.per_peer),
             "rate_per_ip": written(limits.circuit_rate.per_ip),
             "limit_seconds": limits.circuit.duration.map(|d| d.as_secs()),
@@ -190,7 +191,7 @@ async fn status(State(admin): State<Arc<Admin>>) -> Json<Value> {
         "memory": {
             "used": resident_bytes(),
             "limit": plan.memory,
-            "is_short": admin.budget.is_tight(),
+            "is_short": admin.resources.under_pressure(),
         },
         "file_descriptors": {
             "used": open_descriptors(),

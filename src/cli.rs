@@ -299,7 +299,7 @@ async fn run(
     if let Some(address) = config.admin_address {
         let admin = Admin::new(
             Arc::clone(node.relay()),
-            node.budget().clone(),
+            node.resources().clone(),
             config.identity.instance.clone(),
             lifecycle.clone(),
             telemetry,

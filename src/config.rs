@@ -49,6 +49,7 @@ pub use secret::Secret;
 use crate::access::Entry;
 pub use crate::relay::Limits;
 use crate::relay::{Bandwidth, CircuitLimit, RequestRate};
+pub use crate::resources::Shares;
 pub use crate::transport::Admission;
 
 /// Everything that the relay can be told. [`Default`] is what an empty environment gives, apart
@@ -64,8 +65,13 @@ pub struct Config {
     pub identity: Identity,
     /// Reservations and circuits.
     pub limits: Limits,
+    /// What the limits of circuits of one source and of one target are, unless those are set
+    /// themselves. It has no effect besides.
+    pub circuits_per_peer: Option<usize>,
     /// How much memory the relay may use.
     pub memory: MemoryLimit,
+    /// Which part of each resource an address prefix may use under scarcity.
+    pub prefix_shares: Shares,
     /// Connections, before they are up.
     pub admission: Admission,
     /// Who may reserve, and who may connect to whom.
@@ -276,13 +282,18 @@ impl Config {
                 reservations_per_ip: None,
                 reservation_ttl: Duration::ZERO,
                 circuits: None,
-                circuits_per_peer: None,
+                circuits_per_source: None,
+                circuits_per_target: None,
+                unused_circuit_timeout: None,
+                idle_circuit_timeout: None,
                 circuit: CircuitLimit::default(),
                 reservation_rate: RequestRate::default(),
                 circuit_rate: RequestRate::default(),
                 bandwidth: Bandwidth::default(),
             },
+            circuits_per_peer: None,
             memory: MemoryLimit::Unlimited,
+            prefix_shares: Shares::default(),
             admission: Admission::default(),
             access: Access {
                 reserve: AccessLists::default(),

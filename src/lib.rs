@@ -6,7 +6,7 @@
 //! | module | what belongs there |
 //! |---|---|
 //! | [`cli`] | the subcommands and what each of them prints |
-//! | [`budget`] | what the relay may use of memory and file descriptors, and what follows |
+//! | [`resources`] | what the relay may use of memory and file descriptors, and what follows |
 //! | [`config`] | every environment variable: type, unit, default, bounds, documentation |
 //! | [`handover`] | pieces that go from one stream to another without a copy |
 //! | [`late`] | wakers that wait until a turn has ended |
@@ -35,7 +35,6 @@
 
 pub mod access;
 pub mod admin;
-pub mod budget;
 pub mod cli;
 pub mod config;
 pub mod dialback;
@@ -56,6 +55,7 @@ pub mod pseudonym;
 pub mod rate;
 pub mod refusals;
 pub mod relay;
+pub mod resources;
 pub mod scratch;
 pub mod shrink;
 pub mod telemetry;

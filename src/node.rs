@@ -26,7 +26,6 @@ use self::{
 };
 use crate::{
     access,
-    budget::Budget,
     config::{self, Config},
     identity::Identity,
     lifecycle::{Lifecycle, Phase},
@@ -34,8 +33,9 @@ use crate::{
     peers::Peers,
     pseudonym::Pseudonyms,
     relay::{Relay, Statistics},
+    resources::Resources,
     telemetry::Telemetry,
-    transport::{self, Dials, Gate, quic},
+    transport::{self, ConnectionGater, Dials, quic},
 };
 
 /// How long to wait for the first address of every listener before the relay is called ready.
@@ -71,9 +71,9 @@ pub enum Error {
 pub struct Node {
     swarm: Swarm<Boxed<Behaviour>>,
     quic: quic::Handle,
-    gate: Gate,
+    gater: ConnectionGater,
     relay: Arc<Relay>,
-    budget: Budget,
+    resources: Resources,
     lifecycle: Lifecycle,
     metrics: Metrics,
     /// As configured; empty means that those of the interfaces are announced.
@@ -122,33 +122,34 @@ impl Node {
             peers,
             access,
         );
-        let budget = Budget::of_process(config.memory, relay.limits());
-        budget.tell();
-        metrics::observe(&telemetry.meter(), &metrics, &relay, &lifecycle, &budget);
+        let resources =
+            Resources::of_process(config.memory, config.prefix_shares.clone(), relay.limits());
+        resources.log();
+        metrics::observe(&telemetry.meter(), &metrics, &relay, &lifecycle, &resources);
         // Peers may seem to come from this machine or its network, where there is a proxy. A relay
         // that only this machine can reach has nobody to protect.
         let is_local = config.listen_addresses.iter().all(is_loopback);
         let dials = if is_local { Dials::Any } else { Dials::Global };
-        let gate = Gate::new(
+        let gater = ConnectionGater::new(
             config.admission.clone(),
-            budget.clone(),
+            resources.clone(),
             metrics.clone(),
             relay.refusals().clone(),
         );
         let (transport, quic) =
-            transport::build(keypair, dials, &gate, &metrics).map_err(Error::Transport)?;
+            transport::build(keypair, dials, &gater, &metrics).map_err(Error::Transport)?;
         let behaviour = Boxed(Behaviour::new(
             &keypair.public(),
             &relay,
-            budget.plan().connections,
+            resources.limits().connections,
         ));
         let settings = swarm::settings(&lifecycle, config.idle_timeout);
         let mut node = Self {
             swarm: Swarm::new(transport, behaviour, relay.peer_id(), settings),
             quic,
-            gate,
+            gater,
             relay,
-            budget,
+            resources,
             lifecycle,
             metrics,
             external: config.external_addresses.clone(),
@@ -169,8 +170,8 @@ impl Node {
     }
 
     /// What the node may use.
-    pub fn budget(&self) -> &Budget {
-        &self.budget
+    pub fn resources(&self) -> &Resources {
+        &self.resources
     }
 
     fn listen(&mut self, addresses: &[Multiaddr]) -> Result<(), Error> {
@@ -208,7 +209,7 @@ impl Node {
         self.lifecycle
             .spawn_until_end("refusals", relay.refusals().clone().tell_rest());
         self.lifecycle
-            .spawn_until_end("budget", self.budget.clone().watch());
+            .spawn_until_end("resources", self.resources.clone().watch());
         if let Some(peers) = relay.peers() {
             self.lifecycle
                 .spawn_until_end("peer statistics", Arc::clone(peers).sweep());
@@ -244,7 +245,7 @@ impl Node {
             biased;
             () = tick(self.statistics.as_mut()) => self.log_statistics(),
             () = sleep_until(self.ready_at) => self.ready(),
-            () = self.budget.over() => self.shed(),
+            () = self.resources.over() => self.shed(),
             event = self.swarm.select_next_some() => self.on_event(event),
         }
     }
@@ -303,7 +304,7 @@ impl Node {
             SwarmEvent::IncomingConnectionError { error, .. } => {
                 debug!(%error, "an incoming connection failed");
                 if let Some(reason) = swarm::denied(&error) {
-                    self.gate.refused(reason);
+                    self.gater.refused(reason);
                 }
             }
             _ => {}
@@ -323,7 +324,7 @@ impl Node {
         let connections = expendable.len();
         warn!(connections, "memory has run out: connections are closed");
         for connection in expendable {
-            self.gate.shed();
+            self.gater.shed();
             // It may have gone by itself.
             let _ = self.swarm.close_connection(connection);
         }

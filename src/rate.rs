@@ -2,7 +2,7 @@
 //!
 //! A [`Rate`] is a burst and a refill: never more than `burst + rate × t` in any time `t`. A
 //! [`Limiter`] applies one to many keys apart. Who uses it says what its keys are: the
-//! [gate](crate::transport::Gate) counts connections, the [relay](crate::relay) requests.
+//! [gater](crate::transport::ConnectionGater) counts connections, the [relay](crate::relay) requests.
 //!
 //! The arithmetic (GCRA) is governor's. Its own keyed stores keep a state for every key that was
 //! ever seen until somebody walks through all of them; peer ids are free, and an attacker may have

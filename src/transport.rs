@@ -3,7 +3,7 @@
 //! Muxers are the relay's own, because a circuit that is cut has to end in a reset of both of its
 //! streams, whatever state they are in: see [`yamux`] and [`quic`].
 
-pub mod gate;
+pub mod admission;
 pub mod noise;
 pub mod proxy;
 pub mod quic;
@@ -34,7 +34,7 @@ use libp2p::{
 };
 use socket2::{Domain, Socket, Type};
 
-pub use self::gate::{Admission, Gate};
+pub use self::admission::{Admission, ConnectionGater};
 use self::security::Security;
 use crate::metrics::{Handshakes, Metrics};
 
@@ -59,7 +59,7 @@ pub enum Dials {
     Any,
 }
 
-/// Every transport of the relay, and a handle to the QUIC endpoints among them. `gate` decides who
+/// Every transport of the relay, and a handle to the QUIC endpoints among them. `gater` decides who
 /// gets in; handshakes and connections are counted in `metrics`.
 ///
 /// # Errors
@@ -67,23 +67,23 @@ pub enum Dials {
 pub fn build(
     keypair: &Keypair,
     dials: Dials,
-    gate: &Gate,
+    gater: &ConnectionGater,
     metrics: &Metrics,
 ) -> Result<(Transport, quic::Handle), Error> {
     let handshakes = |transport| Handshakes::new(metrics.clone(), transport);
     let security = |transport| Security::new(keypair, handshakes(transport));
     let socket = |room: tcp::Room| {
         let socket = TcpTransport::new(libp2p::tcp::Config::default().nodelay(true));
-        tcp::Transport::new(socket, gate.clone(), room)
+        tcp::Transport::new(socket, gater.clone(), room)
     };
-    let streams = yamux::Config::within(gate.budget().clone());
-    let tcp = socket(Gate::room)
+    let streams = yamux::Config::within(gater.resources().clone());
+    let tcp = socket(ConnectionGater::try_acquire)
         .upgrade(Version::V1Lazy)
         .authenticate(security("tcp")?)
         .multiplex(streams.clone())
         .timeout(HANDSHAKE_TIMEOUT)
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
-    let mut websocket = websocket::Config::new(socket(Gate::websocket_room));
+    let mut websocket = websocket::Config::new(socket(ConnectionGater::try_acquire_websocket));
     websocket.set_max_data_size(MAX_WEBSOCKET_FRAME_BYTES);
     let websocket = websocket
         .upgrade(Version::V1Lazy)
@@ -91,13 +91,13 @@ pub fn build(
         .multiplex(streams)
         .timeout(HANDSHAKE_TIMEOUT)
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
-    let plan = gate.budget().plan();
+    let plan = gater.resources().limits();
     let mut quic = quic::Config::new(keypair);
     quic.max_pending = usize::try_from(plan.connections.pending).unwrap_or(quic.max_pending);
     quic.stream_receive_window = quic.stream_receive_window.min(plan.stream_window);
     quic.receive_window = quic.receive_window.min(plan.connection_window);
     quic.handshakes = handshakes("quic");
-    quic.gate = gate.clone();
+    quic.gater = gater.clone();
     let handle = quic.handle();
     let quic =
         quic::Transport::new(quic)?.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));

@@ -111,7 +111,19 @@ pub(super) fn warnings(config: &Config, origins: &Origins) -> Vec<Warning> {
         ),
         without_effect(
             origins,
-            (name::CIRCUITS_PER_PEER, limits.circuits_per_peer),
+            (name::CIRCUITS_PER_PEER, config.circuits_per_peer),
+            (name::CIRCUITS, limits.circuits),
+            |count| count.to_string(),
+        ),
+        without_effect(
+            origins,
+            (name::CIRCUITS_PER_SOURCE, limits.circuits_per_source),
+            (name::CIRCUITS, limits.circuits),
+            |count| count.to_string(),
+        ),
+        without_effect(
+            origins,
+            (name::CIRCUITS_PER_TARGET, limits.circuits_per_target),
             (name::CIRCUITS, limits.circuits),
             |count| count.to_string(),
         ),

@@ -10,6 +10,7 @@ use super::fleet::{join, list};
 use super::kind::{Count, Kind, Size};
 use crate::access::Entry;
 use crate::rate::{Rate, Unit};
+use crate::resources::{Share, Shares};
 
 /// The most networks of proxies.
 const MAX_PROXIES: usize = 64;
@@ -95,6 +96,53 @@ impl Kind for Memory {
             MemoryLimit::Bytes(bytes) => Size.show(&Some(*bytes)),
             MemoryLimit::Unlimited => Size.show(&None),
         }
+    }
+}
+
+/// Networks with the share that each address prefix in them has.
+pub(super) struct NetworkShares;
+
+impl Kind for NetworkShares {
+    type Value = Shares;
+
+    fn allowed(&self) -> String {
+        format!(
+            "a comma-separated list of at most {MAX_PROXIES} networks with a fraction or a percentage \
+             each, such as `100.64.0.0/10=1/2,192.0.2.7=100%`"
+        )
+    }
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        let mut networks = Vec::new();
+        let shares = list(text, MAX_PROXIES, |item| {
+            let (network, share) = item
+                .split_once('=')
+                .ok_or_else(|| "has no `=` and a share".to_owned())?;
+            let network = match network.trim().parse()? {
+                Entry::Network(network) => network.trunc(),
+                Entry::Peer(_) | Entry::None => {
+                    return Err("does not begin with a network".to_owned());
+                }
+            };
+            let share: Share = share.trim().parse().map_err(|_| {
+                "has a share that is neither a fraction such as `1/8` nor a percentage such as \
+                 `12.5%`, more than 0 and at most all"
+                    .to_owned()
+            })?;
+            Ok((network, share))
+        })?;
+        for (network, _) in &shares {
+            if networks.contains(network) {
+                return Err(format!("contains {network} twice"));
+            }
+            networks.push(*network);
+        }
+        Ok(Shares::new(shares))
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        let show = |(network, share): &(IpNet, Share)| format!("{network}={share}");
+        join(value.overrides().iter().map(show))
     }
 }
 

@@ -10,7 +10,7 @@ use super::kind::{
     Choice, Count, CountUpTo, Instance, Kind, PrivateKey, Seed, Size, SizeOrZero, Socket, Span,
     SpanOrZero,
 };
-use super::rates::{BurstAndRate, Memory, Networks};
+use super::rates::{BurstAndRate, Memory, NetworkShares, Networks};
 use super::{Config, LogFormat, OnError, PeerIds};
 use crate::access::{Effect, MAX_CONCURRENCY, MAX_REMEMBERED, Scope};
 use crate::peers::MAX_CAPACITY;
@@ -31,6 +31,8 @@ pub(super) mod name {
     pub(in crate::config) const RESERVATION_TTL: &str = "RELAY_RESERVATION_TTL";
     pub(in crate::config) const CIRCUITS: &str = "RELAY_MAX_CIRCUITS";
     pub(in crate::config) const CIRCUITS_PER_PEER: &str = "RELAY_MAX_CIRCUITS_PER_PEER";
+    pub(in crate::config) const CIRCUITS_PER_SOURCE: &str = "RELAY_MAX_CIRCUITS_PER_SOURCE";
+    pub(in crate::config) const CIRCUITS_PER_TARGET: &str = "RELAY_MAX_CIRCUITS_PER_TARGET";
     pub(in crate::config) const CIRCUIT_DURATION: &str = "RELAY_MAX_CIRCUIT_DURATION";
     pub(in crate::config) const PROXIES: &str = "RELAY_PROXY_PROTOCOL_FROM";
     pub(in crate::config) const BANDWIDTH: &str = "RELAY_MAX_BANDWIDTH";
@@ -227,9 +229,65 @@ pub(super) static VARIABLES: &[Variable] = &[
     Variable {
         name: name::CIRCUITS_PER_PEER,
         default: Fallback::Text("5"),
-        doc: "Circuits that one peer takes part in, at either end.",
+        doc: "Circuits of one peer as source, and as many as target. Sets \
+              `RELAY_MAX_CIRCUITS_PER_SOURCE` and `RELAY_MAX_CIRCUITS_PER_TARGET`, unless those are \
+              set themselves.",
         handling: Handling::Plain,
-        field: field!(Count => limits.circuits_per_peer),
+        field: Field {
+            allowed: || Count.allowed(),
+            set: |config, text| {
+                let limit = Count.parse(text)?;
+                config.circuits_per_peer = limit;
+                config.limits.circuits_per_source = limit;
+                config.limits.circuits_per_target = limit;
+                Ok(())
+            },
+            show: |config| Count.show(&config.circuits_per_peer),
+        },
+    },
+    // After the variable that sets both.
+    Variable {
+        name: name::CIRCUITS_PER_SOURCE,
+        default: Fallback::Words("`RELAY_MAX_CIRCUITS_PER_PEER`"),
+        doc: "Circuits that one peer has opened.",
+        handling: Handling::Plain,
+        field: field!(Count => limits.circuits_per_source),
+    },
+    Variable {
+        name: name::CIRCUITS_PER_TARGET,
+        default: Fallback::Words("`RELAY_MAX_CIRCUITS_PER_PEER`"),
+        doc: "Circuits that lead to one peer. When they are all in use, unused ones give way to a \
+              new one.",
+        handling: Handling::Plain,
+        field: field!(Count => limits.circuits_per_target),
+    },
+    // Long enough for a handshake and the first request over a slow network.
+    Variable {
+        name: "RELAY_UNUSED_CIRCUIT_TIMEOUT",
+        default: Fallback::Text("30s"),
+        doc: "How long a circuit may stay open until its target has sent the first byte.",
+        handling: Handling::Plain,
+        field: field!(SpanOrZero { zero: "unlimited" } => limits.unused_circuit_timeout),
+    },
+    // Off: applications keep quiet circuits open for hours.
+    Variable {
+        name: "RELAY_IDLE_CIRCUIT_TIMEOUT",
+        default: Fallback::Text("0"),
+        doc: "How long a circuit may stay open without a byte in either direction, once its target has \
+              sent one.",
+        handling: Handling::Plain,
+        field: field!(SpanOrZero { zero: "unlimited" } => limits.idle_circuit_timeout),
+    },
+    Variable {
+        name: "RELAY_PREFIX_SHARES",
+        default: Fallback::Words(
+            "1/8 for an IPv4 address and an IPv6 /64, 1/4 for an IPv4 /24 and an IPv6 /56, 1/2 for an IPv6 /48",
+        ),
+        doc: "Networks whose address prefixes may use another part of each resource when more than \
+              three quarters of it are in use: mobile networks, proxies, networks of your own. See \
+              `docs/limits.md`.",
+        handling: Handling::Plain,
+        field: field!(NetworkShares => prefix_shares),
     },
     Variable {
         name: name::CIRCUIT_DURATION,

@@ -14,9 +14,9 @@ use super::{
     process,
 };
 use crate::{
-    budget::Budget,
     lifecycle::{Lifecycle, Phase},
     relay::{Relay, Statistics},
+    resources::Resources,
 };
 
 /// How many connections may be up, and on their way, at once.
@@ -35,7 +35,7 @@ pub fn observe(
     metrics: &Metrics,
     relay: &Arc<Relay>,
     lifecycle: &Lifecycle,
-    budget: &Budget,
+    resources: &Resources,
 ) {
     let count = |instrument: &super::Instrument, of: fn(&Statistics) -> usize| {
         let relay = Arc::clone(relay);
@@ -56,7 +56,7 @@ pub fn observe(
             instrument.observe(meter, move |observer| observer.observe(limit as u64, &[]));
         }
     }
-    let plan = budget.plan();
+    let plan = resources.limits();
     if let Some(limit) = plan.memory {
         MEMORY_LIMIT.observe(meter, move |observer| observer.observe(limit, &[]));
     }

@@ -80,7 +80,9 @@ pub struct Ledger<C> {
 struct Peer<C> {
     /// From the oldest to the newest.
     connections: Vec<C>,
-    circuits: usize,
+    /// Circuits that it has opened, and circuits that lead to it.
+    as_source: usize,
+    as_target: usize,
 }
 
 #[derive(Debug)]
@@ -295,19 +297,12 @@ impl<C: Connection> Ledger<C> {
         if self.limits.circuits.is_some_and(|max| self.circuits >= max) {
             return Err(Deny::Circuits);
         }
-        let is_full = |circuits| {
-            self.limits
-                .circuits_per_peer
-                .is_some_and(|max| circuits >= max)
-        };
-        if self
-            .peers
-            .get(&source)
-            .is_some_and(|peer| is_full(peer.circuits))
-        {
+        let is_full = |circuits, limit: Option<usize>| limit.is_some_and(|max| circuits >= max);
+        let as_source = self.peers.get(&source).map_or(0, |peer| peer.as_source);
+        if is_full(as_source, self.limits.circuits_per_source) {
             return Err(Deny::SourceCircuits);
         }
-        if is_full(entry.circuits) {
+        if is_full(entry.as_target, self.limits.circuits_per_target) {
             return Err(Deny::TargetCircuits);
         }
         let connection = |id: &ConnectionId| entry.connections.iter().find(|c| c.id() == *id);
@@ -320,20 +315,22 @@ impl<C: Connection> Ledger<C> {
         let connections = holders.chain(others).cloned().collect();
 
         self.circuits += 1;
-        self.peer(source).circuits += 1;
-        self.peer(target).circuits += 1;
+        self.peer(source).as_source += 1;
+        self.peer(target).as_target += 1;
         Ok(connections)
     }
 
     /// Closes a circuit that [`Self::connect`] opened.
     pub fn disconnect(&mut self, source: PeerId, target: PeerId) {
         self.circuits = self.circuits.saturating_sub(1);
-        for peer in [source, target] {
-            if let Some(entry) = self.peers.get_mut(&peer) {
-                entry.circuits = entry.circuits.saturating_sub(1);
-            }
-            self.forget_if_idle(peer);
+        if let Some(entry) = self.peers.get_mut(&source) {
+            entry.as_source = entry.as_source.saturating_sub(1);
         }
+        if let Some(entry) = self.peers.get_mut(&target) {
+            entry.as_target = entry.as_target.saturating_sub(1);
+        }
+        self.forget_if_idle(source);
+        self.forget_if_idle(target);
     }
 
     /// From now on only holders may reserve, and what they are granted ends at `deadline`.
@@ -358,7 +355,7 @@ impl<C: Connection> Ledger<C> {
         let entry = self.peers.get(peer);
         Presence {
             reservation: self.reservations.contains_key(peer),
-            circuits: entry.map_or(0, |entry| entry.circuits),
+            circuits: entry.map_or(0, |entry| entry.as_source + entry.as_target),
             connections: entry.map_or(0, |entry| entry.connections.len()),
         }
     }
@@ -382,7 +379,8 @@ impl<C: Connection> Ledger<C> {
     fn peer(&mut self, peer: PeerId) -> &mut Peer<C> {
         self.peers.entry(peer).or_insert_with(|| Peer {
             connections: Vec::new(),
-            circuits: 0,
+            as_source: 0,
+            as_target: 0,
         })
     }
 
@@ -390,7 +388,7 @@ impl<C: Connection> Ledger<C> {
         if self
             .peers
             .get(&peer)
-            .is_some_and(|p| p.connections.is_empty() && p.circuits == 0)
+            .is_some_and(|p| p.connections.is_empty() && p.as_source + p.as_target == 0)
         {
             self.peers.remove(&peer);
             self.peers.shrink_when_sparse();

@@ -18,8 +18,14 @@ pub struct Limits {
     pub reservation_ttl: Duration,
     /// Circuits that may be open at once.
     pub circuits: Option<usize>,
-    /// Circuits that one peer may have open at once, as source and as target together.
-    pub circuits_per_peer: Option<usize>,
+    /// Circuits that one peer may have open at once as source.
+    pub circuits_per_source: Option<usize>,
+    /// Circuits that may lead to one peer at once.
+    pub circuits_per_target: Option<usize>,
+    /// How long a circuit may stay open until its target has sent the first byte.
+    pub unused_circuit_timeout: Option<Duration>,
+    /// How long a used circuit may stay open without a byte in either direction.
+    pub idle_circuit_timeout: Option<Duration>,
     /// The limits of each circuit.
     pub circuit: CircuitLimit,
     /// How often there may be a request to reserve. Renewals are none.

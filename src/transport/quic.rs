@@ -67,7 +67,7 @@ use self::connection::Limits;
 pub use self::endpoint::Handle;
 use self::listener::Listener;
 pub use self::stream::Stream;
-use super::gate::TooOften;
+use super::admission::RateLimited;
 
 /// Why an endpoint could not be set up or a connection not be made.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +92,7 @@ pub enum Error {
     Connection(#[from] quinn::ConnectionError),
     /// The peer is who it says, and its address has sent too many.
     #[error(transparent)]
-    TooOften(#[from] TooOften),
+    RateLimited(#[from] RateLimited),
     /// The handshake took longer than [`Config::handshake_timeout`].
     #[error("the handshake timed out")]
     HandshakeTimeout,

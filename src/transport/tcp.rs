@@ -1,11 +1,11 @@
-//! TCP behind the [`Gate`]: libp2p's transport, but for who gets in and where they come from.
+//! TCP behind the [`ConnectionGater`]: libp2p's transport, but for who gets in and where they come from.
 //!
 //! A connection that is refused is closed as it is accepted, before the swarm hears of it. One from
 //! a proxy is first told of when its [header](super::proxy) has been read, so that its address is
 //! the client's wherever an address counts. Headers are waited for side by side, and not for long:
 //! a proxy that is slow with one holds nobody else up.
 //!
-//! Each connection that came in holds one of the descriptors that the budget has for them, from the
+//! Each connection that came in holds one of the descriptors that the resources has for them, from the
 //! moment it is accepted until it is closed.
 
 use std::{
@@ -32,11 +32,11 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::{
-    gate::{Gate, TooOften},
+    admission::{ConnectionGater, RateLimited},
     ip_of,
     proxy::{self, Source},
 };
-use crate::budget::{Descriptor, Exhausted};
+use crate::resources::{Descriptor, Exhausted};
 
 /// How long a proxy may take to send its header, before the time of the handshake begins. The
 /// specification wants three seconds at least, so that a packet may be lost.
@@ -49,7 +49,7 @@ const MAX_WAITING: usize = 1024;
 const AT_ONCE: usize = 64;
 
 /// How room is found for a newcomer.
-pub(super) type Room = fn(&Gate) -> Result<Descriptor, Exhausted>;
+pub(super) type Room = fn(&ConnectionGater) -> Result<Descriptor, Exhausted>;
 
 type Upgrade = Ready<io::Result<Socket>>;
 type Event = TransportEvent<Upgrade, io::Error>;
@@ -59,7 +59,7 @@ type InnerEvent = TransportEvent<Ready<io::Result<TcpStream>>, io::Error>;
 /// See the module's documentation.
 pub struct Transport {
     inner: Inner,
-    gate: Gate,
+    gater: ConnectionGater,
     room: Room,
     /// Those that are not closed: nothing may come from one that is.
     listeners: HashSet<ListenerId>,
@@ -82,11 +82,11 @@ struct Newcomer {
 }
 
 impl Transport {
-    /// Lets in what `gate` lets in and has `room` for.
-    pub fn new(inner: Inner, gate: Gate, room: Room) -> Self {
+    /// Lets in what `gater` lets in and has `room` for.
+    pub fn new(inner: Inner, gater: ConnectionGater, room: Room) -> Self {
         Self {
             inner,
-            gate,
+            gater,
             room,
             listeners: HashSet::new(),
             waiting: FuturesUnordered::new(),
@@ -95,7 +95,7 @@ impl Transport {
 
     /// A connection has been accepted; gives it if its sender is known and may come in.
     fn accepted(&self, newcomer: Newcomer) -> Option<Event> {
-        if !ip_of(&newcomer.remote).is_some_and(|ip| self.gate.is_proxy(ip)) {
+        if !ip_of(&newcomer.remote).is_some_and(|ip| self.gater.is_proxy(ip)) {
             return self.admit(newcomer);
         }
         if self.waiting.len() >= MAX_WAITING {
@@ -103,7 +103,7 @@ impl Transport {
             return None;
         }
         self.waiting
-            .push(unveil(newcomer, self.gate.clone()).boxed());
+            .push(unveil(newcomer, self.gater.clone()).boxed());
         None
     }
 
@@ -119,8 +119,8 @@ impl Transport {
             self.refuse(&stream.io, "draining");
             return None;
         }
-        if ip_of(&remote).is_some_and(|ip| self.gate.admit(ip).is_err()) {
-            self.refuse(&stream.io, TooOften::REASON);
+        if ip_of(&remote).is_some_and(|ip| self.gater.check_validated(ip).is_err()) {
+            self.refuse(&stream.io, RateLimited::REASON);
             return None;
         }
         Some(TransportEvent::Incoming {
@@ -135,12 +135,12 @@ impl Transport {
     /// there are.
     fn refuse(&self, stream: &TcpStream, reason: &'static str) {
         let _ = stream.0.set_zero_linger();
-        self.gate.refused(reason);
+        self.gater.refused(reason);
     }
 }
 
 /// Reads the header of a proxy's connection, which is then the client's own.
-async fn unveil(mut newcomer: Newcomer, gate: Gate) -> Option<Newcomer> {
+async fn unveil(mut newcomer: Newcomer, gater: ConnectionGater) -> Option<Newcomer> {
     let header = proxy::read(&mut newcomer.stream);
     match timeout(HEADER_TIMEOUT, header).await {
         Ok(Ok(Source::Client(client))) => newcomer.remote = address(client),
@@ -148,11 +148,11 @@ async fn unveil(mut newcomer: Newcomer, gate: Gate) -> Option<Newcomer> {
         Ok(Err(proxy::Error::Silent)) => return None,
         Ok(Err(error)) => {
             debug!(%error, "a connection from a proxy was refused");
-            gate.refused("proxy_header");
+            gater.refused("proxy_header");
             return None;
         }
         Err(_) => {
-            gate.refused("proxy_header");
+            gater.refused("proxy_header");
             return None;
         }
     }
@@ -224,7 +224,7 @@ impl Transport {
                 send_back_addr,
             } => match upgrade.into_inner() {
                 Ok(io) => {
-                    let room = (self.room)(&self.gate);
+                    let room = (self.room)(&self.gater);
                     let refuse = |cause: Exhausted| self.refuse(&io, cause.reason());
                     let counted = room.map_err(refuse).ok()?;
                     self.accepted(Newcomer {

@@ -77,7 +77,7 @@ pub use error::{Error, ProtocolError};
 pub use stream::Substream;
 pub use window::Sharing;
 
-use crate::budget::Budget;
+use crate::resources::Resources;
 use session::Role;
 
 mod chunks;
@@ -134,24 +134,24 @@ pub struct Config {
     pub max_send_queue: usize,
     /// What all connections together may have received and not read: beyond it, streams of those
     /// that have much of it are reset. While memory is short, windows do not grow. Default: unlimited.
-    pub budget: Budget,
+    pub resources: Resources,
     /// How streams know whether others are busy, also those of other connections. Default: they know
     /// of those that have a clone of this configuration.
     pub sharing: Sharing,
 }
 
 impl Config {
-    /// The defaults, or less where `budget` has less for it.
-    pub fn within(budget: Budget) -> Self {
+    /// The defaults, or less where `resources` has less for it.
+    pub fn within(resources: Resources) -> Self {
         let default = Self::default();
-        let plan = budget.plan();
+        let plan = resources.limits();
         let buffer = usize::try_from(plan.connection_window);
         Self {
             max_receive_window: default.max_receive_window.min(plan.stream_window),
             max_receive_buffer: buffer.map_or(default.max_receive_buffer, |buffer| {
                 default.max_receive_buffer.min(buffer)
             }),
-            budget,
+            resources,
             ..default
         }
     }
@@ -166,7 +166,7 @@ impl Default for Config {
             max_receive_window: 1024 * 1024,
             max_receive_buffer: 32 * 1024 * 1024,
             max_send_queue: 256 * 1024,
-            budget: Budget::unlimited(),
+            resources: Resources::unlimited(),
             sharing: Sharing::default(),
         }
     }

@@ -49,7 +49,10 @@ fn an_empty_environment_is_enough() {
             reservations_per_ip: Some(64),
             reservation_ttl: Duration::from_secs(3600),
             circuits: Some(512),
-            circuits_per_peer: Some(5),
+            circuits_per_source: Some(5),
+            circuits_per_target: Some(5),
+            unused_circuit_timeout: Some(Duration::from_secs(30)),
+            idle_circuit_timeout: None,
             circuit: CircuitLimit {
                 duration: Some(Duration::from_secs(3600)),
                 bytes: Some(100_000_000)

@@ -10,7 +10,7 @@ use descord_relay::{
     pseudonym::Pseudonyms,
     rate::{Rate, Unit},
     relay::{Behaviour, CircuitLimit, Limits, Relay, RequestRate},
-    transport::{self, Dials, Gate},
+    transport::{self, ConnectionGater, Dials},
 };
 use futures::StreamExt;
 use libp2p::{
@@ -65,7 +65,7 @@ fn serve(channel: Channel, address: &mpsc::Sender<Multiaddr>, end: &Cancellation
         );
         let peer_id = relay.peer_id();
         let (transport, _quic) =
-            transport::build(&key, Dials::Any, &Gate::open(), &Metrics::off()).unwrap();
+            transport::build(&key, Dials::Any, &ConnectionGater::open(), &Metrics::off()).unwrap();
         let settings = Config::with_executor(move |task| lifecycle.spawn("connection", task))
             .with_idle_connection_timeout(Duration::from_secs(600));
         let mut swarm = Swarm::new(transport, Behaviour::new(relay.clone()), peer_id, settings);

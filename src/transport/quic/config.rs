@@ -8,7 +8,7 @@ use libp2p::identity::Keypair;
 
 use super::{Error, Handle, tls};
 use crate::metrics::Handshakes;
-use crate::transport::Gate;
+use crate::transport::ConnectionGater;
 
 /// Settings of the QUIC transport.
 #[derive(Clone)]
@@ -47,7 +47,7 @@ pub struct Config {
     /// Where handshakes and connections are counted. Default: nowhere.
     pub handshakes: Handshakes,
     /// How many newcomers there may be from one IP address. Default: any number.
-    pub gate: Gate,
+    pub gater: ConnectionGater,
     pub(super) handle: Handle,
     keypair: Keypair,
 }
@@ -66,7 +66,7 @@ impl Config {
             keep_alive: Duration::from_millis(4500),
             idle_timeout: Duration::from_secs(15),
             handshakes: Handshakes::unwatched(),
-            gate: Gate::open(),
+            gater: ConnectionGater::open(),
             handle: Handle::default(),
             keypair: keypair.clone(),
         }

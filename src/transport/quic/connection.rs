@@ -17,7 +17,7 @@ use super::send_window::SendWindow;
 use super::stream::Undelivered;
 use super::{Config, Error, Stream, address, tls};
 use crate::metrics::{Handshake, Open};
-use crate::transport::Gate;
+use crate::transport::ConnectionGater;
 
 /// How long the end of a connection may take until its peer has everything.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -28,7 +28,7 @@ pub(super) struct Limits {
     handshake_timeout: Duration,
     max_streams: u32,
     send_window: u64,
-    gate: Gate,
+    gater: ConnectionGater,
 }
 
 impl Limits {
@@ -37,7 +37,7 @@ impl Limits {
             handshake_timeout: config.handshake_timeout,
             max_streams: config.max_streams,
             send_window: config.send_window,
-            gate: config.gate.clone(),
+            gater: config.gater.clone(),
         }
     }
 }
@@ -71,7 +71,7 @@ pub struct Connection {
     undelivered: Undelivered,
     allowance: Allowance,
     send_window: SendWindow,
-    gate: Gate,
+    gater: ConnectionGater,
     /// Counts it for as long as it is there.
     _open: Open,
     /// When the end of the connection is given up.
@@ -96,7 +96,7 @@ impl Connection {
             undelivered: Undelivered::default(),
             allowance: Allowance::new(limits.max_streams),
             send_window: SendWindow::new(connection.clone(), limits.send_window),
-            gate: limits.gate.clone(),
+            gater: limits.gater.clone(),
             _open: counted,
             close_timeout: None,
             quic: connection,
@@ -179,7 +179,7 @@ impl StreamMuxer for Connection {
         let timeout = self
             .close_timeout
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(CLOSE_TIMEOUT)));
-        if timeout.as_mut().poll(cx).is_pending() && !self.gate.budget().is_tight() {
+        if timeout.as_mut().poll(cx).is_pending() && !self.gater.resources().under_pressure() {
             ready!(self.undelivered.poll_delivered(cx));
         }
         self.quic.close(0_u8.into(), b"");

@@ -14,7 +14,7 @@ use super::connection::Limits;
 use super::interfaces::{Change, Interfaces};
 use super::{Config, Connection, Error, Event, address, connection};
 use crate::metrics::Handshakes;
-use crate::transport::gate::{Gate, TooOften};
+use crate::transport::admission::{ConnectionGater, RateLimited};
 
 /// So many newcomers are turned away in one go before others get their turn.
 const TURNED_AWAY_AT_ONCE: usize = 64;
@@ -33,7 +33,7 @@ pub(super) struct Listener {
     retry_above: usize,
     max_pending: usize,
     handshakes: Handshakes,
-    gate: Gate,
+    gater: ConnectionGater,
 }
 
 impl Listener {
@@ -59,7 +59,7 @@ impl Listener {
             retry_above: config.retry_above,
             max_pending: config.max_pending,
             handshakes: config.handshakes.clone(),
-            gate: config.gate.clone(),
+            gater: config.gater.clone(),
         })
     }
 
@@ -83,28 +83,29 @@ impl Listener {
             Some("draining")
         } else if pending >= self.max_pending {
             Some("max_pending")
-        } else if let Err(cause) = self.gate.budget().check_memory() {
+        } else if let Err(cause) = self.gater.resources().check_memory() {
             Some(cause.reason())
-        } else if is_proven && self.gate.admit(remote.ip()).is_err() {
-            Some(TooOften::REASON)
+        } else if is_proven && self.gater.check_validated(remote.ip()).is_err() {
+            Some(RateLimited::REASON)
         } else {
             None
         };
         if let Some(reason) = denied {
-            self.gate.refused(reason);
+            self.gater.refused(reason);
             incoming.refuse();
             return None;
         }
         // An address that is not proven may be somebody else's, and is not refused: it is to prove
         // itself, or counts when its handshake has.
-        let must_prove = || pending >= self.retry_above || self.gate.claim(remote.ip()).is_err();
+        let must_prove =
+            || pending >= self.retry_above || self.gater.check_unvalidated(remote.ip()).is_err();
         if !is_proven && must_prove() {
             // It can only fail for who answered a Retry before; dropped, it is refused.
             drop(incoming.retry());
             return None;
         }
         let uncounted = (!is_proven).then(|| Uncounted {
-            gate: self.gate.clone(),
+            gater: self.gater.clone(),
             ip: remote.ip(),
         });
         let local = SocketAddr::new(
@@ -187,15 +188,15 @@ impl Drop for Listener {
 
 /// A newcomer whose handshake is the proof of its address.
 struct Uncounted {
-    gate: Gate,
+    gater: ConnectionGater,
     ip: IpAddr,
 }
 
 impl Uncounted {
-    fn count(self) -> Result<(), TooOften> {
-        let admitted = self.gate.admit(self.ip);
+    fn count(self) -> Result<(), RateLimited> {
+        let admitted = self.gater.check_validated(self.ip);
         if admitted.is_err() {
-            self.gate.refused(TooOften::REASON);
+            self.gater.refused(RateLimited::REASON);
         }
         admitted
     }

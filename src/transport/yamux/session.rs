@@ -16,7 +16,7 @@ use super::{
     receive::Decoder,
     round_trip::RoundTrip,
 };
-use crate::{budget::Unread, shrink::Shrink as _};
+use crate::{resources::ReceiveBuffered, shrink::Shrink as _};
 
 /// How many abandoned streams are remembered.
 const MAX_ABANDONED: usize = 1024;
@@ -57,7 +57,7 @@ pub(super) struct Session {
     /// How many streams the remote has neither accepted nor refused.
     pub(super) unacknowledged: usize,
     /// Bytes that all streams together have received and not read.
-    pub(super) unread: Unread,
+    pub(super) unread: ReceiveBuffered,
     pub(super) outgoing: Outgoing,
     pub(super) decoder: Decoder,
     pub(super) keepalive: Keepalive,
@@ -87,7 +87,7 @@ impl Session {
             backlog: VecDeque::new(),
             abandoned: LinkedHashSet::new(),
             unacknowledged: 0,
-            unread: Unread::of(config.budget.clone()),
+            unread: ReceiveBuffered::of(config.resources.clone()),
             outgoing: Outgoing::new(&config),
             config,
             decoder: Decoder::default(),

@@ -56,7 +56,7 @@ impl Session {
     /// Notes that so many bytes were read, and lets the remote send as many again when it is time.
     fn credit(&mut self, id: u32, n: usize) {
         self.unread.remove(n);
-        let max = if self.config.budget.is_tight() {
+        let max = if self.config.resources.under_pressure() {
             INITIAL_WINDOW
         } else {
             self.config.max_receive_window

@@ -41,14 +41,14 @@ pub fn cases() -> Vec<Case> {
             source_full,
             "OK, RESOURCE_LIMIT_EXCEEDED",
         )
-        .limits(|limits| limits.circuits_per_peer = Some(1))
+        .limits(|limits| limits.circuits_per_source = Some(1))
         .differs("OK, OK", "A limit of N circuits means N."),
         Case::new(
             "CONNECT when the target has all its circuits open",
             target_full,
             "OK, RESOURCE_LIMIT_EXCEEDED",
         )
-        .limits(|limits| limits.circuits_per_peer = Some(1))
+        .limits(|limits| limits.circuits_per_source = Some(1))
         .differs(
             "OK, OK",
             "The limit of a peer's circuits holds for both of its roles: sources cannot bury a \

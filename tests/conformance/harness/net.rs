@@ -2,7 +2,7 @@
 
 use descord_relay::{
     metrics::Metrics,
-    transport::{self, Dials, Gate},
+    transport::{self, ConnectionGater, Dials},
 };
 use std::time::Duration;
 
@@ -53,9 +53,14 @@ impl Net {
         match self {
             Self::Memory => secure(MemoryTransport::default(), keypair),
             Self::Tcp | Self::Quic => {
-                transport::build(keypair, Dials::Any, &Gate::open(), &Metrics::off())
-                    .unwrap()
-                    .0
+                transport::build(
+                    keypair,
+                    Dials::Any,
+                    &ConnectionGater::open(),
+                    &Metrics::off(),
+                )
+                .unwrap()
+                .0
             }
         }
     }

@@ -38,7 +38,10 @@ pub fn limits() -> Limits {
         reservations_per_ip: None,
         reservation_ttl: Duration::from_secs(3600),
         circuits: Some(512),
-        circuits_per_peer: Some(5),
+        circuits_per_source: Some(5),
+        circuits_per_target: Some(5),
+        unused_circuit_timeout: None,
+        idle_circuit_timeout: None,
         circuit: CircuitLimit {
             duration: Some(Duration::from_secs(3600)),
             bytes: Some(100_000_000),
@@ -203,7 +206,7 @@ fn libp2ps(keypair: &Keypair, limits: &Limits) -> libp2p_relay::Behaviour {
         reservation_duration: limits.reservation_ttl,
         reservation_rate_limiters: Vec::new(),
         max_circuits: limits.circuits.unwrap_or(usize::MAX),
-        max_circuits_per_peer: limits.circuits_per_peer.unwrap_or(usize::MAX),
+        max_circuits_per_peer: limits.circuits_per_source.unwrap_or(usize::MAX),
         max_circuit_duration: limits
             .circuit
             .duration

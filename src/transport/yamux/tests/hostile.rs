@@ -7,7 +7,7 @@ use super::{
     super::{INITIAL_WINDOW, ProtocolError, flow::Direction, session::Session},
     *,
 };
-use crate::budget::{Budget, Plan};
+use crate::resources::{ResourceLimits, Resources, Shares};
 
 /// A header and the bytes behind it.
 type Frame<'a> = (Header, &'a [u8]);
@@ -176,9 +176,9 @@ fn streams_that_are_gone_leave_no_memory() {
     assert!(session.streams.capacity() < 50);
 }
 
-/// A session with an accepted stream 1, and what it is given of this budget.
-fn accepted(budget: &Budget) -> Session {
-    let mut session = Session::new(Config::within(budget.clone()), Role::Server);
+/// A session with an accepted stream 1, and what it is given of this resources.
+fn accepted(resources: &Resources) -> Session {
+    let mut session = Session::new(Config::within(resources.clone()), Role::Server);
     session.receive(&syn(1).encode()).unwrap();
     assert!(session.accept(&noop_waker()).is_ready());
     session
@@ -191,11 +191,14 @@ fn send(session: &mut Session, bytes: u32) {
 
 #[test]
 fn whoever_hoards_while_memory_is_scarce_is_reset() {
-    let budget = Budget::new(Plan {
-        unread: Some(200_000),
-        ..*Budget::unlimited().plan()
-    });
-    let [mut greedy, mut modest] = [(); 2].map(|()| accepted(&budget));
+    let resources = Resources::new(
+        ResourceLimits {
+            buffered: Some(200_000),
+            ..*Resources::unlimited().limits()
+        },
+        Shares::default(),
+    );
+    let [mut greedy, mut modest] = [(); 2].map(|()| accepted(&resources));
     send(&mut greedy, 200_000);
     send(&mut modest, 60_000);
     assert_eq!(modest.unread.bytes(), 60_000);
@@ -207,20 +210,23 @@ fn whoever_hoards_while_memory_is_scarce_is_reset() {
     assert_eq!(modest.streams[&1].outbound, Direction::Open);
     // A connection that ends gives back what it held.
     drop(modest);
-    let mut next = accepted(&budget);
+    let mut next = accepted(&resources);
     send(&mut next, 200_000);
     assert_eq!(next.unread.bytes(), 200_000);
 }
 
 #[test]
 fn windows_do_not_grow_while_memory_is_short() {
-    let budget = Budget::new(Plan {
-        memory: Some(1000),
-        ..*Budget::unlimited().plan()
-    });
-    let mut session = accepted(&budget);
+    let resources = Resources::new(
+        ResourceLimits {
+            memory: Some(1000),
+            ..*Resources::unlimited().limits()
+        },
+        Shares::default(),
+    );
+    let mut session = accepted(&resources);
     let mut read_out = |used| {
-        budget.note(used);
+        resources.update(used);
         // More often than it takes to know that no other stream is busy.
         for _ in 0..16 {
             send(&mut session, INITIAL_WINDOW);
@@ -237,13 +243,16 @@ fn windows_do_not_grow_while_memory_is_short() {
 #[test]
 fn what_comes_after_a_header_has_to_fit_as_well() {
     const ALL: u32 = 200_000;
-    let plan = *Budget::unlimited().plan();
-    let budget = Budget::new(Plan {
-        unread: Some(ALL.into()),
-        ..plan
-    });
+    let plan = *Resources::unlimited().limits();
+    let resources = Resources::new(
+        ResourceLimits {
+            buffered: Some(ALL.into()),
+            ..plan
+        },
+        Shares::default(),
+    );
     let mut sessions: Vec<_> = (0..4)
-        .map(|_| Session::new(Config::within(budget.clone()), Role::Server))
+        .map(|_| Session::new(Config::within(resources.clone()), Role::Server))
         .collect();
     for session in &mut sessions {
         let header = Header {

@@ -33,7 +33,7 @@ const OTHER_STREAMS: u64 = 4;
 /// Half of the memory is for idle connections, an eighth for handshakes, a quarter for what readers
 /// that stopped make circuits keep, and the rest for the relay itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub struct ResourceLimits {
     /// Bytes; `None` is unlimited.
     pub memory: Option<u64>,
     /// Open files and sockets; `None` is unlimited.
@@ -44,9 +44,9 @@ pub struct Plan {
     pub sockets: Option<u64>,
     /// Those over WebSocket, of which each may make the relay keep a whole frame; `None` is unlimited.
     pub websockets: Option<u64>,
-    /// Bytes that all connections over yamux together may hold for those who do not read; `None` is
+    /// Bytes that all connections together may hold in buffers: received and not read, queued and not sent; `None` is
     /// unlimited.
-    pub unread: Option<u64>,
+    pub buffered: Option<u64>,
     /// The largest receive window of a stream, in bytes.
     pub stream_window: u32,
     /// What all streams of a connection together may leave unread, in bytes: as much as the circuits
@@ -54,7 +54,7 @@ pub struct Plan {
     pub connection_window: u32,
 }
 
-impl Plan {
+impl ResourceLimits {
     /// For so many bytes of memory, so many descriptors, and as many circuits as `limits` allows.
     /// `None` is unlimited.
     pub fn new(memory: Option<u64>, descriptors: Option<u64>, limits: &Limits) -> Self {
@@ -66,8 +66,10 @@ impl Plan {
         let count = |limit: Option<usize>| limit.map(|limit| limit as u64);
         let circuits = count(limits.circuits).unwrap_or(MANY_CIRCUITS).max(1);
         let stream_window = fit(4, 2 * circuits).clamp(LEAST_WINDOW, MOST_WINDOW);
-        let connection_window = count(limits.circuits_per_peer)
-            .and_then(|circuits| {
+        let connection_window = count(limits.circuits_per_source)
+            .zip(count(limits.circuits_per_target))
+            .and_then(|(as_source, as_target)| {
+                let circuits = as_source.checked_add(as_target)?;
                 let streams = circuits.checked_add(OTHER_STREAMS)?;
                 streams.checked_mul(stream_window)
             })
@@ -83,7 +85,7 @@ impl Plan {
             },
             sockets: descriptors.map(|all| all - RESERVED_DESCRIPTORS.min(all / 2)),
             websockets: memory.map(|memory| memory / 4 / MAX_WEBSOCKET_FRAME_BYTES as u64),
-            unread: memory.map(|memory| memory / 4),
+            buffered: memory.map(|memory| memory / 4),
             stream_window: saturate(stream_window),
             connection_window: saturate(connection_window),
         }
@@ -102,33 +104,33 @@ mod tests {
 
     const MIB: u64 = 1024 * 1024;
 
-    fn plan(memory: Option<u64>, descriptors: Option<u64>) -> Plan {
-        Plan::new(memory, descriptors, &Limits::default())
+    fn limits(memory: Option<u64>, descriptors: Option<u64>) -> ResourceLimits {
+        ResourceLimits::new(memory, descriptors, &Limits::default())
     }
 
     #[test]
-    fn without_a_budget_bounds_are_the_largest() {
-        let plan = plan(None, None);
-        assert_eq!(plan.connections, MOST_CONNECTIONS);
-        assert_eq!(plan.sockets, None);
-        assert_eq!(plan.stream_window, 1024 * 1024);
-        assert_eq!(plan.connection_window, 9 * 1024 * 1024);
+    fn without_limits_bounds_are_the_largest() {
+        let limits = limits(None, None);
+        assert_eq!(limits.connections, MOST_CONNECTIONS);
+        assert_eq!(limits.sockets, None);
+        assert_eq!(limits.stream_window, 1024 * 1024);
+        assert_eq!(limits.connection_window, 14 * 1024 * 1024);
     }
 
     #[test]
     fn a_small_container_has_small_bounds() {
-        let plan = plan(Some(64 * MIB), Some(1024));
-        let ConnectionLimits { active, pending } = plan.connections;
+        let limits = limits(Some(64 * MIB), Some(1024));
+        let ConnectionLimits { active, pending } = limits.connections;
         assert_eq!((active, pending), (630, 157));
-        assert_eq!(plan.websockets, Some(64));
-        assert_eq!(plan.sockets, Some(768));
-        assert_eq!(plan.stream_window, 256 * 1024);
+        assert_eq!(limits.websockets, Some(64));
+        assert_eq!(limits.sockets, Some(768));
+        assert_eq!(limits.stream_window, 256 * 1024);
     }
 
     #[test]
     fn windows_grow_with_memory() {
-        assert_eq!(plan(Some(2048 * MIB), None).stream_window, 512 * 1024);
-        assert_eq!(plan(Some(4096 * MIB), None).stream_window, 1024 * 1024);
+        assert_eq!(limits(Some(2048 * MIB), None).stream_window, 512 * 1024);
+        assert_eq!(limits(Some(4096 * MIB), None).stream_window, 1024 * 1024);
     }
 
     proptest! {
@@ -136,17 +138,18 @@ mod tests {
         fn bounds_fit(memory in 64 * MIB.., descriptors in 2_u64.., circuits in 0..100_000_usize, per_peer: usize) {
             let limits = Limits {
                 circuits: (circuits > 0).then_some(circuits),
-                circuits_per_peer: (per_peer > 0).then_some(per_peer),
+                circuits_per_source: (per_peer > 0).then_some(per_peer),
+                circuits_per_target: (per_peer > 0).then_some(per_peer),
                 ..Limits::default()
             };
-            let plan = Plan::new(Some(memory), Some(descriptors), &limits);
-            let ConnectionLimits { active, pending } = plan.connections;
+            let limits = ResourceLimits::new(Some(memory), Some(descriptors), &limits);
+            let ConnectionLimits { active, pending } = limits.connections;
             prop_assert!(pending < active);
             prop_assert!(u64::from(active) * CONNECTION_BYTES <= memory / 2);
             prop_assert!(u64::from(pending) * CONNECTION_BYTES <= memory / 8);
-            prop_assert!(plan.sockets.is_some_and(|sockets| sockets > 0 && sockets < descriptors));
-            prop_assert!(plan.connection_window >= plan.stream_window);
-            let window = u64::from(plan.stream_window);
+            prop_assert!(limits.sockets.is_some_and(|sockets| sockets > 0 && sockets < descriptors));
+            prop_assert!(limits.connection_window >= limits.stream_window);
+            let window = u64::from(limits.stream_window);
             prop_assert!(window == LEAST_WINDOW || window * 2 * (circuits as u64) <= memory / 4);
         }
     }

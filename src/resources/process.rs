@@ -27,7 +27,7 @@ mod system {
 
     use procfs::process::Process;
 
-    use crate::budget::cgroup;
+    use crate::resources::cgroup;
 
     pub(super) fn memory_limit() -> Option<u64> {
         cgroup::memory_limit(Path::new("/"))

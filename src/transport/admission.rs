@@ -7,13 +7,13 @@ use ipnet::IpNet;
 use tracing::info;
 
 use crate::{
-    budget::{Budget, Descriptor, Exhausted},
     metrics::Metrics,
     rate::{Limiter, Rate, group},
     refusals::Refusals,
+    resources::{Descriptor, Exhausted, Resources},
 };
 
-/// What comes through the gate, and from whom.
+/// What comes through the gater, and from whom.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Admission {
     /// How often a connection may come from one IP address (IPv6: one /64); `None` is unlimited.
@@ -25,13 +25,13 @@ pub struct Admission {
 
 /// Decides on newcomers. Clones share everything.
 #[derive(Clone, Debug)]
-pub struct Gate(Arc<Shared>);
+pub struct ConnectionGater(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     rates: Option<Rates>,
     proxies: Vec<IpNet>,
-    budget: Budget,
+    resources: Resources,
     metrics: Metrics,
     refusals: Refusals,
 }
@@ -48,17 +48,22 @@ struct Rates {
 /// An IP address sends connections more often than it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the IP address connects too often")]
-pub struct TooOften;
+pub struct RateLimited;
 
-impl TooOften {
+impl RateLimited {
     /// For logs and metrics.
     pub(super) const REASON: &str = "rate_connections_per_ip";
 }
 
-impl Gate {
-    /// Lets in what `admission` says, while there is room in `budget`. What it refuses is counted in
+impl ConnectionGater {
+    /// Lets in what `admission` says, while there is room in `resources`. What it refuses is counted in
     /// `metrics`, and told by `refusals`.
-    pub fn new(admission: Admission, budget: Budget, metrics: Metrics, refusals: Refusals) -> Self {
+    pub fn new(
+        admission: Admission,
+        resources: Resources,
+        metrics: Metrics,
+        refusals: Refusals,
+    ) -> Self {
         let rates = admission.rate_per_ip.map(|rate| Rates {
             proven: Limiter::new(rate),
             claimed: Limiter::new(rate),
@@ -66,7 +71,7 @@ impl Gate {
         Self(Arc::new(Shared {
             rates,
             proxies: admission.proxies,
-            budget,
+            resources,
             metrics,
             refusals,
         }))
@@ -76,33 +81,33 @@ impl Gate {
     pub fn open() -> Self {
         Self::new(
             Admission::default(),
-            Budget::unlimited(),
+            Resources::unlimited(),
             Metrics::off(),
             Refusals::new(),
         )
     }
 
     /// What the relay may use, for its newcomers and for those who are in.
-    pub(super) fn budget(&self) -> &Budget {
-        &self.0.budget
+    pub(super) fn resources(&self) -> &Resources {
+        &self.0.resources
     }
 
     /// Finds room for one more connection that takes a descriptor.
     ///
     /// # Errors
     /// When there is no memory or no descriptor for it.
-    pub(super) fn room(&self) -> Result<Descriptor, Exhausted> {
-        self.0.budget.check_memory()?;
-        self.0.budget.descriptor()
+    pub(super) fn try_acquire(&self) -> Result<Descriptor, Exhausted> {
+        self.0.resources.check_memory()?;
+        self.0.resources.descriptor()
     }
 
     /// Finds room for one more WebSocket.
     ///
     /// # Errors
     /// The same.
-    pub(super) fn websocket_room(&self) -> Result<Descriptor, Exhausted> {
-        self.0.budget.check_memory()?;
-        self.0.budget.websocket_descriptor()
+    pub(super) fn try_acquire_websocket(&self) -> Result<Descriptor, Exhausted> {
+        self.0.resources.check_memory()?;
+        self.0.resources.websocket_descriptor()
     }
 
     /// Counts one more connection from `ip`, which is the sender's own address: it has answered
@@ -110,7 +115,7 @@ impl Gate {
     ///
     /// # Errors
     /// When the address exceeds its rate.
-    pub(super) fn admit(&self, ip: IpAddr) -> Result<(), TooOften> {
+    pub(super) fn check_validated(&self, ip: IpAddr) -> Result<(), RateLimited> {
         self.check(|rates| &rates.proven, ip)
     }
 
@@ -118,16 +123,16 @@ impl Gate {
     ///
     /// # Errors
     /// When so many have come that the next one has to prove its address first.
-    pub(super) fn claim(&self, ip: IpAddr) -> Result<(), TooOften> {
+    pub(super) fn check_unvalidated(&self, ip: IpAddr) -> Result<(), RateLimited> {
         self.check(|rates| &rates.claimed, ip)
     }
 
-    fn check(&self, of: fn(&Rates) -> &Limiter<IpAddr>, ip: IpAddr) -> Result<(), TooOften> {
+    fn check(&self, of: fn(&Rates) -> &Limiter<IpAddr>, ip: IpAddr) -> Result<(), RateLimited> {
         let rates = self.0.rates.as_ref();
         if rates.is_none_or(|rates| of(rates).allows(&group(ip))) {
             Ok(())
         } else {
-            Err(TooOften)
+            Err(RateLimited)
         }
     }
 
@@ -158,10 +163,10 @@ mod tests {
     use super::*;
     use crate::rate::Unit;
 
-    fn gate(admission: Admission) -> Gate {
-        Gate::new(
+    fn gater(admission: Admission) -> ConnectionGater {
+        ConnectionGater::new(
             admission,
-            Budget::unlimited(),
+            Resources::unlimited(),
             Metrics::off(),
             Refusals::new(),
         )
@@ -173,7 +178,7 @@ mod tests {
 
     #[test]
     fn nobody_uses_up_what_is_somebody_elses_by_its_name() {
-        let gate = gate(Admission {
+        let gater = gater(Admission {
             rate_per_ip: Some(Rate {
                 burst: NonZeroU32::MIN,
                 refill: NonZeroU32::MIN,
@@ -181,26 +186,26 @@ mod tests {
             }),
             proxies: Vec::new(),
         });
-        assert_eq!(gate.claim(ip("192.0.2.1")), Ok(()));
-        assert_eq!(gate.claim(ip("192.0.2.1")), Err(TooOften));
-        assert_eq!(gate.admit(ip("::ffff:192.0.2.1")), Ok(()));
-        assert_eq!(gate.admit(ip("192.0.2.1")), Err(TooOften));
-        assert_eq!(gate.admit(ip("192.0.2.2")), Ok(()));
-        assert_eq!(gate.admit(ip("2001:db8::1")), Ok(()));
-        assert_eq!(gate.admit(ip("2001:db8::2")), Err(TooOften));
+        assert_eq!(gater.check_unvalidated(ip("192.0.2.1")), Ok(()));
+        assert_eq!(gater.check_unvalidated(ip("192.0.2.1")), Err(RateLimited));
+        assert_eq!(gater.check_validated(ip("::ffff:192.0.2.1")), Ok(()));
+        assert_eq!(gater.check_validated(ip("192.0.2.1")), Err(RateLimited));
+        assert_eq!(gater.check_validated(ip("192.0.2.2")), Ok(()));
+        assert_eq!(gater.check_validated(ip("2001:db8::1")), Ok(()));
+        assert_eq!(gater.check_validated(ip("2001:db8::2")), Err(RateLimited));
     }
 
     #[test]
     fn an_open_gate_lets_everybody_in_and_believes_nobody() {
-        let gate = Gate::open();
-        assert!((0..10_000).all(|_| gate.admit(ip("192.0.2.1")).is_ok()));
-        assert!((0..10_000).all(|_| gate.claim(ip("192.0.2.1")).is_ok()));
-        assert!(!gate.is_proxy(ip("127.0.0.1")));
+        let gater = ConnectionGater::open();
+        assert!((0..10_000).all(|_| gater.check_validated(ip("192.0.2.1")).is_ok()));
+        assert!((0..10_000).all(|_| gater.check_unvalidated(ip("192.0.2.1")).is_ok()));
+        assert!(!gater.is_proxy(ip("127.0.0.1")));
     }
 
     #[test]
     fn proxies_are_those_of_the_networks() {
-        let gate = gate(Admission {
+        let gater = gater(Admission {
             rate_per_ip: None,
             proxies: vec![
                 "10.0.0.0/8".parse().unwrap(),
@@ -208,10 +213,10 @@ mod tests {
             ],
         });
         for proxy in ["10.1.2.3", "::ffff:10.1.2.3", "2001:db8:1::1"] {
-            assert!(gate.is_proxy(ip(proxy)), "{proxy}");
+            assert!(gater.is_proxy(ip(proxy)), "{proxy}");
         }
         for other in ["11.0.0.1", "::ffff:11.0.0.1", "2001:db9::1", "::10.1.2.3"] {
-            assert!(!gate.is_proxy(ip(other)), "{other}");
+            assert!(!gater.is_proxy(ip(other)), "{other}");
         }
     }
 }

@@ -9,14 +9,14 @@ const FAR: u64 = 85;
 
 /// Three marks, in bytes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Edge {
+pub(super) struct Watermarks {
     over: u64,
     near: u64,
     far: u64,
 }
 
-impl Edge {
-    /// The edge of `limit` bytes.
+impl Watermarks {
+    /// The watermarks of `limit` bytes.
     pub(super) fn of(limit: u64) -> Self {
         let hundredths = |n: u64| limit / 100 * n + limit % 100 * n / 100;
         Self {

@@ -4,23 +4,27 @@
 //! nothing in a small container. What all connections hold together is counted instead. When it is
 //! too much, those that hold more than a little of it lose streams, and nobody else does.
 
-use super::Budget;
-
-/// What each connection may hold even when all together hold too much: the longest frame, in bytes,
-/// that common implementations send.
-const SHARE: usize = 64 * 1024;
+use super::{ConnectionMemory, Resources};
 
 /// The part of one connection; given back when it is dropped.
 #[derive(Debug)]
-pub struct Unread {
-    budget: Budget,
+pub struct ReceiveBuffered {
+    memory: ConnectionMemory,
     bytes: usize,
 }
 
-impl Unread {
-    /// Nothing yet, of what `budget` has for it.
-    pub fn of(budget: Budget) -> Self {
-        Self { budget, bytes: 0 }
+impl ReceiveBuffered {
+    /// Nothing yet, of what `resources` has for it.
+    pub fn of(resources: Resources) -> Self {
+        Self {
+            memory: ConnectionMemory::new(resources),
+            bytes: 0,
+        }
+    }
+
+    /// The account of the whole connection.
+    pub fn memory(&self) -> &ConnectionMemory {
+        &self.memory
     }
 
     /// What the connection holds.
@@ -31,47 +35,52 @@ impl Unread {
     /// Whether the connection may hold so many bytes more, if it may hold `most` by itself.
     pub fn has_room(&self, more: usize, most: usize) -> bool {
         let then = self.bytes.saturating_add(more);
-        then <= most && (then <= SHARE || self.budget.has_room_for_unread(more))
+        then <= most && self.memory.has_room(more as u64, u64::MAX)
     }
 
     /// So many bytes have arrived.
     pub fn add(&mut self, bytes: usize) {
         self.bytes += bytes;
-        self.budget.hold_unread(bytes);
+        self.memory.charge(bytes as u64);
     }
 
     /// So many have been read, or thrown away.
     pub fn remove(&mut self, bytes: usize) {
         self.bytes -= bytes;
-        self.budget.release_unread(bytes);
+        self.memory.release(bytes as u64);
     }
 }
 
-impl Drop for Unread {
+impl Drop for ReceiveBuffered {
     fn drop(&mut self) {
-        self.budget.release_unread(self.bytes);
+        self.memory.release(self.bytes as u64);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::budget::Plan;
+
+    const SHARE: usize = crate::resources::GUARANTEED_BYTES as usize;
+    use crate::resources::ResourceLimits;
 
     const ALL: usize = 1024 * 1024;
 
-    fn budget() -> Budget {
-        let plan = Plan::new(None, None, &crate::relay::Limits::default());
-        Budget::new(Plan {
-            unread: Some(ALL as u64),
-            ..plan
-        })
+    fn resources() -> Resources {
+        let limits = ResourceLimits::new(None, None, &crate::relay::Limits::default());
+        Resources::new(
+            ResourceLimits {
+                buffered: Some(ALL as u64),
+                ..limits
+            },
+            super::super::Shares::default(),
+        )
     }
 
     #[test]
     fn whoever_holds_little_has_room_when_all_hold_too_much() {
-        let budget = budget();
-        let mut greedy = Unread::of(budget.clone());
+        let resources = resources();
+        let mut greedy = ReceiveBuffered::of(resources.clone());
         assert!(greedy.has_room(ALL, ALL));
         assert!(
             !greedy.has_room(ALL, ALL - 1),
@@ -79,7 +88,7 @@ mod tests {
         );
         greedy.add(ALL);
         assert!(!greedy.has_room(1, 2 * ALL));
-        let mut modest = Unread::of(budget);
+        let mut modest = ReceiveBuffered::of(resources);
         assert!(modest.has_room(SHARE, ALL));
         assert!(!modest.has_room(SHARE + 1, ALL));
         modest.add(SHARE);
@@ -91,8 +100,8 @@ mod tests {
     }
 
     #[test]
-    fn without_a_budget_only_the_connection_has_a_bound() {
-        let mut unread = Unread::of(Budget::unlimited());
+    fn without_limits_only_the_connection_has_a_bound() {
+        let mut unread = ReceiveBuffered::of(Resources::unlimited());
         unread.add(1 << 40);
         assert!(unread.has_room(1, usize::MAX));
         assert!(!unread.has_room(1, 1 << 40));

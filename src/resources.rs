@@ -1,22 +1,25 @@
 //! What the relay may use of its machine or container: memory and file descriptors.
 //!
-//! What it may use is found once, at the start, and a [`Plan`] made of it. How much memory is in use
-//! is looked at from time to time; descriptors are counted one by one. Near the edge
-//! the [`Gate`](crate::transport::Gate) turns newcomers away, and everybody who is there goes on. When
+//! What it may use is found once, at the start, and a [`ResourceLimits`] made of it. How much memory is in use
+//! is looked at from time to time; descriptors are counted one by one. Near the watermarks
+//! the [`ConnectionGater`](crate::transport::ConnectionGater) turns newcomers away, and everybody who is there goes on. When
 //! those who are there take more and more nevertheless, connections without a circuit are
 //! [closed](crate::node), before the system ends the whole relay.
 
 #[cfg(target_os = "linux")]
 mod cgroup;
-mod edge;
-mod plan;
+mod limits;
+mod memory;
+mod prefix;
 mod process;
-mod unread;
+mod receive_buffer;
+mod usage;
+mod watermarks;
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -27,12 +30,15 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use self::edge::Edge;
 pub use self::{
-    plan::Plan,
+    limits::ResourceLimits,
+    memory::{ConnectionMemory, GUARANTEED_BYTES, Relief},
+    prefix::{MAX_SCOPES, Prefix, Share, Shares},
     process::{open_descriptors, resident_bytes},
-    unread::Unread,
+    receive_buffer::ReceiveBuffered,
+    usage::{Exceeded, Usage, excess, scarcity},
 };
+use self::{memory::Accounts, watermarks::Watermarks};
 use crate::{config::MemoryLimit, relay::Limits};
 
 /// How often the use of memory is looked at. What may come in meanwhile is bounded by the handshakes
@@ -41,17 +47,19 @@ const INTERVAL: Duration = Duration::from_millis(250);
 
 /// What the relay may use, and how much of it is in use. Clones share everything.
 #[derive(Clone, Debug)]
-pub struct Budget(Arc<Shared>);
+pub struct Resources(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    plan: Plan,
-    edge: Option<Edge>,
-    /// Bytes that connections over yamux hold for those who do not read.
-    unread: AtomicU64,
-    /// Whether memory is near its edge.
-    is_tight: AtomicBool,
-    /// Told at each look that finds memory over its edge.
+    limits: ResourceLimits,
+    watermarks: Option<Watermarks>,
+    /// Which part of each resource an address prefix may use under scarcity.
+    shares: Shares,
+    /// The bytes that connections make the relay hold.
+    accounts: Accounts,
+    /// Whether memory is near its watermarks.
+    under_pressure: AtomicBool,
+    /// Told at each look that finds memory over its watermarks.
     over: Notify,
     /// A permit for each connection that may take a descriptor.
     sockets: Arc<Semaphore>,
@@ -62,7 +70,7 @@ struct Shared {
 /// Why there is no room for another connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Exhausted {
-    /// Memory is near its edge.
+    /// Memory is near its watermarks.
     #[error("memory is short")]
     Memory,
     /// All descriptors for connections are in use.
@@ -87,36 +95,39 @@ pub struct Descriptor {
     _websocket: Option<OwnedSemaphorePermit>,
 }
 
-impl Budget {
+impl Resources {
     /// What this process may use of memory, if it is not told, and of descriptors, for as many
     /// circuits as `limits` allows.
-    pub fn of_process(memory: MemoryLimit, limits: &Limits) -> Self {
+    pub fn of_process(memory: MemoryLimit, shares: Shares, limits: &Limits) -> Self {
         let memory = match memory {
             MemoryLimit::Auto => process::memory_limit(),
             MemoryLimit::Bytes(bytes) => Some(bytes),
             MemoryLimit::Unlimited => None,
         };
-        Self::new(Plan::new(memory, process::descriptor_limit(), limits))
+        let limits = ResourceLimits::new(memory, process::descriptor_limit(), limits);
+        Self::new(limits, shares)
     }
 
     /// Without an end, and with the largest windows.
     pub fn unlimited() -> Self {
-        Self::new(Plan::new(None, None, &Limits::default()))
+        let limits = ResourceLimits::new(None, None, &Limits::default());
+        Self::new(limits, Shares::default())
     }
 
-    /// What `plan` says.
-    pub(crate) fn new(plan: Plan) -> Self {
+    /// What `limits` says.
+    pub(crate) fn new(limits: ResourceLimits, shares: Shares) -> Self {
         let permits = |number: Option<u64>| {
             let number = number.and_then(|number| usize::try_from(number).ok());
             let number = number.unwrap_or(Semaphore::MAX_PERMITS);
             Arc::new(Semaphore::new(number.min(Semaphore::MAX_PERMITS)))
         };
-        let (sockets, websockets) = (permits(plan.sockets), permits(plan.websockets));
+        let (sockets, websockets) = (permits(limits.sockets), permits(limits.websockets));
         Self(Arc::new(Shared {
-            edge: plan.memory.map(Edge::of),
-            plan,
-            unread: AtomicU64::new(0),
-            is_tight: AtomicBool::new(false),
+            watermarks: limits.memory.map(Watermarks::of),
+            limits,
+            accounts: Accounts::new(limits.buffered, shares.clone()),
+            shares,
+            under_pressure: AtomicBool::new(false),
             sockets,
             websockets,
             over: Notify::new(),
@@ -124,21 +135,21 @@ impl Budget {
     }
 
     /// What may be used, and the bounds that follow.
-    pub fn plan(&self) -> &Plan {
-        &self.0.plan
+    pub fn limits(&self) -> &ResourceLimits {
+        &self.0.limits
     }
 
-    /// Whether memory is so near its edge that there should be nothing new.
-    pub fn is_tight(&self) -> bool {
-        self.0.is_tight.load(Ordering::Relaxed)
+    /// Whether memory is so near its watermarks that there should be nothing new.
+    pub fn under_pressure(&self) -> bool {
+        self.0.under_pressure.load(Ordering::Relaxed)
     }
 
     /// Whether there is memory for another connection.
     ///
     /// # Errors
-    /// Near the edge.
+    /// Near the watermarks.
     pub fn check_memory(&self) -> Result<(), Exhausted> {
-        if self.is_tight() {
+        if self.under_pressure() {
             Err(Exhausted::Memory)
         } else {
             Ok(())
@@ -179,65 +190,69 @@ impl Budget {
         self.0.over.notified().await;
     }
 
-    /// Whether all connections together may hold so many bytes more that nobody reads.
-    fn has_room_for_unread(&self, more: usize) -> bool {
-        let held = || self.0.unread.load(Ordering::Relaxed);
-        let most = self.plan().unread;
-        most.is_none_or(|most| held().saturating_add(more as u64) <= most)
+    /// Which part of each resource an address prefix may use under scarcity.
+    pub fn shares(&self) -> &Shares {
+        &self.0.shares
     }
 
-    fn hold_unread(&self, bytes: usize) {
-        // Nobody asks otherwise.
-        if self.plan().unread.is_some() {
-            self.0.unread.fetch_add(bytes as u64, Ordering::Relaxed);
-        }
+    /// Bytes that all connections together hold in buffers.
+    pub fn buffered_bytes(&self) -> u64 {
+        self.0.accounts.held()
     }
 
-    fn release_unread(&self, bytes: usize) {
-        if self.plan().unread.is_some() {
-            self.0.unread.fetch_sub(bytes as u64, Ordering::Relaxed);
-        }
+    fn accounts(&self) -> &Accounts {
+        &self.0.accounts
+    }
+
+    /// Requests relief of the connections that hold most, until they hold `excess` bytes together.
+    /// Gives how many those are.
+    pub(crate) fn relieve_connections(&self, excess: u64) -> usize {
+        self.0.accounts.relieve(excess)
     }
 
     /// Logs what may be used, and what follows.
-    pub(crate) fn tell(&self) {
-        let plan = self.plan();
+    pub(crate) fn log(&self) {
+        let limits = self.limits();
         info!(
-            memory_bytes = plan.memory,
-            file_descriptors = plan.descriptors,
-            connections = plan.connections.active,
-            handshakes = plan.connections.pending,
-            sockets = plan.sockets,
-            stream_window_bytes = plan.stream_window,
-            connection_window_bytes = plan.connection_window,
-            "budget"
+            memory_bytes = limits.memory,
+            file_descriptors = limits.descriptors,
+            connections = limits.connections.active,
+            handshakes = limits.connections.pending,
+            sockets = limits.sockets,
+            stream_window_bytes = limits.stream_window,
+            connection_window_bytes = limits.connection_window,
+            "resources"
         );
     }
 
     /// Looks at the use of memory, again and again. Runs until the relay stops, if memory has a limit.
     pub(crate) async fn watch(self) {
-        while self.0.edge.is_some() {
+        while self.0.watermarks.is_some() {
             // The system may be short of files for a moment.
             if let Some(used) = resident_bytes() {
-                self.note(used);
+                self.update(used);
             }
             sleep(INTERVAL).await;
         }
     }
 
     /// So many bytes are resident.
-    pub(crate) fn note(&self, used: u64) {
-        let Some(edge) = self.0.edge else { return };
-        let was_tight = self.is_tight();
-        let is_tight = edge.is_near(used, was_tight);
-        self.0.is_tight.store(is_tight, Ordering::Relaxed);
-        if edge.is_over(used) {
+    pub(crate) fn update(&self, used: u64) {
+        let Some(watermarks) = self.0.watermarks else {
+            return;
+        };
+        let was_tight = self.under_pressure();
+        let under_pressure = watermarks.is_near(used, was_tight);
+        self.0
+            .under_pressure
+            .store(under_pressure, Ordering::Relaxed);
+        if watermarks.is_over(used) {
             self.0.over.notify_one();
         }
-        let limit = self.0.plan.memory;
-        if is_tight && !was_tight {
+        let limit = self.0.limits.memory;
+        if under_pressure && !was_tight {
             warn!(used, limit, "memory is short: newcomers are refused");
-        } else if was_tight && !is_tight {
+        } else if was_tight && !under_pressure {
             info!(used, limit, "there is memory again: newcomers are let in");
         }
     }
@@ -247,43 +262,46 @@ impl Budget {
 mod tests {
     use super::*;
 
-    fn of(memory: u64, descriptors: u64) -> Budget {
-        let plan = Plan::new(Some(memory), Some(descriptors), &Limits::default());
-        Budget::new(plan)
+    fn of(memory: u64, descriptors: u64) -> Resources {
+        let limits = ResourceLimits::new(Some(memory), Some(descriptors), &Limits::default());
+        Resources::new(limits, Shares::default())
     }
 
     #[test]
     fn newcomers_wait_for_memory() {
-        let budget = of(1000, 1000);
-        for (used, is_tight) in [
+        let resources = of(1000, 1000);
+        for (used, under_pressure) in [
             (899, false),
             (900, true),
             (851, true),
             (849, false),
             (899, false),
         ] {
-            budget.note(used);
-            assert_eq!(budget.is_tight(), is_tight, "{used}");
-            assert_eq!(budget.check_memory().is_err(), is_tight, "{used}");
+            resources.update(used);
+            assert_eq!(resources.under_pressure(), under_pressure, "{used}");
+            assert_eq!(resources.check_memory().is_err(), under_pressure, "{used}");
         }
     }
 
     #[test]
     fn descriptors_come_back() {
-        let budget = of(1000, 4);
-        let first = budget.descriptor().unwrap();
-        let _second = budget.descriptor().unwrap();
-        assert_eq!(budget.descriptor().err(), Some(Exhausted::FileDescriptors));
+        let resources = of(1000, 4);
+        let first = resources.descriptor().unwrap();
+        let _second = resources.descriptor().unwrap();
+        assert_eq!(
+            resources.descriptor().err(),
+            Some(Exhausted::FileDescriptors)
+        );
         drop(first);
-        budget.descriptor().unwrap();
+        resources.descriptor().unwrap();
     }
 
     #[test]
     fn what_is_unlimited_never_ends() {
-        let budget = Budget::unlimited();
-        budget.note(u64::MAX);
-        assert!(!budget.is_tight());
-        let many: Vec<_> = (0..100_000).map(|_| budget.descriptor()).collect();
+        let resources = Resources::unlimited();
+        resources.update(u64::MAX);
+        assert!(!resources.under_pressure());
+        let many: Vec<_> = (0..100_000).map(|_| resources.descriptor()).collect();
         assert!(many.iter().all(Result::is_ok));
     }
 

@@ -1,0 +1,390 @@
+//! The bytes that connections make the relay hold: received and not read, queued and not sent, and
+//! parts of frames.
+//!
+//! Each connection has one account, which its muxer and its security channel charge when bytes
+//! arrive in a buffer and release when they leave it. All accounts together have a part of the
+//! memory; an address prefix has its [share](super::Shares) of that. When the process comes to the
+//! end of its memory nevertheless, the connections that hold most are asked to reset their streams,
+//! and are closed when that was not enough.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use futures::task::AtomicWaker;
+
+use super::{
+    Resources,
+    prefix::{Prefix, Shares},
+};
+use crate::shrink::Shrink as _;
+
+/// What each connection may hold even when all together hold too much: the longest frame, in bytes,
+/// that common implementations send.
+pub const GUARANTEED_BYTES: u64 = 64 * 1024;
+
+/// The account of one connection. Clones share it; what is charged is released with the last one.
+#[derive(Clone, Debug)]
+pub struct ConnectionMemory(Arc<Account>);
+
+/// What a connection that holds much has to do when memory runs out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relief {
+    /// Reset the streams for which it holds bytes.
+    ResetStreams,
+    /// End.
+    Close,
+}
+
+#[derive(Debug)]
+struct Account {
+    resources: Resources,
+    id: u64,
+    state: Mutex<State>,
+    /// What has to be done next: 0 for nothing, or a level of [`Relief`].
+    requested: AtomicU8,
+    /// Wakes the connection's task when something has to be done.
+    task: AtomicWaker,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    held: u64,
+    /// The counters of the prefixes that the connection's address belongs to.
+    scopes: Vec<Scope>,
+    /// How often relief was requested since the connection held no more than its guarantee.
+    requests: u8,
+}
+
+#[derive(Clone, Debug)]
+struct Scope {
+    prefix: Prefix,
+    bytes: Arc<AtomicU64>,
+}
+
+/// All accounts.
+#[derive(Debug)]
+pub(super) struct Accounts {
+    /// Bytes that all accounts together may hold; `None` is unlimited.
+    limit: Option<u64>,
+    shares: Shares,
+    held: AtomicU64,
+    registry: Mutex<Registry>,
+}
+
+#[derive(Debug, Default)]
+struct Registry {
+    next: u64,
+    accounts: HashMap<u64, Weak<Account>>,
+    prefixes: HashMap<Prefix, Arc<AtomicU64>>,
+}
+
+impl Accounts {
+    pub(super) fn new(limit: Option<u64>, shares: Shares) -> Self {
+        Self {
+            limit,
+            shares,
+            held: AtomicU64::new(0),
+            registry: Mutex::default(),
+        }
+    }
+
+    /// Bytes that all connections together hold.
+    pub(super) fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        lock(&self.registry)
+    }
+
+    /// Whether a connection of these prefixes may hold so many bytes more beyond its guarantee: under
+    /// scarcity, each prefix only up to its share.
+    fn has_room(&self, scopes: &[Scope], more: u64) -> bool {
+        let Some(limit) = self.limit else { return true };
+        let then = self.held().saturating_add(more);
+        let has_share = |scope: &Scope| {
+            let held = scope.bytes.load(Ordering::Relaxed).saturating_add(more);
+            held <= self.shares.of(scope.prefix).part_of(limit)
+        };
+        then <= super::scarcity(limit) || (then <= limit && scopes.iter().all(has_share))
+    }
+
+    /// Requests relief of the connections that hold most, and more than their guarantee, until they
+    /// hold `excess` bytes together. Gives how many those are.
+    pub(super) fn relieve(&self, excess: u64) -> usize {
+        let accounts: Vec<_> = self.registry().accounts.values().cloned().collect();
+        let mut candidates: Vec<_> = accounts
+            .iter()
+            .filter_map(Weak::upgrade)
+            .map(|account| {
+                let held = account.state().held;
+                (held, account)
+            })
+            .filter(|(held, _)| *held > GUARANTEED_BYTES)
+            .collect();
+        candidates.sort_unstable_by_key(|(held, _)| std::cmp::Reverse(*held));
+        let mut relieved = 0;
+        let mut count = 0;
+        for (held, account) in candidates {
+            if relieved >= excess {
+                break;
+            }
+            relieved += held;
+            count += 1;
+            account.request_relief();
+        }
+        count
+    }
+}
+
+impl ConnectionMemory {
+    /// Opens an account for a connection.
+    pub fn new(resources: Resources) -> Self {
+        let id = {
+            let mut registry = resources.accounts().registry();
+            registry.next += 1;
+            registry.next
+        };
+        let account = Arc::new(Account {
+            resources,
+            id,
+            state: Mutex::default(),
+            requested: AtomicU8::new(0),
+            task: AtomicWaker::new(),
+        });
+        let weak = Arc::downgrade(&account);
+        let accounts = account.resources.accounts();
+        accounts.registry().accounts.insert(id, weak);
+        Self(account)
+    }
+
+    /// The connection comes from `ip`, which is proven to be the peer's: what it holds counts for the
+    /// prefixes of this address from now on.
+    pub fn attribute_to(&self, ip: IpAddr) {
+        let mut state = self.0.state();
+        self.0.leave_scopes(&mut state);
+        let mut registry = self.0.resources.accounts().registry();
+        state.scopes = Prefix::scopes(ip)
+            .map(|prefix| {
+                let bytes = Arc::clone(registry.prefixes.entry(prefix).or_default());
+                bytes.fetch_add(state.held, Ordering::Relaxed);
+                Scope { prefix, bytes }
+            })
+            .collect();
+    }
+
+    /// What the connection holds, in bytes.
+    pub fn held(&self) -> u64 {
+        self.0.state().held
+    }
+
+    /// Whether the connection may hold so many bytes more, if it may hold `most` by itself.
+    pub fn has_room(&self, more: u64, most: u64) -> bool {
+        let state = self.0.state();
+        let then = state.held.saturating_add(more);
+        let accounts = self.0.resources.accounts();
+        then <= most && (then <= GUARANTEED_BYTES || accounts.has_room(&state.scopes, more))
+    }
+
+    /// So many bytes have arrived in a buffer.
+    pub fn charge(&self, bytes: u64) {
+        if bytes == 0 {
+            return;
+        }
+        let mut state = self.0.state();
+        state.held = state.held.saturating_add(bytes);
+        let held = &self.0.resources.accounts().held;
+        held.fetch_add(bytes, Ordering::Relaxed);
+        for scope in &state.scopes {
+            scope.bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// So many bytes have left a buffer, or were thrown away; no more than were charged.
+    pub fn release(&self, bytes: u64) {
+        if bytes > 0 {
+            self.0.release(&mut self.0.state(), bytes);
+        }
+    }
+
+    /// What has to be done because memory runs out. Wakes the task when there is something.
+    pub fn poll_relief(&self, cx: &mut Context<'_>) -> Poll<Relief> {
+        self.0.task.register(cx.waker());
+        match self.0.requested.swap(0, Ordering::AcqRel) {
+            0 => Poll::Pending,
+            1 => Poll::Ready(Relief::ResetStreams),
+            _ => Poll::Ready(Relief::Close),
+        }
+    }
+}
+
+impl Account {
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    fn release(&self, state: &mut State, bytes: u64) {
+        // No more than is held: the sums stay exact whatever a caller does.
+        let bytes = bytes.min(state.held);
+        state.held -= bytes;
+        let held = &self.resources.accounts().held;
+        held.fetch_sub(bytes, Ordering::Relaxed);
+        for scope in &state.scopes {
+            scope.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        if state.held <= GUARANTEED_BYTES {
+            state.requests = 0;
+        }
+    }
+
+    fn request_relief(&self) {
+        let level = {
+            let mut state = self.state();
+            state.requests = state.requests.saturating_add(1).min(2);
+            state.requests
+        };
+        self.requested.store(level, Ordering::Release);
+        self.task.wake();
+    }
+
+    /// What is held no longer counts for any prefix.
+    fn leave_scopes(&self, state: &mut State) {
+        let held = state.held;
+        let mut registry = self.resources.accounts().registry();
+        for Scope { prefix, bytes } in state.scopes.drain(..) {
+            bytes.fetch_sub(held, Ordering::Relaxed);
+            drop(bytes);
+            // Only the table itself has a handle: no connection of the prefix is left.
+            let is_unused = |bytes: &Arc<AtomicU64>| Arc::strong_count(bytes) == 1;
+            if registry.prefixes.get(&prefix).is_some_and(is_unused) {
+                registry.prefixes.remove(&prefix);
+            }
+        }
+        registry.prefixes.shrink_when_sparse();
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let mut state = std::mem::take(&mut *self.state());
+        let held = state.held;
+        self.release(&mut state, held);
+        self.leave_scopes(&mut state);
+        let mut registry = self.resources.accounts().registry();
+        registry.accounts.remove(&self.id);
+        registry.accounts.shrink_when_sparse();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::task::noop_waker_ref;
+
+    use super::*;
+    use crate::{relay::Limits, resources::ResourceLimits};
+
+    const ALL: u64 = 8 * 1024 * 1024;
+
+    fn resources() -> Resources {
+        let limits = ResourceLimits::new(None, None, &Limits::default());
+        Resources::new(
+            ResourceLimits {
+                buffered: Some(ALL),
+                ..limits
+            },
+            Shares::default(),
+        )
+    }
+
+    fn connection(resources: &Resources, ip: &str) -> ConnectionMemory {
+        let memory = ConnectionMemory::new(resources.clone());
+        memory.attribute_to(ip.parse().unwrap());
+        memory
+    }
+
+    #[test]
+    fn shares_apply_under_scarcity_alone() {
+        let resources = resources();
+        let greedy = connection(&resources, "192.0.2.1");
+        assert!(greedy.has_room(ALL / 4 * 3, ALL));
+        assert!(!greedy.has_room(ALL / 4 * 3, ALL / 2), "its own bound");
+        greedy.charge(ALL / 4 * 3);
+        assert!(!greedy.has_room(1, ALL));
+        let neighbour = connection(&resources, "192.0.2.2");
+        assert!(!neighbour.has_room(ALL / 16, ALL), "the /24 is full");
+        assert!(neighbour.has_room(GUARANTEED_BYTES, ALL));
+        let other = connection(&resources, "198.51.100.1");
+        assert!(other.has_room(ALL / 8, ALL));
+        assert!(!other.has_room(ALL / 8 + 1, ALL));
+        other.charge(ALL / 8);
+        drop(greedy);
+        assert_eq!(resources.buffered_bytes(), ALL / 8);
+        assert!(neighbour.has_room(ALL / 2, ALL));
+    }
+
+    #[test]
+    fn relief_is_requested_of_the_largest_first_and_grows() {
+        let resources = resources();
+        let [large, small, modest] =
+            ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(|ip| connection(&resources, ip));
+        large.charge(ALL / 2);
+        small.charge(ALL / 4);
+        modest.charge(GUARANTEED_BYTES);
+        let mut cx = Context::from_waker(noop_waker_ref());
+        assert_eq!(resources.relieve_connections(1), 1);
+        assert_eq!(
+            large.poll_relief(&mut cx),
+            Poll::Ready(Relief::ResetStreams)
+        );
+        assert_eq!(large.poll_relief(&mut cx), Poll::Pending);
+        assert_eq!(small.poll_relief(&mut cx), Poll::Pending);
+        assert_eq!(resources.relieve_connections(ALL), 2, "not the modest one");
+        assert_eq!(large.poll_relief(&mut cx), Poll::Ready(Relief::Close));
+        assert_eq!(
+            small.poll_relief(&mut cx),
+            Poll::Ready(Relief::ResetStreams)
+        );
+        assert_eq!(modest.poll_relief(&mut cx), Poll::Pending);
+        large.release(ALL / 2 - GUARANTEED_BYTES);
+        large.charge(ALL / 2);
+        assert_eq!(resources.relieve_connections(1), 1);
+        assert_eq!(
+            large.poll_relief(&mut cx),
+            Poll::Ready(Relief::ResetStreams)
+        );
+    }
+
+    #[test]
+    fn nothing_is_left_of_connections_that_are_gone() {
+        let resources = resources();
+        for number in 0..100_u8 {
+            let memory = connection(&resources, &format!("192.0.{number}.1"));
+            memory.charge(1000);
+            memory.attribute_to("2001:db8::1".parse().unwrap());
+            memory.release(2000);
+            memory.charge(10);
+        }
+        assert_eq!(resources.buffered_bytes(), 0);
+        let registry = resources.accounts().registry();
+        assert!(registry.accounts.is_empty() && registry.prefixes.is_empty());
+    }
+
+    #[test]
+    fn without_a_limit_only_the_connection_has_a_bound() {
+        let memory = ConnectionMemory::new(Resources::unlimited());
+        memory.charge(1 << 40);
+        assert!(memory.has_room(1, u64::MAX));
+        assert!(!memory.has_room(1, 1 << 40));
+    }
+}

@@ -1,0 +1,233 @@
+//! How much of one resource each address prefix uses, and who has to give way. Pure.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use super::prefix::{Prefix, Shares};
+use crate::shrink::Shrink as _;
+
+/// The part of a capacity, in hundredths, up to which nobody is refused for a share.
+const SCARCE_PERCENT: u64 = 75;
+
+/// The use of a resource of this capacity above which it is scarce, so that shares apply.
+pub fn scarcity(capacity: u64) -> u64 {
+    capacity / 100 * SCARCE_PERCENT + capacity % 100 * SCARCE_PERCENT / 100
+}
+
+/// Why there is nothing of a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Exceeded {
+    /// All of it is in use.
+    Capacity,
+    /// It is scarce, and a prefix of the address uses its share.
+    Share,
+}
+
+/// How many units of one resource each address prefix uses.
+#[derive(Debug, Default)]
+pub struct Usage {
+    total: u64,
+    prefixes: HashMap<Prefix, u64>,
+}
+
+impl Usage {
+    /// Units in use.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Units that a prefix uses.
+    pub fn of(&self, prefix: Prefix) -> u64 {
+        self.prefixes.get(&prefix).copied().unwrap_or(0)
+    }
+
+    /// One more unit is in use by `ip`. Without an address it counts in the total alone.
+    pub fn add(&mut self, ip: Option<IpAddr>) {
+        self.total += 1;
+        for prefix in scopes(ip) {
+            *self.prefixes.entry(prefix).or_default() += 1;
+        }
+    }
+
+    /// One unit that was [added](Self::add) for `ip` is free again.
+    pub fn remove(&mut self, ip: Option<IpAddr>) {
+        self.total = self.total.saturating_sub(1);
+        for prefix in scopes(ip) {
+            let Some(count) = self.prefixes.get_mut(&prefix) else {
+                continue;
+            };
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.prefixes.remove(&prefix);
+                self.prefixes.shrink_when_sparse();
+            }
+        }
+    }
+
+    /// Whether `ip` may use one more unit of `capacity`; `None` is unlimited.
+    ///
+    /// # Errors
+    /// Says whether the resource or a share of it is used up.
+    pub fn check(
+        &self,
+        ip: Option<IpAddr>,
+        capacity: Option<u64>,
+        shares: &Shares,
+    ) -> Result<(), Exceeded> {
+        let Some(capacity) = capacity else {
+            return Ok(());
+        };
+        if self.total >= scarcity(capacity)
+            && scopes(ip).any(|prefix| self.of(prefix) >= shares.of(prefix).part_of(capacity))
+        {
+            return Err(Exceeded::Share);
+        }
+        if self.total >= capacity {
+            return Err(Exceeded::Capacity);
+        }
+        Ok(())
+    }
+
+    /// The prefixes that use more than their share of `capacity`, and how many millionths of their
+    /// share they use. They are few, as shares are large parts.
+    pub fn beyond_share(&self, capacity: u64, shares: &Shares) -> HashMap<Prefix, u64> {
+        // No share is smaller than this, but for those that the operator sets.
+        let use_of = |(prefix, count): (&Prefix, &u64)| {
+            let part = shares.of(*prefix).part_of(capacity);
+            (*count > part).then(|| (*prefix, millionths(*count, part)))
+        };
+        self.prefixes.iter().filter_map(use_of).collect()
+    }
+
+    /// The host prefix that uses most units, with their number.
+    pub fn largest(&self) -> Option<(Prefix, u64)> {
+        self.prefixes
+            .iter()
+            .filter(|(prefix, _)| matches!(prefix.length(), 32 | 64))
+            .map(|(prefix, count)| (*prefix, *count))
+            .max_by_key(|(prefix, count)| (*count, std::cmp::Reverse(*prefix)))
+    }
+}
+
+/// How far an address is beyond the share of one of its prefixes, given those of
+/// [`Usage::beyond_share`]; `None` if it is not.
+pub fn excess(ip: Option<IpAddr>, beyond: &HashMap<Prefix, u64>) -> Option<u64> {
+    if beyond.is_empty() {
+        return None;
+    }
+    scopes(ip)
+        .filter_map(|prefix| beyond.get(&prefix).copied())
+        .max()
+}
+
+fn scopes(ip: Option<IpAddr>) -> impl Iterator<Item = Prefix> {
+    ip.into_iter().flat_map(Prefix::scopes)
+}
+
+fn millionths(count: u64, part: u64) -> u64 {
+    let ratio = u128::from(count) * 1_000_000 / u128::from(part.max(1));
+    u64::try_from(ratio).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ip(text: &str) -> Option<IpAddr> {
+        Some(text.parse().unwrap())
+    }
+
+    fn check(usage: &Usage, ip: Option<IpAddr>) -> Result<(), Exceeded> {
+        usage.check(ip, Some(100), &Shares::default())
+    }
+
+    #[test]
+    fn below_three_quarters_no_share_applies() {
+        let mut usage = Usage::default();
+        let one = ip("192.0.2.1");
+        for _ in 0..75 {
+            assert_eq!(check(&usage, one), Ok(()));
+            usage.add(one);
+        }
+        assert_eq!(check(&usage, one), Err(Exceeded::Share));
+        assert_eq!(check(&usage, ip("192.0.2.2")), Err(Exceeded::Share));
+        for _ in 0..12 {
+            assert_eq!(check(&usage, ip("198.51.100.1")), Ok(()));
+            usage.add(ip("198.51.100.1"));
+        }
+        assert_eq!(check(&usage, ip("198.51.100.1")), Err(Exceeded::Share));
+        for last in 2..15 {
+            let ip = ip(&format!("198.51.100.{last}"));
+            assert_eq!(
+                check(&usage, ip).is_ok(),
+                usage.of(Prefix::scopes(ip.unwrap()).last().unwrap()) < 25
+            );
+            if check(&usage, ip).is_ok() {
+                usage.add(ip);
+            }
+        }
+        assert_eq!(usage.total(), 100);
+        assert_eq!(check(&usage, ip("203.0.113.1")), Err(Exceeded::Capacity));
+        assert_eq!(check(&usage, None), Err(Exceeded::Capacity));
+    }
+
+    #[test]
+    fn an_ipv6_48_has_half() {
+        let mut usage = Usage::default();
+        let mut taken = 0;
+        for _ in 0..75 {
+            usage.add(None);
+        }
+        for network in 0..25 {
+            let ip = ip(&format!("2001:db8:1:{network:x}00::1"));
+            if check(&usage, ip).is_ok() {
+                usage.add(ip);
+                taken += 1;
+            }
+        }
+        assert_eq!(taken, 25, "each /56 has a quarter, the /48 a half");
+        let beyond = usage.beyond_share(40, &Shares::default());
+        let only: Vec<_> = beyond.keys().map(ToString::to_string).collect();
+        assert_eq!(only, ["2001:db8:1::/48"]);
+        assert_eq!(excess(ip("2001:db8:1::5"), &beyond), Some(1_250_000));
+        assert_eq!(excess(ip("2001:db8:2::5"), &beyond), None);
+    }
+
+    #[test]
+    fn what_is_unlimited_has_no_shares() {
+        let mut usage = Usage::default();
+        for _ in 0..1000 {
+            assert_eq!(
+                usage.check(ip("192.0.2.1"), None, &Shares::default()),
+                Ok(())
+            );
+            usage.add(ip("192.0.2.1"));
+        }
+        assert_eq!(usage.largest().map(|(_, count)| count), Some(1000));
+    }
+
+    proptest! {
+        #[test]
+        fn counts_equal_what_was_added(steps in prop::collection::vec((0..4_u8, 0..4_u8, any::<bool>()), 0..300)) {
+            let mut usage = Usage::default();
+            let mut held = Vec::new();
+            for (net, host, adds) in steps {
+                let ip = ip(&format!("192.0.{net}.{host}"));
+                if adds && usage.check(ip, Some(40), &Shares::default()).is_ok() {
+                    usage.add(ip);
+                    held.push(ip);
+                } else if let Some(ip) = held.pop() {
+                    usage.remove(ip);
+                }
+                prop_assert!(usage.total() <= 40);
+                prop_assert_eq!(usage.total(), held.len() as u64);
+                let hosts: u64 = usage.prefixes.iter()
+                    .filter(|(prefix, _)| prefix.length() == 32)
+                    .map(|(_, count)| count)
+                    .sum();
+                prop_assert_eq!(hosts, usage.total());
+            }
+        }
+    }
+}
