@@ -49,7 +49,7 @@ pub use secret::Secret;
 use crate::access::Entry;
 pub use crate::relay::Limits;
 use crate::relay::{Bandwidth, CircuitLimit, RequestRate};
-pub use crate::resources::Shares;
+use crate::resources::Shares;
 pub use crate::transport::Admission;
 
 /// Everything that the relay can be told. [`Default`] is what an empty environment gives, apart
@@ -70,8 +70,6 @@ pub struct Config {
     pub circuits_per_peer: Option<usize>,
     /// How much memory the relay may use.
     pub memory: MemoryLimit,
-    /// Which part of each resource an address prefix may use under scarcity.
-    pub prefix_shares: Shares,
     /// Connections, before they are up.
     pub admission: Admission,
     /// Who may reserve, and who may connect to whom.
@@ -286,6 +284,7 @@ impl Config {
                 circuits_per_target: None,
                 unused_circuit_timeout: None,
                 idle_circuit_timeout: None,
+                prefix_shares: Shares::default(),
                 circuit: CircuitLimit::default(),
                 reservation_rate: RequestRate::default(),
                 circuit_rate: RequestRate::default(),
@@ -293,7 +292,6 @@ impl Config {
             },
             circuits_per_peer: None,
             memory: MemoryLimit::Unlimited,
-            prefix_shares: Shares::default(),
             admission: Admission::default(),
             access: Access {
                 reserve: AccessLists::default(),

@@ -122,8 +122,7 @@ impl Node {
             peers,
             access,
         );
-        let resources =
-            Resources::of_process(config.memory, config.prefix_shares.clone(), relay.limits());
+        let resources = Resources::of_process(config.memory, relay.limits());
         resources.log();
         metrics::observe(&telemetry.meter(), &metrics, &relay, &lifecycle, &resources);
         // Peers may seem to come from this machine or its network, where there is a proxy. A relay

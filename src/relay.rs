@@ -20,6 +20,7 @@
 mod access;
 mod behaviour;
 pub mod circuit;
+pub mod circuit_state;
 mod connection;
 mod deny;
 mod events;

@@ -98,12 +98,13 @@ pub struct Descriptor {
 impl Resources {
     /// What this process may use of memory, if it is not told, and of descriptors, for as many
     /// circuits as `limits` allows.
-    pub fn of_process(memory: MemoryLimit, shares: Shares, limits: &Limits) -> Self {
+    pub fn of_process(memory: MemoryLimit, limits: &Limits) -> Self {
         let memory = match memory {
             MemoryLimit::Auto => process::memory_limit(),
             MemoryLimit::Bytes(bytes) => Some(bytes),
             MemoryLimit::Unlimited => None,
         };
+        let shares = limits.prefix_shares.clone();
         let limits = ResourceLimits::new(memory, process::descriptor_limit(), limits);
         Self::new(limits, shares)
     }

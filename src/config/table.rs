@@ -287,7 +287,7 @@ pub(super) static VARIABLES: &[Variable] = &[
               three quarters of it are in use: mobile networks, proxies, networks of your own. See \
               `docs/limits.md`.",
         handling: Handling::Plain,
-        field: field!(NetworkShares => prefix_shares),
+        field: field!(NetworkShares => limits.prefix_shares),
     },
     Variable {
         name: name::CIRCUIT_DURATION,

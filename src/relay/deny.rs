@@ -29,6 +29,9 @@ pub enum Deny {
     /// As many peers behind this IP address as allowed hold a reservation.
     #[error("all reservations of this IP address are taken")]
     ReservationsPerIp,
+    /// Reservations are scarce, and an address prefix of the peer has its share of them.
+    #[error("reservations are scarce, and the address prefix has its share")]
+    ReservationShare,
     /// The peer asks to reserve more often than it may.
     #[error("the peer asks for reservations too often")]
     ReservationRatePerPeer,
@@ -56,6 +59,15 @@ pub enum Deny {
     /// The target has as many circuits open as allowed.
     #[error("the target has all its circuits open")]
     TargetCircuits,
+    /// Circuits are scarce, and an address prefix of the source has its share of them.
+    #[error("circuits are scarce, and the source's address prefix has its share")]
+    CircuitShare,
+    /// Circuits are scarce, and the target's address prefix has its share of them, or the source's
+    /// has its part of those to the target.
+    #[error(
+        "circuits to the target are scarce, and its address prefix or the source's has its share"
+    )]
+    TargetShare,
     /// The source asks for circuits more often than it may.
     #[error("the peer asks for circuits too often")]
     CircuitRatePerPeer,
@@ -104,7 +116,7 @@ impl Deny {
     }
 
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 27] = [
         Self::Relayed,
         Self::ConnectToSelf,
         Self::AccessRules,
@@ -113,6 +125,7 @@ impl Deny {
         Self::AccessBusy,
         Self::Reservations,
         Self::ReservationsPerIp,
+        Self::ReservationShare,
         Self::ReservationRatePerPeer,
         Self::ReservationRatePerIp,
         Self::Draining,
@@ -122,6 +135,8 @@ impl Deny {
         Self::Circuits,
         Self::SourceCircuits,
         Self::TargetCircuits,
+        Self::CircuitShare,
+        Self::TargetShare,
         Self::CircuitRatePerPeer,
         Self::CircuitRatePerIp,
         Self::StopFailed,
@@ -147,6 +162,7 @@ impl Deny {
             Self::AccessBusy => (PermissionDenied, "access_busy"),
             Self::Reservations => (ReservationRefused, "max_reservations"),
             Self::ReservationsPerIp => (ReservationRefused, "max_reservations_per_ip"),
+            Self::ReservationShare => (ReservationRefused, "reservation_share"),
             Self::ReservationRatePerPeer => (ReservationRefused, "rate_reservations_per_peer"),
             Self::ReservationRatePerIp => (ReservationRefused, "rate_reservations_per_ip"),
             Self::Draining => (ReservationRefused, "draining"),
@@ -156,6 +172,8 @@ impl Deny {
             Self::Circuits => (ResourceLimitExceeded, "max_circuits"),
             Self::SourceCircuits => (ResourceLimitExceeded, "max_circuits_source"),
             Self::TargetCircuits => (ResourceLimitExceeded, "max_circuits_target"),
+            Self::CircuitShare => (ResourceLimitExceeded, "circuit_share_source"),
+            Self::TargetShare => (ResourceLimitExceeded, "circuit_share_target"),
             Self::CircuitRatePerPeer => (ResourceLimitExceeded, "rate_circuits_per_peer"),
             Self::CircuitRatePerIp => (ResourceLimitExceeded, "rate_circuits_per_ip"),
             Self::StopFailed => (ConnectionFailed, "stop_failed"),

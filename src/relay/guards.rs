@@ -6,6 +6,7 @@ use std::{sync::Arc, time::SystemTime};
 use libp2p::PeerId;
 
 use super::{
+    circuit_state::CircuitState,
     connection::Connection,
     events::{self, Closed},
     ledger::Grant,
@@ -110,6 +111,9 @@ pub(super) struct CircuitPermit {
     relay: Arc<Relay>,
     source: PeerId,
     target: PeerId,
+    /// Its number in the table.
+    number: u64,
+    state: Arc<CircuitState>,
     /// Where it begins, and where it leads. Always there until this is dropped, but for the second
     /// one while the target is asked.
     legs: (Option<Leg>, Option<Leg>),
@@ -117,14 +121,27 @@ pub(super) struct CircuitPermit {
 
 impl CircuitPermit {
     /// The circuit is entered, and begins on `connection`.
-    pub(super) fn new(relay: Arc<Relay>, connection: &Arc<Connection>, target: PeerId) -> Self {
+    pub(super) fn new(
+        relay: Arc<Relay>,
+        connection: &Arc<Connection>,
+        target: PeerId,
+        number: u64,
+        state: Arc<CircuitState>,
+    ) -> Self {
         let source = Leg::new(Arc::clone(connection));
         Self {
             relay,
             source: connection.peer,
             target,
+            number,
+            state,
             legs: (Some(source), None),
         }
+    }
+
+    /// What the table and the task of the circuit tell each other.
+    pub(super) fn state(&self) -> &Arc<CircuitState> {
+        &self.state
     }
 
     /// The circuit leads over this connection of the target.
@@ -146,7 +163,7 @@ impl Drop for CircuitPermit {
     fn drop(&mut self) {
         // Before anybody is told.
         self.legs = (None, None);
-        self.relay.ledger().disconnect(self.source, self.target);
+        self.relay.ledger().disconnect(self.number);
         self.relay.notify_circuit_ended();
     }
 }

@@ -9,17 +9,24 @@
 //! and tried first when a circuit is to reach the peer. When the last of them goes while others
 //! are up, the newest of those holds it from then on.
 
+mod circuits;
+
 use std::{
     collections::HashMap,
     net::IpAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use hashlink::LinkedHashMap;
 use libp2p::{PeerId, swarm::ConnectionId};
 
-use super::{deny::Deny, limits::Limits};
-use crate::{rate::group, shrink::Shrink as _};
+use self::circuits::{CircuitLimits, CircuitTable, Ends};
+use super::{circuit_state::CircuitState, deny::Deny, limits::Limits};
+use crate::{
+    resources::{Exceeded, Prefix, Usage},
+    shrink::Shrink as _,
+};
 
 /// What the ledger needs of a connection.
 pub trait Connection: Clone {
@@ -69,8 +76,9 @@ pub struct Ledger<C> {
     /// reservation goes to the end. Only a drain breaks the order, by ending renewals with itself;
     /// those then wait for the end of the process.
     reservations: LinkedHashMap<PeerId, Reservation>,
-    reservations_by_ip: HashMap<IpAddr, usize>,
-    circuits: usize,
+    /// How many reservations each address prefix has.
+    reservation_usage: Usage,
+    circuits: CircuitTable,
     serial: u64,
     /// Set while the relay drains: no reservation lives longer.
     deadline: Option<Instant>,
@@ -101,12 +109,17 @@ struct Reservation {
 impl<C: Connection> Ledger<C> {
     /// Empty books under `limits`.
     pub fn new(limits: Limits) -> Self {
+        let circuits = CircuitTable::new(CircuitLimits {
+            total: limits.circuits,
+            per_target: limits.circuits_per_target,
+            shares: limits.prefix_shares.clone(),
+        });
         Self {
             limits,
             peers: HashMap::new(),
             reservations: LinkedHashMap::new(),
-            reservations_by_ip: HashMap::new(),
-            circuits: 0,
+            reservation_usage: Usage::default(),
+            circuits,
             serial: 0,
             deadline: None,
         }
@@ -119,7 +132,17 @@ impl<C: Connection> Ledger<C> {
 
     /// Circuits that are open or being opened.
     pub fn circuits(&self) -> usize {
-        self.circuits
+        self.circuits.len()
+    }
+
+    /// How many reservations the address prefixes use.
+    pub fn reservation_usage(&self) -> &Usage {
+        &self.reservation_usage
+    }
+
+    /// How many circuits the address prefixes of sources use.
+    pub fn circuit_usage(&self) -> &Usage {
+        self.circuits.sources()
     }
 
     /// Peers that are connected or have a circuit open.
@@ -170,7 +193,6 @@ impl<C: Connection> Ledger<C> {
         let Some(holder) = entry.connections.iter().find(|c| c.id() == connection) else {
             return Err(Deny::Disconnected);
         };
-        let ip = ip.map(group);
         if !self.reservations.contains_key(&peer) {
             self.has_room_for(ip)?;
         }
@@ -185,13 +207,13 @@ impl<C: Connection> Ledger<C> {
         let mut ip = ip;
         if let Some(old) = old {
             since = old.since;
-            // Who comes back from an address that has all that it may have still counts for the
-            // former one: otherwise an address could be filled by moving there.
-            if old.ip != ip && ip.is_some_and(|ip| !self.may_reserve(ip)) {
+            self.reservation_usage.remove(old.ip);
+            // A reservation that moves to an address which has all that it may have still counts for
+            // the former address: otherwise an address could be filled by moving there.
+            if old.ip.map(Prefix::host) != ip.map(Prefix::host) && self.check_address(ip).is_err() {
                 ip = old.ip;
             }
             renews_after = Some(now.saturating_duration_since(old.granted));
-            count_down(&mut self.reservations_by_ip, old.ip);
             holders = old.holders;
             holders.retain(|id| *id != connection);
         }
@@ -207,9 +229,7 @@ impl<C: Connection> Ledger<C> {
                 oldest.holds_reservation(false);
             }
         }
-        if let Some(ip) = ip {
-            *self.reservations_by_ip.entry(ip).or_default() += 1;
-        }
+        self.reservation_usage.add(ip);
         let serial = self.serial;
         self.reservations.insert(
             peer,
@@ -240,16 +260,22 @@ impl<C: Connection> Ledger<C> {
         {
             return Err(Deny::Reservations);
         }
-        if ip.is_some_and(|ip| !self.may_reserve(ip)) {
-            return Err(Deny::ReservationsPerIp);
-        }
-        Ok(())
+        self.check_address(ip)
     }
 
     /// Whether there may be one more reservation from `ip`.
-    fn may_reserve(&self, ip: IpAddr) -> bool {
-        let held = self.reservations_by_ip.get(&ip).copied().unwrap_or(0);
-        self.limits.reservations_per_ip.is_none_or(|max| held < max)
+    fn check_address(&self, ip: Option<IpAddr>) -> Result<(), Deny> {
+        let held = ip.map_or(0, |ip| self.reservation_usage.of(Prefix::host(ip)));
+        let is_full = |max| held >= max as u64;
+        if ip.is_some() && self.limits.reservations_per_ip.is_some_and(is_full) {
+            return Err(Deny::ReservationsPerIp);
+        }
+        let capacity = self.limits.reservations.map(|max| max as u64);
+        let shares = &self.limits.prefix_shares;
+        match self.reservation_usage.check(ip, capacity, shares) {
+            Err(Exceeded::Share) => Err(Deny::ReservationShare),
+            Err(Exceeded::Capacity) | Ok(()) => Ok(()),
+        }
     }
 
     /// Takes back a grant whose answer never reached the peer. A renewal stays: what was promised
@@ -276,35 +302,40 @@ impl<C: Connection> Ledger<C> {
             .map(|(_, reservation)| reservation.expires)
     }
 
-    /// Opens a circuit and gives the target's connections in the order in which to try them:
-    /// those that hold the reservation, then its other ones, the newest of each first.
+    /// Opens a circuit from `source`, which is connected from `source_ip`, and gives its number and
+    /// the target's connections in the order in which to try them: those that hold the
+    /// reservation, then its other ones, the newest of each first. An unused circuit may give way to
+    /// it; the state of that one says so.
     ///
     /// # Errors
     /// Says what is missing or which limit is reached, and changes nothing.
     pub fn connect(
         &mut self,
         now: Instant,
-        source: PeerId,
+        (source, source_ip): (PeerId, Option<IpAddr>),
         target: PeerId,
-    ) -> Result<Vec<C>, Deny> {
+        state: &Arc<CircuitState>,
+    ) -> Result<(u64, Vec<C>), Deny> {
         if source == target {
             return Err(Deny::ConnectToSelf);
         }
-        let reservation = self.live_reservation(&target, now);
+        let reservation = self.reservations.get(&target);
+        let reservation = reservation.filter(|reservation| reservation.expires > now);
         let (Some(reservation), Some(entry)) = (reservation, self.peers.get(&target)) else {
             return Err(Deny::NoReservation);
         };
-        if self.limits.circuits.is_some_and(|max| self.circuits >= max) {
-            return Err(Deny::Circuits);
-        }
-        let is_full = |circuits, limit: Option<usize>| limit.is_some_and(|max| circuits >= max);
         let as_source = self.peers.get(&source).map_or(0, |peer| peer.as_source);
-        if is_full(as_source, self.limits.circuits_per_source) {
+        let is_full = |max| as_source >= max;
+        if self.limits.circuits_per_source.is_some_and(is_full) {
             return Err(Deny::SourceCircuits);
         }
-        if is_full(entry.as_target, self.limits.circuits_per_target) {
-            return Err(Deny::TargetCircuits);
-        }
+        let ends = Ends {
+            source,
+            source_ip,
+            target,
+            target_ip: reservation.ip,
+        };
+        let (number, evicted) = self.circuits.open(ends, entry.as_target, state)?;
         let connection = |id: &ConnectionId| entry.connections.iter().find(|c| c.id() == *id);
         let holders = reservation.holders.iter().rev().filter_map(connection);
         let others = entry
@@ -314,15 +345,24 @@ impl<C: Connection> Ledger<C> {
             .filter(|c| !reservation.holders.contains(&c.id()));
         let connections = holders.chain(others).cloned().collect();
 
-        self.circuits += 1;
         self.peer(source).as_source += 1;
         self.peer(target).as_target += 1;
-        Ok(connections)
+        if let Some(evicted) = evicted {
+            self.count_closed(&evicted);
+        }
+        Ok((number, connections))
     }
 
-    /// Closes a circuit that [`Self::connect`] opened.
-    pub fn disconnect(&mut self, source: PeerId, target: PeerId) {
-        self.circuits = self.circuits.saturating_sub(1);
+    /// Closes the circuit that [`Self::connect`] opened under this number, unless it gave way to
+    /// another one meanwhile.
+    pub fn disconnect(&mut self, number: u64) {
+        if let Some(ends) = self.circuits.close(number) {
+            self.count_closed(&ends);
+        }
+    }
+
+    /// A circuit between these peers is closed.
+    fn count_closed(&mut self, &Ends { source, target, .. }: &Ends) {
         if let Some(entry) = self.peers.get_mut(&source) {
             entry.as_source = entry.as_source.saturating_sub(1);
         }
@@ -398,7 +438,7 @@ impl<C: Connection> Ledger<C> {
     fn remove_reservation(&mut self, peer: PeerId) -> Option<Ended> {
         let reservation = self.reservations.remove(&peer)?;
         self.reservations.shrink_when_sparse();
-        count_down(&mut self.reservations_by_ip, reservation.ip);
+        self.reservation_usage.remove(reservation.ip);
         for connection in self
             .peers
             .get(&peer)
@@ -411,17 +451,6 @@ impl<C: Connection> Ledger<C> {
             peer,
             since: reservation.since,
         })
-    }
-}
-
-fn count_down(counts: &mut HashMap<IpAddr, usize>, ip: Option<IpAddr>) {
-    let Some(ip) = ip else { return };
-    if let Some(count) = counts.get_mut(&ip) {
-        *count = count.saturating_sub(1);
-        if *count == 0 {
-            counts.remove(&ip);
-            counts.shrink_when_sparse();
-        }
     }
 }
 

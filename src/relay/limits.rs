@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::rate::Rate;
+use crate::resources::Shares;
 use crate::scratch::STEP_BYTES;
 
 /// The relay's limits. `None` is unlimited; the defaults are those of the configuration.
@@ -26,6 +27,8 @@ pub struct Limits {
     pub unused_circuit_timeout: Option<Duration>,
     /// How long a used circuit may stay open without a byte in either direction.
     pub idle_circuit_timeout: Option<Duration>,
+    /// Which part of reservations and circuits an address prefix may use under scarcity.
+    pub prefix_shares: Shares,
     /// The limits of each circuit.
     pub circuit: CircuitLimit,
     /// How often there may be a request to reserve. Renewals are none.

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use super::{
     access::Access,
     circuit::End,
+    circuit_state::CircuitState,
     connection::Connection,
     deny::Deny,
     events,
@@ -355,11 +356,11 @@ impl Relay {
         connection: &Arc<Connection>,
         target: PeerId,
     ) -> Result<(CircuitPermit, Vec<Arc<Connection>>), Deny> {
-        let connections = self.ledger().connect(now(), connection.peer, target)?;
-        Ok((
-            CircuitPermit::new(Arc::clone(self), connection, target),
-            connections,
-        ))
+        let state = Arc::new(CircuitState::default());
+        let source = (connection.peer, connection.ip);
+        let (number, connections) = self.ledger().connect(now(), source, target, &state)?;
+        let permit = CircuitPermit::new(Arc::clone(self), connection, target, number, state);
+        Ok((permit, connections))
     }
 
     /// A circuit is open.

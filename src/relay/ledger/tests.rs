@@ -48,6 +48,7 @@ fn limits() -> Limits {
         circuits_per_target: Some(2),
         unused_circuit_timeout: None,
         idle_circuit_timeout: None,
+        prefix_shares: crate::resources::Shares::default(),
         circuit: crate::relay::CircuitLimit::default(),
         reservation_rate: crate::relay::RequestRate::default(),
         circuit_rate: crate::relay::RequestRate::default(),
@@ -63,6 +64,39 @@ fn connect(ledger: &mut Ledger<Link>, peer: PeerId, id: usize) -> Link {
     let link = Link::new(id);
     ledger.connected(peer, link.clone());
     link
+}
+
+/// A circuit that was opened.
+#[derive(Debug)]
+struct Opened {
+    number: u64,
+    connections: Vec<Link>,
+    state: Arc<CircuitState>,
+}
+
+fn open(
+    ledger: &mut Ledger<Link>,
+    now: Instant,
+    source: PeerId,
+    target: PeerId,
+) -> Result<Opened, Deny> {
+    let state = Arc::new(CircuitState::default());
+    let opened = ledger.connect(now, (source, None), target, &state);
+    opened.map(|(number, connections)| Opened {
+        number,
+        connections,
+        state,
+    })
+}
+
+/// Why no circuit can be opened.
+fn refusal(
+    ledger: &mut Ledger<Link>,
+    now: Instant,
+    source: PeerId,
+    target: PeerId,
+) -> Option<Deny> {
+    open(ledger, now, source, target).err()
 }
 
 #[test]
@@ -103,10 +137,10 @@ fn a_reservation_ends_at_its_very_moment_and_its_slot_is_free_at_once() {
     assert_eq!(ledger.next_expiry(), Some(now + TTL));
     let just_before = now + Duration::new(3599, 999_999_999);
     assert_eq!(ledger.expire(just_before), None);
-    assert!(ledger.connect(just_before, b, a).is_ok());
+    assert!(open(&mut ledger, just_before, b, a).is_ok());
     assert_eq!(
-        ledger.connect(now + TTL, b, a).unwrap_err(),
-        Deny::NoReservation
+        refusal(&mut ledger, now + TTL, b, a),
+        Some(Deny::NoReservation)
     );
     assert!(link_a.holds());
     assert_eq!(
@@ -134,7 +168,7 @@ fn the_peers_own_oldest_holder_gives_way() {
     assert_eq!(links.clone().map(|l| l.holds()), [false, true, true]);
     assert_eq!(ledger.reservations(), 1);
     // Holders first, each kind with its newest first.
-    let tried = ledger.connect(now, peer(), a).unwrap();
+    let tried = open(&mut ledger, now, peer(), a).unwrap().connections;
     assert_eq!(
         tried.iter().map(|l| l.0).collect::<Vec<_>>(),
         [links[2].0, links[1].0, links[0].0]
@@ -207,17 +241,68 @@ fn circuits_count_for_the_relay_and_for_both_peers() {
         let link = connect(&mut ledger, peer, id);
         ledger.reserve(now, peer, link.0, None).unwrap();
     }
-    assert_eq!(ledger.connect(now, a, a).unwrap_err(), Deny::ConnectToSelf);
-    assert_eq!(ledger.connect(now, a, c).unwrap_err(), Deny::NoReservation);
-    ledger.connect(now, c, a).unwrap();
-    ledger.connect(now, c, a).unwrap();
-    assert_eq!(ledger.connect(now, c, b).unwrap_err(), Deny::SourceCircuits);
-    assert_eq!(ledger.connect(now, b, a).unwrap_err(), Deny::TargetCircuits);
+    assert_eq!(refusal(&mut ledger, now, a, a), Some(Deny::ConnectToSelf));
+    assert_eq!(refusal(&mut ledger, now, a, c), Some(Deny::NoReservation));
+    let used: Vec<_> = (0..2)
+        .map(|_| open(&mut ledger, now, c, a).unwrap())
+        .inspect(|circuit| circuit.state.set_used())
+        .collect();
+    assert_eq!(refusal(&mut ledger, now, c, b), Some(Deny::SourceCircuits));
+    assert_eq!(refusal(&mut ledger, now, b, a), Some(Deny::TargetCircuits));
     let d = peer();
-    ledger.connect(now, d, b).unwrap();
-    assert_eq!(ledger.connect(now, d, b).unwrap_err(), Deny::Circuits);
-    ledger.disconnect(c, a);
-    ledger.connect(now, d, b).unwrap();
+    open(&mut ledger, now, d, b).unwrap();
+    assert_eq!(refusal(&mut ledger, now, d, b), Some(Deny::Circuits));
+    ledger.disconnect(used[0].number);
+    open(&mut ledger, now, d, b).unwrap();
+}
+
+#[test]
+fn an_unused_circuit_to_a_full_target_gives_way() {
+    let mut ledger = Ledger::new(limits());
+    let now = Instant::now();
+    let [a, b, c, d] = [peer(), peer(), peer(), peer()];
+    let link = connect(&mut ledger, a, 1);
+    ledger.reserve(now, a, link.0, None).unwrap();
+    let [first, second] = [b, c].map(|source| open(&mut ledger, now, source, a).unwrap());
+    open(&mut ledger, now, d, a).unwrap();
+    assert!(first.state.evicted().is_cancelled());
+    assert!(!second.state.evicted().is_cancelled());
+    assert_eq!(ledger.circuits(), 2);
+    assert_eq!(ledger.presence(&b).circuits, 0, "its slot is free");
+    ledger.disconnect(first.number);
+    assert_eq!((ledger.circuits(), ledger.presence(&a).circuits), (2, 2));
+}
+
+#[test]
+fn reservations_of_one_address_are_limited_to_its_share_when_they_are_scarce() {
+    let mut ledger = Ledger::new(Limits {
+        reservations: Some(16),
+        ..limits()
+    });
+    let now = Instant::now();
+    let mut next = 0;
+    let mut reserve = |ip: &str| {
+        next += 1;
+        let peer = peer();
+        let link = connect(&mut ledger, peer, next);
+        let ip = Some(ip.parse().unwrap());
+        ledger.reserve(now, peer, link.0, ip).map(|_| ())
+    };
+    // The networks of a /60.
+    for network in 0..12 {
+        assert_eq!(reserve(&format!("2001:db8:0:{network:x}::1")), Ok(()));
+    }
+    let refused = Err(Deny::ReservationShare);
+    assert_eq!(reserve("2001:db8:0:f::1"), refused);
+    assert_eq!(
+        reserve("2001:db8:0:100::1"),
+        refused,
+        "the /48 has its half"
+    );
+    for network in 0..4 {
+        assert_eq!(reserve(&format!("2001:db8:{}::1", network + 1)), Ok(()));
+    }
+    assert_eq!(reserve("192.0.2.1"), Err(Deny::Reservations));
 }
 
 #[test]
@@ -262,6 +347,7 @@ enum Step {
     Reserve(usize, u8),
     Open(usize, usize),
     Close(usize),
+    Use(usize),
     Wait(u64),
 }
 
@@ -273,6 +359,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         (any::<usize>(), 0..3u8).prop_map(|(link, ip)| Step::Reserve(link, ip)),
         (peer.clone(), peer).prop_map(|(source, target)| Step::Open(source, target)),
         any::<usize>().prop_map(Step::Close),
+        any::<usize>().prop_map(Step::Use),
         (0..2400u64).prop_map(Step::Wait),
     ];
     prop::collection::vec(step, 0..120)
@@ -283,7 +370,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 struct Model {
     links: Vec<(usize, Link)>,
     reservations: BTreeMap<usize, Instant>,
-    circuits: Vec<(usize, usize)>,
+    circuits: Vec<(usize, usize, Opened)>,
 }
 
 proptest! {
@@ -330,31 +417,40 @@ proptest! {
                 }
                 Step::Open(source, target) => {
                     let before = ledger.circuits();
-                    if let Ok(connections) = ledger.connect(now, peers[source], peers[target]) {
+                    if let Ok(opened) = open(&mut ledger, now, peers[source], peers[target]) {
                         let tried: BTreeSet<_> =
-                            connections.iter().map(|c| c.0.to_string()).collect();
+                            opened.connections.iter().map(|c| c.0.to_string()).collect();
                         let live: BTreeSet<_> = model.links.iter()
                             .filter(|(p, _)| *p == target)
                             .map(|(_, link)| link.0.to_string())
                             .collect();
                         prop_assert_eq!(tried, live);
                         prop_assert!(model.reservations[&target] > now);
-                        model.circuits.push((source, target));
+                        model.circuits.retain(|(_, _, other)| {
+                            let evicted = other.state.evicted().is_cancelled();
+                            assert!(!(evicted && other.state.is_used()), "a used one gave way");
+                            !evicted
+                        });
+                        model.circuits.push((source, target, opened));
                     } else {
                         prop_assert_eq!(ledger.circuits(), before);
                     }
                 }
                 Step::Close(n) if !model.circuits.is_empty() => {
-                    let (source, target) = model.circuits.remove(n % model.circuits.len());
-                    ledger.disconnect(peers[source], peers[target]);
+                    let (.., opened) = model.circuits.remove(n % model.circuits.len());
+                    ledger.disconnect(opened.number);
+                }
+                Step::Use(n) if !model.circuits.is_empty() => {
+                    let (.., opened) = &model.circuits[n % model.circuits.len()];
+                    opened.state.set_used();
                 }
                 Step::Wait(seconds) => now += Duration::from_secs(seconds),
-                Step::Disconnect(_) | Step::Reserve(..) | Step::Close(_) => {}
+                Step::Disconnect(_) | Step::Reserve(..) | Step::Close(_) | Step::Use(_) => {}
             }
             prop_assert_eq!(ledger.reservations(), model.reservations.len());
             prop_assert_eq!(ledger.circuits(), model.circuits.len());
             let involved: BTreeSet<usize> = model.links.iter().map(|(p, _)| *p)
-                .chain(model.circuits.iter().flat_map(|(s, t)| [*s, *t]))
+                .chain(model.circuits.iter().flat_map(|(s, t, _)| [*s, *t]))
                 .collect();
             prop_assert_eq!(ledger.peers(), involved.len());
             for p in 0..6 {
@@ -367,13 +463,13 @@ proptest! {
                 }
             }
         }
-        for (source, target) in model.circuits.drain(..) {
-            ledger.disconnect(peers[source], peers[target]);
+        for (.., opened) in model.circuits.drain(..) {
+            ledger.disconnect(opened.number);
         }
         for (p, link) in model.links.drain(..) {
             ledger.disconnected(peers[p], link.0);
         }
         prop_assert_eq!((ledger.reservations(), ledger.circuits(), ledger.peers()), (0, 0, 0));
-        prop_assert!(ledger.reservations_by_ip.is_empty());
+        prop_assert!(ledger.reservation_usage().largest().is_none() && ledger.circuit_usage().largest().is_none());
     }
 }

@@ -1,0 +1,370 @@
+//! The open circuits: which address prefixes use them, and which ones give way to others.
+//!
+//! A circuit counts for its source's prefixes and, apart from that, for its target's. While more
+//! than three quarters of all circuits are in use, a prefix beyond its share gets no more of them.
+//! When something is full nevertheless, one *unused* circuit, whose target has not sent a byte yet,
+//! may give way; a used one never does.
+
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, hash_map::Entry},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use hashlink::LinkedHashMap;
+use libp2p::PeerId;
+
+use crate::{
+    relay::{circuit_state::CircuitState, deny::Deny},
+    resources::{Exceeded, Prefix, Share, Shares, Usage, excess, scarcity},
+    shrink::Shrink as _,
+};
+
+/// Both ends of a circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ends {
+    pub(super) source: PeerId,
+    pub(super) source_ip: Option<IpAddr>,
+    pub(super) target: PeerId,
+    /// Where the target's reservation was made from.
+    pub(super) target_ip: Option<IpAddr>,
+}
+
+/// The limits of a [`CircuitTable`]; `None` is unlimited.
+#[derive(Clone, Debug)]
+pub(super) struct CircuitLimits {
+    pub(super) total: Option<usize>,
+    pub(super) per_target: Option<usize>,
+    pub(super) shares: Shares,
+}
+
+/// All circuits that are open or being opened.
+#[derive(Debug)]
+pub(super) struct CircuitTable {
+    limits: CircuitLimits,
+    /// From the oldest to the newest, by their number.
+    circuits: LinkedHashMap<u64, Circuit>,
+    next: u64,
+    sources: Usage,
+    targets: Usage,
+}
+
+#[derive(Debug)]
+struct Circuit {
+    ends: Ends,
+    state: Arc<CircuitState>,
+}
+
+impl CircuitTable {
+    pub(super) fn new(limits: CircuitLimits) -> Self {
+        Self {
+            limits,
+            circuits: LinkedHashMap::new(),
+            next: 0,
+            sources: Usage::default(),
+            targets: Usage::default(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.circuits.len()
+    }
+
+    /// How many circuits the prefixes of sources use.
+    pub(super) fn sources(&self) -> &Usage {
+        &self.sources
+    }
+
+    /// Opens a circuit to a target that `to_target` circuits lead to already. Gives its number, and
+    /// the ends of the circuit that gave way to it, if one had to; that one's state says so.
+    ///
+    /// # Errors
+    /// Says which limit or share is reached, and changes nothing.
+    pub(super) fn open(
+        &mut self,
+        ends: Ends,
+        to_target: usize,
+        state: &Arc<CircuitState>,
+    ) -> Result<(u64, Option<Ends>), Deny> {
+        let evicted = self.make_room(&ends, to_target)?;
+        let evicted = evicted.and_then(|number| {
+            let circuit = self.remove(number)?;
+            circuit.state.evict();
+            Some(circuit.ends)
+        });
+        let number = self.next;
+        self.next += 1;
+        self.sources.add(ends.source_ip);
+        self.targets.add(ends.target_ip);
+        let state = Arc::clone(state);
+        self.circuits.insert(number, Circuit { ends, state });
+        Ok((number, evicted))
+    }
+
+    /// Closes a circuit. Gives its ends, unless it is closed already or gave way to another one.
+    pub(super) fn close(&mut self, number: u64) -> Option<Ends> {
+        self.remove(number).map(|circuit| circuit.ends)
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Circuit> {
+        let circuit = self.circuits.remove(&number)?;
+        self.circuits.shrink_when_sparse();
+        self.sources.remove(circuit.ends.source_ip);
+        self.targets.remove(circuit.ends.target_ip);
+        Some(circuit)
+    }
+
+    /// Finds room for one more circuit: gives the number of the one that has to give way, if there
+    /// is no room without that.
+    fn make_room(&self, ends: &Ends, to_target: usize) -> Result<Option<u64>, Deny> {
+        let capacity = self.limits.total.map(|total| total as u64);
+        let shares = &self.limits.shares;
+        if self.sources.check(ends.source_ip, capacity, shares) == Err(Exceeded::Share) {
+            return Err(Deny::CircuitShare);
+        }
+        if self.has_share_of_target(ends, to_target) {
+            return Err(Deny::TargetShare);
+        }
+        if self.limits.per_target.is_some_and(|max| to_target >= max) {
+            // The circuit that gives way led to the same target: nothing else changes.
+            let unused = self.unused_to_target(ends.target);
+            return unused.map(Some).ok_or(Deny::TargetCircuits);
+        }
+        match self.targets.check(ends.target_ip, capacity, shares) {
+            Ok(()) => Ok(None),
+            Err(Exceeded::Share) => {
+                let unused = self.unused_to_prefixes(ends);
+                unused.map(Some).ok_or(Deny::TargetShare)
+            }
+            Err(Exceeded::Capacity) => {
+                let unused = capacity.and_then(|capacity| self.unused_beyond_share(capacity));
+                unused.map(Some).ok_or(Deny::Circuits)
+            }
+        }
+    }
+
+    fn unused(&self) -> impl DoubleEndedIterator<Item = (u64, &Ends)> {
+        self.circuits
+            .iter()
+            .filter(|(_, circuit)| !circuit.state.is_used())
+            .map(|(number, circuit)| (*number, &circuit.ends))
+    }
+
+    /// Whether circuits to the target are scarce, and the source's host prefix has its part of them:
+    /// a half, unless the prefix has a larger share of everything.
+    fn has_share_of_target(&self, ends: &Ends, to_target: usize) -> bool {
+        let (Some(most), Some(ip)) = (self.limits.per_target, ends.source_ip) else {
+            return false;
+        };
+        let most = most as u64;
+        if (to_target as u64) < scarcity(most) {
+            return false;
+        }
+        let host = Prefix::host(ip);
+        let half = Share::of(1, 2).unwrap_or(Share::ALL);
+        let share = self.limits.shares.of(host).max(half);
+        let is_of_pair = |circuit: &&Circuit| {
+            circuit.ends.target == ends.target && source_host(&circuit.ends) == Some(host)
+        };
+        let held = self.circuits.values().filter(is_of_pair).count();
+        held as u64 >= share.part_of(most)
+    }
+
+    /// The oldest unused circuit to `target` of the source prefix that has most of them.
+    fn unused_to_target(&self, target: PeerId) -> Option<u64> {
+        // For each source prefix: how many, and the oldest of them.
+        let mut prefixes = HashMap::new();
+        for (number, ends) in self.unused().filter(|(_, ends)| ends.target == target) {
+            match prefixes.entry(source_host(ends)) {
+                Entry::Vacant(entry) => {
+                    entry.insert((1, number));
+                }
+                Entry::Occupied(mut entry) => entry.get_mut().0 += 1,
+            }
+        }
+        prefixes
+            .into_values()
+            .max_by_key(|(count, oldest)| (*count, Reverse(*oldest)))
+            .map(|(_, oldest)| oldest)
+    }
+
+    /// The newest unused circuit to one of the target's prefixes, of the source prefix that uses most
+    /// circuits, if it uses more than the source of `ends` does.
+    fn unused_to_prefixes(&self, ends: &Ends) -> Option<u64> {
+        let use_of = |ends: &Ends| source_host(ends).map_or(0, |host| self.sources.of(host));
+        let prefixes: Vec<_> = ends
+            .target_ip
+            .into_iter()
+            .flat_map(Prefix::scopes)
+            .collect();
+        let is_near = |other: &Ends| {
+            let mut scopes = other.target_ip.into_iter().flat_map(Prefix::scopes);
+            scopes.any(|prefix| prefixes.contains(&prefix))
+        };
+        self.unused()
+            .filter(|(_, other)| is_near(other) && use_of(other) > use_of(ends))
+            .max_by_key(|(number, other)| (use_of(other), *number))
+            .map(|(number, _)| number)
+    }
+
+    /// The newest unused circuit of the prefix that is furthest beyond its share of `capacity`.
+    fn unused_beyond_share(&self, capacity: u64) -> Option<u64> {
+        let sources = self.sources.beyond_share(capacity, &self.limits.shares);
+        let targets = self.targets.beyond_share(capacity, &self.limits.shares);
+        self.unused()
+            .filter_map(|(number, ends)| {
+                let source = excess(ends.source_ip, &sources);
+                let excess = source.max(excess(ends.target_ip, &targets))?;
+                Some((excess, number))
+            })
+            .max()
+            .map(|(_, number)| number)
+    }
+}
+
+fn source_host(ends: &Ends) -> Option<Prefix> {
+    ends.source_ip.map(Prefix::host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(total: usize, per_target: usize) -> CircuitTable {
+        CircuitTable::new(CircuitLimits {
+            total: Some(total),
+            per_target: Some(per_target),
+            shares: Shares::default(),
+        })
+    }
+
+    fn ends(source_ip: &str, target: PeerId, target_ip: &str) -> Ends {
+        Ends {
+            source: PeerId::random(),
+            source_ip: Some(source_ip.parse().unwrap()),
+            target,
+            target_ip: Some(target_ip.parse().unwrap()),
+        }
+    }
+
+    /// Opens a circuit; gives its number and state.
+    fn open(table: &mut CircuitTable, ends: Ends) -> Result<(u64, Arc<CircuitState>), Deny> {
+        let to = |circuit: &&Circuit| circuit.ends.target == ends.target;
+        let to_target = table.circuits.values().filter(to).count();
+        let state = Arc::new(CircuitState::default());
+        let (number, _) = table.open(ends, to_target, &state)?;
+        Ok((number, state))
+    }
+
+    const ATTACKER: &str = "192.0.2.1";
+    const CLIENT: &str = "198.51.100.1";
+
+    #[test]
+    fn one_address_takes_three_quarters_and_gives_way_to_others() {
+        let mut table = table(16, 16);
+        // The ends are spread so that only the source is beyond its share.
+        let target = |n: u8| format!("203.0.{n}.1");
+        let mut taken = Vec::new();
+        for n in 0..12 {
+            let state = open(&mut table, ends(ATTACKER, PeerId::random(), &target(n)));
+            taken.push(state.unwrap().1);
+        }
+        let refused = open(&mut table, ends(ATTACKER, PeerId::random(), &target(12)));
+        assert_eq!(refused.unwrap_err(), Deny::CircuitShare);
+        taken[11].set_used();
+        for n in 0..8 {
+            let client = format!("198.51.{n}.1");
+            open(&mut table, ends(&client, PeerId::random(), &target(20 + n))).unwrap();
+        }
+        assert_eq!(table.len(), 16);
+        let evicted: Vec<_> = taken
+            .iter()
+            .map(|state| state.evicted().is_cancelled())
+            .collect();
+        let (first, last) = evicted.split_at(7);
+        assert!(first.iter().all(|evicted| !evicted), "the newest give way");
+        assert_eq!(last, [true, true, true, true, false], "but for used ones");
+    }
+
+    #[test]
+    fn used_circuits_never_give_way() {
+        let mut table = table(8, 8);
+        for n in 0..6 {
+            let ends = ends(ATTACKER, PeerId::random(), &format!("203.0.{n}.1"));
+            open(&mut table, ends).unwrap().1.set_used();
+        }
+        for n in 0..3 {
+            let client = format!("198.51.{n}.1");
+            let target_ip = format!("203.1.{n}.1");
+            let result = open(&mut table, ends(&client, PeerId::random(), &target_ip));
+            assert_eq!(result.err(), (n == 2).then_some(Deny::Circuits));
+        }
+    }
+
+    #[test]
+    fn silent_circuits_to_a_target_give_way_to_a_new_source() {
+        let mut table = table(100, 5);
+        let target = PeerId::random();
+        let silent: Vec<_> = (0..3)
+            .map(|_| open(&mut table, ends(ATTACKER, target, "203.0.113.1")).unwrap())
+            .collect();
+        let more = open(&mut table, ends(ATTACKER, target, "203.0.113.1"));
+        assert_eq!(more.unwrap_err(), Deny::TargetShare);
+        let others = ["192.0.2.2", "192.0.2.3"]
+            .map(|ip| open(&mut table, ends(ip, target, "203.0.113.1")).unwrap());
+        let (_, client) = open(&mut table, ends(CLIENT, target, "203.0.113.1")).unwrap();
+        assert!(
+            silent[0].1.evicted().is_cancelled(),
+            "the oldest of the largest group"
+        );
+        assert!(
+            others
+                .iter()
+                .all(|(_, state)| !state.evicted().is_cancelled())
+        );
+        client.set_used();
+        assert_eq!(table.close(silent[0].0), None, "it is closed already");
+        assert_eq!(table.len(), 5);
+        for (_, state) in silent.iter().chain(&others) {
+            state.set_used();
+        }
+        let full = open(&mut table, ends("198.51.100.2", target, "203.0.113.1"));
+        assert_eq!(full.unwrap_err(), Deny::TargetCircuits);
+    }
+
+    #[test]
+    fn a_source_that_fills_the_share_of_a_target_prefix_gives_way() {
+        let mut table = table(16, 16);
+        for _ in 0..12 {
+            open(&mut table, ends(ATTACKER, PeerId::random(), "203.0.113.1")).unwrap();
+        }
+        // All share is used, by the circuits of one source.
+        open(&mut table, ends(CLIENT, PeerId::random(), "203.0.113.1")).unwrap();
+        assert_eq!(table.len(), 12);
+        // A target elsewhere has room.
+        open(&mut table, ends(CLIENT, PeerId::random(), "203.0.114.1")).unwrap();
+        assert_eq!(table.len(), 13);
+    }
+
+    #[test]
+    fn nothing_is_left_of_closed_circuits() {
+        let mut table = table(16, 5);
+        let numbers: Vec<_> = (0..10)
+            .map(|_| {
+                open(&mut table, ends(ATTACKER, PeerId::random(), CLIENT))
+                    .unwrap()
+                    .0
+            })
+            .collect();
+        for number in numbers {
+            assert!(table.close(number).is_some());
+            assert_eq!(table.close(number), None);
+        }
+        assert_eq!(
+            (table.len(), table.sources.total(), table.targets.total()),
+            (0, 0, 0)
+        );
+        assert_eq!(table.sources.largest(), None);
+    }
+}
