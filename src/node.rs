@@ -5,8 +5,8 @@
 
 mod addresses;
 mod boxed;
+mod connection_limits;
 mod ending;
-mod limits;
 mod schedule;
 mod swarm;
 
@@ -32,7 +32,7 @@ use crate::{
     metrics::{self, Metrics},
     peers::Peers,
     pseudonym::Pseudonyms,
-    relay::{Relay, Statistics},
+    relay::{Connection, Relay, Statistics, Transport},
     resources::Resources,
     telemetry::Telemetry,
     transport::{self, ConnectionGater, Dials, quic},
@@ -140,7 +140,8 @@ impl Node {
         let behaviour = Boxed(Behaviour::new(
             &keypair.public(),
             &relay,
-            resources.limits().connections,
+            &resources,
+            &gater,
         ));
         let settings = swarm::settings(&lifecycle, config.idle_timeout);
         let mut node = Self {
@@ -245,6 +246,7 @@ impl Node {
             () = tick(self.statistics.as_mut()) => self.log_statistics(),
             () = sleep_until(self.ready_at) => self.ready(),
             () = self.resources.over() => self.shed(),
+            () = self.resources.sockets_full() => self.free_descriptor(),
             event = self.swarm.select_next_some() => self.on_event(event),
         }
     }
@@ -326,6 +328,18 @@ impl Node {
             self.gater.shed();
             // It may have gone by itself.
             let _ = self.swarm.close_connection(connection);
+        }
+    }
+
+    /// Closes the newest unused connection that holds a descriptor, of the prefix that is furthest
+    /// beyond its share of them: one was refused because there are none left.
+    fn free_descriptor(&mut self) {
+        let beyond = self.resources.sockets_beyond_share();
+        let has_descriptor = |connection: &Connection| connection.transport != Transport::Quic;
+        let unused = self.relay.newest_unused_connection(&beyond, has_descriptor);
+        if let Some(unused) = unused.filter(|unused| unused.evict()) {
+            self.gater.evicted();
+            let _ = self.swarm.close_connection(unused.id);
         }
     }
 

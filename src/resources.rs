@@ -17,8 +17,9 @@ mod usage;
 mod watermarks;
 
 use std::{
+    net::IpAddr,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -36,7 +37,7 @@ pub use self::{
     prefix::{MAX_SCOPES, Prefix, Share, Shares},
     process::{open_descriptors, resident_bytes},
     receive_buffer::ReceiveBuffered,
-    usage::{Exceeded, Usage, excess, scarcity},
+    usage::{BeyondShare, Exceeded, Usage, excess, scarcity},
 };
 use self::{memory::Accounts, watermarks::Watermarks};
 use crate::{config::MemoryLimit, relay::Limits};
@@ -61,8 +62,10 @@ struct Shared {
     under_pressure: AtomicBool,
     /// Told at each look that finds memory over its watermarks.
     over: Notify,
-    /// A permit for each connection that may take a descriptor.
-    sockets: Arc<Semaphore>,
+    /// Connections that hold a descriptor.
+    sockets: Mutex<Usage>,
+    /// Notified when a connection is refused because all descriptors are in use.
+    sockets_full: Notify,
     /// A permit for each of those that may be a WebSocket.
     websockets: Arc<Semaphore>,
 }
@@ -76,6 +79,9 @@ pub enum Exhausted {
     /// All descriptors for connections are in use.
     #[error("file descriptors are short")]
     FileDescriptors,
+    /// Descriptors are scarce, and an address prefix has its share of them.
+    #[error("file descriptors are scarce, and the address prefix has its share")]
+    FileDescriptorShare,
 }
 
 impl Exhausted {
@@ -84,6 +90,7 @@ impl Exhausted {
         match self {
             Self::Memory => "memory",
             Self::FileDescriptors => "file_descriptors",
+            Self::FileDescriptorShare => "file_descriptor_share",
         }
     }
 }
@@ -91,8 +98,34 @@ impl Exhausted {
 /// A descriptor that a connection holds, until it is dropped.
 #[derive(Debug)]
 pub struct Descriptor {
-    _permit: OwnedSemaphorePermit,
+    resources: Resources,
+    /// Whose it is, if that is known.
+    ip: Option<IpAddr>,
     _websocket: Option<OwnedSemaphorePermit>,
+}
+
+impl Descriptor {
+    /// The connection comes from `ip`, which is proven to be the peer's.
+    ///
+    /// # Errors
+    /// When descriptors are scarce and a prefix of the address has its share of them.
+    pub fn attribute_to(&mut self, ip: IpAddr) -> Result<(), Exhausted> {
+        let (resources, ip) = (self.resources.clone(), Some(ip));
+        let mut sockets = resources.sockets();
+        sockets.remove(self.ip);
+        let checked = sockets.check(ip, resources.0.limits.sockets, resources.shares());
+        if checked.is_ok() {
+            self.ip = ip;
+        }
+        sockets.add(self.ip);
+        checked.map_err(|_| Exhausted::FileDescriptorShare)
+    }
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        self.resources.sockets().remove(self.ip);
+    }
 }
 
 impl Resources {
@@ -122,14 +155,15 @@ impl Resources {
             let number = number.unwrap_or(Semaphore::MAX_PERMITS);
             Arc::new(Semaphore::new(number.min(Semaphore::MAX_PERMITS)))
         };
-        let (sockets, websockets) = (permits(limits.sockets), permits(limits.websockets));
+        let websockets = permits(limits.websockets);
         Self(Arc::new(Shared {
             watermarks: limits.memory.map(Watermarks::of),
             limits,
             accounts: Accounts::new(limits.buffered, shares.clone()),
             shares,
             under_pressure: AtomicBool::new(false),
-            sockets,
+            sockets: Mutex::default(),
+            sockets_full: Notify::new(),
             websockets,
             over: Notify::new(),
         }))
@@ -162,14 +196,40 @@ impl Resources {
     /// # Errors
     /// When the only ones that are left are for other things.
     pub fn descriptor(&self) -> Result<Descriptor, Exhausted> {
-        let permit = Arc::clone(&self.0.sockets).try_acquire_owned();
-        match permit {
-            Ok(permit) => Ok(Descriptor {
-                _permit: permit,
-                _websocket: None,
-            }),
-            Err(_) => Err(Exhausted::FileDescriptors),
+        let mut sockets = self.sockets();
+        if sockets
+            .check(None, self.0.limits.sockets, self.shares())
+            .is_err()
+        {
+            self.0.sockets_full.notify_one();
+            return Err(Exhausted::FileDescriptors);
         }
+        sockets.add(None);
+        drop(sockets);
+        Ok(Descriptor {
+            resources: self.clone(),
+            ip: None,
+            _websocket: None,
+        })
+    }
+
+    /// Ready when a connection was refused because all descriptors are in use: to be asked again and
+    /// again.
+    pub(crate) async fn sockets_full(&self) {
+        self.0.sockets_full.notified().await;
+    }
+
+    /// The prefixes that hold more descriptors than their share.
+    pub(crate) fn sockets_beyond_share(&self) -> BeyondShare {
+        let capacity = self.0.limits.sockets.unwrap_or(u64::MAX);
+        self.sockets().beyond_share(capacity, self.shares())
+    }
+
+    fn sockets(&self) -> MutexGuard<'_, Usage> {
+        self.0
+            .sockets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes one more descriptor for a WebSocket, which needs memory for a whole frame as soon as
@@ -180,10 +240,9 @@ impl Resources {
     pub fn websocket_descriptor(&self) -> Result<Descriptor, Exhausted> {
         let permit = Arc::clone(&self.0.websockets).try_acquire_owned();
         let permit = permit.map_err(|_| Exhausted::Memory)?;
-        Ok(Descriptor {
-            _websocket: Some(permit),
-            ..self.descriptor()?
-        })
+        let mut descriptor = self.descriptor()?;
+        descriptor._websocket = Some(permit);
+        Ok(descriptor)
     }
 
     /// Ready when so much memory is in use that who is there has to go: to be asked again and again.

@@ -5,6 +5,7 @@
 
 pub mod admission;
 pub mod noise;
+mod pending;
 pub mod proxy;
 pub mod quic;
 pub mod security;
@@ -35,7 +36,7 @@ use libp2p::{
 use socket2::{Domain, Socket, Type};
 
 pub use self::admission::{Admission, ConnectionGater};
-use self::security::Security;
+use self::{pending::Limited, security::Security};
 use crate::metrics::{Handshakes, Metrics};
 
 /// How long a new connection may take until it is authenticated and multiplexed.
@@ -93,7 +94,10 @@ pub fn build(
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let plan = gater.resources().limits();
     let mut quic = quic::Config::new(keypair);
-    quic.max_pending = usize::try_from(plan.connections.pending).unwrap_or(quic.max_pending);
+    // More than may be under way in all, so that old handshakes give way before new ones are
+    // refused.
+    let pending = usize::try_from(plan.connections.pending);
+    quic.max_pending = pending.map_or(quic.max_pending, |pending| pending.saturating_mul(2));
     quic.stream_receive_window = quic.stream_receive_window.min(plan.stream_window);
     quic.receive_window = quic.receive_window.min(plan.connection_window);
     quic.handshakes = handshakes("quic");
@@ -101,10 +105,11 @@ pub fn build(
     let handle = quic.handle();
     let quic =
         quic::Transport::new(quic)?.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
-    let transport = quic
-        .or_transport(websocket)
-        .map(|either, _| either.into_inner())
+    let streams = websocket
         .or_transport(tcp)
+        .map(|either, _| either.into_inner());
+    let transport = quic
+        .or_transport(Limited::new(streams.boxed(), gater.clone()))
         .map(|either, _| either.into_inner());
     let transport = match dials {
         Dials::Global => global_only::Transport::new(transport).boxed(),

@@ -201,7 +201,7 @@ instruments! {
     CONNECTION_LIMIT = Kind::Gauge, "relay.connection.limit", "{connection}", ["state": &["active", "pending"]],
         "Connections that may be up, or on their way, at once.";
     CONNECTIONS_DENIED = Kind::Counter, "relay.connection.denied", "{connection}", [
-        "reason": &["max_pending", "max_connections", "max_connections_per_peer", "rate_connections_per_ip", "memory", "file_descriptors", "proxy_header", "draining", "other"]
+        "reason": &["max_pending", "max_connections", "connection_share", "evicted", "max_connections_per_peer", "rate_connections_per_ip", "memory", "file_descriptors", "file_descriptor_share", "proxy_header", "draining", "other"]
     ],
         "Connections that were refused, or closed because memory ran out.";
     PEERS = Kind::UpDownCounter, "relay.peer.active", "{peer}", [],

@@ -8,13 +8,14 @@ use libp2p::{
     swarm::{Config, ListenError, NetworkBehaviour},
 };
 
-use super::limits::{self, Exceeded};
+use super::connection_limits::{self, Exceeded};
 use crate::{
     dialback, identify,
     lifecycle::Lifecycle,
-    metrics::ConnectionLimits,
     ping,
     relay::{self, Relay, TooManyConnections},
+    resources::Resources,
+    transport::ConnectionGater,
 };
 
 /// Streams of one connection that may be in their protocol negotiation at once.
@@ -23,7 +24,7 @@ const MAX_NEGOTIATING_STREAMS: usize = 256;
 /// Everything that a relay speaks on a connection.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
-    limits: limits::Behaviour,
+    limits: connection_limits::Behaviour,
     dialback: dialback::Guard,
     relay: relay::Behaviour,
     pub(super) identify: identify::Behaviour,
@@ -35,10 +36,15 @@ impl Behaviour {
     pub(super) fn new(
         public: &PublicKey,
         relay: &Arc<Relay>,
-        connections: ConnectionLimits,
+        resources: &Resources,
+        gater: &ConnectionGater,
     ) -> Self {
         Self {
-            limits: limits::Behaviour::new(connections),
+            limits: connection_limits::Behaviour::new(
+                resources.clone(),
+                gater.clone(),
+                Arc::clone(relay),
+            ),
             dialback: dialback::Guard::new(Arc::clone(relay)),
             relay: relay::Behaviour::new(Arc::clone(relay)),
             identify: identify::Behaviour::new(public, relay.lifecycle().clone()),

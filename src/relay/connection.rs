@@ -78,6 +78,7 @@ pub struct Connection {
     /// Over what.
     pub transport: Transport,
     holds_reservation: AtomicBool,
+    evicted: AtomicBool,
     circuits: AtomicUsize,
     last_circuit_ended: Mutex<Option<Instant>>,
     gone: CancellationToken,
@@ -105,6 +106,7 @@ impl Connection {
                 _ => transport_of(remote),
             },
             holds_reservation: AtomicBool::new(false),
+            evicted: AtomicBool::new(false),
             circuits: AtomicUsize::new(0),
             last_circuit_ended: Mutex::default(),
             gone: CancellationToken::new(),
@@ -122,6 +124,17 @@ impl Connection {
     /// Cancelled when the connection is gone.
     pub fn gone(&self) -> &CancellationToken {
         &self.gone
+    }
+
+    /// The connection is closed to make room for another one. `false` if that was so before.
+    pub(crate) fn evict(&self) -> bool {
+        !self.evicted.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether it may be closed to make room: it has neither a reservation nor a circuit, and is not
+    /// being closed already.
+    pub fn is_unused(&self) -> bool {
+        !self.is_holder() && !self.is_busy() && !self.evicted.load(Ordering::Acquire)
     }
 
     /// Whether a circuit that is open or being opened runs over it.

@@ -27,7 +27,12 @@ use super::{
     traffic::Traffic,
 };
 use crate::{
-    lifecycle::Lifecycle, metrics::Metrics, peers::Peers, pseudonym::Pseudonyms, refusals::Refusals,
+    lifecycle::Lifecycle,
+    metrics::Metrics,
+    peers::Peers,
+    pseudonym::Pseudonyms,
+    refusals::Refusals,
+    resources::{BeyondShare, excess},
 };
 
 /// Of those who hold a reservation, one in so many is closed at once when memory has run out.
@@ -263,6 +268,22 @@ impl Relay {
             Vec::new()
         };
         some.into_iter().map(|connection| connection.id).collect()
+    }
+
+    /// The newest direct connection without a reservation and without a circuit of the prefix that is
+    /// furthest beyond its share, among those that `may_close` admits.
+    pub(crate) fn newest_unused_connection(
+        &self,
+        beyond: &BeyondShare,
+        may_close: impl Fn(&Connection) -> bool,
+    ) -> Option<Arc<Connection>> {
+        let ledger = self.ledger();
+        ledger
+            .connections()
+            .filter(|connection| connection.is_unused() && may_close(connection))
+            .filter_map(|connection| Some((excess(connection.ip, beyond)?, connection)))
+            .max_by_key(|(excess, connection)| (*excess, connection.id))
+            .map(|(_, connection)| Arc::clone(connection))
     }
 
     /// The names under which peers appear.

@@ -13,6 +13,9 @@ pub fn scarcity(capacity: u64) -> u64 {
     capacity / 100 * SCARCE_PERCENT + capacity % 100 * SCARCE_PERCENT / 100
 }
 
+/// Prefixes that use more than their share, and how many millionths of it they use.
+pub type BeyondShare = HashMap<Prefix, u64>;
+
 /// Why there is nothing of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Exceeded {
@@ -89,7 +92,7 @@ impl Usage {
 
     /// The prefixes that use more than their share of `capacity`, and how many millionths of their
     /// share they use. They are few, as shares are large parts.
-    pub fn beyond_share(&self, capacity: u64, shares: &Shares) -> HashMap<Prefix, u64> {
+    pub fn beyond_share(&self, capacity: u64, shares: &Shares) -> BeyondShare {
         // No share is smaller than this, but for those that the operator sets.
         let use_of = |(prefix, count): (&Prefix, &u64)| {
             let part = shares.of(*prefix).part_of(capacity);
@@ -110,7 +113,7 @@ impl Usage {
 
 /// How far an address is beyond the share of one of its prefixes, given those of
 /// [`Usage::beyond_share`]; `None` if it is not.
-pub fn excess(ip: Option<IpAddr>, beyond: &HashMap<Prefix, u64>) -> Option<u64> {
+pub fn excess(ip: Option<IpAddr>, beyond: &BeyondShare) -> Option<u64> {
     if beyond.is_empty() {
         return None;
     }

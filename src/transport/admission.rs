@@ -6,6 +6,7 @@ use std::{net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 use tracing::info;
 
+use super::pending::{Evicted, PendingHandshakes};
 use crate::{
     metrics::Metrics,
     rate::{Limiter, Rate, group},
@@ -32,6 +33,7 @@ struct Shared {
     rates: Option<Rates>,
     proxies: Vec<IpNet>,
     resources: Resources,
+    pending: PendingHandshakes,
     metrics: Metrics,
     refusals: Refusals,
 }
@@ -71,6 +73,10 @@ impl ConnectionGater {
         Self(Arc::new(Shared {
             rates,
             proxies: admission.proxies,
+            pending: PendingHandshakes::new(
+                resources.limits().connections.pending,
+                resources.shares().clone(),
+            ),
             resources,
             metrics,
             refusals,
@@ -136,6 +142,23 @@ impl ConnectionGater {
         }
     }
 
+    /// Bounds a handshake with a peer at `ip`, if that is proven to be its address: it ends when it
+    /// gives way to others.
+    pub(super) fn limit_handshake<T, E: From<Evicted>, F: Future<Output = Result<T, E>>>(
+        &self,
+        ip: Option<IpAddr>,
+        handshake: F,
+    ) -> impl Future<Output = Result<T, E>> + use<T, E, F> {
+        let pending = self.0.pending.begin(ip);
+        let gater = self.clone();
+        async move {
+            pending.run(handshake).await.unwrap_or_else(|evicted| {
+                gater.refused(Evicted::REASON);
+                Err(evicted.into())
+            })
+        }
+    }
+
     /// Whether a connection from `ip` begins with a header that tells where it really comes from.
     pub(super) fn is_proxy(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
@@ -145,6 +168,11 @@ impl ConnectionGater {
     /// A connection that was let in is closed, as there is no memory for it any more.
     pub(crate) fn shed(&self) {
         self.0.metrics.connection_denied(Exhausted::Memory.reason());
+    }
+
+    /// An established connection is closed to make room for another one.
+    pub(crate) fn evicted(&self) {
+        self.refused("evicted");
     }
 
     /// A connection was refused, for one of the reasons of the catalogue.

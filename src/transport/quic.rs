@@ -93,6 +93,9 @@ pub enum Error {
     /// The peer is who it says, and its address has sent too many.
     #[error(transparent)]
     RateLimited(#[from] RateLimited),
+    /// The handshake gave way to others.
+    #[error(transparent)]
+    Evicted(#[from] super::pending::Evicted),
     /// The handshake took longer than [`Config::handshake_timeout`].
     #[error("the handshake timed out")]
     HandshakeTimeout,

@@ -70,7 +70,7 @@ pub struct Transport {
 pub struct Socket {
     io: TcpStream,
     /// Given back when the connection is closed.
-    _counted: Option<Descriptor>,
+    descriptor: Option<Descriptor>,
 }
 
 /// A connection that was accepted.
@@ -111,7 +111,7 @@ impl Transport {
     fn admit(&self, newcomer: Newcomer) -> Option<Event> {
         let Newcomer {
             listener,
-            stream,
+            mut stream,
             local,
             remote,
         } = newcomer;
@@ -121,6 +121,12 @@ impl Transport {
         }
         if ip_of(&remote).is_some_and(|ip| self.gater.check_validated(ip).is_err()) {
             self.refuse(&stream.io, RateLimited::REASON);
+            return None;
+        }
+        if let (Some(ip), Some(descriptor)) = (ip_of(&remote), &mut stream.descriptor)
+            && let Err(cause) = descriptor.attribute_to(ip)
+        {
+            self.refuse(&stream.io, cause.reason());
             return None;
         }
         Some(TransportEvent::Incoming {
@@ -191,7 +197,10 @@ impl libp2p::core::Transport for Transport {
     ) -> Result<Self::Dial, TransportError<io::Error>> {
         let dial = self.inner.dial(address, options)?;
         // Dials are few, and have descriptors of their own.
-        Ok(dial.map_ok(|io| Socket { io, _counted: None }))
+        Ok(dial.map_ok(|io| Socket {
+            io,
+            descriptor: None,
+        }))
     }
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Event> {
@@ -231,7 +240,7 @@ impl Transport {
                         listener: listener_id,
                         stream: Socket {
                             io,
-                            _counted: Some(counted),
+                            descriptor: Some(counted),
                         },
                         local: local_addr,
                         remote: send_back_addr,

@@ -112,19 +112,21 @@ impl Listener {
             incoming.local_ip().unwrap_or(self.local.ip()),
             self.local.port(),
         );
-        let guard = Arc::clone(&self.pending);
+        let accept = accept(
+            incoming,
+            self.limits.clone(),
+            self.handshakes.clone(),
+            uncounted,
+            Arc::clone(&self.pending),
+        );
         Some(TransportEvent::Incoming {
             listener_id: self.id,
             local_addr: address::format(local),
             send_back_addr: address::format(remote),
-            upgrade: accept(
-                incoming,
-                self.limits.clone(),
-                self.handshakes.clone(),
-                uncounted,
-                guard,
-            )
-            .boxed(),
+            upgrade: self
+                .gater
+                .limit_handshake(is_proven.then(|| remote.ip()), accept)
+                .boxed(),
         })
     }
 

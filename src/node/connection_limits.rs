@@ -1,0 +1,428 @@
+//! How many connections there may be, in total and from one address prefix, and how many dials.
+//!
+//! libp2p's own behaviour for it remembers every peer id that was ever connected, and peer ids cost
+//! strangers nothing. This one remembers connections, and those only as long as they exist.
+//!
+//! While more than three quarters of all connections are in use, a prefix beyond its share gets no
+//! more of them. When all are in use nevertheless, the newest connection without a reservation and
+//! without a circuit of the prefix that is furthest beyond its share is closed for the new one.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    convert::Infallible,
+    net::IpAddr,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use libp2p::{
+    Multiaddr, PeerId,
+    core::{ConnectedPoint, Endpoint, transport::PortUse},
+    swarm::{
+        CloseConnection, ConnectionClosed, ConnectionDenied, ConnectionId, FromSwarm,
+        NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        behaviour::ConnectionEstablished, dummy,
+    },
+};
+
+use crate::{
+    relay::{Connection, Relay},
+    resources::{self, Resources, Usage},
+    transport::{ConnectionGater, ip_of},
+};
+
+/// Dials that may be under way at once, and connections that may have come of them: those of
+/// `AutoNAT`, which strangers ask for. Each takes a descriptor that nobody counts.
+const MAX_DIALS: usize = 64;
+
+/// Connections that can be closed to make room.
+pub(super) trait Candidates: Send + 'static {
+    /// The newest connection without a reservation and without a circuit of the prefix that is
+    /// furthest beyond its share.
+    fn newest_unused(&self, beyond: &resources::BeyondShare) -> Option<Arc<Connection>>;
+}
+
+impl Candidates for Arc<Relay> {
+    fn newest_unused(&self, beyond: &resources::BeyondShare) -> Option<Arc<Connection>> {
+        self.newest_unused_connection(beyond, |_| true)
+    }
+}
+
+/// Refuses connections for which there is no room, and closes unused ones to make some.
+pub(super) struct Behaviour<C = Arc<Relay>> {
+    resources: Resources,
+    gater: ConnectionGater,
+    candidates: C,
+    pending_dials: HashSet<ConnectionId>,
+    /// All connections, but for those that are closed to make room.
+    usage: Usage,
+    dialled: usize,
+    /// Connections that are closed to make room.
+    closing: HashSet<ConnectionId>,
+    /// Those of them that the swarm has not been asked to close yet.
+    to_close: VecDeque<(PeerId, ConnectionId)>,
+}
+
+/// There is no room for a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Exceeded {
+    /// As many dials are under way as may be.
+    #[error("too many dials are under way")]
+    Pending,
+    /// As many are established as may be.
+    #[error("too many connections are established")]
+    Established,
+    /// Connections are scarce, and an address prefix has its share of them.
+    #[error("connections are scarce, and the address prefix has its share")]
+    Share,
+}
+
+impl Exceeded {
+    /// For logs and metrics.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::Pending => "max_pending",
+            Self::Established => "max_connections",
+            Self::Share => "connection_share",
+        }
+    }
+}
+
+impl<C: Candidates> Behaviour<C> {
+    pub(super) fn new(resources: Resources, gater: ConnectionGater, candidates: C) -> Self {
+        Self {
+            resources,
+            gater,
+            candidates,
+            pending_dials: HashSet::new(),
+            usage: Usage::default(),
+            dialled: 0,
+            closing: HashSet::new(),
+            to_close: VecDeque::new(),
+        }
+    }
+
+    /// Finds room for one more connection from `ip`, or to an address that was dialled.
+    fn check_established(&mut self, ip: Option<IpAddr>) -> Result<(), ConnectionDenied> {
+        let capacity = u64::from(self.resources.limits().connections.active);
+        let shares = self.resources.shares();
+        let exceeded = match self.usage.check(ip, Some(capacity), shares) {
+            Ok(()) => return Ok(()),
+            Err(resources::Exceeded::Share) => Exceeded::Share,
+            Err(resources::Exceeded::Capacity) => {
+                let beyond = self.usage.beyond_share(capacity, shares);
+                match self.candidates.newest_unused(&beyond) {
+                    Some(unused) => {
+                        self.close(&unused);
+                        return Ok(());
+                    }
+                    None => Exceeded::Established,
+                }
+            }
+        };
+        Err(ConnectionDenied::new(exceeded))
+    }
+
+    /// Closes a connection to make room. It does not count from now on.
+    fn close(&mut self, connection: &Connection) {
+        if connection.evict() {
+            self.closing.insert(connection.id);
+            self.gater.evicted();
+            self.usage.remove(connection.ip);
+            self.to_close.push_back((connection.peer, connection.id));
+        }
+    }
+
+    fn forget_pending(&mut self, connection: ConnectionId) {
+        self.pending_dials.remove(&connection);
+    }
+}
+
+/// Where a connection comes from; those that were dialled count for no prefix.
+fn source_of(endpoint: &ConnectedPoint) -> Option<IpAddr> {
+    match endpoint {
+        ConnectedPoint::Listener { send_back_addr, .. } => ip_of(send_back_addr),
+        ConnectedPoint::Dialer { .. } => None,
+    }
+}
+
+fn below(number: usize, limit: usize, exceeded: Exceeded) -> Result<(), ConnectionDenied> {
+    if number < limit {
+        Ok(())
+    } else {
+        Err(ConnectionDenied::new(exceeded))
+    }
+}
+
+impl<C: Candidates> NetworkBehaviour for Behaviour<C> {
+    type ConnectionHandler = dummy::ConnectionHandler;
+    type ToSwarm = Infallible;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        _connection_id: ConnectionId,
+        _peer: PeerId,
+        _local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.check_established(ip_of(remote))?;
+        Ok(dummy::ConnectionHandler)
+    }
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        connection_id: ConnectionId,
+        _peer: Option<PeerId>,
+        _addresses: &[Multiaddr],
+        _role: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        below(self.pending_dials.len(), MAX_DIALS, Exceeded::Pending)?;
+        self.pending_dials.insert(connection_id);
+        Ok(Vec::new())
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        connection_id: ConnectionId,
+        _peer: PeerId,
+        _remote: &Multiaddr,
+        _role: Endpoint,
+        _port_use: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.forget_pending(connection_id);
+        below(self.dialled, MAX_DIALS, Exceeded::Established)?;
+        self.check_established(None)?;
+        Ok(dummy::ConnectionHandler)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::ConnectionEstablished(ConnectionEstablished { endpoint, .. }) => {
+                self.usage.add(source_of(endpoint));
+                self.dialled += usize::from(endpoint.is_dialer());
+            }
+            FromSwarm::ConnectionClosed(ConnectionClosed {
+                endpoint,
+                connection_id,
+                ..
+            }) => {
+                if !self.closing.remove(&connection_id) {
+                    self.usage.remove(source_of(endpoint));
+                }
+                self.dialled -= usize::from(endpoint.is_dialer()).min(self.dialled);
+            }
+            FromSwarm::DialFailure(failure) => self.forget_pending(failure.connection_id),
+            _ => {}
+        }
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        _peer: PeerId,
+        _connection_id: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        match event {}
+    }
+
+    fn poll(
+        &mut self,
+        _cx: &mut Context<'_>,
+    ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        // The swarm polls its behaviours after every event, so that none has to be woken.
+        match self.to_close.pop_front() {
+            Some((peer_id, connection)) => Poll::Ready(ToSwarm::CloseConnection {
+                peer_id,
+                connection: CloseConnection::One(connection),
+            }),
+            None => Poll::Pending,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p::swarm::{DialError, behaviour};
+
+    use super::*;
+    use crate::{
+        metrics::ConnectionLimits,
+        relay::Limits,
+        resources::{ResourceLimits, Shares},
+    };
+
+    /// Connections of which the test says whether they are unused.
+    #[derive(Default)]
+    struct Unused(Vec<Arc<Connection>>);
+
+    impl Candidates for Unused {
+        fn newest_unused(&self, beyond: &resources::BeyondShare) -> Option<Arc<Connection>> {
+            let candidates = self.0.iter().filter(|c| c.is_unused());
+            candidates
+                .filter(|c| resources::excess(c.ip, beyond).is_some())
+                .max_by_key(|c| c.id)
+                .cloned()
+        }
+    }
+
+    fn address(ip: &str) -> Multiaddr {
+        format!("/ip4/{ip}/tcp/9000").parse().unwrap()
+    }
+
+    fn reason<T>(result: Result<T, ConnectionDenied>) -> Option<Exceeded> {
+        let error = result.err()?;
+        Some(error.downcast::<Exceeded>().unwrap())
+    }
+
+    fn incoming(ip: &str) -> ConnectedPoint {
+        ConnectedPoint::Listener {
+            local_addr: address("203.0.113.1"),
+            send_back_addr: address(ip),
+        }
+    }
+
+    fn dialled() -> ConnectedPoint {
+        ConnectedPoint::Dialer {
+            address: address("203.0.113.2"),
+            role_override: Endpoint::Dialer,
+            port_use: PortUse::New,
+        }
+    }
+
+    fn opened(limits: &mut Behaviour<Unused>, id: usize, endpoint: &ConnectedPoint) {
+        limits.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+            peer_id: PeerId::random(),
+            connection_id: ConnectionId::new_unchecked(id),
+            endpoint,
+            failed_addresses: &[],
+            other_established: 0,
+        }));
+    }
+
+    fn closed(limits: &mut Behaviour<Unused>, id: usize, endpoint: &ConnectedPoint) {
+        limits.on_swarm_event(FromSwarm::ConnectionClosed(ConnectionClosed {
+            peer_id: PeerId::random(),
+            connection_id: ConnectionId::new_unchecked(id),
+            endpoint,
+            cause: None,
+            remaining_established: 0,
+        }));
+    }
+
+    /// A connection from `ip` is established, and unused.
+    fn establish(limits: &mut Behaviour<Unused>, id: usize, ip: &str) -> Option<Exceeded> {
+        let (peer, connection) = (PeerId::random(), ConnectionId::new_unchecked(id));
+        let (local, remote) = (address("203.0.113.1"), address(ip));
+        let result =
+            limits.handle_established_inbound_connection(connection, peer, &local, &remote);
+        let denied = reason(result);
+        if denied.is_none() {
+            opened(limits, id, &incoming(ip));
+            let (unused, _) = Connection::new(peer, connection, Some(&local), &remote);
+            limits.candidates.0.push(Arc::new(unused));
+        }
+        denied
+    }
+
+    fn dial(limits: &mut Behaviour<Unused>, id: usize) -> Option<Exceeded> {
+        let (id, role) = (ConnectionId::new_unchecked(id), Endpoint::Dialer);
+        reason(limits.handle_pending_outbound_connection(id, None, &[], role))
+    }
+
+    fn reach(limits: &mut Behaviour<Unused>, id: usize) -> Option<Exceeded> {
+        let (connection, peer) = (ConnectionId::new_unchecked(id), PeerId::random());
+        let (role, port) = (Endpoint::Dialer, PortUse::New);
+        let denied = reason(limits.handle_established_outbound_connection(
+            connection,
+            peer,
+            &address("203.0.113.2"),
+            role,
+            port,
+        ));
+        if denied.is_none() {
+            opened(limits, id, &dialled());
+        }
+        denied
+    }
+
+    fn with_room_for(active: u32) -> Behaviour<Unused> {
+        let limits = ResourceLimits {
+            connections: ConnectionLimits { active, pending: 2 },
+            ..ResourceLimits::new(None, None, &Limits::default())
+        };
+        let resources = Resources::new(limits, Shares::default());
+        Behaviour::new(resources, ConnectionGater::open(), Unused::default())
+    }
+
+    #[test]
+    fn connections_of_one_address_give_way_when_all_are_in_use() {
+        let mut limits = with_room_for(16);
+        for id in 0..12 {
+            assert_eq!(establish(&mut limits, id, "192.0.2.1"), None);
+        }
+        assert_eq!(
+            establish(&mut limits, 12, "192.0.2.1"),
+            Some(Exceeded::Share)
+        );
+        for id in 12..18 {
+            let ip = format!("198.51.{id}.1");
+            assert_eq!(establish(&mut limits, id, &ip), None);
+        }
+        assert_eq!(limits.usage.total(), 16);
+        let closing: Vec<_> = limits.to_close.iter().map(|(_, id)| *id).collect();
+        assert_eq!(closing, [11, 10].map(ConnectionId::new_unchecked));
+        // Their places are taken already.
+        for id in [11, 10] {
+            closed(&mut limits, id, &incoming("192.0.2.1"));
+        }
+        assert_eq!((limits.usage.total(), limits.closing.len()), (16, 0));
+        closed(&mut limits, 12, &incoming("198.51.12.1"));
+        assert_eq!(limits.usage.total(), 15);
+    }
+
+    #[test]
+    fn nothing_gives_way_when_no_prefix_is_beyond_its_share() {
+        let mut limits = with_room_for(8);
+        for id in 0..8 {
+            assert_eq!(establish(&mut limits, id, &format!("198.51.{id}.1")), None);
+        }
+        let refused = establish(&mut limits, 8, "198.51.8.1");
+        assert_eq!(refused, Some(Exceeded::Established));
+        assert!(limits.to_close.is_empty());
+    }
+
+    #[test]
+    fn dials_have_places_of_their_own() {
+        let mut limits = with_room_for(1000);
+        for id in 0..MAX_DIALS {
+            assert_eq!(dial(&mut limits, id), None);
+        }
+        assert_eq!(dial(&mut limits, 1000), Some(Exceeded::Pending));
+        for id in 0..MAX_DIALS {
+            assert_eq!(reach(&mut limits, id), None);
+        }
+        assert_eq!(dial(&mut limits, 1001), None);
+        assert_eq!(reach(&mut limits, 1001), Some(Exceeded::Established));
+        closed(&mut limits, 0, &dialled());
+        assert_eq!(dial(&mut limits, 1002), None);
+        assert_eq!(reach(&mut limits, 1002), None);
+    }
+
+    #[test]
+    fn nothing_is_left_of_connections_that_are_gone() {
+        let mut limits = with_room_for(3);
+        for id in 0..1000 {
+            assert_eq!(establish(&mut limits, id, "192.0.2.1"), None);
+            closed(&mut limits, id, &incoming("192.0.2.1"));
+            limits.candidates.0.clear();
+            assert_eq!(dial(&mut limits, 1000 + id), None);
+            limits.on_swarm_event(FromSwarm::DialFailure(behaviour::DialFailure {
+                peer_id: None,
+                error: &DialError::Aborted,
+                connection_id: ConnectionId::new_unchecked(1000 + id),
+            }));
+        }
+        assert!(limits.pending_dials.is_empty() && limits.closing.is_empty());
+        assert_eq!((limits.usage.total(), limits.dialled), (0, 0));
+    }
+}

@@ -1,0 +1,325 @@
+//! The handshakes that are under way, and which one gives way when there are too many.
+//!
+//! A handshake holds memory and a file descriptor for up to ten seconds, and costs the remote side
+//! nothing but a packet. When the limit is reached, the oldest handshake of the address prefix that
+//! is furthest beyond its share gives way to the new one, so that silent connections take only each
+//! other's places. Handshakes whose address is not proven yet, which only QUIC has, are one group:
+//! packets in the name of an address take nothing from it.
+
+use std::{
+    io,
+    net::IpAddr,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+};
+
+use futures::future::{BoxFuture, FutureExt};
+use hashlink::LinkedHashMap;
+use libp2p::{
+    Multiaddr, PeerId,
+    core::{
+        muxing::StreamMuxerBox,
+        transport::{Boxed, DialOpts, ListenerId, Transport, TransportError, TransportEvent},
+    },
+};
+use tokio::sync::oneshot;
+
+use super::{ConnectionGater, ip_of};
+use crate::{
+    resources::{Prefix, Shares, Usage},
+    shrink::Shrink as _,
+};
+
+/// Handshakes with an unproven address may be one in so many of all before they give way first.
+const UNPROVEN_PART: u64 = 4;
+
+/// All handshakes that are under way. Clones share them.
+#[derive(Clone, Debug)]
+pub(super) struct PendingHandshakes(Arc<Mutex<Table>>);
+
+#[derive(Debug)]
+struct Table {
+    /// How many there may be; at least 1.
+    capacity: u64,
+    shares: Shares,
+    next: u64,
+    /// From the oldest to the newest, by their number.
+    pending: LinkedHashMap<u64, Pending>,
+    usage: Usage,
+    unproven: u64,
+}
+
+#[derive(Debug)]
+struct Pending {
+    /// Where it comes from, if that is proven.
+    ip: Option<IpAddr>,
+    evict: oneshot::Sender<()>,
+}
+
+/// One handshake that is under way, for as long as this lives.
+#[derive(Debug)]
+pub(super) struct PendingHandshake {
+    table: PendingHandshakes,
+    number: u64,
+    evicted: oneshot::Receiver<()>,
+}
+
+/// The handshake gave way to another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the handshake gave way to others: too many are under way")]
+pub struct Evicted;
+
+impl Evicted {
+    /// For logs and metrics.
+    pub(super) const REASON: &str = "max_pending";
+}
+
+impl From<Evicted> for io::Error {
+    fn from(evicted: Evicted) -> Self {
+        Self::new(io::ErrorKind::ConnectionAborted, evicted)
+    }
+}
+
+/// Whose handshake gives way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Group {
+    Prefix(Prefix),
+    Unproven,
+    Any,
+}
+
+impl PendingHandshakes {
+    /// None yet, and at most `capacity` of them.
+    pub(super) fn new(capacity: u32, shares: Shares) -> Self {
+        Self(Arc::new(Mutex::new(Table {
+            capacity: u64::from(capacity.max(1)),
+            shares,
+            next: 0,
+            pending: LinkedHashMap::new(),
+            usage: Usage::default(),
+            unproven: 0,
+        })))
+    }
+
+    /// How many are under way.
+    #[cfg(test)]
+    fn count(&self) -> usize {
+        self.table().pending.len()
+    }
+
+    /// One more begins, from `ip` if that address is proven to be the sender's. When there are too
+    /// many already, another one gives way to it.
+    pub(super) fn begin(&self, ip: Option<IpAddr>) -> PendingHandshake {
+        let (evict, evicted) = oneshot::channel();
+        let mut table = self.table();
+        if table.usage.total() >= table.capacity {
+            table.evict();
+        }
+        let number = table.next;
+        table.next += 1;
+        table.usage.add(ip);
+        table.unproven += u64::from(ip.is_none());
+        table.pending.insert(number, Pending { ip, evict });
+        drop(table);
+        PendingHandshake {
+            table: self.clone(),
+            number,
+            evicted,
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn remove(&mut self, number: u64) -> Option<Pending> {
+        let pending = self.pending.remove(&number)?;
+        self.pending.shrink_when_sparse();
+        self.usage.remove(pending.ip);
+        self.unproven -= u64::from(pending.ip.is_none());
+        Some(pending)
+    }
+
+    /// The oldest handshake of the group that is furthest beyond its share gives way; the oldest of
+    /// all, if no group is beyond its share.
+    fn evict(&mut self) {
+        let group = self.largest_group();
+        let is_of_group = |ip: Option<IpAddr>| match (group, ip) {
+            (Group::Any, _) | (Group::Unproven, None) => true,
+            (Group::Prefix(prefix), Some(ip)) => Prefix::scopes(ip).any(|scope| scope == prefix),
+            _ => false,
+        };
+        let mut pending = self.pending.iter();
+        let oldest = pending.find(|(_, pending)| is_of_group(pending.ip));
+        if let Some(oldest) = oldest.map(|(number, _)| *number)
+            && let Some(pending) = self.remove(oldest)
+        {
+            // Its handshake may have ended just now.
+            let _ = pending.evict.send(());
+        }
+    }
+
+    fn largest_group(&self) -> Group {
+        let unproven =
+            self.unproven.saturating_mul(1_000_000) / (self.capacity / UNPROVEN_PART).max(1);
+        let unproven = (unproven > 1_000_000).then_some((unproven, Group::Unproven));
+        let beyond = self.usage.beyond_share(self.capacity, &self.shares);
+        let prefixes = beyond
+            .into_iter()
+            .map(|(prefix, excess)| (excess, Group::Prefix(prefix)));
+        prefixes
+            .chain(unproven)
+            .max_by_key(|(excess, _)| *excess)
+            .map_or(Group::Any, |(_, group)| group)
+    }
+}
+
+impl PendingHandshake {
+    /// Waits for `handshake`, unless this one gives way to others before.
+    ///
+    /// # Errors
+    /// [`Evicted`].
+    pub(super) async fn run<T>(mut self, handshake: impl Future<Output = T>) -> Result<T, Evicted> {
+        tokio::select! {
+            biased;
+            result = handshake => Ok(result),
+            // An error means that it is no longer in the table, which only `drop` does besides.
+            Ok(()) = &mut self.evicted => Err(Evicted),
+        }
+    }
+}
+
+impl Drop for PendingHandshake {
+    fn drop(&mut self) {
+        self.table.table().remove(self.number);
+    }
+}
+
+/// A transport whose handshakes give way to others. Remote addresses of its connections are proven
+/// when they come in.
+pub(super) struct Limited {
+    inner: Boxed<Output>,
+    gater: ConnectionGater,
+}
+
+type Output = (PeerId, StreamMuxerBox);
+type Upgrade = BoxFuture<'static, io::Result<Output>>;
+
+impl Limited {
+    pub(super) fn new(inner: Boxed<Output>, gater: ConnectionGater) -> Self {
+        Self { inner, gater }
+    }
+}
+
+impl Transport for Limited {
+    type Output = Output;
+    type Error = io::Error;
+    type ListenerUpgrade = Upgrade;
+    type Dial = <Boxed<Output> as Transport>::Dial;
+
+    fn listen_on(
+        &mut self,
+        id: ListenerId,
+        address: Multiaddr,
+    ) -> Result<(), TransportError<io::Error>> {
+        self.inner.listen_on(id, address)
+    }
+
+    fn remove_listener(&mut self, id: ListenerId) -> bool {
+        self.inner.remove_listener(id)
+    }
+
+    fn dial(
+        &mut self,
+        address: Multiaddr,
+        options: DialOpts,
+    ) -> Result<Self::Dial, TransportError<io::Error>> {
+        self.inner.dial(address, options)
+    }
+
+    fn poll(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<TransportEvent<Upgrade, io::Error>> {
+        let event = Pin::new(&mut self.inner).poll(cx);
+        event.map(|event| match event {
+            TransportEvent::Incoming {
+                listener_id,
+                upgrade,
+                local_addr,
+                send_back_addr,
+            } => TransportEvent::Incoming {
+                listener_id,
+                upgrade: self
+                    .gater
+                    .limit_handshake(ip_of(&send_back_addr), upgrade)
+                    .boxed(),
+                local_addr,
+                send_back_addr,
+            },
+            other => other.map_upgrade(|upgrade| upgrade.boxed()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use futures::FutureExt;
+
+    use super::*;
+
+    fn ip(text: &str) -> Option<IpAddr> {
+        Some(text.parse().unwrap())
+    }
+
+    /// Whether it gave way.
+    fn is_evicted(handshake: PendingHandshake) -> bool {
+        handshake.run(pending::<()>()).now_or_never().is_some()
+    }
+
+    #[test]
+    fn silent_handshakes_of_one_address_take_only_each_others_places() {
+        let table = PendingHandshakes::new(16, Shares::default());
+        let client = table.begin(ip("198.51.100.1"));
+        let silent: Vec<_> = (0..40).map(|_| table.begin(ip("192.0.2.1"))).collect();
+        assert_eq!(table.count(), 16);
+        let evicted: Vec<_> = silent.into_iter().map(is_evicted).collect();
+        assert_eq!(evicted.iter().filter(|evicted| **evicted).count(), 25);
+        assert!(evicted[..25].iter().all(|evicted| *evicted), "the oldest");
+        assert!(!is_evicted(client));
+        assert_eq!(table.count(), 0);
+    }
+
+    #[test]
+    fn packets_in_the_name_of_an_address_take_nothing_from_it() {
+        let table = PendingHandshakes::new(16, Shares::default());
+        let client = table.begin(ip("192.0.2.1"));
+        let forged: Vec<_> = (0..40).map(|_| table.begin(None)).collect();
+        let proven = table.begin(ip("192.0.2.1"));
+        assert!(!is_evicted(client) && !is_evicted(proven));
+        assert!(is_evicted(forged.into_iter().next().unwrap()));
+    }
+
+    #[test]
+    fn the_oldest_gives_way_when_no_prefix_is_beyond_its_share() {
+        let table = PendingHandshakes::new(4, Shares::default());
+        let all: Vec<_> = (0..5)
+            .map(|n| table.begin(ip(&format!("192.0.{n}.1"))))
+            .collect();
+        let evicted: Vec<_> = all.into_iter().map(is_evicted).collect();
+        assert_eq!(evicted, [true, false, false, false, false]);
+    }
+
+    #[test]
+    fn a_handshake_that_ends_gives_its_result() {
+        let table = PendingHandshakes::new(1, Shares::default());
+        let handshake = table.begin(None);
+        assert_eq!(handshake.run(ready(7)).now_or_never(), Some(Ok(7)));
+        assert_eq!(table.count(), 0);
+    }
+}
