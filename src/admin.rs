@@ -33,7 +33,7 @@ use crate::{
     lifecycle::{Lifecycle, Phase},
     rate::Rate,
     relay::Relay,
-    resources::{Resources, open_descriptors, resident_bytes},
+    resources::{ResourceUse, Resources, is_private, open_descriptors, resident_bytes},
     telemetry::{Telemetry, log::FilterHandle, prometheus::Prometheus},
 };
 
@@ -148,6 +148,34 @@ fn written(rate: Option<Rate>) -> Option<String> {
     rate.map(|rate| rate.to_string())
 }
 
+/// The use of everything that address prefixes share, and the prefix that uses most of it under a
+/// name that does not give it away.
+fn resources(admin: &Admin) -> Value {
+    let reports = admin
+        .resources
+        .report()
+        .into_iter()
+        .chain(admin.relay.report());
+    let names = admin.relay.names();
+    let entry = |report: ResourceUse| {
+        let largest = report.largest.map(|(prefix, used)| {
+            json!({
+                "prefix": names.network(prefix),
+                "used": used,
+                "is_private": is_private(prefix.network()),
+            })
+        });
+        let value = json!({
+            "used": report.used,
+            "limit": report.limit,
+            "is_scarce": report.is_scarce(),
+            "largest_prefix": largest,
+        });
+        (report.resource.as_str().to_owned(), value)
+    };
+    Value::Object(reports.map(entry).collect())
+}
+
 async fn status(State(admin): State<Arc<Admin>>) -> Json<Value> {
     let statistics = admin.relay.statistics();
     let limits = admin.relay.limits();
@@ -198,6 +226,7 @@ async fn status(State(admin): State<Arc<Admin>>) -> Json<Value> {
             "limit": plan.descriptors,
             "limit_of_connections": plan.sockets,
         },
+        "resources": resources(&admin),
         "totals": {
             "bytes_relayed": statistics.bytes,
             "circuits_finished": statistics.circuits_finished,

@@ -7,6 +7,7 @@ mod addresses;
 mod boxed;
 mod connection_limits;
 mod ending;
+mod scarcity;
 mod schedule;
 mod swarm;
 
@@ -210,6 +211,14 @@ impl Node {
             .spawn_until_end("refusals", relay.refusals().clone().tell_rest());
         self.lifecycle
             .spawn_until_end("resources", self.resources.clone().watch());
+        self.lifecycle.spawn_until_end(
+            "scarcity",
+            scarcity::monitor(
+                Arc::clone(&relay),
+                self.resources.clone(),
+                self.gater.clone(),
+            ),
+        );
         if let Some(peers) = relay.peers() {
             self.lifecycle
                 .spawn_until_end("peer statistics", Arc::clone(peers).sweep());

@@ -12,6 +12,7 @@ use sha2::Sha256;
 
 use crate::config::PeerIds;
 use crate::identity::derive;
+use crate::resources::Prefix;
 
 /// What the HMAC's key is derived for.
 const INFO: &[u8] = b"descord-relay/pseudonyms/hmac/v1";
@@ -60,6 +61,15 @@ impl Pseudonyms {
             }
         }
     }
+
+    /// The name of an address prefix, the same for the same key: `n-` and 16 hexadecimal digits. It is
+    /// keyed, so that nobody without the key can find the network by trying all of them.
+    pub fn network(&self, prefix: Prefix) -> String {
+        let text = format!("network {prefix}");
+        let hash = self.mac.clone().chain_update(text).finalize().into_bytes();
+        let digits = hash.iter().take(8).map(|byte| format!("{byte:02x}"));
+        digits.fold("n-".to_owned(), |name, digits| name + &digits)
+    }
 }
 
 impl fmt::Debug for Pseudonyms {
@@ -89,6 +99,19 @@ mod tests {
         "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN"
             .parse()
             .unwrap()
+    }
+
+    #[test]
+    fn networks_have_names_of_their_own() {
+        let name = |key: &[u8], ip: &str| {
+            let prefix = Prefix::host(ip.parse().unwrap());
+            Pseudonyms::new(PeerIds::Pseudonym, key).network(prefix)
+        };
+        let one = name(KEY, "192.0.2.1");
+        assert!(one.starts_with("n-") && one.len() == 18, "{one}");
+        assert_eq!(one, name(KEY, "::ffff:192.0.2.1"));
+        assert_ne!(one, name(KEY, "192.0.2.2"));
+        assert_ne!(one, name(b"another key", "192.0.2.1"));
     }
 
     /// Log lines of different versions have to be comparable.

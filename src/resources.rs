@@ -13,6 +13,7 @@ mod memory;
 mod prefix;
 mod process;
 mod receive_buffer;
+mod report;
 mod usage;
 mod watermarks;
 
@@ -37,6 +38,7 @@ pub use self::{
     prefix::{MAX_SCOPES, Prefix, Share, Shares},
     process::{open_descriptors, resident_bytes},
     receive_buffer::ReceiveBuffered,
+    report::{Resource, ResourceUse, is_private},
     usage::{BeyondShare, Exceeded, Usage, excess, scarcity},
 };
 use self::{memory::Accounts, watermarks::Watermarks};
@@ -62,6 +64,10 @@ struct Shared {
     under_pressure: AtomicBool,
     /// Told at each look that finds memory over its watermarks.
     over: Notify,
+    /// Handshakes that are under way.
+    handshakes: Mutex<Usage>,
+    /// Established connections, but for those that are closed to make room.
+    connections: Mutex<Usage>,
     /// Connections that hold a descriptor.
     sockets: Mutex<Usage>,
     /// Notified when a connection is refused because all descriptors are in use.
@@ -162,6 +168,8 @@ impl Resources {
             accounts: Accounts::new(limits.buffered, shares.clone()),
             shares,
             under_pressure: AtomicBool::new(false),
+            handshakes: Mutex::default(),
+            connections: Mutex::default(),
             sockets: Mutex::default(),
             sockets_full: Notify::new(),
             websockets,
@@ -226,10 +234,36 @@ impl Resources {
     }
 
     fn sockets(&self) -> MutexGuard<'_, Usage> {
-        self.0
-            .sockets
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.sockets)
+    }
+
+    /// Which address prefixes have handshakes under way.
+    pub(crate) fn handshakes(&self) -> MutexGuard<'_, Usage> {
+        lock(&self.0.handshakes)
+    }
+
+    /// Which address prefixes have established connections.
+    pub(crate) fn connections(&self) -> MutexGuard<'_, Usage> {
+        lock(&self.0.connections)
+    }
+
+    /// The use of each resource that connections have.
+    pub fn report(&self) -> [ResourceUse; 4] {
+        let limits = self.limits();
+        [
+            ResourceUse::of(
+                Resource::Handshakes,
+                &self.handshakes(),
+                Some(limits.connections.pending.into()),
+            ),
+            ResourceUse::of(
+                Resource::Connections,
+                &self.connections(),
+                Some(limits.connections.active.into()),
+            ),
+            ResourceUse::of(Resource::FileDescriptors, &self.sockets(), limits.sockets),
+            self.0.accounts.report(),
+        ]
     }
 
     /// Takes one more descriptor for a WebSocket, which needs memory for a whole frame as soon as
@@ -316,6 +350,10 @@ impl Resources {
             info!(used, limit, "there is memory again: newcomers are let in");
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use opentelemetry::{
     metrics::{AsyncInstrument, Counter, Histogram, Meter, UpDownCounter},
 };
 
-use crate::lifecycle::Phase;
+use crate::{lifecycle::Phase, resources::Resource};
 
 /// What an instrument measures, and how.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -206,6 +206,12 @@ instruments! {
         "Connections that were refused, or closed because memory ran out.";
     PEERS = Kind::UpDownCounter, "relay.peer.active", "{peer}", [],
         "Peers that are connected or have a circuit open.";
+    RESOURCE_USAGE = Kind::Gauge, "relay.resource.usage", "{unit}", ["resource": &Resource::NAMES],
+        "Units of each resource that address prefixes share which are in use: bytes of buffers, else a count.";
+    RESOURCE_LIMIT = Kind::Gauge, "relay.resource.limit", "{unit}", ["resource": &Resource::NAMES],
+        "Units of each resource that there are; absent where that is unlimited.";
+    RESOURCE_LARGEST_PREFIX = Kind::Gauge, "relay.resource.largest_prefix", "{unit}", ["resource": &Resource::NAMES],
+        "Units that one IPv4 address or IPv6 /64 uses, for the one that uses most. `/status` names it by a keyed hash.";
     PHASE = Kind::Gauge, "relay.phase", "{phase}", ["phase": &Phase::WORDS],
         "1 for the phase that the relay is in, 0 for the others.";
     DRAIN_TIME_LEFT = Kind::Gauge, "relay.drain.time_left", "s", [],

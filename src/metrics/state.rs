@@ -9,14 +9,15 @@ use super::{
     catalogue::{
         ACCESS_RULES, ACCESS_STALE, BANDWIDTH_LIMIT, CIRCUIT_IO, CIRCUIT_LIMIT, CIRCUITS,
         CONNECTION_LIMIT, CONNECTIONS_PENDING, DRAIN_TIME_LEFT, MEMORY_LIMIT, PEERS, PHASE,
-        RESERVATION_LIMIT, RESERVATIONS, THROTTLE_WAITS,
+        RESERVATION_LIMIT, RESERVATIONS, RESOURCE_LARGEST_PREFIX, RESOURCE_LIMIT, RESOURCE_USAGE,
+        THROTTLE_WAITS,
     },
     process,
 };
 use crate::{
     lifecycle::{Lifecycle, Phase},
     relay::{Relay, Statistics},
-    resources::Resources,
+    resources::{ResourceUse, Resources},
 };
 
 /// How many connections may be up, and on their way, at once.
@@ -72,6 +73,23 @@ pub fn observe(
     let pending = metrics.clone();
     CONNECTIONS_PENDING.observe(meter, move |observer| {
         observer.observe(pending.pending(), &[]);
+    });
+
+    let report = |instrument: &super::Instrument, of: fn(&ResourceUse) -> Option<u64>| {
+        let (relay, resources) = (Arc::clone(relay), resources.clone());
+        instrument.observe(meter, move |observer| {
+            for report in resources.report().iter().chain(&relay.report()) {
+                if let Some(units) = of(report) {
+                    let resource = KeyValue::new("resource", report.resource.as_str());
+                    observer.observe(units, &[resource]);
+                }
+            }
+        });
+    };
+    report(&RESOURCE_USAGE, |report| Some(report.used));
+    report(&RESOURCE_LIMIT, |report| report.limit);
+    report(&RESOURCE_LARGEST_PREFIX, |report| {
+        Some(report.largest.map_or(0, |(_, units)| units))
     });
 
     let access = metrics.clone();

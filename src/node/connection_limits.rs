@@ -27,7 +27,7 @@ use libp2p::{
 
 use crate::{
     relay::{Connection, Relay},
-    resources::{self, Resources, Usage},
+    resources::{self, Resources},
     transport::{ConnectionGater, ip_of},
 };
 
@@ -54,8 +54,6 @@ pub(super) struct Behaviour<C = Arc<Relay>> {
     gater: ConnectionGater,
     candidates: C,
     pending_dials: HashSet<ConnectionId>,
-    /// All connections, but for those that are closed to make room.
-    usage: Usage,
     dialled: usize,
     /// Connections that are closed to make room.
     closing: HashSet<ConnectionId>,
@@ -95,7 +93,6 @@ impl<C: Candidates> Behaviour<C> {
             gater,
             candidates,
             pending_dials: HashSet::new(),
-            usage: Usage::default(),
             dialled: 0,
             closing: HashSet::new(),
             to_close: VecDeque::new(),
@@ -106,11 +103,15 @@ impl<C: Candidates> Behaviour<C> {
     fn check_established(&mut self, ip: Option<IpAddr>) -> Result<(), ConnectionDenied> {
         let capacity = u64::from(self.resources.limits().connections.active);
         let shares = self.resources.shares();
-        let exceeded = match self.usage.check(ip, Some(capacity), shares) {
+        let checked = self
+            .resources
+            .connections()
+            .check(ip, Some(capacity), shares);
+        let exceeded = match checked {
             Ok(()) => return Ok(()),
             Err(resources::Exceeded::Share) => Exceeded::Share,
             Err(resources::Exceeded::Capacity) => {
-                let beyond = self.usage.beyond_share(capacity, shares);
+                let beyond = self.resources.connections().beyond_share(capacity, shares);
                 match self.candidates.newest_unused(&beyond) {
                     Some(unused) => {
                         self.close(&unused);
@@ -128,7 +129,7 @@ impl<C: Candidates> Behaviour<C> {
         if connection.evict() {
             self.closing.insert(connection.id);
             self.gater.evicted();
-            self.usage.remove(connection.ip);
+            self.resources.connections().remove(connection.ip);
             self.to_close.push_back((connection.peer, connection.id));
         }
     }
@@ -198,7 +199,7 @@ impl<C: Candidates> NetworkBehaviour for Behaviour<C> {
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
             FromSwarm::ConnectionEstablished(ConnectionEstablished { endpoint, .. }) => {
-                self.usage.add(source_of(endpoint));
+                self.resources.connections().add(source_of(endpoint));
                 self.dialled += usize::from(endpoint.is_dialer());
             }
             FromSwarm::ConnectionClosed(ConnectionClosed {
@@ -207,7 +208,7 @@ impl<C: Candidates> NetworkBehaviour for Behaviour<C> {
                 ..
             }) => {
                 if !self.closing.remove(&connection_id) {
-                    self.usage.remove(source_of(endpoint));
+                    self.resources.connections().remove(source_of(endpoint));
                 }
                 self.dialled -= usize::from(endpoint.is_dialer()).min(self.dialled);
             }
@@ -368,16 +369,19 @@ mod tests {
             let ip = format!("198.51.{id}.1");
             assert_eq!(establish(&mut limits, id, &ip), None);
         }
-        assert_eq!(limits.usage.total(), 16);
+        assert_eq!(limits.resources.connections().total(), 16);
         let closing: Vec<_> = limits.to_close.iter().map(|(_, id)| *id).collect();
         assert_eq!(closing, [11, 10].map(ConnectionId::new_unchecked));
         // Their places are taken already.
         for id in [11, 10] {
             closed(&mut limits, id, &incoming("192.0.2.1"));
         }
-        assert_eq!((limits.usage.total(), limits.closing.len()), (16, 0));
+        assert_eq!(
+            (limits.resources.connections().total(), limits.closing.len()),
+            (16, 0)
+        );
         closed(&mut limits, 12, &incoming("198.51.12.1"));
-        assert_eq!(limits.usage.total(), 15);
+        assert_eq!(limits.resources.connections().total(), 15);
     }
 
     #[test]
@@ -423,6 +427,9 @@ mod tests {
             }));
         }
         assert!(limits.pending_dials.is_empty() && limits.closing.is_empty());
-        assert_eq!((limits.usage.total(), limits.dialled), (0, 0));
+        assert_eq!(
+            (limits.resources.connections().total(), limits.dialled),
+            (0, 0)
+        );
     }
 }

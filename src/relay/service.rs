@@ -32,7 +32,7 @@ use crate::{
     peers::Peers,
     pseudonym::Pseudonyms,
     refusals::Refusals,
-    resources::{BeyondShare, excess},
+    resources::{BeyondShare, Resource, ResourceUse, excess},
 };
 
 /// Of those who hold a reservation, one in so many is closed at once when memory has run out.
@@ -284,6 +284,24 @@ impl Relay {
             .filter_map(|connection| Some((excess(connection.ip, beyond)?, connection)))
             .max_by_key(|(excess, connection)| (*excess, connection.id))
             .map(|(_, connection)| Arc::clone(connection))
+    }
+
+    /// The use of reservations and circuits.
+    pub fn report(&self) -> [ResourceUse; 2] {
+        let limit = |limit: Option<usize>| limit.map(|limit| limit as u64);
+        let ledger = self.ledger();
+        [
+            ResourceUse::of(
+                Resource::Reservations,
+                ledger.reservation_usage(),
+                limit(self.limits.reservations),
+            ),
+            ResourceUse::of(
+                Resource::Circuits,
+                ledger.circuit_usage(),
+                limit(self.limits.circuits),
+            ),
+        ]
     }
 
     /// The names under which peers appear.

@@ -8,10 +8,11 @@
 //! and are closed when that was not enough.
 
 use std::{
+    cmp::Reverse,
     collections::HashMap,
     net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, Weak,
         atomic::{AtomicU8, AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -20,8 +21,9 @@ use std::{
 use futures::task::AtomicWaker;
 
 use super::{
-    Resources,
+    Resources, lock,
     prefix::{Prefix, Shares},
+    report::{Resource, ResourceUse},
 };
 use crate::shrink::Shrink as _;
 
@@ -100,6 +102,24 @@ impl Accounts {
         self.held.load(Ordering::Relaxed)
     }
 
+    /// The bytes in use, and the host prefix that holds most of them.
+    pub(super) fn report(&self) -> ResourceUse {
+        let registry = self.registry();
+        let hosts = registry
+            .prefixes
+            .iter()
+            .filter(|(prefix, _)| prefix.is_host());
+        let largest = hosts
+            .map(|(prefix, bytes)| (*prefix, bytes.load(Ordering::Relaxed)))
+            .max_by_key(|(prefix, bytes)| (*bytes, Reverse(*prefix)));
+        ResourceUse {
+            resource: Resource::Buffers,
+            used: self.held(),
+            limit: self.limit,
+            largest,
+        }
+    }
+
     fn registry(&self) -> MutexGuard<'_, Registry> {
         lock(&self.registry)
     }
@@ -129,7 +149,7 @@ impl Accounts {
             })
             .filter(|(held, _)| *held > GUARANTEED_BYTES)
             .collect();
-        candidates.sort_unstable_by_key(|(held, _)| std::cmp::Reverse(*held));
+        candidates.sort_unstable_by_key(|(held, _)| Reverse(*held));
         let mut relieved = 0;
         let mut count = 0;
         for (held, account) in candidates {
@@ -281,10 +301,6 @@ impl Drop for Account {
         registry.accounts.remove(&self.id);
         registry.accounts.shrink_when_sparse();
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -60,6 +60,11 @@ impl Prefix {
         Self { network, length }
     }
 
+    /// Whether it is the longest kind: what one host or subscriber has.
+    pub fn is_host(self) -> bool {
+        matches!(self.length, 32 | 64)
+    }
+
     /// How many bits of the address it fixes.
     pub fn length(self) -> u8 {
         self.length

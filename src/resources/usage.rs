@@ -1,6 +1,6 @@
 //! How much of one resource each address prefix uses, and who has to give way. Pure.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{cmp::Reverse, collections::HashMap, net::IpAddr};
 
 use super::prefix::{Prefix, Shares};
 use crate::shrink::Shrink as _;
@@ -105,9 +105,9 @@ impl Usage {
     pub fn largest(&self) -> Option<(Prefix, u64)> {
         self.prefixes
             .iter()
-            .filter(|(prefix, _)| matches!(prefix.length(), 32 | 64))
+            .filter(|(prefix, _)| prefix.is_host())
             .map(|(prefix, count)| (*prefix, *count))
-            .max_by_key(|(prefix, count)| (*count, std::cmp::Reverse(*prefix)))
+            .max_by_key(|(prefix, count)| (*count, Reverse(*prefix)))
     }
 }
 

@@ -73,10 +73,7 @@ impl ConnectionGater {
         Self(Arc::new(Shared {
             rates,
             proxies: admission.proxies,
-            pending: PendingHandshakes::new(
-                resources.limits().connections.pending,
-                resources.shares().clone(),
-            ),
+            pending: PendingHandshakes::new(resources.clone()),
             resources,
             metrics,
             refusals,
@@ -160,7 +157,7 @@ impl ConnectionGater {
     }
 
     /// Whether a connection from `ip` begins with a header that tells where it really comes from.
-    pub(super) fn is_proxy(&self, ip: IpAddr) -> bool {
+    pub(crate) fn is_proxy(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         self.0.proxies.iter().any(|network| network.contains(&ip))
     }

@@ -27,7 +27,7 @@ use tokio::sync::oneshot;
 
 use super::{ConnectionGater, ip_of};
 use crate::{
-    resources::{Prefix, Shares, Usage},
+    resources::{Prefix, Resources},
     shrink::Shrink as _,
 };
 
@@ -36,17 +36,16 @@ const UNPROVEN_PART: u64 = 4;
 
 /// All handshakes that are under way. Clones share them.
 #[derive(Clone, Debug)]
-pub(super) struct PendingHandshakes(Arc<Mutex<Table>>);
+pub(super) struct PendingHandshakes {
+    resources: Resources,
+    table: Arc<Mutex<Table>>,
+}
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Table {
-    /// How many there may be; at least 1.
-    capacity: u64,
-    shares: Shares,
     next: u64,
     /// From the oldest to the newest, by their number.
     pending: LinkedHashMap<u64, Pending>,
-    usage: Usage,
     unproven: u64,
 }
 
@@ -90,22 +89,17 @@ enum Group {
 }
 
 impl PendingHandshakes {
-    /// None yet, and at most `capacity` of them.
-    pub(super) fn new(capacity: u32, shares: Shares) -> Self {
-        Self(Arc::new(Mutex::new(Table {
-            capacity: u64::from(capacity.max(1)),
-            shares,
-            next: 0,
-            pending: LinkedHashMap::new(),
-            usage: Usage::default(),
-            unproven: 0,
-        })))
+    /// None yet, and at most as many as `resources` has room for.
+    pub(super) fn new(resources: Resources) -> Self {
+        Self {
+            resources,
+            table: Arc::default(),
+        }
     }
 
-    /// How many are under way.
-    #[cfg(test)]
-    fn count(&self) -> usize {
-        self.table().pending.len()
+    /// How many may be under way; at least 1.
+    fn capacity(&self) -> u64 {
+        u64::from(self.resources.limits().connections.pending).max(1)
     }
 
     /// One more begins, from `ip` if that address is proven to be the sender's. When there are too
@@ -113,14 +107,14 @@ impl PendingHandshakes {
     pub(super) fn begin(&self, ip: Option<IpAddr>) -> PendingHandshake {
         let (evict, evicted) = oneshot::channel();
         let mut table = self.table();
-        if table.usage.total() >= table.capacity {
-            table.evict();
+        if table.pending.len() as u64 >= self.capacity() {
+            self.evict(&mut table);
         }
         let number = table.next;
         table.next += 1;
-        table.usage.add(ip);
         table.unproven += u64::from(ip.is_none());
         table.pending.insert(number, Pending { ip, evict });
+        self.resources.handshakes().add(ip);
         drop(table);
         PendingHandshake {
             table: self.clone(),
@@ -130,43 +124,43 @@ impl PendingHandshakes {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl Table {
-    fn remove(&mut self, number: u64) -> Option<Pending> {
-        let pending = self.pending.remove(&number)?;
-        self.pending.shrink_when_sparse();
-        self.usage.remove(pending.ip);
-        self.unproven -= u64::from(pending.ip.is_none());
+    fn remove(&self, table: &mut Table, number: u64) -> Option<Pending> {
+        let pending = table.pending.remove(&number)?;
+        table.pending.shrink_when_sparse();
+        table.unproven -= u64::from(pending.ip.is_none());
+        self.resources.handshakes().remove(pending.ip);
         Some(pending)
     }
 
     /// The oldest handshake of the group that is furthest beyond its share gives way; the oldest of
     /// all, if no group is beyond its share.
-    fn evict(&mut self) {
-        let group = self.largest_group();
+    fn evict(&self, table: &mut Table) {
+        let group = self.largest_group(table);
         let is_of_group = |ip: Option<IpAddr>| match (group, ip) {
             (Group::Any, _) | (Group::Unproven, None) => true,
             (Group::Prefix(prefix), Some(ip)) => Prefix::scopes(ip).any(|scope| scope == prefix),
             _ => false,
         };
-        let mut pending = self.pending.iter();
+        let mut pending = table.pending.iter();
         let oldest = pending.find(|(_, pending)| is_of_group(pending.ip));
         if let Some(oldest) = oldest.map(|(number, _)| *number)
-            && let Some(pending) = self.remove(oldest)
+            && let Some(pending) = self.remove(table, oldest)
         {
             // Its handshake may have ended just now.
             let _ = pending.evict.send(());
         }
     }
 
-    fn largest_group(&self) -> Group {
-        let unproven =
-            self.unproven.saturating_mul(1_000_000) / (self.capacity / UNPROVEN_PART).max(1);
+    fn largest_group(&self, table: &Table) -> Group {
+        let capacity = self.capacity();
+        let part = (capacity / UNPROVEN_PART).max(1);
+        let unproven = table.unproven.saturating_mul(1_000_000) / part;
         let unproven = (unproven > 1_000_000).then_some((unproven, Group::Unproven));
-        let beyond = self.usage.beyond_share(self.capacity, &self.shares);
+        let shares = self.resources.shares();
+        let beyond = self.resources.handshakes().beyond_share(capacity, shares);
         let prefixes = beyond
             .into_iter()
             .map(|(prefix, excess)| (excess, Group::Prefix(prefix)));
@@ -194,7 +188,8 @@ impl PendingHandshake {
 
 impl Drop for PendingHandshake {
     fn drop(&mut self) {
-        self.table.table().remove(self.number);
+        let mut table = self.table.table();
+        self.table.remove(&mut table, self.number);
     }
 }
 
@@ -272,6 +267,19 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
+    use crate::{
+        metrics::ConnectionLimits,
+        relay::Limits,
+        resources::{ResourceLimits, Shares},
+    };
+
+    fn table(pending: u32) -> PendingHandshakes {
+        let limits = ResourceLimits {
+            connections: ConnectionLimits { active: 1, pending },
+            ..ResourceLimits::new(None, None, &Limits::default())
+        };
+        PendingHandshakes::new(Resources::new(limits, Shares::default()))
+    }
 
     fn ip(text: &str) -> Option<IpAddr> {
         Some(text.parse().unwrap())
@@ -284,20 +292,20 @@ mod tests {
 
     #[test]
     fn silent_handshakes_of_one_address_take_only_each_others_places() {
-        let table = PendingHandshakes::new(16, Shares::default());
+        let table = table(16);
         let client = table.begin(ip("198.51.100.1"));
         let silent: Vec<_> = (0..40).map(|_| table.begin(ip("192.0.2.1"))).collect();
-        assert_eq!(table.count(), 16);
+        assert_eq!(table.resources.handshakes().total(), 16);
         let evicted: Vec<_> = silent.into_iter().map(is_evicted).collect();
         assert_eq!(evicted.iter().filter(|evicted| **evicted).count(), 25);
         assert!(evicted[..25].iter().all(|evicted| *evicted), "the oldest");
         assert!(!is_evicted(client));
-        assert_eq!(table.count(), 0);
+        assert_eq!(table.resources.handshakes().total(), 0);
     }
 
     #[test]
     fn packets_in_the_name_of_an_address_take_nothing_from_it() {
-        let table = PendingHandshakes::new(16, Shares::default());
+        let table = table(16);
         let client = table.begin(ip("192.0.2.1"));
         let forged: Vec<_> = (0..40).map(|_| table.begin(None)).collect();
         let proven = table.begin(ip("192.0.2.1"));
@@ -307,7 +315,7 @@ mod tests {
 
     #[test]
     fn the_oldest_gives_way_when_no_prefix_is_beyond_its_share() {
-        let table = PendingHandshakes::new(4, Shares::default());
+        let table = table(4);
         let all: Vec<_> = (0..5)
             .map(|n| table.begin(ip(&format!("192.0.{n}.1"))))
             .collect();
@@ -317,9 +325,9 @@ mod tests {
 
     #[test]
     fn a_handshake_that_ends_gives_its_result() {
-        let table = PendingHandshakes::new(1, Shares::default());
+        let table = table(1);
         let handshake = table.begin(None);
         assert_eq!(handshake.run(ready(7)).now_or_never(), Some(Ok(7)));
-        assert_eq!(table.count(), 0);
+        assert_eq!(table.resources.handshakes().total(), 0);
     }
 }

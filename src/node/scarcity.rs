@@ -1,0 +1,70 @@
+//! Reports to the log when a resource becomes scarce, and when most clients come from one address that
+//! is not their own.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use crate::{
+    relay::Relay,
+    resources::{Resource, ResourceUse, Resources, is_private},
+    transport::ConnectionGater,
+};
+
+/// How often the use of resources is looked at.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Looks at the use of resources until the relay stops.
+pub(super) async fn monitor(relay: Arc<Relay>, resources: Resources, gater: ConnectionGater) {
+    let mut monitor = Monitor::default();
+    let mut ticks = interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        for report in resources.report().into_iter().chain(relay.report()) {
+            monitor.update(&report, &relay, &gater);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Monitor {
+    scarce: HashSet<Resource>,
+    has_majority: bool,
+}
+
+impl Monitor {
+    fn update(&mut self, report: &ResourceUse, relay: &Relay, gater: &ConnectionGater) {
+        let resource = report.resource.as_str();
+        let is_scarce = report.is_scarce();
+        if is_scarce && self.scarce.insert(report.resource) {
+            let largest = report.largest;
+            warn!(
+                resource,
+                used = report.used,
+                limit = report.limit,
+                largest_prefix = largest.map(|(prefix, _)| relay.names().network(prefix)),
+                largest_prefix_used = largest.map(|(_, used)| used),
+                "resource is scarce: address prefixes are limited to their shares"
+            );
+        } else if !is_scarce && self.scarce.remove(&report.resource) {
+            info!(resource, used = report.used, "resource is no longer scarce");
+        }
+        if report.resource == Resource::Connections {
+            let majority = report
+                .majority()
+                .filter(|prefix| is_private(prefix.network()) || gater.is_proxy(prefix.network()));
+            if let Some(prefix) = majority.filter(|_| !self.has_majority) {
+                warn!(
+                    prefix = relay.names().network(prefix),
+                    connections = report.used,
+                    "more than half of the clients come from one private or proxy address: limits and \
+                     shares per address apply to all of them together; set RELAY_PROXY_PROTOCOL_FROM if \
+                     it is a proxy that sends their addresses, or RELAY_PREFIX_SHARES to give it more"
+                );
+            }
+            self.has_majority = majority.is_some();
+        }
+    }
+}

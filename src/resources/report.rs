@@ -1,0 +1,152 @@
+//! How much of each resource is in use, and by which address prefix most of it.
+
+use std::net::IpAddr;
+
+use super::{
+    prefix::Prefix,
+    usage::{Usage, scarcity},
+};
+
+/// Everything that address prefixes share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Resource {
+    /// Connections whose handshake is under way.
+    Handshakes,
+    /// Established connections.
+    Connections,
+    /// File descriptors that connections hold.
+    FileDescriptors,
+    /// Bytes in buffers of connections.
+    Buffers,
+    /// Reservations.
+    Reservations,
+    /// Circuits, counted for their sources.
+    Circuits,
+}
+
+impl Resource {
+    /// The names of all of them.
+    pub const NAMES: [&str; 6] = [
+        "handshakes",
+        "connections",
+        "file_descriptors",
+        "buffers",
+        "reservations",
+        "circuits",
+    ];
+
+    /// A short, stable word for logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Handshakes => "handshakes",
+            Self::Connections => "connections",
+            Self::FileDescriptors => "file_descriptors",
+            Self::Buffers => "buffers",
+            Self::Reservations => "reservations",
+            Self::Circuits => "circuits",
+        }
+    }
+}
+
+/// The use of one resource at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResourceUse {
+    /// Which one.
+    pub resource: Resource,
+    /// Units in use: bytes for [`Resource::Buffers`], else a count.
+    pub used: u64,
+    /// Units that there are; `None` is unlimited.
+    pub limit: Option<u64>,
+    /// The host prefix that uses most, and how many units.
+    pub largest: Option<(Prefix, u64)>,
+}
+
+impl ResourceUse {
+    pub(crate) fn of(resource: Resource, usage: &Usage, limit: Option<u64>) -> Self {
+        Self {
+            resource,
+            used: usage.total(),
+            limit,
+            largest: usage.largest(),
+        }
+    }
+
+    /// Whether shares apply.
+    pub fn is_scarce(&self) -> bool {
+        self.limit.is_some_and(|limit| self.used >= scarcity(limit))
+    }
+
+    /// The host prefix that uses more than half of everything that is in use, if that is more than a
+    /// few units.
+    pub fn majority(&self) -> Option<Prefix> {
+        /// Fewer clients behind one address say nothing.
+        const FEW: u64 = 8;
+        let (prefix, units) = self.largest?;
+        (units > FEW && units > self.used / 2).then_some(prefix)
+    }
+}
+
+/// Whether addresses like this one belong to a proxy or a local network: clients that come from the
+/// public internet never have one of their own.
+pub fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, ..] = ip.octets();
+            let is_shared = a == 100 && b & 0xc0 == 64;
+            ip.is_private() || ip.is_loopback() || ip.is_link_local() || is_shared
+        }
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_local_networks_and_carrier_nat_are_private() {
+        for ip in [
+            "10.1.2.3",
+            "172.17.0.1",
+            "192.168.1.1",
+            "127.0.0.1",
+            "100.64.0.1",
+            "::1",
+            "fd00::1",
+            "fe80::1",
+        ] {
+            assert!(is_private(ip.parse().unwrap()), "{ip}");
+        }
+        for ip in [
+            "100.128.0.1",
+            "100.63.0.1",
+            "192.0.2.1",
+            "2001:db8::1",
+            "172.32.0.1",
+        ] {
+            assert!(!is_private(ip.parse().unwrap()), "{ip}");
+        }
+    }
+
+    #[test]
+    fn a_majority_is_more_than_half_of_more_than_a_few() {
+        let report = |counts: &[(&str, usize)]| {
+            let mut usage = Usage::default();
+            for (ip, count) in counts {
+                (0..*count).for_each(|_| usage.add(Some(ip.parse().unwrap())));
+            }
+            let report = ResourceUse::of(Resource::Connections, &usage, Some(20));
+            (
+                report.majority().map(|prefix| prefix.to_string()),
+                report.is_scarce(),
+            )
+        };
+        assert_eq!(report(&[("10.0.0.1", 8)]), (None, false));
+        assert_eq!(report(&[("10.0.0.1", 9), ("192.0.2.1", 9)]), (None, true));
+        let majority = Some("10.0.0.1/32".to_owned());
+        assert_eq!(
+            report(&[("10.0.0.1", 9), ("192.0.2.1", 4)]),
+            (majority, false)
+        );
+    }
+}
