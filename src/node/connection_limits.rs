@@ -109,7 +109,10 @@ impl<C: Candidates> Behaviour<C> {
             .check(ip, Some(capacity), shares);
         let exceeded = match checked {
             Ok(()) => return Ok(()),
-            Err(resources::Exceeded::Share) => Exceeded::Share,
+            Err(resources::Exceeded::Share) if self.resources.connections().total() < capacity => {
+                Exceeded::Share
+            }
+            Err(resources::Exceeded::Share) => Exceeded::Established,
             Err(resources::Exceeded::Capacity) => {
                 let beyond = self.resources.connections().beyond_share(capacity, shares);
                 match self.candidates.newest_unused(&beyond) {

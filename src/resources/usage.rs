@@ -5,12 +5,10 @@ use std::{cmp::Reverse, collections::HashMap, net::IpAddr};
 use super::prefix::{Prefix, Shares};
 use crate::shrink::Shrink as _;
 
-/// The part of a capacity, in hundredths, up to which nobody is refused for a share.
-const SCARCE_PERCENT: u64 = 75;
-
-/// The use of a resource of this capacity above which it is scarce, so that shares apply.
+/// The use of a resource of this capacity from which on it is scarce, so that shares apply: three
+/// quarters, rounded up.
 pub fn scarcity(capacity: u64) -> u64 {
-    capacity / 100 * SCARCE_PERCENT + capacity % 100 * SCARCE_PERCENT / 100
+    capacity - capacity / 4
 }
 
 /// Prefixes that use more than their share, and how many millionths of it they use.

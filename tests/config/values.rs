@@ -4,6 +4,7 @@ use super::*;
 use descord_relay::{
     rate::{Rate, Unit},
     relay::{Bandwidth, CircuitLimit, Pace, RequestRate},
+    resources::{Share, Shares},
 };
 
 const PEER: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
@@ -171,6 +172,11 @@ fn fields_are_the_ones_that_were_meant() {
         circuits_per_target: Some(10),
         unused_circuit_timeout: Some(Duration::from_secs(20)),
         idle_circuit_timeout: Some(Duration::from_secs(3600)),
+        prefix_shares: Shares::new(vec![
+            ("100.64.0.0/10".parse().unwrap(), "1/2".parse().unwrap()),
+            ("192.0.2.7/32".parse().unwrap(), Share::ALL),
+            ("2001:db8::/32".parse().unwrap(), "1/8".parse().unwrap()),
+        ]),
         circuit: CircuitLimit {
             duration: Some(Duration::from_secs(5400)),
             bytes: Some(65_536),

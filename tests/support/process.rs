@@ -63,6 +63,7 @@ impl Relay {
             ("RELAY_DRAIN_DELAY", "0"),
             // All clients of a test are at one address.
             ("RELAY_MAX_RESERVATIONS_PER_IP", "0"),
+            ("RELAY_PREFIX_SHARES", "127.0.0.0/8=100%,::1=100%"),
             ("RELAY_RATE_CONNECTIONS_PER_IP", "0"),
             ("RELAY_RATE_RESERVATIONS_PER_IP", "0"),
             ("RELAY_RATE_CIRCUITS_PER_IP", "0"),

@@ -121,7 +121,12 @@ impl CircuitTable {
         let capacity = self.limits.total.map(|total| total as u64);
         let shares = &self.limits.shares;
         if self.sources.check(ends.source_ip, capacity, shares) == Err(Exceeded::Share) {
-            return Err(Deny::CircuitShare);
+            let is_full = capacity.is_some_and(|capacity| self.circuits.len() as u64 >= capacity);
+            return Err(if is_full {
+                Deny::Circuits
+            } else {
+                Deny::CircuitShare
+            });
         }
         if self.has_share_of_target(ends, to_target) {
             return Err(Deny::TargetShare);
@@ -164,6 +169,9 @@ impl CircuitTable {
         let host = Prefix::host(ip);
         let half = Share::of(1, 2).unwrap_or(Share::ALL);
         let share = self.limits.shares.of(host).max(half);
+        if share == Share::ALL {
+            return false;
+        }
         let is_of_pair = |circuit: &&Circuit| {
             circuit.ends.target == ends.target && source_host(&circuit.ends) == Some(host)
         };
@@ -306,13 +314,13 @@ mod tests {
     fn silent_circuits_to_a_target_give_way_to_a_new_source() {
         let mut table = table(100, 5);
         let target = PeerId::random();
-        let silent: Vec<_> = (0..3)
+        let silent: Vec<_> = (0..4)
             .map(|_| open(&mut table, ends(ATTACKER, target, "203.0.113.1")).unwrap())
             .collect();
         let more = open(&mut table, ends(ATTACKER, target, "203.0.113.1"));
         assert_eq!(more.unwrap_err(), Deny::TargetShare);
-        let others = ["192.0.2.2", "192.0.2.3"]
-            .map(|ip| open(&mut table, ends(ip, target, "203.0.113.1")).unwrap());
+        let others =
+            ["192.0.2.2"].map(|ip| open(&mut table, ends(ip, target, "203.0.113.1")).unwrap());
         let (_, client) = open(&mut table, ends(CLIENT, target, "203.0.113.1")).unwrap();
         assert!(
             silent[0].1.evicted().is_cancelled(),

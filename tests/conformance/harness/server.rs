@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use descord_relay::resources::{Share, Shares};
 use descord_relay::{
     config::PeerIds,
     lifecycle::Lifecycle,
@@ -42,6 +43,8 @@ pub fn limits() -> Limits {
         circuits_per_target: Some(5),
         unused_circuit_timeout: None,
         idle_circuit_timeout: None,
+        // All clients come from one address.
+        prefix_shares: Shares::new(vec![("127.0.0.0/8".parse().unwrap(), Share::ALL)]),
         circuit: CircuitLimit {
             duration: Some(Duration::from_secs(3600)),
             bytes: Some(100_000_000),
