@@ -94,6 +94,7 @@ impl Kind {
                     ("RELAY_LOG_FORMAT", "json"),
                     ("RELAY_MAX_RESERVATIONS", "0"),
                     ("RELAY_MAX_RESERVATIONS_PER_IP", "0"),
+                    ("RELAY_PREFIX_SHARES", "127.0.0.0/8=100%"),
                     ("RELAY_MAX_CIRCUITS", "0"),
                     ("RELAY_MAX_CIRCUITS_PER_PEER", "0"),
                     ("RELAY_MAX_CIRCUIT_BYTES", "0"),
