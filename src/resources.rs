@@ -6,20 +6,20 @@
 //! those who are there take more and more nevertheless, connections without a circuit are
 //! [closed](crate::node), before the system ends the whole relay.
 
+mod buffer_charge;
 #[cfg(target_os = "linux")]
 mod cgroup;
 mod limits;
 mod memory;
 mod prefix;
 mod process;
-mod receive_buffer;
 mod usage;
 mod watermarks;
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -31,14 +31,18 @@ use tokio::{
 use tracing::{info, warn};
 
 pub use self::{
+    buffer_charge::BufferCharge,
     limits::ResourceLimits,
     memory::{ConnectionMemory, GUARANTEED_BYTES, Relief},
     prefix::{MAX_SCOPES, Prefix, Share, Shares},
     process::{open_descriptors, resident_bytes},
-    receive_buffer::ReceiveBuffered,
     usage::{Exceeded, Usage, excess, scarcity},
 };
-use self::{memory::Accounts, watermarks::Watermarks};
+use self::{
+    memory::{Accounts, LEAST_RELIEF_BYTES, Relieved},
+    process::SocketMemory,
+    watermarks::Watermarks,
+};
 use crate::{config::MemoryLimit, relay::Limits};
 
 /// How often the use of memory is looked at. What may come in meanwhile is bounded by the handshakes
@@ -59,12 +63,14 @@ struct Shared {
     accounts: Accounts,
     /// Whether memory is near its watermarks.
     under_pressure: AtomicBool,
+    /// Bytes that were in use at the last look.
+    used: AtomicU64,
     /// Told at each look that finds memory over its watermarks.
     over: Notify,
     /// A permit for each connection that may take a descriptor.
     sockets: Arc<Semaphore>,
-    /// A permit for each of those that may be a WebSocket.
-    websockets: Arc<Semaphore>,
+    /// Where the system reports the memory of sockets, if it counts for the limit.
+    socket_memory: Option<SocketMemory>,
 }
 
 /// Why there is no room for another connection.
@@ -92,7 +98,6 @@ impl Exhausted {
 #[derive(Debug)]
 pub struct Descriptor {
     _permit: OwnedSemaphorePermit,
-    _websocket: Option<OwnedSemaphorePermit>,
 }
 
 impl Resources {
@@ -105,7 +110,7 @@ impl Resources {
             MemoryLimit::Unlimited => None,
         };
         let limits = ResourceLimits::new(memory, process::descriptor_limit(), limits);
-        Self::new(limits, shares)
+        Self::with(limits, shares, process::socket_memory())
     }
 
     /// Without an end, and with the largest windows.
@@ -116,20 +121,25 @@ impl Resources {
 
     /// What `limits` says.
     pub(crate) fn new(limits: ResourceLimits, shares: Shares) -> Self {
+        Self::with(limits, shares, None)
+    }
+
+    fn with(limits: ResourceLimits, shares: Shares, socket_memory: Option<SocketMemory>) -> Self {
         let permits = |number: Option<u64>| {
             let number = number.and_then(|number| usize::try_from(number).ok());
             let number = number.unwrap_or(Semaphore::MAX_PERMITS);
             Arc::new(Semaphore::new(number.min(Semaphore::MAX_PERMITS)))
         };
-        let (sockets, websockets) = (permits(limits.sockets), permits(limits.websockets));
+        let sockets = permits(limits.sockets);
         Self(Arc::new(Shared {
             watermarks: limits.memory.map(Watermarks::of),
             limits,
             accounts: Accounts::new(limits.buffered, shares.clone()),
             shares,
             under_pressure: AtomicBool::new(false),
+            used: AtomicU64::new(0),
             sockets,
-            websockets,
+            socket_memory,
             over: Notify::new(),
         }))
     }
@@ -163,26 +173,9 @@ impl Resources {
     pub fn descriptor(&self) -> Result<Descriptor, Exhausted> {
         let permit = Arc::clone(&self.0.sockets).try_acquire_owned();
         match permit {
-            Ok(permit) => Ok(Descriptor {
-                _permit: permit,
-                _websocket: None,
-            }),
+            Ok(permit) => Ok(Descriptor { _permit: permit }),
             Err(_) => Err(Exhausted::FileDescriptors),
         }
-    }
-
-    /// Takes one more descriptor for a WebSocket, which needs memory for a whole frame as soon as
-    /// its peer says how long that will be.
-    ///
-    /// # Errors
-    /// The same, and when there is no memory for one more frame.
-    pub fn websocket_descriptor(&self) -> Result<Descriptor, Exhausted> {
-        let permit = Arc::clone(&self.0.websockets).try_acquire_owned();
-        let permit = permit.map_err(|_| Exhausted::Memory)?;
-        Ok(Descriptor {
-            _websocket: Some(permit),
-            ..self.descriptor()?
-        })
     }
 
     /// Ready when so much memory is in use that who is there has to go: to be asked again and again.
@@ -204,10 +197,23 @@ impl Resources {
         &self.0.accounts
     }
 
-    /// Requests relief of the connections that hold most, until they hold `excess` bytes together.
-    /// Gives how many those are.
-    pub(crate) fn relieve_connections(&self, excess: u64) -> usize {
-        self.0.accounts.relieve(excess)
+    /// Requests relief of the connections that hold most, until they hold `excess` bytes together:
+    /// first of those that hold more than their guarantee, and only if there are none, of those that
+    /// hold at least [`LEAST_RELIEF_BYTES`].
+    pub(crate) fn relieve_connections(&self, excess: u64) -> Relieved {
+        let accounts = &self.0.accounts;
+        let relieved = accounts.relieve(excess, GUARANTEED_BYTES + 1);
+        if relieved.connections > 0 {
+            return relieved;
+        }
+        accounts.relieve(excess, LEAST_RELIEF_BYTES)
+    }
+
+    /// Bytes that were in use at the last look beyond the low watermark.
+    pub(crate) fn excess(&self) -> u64 {
+        let used = self.0.used.load(Ordering::Relaxed);
+        let watermarks = self.0.watermarks.as_ref();
+        watermarks.map_or(0, |watermarks| used.saturating_sub(watermarks.low()))
     }
 
     /// Logs what may be used, and what follows.
@@ -229,18 +235,20 @@ impl Resources {
     pub(crate) async fn watch(self) {
         while self.0.watermarks.is_some() {
             // The system may be short of files for a moment.
-            if let Some(used) = resident_bytes() {
-                self.update(used);
+            if let Some(resident) = resident_bytes() {
+                let sockets = self.0.socket_memory.as_ref().and_then(SocketMemory::bytes);
+                self.update(resident.saturating_add(sockets.unwrap_or(0)));
             }
             sleep(INTERVAL).await;
         }
     }
 
-    /// So many bytes are resident.
+    /// So many bytes are in use, by the process and by its sockets.
     pub(crate) fn update(&self, used: u64) {
         let Some(watermarks) = self.0.watermarks else {
             return;
         };
+        self.0.used.store(used, Ordering::Relaxed);
         let was_tight = self.under_pressure();
         let under_pressure = watermarks.is_near(used, was_tight);
         self.0
