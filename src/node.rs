@@ -49,6 +49,26 @@ const ADDRESSES_SETTLED: Duration = Duration::from_millis(100);
 /// keeps it.
 const SHED_PAUSE: Duration = Duration::from_secs(3);
 
+/// What closing an idle connection frees at least, in bytes.
+const IDLE_CONNECTION_BYTES: u64 = 16 * 1024;
+
+/// Memory that was freed because it had run out.
+#[derive(Clone, Copy)]
+struct Shed {
+    at: Instant,
+    /// What the allocator gives back within [`SHED_PAUSE`].
+    bytes: u64,
+}
+
+impl Shed {
+    /// What the allocator has not given back yet, and what must not be freed twice: less and less.
+    fn pending(self) -> u64 {
+        let left = SHED_PAUSE.saturating_sub(self.at.elapsed()).as_millis();
+        let pending = u128::from(self.bytes) * left / SHED_PAUSE.as_millis().max(1);
+        u64::try_from(pending).unwrap_or(u64::MAX)
+    }
+}
+
 /// Why the relay could not run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -85,8 +105,8 @@ pub struct Node {
     /// When to call the relay ready, unless it was.
     ready_at: Option<Instant>,
     statistics: Option<Interval>,
-    /// When connections were closed last because memory had run out.
-    shed_at: Option<Instant>,
+    /// What was freed last because memory had run out.
+    shed: Option<Shed>,
     drain: config::Drain,
 }
 
@@ -158,7 +178,7 @@ impl Node {
             started: Instant::now(),
             ready_at: Some(Instant::now() + ADDRESS_TIMEOUT),
             statistics: config.stats_interval.map(ticks),
-            shed_at: None,
+            shed: None,
             drain: config.drain.clone(),
         };
         node.listen(&config.listen_addresses)?;
@@ -322,22 +342,50 @@ impl Node {
         self.count_pending();
     }
 
-    /// Closes connections, as memory has nearly run out. Those that hold a reservation are spared as
-    /// long as there are others, and until it is known what the last ones that went have given back.
+    /// Frees memory, as it has nearly run out: the connections that hold most of it in buffers reset
+    /// their streams or end. If no connection holds anything worth it, idle ones are closed, the newest
+    /// of address prefixes beyond their share first; those that hold a reservation are spared as long
+    /// as there are others, and until it is known what the last that were closed have given back.
     fn shed(&mut self) {
-        let is_in_vain = self.shed_at.is_some_and(|at| at.elapsed() < SHED_PAUSE);
-        let expendable = self.relay.expendable(!is_in_vain);
-        if expendable.is_empty() {
+        let pending = self.shed.map_or(0, Shed::pending);
+        let is_recent = self.shed.is_some_and(|shed| shed.at.elapsed() < SHED_PAUSE);
+        let excess = self.resources.excess().saturating_sub(pending);
+        if excess == 0 {
             return;
         }
-        self.shed_at = Some(Instant::now());
-        let connections = expendable.len();
-        warn!(connections, "memory has run out: connections are closed");
-        for connection in expendable {
-            self.gater.shed();
-            // It may have gone by itself.
-            let _ = self.swarm.close_connection(connection);
-        }
+        let relieved = self.resources.relieve_connections(excess);
+        let freed = if relieved.connections > 0 {
+            let connections = relieved.connections;
+            warn!(
+                connections,
+                buffered_bytes = relieved.bytes,
+                "memory has run out: the connections that hold most of it are relieved"
+            );
+            for _ in 0..connections {
+                self.gater.shed();
+            }
+            relieved.bytes
+        } else {
+            let count = usize::try_from(excess.div_ceil(IDLE_CONNECTION_BYTES));
+            let count = count.unwrap_or(usize::MAX);
+            let shares = self.resources.shares();
+            let expendable = self.relay.expendable(count, !is_recent, shares);
+            if expendable.is_empty() {
+                return;
+            }
+            let connections = expendable.len();
+            warn!(connections, "memory has run out: connections are closed");
+            for connection in expendable {
+                self.gater.shed();
+                // The connection may already be closed.
+                let _ = self.swarm.close_connection(connection);
+            }
+            IDLE_CONNECTION_BYTES.saturating_mul(connections as u64)
+        };
+        self.shed = Some(Shed {
+            at: Instant::now(),
+            bytes: pending.saturating_add(freed),
+        });
     }
 
     /// Closes the newest unused connection that holds a descriptor, of the prefix that is furthest

@@ -6,13 +6,13 @@
 //! those who are there take more and more nevertheless, connections without a circuit are
 //! [closed](crate::node), before the system ends the whole relay.
 
+mod buffer_charge;
 #[cfg(target_os = "linux")]
 mod cgroup;
 mod limits;
 mod memory;
 mod prefix;
 mod process;
-mod receive_buffer;
 mod report;
 mod usage;
 mod watermarks;
@@ -21,27 +21,28 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore},
-    time::sleep,
-};
+use tokio::{sync::Notify, time::sleep};
 use tracing::{info, warn};
 
 pub use self::{
+    buffer_charge::BufferCharge,
     limits::ResourceLimits,
     memory::{ConnectionMemory, GUARANTEED_BYTES, Relief},
     prefix::{MAX_SCOPES, Prefix, Share, Shares},
     process::{open_descriptors, resident_bytes},
-    receive_buffer::ReceiveBuffered,
     report::{Resource, ResourceUse, is_private},
     usage::{BeyondShare, Exceeded, Usage, excess, scarcity},
 };
-use self::{memory::Accounts, watermarks::Watermarks};
+use self::{
+    memory::{Accounts, LEAST_RELIEF_BYTES, Relieved},
+    process::SocketMemory,
+    watermarks::Watermarks,
+};
 use crate::{config::MemoryLimit, relay::Limits};
 
 /// How often the use of memory is looked at. What may come in meanwhile is bounded by the handshakes
@@ -62,6 +63,8 @@ struct Shared {
     accounts: Accounts,
     /// Whether memory is near its watermarks.
     under_pressure: AtomicBool,
+    /// Bytes that were in use at the last look.
+    used: AtomicU64,
     /// Told at each look that finds memory over its watermarks.
     over: Notify,
     /// Handshakes that are under way.
@@ -72,8 +75,8 @@ struct Shared {
     sockets: Mutex<Usage>,
     /// Notified when a connection is refused because all descriptors are in use.
     sockets_full: Notify,
-    /// A permit for each of those that may be a WebSocket.
-    websockets: Arc<Semaphore>,
+    /// Where the system reports the memory of sockets, if it counts for the limit.
+    socket_memory: Option<SocketMemory>,
 }
 
 /// Why there is no room for another connection.
@@ -107,7 +110,6 @@ pub struct Descriptor {
     resources: Resources,
     /// Whose it is, if that is known.
     ip: Option<IpAddr>,
-    _websocket: Option<OwnedSemaphorePermit>,
 }
 
 impl Descriptor {
@@ -145,7 +147,7 @@ impl Resources {
         };
         let shares = limits.prefix_shares.clone();
         let limits = ResourceLimits::new(memory, process::descriptor_limit(), limits);
-        Self::new(limits, shares)
+        Self::with(limits, shares, process::socket_memory())
     }
 
     /// Without an end, and with the largest windows.
@@ -156,12 +158,10 @@ impl Resources {
 
     /// What `limits` says.
     pub(crate) fn new(limits: ResourceLimits, shares: Shares) -> Self {
-        let permits = |number: Option<u64>| {
-            let number = number.and_then(|number| usize::try_from(number).ok());
-            let number = number.unwrap_or(Semaphore::MAX_PERMITS);
-            Arc::new(Semaphore::new(number.min(Semaphore::MAX_PERMITS)))
-        };
-        let websockets = permits(limits.websockets);
+        Self::with(limits, shares, None)
+    }
+
+    fn with(limits: ResourceLimits, shares: Shares, socket_memory: Option<SocketMemory>) -> Self {
         Self(Arc::new(Shared {
             watermarks: limits.memory.map(Watermarks::of),
             limits,
@@ -172,7 +172,8 @@ impl Resources {
             connections: Mutex::default(),
             sockets: Mutex::default(),
             sockets_full: Notify::new(),
-            websockets,
+            used: AtomicU64::new(0),
+            socket_memory,
             over: Notify::new(),
         }))
     }
@@ -217,7 +218,6 @@ impl Resources {
         Ok(Descriptor {
             resources: self.clone(),
             ip: None,
-            _websocket: None,
         })
     }
 
@@ -266,19 +266,6 @@ impl Resources {
         ]
     }
 
-    /// Takes one more descriptor for a WebSocket, which needs memory for a whole frame as soon as
-    /// its peer says how long that will be.
-    ///
-    /// # Errors
-    /// The same, and when there is no memory for one more frame.
-    pub fn websocket_descriptor(&self) -> Result<Descriptor, Exhausted> {
-        let permit = Arc::clone(&self.0.websockets).try_acquire_owned();
-        let permit = permit.map_err(|_| Exhausted::Memory)?;
-        let mut descriptor = self.descriptor()?;
-        descriptor._websocket = Some(permit);
-        Ok(descriptor)
-    }
-
     /// Ready when so much memory is in use that who is there has to go: to be asked again and again.
     pub(crate) async fn over(&self) {
         self.0.over.notified().await;
@@ -298,10 +285,23 @@ impl Resources {
         &self.0.accounts
     }
 
-    /// Requests relief of the connections that hold most, until they hold `excess` bytes together.
-    /// Gives how many those are.
-    pub(crate) fn relieve_connections(&self, excess: u64) -> usize {
-        self.0.accounts.relieve(excess)
+    /// Requests relief of the connections that hold most, until they hold `excess` bytes together:
+    /// first of those that hold more than their guarantee, and only if there are none, of those that
+    /// hold at least [`LEAST_RELIEF_BYTES`].
+    pub(crate) fn relieve_connections(&self, excess: u64) -> Relieved {
+        let accounts = &self.0.accounts;
+        let relieved = accounts.relieve(excess, GUARANTEED_BYTES + 1);
+        if relieved.connections > 0 {
+            return relieved;
+        }
+        accounts.relieve(excess, LEAST_RELIEF_BYTES)
+    }
+
+    /// Bytes that were in use at the last look beyond the low watermark.
+    pub(crate) fn excess(&self) -> u64 {
+        let used = self.0.used.load(Ordering::Relaxed);
+        let watermarks = self.0.watermarks.as_ref();
+        watermarks.map_or(0, |watermarks| used.saturating_sub(watermarks.low()))
     }
 
     /// Logs what may be used, and what follows.
@@ -323,18 +323,20 @@ impl Resources {
     pub(crate) async fn watch(self) {
         while self.0.watermarks.is_some() {
             // The system may be short of files for a moment.
-            if let Some(used) = resident_bytes() {
-                self.update(used);
+            if let Some(resident) = resident_bytes() {
+                let sockets = self.0.socket_memory.as_ref().and_then(SocketMemory::bytes);
+                self.update(resident.saturating_add(sockets.unwrap_or(0)));
             }
             sleep(INTERVAL).await;
         }
     }
 
-    /// So many bytes are resident.
+    /// So many bytes are in use, by the process and by its sockets.
     pub(crate) fn update(&self, used: u64) {
         let Some(watermarks) = self.0.watermarks else {
             return;
         };
+        self.0.used.store(used, Ordering::Relaxed);
         let was_tight = self.under_pressure();
         let under_pressure = watermarks.is_near(used, was_tight);
         self.0

@@ -4,6 +4,7 @@
 //! streams, whatever state they are in: see [`yamux`] and [`quic`].
 
 pub mod admission;
+pub mod buffered;
 pub mod noise;
 mod pending;
 pub mod proxy;
@@ -12,8 +13,10 @@ pub mod security;
 mod slack;
 #[cfg(test)]
 mod socket;
+mod socket_buffers;
 pub mod tcp;
 pub mod tls;
+pub mod websocket;
 pub mod yamux;
 
 use std::{
@@ -22,16 +25,18 @@ use std::{
     time::Duration,
 };
 
+use futures::{AsyncRead, AsyncWrite};
 use libp2p::{
     Multiaddr, PeerId, Transport as _,
     core::{
+        ConnectedPoint,
         muxing::StreamMuxerBox,
         transport::{Boxed, global_only, upgrade::Version},
     },
     identity::Keypair,
     multiaddr::Protocol,
     tcp::tokio::Transport as TcpTransport,
-    websocket,
+    websocket::Config as WebSocket,
 };
 use socket2::{Domain, Socket, Type};
 
@@ -41,10 +46,6 @@ use crate::metrics::{Handshakes, Metrics};
 
 /// How long a new connection may take until it is authenticated and multiplexed.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// No frame of a WebSocket is longer: room is made for one before any of it has arrived. Clients
-/// put a few messages of Noise or TLS into a frame, 64 KiB each at most.
-pub(crate) const MAX_WEBSOCKET_FRAME_BYTES: usize = 256 * 1024;
 
 /// Every transport of the relay in one.
 pub type Transport = Boxed<(PeerId, StreamMuxerBox)>;
@@ -73,25 +74,28 @@ pub fn build(
 ) -> Result<(Transport, quic::Handle), Error> {
     let handshakes = |transport| Handshakes::new(metrics.clone(), transport);
     let security = |transport| Security::new(keypair, handshakes(transport));
-    let socket = |room: tcp::Room| {
+    let socket = || {
         let socket = TcpTransport::new(libp2p::tcp::Config::default().nodelay(true));
-        tcp::Transport::new(socket, gater.clone(), room)
+        tcp::Transport::new(socket, gater.clone())
     };
     let streams = yamux::Config::within(gater.resources().clone());
-    let tcp = socket(ConnectionGater::try_acquire)
+    let tcp = socket()
         .upgrade(Version::V1Lazy)
         .authenticate(security("tcp")?)
         .multiplex(streams.clone())
         .timeout(HANDSHAKE_TIMEOUT)
-        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
-    let mut websocket = websocket::Config::new(socket(ConnectionGater::try_acquire_websocket));
-    websocket.set_max_data_size(MAX_WEBSOCKET_FRAME_BYTES);
+        .map(attributed);
+    let mut websocket = WebSocket::new(socket().map(|socket, point| match point {
+        ConnectedPoint::Listener { .. } => websocket::Splitter::new(socket),
+        ConnectedPoint::Dialer { .. } => websocket::Splitter::transparent(socket),
+    }));
+    websocket.set_max_data_size(websocket::MAX_FRAME_BYTES);
     let websocket = websocket
         .upgrade(Version::V1Lazy)
         .authenticate(security("websocket")?)
         .multiplex(streams)
         .timeout(HANDSHAKE_TIMEOUT)
-        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+        .map(attributed);
     let plan = gater.resources().limits();
     let mut quic = quic::Config::new(keypair);
     // More than may be under way in all, so that old handshakes give way before new ones are
@@ -116,6 +120,20 @@ pub fn build(
         Dials::Any => transport.boxed(),
     };
     Ok((transport, handle))
+}
+
+/// What the connection holds counts for the address of its peer from now on.
+fn attributed<C>(
+    (peer, muxer): (PeerId, yamux::Muxer<C>),
+    point: ConnectedPoint,
+) -> (PeerId, StreamMuxerBox)
+where
+    C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    if let Some(ip) = ip_of(point.get_remote_address()) {
+        muxer.memory().attribute_to(ip);
+    }
+    (peer, StreamMuxerBox::new(muxer))
 }
 
 /// The IP address that `address` begins with, if it does.

@@ -203,7 +203,7 @@ instruments! {
     CONNECTIONS_DENIED = Kind::Counter, "relay.connection.denied", "{connection}", [
         "reason": &["max_pending", "max_connections", "connection_share", "evicted", "max_connections_per_peer", "rate_connections_per_ip", "memory", "file_descriptors", "file_descriptor_share", "proxy_header", "draining", "other"]
     ],
-        "Connections that were refused, or closed because memory ran out.";
+        "Connections that were refused, or closed or relieved of streams because memory ran out.";
     PEERS = Kind::UpDownCounter, "relay.peer.active", "{peer}", [],
         "Peers that are connected or have a circuit open.";
     RESOURCE_USAGE = Kind::Gauge, "relay.resource.usage", "{unit}", ["resource": &Resource::NAMES],

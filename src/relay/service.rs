@@ -1,6 +1,7 @@
 //! What all connections of one relay share.
 
 use std::{
+    cmp::Reverse,
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
@@ -32,7 +33,7 @@ use crate::{
     peers::Peers,
     pseudonym::Pseudonyms,
     refusals::Refusals,
-    resources::{BeyondShare, Resource, ResourceUse, excess},
+    resources::{BeyondShare, Resource, ResourceUse, Shares, Usage, excess},
 };
 
 /// Of those who hold a reservation, one in so many is closed at once when memory has run out.
@@ -252,21 +253,33 @@ impl Relay {
         peers.map(|peer| ledger.presence(&peer)).collect()
     }
 
-    /// The connections that are worth least, to be closed when memory has run out: those without a
-    /// reservation and a circuit; or if there are none and `holders` may go, some without a circuit.
-    pub(crate) fn expendable(&self, holders: bool) -> Vec<ConnectionId> {
+    /// The connections to be closed when memory has run out, at most `count`: those without a
+    /// reservation and a circuit; or if there are none and `holders` may be closed, some without a
+    /// circuit. The newest of the address prefixes that are furthest beyond their share come first.
+    pub(crate) fn expendable(
+        &self,
+        count: usize,
+        holders: bool,
+        shares: &Shares,
+    ) -> Vec<ConnectionId> {
         let ledger = self.ledger();
+        let mut usage = Usage::default();
+        for connection in ledger.connections() {
+            usage.add(connection.ip);
+        }
+        let beyond = usage.beyond_share(usage.total(), shares);
         let without_circuit = ledger.connections().filter(|c| !c.is_busy());
         let (holding, idle): (Vec<_>, Vec<_>) = without_circuit.partition(|c| c.is_holder());
-        let some = if !idle.is_empty() {
-            idle
+        let (mut some, count) = if !idle.is_empty() {
+            (idle, count)
         } else if holders {
-            // By chance, as the order of the ledger is.
-            let some = holding.len().div_ceil(SHED_PART);
-            holding.into_iter().take(some).collect()
+            let part = holding.len().div_ceil(SHED_PART);
+            (holding, count.min(part))
         } else {
-            Vec::new()
+            return Vec::new();
         };
+        some.sort_unstable_by_key(|c| Reverse((excess(c.ip, &beyond), c.id)));
+        some.truncate(count);
         some.into_iter().map(|connection| connection.id).collect()
     }
 

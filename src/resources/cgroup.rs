@@ -32,6 +32,33 @@ pub(super) fn memory_limit(root: &Path) -> Option<u64> {
     limits.chain(machine).min()
 }
 
+/// The file in which version 2 reports what a group's memory is used for.
+#[derive(Debug)]
+pub(crate) struct SocketMemory(PathBuf);
+
+impl SocketMemory {
+    /// Bytes that the sockets of the group occupy in the kernel.
+    pub(crate) fn bytes(&self) -> Option<u64> {
+        let text = std::fs::read_to_string(&self.0).ok()?;
+        let sockets = text.lines().find_map(|line| line.strip_prefix("sock "))?;
+        sockets.trim().parse().ok()
+    }
+}
+
+/// Where the memory of the calling process's sockets is reported, if it has a group of version 2 with
+/// a limit: the kernel counts it for that.
+pub(super) fn socket_memory(root: &Path) -> Option<SocketMemory> {
+    let groups = ProcessCGroups::from_file(root.join("proc/self/cgroup")).ok()?;
+    let group = groups.0.iter().find(|group| group.hierarchy == 0)?;
+    let mounts = mounts(root);
+    let mount = mounts.iter().find(|mount| mount.fs_type == "cgroup2")?;
+    let (top, below) = directory(root, group, mount)?;
+    let directory = top.join(below);
+    UNIFIED.iter().find_map(|file| read(directory.join(file)))?;
+    let memory = SocketMemory(directory.join("memory.stat"));
+    memory.bytes().map(|_| memory)
+}
+
 fn mounts(root: &Path) -> Vec<MountInfo> {
     let text = std::fs::read_to_string(root.join("proc/self/mountinfo")).unwrap_or_default();
     let lines = text.lines();
@@ -56,6 +83,20 @@ fn files(group: &ProcessCGroup, mount: &MountInfo) -> Option<&'static [&'static 
 
 /// The smallest limit of `group` and of those above it, as far up as `mount` shows them.
 fn smallest(root: &Path, group: &ProcessCGroup, mount: &MountInfo, files: &[&str]) -> Option<u64> {
+    let (top, below) = directory(root, group, mount)?;
+    let directories = below.ancestors().map(|part| top.join(part));
+    directories
+        .flat_map(|directory| files.iter().map(move |file| directory.join(file)))
+        .filter_map(read)
+        .min()
+}
+
+/// Where `mount` shows the hierarchy, and the directory of `group` below that.
+fn directory<'a>(
+    root: &Path,
+    group: &'a ProcessCGroup,
+    mount: &MountInfo,
+) -> Option<(PathBuf, &'a Path)> {
     let top = root.join(mount.mount_point.strip_prefix("/").ok()?);
     // A container may see its own group as the root of everything, or only that group of many.
     let path = Path::new(&group.pathname);
@@ -66,11 +107,7 @@ fn smallest(root: &Path, group: &ProcessCGroup, mount: &MountInfo, files: &[&str
     } else {
         Path::new("")
     };
-    let directories = below.ancestors().map(|part| top.join(part));
-    directories
-        .flat_map(|directory| files.iter().map(move |file| directory.join(file)))
-        .filter_map(read)
-        .min()
+    Some((top, below))
 }
 
 fn read(file: PathBuf) -> Option<u64> {
@@ -192,6 +229,35 @@ mod tests {
         let file = "sys/fs/cgroup/memory/memory.limit_in_bytes";
         let found = limit(cgroup, &mounted, &[(file, "67108864\n")]);
         assert_eq!(found, Some(64 * MIB));
+    }
+
+    #[test]
+    fn the_memory_of_sockets_counts_in_a_group_with_a_limit() {
+        let stat = "anon 100\nsock 4096\nshmem 1\n";
+        let sockets = |cgroup: &str, files: &[(&str, &str)]| {
+            let machine = machine(cgroup, V2, files);
+            socket_memory(machine.path())?.bytes()
+        };
+        let limited = [
+            ("sys/fs/cgroup/relay/memory.max", "67108864\n"),
+            ("sys/fs/cgroup/relay/memory.stat", stat),
+        ];
+        assert_eq!(sockets("0::/relay\n", &limited), Some(4096));
+        let unlimited = [
+            ("sys/fs/cgroup/relay/memory.max", "max\n"),
+            ("sys/fs/cgroup/relay/memory.stat", stat),
+        ];
+        assert_eq!(sockets("0::/relay\n", &unlimited), None);
+        let container = [
+            ("sys/fs/cgroup/memory.high", "67108864\n"),
+            ("sys/fs/cgroup/memory.stat", stat),
+        ];
+        assert_eq!(sockets("0::/\n", &container), Some(4096));
+        let unknown = [
+            ("sys/fs/cgroup/memory.max", "67108864\n"),
+            ("sys/fs/cgroup/memory.stat", "anon 1\n"),
+        ];
+        assert_eq!(sockets("0::/\n", &unknown), None);
     }
 
     #[test]

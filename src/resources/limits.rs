@@ -1,6 +1,6 @@
 //! What follows from the memory and the file descriptors that there are. Pure.
 
-use crate::{metrics::ConnectionLimits, relay::Limits, transport::MAX_WEBSOCKET_FRAME_BYTES};
+use crate::{metrics::ConnectionLimits, relay::Limits};
 
 /// However much there is: connections that may be up, and in their handshake, at once.
 const MOST_CONNECTIONS: ConnectionLimits = ConnectionLimits {
@@ -42,8 +42,6 @@ pub struct ResourceLimits {
     pub connections: ConnectionLimits,
     /// Connections over TCP and WebSocket, each of which takes a descriptor; `None` is unlimited.
     pub sockets: Option<u64>,
-    /// Those over WebSocket, of which each may make the relay keep a whole frame; `None` is unlimited.
-    pub websockets: Option<u64>,
     /// Bytes that all connections together may hold in buffers: received and not read, queued and not sent; `None` is
     /// unlimited.
     pub buffered: Option<u64>,
@@ -84,7 +82,6 @@ impl ResourceLimits {
                 pending,
             },
             sockets: descriptors.map(|all| all - RESERVED_DESCRIPTORS.min(all / 2)),
-            websockets: memory.map(|memory| memory / 4 / MAX_WEBSOCKET_FRAME_BYTES as u64),
             buffered: memory.map(|memory| memory / 4),
             stream_window: saturate(stream_window),
             connection_window: saturate(connection_window),
@@ -122,7 +119,6 @@ mod tests {
         let limits = limits(Some(64 * MIB), Some(1024));
         let ConnectionLimits { active, pending } = limits.connections;
         assert_eq!((active, pending), (630, 157));
-        assert_eq!(limits.websockets, Some(64));
         assert_eq!(limits.sockets, Some(768));
         assert_eq!(limits.stream_window, 256 * 1024);
     }

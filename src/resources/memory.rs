@@ -31,6 +31,10 @@ use crate::shrink::Shrink as _;
 /// that common implementations send.
 pub const GUARANTEED_BYTES: u64 = 64 * 1024;
 
+/// What a connection has to hold at least so that it is worth relief, in bytes: more than an idle
+/// connection of an ordinary client holds.
+pub(super) const LEAST_RELIEF_BYTES: u64 = 8 * 1024;
+
 /// The account of one connection. Clones share it; what is charged is released with the last one.
 #[derive(Clone, Debug)]
 pub struct ConnectionMemory(Arc<Account>);
@@ -42,6 +46,13 @@ pub enum Relief {
     ResetStreams,
     /// End.
     Close,
+}
+
+/// Connections of which relief was requested, and what they held together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Relieved {
+    pub(crate) connections: usize,
+    pub(crate) bytes: u64,
 }
 
 #[derive(Debug)]
@@ -136,9 +147,9 @@ impl Accounts {
         then <= super::scarcity(limit) || (then <= limit && scopes.iter().all(has_share))
     }
 
-    /// Requests relief of the connections that hold most, and more than their guarantee, until they
-    /// hold `excess` bytes together. Gives how many those are.
-    pub(super) fn relieve(&self, excess: u64) -> usize {
+    /// Requests relief of the connections that hold most, and at least so many bytes each, until they
+    /// hold `excess` bytes together.
+    pub(super) fn relieve(&self, excess: u64, least: u64) -> Relieved {
         let accounts: Vec<_> = self.registry().accounts.values().cloned().collect();
         let mut candidates: Vec<_> = accounts
             .iter()
@@ -147,20 +158,19 @@ impl Accounts {
                 let held = account.state().held;
                 (held, account)
             })
-            .filter(|(held, _)| *held > GUARANTEED_BYTES)
+            .filter(|(held, _)| *held >= least)
             .collect();
         candidates.sort_unstable_by_key(|(held, _)| Reverse(*held));
-        let mut relieved = 0;
-        let mut count = 0;
+        let mut relieved = Relieved::default();
         for (held, account) in candidates {
-            if relieved >= excess {
+            if relieved.bytes >= excess {
                 break;
             }
-            relieved += held;
-            count += 1;
+            relieved.bytes += held;
+            relieved.connections += 1;
             account.request_relief();
         }
-        count
+        relieved
     }
 }
 
@@ -357,15 +367,16 @@ mod tests {
         large.charge(ALL / 2);
         small.charge(ALL / 4);
         modest.charge(GUARANTEED_BYTES);
+        let relieve = |excess| resources.relieve_connections(excess).connections;
         let mut cx = Context::from_waker(noop_waker_ref());
-        assert_eq!(resources.relieve_connections(1), 1);
+        assert_eq!(relieve(1), 1);
         assert_eq!(
             large.poll_relief(&mut cx),
             Poll::Ready(Relief::ResetStreams)
         );
         assert_eq!(large.poll_relief(&mut cx), Poll::Pending);
         assert_eq!(small.poll_relief(&mut cx), Poll::Pending);
-        assert_eq!(resources.relieve_connections(ALL), 2, "not the modest one");
+        assert_eq!(relieve(ALL), 2, "not the modest one");
         assert_eq!(large.poll_relief(&mut cx), Poll::Ready(Relief::Close));
         assert_eq!(
             small.poll_relief(&mut cx),
@@ -374,11 +385,30 @@ mod tests {
         assert_eq!(modest.poll_relief(&mut cx), Poll::Pending);
         large.release(ALL / 2 - GUARANTEED_BYTES);
         large.charge(ALL / 2);
-        assert_eq!(resources.relieve_connections(1), 1);
+        assert_eq!(relieve(1), 1);
         assert_eq!(
             large.poll_relief(&mut cx),
             Poll::Ready(Relief::ResetStreams)
         );
+    }
+
+    #[test]
+    fn small_holders_are_relieved_when_none_is_large() {
+        let resources = resources();
+        let [idle, partial, other] =
+            ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(|ip| connection(&resources, ip));
+        idle.charge(LEAST_RELIEF_BYTES - 1);
+        partial.charge(GUARANTEED_BYTES);
+        other.charge(LEAST_RELIEF_BYTES);
+        let relieved = resources.relieve_connections(GUARANTEED_BYTES);
+        assert_eq!(
+            (relieved.connections, relieved.bytes),
+            (1, GUARANTEED_BYTES)
+        );
+        let mut cx = Context::from_waker(noop_waker_ref());
+        assert!(partial.poll_relief(&mut cx).is_ready());
+        assert_eq!(resources.relieve_connections(ALL).connections, 2);
+        assert!(idle.poll_relief(&mut cx).is_pending());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What the system tells of this process: what it may use, and what it uses.
 
+pub(super) use self::system::SocketMemory;
+
 /// Files, sockets and pipes that the process may have open at once; `None` is unlimited.
 pub(super) fn descriptor_limit() -> Option<u64> {
     let limit = rlimit::Resource::NOFILE.get_soft().ok()?;
@@ -16,6 +18,11 @@ pub fn resident_bytes() -> Option<u64> {
     system::resident_bytes()
 }
 
+/// Where the system reports the memory of the process's sockets, if that counts for its limit.
+pub(super) fn socket_memory() -> Option<SocketMemory> {
+    system::socket_memory()
+}
+
 /// Files, sockets and pipes that the process has open, if the system tells.
 pub fn open_descriptors() -> Option<u64> {
     system::open_descriptors()
@@ -28,6 +35,11 @@ mod system {
     use procfs::process::Process;
 
     use crate::resources::cgroup;
+    pub(crate) use crate::resources::cgroup::SocketMemory;
+
+    pub(super) fn socket_memory() -> Option<SocketMemory> {
+        cgroup::socket_memory(Path::new("/"))
+    }
 
     pub(super) fn memory_limit() -> Option<u64> {
         cgroup::memory_limit(Path::new("/"))
@@ -47,6 +59,19 @@ mod system {
 /// Systems that tell nothing.
 #[cfg(not(target_os = "linux"))]
 mod system {
+    #[derive(Debug)]
+    pub(crate) enum SocketMemory {}
+
+    impl SocketMemory {
+        pub(crate) fn bytes(&self) -> Option<u64> {
+            match *self {}
+        }
+    }
+
+    pub(super) fn socket_memory() -> Option<SocketMemory> {
+        None
+    }
+
     pub(super) fn memory_limit() -> Option<u64> {
         None
     }

@@ -31,6 +31,11 @@ impl Watermarks {
         used >= self.over
     }
 
+    /// The use in bytes below which memory is not short any more.
+    pub(super) fn low(self) -> u64 {
+        self.far
+    }
+
     /// Whether so many used bytes are near it, if they `was` near before.
     pub(super) fn is_near(self, used: u64, was: bool) -> bool {
         used >= if was { self.far } else { self.near }

@@ -104,15 +104,6 @@ impl ConnectionGater {
         self.0.resources.descriptor()
     }
 
-    /// Finds room for one more WebSocket.
-    ///
-    /// # Errors
-    /// The same.
-    pub(super) fn try_acquire_websocket(&self) -> Result<Descriptor, Exhausted> {
-        self.0.resources.check_memory()?;
-        self.0.resources.websocket_descriptor()
-    }
-
     /// Counts one more connection from `ip`, which is the sender's own address: it has answered
     /// from there.
     ///

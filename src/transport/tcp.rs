@@ -35,6 +35,7 @@ use super::{
     admission::{ConnectionGater, RateLimited},
     ip_of,
     proxy::{self, Source},
+    socket_buffers::SocketBuffers,
 };
 use crate::resources::{Descriptor, Exhausted};
 
@@ -48,9 +49,6 @@ const MAX_WAITING: usize = 1024;
 /// So many newcomers are dealt with in one go before others get their turn.
 const AT_ONCE: usize = 64;
 
-/// How room is found for a newcomer.
-pub(super) type Room = fn(&ConnectionGater) -> Result<Descriptor, Exhausted>;
-
 type Upgrade = Ready<io::Result<Socket>>;
 type Event = TransportEvent<Upgrade, io::Error>;
 /// An event of libp2p's transport.
@@ -60,7 +58,7 @@ type InnerEvent = TransportEvent<Ready<io::Result<TcpStream>>, io::Error>;
 pub struct Transport {
     inner: Inner,
     gater: ConnectionGater,
-    room: Room,
+    buffers: SocketBuffers,
     /// Those that are not closed: nothing may come from one that is.
     listeners: HashSet<ListenerId>,
     waiting: FuturesUnordered<BoxFuture<'static, Option<Newcomer>>>,
@@ -82,12 +80,12 @@ struct Newcomer {
 }
 
 impl Transport {
-    /// Lets in what `gater` lets in and has `room` for.
-    pub fn new(inner: Inner, gater: ConnectionGater, room: Room) -> Self {
+    /// Accepts what `gater` admits.
+    pub fn new(inner: Inner, gater: ConnectionGater) -> Self {
         Self {
             inner,
+            buffers: SocketBuffers::of(gater.resources().limits()),
             gater,
-            room,
             listeners: HashSet::new(),
             waiting: FuturesUnordered::new(),
         }
@@ -233,9 +231,10 @@ impl Transport {
                 send_back_addr,
             } => match upgrade.into_inner() {
                 Ok(io) => {
-                    let room = (self.room)(&self.gater);
+                    let room = self.gater.try_acquire();
                     let refuse = |cause: Exhausted| self.refuse(&io, cause.reason());
                     let counted = room.map_err(refuse).ok()?;
+                    self.buffers.apply(&io);
                     self.accepted(Newcomer {
                         listener: listener_id,
                         stream: Socket {

@@ -132,8 +132,9 @@ pub struct Config {
     /// One more frame may be queued beyond it, and short control frames, whose number is bounded
     /// on its own.
     pub max_send_queue: usize,
-    /// What all connections together may have received and not read: beyond it, streams of those
-    /// that have much of it are reset. While memory is short, windows do not grow. Default: unlimited.
+    /// What all connections together may hold in buffers: received and not read, queued and not
+    /// written, and what the layers below hold. Beyond it, streams of those that hold much are reset or
+    /// have to wait. While memory is short, windows do not grow. Default: unlimited.
     pub resources: Resources,
     /// How streams know whether others are busy, also those of other connections. Default: they know
     /// of those that have a clone of this configuration.

@@ -15,6 +15,7 @@ mod half_open;
 mod hop;
 mod identify;
 mod loops;
+mod memory;
 mod slow;
 mod soak;
 mod storms;

@@ -10,6 +10,7 @@ use futures::{AsyncRead, AsyncWrite};
 use snow::TransportState;
 
 use super::{incoming::Incoming, outgoing::Outgoing};
+use crate::transport::buffered::Reported;
 
 /// An encrypted byte stream over the socket `C`, whose other side has proved who it is.
 ///
@@ -20,6 +21,7 @@ pub struct Channel<C> {
     state: TransportState,
     incoming: Incoming,
     outgoing: Outgoing,
+    reported: Reported,
 }
 
 impl<C> Channel<C> {
@@ -29,7 +31,18 @@ impl<C> Channel<C> {
             state,
             incoming: Incoming::default(),
             outgoing: Outgoing::default(),
+            reported: Reported::default(),
         }
+    }
+
+    /// How much memory for bytes is allocated.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.incoming.held_bytes() + self.outgoing.held_bytes()
+    }
+
+    /// Reports what is held after a call, to the muxer above.
+    fn report(&mut self) {
+        self.reported.update(self.held_bytes());
     }
 }
 
@@ -49,8 +62,11 @@ impl<C: AsyncRead + Unpin> AsyncRead for Channel<C> {
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        this.incoming
-            .poll_read(cx, &mut this.socket, &mut this.state, buffer)
+        let read = this
+            .incoming
+            .poll_read(cx, &mut this.socket, &mut this.state, buffer);
+        this.report();
+        read
     }
 }
 
@@ -61,19 +77,26 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Channel<C> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        this.outgoing
-            .poll_write(cx, &mut this.socket, &mut this.state, bytes)
+        let written = this
+            .outgoing
+            .poll_write(cx, &mut this.socket, &mut this.state, bytes);
+        this.report();
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        ready!(this.outgoing.poll_send(cx, &mut this.socket))?;
+        let sent = this.outgoing.poll_send(cx, &mut this.socket);
+        this.report();
+        ready!(sent)?;
         Pin::new(&mut this.socket).poll_flush(cx)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        ready!(this.outgoing.poll_send(cx, &mut this.socket))?;
+        let sent = this.outgoing.poll_send(cx, &mut this.socket);
+        this.report();
+        ready!(sent)?;
         Pin::new(&mut this.socket).poll_close(cx)
     }
 }
@@ -90,10 +113,5 @@ impl<C> Channel<C> {
         self.state.write_message(plain, &mut message).unwrap();
         let length = u16::try_from(message.len()).unwrap();
         [&length.to_be_bytes(), message.as_slice()].concat()
-    }
-
-    /// How much memory for bytes is allocated.
-    pub(super) fn held_bytes(&self) -> usize {
-        self.incoming.held_bytes() + self.outgoing.held_bytes()
     }
 }

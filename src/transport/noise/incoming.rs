@@ -6,21 +6,20 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, BytesMut};
 use futures::AsyncRead;
 use snow::TransportState;
 
 use super::{LENGTH_BYTES, MAX_FRAME_BYTES, TAG_BYTES, message};
-use crate::scratch;
+use crate::{scratch, transport::buffered::Buffer};
 
 /// What has arrived and is not read yet.
 #[derive(Default)]
 pub(super) struct Incoming {
     /// What was decrypted and found no room: the rest of one frame.
-    opened: BytesMut,
+    opened: Buffer,
     /// What is still encrypted, no longer than the longest frame: whole frames that find no room, or
-    /// a part of one that has not arrived yet. Its memory is at most twice as much.
-    sealed: BytesMut,
+    /// the part of an incomplete frame that has arrived. Its memory is at most a quarter more.
+    sealed: Buffer,
     /// A frame was not what the other side has sent.
     is_broken: bool,
 }
@@ -72,10 +71,7 @@ impl Incoming {
             }
             self.open_aside(state);
         }
-        let given = self.opened.len().min(buffer.len());
-        let (space, _) = buffer.split_at_mut(given);
-        self.opened.copy_to_slice(space);
-        given
+        self.opened.take(buffer)
     }
 
     /// Decrypts the next frame, if it is whole, which the reader has too little room for.
@@ -84,10 +80,12 @@ impl Incoming {
             return;
         };
         let used = LENGTH_BYTES + message.len();
-        self.opened.resize(message.len(), 0);
-        let length = state.read_message(message, &mut self.opened);
-        self.is_broken = length.is_err();
-        self.opened.truncate(length.unwrap_or(0));
+        let is_broken = &mut self.is_broken;
+        self.opened.fill(message.len(), |space| {
+            let length = state.read_message(message, space);
+            *is_broken = length.is_err();
+            length.unwrap_or(0)
+        });
         self.sealed.advance(used);
     }
 
@@ -111,7 +109,7 @@ impl Incoming {
             }
             if read < self.missing() {
                 let arrived = space.get(..read).unwrap_or_default();
-                self.sealed.extend_from_slice(arrived);
+                self.hold(arrived);
                 return Poll::Ready(Ok(Some(0)));
             }
             before.copy_from_slice(&self.sealed);
@@ -120,7 +118,7 @@ impl Incoming {
             let opened = open(state, frames, buffer);
             self.is_broken = opened.is_broken;
             let rest = frames.get(opened.used..).unwrap_or_default();
-            self.sealed.extend_from_slice(rest);
+            self.hold(rest);
             Poll::Ready(Ok(Some(opened.given)))
         })
     }
@@ -128,25 +126,37 @@ impl Incoming {
     /// How many bytes the frame lacks that has begun to arrive, as far as it is known. They are
     /// awaited without touching the others again, however slowly they come.
     fn missing(&self) -> usize {
-        let Some(length) = self.sealed.first_chunk() else {
-            return 0;
+        frame_bytes(&self.sealed).map_or(0, |length| length.saturating_sub(self.sealed.len()))
+    }
+
+    /// Keeps bytes behind those that are held. There is never memory for more than an incomplete
+    /// frame: its last byte completes it.
+    fn hold(&mut self, arrived: &[u8]) {
+        let first = if self.sealed.is_empty() {
+            arrived
+        } else {
+            &self.sealed
         };
-        let length = LENGTH_BYTES + usize::from(u16::from_be_bytes(*length));
-        length.saturating_sub(self.sealed.len())
+        let most = frame_bytes(first).map_or(0, |length| length.saturating_sub(1));
+        self.sealed.append(arrived, most);
     }
 
     /// Gives memory back, as there is nothing to read.
     fn release(&mut self) {
-        self.opened = BytesMut::new();
-        if self.sealed.is_empty() {
-            self.sealed = BytesMut::new();
-        }
+        self.opened.release();
+        self.sealed.release();
     }
 
-    #[cfg(test)]
+    /// The memory that is held.
     pub(super) fn held_bytes(&self) -> usize {
-        self.opened.capacity() + self.sealed.capacity()
+        self.opened.held_bytes() + self.sealed.held_bytes()
     }
+}
+
+/// The length of the frame that `bytes` begin with, if it has arrived.
+fn frame_bytes(bytes: &[u8]) -> Option<usize> {
+    let length = bytes.first_chunk()?;
+    Some(LENGTH_BYTES + usize::from(u16::from_be_bytes(*length)))
 }
 
 /// What came of a row of frames.

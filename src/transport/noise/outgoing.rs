@@ -6,12 +6,11 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, BytesMut};
 use futures::AsyncWrite;
 use snow::TransportState;
 
 use super::{LENGTH_BYTES, MAX_FRAME_BYTES, MAX_PLAIN_BYTES, TAG_BYTES};
-use crate::scratch;
+use crate::{scratch, transport::buffered::Buffer};
 
 /// Frames that are shorter together wait for more or for a flush, so that they can share a call of
 /// the system.
@@ -28,7 +27,7 @@ const _: () = assert!(MAX_BURST_BYTES <= scratch::MAX_BYTES);
 /// What is encrypted and not written yet.
 #[derive(Default)]
 pub(super) struct Outgoing {
-    waiting: BytesMut,
+    waiting: Buffer,
 }
 
 impl Outgoing {
@@ -71,7 +70,7 @@ impl Outgoing {
     /// Keeps `bytes` but for the first ones.
     fn keep(&mut self, bytes: &[u8], skipped: usize) {
         let rest = bytes.get(skipped..).unwrap_or_default();
-        self.waiting.extend_from_slice(rest);
+        self.waiting.append(rest, GATHERED_BYTES);
     }
 
     /// Writes everything that waits, and gives its memory back.
@@ -87,13 +86,13 @@ impl Outgoing {
             }
             self.waiting.advance(written);
         }
-        self.waiting = BytesMut::new();
+        self.waiting.release();
         Poll::Ready(Ok(()))
     }
 
-    #[cfg(test)]
+    /// The memory that is held.
     pub(super) fn held_bytes(&self) -> usize {
-        self.waiting.capacity()
+        self.waiting.held_bytes()
     }
 }
 

@@ -16,7 +16,7 @@ use futures::{AsyncRead, AsyncWrite, future::poll_fn};
 use rustls::{CommonState, ServerConfig, server::UnbufferedServerConnection};
 
 use super::records::{Plain, Records};
-use crate::scratch;
+use crate::{scratch, transport::buffered::Reported};
 
 /// How much of a message may wait for the rest of it: more than the certificates of any peer take,
 /// and a whole record.
@@ -41,6 +41,9 @@ pub struct Channel<C> {
     sealed: Vec<u8>,
     /// What is encrypted and not written yet.
     waiting: BytesMut,
+    /// What `opened` and `waiting` have allocated, parts that were read or written included.
+    allocated: [usize; 2],
+    reported: Reported,
     is_closing: bool,
     /// What arrived is not what the other side has sent. Told once, and then in general.
     is_broken: bool,
@@ -60,6 +63,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Channel<C> {
             opened: BytesMut::new(),
             sealed: Vec::new(),
             waiting: BytesMut::new(),
+            allocated: [0; 2],
+            reported: Reported::default(),
             is_closing: false,
             is_broken: false,
             why_broken: None,
@@ -82,6 +87,23 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Channel<C> {
 }
 
 impl<C> Channel<C> {
+    /// How much memory for bytes is allocated.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.sealed.capacity() + self.allocated.iter().sum::<usize>()
+    }
+
+    /// Reports what is held after a call, to the muxer above.
+    fn report(&mut self) {
+        // The start of such a buffer moves on as it is read, and with it what it says of its room.
+        for (allocated, buffer) in self.allocated.iter_mut().zip([&self.opened, &self.waiting]) {
+            *allocated = match buffer.capacity() {
+                0 => 0,
+                capacity => capacity.max(*allocated),
+            };
+        }
+        self.reported.update(self.held_bytes());
+    }
+
     /// What was agreed on.
     pub(super) fn state(&self) -> &CommonState {
         self.records.state()
@@ -205,6 +227,47 @@ impl<C: AsyncWrite + Unpin> Channel<C> {
     }
 }
 
+impl<C: AsyncRead + AsyncWrite + Unpin> Channel<C> {
+    fn poll_open(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        if buffer.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        loop {
+            if !self.opened.is_empty() {
+                let given = self.opened.len().min(buffer.len());
+                let (space, _) = buffer.split_at_mut(given);
+                self.opened.copy_to_slice(space);
+                return Poll::Ready(Ok(given));
+            }
+            self.check()?;
+            if self.records.is_closed() {
+                return Poll::Ready(Ok(0));
+            }
+            match self.poll_fill(cx, buffer) {
+                Poll::Ready(Ok(None)) => return Poll::Ready(Ok(0)),
+                Poll::Ready(Ok(Some(0))) => {}
+                Poll::Ready(Ok(Some(given))) => return Poll::Ready(Ok(given)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.opened = BytesMut::new();
+                    self.sealed.shrink_to_fit();
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    fn poll_seal(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.waiting.len() >= GATHERED_BYTES {
+            ready!(self.poll_send(cx))?;
+        }
+        let taken = bytes.len().min(MAX_WRITE_BYTES);
+        let (bytes, _) = bytes.split_at(taken);
+        self.seal(cx, bytes)?;
+        Poll::Ready(Ok(taken))
+    }
+}
+
 impl<C> fmt::Debug for Channel<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Channel").finish_non_exhaustive()
@@ -217,33 +280,9 @@ impl<C: AsyncRead + AsyncWrite + Unpin> AsyncRead for Channel<C> {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        if buffer.is_empty() {
-            return Poll::Ready(Ok(0));
-        }
-        loop {
-            if !this.opened.is_empty() {
-                let given = this.opened.len().min(buffer.len());
-                let (space, _) = buffer.split_at_mut(given);
-                this.opened.copy_to_slice(space);
-                return Poll::Ready(Ok(given));
-            }
-            this.check()?;
-            if this.records.is_closed() {
-                return Poll::Ready(Ok(0));
-            }
-            match this.poll_fill(cx, buffer) {
-                Poll::Ready(Ok(None)) => return Poll::Ready(Ok(0)),
-                Poll::Ready(Ok(Some(0))) => {}
-                Poll::Ready(Ok(Some(given))) => return Poll::Ready(Ok(given)),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => {
-                    this.opened = BytesMut::new();
-                    this.sealed.shrink_to_fit();
-                    return Poll::Pending;
-                }
-            }
-        }
+        let read = self.poll_open(cx, buffer);
+        self.report();
+        read
     }
 }
 
@@ -253,19 +292,16 @@ impl<C: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Channel<C> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        if this.waiting.len() >= GATHERED_BYTES {
-            ready!(this.poll_send(cx))?;
-        }
-        let taken = bytes.len().min(MAX_WRITE_BYTES);
-        let (bytes, _) = bytes.split_at(taken);
-        this.seal(cx, bytes)?;
-        Poll::Ready(Ok(taken))
+        let taken = self.poll_seal(cx, bytes);
+        self.report();
+        taken
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        ready!(this.poll_send(cx))?;
+        let sent = this.poll_send(cx);
+        this.report();
+        ready!(sent)?;
         Pin::new(&mut this.socket).poll_flush(cx)
     }
 
@@ -277,7 +313,9 @@ impl<C: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Channel<C> {
             this.records
                 .close(&mut this.sealed, &mut plain, &mut this.waiting)?;
         }
-        ready!(this.poll_send(cx))?;
+        let sent = this.poll_send(cx);
+        this.report();
+        ready!(sent)?;
         Pin::new(&mut this.socket).poll_close(cx)
     }
 }
@@ -286,10 +324,5 @@ impl<C: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Channel<C> {
 impl<C> Channel<C> {
     pub(super) fn socket_mut(&mut self) -> &mut C {
         &mut self.socket
-    }
-
-    /// How much memory for bytes is allocated.
-    pub(super) fn held_bytes(&self) -> usize {
-        self.opened.capacity() + self.sealed.capacity() + self.waiting.capacity()
     }
 }

@@ -22,6 +22,14 @@ pub(super) enum Chunk {
 }
 
 impl Chunk {
+    /// The memory that it occupies. A piece may be a part of up to twice as much.
+    pub(super) fn held_bytes(&self) -> usize {
+        match self {
+            Self::Own(bytes) => bytes.capacity(),
+            Self::Piece(bytes) => bytes.len(),
+        }
+    }
+
     /// How many bytes may be appended.
     fn spare(&self) -> usize {
         match self {
@@ -72,6 +80,7 @@ pub(super) struct Chunks {
     /// How much of the first chunk has been read.
     offset: usize,
     len: usize,
+    held: usize,
 }
 
 impl Chunks {
@@ -82,6 +91,11 @@ impl Chunks {
 
     pub(super) fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// The memory that the chunks occupy.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held
     }
 
     /// Appends `bytes`. If that takes a new chunk, it gets room for `expected` bytes in total, for
@@ -97,6 +111,7 @@ impl Chunks {
             let expected = expected.saturating_sub(fitting.len());
             let mut chunk = Vec::with_capacity(rest.len().max(expected).max(MIN_CHUNK));
             chunk.extend_from_slice(rest);
+            self.held += chunk.capacity();
             self.queue.push_back(Chunk::Own(chunk));
         }
     }
@@ -104,6 +119,7 @@ impl Chunks {
     /// Appends a piece as it is.
     pub(super) fn push_piece(&mut self, piece: Bytes) {
         self.len += piece.len();
+        self.held += piece.len();
         self.queue.push_back(Chunk::Piece(piece));
     }
 
@@ -147,12 +163,14 @@ impl Chunks {
     pub(super) fn pop(&mut self) -> Option<Chunk> {
         let chunk = self.queue.pop_front()?;
         self.len -= chunk.len();
+        self.held -= chunk.held_bytes();
         self.release_slots();
         Some(chunk)
     }
 
     fn drop_first(&mut self) {
-        self.queue.pop_front();
+        let chunk = self.queue.pop_front();
+        self.held -= chunk.map_or(0, |chunk| chunk.held_bytes());
         self.offset = 0;
         self.release_slots();
     }
@@ -188,6 +206,7 @@ mod tests {
         }
         assert_eq!(out, data);
         assert!(chunks.is_empty() && chunks.queue.is_empty());
+        assert_eq!(chunks.held_bytes(), 0);
     }
 
     #[test]
@@ -197,6 +216,7 @@ mod tests {
             chunks.push(&[byte], 0);
         }
         assert_eq!(chunks.queue.len(), 1);
+        assert_eq!(chunks.held_bytes(), MIN_CHUNK);
         assert_eq!(chunks.pop().map(|chunk| chunk.len()), Some(200));
         assert_eq!(chunks.len(), 0);
     }

@@ -20,7 +20,11 @@ use super::{
     session::{Role, Session},
     stream::Shared,
 };
-use crate::scratch;
+use crate::{
+    resources::{BufferCharge, ConnectionMemory, Relief},
+    scratch,
+    transport::buffered,
+};
 
 /// How often one poll goes round between reading and writing before other tasks get their turn.
 const MAX_ROUNDS: usize = 4;
@@ -38,6 +42,10 @@ const MAX_WRITE: usize = 256 * 1024;
 pub struct Muxer<C> {
     socket: C,
     shared: Arc<Shared>,
+    /// The account of the connection.
+    memory: ConnectionMemory,
+    /// What the layers below hold.
+    below: BufferCharge,
     /// What is being written to the socket, and how much of it is done.
     chunk: Chunk,
     chunk_written: usize,
@@ -64,15 +72,37 @@ enum State {
 
 impl<C> Muxer<C> {
     pub(super) fn new(socket: C, config: Config, role: Role) -> Self {
+        let session = Session::new(config, role);
+        let memory = session.memory.clone();
         Self {
             socket,
-            shared: Arc::new(Shared::new(Session::new(config, role))),
+            shared: Arc::new(Shared::new(session)),
+            below: BufferCharge::new(memory.clone()),
+            memory,
             chunk: Chunk::default(),
             chunk_written: 0,
             unflushed: false,
             looks: Looks::default(),
             state: State::Open,
             close_timeout: None,
+        }
+    }
+
+    /// The account to which the connection's buffers are charged.
+    pub fn memory(&self) -> &ConnectionMemory {
+        &self.memory
+    }
+
+    /// Carries out what has to be done because memory runs out.
+    ///
+    /// # Errors
+    /// When the connection has to end. That is so as well if no stream holds anything: its bytes
+    /// wait for the remote then, to read or to complete a frame.
+    fn relieve(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        match self.memory.poll_relief(cx) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(Relief::ResetStreams) if self.shared.access(Session::relieve) => Ok(()),
+            Poll::Ready(Relief::ResetStreams | Relief::Close) => Err(Error::OutOfMemory),
         }
     }
 }
@@ -87,7 +117,7 @@ impl<C> fmt::Debug for Muxer<C> {
 
 impl<C> Drop for Muxer<C> {
     fn drop(&mut self) {
-        self.shared.access(|session| session.end(None));
+        self.shared.access(Session::abort);
     }
 }
 
@@ -97,6 +127,7 @@ where
 {
     /// Writes what is queued and reads what arrives, until neither makes progress.
     fn drive(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        self.relieve(cx)?;
         self.shared
             .access(|session| session.outgoing.attach(cx.waker()));
         while self.looks.poll_next(cx).is_ready() {
@@ -178,6 +209,30 @@ where
         Poll::Pending
     }
 
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if self.state == State::Open {
+            self.state = State::Closing;
+            self.shared
+                .access(|session| session.end(Some(GoAway::Normal)));
+        }
+        let timeout = self
+            .close_timeout
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(CLOSE_TIMEOUT)));
+        if timeout.as_mut().poll(cx).is_ready() || self.memory.poll_relief(cx).is_ready() {
+            self.state = State::Over;
+        }
+        if self.state == State::Closing {
+            while ready!(self.poll_write(cx))? {}
+            ready!(Pin::new(&mut self.socket).poll_close(cx))?;
+            self.state = State::Lingering;
+        }
+        if self.state == State::Lingering {
+            ready!(self.poll_discard(cx));
+            self.state = State::Over;
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Ends the connection after an error.
     fn fail(&mut self, error: Error, cx: &mut Context<'_>) -> Error {
         self.state = State::Over;
@@ -220,27 +275,9 @@ where
     /// to do the same. Streams end at once.
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         let this = self.get_mut();
-        if this.state == State::Open {
-            this.state = State::Closing;
-            this.shared
-                .access(|session| session.end(Some(GoAway::Normal)));
-        }
-        let timeout = this
-            .close_timeout
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(CLOSE_TIMEOUT)));
-        if timeout.as_mut().poll(cx).is_ready() {
-            this.state = State::Over;
-        }
-        if this.state == State::Closing {
-            while ready!(this.poll_write(cx))? {}
-            ready!(Pin::new(&mut this.socket).poll_close(cx))?;
-            this.state = State::Lingering;
-        }
-        if this.state == State::Lingering {
-            ready!(this.poll_discard(cx));
-            this.state = State::Over;
-        }
-        Poll::Ready(Ok(()))
+        let (closed, change) = buffered::collect(|| this.poll_end(cx));
+        this.below.change(change);
+        closed
     }
 
     fn poll(
@@ -251,7 +288,9 @@ where
         if this.state != State::Open {
             return Poll::Ready(Err(Error::Closed));
         }
-        match this.drive(cx) {
+        let (driven, change) = buffered::collect(|| this.drive(cx));
+        this.below.change(change);
+        match driven {
             Ok(()) => Poll::Pending,
             Err(error) => Poll::Ready(Err(this.fail(error, cx))),
         }

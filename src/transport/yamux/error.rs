@@ -20,6 +20,9 @@ pub enum Error {
     /// For minutes the remote has said nothing, not even a reply to pings, or has read nothing.
     #[error("the remote does not answer")]
     Silent,
+    /// The connection held more memory than others when there was none left.
+    #[error("memory has run out, and the connection held much of it")]
+    OutOfMemory,
     /// All stream ids of the connection have been used.
     #[error("the connection has used up its stream ids")]
     StreamIdsExhausted,

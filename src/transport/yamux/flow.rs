@@ -41,6 +41,9 @@ pub(super) struct Flow {
 
     /// Received, and not read yet.
     pub(super) unread: Chunks,
+    /// What the last read has returned, in bytes. It counts until the next read, since the reader may
+    /// have to keep it until then: a circuit does, whose other side takes nothing.
+    pub(super) lent: usize,
     /// How many bytes the remote may send.
     pub(super) window: Window,
 
@@ -64,6 +67,7 @@ impl Flow {
             outbound: Direction::Open,
             accepted: false,
             unread: Chunks::default(),
+            lent: 0,
             window: Window::new(sharing),
             send_window: INITIAL_WINDOW,
             last_frame: 0,
@@ -71,6 +75,11 @@ impl Flow {
             reader: None,
             writer: None,
         }
+    }
+
+    /// The memory that is held for the stream's reader.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.unread.held_bytes() + self.lent
     }
 
     /// See [`Window::consume`]; a remote that has finished gets no credit.

@@ -4,6 +4,7 @@ use std::task::{Poll, Waker};
 
 use super::{
     Config, ProtocolError,
+    flow::Flow,
     session::{Role, Session},
 };
 
@@ -40,6 +41,7 @@ pub fn yamux(bytes: &[u8]) {
         if take(&mut session, &mut streams, what, stream, length, given).is_err() {
             session.end(None);
         }
+        session.settle();
         check(&session);
         if session.ended {
             break;
@@ -48,6 +50,8 @@ pub fn yamux(bytes: &[u8]) {
     for id in streams {
         session.release(id);
     }
+    session.abort();
+    session.settle();
     check(&session);
 }
 
@@ -87,6 +91,9 @@ fn take(
             streams.retain(|stream| *stream != id);
             session.release(id);
         }
+        (7, _) if length == 0 => {
+            session.relieve();
+        }
         _ => {
             if let Some(chunk) = session.outgoing.take() {
                 session.written(chunk.len());
@@ -99,10 +106,16 @@ fn take(
 fn check(session: &Session) {
     assert!(session.streams.len() <= MAX_STREAMS);
     assert!(session.backlog.len() <= MAX_BACKLOG);
-    assert!(session.unread.bytes() <= MAX_RECEIVE_BUFFER);
+    // The last chunk may have room for a little more.
+    assert!(session.unread.bytes() <= MAX_RECEIVE_BUFFER + session.lent + 1024);
+    let lent: usize = session.streams.values().map(|flow| flow.lent).sum();
+    assert_eq!(session.lent, lent);
     assert!(session.outgoing.pending() <= MAX_QUEUED);
-    let unread: usize = session.streams.values().map(|flow| flow.unread.len()).sum();
+    let unread: usize = session.streams.values().map(Flow::held_bytes).sum();
     assert_eq!(session.unread.bytes(), unread);
+    let queued = session.outgoing.held_bytes();
+    assert_eq!(session.queued.bytes(), queued);
+    assert_eq!(session.memory.held(), (unread + queued) as u64);
     let own = session
         .streams
         .iter()

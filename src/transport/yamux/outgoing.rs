@@ -32,6 +32,8 @@ pub(super) struct Outgoing {
     /// The length at which too many control frames are in the queue.
     max_length: usize,
     chunks: Chunks,
+    /// The memory of the chunk that is being written.
+    in_flight: usize,
     /// The number of bytes ever queued, and so the position of the end of the queue.
     queued: u64,
     /// The number of bytes ever written to the socket.
@@ -68,6 +70,7 @@ impl Outgoing {
                 .saturating_add(max_frame)
                 .saturating_add(control),
             chunks: Chunks::default(),
+            in_flight: 0,
             queued: 0,
             written: 0,
             pongs: VecDeque::new(),
@@ -193,7 +196,20 @@ impl Outgoing {
     /// The next bytes for the socket.
     pub(super) fn take(&mut self) -> Option<Chunk> {
         self.dirty = false;
-        self.chunks.pop()
+        let chunk = self.chunks.pop();
+        self.in_flight = chunk.as_ref().map_or(0, Chunk::held_bytes);
+        chunk
+    }
+
+    /// The memory that the queue occupies, with the chunk that was [taken](Self::take) last.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.chunks.held_bytes() + self.in_flight
+    }
+
+    /// Throws away what is queued.
+    pub(super) fn discard(&mut self) {
+        self.chunks = Chunks::default();
+        self.in_flight = 0;
     }
 
     /// Notes that the socket took `n` of the bytes from [`Self::take`].

@@ -160,7 +160,7 @@ impl Session {
         } else {
             // Nobody has seen the stream yet, and there is nothing complete to see.
             self.backlog.retain(|&waiting| waiting != id);
-            self.unread.remove(flow.unread.len());
+            self.unread.replace(flow.held_bytes(), 0);
             self.streams.remove(&id);
         }
     }
@@ -177,7 +177,8 @@ impl Session {
                 if !flow.window.reserve(header.length) {
                     return Err(ProtocolError::WindowExceeded(id));
                 }
-                if !self.unread.has_room(length, self.config.max_receive_buffer) {
+                let most = self.config.max_receive_buffer.saturating_add(self.lent);
+                if !self.unread.has_room(length, most) {
                     flow.reset();
                     self.woken.extend(flow.take_wakers());
                     self.refuse(id);
@@ -217,13 +218,14 @@ impl Session {
             && !bytes.is_empty()
         {
             // There was room when the header came; others may have taken it since.
-            if self
-                .unread
-                .has_room(bytes.len(), self.config.max_receive_buffer)
-            {
-                let expected = (bytes.len() + behind).min(EXPECTED_FACTOR * bytes.len());
+            let most = self.config.max_receive_buffer.saturating_add(self.lent);
+            let expected = (bytes.len() + behind).min(EXPECTED_FACTOR * bytes.len());
+            let has_room_ahead = self.unread.has_room(expected, most);
+            if has_room_ahead || self.unread.has_room(bytes.len(), most) {
+                let before = flow.held_bytes();
+                let expected = if has_room_ahead { expected } else { 0 };
                 flow.unread.push(bytes, expected);
-                self.unread.add(bytes.len());
+                self.unread.replace(before, flow.held_bytes());
                 self.woken.extend(flow.reader.take());
             } else {
                 flow.reset();

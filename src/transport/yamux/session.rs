@@ -9,6 +9,7 @@ use hashlink::LinkedHashSet;
 
 use super::{
     Config, Error, INITIAL_WINDOW,
+    chunks::Chunks,
     flow::{Direction, Flow, Turn},
     frame::{Flags, GoAway, Header},
     keepalive::Keepalive,
@@ -16,7 +17,10 @@ use super::{
     receive::Decoder,
     round_trip::RoundTrip,
 };
-use crate::{resources::ReceiveBuffered, shrink::Shrink as _};
+use crate::{
+    resources::{BufferCharge, ConnectionMemory, GUARANTEED_BYTES},
+    shrink::Shrink as _,
+};
 
 /// How many abandoned streams are remembered.
 const MAX_ABANDONED: usize = 1024;
@@ -56,8 +60,14 @@ pub(super) struct Session {
     pub(super) abandoned: LinkedHashSet<u32>,
     /// How many streams the remote has neither accepted nor refused.
     pub(super) unacknowledged: usize,
-    /// Bytes that all streams together have received and not read.
-    pub(super) unread: ReceiveBuffered,
+    /// The account of the connection.
+    pub(super) memory: ConnectionMemory,
+    /// Memory for what all streams together have received and not read, and have lent.
+    pub(super) unread: BufferCharge,
+    /// What all streams together have [lent](Flow::lent).
+    pub(super) lent: usize,
+    /// Memory for what is queued and not written.
+    pub(super) queued: BufferCharge,
     pub(super) outgoing: Outgoing,
     pub(super) decoder: Decoder,
     pub(super) keepalive: Keepalive,
@@ -81,13 +91,17 @@ impl Session {
         config.max_frame_size = config.max_frame_size.max(1);
         config.max_send_queue = config.max_send_queue.max(1);
         config.max_receive_window = config.max_receive_window.max(INITIAL_WINDOW);
+        let memory = ConnectionMemory::new(config.resources.clone());
         Self {
             role,
             streams: HashMap::new(),
             backlog: VecDeque::new(),
             abandoned: LinkedHashSet::new(),
             unacknowledged: 0,
-            unread: ReceiveBuffered::of(config.resources.clone()),
+            unread: BufferCharge::new(memory.clone()),
+            lent: 0,
+            queued: BufferCharge::new(memory.clone()),
+            memory,
             outgoing: Outgoing::new(&config),
             config,
             decoder: Decoder::default(),
@@ -158,7 +172,8 @@ impl Session {
     pub(super) fn release(&mut self, id: u32) -> Option<Flow> {
         let flow = self.streams.remove(&id)?;
         self.streams.shrink_when_sparse();
-        self.unread.remove(flow.unread.len());
+        self.unread.replace(flow.held_bytes(), 0);
+        self.lent -= flow.lent;
         if self.role.opens(id) && !flow.accepted {
             self.unacknowledged -= 1;
         }
@@ -174,6 +189,46 @@ impl Session {
             }
         }
         Some(flow)
+    }
+
+    /// Charges for what the queue holds. Called after each access to the session.
+    pub(super) fn settle(&mut self) {
+        self.queued.set(self.outgoing.held_bytes());
+    }
+
+    /// Resets the streams for which most is held, since memory runs out, until the others hold no more
+    /// than the guarantee of a connection, or nothing if the connection is within that. Returns
+    /// whether anything was released.
+    ///
+    /// What such a stream has not read is lost, so it does not come to a clean end.
+    pub(super) fn relieve(&mut self) -> bool {
+        let floor = if self.memory.held() > GUARANTEED_BYTES {
+            usize::try_from(GUARANTEED_BYTES).unwrap_or(usize::MAX)
+        } else {
+            0
+        };
+        let held = |(id, flow): (&u32, &Flow)| (flow.unread.held_bytes(), *id);
+        let mut largest: Vec<_> = self.streams.iter().map(held).collect();
+        largest.retain(|(held, _)| *held > 0);
+        largest.sort_unstable();
+        let before = self.unread.bytes();
+        while self.unread.bytes() > floor
+            && let Some((held, id)) = largest.pop()
+        {
+            let Some(flow) = self.streams.get_mut(&id) else {
+                continue;
+            };
+            let is_over = flow.outbound != Direction::Open && flow.inbound != Direction::Open;
+            flow.unread = Chunks::default();
+            flow.outbound = Direction::Reset;
+            flow.inbound = Direction::Reset;
+            self.woken.extend(flow.take_wakers());
+            self.unread.replace(held, 0);
+            if !is_over && !self.ended {
+                self.refuse(id);
+            }
+        }
+        self.unread.bytes() < before
     }
 
     /// Sends RST.
@@ -230,6 +285,12 @@ impl Session {
         if self.outgoing.has_room() {
             self.wake_opener();
         }
+    }
+
+    /// The connection is gone: what is queued is never written.
+    pub(super) fn abort(&mut self) {
+        self.end(None);
+        self.outgoing.discard();
     }
 
     /// Ends the connection, and with it all streams that are not finished.

@@ -41,6 +41,7 @@ impl Shared {
             // passing the panic on to all its streams helps nobody.
             let mut session = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             let result = f(&mut session);
+            session.settle();
             (result, std::mem::take(&mut session.woken))
         };
         for waker in woken {

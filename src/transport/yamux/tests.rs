@@ -30,6 +30,7 @@ mod distance;
 mod ending;
 mod hostile;
 mod interop;
+mod memory;
 mod pressure;
 mod pure;
 mod silence;

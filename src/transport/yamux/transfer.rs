@@ -14,7 +14,10 @@ use super::{
     frame::{Flags, Header},
     session::{Session, park},
 };
-use crate::handover;
+use crate::{handover, resources::GUARANTEED_BYTES};
+
+/// The longest frame that is queued while the memory for buffers is in use.
+const SCARCE_FRAME_BYTES: u32 = 16 * 1024;
 
 impl Session {
     /// Reads from a stream; 0 bytes mean that the remote has finished it.
@@ -30,7 +33,13 @@ impl Session {
         let Some(flow) = self.streams.get_mut(&id) else {
             return Poll::Ready(Err(aborted()));
         };
+        let before = flow.held_bytes();
         let n = flow.unread.read(buf);
+        if !buf.is_empty() {
+            self.lent = self.lent - flow.lent + n;
+            flow.lent = n;
+            self.unread.replace(before, flow.held_bytes());
+        }
         if n > 0 {
             self.credit(id, n);
             return Poll::Ready(Ok(n));
@@ -48,14 +57,20 @@ impl Session {
     /// Reads a piece of `max` bytes at most, if there is one.
     pub(super) fn read_piece(&mut self, id: u32, max: usize) -> Option<Bytes> {
         let flow = self.streams.get_mut(&id)?;
-        let piece = flow.unread.pop_piece(max)?;
+        let before = flow.held_bytes();
+        self.lent -= flow.lent;
+        let unread = flow.unread.held_bytes();
+        let piece = flow.unread.pop_piece(max);
+        flow.lent = unread - flow.unread.held_bytes();
+        self.lent += flow.lent;
+        self.unread.replace(before, flow.held_bytes());
+        let piece = piece?;
         self.credit(id, piece.len());
         Some(piece)
     }
 
     /// Notes that so many bytes were read, and lets the remote send as many again when it is time.
     fn credit(&mut self, id: u32, n: usize) {
-        self.unread.remove(n);
         let max = if self.config.resources.under_pressure() {
             INITIAL_WINDOW
         } else {
@@ -95,7 +110,22 @@ impl Session {
             park(&mut flow.writer, waker);
             return Poll::Pending;
         }
-        let admitted = self.outgoing.admits(flow.turn == Turn::Now);
+        let mut length = u32::try_from(buf.len())
+            .unwrap_or(u32::MAX)
+            .min(flow.send_window)
+            .min(self.config.max_frame_size);
+        // Without memory for it, a frame waits until the queue is empty, and is short then.
+        let most = if self.config.resources.under_pressure() {
+            GUARANTEED_BYTES
+        } else {
+            u64::MAX
+        };
+        let is_scarce = !self.memory.has_room(length.into(), most);
+        if is_scarce {
+            length = length.min(SCARCE_FRAME_BYTES);
+        }
+        let must_wait = is_scarce && self.outgoing.pending() > 0;
+        let admitted = !must_wait && self.outgoing.admits(flow.turn == Turn::Now);
         if flow.turn == Turn::Now {
             flow.turn = Turn::None;
             self.outgoing.end_turn();
@@ -108,10 +138,6 @@ impl Session {
             park(&mut flow.writer, waker);
             return Poll::Pending;
         }
-        let length = u32::try_from(buf.len())
-            .unwrap_or(u32::MAX)
-            .min(flow.send_window)
-            .min(self.config.max_frame_size);
         let n = usize::try_from(length).unwrap_or(buf.len());
         let (payload, _) = buf.split_at(n);
         flow.send_window -= length;

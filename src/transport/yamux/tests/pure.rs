@@ -6,7 +6,10 @@ use bytes::Bytes;
 use futures::task::noop_waker;
 use proptest::prelude::*;
 
-use super::{super::session::Session, *};
+use super::{
+    super::{flow::Flow, session::Session},
+    *,
+};
 use crate::handover;
 
 /// What may happen to one side of the connection.
@@ -66,6 +69,16 @@ impl Side {
             streams: Vec::new(),
             wire: Vec::new(),
         }
+    }
+
+    /// What is charged is what is held.
+    fn assert_charged(&mut self) {
+        self.session.settle();
+        let flows = self.session.streams.values();
+        let unread: usize = flows.map(Flow::held_bytes).sum();
+        let held = unread + self.session.outgoing.held_bytes();
+        assert!(held >= self.session.outgoing.pending());
+        assert_eq!(self.session.memory.held(), held as u64);
     }
 
     fn stream(&self, index: usize) -> Option<u32> {
@@ -180,6 +193,9 @@ proptest! {
         let mut records = BTreeMap::new();
         for (side, step) in steps {
             run(&mut sides, &mut records, usize::from(side), step);
+            for side in &mut sides {
+                side.assert_charged();
+            }
         }
         // Afterwards everybody closes, reads to the end and drops.
         for _ in 0..300 {
@@ -205,8 +221,15 @@ proptest! {
         for side in &sides {
             prop_assert!(side.session.streams.is_empty());
             prop_assert_eq!(side.session.unread.bytes(), 0);
+            prop_assert_eq!(side.session.lent, 0);
             prop_assert_eq!(side.session.unacknowledged, 0);
             prop_assert_eq!(side.session.outgoing.pending(), 0);
+        }
+        // The queue was looked at last when there was something in it.
+        for side in &mut sides {
+            prop_assert!(side.session.outgoing.take().is_none());
+            side.assert_charged();
+            prop_assert_eq!(side.session.memory.held(), 0);
         }
     }
 }

@@ -1,0 +1,132 @@
+//! The part of a connection's account that is for one kind of buffer.
+//!
+//! A stream of yamux begins with a window of 256 KiB, however many there are, so windows alone bound
+//! nothing in a small container. What all connections hold together is counted instead.
+
+use super::ConnectionMemory;
+
+/// Bytes that are charged to a connection; released when this is dropped.
+#[derive(Debug)]
+pub struct BufferCharge {
+    memory: ConnectionMemory,
+    bytes: usize,
+}
+
+impl BufferCharge {
+    /// Nothing yet, to be charged to `memory`.
+    pub fn new(memory: ConnectionMemory) -> Self {
+        Self { memory, bytes: 0 }
+    }
+
+    /// What is charged.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether there is room for so many bytes more, if these buffers may hold `most` by themselves.
+    pub fn has_room(&self, more: usize, most: usize) -> bool {
+        let then = self.bytes.saturating_add(more);
+        then <= most && self.memory.has_room(more as u64, u64::MAX)
+    }
+
+    /// The buffers hold so many bytes now.
+    pub fn set(&mut self, bytes: usize) {
+        if bytes > self.bytes {
+            self.memory.charge((bytes - self.bytes) as u64);
+        } else {
+            self.memory.release((self.bytes - bytes) as u64);
+        }
+        self.bytes = bytes;
+    }
+
+    /// A part of the buffers, which held `before`, holds `after` now.
+    pub fn replace(&mut self, before: usize, after: usize) {
+        if before != after {
+            self.set((self.bytes + after).saturating_sub(before));
+        }
+    }
+
+    /// The buffers have grown by so many bytes, or shrunk.
+    pub fn change(&mut self, difference: i64) {
+        let magnitude = usize::try_from(difference.unsigned_abs()).unwrap_or(usize::MAX);
+        self.set(if difference < 0 {
+            self.bytes.saturating_sub(magnitude)
+        } else {
+            self.bytes.saturating_add(magnitude)
+        });
+    }
+}
+
+impl Drop for BufferCharge {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        relay::Limits,
+        resources::{GUARANTEED_BYTES, ResourceLimits, Resources, Shares},
+    };
+
+    const GUARANTEED: usize = GUARANTEED_BYTES as usize;
+    const ALL: usize = 1024 * 1024;
+
+    fn resources() -> Resources {
+        let limits = ResourceLimits {
+            buffered: Some(ALL as u64),
+            ..ResourceLimits::new(None, None, &Limits::default())
+        };
+        Resources::new(limits, Shares::default())
+    }
+
+    fn charge(resources: &Resources) -> BufferCharge {
+        BufferCharge::new(ConnectionMemory::new(resources.clone()))
+    }
+
+    #[test]
+    fn a_connection_has_its_guarantee_when_all_hold_too_much() {
+        let resources = resources();
+        let mut greedy = charge(&resources);
+        assert!(greedy.has_room(ALL, ALL));
+        assert!(!greedy.has_room(ALL, ALL - 1), "its own bound");
+        greedy.set(ALL);
+        assert!(!greedy.has_room(1, 2 * ALL));
+        let mut modest = charge(&resources);
+        assert!(modest.has_room(GUARANTEED, ALL));
+        assert!(!modest.has_room(GUARANTEED + 1, ALL));
+        modest.change(GUARANTEED_BYTES.cast_signed());
+        greedy.replace(2 * GUARANTEED, 0);
+        assert!(modest.has_room(GUARANTEED, ALL));
+        assert!(!modest.has_room(GUARANTEED + 1, ALL));
+        drop(greedy);
+        assert!(modest.has_room(ALL - GUARANTEED, ALL));
+        modest.change(-GUARANTEED_BYTES.cast_signed());
+        assert_eq!(resources.buffered_bytes(), 0);
+    }
+
+    #[test]
+    fn kinds_of_buffers_share_the_account_of_their_connection() {
+        let resources = resources();
+        let memory = ConnectionMemory::new(resources.clone());
+        let [mut received, mut queued] = [(); 2].map(|()| BufferCharge::new(memory.clone()));
+        received.set(300);
+        queued.set(200);
+        queued.replace(150, 50);
+        assert_eq!((memory.held(), resources.buffered_bytes()), (400, 400));
+        drop(received);
+        assert_eq!(memory.held(), 100);
+        drop(queued);
+        assert_eq!(resources.buffered_bytes(), 0);
+    }
+
+    #[test]
+    fn without_limits_only_the_connection_has_a_bound() {
+        let mut received = charge(&Resources::unlimited());
+        received.set(1 << 40);
+        assert!(received.has_room(1, usize::MAX));
+        assert!(!received.has_room(1, 1 << 40));
+    }
+}

@@ -1,0 +1,346 @@
+//! Peers that make the relay hold bytes, in as many ways as there are over TCP and WebSocket: its
+//! memory stays below the limit, ordinary clients are served, and idle reservations are kept.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
+
+use descord_relay::{relay::wire::Status, transport::noise};
+use futures::{
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt,
+    future::{join, join_all},
+};
+use libp2p::{Multiaddr, PeerId, identity::Keypair};
+use tokio::{
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+use tokio_util::compat::TokioAsyncReadCompatExt;
+
+use crate::{
+    dialler::{Duplex, Security, dial, line, negotiate, secured},
+    support::{
+        PATIENCE, bystander,
+        client::{self, Client},
+        process::{Relay, socket},
+        raw::{Raw, assert_status},
+    },
+};
+
+const MIB: usize = 1024 * 1024;
+/// How long nothing has to move until a writer counts as blocked.
+const BLOCKED: Duration = Duration::from_secs(2);
+/// Reservations of ordinary peers that do nothing else.
+const IDLE: usize = 16;
+
+/// A relay with a memory limit, and ordinary peers that hold a reservation on it.
+struct Limited {
+    relay: Relay,
+    limit: usize,
+    idle: Vec<Raw>,
+    peak: Arc<AtomicUsize>,
+    is_over: Arc<AtomicBool>,
+    sampler: thread::JoinHandle<()>,
+}
+
+impl Limited {
+    async fn start(mebibytes: usize) -> Self {
+        let limit = format!("{mebibytes}MiB");
+        let relay = Relay::start(&[
+            ("RELAY_MAX_MEMORY", &limit),
+            ("RELAY_IDLE_TIMEOUT", "1h"),
+            ("RELAY_RATE_CONNECTIONS_PER_IP", "0"),
+            ("RELAY_RATE_RESERVATIONS_PER_IP", "0"),
+            ("RELAY_RATE_CIRCUITS_PER_IP", "0"),
+            ("RELAY_MAX_RESERVATIONS_PER_IP", "0"),
+        ])
+        .await;
+        let address = relay.tcp();
+        let idle = join_all((0..IDLE).map(async |_| {
+            let mut peer = Raw::new(&address).await;
+            assert_status(&peer.reserve().await, Status::Ok);
+            peer
+        }))
+        .await;
+        let (peak, is_over) = (Arc::default(), Arc::default());
+        let sampler = sample(relay.id(), Arc::clone(&peak), Arc::clone(&is_over));
+        Self {
+            relay,
+            limit: mebibytes * MIB,
+            idle,
+            peak,
+            is_over,
+            sampler,
+        }
+    }
+
+    /// Ordinary clients are served, whatever the attackers hold.
+    async fn serves(&self) {
+        bystander::served_in(&self.relay.tcp()).await;
+        bystander::served_in(&self.relay.websocket()).await;
+    }
+
+    /// The memory was below the limit all the time, and no idle reservation is lost.
+    async fn has_withstood(mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.sampler.join().unwrap();
+        let peak = self.peak.load(Ordering::Relaxed);
+        println!("at most {} of {} MiB", peak / MIB, self.limit / MIB);
+        assert!(peak < self.limit, "{peak} bytes of {}", self.limit);
+        for peer in &mut self.idle {
+            assert_status(&peer.reserve().await, Status::Ok);
+        }
+        self.relay.assert_unharmed().await;
+    }
+}
+
+/// Looks at the memory of a process until `is_over`, on a thread that nothing else holds up.
+fn sample(
+    process: u32,
+    peak: Arc<AtomicUsize>,
+    is_over: Arc<AtomicBool>,
+) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        while !is_over.load(Ordering::Relaxed) {
+            let statm = std::fs::read_to_string(format!("/proc/{process}/statm"));
+            let Some(pages) = statm.ok().and_then(|statm| {
+                let pages = statm.split(' ').nth(1)?;
+                pages.parse::<usize>().ok()
+            }) else {
+                return;
+            };
+            peak.fetch_max(pages * 4096, Ordering::Relaxed);
+            thread::sleep(Duration::from_millis(20));
+        }
+    })
+}
+
+/// Targets of circuits that read nothing any more, not even from their sockets.
+struct Frozen {
+    peers: Vec<PeerId>,
+    /// Lets the targets go on until the circuits are open.
+    freeze: mpsc::Sender<()>,
+    thread: thread::JoinHandle<()>,
+    end: mpsc::Sender<()>,
+}
+
+impl Frozen {
+    fn start(number: usize, security: client::Security, address: Multiaddr) -> Self {
+        let (freeze, frozen) = mpsc::channel();
+        let (end, ended) = mpsc::channel();
+        let (peers, reserved) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            let targets = runtime.block_on(async {
+                let mut targets = Vec::new();
+                for _ in 0..number {
+                    let mut target = Client::new(security).await;
+                    target.reserve(&address).await.unwrap();
+                    peers.send(target.peer_id).unwrap();
+                    targets.push(target.run());
+                }
+                drop(peers);
+                while frozen.try_recv() == Err(mpsc::TryRecvError::Empty) {
+                    sleep(Duration::from_millis(10)).await;
+                }
+                targets
+            });
+            // The runtime does not run: nothing is read.
+            let _ = ended.recv();
+            drop(targets);
+        });
+        Self {
+            peers: reserved.iter().collect(),
+            freeze,
+            thread,
+            end,
+        }
+    }
+
+    fn freeze(&self) {
+        self.freeze.send(()).unwrap();
+    }
+
+    fn end(self) {
+        drop(self.end);
+        self.thread.join().unwrap();
+    }
+}
+
+/// Sources that send on circuits whose targets read nothing.
+async fn circuits_to_frozen_targets(
+    mebibytes: usize,
+    security: client::Security,
+    address: fn(&Relay) -> Multiaddr,
+) {
+    const TARGETS: usize = 48;
+    const EACH: usize = 4;
+    let limited = Limited::start(mebibytes).await;
+    let address = address(&limited.relay);
+    let targets = Frozen::start(TARGETS, security, address.clone());
+    let mut sources = Vec::new();
+    let mut circuits = Vec::new();
+    for target in &targets.peers {
+        let mut source = Client::new(security).await;
+        let id = *target;
+        source.connect(&address, id).await.unwrap();
+        let mut streams = source.streams.clone();
+        sources.push(source.run());
+        for _ in 0..EACH {
+            // Over one circuit, as a client of libp2p has it.
+            let stream = streams.open_stream(id, libp2p::ping::PROTOCOL_NAME);
+            circuits.extend(timeout(PATIENCE, stream).await.unwrap().ok());
+        }
+    }
+    assert!(circuits.len() >= TARGETS, "{} streams", circuits.len());
+    targets.freeze();
+    let chunk = vec![7; 64 * 1024];
+    let flood = join_all(circuits.iter_mut().map(async |circuit| {
+        while let Ok(Ok(())) = timeout(BLOCKED, circuit.write_all(&chunk)).await {}
+    }));
+    join(flood, limited.serves()).await;
+    limited.serves().await;
+    for source in sources {
+        source.abort();
+    }
+    targets.end();
+    limited.has_withstood().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn circuits_over_tcp_to_targets_that_read_nothing() {
+    circuits_to_frozen_targets(128, client::Security::Noise, Relay::tcp).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn circuits_over_tls_to_targets_that_read_nothing() {
+    circuits_to_frozen_targets(128, client::Security::Tls, Relay::tcp).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn circuits_over_websocket_to_targets_that_read_nothing() {
+    circuits_to_frozen_targets(256, client::Security::Noise, Relay::websocket).await;
+}
+
+/// Agrees on a protocol, if the relay goes on.
+async fn agree(
+    socket: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    protocol: &str,
+) -> io::Result<()> {
+    let wanted = [line("/multistream/1.0.0"), line(protocol)].concat();
+    socket.write_all(&wanted).await?;
+    socket.flush().await?;
+    let mut answer = vec![0; wanted.len()];
+    socket.read_exact(&mut answer).await
+}
+
+/// A connection with a muxer, on which only a part of a Noise frame is sent. The relay may refuse it,
+/// or close it to free memory.
+async fn with_incomplete_frame(relay: &Relay) -> io::Result<Box<dyn Duplex>> {
+    const SENT: usize = 65_000;
+    let mut socket = TcpStream::connect(socket(&relay.tcp())).await?.compat();
+    agree(&mut socket, "/noise").await?;
+    let keys = noise::Keys::new(&Keypair::generate_ed25519()).unwrap();
+    let secured = noise::dial(keys, &mut socket).await;
+    let (_, mut channel) = secured.map_err(io::Error::other)?;
+    agree(&mut channel, "/yamux/1.0.0").await?;
+    drop(channel);
+    socket.write_all(&[0xff; SENT]).await?;
+    Ok(Box::new(socket))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn incomplete_frames_on_idle_connections() {
+    const OFFENDERS: usize = 560;
+    const AT_ONCE: usize = 40;
+    let limited = Limited::start(80).await;
+    let mut offenders = Vec::new();
+    while offenders.len() < OFFENDERS {
+        let some = (0..AT_ONCE).map(|_| timeout(PATIENCE, with_incomplete_frame(&limited.relay)));
+        offenders.extend(join_all(some).await);
+    }
+    let connected = offenders.iter().filter(|end| matches!(end, Ok(Ok(_))));
+    assert!(connected.count() > OFFENDERS / 4);
+    limited.has_withstood().await;
+}
+
+/// Pings on many streams of each connection, whose answers are not read.
+#[tokio::test(flavor = "multi_thread")]
+async fn pings_whose_answers_are_not_read() {
+    const OFFENDERS: usize = 80;
+    const SYN: u8 = 1;
+    const PINGS: usize = 64 * 1024;
+    let limited = Limited::start(128).await;
+    let ask = [
+        line("/multistream/1.0.0"),
+        line("/ipfs/ping/1.0.0"),
+        vec![7; PINGS],
+    ]
+    .concat();
+    let mut offenders = Vec::new();
+    for number in 0..OFFENDERS {
+        let security = [Security::Noise, Security::Tls][number % 2];
+        let mut offender = secured(&limited.relay, security).await;
+        negotiate(&mut offender, "/yamux/1.0.0").await;
+        offenders.push(offender);
+    }
+    let flood = join_all(offenders.iter_mut().map(async |offender| {
+        for stream in (1..2_000_u32).step_by(2) {
+            let mut frames = vec![0, 0, 0, SYN];
+            frames.extend(stream.to_be_bytes());
+            frames.extend(u32::try_from(ask.len()).unwrap().to_be_bytes());
+            frames.extend(&ask);
+            // Credit for the answers.
+            frames.extend([0, 1, 0, 0]);
+            frames.extend(stream.to_be_bytes());
+            frames.extend(0x7fff_0000_u32.to_be_bytes());
+            let sent = async {
+                offender.write_all(&frames).await?;
+                offender.flush().await
+            };
+            // It is over, or blocked.
+            if !matches!(timeout(BLOCKED, sent).await, Ok(Ok(()))) {
+                break;
+            }
+        }
+    }));
+    join(flood, limited.serves()).await;
+    limited.serves().await;
+    limited.has_withstood().await;
+}
+
+/// WebSockets whose peers announce frames of 200 MB and send nothing of them: no memory is reserved
+/// for what is announced, and their number is not limited by it.
+#[tokio::test(flavor = "multi_thread")]
+async fn announced_websocket_frames() {
+    const OFFENDERS: usize = 600;
+    let limited = Limited::start(128).await;
+    let upgrade = b"GET / HTTP/1.1\r\nHost: relay\r\nConnection: Upgrade\r\n\
+        Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let mut header = vec![0x82, 0x80 | 127];
+    header.extend(200_000_000_u64.to_be_bytes());
+    header.extend([0; 4]);
+    let mut offenders = Vec::new();
+    for _ in 0..OFFENDERS {
+        let mut offender = dial(socket(&limited.relay.websocket())).await;
+        // Some may be refused: as many handshakes as may be under way are.
+        if offender.write_all(upgrade).await.is_ok() {
+            let _ = offender.write_all(&header).await;
+        }
+        offenders.push(offender);
+    }
+    drop(offenders);
+    limited.serves().await;
+    limited.has_withstood().await;
+}
