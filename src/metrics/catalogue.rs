@@ -201,6 +201,8 @@ instruments! {
         "reason": &["max_pending", "max_connections", "max_connections_per_peer", "rate_connections_per_ip", "memory", "file_descriptors", "proxy_header", "draining", "other"]
     ],
         "Connections that were refused, or closed because memory ran out.";
+    QUIC_OFFLOAD_FALLBACKS = Kind::Counter, "relay.quic.offload.fallbacks", "{fallback}", [],
+        "Times that a batch of QUIC packets could not be sent with segmentation offload, so that packets to its destination are sent one by one for a minute.";
     PEERS = Kind::UpDownCounter, "relay.peer.active", "{peer}", [],
         "Peers that are connected or have a circuit open.";
     PHASE = Kind::Gauge, "relay.phase", "{phase}", ["phase": &Phase::WORDS],

@@ -25,6 +25,7 @@
 //! | `tls` | certificates, peer ids, the key of stateless resets |
 //! | `address` | multiaddresses to socket addresses and back |
 //! | `endpoint` | UDP sockets, and the handle that closes them all |
+//! | `udp` | one UDP socket: datagrams that cannot be answered, and segmentation offload |
 //! | `runtime` | quinn on tokio, with timers that end together |
 //! | `interfaces` | the addresses that a listener can be reached on |
 //! | `listener` | who is let in, retried or refused |
@@ -49,6 +50,7 @@ mod stream;
 mod tests;
 mod tls;
 mod together;
+mod udp;
 
 use std::collections::VecDeque;
 use std::io;
@@ -152,7 +154,12 @@ impl Transport {
         if let Some(endpoint) = slot {
             return Ok(endpoint.clone());
         }
-        let endpoint = endpoint::bind(any_port(remote), self.config.endpoint(), None)?;
+        let endpoint = endpoint::bind(
+            any_port(remote),
+            self.config.endpoint(),
+            None,
+            &self.config.metrics,
+        )?;
         self.config.handle.keep(endpoint.clone());
         Ok(slot.insert(endpoint).clone())
     }
@@ -178,8 +185,13 @@ impl libp2p::core::Transport for Transport {
         let Some((local, _)) = address::parse(&addr) else {
             return Err(TransportError::MultiaddrNotSupported(addr));
         };
-        let endpoint = endpoint::bind(local, self.config.endpoint(), Some(self.server.clone()))
-            .map_err(|error| TransportError::Other(error.into()))?;
+        let endpoint = endpoint::bind(
+            local,
+            self.config.endpoint(),
+            Some(self.server.clone()),
+            &self.config.metrics,
+        )
+        .map_err(|error| TransportError::Other(error.into()))?;
         let listener =
             Listener::new(id, endpoint.clone(), &self.config).map_err(TransportError::Other)?;
         self.config.handle.keep(endpoint);
@@ -230,7 +242,8 @@ impl libp2p::core::Transport for Transport {
             let connecting = if let Some(endpoint) = shared {
                 endpoint.connect_with(client, remote, SERVER_NAME)?
             } else {
-                let endpoint = endpoint::bind(any_port(remote), config.endpoint(), None)?;
+                let endpoint =
+                    endpoint::bind(any_port(remote), config.endpoint(), None, &config.metrics)?;
                 let connecting = endpoint.connect_with(client, remote, SERVER_NAME)?;
                 config.handle.keep_while_connected(endpoint);
                 connecting

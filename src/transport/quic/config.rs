@@ -7,7 +7,7 @@ use libp2p::PeerId;
 use libp2p::identity::Keypair;
 
 use super::{Error, Handle, tls};
-use crate::metrics::Handshakes;
+use crate::metrics::{Handshakes, Metrics};
 use crate::transport::ConnectionGater;
 
 /// Settings of the QUIC transport.
@@ -46,6 +46,8 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// Where handshakes and connections are counted. Default: nowhere.
     pub handshakes: Handshakes,
+    /// Where events of the sockets are counted. Default: nowhere.
+    pub metrics: Metrics,
     /// How many newcomers there may be from one IP address. Default: any number.
     pub gater: ConnectionGater,
     pub(super) handle: Handle,
@@ -66,6 +68,7 @@ impl Config {
             keep_alive: Duration::from_millis(4500),
             idle_timeout: Duration::from_secs(15),
             handshakes: Handshakes::unwatched(),
+            metrics: Metrics::off(),
             gater: ConnectionGater::open(),
             handle: Handle::default(),
             keypair: keypair.clone(),

@@ -3,6 +3,7 @@
 mod interop;
 mod lifecycle;
 mod listening;
+mod offload;
 mod send_window;
 mod streams;
 
