@@ -30,6 +30,9 @@
 //! | `interfaces` | the addresses that a listener can be reached on |
 //! | `listener` | who is let in, retried or refused |
 //! | `connection` | the handshake, and the connection as a muxer |
+//! | `flow_control` | what a connection makes the relay hold, and its receive window |
+//! | `credit` | receive credit of all connections together |
+//! | `acknowledged` | how much a peer has acknowledged |
 //! | `send_window` | how much is on its way to a peer |
 //! | `stream` | one stream |
 //!
@@ -37,10 +40,13 @@
 //! [libp2p TLS]: https://github.com/libp2p/specs/blob/master/tls/tls.md
 //! [libp2p QUIC]: https://github.com/libp2p/specs/blob/master/quic/README.md
 
+mod acknowledged;
 mod address;
 mod config;
 mod connection;
+mod credit;
 mod endpoint;
+mod flow_control;
 mod interfaces;
 mod listener;
 mod runtime;
@@ -66,6 +72,7 @@ use libp2p::{Multiaddr, PeerId};
 pub use self::config::Config;
 pub use self::connection::Connection;
 use self::connection::Limits;
+use self::credit::CreditPool;
 pub use self::endpoint::Handle;
 use self::listener::Listener;
 pub use self::stream::Stream;
@@ -134,7 +141,8 @@ impl Transport {
     ///
     /// [`Error::Tls`] and [`Error::Crypto`], if the identity or the build is unfit for
     /// TLS.
-    pub fn new(config: Config) -> Result<Self, Error> {
+    pub fn new(mut config: Config) -> Result<Self, Error> {
+        config.credit = CreditPool::new(config.gater.resources());
         Ok(Self {
             server: config.server()?,
             config,

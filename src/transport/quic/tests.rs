@@ -1,5 +1,6 @@
 //! Our transport against the stock one of libp2p and against bare quinn.
 
+mod flow_control;
 mod interop;
 mod lifecycle;
 mod listening;
