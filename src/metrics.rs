@@ -25,8 +25,8 @@ use opentelemetry::{
 
 use self::catalogue::{
     ACCESS_DECISION_DURATION, ACCESS_LOOKUPS, ACCESS_RELOADS, CIRCUIT_DURATION, CONNECTIONS,
-    CONNECTIONS_DENIED, EXPORTS, HANDSHAKE_DURATION, HOP_REQUESTS, LOST, RESERVATION_DURATION,
-    STOP_DURATION,
+    CONNECTIONS_DENIED, EXPORTS, HANDSHAKE_DURATION, HOP_REQUESTS, LOST, QUIC_OFFLOAD_FALLBACKS,
+    RESERVATION_DURATION, STOP_DURATION,
 };
 pub(crate) use self::process::observe as observe_process;
 pub use self::{
@@ -53,6 +53,7 @@ struct Instruments {
     handshake_duration: Histogram<f64>,
     connections: UpDownCounter<i64>,
     denied: Counter<u64>,
+    offload_fallbacks: Counter<u64>,
     exports: Counter<u64>,
     lost: Counter<u64>,
     /// Connections on their way; only the swarm knows, which says so from time to time.
@@ -75,6 +76,7 @@ impl Metrics {
             handshake_duration: HANDSHAKE_DURATION.histogram(meter),
             connections: CONNECTIONS.up_down_counter(meter),
             denied: CONNECTIONS_DENIED.counter(meter),
+            offload_fallbacks: QUIC_OFFLOAD_FALLBACKS.counter(meter),
             exports: EXPORTS.counter(meter),
             lost: LOST.counter(meter),
             pending: AtomicU64::new(0),
@@ -97,6 +99,7 @@ impl Metrics {
         begin(&self.0.access_reloads, &ACCESS_RELOADS);
         begin(&self.0.denied, &CONNECTIONS_DENIED);
         begin(&self.0.lost, &LOST);
+        self.0.offload_fallbacks.add(0, &[]);
     }
 
     /// Instruments that nobody reads.
@@ -147,6 +150,11 @@ impl Metrics {
     /// A connection was refused for one of a few reasons.
     pub(crate) fn connection_denied(&self, reason: &'static str) {
         self.0.denied.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
+    /// Packets of QUIC to one destination are sent without segmentation offload for a while.
+    pub(crate) fn offload_fallback(&self) {
+        self.0.offload_fallbacks.add(1, &[]);
     }
 
     /// So many connections are on their way in.

@@ -105,6 +105,7 @@ pub fn build(
     quic.stream_receive_window = quic.stream_receive_window.min(plan.stream_window);
     quic.receive_window = quic.receive_window.min(plan.connection_window);
     quic.handshakes = handshakes("quic");
+    quic.metrics = metrics.clone();
     quic.gater = gater.clone();
     let handle = quic.handle();
     let quic =

@@ -9,17 +9,19 @@ mod support;
 use std::time::Duration;
 
 use descord_relay::relay::wire::Status;
-use futures::{AsyncReadExt, AsyncWriteExt};
-use libp2p::{Multiaddr, Stream};
+use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
+use libp2p::{Multiaddr, Stream, ping};
 use support::{
     PATIENCE, bystander, http,
     process::{Relay, is, socket},
     prometheus::Scrape,
-    raw::{Circuit, Raw, assert_status, pattern},
+    raw::{Circuit, Raw, Streams, assert_status, pattern},
 };
 use tokio::{net::TcpStream, process::Command, time::timeout};
 
 const ADMIN: (&str, &str) = ("RELAY_ADMIN_ADDRESS", "127.0.0.1:0");
+/// Clients that connect at once.
+const BATCH: usize = 25;
 /// How long nothing has to move until a writer counts as blocked.
 const BLOCKED: Duration = Duration::from_millis(500);
 /// More circuits that nobody reads than any of the tests needs.
@@ -258,5 +260,60 @@ async fn limits_are_logged_and_exported() {
     let relay = Relay::start(&[ADMIN]).await;
     let status = http::json(&relay, "/status").await;
     assert!(status["memory"]["limit"].as_u64().unwrap() > 1 << 20);
+    relay.stop().await;
+}
+
+/// Writes to all of these until nothing moves any more.
+async fn fill(streams: impl Iterator<Item = &mut Stream>) {
+    let bytes = vec![7; 64 * 1024];
+    join_all(streams.map(async |stream| {
+        while let Ok(Ok(())) = timeout(BLOCKED, stream.write_all(&bytes)).await {}
+    }))
+    .await;
+}
+
+/// Both ends of each circuit send and never read, and have two streams with pings to which they never
+/// read the answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_of_unread_quic_circuits_is_bounded() {
+    const CIRCUITS: usize = 100;
+    const LIMIT: usize = 128 * 1024 * 1024;
+    let relay = Relay::start(&[
+        ADMIN,
+        ("RELAY_MAX_MEMORY", "128MiB"),
+        ("RELAY_MAX_RESERVATIONS_PER_IP", "0"),
+    ])
+    .await;
+    let address = relay.quic();
+    let mut circuit = Circuit::open(&relay.tcp()).await;
+    let mut circuits = Vec::new();
+    while circuits.len() < CIRCUITS {
+        let opened = join_all((0..BATCH).map(async |_| {
+            let source = Raw::with_streams(Streams::Narrow(1000), &address).await;
+            let target = Raw::with_streams(Streams::Narrow(1000), &address).await;
+            let mut circuit = Circuit::between(source, target).await;
+            let mut pings = Vec::new();
+            for _ in 0..2 {
+                for end in [&mut circuit.source, &mut circuit.target] {
+                    pings.push(end.open(ping::PROTOCOL_NAME).await.unwrap());
+                }
+            }
+            (circuit, pings)
+        }));
+        circuits.extend(opened.await);
+    }
+    let before = relay.resident_bytes();
+    let streams = circuits.iter_mut().flat_map(|(circuit, pings)| {
+        let ends = [&mut circuit.near, &mut circuit.far];
+        ends.into_iter().chain(pings.iter_mut())
+    });
+    fill(streams).await;
+    let used = relay.resident_bytes();
+    println!("{} MiB, {} MiB before", used >> 20, before >> 20);
+    assert!(used <= LIMIT, "{used} bytes");
+    for address in [relay.tcp(), relay.quic()] {
+        bystander::is_served(&address).await;
+    }
+    goes_on(&mut circuit).await;
     relay.stop().await;
 }

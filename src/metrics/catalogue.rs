@@ -204,6 +204,8 @@ instruments! {
         "reason": &["max_pending", "max_connections", "connection_share", "evicted", "max_connections_per_peer", "rate_connections_per_ip", "memory", "file_descriptors", "file_descriptor_share", "proxy_header", "draining", "other"]
     ],
         "Connections that were refused, or closed or relieved of streams because memory ran out.";
+    QUIC_OFFLOAD_FALLBACKS = Kind::Counter, "relay.quic.offload.fallbacks", "{fallback}", [],
+        "Times that a batch of QUIC packets could not be sent with segmentation offload, so that packets to its destination are sent one by one for a minute.";
     PEERS = Kind::UpDownCounter, "relay.peer.active", "{peer}", [],
         "Peers that are connected or have a circuit open.";
     RESOURCE_USAGE = Kind::Gauge, "relay.resource.usage", "{unit}", ["resource": &Resource::NAMES],

@@ -25,10 +25,14 @@
 //! | `tls` | certificates, peer ids, the key of stateless resets |
 //! | `address` | multiaddresses to socket addresses and back |
 //! | `endpoint` | UDP sockets, and the handle that closes them all |
+//! | `udp` | one UDP socket: datagrams that cannot be answered, and segmentation offload |
 //! | `runtime` | quinn on tokio, with timers that end together |
 //! | `interfaces` | the addresses that a listener can be reached on |
 //! | `listener` | who is let in, retried or refused |
 //! | `connection` | the handshake, and the connection as a muxer |
+//! | `flow_control` | what a connection makes the relay hold, and its receive window |
+//! | `credit` | receive credit of all connections together |
+//! | `acknowledged` | how much a peer has acknowledged |
 //! | `send_window` | how much is on its way to a peer |
 //! | `stream` | one stream |
 //!
@@ -36,10 +40,13 @@
 //! [libp2p TLS]: https://github.com/libp2p/specs/blob/master/tls/tls.md
 //! [libp2p QUIC]: https://github.com/libp2p/specs/blob/master/quic/README.md
 
+mod acknowledged;
 mod address;
 mod config;
 mod connection;
+mod credit;
 mod endpoint;
+mod flow_control;
 mod interfaces;
 mod listener;
 mod runtime;
@@ -49,6 +56,7 @@ mod stream;
 mod tests;
 mod tls;
 mod together;
+mod udp;
 
 use std::collections::VecDeque;
 use std::io;
@@ -64,6 +72,7 @@ use libp2p::{Multiaddr, PeerId};
 pub use self::config::Config;
 pub use self::connection::Connection;
 use self::connection::Limits;
+use self::credit::CreditPool;
 pub use self::endpoint::Handle;
 use self::listener::Listener;
 pub use self::stream::Stream;
@@ -135,7 +144,8 @@ impl Transport {
     ///
     /// [`Error::Tls`] and [`Error::Crypto`], if the identity or the build is unfit for
     /// TLS.
-    pub fn new(config: Config) -> Result<Self, Error> {
+    pub fn new(mut config: Config) -> Result<Self, Error> {
+        config.credit = CreditPool::new(config.gater.resources());
         Ok(Self {
             server: config.server()?,
             config,
@@ -155,7 +165,12 @@ impl Transport {
         if let Some(endpoint) = slot {
             return Ok(endpoint.clone());
         }
-        let endpoint = endpoint::bind(any_port(remote), self.config.endpoint(), None)?;
+        let endpoint = endpoint::bind(
+            any_port(remote),
+            self.config.endpoint(),
+            None,
+            &self.config.metrics,
+        )?;
         self.config.handle.keep(endpoint.clone());
         Ok(slot.insert(endpoint).clone())
     }
@@ -181,8 +196,13 @@ impl libp2p::core::Transport for Transport {
         let Some((local, _)) = address::parse(&addr) else {
             return Err(TransportError::MultiaddrNotSupported(addr));
         };
-        let endpoint = endpoint::bind(local, self.config.endpoint(), Some(self.server.clone()))
-            .map_err(|error| TransportError::Other(error.into()))?;
+        let endpoint = endpoint::bind(
+            local,
+            self.config.endpoint(),
+            Some(self.server.clone()),
+            &self.config.metrics,
+        )
+        .map_err(|error| TransportError::Other(error.into()))?;
         let listener =
             Listener::new(id, endpoint.clone(), &self.config).map_err(TransportError::Other)?;
         self.config.handle.keep(endpoint);
@@ -233,7 +253,8 @@ impl libp2p::core::Transport for Transport {
             let connecting = if let Some(endpoint) = shared {
                 endpoint.connect_with(client, remote, SERVER_NAME)?
             } else {
-                let endpoint = endpoint::bind(any_port(remote), config.endpoint(), None)?;
+                let endpoint =
+                    endpoint::bind(any_port(remote), config.endpoint(), None, &config.metrics)?;
                 let connecting = endpoint.connect_with(client, remote, SERVER_NAME)?;
                 config.handle.keep_while_connected(endpoint);
                 connecting

@@ -241,8 +241,13 @@ async fn bandwidth() -> Vec<Scrape> {
     scrapes
 }
 
-/// Neither of these is of relaying; the tests of the exporters have them.
-const ELSEWHERE: [&str; 2] = ["relay.telemetry.exports", "relay.telemetry.lost"];
+/// The tests of the exporters have the first two. The last one moves when the system cannot do what it
+/// announces; the tests of the UDP socket make it fail.
+const ELSEWHERE: [&str; 3] = [
+    "relay.telemetry.exports",
+    "relay.telemetry.lost",
+    "relay.quic.offload.fallbacks",
+];
 
 /// These may well stay as they are; the phases always add up to one.
 const FIXED: [&str; 4] = [

@@ -6,8 +6,11 @@ use std::time::Duration;
 use libp2p::PeerId;
 use libp2p::identity::Keypair;
 
+use super::acknowledged::CountingConfig;
+use super::credit::{CreditPool, INITIAL_WINDOW};
 use super::{Error, Handle, tls};
-use crate::metrics::Handshakes;
+use crate::metrics::{Handshakes, Metrics};
+use crate::resources::Resources;
 use crate::transport::ConnectionGater;
 
 /// Settings of the QUIC transport.
@@ -30,10 +33,12 @@ pub struct Config {
     /// a round trip: 512 KiB are 42 Mbit/s at 100 ms. Default: 512 KiB.
     pub stream_receive_window: u32,
     /// The same bound for all streams of one connection together. Readers of one connection that
-    /// stop on so many streams that this is used up hold back its other streams. Default: 4 MiB.
+    /// stop on so many streams that this is used up hold back its other streams. A connection begins
+    /// with 64 KiB, and gets more as it reads ([`flow_control`](super)). Default: 4 MiB.
     pub receive_window: u32,
     /// Bytes of one connection that may be sent and not yet acknowledged, if its peer is far away;
-    /// fewer are on their way to a near one. Default: 1 MiB.
+    /// fewer are on their way to a near one, and to every one while there is no memory for more.
+    /// Default: 1 MiB.
     pub send_window: u64,
     /// How much silence it takes for us to ask whether the peer is still there. Default: 4.5 s: the
     /// peers of libp2p's Rust ask after 5 s, each at a moment of its own, while we ask many at once.
@@ -46,9 +51,12 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// Where handshakes and connections are counted. Default: nowhere.
     pub handshakes: Handshakes,
+    /// Where events of the sockets are counted. Default: nowhere.
+    pub metrics: Metrics,
     /// How many newcomers there may be from one IP address. Default: any number.
     pub gater: ConnectionGater,
     pub(super) handle: Handle,
+    pub(super) credit: CreditPool,
     keypair: Keypair,
 }
 
@@ -66,8 +74,10 @@ impl Config {
             keep_alive: Duration::from_millis(4500),
             idle_timeout: Duration::from_secs(15),
             handshakes: Handshakes::unwatched(),
+            metrics: Metrics::off(),
             gater: ConnectionGater::open(),
             handle: Handle::default(),
+            credit: CreditPool::new(&Resources::unlimited()),
             keypair: keypair.clone(),
         }
     }
@@ -114,6 +124,11 @@ impl Config {
         Ok(client)
     }
 
+    fn initial_window(&self) -> quinn::VarInt {
+        let most = quinn::VarInt::from_u32(self.receive_window);
+        quinn::VarInt::from_u64(INITIAL_WINDOW).map_or(most, |initial| initial.min(most))
+    }
+
     fn transport(&self) -> Arc<quinn::TransportConfig> {
         let mut acks = quinn::AckFrequencyConfig::default();
         acks.ack_eliciting_threshold(ACK_EVERY.into());
@@ -123,8 +138,9 @@ impl Config {
             .max_concurrent_uni_streams(0_u8.into())
             .datagram_receive_buffer_size(None)
             .stream_receive_window(self.stream_receive_window.into())
-            .receive_window(self.receive_window.into())
+            .receive_window(self.initial_window())
             .send_window(self.send_window)
+            .congestion_controller_factory(Arc::new(CountingConfig::default()))
             .ack_frequency_config(Some(acks))
             .keep_alive_interval(Some(self.keep_alive))
             // What does not fit into a QUIC integer is no timeout in any practical sense.

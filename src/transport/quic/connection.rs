@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::{BoxFuture, Fuse, FutureExt};
 use futures::stream::{self, BoxStream, StreamExt};
@@ -13,21 +14,28 @@ use quinn::{ConnectionError, RecvStream, SendStream};
 use tokio::time::Sleep;
 
 use super::config::FIRST_STREAMS;
+use super::credit::CreditPool;
+use super::flow_control::{FlowControl, Windows};
 use super::send_window::SendWindow;
 use super::stream::Undelivered;
 use super::{Config, Error, Stream, address, tls};
 use crate::metrics::{Handshake, Open};
-use crate::transport::ConnectionGater;
+use crate::resources::Relief;
+use crate::transport::{ConnectionGater, slack};
 
 /// How long the end of a connection may take until its peer has everything.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How late a check of what connections hold may be.
+const CHECK_SLACK: Duration = Duration::from_millis(50);
 
 /// The bounds of a connection that are not quinn's to keep.
 #[derive(Clone)]
 pub(super) struct Limits {
     handshake_timeout: Duration,
     max_streams: u32,
-    send_window: u64,
+    windows: Windows,
+    credit: CreditPool,
     gater: ConnectionGater,
 }
 
@@ -36,7 +44,12 @@ impl Limits {
         Self {
             handshake_timeout: config.handshake_timeout,
             max_streams: config.max_streams,
-            send_window: config.send_window,
+            windows: Windows {
+                receive: config.receive_window.into(),
+                stream: config.stream_receive_window.into(),
+                send: config.send_window,
+            },
+            credit: config.credit.clone(),
             gater: config.gater.clone(),
         }
     }
@@ -71,6 +84,9 @@ pub struct Connection {
     undelivered: Undelivered,
     allowance: Allowance,
     send_window: SendWindow,
+    flow: Arc<FlowControl>,
+    /// When the flow control is checked, if it has to be.
+    check: Option<Pin<Box<Sleep>>>,
     gater: ConnectionGater,
     /// Counts it for as long as it is there.
     _open: Open,
@@ -88,14 +104,28 @@ impl Connection {
             Some((connection.open_bi().await, connection))
         };
         let closed = connection.clone();
+        let remote = connection.remote_address();
+        let flow = FlowControl::new(
+            connection.clone(),
+            limits.gater.resources().clone(),
+            limits.windows,
+            limits.credit.credit(remote.ip()),
+            remote.ip(),
+        );
         Self {
-            remote: connection.remote_address(),
+            remote,
             inbound: stream::unfold(connection.clone(), accept).boxed(),
             outbound: stream::unfold(connection.clone(), open).boxed(),
             closed: async move { closed.closed().await }.boxed().fuse(),
             undelivered: Undelivered::default(),
             allowance: Allowance::new(limits.max_streams),
-            send_window: SendWindow::new(connection.clone(), limits.send_window),
+            send_window: SendWindow::new(
+                connection.clone(),
+                limits.windows.send,
+                Arc::clone(&flow),
+            ),
+            flow,
+            check: None,
             gater: limits.gater.clone(),
             _open: counted,
             close_timeout: None,
@@ -103,11 +133,47 @@ impl Connection {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn flow(&self) -> Arc<FlowControl> {
+        Arc::clone(&self.flow)
+    }
+
     fn stream(&self, send: SendStream, recv: RecvStream) -> Stream {
         self.send_window.fit();
         let (undelivered, send_window) = (self.undelivered.clone(), self.send_window.clone());
-        Stream::new(send, recv, undelivered, send_window)
+        Stream::new(send, recv, undelivered, self.flow.stream(), send_window)
     }
+
+    /// Does what has to be done when memory runs out, and keeps the account up to date.
+    fn poll_flow_control(&mut self, cx: &mut Context<'_>) {
+        match self.flow.poll_relief(cx) {
+            Poll::Ready(Relief::ResetStreams) => {
+                self.flow.reset_streams();
+                // What that released is known soon, before more relief is requested.
+                self.check = None;
+            }
+            Poll::Ready(Relief::Close) => {
+                self.gater.shed();
+                self.quic.close(0_u8.into(), b"out of memory");
+            }
+            Poll::Pending => {}
+        }
+        while self.flow.is_watched() {
+            let check = self
+                .check
+                .get_or_insert_with(|| check_after(Duration::from_millis(50)));
+            if check.as_mut().poll(cx).is_pending() {
+                break;
+            }
+            self.send_window.fit();
+            self.check = self.flow.check().map(check_after);
+        }
+    }
+}
+
+fn check_after(delay: Duration) -> Pin<Box<Sleep>> {
+    let at = slack::common(Instant::now() + delay, CHECK_SLACK);
+    Box::pin(tokio::time::sleep_until(at.into()))
 }
 
 /// How many streams the peer may have open.
@@ -156,7 +222,9 @@ impl StreamMuxer for Connection {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Self::Substream, Self::Error>> {
-        let (send, recv) = ready!(poll_next(&mut self.inbound, cx))?;
+        let next = poll_next(&mut self.inbound, cx);
+        self.flow.accepted(next.is_pending());
+        let (send, recv) = ready!(next)?;
         let stream = self.stream(send, recv);
         let streams = self.undelivered.streams();
         if let Some(allowed) = self.allowance.raise(streams) {
@@ -197,9 +265,11 @@ impl StreamMuxer for Connection {
         if let Poll::Ready(error) = self.closed.poll_unpin(cx) {
             return Poll::Ready(Err(error));
         }
+        self.poll_flow_control(cx);
         let remote = self.quic.remote_address();
         if remote != self.remote {
             self.remote = remote;
+            self.flow.migrated(remote.ip());
             self.send_window.fit();
             let change = StreamMuxerEvent::AddressChange(address::format(remote));
             return Poll::Ready(Ok(change));

@@ -8,6 +8,7 @@ use quinn::{Endpoint, EndpointConfig, ServerConfig, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::runtime::Runtime;
+use crate::metrics::Metrics;
 
 /// Bytes of packets that the kernel may hold for a socket, in either direction.
 ///
@@ -15,13 +16,15 @@ use super::runtime::Runtime;
 /// milliseconds of a busy relay. The kernel grants what `net.core.{r,w}mem_max` allows.
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 
-/// Opens a socket on `local`; it accepts connections if `server` says how.
+/// Opens a socket on `local`; it accepts connections if `server` says how. Events of
+/// the socket are counted in `metrics`.
 ///
 /// IPv6 sockets leave IPv4 to others, so that the same port can be bound for both.
 pub(super) fn bind(
     local: SocketAddr,
     config: EndpointConfig,
     server: Option<ServerConfig>,
+    metrics: &Metrics,
 ) -> io::Result<Endpoint> {
     let socket = Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
     if local.is_ipv6() {
@@ -31,7 +34,8 @@ pub(super) fn bind(
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
     let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
     socket.bind(&local.into())?;
-    Endpoint::new(config, server, socket.into(), Arc::new(Runtime))
+    let runtime = Runtime::new(metrics.clone());
+    Endpoint::new(config, server, socket.into(), Arc::new(runtime))
 }
 
 /// All endpoints of a transport, for the end of the process.

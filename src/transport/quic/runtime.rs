@@ -12,8 +12,11 @@ use std::{
 
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime as _, TokioRuntime};
 
-use super::together::{Socket, Turns};
-use crate::transport::slack;
+use super::{
+    together::{Socket, Turns},
+    udp,
+};
+use crate::{metrics::Metrics, transport::slack};
 
 /// Timers that are this far off may be late. They are those of silence, in which nobody waits.
 /// Acknowledgements are due much sooner, and so is the repetition of what was lost, unless it was
@@ -26,9 +29,16 @@ const SLACK: Duration = Duration::from_millis(100);
 
 /// See the documentation of this file.
 #[derive(Debug)]
-pub(super) struct Runtime;
+pub(super) struct Runtime {
+    metrics: Metrics,
+}
 
 impl Runtime {
+    /// Events of its sockets are counted in `metrics`.
+    pub(super) fn new(metrics: Metrics) -> Self {
+        Self { metrics }
+    }
+
     fn due(at: Instant) -> Instant {
         if at.saturating_duration_since(TokioRuntime.now()) < FAR {
             at
@@ -48,8 +58,8 @@ impl quinn::Runtime for Runtime {
     }
 
     fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        let socket = TokioRuntime.wrap_udp_socket(socket)?;
-        Ok(Arc::new(Socket::new(socket)))
+        let socket = udp::UdpSocket::new(socket, self.metrics.clone())?;
+        Ok(Arc::new(Socket::new(Arc::new(socket))))
     }
 
     fn now(&self) -> Instant {

@@ -2,11 +2,14 @@
 //!
 //! They are kept until the peer has them. What is more than comes back acknowledged in the meantime
 //! makes nothing faster: it waits, and the processor has long lost it from its caches when its turn
-//! comes. So the window of a peer that is near is a small one.
+//! comes. So the window of a peer that is near is a small one. So is that of every peer while memory is
+//! under pressure or the connection's account has no room: a peer that acknowledges late seems to be far.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use super::flow_control::FlowControl;
 
 /// What makes a gigabit a second of each millisecond that the way takes there and back.
 const BYTES_PER_MILLISECOND: u64 = 128 * 1024;
@@ -16,7 +19,7 @@ const LEAST: u64 = 128 * 1024;
 
 /// After so many bytes it is looked again how far away the peer is: a handshake takes the longer the
 /// busier both sides are, so that the first packets tell little.
-const FIT_EVERY: usize = 256 * 1024;
+const FIT_EVERY: usize = 64 * 1024;
 
 /// The window of one connection, for each who sends on it.
 #[derive(Clone)]
@@ -28,6 +31,7 @@ pub(super) struct SendWindow {
 
 struct Window {
     connection: quinn::Connection,
+    flow: Arc<FlowControl>,
     /// What it is now: to set it wakes the task of the connection.
     bytes: AtomicU64,
     most: u64,
@@ -35,10 +39,11 @@ struct Window {
 
 impl SendWindow {
     /// It is as large as it may be, `most` bytes, until it is known how far away the peer is.
-    pub(super) fn new(connection: quinn::Connection, most: u64) -> Self {
+    pub(super) fn new(connection: quinn::Connection, most: u64, flow: Arc<FlowControl>) -> Self {
         let bytes = AtomicU64::new(most);
         let window = Window {
             connection,
+            flow,
             bytes,
             most,
         };
@@ -52,10 +57,17 @@ impl SendWindow {
     pub(super) fn fit(&self) {
         let Window {
             connection,
+            flow,
             bytes,
             most,
         } = &*self.window;
+        let least = LEAST.min(*most);
         let fitting = fitting(connection.min_rtt(), *most);
+        let fitting = if flow.may_send(fitting - least) {
+            fitting
+        } else {
+            least
+        };
         if bytes.swap(fitting, Ordering::Relaxed) != fitting {
             connection.set_send_window(fitting);
         }

@@ -10,6 +10,7 @@ use futures::future::{BoxFuture, Fuse, FutureExt, TryFutureExt};
 use futures::{AsyncRead, AsyncWrite};
 use quinn::{ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
 
+use super::flow_control::StreamBuffers;
 use super::send_window::SendWindow;
 use crate::handover;
 
@@ -49,6 +50,7 @@ pub struct Stream {
     /// There is none until somebody waits for a failure.
     stopped: Option<Fuse<Stopped>>,
     undelivered: Undelivered,
+    buffers: StreamBuffers,
     send_window: SendWindow,
 }
 
@@ -60,6 +62,7 @@ impl Stream {
         send: SendStream,
         recv: RecvStream,
         undelivered: Undelivered,
+        buffers: StreamBuffers,
         send_window: SendWindow,
     ) -> Self {
         Self {
@@ -70,6 +73,7 @@ impl Stream {
             reset: false,
             stopped: None,
             undelivered,
+            buffers,
             send_window,
         }
     }
@@ -84,15 +88,44 @@ impl Stream {
             let mut packets = [const { Bytes::new() }; PACKETS];
             let most = (max / PACKET_BYTES).clamp(1, PACKETS);
             let (wanted, _) = packets.split_at_mut(most);
-            let taken = ready!(pin!(self.recv.read_chunks(wanted)).poll(cx));
+            let Poll::Ready(taken) = pin!(self.recv.read_chunks(wanted)).poll(cx) else {
+                return self.wait_for_data(cx);
+            };
             self.reset = matches!(taken, Err(ReadError::Reset(_)));
+            if !matches!(taken, Ok(Some(_))) {
+                self.buffers.set_read();
+            }
             taken.map_err(read_error)?;
             // All are copied, and then all are let go: each of that is a locked instruction, and the
             // processor fetches no next packet while it waits for one to end.
             self.surplus = packets.concat().into();
+            if !self.surplus.is_empty() {
+                self.buffers.read(self.surplus.len());
+            }
         }
         let length = max.min(self.surplus.len());
         Poll::Ready(Ok(self.surplus.split_to(length)))
+    }
+
+    /// Nothing has come. Ready with a failure if memory has run out.
+    fn wait_for_data<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if self.buffers.wait_for_data(cx) {
+            self.give_up()
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// Resets both sides, as there is no memory for what they hold.
+    fn give_up<T>(&mut self) -> Poll<io::Result<T>> {
+        // They fail only if they have ended already.
+        let _ = self.send.reset(0_u8.into());
+        let _ = self.recv.stop(0_u8.into());
+        self.surplus = Bytes::new();
+        self.sending = Sending::Delivered;
+        self.reset = true;
+        self.buffers.set_read();
+        Poll::Ready(Err(out_of_memory()))
     }
 
     /// Ready when it is known that reading will fail, whatever is left to be read.
@@ -108,7 +141,11 @@ impl Stream {
         // Not `received_reset`: what it registers stays behind when all is read later.
         let nothing = pin!(self.recv.read_chunk(0, true)).poll(cx);
         let Poll::Ready(Err(error)) = nothing else {
-            return Poll::Pending;
+            return if self.buffers.wait_for_reset(cx) {
+                self.give_up::<()>().map(|_| out_of_memory())
+            } else {
+                Poll::Pending
+            };
         };
         self.reset = matches!(error, ReadError::Reset(_));
         Poll::Ready(read_error(error))
@@ -166,6 +203,9 @@ impl AsyncRead for Stream {
         if self.reset {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
+        if self.buffers.is_reset() {
+            return self.give_up();
+        }
         if buf.is_empty() {
             let Some(max) = handover::wanted() else {
                 return self.poll_failure(cx).map(Err);
@@ -181,8 +221,14 @@ impl AsyncRead for Stream {
             self.surplus.copy_to_slice(room);
             return Poll::Ready(Ok(room.len()));
         }
-        let result = ready!(self.recv.poll_read(cx, buf));
+        let Poll::Ready(result) = self.recv.poll_read(cx, buf) else {
+            return self.wait_for_data(cx);
+        };
         self.reset = matches!(result, Err(ReadError::Reset(_)));
+        match result {
+            Ok(read @ 1..) => self.buffers.read(read),
+            _ => self.buffers.set_read(),
+        }
         Poll::Ready(result.map_err(read_error))
     }
 }
@@ -193,6 +239,13 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.buffers.is_reset() {
+            return if self.reset {
+                Poll::Ready(Err(out_of_memory()))
+            } else {
+                self.give_up()
+            };
+        }
         let result = match handover::offered(buf) {
             Some(piece) => {
                 let mut pieces = [piece];
@@ -201,7 +254,15 @@ impl AsyncWrite for Stream {
             }
             None => Pin::new(&mut self.send).poll_write(cx, buf),
         };
-        let written = ready!(result).map_err(write_error)?;
+        let Poll::Ready(result) = result else {
+            return if self.buffers.wait_for_room(cx) {
+                self.give_up()
+            } else {
+                Poll::Pending
+            };
+        };
+        let written = result.map_err(write_error)?;
+        self.buffers.written(written);
         self.send_window.sent(written);
         Poll::Ready(Ok(written))
     }
@@ -212,6 +273,13 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.buffers.is_reset() {
+            return if self.reset {
+                Poll::Ready(Err(out_of_memory()))
+            } else {
+                self.give_up()
+            };
+        }
         if let Sending::Open = self.sending {
             self.send.finish().map_err(|_| io::ErrorKind::BrokenPipe)?;
             self.sending = Sending::Finished(self.send.stopped().map_ok(|_| ()).boxed());
@@ -236,6 +304,11 @@ impl Drop for Stream {
             Sending::Delivered => {}
         }
     }
+}
+
+fn out_of_memory() -> io::Error {
+    let cause = "there is no memory for what the stream holds";
+    io::Error::new(io::ErrorKind::ConnectionReset, cause)
 }
 
 fn read_error(error: ReadError) -> io::Error {

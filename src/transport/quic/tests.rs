@@ -1,8 +1,10 @@
 //! Our transport against the stock one of libp2p and against bare quinn.
 
+mod flow_control;
 mod interop;
 mod lifecycle;
 mod listening;
+mod offload;
 mod send_window;
 mod streams;
 

@@ -71,14 +71,14 @@ fn taken_by_a_peer(first: Duration, later: Duration) -> usize {
 }
 
 /// A way to a listener on which packets take their time, the same in both directions.
-struct Path {
-    address: SocketAddr,
-    delay: watch::Sender<Duration>,
+pub(super) struct Path {
+    pub(super) address: SocketAddr,
+    pub(super) delay: watch::Sender<Duration>,
     _ways: JoinSet<()>,
 }
 
 impl Path {
-    async fn to(listener: SocketAddr, first: Duration) -> Self {
+    pub(super) async fn to(listener: SocketAddr, first: Duration) -> Self {
         let near = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap());
         let far = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap());
         far.connect(listener).await.unwrap();

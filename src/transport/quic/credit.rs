@@ -1,0 +1,147 @@
+//! Receive credit: what peers may send before it is read, beyond what every connection may.
+//!
+//! Credit cannot be revoked, so it is granted from one pool for all connections of a transport. Its
+//! size is what connections may hold in buffers ([`ResourceLimits::buffered`]): if all peers used all
+//! of their credit and nothing was read, the relay would hold that, and [`INITIAL_WINDOW`] for each
+//! connection. Under scarcity, an address prefix gets its share of the pool.
+//!
+//! [`ResourceLimits::buffered`]: crate::resources::ResourceLimits::buffered
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::resources::{GUARANTEED_BYTES, Resources, Shares, Usage};
+
+/// What a peer may send on a connection before anything is read, in bytes.
+pub(super) const INITIAL_WINDOW: u64 = GUARANTEED_BYTES;
+
+/// Bytes that are granted at once.
+pub(super) const UNIT: u64 = 64 * 1024;
+
+/// The credit of all connections. Clones share it.
+#[derive(Clone)]
+pub(super) struct CreditPool(Arc<Pool>);
+
+struct Pool {
+    /// In units; `None` is unlimited.
+    capacity: Option<u64>,
+    shares: Shares,
+    usage: Mutex<Usage>,
+}
+
+impl CreditPool {
+    pub(super) fn new(resources: &Resources) -> Self {
+        Self(Arc::new(Pool {
+            capacity: resources.limits().buffered.map(|bytes| bytes / UNIT),
+            shares: resources.shares().clone(),
+            usage: Mutex::default(),
+        }))
+    }
+
+    /// No credit, in the name of `ip`.
+    pub(super) fn credit(&self, ip: IpAddr) -> Credit {
+        Credit {
+            pool: self.clone(),
+            ip,
+            units: 0,
+        }
+    }
+
+    fn usage(&self) -> MutexGuard<'_, Usage> {
+        self.0.usage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    pub(super) fn granted_bytes(&self) -> u64 {
+        self.usage().total() * UNIT
+    }
+}
+
+/// The credit of one connection; returned to the pool when it is dropped.
+pub(super) struct Credit {
+    pool: CreditPool,
+    ip: IpAddr,
+    units: u64,
+}
+
+impl Credit {
+    /// Takes so many bytes, in whole units, or as many as there are. Gives how many those are.
+    pub(super) fn grow(&mut self, bytes: u64) -> u64 {
+        let pool = &*self.pool.0;
+        let mut usage = self.pool.usage();
+        let mut granted = 0;
+        while granted < bytes
+            && usage
+                .check(Some(self.ip), pool.capacity, &pool.shares)
+                .is_ok()
+        {
+            usage.add(Some(self.ip));
+            self.units += 1;
+            granted += UNIT;
+        }
+        granted.min(bytes)
+    }
+
+    /// The connection's peer has moved to `ip`.
+    pub(super) fn attribute_to(&mut self, ip: IpAddr) {
+        let mut usage = self.pool.usage();
+        for _ in 0..self.units {
+            usage.remove(Some(self.ip));
+            usage.add(Some(ip));
+        }
+        self.ip = ip;
+    }
+}
+
+impl Drop for Credit {
+    fn drop(&mut self) {
+        let mut usage = self.pool.usage();
+        for _ in 0..self.units {
+            usage.remove(Some(self.ip));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{relay::Limits, resources::ResourceLimits};
+
+    fn pool(units: u64) -> CreditPool {
+        let limits = ResourceLimits::new(None, None, &Limits::default());
+        CreditPool::new(&Resources::new(
+            ResourceLimits {
+                buffered: Some(units * UNIT),
+                ..limits
+            },
+            Shares::default(),
+        ))
+    }
+
+    #[test]
+    fn one_address_cannot_take_all_credit() {
+        let pool = pool(16);
+        let mut greedy = pool.credit("192.0.2.1".parse().unwrap());
+        assert_eq!(greedy.grow(100 * UNIT), 12 * UNIT);
+        assert_eq!(greedy.grow(UNIT), 0);
+        let mut other = pool.credit("198.51.100.1".parse().unwrap());
+        assert_eq!(other.grow(2 * UNIT), 2 * UNIT);
+        assert_eq!(other.grow(UNIT), 0, "its share");
+        other.attribute_to("203.0.113.1".parse().unwrap());
+        assert_eq!(other.grow(UNIT), 0, "it moved, and took its credit along");
+        drop(greedy);
+        assert_eq!(other.grow(UNIT / 2), UNIT / 2);
+        assert_eq!(pool.granted_bytes(), 3 * UNIT);
+        drop(other);
+        assert_eq!(pool.granted_bytes(), 0);
+    }
+
+    #[test]
+    fn credit_is_unlimited_without_a_memory_limit() {
+        let pool = CreditPool::new(&Resources::unlimited());
+        let mut credit = pool.credit("192.0.2.1".parse().unwrap());
+        assert_eq!(credit.grow(1000 * UNIT), 1000 * UNIT);
+    }
+}

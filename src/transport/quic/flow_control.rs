@@ -1,0 +1,504 @@
+//! What a connection makes the relay hold: bytes received and not read, written and not acknowledged.
+//!
+//! # Receive window
+//!
+//! A peer may send [`INITIAL_WINDOW`] on a connection before anything is read. The window grows
+//!
+//! - when streams are read so fast that it limits them: it doubles when half of it or more is read
+//!   in a round trip, up to the windows of the streams there are;
+//! - when streams that are not read hold half of it: then by the window of a stream for each of them,
+//!   so that they do not hold up the other streams.
+//!
+//! It grows up to [`Config::receive_window`](super::Config::receive_window), while there is
+//! [credit](super::credit), the connection's account has room, and memory is not under pressure. It
+//! never shrinks, as QUIC has no way to revoke credit.
+//!
+//! # Accounting
+//!
+//! quinn reports neither how much of a stream waits to be read nor how much waits for an
+//! acknowledgement. Both are estimated:
+//!
+//! - *Received*: bytes of all datagrams of the connection, less [`DATAGRAM_OVERHEAD`] for each, less
+//!   what was read. It counts from its lowest value, and from nothing each time that every stream waits
+//!   for data. It is never more than the window. Data behind a gap in a stream is not seen when all
+//!   streams wait; the credit pool bounds it.
+//! - *Sent*: what was written, less what the peer has acknowledged, from its lowest value, and from
+//!   nothing when no packet is in flight and nothing was written meanwhile. It is never more than the
+//!   send window.
+//!
+//! The account is charged in steps of [`STEP`]: on every 16 to 64 KiB read or written, and from time to
+//! time as long as the connection holds something, has a larger window, or leaves streams unread. An
+//! idle connection has no timer and is charged nothing; its peer can send it [`INITIAL_WINDOW`]
+//! unseen, which is what the account guarantees to each connection anyway.
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use futures::task::AtomicWaker;
+use quinn::{ConnectionStats, VarInt};
+
+use super::{
+    acknowledged::Acknowledged,
+    credit::{Credit, INITIAL_WINDOW},
+};
+use crate::resources::{ConnectionMemory, Relief, Resources};
+
+/// What of a datagram is not data of streams, in bytes: headers of QUIC, the authentication tag, the
+/// headers of frames, and an acknowledgement.
+const DATAGRAM_OVERHEAD: u64 = 60;
+
+/// The account is charged in steps of so many bytes; less is nothing.
+const STEP: u64 = 16 * 1024;
+
+/// A stream is watched after so many bytes were read since it last waited for data. A ping has 32.
+const WATCHED_BYTES: usize = 512;
+
+/// In flight are no data if there is less: acknowledgements are not acknowledged.
+const NOTHING_IN_FLIGHT: u64 = 2 * 1024;
+
+/// How often a connection is checked while it holds something, and while it has a larger window.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+const SLOW_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The bounds of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Windows {
+    /// The receive window of the connection at most.
+    pub(super) receive: u64,
+    /// That of each stream.
+    pub(super) stream: u64,
+    /// The send window at most.
+    pub(super) send: u64,
+}
+
+/// The flow control of one connection, shared by the muxer and its streams.
+pub(super) struct FlowControl {
+    connection: quinn::Connection,
+    resources: Resources,
+    memory: ConnectionMemory,
+    windows: Windows,
+    /// Bytes that streams have read and written.
+    read: AtomicU64,
+    written: AtomicU64,
+    /// Streams that have not waited for data since something was read.
+    unread_streams: AtomicUsize,
+    /// Whether the muxer has accepted every stream that the peer has opened.
+    has_accepted_all: AtomicBool,
+    /// After so many bytes read, a stream reports.
+    report_every: AtomicU64,
+    is_watched: AtomicBool,
+    /// Wakes the muxer when it has to watch.
+    watcher: AtomicWaker,
+    streams: Mutex<Vec<Weak<StreamState>>>,
+    state: Mutex<State>,
+}
+
+struct State {
+    window: u64,
+    credit: Credit,
+    /// When the last measurement of the read rate began, and what had been read then.
+    measured_at: Instant,
+    measured_read: u64,
+    /// The lowest values of what is estimated.
+    least_received: i64,
+    least_sent: i64,
+    received: u64,
+    sent: u64,
+    charged: u64,
+    acknowledged: Arc<Acknowledged>,
+    /// What had been written at the last check.
+    checked_written: u64,
+    /// Whether streams were reset since.
+    was_reset: bool,
+}
+
+impl FlowControl {
+    pub(super) fn new(
+        connection: quinn::Connection,
+        resources: Resources,
+        windows: Windows,
+        credit: Credit,
+        ip: IpAddr,
+    ) -> Arc<Self> {
+        let memory = ConnectionMemory::new(resources.clone());
+        memory.attribute_to(ip);
+        let window = windows.receive.min(INITIAL_WINDOW);
+        let state = State {
+            window,
+            credit,
+            measured_at: Instant::now(),
+            measured_read: 0,
+            least_received: received_bytes(&connection.stats(), 0),
+            least_sent: 0,
+            received: 0,
+            sent: 0,
+            charged: 0,
+            acknowledged: Acknowledged::of(&connection),
+            checked_written: 0,
+            was_reset: false,
+        };
+        let flow = Self {
+            resources,
+            memory,
+            windows,
+            read: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            unread_streams: AtomicUsize::new(0),
+            has_accepted_all: AtomicBool::new(false),
+            report_every: AtomicU64::new(report_every(window)),
+            is_watched: AtomicBool::new(false),
+            watcher: AtomicWaker::new(),
+            streams: Mutex::default(),
+            state: Mutex::new(state),
+            connection,
+        };
+        // The handshake is acknowledged, too.
+        {
+            let mut state = flow.state();
+            state.least_sent = flow.sent_bytes(&state);
+        }
+        Arc::new(flow)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// A stream that was opened or accepted.
+    pub(super) fn stream(self: &Arc<Self>) -> StreamBuffers {
+        let state = Arc::new(StreamState {
+            is_unread: AtomicBool::new(true),
+            is_blocked: AtomicBool::new(false),
+            is_reset: AtomicBool::new(false),
+            reader: AtomicWaker::new(),
+            writer: AtomicWaker::new(),
+        });
+        self.unread_streams.fetch_add(1, Ordering::Relaxed);
+        lock(&self.streams).push(Arc::downgrade(&state));
+        StreamBuffers {
+            flow: Arc::clone(self),
+            state,
+            burst: 0,
+            unreported_read: 0,
+            unreported_written: 0,
+        }
+    }
+
+    /// Whether the muxer has accepted every stream that the peer has opened.
+    pub(super) fn accepted(&self, all: bool) {
+        self.has_accepted_all.store(all, Ordering::Relaxed);
+    }
+
+    /// Whether the send window may be so many bytes larger than the smallest.
+    pub(super) fn may_send(&self, more: u64) -> bool {
+        more == 0 || (!self.resources.under_pressure() && self.memory.has_room(more, u64::MAX))
+    }
+
+    /// The peer has moved to `ip`.
+    pub(super) fn migrated(&self, ip: IpAddr) {
+        self.memory.attribute_to(ip);
+        let mut state = self.state();
+        state.credit.attribute_to(ip);
+        state.acknowledged = Acknowledged::of(&self.connection);
+        state.least_sent = self.sent_bytes(&state);
+    }
+
+    /// What has to be done because memory runs out. Wakes the task when there is something, or when
+    /// the connection is to be [checked](Self::check).
+    pub(super) fn poll_relief(&self, cx: &mut Context<'_>) -> Poll<Relief> {
+        self.watcher.register(cx.waker());
+        self.memory.poll_relief(cx)
+    }
+
+    /// Whether the connection is to be [checked](Self::check) soon.
+    pub(super) fn is_watched(&self) -> bool {
+        self.is_watched.load(Ordering::Relaxed)
+    }
+
+    fn watch(&self) {
+        if !self.is_watched() && !self.is_watched.swap(true, Ordering::Relaxed) {
+            self.watcher.wake();
+        }
+    }
+
+    /// Updates the account, and gives streams room that unread ones hold up. Gives when to check
+    /// again, if that is needed.
+    pub(super) fn check(&self) -> Option<Duration> {
+        self.is_watched.store(false, Ordering::Relaxed);
+        let mut state = self.state();
+        let stats = self.connection.stats();
+        let unread = self.unread_streams.load(Ordering::Relaxed);
+        if unread == 0 && self.has_accepted_all.load(Ordering::Relaxed) {
+            state.least_received = self.received_bytes(&stats);
+        }
+        let written = self.written.load(Ordering::Relaxed);
+        let is_acknowledged =
+            written == state.checked_written && state.acknowledged.in_flight() < NOTHING_IN_FLIGHT;
+        if is_acknowledged || state.was_reset {
+            state.least_sent = self.sent_bytes(&state);
+        }
+        state.was_reset = false;
+        state.checked_written = written;
+        self.update_received(&mut state, &stats);
+        self.update_sent(&mut state);
+        self.charge(&mut state);
+        if unread > 0 && state.received >= state.window / 2 {
+            let unread = u64::try_from(unread).unwrap_or(u64::MAX);
+            let held_up = unread.saturating_mul(self.windows.stream);
+            self.grow(&mut state, held_up.saturating_add(INITIAL_WINDOW));
+        }
+        if state.charged > 0 || unread > 0 {
+            Some(CHECK_INTERVAL)
+        } else if state.window > INITIAL_WINDOW {
+            Some(SLOW_CHECK_INTERVAL)
+        } else {
+            None
+        }
+        .inspect(|_| self.is_watched.store(true, Ordering::Relaxed))
+    }
+
+    /// Resets the streams for which bytes may be held.
+    pub(super) fn reset_streams(&self) {
+        let streams = lock(&self.streams).clone();
+        for stream in streams.iter().filter_map(Weak::upgrade) {
+            if stream.is_unread.load(Ordering::Relaxed) || stream.is_blocked.load(Ordering::Relaxed)
+            {
+                stream.is_reset.store(true, Ordering::Release);
+                stream.reader.wake();
+                stream.writer.wake();
+            }
+        }
+        self.state().was_reset = true;
+        self.watch();
+    }
+
+    /// A stream has read its part of the window.
+    fn on_read(&self) {
+        let mut state = self.state();
+        let stats = self.connection.stats();
+        self.update_received(&mut state, &stats);
+        self.charge(&mut state);
+        let total = self.read.load(Ordering::Relaxed);
+        let read = total.saturating_sub(state.measured_read);
+        if read < state.window / 4 {
+            return;
+        }
+        let now = Instant::now();
+        let elapsed = now.saturating_duration_since(state.measured_at);
+        state.measured_at = now;
+        state.measured_read = total;
+        // Half of the window in a round trip, or more.
+        let in_round_trip = u128::from(read).saturating_mul(stats.path.rtt.as_nanos());
+        let half = u128::from(state.window / 2).saturating_mul(elapsed.as_nanos());
+        if in_round_trip > half {
+            let streams = u64::try_from(lock(&self.streams).len()).unwrap_or(u64::MAX);
+            let most = streams.saturating_mul(self.windows.stream);
+            let twice = state.window.saturating_mul(2);
+            self.grow(&mut state, twice.min(most));
+        }
+    }
+
+    /// A stream has written a step.
+    fn on_written(&self) {
+        let mut state = self.state();
+        self.update_sent(&mut state);
+        self.charge(&mut state);
+    }
+
+    /// Grows the receive window up to `target`, as far as there is room and credit.
+    fn grow(&self, state: &mut State, target: u64) {
+        let target = target.min(self.windows.receive);
+        let more = target.saturating_sub(state.window);
+        if more == 0 || self.resources.under_pressure() || !self.memory.has_room(more, u64::MAX) {
+            return;
+        }
+        let window = state.window + state.credit.grow(more);
+        if let Some(bytes) = VarInt::from_u64(window)
+            .ok()
+            .filter(|_| window > state.window)
+        {
+            state.window = window;
+            self.report_every
+                .store(report_every(window), Ordering::Relaxed);
+            self.connection.set_receive_window(bytes);
+            self.watch();
+        }
+    }
+
+    fn received_bytes(&self, stats: &ConnectionStats) -> i64 {
+        received_bytes(stats, self.read.load(Ordering::Relaxed))
+    }
+
+    fn sent_bytes(&self, state: &State) -> i64 {
+        difference(
+            self.written.load(Ordering::Relaxed),
+            state.acknowledged.bytes(),
+        )
+    }
+
+    fn update_received(&self, state: &mut State, stats: &ConnectionStats) {
+        let received = self.received_bytes(stats);
+        state.least_received = state.least_received.min(received);
+        state.received = above(received, state.least_received).min(state.window);
+    }
+
+    fn update_sent(&self, state: &mut State) {
+        let sent = self.sent_bytes(state);
+        state.least_sent = state.least_sent.min(sent);
+        state.sent = above(sent, state.least_sent).min(self.windows.send);
+    }
+
+    fn charge(&self, state: &mut State) {
+        let held = state.received.saturating_add(state.sent);
+        let held = held - held % STEP;
+        if held > state.charged {
+            self.memory.charge(held - state.charged);
+            self.watch();
+        } else {
+            self.memory.release(state.charged - held);
+        }
+        state.charged = held;
+    }
+
+    #[cfg(test)]
+    pub(super) fn receive_window(&self) -> u64 {
+        self.state().window
+    }
+
+    #[cfg(test)]
+    pub(super) fn held(&self) -> u64 {
+        self.memory.held()
+    }
+}
+
+/// The part of one stream.
+pub(super) struct StreamBuffers {
+    flow: Arc<FlowControl>,
+    state: Arc<StreamState>,
+    /// Bytes read since the stream last waited for data.
+    burst: usize,
+    unreported_read: u64,
+    unreported_written: u64,
+}
+
+#[derive(Debug)]
+struct StreamState {
+    /// Whether there may be something to read: it has not waited for data since it last read.
+    is_unread: AtomicBool,
+    /// Whether the last write had no room.
+    is_blocked: AtomicBool,
+    /// Whether it is to be reset.
+    is_reset: AtomicBool,
+    reader: AtomicWaker,
+    writer: AtomicWaker,
+}
+
+impl StreamBuffers {
+    /// Whether the stream has to be reset, because memory runs out.
+    pub(super) fn is_reset(&self) -> bool {
+        self.state.is_reset.load(Ordering::Acquire)
+    }
+
+    /// So many bytes were read.
+    pub(super) fn read(&mut self, bytes: usize) {
+        let flow = &*self.flow;
+        if !self.state.is_unread.load(Ordering::Relaxed) {
+            self.state.is_unread.store(true, Ordering::Relaxed);
+            flow.unread_streams.fetch_add(1, Ordering::Relaxed);
+        }
+        self.burst = self.burst.saturating_add(bytes);
+        if self.burst >= WATCHED_BYTES {
+            flow.watch();
+        }
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        flow.read.fetch_add(bytes, Ordering::Relaxed);
+        self.unreported_read = self.unreported_read.saturating_add(bytes);
+        if self.unreported_read >= flow.report_every.load(Ordering::Relaxed) {
+            self.unreported_read = 0;
+            flow.on_read();
+        }
+    }
+
+    /// There is nothing to read now. Gives whether the stream has to be reset; otherwise the task is
+    /// woken when it has.
+    pub(super) fn wait_for_data(&mut self, cx: &mut Context<'_>) -> bool {
+        self.set_read();
+        self.wait_for_reset(cx)
+    }
+
+    /// Nothing is read now. Gives whether the stream has to be reset; otherwise the task is woken when
+    /// it has.
+    pub(super) fn wait_for_reset(&self, cx: &mut Context<'_>) -> bool {
+        self.state.reader.register(cx.waker());
+        self.is_reset()
+    }
+
+    /// All that comes was read, or is of no interest any more.
+    pub(super) fn set_read(&mut self) {
+        self.burst = 0;
+        if self.state.is_unread.load(Ordering::Relaxed) {
+            self.state.is_unread.store(false, Ordering::Relaxed);
+            self.flow.unread_streams.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// So many bytes were written.
+    pub(super) fn written(&mut self, bytes: usize) {
+        if self.state.is_blocked.load(Ordering::Relaxed) {
+            self.state.is_blocked.store(false, Ordering::Relaxed);
+        }
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.flow.written.fetch_add(bytes, Ordering::Relaxed);
+        self.unreported_written = self.unreported_written.saturating_add(bytes);
+        if self.unreported_written >= STEP {
+            self.unreported_written = 0;
+            self.flow.on_written();
+        }
+    }
+
+    /// There is no room to write. Gives whether the stream has to be reset; otherwise the task is woken
+    /// when it has.
+    pub(super) fn wait_for_room(&self, cx: &mut Context<'_>) -> bool {
+        self.state.is_blocked.store(true, Ordering::Relaxed);
+        self.state.writer.register(cx.waker());
+        self.is_reset()
+    }
+}
+
+impl Drop for StreamBuffers {
+    fn drop(&mut self) {
+        self.set_read();
+        let mut streams = lock(&self.flow.streams);
+        let own = Arc::as_ptr(&self.state);
+        streams.retain(|stream| !std::ptr::eq(stream.as_ptr(), own));
+    }
+}
+
+fn report_every(window: u64) -> u64 {
+    (window / 4).clamp(1, 4 * STEP)
+}
+
+fn received_bytes(stats: &ConnectionStats, read: u64) -> i64 {
+    let overhead = stats.udp_rx.datagrams.saturating_mul(DATAGRAM_OVERHEAD);
+    difference(stats.udp_rx.bytes, overhead.saturating_add(read))
+}
+
+fn difference(more: u64, less: u64) -> i64 {
+    let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    signed(more).saturating_sub(signed(less))
+}
+
+fn above(value: i64, least: i64) -> u64 {
+    u64::try_from(value.saturating_sub(least)).unwrap_or(0)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

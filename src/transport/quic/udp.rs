@@ -1,0 +1,509 @@
+//! The UDP socket of an endpoint, on [`quinn::udp`].
+//!
+//! quinn's own socket for tokio has one state for all destinations: after a send that fails with
+//! `EINVAL` or `EIO` it uses neither segmentation offload (GSO) nor, for IPv4, congestion
+//! notification (ECN) any more, for any peer, until it is closed. Such an error has many causes that
+//! say nothing about offload:
+//!
+//! | cause | errno |
+//! |---|---|
+//! | the destination has port 0 | `EINVAL` |
+//! | the source address that is asked for is not one of this host (it was removed, or the packet that is answered came to a broadcast or multicast address) | `EINVAL` |
+//! | the segments are longer than the device's MTU, or more than the kernel splits | `EINVAL` |
+//! | the device does not compute checksums, or the route is encrypted by IPsec | `EIO` |
+//!
+//! So this socket
+//!
+//! - drops received datagrams that cannot be answered, before quinn answers them;
+//! - does not let an error for one destination change anything for another: the state is made anew,
+//!   and packets to the destination that failed are sent one by one for a while, if that works. Each
+//!   such fallback is counted and, at most once a minute, logged;
+//! - then tries offload again.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    io::{self, IoSliceMut},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use quinn::{
+    AsyncUdpSocket, UdpPoller,
+    udp::{RecvMeta, Transmit, UdpSocketState},
+};
+use tokio::io::Interest;
+use tracing::warn;
+
+use crate::metrics::Metrics;
+
+/// How long packets to a destination are sent one by one after a batch failed.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// How many destinations are remembered. If there are more, offload does not work at all, and is off
+/// for every destination until the first of them is tried again.
+const MAX_DESTINATIONS: usize = 1024;
+
+/// The state is made anew at most once in this time, as that takes a dozen system calls.
+const RENEW_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Fallbacks are logged at most once in this time.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// After so many reads that gave only datagrams to drop, other tasks have their turn.
+const MAX_DROPPED_READS: usize = 4;
+
+/// A UDP socket on tokio.
+#[derive(Debug)]
+pub(super) struct UdpSocket {
+    io: tokio::net::UdpSocket,
+    /// Makes it anew, too.
+    state: RwLock<UdpSocketState>,
+    renewed_at: Mutex<Instant>,
+    /// What the system supports, whatever has failed since.
+    max_transmit_segments: usize,
+    fallbacks: Fallbacks,
+}
+
+impl UdpSocket {
+    /// Wraps `socket`; fallbacks are counted in `metrics`.
+    pub(super) fn new(socket: std::net::UdpSocket, metrics: Metrics) -> io::Result<Self> {
+        let state = UdpSocketState::new((&socket).into())?;
+        Ok(Self {
+            max_transmit_segments: state.max_gso_segments(),
+            state: RwLock::new(state),
+            renewed_at: Mutex::new(Instant::now()),
+            fallbacks: Fallbacks::new(metrics),
+            io: tokio::net::UdpSocket::from_std(socket)?,
+        })
+    }
+
+    fn send_once(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        self.io.try_io(Interest::WRITABLE, || {
+            state.try_send((&self.io).into(), transmit)
+        })
+    }
+
+    /// Sends a batch packet by packet. If the system has no room, the whole batch is to be sent again:
+    /// a receiver discards what it has already.
+    fn send_one_by_one(&self, batch: &Transmit<'_>, segment_size: usize) -> io::Result<()> {
+        batch.contents.chunks(segment_size).try_for_each(|packet| {
+            self.send_once(&Transmit {
+                destination: batch.destination,
+                ecn: batch.ecn,
+                contents: packet,
+                segment_size: None,
+                src_ip: batch.src_ip,
+            })
+        })
+    }
+
+    /// Forgets what quinn concluded from a failed send.
+    fn renew(&self) {
+        {
+            let mut renewed_at = lock(&self.renewed_at);
+            if renewed_at.elapsed() < RENEW_INTERVAL {
+                return;
+            }
+            *renewed_at = Instant::now();
+        }
+        // It fails when the system has no file descriptor for a moment; the next error tries again.
+        if let Ok(state) = UdpSocketState::new((&self.io).into()) {
+            *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+        }
+    }
+
+    /// Whether quinn has concluded from an error that there is no offload.
+    pub(super) fn is_degraded(&self) -> bool {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.max_gso_segments() < self.max_transmit_segments
+    }
+
+    fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let segment_size = transmit
+            .segment_size
+            .filter(|size| *size > 0 && *size < transmit.contents.len());
+        if let Some(segment_size) = segment_size
+            && self.fallbacks.includes(transmit.destination.ip())
+        {
+            return self.send_one_by_one(transmit, segment_size);
+        }
+        let Err(error) = self.send_once(transmit) else {
+            return Ok(());
+        };
+        if error.kind() == io::ErrorKind::WouldBlock {
+            return Err(error);
+        }
+        if self.is_degraded() {
+            self.renew();
+            if let Some(segment_size) = segment_size {
+                let sent = self.send_one_by_one(transmit, segment_size);
+                if sent.is_ok() {
+                    self.fallbacks.add(transmit.destination.ip(), &error);
+                }
+                return sent;
+            }
+        }
+        Err(error)
+    }
+}
+
+impl AsyncUdpSocket for UdpSocket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(WritablePoller {
+            socket: self,
+            writable: None,
+        })
+    }
+
+    /// Only fails when the system has no room. Packets that fail for another reason are lost, as
+    /// packets are.
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        if !is_answerable(transmit.destination, transmit.src_ip) {
+            return Ok(());
+        }
+        match self.send(transmit) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let mut dropped_reads = 0;
+        while dropped_reads < MAX_DROPPED_READS {
+            ready!(self.io.poll_recv_ready(cx))?;
+            let received = self.io.try_io(Interest::READABLE, || {
+                let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+                state.recv((&self.io).into(), bufs, meta)
+            });
+            match received {
+                Ok(received) => {
+                    let kept = retain_answerable(bufs, meta, received);
+                    if kept > 0 || received == 0 {
+                        return Poll::Ready(Ok(kept));
+                    }
+                    dropped_reads += 1;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.io.local_addr()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.max_transmit_segments
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.gro_segments()
+    }
+
+    fn may_fragment(&self) -> bool {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.may_fragment()
+    }
+}
+
+/// Waits until the socket is writable. tokio's own method keeps only one waker a socket.
+struct WritablePoller {
+    socket: Arc<UdpSocket>,
+    writable: Option<Writable>,
+}
+
+type Writable = Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>;
+
+impl std::fmt::Debug for WritablePoller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WritablePoller").finish_non_exhaustive()
+    }
+}
+
+impl UdpPoller for WritablePoller {
+    fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { socket, writable } = &mut *self;
+        let future = writable.get_or_insert_with(|| {
+            let socket = Arc::clone(socket);
+            Box::pin(async move { socket.io.writable().await })
+        });
+        let result = ready!(future.as_mut().poll(cx));
+        *writable = None;
+        Poll::Ready(result)
+    }
+}
+
+/// The destinations to which packets are sent one by one.
+#[derive(Debug)]
+struct Fallbacks {
+    /// Whether there is any: most often there is none, and no lock is needed to find out.
+    is_any: AtomicBool,
+    destinations: Mutex<Destinations>,
+    metrics: Metrics,
+}
+
+#[derive(Debug, Default)]
+struct Destinations {
+    /// With the time at which offload is tried again.
+    until: HashMap<IpAddr, Instant>,
+    logged_at: Option<Instant>,
+}
+
+impl Fallbacks {
+    fn new(metrics: Metrics) -> Self {
+        Self {
+            is_any: AtomicBool::new(false),
+            destinations: Mutex::default(),
+            metrics,
+        }
+    }
+
+    fn includes(&self, destination: IpAddr) -> bool {
+        if !self.is_any.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut destinations = lock(&self.destinations);
+        let now = Instant::now();
+        match destinations.until.get(&destination) {
+            Some(until) if *until > now => true,
+            Some(_) => {
+                destinations.until.remove(&destination);
+                let is_any = !destinations.until.is_empty();
+                self.is_any.store(is_any, Ordering::Relaxed);
+                false
+            }
+            None if destinations.until.len() >= MAX_DESTINATIONS => {
+                destinations.until.retain(|_, until| *until > now);
+                destinations.until.len() >= MAX_DESTINATIONS
+            }
+            None => false,
+        }
+    }
+
+    fn add(&self, destination: IpAddr, error: &io::Error) {
+        self.metrics.offload_fallback();
+        let now = Instant::now();
+        let mut destinations = lock(&self.destinations);
+        if destinations.until.len() < MAX_DESTINATIONS {
+            destinations.until.insert(destination, now + RETRY_AFTER);
+        }
+        self.is_any.store(true, Ordering::Relaxed);
+        let is_due = destinations
+            .logged_at
+            .is_none_or(|at| now.saturating_duration_since(at) >= LOG_INTERVAL);
+        if is_due {
+            destinations.logged_at = Some(now);
+            let number = destinations.until.len();
+            drop(destinations);
+            warn!(
+                %error,
+                destinations = number,
+                retry_after_seconds = RETRY_AFTER.as_secs(),
+                "segmentation offload failed, sending packets one by one"
+            );
+        }
+    }
+}
+
+/// Moves the datagrams that can be answered to the front, and gives how many those are.
+fn retain_answerable(bufs: &mut [IoSliceMut<'_>], meta: &mut [RecvMeta], received: usize) -> usize {
+    let mut kept = 0;
+    for index in 0..received.min(bufs.len()) {
+        // Segments that the kernel has put together (GRO) come from one address.
+        let Some(&datagram) = meta.get(index) else {
+            break;
+        };
+        if !is_answerable(datagram.addr, datagram.dst_ip) {
+            continue;
+        }
+        if let Some(slot) = meta.get_mut(kept) {
+            *slot = datagram;
+        }
+        if kept != index {
+            // The buffers change places, not their contents.
+            bufs.swap(kept, index);
+        }
+        kept += 1;
+    }
+    kept
+}
+
+/// Whether a packet can be sent to `remote` from `local`.
+fn is_answerable(remote: SocketAddr, local: Option<IpAddr>) -> bool {
+    remote.port() != 0 && is_unicast(remote.ip()) && local.is_none_or(is_unicast)
+}
+
+fn is_unicast(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            let [network, ..] = ip.octets();
+            // "This network", which is valid in no packet but those of DHCP.
+            network != 0 && !ip.is_multicast() && ip != Ipv4Addr::BROADCAST
+        }
+        IpAddr::V6(ip) => !ip.is_unspecified() && !ip.is_multicast(),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    fn datagram(addr: &str, len: usize, stride: usize) -> RecvMeta {
+        let mut meta = RecvMeta::default();
+        meta.addr = addr.parse().unwrap();
+        meta.len = len;
+        meta.stride = stride;
+        meta
+    }
+
+    #[test]
+    fn unanswerable_datagrams_are_dropped_and_the_others_keep_their_order() {
+        let mut meta = [
+            datagram("192.0.2.1:0", 10, 10),
+            datagram("192.0.2.1:1", 30, 10),
+            datagram("0.0.0.0:1", 1, 1),
+            datagram("255.255.255.255:1", 1, 1),
+            datagram("[ff02::1]:1", 1, 1),
+            datagram("[2001:db8::1]:2", 7, 7),
+            datagram("[::ffff:192.0.2.1]:0", 1, 1),
+            datagram("192.0.2.9:9", 1, 1),
+            // Not received.
+            datagram("192.0.2.8:8", 1, 1),
+        ];
+        meta[7].dst_ip = Some("239.1.2.3".parse().unwrap());
+        let mut contents: Vec<[u8; 4]> = (0..9).map(|number| [number; 4]).collect();
+        let mut bufs: Vec<_> = contents.iter_mut().map(|b| IoSliceMut::new(b)).collect();
+        let kept = retain_answerable(&mut bufs, &mut meta, 8);
+        assert_eq!(kept, 2);
+        let is = |index: usize| (bufs[index][0], meta[index].len, meta[index].stride);
+        assert_eq!([is(0), is(1)], [(1, 30, 10), (5, 7, 7)]);
+        assert_eq!(meta[1].addr, "[2001:db8::1]:2".parse().unwrap());
+        // No buffer is lost or there twice.
+        let mut all: Vec<_> = bufs.iter().map(|buf| buf[0]).collect();
+        all.sort_unstable();
+        assert_eq!(all, (0..9).collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn nothing_moves_when_everything_is_answerable() {
+        let mut meta = ["192.0.2.1:1", "127.0.0.1:2"].map(|addr| datagram(addr, 4, 4));
+        let mut contents = [[1; 4], [2; 4]];
+        let mut bufs: Vec<_> = contents.iter_mut().map(|b| IoSliceMut::new(b)).collect();
+        assert_eq!(retain_answerable(&mut bufs, &mut meta, 2), 2);
+        assert_eq!((bufs[0][0], bufs[1][0]), (1, 2));
+        assert_eq!(retain_answerable(&mut bufs, &mut meta, 0), 0);
+    }
+
+    fn socket() -> UdpSocket {
+        let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        UdpSocket::new(socket, Metrics::off()).unwrap()
+    }
+
+    fn transmit<'a>(to: SocketAddr, contents: &'a [u8], size: Option<usize>) -> Transmit<'a> {
+        Transmit {
+            destination: to,
+            ecn: None,
+            contents,
+            segment_size: size,
+            src_ip: None,
+        }
+    }
+
+    /// Lets the state be made anew right away.
+    fn allow_renewal(socket: &UdpSocket) {
+        let past = Instant::now().checked_sub(RENEW_INTERVAL);
+        *lock(&socket.renewed_at) = past.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_error_for_one_destination_changes_nothing_for_others() {
+        let socket = socket();
+        let before = socket.max_transmit_segments();
+        allow_renewal(&socket);
+        let peer = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let to = peer.local_addr().unwrap();
+        let mut nowhere = transmit(to, b"answer", None);
+        nowhere.destination.set_port(0);
+        socket.io.writable().await.unwrap();
+        let error = socket.send(&nowhere).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+        assert!(!socket.is_degraded());
+        assert_eq!(socket.max_transmit_segments(), before);
+        assert!(!socket.fallbacks.includes(to.ip()));
+        socket.try_send(&nowhere).unwrap();
+        socket.try_send(&transmit(to, b"packet", None)).unwrap();
+        let mut received = [0; 10];
+        assert_eq!(peer.recv(&mut received).unwrap(), 6);
+        assert_eq!(&received[..6], b"packet");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn packets_of_a_batch_that_fails_are_sent_one_by_one_for_a_while() {
+        // The kernel splits into no more than 128 segments.
+        const PACKETS: usize = 200;
+        let socket = socket();
+        if socket.max_transmit_segments() == 1 {
+            // Without offload there is nothing that could fail.
+            return;
+        }
+        allow_renewal(&socket);
+        let peer = tokio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .unwrap();
+        let to = peer.local_addr().unwrap();
+        socket.io.writable().await.unwrap();
+        let contents = [7; PACKETS * 10];
+        socket.try_send(&transmit(to, &contents, Some(10))).unwrap();
+        for _ in 0..PACKETS {
+            let mut packet = [0; 100];
+            assert_eq!(peer.recv(&mut packet).await.unwrap(), 10);
+        }
+        assert!(!socket.is_degraded());
+        assert!(socket.fallbacks.includes(to.ip()));
+        assert!(!socket.fallbacks.includes("192.0.2.1".parse().unwrap()));
+        // The time has passed.
+        lock(&socket.fallbacks.destinations)
+            .until
+            .insert(to.ip(), Instant::now());
+        assert!(!socket.fallbacks.includes(to.ip()));
+        assert!(!socket.fallbacks.is_any.load(Ordering::Relaxed));
+    }
+
+    #[tokio::test]
+    async fn what_can_be_answered_is_received() {
+        let socket = socket();
+        let to = socket.local_addr().unwrap();
+        let peer = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        peer.send_to(b"hello", to).unwrap();
+        let mut contents = [0; 2048];
+        let mut meta = [RecvMeta::default()];
+        let received =
+            poll_fn(|cx| socket.poll_recv(cx, &mut [IoSliceMut::new(&mut contents)], &mut meta));
+        assert_eq!(received.await.unwrap(), 1);
+        assert_eq!((meta[0].len, meta[0].addr), (5, peer.local_addr().unwrap()));
+    }
+}
