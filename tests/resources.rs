@@ -24,8 +24,8 @@ const ADMIN: (&str, &str) = ("RELAY_ADMIN_ADDRESS", "127.0.0.1:0");
 const BATCH: usize = 25;
 /// How long nothing has to move until a writer counts as blocked.
 const BLOCKED: Duration = Duration::from_millis(500);
-/// More circuits that nobody reads than any of the tests needs.
-const MOST_UNREAD: usize = 60;
+/// Circuits whose targets read nothing: together they fill the memory that there is for buffers.
+const UNREAD: usize = 36;
 
 /// How many were refused for this reason.
 async fn refused(relay: &Relay, reason: &str) -> f64 {
@@ -66,25 +66,6 @@ async fn goes_on(circuit: &mut Circuit) {
     assert_status(&circuit.target.reserve().await, Status::Ok);
 }
 
-/// A circuit whose target reads nothing, so that the relay holds what its source has sent: as much as
-/// a window of yamux in any case.
-struct Unread {
-    circuit: Circuit,
-}
-
-impl Unread {
-    async fn new(address: &Multiaddr) -> Self {
-        let mut circuit = Circuit::open(address).await;
-        let bytes = pattern(64 * 1024);
-        while let Ok(written) = timeout(BLOCKED, circuit.near.write_all(&bytes)).await {
-            if written.is_err() {
-                break;
-            }
-        }
-        Self { circuit }
-    }
-}
-
 /// A relay that has most of its memory in use by itself, and its limit. What its clients make it hold
 /// is far more than what is left; how much a connection takes makes no difference.
 async fn start_nearly_full() -> (Relay, usize) {
@@ -104,13 +85,23 @@ async fn start_nearly_full() -> (Relay, usize) {
     (relay, limit)
 }
 
-/// Adds such circuits until the relay logs this. They hold more bytes each than any other client.
-async fn fill_until(relay: &mut Relay, message: &str) -> Vec<Unread> {
+/// Circuits whose targets read nothing.
+async fn unread_circuits(relay: &Relay) -> Vec<Circuit> {
     let address = relay.tcp();
-    let mut unread = Vec::new();
+    let mut circuits = Vec::new();
+    for _ in 0..UNREAD {
+        circuits.push(Circuit::open(&address).await);
+    }
+    circuits
+}
+
+/// Sends on one circuit after the other until the relay logs this. What is not read stays in the
+/// relay: as much as a window of yamux for each of them, which is more than any other client has there.
+async fn fill_until(relay: &mut Relay, circuits: &mut [Circuit], message: &str) {
+    let bytes = pattern(64 * 1024);
     let fill = async {
-        while unread.len() < MOST_UNREAD {
-            unread.push(Unread::new(&address).await);
+        for circuit in circuits {
+            while let Ok(Ok(())) = timeout(BLOCKED, circuit.near.write_all(&bytes)).await {}
         }
         // The message has its time, as any other.
         std::future::pending::<()>().await;
@@ -119,18 +110,17 @@ async fn fill_until(relay: &mut Relay, message: &str) -> Vec<Unread> {
         _ = relay.event(message) => {}
         () = fill => {}
     }
-    unread
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn new_connections_are_refused_while_memory_is_short() {
     let (mut relay, limit) = start_nearly_full().await;
     let mut circuit = Circuit::open(&relay.tcp()).await;
-    let unread = fill_until(&mut relay, "memory is short").await;
+    let mut unread = unread_circuits(&relay).await;
+    fill_until(&mut relay, &mut unread, "memory is short").await;
     let status = http::json(&relay, "/status").await;
     assert_eq!(status["memory"]["limit"], limit);
     assert_eq!(status["memory"]["is_short"], true);
-    println!("{} circuits, {}", unread.len(), status["memory"]);
     let before = refused(&relay, "memory").await;
     for address in [relay.tcp(), relay.quic()] {
         assert!(Raw::try_new(&address).await.is_err(), "{address}");
@@ -157,7 +147,8 @@ async fn connections_that_hold_most_are_relieved_when_memory_runs_out() {
         assert_status(&peer.reserve().await, Status::Ok);
         idle.push(peer);
     }
-    let unread = fill_until(&mut relay, "memory has run out").await;
+    let mut unread = unread_circuits(&relay).await;
+    fill_until(&mut relay, &mut unread, "memory has run out").await;
     relay.event("there is memory again").await;
     assert!(refused(&relay, "memory").await >= 1.0);
     bystander::is_served(&relay.tcp()).await;

@@ -56,6 +56,7 @@ impl Limited {
         let relay = Relay::start(&[
             ("RELAY_MAX_MEMORY", &limit),
             ("RELAY_IDLE_TIMEOUT", "1h"),
+            ("RELAY_STATS_INTERVAL", "1s"),
             ("RELAY_RATE_CONNECTIONS_PER_IP", "0"),
             ("RELAY_RATE_RESERVATIONS_PER_IP", "0"),
             ("RELAY_RATE_CIRCUITS_PER_IP", "0"),
@@ -97,6 +98,7 @@ impl Limited {
         for peer in &mut self.idle {
             assert_status(&peer.reserve().await, Status::Ok);
         }
+        drop(self.idle);
         self.relay.assert_unharmed().await;
     }
 }
@@ -271,6 +273,8 @@ async fn incomplete_frames_on_idle_connections() {
     }
     let connected = offenders.iter().filter(|end| matches!(end, Ok(Ok(_))));
     assert!(connected.count() > OFFENDERS / 4);
+    limited.serves().await;
+    drop(offenders);
     limited.has_withstood().await;
 }
 
@@ -316,6 +320,7 @@ async fn pings_whose_answers_are_not_read() {
     }));
     join(flood, limited.serves()).await;
     limited.serves().await;
+    drop(offenders);
     limited.has_withstood().await;
 }
 

@@ -85,6 +85,7 @@ pub(super) struct Chunks {
 
 impl Chunks {
     /// The number of bytes in the queue.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.len
     }
