@@ -11,7 +11,7 @@ use hickory_proto::rr::RecordType;
 use crate::{
     FLEET, ZONE,
     answerer::{Answerer, relay},
-    support::process::command,
+    support::{PATIENCE, process::command},
 };
 
 const SIGINT: i32 = 2;
@@ -80,10 +80,17 @@ async fn it_counts_what_it_does() {
     );
     relay.signal(9);
     answerer.event("the zone is stale").await;
-    let (_, body) = client::get(admin, "/metrics").await.unwrap();
-    let metrics = String::from_utf8(body.to_vec()).unwrap();
-    let stale = |line: &str| line == "relay_dns_stale 1";
-    assert!(metrics.lines().any(stale), "{metrics}");
+    // The last answer holds for a second.
+    let is_stale = async || {
+        let (_, body) = client::get(admin, "/metrics").await.unwrap();
+        let metrics = String::from_utf8(body.to_vec()).unwrap();
+        metrics.lines().any(|line| line == "relay_dns_stale 1")
+    };
+    let begun = Instant::now();
+    while !is_stale().await {
+        assert!(begun.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

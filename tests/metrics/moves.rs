@@ -8,10 +8,15 @@ use descord_relay::{
         MAX_CONNECTIONS_PER_PEER,
         wire::{self, Status, StopMessage, StopType},
     },
+    telemetry::prometheus::MAX_AGE,
 };
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::{PeerId, identity::Keypair};
-use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::TcpStream,
+    time::{sleep, timeout},
+};
 
 use crate::{
     decider::{Decider, Mood},
@@ -166,10 +171,11 @@ async fn crowd(relay: &Relay) -> Scrape {
         reaches(relay, "relay_connection_pending", &[], many).await;
         // All of them are heard in the same moment, and the scrape in the next.
         kill(SIGSTOP, relay.id());
+        sleep(MAX_AGE).await;
         for stranger in &mut strangers {
             stranger.write_all(MULTISTREAM).await.unwrap();
         }
-        let scrape = Scrape::of(relay);
+        let scrape = Scrape::recent(relay);
         let wake = async { kill(SIGCONT, relay.id()) };
         let (scrape, ()) = tokio::join!(scrape, wake);
         if scrape.sum("relay_runtime_queue", &[]).unwrap() > 0.0 {
