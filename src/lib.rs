@@ -33,6 +33,11 @@
 //!
 //! [Circuit Relay v2]: https://github.com/libp2p/specs/blob/master/relay/circuit-v2.md
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::print_stdout, clippy::print_stderr) // They panic when the output is closed or full.
+)]
+
 pub mod access;
 pub mod admin;
 pub mod cli;
