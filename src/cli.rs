@@ -16,7 +16,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use futures::StreamExt;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook_tokio::Signals;
 use tracing::{error, info, warn};
 
@@ -42,14 +42,14 @@ const BLOCKED_TIMEOUT: Duration = Duration::from_secs(1);
 /// times what it costs to look.
 const EVENT_INTERVAL: u32 = 2;
 
-/// The signals that stop the relay.
-#[cfg(not(debug_assertions))]
-const SIGNALS: [i32; 2] = [SIGTERM, SIGINT];
-/// The signals that stop the relay, and one that makes a task panic: in test builds only.
+/// The signals that stop the process.
+const STOP_SIGNALS: [i32; 2] = [SIGTERM, SIGINT];
+/// The signals that are logged and otherwise ignored. Their default is to end the process at once,
+/// with all circuits; they arrive when a terminal closes, or from tools that reload or rotate logs.
+const IGNORED_SIGNALS: [i32; 3] = [SIGHUP, SIGUSR1, SIGUSR2];
+/// The signal that makes a task panic: in test builds only.
 #[cfg(debug_assertions)]
-const SIGNALS: [i32; 3] = [SIGTERM, SIGINT, FAULT];
-#[cfg(debug_assertions)]
-const FAULT: i32 = signal_hook::consts::SIGUSR2;
+const FAULT: i32 = signal_hook::consts::SIGALRM;
 
 /// A libp2p Circuit Relay v2 server.
 ///
@@ -309,9 +309,12 @@ async fn run(
     Ok(())
 }
 
-/// Lets signals stop the process.
+/// Lets signals stop the process, and keeps others from ending it.
 fn spawn_signals(lifecycle: &Lifecycle) -> io::Result<()> {
-    let mut signals = Signals::new(SIGNALS)?;
+    let handled = STOP_SIGNALS.iter().chain(&IGNORED_SIGNALS);
+    #[cfg(debug_assertions)]
+    let handled = handled.chain(&[FAULT]);
+    let mut signals = Signals::new(handled)?;
     lifecycle.spawn_until_end("signals", {
         let lifecycle = lifecycle.clone();
         async move {
@@ -321,10 +324,19 @@ fn spawn_signals(lifecycle: &Lifecycle) -> io::Result<()> {
                     lifecycle.spawn("fault", async { panic!("a fault was injected") });
                     continue;
                 }
-                info!(signal, "told to stop");
+                let name = signal_name(signal);
+                if IGNORED_SIGNALS.contains(&signal) {
+                    warn!(signal = name, "signal ignored");
+                    continue;
+                }
+                info!(signal = name, "received signal, stopping");
                 lifecycle.stop();
             }
         }
     });
     Ok(())
+}
+
+fn signal_name(signal: i32) -> &'static str {
+    signal_hook::low_level::signal_name(signal).unwrap_or("unknown")
 }

@@ -485,3 +485,17 @@ async fn relay_serves_when_its_log_cannot_be_written() {
         assert_eq!(ended.await.unwrap().unwrap().code(), Some(0));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_that_do_not_stop_the_relay_are_logged_and_ignored() {
+    let mut relay = Relay::start(&[]).await;
+    for (signal, name) in [(1, "SIGHUP"), (10, "SIGUSR1"), (12, "SIGUSR2")] {
+        relay.signal(signal);
+        let event = relay.event("signal ignored").await;
+        assert_eq!(event["signal"], name, "{event}");
+        support::bystander::is_served(&relay.tcp()).await;
+    }
+    relay.signal(15);
+    assert_eq!(relay.exit_code().await, Some(0));
+    assert!(!relay.events.iter().any(|e| is(e, "a task panicked")));
+}

@@ -16,7 +16,7 @@ use crate::{
 
 const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
-const SIGUSR2: i32 = 12;
+const SIGALRM: i32 = 14;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_ends_at_once_when_it_is_told_to() {
@@ -94,9 +94,23 @@ async fn it_counts_what_it_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn signals_that_do_not_stop_it_are_logged_and_ignored() {
+    let mut answerer = Answerer::start("127.0.0.1:1", &[]).await;
+    let admin = answerer.admin().await;
+    for (signal, name) in [(1, "SIGHUP"), (10, "SIGUSR1"), (12, "SIGUSR2")] {
+        answerer.signal(signal);
+        let event = answerer.event("signal ignored").await;
+        assert_eq!(event["signal"], name, "{event}");
+        assert_eq!(client::get(admin, "/livez").await.unwrap().0, 200);
+    }
+    answerer.signal(SIGTERM);
+    assert_eq!(answerer.exit_code().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_panic_ends_it_with_an_error() {
     let mut answerer = Answerer::start("127.0.0.1:1", &[]).await;
-    answerer.signal(SIGUSR2);
+    answerer.signal(SIGALRM);
     answerer.event("a task panicked").await;
     assert_eq!(answerer.exit_code().await, Some(1));
 }
