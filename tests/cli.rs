@@ -499,3 +499,21 @@ async fn signals_that_do_not_stop_the_relay_are_logged_and_ignored() {
     assert_eq!(relay.exit_code().await, Some(0));
     assert!(!relay.events.iter().any(|e| is(e, "a task panicked")));
 }
+
+#[tokio::test]
+async fn password_in_the_access_url_is_never_printed() {
+    for url in [
+        "https://user:hunter2@members",
+        "https://user:hunter2@mem bers",
+        "https://user:12/hunter2@members",
+        "user:hunter2@members",
+    ] {
+        for arguments in [["config"].as_slice(), &["serve"], &["dns"], &["status"]] {
+            let output = run(&[("RELAY_ACCESS_URL", url)], arguments).await;
+            assert_eq!(output.status.code(), Some(64), "{arguments:?}");
+            let said = out(&output) + &err(&output);
+            assert!(said.contains("RELAY_ACCESS_URL: "), "{said}");
+            assert!(!said.contains("hunter2"), "{said}");
+        }
+    }
+}

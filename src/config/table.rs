@@ -86,6 +86,8 @@ pub(super) enum Handling {
     EmptyCounts,
     /// Trimmed, placeholders replaced; empty counts as not set.
     Template,
+    /// Trimmed; empty counts as not set. A wrong value is not shown: it may contain a password.
+    Url,
     /// Only line breaks at the end are taken off; never shown; may come from a file.
     Secret,
 }
@@ -462,7 +464,7 @@ pub(super) static VARIABLES: &[Variable] = &[
         name: name::ACCESS_URL,
         default: Fallback::Words("none"),
         doc: "An endpoint of yours that decides about what no rule refuses. It is told peer ids and IP addresses in full; see `docs/access.md`.",
-        handling: Handling::Plain,
+        handling: Handling::Url,
         field: field!(EndpointUrl => access.url),
     },
     Variable {
