@@ -111,7 +111,7 @@ impl Node {
             .then(|| Peers::new(stats.capacity, stats.window));
         let access = access.map(|setup| {
             let relay = keypair.public().to_peer_id();
-            setup.start(relay, &metrics, &lifecycle) as _
+            setup.start(relay, config.prefix_shares.clone(), &metrics, &lifecycle) as _
         });
         let relay = Relay::new(
             keypair.clone(),

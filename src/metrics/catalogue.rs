@@ -177,8 +177,8 @@ instruments! {
         "outcome": &["allowed", "denied", "timeout", "unreachable", "invalid", "overloaded"]
     ],
         "How long the access endpoint took to decide, waiting for others included; with the last four outcomes it did not.";
-    ACCESS_LOOKUPS = Kind::Counter, "relay.access.cache.lookups", "{lookup}", ["outcome": &["hit", "miss"]],
-        "Questions for the access endpoint, by whether its decision was remembered.";
+    ACCESS_LOOKUPS = Kind::Counter, "relay.access.cache.lookups", "{lookup}", ["outcome": &["hit", "miss", "coalesced"]],
+        "Questions for the access endpoint: the decision was remembered, was not, or came from an identical question under way.";
     ACCESS_RULES = Kind::Gauge, "relay.access.rules", "{rule}", [],
         "Access rules that hold.";
     ACCESS_RELOADS = Kind::Counter, "relay.access.reloads", "{reload}", ["outcome": &["success", "failure"]],
