@@ -24,9 +24,9 @@ use opentelemetry::{
 };
 
 use self::catalogue::{
-    ACCESS_DECISION_DURATION, ACCESS_LOOKUPS, ACCESS_RELOADS, CIRCUIT_DURATION, CONNECTIONS,
-    CONNECTIONS_DENIED, EXPORTS, HANDSHAKE_DURATION, HOP_REQUESTS, LOST, RESERVATION_DURATION,
-    STOP_DURATION,
+    ACCESS_DECISION_DURATION, ACCESS_LOOKUPS, ACCESS_RELOADS, AUTONAT_DIALS, CIRCUIT_DURATION,
+    CONNECTIONS, CONNECTIONS_DENIED, EXPORTS, HANDSHAKE_DURATION, HOP_REQUESTS, LOST,
+    RESERVATION_DURATION, STOP_DURATION,
 };
 pub(crate) use self::process::observe as observe_process;
 pub use self::{
@@ -53,6 +53,7 @@ struct Instruments {
     handshake_duration: Histogram<f64>,
     connections: UpDownCounter<i64>,
     denied: Counter<u64>,
+    autonat_dials: Counter<u64>,
     exports: Counter<u64>,
     lost: Counter<u64>,
     /// Connections on their way; only the swarm knows, which says so from time to time.
@@ -75,6 +76,7 @@ impl Metrics {
             handshake_duration: HANDSHAKE_DURATION.histogram(meter),
             connections: CONNECTIONS.up_down_counter(meter),
             denied: CONNECTIONS_DENIED.counter(meter),
+            autonat_dials: AUTONAT_DIALS.counter(meter),
             exports: EXPORTS.counter(meter),
             lost: LOST.counter(meter),
             pending: AtomicU64::new(0),
@@ -147,6 +149,14 @@ impl Metrics {
     /// A connection was refused for one of a few reasons.
     pub(crate) fn connection_denied(&self, reason: &'static str) {
         self.0.denied.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
+    /// A peer asked for a dial by `AutoNAT`, and `outcome` came of it: "dialled", "foreign_address",
+    /// "rate_per_peer", "rate_per_ip", "rate_total" or "max_dials".
+    pub(crate) fn autonat_dial(&self, outcome: &'static str) {
+        self.0
+            .autonat_dials
+            .add(1, &[KeyValue::new("outcome", outcome)]);
     }
 
     /// So many connections are on their way in.

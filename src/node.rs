@@ -142,6 +142,7 @@ impl Node {
             &keypair.public(),
             &relay,
             resources.limits().connections,
+            &metrics,
         ));
         let settings = swarm::settings(&lifecycle, config.idle_timeout);
         let mut node = Self {

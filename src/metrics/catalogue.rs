@@ -201,6 +201,10 @@ instruments! {
         "reason": &["max_pending", "max_connections", "max_connections_per_peer", "rate_connections_per_ip", "memory", "file_descriptors", "proxy_header", "draining", "other"]
     ],
         "Connections that were refused, or closed because memory ran out.";
+    AUTONAT_DIALS = Kind::Counter, "relay.autonat.dials", "{dial}", [
+        "outcome": &["dialled", "foreign_address", "rate_per_peer", "rate_per_ip", "rate_total", "max_dials"]
+    ],
+        "Dials that peers asked for by AutoNAT v2: dialled, or refused for the named reason.";
     PEERS = Kind::UpDownCounter, "relay.peer.active", "{peer}", [],
         "Peers that are connected or have a circuit open.";
     PHASE = Kind::Gauge, "relay.phase", "{phase}", ["phase": &Phase::WORDS],

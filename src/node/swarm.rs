@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use libp2p::{
-    autonat,
     identity::PublicKey,
     swarm::{Config, ListenError, NetworkBehaviour},
 };
@@ -12,7 +11,7 @@ use super::limits::{self, Exceeded};
 use crate::{
     dialback, identify,
     lifecycle::Lifecycle,
-    metrics::ConnectionLimits,
+    metrics::{ConnectionLimits, Metrics},
     ping,
     relay::{self, Relay, TooManyConnections},
 };
@@ -24,11 +23,10 @@ const MAX_NEGOTIATING_STREAMS: usize = 256;
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     limits: limits::Behaviour,
-    dialback: dialback::Guard,
     relay: relay::Behaviour,
     pub(super) identify: identify::Behaviour,
     ping: ping::Behaviour,
-    autonat: autonat::v2::server::Behaviour,
+    dialback: dialback::Behaviour,
 }
 
 impl Behaviour {
@@ -36,14 +34,14 @@ impl Behaviour {
         public: &PublicKey,
         relay: &Arc<Relay>,
         connections: ConnectionLimits,
+        metrics: &Metrics,
     ) -> Self {
         Self {
             limits: limits::Behaviour::new(connections),
-            dialback: dialback::Guard::new(Arc::clone(relay)),
             relay: relay::Behaviour::new(Arc::clone(relay)),
             identify: identify::Behaviour::new(public, relay.lifecycle().clone()),
             ping: ping::Behaviour,
-            autonat: autonat::v2::server::Behaviour::default(),
+            dialback: dialback::Behaviour::new(Arc::clone(relay), metrics.clone()),
         }
     }
 }

@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use crate::{
+    autonat,
     decider::{Decider, Mood},
     reaches, start,
     support::{
@@ -184,6 +185,23 @@ async fn crowd(relay: &Relay) -> Scrape {
     }
 }
 
+/// A peer that has one of its own addresses dialled, then another, and then one of somebody else.
+async fn dials(relay: &Relay) -> Vec<Scrape> {
+    let mut client = autonat::Client::new(&relay.tcp()).await;
+    let series = "relay_autonat_dials_total";
+    let mut scrapes = Vec::new();
+    for (address, number) in client.addresses.clone().iter().zip([1.0, 2.0]) {
+        assert!(client.is_reachable(address).await);
+        let dialled = [("outcome", "dialled")];
+        scrapes.push(reaches(relay, series, &dialled, number).await);
+    }
+    let foreign = "/ip4/127.0.0.2/tcp/1".parse().unwrap();
+    assert!(!client.is_reachable(&foreign).await);
+    let refused = [("outcome", "foreign_address")];
+    scrapes.push(reaches(relay, series, &refused, 1.0).await);
+    scrapes
+}
+
 /// Another relay, that asks who may: rules from a file that changes, and an endpoint.
 async fn access() -> Vec<Scrape> {
     let directory = tempfile::tempdir().unwrap();
@@ -273,6 +291,7 @@ async fn every_instrument_moves() {
     let (answer, _) = holder.connect(PeerId::random()).await;
     assert_status(&answer, Status::NoReservation);
     scrapes.extend(connections(&relay).await);
+    scrapes.extend(dials(&relay).await);
     scrapes.push(timeout(PATIENCE, crowd(&relay)).await.unwrap());
     scrapes.extend(access().await);
     scrapes.extend(bandwidth().await);
