@@ -17,9 +17,10 @@ mod decision;
 mod endpoint;
 mod entry;
 mod file;
+mod keyed_semaphore;
 mod resolve;
 mod rules;
-mod share;
+mod single_flight;
 mod text;
 
 pub use self::{

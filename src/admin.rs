@@ -15,6 +15,7 @@
 //! reads the phase instead.
 
 pub mod client;
+mod connections;
 mod log_filter;
 pub(crate) mod metrics;
 mod peers;

@@ -2,11 +2,12 @@
 
 mod fleet;
 mod operator;
+mod output;
 
 use std::{
     env,
     ffi::OsString,
-    io,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -15,7 +16,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use futures::StreamExt;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook_tokio::Signals;
 use tracing::{error, info, warn};
 
@@ -41,14 +42,14 @@ const BLOCKED_TIMEOUT: Duration = Duration::from_secs(1);
 /// times what it costs to look.
 const EVENT_INTERVAL: u32 = 2;
 
-/// The signals that stop the relay.
-#[cfg(not(debug_assertions))]
-const SIGNALS: [i32; 2] = [SIGTERM, SIGINT];
-/// The signals that stop the relay, and one that makes a task panic: in test builds only.
+/// The signals that stop the process.
+const STOP_SIGNALS: [i32; 2] = [SIGTERM, SIGINT];
+/// The signals that are logged and otherwise ignored. Their default is to end the process at once,
+/// with all circuits; they arrive when a terminal closes, or from tools that reload or rotate logs.
+const IGNORED_SIGNALS: [i32; 3] = [SIGHUP, SIGUSR1, SIGUSR2];
+/// The signal that makes a task panic: in test builds only.
 #[cfg(debug_assertions)]
-const SIGNALS: [i32; 3] = [SIGTERM, SIGINT, FAULT];
-#[cfg(debug_assertions)]
-const FAULT: i32 = signal_hook::consts::SIGUSR2;
+const FAULT: i32 = signal_hook::consts::SIGALRM;
 
 /// A libp2p Circuit Relay v2 server.
 ///
@@ -108,17 +109,20 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print();
+            let printed = error.print();
             return if error.use_stderr() {
                 EX_USAGE.into()
             } else {
-                ExitCode::SUCCESS
+                output::written(printed.and_then(|()| io::stdout().flush()))
             };
         }
     };
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => with_config(serve),
-        Command::Probe(args) => with_runtime(probe::execute(args)),
+        Command::Probe(args) => with_runtime(async {
+            let ended = probe::execute(args).await;
+            ended.unwrap_or_else(|error| output::written(Err(error)))
+        }),
         Command::Identity {
             command: Some(IdentityCommand::Generate { to }),
         } => generate_seed(to.as_deref()),
@@ -130,10 +134,7 @@ pub fn main() -> ExitCode {
         Command::Dnsaddr(args) => fleet::dnsaddr(&args),
         Command::Dns => with(unannounced(), fleet::dns),
         Command::Identity { command: None } => with_config(print_identity),
-        Command::Config { reference: true } => {
-            print!("{}", reference_table());
-            ExitCode::SUCCESS
-        }
+        Command::Config { reference: true } => output::print(reference_table()),
         Command::Config { reference: false } => with_config(print_config),
     }
 }
@@ -160,7 +161,7 @@ fn unannounced() -> impl Iterator<Item = (OsString, OsString)> {
 }
 
 fn usage(error: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("{error}");
+    output::report(error);
     EX_USAGE.into()
 }
 
@@ -176,7 +177,7 @@ fn with_runtime(future: impl Future<Output = ExitCode>) -> ExitCode {
             code
         }
         Err(error) => {
-            eprintln!("cannot start the runtime: {error}");
+            output::report(format_args!("cannot start the runtime: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -186,27 +187,26 @@ fn print_config(loaded: &Loaded) -> ExitCode {
     if let Err(error) = access::Setup::load(&loaded.config.access) {
         return usage(&error);
     }
-    print!("{}", loaded.render());
+    let code = output::print(loaded.render());
     for warning in &loaded.warnings {
-        eprintln!("warning: {warning}");
+        output::report(format_args!("warning: {warning}"));
     }
-    ExitCode::SUCCESS
+    code
 }
 
 fn generate_seed(to: Option<&Path>) -> ExitCode {
     let Some(path) = to else {
-        println!("{}", identity::generate_seed());
-        return ExitCode::SUCCESS;
+        return output::print_line(identity::generate_seed());
     };
+    let name = path.display();
     match identity::write_new_seed(path) {
-        Ok(true) => println!("a new seed is in {}", path.display()),
-        Ok(false) => println!("{} is there already", path.display()),
+        Ok(true) => output::print_line(format_args!("a new seed is in {name}")),
+        Ok(false) => output::print_line(format_args!("{name} exists already")),
         Err(error) => {
-            eprintln!("no seed could be written to {}: {error}", path.display());
-            return ExitCode::FAILURE;
+            output::report(format_args!("no seed could be written to {name}: {error}"));
+            ExitCode::FAILURE
         }
     }
-    ExitCode::SUCCESS
 }
 
 fn print_identity(loaded: &Loaded) -> ExitCode {
@@ -215,10 +215,7 @@ fn print_identity(loaded: &Loaded) -> ExitCode {
             &"neither RELAY_IDENTITY_SEED nor RELAY_IDENTITY_KEY is set: each start of the relay \
               would have a peer id of its own",
         ),
-        Ok(identity) => {
-            println!("{}", identity.peer_id());
-            ExitCode::SUCCESS
-        }
+        Ok(identity) => output::print_line(identity.peer_id()),
         Err(error) => usage(&error),
     }
 }
@@ -236,7 +233,7 @@ fn with_telemetry(
             Ok(telemetry) => telemetry,
             Err(error @ StartError::Filter(_)) => return usage(&error),
             Err(error) => {
-                eprintln!("{error}");
+                output::report(error);
                 return ExitCode::FAILURE;
             }
         };
@@ -312,9 +309,12 @@ async fn run(
     Ok(())
 }
 
-/// Lets signals stop the process.
+/// Lets signals stop the process, and keeps others from ending it.
 fn spawn_signals(lifecycle: &Lifecycle) -> io::Result<()> {
-    let mut signals = Signals::new(SIGNALS)?;
+    let handled = STOP_SIGNALS.iter().chain(&IGNORED_SIGNALS);
+    #[cfg(debug_assertions)]
+    let handled = handled.chain(&[FAULT]);
+    let mut signals = Signals::new(handled)?;
     lifecycle.spawn_until_end("signals", {
         let lifecycle = lifecycle.clone();
         async move {
@@ -324,10 +324,19 @@ fn spawn_signals(lifecycle: &Lifecycle) -> io::Result<()> {
                     lifecycle.spawn("fault", async { panic!("a fault was injected") });
                     continue;
                 }
-                info!(signal, "told to stop");
+                let name = signal_name(signal);
+                if IGNORED_SIGNALS.contains(&signal) {
+                    warn!(signal = name, "signal ignored");
+                    continue;
+                }
+                info!(signal = name, "received signal, stopping");
                 lifecycle.stop();
             }
         }
     });
     Ok(())
+}
+
+fn signal_name(signal: i32) -> &'static str {
+    signal_hook::low_level::signal_name(signal).unwrap_or("unknown")
 }

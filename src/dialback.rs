@@ -1,56 +1,162 @@
-//! Which addresses the relay may dial: only those that a peer is already connected from.
+//! `AutoNAT` v2: dials a peer back, so that it learns whether it can be reached.
 //!
-//! The relay dials for one purpose, to tell a peer whether it can be reached (`AutoNAT` v2). Left
-//! alone, that service dials whatever a stranger names, which makes the relay a scanner of the
-//! network that it stands in. Here a peer can only have its own IP address dialled, and the transport
-//! dials no private address ([`Dials::Global`](crate::transport::Dials::Global)): behind a proxy,
-//! strangers seem to come from one. A proxy that tells where they really come from
-//! ([`transport::proxy`](crate::transport::proxy)) is believed here as well: it is the client's own
-//! address then, and nobody but the operator's proxies can name another.
+//! The relay dials for no other purpose. Left alone, libp2p's server dials any address that a request
+//! names, which makes the relay a scanner of networks. Three bounds hold here, before anything is sent:
+//!
+//! - **Which address.** A peer can only have an IP address dialled that it is connected from, and the
+//!   transport dials no private address ([`Dials::Global`](crate::transport::Dials::Global)): behind a
+//!   proxy, clients seem to connect from one. The client's address in the header of a trusted proxy
+//!   ([`transport::proxy`](crate::transport::proxy)) counts as the address of the connection.
+//! - **How often.** An address may be shared by many hosts behind a NAT, whose ports are not the
+//!   peer's. So dials are limited for each address prefix (IPv4 /32, IPv6 /64), for each peer, and in
+//!   total, in bounded memory ([`Limiter`]).
+//! - **How many at once**, in `node::connection_limits`.
+//!
+//! # What the peer is answered
+//!
+//! The server of libp2p knows two answers for a dial that does not take place. `E_DIAL_ERROR` is a
+//! verdict: a rust client takes the address for unreachable and does not ask again. It is the answer
+//! to a request for a foreign address, which no later request changes. `E_INTERNAL_ERROR` is no
+//! verdict: clients ask again later, or another server. It is the answer when a bound is reached.
+//! `E_REQUEST_REJECTED` would be the exact one, but only libp2p's own code can send it.
 
 use std::{
-    convert::Infallible,
     sync::Arc,
     task::{Context, Poll},
 };
 
 use libp2p::{
     Multiaddr, PeerId,
+    autonat::v2::server,
     core::{Endpoint, transport::PortUse},
     swarm::{
-        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
-        THandlerOutEvent, ToSwarm, dummy,
+        ConnectionDenied, ConnectionId, DialError, DialFailure, FromSwarm, NetworkBehaviour,
+        THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
     },
 };
+use tracing::debug;
 
-use crate::{relay::Relay, transport::ip_of};
+use crate::{
+    metrics::Metrics,
+    rate::{Limiter, Rate, Unit},
+    relay::Relay,
+    resources::Prefix,
+    transport::ip_of,
+};
 
-/// Refuses every dial to an IP address that the peer does not connect from.
-#[derive(Debug)]
-pub struct Guard {
+/// Dials to one address prefix. A client has a few addresses to test when it starts (at most 10 at
+/// once in rust-libp2p), and tests one again after minutes. To try all 65,535 ports of an address
+/// takes a week at this rate.
+pub const RATE_PER_IP: Rate = Rate::fixed(10, 6, Unit::Minute);
+/// Dials for one peer, to all addresses that it is connected from.
+pub const RATE_PER_PEER: Rate = Rate::fixed(10, 6, Unit::Minute);
+/// All dials. It takes 200 address prefixes that ask all the time to reach this rate, which costs a
+/// few hundredths of a processor.
+pub const RATE_TOTAL: Rate = Rate::fixed(200, 20, Unit::Second);
+
+/// libp2p's server of `AutoNAT` v2 within these bounds.
+pub struct Behaviour {
+    server: server::Behaviour,
     relay: Arc<Relay>,
+    metrics: Metrics,
+    peers: Limiter<PeerId>,
+    prefixes: Limiter<Prefix>,
+    total: Limiter<()>,
 }
 
 /// A dial was refused.
-#[derive(Debug, thiserror::Error)]
-#[error("a peer may only have the IP address dialled that it is connected from")]
-pub struct Refused;
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The peer is not connected from that IP address.
+    #[error("a peer may only have the IP address dialled that it is connected from")]
+    ForeignAddress,
+    /// Too many dials for the peer.
+    #[error("too many dials for the peer")]
+    RatePerPeer,
+    /// Too many dials to the address prefix.
+    #[error("too many dials to the address prefix")]
+    RatePerIp,
+    /// Too many dials.
+    #[error("too many dials")]
+    RateTotal,
+}
 
-impl Guard {
-    /// Asks `relay` which peer is connected from where.
-    pub fn new(relay: Arc<Relay>) -> Self {
-        Self { relay }
-    }
-
-    fn may_dial(&self, peer: &PeerId, address: &Multiaddr) -> bool {
-        // A name would have to be resolved, and could resolve to anything.
-        ip_of(address).is_some_and(|ip| self.relay.is_connected_from(peer, ip))
+impl Refused {
+    /// A short, stable word for metrics.
+    fn outcome(self) -> &'static str {
+        match self {
+            Self::ForeignAddress => "foreign_address",
+            Self::RatePerPeer => "rate_per_peer",
+            Self::RatePerIp => "rate_per_ip",
+            Self::RateTotal => "rate_total",
+        }
     }
 }
 
-impl NetworkBehaviour for Guard {
-    type ConnectionHandler = dummy::ConnectionHandler;
-    type ToSwarm = Infallible;
+impl Behaviour {
+    /// Dials peers that are connected to `relay`.
+    pub fn new(relay: Arc<Relay>, metrics: Metrics) -> Self {
+        Self {
+            server: server::Behaviour::default(),
+            relay,
+            metrics,
+            peers: Limiter::new(RATE_PER_PEER),
+            prefixes: Limiter::new(RATE_PER_IP),
+            total: Limiter::new(RATE_TOTAL),
+        }
+    }
+
+    /// Whether `peer` may have `addresses` dialled now; if so, that counts.
+    fn check(&self, peer: Option<PeerId>, addresses: &[Multiaddr]) -> Result<(), Refused> {
+        let peer = peer.ok_or(Refused::ForeignAddress)?;
+        // libp2p's server has one address dialled at a time.
+        let [address] = addresses else {
+            return Err(Refused::ForeignAddress);
+        };
+        // A name would have to be resolved, and could resolve to anything.
+        let ip = ip_of(address)
+            .filter(|ip| self.relay.is_connected_from(&peer, *ip))
+            .ok_or(Refused::ForeignAddress)?;
+        // What exceeds a bound takes nothing from those after it, which concern more peers.
+        if !self.peers.allows(&peer) {
+            return Err(Refused::RatePerPeer);
+        }
+        if !self.prefixes.allows(&Prefix::host(ip)) {
+            return Err(Refused::RatePerIp);
+        }
+        if !self.total.allows(&()) {
+            return Err(Refused::RateTotal);
+        }
+        Ok(())
+    }
+
+    /// Has the server answer a request with `E_INTERNAL_ERROR`. It does so when the handler of the
+    /// dial-back is gone before the dial-back is, so that handler is made, and dropped at once.
+    fn abandon(&mut self, connection_id: ConnectionId, peer: PeerId) {
+        drop(self.server.handle_established_outbound_connection(
+            connection_id,
+            peer,
+            &Multiaddr::empty(),
+            Endpoint::Dialer,
+            PortUse::New,
+        ));
+    }
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = THandler<server::Behaviour>;
+    type ToSwarm = server::Event;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        connection_id: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.server
+            .handle_established_inbound_connection(connection_id, peer, local, remote)
+    }
 
     fn handle_pending_outbound_connection(
         &mut self,
@@ -59,50 +165,69 @@ impl NetworkBehaviour for Guard {
         addresses: &[Multiaddr],
         _role: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        let allowed = peer.is_some_and(|peer| addresses.iter().all(|a| self.may_dial(&peer, a)));
-        if allowed {
-            Ok(Vec::new())
-        } else {
-            Err(ConnectionDenied::new(Refused))
+        match self.check(peer, addresses) {
+            Ok(()) => {
+                self.metrics.autonat_dial("dialled");
+                Ok(Vec::new())
+            }
+            Err(refused) => {
+                debug!(reason = refused.outcome(), "AutoNAT dial refused");
+                self.metrics.autonat_dial(refused.outcome());
+                Err(ConnectionDenied::new(refused))
+            }
         }
-    }
-
-    fn handle_established_inbound_connection(
-        &mut self,
-        _connection_id: ConnectionId,
-        _peer: PeerId,
-        _local: &Multiaddr,
-        _remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(dummy::ConnectionHandler)
     }
 
     fn handle_established_outbound_connection(
         &mut self,
-        _connection_id: ConnectionId,
-        _peer: PeerId,
-        _remote: &Multiaddr,
-        _role: Endpoint,
-        _port_use: PortUse,
+        connection_id: ConnectionId,
+        peer: PeerId,
+        remote: &Multiaddr,
+        role: Endpoint,
+        port_use: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(dummy::ConnectionHandler)
+        self.server.handle_established_outbound_connection(
+            connection_id,
+            peer,
+            remote,
+            role,
+            port_use,
+        )
     }
 
-    fn on_swarm_event(&mut self, _event: FromSwarm<'_>) {}
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        if let FromSwarm::DialFailure(DialFailure {
+            peer_id: Some(peer),
+            error: DialError::Denied { cause },
+            connection_id,
+        }) = event
+        {
+            let refused = cause.downcast_ref::<Refused>();
+            if refused.is_none() {
+                // By `node::connection_limits`.
+                self.metrics.autonat_dial("max_dials");
+            }
+            if refused != Some(&Refused::ForeignAddress) {
+                return self.abandon(connection_id, peer);
+            }
+        }
+        self.server.on_swarm_event(event);
+    }
 
     fn on_connection_handler_event(
         &mut self,
-        _peer: PeerId,
-        _connection_id: ConnectionId,
+        peer: PeerId,
+        connection_id: ConnectionId,
         event: THandlerOutEvent<Self>,
     ) {
-        match event {}
+        self.server
+            .on_connection_handler_event(peer, connection_id, event);
     }
 
     fn poll(
         &mut self,
-        _cx: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        Poll::Pending
+        self.server.poll(cx)
     }
 }

@@ -24,7 +24,7 @@
 //! | [`peers`] | who moves how much through the relay |
 //! | [`identify`] | what the relay says of itself |
 //! | [`ping`] | answers to who measures whether the relay is there |
-//! | [`dialback`] | which addresses the relay may dial |
+//! | [`dialback`] | AutoNAT v2: which addresses the relay dials, and how often |
 //! | [`admin`] | the operator's HTTP endpoints |
 //! | [`fleet`] | the directory of a fleet in DNS |
 //! | [`telemetry`] | the event log, traces, and metrics for whoever reads them |
@@ -32,6 +32,11 @@
 //! | [`probe`] | a client that proves that a relay works, end to end |
 //!
 //! [Circuit Relay v2]: https://github.com/libp2p/specs/blob/master/relay/circuit-v2.md
+
+#![cfg_attr(
+    not(test),
+    warn(clippy::print_stdout, clippy::print_stderr) // They panic when the output is closed or full.
+)]
 
 pub mod access;
 pub mod admin;

@@ -24,9 +24,9 @@ use opentelemetry::{
 };
 
 use self::catalogue::{
-    ACCESS_DECISION_DURATION, ACCESS_LOOKUPS, ACCESS_RELOADS, CIRCUIT_DURATION, CONNECTIONS,
-    CONNECTIONS_DENIED, EXPORTS, HANDSHAKE_DURATION, HOP_REQUESTS, LOST, QUIC_OFFLOAD_FALLBACKS,
-    RESERVATION_DURATION, STOP_DURATION,
+    ACCESS_DECISION_DURATION, ACCESS_LOOKUPS, ACCESS_RELOADS, AUTONAT_DIALS, CIRCUIT_DURATION,
+    CONNECTIONS, CONNECTIONS_DENIED, EXPORTS, HANDSHAKE_DURATION, HOP_REQUESTS, LOST,
+    QUIC_OFFLOAD_FALLBACKS, RESERVATION_DURATION, STOP_DURATION,
 };
 pub(crate) use self::process::observe as observe_process;
 pub use self::{
@@ -54,6 +54,7 @@ struct Instruments {
     connections: UpDownCounter<i64>,
     denied: Counter<u64>,
     offload_fallbacks: Counter<u64>,
+    autonat_dials: Counter<u64>,
     exports: Counter<u64>,
     lost: Counter<u64>,
     /// Connections on their way; only the swarm knows, which says so from time to time.
@@ -77,6 +78,7 @@ impl Metrics {
             connections: CONNECTIONS.up_down_counter(meter),
             denied: CONNECTIONS_DENIED.counter(meter),
             offload_fallbacks: QUIC_OFFLOAD_FALLBACKS.counter(meter),
+            autonat_dials: AUTONAT_DIALS.counter(meter),
             exports: EXPORTS.counter(meter),
             lost: LOST.counter(meter),
             pending: AtomicU64::new(0),
@@ -155,6 +157,14 @@ impl Metrics {
     /// Packets of QUIC to one destination are sent without segmentation offload for a while.
     pub(crate) fn offload_fallback(&self) {
         self.0.offload_fallbacks.add(1, &[]);
+    }
+
+    /// A peer asked for a dial by `AutoNAT`, and `outcome` came of it: "dialled", "foreign_address",
+    /// "rate_per_peer", "rate_per_ip", "rate_total" or "max_dials".
+    pub(crate) fn autonat_dial(&self, outcome: &'static str) {
+        self.0
+            .autonat_dials
+            .add(1, &[KeyValue::new("outcome", outcome)]);
     }
 
     /// So many connections are on their way in.

@@ -132,7 +132,12 @@ impl Node {
             .then(|| Peers::new(stats.capacity, stats.window));
         let access = access.map(|setup| {
             let relay = keypair.public().to_peer_id();
-            setup.start(relay, &metrics, &lifecycle) as _
+            setup.start(
+                relay,
+                config.limits.prefix_shares.clone(),
+                &metrics,
+                &lifecycle,
+            ) as _
         });
         let relay = Relay::new(
             keypair.clone(),
@@ -163,6 +168,7 @@ impl Node {
             &relay,
             &resources,
             &gater,
+            &metrics,
         ));
         let settings = swarm::settings(&lifecycle, config.idle_timeout);
         let mut node = Self {

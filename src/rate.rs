@@ -48,11 +48,24 @@ impl Rate {
     /// The largest burst, and the most of a refill. With more of either, nothing would be limited.
     pub const MOST: u32 = 1_000_000;
 
+    /// A rate that is fixed; each number is 1 at least.
+    pub(crate) const fn fixed(burst: u32, refill: u32, per: Unit) -> Self {
+        Self {
+            burst: at_least_one(burst),
+            refill: at_least_one(refill),
+            per,
+        }
+    }
+
     /// The time in which one more may come. Rounded up, so that no more come than the rate says.
     fn interval(self) -> Duration {
         let nanos = u64::try_from(self.per.duration().as_nanos()).unwrap_or(u64::MAX);
         Duration::from_nanos(nanos.div_ceil(self.refill.get().into()))
     }
+}
+
+const fn at_least_one(number: u32) -> NonZeroU32 {
+    NonZeroU32::MIN.saturating_add(number.saturating_sub(1))
 }
 
 /// `500+20/s`: 500 at once, and 20 more each second.

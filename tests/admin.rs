@@ -1,10 +1,15 @@
 //! The operator's endpoints over real HTTP: what they say, and what they put up with.
 
-#![expect(clippy::unwrap_used, reason = "tests fail loudly")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests fail loudly"
+)]
 
 mod support;
 
 use std::{
+    collections::HashSet,
     net::SocketAddr,
     process::Output,
     time::{Duration, Instant},
@@ -19,13 +24,16 @@ use support::{
     raw::{Circuit, Raw, assert_status},
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpSocket, TcpStream},
     time::timeout,
 };
 
 const ANY_PORT: (&str, &str) = ("RELAY_ADMIN_ADDRESS", "127.0.0.1:0");
 /// How long a client may take to send its request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a client may leave an answer unread.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How much later something may happen on a busy machine.
 const SLACK: Duration = Duration::from_secs(2);
 
@@ -100,7 +108,8 @@ async fn status_says_who_the_relay_is_and_its_limits() {
         "circuits": {
             "active": 0,
             "limit": 5,
-            "limit_per_peer": null,
+            "limit_per_source": null,
+            "limit_per_target": null,
             "rate_per_peer": "7+2/s",
             "rate_per_ip": null,
             "limit_seconds": 90,
@@ -219,6 +228,97 @@ async fn a_crowd_of_idle_connections_does_not_lock_out_a_health_check_for_long()
     }
     let took = begun.elapsed();
     assert!(took < HEADER_TIMEOUT + 2 * SLACK, "{took:?}");
+}
+
+/// A connection with more requests for metrics than the buffers have room for answers.
+async fn never_reads(relay: &Relay) -> TcpStream {
+    let request = "GET /metrics HTTP/1.1\r\nHost: relay\r\n\r\n";
+    send(relay.admin(), request.repeat(200).as_bytes()).await
+}
+
+/// A supervisor kills a relay whose health checks get no answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn health_checks_are_answered_while_clients_never_read() {
+    for clients in [64, 200] {
+        let relay = start().await;
+        assert_eq!(http::status(&relay, "/livez").await, 200);
+        let before = relay.open_files();
+        let mut stuck = Vec::new();
+        for _ in 0..clients {
+            stuck.push(never_reads(&relay).await);
+        }
+        let begun = Instant::now();
+        loop {
+            for path in ["/livez", "/readyz"] {
+                let asked = Instant::now();
+                assert_eq!(http::status(&relay, path).await, 200);
+                let took = asked.elapsed();
+                assert!(took < SLACK, "{path} with {clients} clients: {took:?}");
+            }
+            // The clients are still there, and the relay has closed their connections.
+            if relay.open_files() <= before {
+                break;
+            }
+            let took = begun.elapsed();
+            assert!(took < WRITE_TIMEOUT + 5 * SLACK, "{clients}: {took:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let (status, _) = http::get(&relay, "/metrics").await;
+        assert_eq!(status, 200);
+        drop(stuck);
+        relay.stop().await;
+    }
+}
+
+/// The deadline is for clients that read nothing, not for those that read slowly.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_client_gets_all_its_answers() {
+    const ANSWERS: usize = 60;
+    let relay = start().await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(16 * 1024).unwrap();
+    let mut stream = socket.connect(relay.admin()).await.unwrap();
+    let head = "GET /metrics HTTP/1.1\r\nHost: relay\r\n";
+    let requests = format!("{head}\r\n").repeat(ANSWERS - 1) + head + "Connection: close\r\n\r\n";
+    stream.write_all(requests.as_bytes()).await.unwrap();
+    let begun = Instant::now();
+    let mut answers = Vec::new();
+    let mut chunk = vec![0; 16 * 1024];
+    let reading = timeout(support::PATIENCE, async {
+        loop {
+            let read = stream.read(&mut chunk).await.unwrap();
+            if read == 0 {
+                return;
+            }
+            answers.extend_from_slice(&chunk[..read]);
+            // Slow for longer than the deadline, then fast.
+            if begun.elapsed() < WRITE_TIMEOUT + SLACK {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    });
+    reading.await.unwrap();
+    assert!(begun.elapsed() > WRITE_TIMEOUT, "all was buffered");
+    let answers = String::from_utf8(answers).unwrap();
+    assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), ANSWERS);
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_are_rendered_once_a_second_at_most() {
+    let relay = start().await;
+    let begun = Instant::now();
+    let mut renderings = HashSet::new();
+    for _ in 0..50 {
+        // The processor time differs in each rendering.
+        let (status, text) = http::get(&relay, "/metrics").await;
+        assert_eq!(status, 200);
+        renderings.insert(text);
+    }
+    let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap();
+    let number = renderings.len();
+    assert!(number <= seconds + 2, "{number} within {seconds} s");
+    relay.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,7 +16,7 @@ use support::{
 };
 
 const SIGTERM: i32 = 15;
-const SIGUSR2: i32 = 12;
+const SIGALRM: i32 = 14;
 
 /// A relay whose drain ends with its last circuit, and not before.
 async fn start(variables: &[(&str, &str)]) -> Relay {
@@ -148,7 +148,7 @@ async fn a_relay_with_a_task_that_panicked_is_not_alive_but_drains() {
     let mut relay = start(&[]).await;
     let mut circuit = Circuit::open(&relay.quic()).await;
     assert_eq!(http::get(&relay, "/livez").await, (200, "ok\n".to_owned()));
-    relay.signal(SIGUSR2);
+    relay.signal(SIGALRM);
     relay.event("no new connections are accepted").await;
     let (status, said) = http::get(&relay, "/livez").await;
     assert_eq!((status, said.as_str()), (503, "a task panicked\n"));

@@ -2,165 +2,25 @@
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
+#[path = "support/autonat.rs"]
+mod autonat;
 mod support;
 
-use std::{
-    collections::{HashMap, VecDeque},
-    convert::Infallible,
-    io::ErrorKind,
-    net::TcpListener,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{io::ErrorKind, net::TcpListener};
 
-use futures::StreamExt;
-use libp2p::{
-    Multiaddr, PeerId, Swarm, SwarmBuilder,
-    autonat::v2::client::{self, Config},
-    core::{Endpoint, transport::PortUse},
-    identify, noise,
-    swarm::{
-        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, SwarmEvent, THandler,
-        THandlerInEvent, THandlerOutEvent, ToSwarm, dummy,
-    },
-    tcp, yamux,
-};
+use autonat::Client;
+use descord_relay::dialback::{RATE_PER_IP, RATE_PER_PEER};
+use futures::{FutureExt, future::join_all};
+use libp2p::Multiaddr;
 use support::{
     bystander,
     forward::{Forward, header, loopback},
     process::Relay,
+    prometheus::Scrape,
 };
-use tokio::time::timeout;
+use tokio::time::Instant;
 
-/// Claims that the client has these addresses.
-#[derive(Default)]
-struct Candidates(VecDeque<Multiaddr>);
-
-impl NetworkBehaviour for Candidates {
-    type ConnectionHandler = dummy::ConnectionHandler;
-    type ToSwarm = Infallible;
-
-    fn handle_established_inbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(dummy::ConnectionHandler)
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: Endpoint,
-        _: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(dummy::ConnectionHandler)
-    }
-
-    fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
-
-    fn on_connection_handler_event(
-        &mut self,
-        _: PeerId,
-        _: ConnectionId,
-        event: THandlerOutEvent<Self>,
-    ) {
-        match event {}
-    }
-
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
-        match self.0.pop_front() {
-            Some(address) => Poll::Ready(ToSwarm::NewExternalAddrCandidate(address)),
-            None => Poll::Pending,
-        }
-    }
-}
-
-#[derive(NetworkBehaviour)]
-struct Behaviour {
-    autonat: client::Behaviour,
-    /// Tells the client that the relay speaks `AutoNAT`.
-    identify: identify::Behaviour,
-    candidates: Candidates,
-}
-
-/// A client that is connected to the relay from 127.0.0.1 and listens there itself.
-struct Client {
-    swarm: Swarm<Behaviour>,
-    addresses: Vec<Multiaddr>,
-    verdicts: HashMap<Multiaddr, bool>,
-}
-
-impl Client {
-    async fn new(relay: &Multiaddr) -> Self {
-        let often = Config::default().with_probe_interval(Duration::from_millis(100));
-        let mut swarm = SwarmBuilder::with_new_identity()
-            .with_tokio()
-            .with_tcp(
-                tcp::Config::default(),
-                noise::Config::new,
-                yamux::Config::default,
-            )
-            .unwrap()
-            .with_quic()
-            .with_behaviour(|key| Behaviour {
-                autonat: client::Behaviour::new(rand::make_rng(), often),
-                identify: identify::Behaviour::new(identify::Config::new(
-                    "ipfs/0.1.0".into(),
-                    key.public(),
-                )),
-                candidates: Candidates::default(),
-            })
-            .unwrap()
-            .with_swarm_config(|c| c.with_idle_connection_timeout(Duration::from_secs(600)))
-            .build();
-        for address in ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"] {
-            swarm.listen_on(address.parse().unwrap()).unwrap();
-        }
-        swarm.dial(relay.clone()).unwrap();
-        let mut addresses = Vec::new();
-        let mut is_connected = false;
-        let ready = async {
-            while addresses.len() < 2 || !is_connected {
-                match swarm.select_next_some().await {
-                    SwarmEvent::NewListenAddr { address, .. } => addresses.push(address),
-                    SwarmEvent::ConnectionEstablished { .. } => is_connected = true,
-                    _ => {}
-                }
-            }
-        };
-        timeout(support::PATIENCE, ready).await.unwrap();
-        Self {
-            swarm,
-            addresses,
-            verdicts: HashMap::new(),
-        }
-    }
-
-    /// Has the relay test `address`; gives whether it could be reached.
-    async fn is_reachable(&mut self, address: &Multiaddr) -> bool {
-        let behaviour = self.swarm.behaviour_mut();
-        behaviour.candidates.0.push_back(address.clone());
-        let verdict = async {
-            loop {
-                // The client also asks for the address that it is seen at, and never twice.
-                if let Some(verdict) = self.verdicts.get(address) {
-                    return *verdict;
-                }
-                let event = self.swarm.select_next_some().await;
-                if let SwarmEvent::Behaviour(BehaviourEvent::Autonat(event)) = event {
-                    let verdict = event.result.is_ok();
-                    self.verdicts.insert(event.tested_addr, verdict);
-                }
-            }
-        };
-        timeout(support::PATIENCE, verdict).await.unwrap()
-    }
-}
+const DIALS: &str = "relay_autonat_dials_total";
 
 /// A port of a program that does not speak libp2p.
 fn listener(ip: &str) -> (TcpListener, Multiaddr) {
@@ -205,8 +65,10 @@ async fn behind_a_proxy_the_clients_own_addresses_are_tested() {
 /// An address on another machine is not dialled, whatever a client says.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_elses_addresses_are_dialled() {
-    let relay = Relay::start(&[]).await;
-    for over in [relay.tcp(), relay.quic()] {
+    for is_quic in [false, true] {
+        // A new one each time, whose rates have admitted nothing yet.
+        let relay = Relay::start(&[]).await;
+        let over = if is_quic { relay.quic() } else { relay.tcp() };
         let mut client = Client::new(&over).await;
         let (other, address) = listener("127.0.0.2");
         assert!(!client.is_reachable(&address).await);
@@ -227,6 +89,85 @@ async fn nobody_elses_addresses_are_dialled() {
         let (is_reachable, ()) = tokio::join!(client.is_reachable(&address), hang_up);
         assert!(!is_reachable);
         bystander::is_served(&over).await;
+        relay.stop().await;
     }
+}
+
+/// Ports of one address, each of which the clients have dialled when they can.
+struct Ports {
+    listeners: Vec<TcpListener>,
+    addresses: Vec<Multiaddr>,
+}
+
+impl Ports {
+    fn new(number: u32) -> Self {
+        let (listeners, addresses) = (0..number).map(|_| listener("127.0.0.1")).unzip();
+        Self {
+            listeners,
+            addresses,
+        }
+    }
+
+    /// The number of ports that were dialled.
+    fn dialled(&self) -> u32 {
+        let dialled = self.listeners.iter().filter(|port| port.accept().is_ok());
+        u32::try_from(dialled.count()).unwrap()
+    }
+}
+
+/// Waits until a dial was refused for this reason while `clients` ask; gives the scrape.
+async fn refused(relay: &Relay, reason: &str, clients: impl Future<Output = ()>) -> Scrape {
+    let is_refused = |scrape: &Scrape| scrape.sum(DIALS, &[("outcome", reason)]) > Some(0.0);
+    tokio::select! {
+        scrape = Scrape::find(relay, reason, is_refused) => scrape,
+        () = clients => unreachable!("clients ask until they are dropped"),
+    }
+}
+
+/// A shared address has ports of other hosts, which the relay must not scan for a peer.
+#[tokio::test(flavor = "multi_thread")]
+async fn dials_for_one_peer_are_limited() {
+    let relay = Relay::start(&[("RELAY_ADMIN_ADDRESS", "127.0.0.1:0")]).await;
+    let begun = Instant::now();
+    let mut client = Client::new(&relay.tcp()).await;
+    let burst = RATE_PER_PEER.burst.get();
+    let ports = Ports::new(2 * burst);
+    let asks = client.ask(ports.addresses.clone());
+    refused(&relay, "rate_per_peer", asks).await;
+    let refilled = u32::try_from(begun.elapsed().as_secs() / 10).unwrap();
+    let dialled = ports.dialled();
+    assert!((1..=burst + refilled).contains(&dialled), "{dialled}");
+    relay.stop().await;
+}
+
+/// Peer ids are free, so all peers at an address share its rate. A refused dial is no verdict: the
+/// client asks again, and is dialled once the rate admits it.
+#[tokio::test(flavor = "multi_thread")]
+async fn dials_to_one_address_are_limited_for_all_peers() {
+    let relay = Relay::start(&[("RELAY_ADMIN_ADDRESS", "127.0.0.1:0")]).await;
+    let begun = Instant::now();
+    let burst = RATE_PER_IP.burst.get();
+    let ports = Ports::new(2 * burst);
+    let (tcp, quic) = (relay.tcp(), relay.quic());
+    let clients = ports
+        .addresses
+        .chunks(4)
+        .zip([&tcp, &quic].into_iter().cycle());
+    let asks = clients.map(async |(addresses, over)| {
+        let mut client = Client::new(over).await;
+        client.ask(addresses.to_vec()).await;
+    });
+    refused(&relay, "rate_per_ip", join_all(asks).map(|_| ())).await;
+    let refilled = u32::try_from(begun.elapsed().as_secs() / 10).unwrap();
+    let dialled = ports.dialled();
+    assert!((1..=burst + refilled).contains(&dialled), "{dialled}");
+
+    let mut client = Client::new(&tcp).await;
+    let address = client.addresses.swap_remove(0);
+    assert!(client.is_reachable(&address).await);
+    let scrape = Scrape::of(&relay).await;
+    let dialled = scrape.sum(DIALS, &[("outcome", "dialled")]).unwrap();
+    let most = f64::from(burst) + begun.elapsed().as_secs_f64() / 10.0;
+    assert!(dialled <= most, "{dialled} of {most}");
     relay.stop().await;
 }

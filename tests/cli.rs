@@ -1,18 +1,27 @@
 //! The command line: what is printed where, and with which exit code the process ends.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests fail loudly")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "tests fail loudly"
+)]
 
 mod support;
 
 use std::{
+    fs::File,
+    io,
     net::{TcpListener, UdpSocket},
     os::unix::fs::PermissionsExt as _,
     path::Path,
-    process::Output,
+    process::{Output, Stdio},
+    time::Duration,
 };
 
+use descord_relay::admin::client;
 use libp2p::PeerId;
-use support::process::{Relay, command, is, socket};
+use support::process::{Relay, command, is, kill, socket};
 use tempfile::TempDir;
 
 const SEED: &str = "correct horse battery staple";
@@ -298,4 +307,213 @@ async fn a_relay_writes_no_file() {
     );
     let ephemeral = "neither RELAY_IDENTITY_SEED nor RELAY_IDENTITY_KEY is set";
     assert!(relay.events.iter().any(|e| is(e, ephemeral)));
+}
+
+/// Every subcommand that prints, and the environment that it prints something for.
+fn printing(relay: &Relay, seed: &Path) -> Vec<(Vec<String>, Vec<(&'static str, String)>)> {
+    let words = |words: &str| words.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let fleet = vec![
+        ("RELAY_IDENTITY_SEED", SEED.to_owned()),
+        ("RELAY_DNS_ZONE", "relays.example".to_owned()),
+        ("RELAY_FLEET_INSTANCES", "relay-0,relay-1".to_owned()),
+        (
+            "RELAY_EXTERNAL_ADDRESSES",
+            "/dns4/{instance}.example/tcp/9000".to_owned(),
+        ),
+    ];
+    let admin = vec![("RELAY_ADMIN_ADDRESS", relay.admin().to_string())];
+    let generate = format!("identity generate --to {}", seed.display());
+    let probe = format!("probe {}", relay.tcp());
+    [
+        ("config", &fleet),
+        ("config --reference", &fleet),
+        ("identity", &fleet),
+        ("identity generate", &fleet),
+        (generate.as_str(), &fleet),
+        ("dnsaddr", &fleet),
+        ("dnsaddr --json", &fleet),
+        ("status", &admin),
+        ("log-filter", &admin),
+        ("log-filter info", &admin),
+        (probe.as_str(), &admin),
+        ("--help", &fleet),
+        ("help dnsaddr", &fleet),
+        ("--version", &fleet),
+    ]
+    .map(|(arguments, variables)| (words(arguments), variables.clone()))
+    .into()
+}
+
+/// The outcome of each subcommand that prints, with `stdout` for its standard output.
+async fn print_to(stdout: impl Fn() -> Stdio) -> Vec<(String, Output)> {
+    let relay = Relay::start(&[("RELAY_ADMIN_ADDRESS", "127.0.0.1:0")]).await;
+    let directory = TempDir::new().unwrap();
+    let mut outputs = Vec::new();
+    for (arguments, variables) in printing(&relay, &directory.path().join("seed")) {
+        let variables: Vec<_> = variables.iter().map(|(n, v)| (*n, v.as_str())).collect();
+        let process = command(&variables)
+            .args(&arguments)
+            .stdout(stdout())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = tokio::time::timeout(support::PATIENCE, process.wait_with_output());
+        outputs.push((arguments.join(" "), output.await.unwrap().unwrap()));
+    }
+    relay.stop().await;
+    outputs
+}
+
+/// The end of a pipe that nothing reads any more.
+fn closed_pipe() -> Stdio {
+    let (reader, writer) = io::pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
+fn full_disk() -> Stdio {
+    File::options()
+        .write(true)
+        .open("/dev/full")
+        .unwrap()
+        .into()
+}
+
+/// As with `| head -0`, and with the exit code that shells report for other tools.
+#[tokio::test(flavor = "multi_thread")]
+async fn closed_standard_output_ends_a_command_quietly() {
+    for (command, output) in print_to(closed_pipe).await {
+        assert_eq!(output.status.code(), Some(141), "{command}: {output:?}");
+        let quiet = err(&output)
+            .lines()
+            .all(|line| line.starts_with("warning: "));
+        assert!(quiet, "{command}: {}", err(&output));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn full_disk_is_an_error_of_a_command() {
+    for (command, output) in print_to(full_disk).await {
+        assert_eq!(output.status.code(), Some(1), "{command}: {output:?}");
+        let said = err(&output);
+        let cause = "cannot write to standard output: No space left on device";
+        assert!(said.contains(cause), "{command}: {said}");
+        assert!(!said.contains("panicked"), "{command}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn exit_code_stays_when_standard_error_cannot_be_written() {
+    for stderr in [closed_pipe, full_disk] {
+        for (arguments, code) in [
+            (["config"].as_slice(), 64),
+            (&["serve"], 64),
+            (&["--no-such-flag"], 64),
+            (&["healthcheck"], 64),
+        ] {
+            let mut command = command(&[("RELAY_MAX_CIRCUITS", "many")]);
+            command
+                .args(arguments)
+                .stdout(Stdio::null())
+                .stderr(stderr());
+            let status = command.spawn().unwrap().wait().await.unwrap();
+            assert_eq!(status.code(), Some(code), "{arguments:?}");
+        }
+        // Nor when the cause is that standard output cannot be written.
+        let mut command = command(&[]);
+        command.arg("config").stdout(full_disk()).stderr(stderr());
+        let status = command.spawn().unwrap().wait().await.unwrap();
+        assert_eq!(status.code(), Some(1));
+    }
+}
+
+/// The log is lost then, and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn relay_serves_when_its_log_cannot_be_written() {
+    for output in [closed_pipe, full_disk] {
+        let (admin, relay) = (free_port(), free_port());
+        let admin = format!("127.0.0.1:{admin}");
+        let listen = format!("/ip4/127.0.0.1/tcp/{relay}");
+        let mut process = command(&[
+            ("RELAY_ADMIN_ADDRESS", &admin),
+            ("RELAY_LISTEN_ADDRESSES", &listen),
+            ("RELAY_DRAIN_DELAY", "0"),
+            // Spans and metrics are printed as well.
+            ("OTEL_TRACES_EXPORTER", "console"),
+            ("OTEL_METRICS_EXPORTER", "console"),
+            ("OTEL_METRIC_EXPORT_INTERVAL", "50"),
+            ("OTEL_BSP_SCHEDULE_DELAY", "50"),
+        ])
+        .stdout(output())
+        .stderr(output())
+        .spawn()
+        .unwrap();
+        let admin = admin.parse().unwrap();
+        let ready = tokio::time::timeout(support::PATIENCE, async {
+            while !client::get(admin, "/readyz")
+                .await
+                .is_ok_and(|(s, _)| s == 200)
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        ready.await.unwrap();
+        let (_, status) = client::get(admin, "/status").await.unwrap();
+        let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
+        let address = format!("{listen}/p2p/{}", status["peer_id"].as_str().unwrap());
+        for _ in 0..3 {
+            support::bystander::is_served(&address.parse().unwrap()).await;
+        }
+        let lost = async || {
+            let (_, metrics) = client::get(admin, "/metrics").await.unwrap();
+            let metrics = String::from_utf8(metrics.to_vec()).unwrap();
+            let lost = metrics
+                .lines()
+                .find_map(|l| l.strip_prefix("relay_telemetry_lost_total{signal=\"logs\"} "));
+            lost.is_some_and(|lost| lost.parse::<f64>().unwrap() > 0.0)
+        };
+        let counted = tokio::time::timeout(support::PATIENCE, async {
+            while !lost().await {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        counted.await.unwrap();
+        let (status, _) = client::get(admin, "/livez").await.unwrap();
+        assert_eq!(status, 200, "no task has panicked");
+        kill(15, process.id().unwrap());
+        let ended = tokio::time::timeout(support::PATIENCE, process.wait());
+        assert_eq!(ended.await.unwrap().unwrap().code(), Some(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_that_do_not_stop_the_relay_are_logged_and_ignored() {
+    let mut relay = Relay::start(&[]).await;
+    for (signal, name) in [(1, "SIGHUP"), (10, "SIGUSR1"), (12, "SIGUSR2")] {
+        relay.signal(signal);
+        let event = relay.event("signal ignored").await;
+        assert_eq!(event["signal"], name, "{event}");
+        support::bystander::is_served(&relay.tcp()).await;
+    }
+    relay.signal(15);
+    assert_eq!(relay.exit_code().await, Some(0));
+    assert!(!relay.events.iter().any(|e| is(e, "a task panicked")));
+}
+
+#[tokio::test]
+async fn password_in_the_access_url_is_never_printed() {
+    for url in [
+        "https://user:hunter2@members",
+        "https://user:hunter2@mem bers",
+        "https://user:12/hunter2@members",
+        "user:hunter2@members",
+    ] {
+        for arguments in [["config"].as_slice(), &["serve"], &["dns"], &["status"]] {
+            let output = run(&[("RELAY_ACCESS_URL", url)], arguments).await;
+            assert_eq!(output.status.code(), Some(64), "{arguments:?}");
+            let said = out(&output) + &err(&output);
+            assert!(said.contains("RELAY_ACCESS_URL: "), "{said}");
+            assert!(!said.contains("hunter2"), "{said}");
+        }
+    }
 }

@@ -23,7 +23,7 @@ use support::{
 };
 
 const SIGTERM: i32 = 15;
-const SIGUSR2: i32 = 12;
+const SIGALRM: i32 = 14;
 
 fn is_closed<E>(event: &SwarmEvent<E>) -> Option<()> {
     matches!(
@@ -270,7 +270,7 @@ async fn what_is_open_at_the_deadline_is_cut_and_the_summary_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_panics_starts_the_drain_and_the_exit_code_says_so() {
     let mut relay = Relay::start(&[]).await;
-    relay.signal(SIGUSR2);
+    relay.signal(SIGALRM);
     let panicked = relay.event("a task panicked").await;
     assert_eq!(panicked["task"], "fault");
     relay.event("draining").await;

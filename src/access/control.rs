@@ -21,6 +21,7 @@ use crate::{
     lifecycle::Lifecycle,
     metrics::Metrics,
     relay::{self, Deny, Refusal, Requester},
+    resources::Shares,
 };
 
 /// Why access cannot be controlled as it is to be. `Display` names the variable.
@@ -82,11 +83,18 @@ impl Setup {
     }
 
     /// Controls access to `relay` from now on, and follows the file until the process ends.
-    pub fn start(self, relay: PeerId, metrics: &Metrics, lifecycle: &Lifecycle) -> Arc<Access> {
+    /// `shares` are the address prefixes that may ask the endpoint more than others.
+    pub fn start(
+        self,
+        relay: PeerId,
+        shares: Shares,
+        metrics: &Metrics,
+        lifecycle: &Lifecycle,
+    ) -> Arc<Access> {
         let number = self.rules.number();
-        let decider = self
-            .endpoint
-            .map(|(endpoint, config)| Decider::new(endpoint, &config, relay, metrics.clone()));
+        let decider = self.endpoint.map(|(endpoint, config)| {
+            Decider::new(endpoint, &config, relay, shares, metrics.clone())
+        });
         info!(
             rules = number,
             endpoint = decider.is_some(),

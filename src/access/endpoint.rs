@@ -16,6 +16,7 @@ use super::resolve::Resolver;
 use crate::{
     config::{AccessEndpoint, Secret},
     relay::Requester,
+    resources::Prefix,
     telemetry::{tls, trouble::chain},
 };
 
@@ -57,6 +58,11 @@ impl Question {
     /// Who makes the request.
     pub(super) fn peer(&self) -> PeerId {
         self.requester.peer
+    }
+
+    /// The address prefix that it comes from, if its transport has IP addresses.
+    pub(super) fn prefix(&self) -> Option<Prefix> {
+        self.requester.ip.map(Prefix::host)
     }
 
     /// The question of `relay`, as the endpoint gets it.

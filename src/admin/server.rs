@@ -1,6 +1,6 @@
 //! The HTTP server below the operator's endpoints, with a bound on everything.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use axum::{
     Router,
@@ -18,19 +18,30 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    select,
+    time::timeout,
+};
+use tokio_io_timeout::TimeoutWriter;
 use tracing::{debug, info};
 
+use super::connections::Connections;
 use crate::lifecycle::Lifecycle;
 
-/// Connections that are served at once; more wait.
-const MAX_CONNECTIONS: usize = 64;
 /// How long a request's headers may take.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long an answer may wait until the client reads more of it.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection may live.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// How much of a request is buffered.
 const MAX_BUFFER_BYTES: usize = 16 * 1024;
+/// What the system buffers of answers on a connection; Linux doubles it. The less it is, the sooner
+/// progress of a slow client is seen.
+const SEND_BUFFER_BYTES: u32 = 32 * 1024;
+/// Connections that the system accepts in advance.
+const BACKLOG: u32 = 1024;
 
 /// Serves `routes` on `address` until the process ends. Handlers find the remote address as
 /// [`ConnectInfo`].
@@ -42,20 +53,33 @@ pub(crate) async fn serve(
     routes: Router,
     lifecycle: &Lifecycle,
 ) -> io::Result<()> {
-    let listener = TcpListener::bind(address).await?;
+    let listener = listen(address)?;
     info!(address = %listener.local_addr()?, "admin endpoints");
     lifecycle.spawn_until_end("admin", accept(listener, routes, lifecycle.clone()));
     Ok(())
 }
 
+/// Listens with a bound on what the system buffers, which accepted connections inherit.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
+    socket.set_reuseaddr(true)?;
+    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 async fn accept(listener: TcpListener, routes: Router, lifecycle: Lifecycle) {
     let routes = TowerToHyperService::new(routes);
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let connections = Connections::default();
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(MAX_BUFFER_BYTES);
-    while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
+    loop {
         let (stream, remote) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -65,17 +89,26 @@ async fn accept(listener: TcpListener, routes: Router, lifecycle: Lifecycle) {
                 continue;
             }
         };
+        let guard = connections.enter(remote.ip()).await;
         let routes = routes.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(ConnectInfo(remote));
             routes.call(request)
         });
-        let connection = http.serve_connection(TokioIo::new(stream), service);
+        let mut stream = TimeoutWriter::new(stream);
+        stream.set_timeout(Some(WRITE_TIMEOUT));
+        let connection = http.serve_connection(TokioIo::new(Box::pin(stream)), service);
         lifecycle.spawn_until_end("admin connection", async move {
-            if let Ok(Err(error)) = timeout(CONNECTION_TIMEOUT, connection).await {
-                debug!(%error, "a connection to the admin endpoints failed");
+            select! {
+                ended = timeout(CONNECTION_TIMEOUT, connection) => {
+                    if let Ok(Err(error)) = ended {
+                        debug!(%error, "a connection to the admin endpoints failed");
+                    }
+                }
+                () = guard.replaced() => {
+                    debug!("a connection to the admin endpoints was replaced by a new one");
+                }
             }
-            drop(slot);
         });
     }
 }

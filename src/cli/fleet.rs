@@ -5,7 +5,7 @@ use std::{env, ffi::OsString, process::ExitCode, time::Duration};
 use tokio::{sync::watch, time::timeout};
 use tracing::warn;
 
-use super::{spawn_signals, usage, with_telemetry};
+use super::{output, spawn_signals, usage, with_telemetry};
 use crate::{
     admin,
     config::{Config, Loaded},
@@ -76,10 +76,10 @@ fn require(needed: &[(&str, bool)]) -> Result<(), ExitCode> {
 }
 
 pub(super) fn dnsaddr(args: &DnsaddrArgs) -> ExitCode {
-    print_records(args).map_or_else(|code| code, |()| ExitCode::SUCCESS)
+    print_records(args).unwrap_or_else(|code| code)
 }
 
-fn print_records(args: &DnsaddrArgs) -> Result<(), ExitCode> {
+fn print_records(args: &DnsaddrArgs) -> Result<ExitCode, ExitCode> {
     let first = args.instances.first().map_or(ANY_INSTANCE, String::as_str);
     let config = load(first)?;
     let instances = match args.instances.as_slice() {
@@ -96,7 +96,7 @@ fn print_records(args: &DnsaddrArgs) -> Result<(), ExitCode> {
         ("RELAY_FLEET_INSTANCES", !instances.is_empty()),
     ])?;
     let (Some(zone), Some(seed)) = (&config.dns.zone, &config.identity.seed) else {
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     };
     let mut members = Vec::new();
     for instance in instances {
@@ -110,14 +110,14 @@ fn print_records(args: &DnsaddrArgs) -> Result<(), ExitCode> {
     tell_apart(&mut members);
     let sets = print::text_sets(zone, &members);
     for warning in print::warnings(&sets, &members) {
-        eprintln!("warning: {warning}");
+        output::report(format_args!("warning: {warning}"));
     }
-    if args.json {
-        println!("{:#}", print::endpoints(&sets, args.ttl.as_secs()));
+    Ok(if args.json {
+        let endpoints = print::endpoints(&sets, args.ttl.as_secs());
+        output::print_line(format_args!("{endpoints:#}"))
     } else {
-        print!("{}", print::zone_file(&sets));
-    }
-    Ok(())
+        output::print(print::zone_file(&sets))
+    })
 }
 
 pub(super) fn dns(Loaded { config, .. }: &Loaded) -> ExitCode {

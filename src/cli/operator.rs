@@ -4,15 +4,22 @@ use std::{net::SocketAddr, process::ExitCode};
 
 use hyper::{StatusCode, body::Bytes};
 
-use super::{usage, with_runtime};
+use super::{
+    output::{print, print_line, report},
+    usage, with_runtime,
+};
 use crate::{admin::client, config::Loaded};
 
 pub(super) fn healthcheck(loaded: &Loaded) -> ExitCode {
     ask(
         loaded,
         async |address| client::get(address, "/readyz").await,
-        |address, status, _| eprintln!("the relay at {address} is not ready: {status}"),
-        |_| (),
+        |address, status, _| {
+            report(format_args!(
+                "the relay at {address} is not ready: {status}"
+            ));
+        },
+        |_| ExitCode::SUCCESS,
     )
 }
 
@@ -21,7 +28,7 @@ pub(super) fn status(loaded: &Loaded) -> ExitCode {
         loaded,
         async |address| client::get(address, "/status").await,
         refused,
-        |text| println!("{}", text.trim_end()),
+        |text| print_line(text.trim_end()),
     )
 }
 
@@ -33,12 +40,12 @@ pub(super) fn log_filter(loaded: &Loaded, filter: Option<String>) -> ExitCode {
             None => client::get(address, "/log-filter").await,
         },
         refused,
-        |text| print!("{text}"),
+        |text| print(text),
     )
 }
 
 fn refused(_: SocketAddr, status: StatusCode, why: &str) {
-    eprint!("{status}: {why}");
+    report(format_args!("{status}: {}", why.trim_end()));
 }
 
 /// Tells what the relay answers to a question, or why there is no answer.
@@ -46,7 +53,7 @@ fn ask(
     loaded: &Loaded,
     question: impl AsyncFnOnce(SocketAddr) -> Result<(StatusCode, Bytes), client::Error>,
     refused: impl FnOnce(SocketAddr, StatusCode, &str),
-    answered: impl FnOnce(&str),
+    answered: impl FnOnce(&str) -> ExitCode,
 ) -> ExitCode {
     let Some(address) = loaded.config.admin_address else {
         return usage(&"RELAY_ADMIN_ADDRESS is empty: there is nothing to ask");
@@ -55,14 +62,15 @@ fn ask(
         let (status, text) = match question(address).await {
             Ok(answer) => answer,
             Err(error) => {
-                eprintln!("the relay at {address} does not answer: {error}");
+                report(format_args!(
+                    "the relay at {address} does not answer: {error}"
+                ));
                 return ExitCode::FAILURE;
             }
         };
         let text = String::from_utf8_lossy(&text);
         if status.is_success() {
-            answered(&text);
-            return ExitCode::SUCCESS;
+            return answered(&text);
         }
         refused(address, status, &text);
         ExitCode::FAILURE

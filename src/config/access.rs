@@ -86,7 +86,8 @@ impl Kind for EndpointUrl {
     type Value = Option<Url>;
 
     fn allowed(&self) -> String {
-        "`http://…` or `https://…`, without user name, password and `#`".to_owned()
+        "`http://…` or `https://…`, without user name, password, `#` and `@` (write `%40`)"
+            .to_owned()
     }
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
@@ -99,6 +100,10 @@ impl Kind for EndpointUrl {
         }
         if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
             return Err("has a part that it must not have".to_owned());
+        }
+        // The `@` after a password that contains `/` or `?` is parsed as a part of the path or query.
+        if text.contains('@') {
+            return Err("contains `@`".to_owned());
         }
         Ok(Some(url))
     }

@@ -188,10 +188,9 @@ impl<'a> Sources<'a> {
         }
         let text = Zeroizing::new(self.text(variable.name)?);
         let refuse = |problem: String| {
-            let shown = if variable.is_secret() {
-                Secret::MASK
-            } else {
-                &quote(&text)
+            let shown = match variable.handling {
+                Handling::Secret | Handling::Url => Secret::MASK,
+                Handling::Plain | Handling::EmptyCounts | Handling::Template => &quote(&text),
             };
             variable.refuse(variable.name, shown, &problem)
         };

@@ -86,6 +86,8 @@ pub(super) enum Handling {
     EmptyCounts,
     /// Trimmed, placeholders replaced; empty counts as not set.
     Template,
+    /// Trimmed; empty counts as not set. A wrong value is not shown: it may contain a password.
+    Url,
     /// Only line breaks at the end are taken off; never shown; may come from a file.
     Secret,
 }
@@ -462,7 +464,7 @@ pub(super) static VARIABLES: &[Variable] = &[
         name: name::ACCESS_URL,
         default: Fallback::Words("none"),
         doc: "An endpoint of yours that decides about what no rule refuses. It is told peer ids and IP addresses in full; see `docs/access.md`.",
-        handling: Handling::Plain,
+        handling: Handling::Url,
         field: field!(EndpointUrl => access.url),
     },
     Variable {
@@ -482,7 +484,7 @@ pub(super) static VARIABLES: &[Variable] = &[
     Variable {
         name: name::ACCESS_TIMEOUT,
         default: Fallback::Text("2s"),
-        doc: "How long a decision of the access endpoint may take. A peer with too many requests at once waits as long again at most.",
+        doc: "How long a decision of the access endpoint may take. A request of a peer or an IP address with too many questions waits as long again at most.",
         handling: Handling::Plain,
         field: field!(DECISION => access.endpoint.timeout),
     },
@@ -510,7 +512,7 @@ pub(super) static VARIABLES: &[Variable] = &[
     Variable {
         name: name::ACCESS_CONCURRENCY,
         default: Fallback::Text("32"),
-        doc: "Decisions that the access endpoint is asked for at once; one peer gets an eighth of them.",
+        doc: "Decisions that the access endpoint is asked for at once. One peer has an eighth of them, one IP address (IPv6: one /64) a quarter or its share in `RELAY_PREFIX_SHARES`.",
         handling: Handling::Plain,
         field: field!(CountFromOne(MAX_CONCURRENCY) => access.endpoint.concurrency),
     },

@@ -16,7 +16,8 @@ impl Metrics {
             .record(took.as_secs_f64(), &outcome);
     }
 
-    /// A decision was remembered ("hit"), or was not ("miss").
+    /// A decision was remembered ("hit"), was not ("miss"), or was that of an identical question under
+    /// way ("coalesced").
     pub(crate) fn access_lookup(&self, outcome: &'static str) {
         let outcome = [KeyValue::new("outcome", outcome)];
         self.0.access_lookups.add(1, &outcome);

@@ -180,8 +180,8 @@ instruments! {
         "outcome": &["allowed", "denied", "timeout", "unreachable", "invalid", "overloaded"]
     ],
         "How long the access endpoint took to decide, waiting for others included; with the last four outcomes it did not.";
-    ACCESS_LOOKUPS = Kind::Counter, "relay.access.cache.lookups", "{lookup}", ["outcome": &["hit", "miss"]],
-        "Questions for the access endpoint, by whether its decision was remembered.";
+    ACCESS_LOOKUPS = Kind::Counter, "relay.access.cache.lookups", "{lookup}", ["outcome": &["hit", "miss", "coalesced"]],
+        "Questions for the access endpoint: the decision was remembered, was not, or came from an identical question under way.";
     ACCESS_RULES = Kind::Gauge, "relay.access.rules", "{rule}", [],
         "Access rules that hold.";
     ACCESS_RELOADS = Kind::Counter, "relay.access.reloads", "{reload}", ["outcome": &["success", "failure"]],
@@ -206,6 +206,10 @@ instruments! {
         "Connections that were refused, or closed or relieved of streams because memory ran out.";
     QUIC_OFFLOAD_FALLBACKS = Kind::Counter, "relay.quic.offload.fallbacks", "{fallback}", [],
         "Times that a batch of QUIC packets could not be sent with segmentation offload, so that packets to its destination are sent one by one for a minute.";
+    AUTONAT_DIALS = Kind::Counter, "relay.autonat.dials", "{dial}", [
+        "outcome": &["dialled", "foreign_address", "rate_per_peer", "rate_per_ip", "rate_total", "max_dials"]
+    ],
+        "Dials that peers asked for by AutoNAT v2: dialled, or refused for the named reason.";
     PEERS = Kind::UpDownCounter, "relay.peer.active", "{peer}", [],
         "Peers that are connected or have a circuit open.";
     RESOURCE_USAGE = Kind::Gauge, "relay.resource.usage", "{unit}", ["resource": &Resource::NAMES],

@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use libp2p::{
-    autonat,
     identity::PublicKey,
     swarm::{Config, ListenError, NetworkBehaviour},
 };
@@ -12,6 +11,7 @@ use super::connection_limits::{self, Exceeded};
 use crate::{
     dialback, identify,
     lifecycle::Lifecycle,
+    metrics::Metrics,
     ping,
     relay::{self, Relay, TooManyConnections},
     resources::Resources,
@@ -25,11 +25,10 @@ const MAX_NEGOTIATING_STREAMS: usize = 256;
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     limits: connection_limits::Behaviour,
-    dialback: dialback::Guard,
     relay: relay::Behaviour,
     pub(super) identify: identify::Behaviour,
     ping: ping::Behaviour,
-    autonat: autonat::v2::server::Behaviour,
+    dialback: dialback::Behaviour,
 }
 
 impl Behaviour {
@@ -38,6 +37,7 @@ impl Behaviour {
         relay: &Arc<Relay>,
         resources: &Resources,
         gater: &ConnectionGater,
+        metrics: &Metrics,
     ) -> Self {
         Self {
             limits: connection_limits::Behaviour::new(
@@ -45,11 +45,10 @@ impl Behaviour {
                 gater.clone(),
                 Arc::clone(relay),
             ),
-            dialback: dialback::Guard::new(Arc::clone(relay)),
             relay: relay::Behaviour::new(Arc::clone(relay)),
             identify: identify::Behaviour::new(public, relay.lifecycle().clone()),
             ping: ping::Behaviour,
-            autonat: autonat::v2::server::Behaviour::default(),
+            dialback: dialback::Behaviour::new(Arc::clone(relay), metrics.clone()),
         }
     }
 }

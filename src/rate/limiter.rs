@@ -4,10 +4,13 @@ use std::{
     fmt,
     hash::{BuildHasher, Hash, RandomState},
     marker::PhantomData,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use governor::{Quota, RateLimiter, clock};
+use governor::{
+    Quota, RateLimiter,
+    clock::{self, Clock as _},
+};
 
 use super::{Rate, cells::Cells};
 
@@ -37,7 +40,17 @@ impl<K: Hash> Limiter<K> {
     /// Whether `key` may do it once more. It counts only if so: whoever is refused does not wait
     /// any longer for it.
     pub fn allows(&self, key: &K) -> bool {
-        self.rate.check_key(&self.hasher.hash_one(key)).is_ok()
+        self.check(key).is_ok()
+    }
+
+    /// The same.
+    ///
+    /// # Errors
+    /// When it is not allowed: the time until it is, unless the key is used meanwhile.
+    pub fn check(&self, key: &K) -> Result<(), Duration> {
+        self.rate
+            .check_key(&self.hasher.hash_one(key))
+            .map_err(|not_until| not_until.wait_time_from(Clock.now()))
     }
 }
 

@@ -3,20 +3,47 @@
 mod accept;
 mod open_metrics;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use opentelemetry_prometheus::PrometheusExporter;
 use prometheus::{Registry, TextEncoder, proto::MetricFamily};
-use tokio::{sync::Semaphore, task::spawn_blocking};
+use tokio::{sync::Mutex, task::spawn_blocking, time::Instant};
 
 use super::Error;
+
+/// For how long one rendering answers all requests for its format.
+pub const MAX_AGE: Duration = Duration::from_secs(1);
 
 /// Reads the metrics when it is asked to. Clones share everything.
 #[derive(Clone, Debug)]
 pub struct Prometheus {
     registry: Registry,
-    /// One reading at a time: whoever asks in a loop only waits for themselves.
-    turn: Arc<Semaphore>,
+    /// One rendering at a time, and the latest of each format.
+    rendered: Arc<Mutex<Latest>>,
+}
+
+/// The latest rendering of each format.
+#[derive(Debug, Default)]
+struct Latest {
+    open_metrics: Option<Rendering>,
+    text: Option<Rendering>,
+}
+
+/// The value of every instrument at one moment.
+#[derive(Debug)]
+struct Rendering {
+    begun: Instant,
+    bytes: Bytes,
+}
+
+impl Latest {
+    fn of(&mut self, format: Format) -> &mut Option<Rendering> {
+        match format {
+            Format::OpenMetrics => &mut self.open_metrics,
+            Format::Text => &mut self.text,
+        }
+    }
 }
 
 impl Prometheus {
@@ -27,22 +54,32 @@ impl Prometheus {
             .with_registry(registry.clone())
             .scope_info_enabled(false)
             .build()?;
-        let turn = Arc::new(Semaphore::new(1));
-        Ok((Self { registry, turn }, reader))
+        let rendered = Arc::default();
+        Ok((Self { registry, rendered }, reader))
     }
 
-    /// The value of every instrument at this moment.
+    /// The value of every instrument, at most [`MAX_AGE`] ago. All requests within that time share
+    /// one rendering: it locks the reservation table, reads files and takes memory.
     ///
     /// # Errors
     /// When they cannot be put into that format, which would be a fault of the relay.
-    pub async fn read(&self, format: Format) -> Result<String, Error> {
-        let turn = Arc::clone(&self.turn).acquire_owned().await?;
+    pub async fn read(&self, format: Format) -> Result<Bytes, Error> {
+        let mut latest = Arc::clone(&self.rendered).lock_owned().await;
+        if let Some(rendering) = latest.of(format)
+            && rendering.begun.elapsed() < MAX_AGE
+        {
+            return Ok(rendering.bytes.clone());
+        }
         let registry = self.registry.clone();
-        // It locks the books and reads files: nothing for a thread that relays.
+        // Not on a thread that relays.
         let read = spawn_blocking(move || {
-            let text = format.render(registry.gather());
-            drop(turn);
-            text
+            let begun = Instant::now();
+            let bytes = Bytes::from(format.render(registry.gather())?);
+            *latest.of(format) = Some(Rendering {
+                begun,
+                bytes: bytes.clone(),
+            });
+            Ok(bytes)
         });
         read.await?
     }
@@ -95,6 +132,40 @@ mod tests {
         record(&provider.meter("test"));
         let written = |format: Format| format.render(prometheus.registry.gather()).unwrap();
         (written(Format::OpenMetrics), written(Format::Text))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_within_a_second_share_one_rendering() {
+        let (prometheus, reader) = Prometheus::new().unwrap();
+        let provider = SdkMeterProvider::builder().with_reader(reader).build();
+        let meter = provider.meter("test");
+        let renderings = meter.u64_observable_counter("renderings");
+        let number = std::sync::atomic::AtomicU64::new(0);
+        let _counter = renderings
+            .with_callback(move |observer| {
+                let number = number.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                observer.observe(number + 1, &[]);
+            })
+            .build();
+        let read = async |format| {
+            let read = (0..20).map(|_| prometheus.read(format));
+            let mut read = futures::future::try_join_all(read).await.unwrap();
+            read.dedup();
+            assert_eq!(read.len(), 1, "{read:?}");
+            let text = String::from_utf8(read.swap_remove(0).to_vec()).unwrap();
+            let value = text
+                .lines()
+                .find(|line| line.starts_with("renderings_total"));
+            let value = value.unwrap().rsplit_once(' ').unwrap().1;
+            value.parse::<f64>().unwrap()
+        };
+        let first = read(Format::Text).await;
+        let other = read(Format::OpenMetrics).await;
+        assert!(other > first);
+        tokio::time::advance(MAX_AGE - Duration::from_millis(1)).await;
+        assert!((read(Format::Text).await - first).abs() < 0.5);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(read(Format::Text).await > other);
     }
 
     #[test]

@@ -10,7 +10,10 @@ use serde_json::json;
 use super::*;
 use crate::{
     decider::{Decider, Mood},
-    support::raw::{Circuit, connect},
+    support::{
+        forward::{Forward, header, loopback},
+        raw::{Circuit, connect},
+    },
 };
 
 const TOKEN: &str = "hunter2-hunter2";
@@ -201,6 +204,8 @@ async fn the_endpoint_has_no_more_questions_at_once_than_it_is_to() {
         &[
             ("RELAY_ACCESS_CONCURRENCY", "2"),
             ("RELAY_ACCESS_TIMEOUT", "10s"),
+            // One address would have one of them.
+            ("RELAY_PREFIX_SHARES", "127.0.0.0/8=100%"),
         ],
     )
     .await;
@@ -211,5 +216,119 @@ async fn the_endpoint_has_no_more_questions_at_once_than_it_is_to() {
     }
     assert_eq!(decider.peak(), 2);
     assert_eq!(decider.questions().len(), 12);
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn identical_questions_under_way_are_asked_once() {
+    const REQUESTS: usize = 8;
+    let decider = Decider::start(Mood::Held).await;
+    let variables = [
+        ("RELAY_ACCESS_CACHE_TTL", "0"),
+        ("RELAY_ACCESS_TIMEOUT", "10s"),
+    ];
+    let relay = start(&decider, &variables).await;
+    let mut peer = Raw::new(&relay.tcp()).await;
+    let target = PeerId::random();
+    let mut streams = Vec::new();
+    for _ in 0..REQUESTS {
+        let mut stream = peer.hop().await;
+        let request = connect(&target.to_bytes());
+        stream.write_all(&request).await.unwrap();
+        stream.flush().await.unwrap();
+        streams.push(stream);
+    }
+    decider.was_asked(1).await;
+    decider.set_mood(Mood::Allow);
+    let answers = join_all(streams.iter_mut().map(descord_relay::relay::wire::read));
+    let answers: Vec<Result<descord_relay::relay::wire::HopMessage, _>> =
+        tokio::time::timeout(PATIENCE, answers).await.unwrap();
+    for answer in answers {
+        assert_status(&answer.unwrap(), Status::NoReservation);
+    }
+    // A request that is late by more than the first answer takes is a question of its own.
+    let asked = decider.questions().len();
+    assert!(asked < REQUESTS, "{asked}");
+    #[expect(clippy::cast_precision_loss, reason = "it is small")]
+    let shared = (REQUESTS - asked) as f64;
+    has(&relay, LOOKUPS, &[("outcome", "coalesced")], shared).await;
+    relay.stop().await;
+}
+
+/// Renewals are no new reservations, and nothing is remembered: each would be a question.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_peer_cannot_flood_the_endpoint() {
+    const BURST: usize = 128;
+    const RATE: usize = 4;
+    let decider = Decider::start(Mood::Allow).await;
+    let relay = start(&decider, &[("RELAY_ACCESS_CACHE_TTL", "0")]).await;
+    let address = relay.tcp();
+    let begin = Instant::now();
+    let flood = async {
+        let mut greedy = Raw::new(&address).await;
+        for _ in 0..2 * BURST {
+            if begin.elapsed() > Duration::from_secs(5) {
+                break;
+            }
+            assert_status(&greedy.reserve().await, Status::Ok);
+        }
+        greedy.peer_id.to_string()
+    };
+    let others = async {
+        for _ in 0..10 {
+            let mut modest = Raw::new(&address).await;
+            assert_status(&modest.reserve().await, Status::Ok);
+        }
+    };
+    let (greedy, ()) = tokio::join!(flood, others);
+    let of_greedy = |question: &crate::decider::Question| question.body["peer"] == greedy;
+    let asked = decider.questions().into_iter().filter(of_greedy).count();
+    let seconds = usize::try_from(begin.elapsed().as_secs()).unwrap();
+    let most = BURST + RATE * (seconds + 1);
+    assert!((1..=most).contains(&asked), "{asked} of {most}");
+    relay.stop().await;
+}
+
+/// Peer ids are free: an address with many of them holds up no other one.
+#[tokio::test(flavor = "multi_thread")]
+async fn address_with_many_peers_has_a_part_of_the_questions() {
+    const CONCURRENCY: usize = 8;
+    let decider = Decider::start(Mood::Held).await;
+    let variables = [
+        ("RELAY_ACCESS_CONCURRENCY", CONCURRENCY.to_string()),
+        ("RELAY_ACCESS_TIMEOUT", "10s".to_owned()),
+        ("RELAY_PROXY_PROTOCOL_FROM", "127.0.0.2".to_owned()),
+    ];
+    let relay = start(
+        &decider,
+        &variables.each_ref().map(|(n, v)| (*n, v.as_str())),
+    )
+    .await;
+    let at = async |ip: &str| {
+        let header = header(&format!("{ip}:4001"));
+        Forward::start(&relay.tcp(), loopback(2), header).await
+    };
+    let (crowded, other) = (at("192.0.2.1").await, at("192.0.2.2").await);
+    let (crowded, other) = (crowded.address(), other.address());
+    let crowd = (0..3 * CONCURRENCY).map(async |_| Raw::new(&crowded).await.reserve().await);
+    let crowd = join_all(crowd);
+    let asked = async {
+        decider.was_asked(CONCURRENCY / 4).await;
+        let mut peer = Raw::new(&other).await;
+        let waits = async { peer.reserve().await };
+        let heard = async {
+            decider.was_asked(CONCURRENCY / 4 + 1).await;
+            let last = decider.questions().pop().unwrap();
+            assert_eq!(last.body["ip"], "192.0.2.2");
+            decider.set_mood(Mood::Allow);
+        };
+        tokio::join!(waits, heard).0
+    };
+    let (crowd, other) = tokio::join!(crowd, asked);
+    assert_status(&other, Status::Ok);
+    for answer in crowd {
+        assert_status(&answer, Status::Ok);
+    }
+    assert!(decider.peak() <= CONCURRENCY / 4 + 1, "{}", decider.peak());
     relay.stop().await;
 }

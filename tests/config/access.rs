@@ -99,8 +99,11 @@ fn the_endpoint() {
         ("https://user@members", "has a part that it must not have"),
         ("https://:pass@members", "has a part that it must not have"),
         ("https://members#top", "has a part that it must not have"),
+        ("https://members/a@b", "contains `@`"),
     ] {
-        check("RELAY_ACCESS_URL", value, problem);
+        let error = errors(&[("RELAY_ACCESS_URL", value)]);
+        let start = format!("RELAY_ACCESS_URL: *** {problem}; allowed: ");
+        assert!(error.starts_with(&start), "{error}");
     }
     for (name, value, problem) in [
         ("RELAY_ACCESS_TIMEOUT", "9ms", "is too short"),
@@ -118,6 +121,48 @@ fn the_endpoint() {
         ("RELAY_ACCESS_CONCURRENCY", "some", "is not a whole number"),
     ] {
         check(name, value, problem);
+    }
+}
+
+/// Also where the URL parser takes a part of the password for a host, a port, a path or a query.
+#[test]
+fn password_in_the_url_is_never_shown() {
+    for url in [
+        "https://user:hunter2@members",
+        "https://:hunter2@members/decide?tenant=7",
+        "https://hunter2@members",
+        "HTTP://user:hunter2@[2001:db8::1]:8080/",
+        "https://user:hunter2@",
+        "https://user:hunter2@members:99999/",
+        "https://user:hunter2@mem bers/",
+        "https://user:hunter2@members#top",
+        "https:user:hunter2@members",
+        "https:/user:hunter2@members",
+        "https//user:hunter2@members",
+        "https://user:12/hunter2@members",
+        "https://user:12?hunter2@members",
+        "https://user:12#hunter2@members",
+        "https://user:hunter2/3@members",
+        r"https://user:12\hunter2@members",
+        "https://user:hun@hunter2@members",
+        "https://user:hunter2%40members",
+        "https%3A%2F%2Fuser%3Ahunter2%40members",
+        "https://user:hunter2\u{ff20}members",
+        "https://user:hunter2 members",
+        "https://user:hunter2",
+        "user:hunter2@members",
+        "ftp://user:hunter2@members",
+        "//user:hunter2@members",
+        "\"https://user:hunter2@members\"",
+        "https://user:hunter2\n@members",
+        "\u{1}https://user:hunter2@members",
+        &format!("https://user:hunter2@members/{}", "x".repeat(4096)),
+    ] {
+        let error = load(&[("RELAY_ACCESS_URL", url)]).unwrap_err();
+        for text in [error.to_string(), format!("{error:?}")] {
+            assert!(!text.contains("hunter2"), "{url}: {text}");
+            assert!(text.contains("RELAY_ACCESS_URL"), "{text}");
+        }
     }
 }
 

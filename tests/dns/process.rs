@@ -11,12 +11,12 @@ use hickory_proto::rr::RecordType;
 use crate::{
     FLEET, ZONE,
     answerer::{Answerer, relay},
-    support::process::command,
+    support::{PATIENCE, process::command},
 };
 
 const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
-const SIGUSR2: i32 = 12;
+const SIGALRM: i32 = 14;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_ends_at_once_when_it_is_told_to() {
@@ -80,16 +80,37 @@ async fn it_counts_what_it_does() {
     );
     relay.signal(9);
     answerer.event("the zone is stale").await;
-    let (_, body) = client::get(admin, "/metrics").await.unwrap();
-    let metrics = String::from_utf8(body.to_vec()).unwrap();
-    let stale = |line: &str| line == "relay_dns_stale 1";
-    assert!(metrics.lines().any(stale), "{metrics}");
+    // The last answer holds for a second.
+    let is_stale = async || {
+        let (_, body) = client::get(admin, "/metrics").await.unwrap();
+        let metrics = String::from_utf8(body.to_vec()).unwrap();
+        metrics.lines().any(|line| line == "relay_dns_stale 1")
+    };
+    let begun = Instant::now();
+    while !is_stale().await {
+        assert!(begun.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_that_do_not_stop_it_are_logged_and_ignored() {
+    let mut answerer = Answerer::start("127.0.0.1:1", &[]).await;
+    let admin = answerer.admin().await;
+    for (signal, name) in [(1, "SIGHUP"), (10, "SIGUSR1"), (12, "SIGUSR2")] {
+        answerer.signal(signal);
+        let event = answerer.event("signal ignored").await;
+        assert_eq!(event["signal"], name, "{event}");
+        assert_eq!(client::get(admin, "/livez").await.unwrap().0, 200);
+    }
+    answerer.signal(SIGTERM);
+    assert_eq!(answerer.exit_code().await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_ends_it_with_an_error() {
     let mut answerer = Answerer::start("127.0.0.1:1", &[]).await;
-    answerer.signal(SIGUSR2);
+    answerer.signal(SIGALRM);
     answerer.event("a task panicked").await;
     assert_eq!(answerer.exit_code().await, Some(1));
 }

@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
+#[path = "../support/autonat.rs"]
+mod autonat;
 mod bounded;
 #[path = "../support/decider.rs"]
 mod decider;

@@ -8,12 +8,18 @@ use descord_relay::{
         MAX_CONNECTIONS_PER_PEER,
         wire::{self, Status, StopMessage, StopType},
     },
+    telemetry::prometheus::MAX_AGE,
 };
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::{PeerId, identity::Keypair};
-use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::TcpStream,
+    time::{sleep, timeout},
+};
 
 use crate::{
+    autonat,
     decider::{Decider, Mood},
     reaches, start,
     support::{
@@ -166,16 +172,34 @@ async fn crowd(relay: &Relay) -> Scrape {
         reaches(relay, "relay_connection_pending", &[], many).await;
         // All of them are heard in the same moment, and the scrape in the next.
         kill(SIGSTOP, relay.id());
+        sleep(MAX_AGE).await;
         for stranger in &mut strangers {
             stranger.write_all(MULTISTREAM).await.unwrap();
         }
-        let scrape = Scrape::of(relay);
+        let scrape = Scrape::recent(relay);
         let wake = async { kill(SIGCONT, relay.id()) };
         let (scrape, ()) = tokio::join!(scrape, wake);
         if scrape.sum("relay_runtime_queue", &[]).unwrap() > 0.0 {
             return scrape;
         }
     }
+}
+
+/// A peer that has one of its own addresses dialled, then another, and then one of somebody else.
+async fn dials(relay: &Relay) -> Vec<Scrape> {
+    let mut client = autonat::Client::new(&relay.tcp()).await;
+    let series = "relay_autonat_dials_total";
+    let mut scrapes = Vec::new();
+    for (address, number) in client.addresses.clone().iter().zip([1.0, 2.0]) {
+        assert!(client.is_reachable(address).await);
+        let dialled = [("outcome", "dialled")];
+        scrapes.push(reaches(relay, series, &dialled, number).await);
+    }
+    let foreign = "/ip4/127.0.0.2/tcp/1".parse().unwrap();
+    assert!(!client.is_reachable(&foreign).await);
+    let refused = [("outcome", "foreign_address")];
+    scrapes.push(reaches(relay, series, &refused, 1.0).await);
+    scrapes
 }
 
 /// Another relay, that asks who may: rules from a file that changes, and an endpoint.
@@ -272,6 +296,7 @@ async fn every_instrument_moves() {
     let (answer, _) = holder.connect(PeerId::random()).await;
     assert_status(&answer, Status::NoReservation);
     scrapes.extend(connections(&relay).await);
+    scrapes.extend(dials(&relay).await);
     scrapes.push(timeout(PATIENCE, crowd(&relay)).await.unwrap());
     scrapes.extend(access().await);
     scrapes.extend(bandwidth().await);

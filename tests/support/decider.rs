@@ -63,6 +63,8 @@ pub enum Mood {
     Endless,
     /// It takes the question and says nothing.
     Hang,
+    /// It takes questions, and allows them when it is in another mood.
+    Held,
     /// It accepts connections and speaks something else.
     Noise,
     /// It closes connections at once.
@@ -257,6 +259,12 @@ async fn answer(
             Body::from_stream(blanks).into_response()
         }
         Mood::Hang => std::future::pending().await,
+        Mood::Held => {
+            while *shared.mood.lock().unwrap() == Mood::Held {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            allow.into_response()
+        }
         Mood::Allow | Mood::Noise | Mood::Close | Mood::Once => allow.into_response(),
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use descord_relay::metrics::{Instrument, Kind};
+use descord_relay::{
+    metrics::{Instrument, Kind},
+    telemetry::prometheus::MAX_AGE,
+};
 use tokio::time::{sleep, timeout};
 
 use super::{
@@ -66,8 +69,14 @@ impl Sample {
 pub struct Scrape(pub Vec<Sample>);
 
 impl Scrape {
-    /// Asks `relay`.
+    /// Asks `relay` for the values of now: an answer that was rendered before this call is too old.
     pub async fn of(relay: &Relay) -> Self {
+        sleep(MAX_AGE).await;
+        Self::recent(relay).await
+    }
+
+    /// Asks `relay` for the values of now, or of a moment ago.
+    pub async fn recent(relay: &Relay) -> Self {
         let request = "GET /metrics HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n";
         let mut stream = send(relay.admin(), request.as_bytes()).await;
         let answer = until_closed(&mut stream).await;
@@ -82,7 +91,7 @@ impl Scrape {
         let mut last = None;
         let asking = timeout(PATIENCE, async {
             loop {
-                let scrape = Self::of(relay).await;
+                let scrape = Self::recent(relay).await;
                 if is_wanted(&scrape) {
                     return scrape;
                 }

@@ -1,0 +1,197 @@
+//! Connections to the operator's endpoints: a bound on their number, and which one gives way.
+//!
+//! A health check has to be answered while clients that never read hold every connection. No part of
+//! the capacity is kept for `/livez` and `/readyz`: what a connection asks for is known only after
+//! its request has been read, and a client that sends none would hold that part as well. Instead, a
+//! new connection is always served at once. When all are in use, it replaces the oldest connection of
+//! the address prefix that has most of them, so a Prometheus or a supervisor at another address keeps
+//! its connections. A connection is not replaced in its first moments, long enough to answer a
+//! request that comes with it: a flood of connections from the address of the supervisor does not
+//! keep the answer from it.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    select,
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::resources::Prefix;
+
+/// Connections that are served at once.
+pub(super) const MAX_CONNECTIONS: usize = 64;
+/// How long a connection is served at least before another one replaces it. New connections wait for
+/// that long at most; with a full backlog of 1024, the last of them for 0.4 s.
+const MIN_AGE: Duration = Duration::from_millis(10);
+
+/// The open connections. Clones share everything.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Connections(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    table: Mutex<Table>,
+    closed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// In the order in which they were accepted.
+    open: Vec<Open>,
+    next_id: u64,
+}
+
+#[derive(Debug)]
+struct Open {
+    id: u64,
+    prefix: Prefix,
+    since: Instant,
+    replaced: CancellationToken,
+}
+
+/// An open connection, until this is dropped.
+#[derive(Debug)]
+pub(super) struct ConnectionGuard {
+    id: u64,
+    shared: Arc<Shared>,
+    replaced: CancellationToken,
+}
+
+impl Connections {
+    /// Enters a connection from `ip`, once there is room for it.
+    pub(super) async fn enter(&self, ip: IpAddr) -> ConnectionGuard {
+        while let Some(until) = self.make_room() {
+            select! {
+                () = sleep_until(until) => {}
+                () = self.0.closed.notified() => {}
+            }
+        }
+        let replaced = CancellationToken::new();
+        let mut table = self.0.table();
+        let id = table.next_id;
+        table.next_id += 1;
+        table.open.push(Open {
+            id,
+            prefix: Prefix::host(ip),
+            since: Instant::now(),
+            replaced: replaced.clone(),
+        });
+        ConnectionGuard {
+            id,
+            shared: Arc::clone(&self.0),
+            replaced,
+        }
+    }
+
+    /// Replaces a connection if all are in use; gives the time to try again when it is too early.
+    fn make_room(&self) -> Option<Instant> {
+        let mut table = self.0.table();
+        if table.open.len() < MAX_CONNECTIONS {
+            return None;
+        }
+        let oldest = table.oldest_of_largest_prefix()?;
+        let until = table.open.get(oldest)?.since + MIN_AGE;
+        if Instant::now() < until {
+            return Some(until);
+        }
+        table.open.remove(oldest).replaced.cancel();
+        None
+    }
+}
+
+impl Table {
+    /// The oldest connection of the prefix with most connections.
+    fn oldest_of_largest_prefix(&self) -> Option<usize> {
+        let mut numbers: HashMap<Prefix, usize> = HashMap::new();
+        for open in &self.open {
+            *numbers.entry(open.prefix).or_default() += 1;
+        }
+        let most = numbers.values().copied().max()?;
+        let is_largest = |open: &Open| numbers.get(&open.prefix) == Some(&most);
+        self.open.iter().position(is_largest)
+    }
+}
+
+impl Shared {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ConnectionGuard {
+    /// Waits until another connection replaces this one.
+    pub(super) async fn replaced(&self) {
+        self.replaced.cancelled().await;
+    }
+}
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        self.shared.table().open.retain(|open| open.id != self.id);
+        self.shared.closed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CROWD: [u8; 4] = [192, 0, 2, 1];
+    const OTHER: [u8; 4] = [192, 0, 2, 2];
+
+    fn is_replaced(guard: &ConnectionGuard) -> bool {
+        guard.replaced.is_cancelled()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn new_connection_replaces_oldest_of_the_largest_prefix() {
+        let connections = Connections::default();
+        let other = connections.enter(OTHER.into()).await;
+        let mut crowd = Vec::new();
+        for _ in 0..2 * MAX_CONNECTIONS {
+            crowd.push(connections.enter(CROWD.into()).await);
+        }
+        assert!(!is_replaced(&other));
+        let replaced = crowd.iter().filter(|guard| is_replaced(guard)).count();
+        assert_eq!(replaced, MAX_CONNECTIONS + 1);
+        assert!(crowd.iter().take(replaced).all(is_replaced));
+        drop((other, crowd));
+        assert!(connections.0.table().open.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connection_is_not_replaced_in_its_first_moments() {
+        let connections = Connections::default();
+        let mut open = Vec::new();
+        for _ in 0..MAX_CONNECTIONS {
+            open.push(connections.enter(CROWD.into()).await);
+        }
+        let begin = Instant::now();
+        let next = connections.enter(CROWD.into()).await;
+        assert_eq!(begin.elapsed(), MIN_AGE);
+        assert!(open.first().is_some_and(is_replaced));
+        drop((open, next));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn closed_connection_makes_room_at_once() {
+        let connections = Connections::default();
+        let mut open = Vec::new();
+        for _ in 0..MAX_CONNECTIONS {
+            open.push(connections.enter(CROWD.into()).await);
+        }
+        let begin = Instant::now();
+        let closing = async { drop(open.pop()) };
+        let (next, ()) = tokio::join!(connections.enter(CROWD.into()), closing);
+        assert_eq!(begin.elapsed(), Duration::ZERO);
+        assert!(!open.iter().any(is_replaced));
+        drop(next);
+    }
+}
