@@ -8,6 +8,8 @@
 
 #[cfg(target_os = "linux")]
 mod cgroup;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod limits;
 mod memory;
 mod prefix;
