@@ -9,6 +9,8 @@
 mod buffer_charge;
 #[cfg(target_os = "linux")]
 mod cgroup;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod limits;
 mod memory;
 mod prefix;

@@ -73,4 +73,4 @@ macro_rules! targets {
     };
 }
 
-targets!(config, dns, hop, noise, proxy, wire, yamux);
+targets!(config, dns, hop, noise, proxy, resources, wire, yamux);

@@ -50,6 +50,9 @@ fn serve(channel: Channel, address: &mpsc::Sender<Multiaddr>, end: &Cancellation
         };
         let limits = Limits {
             circuit: CircuitLimit::default(),
+            // All clients are at one address.
+            reservations: None,
+            reservations_per_ip: None,
             reservation_rate: rate,
             circuit_rate: rate,
             ..Limits::default()

@@ -31,7 +31,8 @@ async fn it_ends_at_once_when_it_is_told_to() {
         let begun = Instant::now();
         answerer.signal(signal);
         assert_eq!(answerer.exit_code().await, Some(0));
-        assert!(begun.elapsed() < Duration::from_secs(1));
+        // Less than the delay of a relay's drain.
+        assert!(begun.elapsed() < Duration::from_secs(4));
     }
 }
 

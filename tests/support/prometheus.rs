@@ -1,6 +1,6 @@
 //! What Prometheus sees of a relay.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use descord_relay::{
     metrics::{Instrument, Kind},
@@ -77,8 +77,13 @@ impl Scrape {
 
     /// Asks `relay` for the values of now, or of a moment ago.
     pub async fn recent(relay: &Relay) -> Self {
+        Self::at(relay.admin()).await
+    }
+
+    /// Asks the relay whose admin endpoints are at `address`.
+    pub async fn at(address: SocketAddr) -> Self {
         let request = "GET /metrics HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n";
-        let mut stream = send(relay.admin(), request.as_bytes()).await;
+        let mut stream = send(address, request.as_bytes()).await;
         let answer = until_closed(&mut stream).await;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 200 "), "{answer}");

@@ -1,7 +1,7 @@
 //! A client that speaks hop and stop by hand, so that its test holds the circuit's own streams:
 //! no encryption and no multiplexing inside, and any bytes at all instead of a request.
 
-use std::{io, time::Duration};
+use std::{error::Error, io, time::Duration};
 
 use descord_relay::{
     relay::wire::{
@@ -11,11 +11,12 @@ use descord_relay::{
 };
 use futures::{AsyncRead, AsyncReadExt, AsyncWriteExt, StreamExt};
 use libp2p::{
-    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder,
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder, Transport as _,
+    core::upgrade::Version,
     identity::Keypair,
     noise,
     swarm::{DialError, SwarmEvent},
-    tcp, yamux,
+    tcp, websocket, yamux,
 };
 use libp2p_stream::{self as stream, OpenStreamError};
 use prost::Message;
@@ -70,6 +71,14 @@ impl Raw {
     pub async fn try_new(address: &Multiaddr) -> Result<Self, DialError> {
         let swarm = swarm(Keypair::generate_ed25519(), Streams::default());
         Self::try_start(swarm, address).await
+    }
+
+    /// The same with such streams.
+    pub async fn try_with_streams(
+        streams: Streams,
+        address: &Multiaddr,
+    ) -> Result<Self, DialError> {
+        Self::try_start(swarm(Keypair::generate_ed25519(), streams), address).await
     }
 
     async fn start(swarm: Swarm<stream::Behaviour>, address: &Multiaddr) -> Self {
@@ -139,6 +148,19 @@ impl Raw {
         self.request(&connect(&target.to_bytes())).await
     }
 
+    /// Sends requests on this connection from other tasks.
+    pub fn requester(&self) -> Requester {
+        Requester {
+            relay: self.relay,
+            streams: self.streams.clone(),
+        }
+    }
+
+    /// The next stop stream, with its request unread; `None` when there will be no more.
+    pub async fn next_stop(&mut self) -> Option<Stream> {
+        self.stops.next().await.map(|(_, stream)| stream)
+    }
+
     /// The next stop stream, with its request unread.
     pub async fn stop(&mut self) -> Stream {
         let stream = timeout(PATIENCE, self.stops.next()).await;
@@ -148,16 +170,52 @@ impl Raw {
     /// Accepts the next circuit: what the relay says of it, and the stream.
     pub async fn accept(&mut self) -> (StopMessage, Stream) {
         let mut stream = self.stop().await;
-        let request: StopMessage = wire::read(&mut stream).await.unwrap();
+        let request = accept(&mut stream).await.unwrap();
         assert_eq!(request.kind, Some(StopType::Connect.into()));
-        let ok = StopMessage {
-            kind: Some(StopType::Status.into()),
-            status: Some(Status::Ok.into()),
-            ..StopMessage::default()
-        };
-        wire::write(&mut stream, &ok).await.unwrap();
         (request, stream)
     }
+}
+
+/// Sends requests on the connection of a [`Raw`], whose failures are results.
+#[derive(Clone)]
+pub struct Requester {
+    relay: PeerId,
+    streams: stream::Control,
+}
+
+impl Requester {
+    /// A stream to the relay, for any protocol.
+    pub async fn open(&mut self, protocol: StreamProtocol) -> io::Result<Stream> {
+        let stream = self.streams.open_stream(self.relay, protocol).await;
+        stream.map_err(io::Error::other)
+    }
+
+    /// Opens a hop stream, sends these bytes, and gives the stream after the answer OK.
+    pub async fn request(&mut self, bytes: &[u8]) -> io::Result<Stream> {
+        let mut stream = self.open(HOP_PROTOCOL).await?;
+        stream.write_all(bytes).await?;
+        stream.flush().await?;
+        let answer: HopMessage = wire::read(&mut stream).await.map_err(io::Error::other)?;
+        match answer
+            .status
+            .and_then(|status| Status::try_from(status).ok())
+        {
+            Some(Status::Ok) => Ok(stream),
+            other => Err(io::Error::other(format!("answered {other:?}"))),
+        }
+    }
+}
+
+/// Reads the request of a stop stream and accepts the circuit.
+pub async fn accept(stream: &mut Stream) -> io::Result<StopMessage> {
+    let request = wire::read(stream).await.map_err(io::Error::other)?;
+    let ok = StopMessage {
+        kind: Some(StopType::Status.into()),
+        status: Some(Status::Ok.into()),
+        ..StopMessage::default()
+    };
+    wire::write(stream, &ok).await.map_err(io::Error::other)?;
+    Ok(request)
 }
 
 fn swarm(key: Keypair, streams: Streams) -> Swarm<stream::Behaviour> {
@@ -173,6 +231,17 @@ fn swarm(key: Keypair, streams: Streams) -> Swarm<stream::Behaviour> {
                     }
                     config
                 })
+                .with_other_transport(|key| {
+                    let tcp = tcp::tokio::Transport::new(tcp::Config::default());
+                    let security = noise::Config::new(key)?;
+                    Ok::<_, Box<dyn Error + Send + Sync>>(
+                        websocket::Config::new(tcp)
+                            .upgrade(Version::V1Lazy)
+                            .authenticate(security)
+                            .multiplex($yamux()),
+                    )
+                })
+                .unwrap()
                 .with_behaviour(|_| stream::Behaviour::new())
                 .unwrap()
                 .with_swarm_config(|c| c.with_idle_connection_timeout(Duration::from_secs(600)))

@@ -1,0 +1,162 @@
+//! What the tests' own binary does as another process: it attacks the relay, is the load of ordinary
+//! clients, or looks at the admin endpoints from within the network.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
+
+use descord_relay::admin::client;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use tokio::{
+    sync::mpsc::{Receiver, channel},
+    time::{Instant, sleep, timeout},
+};
+
+use crate::{
+    attackers::{self, Attacker},
+    network::{Addresses, ControlGroup, Namespace, Process},
+    ordinary::{self, Ordinary},
+    support::prometheus::Scrape,
+};
+
+/// The variable that holds a role as JSON.
+const VARIABLE: &str = "RELAY_TEST_ROLE";
+/// The time between two probes of `/livez`.
+const PROBE: Duration = Duration::from_millis(250);
+/// How long the close frames of connections may take to be sent at the end.
+const LEAVING: Duration = Duration::from_secs(1);
+
+/// What a process does.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Role {
+    Ordinary(Ordinary),
+    Attacker(Attacker),
+    Observer(Addresses),
+}
+
+impl Role {
+    /// Starts a process with this role.
+    pub(crate) fn start(&self, namespace: &Namespace, groups: &[&ControlGroup]) -> Process {
+        let binary: PathBuf = std::env::current_exe().unwrap();
+        let mut command = namespace.command(groups, binary);
+        command.args(["--exact", "has_a_role", "--nocapture", "--test-threads=1"]);
+        command.env(VARIABLE, serde_json::to_string(self).unwrap());
+        Process::start(command)
+    }
+}
+
+/// Fills the role of this process, if it has one, until its input ends; then the process ends.
+pub(crate) fn fill() {
+    let Ok(role) = std::env::var(VARIABLE) else {
+        return;
+    };
+    let role: Role = serde_json::from_str(&role).unwrap();
+    let hard = rlimit::Resource::NOFILE.get_hard().unwrap();
+    rlimit::Resource::NOFILE.set(hard, hard).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let input = Input::new();
+        match role {
+            Role::Ordinary(ordinary) => ordinary::run(ordinary, input).await,
+            Role::Attacker(attacker) => attackers::run(attacker, input).await,
+            Role::Observer(addresses) => observe(addresses, input).await,
+        }
+        sleep(LEAVING).await;
+    });
+    std::process::exit(0);
+}
+
+/// What the test writes to the process.
+pub(crate) struct Input(Receiver<String>);
+
+impl Input {
+    fn new() -> Self {
+        let (sender, receiver) = channel(1);
+        thread::spawn(move || {
+            for line in io::stdin().lines().map_while(Result::ok) {
+                if sender.blocking_send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self(receiver)
+    }
+
+    /// The next line; `None` when the process has to end.
+    pub(crate) async fn line(&mut self) -> Option<String> {
+        self.0.recv().await
+    }
+
+    /// Returns when the process has to end.
+    pub(crate) async fn end(&mut self) {
+        while self.line().await.is_some() {}
+    }
+}
+
+/// Writes a line of JSON. The test harness may have begun a line.
+pub(crate) fn emit(event: &Value) {
+    println!("\n{event}");
+}
+
+/// Answers each line, which is a path, with what the relay answers; probes `/livez` meanwhile.
+async fn observe(addresses: Addresses, mut input: Input) {
+    let slowest: Arc<Mutex<Duration>> = Arc::default();
+    tokio::task::spawn(probe(addresses.clone(), Arc::clone(&slowest)));
+    while let Some(path) = input.line().await {
+        let answer = match path.as_str() {
+            "probes" => {
+                let slowest = std::mem::take(&mut *slowest.lock().unwrap());
+                json!(slowest.as_secs_f64())
+            }
+            "/metrics" => metrics(&addresses).await,
+            path => {
+                let answer = client::get(addresses.admin, path).await;
+                let body = answer.ok().map(|(_, body)| body);
+                let value = body.and_then(|body| serde_json::from_slice(&body).ok());
+                value.unwrap_or(Value::Null)
+            }
+        };
+        emit(&json!({"event": "answer", "answer": answer}));
+    }
+}
+
+async fn probe(addresses: Addresses, slowest: Arc<Mutex<Duration>>) {
+    loop {
+        let began = Instant::now();
+        loop {
+            let answer = client::get(addresses.admin, "/livez").await;
+            let is_alive = answer.is_ok_and(|(status, _)| status.is_success());
+            {
+                let mut slowest = slowest.lock().unwrap();
+                *slowest = slowest.max(began.elapsed());
+            }
+            sleep(PROBE).await;
+            if is_alive {
+                break;
+            }
+        }
+    }
+}
+
+/// The sum of all series of each metric.
+async fn metrics(addresses: &Addresses) -> Value {
+    // Other connections may take all of the endpoints' capacity.
+    let scrape = tokio::task::spawn({
+        let address = addresses.admin;
+        async move { Scrape::at(address).await }
+    });
+    let Ok(Ok(scrape)) = timeout(Duration::from_secs(5), scrape).await else {
+        return Value::Null;
+    };
+    let mut sums = Map::new();
+    for sample in &scrape.0 {
+        let sum = scrape.sum(&sample.name, &[]).unwrap_or(0.0);
+        sums.insert(sample.name.clone(), json!(sum));
+    }
+    Value::Object(sums)
+}
