@@ -20,6 +20,7 @@
 mod access;
 mod behaviour;
 pub mod circuit;
+mod circuit_state;
 mod connection;
 mod deny;
 mod events;
@@ -43,6 +44,7 @@ pub(crate) use self::service::now;
 pub use self::{
     access::{Access, Requester},
     behaviour::{Behaviour, MAX_CONNECTIONS_PER_PEER, TooManyConnections},
+    circuit_state::CircuitState,
     connection::{Connection, MAX_SILENT_STREAMS, Transport},
     deny::{Deny, Refusal},
     handler::Handler,

@@ -62,6 +62,9 @@ pub enum Deny {
     /// From this IP address come more requests for circuits than may.
     #[error("this IP address asks for circuits too often")]
     CircuitRatePerIp,
+    /// The circuit gave way to another one while it was being opened.
+    #[error("the circuit gave way to another one")]
+    Evicted,
     /// The target could not be reached, did not answer in time, or refused.
     #[error("the target did not accept the circuit")]
     StopFailed,
@@ -104,7 +107,7 @@ impl Deny {
     }
 
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Relayed,
         Self::ConnectToSelf,
         Self::AccessRules,
@@ -124,6 +127,7 @@ impl Deny {
         Self::TargetCircuits,
         Self::CircuitRatePerPeer,
         Self::CircuitRatePerIp,
+        Self::Evicted,
         Self::StopFailed,
         Self::Malformed,
         Self::Unexpected,
@@ -158,6 +162,7 @@ impl Deny {
             Self::TargetCircuits => (ResourceLimitExceeded, "max_circuits_target"),
             Self::CircuitRatePerPeer => (ResourceLimitExceeded, "rate_circuits_per_peer"),
             Self::CircuitRatePerIp => (ResourceLimitExceeded, "rate_circuits_per_ip"),
+            Self::Evicted => (ResourceLimitExceeded, "evicted"),
             Self::StopFailed => (ConnectionFailed, "stop_failed"),
             Self::Malformed => (MalformedMessage, "malformed_message"),
             Self::Unexpected => (UnexpectedMessage, "unexpected_message"),

@@ -6,6 +6,7 @@ use std::{sync::Arc, time::SystemTime};
 use libp2p::PeerId;
 
 use super::{
+    circuit_state::CircuitState,
     connection::Connection,
     events::{self, Closed},
     ledger::Grant,
@@ -110,6 +111,7 @@ pub(super) struct CircuitPermit {
     relay: Arc<Relay>,
     source: PeerId,
     target: PeerId,
+    state: Arc<CircuitState>,
     /// Where it begins, and where it leads. Always there until this is dropped, but for the second
     /// one while the target is asked.
     legs: (Option<Leg>, Option<Leg>),
@@ -123,8 +125,14 @@ impl CircuitPermit {
             relay,
             source: connection.peer,
             target,
+            state: Arc::default(),
             legs: (Some(source), None),
         }
+    }
+
+    /// Whether the circuit is used, and what evicts it.
+    pub(super) fn state(&self) -> &Arc<CircuitState> {
+        &self.state
     }
 
     /// The circuit leads over this connection of the target.

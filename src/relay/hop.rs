@@ -11,11 +11,12 @@ use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
 use super::{
-    circuit::{self, Early, Progress, Side},
+    circuit::{self, Bounds, Early, Progress, Side},
+    circuit_state::CircuitState,
     connection::Connection,
     deny::{Deny, Refusal},
     events::{self, Closed},
-    guards::CircuitPermit,
+    guards::{CircuitPermit, Leg},
     service::Relay,
     spans, stop, voucher,
     wire::{self, HopMessage, ReadError, Request},
@@ -175,9 +176,8 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
 
     let mut early = Early::default();
     let (stop, leg) = tokio::select! {
-        stop = stop::open(relay, connections, connection.peer) => stop.ok_or(Deny::StopFailed)?,
+        stop = open_stop(relay, permit.state(), connections, connection.peer) => stop?,
         _ = early.watch(&mut stream) => return Err(Deny::Undelivered.into()),
-        () = relay.lifecycle().hard().cancelled() => return Err(Deny::StopFailed.into()),
     };
     let target = Arc::clone(leg.connection());
     permit.reaches(leg);
@@ -194,6 +194,20 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         target,
         stop,
     })
+}
+
+/// Opens the stream to the target, unless the relay ends the circuit meanwhile.
+async fn open_stop(
+    relay: &Relay,
+    state: &CircuitState,
+    connections: Vec<Arc<Connection>>,
+    source: PeerId,
+) -> Result<(Stream, Leg), Deny> {
+    tokio::select! {
+        stop = stop::open(relay, connections, source) => stop.ok_or(Deny::StopFailed),
+        () = state.evicted().cancelled() => Err(Deny::Evicted),
+        () = relay.lifecycle().hard().cancelled() => Err(Deny::StopFailed),
+    }
 }
 
 /// Carries a circuit to its end, but for the stream to the source.
@@ -228,12 +242,19 @@ async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
         stream,
         gone: connection.gone().clone(),
     };
-    let target = Side {
+    let target_side = Side {
         stream: stop,
         gone: target.gone().clone(),
     };
-    let (limit, cut) = (relay.circuit_limit(), relay.lifecycle().hard());
-    let outcome = circuit::relay(source, early, target, limit, cut, pacer, moved).await;
+    let limits = relay.limits();
+    let bounds = Bounds {
+        limit: relay.circuit_limit(),
+        unused_timeout: limits.unused_circuit_timeout,
+        idle_timeout: limits.idle_circuit_timeout,
+        shutdown: relay.lifecycle().hard(),
+        state: permit.state(),
+    };
+    let outcome = circuit::relay(source, early, target_side, bounds, pacer, &moved).await;
     let closed = Closed {
         outcome,
         duration: opened.elapsed(),
