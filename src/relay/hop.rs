@@ -13,7 +13,7 @@ use tracing::Instrument;
 use super::{
     circuit::{self, Bounds, Early, Progress, Side},
     circuit_state::CircuitState,
-    connection::Connection,
+    connection::{CircuitActivity, Connection},
     deny::{Deny, Refusal},
     events::{self, Closed},
     guards::{CircuitPermit, Leg},
@@ -102,6 +102,7 @@ async fn read_request<S: AsyncRead + Unpin>(
         () = relay.lifecycle().hard().cancelled() => return None,
     };
     connection.heard(number);
+    connection.note_activity(Instant::now());
     match request {
         Ok(Ok(request)) => Some(Ok(request)),
         Ok(Err(ReadError::Io(_))) => None,
@@ -229,7 +230,16 @@ async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
     let ends = peers.map(|peers| peers.circuit(connection.peer, target.peer));
     let throttle = relay.throttle();
     let pacer = throttle.map(|throttle| throttle.circuit(connection.peer, target.peer));
+    let source_activity = CircuitActivity::new(connection);
+    let target_activity = CircuitActivity::new(&target);
     let moved = |progress: Progress| {
+        let now = Instant::now();
+        if progress.to_target > 0 {
+            source_activity.note(now);
+        }
+        if progress.to_source > 0 {
+            target_activity.note(now);
+        }
         totals.add(progress.to_target, progress.to_source);
         if let Some(ends) = &ends {
             ends.carried(progress.to_target, progress.to_source);
