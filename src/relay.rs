@@ -31,6 +31,7 @@ mod handler;
 mod hop;
 pub mod ledger;
 mod limits;
+mod pace;
 mod rates;
 mod service;
 mod spans;

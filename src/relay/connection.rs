@@ -17,10 +17,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::ledger;
+use super::{ledger, pace::Pace};
 use crate::transport::ip_of;
 
-/// Hop streams of one connection that may be silent at once. One
+/// Hop streams of one connection that may be silent, or wait for the pace of RESERVE, at once. One
 /// more resets the oldest of them: streams that say nothing cannot keep out those that do.
 pub const MAX_SILENT_STREAMS: usize = 64;
 /// STOP streams that may wait to be opened on one connection at once.
@@ -81,6 +81,7 @@ pub struct Connection {
     circuits: AtomicUsize,
     last_circuit_ended: Mutex<Option<Instant>>,
     last_active: Mutex<Instant>,
+    reserve_pace: Mutex<Pace>,
     gone: CancellationToken,
     stops: mpsc::Sender<StopReply>,
     silent: Mutex<LinkedHashMap<u64, oneshot::Sender<()>>>,
@@ -109,6 +110,7 @@ impl Connection {
             circuits: AtomicUsize::new(0),
             last_circuit_ended: Mutex::default(),
             last_active: Mutex::new(Instant::now()),
+            reserve_pace: Mutex::default(),
             gone: CancellationToken::new(),
             stops,
             silent: Mutex::default(),
@@ -156,6 +158,11 @@ impl Connection {
     /// The peer has sent a request, an answer to STOP, or bytes of a circuit.
     pub(crate) fn note_activity(&self, now: Instant) {
         *lock(&self.last_active) = now;
+    }
+
+    /// Counts a RESERVE that the peer has sent, and gives how long it has to wait for its turn.
+    pub(super) fn pace_reserve(&self, now: Instant) -> Duration {
+        lock(&self.reserve_pace).delay(now)
     }
 
     /// Whether it is itself a circuit of another relay.

@@ -6,8 +6,8 @@
 use std::{io, sync::Arc, time::Duration};
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use libp2p::{PeerId, Stream};
-use tokio::time::{Instant, timeout};
+use libp2p::{Multiaddr, PeerId, Stream};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument;
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
     connection::{CircuitActivity, Connection},
     deny::{Deny, Refusal},
     events::{self, Closed},
-    guards::{CircuitPermit, Leg},
+    guards::{CircuitPermit, Leg, ReservationGuard},
     service::Relay,
     spans, stop, voucher,
     wire::{self, HopMessage, ReadError, Request},
@@ -95,14 +95,26 @@ async fn read_request<S: AsyncRead + Unpin>(
 ) -> Option<Result<Request, Deny>> {
     let number = relay.next_stream();
     let evicted = connection.silent(number);
+    let request = async {
+        let request = timeout(REQUEST_TIMEOUT, wire::read_request(stream)).await;
+        let now = Instant::now();
+        connection.note_activity(now);
+        if matches!(request, Ok(Ok(Request::Reserve))) {
+            let delay = connection.pace_reserve(now);
+            if !delay.is_zero() {
+                sleep(delay).await;
+            }
+        }
+        request
+    };
     let request = tokio::select! {
-        request = timeout(REQUEST_TIMEOUT, wire::read_request(stream)) => request,
-        // The stream was silent while so many newer ones came that it had to make room.
+        request = request => request,
+        // The stream waited while so many newer ones came that it had to make room.
         Ok(()) = evicted => return None,
+        () = connection.gone().cancelled() => return None,
         () = relay.lifecycle().hard().cancelled() => return None,
     };
     connection.heard(number);
-    connection.note_activity(Instant::now());
     match request {
         Ok(Ok(request)) => Some(Ok(request)),
         Ok(Err(ReadError::Io(_))) => None,
@@ -120,15 +132,16 @@ async fn reserve<S: AsyncWrite + Unpin>(
     if connection.is_relayed() {
         return Err(Deny::Relayed.into());
     }
-    relay.may_ask_to_reserve(connection)?;
     let addresses = relay.addresses();
-    if addresses.is_empty() {
-        return Err(Deny::NoAddress.into());
-    }
-    if let Some(access) = relay.access() {
-        decided(relay, connection, access.may_reserve(connection.into())).await?;
-    }
-    let reservation = relay.reserve(connection)?;
+    let reservation = match relay.recent_grant(connection) {
+        Some(recent) => {
+            if let Some(access) = relay.access() {
+                access.may_repeat_reserve(connection.into())?;
+            }
+            relay.repeat(connection, recent)
+        }
+        None => grant(relay, connection, &addresses).await?,
+    };
     let expire = reservation.expire();
     let voucher = voucher::sign(relay.keypair(), connection.peer, expire).map_err(|error| {
         tracing::error!(%error, "the relay's key cannot sign a reservation voucher");
@@ -142,6 +155,22 @@ async fn reserve<S: AsyncWrite + Unpin>(
     let _closed_or_reset = closed.map_err(|_| Deny::Undelivered)?;
     reservation.keep();
     Ok(())
+}
+
+/// Makes a reservation, or renews it.
+async fn grant(
+    relay: &Arc<Relay>,
+    connection: &Connection,
+    addresses: &[Multiaddr],
+) -> Result<ReservationGuard, Refusal> {
+    relay.may_ask_to_reserve(connection)?;
+    if addresses.is_empty() {
+        return Err(Deny::NoAddress.into());
+    }
+    if let Some(access) = relay.access() {
+        decided(relay, connection, access.may_reserve(connection.into())).await?;
+    }
+    Ok(relay.reserve(connection)?)
 }
 
 /// Waits for a decision, for as long as anybody needs it.
@@ -298,3 +327,6 @@ async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, deny: Deny) {
     };
     let _ = timeout(DISCARD_TIMEOUT, discard).await;
 }
+
+#[cfg(test)]
+mod tests;
