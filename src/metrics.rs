@@ -142,8 +142,8 @@ impl Metrics {
             .record(lasted.as_secs_f64(), &reason);
     }
 
-    /// The target of a circuit was asked for it. `outcome` is "accepted", "refused", "failed", or
-    /// "abandoned" by the source.
+    /// An attempt to open a circuit on a connection of its target has ended. `outcome` is "accepted",
+    /// "refused", "failed", or "abandoned": another attempt was faster, or the source gave up.
     pub(crate) fn stop(&self, outcome: &'static str, took: Duration) {
         let outcome = [KeyValue::new("outcome", outcome)];
         self.0.stop_duration.record(took.as_secs_f64(), &outcome);

@@ -31,6 +31,7 @@ mod handler;
 mod hop;
 pub mod ledger;
 mod limits;
+mod pace;
 mod rates;
 mod service;
 mod spans;
@@ -44,6 +45,7 @@ pub(crate) use self::service::now;
 pub use self::{
     access::{Access, Requester},
     behaviour::{Behaviour, MAX_CONNECTIONS_PER_PEER, TooManyConnections},
+    circuit_state::CircuitState,
     connection::{Connection, MAX_SILENT_STREAMS, Transport},
     deny::{Deny, Refusal},
     handler::Handler,

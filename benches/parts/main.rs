@@ -10,8 +10,8 @@ mod pipe;
 use descord_relay::{
     metrics::Handshakes,
     relay::{
-        CircuitLimit,
-        circuit::{self, Early, Side},
+        CircuitLimit, CircuitState,
+        circuit::{self, Bounds, Early, Side},
     },
     transport::security::{Channel, Security},
 };
@@ -51,10 +51,16 @@ fn copy(bencher: Bencher) {
             stream: Zeros::of(bytes),
             gone: CancellationToken::new(),
         };
-        let limit = CircuitLimit::default();
-        let cut = CancellationToken::new();
+        let (shutdown, state) = (CancellationToken::new(), CircuitState::default());
+        let bounds = Bounds {
+            limit: CircuitLimit::default(),
+            unused_timeout: None,
+            idle_timeout: None,
+            shutdown: &shutdown,
+            state: &state,
+        };
         let (early, pacer) = (Early::default(), None);
-        let copied = circuit::relay(side(MIB), early, side(0), limit, &cut, pacer, |_| {});
+        let copied = circuit::relay(side(MIB), early, side(0), bounds, pacer, |_| {});
         block_on(copied)
     });
 }

@@ -10,8 +10,10 @@ use super::{
     report::{Sample, Target},
 };
 
-/// Clients that renew and open circuits, in pairs, whatever number there is.
+/// Clients that open circuits, in pairs, whatever number there is.
 pub(crate) const BUSY_CLIENTS: usize = 8;
+/// Renewals of one client: the relay does not delay so many at once.
+const RENEWALS_EACH: usize = 50;
 
 /// Grows to each number of reservations of the plan, and measures there. Those who only hold one
 /// are not pinged: else what a request costs would depend on the minute in which it comes.
@@ -33,19 +35,21 @@ pub(crate) async fn measure(relay: &Relay, channel: Channel, plan: &Plan) -> Res
         Client::all_leave(newcomers).await?;
         relay.rests(plan.look).await?;
 
-        let busy = holders.len().min(BUSY_CLIENTS);
-        let (each, pairs) = (plan.requests * 2 / busy, &mut holders[..busy]);
-        let requests = each * (busy / 2);
+        let renewing_pairs = plan.requests.div_ceil(RENEWALS_EACH).min(holders.len() / 2);
+        let renewals = (plan.requests / renewing_pairs).min(RENEWALS_EACH);
         let start = Span::begin(relay)?;
-        at_once(pairs, async |source, _| {
-            for _ in 0..each {
+        at_once(&mut holders[..2 * renewing_pairs], async |source, _| {
+            for _ in 0..renewals {
                 source.reserve().await?;
             }
             Ok(())
         })
         .await?;
-        let (renewing, _) = start.end(requests)?;
+        let (renewing, _) = start.end(renewals * renewing_pairs)?;
 
+        let busy = holders.len().min(BUSY_CLIENTS);
+        let (each, pairs) = (plan.requests * 2 / busy, &mut holders[..busy]);
+        let requests = each * (busy / 2);
         let start = Span::begin(relay)?;
         at_once(pairs, async |source, target| {
             for _ in 0..each {

@@ -216,6 +216,10 @@ impl relay::Access for Access {
         self.decide(Question::reserve(peer)).await
     }
 
+    fn may_repeat_reserve(&self, peer: Requester) -> Result<(), Refusal> {
+        Ok(self.rules().may_reserve(&peer)?)
+    }
+
     async fn may_connect(&self, source: Requester, target: PeerId) -> Result<(), Refusal> {
         self.rules().may_connect(&source, &target)?;
         self.decide(Question::connect(source, target)).await

@@ -60,7 +60,7 @@ impl Kind {
     }
 }
 
-/// Up to the 10 s after which a handshake is given up, and the 15 s of a STOP.
+/// Beyond the 8 s of a STOP and the 10 s after which a handshake is given up.
 const LATENCIES: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0,
 ];
@@ -96,6 +96,7 @@ const DENIALS: &[&str] = &[
     "circuit_share_target",
     "rate_circuits_per_peer",
     "rate_circuits_per_ip",
+    "evicted",
     "stop_failed",
     "malformed_message",
     "unexpected_message",
@@ -110,6 +111,9 @@ const ENDS: &[&str] = &[
     "drained",
     "reset",
     "connection_lost",
+    "unused",
+    "idle",
+    "evicted",
 ];
 
 /// What becomes of a query for the fleet's zone.
@@ -175,7 +179,7 @@ instruments! {
     BANDWIDTH_LIMIT = Kind::Gauge, "relay.bandwidth.limit", "By/s", ["scope": &["circuit", "peer", "relay"]],
         "Bytes a second that may pass, both directions together; absent where that is unlimited.";
     STOP_DURATION = Kind::Histogram(LATENCIES), "relay.stop.duration", "s", ["outcome": &["accepted", "refused", "failed", "abandoned"]],
-        "How long the targets of circuits took to answer.";
+        "How long the targets of circuits took to answer STOP, for each attempt on one of their connections.";
     ACCESS_DECISION_DURATION = Kind::Histogram(LATENCIES), "relay.access.decision.duration", "s", [
         "outcome": &["allowed", "denied", "timeout", "unreachable", "invalid", "overloaded"]
     ],

@@ -42,6 +42,13 @@ pub trait Access: fmt::Debug + Send + Sync {
     /// Whether `peer` may reserve, or renew what it has reserved.
     async fn may_reserve(&self, peer: Requester) -> Result<(), Refusal>;
 
+    /// Whether a rule refuses `peer` a renewal that repeats a grant of a few seconds ago: what can be
+    /// answered at once, without a question to anybody else.
+    ///
+    /// # Errors
+    /// Gives the refusal.
+    fn may_repeat_reserve(&self, peer: Requester) -> Result<(), Refusal>;
+
     /// Whether `source` may open a circuit to `target`.
     async fn may_connect(&self, source: Requester, target: PeerId) -> Result<(), Refusal>;
 }

@@ -4,6 +4,13 @@
 //! nothing else. A circuit that both sides finish ends with both streams closed. A circuit that is
 //! *cut* ends with both streams dropped unclosed, which the transports turn into a reset: data that
 //! is missing must never look complete.
+//!
+//! A side that is not read, because the other side takes nothing, is polled for failure. A reset and
+//! a lost connection end the circuit at once. A side that has sent all of its data and reads no more
+//! leaves the circuit open as long as the data makes progress.
+
+mod failure;
+mod timeouts;
 
 use std::{
     future::{pending, poll_fn},
@@ -17,7 +24,11 @@ use bytes::{Buf, Bytes};
 use futures::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-use super::{limits::CircuitLimit, throttle::Pacer};
+use self::{
+    failure::{Failure, Grace},
+    timeouts::Activity,
+};
+use super::{circuit_state::CircuitState, limits::CircuitLimit, throttle::Pacer};
 use crate::{handover, late, scratch};
 
 /// How much the source may send before the circuit is open, in bytes.
@@ -45,17 +56,26 @@ pub enum End {
     Reset,
     /// A side's connection was lost.
     Io,
+    /// The target sent nothing for too long.
+    Unused,
+    /// It carried nothing for too long.
+    Idle,
+    /// It gave way to another circuit.
+    Evicted,
 }
 
 impl End {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::Eof,
         Self::Bytes,
         Self::Duration,
         Self::Drained,
         Self::Reset,
         Self::Io,
+        Self::Unused,
+        Self::Idle,
+        Self::Evicted,
     ];
 
     /// A short, stable word for logs and metrics.
@@ -67,6 +87,9 @@ impl End {
             Self::Drained => "drained",
             Self::Reset => "reset",
             Self::Io => "connection_lost",
+            Self::Unused => "unused",
+            Self::Idle => "idle",
+            Self::Evicted => "evicted",
         }
     }
 }
@@ -110,9 +133,9 @@ pub struct Early {
 }
 
 impl Early {
-    /// Reads what the source sends meanwhile, so that it is known at once when the source gives
-    /// up. Ends with an error only; drop it when the circuit is ready, nothing that was read is
-    /// lost.
+    /// Reads what the source sends meanwhile, so that a source that gives up is noticed at once,
+    /// also when it has sent more than is kept. Ends with an error only; drop it when the circuit is
+    /// ready, nothing that was read is lost.
     pub async fn watch<S: AsyncRead + Unpin>(&mut self, source: &mut S) -> io::Error {
         poll_fn(|cx| {
             while !self.eof && self.bytes.len() < EARLY_BYTES {
@@ -127,7 +150,7 @@ impl Early {
                     Err(error) => return Poll::Ready(error),
                 }
             }
-            Poll::Pending
+            failure::poll_failure(cx, source)
         })
         .await
     }
@@ -138,21 +161,35 @@ impl Early {
 pub struct Side<S> {
     /// Its stream.
     pub stream: S,
-    /// Cancelled when the connection below the stream is gone. A stream tells that itself while it
-    /// is read; one that is at its end already is not.
+    /// Cancelled when the connection below the stream is gone. A stream that is read reports that
+    /// itself; one that is at its end does not.
     pub gone: CancellationToken,
 }
 
-/// Copies until both sides have finished, a limit is reached, or `cut` is cancelled.
+/// What ends a circuit besides its two sides.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds<'a> {
+    /// How long it may stay open, and how much it may carry.
+    pub limit: CircuitLimit,
+    /// How long it may stay open until the target has sent the first byte.
+    pub unused_timeout: Option<Duration>,
+    /// How long it may stay open without a byte in either direction, once the target has sent one.
+    pub idle_timeout: Option<Duration>,
+    /// Cancelled when the relay shuts down.
+    pub shutdown: &'a CancellationToken,
+    /// Records the first byte of the target, and may evict the circuit.
+    pub state: &'a CircuitState,
+}
+
+/// Copies until both sides have finished, or one of the `bounds` is reached.
 ///
-/// `moved` is told of all bytes as they are handed over. With a `pacer`, no more is read than it
+/// `moved` is called with all bytes as they are handed over. With a `pacer`, no more is read than it
 /// grants.
 pub async fn relay<S, T>(
     source: Side<S>,
     early: Early,
     target: Side<T>,
-    limit: CircuitLimit,
-    cut: &CancellationToken,
+    bounds: Bounds<'_>,
     mut pacer: Option<Pacer>,
     moved: impl Fn(Progress),
 ) -> Outcome
@@ -170,8 +207,12 @@ where
     } = target;
     let (mut source_gone, mut target_gone) =
         (pin!(source_gone.cancelled()), pin!(target_gone.cancelled()));
+    let limit = bounds.limit;
     let mut to_target = Direction::new(limit.bytes, early);
     let mut to_source = Direction::new(limit.bytes, Early::default());
+    let activity = Activity::new(bounds.idle_timeout);
+    let mut is_used = false;
+    let mut grace = Grace::default();
 
     let copy = async {
         let mut step = |cx: &mut Context<'_>| {
@@ -196,18 +237,36 @@ where
             if progress != Progress::default() {
                 moved(progress);
             }
+            let has_moved = progress.to_target + progress.to_source > 0;
+            if has_moved {
+                activity.note();
+            }
+            if !is_used && to_source.has_read {
+                is_used = true;
+                bounds.state.mark_used();
+            }
             match (forth, back) {
                 (Poll::Ready(Err(end)), _) | (_, Poll::Ready(Err(end))) => Poll::Ready(end),
                 (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(End::Eof),
                 _ if to_target.is_over() || to_source.is_over() => Poll::Ready(End::Bytes),
-                // Nobody reads a side that has finished: it cannot tell that it is gone.
-                (Poll::Ready(Ok(())), _) if source_gone.as_mut().poll(cx).is_ready() => {
-                    Poll::Ready(End::Io)
+                _ => {
+                    let gone = source_gone.as_mut();
+                    let of_source = failure::find(cx, &to_target, &mut source, gone);
+                    let gone = target_gone.as_mut();
+                    let of_target = failure::find(cx, &to_source, &mut target, gone);
+                    match (of_source, of_target) {
+                        (Some(Failure::Ended(end)), _) | (_, Some(Failure::Ended(end))) => {
+                            Poll::Ready(end)
+                        }
+                        (Some(Failure::Unread(end)), _) | (_, Some(Failure::Unread(end))) => {
+                            grace.poll(cx, has_moved).map(|()| end)
+                        }
+                        (None, None) => {
+                            grace.clear();
+                            Poll::Pending
+                        }
+                    }
                 }
-                (_, Poll::Ready(Ok(()))) if target_gone.as_mut().poll(cx).is_ready() => {
-                    Poll::Ready(End::Io)
-                }
-                _ => Poll::Pending,
             }
         };
         // Each piece may wake the connections that it came from and goes to.
@@ -226,10 +285,13 @@ where
     };
     let end = {
         let (copy, deadline) = (pin!(copy), pin!(deadline));
+        let timeout = pin!(timeouts::elapsed(&bounds, &activity));
         tokio::select! {
             biased;
-            () = cut.cancelled() => End::Drained,
+            () = bounds.shutdown.cancelled() => End::Drained,
+            () = bounds.state.evicted().cancelled() => End::Evicted,
             () = deadline => End::Duration,
+            end = timeout => end,
             end = copy => end,
         }
     };
@@ -249,6 +311,8 @@ struct Direction {
     /// Bytes that may still be read; `None` is unlimited.
     room: Option<u64>,
     moved: u64,
+    /// Whether the reader has sent anything since there is a circuit.
+    has_read: bool,
     /// How often the writer took no more, and whether it takes none now.
     waits: u64,
     is_waiting: bool,
@@ -286,6 +350,7 @@ impl Direction {
             unpaid: allowed,
             room: room.map(|room| room - allowed),
             moved: 0,
+            has_read: false,
             waits: 0,
             is_waiting: false,
             state,
@@ -294,6 +359,11 @@ impl Direction {
 
     fn is_over(&self) -> bool {
         self.state == State::Full
+    }
+
+    /// Whether the reader is not read: the writer takes nothing, or the reader is at its end.
+    fn is_held_up(&self) -> bool {
+        self.is_waiting || matches!(self.state, State::Closing | State::Closed)
     }
 
     fn poll<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
@@ -361,6 +431,7 @@ impl Direction {
         let piece = handover::take(most, || Pin::new(reader).poll_read(cx, &mut []));
         self.rest = piece.unwrap_or_default();
         let read = self.rest.len() as u64;
+        self.has_read |= read > 0;
         self.room = self.room.map(|room| room.saturating_sub(read));
         read
     }
@@ -380,6 +451,7 @@ impl Direction {
         // never passed on.
         let (space, _) = buffer.split_at_mut(room.max(1).min(buffer.len()));
         let read = ready!(Pin::new(reader).poll_read(cx, space))?;
+        self.has_read |= read > 0;
         match read {
             0 => self.state = State::Closing,
             _ if room == 0 => {
@@ -449,10 +521,9 @@ fn poll_granted<R: AsyncRead + Unpin>(
         return Poll::Ready(Ok(u64::MAX));
     };
     let granted = pacer.poll_grant(cx);
-    // Into no room nothing is read. What the transports of the relay give then is a failure, or
-    // nothing until there is one.
     if granted.is_pending()
-        && let Poll::Ready(Err(error)) = Pin::new(reader).poll_read(cx, &mut [])
+        && let Poll::Ready(error) = failure::poll_failure(cx, reader)
+        && !failure::is_complete(&error)
     {
         return Poll::Ready(Err(error));
     }

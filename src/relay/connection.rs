@@ -3,8 +3,8 @@
 use std::{
     net::IpAddr,
     sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -17,11 +17,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::ledger;
+use super::{ledger, pace::Pace};
 use crate::transport::ip_of;
 
-/// Hop streams of one connection that may be silent at once. One more resets the oldest of them:
-/// streams that say nothing cannot keep out those that do.
+/// Hop streams of one connection that may be silent, or wait for the pace of RESERVE, at once. One
+/// more resets the oldest of them: streams that say nothing cannot keep out those that do.
 pub const MAX_SILENT_STREAMS: usize = 64;
 /// STOP streams that may wait to be opened on one connection at once.
 const MAX_PENDING_STOPS: usize = 64;
@@ -81,6 +81,8 @@ pub struct Connection {
     evicted: AtomicBool,
     circuits: AtomicUsize,
     last_circuit_ended: Mutex<Option<Instant>>,
+    last_active: Mutex<Instant>,
+    reserve_pace: Mutex<Pace>,
     gone: CancellationToken,
     stops: mpsc::Sender<StopReply>,
     silent: Mutex<LinkedHashMap<u64, oneshot::Sender<()>>>,
@@ -109,6 +111,8 @@ impl Connection {
             evicted: AtomicBool::new(false),
             circuits: AtomicUsize::new(0),
             last_circuit_ended: Mutex::default(),
+            last_active: Mutex::new(Instant::now()),
+            reserve_pace: Mutex::default(),
             gone: CancellationToken::new(),
             stops,
             silent: Mutex::default(),
@@ -149,20 +153,29 @@ impl Connection {
 
     /// When the last circuit that ran over it has ended, if there was one.
     pub fn last_circuit_ended(&self) -> Option<Instant> {
-        *self
-            .last_circuit_ended
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.last_circuit_ended)
     }
 
     /// A circuit that ran over it has ended.
     pub(crate) fn circuit_ends(&self) {
-        let now = Some(Instant::now());
-        *self
-            .last_circuit_ended
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = now;
+        *lock(&self.last_circuit_ended) = Some(Instant::now());
         self.circuits.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// When the peer last sent something that shows the connection to be alive: a request, an answer
+    /// to STOP, or bytes of a circuit; else when the connection came up.
+    pub fn last_active(&self) -> Instant {
+        *lock(&self.last_active)
+    }
+
+    /// The peer has sent a request, an answer to STOP, or bytes of a circuit.
+    pub(crate) fn note_activity(&self, now: Instant) {
+        *lock(&self.last_active) = now;
+    }
+
+    /// Counts a RESERVE that the peer has sent, and gives how long it has to wait for its turn.
+    pub(super) fn pace_reserve(&self, now: Instant) -> Duration {
+        lock(&self.reserve_pace).delay(now)
     }
 
     /// Whether it is itself a circuit of another relay.
@@ -186,7 +199,7 @@ impl Connection {
     /// stream must make room for a newer one.
     pub(super) fn silent(&self, number: u64) -> oneshot::Receiver<()> {
         let (evict, evicted) = oneshot::channel();
-        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut silent = lock(&self.silent);
         silent.insert(number, evict);
         if silent.len() > MAX_SILENT_STREAMS
             && let Some((_, oldest)) = silent.pop_front()
@@ -199,11 +212,40 @@ impl Connection {
 
     /// The hop stream of this number has made its request, or has ended.
     pub(super) fn heard(&self, number: u64) {
-        self.silent
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&number);
+        lock(&self.silent).remove(&number);
     }
+}
+
+/// The activity of a peer within one circuit, noted on its connection once a second at most.
+#[derive(Debug)]
+pub(super) struct CircuitActivity<'a> {
+    connection: &'a Connection,
+    opened: Instant,
+    /// The second in which it was noted last, counted from 1.
+    noted: AtomicU64,
+}
+
+impl<'a> CircuitActivity<'a> {
+    pub(super) fn new(connection: &'a Connection) -> Self {
+        Self {
+            connection,
+            opened: Instant::now(),
+            noted: AtomicU64::new(0),
+        }
+    }
+
+    /// Bytes of the peer have come by `now`.
+    pub(super) fn note(&self, now: Instant) {
+        let second = now.saturating_duration_since(self.opened).as_secs() + 1;
+        if self.noted.load(Ordering::Relaxed) != second {
+            self.noted.store(second, Ordering::Relaxed);
+            self.connection.note_activity(now);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl ledger::Connection for std::sync::Arc<Connection> {

@@ -74,6 +74,9 @@ pub enum Deny {
     /// From this IP address come more requests for circuits than may.
     #[error("this IP address asks for circuits too often")]
     CircuitRatePerIp,
+    /// The circuit gave way to another one while it was being opened.
+    #[error("the circuit gave way to another one")]
+    Evicted,
     /// The target could not be reached, did not answer in time, or refused.
     #[error("the target did not accept the circuit")]
     StopFailed,
@@ -116,7 +119,7 @@ impl Deny {
     }
 
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Relayed,
         Self::ConnectToSelf,
         Self::AccessRules,
@@ -139,6 +142,7 @@ impl Deny {
         Self::TargetShare,
         Self::CircuitRatePerPeer,
         Self::CircuitRatePerIp,
+        Self::Evicted,
         Self::StopFailed,
         Self::Malformed,
         Self::Unexpected,
@@ -176,6 +180,7 @@ impl Deny {
             Self::TargetShare => (ResourceLimitExceeded, "circuit_share_target"),
             Self::CircuitRatePerPeer => (ResourceLimitExceeded, "rate_circuits_per_peer"),
             Self::CircuitRatePerIp => (ResourceLimitExceeded, "rate_circuits_per_ip"),
+            Self::Evicted => (ResourceLimitExceeded, "evicted"),
             Self::StopFailed => (ConnectionFailed, "stop_failed"),
             Self::Malformed => (MalformedMessage, "malformed_message"),
             Self::Unexpected => (UnexpectedMessage, "unexpected_message"),

@@ -53,6 +53,16 @@ pub(super) fn reservation_accepted(
     }
 }
 
+/// A renewal was so early that the existing expiry was its answer. It is counted as any other, and
+/// only the debug log has a line of it: a flood of renewals must not flood the log.
+pub(super) fn reservation_repeated(relay: &Relay, peer: PeerId) {
+    debug!(peer = %relay.names().name(&peer), "reservation renewed again");
+    relay.metrics().request("reserve", "renewed", "none");
+    if let Some(peers) = relay.peers() {
+        peers.reserved(peer);
+    }
+}
+
 /// `how` is "expired", or "closed": with the peer's last connection, or because the peer could not
 /// be told of it.
 pub(super) fn reservation_ended(relay: &Relay, Ended { peer, since }: Ended, how: &'static str) {

@@ -139,7 +139,7 @@ impl CircuitPermit {
         }
     }
 
-    /// What the table and the task of the circuit tell each other.
+    /// Whether the circuit is used, and what evicts it.
     pub(super) fn state(&self) -> &Arc<CircuitState> {
         &self.state
     }

@@ -6,16 +6,17 @@
 use std::{io, sync::Arc, time::Duration};
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use libp2p::{PeerId, Stream};
-use tokio::time::{Instant, timeout};
+use libp2p::{Multiaddr, PeerId, Stream};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument;
 
 use super::{
-    circuit::{self, Early, Progress, Side},
-    connection::Connection,
+    circuit::{self, Bounds, Early, Progress, Side},
+    circuit_state::CircuitState,
+    connection::{CircuitActivity, Connection},
     deny::{Deny, Refusal},
     events::{self, Closed},
-    guards::CircuitPermit,
+    guards::{CircuitPermit, Leg, ReservationGuard},
     service::Relay,
     spans, stop, voucher,
     wire::{self, HopMessage, ReadError, Request},
@@ -94,10 +95,23 @@ async fn read_request<S: AsyncRead + Unpin>(
 ) -> Option<Result<Request, Deny>> {
     let number = relay.next_stream();
     let evicted = connection.silent(number);
+    let request = async {
+        let request = timeout(REQUEST_TIMEOUT, wire::read_request(stream)).await;
+        let now = Instant::now();
+        connection.note_activity(now);
+        if matches!(request, Ok(Ok(Request::Reserve))) {
+            let delay = connection.pace_reserve(now);
+            if !delay.is_zero() {
+                sleep(delay).await;
+            }
+        }
+        request
+    };
     let request = tokio::select! {
-        request = timeout(REQUEST_TIMEOUT, wire::read_request(stream)) => request,
-        // The stream was silent while so many newer ones came that it had to make room.
+        request = request => request,
+        // The stream waited while so many newer ones came that it had to make room.
         Ok(()) = evicted => return None,
+        () = connection.gone().cancelled() => return None,
         () = relay.lifecycle().hard().cancelled() => return None,
     };
     connection.heard(number);
@@ -118,15 +132,16 @@ async fn reserve<S: AsyncWrite + Unpin>(
     if connection.is_relayed() {
         return Err(Deny::Relayed.into());
     }
-    relay.may_ask_to_reserve(connection)?;
     let addresses = relay.addresses();
-    if addresses.is_empty() {
-        return Err(Deny::NoAddress.into());
-    }
-    if let Some(access) = relay.access() {
-        decided(relay, connection, access.may_reserve(connection.into())).await?;
-    }
-    let reservation = relay.reserve(connection)?;
+    let reservation = match relay.recent_grant(connection) {
+        Some(recent) => {
+            if let Some(access) = relay.access() {
+                access.may_repeat_reserve(connection.into())?;
+            }
+            relay.repeat(connection, recent)
+        }
+        None => grant(relay, connection, &addresses).await?,
+    };
     let expire = reservation.expire();
     let voucher = voucher::sign(relay.keypair(), connection.peer, expire).map_err(|error| {
         tracing::error!(%error, "the relay's key cannot sign a reservation voucher");
@@ -140,6 +155,22 @@ async fn reserve<S: AsyncWrite + Unpin>(
     let _closed_or_reset = closed.map_err(|_| Deny::Undelivered)?;
     reservation.keep();
     Ok(())
+}
+
+/// Makes a reservation, or renews it.
+async fn grant(
+    relay: &Arc<Relay>,
+    connection: &Connection,
+    addresses: &[Multiaddr],
+) -> Result<ReservationGuard, Refusal> {
+    relay.may_ask_to_reserve(connection)?;
+    if addresses.is_empty() {
+        return Err(Deny::NoAddress.into());
+    }
+    if let Some(access) = relay.access() {
+        decided(relay, connection, access.may_reserve(connection.into())).await?;
+    }
+    Ok(relay.reserve(connection)?)
 }
 
 /// Waits for a decision, for as long as anybody needs it.
@@ -175,9 +206,8 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
 
     let mut early = Early::default();
     let (stop, leg) = tokio::select! {
-        stop = stop::open(relay, connections, connection.peer) => stop.ok_or(Deny::StopFailed)?,
+        stop = open_stop(relay, permit.state(), connections, connection.peer) => stop?,
         _ = early.watch(&mut stream) => return Err(Deny::Undelivered.into()),
-        () = relay.lifecycle().hard().cancelled() => return Err(Deny::StopFailed.into()),
     };
     let target = Arc::clone(leg.connection());
     permit.reaches(leg);
@@ -194,6 +224,20 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         target,
         stop,
     })
+}
+
+/// Opens the stream to the target, unless the relay ends the circuit meanwhile.
+async fn open_stop(
+    relay: &Relay,
+    state: &CircuitState,
+    connections: Vec<Arc<Connection>>,
+    source: PeerId,
+) -> Result<(Stream, Leg), Deny> {
+    tokio::select! {
+        stop = stop::open(relay, connections, source) => stop.ok_or(Deny::StopFailed),
+        () = state.evicted().cancelled() => Err(Deny::Evicted),
+        () = relay.lifecycle().hard().cancelled() => Err(Deny::StopFailed),
+    }
 }
 
 /// Carries a circuit to its end, but for the stream to the source.
@@ -215,7 +259,16 @@ async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
     let ends = peers.map(|peers| peers.circuit(connection.peer, target.peer));
     let throttle = relay.throttle();
     let pacer = throttle.map(|throttle| throttle.circuit(connection.peer, target.peer));
+    let source_activity = CircuitActivity::new(connection);
+    let target_activity = CircuitActivity::new(&target);
     let moved = |progress: Progress| {
+        let now = Instant::now();
+        if progress.to_target > 0 {
+            source_activity.note(now);
+        }
+        if progress.to_source > 0 {
+            target_activity.note(now);
+        }
         totals.add(progress.to_target, progress.to_source);
         if let Some(ends) = &ends {
             ends.carried(progress.to_target, progress.to_source);
@@ -228,12 +281,19 @@ async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
         stream,
         gone: connection.gone().clone(),
     };
-    let target = Side {
+    let target_side = Side {
         stream: stop,
         gone: target.gone().clone(),
     };
-    let (limit, cut) = (relay.circuit_limit(), relay.lifecycle().hard());
-    let outcome = circuit::relay(source, early, target, limit, cut, pacer, moved).await;
+    let limits = relay.limits();
+    let bounds = Bounds {
+        limit: relay.circuit_limit(),
+        unused_timeout: limits.unused_circuit_timeout,
+        idle_timeout: limits.idle_circuit_timeout,
+        shutdown: relay.lifecycle().hard(),
+        state: permit.state(),
+    };
+    let outcome = circuit::relay(source, early, target_side, bounds, pacer, &moved).await;
     let closed = Closed {
         outcome,
         duration: opened.elapsed(),
@@ -267,3 +327,6 @@ async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, deny: Deny) {
     };
     let _ = timeout(DISCARD_TIMEOUT, discard).await;
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,6 +28,10 @@ use crate::{
     shrink::Shrink as _,
 };
 
+/// A renewal that follows the last grant sooner repeats that grant. Less for reservations whose time
+/// to live is below ten times this.
+const MIN_RENEWAL_INTERVAL: Duration = Duration::from_secs(5);
+
 /// What the ledger needs of a connection.
 pub trait Connection: Clone {
     /// Identifies it among all connections of the process.
@@ -246,6 +250,36 @@ impl<C: Connection> Ledger<C> {
             renews_after,
             expires,
             serial,
+        })
+    }
+
+    /// The grant that an early renewal on `connection` repeats: that of the last renewal, if it is
+    /// recent and the connection already holds the reservation. It is not moved to a later expiry.
+    ///
+    /// Not while the relay drains: each renewal then has to end with the drain.
+    pub fn repeat(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        connection: ConnectionId,
+    ) -> Option<Grant> {
+        if self.deadline.is_some() {
+            return None;
+        }
+        let recent = MIN_RENEWAL_INTERVAL.min(self.limits.reservation_ttl / 10);
+        let reservation = self.reservations.get_mut(&peer)?;
+        let age = now.saturating_duration_since(reservation.granted);
+        if age >= recent || reservation.expires <= now || !reservation.holders.contains(&connection)
+        {
+            return None;
+        }
+        // The peer has an answer from now on, even if the first one does not reach it.
+        self.serial += 1;
+        reservation.serial = self.serial;
+        Some(Grant {
+            renews_after: Some(age),
+            expires: reservation.expires,
+            serial: self.serial,
         })
     }
 

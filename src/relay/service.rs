@@ -21,7 +21,7 @@ use super::{
     deny::Deny,
     events,
     guards::{CircuitPermit, Registration, ReservationGuard},
-    ledger::{Ledger, Presence},
+    ledger::{Grant, Ledger, Presence},
     limits::{CircuitLimit, Limits},
     rates::Rates,
     throttle::Throttle,
@@ -399,6 +399,21 @@ impl Relay {
             connection.peer,
             grant,
         ))
+    }
+
+    /// The grant of a moment ago that an early renewal repeats, if there is one.
+    pub(super) fn recent_grant(&self, connection: &Connection) -> Option<Grant> {
+        self.ledger().repeat(now(), connection.peer, connection.id)
+    }
+
+    /// Repeats a [recent grant](Self::recent_grant). Nothing is renewed by that.
+    pub(super) fn repeat(
+        self: &Arc<Self>,
+        connection: &Connection,
+        grant: Grant,
+    ) -> ReservationGuard {
+        events::reservation_repeated(self, connection.peer);
+        ReservationGuard::new(Arc::clone(self), connection.peer, grant)
     }
 
     /// Takes a slot for a circuit that begins on `connection`, and gives the target's connections

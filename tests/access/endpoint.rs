@@ -94,16 +94,14 @@ async fn a_decision_is_remembered_for_its_time_and_for_its_question() {
     let decider = Decider::start(Mood::Allow).await;
     let relay = start(&decider, &[("RELAY_ACCESS_CACHE_TTL", "2s")]).await;
     let begin = Instant::now();
-    let mut peer = Raw::new(&relay.tcp()).await;
-    for _ in 0..5 {
-        assert_status(&peer.reserve().await, Status::Ok);
-    }
+    let mut connections = reserved_on(5, &relay).await;
     // Unless this machine is slower than that.
     if begin.elapsed() < Duration::from_secs(2) {
         assert_eq!(decider.questions().len(), 1);
         has(&relay, LOOKUPS, &[("outcome", "hit")], 4.0).await;
         has(&relay, LOOKUPS, &[("outcome", "miss")], 1.0).await;
     }
+    let peer = connections.last_mut().unwrap();
     let mut other = Raw::new(&relay.tcp()).await;
     decider.set_mood(Mood::Deny);
     assert_status(&other.reserve().await, Status::PermissionDenied);
@@ -124,13 +122,38 @@ async fn nothing_is_remembered_when_nothing_is_to_be() {
     for variable in ["RELAY_ACCESS_CACHE_TTL", "RELAY_ACCESS_CACHE_CAPACITY"] {
         let decider = Decider::start(Mood::Allow).await;
         let relay = start(&decider, &[(variable, "0")]).await;
-        let mut peer = Raw::new(&relay.tcp()).await;
-        for _ in 0..3 {
-            assert_status(&peer.reserve().await, Status::Ok);
-        }
+        let _connections = reserved_on(3, &relay).await;
         assert_eq!(decider.questions().len(), 3);
         relay.stop().await;
     }
+}
+
+/// A peer with so many connections, each of which has asked the endpoint for the reservation.
+pub(crate) async fn reserved_on(connections: usize, relay: &Relay) -> Vec<Raw> {
+    let key = Keypair::generate_ed25519();
+    let mut reserved = Vec::new();
+    for _ in 0..connections {
+        let mut peer = Raw::with_key(key.clone(), &relay.tcp()).await;
+        assert_status(&peer.reserve().await, Status::Ok);
+        reserved.push(peer);
+    }
+    reserved
+}
+
+/// Without a cache, too: what was granted a moment ago is not decided anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn flood_of_renewals_seldom_reaches_the_endpoint() {
+    let decider = Decider::start(Mood::Allow).await;
+    let relay = start(&decider, &[("RELAY_ACCESS_CACHE_TTL", "0")]).await;
+    let mut peer = Raw::new(&relay.tcp()).await;
+    let begin = Instant::now();
+    for _ in 0..100 {
+        assert_status(&peer.reserve().await, Status::Ok);
+    }
+    let seconds = usize::try_from(begin.elapsed().as_secs()).unwrap();
+    let questions = decider.questions().len();
+    assert!(questions <= 1 + seconds / 5, "{questions} in {seconds} s");
+    relay.stop().await;
 }
 
 /// Whoever asks for much waits for themselves, and the endpoint never has more than it is to.

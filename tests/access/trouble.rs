@@ -8,7 +8,7 @@ use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
 use super::*;
 use crate::{
     decider::{Decider, Mood},
-    endpoint::start,
+    endpoint::{reserved_on, start},
     support::{process::is, raw::Circuit},
 };
 
@@ -47,9 +47,14 @@ async fn without_a_decision_requests_are_refused_unless_they_are_to_be_granted()
                 ("RELAY_ACCESS_TIMEOUT", "500ms"),
             ];
             let mut relay = start(&decider, &variables).await;
-            let mut peer = Raw::new(&relay.tcp()).await;
-            for _ in 0..3 {
-                assert_status(&peer.reserve().await, status);
+            // A renewal on the same connection would repeat what was granted.
+            let key = Keypair::generate_ed25519();
+            let mut connections = Vec::new();
+            for _ in 0..4 {
+                connections.push(Raw::with_key(key.clone(), &relay.tcp()).await);
+            }
+            for connection in &mut connections[..3] {
+                assert_status(&connection.reserve().await, status);
             }
             let warning = relay.event("the access endpoint does not decide").await;
             assert_eq!(warning["level"], "WARN", "{warning}");
@@ -62,7 +67,7 @@ async fn without_a_decision_requests_are_refused_unless_they_are_to_be_granted()
             // What is no decision is not remembered.
             has(&relay, DECISIONS, &[("outcome", outcome)], 3.0).await;
             decider.set_mood(Mood::Allow);
-            assert_status(&peer.reserve().await, Status::Ok);
+            assert_status(&connections[3].reserve().await, Status::Ok);
             relay.event("the access endpoint decides again").await;
             let events = relay.stop().await;
             let warnings = events.iter().filter(|e| e["level"] == "WARN");
@@ -85,10 +90,7 @@ async fn without_a_decision_requests_are_refused_unless_they_are_to_be_granted()
 async fn a_connection_that_was_kept_too_long_is_no_failure() {
     let decider = Decider::start(Mood::Once).await;
     let relay = start(&decider, &[("RELAY_ACCESS_CACHE_TTL", "0")]).await;
-    let mut peer = Raw::new(&relay.tcp()).await;
-    for _ in 0..5 {
-        assert_status(&peer.reserve().await, Status::Ok);
-    }
+    let _connections = reserved_on(5, &relay).await;
     has(&relay, DECISIONS, &[("outcome", "allowed")], 5.0).await;
     relay.stop().await;
 }

@@ -13,7 +13,7 @@ const INTRODUCTION: &str = "\
 # Conformance
 
 `tests/conformance` runs the same cases against this relay and against the relay of libp2p-relay,
-over real swarms: in memory, over TCP and over QUIC. What clients observe is asserted at both, so
+over real swarms: in memory, over TCP, WebSocket and QUIC. What clients observe is asserted at both, so
 the suite fails when either of them changes. Where the two differ, the difference is deliberate,
 and listed here with what this relay guarantees.
 

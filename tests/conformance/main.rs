@@ -27,6 +27,12 @@ async fn over_tcp() {
     case::run_all(cases::all(), Net::Tcp).await;
 }
 
+/// Where resets, and what comes of them, may differ from TCP.
+#[tokio::test(flavor = "multi_thread")]
+async fn over_websocket() {
+    case::run_all(cases::all(), Net::WebSocket).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn over_quic() {
     case::run_all(cases::all(), Net::Quic).await;

@@ -5,9 +5,10 @@ use libp2p::Multiaddr;
 
 use crate::{Channel, Client, Pings, allocations::allocations, clients::finish, syscalls::calls};
 
-/// Requests before, so that buffers and tables have grown; and those that are counted.
-const BEFORE: usize = 20;
-const COUNTED: usize = 200;
+/// Requests before, so that buffers and tables have grown; and those that are counted. Together they
+/// stay within the burst of renewals that are not delayed.
+const BEFORE: usize = 10;
+const COUNTED: usize = 50;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]

@@ -7,7 +7,9 @@ use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
 use super::*;
 
+mod failures;
 mod paced;
+mod timeouts;
 
 type End_ = Compat<DuplexStream>;
 
@@ -28,6 +30,21 @@ fn limit(bytes: Option<u64>, duration: Option<Duration>) -> CircuitLimit {
     CircuitLimit { duration, bytes }
 }
 
+/// Bounds of a circuit that has this limit and no timeout.
+fn bounds<'a>(
+    limit: CircuitLimit,
+    shutdown: &'a CancellationToken,
+    state: &'a CircuitState,
+) -> Bounds<'a> {
+    Bounds {
+        limit,
+        unused_timeout: None,
+        idle_timeout: None,
+        shutdown,
+        state,
+    }
+}
+
 async fn run<S>(source: S, early: Early, target: S, limit: CircuitLimit) -> Outcome
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -40,16 +57,9 @@ where
                  }| {
         total.fetch_add(forth + back, Ordering::Relaxed);
     };
-    let outcome = relay(
-        side(source),
-        early,
-        side(target),
-        limit,
-        &CancellationToken::new(),
-        None,
-        moved,
-    )
-    .await;
+    let (shutdown, state) = (CancellationToken::new(), CircuitState::default());
+    let bounds = bounds(limit, &shutdown, &state);
+    let outcome = relay(side(source), early, side(target), bounds, None, moved).await;
     assert_eq!(total.into_inner(), outcome.to_target + outcome.to_source);
     outcome
 }
@@ -176,16 +186,10 @@ async fn the_duration_limit_holds_on_a_circuit_that_is_never_idle() {
 async fn a_drain_ends_a_circuit_at_once() {
     let (_a, source) = pipe(64);
     let (_b, target) = pipe(64);
-    let cut = CancellationToken::new();
-    let circuit = relay(
-        side(source),
-        Early::default(),
-        side(target),
-        limit(None, None),
-        &cut,
-        None,
-        |_| (),
-    );
+    let (cut, state) = (CancellationToken::new(), CircuitState::default());
+    let bounds = bounds(limit(None, None), &cut, &state);
+    let early = Early::default();
+    let circuit = relay(side(source), early, side(target), bounds, None, |_| ());
     let (outcome, ()) = tokio::join!(circuit, async { cut.cancel() });
     assert_eq!(outcome.end, End::Drained);
 }
@@ -197,17 +201,9 @@ async fn a_side_that_has_finished_is_missed_when_it_goes() {
         let (_b, target) = pipe(64);
         let source = side(source);
         let gone = source.gone.clone();
-        let cut = CancellationToken::new();
-        let no_limit = limit(None, None);
-        let circuit = relay(
-            source,
-            Early::default(),
-            side(target),
-            no_limit,
-            &cut,
-            None,
-            |_| (),
-        );
+        let (shutdown, state) = (CancellationToken::new(), CircuitState::default());
+        let bounds = bounds(limit(None, None), &shutdown, &state);
+        let circuit = relay(source, Early::default(), side(target), bounds, None, |_| ());
         let client = async {
             if early {
                 gone.cancel();

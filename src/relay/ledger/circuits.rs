@@ -280,7 +280,7 @@ mod tests {
         }
         let refused = open(&mut table, ends(ATTACKER, PeerId::random(), &target(12)));
         assert_eq!(refused.unwrap_err(), Deny::CircuitShare);
-        taken[11].set_used();
+        taken[11].mark_used();
         for n in 0..8 {
             let client = format!("198.51.{n}.1");
             open(&mut table, ends(&client, PeerId::random(), &target(20 + n))).unwrap();
@@ -300,7 +300,7 @@ mod tests {
         let mut table = table(8, 8);
         for n in 0..6 {
             let ends = ends(ATTACKER, PeerId::random(), &format!("203.0.{n}.1"));
-            open(&mut table, ends).unwrap().1.set_used();
+            open(&mut table, ends).unwrap().1.mark_used();
         }
         for n in 0..3 {
             let client = format!("198.51.{n}.1");
@@ -331,11 +331,11 @@ mod tests {
                 .iter()
                 .all(|(_, state)| !state.evicted().is_cancelled())
         );
-        client.set_used();
+        client.mark_used();
         assert_eq!(table.close(silent[0].0), None, "it is closed already");
         assert_eq!(table.len(), 5);
         for (_, state) in silent.iter().chain(&others) {
-            state.set_used();
+            state.mark_used();
         }
         let full = open(&mut table, ends("198.51.100.2", target, "203.0.113.1"));
         assert_eq!(full.unwrap_err(), Deny::TargetCircuits);

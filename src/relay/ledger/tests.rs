@@ -245,7 +245,7 @@ fn circuits_count_for_the_relay_and_for_both_peers() {
     assert_eq!(refusal(&mut ledger, now, a, c), Some(Deny::NoReservation));
     let used: Vec<_> = (0..2)
         .map(|_| open(&mut ledger, now, c, a).unwrap())
-        .inspect(|circuit| circuit.state.set_used())
+        .inspect(|circuit| circuit.state.mark_used())
         .collect();
     assert_eq!(refusal(&mut ledger, now, c, b), Some(Deny::SourceCircuits));
     assert_eq!(refusal(&mut ledger, now, b, a), Some(Deny::TargetCircuits));
@@ -442,7 +442,7 @@ proptest! {
                 }
                 Step::Use(n) if !model.circuits.is_empty() => {
                     let (.., opened) = &model.circuits[n % model.circuits.len()];
-                    opened.state.set_used();
+                    opened.state.mark_used();
                 }
                 Step::Wait(seconds) => now += Duration::from_secs(seconds),
                 Step::Disconnect(_) | Step::Reserve(..) | Step::Close(_) | Step::Use(_) => {}

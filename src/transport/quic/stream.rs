@@ -4,11 +4,14 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures::future::{BoxFuture, Fuse, FutureExt, TryFutureExt};
 use futures::{AsyncRead, AsyncWrite};
 use quinn::{ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
+
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::flow_control::StreamBuffers;
 use super::send_window::SendWindow;
@@ -21,6 +24,9 @@ const PACKET_BYTES: usize = 1452;
 /// As many packets make a piece: 32 KiB, which is the most that a thread of the allocator's keeps to
 /// use again.
 const PACKETS: usize = 32 * 1024 / PACKET_BYTES;
+
+/// How often a stream that is not read is looked at for a reset.
+const RESET_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// One bidirectional stream of a QUIC connection.
 ///
@@ -35,9 +41,10 @@ const PACKETS: usize = 32 * 1024 / PACKET_BYTES;
 /// - A stream that is dropped without `close` is reset, and what was not sent is not sent any more.
 ///   A peer that still sends is asked to stop.
 /// - Writing to a peer that asked us to stop is [`BrokenPipe`](io::ErrorKind::BrokenPipe).
-/// - Reading into no room reads nothing. It is ready when the peer has reset its side or the
-///   connection is lost: with that failure, even if there is something left to read before it. A
-///   reset that comes without a request to stop wakes nobody while there is something to read.
+/// - A read of length zero reads nothing. It is ready when the stream has failed: with the failure,
+///   even if data is left to be read. [`BrokenPipe`](io::ErrorKind::BrokenPipe) means that the peer
+///   asked us to stop and has not reset its own side: what it has sent can still be read. A reset
+///   without a request to stop is noticed within [`RESET_CHECK_INTERVAL`] while data is left.
 ///   While a piece is [wanted](handover), it reads one instead.
 pub struct Stream {
     send: SendStream,
@@ -49,6 +56,11 @@ pub struct Stream {
     reset: bool,
     /// There is none until somebody waits for a failure.
     stopped: Option<Fuse<Stopped>>,
+    /// Whether the peer has asked us to stop; known only to those who wait for a failure.
+    is_stopped: bool,
+    /// When to look for a reset again. There is none until a failure is waited for while data is
+    /// left to be read.
+    reset_check: Option<Pin<Box<Sleep>>>,
     undelivered: Undelivered,
     buffers: StreamBuffers,
     send_window: SendWindow,
@@ -72,6 +84,8 @@ impl Stream {
             sending: Sending::Open,
             reset: false,
             stopped: None,
+            is_stopped: false,
+            reset_check: None,
             undelivered,
             buffers,
             send_window,
@@ -128,27 +142,50 @@ impl Stream {
         Poll::Ready(Err(out_of_memory()))
     }
 
-    /// Ready when it is known that reading will fail, whatever is left to be read.
+    /// Ready when the stream has failed, whatever is left to be read.
     fn poll_failure(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         // A peer that resets its side asks us to stop as well, in general: that wakes. The loss of
         // the connection does in any case.
         let stopped = self
             .stopped
             .get_or_insert_with(|| self.send.stopped().boxed().fuse());
-        if let Poll::Ready(Err(error)) = stopped.poll_unpin(cx) {
-            return Poll::Ready(io::Error::new(io::ErrorKind::ConnectionAborted, error));
+        match stopped.poll_unpin(cx) {
+            Poll::Ready(Err(error)) => {
+                let error = io::Error::new(io::ErrorKind::ConnectionAborted, error);
+                return Poll::Ready(error);
+            }
+            Poll::Ready(Ok(Some(_code))) => self.is_stopped = true,
+            Poll::Ready(Ok(None)) | Poll::Pending => {}
         }
         // Not `received_reset`: what it registers stays behind when all is read later.
         let nothing = pin!(self.recv.read_chunk(0, true)).poll(cx);
-        let Poll::Ready(Err(error)) = nothing else {
-            return if self.buffers.wait_for_reset(cx) {
-                self.give_up::<()>().map(|_| out_of_memory())
-            } else {
-                Poll::Pending
-            };
-        };
-        self.reset = matches!(error, ReadError::Reset(_));
-        Poll::Ready(read_error(error))
+        match nothing {
+            Poll::Ready(Err(error)) => {
+                self.reset = matches!(error, ReadError::Reset(_));
+                return Poll::Ready(read_error(error));
+            }
+            Poll::Ready(Ok(Some(_))) => self.schedule_reset_check(cx),
+            Poll::Ready(Ok(None)) | Poll::Pending => {}
+        }
+        if self.buffers.wait_for_reset(cx) {
+            return self.give_up::<()>().map(|_| out_of_memory());
+        }
+        if self.is_stopped {
+            let error = "the peer does not read the stream any more";
+            return Poll::Ready(io::Error::new(io::ErrorKind::BrokenPipe, error));
+        }
+        Poll::Pending
+    }
+
+    /// Wakes the task again after an interval: quinn reports a reset to nobody while data is left
+    /// to be read.
+    fn schedule_reset_check(&mut self, cx: &mut Context<'_>) {
+        let check = self
+            .reset_check
+            .get_or_insert_with(|| Box::pin(sleep(RESET_CHECK_INTERVAL)));
+        while check.as_mut().poll(cx).is_ready() {
+            check.as_mut().reset(Instant::now() + RESET_CHECK_INTERVAL);
+        }
     }
 }
 

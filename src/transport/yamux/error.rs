@@ -73,6 +73,14 @@ pub(super) fn aborted() -> io::Error {
     )
 }
 
+/// The failure of a stream that the remote has finished, and whose connection ended afterwards.
+pub(super) fn unread() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::BrokenPipe,
+        "the remote does not read the stream any more",
+    )
+}
+
 /// The error of writing to a stream after closing it.
 pub(super) fn finished() -> io::Error {
     io::Error::new(

@@ -58,6 +58,8 @@ pub(super) struct Flow {
     pub(super) reader: Option<Waker>,
     /// The task that waits to write, flush or close.
     pub(super) writer: Option<Waker>,
+    /// The task that waits for the stream to fail. Data does not wake it.
+    pub(super) failure: Option<Waker>,
 }
 
 impl Flow {
@@ -74,6 +76,7 @@ impl Flow {
             turn: Turn::None,
             reader: None,
             writer: None,
+            failure: None,
         }
     }
 
@@ -98,9 +101,10 @@ impl Flow {
         }
     }
 
-    /// Both tasks that may be waiting for this stream.
+    /// All tasks that may be waiting for this stream.
     pub(super) fn take_wakers(&mut self) -> impl Iterator<Item = Waker> {
-        self.reader.take().into_iter().chain(self.writer.take())
+        let wakers = [self.reader.take(), self.writer.take(), self.failure.take()];
+        wakers.into_iter().flatten()
     }
 }
 

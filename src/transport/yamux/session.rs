@@ -243,7 +243,7 @@ impl Session {
     /// answered later: half a window at most is read and not credited, so the rest is unread.
     fn must_reset(&self, id: u32, flow: &Flow) -> bool {
         let data_is_lost = !flow.unread.is_empty() || self.decoder.is_receiving(id);
-        let reader_gave_up = flow.reader.is_some();
+        let reader_gave_up = flow.reader.is_some() || flow.failure.is_some();
         data_is_lost || reader_gave_up
     }
 

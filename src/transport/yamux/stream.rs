@@ -82,9 +82,10 @@ impl Drop for Substream {
 }
 
 impl AsyncRead for Substream {
-    /// Into no room it reads nothing, and is ready only when the stream cannot be read to a clean
-    /// end any more: with that failure, even if there is something left to read before it. While a
-    /// piece is [wanted](handover), it hands one over, or leaves it at that.
+    /// A read of length zero reads nothing, and is ready only when the stream has failed: with the
+    /// failure, even if data is left to be read. [`BrokenPipe`](io::ErrorKind::BrokenPipe) means
+    /// that the connection has ended after the remote finished the stream: what is left is complete.
+    /// While a piece is [wanted](handover), it hands one over, or leaves it at that.
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -99,6 +100,12 @@ impl AsyncRead for Substream {
             };
             handover::give(piece);
             return Poll::Ready(Ok(0));
+        }
+        if buf.is_empty() {
+            let failure = self
+                .shared
+                .access(|session| session.failure(self.id, cx.waker()));
+            return failure.map(Err);
         }
         self.shared
             .with(|session| session.read(self.id, buf, cx.waker()))

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::{
     INITIAL_WINDOW,
-    error::{aborted, finished, reset},
+    error::{aborted, finished, reset, unread},
     flow::{Direction, Turn},
     frame::{Flags, Header},
     session::{Session, park},
@@ -20,10 +20,8 @@ use crate::{handover, resources::GUARANTEED_BYTES};
 const SCARCE_FRAME_BYTES: u32 = 16 * 1024;
 
 impl Session {
-    /// Reads from a stream; 0 bytes mean that the remote has finished it.
-    ///
-    /// Into no room nothing is read: it waits until the stream cannot be read to a clean end any
-    /// more, whatever is left of it.
+    /// Reads from a stream; 0 bytes mean that the remote has finished it. A read of length zero is
+    /// [`Self::failure`].
     pub(super) fn read(
         &mut self,
         id: u32,
@@ -45,12 +43,30 @@ impl Session {
             return Poll::Ready(Ok(n));
         }
         match flow.inbound {
-            Direction::Finished if !buf.is_empty() => return Poll::Ready(Ok(0)),
+            Direction::Finished => return Poll::Ready(Ok(0)),
             Direction::Reset => return Poll::Ready(Err(reset())),
             Direction::Open if self.ended => return Poll::Ready(Err(aborted())),
-            Direction::Open | Direction::Finished => {}
+            Direction::Open => {}
         }
         park(&mut flow.reader, waker);
+        Poll::Pending
+    }
+
+    /// Waits until the stream fails, and gives the failure, whatever is left to be read:
+    /// - the stream was reset, before the remote finished it or afterwards;
+    /// - its connection ended. After the remote finished the stream, the failure is
+    ///   [`BrokenPipe`](io::ErrorKind::BrokenPipe): all of the remote's data has arrived.
+    pub(super) fn failure(&mut self, id: u32, waker: &Waker) -> Poll<io::Error> {
+        let Some(flow) = self.streams.get_mut(&id) else {
+            return Poll::Ready(aborted());
+        };
+        match (flow.inbound, flow.outbound) {
+            (Direction::Reset, _) | (_, Direction::Reset) => return Poll::Ready(reset()),
+            (Direction::Open, _) if self.ended => return Poll::Ready(aborted()),
+            (Direction::Finished, _) if self.ended => return Poll::Ready(unread()),
+            (Direction::Open | Direction::Finished, _) => {}
+        }
+        park(&mut flow.failure, waker);
         Poll::Pending
     }
 

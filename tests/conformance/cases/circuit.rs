@@ -124,7 +124,51 @@ pub fn cases() -> Vec<Case> {
         )
         .limits(|limits| limits.circuits = Some(1))
         .on(Net::RESETS),
+        blocked(
+            "the source resets its stream while the target does not read, then CONNECT when one \
+             circuit is allowed",
+            source_resets_blocked,
+        )
+        .differs(SLOT_TAKEN, OUTLIVES),
+        blocked(
+            "the target resets its stream while the source does not read, then CONNECT when one \
+             circuit is allowed",
+            target_resets_blocked,
+        )
+        .on(&[Net::Tcp, Net::WebSocket])
+        .differs(SLOT_TAKEN, OUTLIVES),
+        blocked(
+            "over QUIC, the target resets its stream while the source does not read, then CONNECT \
+             when one circuit is allowed",
+            target_resets_blocked,
+        )
+        .on(&[Net::Quic]),
+        blocked(
+            "the source's connection ends while the target does not read, then CONNECT when one \
+             circuit is allowed",
+            source_vanishes_blocked,
+        ),
+        blocked(
+            "the source finishes, then resets its stream while the target is silent, then CONNECT \
+             when one circuit is allowed",
+            source_resets_after_end,
+        )
+        .differs(SLOT_TAKEN, OUTLIVES),
     ]
+}
+
+const SLOT_TAKEN: &str = "RESOURCE_LIMIT_EXCEEDED";
+const OUTLIVES: &str = "A circuit does not outlive a side: one that is not read, because the other \
+                        side is blocked or silent, is watched for its failure all the same.";
+
+/// A case in which a side that the relay does not read fails.
+fn blocked<F>(name: &'static str, run: fn(Server) -> F) -> Case
+where
+    F: Future<Output = String> + Send + 'static,
+{
+    Case::new(name, run, "OK")
+        .limits(|limits| limits.circuits = Some(1))
+        .on(Net::RESETS)
 }
 
 fn limit_bytes(limits: &mut descord_relay::relay::Limits) {
@@ -319,6 +363,54 @@ async fn source_vanishes(relay: Server) -> String {
     let (_other, other) = Client::connected(&relay).await;
     pair.source.hang_up(&pair.connection).await;
     ended(pair.circuit.target, &other, &mut pair.target).await
+}
+
+/// Writes until nothing more is taken, since the reader at the other end does not read.
+async fn fill(stream: &mut Stream) {
+    let chunk = pattern(64 * 1024);
+    let stalled = Duration::from_secs(2);
+    while timeout(stalled, stream.write(&chunk))
+        .await
+        .is_ok_and(|written| written.is_ok())
+    {}
+}
+
+async fn source_resets_blocked(relay: Server) -> String {
+    let mut pair = pair(&relay).await;
+    fill(&mut pair.circuit.source).await;
+    drop(pair.circuit.source);
+    let next = circuit::open_until_free(&pair.connection, &mut pair.target).await;
+    next.to_string()
+}
+
+async fn target_resets_blocked(relay: Server) -> String {
+    let mut pair = pair(&relay).await;
+    fill(&mut pair.circuit.target).await;
+    drop(pair.circuit.target);
+    let next = circuit::open_until_free(&pair.connection, &mut pair.target).await;
+    next.to_string()
+}
+
+async fn source_vanishes_blocked(relay: Server) -> String {
+    let mut pair = pair(&relay).await;
+    let (_other, other) = Client::connected(&relay).await;
+    fill(&mut pair.circuit.source).await;
+    pair.source.hang_up(&pair.connection).await;
+    let next = circuit::open_until_free(&other, &mut pair.target).await;
+    next.to_string()
+}
+
+async fn source_resets_after_end(relay: Server) -> String {
+    let mut pair = pair(&relay).await;
+    let Circuit { source, target, .. } = &mut pair.circuit;
+    // What is left unread makes a reset of the end.
+    write(target, b"unread").await;
+    source.read_exact(&mut [0]).await.unwrap();
+    source.close().await.unwrap();
+    assert_eq!(read_to_end(target).await, (Vec::new(), End::Eof));
+    drop(pair.circuit.source);
+    let next = circuit::open_until_free(&pair.connection, &mut pair.target).await;
+    next.to_string()
 }
 
 async fn target_vanishes(relay: Server) -> String {

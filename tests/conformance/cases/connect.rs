@@ -48,7 +48,7 @@ pub fn cases() -> Vec<Case> {
             target_full,
             "OK, RESOURCE_LIMIT_EXCEEDED",
         )
-        .limits(|limits| limits.circuits_per_source = Some(1))
+        .limits(|limits| limits.circuits_per_target = Some(1))
         .differs(
             "OK, OK",
             "The limit of a peer's circuits holds for both of its roles: sources cannot bury a \

@@ -1,5 +1,7 @@
 //! STOP: what the target is asked, and what becomes of its answers.
 
+use std::collections::HashSet;
+
 use descord_relay::relay::wire::{Status, StopMessage, StopType};
 use futures::AsyncWriteExt;
 
@@ -8,7 +10,7 @@ use crate::{
     harness::{
         answer::{self, list},
         circuit::{self, stop_status, told},
-        client::{Client, Connection, connect, frame, write},
+        client::{Client, Connection, connect, frame, read_to_end, write},
         net::Net,
         server::Server,
     },
@@ -65,7 +67,7 @@ pub fn cases() -> Vec<Case> {
         .on(Net::SLOW)
         .differs(
             "no answer in time",
-            "STOP has 15 seconds: the source can go elsewhere while its user still waits.",
+            "STOP has 8 seconds: clients give up after 10, and learn of the failure before.",
         ),
         Case::new(
             "the target's connection ends while it is asked",
@@ -98,6 +100,37 @@ pub fn cases() -> Vec<Case> {
             "no answer in time",
             "A connection that is dead without knowing it does not cost the circuit while the \
              target has another one.",
+        ),
+        Case::new(
+            "three of the target's connections do not answer STOP, the fourth does",
+            fourth_connection,
+            "OK",
+        )
+        .on(Net::RESETS)
+        .differs(
+            "no answer in time",
+            "A connection that is dead without knowing it does not cost the circuit while the \
+             target has another one.",
+        ),
+        Case::new(
+            "STOP is answered on the second connection, then with OK on the first one, too",
+            late_ok,
+            "OK, and the first stream ends with Error",
+        )
+        .on(Net::RESETS)
+        .differs(
+            "no second STOP",
+            "The first OK wins: no other stream carries a byte.",
+        ),
+        Case::new(
+            "the target refuses STOP on the second of its connections",
+            refusal_ends,
+            "CONNECTION_FAILED, no further STOP",
+        )
+        .on(Net::RESETS)
+        .differs(
+            "no second STOP",
+            "A refusal is the target's decision, and ends all attempts.",
         ),
     ]
 }
@@ -220,13 +253,87 @@ async fn second_connection(relay: Server) -> String {
     let peer_id = target.peer_id;
     let answer = async {
         let (first, silent) = target.stop().await;
-        assert_ne!(first, other.id);
         let mut second = target.stop_in_time().await;
-        if let Some((_, stream)) = &mut second {
+        if let Some((over, stream)) = &mut second {
+            assert_ne!(*over, first);
             write(stream, &stop_status(Status::Ok)).await;
         }
         (silent, second)
     };
     let (told, _streams) = tokio::join!(source.connect(peer_id), answer);
     told.to_string()
+}
+
+/// A target with several connections, and a source.
+async fn many(relay: &Server, connections: usize) -> (Client, Client, Connection) {
+    let (target, _) = Client::reserved(relay).await;
+    for _ in 1..connections {
+        target.dial(relay).await.is_served().await;
+    }
+    let (client, source) = Client::connected(relay).await;
+    (target, client, source)
+}
+
+async fn fourth_connection(relay: Server) -> String {
+    let (mut target, _client, source) = many(&relay, 4).await;
+    let peer_id = target.peer_id;
+    let answer = async {
+        let mut streams = Vec::new();
+        let mut over = HashSet::new();
+        for _ in 0..4 {
+            let Some((connection, stream)) = target.stop_in_time().await else {
+                break;
+            };
+            assert!(over.insert(connection), "a connection is tried twice");
+            streams.push(stream);
+        }
+        if let [_, _, _, fourth] = &mut streams[..] {
+            write(fourth, &stop_status(Status::Ok)).await;
+        }
+        streams
+    };
+    let (told, _streams) = tokio::join!(source.connect(peer_id), answer);
+    told.to_string()
+}
+
+async fn late_ok(relay: Server) -> String {
+    let (mut target, _client, source) = many(&relay, 2).await;
+    let request = connect(target.peer_id);
+    let answer = async {
+        let (_, first) = target.stop().await;
+        let mut second = target.stop_in_time().await;
+        if let Some((_, stream)) = &mut second {
+            write(stream, &stop_status(Status::Ok)).await;
+        }
+        (first, second)
+    };
+    let ((answer, stream), (mut first, second)) = tokio::join!(source.request(&request), answer);
+    let (Some(mut stream), Some(_second)) = (stream, second) else {
+        return "no second STOP".into();
+    };
+    write(&mut first, &stop_status(Status::Ok)).await;
+    write(&mut stream, b"not for the first stream").await;
+    let (received, end) = read_to_end(&mut first).await;
+    let forwarded = received.windows(3).any(|bytes| bytes == b"not");
+    assert!(!forwarded, "a byte is forwarded on the first stream");
+    format!("{answer}, and the first stream ends with {end:?}")
+}
+
+async fn refusal_ends(relay: Server) -> String {
+    let (mut target, _client, source) = many(&relay, 3).await;
+    let peer_id = target.peer_id;
+    let answer = async {
+        let first = target.stop().await;
+        let mut second = target.stop_in_time().await;
+        if let Some((_, stream)) = &mut second {
+            write(stream, &stop_status(Status::PermissionDenied)).await;
+        }
+        (first, second)
+    };
+    let (told, (_first, second)) = tokio::join!(source.connect(peer_id), answer);
+    match (second, target.stop_in_time().await) {
+        (None, _) => "no second STOP".into(),
+        (Some(_), None) => format!("{told}, no further STOP"),
+        (Some(_), Some(_)) => format!("{told}, and another STOP"),
+    }
 }

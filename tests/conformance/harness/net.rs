@@ -25,25 +25,28 @@ pub enum Net {
     Memory,
     /// Sockets of the loopback interface, with the relay's own TCP stack at both ends.
     Tcp,
+    /// The same, over WebSocket.
+    WebSocket,
     /// Sockets of the loopback interface, with the relay's own QUIC transport at both ends.
     Quic,
 }
 
 impl Net {
-    /// Every network.
+    /// Those for most cases.
     pub const ALL: &[Self] = &[Self::Memory, Self::Tcp, Self::Quic];
     /// One, for cases that wait for deadlines.
     pub const SLOW: &[Self] = &[Self::Memory];
     /// Those where a peer has an IP address.
     pub const SOCKETS: &[Self] = &[Self::Tcp, Self::Quic];
     /// Those whose streams tell a reset, or the loss of the connection, from the end of the data.
-    pub const RESETS: &[Self] = &[Self::Tcp, Self::Quic];
+    pub const RESETS: &[Self] = &[Self::Tcp, Self::WebSocket, Self::Quic];
 
     /// Where to listen for any free port.
     pub fn any_port(self) -> Multiaddr {
         let address = match self {
             Self::Memory => "/memory/0",
             Self::Tcp => "/ip4/127.0.0.1/tcp/0",
+            Self::WebSocket => "/ip4/127.0.0.1/tcp/0/ws",
             Self::Quic => "/ip4/127.0.0.1/udp/0/quic-v1",
         };
         address.parse().unwrap()
@@ -52,7 +55,7 @@ impl Net {
     fn transport(self, keypair: &Keypair) -> Boxed<(PeerId, StreamMuxerBox)> {
         match self {
             Self::Memory => secure(MemoryTransport::default(), keypair),
-            Self::Tcp | Self::Quic => {
+            Self::Tcp | Self::WebSocket | Self::Quic => {
                 transport::build(
                     keypair,
                     Dials::Any,

@@ -32,9 +32,11 @@ fn pacer(throttle: &Arc<Throttle>) -> Pacer {
 
 /// A paced circuit without other limits, which nobody cuts, and how long it took.
 async fn run(source: End_, early: Early, target: End_, limit: CircuitLimit) -> (Outcome, Duration) {
-    let (begun, cut, throttle) = (Instant::now(), CancellationToken::new(), throttle());
+    let (begun, throttle) = (Instant::now(), throttle());
+    let (cut, state) = (CancellationToken::new(), CircuitState::default());
+    let bounds = bounds(limit, &cut, &state);
     let (source, target, pacer) = (side(source), side(target), pacer(&throttle));
-    let outcome = relay(source, early, target, limit, &cut, Some(pacer), |_| ()).await;
+    let outcome = relay(source, early, target, bounds, Some(pacer), |_| ()).await;
     (outcome, begun.elapsed())
 }
 
@@ -214,13 +216,12 @@ async fn a_circuit_that_waits_ends_at_once() {
             gone: CancellationToken::new(),
         };
         let duration = (cause == Cause::Deadline).then_some(AFTER);
-        let begun = Instant::now();
+        let (begun, state) = (Instant::now(), CircuitState::default());
         let circuit = relay(
             resettable(source, reset_source),
             Early::default(),
             resettable(target, reset_target),
-            limit(None, duration),
-            cut,
+            bounds(limit(None, duration), cut, &state),
             Some(pacer(&throttle)),
             |_| (),
         );
@@ -263,12 +264,12 @@ async fn circuits_of_one_peer_share_its_bandwidth() {
             throttle.circuit(peer, shared)
         };
         let deadline = limit(None, Some(Duration::from_secs(10)));
+        let state = CircuitState::default();
         let circuit = relay(
             side(source),
             Early::default(),
             side(target),
-            deadline,
-            &cut,
+            bounds(deadline, &cut, &state),
             Some(pacer),
             |_| (),
         );

@@ -163,7 +163,7 @@ async fn a_lost_connection_is_never_an_end() {
     assert!(told.is_err());
 }
 
-/// Whoever waits for a failure reads into no room.
+/// A read of length zero waits for a failure.
 #[tokio::test]
 async fn a_failure_is_told_before_what_is_left_is_read() {
     let mut pair = Pair::new().await;
@@ -182,6 +182,18 @@ async fn a_failure_is_told_before_what_is_left_is_read() {
     let lost = async { pair.connection.close(7_u8.into(), b"") };
     let (failure, ()) = within(futures::future::join(pair.ours.read(&mut []), lost)).await;
     assert_eq!(kind(failure), ErrorKind::ConnectionAborted);
+}
+
+/// The peer reads on, so that nothing but the reset itself reports it.
+#[tokio::test]
+async fn reset_without_a_request_to_stop_is_noticed_while_data_is_left() {
+    let mut pair = Pair::new().await;
+    pair.send.write_all(b"more").await.unwrap();
+    let mut first = [0];
+    within(pair.ours.read_exact(&mut first)).await.unwrap();
+    let reset = async { pair.send.reset(7_u8.into()).unwrap() };
+    let (failure, ()) = within(futures::future::join(pair.ours.read(&mut []), reset)).await;
+    assert_eq!(kind(failure), ErrorKind::ConnectionReset);
 }
 
 /// Takes a piece, when there is one, or `None` at the end.
@@ -275,16 +287,29 @@ async fn pieces_arrive_as_far_as_they_were_taken() {
 }
 
 #[tokio::test]
-async fn what_is_complete_does_not_fail() {
+async fn request_to_stop_is_reported_and_leaves_the_data_complete() {
     let mut pair = Pair::new().await;
     pair.send.write_all(b"more").await.unwrap();
     pair.send.finish().unwrap();
-    pair.recv.stop(7_u8.into()).unwrap();
-    let failure = tokio::time::timeout(Duration::from_millis(100), pair.ours.read(&mut []));
-    assert!(failure.await.is_err());
+    let stop = async { pair.recv.stop(7_u8.into()).unwrap() };
+    let (failure, ()) = within(futures::future::join(pair.ours.read(&mut []), stop)).await;
+    assert_eq!(kind(failure), ErrorKind::BrokenPipe);
     let mut rest = Vec::new();
     within(pair.ours.read_to_end(&mut rest)).await.unwrap();
     assert_eq!(rest, b"more");
+    assert_eq!(
+        kind(within(pair.ours.read(&mut [])).await),
+        ErrorKind::BrokenPipe
+    );
+}
+
+#[tokio::test]
+async fn complete_data_does_not_fail_while_the_peer_reads() {
+    let mut pair = Pair::new().await;
+    pair.send.write_all(b"more").await.unwrap();
+    pair.send.finish().unwrap();
+    let mut rest = Vec::new();
+    within(pair.ours.read_to_end(&mut rest)).await.unwrap();
     assert!(pair.ours.read(&mut []).now_or_never().is_none());
 }
 

@@ -1,0 +1,93 @@
+//! Failures of a side that is not read: because the other side is blocked, or because it has
+//! finished.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::AsyncRead;
+use tokio::time::{Instant, Sleep, sleep};
+use tokio_util::sync::WaitForCancellationFuture;
+
+use super::{Direction, End, State};
+
+/// How long a circuit stays open without progress when a side has sent all of its data and reads no
+/// more. The rest of its data is delivered to a slow reader; a reader that reads nothing does not
+/// keep the circuit open.
+const UNREAD_GRACE: Duration = Duration::from_secs(5);
+
+/// How a side has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// Data of the side is lost, or nothing more can come of the circuit.
+    Ended(End),
+    /// The side has sent all of its data and reads no more.
+    Unread(End),
+}
+
+/// Asks the stream for its failure, by a read of length zero. The relay's transports give one even
+/// if data is left to be read; other streams give none.
+pub(super) fn poll_failure<S: AsyncRead + Unpin>(
+    cx: &mut Context<'_>,
+    stream: &mut S,
+) -> Poll<io::Error> {
+    match Pin::new(stream).poll_read(cx, &mut []) {
+        Poll::Ready(Err(error)) => Poll::Ready(error),
+        Poll::Ready(Ok(_)) | Poll::Pending => Poll::Pending,
+    }
+}
+
+/// Whether this error of [`poll_failure`] leaves the data of the side complete.
+pub(super) fn is_complete(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe
+}
+
+/// Looks for a failure of the side that `direction` reads from, which is not read now.
+pub(super) fn find<S: AsyncRead + Unpin>(
+    cx: &mut Context<'_>,
+    direction: &Direction,
+    stream: &mut S,
+    gone: Pin<&mut WaitForCancellationFuture<'_>>,
+) -> Option<Failure> {
+    if !direction.is_held_up() {
+        return None;
+    }
+    let is_gone = gone.poll(cx).is_ready();
+    if is_gone && direction.state == State::Closed {
+        return Some(Failure::Ended(End::Io));
+    }
+    match poll_failure(cx, stream) {
+        Poll::Ready(error) if is_complete(&error) && is_gone => Some(Failure::Unread(End::Io)),
+        Poll::Ready(error) if is_complete(&error) => Some(Failure::Unread(End::Reset)),
+        Poll::Ready(error) => Some(Failure::Ended(error.into())),
+        Poll::Pending if is_gone && direction.state == State::Closing => {
+            Some(Failure::Unread(End::Io))
+        }
+        Poll::Pending if is_gone => Some(Failure::Ended(End::Io)),
+        Poll::Pending => None,
+    }
+}
+
+/// The time that a circuit has left when a side reads no more.
+#[derive(Debug, Default)]
+pub(super) struct Grace(Option<Pin<Box<Sleep>>>);
+
+impl Grace {
+    /// Ready when the circuit has made no progress for too long. `has_moved` is whether it has
+    /// since the last call.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, has_moved: bool) -> Poll<()> {
+        let timer = self.0.get_or_insert_with(|| Box::pin(sleep(UNREAD_GRACE)));
+        if has_moved {
+            timer.as_mut().reset(Instant::now() + UNREAD_GRACE);
+        }
+        timer.as_mut().poll(cx)
+    }
+
+    /// No side is known to read no more.
+    pub(super) fn clear(&mut self) {
+        self.0 = None;
+    }
+}

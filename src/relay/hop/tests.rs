@@ -1,0 +1,294 @@
+//! Requests on hop streams in memory, with a clock that tests move.
+
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use async_trait::async_trait;
+use futures::future::join_all;
+use libp2p::{identity::Keypair, swarm::ConnectionId};
+use tokio::sync::mpsc;
+use tokio_util::compat::TokioAsyncReadCompatExt;
+
+use super::*;
+use crate::{
+    config::{Config, PeerIds},
+    lifecycle::Lifecycle,
+    metrics::Metrics,
+    pseudonym::Pseudonyms,
+    relay::{
+        Access, Limits, Requester,
+        connection::StopReply,
+        guards::Registration,
+        limits::RequestRate,
+        pace,
+        wire::{HopType, Peer, Status},
+    },
+};
+
+/// An access endpoint that counts the questions, and a rule that can be switched on.
+#[derive(Debug, Default)]
+struct Endpoint {
+    questions: AtomicUsize,
+    denies: AtomicBool,
+    rule_denies: AtomicBool,
+}
+
+impl Endpoint {
+    fn questions(&self) -> usize {
+        self.questions.load(Ordering::Relaxed)
+    }
+}
+
+#[async_trait]
+impl Access for Endpoint {
+    async fn may_reserve(&self, peer: Requester) -> Result<(), Refusal> {
+        self.may_repeat_reserve(peer)?;
+        self.questions.fetch_add(1, Ordering::Relaxed);
+        if self.denies.load(Ordering::Relaxed) {
+            return Err(Deny::AccessDecision.into());
+        }
+        Ok(())
+    }
+
+    fn may_repeat_reserve(&self, _: Requester) -> Result<(), Refusal> {
+        if self.rule_denies.load(Ordering::Relaxed) {
+            return Err(Deny::AccessRules.into());
+        }
+        Ok(())
+    }
+
+    async fn may_connect(&self, _: Requester, _: PeerId) -> Result<(), Refusal> {
+        Ok(())
+    }
+}
+
+/// A relay with room for one reservation, and what decides on access.
+struct Fixture {
+    relay: Arc<Relay>,
+    endpoint: Arc<Endpoint>,
+    connections: Mutex<usize>,
+}
+
+/// A registered connection of a client.
+struct Client {
+    relay: Arc<Relay>,
+    connection: Arc<Connection>,
+    _stops: mpsc::Receiver<StopReply>,
+    _registration: Registration,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let endpoint = Arc::new(Endpoint::default());
+        let limits = Limits {
+            reservations: Some(1),
+            reservation_ttl: Duration::from_secs(3600),
+            reservation_rate: RequestRate::default(),
+            ..Config::default().limits
+        };
+        let relay = Relay::new(
+            Keypair::generate_ed25519(),
+            limits,
+            Pseudonyms::new(PeerIds::Pseudonym, &[7; 32]),
+            Lifecycle::new(),
+            Metrics::off(),
+            None,
+            Some(Arc::clone(&endpoint) as Arc<dyn Access>),
+        );
+        relay.announce(&["/ip4/192.0.2.1/tcp/9000".parse().unwrap()]);
+        Self {
+            relay,
+            endpoint,
+            connections: Mutex::default(),
+        }
+    }
+
+    fn client(&self, peer: PeerId) -> Client {
+        let mut number = self.connections.lock().unwrap();
+        *number += 1;
+        let id = ConnectionId::new_unchecked(*number);
+        let remote = "/ip4/192.0.2.2/tcp/4001".parse().unwrap();
+        let (connection, stops) = Connection::new(peer, id, None, &remote);
+        let connection = Arc::new(connection);
+        Client {
+            relay: Arc::clone(&self.relay),
+            connection: Arc::clone(&connection),
+            _stops: stops,
+            _registration: self.relay.register(connection),
+        }
+    }
+}
+
+impl Client {
+    async fn request(&self, request: &HopMessage) -> HopMessage {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let (relay, connection) = (Arc::clone(&self.relay), Arc::clone(&self.connection));
+        let client = async {
+            let mut near = near.compat();
+            wire::write(&mut near, request).await.unwrap();
+            let answer = wire::read(&mut near).await.unwrap();
+            near.close().await.unwrap();
+            answer
+        };
+        tokio::join!(serve(relay, connection, far.compat()), client).1
+    }
+
+    async fn reserve(&self) -> HopMessage {
+        let request = HopMessage {
+            kind: Some(HopType::Reserve.into()),
+            ..HopMessage::default()
+        };
+        self.request(&request).await
+    }
+
+    /// Reserves, which succeeds, and gives the expiry.
+    async fn expire(&self) -> u64 {
+        let answer = self.reserve().await;
+        assert!(is(&answer, Status::Ok), "{answer:?}");
+        answer.reservation.unwrap().expire.unwrap()
+    }
+}
+
+fn is(answer: &HopMessage, status: Status) -> bool {
+    answer.status == Some(status.into())
+}
+
+/// The system clock, which gives the expiry, is not paused: it may be one second further at the
+/// end of a test.
+fn assert_same(expire: u64, first: u64) {
+    assert!(expire.abs_diff(first) <= 1, "{expire} is not {first}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn early_renewals_repeat_the_expiry_on_a_full_relay() {
+    let fixture = Fixture::new();
+    let client = fixture.client(PeerId::random());
+    let first = client.expire().await;
+    for _ in 0..4 {
+        tokio::time::advance(Duration::from_millis(1200)).await;
+        // The expiry is computed from a clock that was not advanced.
+        let expire = client.expire().await;
+        assert!(expire < first, "{expire} is not earlier than {first}");
+    }
+    assert_eq!(fixture.endpoint.questions(), 1);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_same(client.expire().await, first);
+    assert_eq!(fixture.endpoint.questions(), 2);
+    let other = fixture.client(PeerId::random());
+    assert!(is(&other.reserve().await, Status::ReservationRefused));
+}
+
+#[tokio::test(start_paused = true)]
+async fn flood_of_renewals_is_delayed_and_seldom_reaches_the_access_endpoint() {
+    const RENEWALS: u32 = 500;
+    let fixture = Fixture::new();
+    let client = fixture.client(PeerId::random());
+    let begun = Instant::now();
+    for _ in 0..RENEWALS {
+        client.expire().await;
+    }
+    let took = begun.elapsed();
+    let least = pace::INTERVAL * (RENEWALS - pace::BURST);
+    assert!(took >= least, "{took:?}");
+    assert!(took < least + Duration::from_secs(1), "{took:?}");
+    let questions = u64::try_from(fixture.endpoint.questions()).unwrap();
+    assert!(questions <= 1 + took.as_secs() / 5, "{questions} questions");
+}
+
+#[tokio::test(start_paused = true)]
+async fn renewals_at_once_wait_one_after_the_other() {
+    let fixture = Fixture::new();
+    let client = fixture.client(PeerId::random());
+    client.expire().await;
+    let begun = Instant::now();
+    let renewals = (0..pace::BURST + 9).map(|_| client.expire());
+    join_all(renewals).await;
+    assert_eq!(begun.elapsed(), pace::INTERVAL * 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn denial_of_the_endpoint_reaches_renewals_within_seconds() {
+    let fixture = Fixture::new();
+    let client = fixture.client(PeerId::random());
+    client.expire().await;
+    fixture.endpoint.denies.store(true, Ordering::Relaxed);
+    client.expire().await;
+    tokio::time::advance(Duration::from_secs(5)).await;
+    assert!(is(&client.reserve().await, Status::PermissionDenied));
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_denies_a_renewal_at_once() {
+    let fixture = Fixture::new();
+    let client = fixture.client(PeerId::random());
+    client.expire().await;
+    fixture.endpoint.rule_denies.store(true, Ordering::Relaxed);
+    assert!(is(&client.reserve().await, Status::PermissionDenied));
+}
+
+#[tokio::test(start_paused = true)]
+async fn renewal_on_another_connection_makes_it_hold_the_reservation() {
+    let fixture = Fixture::new();
+    let peer = PeerId::random();
+    let (one, other) = (fixture.client(peer), fixture.client(peer));
+    one.expire().await;
+    assert!(!other.connection.is_holder());
+    other.expire().await;
+    assert!(one.connection.is_holder() && other.connection.is_holder());
+    assert_eq!(fixture.endpoint.questions(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn renewal_during_a_drain_ends_with_the_drain() {
+    let fixture = Fixture::new();
+    let client = fixture.client(PeerId::random());
+    let first = client.expire().await;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    fixture.relay.drain(deadline.into_std());
+    assert_same(client.expire().await, first - 3600 + 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn circuit_that_is_evicted_while_it_is_opened_is_refused() {
+    let fixture = Fixture::new();
+    let (source, target) = (PeerId::random(), PeerId::random());
+    let target = fixture.client(target);
+    let state = CircuitState::default();
+    let connections = vec![Arc::clone(&target.connection)];
+    let open = open_stop(&fixture.relay, &state, connections, source);
+    let evict = async { state.evict() };
+    let (opened, ()) = tokio::join!(open, evict);
+    assert_eq!(opened.err(), Some(Deny::Evicted));
+    assert!(
+        !target.connection.is_busy(),
+        "nothing is left of the attempt"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn target_that_does_not_answer_fails_the_circuit_in_time() {
+    let fixture = Fixture::new();
+    let (source, target) = (fixture.client(PeerId::random()), PeerId::random());
+    let connections: Vec<_> = (0..8).map(|_| fixture.client(target)).collect();
+    connections[0].expire().await;
+    let begun = Instant::now();
+    let connect = HopMessage {
+        kind: Some(HopType::Connect.into()),
+        peer: Some(Peer {
+            id: Some(target.to_bytes()),
+            addrs: Vec::new(),
+        }),
+        ..HopMessage::default()
+    };
+    let answer = source.request(&connect).await;
+    assert!(is(&answer, Status::ConnectionFailed), "{answer:?}");
+    assert_eq!(begun.elapsed(), stop::STOP_TIMEOUT);
+    assert!(
+        connections
+            .iter()
+            .all(|client| !client.connection.is_busy())
+    );
+    assert_eq!(fixture.relay.statistics().circuits, 0);
+}
