@@ -178,10 +178,7 @@ async fn requests_during_the_drain(address: impl Fn(&Relay) -> Multiaddr) {
     let begun = Instant::now();
     relay.signal(SIGTERM);
     assert_eq!(relay.exit_code().await, Some(0));
-    assert!(
-        begun.elapsed() < AT_ONCE,
-        "a second signal ends at once"
-    );
+    assert!(begun.elapsed() < AT_ONCE, "a second signal ends at once");
     newcomer.abort();
 }
 
