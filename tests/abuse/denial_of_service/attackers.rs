@@ -5,7 +5,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     thread,
@@ -40,6 +40,8 @@ const PING: StreamProtocol = StreamProtocol::new("/ipfs/ping/1.0.0");
 /// Reservations and circuits that one address or peer may have by default.
 const RESERVATIONS_PER_ADDRESS: usize = 64;
 const CIRCUITS_PER_PEER: usize = 5;
+/// How long an attack may take until it begins.
+pub(crate) const SETUP: Duration = Duration::from_secs(15);
 /// How many connections of one attack are dialled at once.
 const DIALS: usize = 32;
 /// Between two attempts of which the first failed.
@@ -56,7 +58,7 @@ const THAWED: Duration = Duration::from_secs(6);
 /// The time between two counts that are given.
 const COUNTS: Duration = Duration::from_millis(500);
 
-/// What is done to the relay.
+/// The attacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Attack {
     /// Circuits whose ends send and never read, with two streams of pings on each connection.
@@ -89,7 +91,7 @@ pub(crate) enum Attack {
     DeadConnections,
 }
 
-/// An attack and what it needs to know.
+/// An attack and its parameters.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Attacker {
     pub(crate) attack: Attack,
@@ -100,18 +102,33 @@ pub(crate) struct Attacker {
     pub(crate) targets: Vec<String>,
 }
 
-/// What the attackers did.
+/// Counts of what the attackers did.
 #[derive(Debug, Default)]
 struct Counts {
     attempts: AtomicU64,
     failures: AtomicU64,
     bytes: AtomicU64,
-    /// What is held at this moment, whatever the attack is about.
+    /// Connections, reservations or circuits that are held at this moment.
     held: AtomicU64,
     most_held: AtomicU64,
+    /// How much has to be held until the attack begins, if that does not take too long.
+    goal: AtomicU64,
+    began: OnceLock<Instant>,
 }
 
 impl Counts {
+    /// Returns when as much is held as is wanted, or when there is no time for more.
+    async fn is_set_up(&self) {
+        let began = *self.began.get_or_init(Instant::now);
+        let is_held = || {
+            let most = self.most_held.load(Ordering::Relaxed);
+            most >= self.goal.load(Ordering::Relaxed)
+        };
+        while !is_held() && began.elapsed() < SETUP {
+            sleep(RETRY).await;
+        }
+    }
+
     fn hold(self: &Arc<Self>) -> Held {
         let held = self.held.fetch_add(1, Ordering::Relaxed) + 1;
         self.most_held.fetch_max(held, Ordering::Relaxed);
@@ -131,6 +148,7 @@ impl Counts {
             "bytes": value(&self.bytes),
             "held": value(&self.held),
             "most_held": value(&self.most_held),
+            "goal": value(&self.goal),
         }));
     }
 }
@@ -182,6 +200,9 @@ impl Assault {
             targets,
         } = self.attacker.clone();
         let reserved = RESERVATIONS_PER_ADDRESS * sources.min(2);
+        self.counts
+            .goal
+            .store(goal(attack, sources, &targets), Ordering::Relaxed);
         match attack {
             Attack::UnreadOverQuic => self.unread(&addresses.quic, reserved, None),
             Attack::UnreadOverTcp => self.unread(&addresses.tcp, reserved, Some(frozen_runtime())),
@@ -260,8 +281,10 @@ impl Assault {
     /// Pairs of peers with circuits. The targets are on that runtime, if there is one.
     fn unread(&mut self, address: &Multiaddr, pairs: usize, targets: Option<Handle>) {
         if let Some(targets) = targets.clone() {
+            let counts = Arc::clone(&self.counts);
             self.tasks.spawn(async move {
                 loop {
+                    counts.is_set_up().await;
                     sleep(THAWED).await;
                     targets.spawn(async { thread::sleep(FROZEN) });
                     sleep(FROZEN).await;
@@ -273,6 +296,24 @@ impl Assault {
             unread(address.clone(), targets.clone(), counts)
         });
     }
+}
+
+/// What an attack holds before it is measured, if the relay lets it.
+fn goal(attack: Attack, sources: usize, targets: &[String]) -> u64 {
+    let reserved = RESERVATIONS_PER_ADDRESS * sources.min(2);
+    let goal = match attack {
+        // All but a few.
+        Attack::UnreadOverQuic | Attack::UnreadOverTcp | Attack::UnreadOverWebsocket => {
+            reserved * CIRCUITS_PER_PEER / 10 * 9
+        }
+        Attack::Circuits => (RESERVATIONS_PER_ADDRESS * sources).min(100) * CIRCUITS_PER_PEER,
+        Attack::CircuitsToTargets => targets.len() * CIRCUITS_PER_PEER / 2,
+        Attack::WebsocketFrames | Attack::TcpHandshakes | Attack::AdminRequests => 50,
+        Attack::Connections | Attack::Reservations => 500,
+        Attack::Renewals | Attack::UnanswerablePackets => 1,
+        Attack::QuicHandshakes | Attack::DeadConnections => 0,
+    };
+    goal as u64
 }
 
 /// A runtime with one thread: a task that blocks it keeps all of its sockets from being read.
@@ -311,8 +352,10 @@ async fn reserved(address: &Multiaddr, streams: Streams) -> io::Result<Raw> {
     Ok(peer)
 }
 
-/// Writes as much as the relay takes, until the stream ends.
+/// Writes as much as the relay takes, until the stream ends. It begins when most circuits are open,
+/// which would take too long on a busy machine otherwise.
 async fn write_on(mut stream: Stream, counts: Arc<Counts>) {
+    counts.is_set_up().await;
     let chunk = vec![7; 64 * 1024];
     while let Ok(written) = stream.write(&chunk).await {
         counts.add_bytes(written);
@@ -359,8 +402,8 @@ async fn unread(
         },
         &targets,
     );
-    let waiting = timeout(2 * FROZEN + ATTEMPT, started).await;
-    let target = waiting
+    let reserved = timeout(2 * FROZEN + ATTEMPT, started).await;
+    let target = reserved
         .map_err(io::Error::other)?
         .map_err(io::Error::other)?;
     let source = peer(&address, Streams::Narrow(1)).await?;

@@ -357,14 +357,14 @@ impl ControlGroup {
         if let Some(bytes) = memory {
             let bytes = bytes.to_string();
             if group.is_unified {
-                group.write(&group.memory, "memory.max", &bytes)?;
+                write(&group.memory, "memory.max", &bytes)?;
                 // The machine may have none.
-                let _ = group.write(&group.memory, "memory.swap.max", "0");
+                let _ = write(&group.memory, "memory.swap.max", "0");
             } else {
-                group.write(&group.memory, "memory.limit_in_bytes", &bytes)?;
-                let _ = group.write(&group.memory, "memory.swappiness", "0");
+                write(&group.memory, "memory.limit_in_bytes", &bytes)?;
+                let _ = write(&group.memory, "memory.swappiness", "0");
                 let counted = COUNTED.to_string();
-                let _ = group.write(&group.memory, "memory.kmem.tcp.limit_in_bytes", &counted);
+                let _ = write(&group.memory, "memory.kmem.tcp.limit_in_bytes", &counted);
             }
         }
         if let Some(part) = processors {
@@ -389,17 +389,11 @@ impl ControlGroup {
 
     fn set_quota(&self, quota: &str, period: u32) -> Result<()> {
         if self.is_unified {
-            self.write(&self.processor, "cpu.max", &format!("{quota} {period}"))
+            write(&self.processor, "cpu.max", &format!("{quota} {period}"))
         } else {
-            self.write(&self.processor, "cpu.cfs_period_us", &period.to_string())?;
-            self.write(&self.processor, "cpu.cfs_quota_us", quota)
+            write(&self.processor, "cpu.cfs_period_us", &period.to_string())?;
+            write(&self.processor, "cpu.cfs_quota_us", quota)
         }
-    }
-
-    fn write(&self, directory: &Path, file: &str, value: &str) -> Result<()> {
-        let file = directory.join(file);
-        let written = fs::write(&file, value);
-        written.map_err(|error| format!("{} = {value}: {error}", file.display()))
     }
 
     /// The files to which a process writes its id to be in the group.
@@ -483,6 +477,12 @@ impl Drop for ControlGroup {
             }
         }
     }
+}
+
+fn write(directory: &Path, file: &str, value: &str) -> Result<()> {
+    let file = directory.join(file);
+    let written = fs::write(&file, value);
+    written.map_err(|error| format!("{} = {value}: {error}", file.display()))
 }
 
 /// Lets groups below `root` have limits. In a container, processes in `root` itself prevent that.

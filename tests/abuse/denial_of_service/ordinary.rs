@@ -1,5 +1,4 @@
-//! The load of well-behaved clients, in a process of its own, and the record of what the relay did
-//! for them.
+//! The load of well-behaved clients, in a process of its own, and the record of their requests.
 
 use std::{
     io,
@@ -37,7 +36,7 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 const TRANSFER: u8 = b't';
 const KEEP: u8 = b'k';
 
-/// Which clients there are.
+/// The clients of the load.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Ordinary {
     pub(crate) addresses: Addresses,
@@ -49,7 +48,7 @@ pub(crate) struct Ordinary {
     pub(crate) kept: usize,
 }
 
-/// What became of one request.
+/// The outcome of one request.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Request {
     pub(crate) kind: String,
@@ -109,7 +108,7 @@ pub(crate) fn requests(report: &Value) -> Vec<Request> {
     serde_json::from_value(report["requests"].clone()).unwrap()
 }
 
-/// Makes a request, a second time if it fails, and records what became of it.
+/// Makes a request, a second time if it fails, and records the outcome.
 async fn request<T, F: Future<Output = io::Result<T>>>(
     record: &Record,
     kind: &str,
@@ -156,8 +155,10 @@ async fn stay(mut peer: Raw, record: Record) {
         }
     };
     let accepting = async {
+        let mut circuits = JoinSet::new();
         while let Some(stream) = peer.next_stop().await {
-            tokio::task::spawn(answer(stream));
+            circuits.spawn(answer(stream));
+            while circuits.try_join_next().is_some() {}
         }
     };
     tokio::join!(renewing, accepting);

@@ -1,5 +1,5 @@
-//! What the tests' own binary does as another process: it attacks the relay, is the load of ordinary
-//! clients, or looks at the admin endpoints from within the network.
+//! The roles of the tests' own binary as another process: attackers, ordinary clients, and an observer
+//! that reads the admin endpoints from within the network.
 
 use std::{
     io,
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio::{
     sync::mpsc::{Receiver, channel},
+    task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 
@@ -31,7 +32,7 @@ const PROBE: Duration = Duration::from_millis(250);
 /// How long the close frames of connections may take to be sent at the end.
 const LEAVING: Duration = Duration::from_secs(1);
 
-/// What a process does.
+/// The role of a process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Role {
     Ordinary(Ordinary),
@@ -71,7 +72,7 @@ pub(crate) fn fill() {
     std::process::exit(0);
 }
 
-/// What the test writes to the process.
+/// The lines that the test writes to the process.
 pub(crate) struct Input(Receiver<String>);
 
 impl Input {
@@ -106,7 +107,8 @@ pub(crate) fn emit(event: &Value) {
 /// Answers each line, which is a path, with what the relay answers; probes `/livez` meanwhile.
 async fn observe(addresses: Addresses, mut input: Input) {
     let slowest: Arc<Mutex<Duration>> = Arc::default();
-    tokio::task::spawn(probe(addresses.clone(), Arc::clone(&slowest)));
+    let mut probes = JoinSet::new();
+    probes.spawn(probe(addresses.clone(), Arc::clone(&slowest)));
     while let Some(path) = input.line().await {
         let answer = match path.as_str() {
             "probes" => {
@@ -146,11 +148,11 @@ async fn probe(addresses: Addresses, slowest: Arc<Mutex<Duration>>) {
 /// The sum of all series of each metric.
 async fn metrics(addresses: &Addresses) -> Value {
     // Other connections may take all of the endpoints' capacity.
-    let scrape = tokio::task::spawn({
-        let address = addresses.admin;
-        async move { Scrape::at(address).await }
-    });
-    let Ok(Ok(scrape)) = timeout(Duration::from_secs(5), scrape).await else {
+    let mut scraping = JoinSet::new();
+    let address = addresses.admin;
+    scraping.spawn(async move { Scrape::at(address).await });
+    let scrape = timeout(Duration::from_secs(5), scraping.join_next()).await;
+    let Ok(Some(Ok(scrape))) = scrape else {
         return Value::Null;
     };
     let mut sums = Map::new();
