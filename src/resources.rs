@@ -19,7 +19,7 @@ mod watermarks;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -45,6 +45,10 @@ use crate::{config::MemoryLimit, relay::Limits};
 /// that may be under way.
 const INTERVAL: Duration = Duration::from_millis(250);
 
+/// After so many looks in a row that found memory over its watermarks, connections without a circuit are
+/// closed as well, though others hold more.
+const RELIEF_LOOKS: u32 = 8;
+
 /// What the relay may use, and how much of it is in use. Clones share everything.
 #[derive(Clone, Debug)]
 pub struct Resources(Arc<Shared>);
@@ -59,7 +63,10 @@ struct Shared {
     accounts: Accounts,
     /// Whether memory is near its watermarks.
     under_pressure: AtomicBool,
-    /// Told at each look that finds memory over its watermarks.
+    /// How many looks in a row have found memory over its watermarks.
+    looks_over: AtomicU32,
+    /// Notified at a look that finds memory over its watermarks, if relief of connections that hold much
+    /// is not possible or not enough.
     over: Notify,
     /// A permit for each connection that may take a descriptor.
     sockets: Arc<Semaphore>,
@@ -130,6 +137,7 @@ impl Resources {
             under_pressure: AtomicBool::new(false),
             sockets,
             websockets,
+            looks_over: AtomicU32::new(0),
             over: Notify::new(),
         }))
     }
@@ -247,7 +255,20 @@ impl Resources {
             .under_pressure
             .store(under_pressure, Ordering::Relaxed);
         if watermarks.is_over(used) {
-            self.0.over.notify_one();
+            let relieved = self.relieve_connections(watermarks.excess(used));
+            let looks = self.0.looks_over.fetch_add(1, Ordering::Relaxed);
+            if relieved > 0 {
+                warn!(
+                    used,
+                    connections = relieved,
+                    "memory has run out: streams are reset"
+                );
+            }
+            if relieved == 0 || looks >= RELIEF_LOOKS {
+                self.0.over.notify_one();
+            }
+        } else {
+            self.0.looks_over.store(0, Ordering::Relaxed);
         }
         let limit = self.0.limits.memory;
         if under_pressure && !was_tight {
@@ -303,6 +324,30 @@ mod tests {
         assert!(!resources.under_pressure());
         let many: Vec<_> = (0..100_000).map(|_| resources.descriptor()).collect();
         assert!(many.iter().all(Result::is_ok));
+    }
+
+    #[tokio::test]
+    async fn connections_that_hold_much_are_relieved_before_idle_ones_are_closed() {
+        use futures::FutureExt as _;
+
+        let resources = of(1 << 30, 1000);
+        let over = 1 << 30;
+        resources.update(over);
+        assert!(resources.over().now_or_never().is_some(), "nothing is held");
+        let memory = ConnectionMemory::new(resources.clone());
+        memory.charge(1 << 20);
+        resources.update(0);
+        resources.update(over);
+        let relief = std::future::poll_fn(|cx| memory.poll_relief(cx));
+        assert_eq!(relief.now_or_never(), Some(Relief::ResetStreams));
+        assert!(resources.over().now_or_never().is_none());
+        for _ in 0..RELIEF_LOOKS {
+            resources.update(over);
+        }
+        assert!(
+            resources.over().now_or_never().is_some(),
+            "it is not enough"
+        );
     }
 
     #[cfg(target_os = "linux")]

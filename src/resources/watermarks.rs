@@ -31,6 +31,11 @@ impl Watermarks {
         used >= self.over
     }
 
+    /// How many of so many used bytes have to be released until there is no pressure.
+    pub(super) fn excess(self, used: u64) -> u64 {
+        used.saturating_sub(self.far)
+    }
+
     /// Whether so many used bytes are near it, if they `was` near before.
     pub(super) fn is_near(self, used: u64, was: bool) -> bool {
         used >= if was { self.far } else { self.near }
