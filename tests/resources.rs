@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use descord_relay::relay::wire::Status;
 use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
-use libp2p::{Multiaddr, Stream, ping};
+use libp2p::{Stream, ping};
 use support::{
     PATIENCE, bystander, http,
     process::{Relay, is, socket},

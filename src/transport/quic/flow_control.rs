@@ -233,10 +233,10 @@ impl FlowControl {
     pub(super) fn check(&self) -> Option<Duration> {
         self.is_watched.store(false, Ordering::Relaxed);
         let mut state = self.state();
-        let stats = self.connection.stats();
+        let counters = self.connection.stats();
         let unread = self.unread_streams.load(Ordering::Relaxed);
         if unread == 0 && self.has_accepted_all.load(Ordering::Relaxed) {
-            state.least_received = self.received_bytes(&stats);
+            state.least_received = self.received_bytes(&counters);
         }
         let written = self.written.load(Ordering::Relaxed);
         let is_acknowledged =
@@ -246,7 +246,7 @@ impl FlowControl {
         }
         state.was_reset = false;
         state.checked_written = written;
-        self.update_received(&mut state, &stats);
+        self.update_received(&mut state, &counters);
         self.update_sent(&mut state);
         self.charge(&mut state);
         if unread > 0 && state.received >= state.window / 2 {
@@ -282,8 +282,8 @@ impl FlowControl {
     /// A stream has read its part of the window.
     fn on_read(&self) {
         let mut state = self.state();
-        let stats = self.connection.stats();
-        self.update_received(&mut state, &stats);
+        let counters = self.connection.stats();
+        self.update_received(&mut state, &counters);
         self.charge(&mut state);
         let total = self.read.load(Ordering::Relaxed);
         let read = total.saturating_sub(state.measured_read);
@@ -295,7 +295,7 @@ impl FlowControl {
         state.measured_at = now;
         state.measured_read = total;
         // Half of the window in a round trip, or more.
-        let in_round_trip = u128::from(read).saturating_mul(stats.path.rtt.as_nanos());
+        let in_round_trip = u128::from(read).saturating_mul(counters.path.rtt.as_nanos());
         let half = u128::from(state.window / 2).saturating_mul(elapsed.as_nanos());
         if in_round_trip > half {
             let streams = u64::try_from(lock(&self.streams).len()).unwrap_or(u64::MAX);
@@ -332,8 +332,8 @@ impl FlowControl {
         }
     }
 
-    fn received_bytes(&self, stats: &ConnectionStats) -> i64 {
-        received_bytes(stats, self.read.load(Ordering::Relaxed))
+    fn received_bytes(&self, counters: &ConnectionStats) -> i64 {
+        received_bytes(counters, self.read.load(Ordering::Relaxed))
     }
 
     fn sent_bytes(&self, state: &State) -> i64 {
@@ -343,8 +343,8 @@ impl FlowControl {
         )
     }
 
-    fn update_received(&self, state: &mut State, stats: &ConnectionStats) {
-        let received = self.received_bytes(stats);
+    fn update_received(&self, state: &mut State, counters: &ConnectionStats) {
+        let received = self.received_bytes(counters);
         state.least_received = state.least_received.min(received);
         state.received = above(received, state.least_received).min(state.window);
     }
@@ -485,9 +485,9 @@ fn report_every(window: u64) -> u64 {
     (window / 4).clamp(1, 4 * STEP)
 }
 
-fn received_bytes(stats: &ConnectionStats, read: u64) -> i64 {
-    let overhead = stats.udp_rx.datagrams.saturating_mul(DATAGRAM_OVERHEAD);
-    difference(stats.udp_rx.bytes, overhead.saturating_add(read))
+fn received_bytes(counters: &ConnectionStats, read: u64) -> i64 {
+    let overhead = counters.udp_rx.datagrams.saturating_mul(DATAGRAM_OVERHEAD);
+    difference(counters.udp_rx.bytes, overhead.saturating_add(read))
 }
 
 fn difference(more: u64, less: u64) -> i64 {

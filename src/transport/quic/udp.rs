@@ -10,7 +10,7 @@
 //! | the destination has port 0 | `EINVAL` |
 //! | the source address that is asked for is not one of this host (it was removed, or the packet that is answered came to a broadcast or multicast address) | `EINVAL` |
 //! | the segments are longer than the device's MTU, or more than the kernel splits | `EINVAL` |
-//! | the device does not compute checksums, or the route is encrypted by IPsec | `EIO` |
+//! | the device does not compute checksums, or the route is encrypted by `IPsec` | `EIO` |
 //!
 //! So this socket
 //!
@@ -56,6 +56,10 @@ const RENEW_INTERVAL: Duration = Duration::from_millis(10);
 /// Fallbacks are logged at most once in this time.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
+/// The errors after which quinn does without offload, as Linux numbers them.
+const EIO: i32 = 5;
+const EINVAL: i32 = 22;
+
 /// After so many reads that gave only datagrams to drop, other tasks have their turn.
 const MAX_DROPPED_READS: usize = 4;
 
@@ -63,9 +67,11 @@ const MAX_DROPPED_READS: usize = 4;
 #[derive(Debug)]
 pub(super) struct UdpSocket {
     io: tokio::net::UdpSocket,
-    /// Makes it anew, too.
+    /// Replaced after an error that quinn concludes something from.
     state: RwLock<UdpSocketState>,
     renewed_at: Mutex<Instant>,
+    /// Whether quinn may have concluded from an error that something is not supported.
+    is_degraded: AtomicBool,
     /// What the system supports, whatever has failed since.
     max_transmit_segments: usize,
     fallbacks: Fallbacks,
@@ -79,6 +85,7 @@ impl UdpSocket {
             max_transmit_segments: state.max_gso_segments(),
             state: RwLock::new(state),
             renewed_at: Mutex::new(Instant::now()),
+            is_degraded: AtomicBool::new(false),
             fallbacks: Fallbacks::new(metrics),
             io: tokio::net::UdpSocket::from_std(socket)?,
         })
@@ -105,7 +112,7 @@ impl UdpSocket {
         })
     }
 
-    /// Forgets what quinn concluded from a failed send.
+    /// Forgets what quinn concluded from a failed send, unless that was done just now.
     fn renew(&self) {
         {
             let mut renewed_at = lock(&self.renewed_at);
@@ -116,14 +123,17 @@ impl UdpSocket {
         }
         // It fails when the system has no file descriptor for a moment; the next error tries again.
         if let Ok(state) = UdpSocketState::new((&self.io).into()) {
+            self.is_degraded.store(false, Ordering::Relaxed);
             *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
         }
     }
 
-    /// Whether quinn has concluded from an error that there is no offload.
+    /// Whether quinn uses neither offload nor, over IPv4, ECN, because of an error.
+    #[cfg(test)]
     pub(super) fn is_degraded(&self) -> bool {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         state.max_gso_segments() < self.max_transmit_segments
+            || self.is_degraded.load(Ordering::Relaxed)
     }
 
     fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
@@ -141,7 +151,9 @@ impl UdpSocket {
         if error.kind() == io::ErrorKind::WouldBlock {
             return Err(error);
         }
-        if self.is_degraded() {
+        // Those errors that quinn concludes something from.
+        if matches!(error.raw_os_error(), Some(EINVAL | EIO)) {
+            self.is_degraded.store(true, Ordering::Relaxed);
             self.renew();
             if let Some(segment_size) = segment_size {
                 let sent = self.send_one_by_one(transmit, segment_size);
@@ -188,6 +200,9 @@ impl AsyncUdpSocket for UdpSocket {
                 let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
                 state.recv((&self.io).into(), bufs, meta)
             });
+            if self.is_degraded.load(Ordering::Relaxed) {
+                self.renew();
+            }
             match received {
                 Ok(received) => {
                     let kept = retain_answerable(bufs, meta, received);
@@ -372,11 +387,12 @@ mod tests {
     use super::*;
 
     fn datagram(addr: &str, len: usize, stride: usize) -> RecvMeta {
-        let mut meta = RecvMeta::default();
-        meta.addr = addr.parse().unwrap();
-        meta.len = len;
-        meta.stride = stride;
-        meta
+        RecvMeta {
+            addr: addr.parse().unwrap(),
+            len,
+            stride,
+            ..RecvMeta::default()
+        }
     }
 
     #[test]
@@ -422,7 +438,7 @@ mod tests {
         UdpSocket::new(socket, Metrics::off()).unwrap()
     }
 
-    fn transmit<'a>(to: SocketAddr, contents: &'a [u8], size: Option<usize>) -> Transmit<'a> {
+    fn transmit(to: SocketAddr, contents: &[u8], size: Option<usize>) -> Transmit<'_> {
         Transmit {
             destination: to,
             ecn: None,
@@ -438,11 +454,20 @@ mod tests {
         *lock(&socket.renewed_at) = past.unwrap();
     }
 
+    async fn receive(socket: &UdpSocket) -> RecvMeta {
+        let mut contents = [0; 2048];
+        let mut meta = [RecvMeta::default()];
+        let received =
+            poll_fn(|cx| socket.poll_recv(cx, &mut [IoSliceMut::new(&mut contents)], &mut meta));
+        assert_eq!(received.await.unwrap(), 1);
+        let [meta] = meta;
+        meta
+    }
+
     #[tokio::test]
     async fn an_error_for_one_destination_changes_nothing_for_others() {
         let socket = socket();
         let before = socket.max_transmit_segments();
-        allow_renewal(&socket);
         let peer = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let to = peer.local_addr().unwrap();
         let mut nowhere = transmit(to, b"answer", None);
@@ -450,9 +475,14 @@ mod tests {
         socket.io.writable().await.unwrap();
         let error = socket.send(&nowhere).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
-        assert!(!socket.is_degraded());
         assert_eq!(socket.max_transmit_segments(), before);
         assert!(!socket.fallbacks.includes(to.ip()));
+        // With the next packet that arrives, the time in which it is not made anew being over.
+        allow_renewal(&socket);
+        let from_peer = socket.local_addr().unwrap();
+        peer.send_to(b"hello", from_peer).unwrap();
+        receive(&socket).await;
+        assert!(!socket.is_degraded());
         socket.try_send(&nowhere).unwrap();
         socket.try_send(&transmit(to, b"packet", None)).unwrap();
         let mut received = [0; 10];
@@ -499,11 +529,7 @@ mod tests {
         let to = socket.local_addr().unwrap();
         let peer = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         peer.send_to(b"hello", to).unwrap();
-        let mut contents = [0; 2048];
-        let mut meta = [RecvMeta::default()];
-        let received =
-            poll_fn(|cx| socket.poll_recv(cx, &mut [IoSliceMut::new(&mut contents)], &mut meta));
-        assert_eq!(received.await.unwrap(), 1);
-        assert_eq!((meta[0].len, meta[0].addr), (5, peer.local_addr().unwrap()));
+        let meta = receive(&socket).await;
+        assert_eq!((meta.len, meta.addr), (5, peer.local_addr().unwrap()));
     }
 }

@@ -111,10 +111,10 @@ async fn unread_stream_does_not_hold_up_others() {
     let mut received = vec![0; data.len()];
     // The rest of what opened it.
     within(ours.read_exact(&mut [0; 24])).await.unwrap();
-    let (sent, read) =
+    let (write_result, read_result) =
         within(async { tokio::join!(send.write_all(&data), ours.read_exact(&mut received)) }).await;
-    sent.unwrap();
-    read.unwrap();
+    write_result.unwrap();
+    read_result.unwrap();
     assert!(received == data);
 }
 
@@ -265,7 +265,7 @@ async fn unacknowledged_bytes_are_charged_and_bounded() {
     assert!((64 * KIB..=128 * KIB).contains(&taken), "{taken}");
     let held = peer.flow.held();
     assert!(
-        (taken - 16 * KIB..=taken).contains(&held),
+        (taken - 32 * KIB..=taken).contains(&held),
         "{held} of {taken}"
     );
     assert_eq!(resources.relieve_connections(1).connections, 1);

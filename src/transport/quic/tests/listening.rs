@@ -81,6 +81,28 @@ async fn under_load_newcomers_have_to_prove_their_address() {
     let (_ours, _theirs) = server.pair().await;
 }
 
+/// Packets with forged addresses take none of what proven addresses may have.
+#[tokio::test]
+async fn handshakes_of_unproven_addresses_are_bounded_together() {
+    const UNPROVEN: usize = 4;
+    let keypair = Keypair::generate_ed25519();
+    let mut server = Server::with(&keypair, LOOPBACK, |config| {
+        config.retry_above = UNPROVEN;
+        config.handshake_timeout = Duration::from_secs(3600);
+        config.idle_timeout = Duration::from_secs(3600);
+    })
+    .await;
+    let mut answers = Vec::new();
+    for _ in 0..3 * UNPROVEN {
+        answers.push(first_answer(server.socket()).await);
+    }
+    let (begun, retried) = answers.split_at(UNPROVEN);
+    assert_eq!(begun, [INITIAL; UNPROVEN]);
+    assert_eq!(retried, [RETRY; 2 * UNPROVEN]);
+    // An address that is proven has room.
+    server.pair().await;
+}
+
 #[tokio::test]
 async fn without_load_they_do_not() {
     let server = Server::start().await;
