@@ -51,7 +51,7 @@ const SHED_PAUSE: Duration = Duration::from_secs(3);
 /// What closing an idle connection frees at least, in bytes.
 const IDLE_CONNECTION_BYTES: u64 = 16 * 1024;
 
-/// Memory that was freed because it had run out.
+/// Memory that was freed because it was short.
 #[derive(Clone, Copy)]
 struct Shed {
     at: Instant,
@@ -104,7 +104,7 @@ pub struct Node {
     /// When to call the relay ready, unless it was.
     ready_at: Option<Instant>,
     statistics: Option<Interval>,
-    /// What was freed last because memory had run out.
+    /// What was freed last because memory was short.
     shed: Option<Shed>,
     drain: config::Drain,
 }
@@ -334,9 +334,11 @@ impl Node {
 
     /// Frees memory, as it is short: the connections that hold most of it in buffers reset their streams
     /// or end, at first only those of address prefixes beyond their share, so that these do not keep new
-    /// connections out. When memory has nearly run out, all connections are candidates. If no connection holds anything worth it, idle ones are closed, the newest
-    /// of address prefixes beyond their share first; those that hold a reservation are spared as long
-    /// as there are others, and until it is known what the last that were closed have given back.
+    /// connections out. When memory has nearly run out, all connections are candidates.
+    ///
+    /// If no connection holds anything worth it then, idle ones are closed, the newest of address
+    /// prefixes beyond their share first. Those that hold a reservation are spared as long as there are
+    /// others, and until it is known what the last that were closed have given back.
     fn shed(&mut self) {
         let pending = self.shed.map_or(0, Shed::pending);
         let is_recent = self.shed.is_some_and(|shed| shed.at.elapsed() < SHED_PAUSE);

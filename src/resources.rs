@@ -2,9 +2,9 @@
 //!
 //! What it may use is found once, at the start, and a [`ResourceLimits`] made of it. How much memory is in use
 //! is looked at from time to time; descriptors are counted one by one. Near the watermarks
-//! the [`ConnectionGater`](crate::transport::ConnectionGater) turns newcomers away, and everybody who is there goes on. When
-//! those who are there take more and more nevertheless, connections without a circuit are
-//! [closed](crate::node), before the system ends the whole relay.
+//! the [`ConnectionGater`](crate::transport::ConnectionGater) refuses new connections. What connections hold in
+//! buffers is charged to an account each. When memory runs out nevertheless, the connections that hold
+//! most lose streams or are [closed](crate::node), before the system ends the whole relay.
 
 mod buffer_charge;
 #[cfg(target_os = "linux")]

@@ -24,6 +24,7 @@ use libp2p::{Multiaddr, PeerId, identity::Keypair};
 use serde_json::Value;
 use tokio::{
     net::TcpStream,
+    task::JoinSet,
     time::{sleep, timeout},
 };
 use tokio_util::compat::TokioAsyncReadCompatExt;
@@ -273,7 +274,7 @@ async fn with_incomplete_frame(relay: &Relay) -> io::Result<Box<dyn Duplex>> {
     let (_, mut channel) = secured.map_err(io::Error::other)?;
     agree(&mut channel, "/yamux/1.0.0").await?;
     drop(channel);
-    socket.write_all(&[0xff; SENT]).await?;
+    socket.write_all(&vec![0xff; SENT]).await?;
     Ok(Box::new(socket))
 }
 
@@ -314,9 +315,10 @@ async fn pings_whose_answers_are_not_read() {
         negotiate(&mut offender, "/yamux/1.0.0").await;
         offenders.push(offender);
     }
-    let flood = offenders.into_iter().map(|mut offender| {
+    let mut flood = JoinSet::new();
+    for mut offender in offenders {
         let ask = ask.clone();
-        async move {
+        flood.spawn(async move {
             for stream in (1..2_000_u32).step_by(2) {
                 let mut frames = vec![0, 0, 0, SYN];
                 frames.extend(stream.to_be_bytes());
@@ -336,11 +338,10 @@ async fn pings_whose_answers_are_not_read() {
                 }
             }
             offender
-        }
-    });
-    let flood: Vec<_> = flood.map(tokio::spawn).collect();
+        });
+    }
     limited.serves().await;
-    let offenders = join_all(flood).await;
+    let offenders = flood.join_all().await;
     limited.serves().await;
     drop(offenders);
     limited.has_withstood().await;
