@@ -52,7 +52,7 @@ const SHED_PAUSE: Duration = Duration::from_secs(3);
 /// What closing an idle connection frees at least, in bytes.
 const IDLE_CONNECTION_BYTES: u64 = 16 * 1024;
 
-/// Memory that was freed because it had run out.
+/// Memory that was freed because it was short.
 #[derive(Clone, Copy)]
 struct Shed {
     at: Instant,
@@ -105,7 +105,7 @@ pub struct Node {
     /// When to call the relay ready, unless it was.
     ready_at: Option<Instant>,
     statistics: Option<Interval>,
-    /// What was freed last because memory had run out.
+    /// What was freed last because memory was short.
     shed: Option<Shed>,
     drain: config::Drain,
 }
@@ -348,10 +348,13 @@ impl Node {
         self.count_pending();
     }
 
-    /// Frees memory, as it has nearly run out: the connections that hold most of it in buffers reset
-    /// their streams or end. If no connection holds anything worth it, idle ones are closed, the newest
-    /// of address prefixes beyond their share first; those that hold a reservation are spared as long
-    /// as there are others, and until it is known what the last that were closed have given back.
+    /// Frees memory, as it is short: the connections that hold most of it in buffers reset their streams
+    /// or end, at first only those of address prefixes beyond their share, so that these do not keep new
+    /// connections out. When memory has nearly run out, all connections are candidates.
+    ///
+    /// If no connection holds anything worth it then, idle ones are closed, the newest of address
+    /// prefixes beyond their share first. Those that hold a reservation are spared as long as there are
+    /// others, and until it is known what the last that were closed have given back.
     fn shed(&mut self) {
         let pending = self.shed.map_or(0, Shed::pending);
         let is_recent = self.shed.is_some_and(|shed| shed.at.elapsed() < SHED_PAUSE);
@@ -359,18 +362,26 @@ impl Node {
         if excess == 0 {
             return;
         }
-        let relieved = self.resources.relieve_connections(excess);
+        let has_run_out = self.resources.has_run_out();
+        let relieved = if has_run_out {
+            self.resources.relieve_connections(excess)
+        } else {
+            self.resources.relieve_beyond_share(excess)
+        };
         let freed = if relieved.connections > 0 {
             let connections = relieved.connections;
             warn!(
                 connections,
                 buffered_bytes = relieved.bytes,
-                "memory has run out: the connections that hold most of it are relieved"
+                has_run_out,
+                "memory is relieved: the connections that hold most of it lose streams or are closed"
             );
             for _ in 0..connections {
                 self.gater.shed();
             }
             relieved.bytes
+        } else if !has_run_out {
+            return;
         } else {
             let count = usize::try_from(excess.div_ceil(IDLE_CONNECTION_BYTES));
             let count = count.unwrap_or(usize::MAX);

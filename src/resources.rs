@@ -2,9 +2,9 @@
 //!
 //! What it may use is found once, at the start, and a [`ResourceLimits`] made of it. How much memory is in use
 //! is looked at from time to time; descriptors are counted one by one. Near the watermarks
-//! the [`ConnectionGater`](crate::transport::ConnectionGater) turns newcomers away, and everybody who is there goes on. When
-//! those who are there take more and more nevertheless, connections without a circuit are
-//! [closed](crate::node), before the system ends the whole relay.
+//! the [`ConnectionGater`](crate::transport::ConnectionGater) refuses new connections. What connections hold in
+//! buffers is charged to an account each. When memory runs out nevertheless, the connections that hold
+//! most lose streams or are [closed](crate::node), before the system ends the whole relay.
 
 mod buffer_charge;
 #[cfg(target_os = "linux")]
@@ -67,7 +67,7 @@ struct Shared {
     under_pressure: AtomicBool,
     /// Bytes that were in use at the last look.
     used: AtomicU64,
-    /// Told at each look that finds memory over its watermarks.
+    /// Notified at each look that finds memory short.
     over: Notify,
     /// Handshakes that are under way.
     handshakes: Mutex<Usage>,
@@ -268,7 +268,7 @@ impl Resources {
         ]
     }
 
-    /// Ready when so much memory is in use that who is there has to go: to be asked again and again.
+    /// Ready after each look that finds memory short.
     pub(crate) async fn over(&self) {
         self.0.over.notified().await;
     }
@@ -292,11 +292,24 @@ impl Resources {
     /// hold at least [`LEAST_RELIEF_BYTES`].
     pub(crate) fn relieve_connections(&self, excess: u64) -> Relieved {
         let accounts = &self.0.accounts;
-        let relieved = accounts.relieve(excess, GUARANTEED_BYTES + 1);
+        let relieved = accounts.relieve(excess, GUARANTEED_BYTES + 1, false);
         if relieved.connections > 0 {
             return relieved;
         }
-        accounts.relieve(excess, LEAST_RELIEF_BYTES)
+        accounts.relieve(excess, LEAST_RELIEF_BYTES, false)
+    }
+
+    /// Requests relief of the connections that hold most, until they hold `excess` bytes together, of
+    /// address prefixes that hold more than their share.
+    pub(crate) fn relieve_beyond_share(&self, excess: u64) -> Relieved {
+        self.0.accounts.relieve(excess, LEAST_RELIEF_BYTES, true)
+    }
+
+    /// Whether memory has run out, as of the last look.
+    pub(crate) fn has_run_out(&self) -> bool {
+        let used = self.0.used.load(Ordering::Relaxed);
+        let watermarks = self.0.watermarks.as_ref();
+        watermarks.is_some_and(|watermarks| watermarks.is_over(used))
     }
 
     /// Bytes that were in use at the last look beyond the low watermark.
@@ -344,7 +357,7 @@ impl Resources {
         self.0
             .under_pressure
             .store(under_pressure, Ordering::Relaxed);
-        if watermarks.is_over(used) {
+        if under_pressure {
             self.0.over.notify_one();
         }
         let limit = self.0.limits.memory;

@@ -84,7 +84,7 @@ pub fn build(
         .authenticate(security("tcp")?)
         .multiplex(streams.clone())
         .timeout(HANDSHAKE_TIMEOUT)
-        .map(attributed);
+        .map(|connection, point| attributed(connection, &point));
     let mut websocket = WebSocket::new(socket().map(|socket, point| match point {
         ConnectedPoint::Listener { .. } => websocket::Splitter::new(socket),
         ConnectedPoint::Dialer { .. } => websocket::Splitter::transparent(socket),
@@ -95,7 +95,7 @@ pub fn build(
         .authenticate(security("websocket")?)
         .multiplex(streams)
         .timeout(HANDSHAKE_TIMEOUT)
-        .map(attributed);
+        .map(|connection, point| attributed(connection, &point));
     let plan = gater.resources().limits();
     let mut quic = quic::Config::new(keypair);
     // More than may be under way in all, so that old handshakes give way before new ones are
@@ -126,7 +126,7 @@ pub fn build(
 /// What the connection holds counts for the address of its peer from now on.
 fn attributed<C>(
     (peer, muxer): (PeerId, yamux::Muxer<C>),
-    point: ConnectedPoint,
+    point: &ConnectedPoint,
 ) -> (PeerId, StreamMuxerBox)
 where
     C: AsyncRead + AsyncWrite + Send + Unpin + 'static,

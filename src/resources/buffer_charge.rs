@@ -71,7 +71,8 @@ mod tests {
         resources::{GUARANTEED_BYTES, ResourceLimits, Resources, Shares},
     };
 
-    const GUARANTEED: usize = GUARANTEED_BYTES as usize;
+    const GUARANTEED: usize = 64 * 1024;
+    const _: () = assert!(GUARANTEED as u64 == GUARANTEED_BYTES);
     const ALL: usize = 1024 * 1024;
 
     fn resources() -> Resources {

@@ -147,18 +147,32 @@ impl Accounts {
         then <= super::scarcity(limit) || (then <= limit && scopes.iter().all(has_share))
     }
 
+    /// Whether one of these prefixes holds more than its share.
+    fn is_beyond_share(&self, scopes: &[Scope]) -> bool {
+        let Some(limit) = self.limit else {
+            return false;
+        };
+        scopes.iter().any(|scope| {
+            let share = self.shares.of(scope.prefix).part_of(limit);
+            scope.bytes.load(Ordering::Relaxed) > share
+        })
+    }
+
     /// Requests relief of the connections that hold most, and at least so many bytes each, until they
-    /// hold `excess` bytes together.
-    pub(super) fn relieve(&self, excess: u64, least: u64) -> Relieved {
+    /// hold `excess` bytes together; or only of those of address prefixes beyond their share.
+    pub(super) fn relieve(&self, excess: u64, least: u64, beyond_share: bool) -> Relieved {
         let accounts: Vec<_> = self.registry().accounts.values().cloned().collect();
         let mut candidates: Vec<_> = accounts
             .iter()
             .filter_map(Weak::upgrade)
-            .map(|account| {
-                let held = account.state().held;
-                (held, account)
+            .filter_map(|account| {
+                let state = account.state();
+                let held = state.held;
+                let is_candidate =
+                    held >= least && (!beyond_share || self.is_beyond_share(&state.scopes));
+                drop(state);
+                is_candidate.then_some((held, account))
             })
-            .filter(|(held, _)| *held >= least)
             .collect();
         candidates.sort_unstable_by_key(|(held, _)| Reverse(*held));
         let mut relieved = Relieved::default();
@@ -389,6 +403,31 @@ mod tests {
         assert_eq!(
             large.poll_relief(&mut cx),
             Poll::Ready(Relief::ResetStreams)
+        );
+    }
+
+    #[test]
+    fn connections_of_prefixes_beyond_their_share_are_relieved_first() {
+        let resources = resources();
+        let ordinary = connection(&resources, "192.0.2.1");
+        ordinary.charge(ALL / 8);
+        let many: Vec<_> = (0..20)
+            .map(|_| connection(&resources, "198.51.100.1"))
+            .collect();
+        let relieve = || resources.relieve_beyond_share(ALL).connections;
+        for memory in &many {
+            memory.charge(ALL / 8 / 20);
+        }
+        assert_eq!(relieve(), 0, "no prefix is beyond its share");
+        for memory in &many {
+            memory.charge(100);
+        }
+        assert_eq!(relieve(), 20);
+        let mut cx = Context::from_waker(noop_waker_ref());
+        assert!(ordinary.poll_relief(&mut cx).is_pending());
+        assert!(
+            many.iter()
+                .all(|memory| memory.poll_relief(&mut cx).is_ready())
         );
     }
 

@@ -42,12 +42,12 @@ impl SocketBuffers {
 
     /// Sets the bounds of a connection that was accepted. Without them it works as well.
     pub(super) fn apply(self, stream: &TcpStream) {
-        if let Err(error) = self.set(SockRef::from(&stream.0)) {
+        if let Err(error) = self.set(&SockRef::from(&stream.0)) {
             debug!(%error, "cannot bound the buffers of a socket");
         }
     }
 
-    fn set(self, socket: SockRef<'_>) -> io::Result<()> {
+    fn set(self, socket: &SockRef<'_>) -> io::Result<()> {
         #[cfg(any(target_os = "android", target_os = "linux"))]
         socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES)?;
         if let Some(bytes) = self.bytes {

@@ -12,14 +12,19 @@ use std::{
     time::Duration,
 };
 
-use descord_relay::{relay::wire::Status, transport::noise};
+use descord_relay::{
+    relay::wire::{self, HopMessage, Status},
+    transport::noise,
+};
 use futures::{
     AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt,
     future::{join, join_all},
 };
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
+use serde_json::Value;
 use tokio::{
     net::TcpStream,
+    task::JoinSet,
     time::{sleep, timeout},
 };
 use tokio_util::compat::TokioAsyncReadCompatExt;
@@ -29,8 +34,9 @@ use crate::{
     support::{
         PATIENCE, bystander,
         client::{self, Client},
+        http,
         process::{Relay, socket},
-        raw::{Raw, assert_status},
+        raw::{Raw, assert_status, connect},
     },
 };
 
@@ -57,6 +63,8 @@ impl Limited {
             ("RELAY_MAX_MEMORY", &limit),
             ("RELAY_IDLE_TIMEOUT", "1h"),
             ("RELAY_STATS_INTERVAL", "1s"),
+            ("RELAY_ADMIN_ADDRESS", "127.0.0.1:0"),
+            ("RELAY_MAX_CIRCUITS_PER_PEER", "0"),
             ("RELAY_RATE_CONNECTIONS_PER_IP", "0"),
             ("RELAY_RATE_RESERVATIONS_PER_IP", "0"),
             ("RELAY_RATE_CIRCUITS_PER_IP", "0"),
@@ -82,8 +90,10 @@ impl Limited {
         }
     }
 
-    /// Ordinary clients are served, whatever the attackers hold.
+    /// New connections are accepted, and ordinary clients are served, whatever the attackers hold.
     async fn serves(&self) {
+        let is_accepting = |status: &Value| status["memory"]["is_short"] == false;
+        http::json_where(&self.relay, "/status", is_accepting).await;
         bystander::served_in(&self.relay.tcp()).await;
         bystander::served_in(&self.relay.websocket()).await;
     }
@@ -186,7 +196,7 @@ async fn circuits_to_frozen_targets(
     address: fn(&Relay) -> Multiaddr,
 ) {
     const TARGETS: usize = 48;
-    const EACH: usize = 4;
+    const EACH: usize = 5;
     let limited = Limited::start(mebibytes).await;
     let address = address(&limited.relay);
     let targets = Frozen::start(TARGETS, security, address.clone());
@@ -194,17 +204,23 @@ async fn circuits_to_frozen_targets(
     let mut circuits = Vec::new();
     for target in &targets.peers {
         let mut source = Client::new(security).await;
-        let id = *target;
-        source.connect(&address, id).await.unwrap();
+        source.dial(&address).await;
         let mut streams = source.streams.clone();
         sources.push(source.run());
         for _ in 0..EACH {
-            // Over one circuit, as a client of libp2p has it.
-            let stream = streams.open_stream(id, libp2p::ping::PROTOCOL_NAME);
-            circuits.extend(timeout(PATIENCE, stream).await.unwrap().ok());
+            let opened = async {
+                let relay = limited.relay.peer_id;
+                let stream = streams.open_stream(relay, wire::HOP_PROTOCOL).await;
+                let mut stream = stream.unwrap();
+                stream.write_all(&connect(&target.to_bytes())).await?;
+                stream.flush().await?;
+                let answer: HopMessage = wire::read(&mut stream).await.map_err(io::Error::other)?;
+                assert_status(&answer, Status::Ok);
+                io::Result::Ok(stream)
+            };
+            circuits.push(timeout(PATIENCE, opened).await.unwrap().unwrap());
         }
     }
-    assert!(circuits.len() >= TARGETS, "{} streams", circuits.len());
     targets.freeze();
     let chunk = vec![7; 64 * 1024];
     let flood = join_all(circuits.iter_mut().map(async |circuit| {
@@ -212,6 +228,7 @@ async fn circuits_to_frozen_targets(
     }));
     join(flood, limited.serves()).await;
     limited.serves().await;
+    drop(circuits);
     for source in sources {
         source.abort();
     }
@@ -257,7 +274,7 @@ async fn with_incomplete_frame(relay: &Relay) -> io::Result<Box<dyn Duplex>> {
     let (_, mut channel) = secured.map_err(io::Error::other)?;
     agree(&mut channel, "/yamux/1.0.0").await?;
     drop(channel);
-    socket.write_all(&[0xff; SENT]).await?;
+    socket.write_all(&vec![0xff; SENT]).await?;
     Ok(Box::new(socket))
 }
 
@@ -298,27 +315,33 @@ async fn pings_whose_answers_are_not_read() {
         negotiate(&mut offender, "/yamux/1.0.0").await;
         offenders.push(offender);
     }
-    let flood = join_all(offenders.iter_mut().map(async |offender| {
-        for stream in (1..2_000_u32).step_by(2) {
-            let mut frames = vec![0, 0, 0, SYN];
-            frames.extend(stream.to_be_bytes());
-            frames.extend(u32::try_from(ask.len()).unwrap().to_be_bytes());
-            frames.extend(&ask);
-            // Credit for the answers.
-            frames.extend([0, 1, 0, 0]);
-            frames.extend(stream.to_be_bytes());
-            frames.extend(0x7fff_0000_u32.to_be_bytes());
-            let sent = async {
-                offender.write_all(&frames).await?;
-                offender.flush().await
-            };
-            // It is over, or blocked.
-            if !matches!(timeout(BLOCKED, sent).await, Ok(Ok(()))) {
-                break;
+    let mut flood = JoinSet::new();
+    for mut offender in offenders {
+        let ask = ask.clone();
+        flood.spawn(async move {
+            for stream in (1..2_000_u32).step_by(2) {
+                let mut frames = vec![0, 0, 0, SYN];
+                frames.extend(stream.to_be_bytes());
+                frames.extend(u32::try_from(ask.len()).unwrap().to_be_bytes());
+                frames.extend(&ask);
+                // Credit for the answers.
+                frames.extend([0, 1, 0, 0]);
+                frames.extend(stream.to_be_bytes());
+                frames.extend(0x7fff_0000_u32.to_be_bytes());
+                let sent = async {
+                    offender.write_all(&frames).await?;
+                    offender.flush().await
+                };
+                // It is over, or blocked.
+                if !matches!(timeout(BLOCKED, sent).await, Ok(Ok(()))) {
+                    break;
+                }
             }
-        }
-    }));
-    join(flood, limited.serves()).await;
+            offender
+        });
+    }
+    limited.serves().await;
+    let offenders = flood.join_all().await;
     limited.serves().await;
     drop(offenders);
     limited.has_withstood().await;

@@ -40,7 +40,7 @@ async fn fill(stream: &mut Substream) -> u64 {
     let mut total = 0;
     let mut idle = 0;
     while idle < 100 {
-        match poll_once(stream.write(&[7; 64 * 1024])) {
+        match poll_once(stream.write(&vec![7; 64 * 1024])) {
             Poll::Ready(written) => {
                 total += written.unwrap() as u64;
                 idle = 0;
@@ -127,8 +127,8 @@ async fn what_was_read_last_is_charged_until_the_next_read() {
     let resources = resources();
     let mut raw = raw(&resources);
     let mut stream = raw.stream(1).await;
-    raw.send(Header::data(1, 60_000), &[1; 60_000]).await;
-    soon(stream.read_exact(&mut [0; 60_000])).await.unwrap();
+    raw.send(Header::data(1, 60_000), &vec![1; 60_000]).await;
+    soon(stream.read_exact(&mut vec![0; 60_000])).await.unwrap();
     assert!(resources.buffered_bytes() > 0);
     assert!(poll_once(stream.read(&mut [0; 1])).is_pending());
     holds(&resources, |held| held == 0).await;
@@ -140,9 +140,9 @@ async fn relief_resets_the_streams_that_hold_most() {
     let mut raw = raw(&resources);
     let mut small = raw.stream(1).await;
     let mut large = raw.stream(3).await;
-    raw.send(Header::data(1, 20_000), &[1; 20_000]).await;
+    raw.send(Header::data(1, 20_000), &vec![1; 20_000]).await;
     for _ in 0..2 {
-        raw.send(Header::data(3, 100_000), &[3; 100_000]).await;
+        raw.send(Header::data(3, 100_000), &vec![3; 100_000]).await;
     }
     // A clean end that is not read yet is no clean end any more.
     raw.send(fin(3), &[]).await;
@@ -155,7 +155,7 @@ async fn relief_resets_the_streams_that_hold_most() {
     let (read, end) = read_all(&mut large).await;
     assert!(read.is_empty());
     assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
-    soon(small.read_exact(&mut [0; 20_000])).await.unwrap();
+    soon(small.read_exact(&mut vec![0; 20_000])).await.unwrap();
     soon(small.write_all(b"goes on")).await.unwrap();
 }
 
@@ -210,7 +210,7 @@ async fn an_incomplete_frame_is_charged_and_relieved() {
         Role::Server,
     );
     let mut peer = Peer::new(muxer);
-    soon(socket.write_all(&[0xff; 50_000])).await.unwrap();
+    soon(socket.write_all(&vec![0xff; 50_000])).await.unwrap();
     holds(&resources, |held| (50_000..=62_500).contains(&held)).await;
     assert_eq!(resources.relieve_connections(1).connections, 1);
     let end = peer.ended().await;
@@ -304,7 +304,7 @@ fn a_channel_that_is_polled_alone_keeps_its_report() {
         .unwrap();
     let (mut near, mut far) = runtime.block_on(channels());
     block_on(async {
-        near.write_all(&[1; 30_000]).await.unwrap();
+        near.write_all(&vec![1; 30_000]).await.unwrap();
         near.flush().await.unwrap();
     });
     // Too little room for the frame.
