@@ -77,9 +77,9 @@ impl Admin {
     ///
     /// # Errors
     /// When the address cannot be bound.
-    pub async fn serve(self: &Arc<Self>, address: SocketAddr) -> io::Result<()> {
+    pub fn serve(self: &Arc<Self>, address: SocketAddr) -> io::Result<()> {
         let routes = trace::traced(self.routes(), Arc::clone(&self.propagator));
-        server::serve(address, routes, &self.lifecycle).await
+        server::serve(address, routes, &self.lifecycle)
     }
 
     fn routes(self: &Arc<Self>) -> Router {

@@ -301,7 +301,7 @@ async fn run(
             lifecycle.clone(),
             telemetry,
         );
-        admin.serve(address).await.map_err(|error| {
+        admin.serve(address).map_err(|error| {
             format!("cannot listen on {address} (RELAY_ADMIN_ADDRESS): {error}")
         })?;
     }

@@ -59,6 +59,11 @@ pub struct Behaviour {
     server: server::Behaviour,
     relay: Arc<Relay>,
     metrics: Metrics,
+    /// Boxed: they are large, and the behaviour is moved around.
+    rates: Box<Rates>,
+}
+
+struct Rates {
     peers: Limiter<PeerId>,
     prefixes: Limiter<Prefix>,
     total: Limiter<()>,
@@ -100,9 +105,11 @@ impl Behaviour {
             server: server::Behaviour::default(),
             relay,
             metrics,
-            peers: Limiter::new(RATE_PER_PEER),
-            prefixes: Limiter::new(RATE_PER_IP),
-            total: Limiter::new(RATE_TOTAL),
+            rates: Box::new(Rates {
+                peers: Limiter::new(RATE_PER_PEER),
+                prefixes: Limiter::new(RATE_PER_IP),
+                total: Limiter::new(RATE_TOTAL),
+            }),
         }
     }
 
@@ -117,17 +124,7 @@ impl Behaviour {
         let ip = ip_of(address)
             .filter(|ip| self.relay.is_connected_from(&peer, *ip))
             .ok_or(Refused::ForeignAddress)?;
-        // What exceeds a bound takes nothing from those after it, which concern more peers.
-        if !self.peers.allows(&peer) {
-            return Err(Refused::RatePerPeer);
-        }
-        if !self.prefixes.allows(&Prefix::host(ip)) {
-            return Err(Refused::RatePerIp);
-        }
-        if !self.total.allows(&()) {
-            return Err(Refused::RateTotal);
-        }
-        Ok(())
+        self.rates.check(peer, Prefix::host(ip))
     }
 
     /// Has the server answer a request with `E_INTERNAL_ERROR`. It does so when the handler of the
@@ -140,6 +137,22 @@ impl Behaviour {
             Endpoint::Dialer,
             PortUse::New,
         ));
+    }
+}
+
+impl Rates {
+    /// What exceeds a bound takes nothing from those after it, which concern more peers.
+    fn check(&self, peer: PeerId, prefix: Prefix) -> Result<(), Refused> {
+        if !self.peers.allows(&peer) {
+            return Err(Refused::RatePerPeer);
+        }
+        if !self.prefixes.allows(&prefix) {
+            return Err(Refused::RatePerIp);
+        }
+        if !self.total.allows(&()) {
+            return Err(Refused::RateTotal);
+        }
+        Ok(())
     }
 }
 
@@ -229,5 +242,56 @@ impl NetworkBehaviour for Behaviour {
         cx: &mut Context<'_>,
     ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
         self.server.poll(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv6Addr;
+
+    use super::*;
+
+    fn rates() -> Rates {
+        Rates {
+            peers: Limiter::new(RATE_PER_PEER),
+            prefixes: Limiter::new(RATE_PER_IP),
+            total: Limiter::new(RATE_TOTAL),
+        }
+    }
+
+    fn prefix(site: u16, host: u16) -> Prefix {
+        Prefix::host(Ipv6Addr::new(0x2001, 0xdb8, site, 1, 0, 0, 0, host).into())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn dials_are_limited_for_a_peer_then_for_its_prefix_then_in_all() {
+        let rates = rates();
+        let peer = PeerId::random();
+        let burst = RATE_PER_PEER.burst.get();
+        // Wherever it connects from.
+        for number in 0..burst {
+            let prefix = prefix(u16::try_from(number).unwrap(), 1);
+            assert_eq!(rates.check(peer, prefix), Ok(()));
+        }
+        let refused = Err(Refused::RatePerPeer);
+        assert_eq!(rates.check(peer, prefix(0, 1)), refused);
+        // That took nothing from the prefix, which all its hosts share.
+        for host in 1..u16::try_from(RATE_PER_IP.burst.get()).unwrap() {
+            assert_eq!(rates.check(PeerId::random(), prefix(0, host)), Ok(()));
+        }
+        let refused = Err(Refused::RatePerIp);
+        assert_eq!(rates.check(PeerId::random(), prefix(0, 7)), refused);
+        let dialled = burst + RATE_PER_IP.burst.get() - 1;
+        for site in 0..RATE_TOTAL.burst.get() - dialled {
+            let prefix = prefix(u16::try_from(1000 + site).unwrap(), 1);
+            assert_eq!(rates.check(PeerId::random(), prefix), Ok(()));
+        }
+        let refused = Err(Refused::RateTotal);
+        assert_eq!(rates.check(PeerId::random(), prefix(9999, 1)), refused);
+        // One more after a while, and no more than one.
+        tokio::time::advance(std::time::Duration::from_secs(10)).await;
+        assert_eq!(rates.check(peer, prefix(1, 1)), Ok(()));
+        let refused = Err(Refused::RatePerPeer);
+        assert_eq!(rates.check(peer, prefix(2, 1)), refused);
     }
 }

@@ -159,8 +159,7 @@ impl Metrics {
         self.0.offload_fallbacks.add(1, &[]);
     }
 
-    /// A peer asked for a dial by `AutoNAT`, and `outcome` came of it: "dialled", "foreign_address",
-    /// "rate_per_peer", "rate_per_ip", "rate_total" or "max_dials".
+    /// A peer asked for a dial by `AutoNAT`, and one of the outcomes of the catalogue came of it.
     pub(crate) fn autonat_dial(&self, outcome: &'static str) {
         self.0
             .autonat_dials

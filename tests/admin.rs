@@ -1,10 +1,6 @@
 //! The operator's endpoints over real HTTP: what they say, and what they put up with.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "tests fail loudly"
-)]
+#![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
 mod support;
 

@@ -1,11 +1,6 @@
 //! The command line: what is printed where, and with which exit code the process ends.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "tests fail loudly"
-)]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests fail loudly")]
 
 mod support;
 
@@ -309,8 +304,10 @@ async fn a_relay_writes_no_file() {
     assert!(relay.events.iter().any(|e| is(e, ephemeral)));
 }
 
+type Variables = Vec<(&'static str, String)>;
+
 /// Every subcommand that prints, and the environment that it prints something for.
-fn printing(relay: &Relay, seed: &Path) -> Vec<(Vec<String>, Vec<(&'static str, String)>)> {
+fn printing(relay: &Relay, seed: &Path) -> Vec<(Vec<String>, Variables)> {
     let words = |words: &str| words.split(' ').map(str::to_owned).collect::<Vec<_>>();
     let fleet = vec![
         ("RELAY_IDENTITY_SEED", SEED.to_owned()),

@@ -48,11 +48,7 @@ const BACKLOG: u32 = 1024;
 ///
 /// # Errors
 /// When the address cannot be bound.
-pub(crate) async fn serve(
-    address: SocketAddr,
-    routes: Router,
-    lifecycle: &Lifecycle,
-) -> io::Result<()> {
+pub(crate) fn serve(address: SocketAddr, routes: Router, lifecycle: &Lifecycle) -> io::Result<()> {
     let listener = listen(address)?;
     info!(address = %listener.local_addr()?, "admin endpoints");
     lifecycle.spawn_until_end("admin", accept(listener, routes, lifecycle.clone()));

@@ -184,7 +184,7 @@ async fn run(
     if let Some(address) = config.admin_address {
         let routes = health::routes(relays.zone(), lifecycle.clone(), telemetry.prometheus());
         let serving = admin::server::serve(address, routes, &lifecycle);
-        serving.await.map_err(|error| {
+        serving.map_err(|error| {
             format!("cannot listen on {address} (RELAY_ADMIN_ADDRESS): {error}")
         })?;
     }
