@@ -13,7 +13,7 @@ mod failure;
 mod timeouts;
 
 use std::{
-    future::{pending, poll_fn},
+    future::poll_fn,
     io,
     pin::{Pin, pin},
     task::{Context, Poll, ready},
@@ -277,14 +277,8 @@ where
         }
         both
     };
-    let deadline = async {
-        match limit.duration {
-            Some(duration) => tokio::time::sleep(duration).await,
-            None => pending().await,
-        }
-    };
     let end = {
-        let (copy, deadline) = (pin!(copy), pin!(deadline));
+        let (copy, deadline) = (pin!(copy), pin!(timeouts::elapsed_duration(limit)));
         let timeout = pin!(timeouts::elapsed(&bounds, &activity));
         tokio::select! {
             biased;

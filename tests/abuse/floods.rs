@@ -22,12 +22,14 @@ const RATES: [(&str, &str); 3] = [
     ("RELAY_RATE_CIRCUITS_PER_IP", "1000+20/s"),
 ];
 
-/// Makes so many requests of each kind, and gives how many had which answer.
+/// Makes so many requests to reserve and twice as many to connect, and gives how many had which
+/// answer.
 async fn flood(address: &Multiaddr, requests: usize) -> Tally {
     let mut offender = Raw::new(address).await;
     let mut tally = Tally::default();
     for _ in 0..requests {
-        for request in [reserve(), connect(&PeerId::random().to_bytes())] {
+        let nobody = || connect(&PeerId::random().to_bytes());
+        for request in [reserve(), nobody(), nobody()] {
             let (answer, _) = offender.request(&request).await;
             match answer.status.and_then(|s| Status::try_from(s).ok()) {
                 Some(Status::Ok) => tally.granted += 1,

@@ -6,9 +6,9 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Bounds, End};
+use super::{Bounds, CircuitLimit, End};
 
 /// The time at which a circuit last carried a byte. The clock is read only where an idle timeout
 /// needs it.
@@ -38,6 +38,14 @@ impl Activity {
     fn last(&self) -> Option<Instant> {
         let last = self.last.as_ref()?.load(Ordering::Relaxed);
         self.opened.checked_add(Duration::from_millis(last))
+    }
+}
+
+/// Waits until the circuit has been open for as long as it may.
+pub(super) async fn elapsed_duration(limit: CircuitLimit) {
+    match limit.duration {
+        Some(duration) => sleep(duration).await,
+        None => pending().await,
     }
 }
 

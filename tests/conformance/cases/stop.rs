@@ -90,6 +90,15 @@ pub fn cases() -> Vec<Case> {
             "RESOURCE_LIMIT_EXCEEDED",
             "A slot is free at once when its source has gone, not when the target has answered.",
         ),
+    ]
+    .into_iter()
+    .chain(several_connections())
+    .collect()
+}
+
+/// Targets with more than one connection.
+fn several_connections() -> Vec<Case> {
+    vec![
         Case::new(
             "the target answers STOP on its other connection only",
             second_connection,

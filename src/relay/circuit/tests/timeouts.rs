@@ -5,7 +5,11 @@ use tokio::time::{Instant, sleep};
 use super::*;
 
 const UNUSED: Duration = Duration::from_secs(30);
+/// A second less.
+const NEARLY_UNUSED: Duration = Duration::from_secs(29);
 const IDLE: Duration = Duration::from_secs(100);
+/// A second less.
+const NEARLY_IDLE: Duration = Duration::from_secs(99);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Runs a circuit with these timeouts until it ends, and gives why and after how long.
@@ -48,7 +52,7 @@ async fn circuit_ends_when_its_target_has_sent_nothing_in_time() {
 async fn circuit_whose_target_has_sent_a_byte_is_used() {
     let state = CircuitState::default();
     let ended = run(Some(UNUSED), None, &state, async |source, target| {
-        sleep(UNUSED - SECOND).await;
+        sleep(NEARLY_UNUSED).await;
         assert!(!state.is_used());
         target.write_all(b"!").await.unwrap();
         source.read_exact(&mut [0]).await.unwrap();
@@ -57,7 +61,7 @@ async fn circuit_whose_target_has_sent_a_byte_is_used() {
         source.close().await.unwrap();
         target.close().await.unwrap();
     });
-    assert_eq!(ended.await, (End::Eof, 11 * UNUSED - SECOND));
+    assert_eq!(ended.await, (End::Eof, NEARLY_UNUSED + 10 * UNUSED));
 }
 
 #[tokio::test(start_paused = true)]
@@ -68,11 +72,11 @@ async fn used_circuit_ends_when_no_byte_has_moved_in_time() {
             target.write_all(b"!").await.unwrap();
             let sender = if is_source { source } else { target };
             for _ in 0..5 {
-                sleep(IDLE - SECOND).await;
+                sleep(NEARLY_IDLE).await;
                 sender.write_all(b"still here").await.unwrap();
             }
         });
-        assert_eq!(ended.await, (End::Idle, 6 * IDLE - 5 * SECOND));
+        assert_eq!(ended.await, (End::Idle, 5 * NEARLY_IDLE + IDLE));
     }
 }
 
