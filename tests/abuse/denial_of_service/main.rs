@@ -143,12 +143,12 @@ mod short {
     use super::{Attack::*, Case, Sources::*, run};
 
     cases! {
-        memory_stays_within_512_mib_under_unread_quic_circuits:
-            Case::new(UnreadOverQuic, Ipv4(1), 512).lasts(20),
+        memory_stays_within_64_mib_under_unread_quic_circuits:
+            Case::new(UnreadOverQuic, Ipv4(1), 64).lasts(15),
         memory_stays_within_64_mib_under_unread_tcp_circuits:
             Case::new(UnreadOverTcp, Ipv4(1), 64).lasts(15),
         circuits_of_ten_addresses_leave_others_theirs:
-            Case::new(Circuits, Ipv4(10), 512).lasts(20),
+            Case::new(Circuits, Ipv4(10), 512).lasts(12),
         pending_handshakes_of_one_address_leave_others_theirs_in_64_mib:
             Case::new(TcpHandshakes, Ipv4(1), 64).lasts(12),
         websocket_frames_of_one_address_leave_others_theirs_in_64_mib:
@@ -179,6 +179,7 @@ macro_rules! parts {
             $part, $memory,
             unread_quic_circuits_of_one_address: UnreadOverQuic, Ipv4(1);
             unread_quic_circuits_of_ten_addresses: UnreadOverQuic, Ipv4(10);
+            unacknowledged_quic_data_of_one_address: UnacknowledgedOverQuic, Ipv4(1);
             unread_tcp_circuits_of_one_address: UnreadOverTcp, Ipv4(1);
             unread_tcp_circuits_of_ten_addresses: UnreadOverTcp, Ipv4(10);
             unread_websocket_circuits_of_one_address: UnreadOverWebsocket, Ipv4(1);
