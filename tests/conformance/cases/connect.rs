@@ -51,9 +51,14 @@ pub fn cases() -> Vec<Case> {
         .limits(|limits| limits.circuits_per_target = Some(1))
         .differs(
             "OK, OK",
-            "The limit of a peer's circuits holds for both of its roles: sources cannot bury a \
-             target.",
+            "A target has a limit of its own: sources cannot overload it.",
         ),
+        Case::new(
+            "CONNECT when the target has all its circuits open, and has sent nothing on one of them",
+            unused_evicted,
+            "OK, OK",
+        )
+        .limits(|limits| limits.circuits_per_target = Some(1)),
         Case::new("CONNECT when a circuit has ended", slot_freed, "OK, OK")
             .limits(|limits| limits.circuits = Some(1)),
         Case::new(
@@ -127,6 +132,17 @@ async fn source_full(relay: Server) -> String {
 }
 
 async fn target_full(relay: Server) -> String {
+    let (mut target, _holder) = Client::reserved(&relay).await;
+    let (_source, first) = Client::connected(&relay).await;
+    let (_source, second) = Client::connected(&relay).await;
+    let mut used = circuit::open(&first, &mut target).await;
+    if let Ok(circuit) = &mut used {
+        circuit::use_it(circuit).await;
+    }
+    answers([used, circuit::open(&second, &mut target).await])
+}
+
+async fn unused_evicted(relay: Server) -> String {
     let (mut target, _holder) = Client::reserved(&relay).await;
     let (_source, first) = Client::connected(&relay).await;
     let (_source, second) = Client::connected(&relay).await;

@@ -3,7 +3,10 @@
 use std::{pin::pin, time::Duration};
 
 use descord_relay::relay::wire::{self, Status, StopMessage, StopType};
-use futures::future::{self, Either};
+use futures::{
+    AsyncReadExt, AsyncWriteExt,
+    future::{self, Either},
+};
 use libp2p::{Stream, swarm::ConnectionId};
 use tokio::time::timeout;
 
@@ -39,6 +42,22 @@ pub fn stop_status(status: Status) -> Vec<u8> {
 pub async fn open(source: &Connection, target: &mut Client) -> Result<Circuit, Answer> {
     let request = connect(target.peer_id);
     answered(source, target, &request, &stop_status(Status::Ok)).await
+}
+
+/// The target sends a byte, and the source receives it.
+pub async fn use_it(circuit: &mut Circuit) {
+    circuit
+        .target
+        .write_all(b"x")
+        .await
+        .expect("the target writes");
+    circuit.target.flush().await.expect("the target flushes");
+    let mut byte = [0];
+    let read = circuit.source.read_exact(&mut byte);
+    timeout(PATIENCE, read)
+        .await
+        .expect("a byte in time")
+        .expect("a byte");
 }
 
 /// What the source is told when the target answers STOP with these bytes.
