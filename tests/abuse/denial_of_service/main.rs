@@ -36,6 +36,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -394,25 +395,27 @@ struct Watch {
     most: Arc<AtomicU64>,
     sockets: Arc<AtomicU64>,
     is_over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Watch {
     fn of(group: &Arc<ControlGroup>) -> Self {
-        let watch = Self {
+        let mut watch = Self {
             most: Arc::default(),
             sockets: Arc::default(),
             is_over: Arc::default(),
+            thread: None,
         };
         let (most, sockets) = (Arc::clone(&watch.most), Arc::clone(&watch.sockets));
         let (is_over, group) = (Arc::clone(&watch.is_over), Arc::clone(group));
-        std::thread::spawn(move || {
+        watch.thread = Some(std::thread::spawn(move || {
             while !is_over.load(Ordering::Relaxed) {
                 let memory = group.memory();
                 most.fetch_max(memory.process + memory.sockets, Ordering::Relaxed);
                 sockets.fetch_max(memory.sockets, Ordering::Relaxed);
                 std::thread::sleep(Duration::from_millis(50));
             }
-        });
+        }));
         watch
     }
 }
@@ -420,6 +423,8 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Relaxed);
+        // It has the group, which can be removed when there is no process left.
+        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
@@ -628,6 +633,9 @@ async fn run(name: &str, case: Case) {
     let slowest_ms = Service::of(&quiet, 0).slowest_ms;
     let within_ms = u64::try_from(WITHIN.as_millis()).unwrap();
     let within_ms = within_ms.max(SLOWER * slowest_ms);
+    let status = stage.look("/status").await;
+    let limit = status["memory"]["limit"].as_u64();
+    assert_eq!(limit, Some(case.memory * MIB), "found by the relay");
     let usual = stage.holds().await;
     stage.look("probes").await;
 

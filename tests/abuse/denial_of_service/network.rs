@@ -308,7 +308,7 @@ fn finish(command: &mut Command) -> Result<()> {
         return Ok(());
     }
     let error = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{command:?}: {error}"))
+    Err(format!("{command:?}: {}", error.trim()))
 }
 
 /// A control group, of either version. It is removed when this is dropped.
