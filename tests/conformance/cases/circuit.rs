@@ -144,14 +144,7 @@ fn blocked_cases() -> Vec<Case> {
              circuit is allowed",
             target_resets_blocked,
         )
-        .on(&[Net::Tcp, Net::WebSocket])
         .differs(SLOT_TAKEN, OUTLIVES),
-        blocked(
-            "over QUIC, the target resets its stream while the source does not read, then CONNECT \
-             when one circuit is allowed",
-            target_resets_blocked,
-        )
-        .on(&[Net::Quic]),
         blocked(
             "the source's connection ends while the target does not read, then CONNECT when one \
              circuit is allowed",
