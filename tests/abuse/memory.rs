@@ -364,7 +364,7 @@ async fn pings_whose_answers_are_not_read() {
     limited.has_withstood().await;
 }
 
-/// WebSockets whose peers announce frames of 200 MB and send nothing of them: no memory is reserved
+/// Peers over WebSocket that announce frames of 200 MB and send nothing of them: no memory is reserved
 /// for what is announced, and their number is not limited by it.
 #[tokio::test(flavor = "multi_thread")]
 async fn announced_websocket_frames() {
