@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use descord_relay::{admin::client, relay::wire::Status};
+use descord_relay::{admin::client, relay::wire::Status, resources::Resource};
 use futures::{AsyncReadExt, AsyncWriteExt};
 use serde_json::{Value, json};
 use support::{
@@ -83,6 +83,15 @@ async fn status_says_who_the_relay_is_and_its_limits() {
     let limit = status["file_descriptors"]["limit"].take();
     assert!((10..limit.as_u64().unwrap_or(u64::MAX)).contains(&files));
     status["file_descriptors"]["limit_of_connections"].take();
+    let resources = status["resources"].take();
+    for name in Resource::NAMES {
+        let resource = &resources[name];
+        assert_eq!(resource["is_scarce"], false, "{name}");
+        assert_eq!(resource["largest_prefix"], Value::Null, "{name}");
+        assert_eq!(resource["used"], 0, "{name}");
+    }
+    assert_eq!(resources["reservations"]["limit"], 7);
+    assert_eq!(resources["buffers"]["limit"], 1 << 28);
     let address = format!("/dns4/relay.example/tcp/443/p2p/{}", relay.peer_id);
     let expected = json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -122,6 +131,7 @@ async fn status_says_who_the_relay_is_and_its_limits() {
         },
         "memory": { "used": null, "limit": 1 << 30, "is_short": false },
         "file_descriptors": { "used": null, "limit": null, "limit_of_connections": null },
+        "resources": null,
         "totals": { "bytes_relayed": 0, "circuits_finished": 0, "circuits_cut": 0 },
     });
     assert_eq!(status, expected);

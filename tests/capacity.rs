@@ -14,10 +14,12 @@ use std::time::{Duration, Instant};
 use descord_relay::relay::wire::Status;
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::{Multiaddr, identity::Keypair};
+use serde_json::{Value, json};
 use support::{
     PATIENCE,
     client::{Client, Security},
-    process::Relay,
+    http,
+    process::{Relay, is},
     prometheus::Scrape,
     raw::{Circuit, Raw, assert_status},
 };
@@ -200,4 +202,60 @@ async fn the_limit_of_open_files_is_raised() {
     let words: Vec<_> = limit.unwrap().split_whitespace().collect();
     assert_ne!(words[3], "256");
     assert_eq!(words[3], words[4], "the soft limit is the hard one");
+}
+
+/// Shares as they are by default. The tests' other relays have none, as all clients are at one address.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_is_limited_to_its_share_when_reservations_are_scarce() {
+    const RESERVATIONS: usize = 12;
+    let mut relay = Relay::start(&[
+        ("RELAY_MAX_RESERVATIONS", &RESERVATIONS.to_string()),
+        ("RELAY_PREFIX_SHARES", ""),
+        ("RELAY_ADMIN_ADDRESS", "127.0.0.1:0"),
+    ])
+    .await;
+    let mut clients = Vec::new();
+    for _ in 0..RESERVATIONS / 4 * 3 {
+        let mut client = Raw::new(&relay.tcp()).await;
+        assert_status(&client.reserve().await, Status::Ok);
+        clients.push(client);
+    }
+    let mut late = Raw::new(&relay.tcp()).await;
+    assert_status(&late.reserve().await, Status::ReservationRefused);
+    let denied = relay.event("request denied").await;
+    assert_eq!(denied["reason"], "reservation_share");
+    assert_status(&clients[0].reserve().await, Status::Ok);
+
+    let status = http::json(&relay, "/status").await;
+    let reservations = &status["resources"]["reservations"];
+    let prefix = reservations["largest_prefix"]["prefix"].as_str().unwrap();
+    assert!(prefix.starts_with("n-"), "{prefix}");
+    let expected = json!({
+        "used": clients.len(),
+        "limit": RESERVATIONS,
+        "is_scarce": true,
+        "largest_prefix": { "prefix": prefix, "used": clients.len(), "is_private": true },
+    });
+    assert_eq!(*reservations, expected);
+    assert_eq!(
+        status["resources"]["connections"]["used"],
+        clients.len() + 1
+    );
+
+    // The log has the same name for the address, and says that limits apply to all these clients.
+    let scarce = relay.event("resource is scarce").await;
+    assert_eq!(scarce["resource"], "reservations");
+    assert_eq!(scarce["largest_prefix"], prefix);
+    let one = "more than half of the clients come from one private or proxy address";
+    let majority = |event: &Value| is(event, one);
+    if !relay.events.iter().any(majority) {
+        relay.event(one).await;
+    }
+    let majority = relay.events.iter().find(|event| majority(event)).unwrap();
+    assert_eq!(majority["prefix"], prefix);
+
+    clients.truncate(RESERVATIONS / 2);
+    relay.event("resource is no longer scarce").await;
+    assert_status(&late.reserve().await, Status::Ok);
+    relay.stop().await;
 }

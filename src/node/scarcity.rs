@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// How often the use of resources is looked at.
-const INTERVAL: Duration = Duration::from_secs(10);
+const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Looks at the use of resources until the relay stops.
 pub(super) async fn monitor(relay: Arc<Relay>, resources: Resources, gater: ConnectionGater) {
