@@ -310,6 +310,8 @@ struct Direction {
     /// How often the writer took no more, and whether it takes none now.
     waits: u64,
     is_waiting: bool,
+    /// Whether it waits for its turn in the bandwidth.
+    is_paced: bool,
     state: State,
 }
 
@@ -347,6 +349,7 @@ impl Direction {
             has_read: false,
             waits: 0,
             is_waiting: false,
+            is_paced: false,
             state,
         }
     }
@@ -357,7 +360,7 @@ impl Direction {
 
     /// Whether the reader is not read: the writer takes nothing, or the reader is at its end.
     fn is_held_up(&self) -> bool {
-        self.is_waiting || matches!(self.state, State::Closing | State::Closed)
+        self.is_waiting || self.is_paced || matches!(self.state, State::Closing | State::Closed)
     }
 
     fn poll<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
@@ -368,7 +371,7 @@ impl Direction {
         pacer: &mut Option<Pacer>,
     ) -> Poll<Result<(), End>> {
         while self.unpaid > 0 {
-            let granted = ready!(poll_granted(cx, reader, pacer))?;
+            let granted = ready!(self.poll_granted(cx, reader, pacer))?;
             self.unpaid -= spend(pacer, self.unpaid.min(granted));
         }
         for _ in 0..READS_PER_TURN {
@@ -380,7 +383,7 @@ impl Direction {
                     // The byte that tells whether there is more than the limit is not relayed.
                     let granted = match self.room {
                         Some(0) => 1,
-                        _ => ready!(poll_granted(cx, reader, pacer))?,
+                        _ => ready!(self.poll_granted(cx, reader, pacer))?,
                     };
                     let granted = usize::try_from(granted).unwrap_or(usize::MAX);
                     let most = granted.min(scratch::STEP_BYTES);
@@ -410,6 +413,28 @@ impl Direction {
             pacer.keep();
         }
         Poll::Pending
+    }
+
+    /// How many bytes may be read: all, without a pacer. While the direction waits for its turn,
+    /// nothing is read, but a failure of the reader is known at once.
+    fn poll_granted<R: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut R,
+        pacer: &mut Option<Pacer>,
+    ) -> Poll<io::Result<u64>> {
+        let Some(pacer) = pacer else {
+            return Poll::Ready(Ok(u64::MAX));
+        };
+        let granted = pacer.poll_grant(cx);
+        self.is_paced = granted.is_pending();
+        if self.is_paced
+            && let Poll::Ready(error) = failure::poll_failure(cx, reader)
+            && !failure::is_complete(&error)
+        {
+            return Poll::Ready(Err(error));
+        }
+        granted.map(Ok)
     }
 
     /// Takes a piece from the reader, if it has one, to be written next. Gives how much that is.
@@ -502,26 +527,6 @@ impl Direction {
             }
         }
     }
-}
-
-/// How many bytes may be read: all, without a pacer. While it is to wait, nobody reads, but that the
-/// reader fails is known at once.
-fn poll_granted<R: AsyncRead + Unpin>(
-    cx: &mut Context<'_>,
-    reader: &mut R,
-    pacer: &mut Option<Pacer>,
-) -> Poll<io::Result<u64>> {
-    let Some(pacer) = pacer else {
-        return Poll::Ready(Ok(u64::MAX));
-    };
-    let granted = pacer.poll_grant(cx);
-    if granted.is_pending()
-        && let Poll::Ready(error) = failure::poll_failure(cx, reader)
-        && !failure::is_complete(&error)
-    {
-        return Poll::Ready(Err(error));
-    }
-    granted.map(Ok)
 }
 
 /// So many bytes of the grant are used; gives them.

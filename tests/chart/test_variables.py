@@ -50,6 +50,8 @@ DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text())
 # Defaults that differ on purpose.
 OTHER_DEFAULTS = {
     "drain.delay": "load balancers and endpoints take longer than the relay's five seconds",
+    "maxCircuitsPerSource": "maxCircuitsPerPeer sets it",
+    "maxCircuitsPerTarget": "maxCircuitsPerPeer sets it",
     "drain.timeout": "no circuit is cut: it is longer than an hour, which circuits may last",
 }
 
@@ -116,7 +118,7 @@ class Variables(unittest.TestCase):
         known = reference()
         different = set()
         for prefix, values, keys in [
-            ("", DEFAULTS["relay"], set(DEFAULTS["relay"]) - {"listenAddresses", "proxyProtocolFrom"}),
+            ("", DEFAULTS["relay"], set(DEFAULTS["relay"]) - {"listenAddresses", "prefixShares", "proxyProtocolFrom"}),
             ("drain", DEFAULTS["drain"], {"delay", "window", "timeout"}),
             ("dns", DEFAULTS["dns"], {"ttl", "rateLimit"}),
             (
@@ -153,7 +155,7 @@ class Variables(unittest.TestCase):
                 self.assertEqual(unit, "s")
                 rendered(relay={key: too_little})
             checked += 1
-        self.assertEqual(checked, 5)
+        self.assertEqual(checked, 7)
 
     def test_what_otlp_gets_tells_the_pods_apart(self):
         for what, document in self.workloads():

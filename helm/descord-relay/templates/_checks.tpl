@@ -78,11 +78,11 @@ drain.timeout: {{ $drain.timeout }} has to be longer than relay.maxCircuitDurati
 
 {{- /* What the relay would refuse to start with. 0 means something where it is allowed at all. */ -}}
 {{- define "descord-relay.check.durations" -}}
-{{- $least := dict "reservationTtl" "30s" "maxCircuitDuration" "1s" "idleTimeout" "5s" "statsInterval" "1s" "peerStatsWindow" "1s" }}
+{{- $least := dict "reservationTtl" "30s" "maxCircuitDuration" "1s" "unusedCircuitTimeout" "1s" "idleCircuitTimeout" "1s" "idleTimeout" "5s" "statsInterval" "1s" "peerStatsWindow" "1s" }}
 {{- range $key, $least := $least }}
 {{- $value := index $.Values.relay $key }}
 {{- $milliseconds := include "descord-relay.milliseconds" $value | int64 }}
-{{- $off := and (has $key (list "maxCircuitDuration" "statsInterval")) (eq $milliseconds 0) }}
+{{- $off := and (has $key (list "maxCircuitDuration" "unusedCircuitTimeout" "idleCircuitTimeout" "statsInterval")) (eq $milliseconds 0) }}
 {{- $tooLittle := lt $milliseconds (include "descord-relay.milliseconds" $least | int64) }}
 {{- if and $tooLittle (not $off) (not (kindIs "invalid" $value)) }}
 relay.{{ $key }}: {{ $value }} is less than {{ $least }}

@@ -73,6 +73,11 @@ impl SendWindow {
         }
     }
 
+    /// Why the connection is lost, if it is.
+    pub(super) fn close_reason(&self) -> Option<quinn::ConnectionError> {
+        self.window.connection.close_reason()
+    }
+
     /// Fits it now and then, as so many more bytes are sent.
     pub(super) fn sent(&mut self, bytes: usize) {
         self.unfitted = self.unfitted.saturating_add(bytes);

@@ -170,6 +170,12 @@ impl Stream {
         if self.buffers.wait_for_reset(cx) {
             return self.give_up::<()>().map(|_| out_of_memory());
         }
+        // `stopped` has told only that the peer does not read any more.
+        if self.is_stopped
+            && let Some(lost) = self.send_window.close_reason()
+        {
+            return Poll::Ready(io::Error::new(io::ErrorKind::ConnectionAborted, lost));
+        }
         if self.is_stopped {
             let error = "the peer does not read the stream any more";
             return Poll::Ready(io::Error::new(io::ErrorKind::BrokenPipe, error));
