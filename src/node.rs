@@ -363,11 +363,11 @@ impl Node {
             return;
         }
         let has_run_out = self.resources.has_run_out();
-        let relieved = if has_run_out {
-            self.resources.relieve_connections(excess)
-        } else {
-            self.resources.relieve_beyond_share(excess)
-        };
+        // Connections of others are relieved only when no prefix beyond its share has any left.
+        let mut relieved = self.resources.relieve_beyond_share(excess);
+        if relieved.connections == 0 && has_run_out {
+            relieved = self.resources.relieve_connections(excess);
+        }
         let freed = if relieved.connections > 0 {
             let connections = relieved.connections;
             warn!(

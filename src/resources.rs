@@ -139,7 +139,7 @@ impl Drop for Descriptor {
 }
 
 impl Resources {
-    /// What this process may use of memory, if it is not told, and of descriptors, for as many
+    /// What this process may use of memory, unless it is configured, and of descriptors, for as many
     /// circuits as `limits` allows.
     pub fn of_process(memory: MemoryLimit, limits: &Limits) -> Self {
         let memory = match memory {
@@ -362,9 +362,12 @@ impl Resources {
         }
         let limit = self.0.limits.memory;
         if under_pressure && !was_tight {
-            warn!(used, limit, "memory is short: newcomers are refused");
+            warn!(used, limit, "memory pressure: rejecting new connections");
         } else if was_tight && !under_pressure {
-            info!(used, limit, "there is memory again: newcomers are let in");
+            info!(
+                used,
+                limit, "memory pressure ended: accepting new connections"
+            );
         }
     }
 }
@@ -383,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn newcomers_wait_for_memory() {
+    fn new_connections_are_rejected_under_memory_pressure() {
         let resources = of(1000, 1000);
         for (used, under_pressure) in [
             (899, false),

@@ -117,7 +117,7 @@ async fn new_connections_are_refused_while_memory_is_short() {
     let (mut relay, limit) = start_nearly_full().await;
     let mut circuit = Circuit::open(&relay.tcp()).await;
     let mut unread = unread_circuits(&relay).await;
-    fill_until(&mut relay, &mut unread, "memory is short").await;
+    fill_until(&mut relay, &mut unread, "memory pressure: rejecting").await;
     let status = http::json(&relay, "/status").await;
     assert_eq!(status["memory"]["limit"], limit);
     assert_eq!(status["memory"]["is_short"], true);
@@ -129,7 +129,7 @@ async fn new_connections_are_refused_while_memory_is_short() {
     goes_on(&mut circuit).await;
 
     drop(unread);
-    relay.event("there is memory again").await;
+    relay.event("memory pressure ended").await;
     bystander::is_served(&relay.tcp()).await;
     bystander::is_served(&relay.quic()).await;
     goes_on(&mut circuit).await;
@@ -149,7 +149,7 @@ async fn connections_that_hold_most_are_relieved_when_memory_runs_out() {
     }
     let mut unread = unread_circuits(&relay).await;
     fill_until(&mut relay, &mut unread, "memory is relieved").await;
-    relay.event("there is memory again").await;
+    relay.event("memory pressure ended").await;
     assert!(refused(&relay, "memory").await >= 1.0);
     bystander::is_served(&relay.tcp()).await;
     goes_on(&mut circuit).await;
@@ -277,6 +277,7 @@ async fn memory_of_unread_quic_circuits_is_bounded() {
     .await;
     let address = relay.quic();
     let mut circuit = Circuit::open(&relay.tcp()).await;
+    goes_on(&mut circuit).await;
     let mut circuits = Vec::new();
     while circuits.len() < CIRCUITS {
         let opened = join_all((0..BATCH).map(async |_| {

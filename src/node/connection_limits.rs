@@ -8,7 +8,7 @@
 //! without a circuit of the prefix that is furthest beyond its share is closed for the new one.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     convert::Infallible,
     net::IpAddr,
     sync::Arc,
@@ -28,6 +28,7 @@ use libp2p::{
 use crate::{
     relay::{Connection, Relay},
     resources::{self, Resources},
+    shrink::Shrink as _,
     transport::{ConnectionGater, ip_of},
 };
 
@@ -55,9 +56,10 @@ pub(super) struct Behaviour<C = Arc<Relay>> {
     candidates: C,
     pending_dials: HashSet<ConnectionId>,
     dialled: usize,
-    /// Connections that are closed to make room.
-    closing: HashSet<ConnectionId>,
-    /// Those of them that the swarm has not been asked to close yet.
+    /// What each connection counts for, but for those that are closed to make room. A peer may move
+    /// to another address: the connection counts for the one that its handshake has proven.
+    established: HashMap<ConnectionId, Option<IpAddr>>,
+    /// Connections to close to make room, which the swarm has not been asked to close yet.
     to_close: VecDeque<(PeerId, ConnectionId)>,
 }
 
@@ -94,7 +96,7 @@ impl<C: Candidates> Behaviour<C> {
             candidates,
             pending_dials: HashSet::new(),
             dialled: 0,
-            closing: HashSet::new(),
+            established: HashMap::new(),
             to_close: VecDeque::new(),
         }
     }
@@ -129,10 +131,11 @@ impl<C: Candidates> Behaviour<C> {
 
     /// Closes a connection to make room. It does not count from now on.
     fn close(&mut self, connection: &Connection) {
-        if connection.evict() {
-            self.closing.insert(connection.id);
+        if connection.evict()
+            && let Some(ip) = self.established.remove(&connection.id)
+        {
+            self.resources.connections().remove(ip);
             self.gater.evicted();
-            self.resources.connections().remove(connection.ip);
             self.to_close.push_back((connection.peer, connection.id));
         }
     }
@@ -201,8 +204,14 @@ impl<C: Candidates> NetworkBehaviour for Behaviour<C> {
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
-            FromSwarm::ConnectionEstablished(ConnectionEstablished { endpoint, .. }) => {
-                self.resources.connections().add(source_of(endpoint));
+            FromSwarm::ConnectionEstablished(ConnectionEstablished {
+                endpoint,
+                connection_id,
+                ..
+            }) => {
+                let ip = source_of(endpoint);
+                self.resources.connections().add(ip);
+                self.established.insert(connection_id, ip);
                 self.dialled += usize::from(endpoint.is_dialer());
             }
             FromSwarm::ConnectionClosed(ConnectionClosed {
@@ -210,9 +219,10 @@ impl<C: Candidates> NetworkBehaviour for Behaviour<C> {
                 connection_id,
                 ..
             }) => {
-                if !self.closing.remove(&connection_id) {
-                    self.resources.connections().remove(source_of(endpoint));
+                if let Some(ip) = self.established.remove(&connection_id) {
+                    self.resources.connections().remove(ip);
                 }
+                self.established.shrink_when_sparse();
                 self.dialled -= usize::from(endpoint.is_dialer()).min(self.dialled);
             }
             FromSwarm::DialFailure(failure) => self.forget_pending(failure.connection_id),
@@ -380,8 +390,11 @@ mod tests {
             closed(&mut limits, id, &incoming("192.0.2.1"));
         }
         assert_eq!(
-            (limits.resources.connections().total(), limits.closing.len()),
-            (16, 0)
+            (
+                limits.resources.connections().total(),
+                limits.established.len()
+            ),
+            (16, 16)
         );
         closed(&mut limits, 12, &incoming("198.51.12.1"));
         assert_eq!(limits.resources.connections().total(), 15);
@@ -396,6 +409,20 @@ mod tests {
         let refused = establish(&mut limits, 8, "198.51.8.1");
         assert_eq!(refused, Some(Exceeded::Established));
         assert!(limits.to_close.is_empty());
+    }
+
+    #[test]
+    fn a_connection_counts_for_its_first_address_when_its_peer_moves() {
+        let mut limits = with_room_for(16);
+        assert_eq!(establish(&mut limits, 1, "192.0.2.1"), None);
+        assert_eq!(establish(&mut limits, 2, "198.51.100.1"), None);
+        // The swarm has the new address when the connection ends.
+        closed(&mut limits, 1, &incoming("198.51.100.1"));
+        let largest = limits.resources.connections().largest();
+        let largest = largest.map(|(prefix, count)| (prefix.to_string(), count));
+        assert_eq!(largest, Some(("198.51.100.1/32".to_owned(), 1)));
+        closed(&mut limits, 2, &incoming("192.0.2.1"));
+        assert_eq!(limits.resources.connections().largest(), None);
     }
 
     #[test]
@@ -429,7 +456,7 @@ mod tests {
                 connection_id: ConnectionId::new_unchecked(1000 + id),
             }));
         }
-        assert!(limits.pending_dials.is_empty() && limits.closing.is_empty());
+        assert!(limits.pending_dials.is_empty() && limits.established.is_empty());
         assert_eq!(
             (limits.resources.connections().total(), limits.dialled),
             (0, 0)

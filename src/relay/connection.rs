@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{ledger, pace::Pace};
+use super::{ledger, pace::ReservePacing};
 use crate::transport::ip_of;
 
 /// Hop streams of one connection that may be silent, or wait for the pace of RESERVE, at once. One
@@ -82,7 +82,7 @@ pub struct Connection {
     circuits: AtomicUsize,
     last_circuit_ended: Mutex<Option<Instant>>,
     last_active: Mutex<Instant>,
-    reserve_pace: Mutex<Pace>,
+    reserve_pace: Mutex<ReservePacing>,
     gone: CancellationToken,
     stops: mpsc::Sender<StopReply>,
     silent: Mutex<LinkedHashMap<u64, oneshot::Sender<()>>>,

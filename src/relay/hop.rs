@@ -98,7 +98,9 @@ async fn read_request<S: AsyncRead + Unpin>(
     let request = async {
         let request = timeout(REQUEST_TIMEOUT, wire::read_request(stream)).await;
         let now = Instant::now();
-        connection.note_activity(now);
+        if matches!(request, Ok(Ok(_))) {
+            connection.note_activity(now);
+        }
         if matches!(request, Ok(Ok(Request::Reserve))) {
             let delay = connection.pace_reserve(now);
             if !delay.is_zero() {
@@ -168,7 +170,16 @@ async fn grant(
         return Err(Deny::NoAddress.into());
     }
     if let Some(access) = relay.access() {
-        decided(relay, connection, access.may_reserve(connection.into())).await?;
+        let decision = decided(relay, connection, access.may_reserve(connection.into())).await;
+        match decision {
+            Ok(()) => {}
+            // A renewal is never refused for a lack of capacity, here that of the access endpoint.
+            Err(refusal) if refusal.deny == Deny::AccessBusy => {
+                let grant = relay.existing_grant(connection).ok_or(refusal)?;
+                return Ok(relay.repeat(connection, grant));
+            }
+            Err(refusal) => return Err(refusal),
+        }
     }
     Ok(relay.reserve(connection)?)
 }
@@ -211,7 +222,11 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     };
     let target = Arc::clone(leg.connection());
     permit.reaches(leg);
-    send(&mut stream, &wire::connected(limit)).await?;
+    let connected = wire::connected(limit);
+    tokio::select! {
+        sent = send(&mut stream, &connected) => sent?,
+        () = permit.state().evicted().cancelled() => return Err(Deny::Evicted.into()),
+    }
     events::circuit_accepted(
         relay,
         (connection.peer, connection.transport),

@@ -267,10 +267,19 @@ impl<C: Connection> Ledger<C> {
             return None;
         }
         let recent = MIN_RENEWAL_INTERVAL.min(self.limits.reservation_ttl / 10);
+        let reservation = self.reservations.get(&peer)?;
+        let age = now.saturating_duration_since(reservation.granted);
+        if age >= recent || !reservation.holders.contains(&connection) {
+            return None;
+        }
+        self.existing(now, peer)
+    }
+
+    /// The grant that `peer` has, if it has not expired. It is not moved to a later expiry.
+    pub fn existing(&mut self, now: Instant, peer: PeerId) -> Option<Grant> {
         let reservation = self.reservations.get_mut(&peer)?;
         let age = now.saturating_duration_since(reservation.granted);
-        if age >= recent || reservation.expires <= now || !reservation.holders.contains(&connection)
-        {
+        if reservation.expires <= now {
             return None;
         }
         // The peer has an answer from now on, even if the first one does not reach it.

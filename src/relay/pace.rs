@@ -14,12 +14,12 @@ const MAX_WAITING: u32 = 64;
 /// Counts requests: [`BURST`] at once, and one more in each [`INTERVAL`]. Those that are faster have
 /// to wait; none is refused.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct ReservePacing {
     /// When the whole burst is available again.
     recovered: Option<Instant>,
 }
 
-impl Pace {
+impl ReservePacing {
     /// Counts a request that came at `now`, and gives how long it has to wait.
     pub(super) fn delay(&mut self, now: Instant) -> Duration {
         let debt = self
@@ -37,7 +37,7 @@ mod tests {
 
     #[test]
     fn requests_beyond_the_burst_wait_for_their_turn() {
-        let (mut pace, now) = (Pace::default(), Instant::now());
+        let (mut pace, now) = (ReservePacing::default(), Instant::now());
         for _ in 0..BURST {
             assert_eq!(pace.delay(now), Duration::ZERO);
         }
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn burst_recovers() {
-        let (mut pace, mut now) = (Pace::default(), Instant::now());
+        let (mut pace, mut now) = (ReservePacing::default(), Instant::now());
         while pace.delay(now).is_zero() {}
         now += INTERVAL * (BURST + 1);
         for _ in 0..BURST {

@@ -254,8 +254,10 @@ impl Relay {
     }
 
     /// The connections to be closed when memory has run out, at most `count`: those without a
-    /// reservation and a circuit; or if there are none and `holders` may be closed, some without a
-    /// circuit. The newest of the address prefixes that are furthest beyond their share come first.
+    /// reservation and a circuit; or if there are none, those of address prefixes beyond their share,
+    /// with a circuit or without; or if there are none of these either and `holders` may be closed,
+    /// some without a circuit. The newest of the address prefixes that are furthest beyond their share
+    /// come first.
     pub(crate) fn expendable(
         &self,
         count: usize,
@@ -270,8 +272,12 @@ impl Relay {
         let beyond = usage.beyond_share(usage.total(), shares);
         let without_circuit = ledger.connections().filter(|c| !c.is_busy());
         let (holding, idle): (Vec<_>, Vec<_>) = without_circuit.partition(|c| c.is_holder());
+        let is_beyond = |c: &&Arc<Connection>| excess(c.ip, &beyond).is_some();
+        let beyond_share: Vec<_> = ledger.connections().filter(is_beyond).collect();
         let (mut some, count) = if !idle.is_empty() {
             (idle, count)
+        } else if !beyond_share.is_empty() {
+            (beyond_share, count)
         } else if holders {
             let part = holding.len().div_ceil(SHED_PART);
             (holding, count.min(part))
@@ -290,6 +296,9 @@ impl Relay {
         beyond: &BeyondShare,
         may_close: impl Fn(&Connection) -> bool,
     ) -> Option<Arc<Connection>> {
+        if beyond.is_empty() {
+            return None;
+        }
         let ledger = self.ledger();
         ledger
             .connections()
@@ -406,7 +415,12 @@ impl Relay {
         self.ledger().repeat(now(), connection.peer, connection.id)
     }
 
-    /// Repeats a [recent grant](Self::recent_grant). Nothing is renewed by that.
+    /// The grant that a renewal repeats when it cannot be decided now.
+    pub(super) fn existing_grant(&self, connection: &Connection) -> Option<Grant> {
+        self.ledger().existing(now(), connection.peer)
+    }
+
+    /// Repeats a [recent](Self::recent_grant) or [existing](Self::existing_grant) grant. Nothing is renewed by that.
     pub(super) fn repeat(
         self: &Arc<Self>,
         connection: &Connection,

@@ -54,7 +54,9 @@ pub(super) fn socket_memory(root: &Path) -> Option<SocketMemory> {
     let mount = mounts.iter().find(|mount| mount.fs_type == "cgroup2")?;
     let (top, below) = directory(root, group, mount)?;
     let directory = top.join(below);
-    UNIFIED.iter().find_map(|file| read(directory.join(file)))?;
+    // A limit further up counts what the group uses, too.
+    let mut levels = below.ancestors().map(|part| top.join(part));
+    levels.find_map(|level| UNIFIED.iter().find_map(|file| read(level.join(file))))?;
     let memory = SocketMemory(directory.join("memory.stat"));
     memory.bytes().map(|_| memory)
 }

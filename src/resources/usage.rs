@@ -1,4 +1,4 @@
-//! How much of one resource each address prefix uses, and who has to give way. Pure.
+//! How much of one resource each address prefix uses, and which prefixes are beyond their share. Pure.
 
 use std::{cmp::Reverse, collections::HashMap, net::IpAddr};
 

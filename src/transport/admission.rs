@@ -1,5 +1,5 @@
-//! Who gets in, before any handshake: whether there is room, how many connections an IP address may
-//! send, and which proxies are believed about where connections come from.
+//! Admission control before the handshake: whether there is room, how many connections an IP address
+//! may open, and which proxies are trusted to send the addresses of their clients.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -20,11 +20,11 @@ pub struct Admission {
     /// How often a connection may come from one IP address (IPv6: one /64); `None` is unlimited.
     pub rate_per_ip: Option<Rate>,
     /// The load balancers and proxies whose TCP connections begin with a header of the PROXY
-    /// protocol. Nobody else's header is believed.
+    /// protocol. Headers from other addresses are not read.
     pub proxies: Vec<IpNet>,
 }
 
-/// Decides on newcomers. Clones share everything.
+/// Decides on new connections. Clones share everything.
 #[derive(Clone, Debug)]
 pub struct ConnectionGater(Arc<Shared>);
 
@@ -80,7 +80,7 @@ impl ConnectionGater {
         }))
     }
 
-    /// Lets everybody in, and keeps what it refuses to itself.
+    /// Admits every connection, and reports nothing.
     pub fn open() -> Self {
         Self::new(
             Admission::default(),
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_uses_up_what_is_somebody_elses_by_its_name() {
+    fn forged_source_addresses_use_nothing_of_an_address() {
         let gater = gater(Admission {
             rate_per_ip: Some(Rate {
                 burst: NonZeroU32::MIN,
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_gate_lets_everybody_in_and_believes_nobody() {
+    fn an_open_gater_admits_all_and_trusts_no_proxy() {
         let gater = ConnectionGater::open();
         assert!((0..10_000).all(|_| gater.check_validated(ip("192.0.2.1")).is_ok()));
         assert!((0..10_000).all(|_| gater.check_unvalidated(ip("192.0.2.1")).is_ok()));

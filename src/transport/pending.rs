@@ -7,11 +7,13 @@
 //! packets in the name of an address take nothing from it.
 
 use std::{
+    collections::HashMap,
     io,
     net::IpAddr,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures::future::{BoxFuture, FutureExt};
@@ -23,13 +25,16 @@ use libp2p::{
         transport::{Boxed, DialOpts, ListenerId, Transport, TransportError, TransportEvent},
     },
 };
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{ConnectionGater, ip_of};
 use crate::{
     resources::{Prefix, Resources},
     shrink::Shrink as _,
 };
+
+/// A handshake that takes so long is none of an ordinary client on a network that works.
+const SLOW: Duration = Duration::from_secs(2);
 
 /// Handshakes with an unproven address may be one in so many of all before they give way first.
 const UNPROVEN_PART: u64 = 4;
@@ -53,6 +58,7 @@ struct Table {
 struct Pending {
     /// Where it comes from, if that is proven.
     ip: Option<IpAddr>,
+    begun: Instant,
     evict: oneshot::Sender<()>,
 }
 
@@ -113,7 +119,14 @@ impl PendingHandshakes {
         let number = table.next;
         table.next += 1;
         table.unproven += u64::from(ip.is_none());
-        table.pending.insert(number, Pending { ip, evict });
+        table.pending.insert(
+            number,
+            Pending {
+                ip,
+                begun: Instant::now(),
+                evict,
+            },
+        );
         self.resources.handshakes().add(ip);
         drop(table);
         PendingHandshake {
@@ -135,8 +148,9 @@ impl PendingHandshakes {
         Some(pending)
     }
 
-    /// The oldest handshake of the group that is furthest beyond its share gives way; the oldest of
-    /// all, if no group is beyond its share.
+    /// The oldest handshake of the group that is furthest beyond its share gives way. If no group is
+    /// beyond its share, it is that of the host prefix with most handshakes that are slow, or the
+    /// oldest of all.
     fn evict(&self, table: &mut Table) {
         let group = self.largest_group(table);
         let is_of_group = |ip: Option<IpAddr>| match (group, ip) {
@@ -167,7 +181,27 @@ impl PendingHandshakes {
         prefixes
             .chain(unproven)
             .max_by_key(|(excess, _)| *excess)
-            .map_or(Group::Any, |(_, group)| group)
+            .map_or_else(|| table.slowest_group(), |(_, group)| group)
+    }
+}
+
+impl Table {
+    /// The host prefix with most handshakes that have taken longer than those of ordinary clients.
+    fn slowest_group(&self) -> Group {
+        let mut slow = HashMap::new();
+        // From the oldest on.
+        let is_slow = |pending: &&Pending| pending.begun.elapsed() >= SLOW;
+        for ip in self
+            .pending
+            .values()
+            .take_while(is_slow)
+            .filter_map(|pending| pending.ip)
+        {
+            *slow.entry(Prefix::host(ip)).or_insert(0_usize) += 1;
+        }
+        slow.into_iter()
+            .max_by_key(|(prefix, count)| (*count, *prefix))
+            .map_or(Group::Any, |(prefix, _)| Group::Prefix(prefix))
     }
 }
 
@@ -321,6 +355,21 @@ mod tests {
             .collect();
         let evicted: Vec<_> = all.into_iter().map(is_evicted).collect();
         assert_eq!(evicted, [true, false, false, false, false]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_handshakes_of_one_address_give_way_before_others() {
+        let table = table(16);
+        let first = table.begin(ip("198.51.100.1"));
+        let silent = [(); 2].map(|()| table.begin(ip("192.0.2.1")));
+        tokio::time::advance(SLOW).await;
+        let others: Vec<_> = (0..14)
+            .map(|n| table.begin(ip(&format!("203.0.{n}.1"))))
+            .collect();
+        assert!(!is_evicted(first), "each of the others has fewer");
+        let evicted = silent.map(is_evicted);
+        assert_eq!(evicted, [true, false]);
+        assert!(others.into_iter().all(|other| !is_evicted(other)));
     }
 
     #[test]

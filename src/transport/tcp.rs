@@ -46,7 +46,7 @@ pub const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections that may wait for their header at once.
 const MAX_WAITING: usize = 1024;
 
-/// So many newcomers are dealt with in one go before others get their turn.
+/// So many connections are dealt with in one go before others get their turn.
 const AT_ONCE: usize = 64;
 
 type Upgrade = Ready<io::Result<Socket>>;
@@ -61,7 +61,7 @@ pub struct Transport {
     buffers: SocketBuffers,
     /// Those that are not closed: nothing may come from one that is.
     listeners: HashSet<ListenerId>,
-    waiting: FuturesUnordered<BoxFuture<'static, Option<Newcomer>>>,
+    waiting: FuturesUnordered<BoxFuture<'static, Option<IncomingConnection>>>,
 }
 
 /// A TCP connection.
@@ -72,7 +72,7 @@ pub struct Socket {
 }
 
 /// A connection that was accepted.
-struct Newcomer {
+struct IncomingConnection {
     listener: ListenerId,
     stream: Socket,
     local: Multiaddr,
@@ -92,27 +92,27 @@ impl Transport {
     }
 
     /// A connection has been accepted; gives it if its sender is known and may come in.
-    fn accepted(&self, newcomer: Newcomer) -> Option<Event> {
-        if !ip_of(&newcomer.remote).is_some_and(|ip| self.gater.is_proxy(ip)) {
-            return self.admit(newcomer);
+    fn accepted(&self, connection: IncomingConnection) -> Option<Event> {
+        if !ip_of(&connection.remote).is_some_and(|ip| self.gater.is_proxy(ip)) {
+            return self.admit(connection);
         }
         if self.waiting.len() >= MAX_WAITING {
-            self.refuse(&newcomer.stream.io, "max_pending");
+            self.refuse(&connection.stream.io, "max_pending");
             return None;
         }
         self.waiting
-            .push(unveil(newcomer, self.gater.clone()).boxed());
+            .push(read_proxy_header(connection, self.gater.clone()).boxed());
         None
     }
 
     /// Lets it in, or hangs up.
-    fn admit(&self, newcomer: Newcomer) -> Option<Event> {
-        let Newcomer {
+    fn admit(&self, connection: IncomingConnection) -> Option<Event> {
+        let IncomingConnection {
             listener,
             mut stream,
             local,
             remote,
-        } = newcomer;
+        } = connection;
         if !self.listeners.contains(&listener) {
             self.refuse(&stream.io, "draining");
             return None;
@@ -144,10 +144,13 @@ impl Transport {
 }
 
 /// Reads the header of a proxy's connection, which is then the client's own.
-async fn unveil(mut newcomer: Newcomer, gater: ConnectionGater) -> Option<Newcomer> {
-    let header = proxy::read(&mut newcomer.stream);
+async fn read_proxy_header(
+    mut connection: IncomingConnection,
+    gater: ConnectionGater,
+) -> Option<IncomingConnection> {
+    let header = proxy::read(&mut connection.stream);
     match timeout(HEADER_TIMEOUT, header).await {
-        Ok(Ok(Source::Client(client))) => newcomer.remote = address(client),
+        Ok(Ok(Source::Client(client))) => connection.remote = address(client),
         Ok(Ok(Source::Proxy)) => {}
         Ok(Err(proxy::Error::Silent)) => return None,
         Ok(Err(error)) => {
@@ -160,7 +163,7 @@ async fn unveil(mut newcomer: Newcomer, gater: ConnectionGater) -> Option<Newcom
             return None;
         }
     }
-    Some(newcomer)
+    Some(connection)
 }
 
 fn address(socket: SocketAddr) -> Multiaddr {
@@ -205,7 +208,7 @@ impl libp2p::core::Transport for Transport {
         for _ in 0..AT_ONCE {
             let event = match self.waiting.poll_next_unpin(cx) {
                 Poll::Ready(Some(None)) => None,
-                Poll::Ready(Some(Some(newcomer))) => self.admit(newcomer),
+                Poll::Ready(Some(Some(connection))) => self.admit(connection),
                 Poll::Ready(None) | Poll::Pending => match Pin::new(&mut self.inner).poll(cx) {
                     Poll::Ready(event) => self.incoming(event),
                     Poll::Pending => return Poll::Pending,
@@ -235,7 +238,7 @@ impl Transport {
                     let refuse = |cause: Exhausted| self.refuse(&io, cause.reason());
                     let counted = room.map_err(refuse).ok()?;
                     self.buffers.apply(&io);
-                    self.accepted(Newcomer {
+                    self.accepted(IncomingConnection {
                         listener: listener_id,
                         stream: Socket {
                             io,

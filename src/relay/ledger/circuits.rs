@@ -17,7 +17,7 @@ use libp2p::PeerId;
 
 use crate::{
     relay::{circuit_state::CircuitState, deny::Deny},
-    resources::{Exceeded, Prefix, Share, Shares, Usage, excess, scarcity},
+    resources::{Exceeded, Prefix, Shares, Usage, excess, scarcity},
     shrink::Shrink as _,
 };
 
@@ -128,7 +128,7 @@ impl CircuitTable {
                 Deny::CircuitShare
             });
         }
-        if self.has_share_of_target(ends, to_target) {
+        if to_target > 0 && self.has_share_of_target(ends) {
             return Err(Deny::TargetShare);
         }
         if self.limits.per_target.is_some_and(|max| to_target >= max) {
@@ -140,7 +140,15 @@ impl CircuitTable {
             Ok(()) => Ok(None),
             Err(Exceeded::Share) => {
                 let unused = self.unused_to_prefixes(ends);
-                unused.map(Some).ok_or(Deny::TargetShare)
+                match unused {
+                    Some(_) => Ok(unused),
+                    // Other sources fill the share of the target's prefix: that must not keep this
+                    // one out while there is room.
+                    None if self.has_room(capacity) && !self.crowds_target(ends, capacity) => {
+                        Ok(None)
+                    }
+                    None => Err(Deny::TargetShare),
+                }
             }
             Err(Exceeded::Capacity) => {
                 let unused = capacity.and_then(|capacity| self.unused_beyond_share(capacity));
@@ -156,27 +164,51 @@ impl CircuitTable {
             .map(|(number, circuit)| (*number, &circuit.ends))
     }
 
-    /// Whether circuits to the target are scarce, and the source's host prefix has its part of them:
-    /// a half, unless the prefix has a larger share of everything.
-    fn has_share_of_target(&self, ends: &Ends, to_target: usize) -> bool {
+    fn has_room(&self, capacity: Option<u64>) -> bool {
+        capacity.is_none_or(|capacity| (self.circuits.len() as u64) < capacity)
+    }
+
+    /// Whether the source's host prefix has its share of the share that the target's prefix has.
+    fn crowds_target(&self, ends: &Ends, capacity: Option<u64>) -> bool {
+        let (Some(capacity), Some(source), Some(target)) = (
+            capacity,
+            source_host(ends),
+            ends.target_ip.map(Prefix::host),
+        ) else {
+            return false;
+        };
+        let shares = &self.limits.shares;
+        let part = shares
+            .of(source)
+            .part_of(shares.of(target).part_of(capacity));
+        let is_of_pair = |circuit: &&Circuit| {
+            source_host(&circuit.ends) == Some(source)
+                && circuit.ends.target_ip.map(Prefix::host) == Some(target)
+        };
+        self.circuits.values().filter(is_of_pair).count() as u64 >= part
+    }
+
+    /// Whether a prefix of the source has its part of the circuits to the target: a half of those that
+    /// there may be for a host, three quarters for a wider prefix, rounded up, unless the prefix has a
+    /// larger share of everything.
+    fn has_share_of_target(&self, ends: &Ends) -> bool {
         let (Some(most), Some(ip)) = (self.limits.per_target, ends.source_ip) else {
             return false;
         };
         let most = most as u64;
-        if (to_target as u64) < scarcity(most) {
-            return false;
-        }
-        let host = Prefix::host(ip);
-        let half = Share::of(1, 2).unwrap_or(Share::ALL);
-        let share = self.limits.shares.of(host).max(half);
-        if share == Share::ALL {
-            return false;
-        }
-        let is_of_pair = |circuit: &&Circuit| {
-            circuit.ends.target == ends.target && source_host(&circuit.ends) == Some(host)
+        let has_part = |prefix: Prefix| {
+            let least = if prefix.is_host() {
+                most.div_ceil(2)
+            } else {
+                scarcity(most)
+            };
+            let part = self.limits.shares.of(prefix).part_of(most).max(least);
+            let is_of_pair = |circuit: &&Circuit| {
+                circuit.ends.target == ends.target && is_within(circuit.ends.source_ip, prefix)
+            };
+            part < most && self.circuits.values().filter(is_of_pair).count() as u64 >= part
         };
-        let held = self.circuits.values().filter(is_of_pair).count();
-        held as u64 >= share.part_of(most)
+        Prefix::scopes(ip).any(has_part)
     }
 
     /// The oldest unused circuit to `target` of the source prefix that has most of them.
@@ -223,12 +255,18 @@ impl CircuitTable {
         self.unused()
             .filter_map(|(number, ends)| {
                 let source = excess(ends.source_ip, &sources);
-                let excess = source.max(excess(ends.target_ip, &targets))?;
-                Some((excess, number))
+                // The share of a target's prefix is used up by the sources that have most of it.
+                let target = excess(ends.target_ip, &targets)
+                    .filter(|_| self.crowds_target(ends, Some(capacity)));
+                Some((source.max(target)?, number))
             })
             .max()
             .map(|(_, number)| number)
     }
+}
+
+fn is_within(ip: Option<IpAddr>, prefix: Prefix) -> bool {
+    ip.is_some_and(|ip| Prefix::scopes(ip).any(|scope| scope == prefix))
 }
 
 fn source_host(ends: &Ends) -> Option<Prefix> {
@@ -314,13 +352,13 @@ mod tests {
     fn silent_circuits_to_a_target_give_way_to_a_new_source() {
         let mut table = table(100, 5);
         let target = PeerId::random();
-        let silent: Vec<_> = (0..4)
+        let silent: Vec<_> = (0..3)
             .map(|_| open(&mut table, ends(ATTACKER, target, "203.0.113.1")).unwrap())
             .collect();
         let more = open(&mut table, ends(ATTACKER, target, "203.0.113.1"));
         assert_eq!(more.unwrap_err(), Deny::TargetShare);
-        let others =
-            ["192.0.2.2"].map(|ip| open(&mut table, ends(ip, target, "203.0.113.1")).unwrap());
+        let others = ["192.0.3.2", "192.0.4.2"]
+            .map(|ip| open(&mut table, ends(ip, target, "203.0.113.1")).unwrap());
         let (_, client) = open(&mut table, ends(CLIENT, target, "203.0.113.1")).unwrap();
         assert!(
             silent[0].1.evicted().is_cancelled(),

@@ -269,7 +269,7 @@ impl StreamMuxer for Connection {
         let remote = self.quic.remote_address();
         if remote != self.remote {
             self.remote = remote;
-            self.flow.migrated(remote.ip());
+            self.flow.migrated();
             self.send_window.fit();
             let change = StreamMuxerEvent::AddressChange(address::format(remote));
             return Poll::Ready(Ok(change));

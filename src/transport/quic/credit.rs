@@ -83,16 +83,6 @@ impl Credit {
         }
         granted.min(bytes)
     }
-
-    /// The connection's peer has moved to `ip`.
-    pub(super) fn attribute_to(&mut self, ip: IpAddr) {
-        let mut usage = self.pool.usage();
-        for _ in 0..self.units {
-            usage.remove(Some(self.ip));
-            usage.add(Some(ip));
-        }
-        self.ip = ip;
-    }
 }
 
 impl Drop for Credit {
@@ -129,8 +119,6 @@ mod tests {
         let mut other = pool.credit("198.51.100.1".parse().unwrap());
         assert_eq!(other.grow(2 * UNIT), 2 * UNIT);
         assert_eq!(other.grow(UNIT), 0, "its share");
-        other.attribute_to("203.0.113.1".parse().unwrap());
-        assert_eq!(other.grow(UNIT), 0, "it moved, and took its credit along");
         drop(greedy);
         assert_eq!(other.grow(UNIT / 2), UNIT / 2);
         assert_eq!(pool.granted_bytes(), 3 * UNIT);

@@ -201,11 +201,11 @@ impl FlowControl {
         more == 0 || (!self.resources.under_pressure() && self.memory.has_room(more, u64::MAX))
     }
 
-    /// The peer has moved to `ip`.
-    pub(super) fn migrated(&self, ip: IpAddr) {
-        self.memory.attribute_to(ip);
+    /// The peer seems to have another address. What the connection holds counts for the address that
+    /// its handshake has proven: a packet with a forged address looks the same until the path is
+    /// validated.
+    pub(super) fn migrated(&self) {
         let mut state = self.state();
-        state.credit.attribute_to(ip);
         state.acknowledged = Acknowledged::of(&self.connection);
         state.least_sent = self.sent_bytes(&state);
     }
