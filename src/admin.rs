@@ -34,7 +34,7 @@ use crate::{
     lifecycle::{Lifecycle, Phase},
     rate::Rate,
     relay::Relay,
-    resources::{ResourceUse, Resources, is_private, open_descriptors, resident_bytes},
+    resources::{ResourceUse, Resources, is_private, open_descriptors, used_bytes},
     telemetry::{Telemetry, log::FilterHandle, prometheus::Prometheus},
 };
 
@@ -218,7 +218,7 @@ async fn status(State(admin): State<Arc<Admin>>) -> Json<Value> {
             "burst_left": admin.relay.throttle().and_then(|throttle| throttle.left()),
         },
         "memory": {
-            "used": resident_bytes(),
+            "used": used_bytes(),
             "limit": plan.memory,
             "is_short": admin.resources.under_pressure(),
         },

@@ -20,6 +20,7 @@ mod usage;
 mod watermarks;
 
 use std::{
+    collections::HashSet,
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -36,7 +37,7 @@ pub use self::{
     limits::ResourceLimits,
     memory::{ConnectionMemory, GUARANTEED_BYTES, Relief},
     prefix::{MAX_SCOPES, Prefix, Share, Shares},
-    process::{open_descriptors, resident_bytes},
+    process::{open_descriptors, used_bytes},
     report::{Resource, ResourceUse, is_private},
     usage::{BeyondShare, Exceeded, Usage, excess, scarcity},
 };
@@ -65,6 +66,8 @@ struct Shared {
     accounts: Accounts,
     /// Whether memory is near its watermarks.
     under_pressure: AtomicBool,
+    /// Prefixes that have held more than their share of all buffers since memory is under pressure.
+    beyond_share: Mutex<HashSet<Prefix>>,
     /// Bytes that were in use at the last look.
     used: AtomicU64,
     /// Notified at each look that finds memory short.
@@ -174,6 +177,7 @@ impl Resources {
             connections: Mutex::default(),
             sockets: Mutex::default(),
             sockets_full: Notify::new(),
+            beyond_share: Mutex::default(),
             used: AtomicU64::new(0),
             socket_memory,
             over: Notify::new(),
@@ -190,12 +194,21 @@ impl Resources {
         self.0.under_pressure.load(Ordering::Relaxed)
     }
 
-    /// Whether there is memory for another connection.
+    /// Whether there is memory for another connection, from `ip` if that is known.
+    ///
+    /// Under pressure, connections of address prefixes that hold more than their share of all buffers
+    /// are rejected, as relief of theirs ends the pressure. If no prefix does, or memory has run out,
+    /// all are.
     ///
     /// # Errors
-    /// Near the watermarks.
-    pub fn check_memory(&self) -> Result<(), Exhausted> {
-        if self.under_pressure() {
+    /// When there is none.
+    pub fn check_memory(&self, ip: Option<IpAddr>) -> Result<(), Exhausted> {
+        if !self.under_pressure() {
+            return Ok(());
+        }
+        let beyond = lock(&self.0.beyond_share);
+        let is_beyond = |ip: IpAddr| Prefix::scopes(ip).any(|prefix| beyond.contains(&prefix));
+        if self.has_run_out() || beyond.is_empty() || ip.is_none_or(is_beyond) {
             Err(Exhausted::Memory)
         } else {
             Ok(())
@@ -338,9 +351,9 @@ impl Resources {
     pub(crate) async fn watch(self) {
         while self.0.watermarks.is_some() {
             // The system may be short of files for a moment.
-            if let Some(resident) = resident_bytes() {
+            if let Some(used) = used_bytes() {
                 let sockets = self.0.socket_memory.as_ref().and_then(SocketMemory::bytes);
-                self.update(resident.saturating_add(sockets.unwrap_or(0)));
+                self.update(used.saturating_add(sockets.unwrap_or(0)));
             }
             sleep(INTERVAL).await;
         }
@@ -357,9 +370,15 @@ impl Resources {
         self.0
             .under_pressure
             .store(under_pressure, Ordering::Relaxed);
+        let mut beyond_share = lock(&self.0.beyond_share);
         if under_pressure {
+            // Before they are relieved: they would fill the memory again.
+            beyond_share.extend(self.0.accounts.prefixes_beyond_share());
             self.0.over.notify_one();
+        } else {
+            *beyond_share = HashSet::new();
         }
+        drop(beyond_share);
         let limit = self.0.limits.memory;
         if under_pressure && !was_tight {
             warn!(used, limit, "memory pressure: rejecting new connections");
@@ -397,8 +416,35 @@ mod tests {
         ] {
             resources.update(used);
             assert_eq!(resources.under_pressure(), under_pressure, "{used}");
-            assert_eq!(resources.check_memory().is_err(), under_pressure, "{used}");
+            assert_eq!(
+                resources.check_memory(None).is_err(),
+                under_pressure,
+                "{used}"
+            );
         }
+    }
+
+    #[test]
+    fn under_pressure_only_prefixes_beyond_their_share_are_rejected() {
+        let resources = of(1000, 1000);
+        let [greedy, other] = ["192.0.2.1", "198.51.100.1"].map(|ip| ip.parse().ok());
+        let memory = ConnectionMemory::new(resources.clone());
+        memory.attribute_to(greedy.unwrap());
+        resources.update(900);
+        assert!(resources.check_memory(other).is_err(), "all use little");
+        memory.charge(100);
+        resources.update(900);
+        memory.release(100);
+        resources.update(900);
+        assert!(resources.check_memory(greedy).is_err());
+        assert!(resources.check_memory(None).is_err());
+        assert!(resources.check_memory(other).is_ok());
+        resources.update(950);
+        assert!(resources.check_memory(other).is_err(), "it has run out");
+        resources.update(800);
+        assert!(resources.check_memory(greedy).is_ok());
+        resources.update(900);
+        assert!(resources.check_memory(other).is_err(), "nothing is held");
     }
 
     #[test]
@@ -426,7 +472,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn this_process_has_limits() {
-        let used = resident_bytes().unwrap();
+        let used = used_bytes().unwrap();
         let all = process::memory_limit().unwrap();
         assert!(0 < used && used < all, "{used} {all}");
         assert!(process::descriptor_limit().is_none_or(|limit| limit > 16));

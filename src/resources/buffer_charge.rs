@@ -91,19 +91,20 @@ mod tests {
     fn a_connection_has_its_guarantee_when_all_hold_too_much() {
         let resources = resources();
         let mut greedy = charge(&resources);
-        assert!(greedy.has_room(ALL, ALL));
+        assert!(greedy.has_room(ALL + GUARANTEED, 2 * ALL));
         assert!(!greedy.has_room(ALL, ALL - 1), "its own bound");
-        greedy.set(ALL);
+        greedy.set(ALL + GUARANTEED);
         assert!(!greedy.has_room(1, 2 * ALL));
         let mut modest = charge(&resources);
         assert!(modest.has_room(GUARANTEED, ALL));
         assert!(!modest.has_room(GUARANTEED + 1, ALL));
         modest.change(GUARANTEED_BYTES.cast_signed());
-        greedy.replace(2 * GUARANTEED, 0);
+        assert!(!modest.has_room(1, ALL));
+        greedy.replace(GUARANTEED, 0);
         assert!(modest.has_room(GUARANTEED, ALL));
         assert!(!modest.has_room(GUARANTEED + 1, ALL));
         drop(greedy);
-        assert!(modest.has_room(ALL - GUARANTEED, ALL));
+        assert!(modest.has_room(ALL, 2 * ALL));
         modest.change(-GUARANTEED_BYTES.cast_signed());
         assert_eq!(resources.buffered_bytes(), 0);
     }

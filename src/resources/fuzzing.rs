@@ -69,8 +69,8 @@ fn memory(bytes: &[u8]) {
                 bytes: 0,
             });
         }
-        let before = held_by_prefix(&connections);
-        let all: u64 = connections.iter().map(|held| held.bytes).sum();
+        let before = pooled_by_prefix(&connections);
+        let all: u64 = connections.iter().map(|held| pooled(held.bytes)).sum();
         let Some(held) = connections.get_mut(number) else {
             continue;
         };
@@ -78,18 +78,19 @@ fn memory(bytes: &[u8]) {
             // A grant: bytes arrive if there is room for them.
             0..=2 => {
                 let then = held.bytes + amount;
+                let more = pooled(then) - pooled(held.bytes);
                 if held.memory.has_room(amount, MOST) {
                     assert!(then <= MOST, "{then} bytes of a connection");
                     let is_within = |prefix: Prefix| {
                         let used = before.get(&prefix).copied().unwrap_or(0);
-                        used + amount <= shares.of(prefix).part_of(BUFFERED)
+                        used + more <= shares.of(prefix).part_of(BUFFERED)
                     };
                     let is_within_shares = || prefixes(held.address).all(is_within);
                     assert!(
                         then <= GUARANTEED_BYTES
-                            || all + amount <= scarcity(BUFFERED)
-                            || (all + amount <= BUFFERED && is_within_shares()),
-                        "{amount} bytes more than {all}"
+                            || all + more <= scarcity(BUFFERED)
+                            || (all + more <= BUFFERED && is_within_shares()),
+                        "{more} bytes more than {all}"
                     );
                     held.memory.charge(amount);
                     held.bytes = then;
@@ -162,11 +163,16 @@ fn prefixes(address: Option<IpAddr>) -> impl Iterator<Item = Prefix> {
     address.into_iter().flat_map(Prefix::scopes)
 }
 
-fn held_by_prefix(connections: &[Held]) -> HashMap<Prefix, u64> {
+/// What a connection holds beyond its guarantee.
+fn pooled(bytes: u64) -> u64 {
+    bytes.saturating_sub(GUARANTEED_BYTES)
+}
+
+fn pooled_by_prefix(connections: &[Held]) -> HashMap<Prefix, u64> {
     let mut bytes = HashMap::new();
     for held in connections {
         for prefix in prefixes(held.address) {
-            *bytes.entry(prefix).or_default() += held.bytes;
+            *bytes.entry(prefix).or_default() += pooled(held.bytes);
         }
     }
     bytes

@@ -78,7 +78,41 @@ struct State {
 #[derive(Clone, Debug)]
 struct Scope {
     prefix: Prefix,
-    bytes: Arc<AtomicU64>,
+    counters: Arc<Counters>,
+}
+
+/// What connections hold together, in bytes.
+#[derive(Debug, Default)]
+struct Counters {
+    held: AtomicU64,
+    /// What each of them holds beyond its guarantee: only this is limited, so that connections within
+    /// their guarantee take nothing from others, however many there are.
+    pooled: AtomicU64,
+}
+
+/// What one connection holds beyond its guarantee, in bytes.
+fn pooled(held: u64) -> u64 {
+    held.saturating_sub(GUARANTEED_BYTES)
+}
+
+impl Counters {
+    /// A connection of the prefix holds `after` bytes now instead of `before`.
+    fn change(&self, before: u64, after: u64) {
+        for (counter, before, after) in [
+            (&self.held, before, after),
+            (&self.pooled, pooled(before), pooled(after)),
+        ] {
+            match after.checked_sub(before) {
+                Some(0) => {}
+                Some(more) => {
+                    counter.fetch_add(more, Ordering::Relaxed);
+                }
+                None => {
+                    counter.fetch_sub(before - after, Ordering::Relaxed);
+                }
+            }
+        }
+    }
 }
 
 /// All accounts.
@@ -87,7 +121,7 @@ pub(super) struct Accounts {
     /// Bytes that all accounts together may hold; `None` is unlimited.
     limit: Option<u64>,
     shares: Shares,
-    held: AtomicU64,
+    counters: Counters,
     registry: Mutex<Registry>,
 }
 
@@ -95,7 +129,7 @@ pub(super) struct Accounts {
 struct Registry {
     next: u64,
     accounts: HashMap<u64, Weak<Account>>,
-    prefixes: HashMap<Prefix, Arc<AtomicU64>>,
+    prefixes: HashMap<Prefix, Arc<Counters>>,
 }
 
 impl Accounts {
@@ -103,14 +137,14 @@ impl Accounts {
         Self {
             limit,
             shares,
-            held: AtomicU64::new(0),
+            counters: Counters::default(),
             registry: Mutex::default(),
         }
     }
 
     /// Bytes that all connections together hold.
     pub(super) fn held(&self) -> u64 {
-        self.held.load(Ordering::Relaxed)
+        self.counters.held.load(Ordering::Relaxed)
     }
 
     /// The bytes in use, and the host prefix that holds most of them.
@@ -121,7 +155,7 @@ impl Accounts {
             .iter()
             .filter(|(prefix, _)| prefix.is_host());
         let largest = hosts
-            .map(|(prefix, bytes)| (*prefix, bytes.load(Ordering::Relaxed)))
+            .map(|(prefix, counters)| (*prefix, counters.held.load(Ordering::Relaxed)))
             .max_by_key(|(prefix, bytes)| (*bytes, Reverse(*prefix)));
         ResourceUse {
             resource: Resource::Buffers,
@@ -139,10 +173,13 @@ impl Accounts {
     /// scarcity, each prefix only up to its share.
     fn has_room(&self, scopes: &[Scope], more: u64) -> bool {
         let Some(limit) = self.limit else { return true };
-        let then = self.held().saturating_add(more);
+        let with_more = |counters: &Counters| {
+            let pooled = counters.pooled.load(Ordering::Relaxed);
+            pooled.saturating_add(more)
+        };
+        let then = with_more(&self.counters);
         let has_share = |scope: &Scope| {
-            let held = scope.bytes.load(Ordering::Relaxed).saturating_add(more);
-            held <= self.shares.of(scope.prefix).part_of(limit)
+            with_more(&scope.counters) <= self.shares.of(scope.prefix).part_of(limit)
         };
         then <= super::scarcity(limit) || (then <= limit && scopes.iter().all(has_share))
     }
@@ -154,8 +191,21 @@ impl Accounts {
         };
         scopes.iter().any(|scope| {
             let share = self.shares.of(scope.prefix).part_of(limit);
-            scope.bytes.load(Ordering::Relaxed) > share
+            scope.counters.held.load(Ordering::Relaxed) > share
         })
+    }
+
+    /// The prefixes that hold more than their share. They are few, as shares are large parts.
+    pub(super) fn prefixes_beyond_share(&self) -> Vec<Prefix> {
+        let Some(limit) = self.limit else {
+            return Vec::new();
+        };
+        let registry = self.registry();
+        let is_beyond = |(prefix, counters): &(&Prefix, &Arc<Counters>)| {
+            counters.held.load(Ordering::Relaxed) > self.shares.of(**prefix).part_of(limit)
+        };
+        let beyond = registry.prefixes.iter().filter(is_beyond);
+        beyond.map(|(prefix, _)| *prefix).collect()
     }
 
     /// Requests relief of the connections that hold most, and at least so many bytes each, until they
@@ -217,9 +267,9 @@ impl ConnectionMemory {
         let mut registry = self.0.resources.accounts().registry();
         state.scopes = Prefix::scopes(ip)
             .map(|prefix| {
-                let bytes = Arc::clone(registry.prefixes.entry(prefix).or_default());
-                bytes.fetch_add(state.held, Ordering::Relaxed);
-                Scope { prefix, bytes }
+                let counters = Arc::clone(registry.prefixes.entry(prefix).or_default());
+                counters.change(0, state.held);
+                Scope { prefix, counters }
             })
             .collect();
     }
@@ -234,7 +284,8 @@ impl ConnectionMemory {
         let state = self.0.state();
         let then = state.held.saturating_add(more);
         let accounts = self.0.resources.accounts();
-        then <= most && (then <= GUARANTEED_BYTES || accounts.has_room(&state.scopes, more))
+        let more = pooled(then).saturating_sub(pooled(state.held));
+        then <= most && (more == 0 || accounts.has_room(&state.scopes, more))
     }
 
     /// So many bytes have arrived in a buffer.
@@ -243,12 +294,8 @@ impl ConnectionMemory {
             return;
         }
         let mut state = self.0.state();
-        state.held = state.held.saturating_add(bytes);
-        let held = &self.0.resources.accounts().held;
-        held.fetch_add(bytes, Ordering::Relaxed);
-        for scope in &state.scopes {
-            scope.bytes.fetch_add(bytes, Ordering::Relaxed);
-        }
+        let held = state.held.saturating_add(bytes);
+        self.0.hold(&mut state, held);
     }
 
     /// So many bytes have left a buffer, or were thrown away; no more than were charged.
@@ -276,16 +323,20 @@ impl Account {
 
     fn release(&self, state: &mut State, bytes: u64) {
         // No more than is held: the sums stay exact whatever a caller does.
-        let bytes = bytes.min(state.held);
-        state.held -= bytes;
-        let held = &self.resources.accounts().held;
-        held.fetch_sub(bytes, Ordering::Relaxed);
-        for scope in &state.scopes {
-            scope.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        }
+        let held = state.held.saturating_sub(bytes);
+        self.hold(state, held);
         if state.held <= GUARANTEED_BYTES {
             state.requests = 0;
         }
+    }
+
+    /// The connection holds so many bytes now.
+    fn hold(&self, state: &mut State, held: u64) {
+        self.resources.accounts().counters.change(state.held, held);
+        for scope in &state.scopes {
+            scope.counters.change(state.held, held);
+        }
+        state.held = held;
     }
 
     fn request_relief(&self) {
@@ -302,11 +353,11 @@ impl Account {
     fn leave_scopes(&self, state: &mut State) {
         let held = state.held;
         let mut registry = self.resources.accounts().registry();
-        for Scope { prefix, bytes } in state.scopes.drain(..) {
-            bytes.fetch_sub(held, Ordering::Relaxed);
-            drop(bytes);
+        for Scope { prefix, counters } in state.scopes.drain(..) {
+            counters.change(held, 0);
+            drop(counters);
             // Only the table itself has a handle: no connection of the prefix is left.
-            let is_unused = |bytes: &Arc<AtomicU64>| Arc::strong_count(bytes) == 1;
+            let is_unused = |counters: &Arc<Counters>| Arc::strong_count(counters) == 1;
             if registry.prefixes.get(&prefix).is_some_and(is_unused) {
                 registry.prefixes.remove(&prefix);
             }
@@ -357,20 +408,36 @@ mod tests {
     fn shares_apply_under_scarcity_alone() {
         let resources = resources();
         let greedy = connection(&resources, "192.0.2.1");
-        assert!(greedy.has_room(ALL / 4 * 3, ALL));
-        assert!(!greedy.has_room(ALL / 4 * 3, ALL / 2), "its own bound");
-        greedy.charge(ALL / 4 * 3);
+        let three_quarters = GUARANTEED_BYTES + ALL / 4 * 3;
+        assert!(greedy.has_room(three_quarters, ALL));
+        assert!(!greedy.has_room(three_quarters, ALL / 2), "its own bound");
+        greedy.charge(three_quarters);
         assert!(!greedy.has_room(1, ALL));
         let neighbour = connection(&resources, "192.0.2.2");
         assert!(!neighbour.has_room(ALL / 16, ALL), "the /24 is full");
         assert!(neighbour.has_room(GUARANTEED_BYTES, ALL));
         let other = connection(&resources, "198.51.100.1");
-        assert!(other.has_room(ALL / 8, ALL));
-        assert!(!other.has_room(ALL / 8 + 1, ALL));
-        other.charge(ALL / 8);
+        let share = GUARANTEED_BYTES + ALL / 8;
+        assert!(other.has_room(share, ALL));
+        assert!(!other.has_room(share + 1, ALL));
+        other.charge(share);
         drop(greedy);
-        assert_eq!(resources.buffered_bytes(), ALL / 8);
+        assert_eq!(resources.buffered_bytes(), share);
         assert!(neighbour.has_room(ALL / 2, ALL));
+    }
+
+    #[test]
+    fn connections_within_their_guarantee_take_nothing_from_others() {
+        let resources = resources();
+        let many: Vec<_> = (0..2 * ALL / GUARANTEED_BYTES)
+            .map(|_| connection(&resources, "192.0.2.1"))
+            .collect();
+        for memory in &many {
+            assert!(memory.has_room(GUARANTEED_BYTES, ALL));
+            memory.charge(GUARANTEED_BYTES);
+        }
+        let other = connection(&resources, "198.51.100.1");
+        assert!(other.has_room(ALL / 2, ALL));
     }
 
     #[test]

@@ -14,8 +14,8 @@ pub(super) fn memory_limit() -> Option<u64> {
 }
 
 /// Bytes of memory that the process has in use, if the system tells.
-pub fn resident_bytes() -> Option<u64> {
-    system::resident_bytes()
+pub fn used_bytes() -> Option<u64> {
+    system::used_bytes()
 }
 
 /// Where the system reports the memory of the process's sockets, if that counts for its limit.
@@ -45,9 +45,12 @@ mod system {
         cgroup::memory_limit(Path::new("/"))
     }
 
-    pub(super) fn resident_bytes() -> Option<u64> {
+    pub(super) fn used_bytes() -> Option<u64> {
         let statm = Process::myself().and_then(|process| process.statm()).ok()?;
-        Some(statm.resident.saturating_mul(procfs::page_size()))
+        // What is shared is mapped from files, the program itself above all: the kernel takes it back
+        // when memory is short.
+        let pages = statm.resident.saturating_sub(statm.shared);
+        Some(pages.saturating_mul(procfs::page_size()))
     }
 
     pub(super) fn open_descriptors() -> Option<u64> {
@@ -76,7 +79,7 @@ mod system {
         None
     }
 
-    pub(super) fn resident_bytes() -> Option<u64> {
+    pub(super) fn used_bytes() -> Option<u64> {
         None
     }
 

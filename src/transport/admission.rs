@@ -99,8 +99,9 @@ impl ConnectionGater {
     ///
     /// # Errors
     /// When there is no memory or no descriptor for it.
-    pub(super) fn try_acquire(&self) -> Result<Descriptor, Exhausted> {
-        self.0.resources.check_memory()?;
+    pub(super) fn try_acquire(&self, ip: Option<IpAddr>) -> Result<Descriptor, Exhausted> {
+        let ip = ip.filter(|ip| !self.is_proxy(*ip));
+        self.0.resources.check_memory(ip)?;
         self.0.resources.descriptor()
     }
 

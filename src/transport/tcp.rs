@@ -234,7 +234,7 @@ impl Transport {
                 send_back_addr,
             } => match upgrade.into_inner() {
                 Ok(io) => {
-                    let room = self.gater.try_acquire();
+                    let room = self.gater.try_acquire(ip_of(&send_back_addr));
                     let refuse = |cause: Exhausted| self.refuse(&io, cause.reason());
                     let counted = room.map_err(refuse).ok()?;
                     self.buffers.apply(&io);

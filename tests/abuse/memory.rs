@@ -140,8 +140,13 @@ fn sample(
         while !is_over.load(Ordering::Relaxed) {
             let statm = std::fs::read_to_string(format!("/proc/{process}/statm"));
             let Some(pages) = statm.ok().and_then(|statm| {
-                let pages = statm.split(' ').nth(1)?;
-                pages.parse::<usize>().ok()
+                // But for what is mapped from files, which the kernel takes back when memory is short.
+                let mut pages = statm
+                    .split(' ')
+                    .skip(1)
+                    .map_while(|pages| pages.parse().ok());
+                let (resident, shared): (usize, usize) = (pages.next()?, pages.next()?);
+                Some(resident - shared)
             }) else {
                 return;
             };

@@ -255,7 +255,7 @@ async fn mixed_load() {
         let mut pause = Some(Instant::now() + total / ROUNDS / 2);
         while Instant::now() < until {
             soaked.next_statistics().await;
-            most = most.max(soaked.relay.resident_bytes());
+            most = most.max(soaked.relay.used_bytes());
             if pause.is_some_and(|pause| pause <= Instant::now()) {
                 soaked.pause().await;
                 pause = None;
@@ -268,7 +268,7 @@ async fn mixed_load() {
         soaked.is_exact().await;
         soaked.is_as_before(before).await;
 
-        let resident = soaked.relay.resident_bytes();
+        let resident = soaked.relay.used_bytes();
         let first = *first.get_or_insert(resident);
         assert!(resident <= first + KEPT, "{first} bytes, then {resident}");
         assert!(tally.exchanged > 0 && tally.connected > 0, "{tally:?}");

@@ -30,7 +30,7 @@ impl Victim {
         bystander::is_served(&relay.quic()).await;
         relay.is_idle().await;
         Self {
-            resident: relay.resident_bytes(),
+            resident: relay.used_bytes(),
             files: relay.open_files(),
             relay,
         }
@@ -55,7 +55,7 @@ impl Victim {
     }
 
     fn grown(&self) -> usize {
-        self.relay.resident_bytes().saturating_sub(self.resident)
+        self.relay.used_bytes().saturating_sub(self.resident)
     }
 
     /// Once the offenders have left, the next ones are served at once, and soon there is nothing

@@ -133,7 +133,7 @@ impl Answerer {
     }
 
     /// How much memory the process holds.
-    pub fn resident_bytes(&self) -> usize {
+    pub fn used_bytes(&self) -> usize {
         let statm = format!("/proc/{}/statm", self.child.id().unwrap());
         let statm = std::fs::read_to_string(statm).unwrap();
         statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096

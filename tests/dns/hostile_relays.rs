@@ -66,5 +66,5 @@ async fn answers_that_are_none_do_not_get_into_the_zone() {
     assert_eq!(ns.answers[0].data.to_string(), "192.0.2.53");
     assert_eq!(ns.answers.len(), 1);
     assert!(answerer.ask_tcp(FLEET, RecordType::TXT).await.authoritative);
-    assert!(answerer.resident_bytes() < 200 << 20);
+    assert!(answerer.used_bytes() < 200 << 20);
 }

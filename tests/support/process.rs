@@ -211,10 +211,11 @@ impl Relay {
         self.address(|parts| parts.iter().any(|p| matches!(p, Protocol::Ws(_))))
     }
 
-    /// How much memory the process holds.
-    pub fn resident_bytes(&self) -> usize {
+    /// How much memory the process has in use, but for what is mapped from files.
+    pub fn used_bytes(&self) -> usize {
         let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.id())).unwrap();
-        statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+        let pages = |field| -> usize { statm.split(' ').nth(field).unwrap().parse().unwrap() };
+        (pages(1) - pages(2)) * 4096
     }
 
     /// How many files the process has open.

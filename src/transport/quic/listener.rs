@@ -83,7 +83,7 @@ impl Listener {
             Some("draining")
         } else if pending >= self.max_pending {
             Some("max_pending")
-        } else if let Err(cause) = self.gater.resources().check_memory() {
+        } else if let Err(cause) = self.gater.resources().check_memory(Some(remote.ip())) {
             Some(cause.reason())
         } else if is_proven && self.gater.check_validated(remote.ip()).is_err() {
             Some(RateLimited::REASON)

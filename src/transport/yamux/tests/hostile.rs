@@ -11,7 +11,7 @@ use super::{
     },
     *,
 };
-use crate::resources::{ResourceLimits, Resources, Shares};
+use crate::resources::{GUARANTEED_BYTES, ResourceLimits, Resources, Shares};
 
 /// A header and the bytes behind it.
 type Frame<'a> = (Header, &'a [u8]);
@@ -195,10 +195,11 @@ fn send(session: &mut Session, bytes: u32) {
 }
 
 #[test]
-fn whoever_hoards_while_memory_is_scarce_is_reset() {
+fn a_connection_that_holds_most_is_reset_when_buffers_are_full() {
     let resources = Resources::new(
         ResourceLimits {
-            buffered: Some(200_000),
+            // What is held beyond 64 KiB counts.
+            buffered: Some(200_000 - GUARANTEED_BYTES),
             ..*Resources::unlimited().limits()
         },
         Shares::default(),
