@@ -81,13 +81,7 @@ async fn start_nearly_full() -> (Relay, usize) {
     // What a relay has in use by itself.
     let relay = Relay::start(&[ADMIN, ("RELAY_ACCESS_FILE", rules)]).await;
     drop(Circuit::open(&relay.quic()).await);
-    // The allocator keeps what it does not need any more for a second.
-    let mut used = relay.used_bytes();
-    for _ in 0..30 {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        used = used.min(relay.used_bytes());
-    }
-    let limit = used / 4 * 5;
+    let limit = settled(&relay).await / 10 * 14;
     relay.stop().await;
 
     let relay = Relay::start(&[
@@ -99,7 +93,18 @@ async fn start_nearly_full() -> (Relay, usize) {
         ("RELAY_PREFIX_SHARES", "127.0.0.0/8=100%"),
     ])
     .await;
+    settled(&relay).await;
     (relay, limit)
+}
+
+/// What the relay has in use by itself. The allocator keeps for a second what is not needed any more.
+async fn settled(relay: &Relay) -> usize {
+    let mut used = relay.used_bytes();
+    for _ in 0..30 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        used = used.min(relay.used_bytes());
+    }
+    used
 }
 
 /// Circuits whose targets read nothing.
