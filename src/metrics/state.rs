@@ -75,22 +75,7 @@ pub fn observe(
         observer.observe(pending.pending(), &[]);
     });
 
-    let report = |instrument: &super::Instrument, of: fn(&ResourceUse) -> Option<u64>| {
-        let (relay, resources) = (Arc::clone(relay), resources.clone());
-        instrument.observe(meter, move |observer| {
-            for report in resources.report().iter().chain(&relay.report()) {
-                if let Some(units) = of(report) {
-                    let resource = KeyValue::new("resource", report.resource.as_str());
-                    observer.observe(units, &[resource]);
-                }
-            }
-        });
-    };
-    report(&RESOURCE_USAGE, |report| Some(report.used));
-    report(&RESOURCE_LIMIT, |report| report.limit);
-    report(&RESOURCE_LARGEST_PREFIX, |report| {
-        Some(report.largest.map_or(0, |(_, units)| units))
-    });
+    observe_resources(meter, relay, resources);
 
     let access = metrics.clone();
     ACCESS_RULES.observe(meter, move |observer| {
@@ -156,4 +141,24 @@ pub fn observe(
         }
     });
     process::observe(meter);
+}
+
+/// The use of everything that address prefixes share.
+fn observe_resources(meter: &Meter, relay: &Arc<Relay>, resources: &Resources) {
+    let report = |instrument: &super::Instrument, of: fn(&ResourceUse) -> Option<u64>| {
+        let (relay, resources) = (Arc::clone(relay), resources.clone());
+        instrument.observe(meter, move |observer| {
+            for report in resources.report().iter().chain(&relay.report()) {
+                if let Some(units) = of(report) {
+                    let resource = KeyValue::new("resource", report.resource.as_str());
+                    observer.observe(units, &[resource]);
+                }
+            }
+        });
+    };
+    report(&RESOURCE_USAGE, |report| Some(report.used));
+    report(&RESOURCE_LIMIT, |report| report.limit);
+    report(&RESOURCE_LARGEST_PREFIX, |report| {
+        Some(report.largest.map_or(0, |(_, units)| units))
+    });
 }

@@ -115,12 +115,12 @@ fn memory(bytes: &[u8]) {
             // Memory runs out.
             6 => {
                 // Those within their guarantee are asked only when no other connection is left.
-                let hold = |least: u64| {
+                let count = |least: u64| {
                     let large = connections.iter().filter(|held| held.bytes >= least);
                     large.count()
                 };
-                let (least, large) = match hold(GUARANTEED_BYTES + 1) {
-                    0 => (LEAST_RELIEF_BYTES, hold(LEAST_RELIEF_BYTES)),
+                let (least, large) = match count(GUARANTEED_BYTES + 1) {
+                    0 => (LEAST_RELIEF_BYTES, count(LEAST_RELIEF_BYTES)),
                     large => (GUARANTEED_BYTES + 1, large),
                 };
                 let asked = resources.relieve_connections(amount).connections;

@@ -289,7 +289,7 @@ impl Transport for Limited {
                 local_addr,
                 send_back_addr,
             },
-            other => other.map_upgrade(|upgrade| upgrade.boxed()),
+            other => other.map_upgrade(FutureExt::boxed),
         })
     }
 }
@@ -316,7 +316,7 @@ mod tests {
     }
 
     fn ip(text: &str) -> Option<IpAddr> {
-        Some(text.parse().unwrap())
+        text.parse().ok()
     }
 
     /// Whether it gave way.

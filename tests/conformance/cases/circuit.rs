@@ -117,6 +117,15 @@ pub fn cases() -> Vec<Case> {
         )
         .limits(|limits| limits.circuits = Some(1))
         .on(Net::RESETS),
+    ]
+    .into_iter()
+    .chain(blocked_cases())
+    .collect()
+}
+
+/// Sides that vanish, or that fail while the relay does not read them.
+fn blocked_cases() -> Vec<Case> {
+    vec![
         Case::new(
             "the target's connection ends, then CONNECT when one circuit is allowed",
             target_vanishes,
@@ -124,15 +133,6 @@ pub fn cases() -> Vec<Case> {
         )
         .limits(|limits| limits.circuits = Some(1))
         .on(Net::RESETS),
-    ]
-    .into_iter()
-    .chain(blocked_cases())
-    .collect()
-}
-
-/// Sides that the relay does not read.
-fn blocked_cases() -> Vec<Case> {
-    vec![
         blocked(
             "the source resets its stream while the target does not read, then CONNECT when one \
              circuit is allowed",
