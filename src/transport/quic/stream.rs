@@ -44,7 +44,7 @@ const RESET_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// - A read of length zero reads nothing. It is ready when the stream has failed: with the failure,
 ///   even if data is left to be read. [`BrokenPipe`](io::ErrorKind::BrokenPipe) means that the peer
 ///   asked us to stop and has not reset its own side: what it has sent can still be read. A reset
-///   without a request to stop is noticed within [`RESET_CHECK_INTERVAL`] while data is left.
+///   without a request to stop is noticed within a second while data is left.
 ///   While a piece is [wanted](handover), it reads one instead.
 pub struct Stream {
     send: SendStream,
