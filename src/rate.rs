@@ -13,12 +13,7 @@ mod limiter;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv6Addr},
-    num::NonZeroU32,
-    time::Duration,
-};
+use std::{fmt, num::NonZeroU32, time::Duration};
 
 pub use self::{cells::MAX_KEYS, limiter::Limiter};
 
@@ -94,14 +89,5 @@ impl Unit {
             Self::Minute => 60,
             Self::Hour => 3600,
         })
-    }
-}
-
-/// What counts as one address: an IPv4 address, also where it is written as IPv6, or the /64 that
-/// one IPv6 customer gets.
-pub fn group(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V4(v4) => v4.into(),
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
     }
 }

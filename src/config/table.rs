@@ -463,7 +463,7 @@ pub(super) static VARIABLES: &[Variable] = &[
     Variable {
         name: name::ACCESS_URL,
         default: Fallback::Words("none"),
-        doc: "An endpoint of yours that decides about what no rule refuses. It is told peer ids and IP addresses in full; see `docs/access.md`.",
+        doc: "An endpoint of yours that decides about what no rule refuses. It receives peer ids and IP addresses in full; see `docs/access.md`.",
         handling: Handling::Url,
         field: field!(EndpointUrl => access.url),
     },

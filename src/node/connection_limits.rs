@@ -139,10 +139,6 @@ impl<C: Candidates> Behaviour<C> {
             self.to_close.push_back((connection.peer, connection.id));
         }
     }
-
-    fn forget_pending(&mut self, connection: ConnectionId) {
-        self.pending_dials.remove(&connection);
-    }
 }
 
 /// Where a connection comes from; those that were dialled count for no prefix.
@@ -196,7 +192,7 @@ impl<C: Candidates> NetworkBehaviour for Behaviour<C> {
         _role: Endpoint,
         _port_use: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.forget_pending(connection_id);
+        self.pending_dials.remove(&connection_id);
         below(self.dialled, MAX_DIALS, Exceeded::Established)?;
         self.check_established(None)?;
         Ok(dummy::ConnectionHandler)
@@ -225,7 +221,9 @@ impl<C: Candidates> NetworkBehaviour for Behaviour<C> {
                 self.established.shrink_when_sparse();
                 self.dialled -= usize::from(endpoint.is_dialer()).min(self.dialled);
             }
-            FromSwarm::DialFailure(failure) => self.forget_pending(failure.connection_id),
+            FromSwarm::DialFailure(failure) => {
+                self.pending_dials.remove(&failure.connection_id);
+            }
             _ => {}
         }
     }

@@ -111,7 +111,7 @@ async fn read_request<S: AsyncRead + Unpin>(
     };
     let request = tokio::select! {
         request = request => request,
-        // The stream waited while so many newer ones came that it had to make room.
+        // Newer streams have evicted this one while it waited.
         Ok(()) = evicted => return None,
         () = connection.gone().cancelled() => return None,
         () = relay.lifecycle().hard().cancelled() => return None,

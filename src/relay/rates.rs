@@ -1,7 +1,5 @@
 //! How often requests may come: from one peer, and from one IP address.
 
-use std::net::IpAddr;
-
 use libp2p::PeerId;
 
 use super::{
@@ -9,7 +7,7 @@ use super::{
     deny::Deny,
     limits::{Limits, RequestRate},
 };
-use crate::rate::{Limiter, group};
+use crate::{rate::Limiter, resources::Prefix};
 
 /// The rates of both kinds of requests.
 #[derive(Debug)]
@@ -57,7 +55,7 @@ impl Rates {
 #[derive(Debug)]
 struct Rated {
     peers: Option<Limiter<PeerId>>,
-    ips: Option<Limiter<IpAddr>>,
+    ips: Option<Limiter<Prefix>>,
 }
 
 impl Rated {
@@ -77,7 +75,7 @@ impl Rated {
         let (Some(ips), Some(address)) = (&self.ips, from.ip) else {
             return Ok(());
         };
-        if ips.allows(&group(address)) {
+        if ips.allows(&Prefix::host(address)) {
             Ok(())
         } else {
             Err(ip)

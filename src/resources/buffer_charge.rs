@@ -23,13 +23,13 @@ impl BufferCharge {
         self.bytes
     }
 
-    /// Whether there is room for so many bytes more, if these buffers may hold `most` by themselves.
+    /// Whether there is room for `more` bytes, if these buffers may hold `most` by themselves.
     pub fn has_room(&self, more: usize, most: usize) -> bool {
         let then = self.bytes.saturating_add(more);
         then <= most && self.memory.has_room(more as u64, u64::MAX)
     }
 
-    /// The buffers hold so many bytes now.
+    /// Sets what the buffers hold, in bytes.
     pub fn set(&mut self, bytes: usize) {
         if bytes > self.bytes {
             self.memory.charge((bytes - self.bytes) as u64);
@@ -46,7 +46,7 @@ impl BufferCharge {
         }
     }
 
-    /// The buffers have grown by so many bytes, or shrunk.
+    /// The buffers have grown by `difference` bytes, or shrunk.
     pub fn change(&mut self, difference: i64) {
         let magnitude = usize::try_from(difference.unsigned_abs()).unwrap_or(usize::MAX);
         self.set(if difference < 0 {

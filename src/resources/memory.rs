@@ -169,7 +169,7 @@ impl Accounts {
         lock(&self.registry)
     }
 
-    /// Whether a connection of these prefixes may hold so many bytes more beyond its guarantee: under
+    /// Whether a connection of these prefixes may hold `more` bytes beyond its guarantee: under
     /// scarcity, each prefix only up to its share.
     fn has_room(&self, scopes: &[Scope], more: u64) -> bool {
         let Some(limit) = self.limit else { return true };
@@ -184,31 +184,24 @@ impl Accounts {
         then <= super::scarcity(limit) || (then <= limit && scopes.iter().all(has_share))
     }
 
-    /// Whether one of these prefixes holds more than its share.
-    fn is_beyond_share(&self, scopes: &[Scope]) -> bool {
-        let Some(limit) = self.limit else {
-            return false;
-        };
-        scopes.iter().any(|scope| {
-            let share = self.shares.of(scope.prefix).part_of(limit);
-            scope.counters.held.load(Ordering::Relaxed) > share
-        })
+    /// Whether a prefix holds more than its share.
+    fn is_beyond_share(&self, prefix: Prefix, counters: &Counters) -> bool {
+        let held = counters.held.load(Ordering::Relaxed);
+        let share = |limit| self.shares.of(prefix).part_of(limit);
+        self.limit.is_some_and(|limit| held > share(limit))
     }
 
     /// The prefixes that hold more than their share. They are few, as shares are large parts.
     pub(super) fn prefixes_beyond_share(&self) -> Vec<Prefix> {
-        let Some(limit) = self.limit else {
-            return Vec::new();
-        };
         let registry = self.registry();
-        let is_beyond = |(prefix, counters): &(&Prefix, &Arc<Counters>)| {
-            counters.held.load(Ordering::Relaxed) > self.shares.of(**prefix).part_of(limit)
-        };
-        let beyond = registry.prefixes.iter().filter(is_beyond);
-        beyond.map(|(prefix, _)| *prefix).collect()
+        let prefixes = registry.prefixes.iter();
+        prefixes
+            .filter(|(prefix, counters)| self.is_beyond_share(**prefix, counters))
+            .map(|(prefix, _)| *prefix)
+            .collect()
     }
 
-    /// Requests relief of the connections that hold most, and at least so many bytes each, until they
+    /// Requests relief of the connections that hold most, and at least `least` bytes each, until they
     /// hold `excess` bytes together; or only of those of address prefixes beyond their share.
     pub(super) fn relieve(&self, excess: u64, least: u64, beyond_share: bool) -> Relieved {
         let accounts: Vec<_> = self.registry().accounts.values().cloned().collect();
@@ -218,8 +211,9 @@ impl Accounts {
             .filter_map(|account| {
                 let state = account.state();
                 let held = state.held;
+                let is_beyond = |scope: &Scope| self.is_beyond_share(scope.prefix, &scope.counters);
                 let is_candidate =
-                    held >= least && (!beyond_share || self.is_beyond_share(&state.scopes));
+                    held >= least && (!beyond_share || state.scopes.iter().any(is_beyond));
                 drop(state);
                 is_candidate.then_some((held, account))
             })
@@ -279,7 +273,7 @@ impl ConnectionMemory {
         self.0.state().held
     }
 
-    /// Whether the connection may hold so many bytes more, if it may hold `most` by itself.
+    /// Whether the connection may hold `more` further bytes, if it may hold `most` by itself.
     pub fn has_room(&self, more: u64, most: u64) -> bool {
         let state = self.0.state();
         let then = state.held.saturating_add(more);
@@ -330,7 +324,7 @@ impl Account {
         }
     }
 
-    /// The connection holds so many bytes now.
+    /// Sets what the connection holds, in bytes.
     fn hold(&self, state: &mut State, held: u64) {
         self.resources.accounts().counters.change(state.held, held);
         for scope in &state.scopes {

@@ -60,6 +60,11 @@ impl Prefix {
         Self { network, length }
     }
 
+    /// Whether `ip` belongs to it.
+    pub fn contains(self, ip: IpAddr) -> bool {
+        Self::scopes(ip).any(|scope| scope == self)
+    }
+
     /// Whether it is the longest kind: what one host or subscriber has.
     pub fn is_host(self) -> bool {
         matches!(self.length, 32 | 64)
@@ -193,6 +198,8 @@ impl Shares {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn prefix(ip: &str, length: u8) -> Prefix {
@@ -268,6 +275,25 @@ mod tests {
             "", "0", "0%", "1", "9/8", "1/0", "101%", "1.23456%", "-1%", "%", "x/y", "1e1%",
         ] {
             assert!(text.parse::<Share>().is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_address_of_ipv4_is_one_however_it_is_written(bits in any::<u32>()) {
+            let v4 = Ipv4Addr::from_bits(bits);
+            prop_assert_eq!(Prefix::host(v4.into()).network(), IpAddr::from(v4));
+            prop_assert_eq!(Prefix::host(v4.to_ipv6_mapped().into()).network(), IpAddr::from(v4));
+        }
+
+        #[test]
+        fn a_network_of_ipv6_is_one(bits in any::<u128>(), host in any::<u64>(), bit in 64..128_u32) {
+            let ip = |bits| IpAddr::from(Ipv6Addr::from_bits(bits));
+            prop_assume!(ip(bits).to_canonical().is_ipv6());
+            let same = bits >> 64 << 64 | u128::from(host);
+            prop_assume!(ip(same).to_canonical().is_ipv6());
+            prop_assert_eq!(Prefix::host(ip(bits)), Prefix::host(ip(same)));
+            prop_assert_ne!(Prefix::host(ip(bits)), Prefix::host(ip(bits ^ 1 << bit)));
         }
     }
 }

@@ -9,9 +9,9 @@ use tracing::info;
 use super::pending::{Evicted, PendingHandshakes};
 use crate::{
     metrics::Metrics,
-    rate::{Limiter, Rate, group},
+    rate::{Limiter, Rate},
     refusals::Refusals,
-    resources::{Descriptor, Exhausted, Resources},
+    resources::{Descriptor, Exhausted, Prefix, Resources},
 };
 
 /// What comes through the gater, and from whom.
@@ -41,10 +41,10 @@ struct Shared {
 #[derive(Debug)]
 struct Rates {
     /// Connections whose address is the sender's own.
-    proven: Limiter<IpAddr>,
+    proven: Limiter<Prefix>,
     /// Connections that only say so. A stranger can send them in anybody's name, so they take
     /// nothing from what that address may have.
-    claimed: Limiter<IpAddr>,
+    claimed: Limiter<Prefix>,
 }
 
 /// An IP address sends connections more often than it may.
@@ -122,9 +122,9 @@ impl ConnectionGater {
         self.check(|rates| &rates.claimed, ip)
     }
 
-    fn check(&self, of: fn(&Rates) -> &Limiter<IpAddr>, ip: IpAddr) -> Result<(), RateLimited> {
+    fn check(&self, of: fn(&Rates) -> &Limiter<Prefix>, ip: IpAddr) -> Result<(), RateLimited> {
         let rates = self.0.rates.as_ref();
-        if rates.is_none_or(|rates| of(rates).allows(&group(ip))) {
+        if rates.is_none_or(|rates| of(rates).allows(&Prefix::host(ip))) {
             Ok(())
         } else {
             Err(RateLimited)

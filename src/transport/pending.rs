@@ -155,7 +155,7 @@ impl PendingHandshakes {
         let group = self.largest_group(table);
         let is_of_group = |ip: Option<IpAddr>| match (group, ip) {
             (Group::Any, _) | (Group::Unproven, None) => true,
-            (Group::Prefix(prefix), Some(ip)) => Prefix::scopes(ip).any(|scope| scope == prefix),
+            (Group::Prefix(prefix), Some(ip)) => prefix.contains(ip),
             _ => false,
         };
         let mut pending = table.pending.iter();

@@ -121,11 +121,10 @@ impl CircuitTable {
         let capacity = self.limits.total.map(|total| total as u64);
         let shares = &self.limits.shares;
         if self.sources.check(ends.source_ip, capacity, shares) == Err(Exceeded::Share) {
-            let is_full = capacity.is_some_and(|capacity| self.circuits.len() as u64 >= capacity);
-            return Err(if is_full {
-                Deny::Circuits
-            } else {
+            return Err(if self.has_room(capacity) {
                 Deny::CircuitShare
+            } else {
+                Deny::Circuits
             });
         }
         if to_target > 0 && self.has_share_of_target(ends) {
@@ -170,22 +169,19 @@ impl CircuitTable {
 
     /// Whether the source's host prefix has its share of the share that the target's prefix has.
     fn crowds_target(&self, ends: &Ends, capacity: Option<u64>) -> bool {
-        let (Some(capacity), Some(source), Some(target)) = (
-            capacity,
-            source_host(ends),
-            ends.target_ip.map(Prefix::host),
-        ) else {
+        let (Some(hosts), Some(capacity)) = (hosts(ends), capacity) else {
             return false;
         };
+        let is_of_pair = |circuit: &&Circuit| self::hosts(&circuit.ends) == Some(hosts);
+        let circuits = self.circuits.values().filter(is_of_pair).count();
+        self.is_crowded(hosts, circuits as u64, capacity)
+    }
+
+    /// Whether so many circuits from one host prefix to another are its share of the other's share.
+    fn is_crowded(&self, (source, target): (Prefix, Prefix), circuits: u64, capacity: u64) -> bool {
         let shares = &self.limits.shares;
-        let part = shares
-            .of(source)
-            .part_of(shares.of(target).part_of(capacity));
-        let is_of_pair = |circuit: &&Circuit| {
-            source_host(&circuit.ends) == Some(source)
-                && circuit.ends.target_ip.map(Prefix::host) == Some(target)
-        };
-        self.circuits.values().filter(is_of_pair).count() as u64 >= part
+        let part = shares.of(target).part_of(capacity);
+        circuits >= shares.of(source).part_of(part)
     }
 
     /// Whether a prefix of the source has its part of the circuits to the target: a half of those that
@@ -204,7 +200,8 @@ impl CircuitTable {
             };
             let part = self.limits.shares.of(prefix).part_of(most).max(least);
             let is_of_pair = |circuit: &&Circuit| {
-                circuit.ends.target == ends.target && is_within(circuit.ends.source_ip, prefix)
+                let source = circuit.ends.source_ip;
+                circuit.ends.target == ends.target && source.is_some_and(|ip| prefix.contains(ip))
             };
             part < most && self.circuits.values().filter(is_of_pair).count() as u64 >= part
         };
@@ -233,15 +230,10 @@ impl CircuitTable {
     /// circuits, if it uses more than the source of `ends` does.
     fn unused_to_prefixes(&self, ends: &Ends) -> Option<u64> {
         let use_of = |ends: &Ends| source_host(ends).map_or(0, |host| self.sources.of(host));
-        let prefixes: Vec<_> = ends
-            .target_ip
-            .into_iter()
-            .flat_map(Prefix::scopes)
-            .collect();
-        let is_near = |other: &Ends| {
-            let mut scopes = other.target_ip.into_iter().flat_map(Prefix::scopes);
-            scopes.any(|prefix| prefixes.contains(&prefix))
-        };
+        // Prefixes are nested: addresses that have one in common have the widest one.
+        let widest = |ends: &Ends| ends.target_ip.and_then(|ip| Prefix::scopes(ip).last());
+        let target = widest(ends);
+        let is_near = |other: &Ends| target.is_some() && widest(other) == target;
         self.unused()
             .filter(|(_, other)| is_near(other) && use_of(other) > use_of(ends))
             .max_by_key(|(number, other)| (use_of(other), *number))
@@ -252,12 +244,25 @@ impl CircuitTable {
     fn unused_beyond_share(&self, capacity: u64) -> Option<u64> {
         let sources = self.sources.beyond_share(capacity, &self.limits.shares);
         let targets = self.targets.beyond_share(capacity, &self.limits.shares);
+        let mut pairs = HashMap::new();
+        if !targets.is_empty() {
+            for hosts in self
+                .circuits
+                .values()
+                .filter_map(|circuit| hosts(&circuit.ends))
+            {
+                *pairs.entry(hosts).or_insert(0_u64) += 1;
+            }
+        }
+        // The share of a target's prefix is used up by the sources that have most of it.
+        let is_crowded = |ends: &Ends| {
+            let pair = hosts(ends).and_then(|hosts| Some((hosts, *pairs.get(&hosts)?)));
+            pair.is_some_and(|(hosts, circuits)| self.is_crowded(hosts, circuits, capacity))
+        };
         self.unused()
             .filter_map(|(number, ends)| {
                 let source = excess(ends.source_ip, &sources);
-                // The share of a target's prefix is used up by the sources that have most of it.
-                let target = excess(ends.target_ip, &targets)
-                    .filter(|_| self.crowds_target(ends, Some(capacity)));
+                let target = excess(ends.target_ip, &targets).filter(|_| is_crowded(ends));
                 Some((source.max(target)?, number))
             })
             .max()
@@ -265,8 +270,9 @@ impl CircuitTable {
     }
 }
 
-fn is_within(ip: Option<IpAddr>, prefix: Prefix) -> bool {
-    ip.is_some_and(|ip| Prefix::scopes(ip).any(|scope| scope == prefix))
+/// The host prefixes of both ends.
+fn hosts(ends: &Ends) -> Option<(Prefix, Prefix)> {
+    source_host(ends).zip(ends.target_ip.map(Prefix::host))
 }
 
 fn source_host(ends: &Ends) -> Option<Prefix> {
