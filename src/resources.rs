@@ -381,6 +381,8 @@ impl Resources {
         drop(beyond_share);
         let limit = self.0.limits.memory;
         if under_pressure && !was_tight {
+            // Some connections bring their accounts up to date only then.
+            self.0.accounts.wake_connections();
             warn!(used, limit, "memory pressure: rejecting new connections");
         } else if was_tight && !under_pressure {
             info!(

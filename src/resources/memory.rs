@@ -191,6 +191,14 @@ impl Accounts {
         self.limit.is_some_and(|limit| held > share(limit))
     }
 
+    /// Wakes the task of every connection that waits for relief.
+    pub(super) fn wake_connections(&self) {
+        let accounts: Vec<_> = self.registry().accounts.values().cloned().collect();
+        for account in accounts.iter().filter_map(Weak::upgrade) {
+            account.task.wake();
+        }
+    }
+
     /// The prefixes that hold more than their share. They are few, as shares are large parts.
     pub(super) fn prefixes_beyond_share(&self) -> Vec<Prefix> {
         let registry = self.registry();

@@ -223,7 +223,6 @@ impl StreamMuxer for Connection {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Self::Substream, Self::Error>> {
         let next = poll_next(&mut self.inbound, cx);
-        self.flow.accepted(next.is_pending());
         let (send, recv) = ready!(next)?;
         let stream = self.stream(send, recv);
         let streams = self.undelivered.streams();

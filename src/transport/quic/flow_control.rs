@@ -18,18 +18,20 @@
 //! quinn reports neither how much of a stream waits to be read nor how much waits for an
 //! acknowledgement. Both are estimated:
 //!
-//! - *Received*: bytes of all datagrams of the connection, less [`DATAGRAM_OVERHEAD`] for each, less
-//!   what was read. It counts from its lowest value, and from nothing each time that every stream waits
-//!   for data. It is never more than the window. Data behind a gap in a stream is not seen when all
-//!   streams wait; the credit pool bounds it.
-//! - *Sent*: what was written, less what the peer has acknowledged, from its lowest value, and from
-//!   nothing when no packet is in flight and nothing was written meanwhile. It is never more than the
-//!   send window.
+//! - *Received*: the bytes of all datagrams of the connection without their headers, and
+//!   [`CHUNK_BYTES`] for each frame of a stream, less the same for what was read. A frame behind a gap
+//!   in its stream keeps the whole datagram allocated, so padding counts. Packets that arrive twice
+//!   and frames without data are never read: the estimate is relative to its lowest value, and that
+//!   rises with [time](TOLERATED_PER_SECOND) and [traffic](TOLERATED_TRAFFIC), slower than an attack
+//!   could fill memory. It is at most the window and [`STREAM_OVERHEAD`] for each stream.
+//! - *Sent*: what was written, less what the peer has acknowledged, relative to its lowest value, and
+//!   0 when no packet is in flight and nothing was written meanwhile. It is at most the send window.
 //!
 //! The account is charged in steps of [`STEP`]: on every 16 to 64 KiB read or written, and from time to
 //! time as long as the connection holds something, has a larger window, or leaves streams unread. An
 //! idle connection has no timer and is charged nothing; its peer can send it [`INITIAL_WINDOW`]
-//! unseen, which is what the account guarantees to each connection anyway.
+//! unseen, which is what the account guarantees to each connection anyway. Under memory pressure every
+//! connection is charged once a second.
 
 use std::{
     net::IpAddr,
@@ -50,17 +52,33 @@ use super::{
 };
 use crate::resources::{ConnectionMemory, Relief, Resources};
 
-/// What of a datagram is not data of streams, in bytes: headers of QUIC, the authentication tag, the
-/// headers of frames, and an acknowledgement.
-const DATAGRAM_OVERHEAD: u64 = 60;
+/// Bytes of a datagram that are neither data of a stream nor the header of a frame: the header of
+/// QUIC and the authentication tag.
+const DATAGRAM_OVERHEAD: u64 = 32;
 
-/// The account is charged in steps of so many bytes; less is nothing.
+/// The header of a frame that carries data of a stream, and the usual size of an ACK frame, in bytes.
+const STREAM_FRAME_OVERHEAD: u64 = 8;
+const ACK_FRAME_BYTES: u64 = 12;
+
+/// What quinn allocates for each frame that is not read yet, besides its data, in bytes.
+const CHUNK_BYTES: u64 = 64;
+
+/// What quinn may keep of a stream beyond its data, in bytes: 32 KiB of datagrams of which a part was
+/// read, by its own count, and a list of chunks.
+const STREAM_OVERHEAD: u64 = 64 * 1024;
+
+/// How much of what was received is assumed not to be held although it is never read: bytes a second,
+/// and one part of so many of the traffic.
+const TOLERATED_PER_SECOND: u64 = 512;
+const TOLERATED_TRAFFIC: u64 = 32;
+
+/// The account is charged in multiples of this number of bytes, rounded down.
 const STEP: u64 = 16 * 1024;
 
-/// A stream is watched after so many bytes were read since it last waited for data. A ping has 32.
+/// A stream that has read this many bytes since it last waited for data is watched. A ping has 32.
 const WATCHED_BYTES: usize = 512;
 
-/// In flight are no data if there is less: acknowledgements are not acknowledged.
+/// With fewer bytes in flight, nothing but acknowledgements is: they are not acknowledged.
 const NOTHING_IN_FLIGHT: u64 = 2 * 1024;
 
 /// How often a connection is checked while it holds something, and while it has a larger window.
@@ -87,10 +105,10 @@ pub(super) struct FlowControl {
     /// Bytes that streams have read and written.
     read: AtomicU64,
     written: AtomicU64,
+    /// Chunks that streams have read, each of which was a frame.
+    chunks_read: AtomicU64,
     /// Streams that have not waited for data since something was read.
     unread_streams: AtomicUsize,
-    /// Whether the muxer has accepted every stream that the peer has opened.
-    has_accepted_all: AtomicBool,
     /// After so many bytes read, a stream reports.
     report_every: AtomicU64,
     is_watched: AtomicBool,
@@ -106,9 +124,12 @@ struct State {
     /// When the last measurement of the read rate began, and what had been read then.
     measured_at: Instant,
     measured_read: u64,
-    /// The lowest values of what is estimated.
+    /// The values of the estimates at which nothing is held.
     least_received: i64,
     least_sent: i64,
+    /// When `least_received` was last raised, and the traffic until then in bytes.
+    tolerated_at: Instant,
+    tolerated_traffic: u64,
     received: u64,
     sent: u64,
     charged: u64,
@@ -135,8 +156,10 @@ impl FlowControl {
             credit,
             measured_at: Instant::now(),
             measured_read: 0,
-            least_received: received_bytes(&connection.stats(), 0),
+            least_received: received_bytes(&connection.stats(), 0, 0),
             least_sent: 0,
+            tolerated_at: Instant::now(),
+            tolerated_traffic: 0,
             received: 0,
             sent: 0,
             charged: 0,
@@ -150,8 +173,8 @@ impl FlowControl {
             windows,
             read: AtomicU64::new(0),
             written: AtomicU64::new(0),
+            chunks_read: AtomicU64::new(0),
             unread_streams: AtomicUsize::new(0),
-            has_accepted_all: AtomicBool::new(false),
             report_every: AtomicU64::new(report_every(window)),
             is_watched: AtomicBool::new(false),
             watcher: AtomicWaker::new(),
@@ -191,11 +214,6 @@ impl FlowControl {
         }
     }
 
-    /// Whether the muxer has accepted every stream that the peer has opened.
-    pub(super) fn accepted(&self, all: bool) {
-        self.has_accepted_all.store(all, Ordering::Relaxed);
-    }
-
     /// Whether the send window may be so many bytes larger than the smallest.
     pub(super) fn may_send(&self, more: u64) -> bool {
         more == 0 || (!self.resources.under_pressure() && self.memory.has_room(more, u64::MAX))
@@ -214,7 +232,12 @@ impl FlowControl {
     /// the connection is to be [checked](Self::check).
     pub(super) fn poll_relief(&self, cx: &mut Context<'_>) -> Poll<Relief> {
         self.watcher.register(cx.waker());
-        self.memory.poll_relief(cx)
+        let relief = self.memory.poll_relief(cx);
+        // What a peer sends behind a gap in a stream wakes nothing here.
+        if self.resources.under_pressure() {
+            self.watch();
+        }
+        relief
     }
 
     /// Whether the connection is to be [checked](Self::check) soon.
@@ -235,14 +258,15 @@ impl FlowControl {
         let mut state = self.state();
         let counters = self.connection.stats();
         let unread = self.unread_streams.load(Ordering::Relaxed);
-        if unread == 0 && self.has_accepted_all.load(Ordering::Relaxed) {
-            state.least_received = self.received_bytes(&counters);
-        }
+        self.tolerate(&mut state);
         let written = self.written.load(Ordering::Relaxed);
         let is_acknowledged =
             written == state.checked_written && state.acknowledged.in_flight() < NOTHING_IN_FLIGHT;
         if is_acknowledged || state.was_reset {
             state.least_sent = self.sent_bytes(&state);
+        }
+        if state.was_reset {
+            state.least_received = self.received_bytes(&counters);
         }
         state.was_reset = false;
         state.checked_written = written;
@@ -256,7 +280,7 @@ impl FlowControl {
         }
         if state.charged > 0 || unread > 0 {
             Some(CHECK_INTERVAL)
-        } else if state.window > INITIAL_WINDOW {
+        } else if state.window > INITIAL_WINDOW || self.resources.under_pressure() {
             Some(SLOW_CHECK_INTERVAL)
         } else {
             None
@@ -264,11 +288,18 @@ impl FlowControl {
         .inspect(|_| self.is_watched.store(true, Ordering::Relaxed))
     }
 
-    /// Resets the streams for which bytes may be held.
+    /// Resets the streams for which bytes may be held: those that are not read or not written, and all
+    /// if there is more than their data.
     pub(super) fn reset_streams(&self) {
+        let has_gaps = {
+            let state = self.state();
+            state.received > state.window
+        };
         let streams = lock(&self.streams).clone();
         for stream in streams.iter().filter_map(Weak::upgrade) {
-            if stream.is_unread.load(Ordering::Relaxed) || stream.is_blocked.load(Ordering::Relaxed)
+            if has_gaps
+                || stream.is_unread.load(Ordering::Relaxed)
+                || stream.is_blocked.load(Ordering::Relaxed)
             {
                 stream.is_reset.store(true, Ordering::Release);
                 stream.reader.wake();
@@ -332,8 +363,26 @@ impl FlowControl {
         }
     }
 
+    /// Raises the value at which nothing is held, for what was received and is not held although it
+    /// was not read.
+    fn tolerate(&self, state: &mut State) {
+        let now = Instant::now();
+        let elapsed = now.saturating_duration_since(state.tolerated_at);
+        let read = self.read.load(Ordering::Relaxed);
+        let traffic = read.saturating_add(self.written.load(Ordering::Relaxed));
+        let milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        let tolerated = (milliseconds.saturating_mul(TOLERATED_PER_SECOND) / 1000)
+            .saturating_add(traffic.saturating_sub(state.tolerated_traffic) / TOLERATED_TRAFFIC);
+        if tolerated > 0 {
+            state.tolerated_at = now;
+            state.tolerated_traffic = traffic;
+            state.least_received = state.least_received.saturating_add_unsigned(tolerated);
+        }
+    }
+
     fn received_bytes(&self, counters: &ConnectionStats) -> i64 {
-        received_bytes(counters, self.read.load(Ordering::Relaxed))
+        let chunks_read = self.chunks_read.load(Ordering::Relaxed);
+        received_bytes(counters, self.read.load(Ordering::Relaxed), chunks_read)
     }
 
     fn sent_bytes(&self, state: &State) -> i64 {
@@ -346,7 +395,10 @@ impl FlowControl {
     fn update_received(&self, state: &mut State, counters: &ConnectionStats) {
         let received = self.received_bytes(counters);
         state.least_received = state.least_received.min(received);
-        state.received = above(received, state.least_received).min(state.window);
+        let streams = u64::try_from(lock(&self.streams).len()).unwrap_or(u64::MAX);
+        let most = streams.saturating_mul(STREAM_OVERHEAD);
+        state.received =
+            above(received, state.least_received).min(state.window.saturating_add(most));
     }
 
     fn update_sent(&self, state: &mut State) {
@@ -406,9 +458,11 @@ impl StreamBuffers {
         self.state.is_reset.load(Ordering::Acquire)
     }
 
-    /// So many bytes were read.
-    pub(super) fn read(&mut self, bytes: usize) {
+    /// This number of bytes was read, in this number of whole frames if that is known.
+    pub(super) fn read(&mut self, bytes: usize, chunks: usize) {
         let flow = &*self.flow;
+        let chunks = u64::try_from(chunks).unwrap_or(u64::MAX);
+        flow.chunks_read.fetch_add(chunks, Ordering::Relaxed);
         if !self.state.is_unread.load(Ordering::Relaxed) {
             self.state.is_unread.store(true, Ordering::Relaxed);
             flow.unread_streams.fetch_add(1, Ordering::Relaxed);
@@ -485,9 +539,14 @@ fn report_every(window: u64) -> u64 {
     (window / 4).clamp(1, 4 * STEP)
 }
 
-fn received_bytes(counters: &ConnectionStats, read: u64) -> i64 {
-    let overhead = counters.udp_rx.datagrams.saturating_mul(DATAGRAM_OVERHEAD);
-    difference(counters.udp_rx.bytes, overhead.saturating_add(read))
+/// What was received and not read, from an arbitrary origin.
+fn received_bytes(counters: &ConnectionStats, read: u64, chunks_read: u64) -> i64 {
+    let (datagrams, frames) = (&counters.udp_rx, &counters.frame_rx);
+    let overhead = (datagrams.datagrams.saturating_mul(DATAGRAM_OVERHEAD))
+        .saturating_add(frames.stream.saturating_mul(STREAM_FRAME_OVERHEAD))
+        .saturating_add(frames.acks.saturating_mul(ACK_FRAME_BYTES));
+    let chunks = difference(frames.stream, chunks_read).saturating_mul(CHUNK_BYTES.cast_signed());
+    difference(datagrams.bytes, overhead.saturating_add(read)).saturating_add(chunks)
 }
 
 fn difference(more: u64, less: u64) -> i64 {

@@ -114,7 +114,8 @@ impl Stream {
             // processor fetches no next packet while it waits for one to end.
             self.surplus = packets.concat().into();
             if !self.surplus.is_empty() {
-                self.buffers.read(self.surplus.len());
+                let chunks = packets.iter().filter(|packet| !packet.is_empty()).count();
+                self.buffers.read(self.surplus.len(), chunks);
             }
         }
         let length = max.min(self.surplus.len());
@@ -269,7 +270,7 @@ impl AsyncRead for Stream {
         };
         self.reset = matches!(result, Err(ReadError::Reset(_)));
         match result {
-            Ok(read @ 1..) => self.buffers.read(read),
+            Ok(read @ 1..) => self.buffers.read(read, read / PACKET_BYTES),
             _ => self.buffers.set_read(),
         }
         Poll::Ready(result.map_err(read_error))

@@ -155,15 +155,25 @@ async fn within<F: Future>(future: F) -> F::Output {
 
 /// Bare quinn, with libp2p's TLS, that can dial IPv4.
 fn client() -> quinn::Endpoint {
-    let tls = libp2p::tls::make_client_config(&Keypair::generate_ed25519(), None).unwrap();
-    client_with(tls)
+    let mut endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    endpoint.set_default_client_config(client_config());
+    endpoint
 }
 
 fn client_with(tls: quinn::rustls::ClientConfig) -> quinn::Endpoint {
     let mut endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
-    endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
+    endpoint.set_default_client_config(config_with(tls));
     endpoint
+}
+
+fn client_config() -> quinn::ClientConfig {
+    let tls = libp2p::tls::make_client_config(&Keypair::generate_ed25519(), None).unwrap();
+    config_with(tls)
+}
+
+fn config_with(tls: quinn::rustls::ClientConfig) -> quinn::ClientConfig {
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
+    quinn::ClientConfig::new(Arc::new(crypto))
 }
 
 /// Sends back what comes in, on every stream, until the connection ends.

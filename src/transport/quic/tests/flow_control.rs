@@ -5,7 +5,7 @@ use quinn::{RecvStream, SendStream};
 
 use super::super::credit::INITIAL_WINDOW;
 use super::super::flow_control::FlowControl;
-use super::send_window::Path;
+use super::send_window::{Loss, Path};
 use super::*;
 use crate::metrics::Metrics;
 use crate::refusals::Refusals;
@@ -271,6 +271,82 @@ async fn unacknowledged_bytes_are_charged_and_bounded() {
     assert_eq!(resources.relieve_connections(1).connections, 1);
     let error = within(ours.write_all(&[0; 4096])).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    within(async {
+        while resources.buffered_bytes() > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+/// Each datagram is padded and carries one byte that cannot be read, as a byte before it is missing:
+/// all of the datagram stays in memory.
+#[tokio::test]
+async fn datagrams_kept_for_data_behind_a_gap_are_charged() {
+    const STREAMS: usize = 8;
+    const DATAGRAMS: usize = 20;
+    let (mut server, resources) = server(None).await;
+    let path = Path::to(server.socket(), Duration::from_millis(250)).await;
+    let mut congestion = quinn::congestion::CubicConfig::default();
+    congestion.initial_window(64 * 1024 * KIB);
+    let mut transport = quinn::TransportConfig::default();
+    transport
+        .pad_to_mtu(true)
+        .congestion_controller_factory(Arc::new(congestion));
+    let mut config = client_config();
+    config.transport_config(Arc::new(transport));
+    let connecting = client().connect_with(config, path.address, "any").unwrap();
+    let (ours, theirs) = tokio::join!(server.connection(), within(connecting));
+    let mut peer = Peer::of(ours, theirs.unwrap());
+
+    let mut arrived = path.arrived.clone();
+    path.loss.send_replace(Loss {
+        to_listener: true,
+        from_listener: true,
+    });
+    let mut streams = Vec::new();
+    for _ in 0..STREAMS {
+        let (mut send, recv) = peer.connection.open_bi().await.unwrap();
+        send.write_all(&[0]).await.unwrap();
+        streams.push((send, recv));
+        within(arrived.changed()).await.unwrap();
+    }
+    // No acknowledgement tells the client what to repeat.
+    path.loss.send_replace(Loss {
+        to_listener: false,
+        from_listener: true,
+    });
+    arrived.mark_unchanged();
+    for _ in 0..DATAGRAMS {
+        for (send, _) in &mut streams {
+            send.write_all(&[0]).await.unwrap();
+            within(arrived.changed()).await.unwrap();
+        }
+    }
+    // Nor does it repeat anything after a while.
+    path.loss.send_replace(Loss {
+        to_listener: true,
+        from_listener: true,
+    });
+    let mut ours = Vec::new();
+    for _ in 0..STREAMS {
+        let mut stream = within(peer.streams.recv()).await.unwrap();
+        assert!(stream.read(&mut [0]).now_or_never().is_none());
+        ours.push(stream);
+    }
+    let kept = 1000 * (STREAMS * DATAGRAMS) as u64;
+    within(async {
+        while peer.flow.held() < kept {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            peer.flow.check();
+        }
+    })
+    .await;
+    assert_eq!(resources.relieve_connections(1).connections, 1);
+    for stream in &mut ours {
+        let failure = within(stream.read(&mut [0])).await.unwrap_err();
+        assert_eq!(failure.kind(), std::io::ErrorKind::ConnectionReset);
+    }
     within(async {
         while resources.buffered_bytes() > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -74,7 +74,18 @@ fn taken_by_a_peer(first: Duration, later: Duration) -> usize {
 pub(super) struct Path {
     pub(super) address: SocketAddr,
     pub(super) delay: watch::Sender<Duration>,
+    /// Which packets get lost, as they arrive.
+    pub(super) loss: watch::Sender<Loss>,
+    /// How many packets to the listener have arrived, lost ones included.
+    pub(super) arrived: watch::Receiver<usize>,
     _ways: JoinSet<()>,
+}
+
+/// The directions in which all packets get lost.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Loss {
+    pub(super) to_listener: bool,
+    pub(super) from_listener: bool,
 }
 
 impl Path {
@@ -84,19 +95,36 @@ impl Path {
         far.connect(listener).await.unwrap();
         let address = near.local_addr().unwrap();
         let delay = watch::Sender::new(first);
+        let loss = watch::Sender::new(Loss::default());
+        let counter = watch::Sender::new(0);
+        let arrived = counter.subscribe();
         let mut ways = JoinSet::new();
-        ways.spawn(way(near.clone(), far.clone(), delay.subscribe()));
-        ways.spawn(way(far, near, delay.subscribe()));
+        let losses = loss.subscribe();
+        let is_lost = move || {
+            counter.send_modify(|count| *count += 1);
+            losses.borrow().to_listener
+        };
+        ways.spawn(way(near.clone(), far.clone(), delay.subscribe(), is_lost));
+        let losses = loss.subscribe();
+        let is_lost = move || losses.borrow().from_listener;
+        ways.spawn(way(far, near, delay.subscribe(), is_lost));
         Self {
             address,
             delay,
+            loss,
+            arrived,
             _ways: ways,
         }
     }
 }
 
 /// Carries packets from one socket to the other. The one who sends first is who they are sent to.
-async fn way(from: Arc<UdpSocket>, to: Arc<UdpSocket>, delay: watch::Receiver<Duration>) {
+async fn way(
+    from: Arc<UdpSocket>,
+    to: Arc<UdpSocket>,
+    delay: watch::Receiver<Duration>,
+    is_lost: impl Fn() -> bool,
+) {
     let (send, mut packets) = mpsc::channel::<(Instant, Vec<u8>)>(4096);
     let receive = async {
         let mut packet = [0; 2048];
@@ -104,6 +132,9 @@ async fn way(from: Arc<UdpSocket>, to: Arc<UdpSocket>, delay: watch::Receiver<Du
             let (length, sender) = from.recv_from(&mut packet).await.unwrap();
             if from.peer_addr().is_err() {
                 from.connect(sender).await.unwrap();
+            }
+            if is_lost() {
+                continue;
             }
             let due = Instant::now() + *delay.borrow();
             send.send((due, packet[..length].to_vec())).await.unwrap();
