@@ -8,7 +8,7 @@
 //! | [`cli`] | the subcommands and what each of them prints |
 //! | [`resources`] | what the relay may use of memory and file descriptors, and what follows |
 //! | [`config`] | every environment variable: type, unit, default, bounds, documentation |
-//! | [`handover`] | pieces that go from one stream to another without a copy |
+//! | [`chunk_passing`] | zero-copy transfer of byte chunks between streams |
 //! | [`late`] | wakers that wait until a turn has ended |
 //! | [`identity`] | the relay's key pair: given, derived from the fleet's seed, or ephemeral |
 //! | [`pseudonym`] | the names under which peers appear in logs |
@@ -40,13 +40,13 @@
 
 pub mod access;
 pub mod admin;
+pub mod chunk_passing;
 pub mod cli;
 pub mod config;
 pub mod dialback;
 pub mod fleet;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
-pub mod handover;
 pub mod identify;
 pub mod identity;
 pub mod late;

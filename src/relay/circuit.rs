@@ -29,7 +29,7 @@ use self::{
     timeouts::Activity,
 };
 use super::{circuit_state::CircuitState, limits::CircuitLimit, throttle::Pacer};
-use crate::{handover, late, scratch};
+use crate::{chunk_passing, late, scratch};
 
 /// How much the source may send before the circuit is open, in bytes.
 const EARLY_BYTES: usize = 16 * 1024;
@@ -447,7 +447,7 @@ impl Direction {
         let most = self.room.map_or(most, |room| {
             usize::try_from(room).unwrap_or(usize::MAX).min(most)
         });
-        let piece = handover::take(most, || Pin::new(reader).poll_read(cx, &mut []));
+        let piece = chunk_passing::request_chunk(most, || Pin::new(reader).poll_read(cx, &mut []));
         self.rest = piece.unwrap_or_default();
         let read = self.rest.len() as u64;
         self.has_read |= read > 0;
@@ -499,7 +499,8 @@ impl Direction {
     ) -> Poll<io::Result<()>> {
         while !self.rest.is_empty() {
             let rest = self.rest.clone();
-            let written = handover::offer(&rest, |bytes| self.poll_write(cx, writer, bytes));
+            let written =
+                chunk_passing::with_chunk(&rest, |bytes| self.poll_write(cx, writer, bytes));
             self.rest.advance(ready!(written)?);
         }
         // An empty slice still holds what it is a part of.

@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::flow_control::StreamBuffers;
 use super::send_window::SendWindow;
-use crate::handover;
+use crate::chunk_passing;
 
 /// More than a packet carries of a stream. quinn has longer chunks only where it put together many
 /// that were too short.
@@ -45,7 +45,7 @@ const RESET_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 ///   even if data is left to be read. [`BrokenPipe`](io::ErrorKind::BrokenPipe) means that the peer
 ///   asked us to stop and has not reset its own side: what it has sent can still be read. A reset
 ///   without a request to stop is noticed within a second while data is left.
-///   While a piece is [wanted](handover), it reads one instead.
+///   While a piece is [wanted](chunk_passing), it reads one instead.
 pub struct Stream {
     send: SendStream,
     recv: RecvStream,
@@ -251,12 +251,12 @@ impl AsyncRead for Stream {
             return self.give_up();
         }
         if buf.is_empty() {
-            let Some(max) = handover::wanted() else {
+            let Some(max) = chunk_passing::requested_len() else {
                 return self.poll_failure(cx).map(Err);
             };
             let piece = ready!(self.poll_piece(cx, max))?;
             if !piece.is_empty() {
-                handover::give(piece);
+                chunk_passing::provide_chunk(piece);
             }
             return Poll::Ready(Ok(0));
         }
@@ -290,7 +290,7 @@ impl AsyncWrite for Stream {
                 self.give_up()
             };
         }
-        let result = match handover::offered(buf) {
+        let result = match chunk_passing::accept_chunk(buf) {
             Some(piece) => {
                 let mut pieces = [piece];
                 let writing = pin!(self.send.write_chunks(&mut pieces));

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, ops::Deref};
 
 use bytes::Bytes;
 
-use crate::handover;
+use crate::chunk_passing;
 
 /// The least that is allocated at a time, so that many short writes share an allocation.
 const MIN_CHUNK: usize = 1024;
@@ -40,7 +40,7 @@ impl Chunk {
 
     /// Whether it may go on as a piece: it is neither short, nor mostly empty.
     fn is_piece(&self) -> bool {
-        self.len() >= handover::MIN_BYTES && self.spare() <= self.len()
+        self.len() >= chunk_passing::MIN_BYTES && self.spare() <= self.len()
     }
 }
 
@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_chunk_goes_on_as_it_is_unless_it_was_begun_or_is_short_or_mostly_empty() {
-        const LEN: usize = handover::MIN_BYTES;
+        const LEN: usize = chunk_passing::MIN_BYTES;
         let whole = |len, expected| {
             let mut chunks = Chunks::default();
             chunks.push(&vec![1; len], expected);

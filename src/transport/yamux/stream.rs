@@ -10,7 +10,7 @@ use std::{
 use futures::{AsyncRead, AsyncWrite};
 
 use super::session::Session;
-use crate::handover;
+use crate::chunk_passing;
 
 /// A session that a connection shares with its streams, which live in other tasks.
 #[derive(Debug)]
@@ -85,20 +85,20 @@ impl AsyncRead for Substream {
     /// A read of length zero reads nothing, and is ready only when the stream has failed: with the
     /// failure, even if data is left to be read. [`BrokenPipe`](io::ErrorKind::BrokenPipe) means
     /// that the connection has ended after the remote finished the stream: what is left is complete.
-    /// While a piece is [wanted](handover), it hands one over, or leaves it at that.
+    /// While a piece is [wanted](chunk_passing), it hands one over, or leaves it at that.
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         if buf.is_empty()
-            && let Some(max) = handover::wanted()
+            && let Some(max) = chunk_passing::requested_len()
         {
             let piece = self.shared.with(|session| session.read_piece(self.id, max));
             let Some(piece) = piece else {
                 return Poll::Pending;
             };
-            handover::give(piece);
+            chunk_passing::provide_chunk(piece);
             return Poll::Ready(Ok(0));
         }
         if buf.is_empty() {
@@ -119,7 +119,7 @@ impl AsyncWrite for Substream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let piece = handover::offered(buf);
+        let piece = chunk_passing::accept_chunk(buf);
         self.shared
             .with(|session| session.write(self.id, buf, piece.as_ref(), cx.waker()))
     }

@@ -14,7 +14,7 @@ use super::{
     frame::{Flags, Header},
     session::{Session, park},
 };
-use crate::{handover, resources::GUARANTEED_BYTES};
+use crate::{chunk_passing, resources::GUARANTEED_BYTES};
 
 /// The longest frame that is queued while the memory for buffers is in use.
 const SCARCE_FRAME_BYTES: u32 = 16 * 1024;
@@ -158,7 +158,7 @@ impl Session {
         let (payload, _) = buf.split_at(n);
         flow.send_window -= length;
         let header = Header::data(id, length);
-        flow.last_frame = match piece.filter(|_| n >= handover::MIN_BYTES) {
+        flow.last_frame = match piece.filter(|_| n >= chunk_passing::MIN_BYTES) {
             Some(piece) => self.outgoing.push_piece(header, piece.slice(..n)),
             None => self.outgoing.push(header, payload),
         };

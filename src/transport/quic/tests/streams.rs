@@ -14,7 +14,7 @@ use quinn::{ReadError, RecvStream, SendStream};
 
 use super::super::Stream;
 use super::*;
-use crate::handover;
+use crate::chunk_passing;
 
 /// One stream on a connection of its own.
 struct Pair {
@@ -199,7 +199,8 @@ async fn reset_without_a_request_to_stop_is_noticed_while_data_is_left() {
 /// Takes a piece, when there is one, or `None` at the end.
 async fn piece(stream: &mut Stream, max: usize) -> std::io::Result<Option<Bytes>> {
     within(poll_fn(|cx| {
-        let piece = handover::take(max, || Pin::new(&mut *stream).poll_read(cx, &mut []));
+        let piece =
+            chunk_passing::request_chunk(max, || Pin::new(&mut *stream).poll_read(cx, &mut []));
         if piece.is_some() {
             return Poll::Ready(Ok(piece));
         }
@@ -273,7 +274,7 @@ async fn pieces_arrive_as_far_as_they_were_taken() {
         while !rest.is_empty() {
             let written = poll_fn(|cx| {
                 let stream = Pin::new(&mut pair.ours);
-                handover::offer(&rest, |bytes| stream.poll_write(cx, bytes))
+                chunk_passing::with_chunk(&rest, |bytes| stream.poll_write(cx, bytes))
             });
             let written = written.await.unwrap();
             assert!(written > 0);

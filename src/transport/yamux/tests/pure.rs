@@ -10,7 +10,7 @@ use super::{
     super::{flow::Flow, session::Session},
     *,
 };
-use crate::handover;
+use crate::chunk_passing;
 
 /// What may happen to one side of the connection.
 #[derive(Debug, Clone, Copy)]
@@ -126,7 +126,7 @@ fn run(
             let Some(id) = me.stream(index) else { return };
             let record = records.entry((id, 1 - side)).or_default();
             if let Some(piece) = me.session.read_piece(id, n) {
-                assert!(!record.eof && (handover::MIN_BYTES..=n).contains(&piece.len()));
+                assert!(!record.eof && (chunk_passing::MIN_BYTES..=n).contains(&piece.len()));
                 for (offset, &got) in piece.iter().enumerate() {
                     assert_eq!(got, byte(id, record.read + offset));
                 }
