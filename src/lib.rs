@@ -9,7 +9,7 @@
 //! | [`resources`] | what the relay may use of memory and file descriptors, and what follows |
 //! | [`config`] | every environment variable: type, unit, default, bounds, documentation |
 //! | [`chunk_passing`] | zero-copy transfer of byte chunks between streams |
-//! | [`late`] | wakers that wait until a turn has ended |
+//! | [`deferred_wake`] | wakers that defer the wake until the current poll has ended |
 //! | [`identity`] | the relay's key pair: given, derived from the fleet's seed, or ephemeral |
 //! | [`pseudonym`] | the names under which peers appear in logs |
 //! | [`lifecycle`] | the phase of the process, its tasks, and how it is told to stop |
@@ -43,13 +43,13 @@ pub mod admin;
 pub mod chunk_passing;
 pub mod cli;
 pub mod config;
+pub mod deferred_wake;
 pub mod dialback;
 pub mod fleet;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod identify;
 pub mod identity;
-pub mod late;
 pub mod lifecycle;
 pub mod metrics;
 pub mod node;

@@ -29,7 +29,7 @@ use self::{
     timeouts::Activity,
 };
 use super::{circuit_state::CircuitState, limits::CircuitLimit, throttle::Pacer};
-use crate::{chunk_passing, late, scratch};
+use crate::{chunk_passing, deferred_wake, scratch};
 
 /// How much the source may send before the circuit is open, in bytes.
 const EARLY_BYTES: usize = 16 * 1024;
@@ -270,7 +270,7 @@ where
             }
         };
         // Each piece may wake the connections that it came from and goes to.
-        let both = poll_fn(|cx| late::turn(|| step(cx))).await;
+        let both = poll_fn(|cx| deferred_wake::defer_wakes(|| step(cx))).await;
         drop(pacer);
         if both == End::Bytes {
             tokio::time::sleep(CUT_GRACE).await;

@@ -22,7 +22,7 @@ use quinn::{
     udp::{EcnCodepoint, RecvMeta, Transmit},
 };
 
-use crate::late::Sleeping;
+use crate::deferred_wake::DeferredWaker;
 
 /// After so many packets quinn ends a turn, whether there are more or not.
 const TURN_PACKETS: usize = 20;
@@ -166,7 +166,7 @@ pub(super) struct Turns {
     /// What the system had no room for, and who wakes the task when it has.
     left: Option<(Batch, Pin<Box<dyn UdpPoller>>)>,
     /// Who relays bytes wakes it, and goes on with its streams.
-    sleeping: Sleeping,
+    waker: DeferredWaker,
 }
 
 impl Turns {
@@ -174,7 +174,7 @@ impl Turns {
         Self {
             task,
             left: None,
-            sleeping: Sleeping::default(),
+            waker: DeferredWaker::default(),
         }
     }
 }
@@ -190,8 +190,8 @@ impl Future for Turns {
         });
         let outcome = {
             let _end = End;
-            let Self { task, sleeping, .. } = &mut *self;
-            let cx = &mut sleeping.context(cx);
+            let Self { task, waker, .. } = &mut *self;
+            let cx = &mut waker.context(cx);
             let outcome = task.as_mut().poll(cx);
             if outcome.is_pending() && TURN.with_borrow(Turn::goes_on) {
                 task.as_mut().poll(cx)
@@ -280,7 +280,7 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
-    use crate::late::{self, tests::Woken};
+    use crate::deferred_wake::{self, tests::WakeCounter};
 
     /// What a socket was given: to whom, how many bytes, and how long each packet is.
     type Sent = (u16, usize, Option<usize>);
@@ -461,14 +461,14 @@ mod tests {
             })
             .boxed(),
         );
-        let (woken, waker) = Woken::new();
+        let (wakes, waker) = WakeCounter::new();
         let mut cx = Context::from_waker(&waker);
         assert!(task.poll_unpin(&mut cx).is_pending());
-        late::turn(|| {
+        deferred_wake::defer_wakes(|| {
             known.lock().unwrap().take().unwrap().wake();
-            assert_eq!(woken.times(), 0);
+            assert_eq!(wakes.count(), 0);
         });
-        assert_eq!(woken.times(), 1);
+        assert_eq!(wakes.count(), 1);
     }
 
     #[test]
@@ -488,7 +488,7 @@ mod tests {
             assert_eq!(refused.is_err(), port == 2);
             Poll::Pending
         });
-        let (woken, waker) = Woken::new();
+        let (wakes, waker) = WakeCounter::new();
         let mut cx = Context::from_waker(&waker);
         fake.is_full.store(true, SeqCst);
         for _ in 0..2 {
@@ -497,7 +497,7 @@ mod tests {
         assert_eq!(fake.sent(), []);
         fake.is_full.store(false, SeqCst);
         fake.waiting.lock().unwrap().take().unwrap().wake();
-        assert_eq!(woken.times(), 1);
+        assert_eq!(wakes.count(), 1);
         assert!(turn.poll_unpin(&mut cx).is_pending());
         assert_eq!(fake.sent(), [(1, 2400, Some(1200)), (3, 2400, Some(1200))]);
     }
