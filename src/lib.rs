@@ -18,7 +18,7 @@
 //! | [`transport`] | TCP, QUIC and WebSocket, and the muxers that can reset what they cut |
 //! | [`rate`] | how often something may happen, for each peer and each IP address |
 //! | [`relay`] | the protocol: reservations, circuits and their limits |
-//! | [`scratch`] | room for bytes on their way, once for every thread |
+//! | [`thread_buffer`] | per-thread buffers for bytes that are copied within one poll |
 //! | [`shrink`] | tables that do not keep the room which they once needed |
 //! | [`access`] | who may reserve, and who may connect to whom |
 //! | [`peers`] | who moves how much through the relay |
@@ -61,7 +61,7 @@ pub mod rate;
 pub mod refusals;
 pub mod relay;
 pub mod resources;
-pub mod scratch;
 pub mod shrink;
 pub mod telemetry;
+pub mod thread_buffer;
 pub mod transport;

@@ -29,7 +29,7 @@ use self::{
     timeouts::Activity,
 };
 use super::{circuit_state::CircuitState, limits::CircuitLimit, throttle::Pacer};
-use crate::{chunk_passing, deferred_wake, scratch};
+use crate::{chunk_passing, deferred_wake, thread_buffer};
 
 /// How much the source may send before the circuit is open, in bytes.
 const EARLY_BYTES: usize = 16 * 1024;
@@ -386,9 +386,9 @@ impl Direction {
                         _ => ready!(self.poll_granted(cx, reader, pacer))?,
                     };
                     let granted = usize::try_from(granted).unwrap_or(usize::MAX);
-                    let most = granted.min(scratch::STEP_BYTES);
+                    let most = granted.min(thread_buffer::STEP_BYTES);
                     let read = match self.hand_over(cx, reader, most) {
-                        0 => ready!(scratch::with(most, |buffer| {
+                        0 => ready!(thread_buffer::with(most, |buffer| {
                             self.poll_copy(cx, reader, writer, buffer)
                         }))?,
                         taken => taken,

@@ -10,7 +10,7 @@ use futures::AsyncRead;
 use snow::TransportState;
 
 use super::{LENGTH_BYTES, MAX_FRAME_BYTES, TAG_BYTES, message};
-use crate::{scratch, transport::buffered::Buffer};
+use crate::{thread_buffer, transport::buffered::Buffer};
 
 /// What has arrived and is not read yet.
 #[derive(Default)]
@@ -100,7 +100,7 @@ impl Incoming {
     ) -> Poll<io::Result<Option<usize>>> {
         // Room for one of the longest frames, which is more than the part that was held of it: what
         // is held afterwards is never longer. Where frames are that long, each comes by one call.
-        scratch::with(MAX_FRAME_BYTES, |frames| {
+        thread_buffer::with(MAX_FRAME_BYTES, |frames| {
             let held = self.sealed.len().min(frames.len());
             let (before, space) = frames.split_at_mut(held);
             let read = ready!(Pin::new(socket).poll_read(cx, space))?;

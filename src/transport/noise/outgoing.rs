@@ -10,7 +10,7 @@ use futures::AsyncWrite;
 use snow::TransportState;
 
 use super::{LENGTH_BYTES, MAX_FRAME_BYTES, MAX_PLAIN_BYTES, TAG_BYTES};
-use crate::{scratch, transport::buffered::Buffer};
+use crate::{thread_buffer, transport::buffered::Buffer};
 
 /// Frames that are shorter together wait for more or for a flush, so that they can share a call of
 /// the system.
@@ -22,7 +22,7 @@ const FRAMES: usize = 2;
 
 /// The most that is encrypted and not written.
 pub(super) const MAX_BURST_BYTES: usize = GATHERED_BYTES + FRAMES * MAX_FRAME_BYTES;
-const _: () = assert!(MAX_BURST_BYTES <= scratch::MAX_BYTES);
+const _: () = assert!(MAX_BURST_BYTES <= thread_buffer::MAX_BYTES);
 
 /// What is encrypted and not written yet.
 #[derive(Default)]
@@ -42,7 +42,7 @@ impl Outgoing {
         if self.waiting.len() >= GATHERED_BYTES {
             ready!(self.poll_send(cx, socket))?;
         }
-        Poll::Ready(scratch::with(MAX_BURST_BYTES, |scratch| {
+        Poll::Ready(thread_buffer::with(MAX_BURST_BYTES, |scratch| {
             let before = self.waiting.len();
             let mut burst = Burst { scratch, length: 0 };
             burst.push(&self.waiting)?;

@@ -16,7 +16,7 @@ use futures::{AsyncRead, AsyncWrite, future::poll_fn};
 use rustls::{CommonState, ServerConfig, server::UnbufferedServerConnection};
 
 use super::records::{Plain, Records};
-use crate::{scratch, transport::buffered::Reported};
+use crate::{thread_buffer, transport::buffered::Reported};
 
 /// How much of a message may wait for the rest of it: more than the certificates of any peer take,
 /// and a whole record.
@@ -118,7 +118,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Channel<C> {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<Option<usize>>> {
-        scratch::with(scratch::STEP_BYTES, |records| {
+        thread_buffer::with(thread_buffer::STEP_BYTES, |records| {
             let (before, space) = records.split_at_mut(self.sealed.len());
             let read = ready!(Pin::new(&mut self.socket).poll_read(cx, space))?;
             if read == 0 {
@@ -189,7 +189,7 @@ impl<C: AsyncWrite + Unpin> Channel<C> {
 
     /// Encrypts `bytes`, and writes them unless that is little. What the socket does not take waits.
     fn seal(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
-        scratch::with(scratch::MAX_BYTES, |scratch| {
+        thread_buffer::with(thread_buffer::MAX_BYTES, |scratch| {
             // What waits goes before it: there is room for that.
             let (_, sealed) = scratch.split_at_mut(GATHERED_BYTES);
             let mut plain = Plain::new(&mut [], &mut self.opened);

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     resources::{BufferCharge, ConnectionMemory, Relief},
-    scratch,
+    thread_buffer,
     transport::buffered,
 };
 
@@ -184,7 +184,7 @@ where
 
     /// Reads once.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        scratch::with(scratch::STEP_BYTES, |buffer| {
+        thread_buffer::with(thread_buffer::STEP_BYTES, |buffer| {
             let n = ready!(Pin::new(&mut self.socket).poll_read(cx, buffer))?;
             if n == 0 {
                 return Poll::Ready(Err(Error::RemoteClosed));
@@ -198,7 +198,7 @@ where
     /// Reads until the remote has closed its side, however it does that.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..MAX_ROUNDS {
-            let read = scratch::with(scratch::STEP_BYTES, |buffer| {
+            let read = thread_buffer::with(thread_buffer::STEP_BYTES, |buffer| {
                 Pin::new(&mut self.socket).poll_read(cx, buffer)
             });
             if !matches!(ready!(read), Ok(1..)) {
