@@ -19,7 +19,7 @@
 //! | [`rate`] | how often something may happen, for each peer and each IP address |
 //! | [`relay`] | the protocol: reservations, circuits and their limits |
 //! | [`thread_buffer`] | per-thread buffers for bytes that are copied within one poll |
-//! | [`shrink`] | tables that do not keep the room which they once needed |
+//! | [`map_shrink`] | hash maps that release memory after a peak |
 //! | [`access`] | who may reserve, and who may connect to whom |
 //! | [`peers`] | who moves how much through the relay |
 //! | [`identify`] | what the relay says of itself |
@@ -51,6 +51,7 @@ pub mod fuzzing;
 pub mod identify;
 pub mod identity;
 pub mod lifecycle;
+pub mod map_shrink;
 pub mod metrics;
 pub mod node;
 pub mod peers;
@@ -61,7 +62,6 @@ pub mod rate;
 pub mod refusals;
 pub mod relay;
 pub mod resources;
-pub mod shrink;
 pub mod telemetry;
 pub mod thread_buffer;
 pub mod transport;

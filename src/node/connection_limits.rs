@@ -26,9 +26,9 @@ use libp2p::{
 };
 
 use crate::{
+    map_shrink::ShrinkIfSparse as _,
     relay::{Connection, Relay},
     resources::{self, Resources},
-    shrink::Shrink as _,
     transport::{ConnectionGater, ip_of},
 };
 
@@ -218,7 +218,7 @@ impl<C: Candidates> NetworkBehaviour for Behaviour<C> {
                 if let Some(ip) = self.established.remove(&connection_id) {
                     self.resources.connections().remove(ip);
                 }
-                self.established.shrink_when_sparse();
+                self.established.shrink_if_sparse();
                 self.dialled -= usize::from(endpoint.is_dialer()).min(self.dialled);
             }
             FromSwarm::DialFailure(failure) => {

@@ -29,8 +29,8 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{ConnectionGater, ip_of};
 use crate::{
+    map_shrink::ShrinkIfSparse as _,
     resources::{Prefix, Resources},
-    shrink::Shrink as _,
 };
 
 /// A handshake that takes so long is none of an ordinary client on a network that works.
@@ -142,7 +142,7 @@ impl PendingHandshakes {
 
     fn remove(&self, table: &mut Table, number: u64) -> Option<Pending> {
         let pending = table.pending.remove(&number)?;
-        table.pending.shrink_when_sparse();
+        table.pending.shrink_if_sparse();
         table.unproven -= u64::from(pending.ip.is_none());
         self.resources.handshakes().remove(pending.ip);
         Some(pending)

@@ -18,8 +18,8 @@ use super::{
     round_trip::RoundTrip,
 };
 use crate::{
+    map_shrink::ShrinkIfSparse as _,
     resources::{BufferCharge, ConnectionMemory, GUARANTEED_BYTES},
-    shrink::Shrink as _,
 };
 
 /// How many abandoned streams are remembered.
@@ -171,7 +171,7 @@ impl Session {
     /// documentation of [`super`].
     pub(super) fn release(&mut self, id: u32) -> Option<Flow> {
         let flow = self.streams.remove(&id)?;
-        self.streams.shrink_when_sparse();
+        self.streams.shrink_if_sparse();
         self.unread.replace(flow.held_bytes(), 0);
         self.lent -= flow.lent;
         if self.role.opens(id) && !flow.accepted {
