@@ -10,11 +10,11 @@ mod pending;
 pub mod proxy;
 pub mod quic;
 pub mod security;
-mod slack;
 #[cfg(test)]
 mod socket;
 mod socket_buffers;
 pub mod tcp;
+mod timer_coalescing;
 pub mod tls;
 pub mod websocket;
 pub mod yamux;

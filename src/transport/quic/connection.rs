@@ -21,13 +21,13 @@ use super::stream::Undelivered;
 use super::{Config, Error, Stream, address, tls};
 use crate::metrics::{Handshake, Open};
 use crate::resources::Relief;
-use crate::transport::{ConnectionGater, slack};
+use crate::transport::{ConnectionGater, timer_coalescing};
 
 /// How long the end of a connection may take until its peer has everything.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How late a check of what connections hold may be.
-const CHECK_SLACK: Duration = Duration::from_millis(50);
+const CHECK_COALESCING_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The bounds of a connection that are not quinn's to keep.
 #[derive(Clone)]
@@ -172,7 +172,7 @@ impl Connection {
 }
 
 fn check_after(delay: Duration) -> Pin<Box<Sleep>> {
-    let at = slack::common(Instant::now() + delay, CHECK_SLACK);
+    let at = timer_coalescing::round_up(Instant::now() + delay, CHECK_COALESCING_INTERVAL);
     Box::pin(tokio::time::sleep_until(at.into()))
 }
 

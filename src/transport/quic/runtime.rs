@@ -16,7 +16,7 @@ use super::{
     together::{Socket, Turns},
     udp,
 };
-use crate::{metrics::Metrics, transport::slack};
+use crate::{metrics::Metrics, transport::timer_coalescing};
 
 /// Timers that are this far off may be late. They are those of silence, in which nobody waits.
 /// Acknowledgements are due much sooner, and so is the repetition of what was lost, unless it was
@@ -25,7 +25,7 @@ const FAR: Duration = Duration::from_secs(1);
 
 /// How late they may be. Short enough that the packets of thousands of idle peers, and their
 /// answers, do not come all at once.
-const SLACK: Duration = Duration::from_millis(100);
+const COALESCING_INTERVAL: Duration = Duration::from_millis(100);
 
 /// See the documentation of this file.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl Runtime {
         if at.saturating_duration_since(TokioRuntime.now()) < FAR {
             at
         } else {
-            slack::common(at, SLACK)
+            timer_coalescing::round_up(at, COALESCING_INTERVAL)
         }
     }
 }

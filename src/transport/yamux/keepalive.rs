@@ -15,12 +15,12 @@ use std::{
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{Error, frame::Header, session::Session};
-use crate::transport::slack;
+use crate::transport::timer_coalescing;
 
 /// How often a connection is looked at: once a minute, with the slack.
 const PERIOD: Duration = Duration::from_secs(59);
 /// How much later that may be.
-const SLACK: Duration = Duration::from_secs(1);
+const COALESCING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// So many looks in a row may be in vain; the next one ends the connection, which is three to four
 /// minutes after the last word. The answer may have to wait for all that is on its way to a slow
@@ -96,5 +96,5 @@ impl Looks {
 }
 
 fn next() -> Instant {
-    slack::common((Instant::now() + PERIOD).into_std(), SLACK).into()
+    timer_coalescing::round_up((Instant::now() + PERIOD).into_std(), COALESCING_INTERVAL).into()
 }
