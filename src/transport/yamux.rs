@@ -53,9 +53,9 @@
 //! # Rooms
 //!
 //! `session` is the state machine of a connection, without any I/O: `receive` is the part of it
-//! that interprets what arrives, `transfer` what the handle of a stream does, `flow` the state of a
-//! single stream, `window` how much it may receive, and `outgoing` the queue towards the socket;
-//! `keepalive` asks a silent remote whether it is still there, and `round_trip` a busy one how far
+//! that interprets what arrives, `stream_io` what the handle of a stream does, `stream_state` the state of a
+//! single stream, `window` how much it may receive, and `send_queue` the queue towards the socket;
+//! `keepalive` asks a silent remote whether it is still there, and `rtt` a busy one how far
 //! away it is. `connection` moves bytes between session and socket, and `stream` is
 //! the handle that applications hold.
 //!
@@ -83,17 +83,17 @@ use session::Role;
 mod chunks;
 mod connection;
 mod error;
-mod flow;
 mod frame;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod keepalive;
-mod outgoing;
 mod receive;
-mod round_trip;
+mod rtt;
+mod send_queue;
 mod session;
 mod stream;
-mod transfer;
+mod stream_io;
+mod stream_state;
 mod window;
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use std::task::{Poll, Waker};
 
 use super::{
     Config, ProtocolError,
-    flow::Flow,
     session::{Role, Session},
+    stream_state::StreamState,
 };
 
 /// Small enough for a fuzzer to come to each of them.
@@ -108,10 +108,10 @@ fn check(session: &Session) {
     assert!(session.backlog.len() <= MAX_BACKLOG);
     // The last chunk may have room for a little more.
     assert!(session.unread.bytes() <= MAX_RECEIVE_BUFFER + session.lent + 1024);
-    let lent: usize = session.streams.values().map(|flow| flow.lent).sum();
+    let lent: usize = session.streams.values().map(|stream| stream.lent).sum();
     assert_eq!(session.lent, lent);
     assert!(session.outgoing.pending() <= MAX_QUEUED);
-    let unread: usize = session.streams.values().map(Flow::held_bytes).sum();
+    let unread: usize = session.streams.values().map(StreamState::held_bytes).sum();
     assert_eq!(session.unread.bytes(), unread);
     let queued = session.outgoing.held_bytes();
     assert_eq!(session.queued.bytes(), queued);
@@ -120,6 +120,6 @@ fn check(session: &Session) {
         .streams
         .iter()
         .filter(|(id, _)| session.role.opens(**id));
-    let unacknowledged = own.filter(|(_, flow)| !flow.accepted).count();
+    let unacknowledged = own.filter(|(_, stream)| !stream.accepted).count();
     assert_eq!(session.unacknowledged, unacknowledged);
 }

@@ -3,9 +3,9 @@
 use super::{
     INITIAL_WINDOW,
     error::ProtocolError,
-    flow::Direction,
     frame::{Flags, HEADER_LEN, Header, Kind},
     session::Session,
+    stream_state::Direction,
 };
 
 /// How many times as much as its bytes a chunk may have room for, which others are expected to fill.
@@ -139,10 +139,10 @@ impl Session {
         if !self.role.opens(id) {
             return;
         }
-        if let Some(flow) = self.streams.get_mut(&id)
-            && !flow.accepted
+        if let Some(stream) = self.streams.get_mut(&id)
+            && !stream.accepted
         {
-            flow.accepted = true;
+            stream.accepted = true;
             self.unacknowledged -= 1;
             self.wake_opener();
         }
@@ -151,16 +151,16 @@ impl Session {
     fn on_rst(&mut self, id: u32) {
         self.on_answer(id);
         self.abandoned.remove(&id);
-        let Some(flow) = self.streams.get_mut(&id) else {
+        let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
-        if flow.accepted || flow.inbound == Direction::Finished {
-            flow.reset();
-            self.woken.extend(flow.take_wakers());
+        if stream.accepted || stream.inbound == Direction::Finished {
+            stream.reset();
+            self.woken.extend(stream.take_wakers());
         } else {
             // Nobody has seen the stream yet, and there is nothing complete to see.
             self.backlog.retain(|&waiting| waiting != id);
-            self.unread.replace(flow.held_bytes(), 0);
+            self.unread.replace(stream.held_bytes(), 0);
             self.streams.remove(&id);
         }
     }
@@ -169,18 +169,18 @@ impl Session {
         let id = header.stream;
         let length = usize::try_from(header.length).unwrap_or(usize::MAX);
         let fin = header.flags.contains(Flags::FIN);
-        let known = if let Some(flow) = self.streams.get_mut(&id) {
-            if flow.inbound == Direction::Finished && length > 0 {
+        let known = if let Some(stream) = self.streams.get_mut(&id) {
+            if stream.inbound == Direction::Finished && length > 0 {
                 return Err(ProtocolError::DataAfterFin(id));
             }
-            if flow.inbound == Direction::Open {
-                if !flow.window.reserve(header.length) {
+            if stream.inbound == Direction::Open {
+                if !stream.window.reserve(header.length) {
                     return Err(ProtocolError::WindowExceeded(id));
                 }
                 let most = self.config.max_receive_buffer.saturating_add(self.lent);
                 if !self.unread.has_room(length, most) {
-                    flow.reset();
-                    self.woken.extend(flow.take_wakers());
+                    stream.reset();
+                    self.woken.extend(stream.take_wakers());
                     self.refuse(id);
                 }
             }
@@ -213,8 +213,8 @@ impl Session {
         let Some(id) = payload.stream else {
             return;
         };
-        if let Some(flow) = self.streams.get_mut(&id)
-            && flow.inbound == Direction::Open
+        if let Some(stream) = self.streams.get_mut(&id)
+            && stream.inbound == Direction::Open
             && !bytes.is_empty()
         {
             // There was room when the header came; others may have taken it since.
@@ -222,14 +222,14 @@ impl Session {
             let expected = (bytes.len() + behind).min(EXPECTED_FACTOR * bytes.len());
             let has_room_ahead = self.unread.has_room(expected, most);
             if has_room_ahead || self.unread.has_room(bytes.len(), most) {
-                let before = flow.held_bytes();
+                let before = stream.held_bytes();
                 let expected = if has_room_ahead { expected } else { 0 };
-                flow.unread.push(bytes, expected);
-                self.unread.replace(before, flow.held_bytes());
-                self.woken.extend(flow.reader.take());
+                stream.unread.push(bytes, expected);
+                self.unread.replace(before, stream.held_bytes());
+                self.woken.extend(stream.reader.take());
             } else {
-                flow.reset();
-                self.woken.extend(flow.take_wakers());
+                stream.reset();
+                self.woken.extend(stream.take_wakers());
                 self.refuse(id);
             }
         }
@@ -240,12 +240,12 @@ impl Session {
 
     fn on_window_update(&mut self, header: Header) -> Result<(), ProtocolError> {
         let id = header.stream;
-        if let Some(flow) = self.streams.get_mut(&id) {
-            flow.send_window = flow
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.send_window = stream
                 .send_window
                 .checked_add(header.length)
                 .ok_or(ProtocolError::CreditOverflow(id))?;
-            self.woken.extend(flow.writer.take());
+            self.woken.extend(stream.writer.take());
         }
         if header.flags.contains(Flags::FIN) {
             self.on_fin(id);
@@ -255,11 +255,11 @@ impl Session {
 
     fn on_fin(&mut self, id: u32) {
         self.abandoned.remove(&id);
-        if let Some(flow) = self.streams.get_mut(&id)
-            && flow.inbound == Direction::Open
+        if let Some(stream) = self.streams.get_mut(&id)
+            && stream.inbound == Direction::Open
         {
-            flow.inbound = Direction::Finished;
-            self.woken.extend(flow.reader.take());
+            stream.inbound = Direction::Finished;
+            self.woken.extend(stream.reader.take());
         }
     }
 }

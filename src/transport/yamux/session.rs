@@ -10,12 +10,12 @@ use hashlink::LinkedHashSet;
 use super::{
     Config, Error, INITIAL_WINDOW,
     chunks::Chunks,
-    flow::{Direction, Flow, Turn},
     frame::{Flags, GoAway, Header},
     keepalive::Keepalive,
     outgoing::Outgoing,
     receive::Decoder,
     round_trip::RoundTrip,
+    stream_state::{Direction, StreamState, WriteTurn},
 };
 use crate::{
     map_shrink::ShrinkIfSparse as _,
@@ -53,7 +53,7 @@ impl Role {
 pub(super) struct Session {
     pub(super) config: Config,
     pub(super) role: Role,
-    pub(super) streams: HashMap<u32, Flow>,
+    pub(super) streams: HashMap<u32, StreamState>,
     /// Streams of the remote that nobody has accepted yet.
     pub(super) backlog: VecDeque<u32>,
     /// Streams that were dropped here and are not finished by the remote, see the module docs.
@@ -64,7 +64,7 @@ pub(super) struct Session {
     pub(super) memory: ConnectionMemory,
     /// Memory for what all streams together have received and not read, and have lent.
     pub(super) unread: BufferCharge,
-    /// What all streams together have [lent](Flow::lent).
+    /// What all streams together have [lent](StreamState::lent).
     pub(super) lent: usize,
     /// Memory for what is queued and not written.
     pub(super) queued: BufferCharge,
@@ -135,16 +135,16 @@ impl Session {
             return Poll::Ready(Err(Error::StreamIdsExhausted));
         };
         self.next_id = id.checked_add(2);
-        let mut flow = Flow::new(&self.config.sharing);
+        let mut stream = StreamState::new(&self.config.sharing);
         if self.going_away {
-            flow.reset();
-            flow.accepted = true;
+            stream.reset();
+            stream.accepted = true;
         } else {
             self.unacknowledged += 1;
             self.outgoing
                 .push(Header::window_update(id, Flags::SYN, 0), &[]);
         }
-        self.streams.insert(id, flow);
+        self.streams.insert(id, stream);
         Poll::Ready(Ok(id))
     }
 
@@ -157,9 +157,9 @@ impl Session {
             park(&mut self.acceptor, waker);
             return Poll::Pending;
         };
-        if let Some(flow) = self.streams.get_mut(&id) {
-            flow.accepted = true;
-            if flow.outbound == Direction::Open {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.accepted = true;
+            if stream.outbound == Direction::Open {
                 self.outgoing
                     .push(Header::window_update(id, Flags::ACK, 0), &[]);
             }
@@ -169,26 +169,26 @@ impl Session {
 
     /// Forgets a stream whose handle was dropped. What the remote is told is described in the
     /// documentation of [`super`].
-    pub(super) fn release(&mut self, id: u32) -> Option<Flow> {
-        let flow = self.streams.remove(&id)?;
+    pub(super) fn release(&mut self, id: u32) -> Option<StreamState> {
+        let stream = self.streams.remove(&id)?;
         self.streams.shrink_if_sparse();
-        self.unread.replace(flow.held_bytes(), 0);
-        self.lent -= flow.lent;
-        if self.role.opens(id) && !flow.accepted {
+        self.unread.replace(stream.held_bytes(), 0);
+        self.lent -= stream.lent;
+        if self.role.opens(id) && !stream.accepted {
             self.unacknowledged -= 1;
         }
-        if flow.turn == Turn::Now {
+        if stream.write_turn == WriteTurn::Granted {
             self.outgoing.end_turn();
         }
         self.wake_opener();
         if !self.ended {
-            match (flow.outbound, flow.inbound) {
+            match (stream.outbound, stream.inbound) {
                 (Direction::Reset, _) | (Direction::Finished, Direction::Finished) => {}
-                (Direction::Finished, _) if !self.must_reset(id, &flow) => self.abandon(id),
+                (Direction::Finished, _) if !self.must_reset(id, &stream) => self.abandon(id),
                 _ => self.refuse(id),
             }
         }
-        Some(flow)
+        Some(stream)
     }
 
     /// Charges for what the queue holds. Called after each access to the session.
@@ -207,7 +207,7 @@ impl Session {
         } else {
             0
         };
-        let held = |(id, flow): (&u32, &Flow)| (flow.unread.held_bytes(), *id);
+        let held = |(id, stream): (&u32, &StreamState)| (stream.unread.held_bytes(), *id);
         let mut largest: Vec<_> = self.streams.iter().map(held).collect();
         largest.retain(|(held, _)| *held > 0);
         largest.sort_unstable();
@@ -215,14 +215,14 @@ impl Session {
         while self.unread.bytes() > floor
             && let Some((held, id)) = largest.pop()
         {
-            let Some(flow) = self.streams.get_mut(&id) else {
+            let Some(stream) = self.streams.get_mut(&id) else {
                 continue;
             };
-            let is_over = flow.outbound != Direction::Open && flow.inbound != Direction::Open;
-            flow.unread = Chunks::default();
-            flow.outbound = Direction::Reset;
-            flow.inbound = Direction::Reset;
-            self.woken.extend(flow.take_wakers());
+            let is_over = stream.outbound != Direction::Open && stream.inbound != Direction::Open;
+            stream.unread = Chunks::default();
+            stream.outbound = Direction::Reset;
+            stream.inbound = Direction::Reset;
+            self.woken.extend(stream.take_wakers());
             self.unread.replace(held, 0);
             if !is_over && !self.ended {
                 self.refuse(id);
@@ -241,9 +241,9 @@ impl Session {
     ///
     /// That includes a remote whose window is exhausted, which would send nothing that could be
     /// answered later: half a window at most is read and not credited, so the rest is unread.
-    fn must_reset(&self, id: u32, flow: &Flow) -> bool {
-        let data_is_lost = !flow.unread.is_empty() || self.decoder.is_receiving(id);
-        let reader_gave_up = flow.reader.is_some() || flow.failure.is_some();
+    fn must_reset(&self, id: u32, stream: &StreamState) -> bool {
+        let data_is_lost = !stream.unread.is_empty() || self.decoder.is_receiving(id);
+        let reader_gave_up = stream.reader.is_some() || stream.failure.is_some();
         data_is_lost || reader_gave_up
     }
 
@@ -256,7 +256,8 @@ impl Session {
 
     /// Makes a new stream of the remote available.
     pub(super) fn offer(&mut self, id: u32) {
-        self.streams.insert(id, Flow::new(&self.config.sharing));
+        self.streams
+            .insert(id, StreamState::new(&self.config.sharing));
         self.backlog.push_back(id);
         self.woken.extend(self.acceptor.take());
     }
@@ -270,14 +271,14 @@ impl Session {
     pub(super) fn written(&mut self, n: usize) {
         self.outgoing.advance(n);
         for id in self.outgoing.flushed() {
-            if let Some(flow) = self.streams.get_mut(&id) {
-                self.woken.extend(flow.writer.take());
+            if let Some(stream) = self.streams.get_mut(&id) {
+                self.woken.extend(stream.writer.take());
             }
         }
         for id in self.outgoing.next_in_line() {
-            if let Some(flow) = self.streams.get_mut(&id) {
-                flow.turn = Turn::Now;
-                self.woken.extend(flow.writer.take());
+            if let Some(stream) = self.streams.get_mut(&id) {
+                stream.write_turn = WriteTurn::Granted;
+                self.woken.extend(stream.writer.take());
             } else {
                 self.outgoing.end_turn();
             }
@@ -301,8 +302,8 @@ impl Session {
         if let Some(reason) = reason {
             self.outgoing.push(Header::go_away(reason), &[]);
         }
-        for flow in self.streams.values_mut() {
-            self.woken.extend(flow.take_wakers());
+        for stream in self.streams.values_mut() {
+            self.woken.extend(stream.take_wakers());
         }
         self.woken.extend(self.acceptor.take());
         self.woken.extend(self.opener.take());

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use super::{
     super::{
         INITIAL_WINDOW, ProtocolError,
-        flow::{Direction, Flow},
         session::Session,
+        stream_state::{Direction, StreamState},
     },
     *,
 };
@@ -294,12 +294,12 @@ fn small() -> Config {
 
 /// Checks all bounds of a session, whatever its remote did.
 fn assert_bounded(session: &Session) {
-    let held: usize = session.streams.values().map(Flow::held_bytes).sum();
+    let held: usize = session.streams.values().map(StreamState::held_bytes).sum();
     assert_eq!(session.unread.bytes(), held);
     // The last chunk may have room for a little more.
     assert!(held <= session.config.max_receive_buffer + session.lent + 1024);
-    for flow in session.streams.values() {
-        assert!(flow.unread.len() <= session.config.max_receive_window as usize);
+    for stream in session.streams.values() {
+        assert!(stream.unread.len() <= session.config.max_receive_window as usize);
     }
     assert!(session.streams.len() <= session.config.max_streams);
     assert!(session.backlog.len() <= session.config.max_accept_backlog);

@@ -7,7 +7,7 @@ use futures::task::noop_waker;
 use proptest::prelude::*;
 
 use super::{
-    super::{flow::Flow, session::Session},
+    super::{session::Session, stream_state::StreamState},
     *,
 };
 use crate::chunk_passing;
@@ -74,8 +74,8 @@ impl Side {
     /// What is charged is what is held.
     fn assert_charged(&mut self) {
         self.session.settle();
-        let flows = self.session.streams.values();
-        let unread: usize = flows.map(Flow::held_bytes).sum();
+        let streams = self.session.streams.values();
+        let unread: usize = streams.map(StreamState::held_bytes).sum();
         let held = unread + self.session.outgoing.held_bytes();
         assert!(held >= self.session.outgoing.pending());
         assert_eq!(self.session.memory.held(), held as u64);

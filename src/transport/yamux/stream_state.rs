@@ -20,18 +20,18 @@ pub(super) enum Direction {
 
 /// Where a writer stands when the queue to the socket has no room for everybody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum WriteTurn {
     /// It does not wait for room.
-    None,
+    Idle,
     /// It has a place in line.
-    InLine,
+    Queued,
     /// It may write now, although others are in line.
-    Now,
+    Granted,
 }
 
 /// A stream, as the session sees it.
 #[derive(Debug)]
-pub(super) struct Flow {
+pub(super) struct StreamState {
     /// What the remote sends.
     pub(super) inbound: Direction,
     /// What is sent to the remote. `Reset` means that the remote knows the stream no more.
@@ -52,7 +52,7 @@ pub(super) struct Flow {
     /// Where the stream's last frame ends, see [`super::outgoing::Outgoing::queued`].
     pub(super) last_frame: u64,
     /// Where its writer stands among others.
-    pub(super) turn: Turn,
+    pub(super) write_turn: WriteTurn,
 
     /// The task that waits for data.
     pub(super) reader: Option<Waker>,
@@ -62,7 +62,7 @@ pub(super) struct Flow {
     pub(super) failure: Option<Waker>,
 }
 
-impl Flow {
+impl StreamState {
     pub(super) fn new(sharing: &Sharing) -> Self {
         Self {
             inbound: Direction::Open,
@@ -73,7 +73,7 @@ impl Flow {
             window: Window::new(sharing),
             send_window: INITIAL_WINDOW,
             last_frame: 0,
-            turn: Turn::None,
+            write_turn: WriteTurn::Idle,
             reader: None,
             writer: None,
             failure: None,
@@ -114,10 +114,10 @@ mod tests {
 
     #[test]
     fn no_credit_for_a_remote_that_has_finished() {
-        let mut flow = Flow::new(&Sharing::default());
-        assert!(flow.window.reserve(INITIAL_WINDOW));
-        flow.inbound = Direction::Finished;
-        let credit = flow.consume(INITIAL_WINDOW as usize, None, INITIAL_WINDOW);
+        let mut stream = StreamState::new(&Sharing::default());
+        assert!(stream.window.reserve(INITIAL_WINDOW));
+        stream.inbound = Direction::Finished;
+        let credit = stream.consume(INITIAL_WINDOW as usize, None, INITIAL_WINDOW);
         assert_eq!(credit, None);
     }
 }

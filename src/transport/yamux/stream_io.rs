@@ -10,9 +10,9 @@ use bytes::Bytes;
 use super::{
     INITIAL_WINDOW,
     error::{aborted, finished, reset, unread},
-    flow::{Direction, Turn},
     frame::{Flags, Header},
     session::{Session, park},
+    stream_state::{Direction, WriteTurn},
 };
 use crate::{chunk_passing, resources::GUARANTEED_BYTES};
 
@@ -28,27 +28,27 @@ impl Session {
         buf: &mut [u8],
         waker: &Waker,
     ) -> Poll<io::Result<usize>> {
-        let Some(flow) = self.streams.get_mut(&id) else {
+        let Some(stream) = self.streams.get_mut(&id) else {
             return Poll::Ready(Err(aborted()));
         };
-        let before = flow.held_bytes();
-        let n = flow.unread.read(buf);
+        let before = stream.held_bytes();
+        let n = stream.unread.read(buf);
         if !buf.is_empty() {
-            self.lent = self.lent - flow.lent + n;
-            flow.lent = n;
-            self.unread.replace(before, flow.held_bytes());
+            self.lent = self.lent - stream.lent + n;
+            stream.lent = n;
+            self.unread.replace(before, stream.held_bytes());
         }
         if n > 0 {
             self.credit(id, n);
             return Poll::Ready(Ok(n));
         }
-        match flow.inbound {
+        match stream.inbound {
             Direction::Finished => return Poll::Ready(Ok(0)),
             Direction::Reset => return Poll::Ready(Err(reset())),
             Direction::Open if self.ended => return Poll::Ready(Err(aborted())),
             Direction::Open => {}
         }
-        park(&mut flow.reader, waker);
+        park(&mut stream.reader, waker);
         Poll::Pending
     }
 
@@ -57,29 +57,29 @@ impl Session {
     /// - its connection ended. After the remote finished the stream, the failure is
     ///   [`BrokenPipe`](io::ErrorKind::BrokenPipe): all of the remote's data has arrived.
     pub(super) fn failure(&mut self, id: u32, waker: &Waker) -> Poll<io::Error> {
-        let Some(flow) = self.streams.get_mut(&id) else {
+        let Some(stream) = self.streams.get_mut(&id) else {
             return Poll::Ready(aborted());
         };
-        match (flow.inbound, flow.outbound) {
+        match (stream.inbound, stream.outbound) {
             (Direction::Reset, _) | (_, Direction::Reset) => return Poll::Ready(reset()),
             (Direction::Open, _) if self.ended => return Poll::Ready(aborted()),
             (Direction::Finished, _) if self.ended => return Poll::Ready(unread()),
             (Direction::Open | Direction::Finished, _) => {}
         }
-        park(&mut flow.failure, waker);
+        park(&mut stream.failure, waker);
         Poll::Pending
     }
 
     /// Reads a piece of `max` bytes at most, if there is one.
     pub(super) fn read_piece(&mut self, id: u32, max: usize) -> Option<Bytes> {
-        let flow = self.streams.get_mut(&id)?;
-        let before = flow.held_bytes();
-        self.lent -= flow.lent;
-        let unread = flow.unread.held_bytes();
-        let piece = flow.unread.pop_piece(max);
-        flow.lent = unread - flow.unread.held_bytes();
-        self.lent += flow.lent;
-        self.unread.replace(before, flow.held_bytes());
+        let stream = self.streams.get_mut(&id)?;
+        let before = stream.held_bytes();
+        self.lent -= stream.lent;
+        let unread = stream.unread.held_bytes();
+        let piece = stream.unread.pop_piece(max);
+        stream.lent = unread - stream.unread.held_bytes();
+        self.lent += stream.lent;
+        self.unread.replace(before, stream.held_bytes());
         let piece = piece?;
         self.credit(id, piece.len());
         Some(piece)
@@ -93,8 +93,8 @@ impl Session {
             self.config.max_receive_window
         };
         let far = self.round_trip.far();
-        let flow = self.streams.get_mut(&id);
-        let delta = flow.and_then(|flow| flow.consume(n, far, max));
+        let stream = self.streams.get_mut(&id);
+        let delta = stream.and_then(|stream| stream.consume(n, far, max));
         if let Some(delta) = delta.filter(|_| !self.ended) {
             let update = Header::window_update(id, Flags::NONE, delta);
             self.outgoing.push(update, &[]);
@@ -112,23 +112,23 @@ impl Session {
         piece: Option<&Bytes>,
         waker: &Waker,
     ) -> Poll<io::Result<usize>> {
-        let Some(flow) = self.streams.get_mut(&id) else {
+        let Some(stream) = self.streams.get_mut(&id) else {
             return Poll::Ready(Err(aborted()));
         };
-        match flow.outbound {
+        match stream.outbound {
             Direction::Finished => return Poll::Ready(Err(finished())),
             Direction::Reset => return Poll::Ready(Err(reset())),
             Direction::Open if self.ended => return Poll::Ready(Err(aborted())),
             Direction::Open if buf.is_empty() => return Poll::Ready(Ok(0)),
             Direction::Open => {}
         }
-        if flow.send_window == 0 {
-            park(&mut flow.writer, waker);
+        if stream.send_window == 0 {
+            park(&mut stream.writer, waker);
             return Poll::Pending;
         }
         let mut length = u32::try_from(buf.len())
             .unwrap_or(u32::MAX)
-            .min(flow.send_window)
+            .min(stream.send_window)
             .min(self.config.max_frame_size);
         // Without memory for it, a frame waits until the queue is empty, and is short then.
         let most = if self.config.resources.under_pressure() {
@@ -141,24 +141,27 @@ impl Session {
             length = length.min(SCARCE_FRAME_BYTES);
         }
         let must_wait = is_scarce && self.outgoing.pending() > 0;
-        let admitted = !must_wait && self.outgoing.admits(flow.turn == Turn::Now);
-        if flow.turn == Turn::Now {
-            flow.turn = Turn::None;
+        let admitted = !must_wait
+            && self
+                .outgoing
+                .admits(stream.write_turn == WriteTurn::Granted);
+        if stream.write_turn == WriteTurn::Granted {
+            stream.write_turn = WriteTurn::Idle;
             self.outgoing.end_turn();
         }
         if !admitted {
-            if flow.turn == Turn::None {
-                flow.turn = Turn::InLine;
+            if stream.write_turn == WriteTurn::Idle {
+                stream.write_turn = WriteTurn::Queued;
                 self.outgoing.line_up(id);
             }
-            park(&mut flow.writer, waker);
+            park(&mut stream.writer, waker);
             return Poll::Pending;
         }
         let n = usize::try_from(length).unwrap_or(buf.len());
         let (payload, _) = buf.split_at(n);
-        flow.send_window -= length;
+        stream.send_window -= length;
         let header = Header::data(id, length);
-        flow.last_frame = match piece.filter(|_| n >= chunk_passing::MIN_BYTES) {
+        stream.last_frame = match piece.filter(|_| n >= chunk_passing::MIN_BYTES) {
             Some(piece) => self.outgoing.push_piece(header, piece.slice(..n)),
             None => self.outgoing.push(header, payload),
         };
@@ -167,9 +170,9 @@ impl Session {
 
     /// What is queued goes out by itself: there is nothing to push.
     pub(super) fn flush(&self, id: u32) -> io::Result<()> {
-        let flow = self.streams.get(&id).ok_or_else(aborted)?;
-        match flow.outbound {
-            _ if self.outgoing.is_written(flow.last_frame) => Ok(()),
+        let stream = self.streams.get(&id).ok_or_else(aborted)?;
+        match stream.outbound {
+            _ if self.outgoing.is_written(stream.last_frame) => Ok(()),
             Direction::Reset => Err(reset()),
             Direction::Open | Direction::Finished if self.ended => Err(aborted()),
             Direction::Open | Direction::Finished => Ok(()),
@@ -180,30 +183,30 @@ impl Session {
     /// reset that arrives afterwards is for the next call to tell.
     fn drain(&mut self, id: u32, waker: &Waker) -> Poll<io::Result<()>> {
         self.flush(id)?;
-        let Some(flow) = self.streams.get_mut(&id) else {
+        let Some(stream) = self.streams.get_mut(&id) else {
             return Poll::Ready(Err(aborted()));
         };
-        if self.outgoing.is_written(flow.last_frame) {
+        if self.outgoing.is_written(stream.last_frame) {
             return Poll::Ready(Ok(()));
         }
-        park(&mut flow.writer, waker);
-        self.outgoing.await_written(flow.last_frame, id);
+        park(&mut stream.writer, waker);
+        self.outgoing.await_written(stream.last_frame, id);
         Poll::Pending
     }
 
     /// Finishes the direction towards the remote, once, and waits until the socket took it all.
     pub(super) fn close(&mut self, id: u32, waker: &Waker) -> Poll<io::Result<()>> {
-        let Some(flow) = self.streams.get_mut(&id) else {
+        let Some(stream) = self.streams.get_mut(&id) else {
             return Poll::Ready(Err(aborted()));
         };
-        match flow.outbound {
+        match stream.outbound {
             Direction::Finished => {}
             Direction::Reset => return Poll::Ready(Err(reset())),
             Direction::Open if self.ended => return Poll::Ready(Err(aborted())),
             Direction::Open => {
-                flow.outbound = Direction::Finished;
+                stream.outbound = Direction::Finished;
                 let fin = Header::window_update(id, Flags::FIN, 0);
-                flow.last_frame = self.outgoing.push(fin, &[]);
+                stream.last_frame = self.outgoing.push(fin, &[]);
             }
         }
         self.drain(id, waker)
