@@ -129,7 +129,7 @@ where
     fn drive(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         self.relieve(cx)?;
         self.shared
-            .access(|session| session.outgoing.attach(cx.waker()));
+            .access(|session| session.send_queue.set_driver(cx.waker()));
         while self.looks.poll_next(cx).is_ready() {
             self.shared.access(Session::look)?;
         }
@@ -152,7 +152,7 @@ where
         let mut total = 0;
         while total < MAX_WRITE {
             if self.chunk.is_empty() {
-                match self.shared.access(|session| session.outgoing.take()) {
+                match self.shared.access(|session| session.send_queue.pop_chunk()) {
                     Some(chunk) => self.chunk = chunk,
                     None => return Poll::Ready(Ok(false)),
                 }

@@ -95,7 +95,7 @@ fn take(
             session.relieve();
         }
         _ => {
-            if let Some(chunk) = session.outgoing.take() {
+            if let Some(chunk) = session.send_queue.pop_chunk() {
                 session.written(chunk.len());
             }
         }
@@ -110,10 +110,10 @@ fn check(session: &Session) {
     assert!(session.unread.bytes() <= MAX_RECEIVE_BUFFER + session.lent + 1024);
     let lent: usize = session.streams.values().map(|stream| stream.lent).sum();
     assert_eq!(session.lent, lent);
-    assert!(session.outgoing.pending() <= MAX_QUEUED);
+    assert!(session.send_queue.pending() <= MAX_QUEUED);
     let unread: usize = session.streams.values().map(StreamState::held_bytes).sum();
     assert_eq!(session.unread.bytes(), unread);
-    let queued = session.outgoing.held_bytes();
+    let queued = session.send_queue.held_bytes();
     assert_eq!(session.queued.bytes(), queued);
     assert_eq!(session.memory.held(), (unread + queued) as u64);
     let own = session

@@ -62,8 +62,8 @@ impl Session {
             stuck,
             written,
         } = &mut self.keepalive;
-        let before = std::mem::replace(written, self.outgoing.written());
-        let is_stuck = self.outgoing.pending() > 0 && before == *written;
+        let before = std::mem::replace(written, self.send_queue.written());
+        let is_stuck = self.send_queue.pending() > 0 && before == *written;
         *stuck = if is_stuck { *stuck + 1 } else { 0 };
         if *stuck > MAX_IN_VAIN {
             return Err(Error::Silent);
@@ -75,7 +75,7 @@ impl Session {
         } else {
             *unanswered += 1;
             let value = *unanswered;
-            self.outgoing.push(Header::ping(value), &[]);
+            self.send_queue.push(Header::ping(value), &[]);
         }
         Ok(())
     }

@@ -68,7 +68,7 @@ impl Session {
                 self.on_payload(payload, now, later.len());
             } else if let Some(header) = self.decoder.header(&mut bytes) {
                 self.on_header(Header::decode(header)?)?;
-                if self.outgoing.is_flooded() {
+                if self.send_queue.is_flooded() {
                     return Err(ProtocolError::ControlFlood);
                 }
             }
@@ -85,7 +85,7 @@ impl Session {
         self.keepalive.spoke();
         match header.kind {
             Kind::Data | Kind::WindowUpdate => self.on_stream_frame(header),
-            Kind::Ping if self.outgoing.pong(header.length) => Ok(()),
+            Kind::Ping if self.send_queue.pong(header.length) => Ok(()),
             Kind::Ping => Err(ProtocolError::PingFlood),
             Kind::GoAway => {
                 self.going_away = true;

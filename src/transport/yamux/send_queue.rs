@@ -24,7 +24,7 @@ const CONTROL_FRAMES_PER_STREAM: usize = 8;
 /// hands the socket large pieces. Its bound makes writers wait; they continue in the order in
 /// which they came, one frame each, so that none starves another.
 #[derive(Debug)]
-pub(super) struct Outgoing {
+pub(super) struct SendQueue {
     /// See [`Config::max_send_queue`].
     max_data: usize,
     /// See [`Config::max_frame_size`].
@@ -41,9 +41,9 @@ pub(super) struct Outgoing {
     /// Where the replies to pings end that are not written yet.
     pongs: VecDeque<u64>,
     /// The streams whose writers wait for room, in order.
-    line: VecDeque<u32>,
+    waiting_writers: VecDeque<u32>,
     /// How many streams were told that it is their turn, and have not used it yet.
-    turns: usize,
+    granted_turns: usize,
     /// The streams that wait until the queue was written up to a position.
     flushes: Vec<(u64, u32)>,
     /// Whether anything was queued since the connection's task looked.
@@ -52,7 +52,7 @@ pub(super) struct Outgoing {
     driver: Option<Waker>,
 }
 
-impl Outgoing {
+impl SendQueue {
     pub(super) fn new(config: &Config) -> Self {
         let max_data = config.max_send_queue;
         let max_frame = usize::try_from(config.max_frame_size).unwrap_or(usize::MAX);
@@ -74,8 +74,8 @@ impl Outgoing {
             queued: 0,
             written: 0,
             pongs: VecDeque::new(),
-            line: VecDeque::new(),
-            turns: 0,
+            waiting_writers: VecDeque::new(),
+            granted_turns: 0,
             flushes: Vec::new(),
             dirty: false,
             driver: None,
@@ -133,37 +133,38 @@ impl Outgoing {
     /// Whether a writer may queue a frame: there is room, and it is nobody else's turn.
     ///
     /// An empty queue takes from anybody, lest a turn that is never used holds up the others.
-    pub(super) fn admits(&self, its_turn: bool) -> bool {
-        let nobody_waits = self.line.is_empty() && self.turns == 0;
-        self.has_room() && (its_turn || nobody_waits || self.pending() == 0)
+    pub(super) fn admits(&self, has_turn: bool) -> bool {
+        let none_waits = self.waiting_writers.is_empty() && self.granted_turns == 0;
+        self.has_room() && (has_turn || none_waits || self.pending() == 0)
     }
 
     /// Puts a stream at the end of the line of writers.
-    pub(super) fn line_up(&mut self, stream: u32) {
-        self.line.push_back(stream);
+    pub(super) fn enqueue_writer(&mut self, stream: u32) {
+        self.waiting_writers.push_back(stream);
     }
 
     /// The streams whose turn it is now, given how much room there is. Each of them comes back
-    /// with [`Self::end_turn`].
+    /// with [`Self::release_turn`].
     ///
     /// Once the queue is empty everybody may go: nothing would come to wake the rest.
-    pub(super) fn next_in_line(&mut self) -> Vec<u32> {
+    pub(super) fn grant_turns(&mut self) -> Vec<u32> {
         let pending = self.pending();
         let turns = if pending == 0 {
-            self.line.len()
+            self.waiting_writers.len()
         } else if pending <= self.max_data / 2 {
             let room = (self.max_data - pending).div_ceil(self.max_frame);
-            room.saturating_sub(self.turns).min(self.line.len())
+            room.saturating_sub(self.granted_turns)
+                .min(self.waiting_writers.len())
         } else {
             0
         };
-        self.turns += turns;
-        self.line.drain(..turns).collect()
+        self.granted_turns += turns;
+        self.waiting_writers.drain(..turns).collect()
     }
 
     /// Notes that a stream has used its turn, or never will.
-    pub(super) fn end_turn(&mut self) {
-        self.turns = self.turns.saturating_sub(1);
+    pub(super) fn release_turn(&mut self) {
+        self.granted_turns = self.granted_turns.saturating_sub(1);
     }
 
     /// How many bytes were ever written to the socket.
@@ -185,7 +186,7 @@ impl Outgoing {
     }
 
     /// The streams that have waited long enough.
-    pub(super) fn flushed(&mut self) -> Vec<u32> {
+    pub(super) fn take_flushed(&mut self) -> Vec<u32> {
         let written = self.written;
         self.flushes
             .extract_if(.., |&mut (position, _)| position <= written)
@@ -194,25 +195,25 @@ impl Outgoing {
     }
 
     /// The next bytes for the socket.
-    pub(super) fn take(&mut self) -> Option<Chunk> {
+    pub(super) fn pop_chunk(&mut self) -> Option<Chunk> {
         self.dirty = false;
         let chunk = self.chunks.pop();
         self.in_flight = chunk.as_ref().map_or(0, Chunk::held_bytes);
         chunk
     }
 
-    /// The memory that the queue occupies, with the chunk that was [taken](Self::take) last.
+    /// The memory that the queue occupies, with the chunk that was [taken](Self::pop_chunk) last.
     pub(super) fn held_bytes(&self) -> usize {
         self.chunks.held_bytes() + self.in_flight
     }
 
     /// Throws away what is queued.
-    pub(super) fn discard(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.chunks = Chunks::default();
         self.in_flight = 0;
     }
 
-    /// Notes that the socket took `n` of the bytes from [`Self::take`].
+    /// Notes that the socket took `n` of the bytes from [`Self::pop_chunk`].
     pub(super) fn advance(&mut self, n: usize) {
         self.written = (self.written + n as u64).min(self.queued);
         let written = self.written;
@@ -222,7 +223,7 @@ impl Outgoing {
     }
 
     /// Sets the task to wake when something is queued.
-    pub(super) fn attach(&mut self, driver: &Waker) {
+    pub(super) fn set_driver(&mut self, driver: &Waker) {
         self.dirty = false;
         match &mut self.driver {
             Some(waker) => waker.clone_from(driver),
@@ -231,7 +232,7 @@ impl Outgoing {
     }
 
     /// The connection's task, if it has something new to do.
-    pub(super) fn wake_driver(&mut self) -> Option<Waker> {
+    pub(super) fn take_driver(&mut self) -> Option<Waker> {
         if !self.dirty {
             return None;
         }
@@ -244,8 +245,8 @@ impl Outgoing {
 mod tests {
     use super::*;
 
-    fn outgoing() -> Outgoing {
-        Outgoing::new(&Config {
+    fn send_queue() -> SendQueue {
+        SendQueue::new(&Config {
             max_send_queue: 1000,
             max_frame_size: 300,
             ..Config::default()
@@ -254,55 +255,55 @@ mod tests {
 
     #[test]
     fn positions_follow_what_the_socket_took() {
-        let mut outgoing = outgoing();
-        let first = outgoing.push(Header::data(1, 3), b"abc");
-        let second = outgoing.push(Header::data(1, 2), b"de");
+        let mut send_queue = send_queue();
+        let first = send_queue.push(Header::data(1, 3), b"abc");
+        let second = send_queue.push(Header::data(1, 2), b"de");
         assert_eq!((first, second), (15, 29));
-        outgoing.await_written(first, 1);
+        send_queue.await_written(first, 1);
 
-        let bytes = outgoing.take().unwrap();
+        let bytes = send_queue.pop_chunk().unwrap();
         assert_eq!(bytes.len(), 29, "short frames share a chunk");
-        outgoing.advance(14);
-        assert!(!outgoing.is_written(first) && outgoing.flushed().is_empty());
-        outgoing.advance(1);
-        assert_eq!(outgoing.flushed(), [1]);
-        assert_eq!(outgoing.pending(), 14);
+        send_queue.advance(14);
+        assert!(!send_queue.is_written(first) && send_queue.take_flushed().is_empty());
+        send_queue.advance(1);
+        assert_eq!(send_queue.take_flushed(), [1]);
+        assert_eq!(send_queue.pending(), 14);
     }
 
     #[test]
     fn writers_take_turns() {
-        let mut outgoing = outgoing();
-        outgoing.push(Header::data(1, 988), &[0; 988]);
-        assert!(!outgoing.admits(false));
+        let mut send_queue = send_queue();
+        send_queue.push(Header::data(1, 988), &[0; 988]);
+        assert!(!send_queue.admits(false));
         for stream in [3, 5, 7, 9] {
-            outgoing.line_up(stream);
+            send_queue.enqueue_writer(stream);
         }
-        outgoing.advance(499);
-        assert!(outgoing.next_in_line().is_empty());
-        outgoing.advance(1);
-        assert_eq!(outgoing.next_in_line(), [3, 5]);
-        assert!(outgoing.admits(true) && !outgoing.admits(false));
-        outgoing.advance(1);
-        assert!(outgoing.next_in_line().is_empty());
-        outgoing.end_turn();
-        assert_eq!(outgoing.next_in_line(), [7]);
-        outgoing.advance(499);
-        assert_eq!(outgoing.next_in_line(), [9]);
-        assert!(outgoing.admits(false), "an empty queue is open to all");
-        outgoing.push(Header::data(1, 0), &[]);
-        assert!(!outgoing.admits(false));
+        send_queue.advance(499);
+        assert!(send_queue.grant_turns().is_empty());
+        send_queue.advance(1);
+        assert_eq!(send_queue.grant_turns(), [3, 5]);
+        assert!(send_queue.admits(true) && !send_queue.admits(false));
+        send_queue.advance(1);
+        assert!(send_queue.grant_turns().is_empty());
+        send_queue.release_turn();
+        assert_eq!(send_queue.grant_turns(), [7]);
+        send_queue.advance(499);
+        assert_eq!(send_queue.grant_turns(), [9]);
+        assert!(send_queue.admits(false), "an empty queue is open to all");
+        send_queue.push(Header::data(1, 0), &[]);
+        assert!(!send_queue.admits(false));
         for _ in 0..3 {
-            outgoing.end_turn();
+            send_queue.release_turn();
         }
-        assert!(outgoing.admits(false));
+        assert!(send_queue.admits(false));
     }
 
     #[test]
     fn unread_pongs_are_bounded() {
-        let mut outgoing = outgoing();
-        assert!((0..32).all(|value| outgoing.pong(value)));
-        assert!(!outgoing.pong(32));
-        outgoing.advance(HEADER_LEN);
-        assert!(outgoing.pong(33));
+        let mut send_queue = send_queue();
+        assert!((0..32).all(|value| send_queue.pong(value)));
+        assert!(!send_queue.pong(32));
+        send_queue.advance(HEADER_LEN);
+        assert!(send_queue.pong(33));
     }
 }

@@ -12,9 +12,9 @@ use super::{
     chunks::Chunks,
     frame::{Flags, GoAway, Header},
     keepalive::Keepalive,
-    outgoing::Outgoing,
     receive::Decoder,
     round_trip::RoundTrip,
+    send_queue::SendQueue,
     stream_state::{Direction, StreamState, WriteTurn},
 };
 use crate::{
@@ -68,7 +68,7 @@ pub(super) struct Session {
     pub(super) lent: usize,
     /// Memory for what is queued and not written.
     pub(super) queued: BufferCharge,
-    pub(super) outgoing: Outgoing,
+    pub(super) send_queue: SendQueue,
     pub(super) decoder: Decoder,
     pub(super) keepalive: Keepalive,
     pub(super) round_trip: RoundTrip,
@@ -102,7 +102,7 @@ impl Session {
             lent: 0,
             queued: BufferCharge::new(memory.clone()),
             memory,
-            outgoing: Outgoing::new(&config),
+            send_queue: SendQueue::new(&config),
             config,
             decoder: Decoder::default(),
             keepalive: Keepalive::default(),
@@ -126,7 +126,7 @@ impl Session {
         }
         if self.streams.len() >= self.config.max_streams
             || self.unacknowledged >= MAX_UNACKNOWLEDGED
-            || !self.outgoing.has_room()
+            || !self.send_queue.has_room()
         {
             park(&mut self.opener, waker);
             return Poll::Pending;
@@ -141,7 +141,7 @@ impl Session {
             stream.accepted = true;
         } else {
             self.unacknowledged += 1;
-            self.outgoing
+            self.send_queue
                 .push(Header::window_update(id, Flags::SYN, 0), &[]);
         }
         self.streams.insert(id, stream);
@@ -160,7 +160,7 @@ impl Session {
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.accepted = true;
             if stream.outbound == Direction::Open {
-                self.outgoing
+                self.send_queue
                     .push(Header::window_update(id, Flags::ACK, 0), &[]);
             }
         }
@@ -178,7 +178,7 @@ impl Session {
             self.unacknowledged -= 1;
         }
         if stream.write_turn == WriteTurn::Granted {
-            self.outgoing.end_turn();
+            self.send_queue.release_turn();
         }
         self.wake_opener();
         if !self.ended {
@@ -193,7 +193,7 @@ impl Session {
 
     /// Charges for what the queue holds. Called after each access to the session.
     pub(super) fn settle(&mut self) {
-        self.queued.set(self.outgoing.held_bytes());
+        self.queued.set(self.send_queue.held_bytes());
     }
 
     /// Resets the streams for which most is held, since memory runs out, until the others hold no more
@@ -233,7 +233,7 @@ impl Session {
 
     /// Sends RST.
     pub(super) fn refuse(&mut self, id: u32) {
-        self.outgoing
+        self.send_queue
             .push(Header::window_update(id, Flags::RST, 0), &[]);
     }
 
@@ -269,21 +269,21 @@ impl Session {
 
     /// Notes that the socket took `n` bytes, and wakes those who waited for that.
     pub(super) fn written(&mut self, n: usize) {
-        self.outgoing.advance(n);
-        for id in self.outgoing.flushed() {
+        self.send_queue.advance(n);
+        for id in self.send_queue.take_flushed() {
             if let Some(stream) = self.streams.get_mut(&id) {
                 self.woken.extend(stream.writer.take());
             }
         }
-        for id in self.outgoing.next_in_line() {
+        for id in self.send_queue.grant_turns() {
             if let Some(stream) = self.streams.get_mut(&id) {
                 stream.write_turn = WriteTurn::Granted;
                 self.woken.extend(stream.writer.take());
             } else {
-                self.outgoing.end_turn();
+                self.send_queue.release_turn();
             }
         }
-        if self.outgoing.has_room() {
+        if self.send_queue.has_room() {
             self.wake_opener();
         }
     }
@@ -291,7 +291,7 @@ impl Session {
     /// The connection is gone: what is queued is never written.
     pub(super) fn abort(&mut self) {
         self.end(None);
-        self.outgoing.discard();
+        self.send_queue.clear();
     }
 
     /// Ends the connection, and with it all streams that are not finished.
@@ -300,7 +300,7 @@ impl Session {
             return;
         }
         if let Some(reason) = reason {
-            self.outgoing.push(Header::go_away(reason), &[]);
+            self.send_queue.push(Header::go_away(reason), &[]);
         }
         for stream in self.streams.values_mut() {
             self.woken.extend(stream.take_wakers());

@@ -25,7 +25,7 @@ impl Shared {
     pub(super) fn with<R>(&self, f: impl FnOnce(&mut Session) -> R) -> R {
         self.access(|session| {
             let result = f(session);
-            let driver = session.outgoing.wake_driver();
+            let driver = session.send_queue.take_driver();
             session.woken.extend(driver);
             result
         })

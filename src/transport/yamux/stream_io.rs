@@ -97,9 +97,9 @@ impl Session {
         let delta = stream.and_then(|stream| stream.consume(n, far, max));
         if let Some(delta) = delta.filter(|_| !self.ended) {
             let update = Header::window_update(id, Flags::NONE, delta);
-            self.outgoing.push(update, &[]);
+            self.send_queue.push(update, &[]);
             if let Some(ping) = self.round_trip.ask() {
-                self.outgoing.push(ping, &[]);
+                self.send_queue.push(ping, &[]);
             }
         }
     }
@@ -140,19 +140,19 @@ impl Session {
         if is_scarce {
             length = length.min(SCARCE_FRAME_BYTES);
         }
-        let must_wait = is_scarce && self.outgoing.pending() > 0;
+        let must_wait = is_scarce && self.send_queue.pending() > 0;
         let admitted = !must_wait
             && self
-                .outgoing
+                .send_queue
                 .admits(stream.write_turn == WriteTurn::Granted);
         if stream.write_turn == WriteTurn::Granted {
             stream.write_turn = WriteTurn::Idle;
-            self.outgoing.end_turn();
+            self.send_queue.release_turn();
         }
         if !admitted {
             if stream.write_turn == WriteTurn::Idle {
                 stream.write_turn = WriteTurn::Queued;
-                self.outgoing.line_up(id);
+                self.send_queue.enqueue_writer(id);
             }
             park(&mut stream.writer, waker);
             return Poll::Pending;
@@ -162,8 +162,8 @@ impl Session {
         stream.send_window -= length;
         let header = Header::data(id, length);
         stream.last_frame = match piece.filter(|_| n >= chunk_passing::MIN_BYTES) {
-            Some(piece) => self.outgoing.push_piece(header, piece.slice(..n)),
-            None => self.outgoing.push(header, payload),
+            Some(piece) => self.send_queue.push_piece(header, piece.slice(..n)),
+            None => self.send_queue.push(header, payload),
         };
         Poll::Ready(Ok(n))
     }
@@ -172,7 +172,7 @@ impl Session {
     pub(super) fn flush(&self, id: u32) -> io::Result<()> {
         let stream = self.streams.get(&id).ok_or_else(aborted)?;
         match stream.outbound {
-            _ if self.outgoing.is_written(stream.last_frame) => Ok(()),
+            _ if self.send_queue.is_written(stream.last_frame) => Ok(()),
             Direction::Reset => Err(reset()),
             Direction::Open | Direction::Finished if self.ended => Err(aborted()),
             Direction::Open | Direction::Finished => Ok(()),
@@ -186,11 +186,11 @@ impl Session {
         let Some(stream) = self.streams.get_mut(&id) else {
             return Poll::Ready(Err(aborted()));
         };
-        if self.outgoing.is_written(stream.last_frame) {
+        if self.send_queue.is_written(stream.last_frame) {
             return Poll::Ready(Ok(()));
         }
         park(&mut stream.writer, waker);
-        self.outgoing.await_written(stream.last_frame, id);
+        self.send_queue.await_written(stream.last_frame, id);
         Poll::Pending
     }
 
@@ -206,7 +206,7 @@ impl Session {
             Direction::Open => {
                 stream.outbound = Direction::Finished;
                 let fin = Header::window_update(id, Flags::FIN, 0);
-                stream.last_frame = self.outgoing.push(fin, &[]);
+                stream.last_frame = self.send_queue.push(fin, &[]);
             }
         }
         self.drain(id, waker)

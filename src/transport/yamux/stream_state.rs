@@ -49,7 +49,7 @@ pub(super) struct StreamState {
 
     /// How many bytes the remote accepts.
     pub(super) send_window: u32,
-    /// Where the stream's last frame ends, see [`super::outgoing::Outgoing::queued`].
+    /// Where the stream's last frame ends, see [`super::send_queue::SendQueue::queued`].
     pub(super) last_frame: u64,
     /// Where its writer stands among others.
     pub(super) write_turn: WriteTurn,

@@ -142,7 +142,10 @@ fn streams_that_are_reset_before_they_are_accepted_leave_nothing() {
         session.receive(&rst(id).encode()).unwrap();
     }
     assert!(session.streams.is_empty() && session.backlog.is_empty());
-    assert_eq!((session.unread.bytes(), session.outgoing.pending()), (0, 0));
+    assert_eq!(
+        (session.unread.bytes(), session.send_queue.pending()),
+        (0, 0)
+    );
 }
 
 #[test]
@@ -156,7 +159,7 @@ fn only_so_many_abandoned_streams_are_remembered() {
         };
         let _ = session.close(accepted, &waker);
         session.release(accepted);
-        while let Some(chunk) = session.outgoing.take() {
+        while let Some(chunk) = session.send_queue.pop_chunk() {
             session.written(chunk.len());
         }
     }
@@ -303,7 +306,7 @@ fn assert_bounded(session: &Session) {
     }
     assert!(session.streams.len() <= session.config.max_streams);
     assert!(session.backlog.len() <= session.config.max_accept_backlog);
-    assert!(session.outgoing.pending() <= 200_000);
+    assert!(session.send_queue.pending() <= 200_000);
 }
 
 /// Frames that are close enough to sensible to get past the first check.
@@ -369,7 +372,7 @@ proptest! {
                 3 => if let Some(&id) = held.last() {
                     let _ = session.close(id, &waker);
                 },
-                4 => if let Some(chunk) = session.outgoing.take() {
+                4 => if let Some(chunk) = session.send_queue.pop_chunk() {
                     session.written(chunk.len());
                 },
                 _ => if let Poll::Ready(Ok(id)) = session.open(&waker) {

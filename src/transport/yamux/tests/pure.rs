@@ -76,8 +76,8 @@ impl Side {
         self.session.settle();
         let streams = self.session.streams.values();
         let unread: usize = streams.map(StreamState::held_bytes).sum();
-        let held = unread + self.session.outgoing.held_bytes();
-        assert!(held >= self.session.outgoing.pending());
+        let held = unread + self.session.send_queue.held_bytes();
+        assert!(held >= self.session.send_queue.pending());
         assert_eq!(self.session.memory.held(), held as u64);
     }
 
@@ -170,7 +170,7 @@ fn run(
 fn deliver(sides: &mut [Side; 2], side: usize, n: usize) {
     let me = &mut sides[side];
     while me.wire.len() < n {
-        let Some(chunk) = me.session.outgoing.take() else {
+        let Some(chunk) = me.session.send_queue.pop_chunk() else {
             break;
         };
         me.session.written(chunk.len());
@@ -223,11 +223,11 @@ proptest! {
             prop_assert_eq!(side.session.unread.bytes(), 0);
             prop_assert_eq!(side.session.lent, 0);
             prop_assert_eq!(side.session.unacknowledged, 0);
-            prop_assert_eq!(side.session.outgoing.pending(), 0);
+            prop_assert_eq!(side.session.send_queue.pending(), 0);
         }
         // The queue was looked at last when there was something in it.
         for side in &mut sides {
-            prop_assert!(side.session.outgoing.take().is_none());
+            prop_assert!(side.session.send_queue.pop_chunk().is_none());
             side.assert_charged();
             prop_assert_eq!(side.session.memory.held(), 0);
         }
