@@ -7,46 +7,46 @@ use bytes::Bytes;
 use crate::chunk_passing;
 
 /// The least that is allocated at a time, so that many short writes share an allocation.
-const MIN_CHUNK: usize = 1024;
+const MIN_CHUNK_BYTES: usize = 1024;
 
 /// Up to how many chunks the emptied queue keeps room for.
-const KEPT_SLOTS: usize = 8;
+const MAX_SPARE_SLOTS: usize = 8;
 
 /// A part of a queue.
 #[derive(Debug)]
 pub(super) enum Chunk {
     /// It belongs to the queue, which may append to it.
-    Own(Vec<u8>),
+    Owned(Vec<u8>),
     /// It was handed over, and may be a part of something.
-    Piece(Bytes),
+    Shared(Bytes),
 }
 
 impl Chunk {
-    /// The memory that it occupies. A piece may be a part of up to twice as much.
+    /// The memory that it occupies. A chunk may be a part of up to twice as much.
     pub(super) fn held_bytes(&self) -> usize {
         match self {
-            Self::Own(bytes) => bytes.capacity(),
-            Self::Piece(bytes) => bytes.len(),
+            Self::Owned(bytes) => bytes.capacity(),
+            Self::Shared(bytes) => bytes.len(),
         }
     }
 
     /// How many bytes may be appended.
     fn spare(&self) -> usize {
         match self {
-            Self::Own(bytes) => bytes.capacity() - bytes.len(),
-            Self::Piece(_) => 0,
+            Self::Owned(bytes) => bytes.capacity() - bytes.len(),
+            Self::Shared(_) => 0,
         }
     }
 
-    /// Whether it may go on as a piece: it is neither short, nor mostly empty.
-    fn is_piece(&self) -> bool {
+    /// Whether it may go on as a chunk: it is neither short, nor mostly empty.
+    fn is_shareable(&self) -> bool {
         self.len() >= chunk_passing::MIN_BYTES && self.spare() <= self.len()
     }
 }
 
 impl Default for Chunk {
     fn default() -> Self {
-        Self::Own(Vec::new())
+        Self::Owned(Vec::new())
     }
 }
 
@@ -55,8 +55,8 @@ impl Deref for Chunk {
 
     fn deref(&self) -> &[u8] {
         match self {
-            Self::Own(bytes) => bytes,
-            Self::Piece(bytes) => bytes,
+            Self::Owned(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
         }
     }
 }
@@ -64,8 +64,8 @@ impl Deref for Chunk {
 impl From<Chunk> for Bytes {
     fn from(chunk: Chunk) -> Self {
         match chunk {
-            Chunk::Own(bytes) => bytes.into(),
-            Chunk::Piece(bytes) => bytes,
+            Chunk::Owned(bytes) => bytes.into(),
+            Chunk::Shared(bytes) => bytes,
         }
     }
 }
@@ -105,23 +105,23 @@ impl Chunks {
         self.len += bytes.len();
         let spare = self.queue.back().map_or(0, Chunk::spare);
         let (fitting, rest) = bytes.split_at(spare.min(bytes.len()));
-        if let Some(Chunk::Own(last)) = self.queue.back_mut() {
+        if let Some(Chunk::Owned(last)) = self.queue.back_mut() {
             last.extend_from_slice(fitting);
         }
         if !rest.is_empty() {
             let expected = expected.saturating_sub(fitting.len());
-            let mut chunk = Vec::with_capacity(rest.len().max(expected).max(MIN_CHUNK));
+            let mut chunk = Vec::with_capacity(rest.len().max(expected).max(MIN_CHUNK_BYTES));
             chunk.extend_from_slice(rest);
             self.held += chunk.capacity();
-            self.queue.push_back(Chunk::Own(chunk));
+            self.queue.push_back(Chunk::Owned(chunk));
         }
     }
 
-    /// Appends a piece as it is.
-    pub(super) fn push_piece(&mut self, piece: Bytes) {
-        self.len += piece.len();
-        self.held += piece.len();
-        self.queue.push_back(Chunk::Piece(piece));
+    /// Appends a chunk as it is.
+    pub(super) fn push_shared(&mut self, chunk: Bytes) {
+        self.len += chunk.len();
+        self.held += chunk.len();
+        self.queue.push_back(Chunk::Shared(chunk));
     }
 
     /// Moves bytes into `buf`, as many as there are and as fit, but for chunks that may go on as
@@ -132,7 +132,7 @@ impl Chunks {
             let Some(first) = self.queue.front() else {
                 break;
             };
-            if filled > 0 && self.offset == 0 && first.is_piece() {
+            if filled > 0 && self.offset == 0 && first.is_shareable() {
                 break;
             }
             let unread = first.get(self.offset..).unwrap_or_default();
@@ -152,9 +152,9 @@ impl Chunks {
     }
 
     /// Removes the first chunk, if it may go on as it is and has no more than `max` bytes.
-    pub(super) fn pop_piece(&mut self, max: usize) -> Option<Bytes> {
+    pub(super) fn pop_shared(&mut self, max: usize) -> Option<Bytes> {
         let first = self.queue.front()?;
-        if self.offset > 0 || first.len() > max || !first.is_piece() {
+        if self.offset > 0 || first.len() > max || !first.is_shareable() {
             return None;
         }
         self.pop().map(Bytes::from)
@@ -177,7 +177,7 @@ impl Chunks {
     }
 
     fn release_slots(&mut self) {
-        if self.queue.is_empty() && self.queue.capacity() > KEPT_SLOTS {
+        if self.queue.is_empty() && self.queue.capacity() > MAX_SPARE_SLOTS {
             self.queue = VecDeque::new();
         }
     }
@@ -191,8 +191,8 @@ mod tests {
     fn bytes_come_out_in_order_whatever_the_sizes() {
         let data: Vec<u8> = (0..10_000_u32).map(|i| i.to_be_bytes()[3]).collect();
         let mut chunks = Chunks::default();
-        for piece in data.chunks(777) {
-            chunks.push(piece, 0);
+        for chunk in data.chunks(777) {
+            chunks.push(chunk, 0);
         }
         assert_eq!(chunks.len(), data.len());
 
@@ -217,7 +217,7 @@ mod tests {
             chunks.push(&[byte], 0);
         }
         assert_eq!(chunks.queue.len(), 1);
-        assert_eq!(chunks.held_bytes(), MIN_CHUNK);
+        assert_eq!(chunks.held_bytes(), MIN_CHUNK_BYTES);
         assert_eq!(chunks.pop().map(|chunk| chunk.len()), Some(200));
         assert_eq!(chunks.len(), 0);
     }
@@ -231,19 +231,19 @@ mod tests {
             chunks
         };
         let mut chunks = whole(LEN, 2 * LEN);
-        assert_eq!(chunks.pop_piece(LEN - 1), None);
-        let piece = chunks.pop_piece(LEN).unwrap();
-        assert_eq!((piece.len(), chunks.len()), (LEN, 0));
-        assert_eq!(whole(LEN - 1, 0).pop_piece(LEN), None);
-        assert_eq!(whole(LEN, 2 * LEN + 1).pop_piece(LEN), None);
+        assert_eq!(chunks.pop_shared(LEN - 1), None);
+        let chunk = chunks.pop_shared(LEN).unwrap();
+        assert_eq!((chunk.len(), chunks.len()), (LEN, 0));
+        assert_eq!(whole(LEN - 1, 0).pop_shared(LEN), None);
+        assert_eq!(whole(LEN, 2 * LEN + 1).pop_shared(LEN), None);
 
         let mut begun = whole(LEN + 1, 0);
         assert_eq!(begun.read(&mut [0]), 1);
-        assert_eq!(begun.pop_piece(LEN), None);
+        assert_eq!(begun.pop_shared(LEN), None);
 
-        // The reader of what is before a piece leaves the piece alone; others get it as ever.
+        // The reader of what is before a chunk leaves the chunk alone; others get it as ever.
         chunks.push(&[1; 10], 0);
-        chunks.push_piece(piece);
+        chunks.push_shared(chunk);
         assert_eq!(chunks.read(&mut [0; 2 * LEN]), 10);
         assert_eq!(chunks.read(&mut [0; 2 * LEN]), LEN);
     }

@@ -91,10 +91,10 @@ impl SendQueue {
     }
 
     /// The same with a payload that is not copied.
-    pub(super) fn push_piece(&mut self, header: Header, payload: Bytes) -> u64 {
+    pub(super) fn push_shared(&mut self, header: Header, payload: Bytes) -> u64 {
         let length = payload.len();
         self.chunks.push(&header.encode(), HEADER_LEN);
-        self.chunks.push_piece(payload);
+        self.chunks.push_shared(payload);
         self.queued(length)
     }
 

@@ -85,7 +85,7 @@ impl AsyncRead for Substream {
     /// A read of length zero reads nothing, and is ready only when the stream has failed: with the
     /// failure, even if data is left to be read. [`BrokenPipe`](io::ErrorKind::BrokenPipe) means
     /// that the connection has ended after the remote finished the stream: what is left is complete.
-    /// While a piece is [wanted](chunk_passing), it hands one over, or leaves it at that.
+    /// While a chunk is [wanted](chunk_passing), it hands one over, or leaves it at that.
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -94,11 +94,11 @@ impl AsyncRead for Substream {
         if buf.is_empty()
             && let Some(max) = chunk_passing::requested_len()
         {
-            let piece = self.shared.with(|session| session.read_piece(self.id, max));
-            let Some(piece) = piece else {
+            let chunk = self.shared.with(|session| session.read_chunk(self.id, max));
+            let Some(chunk) = chunk else {
                 return Poll::Pending;
             };
-            chunk_passing::provide_chunk(piece);
+            chunk_passing::provide_chunk(chunk);
             return Poll::Ready(Ok(0));
         }
         if buf.is_empty() {
@@ -119,9 +119,9 @@ impl AsyncWrite for Substream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let piece = chunk_passing::accept_chunk(buf);
+        let chunk = chunk_passing::accept_chunk(buf);
         self.shared
-            .with(|session| session.write(self.id, buf, piece.as_ref(), cx.waker()))
+            .with(|session| session.write(self.id, buf, chunk.as_ref(), cx.waker()))
     }
 
     /// Waits for nothing: the connection sends what is queued as soon as the socket takes it, and

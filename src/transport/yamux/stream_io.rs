@@ -70,19 +70,19 @@ impl Session {
         Poll::Pending
     }
 
-    /// Reads a piece of `max` bytes at most, if there is one.
-    pub(super) fn read_piece(&mut self, id: u32, max: usize) -> Option<Bytes> {
+    /// Reads a chunk of `max` bytes at most, if there is one.
+    pub(super) fn read_chunk(&mut self, id: u32, max: usize) -> Option<Bytes> {
         let stream = self.streams.get_mut(&id)?;
         let before = stream.held_bytes();
         self.lent -= stream.lent;
         let unread = stream.unread.held_bytes();
-        let piece = stream.unread.pop_piece(max);
+        let chunk = stream.unread.pop_shared(max);
         stream.lent = unread - stream.unread.held_bytes();
         self.lent += stream.lent;
         self.unread.replace(before, stream.held_bytes());
-        let piece = piece?;
-        self.credit(id, piece.len());
-        Some(piece)
+        let chunk = chunk?;
+        self.credit(id, chunk.len());
+        Some(chunk)
     }
 
     /// Notes that so many bytes were read, and lets the remote send as many again when it is time.
@@ -104,12 +104,12 @@ impl Session {
         }
     }
 
-    /// Queues at most one frame of data. If `buf` is a `piece`, it is not copied.
+    /// Queues at most one frame of data. If `buf` is a `chunk`, it is not copied.
     pub(super) fn write(
         &mut self,
         id: u32,
         buf: &[u8],
-        piece: Option<&Bytes>,
+        chunk: Option<&Bytes>,
         waker: &Waker,
     ) -> Poll<io::Result<usize>> {
         let Some(stream) = self.streams.get_mut(&id) else {
@@ -161,8 +161,8 @@ impl Session {
         let (payload, _) = buf.split_at(n);
         stream.send_window -= length;
         let header = Header::data(id, length);
-        stream.last_frame = match piece.filter(|_| n >= chunk_passing::MIN_BYTES) {
-            Some(piece) => self.send_queue.push_piece(header, piece.slice(..n)),
+        stream.last_frame = match chunk.filter(|_| n >= chunk_passing::MIN_BYTES) {
+            Some(chunk) => self.send_queue.push_shared(header, chunk.slice(..n)),
             None => self.send_queue.push(header, payload),
         };
         Poll::Ready(Ok(n))

@@ -125,7 +125,7 @@ fn run(
         Step::Read(index, n) => {
             let Some(id) = me.stream(index) else { return };
             let record = records.entry((id, 1 - side)).or_default();
-            if let Some(piece) = me.session.read_piece(id, n) {
+            if let Some(piece) = me.session.read_chunk(id, n) {
                 assert!(!record.eof && (chunk_passing::MIN_BYTES..=n).contains(&piece.len()));
                 for (offset, &got) in piece.iter().enumerate() {
                     assert_eq!(got, byte(id, record.read + offset));
