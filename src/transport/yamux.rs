@@ -2,11 +2,11 @@
 //!
 //! This is an implementation of [yamux] (`/yamux/1.0.0`) whose streams tell the truth about how
 //! they ended. A relay forwards what it does not understand, so the only way to tell a client
-//! that a circuit was cut is to reset both of its streams; a circuit that merely stops looks like
+//! that a circuit was cut is to reset both of its streams; a circuit that merely stops keepalive like
 //! a complete message. The `yamux` crate, which `libp2p` uses, cannot express that:
 //!
 //! - its streams read end-of-file when the remote resets them, and when the connection dies, so
-//!   truncated data looks complete to whoever copies it onwards;
+//!   truncated data keepalive complete to whoever copies it onwards;
 //! - a stream that is dropped after the remote half-closed it sends FIN instead of RST, and one
 //!   that is dropped after it was half-closed locally sends nothing at all.
 //!
@@ -75,7 +75,7 @@ use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade,
 pub use connection::Muxer;
 pub use error::{Error, ProtocolError};
 pub use stream::Substream;
-pub use window::Sharing;
+pub use window::FairShare;
 
 use crate::resources::Resources;
 use session::Role;
@@ -138,7 +138,7 @@ pub struct Config {
     pub resources: Resources,
     /// How streams know whether others are busy, also those of other connections. Default: they know
     /// of those that have a clone of this configuration.
-    pub sharing: Sharing,
+    pub fair_share: FairShare,
 }
 
 impl Config {
@@ -168,7 +168,7 @@ impl Default for Config {
             max_receive_buffer: 32 * 1024 * 1024,
             max_send_queue: 256 * 1024,
             resources: Resources::unlimited(),
-            sharing: Sharing::default(),
+            fair_share: FairShare::default(),
         }
     }
 }

@@ -16,7 +16,7 @@ use super::{
     Config, Error, Substream,
     chunks::Chunk,
     frame::GoAway,
-    keepalive::Looks,
+    keepalive::KeepaliveTimer,
     session::{Role, Session},
     stream::Shared,
 };
@@ -45,13 +45,13 @@ pub struct Muxer<C> {
     /// The account of the connection.
     memory: ConnectionMemory,
     /// What the layers below hold.
-    below: BufferCharge,
+    lower_layers: BufferCharge,
     /// What is being written to the socket, and how much of it is done.
     chunk: Chunk,
     chunk_written: usize,
     /// Whether the socket was written to since it was flushed.
     unflushed: bool,
-    looks: Looks,
+    keepalive: KeepaliveTimer,
     state: State,
     /// When the end of the connection is given up.
     close_timeout: Option<Pin<Box<Sleep>>>,
@@ -67,7 +67,7 @@ enum State {
     /// a TCP socket that is closed with bytes unread tells the remote so, and the remote's system
     /// then throws away what it has not read of ours.
     Lingering,
-    Over,
+    Closed,
 }
 
 impl<C> Muxer<C> {
@@ -77,12 +77,12 @@ impl<C> Muxer<C> {
         Self {
             socket,
             shared: Arc::new(Shared::new(session)),
-            below: BufferCharge::new(memory.clone()),
+            lower_layers: BufferCharge::new(memory.clone()),
             memory,
             chunk: Chunk::default(),
             chunk_written: 0,
             unflushed: false,
-            looks: Looks::default(),
+            keepalive: KeepaliveTimer::default(),
             state: State::Open,
             close_timeout: None,
         }
@@ -101,7 +101,9 @@ impl<C> Muxer<C> {
     fn relieve(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         match self.memory.poll_relief(cx) {
             Poll::Pending => Ok(()),
-            Poll::Ready(Relief::ResetStreams) if self.shared.access(Session::relieve) => Ok(()),
+            Poll::Ready(Relief::ResetStreams) if self.shared.access(Session::relieve_memory) => {
+                Ok(())
+            }
             Poll::Ready(Relief::ResetStreams | Relief::Close) => Err(Error::OutOfMemory),
         }
     }
@@ -130,8 +132,8 @@ where
         self.relieve(cx)?;
         self.shared
             .access(|session| session.send_queue.set_driver(cx.waker()));
-        while self.looks.poll_next(cx).is_ready() {
-            self.shared.access(Session::look)?;
+        while self.keepalive.poll_tick(cx).is_ready() {
+            self.shared.access(Session::check_keepalive)?;
         }
         for _ in 0..MAX_ROUNDS {
             let more_to_write = matches!(self.poll_write(cx)?, Poll::Ready(true));
@@ -169,7 +171,7 @@ where
                 self.chunk = Chunk::default();
                 self.chunk_written = 0;
             }
-            self.shared.access(|session| session.written(n));
+            self.shared.access(|session| session.on_written(n));
         }
         Poll::Ready(Ok(true))
     }
@@ -209,7 +211,7 @@ where
         Poll::Pending
     }
 
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         if self.state == State::Open {
             self.state = State::Closing;
             self.shared
@@ -219,7 +221,7 @@ where
             .close_timeout
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(CLOSE_TIMEOUT)));
         if timeout.as_mut().poll(cx).is_ready() || self.memory.poll_relief(cx).is_ready() {
-            self.state = State::Over;
+            self.state = State::Closed;
         }
         if self.state == State::Closing {
             while ready!(self.poll_write(cx))? {}
@@ -228,14 +230,14 @@ where
         }
         if self.state == State::Lingering {
             ready!(self.poll_discard(cx));
-            self.state = State::Over;
+            self.state = State::Closed;
         }
         Poll::Ready(Ok(()))
     }
 
     /// Ends the connection after an error.
     fn fail(&mut self, error: Error, cx: &mut Context<'_>) -> Error {
-        self.state = State::Over;
+        self.state = State::Closed;
         let reason = matches!(error, Error::Protocol(_)).then_some(GoAway::ProtocolError);
         self.shared.access(|session| session.end(reason));
         if reason.is_some() {
@@ -275,8 +277,8 @@ where
     /// to do the same. Streams end at once.
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         let this = self.get_mut();
-        let (closed, change) = buffered::collect(|| this.poll_end(cx));
-        this.below.change(change);
+        let (closed, change) = buffered::collect(|| this.poll_shutdown(cx));
+        this.lower_layers.change(change);
         closed
     }
 
@@ -289,7 +291,7 @@ where
             return Poll::Ready(Err(Error::Closed));
         }
         let (driven, change) = buffered::collect(|| this.drive(cx));
-        this.below.change(change);
+        this.lower_layers.change(change);
         match driven {
             Ok(()) => Poll::Pending,
             Err(error) => Poll::Ready(Err(this.fail(error, cx))),

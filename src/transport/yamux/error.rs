@@ -19,7 +19,7 @@ pub enum Error {
     Closed,
     /// For minutes the remote has said nothing, not even a reply to pings, or has read nothing.
     #[error("the remote does not answer")]
-    Silent,
+    Unresponsive,
     /// The connection held more memory than others when there was none left.
     #[error("memory has run out, and the connection held much of it")]
     OutOfMemory,

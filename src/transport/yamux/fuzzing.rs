@@ -41,7 +41,7 @@ pub fn yamux(bytes: &[u8]) {
         if take(&mut session, &mut streams, what, stream, length, given).is_err() {
             session.end(None);
         }
-        session.settle();
+        session.update_charge();
         check(&session);
         if session.ended {
             break;
@@ -51,7 +51,7 @@ pub fn yamux(bytes: &[u8]) {
         session.release(id);
     }
     session.abort();
-    session.settle();
+    session.update_charge();
     check(&session);
 }
 
@@ -92,11 +92,11 @@ fn take(
             session.release(id);
         }
         (7, _) if length == 0 => {
-            session.relieve();
+            session.relieve_memory();
         }
         _ => {
             if let Some(chunk) = session.send_queue.pop_chunk() {
-                session.written(chunk.len());
+                session.on_written(chunk.len());
             }
         }
     }
@@ -107,9 +107,13 @@ fn check(session: &Session) {
     assert!(session.streams.len() <= MAX_STREAMS);
     assert!(session.backlog.len() <= MAX_BACKLOG);
     // The last chunk may have room for a little more.
-    assert!(session.unread.bytes() <= MAX_RECEIVE_BUFFER + session.lent + 1024);
-    let lent: usize = session.streams.values().map(|stream| stream.lent).sum();
-    assert_eq!(session.lent, lent);
+    assert!(session.unread.bytes() <= MAX_RECEIVE_BUFFER + session.delivered + 1024);
+    let delivered: usize = session
+        .streams
+        .values()
+        .map(|stream| stream.delivered)
+        .sum();
+    assert_eq!(session.delivered, delivered);
     assert!(session.send_queue.pending() <= MAX_QUEUED);
     let unread: usize = session.streams.values().map(StreamState::held_bytes).sum();
     assert_eq!(session.unread.bytes(), unread);

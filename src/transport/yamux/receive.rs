@@ -64,7 +64,7 @@ impl Session {
             if let Some(payload) = self.decoder.payload {
                 let (now, later) = bytes.split_at(payload.missing.min(bytes.len()));
                 bytes = later;
-                self.keepalive.spoke();
+                self.keepalive.on_receive();
                 self.on_payload(payload, now, later.len());
             } else if let Some(header) = self.decoder.header(&mut bytes) {
                 self.on_header(Header::decode(header)?)?;
@@ -78,11 +78,11 @@ impl Session {
 
     fn on_header(&mut self, header: Header) -> Result<(), ProtocolError> {
         if header.kind == Kind::Ping && header.flags.contains(Flags::ACK) {
-            self.keepalive.answered();
-            self.round_trip.answered(header.length);
+            self.keepalive.on_pong();
+            self.rtt.on_pong(header.length);
             return Ok(());
         }
-        self.keepalive.spoke();
+        self.keepalive.on_receive();
         match header.kind {
             Kind::Data | Kind::WindowUpdate => self.on_stream_frame(header),
             Kind::Ping if self.send_queue.pong(header.length) => Ok(()),
@@ -101,7 +101,7 @@ impl Session {
             self.on_syn(header)?;
         }
         if flags.contains(Flags::ACK) {
-            self.on_answer(stream);
+            self.on_ack(stream);
         }
         if flags.contains(Flags::RST) {
             self.on_rst(stream);
@@ -127,15 +127,15 @@ impl Session {
         if self.streams.len() >= self.config.max_streams
             || self.backlog.len() >= self.config.max_accept_backlog
         {
-            self.refuse(id);
+            self.send_rst(id);
         } else {
-            self.offer(id);
+            self.enqueue_inbound(id);
         }
         Ok(())
     }
 
     /// The remote has accepted or refused a stream that was opened here.
-    fn on_answer(&mut self, id: u32) {
+    fn on_ack(&mut self, id: u32) {
         if !self.role.opens(id) {
             return;
         }
@@ -149,14 +149,14 @@ impl Session {
     }
 
     fn on_rst(&mut self, id: u32) {
-        self.on_answer(id);
+        self.on_ack(id);
         self.abandoned.remove(&id);
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
         if stream.accepted || stream.inbound == Direction::Finished {
             stream.reset();
-            self.woken.extend(stream.take_wakers());
+            self.wakers.extend(stream.take_wakers());
         } else {
             // Nobody has seen the stream yet, and there is nothing complete to see.
             self.backlog.retain(|&waiting| waiting != id);
@@ -177,11 +177,14 @@ impl Session {
                 if !stream.window.reserve(header.length) {
                     return Err(ProtocolError::WindowExceeded(id));
                 }
-                let most = self.config.max_receive_buffer.saturating_add(self.lent);
+                let most = self
+                    .config
+                    .max_receive_buffer
+                    .saturating_add(self.delivered);
                 if !self.unread.has_room(length, most) {
                     stream.reset();
-                    self.woken.extend(stream.take_wakers());
-                    self.refuse(id);
+                    self.wakers.extend(stream.take_wakers());
+                    self.send_rst(id);
                 }
             }
             true
@@ -189,7 +192,7 @@ impl Session {
             let is_news = length > 0 || fin;
             let was_abandoned = is_news && self.abandoned.remove(&id);
             if was_abandoned && length > 0 {
-                self.refuse(id);
+                self.send_rst(id);
             }
             false
         };
@@ -218,7 +221,10 @@ impl Session {
             && !bytes.is_empty()
         {
             // There was room when the header came; others may have taken it since.
-            let most = self.config.max_receive_buffer.saturating_add(self.lent);
+            let most = self
+                .config
+                .max_receive_buffer
+                .saturating_add(self.delivered);
             let expected = (bytes.len() + behind).min(EXPECTED_FACTOR * bytes.len());
             let has_room_ahead = self.unread.has_room(expected, most);
             if has_room_ahead || self.unread.has_room(bytes.len(), most) {
@@ -226,11 +232,11 @@ impl Session {
                 let expected = if has_room_ahead { expected } else { 0 };
                 stream.unread.push(bytes, expected);
                 self.unread.replace(before, stream.held_bytes());
-                self.woken.extend(stream.reader.take());
+                self.wakers.extend(stream.reader.take());
             } else {
                 stream.reset();
-                self.woken.extend(stream.take_wakers());
-                self.refuse(id);
+                self.wakers.extend(stream.take_wakers());
+                self.send_rst(id);
             }
         }
         if done && payload.fin {
@@ -245,7 +251,7 @@ impl Session {
                 .send_window
                 .checked_add(header.length)
                 .ok_or(ProtocolError::CreditOverflow(id))?;
-            self.woken.extend(stream.writer.take());
+            self.wakers.extend(stream.writer.take());
         }
         if header.flags.contains(Flags::FIN) {
             self.on_fin(id);
@@ -259,7 +265,7 @@ impl Session {
             && stream.inbound == Direction::Open
         {
             stream.inbound = Direction::Finished;
-            self.woken.extend(stream.reader.take());
+            self.wakers.extend(stream.reader.take());
         }
     }
 }

@@ -1,7 +1,7 @@
-//! How far away the remote is: the time that a ping of yamux took there and back.
+//! Round-trip time of a connection, measured by yamux pings.
 //!
-//! Only who sends a lot is asked, and only until it turns out to be near. The shortest time counts,
-//! since a ping waits for what is before it, and for its turn on a busy machine.
+//! A remote is pinged only while it sends much, and only until its round-trip time turns out to be
+//! low. The minimum counts: a ping waits behind queued data, and for the scheduler of a busy machine.
 
 use std::time::Duration;
 
@@ -9,52 +9,55 @@ use tokio::time::Instant;
 
 use super::frame::Header;
 
-/// From here on a remote is far away. The window with which streams start makes 26 MB/s of it.
-pub(super) const FAR: Duration = Duration::from_millis(10);
+/// The round-trip time from which on it limits throughput: the initial window of 256 KiB yields
+/// 26 MB/s at 10 ms.
+pub(super) const HIGH_RTT: Duration = Duration::from_millis(10);
 
-/// How long after a ping there is another one, at the earliest.
-const PERIOD: Duration = Duration::from_secs(1);
+/// The minimum interval between two pings.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What tells these pings from those that ask a silent remote.
-const VALUE: u32 = 0;
+/// The opaque value of these pings. Those of the [keepalive](super::keepalive) begin at 1.
+const PING_VALUE: u32 = 0;
 
 #[derive(Debug, Default)]
-pub(super) struct RoundTrip {
-    /// The last ping, and whether there was an answer.
-    asked: Option<Instant>,
-    answered: bool,
-    shortest: Option<Duration>,
+pub(super) struct RttEstimator {
+    /// When the last ping was sent.
+    sent_at: Option<Instant>,
+    /// Whether the last ping was answered.
+    is_answered: bool,
+    min: Option<Duration>,
 }
 
-impl RoundTrip {
-    /// The ping that it is time for.
-    pub(super) fn ask(&mut self) -> Option<Header> {
-        if self.shortest.is_some_and(|shortest| shortest < FAR) {
+impl RttEstimator {
+    /// The ping that is due, if any. At most one is in flight.
+    pub(super) fn next_ping(&mut self) -> Option<Header> {
+        if self.min.is_some_and(|min| min < HIGH_RTT) {
             return None;
         }
         let now = Instant::now();
-        let is_early = |asked| !self.answered || now.duration_since(asked) < PERIOD;
-        if self.asked.is_some_and(is_early) {
+        let is_early = |sent_at| !self.is_answered || now.duration_since(sent_at) < PING_INTERVAL;
+        if self.sent_at.is_some_and(is_early) {
             return None;
         }
-        self.asked = Some(now);
-        self.answered = false;
-        Some(Header::ping(VALUE))
+        self.sent_at = Some(now);
+        self.is_answered = false;
+        Some(Header::ping(PING_VALUE))
     }
 
-    /// Notes the answer to a ping, whichever it was.
-    pub(super) fn answered(&mut self, value: u32) {
-        let Some(asked) = self.asked.filter(|_| value == VALUE && !self.answered) else {
+    /// Handles the reply to any ping; replies to other pings and unsolicited ones are ignored.
+    pub(super) fn on_pong(&mut self, value: u32) {
+        let is_expected = value == PING_VALUE && !self.is_answered;
+        let Some(sent_at) = self.sent_at.filter(|_| is_expected) else {
             return;
         };
-        self.answered = true;
-        let took = asked.elapsed();
-        self.shortest = Some(self.shortest.map_or(took, |shortest| shortest.min(took)));
+        self.is_answered = true;
+        let rtt = sent_at.elapsed();
+        self.min = Some(self.min.map_or(rtt, |min| min.min(rtt)));
     }
 
-    /// The round trip, if the remote is far away as far as is known.
-    pub(super) fn far(&self) -> Option<Duration> {
-        self.shortest.filter(|&shortest| shortest >= FAR)
+    /// The round-trip time, if it is known and at least [`HIGH_RTT`].
+    pub(super) fn high_rtt(&self) -> Option<Duration> {
+        self.min.filter(|&min| min >= HIGH_RTT)
     }
 }
 
@@ -63,35 +66,35 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_shortest_counts_and_who_is_near_is_asked_no_more() {
-        let mut round_trip = RoundTrip::default();
-        for (took, far) in [(30, 30), (40, 30), (20, 20)] {
-            assert_eq!(round_trip.ask(), Some(Header::ping(VALUE)));
-            tokio::time::advance(Duration::from_millis(took)).await;
-            assert_eq!(round_trip.ask(), None, "there is one on its way");
-            round_trip.answered(VALUE + 1);
-            assert_eq!(round_trip.ask(), None, "that was another");
-            round_trip.answered(VALUE);
-            assert_eq!(round_trip.far(), Some(Duration::from_millis(far)));
-            assert_eq!(round_trip.ask(), None, "it was asked just now");
-            tokio::time::advance(PERIOD).await;
+    async fn minimum_counts_and_pings_end_at_a_low_rtt() {
+        let mut rtt = RttEstimator::default();
+        for (elapsed, expected) in [(30, 30), (40, 30), (20, 20)] {
+            assert_eq!(rtt.next_ping(), Some(Header::ping(PING_VALUE)));
+            tokio::time::advance(Duration::from_millis(elapsed)).await;
+            assert_eq!(rtt.next_ping(), None, "a ping is in flight");
+            rtt.on_pong(PING_VALUE + 1);
+            assert_eq!(rtt.next_ping(), None, "the reply was to another ping");
+            rtt.on_pong(PING_VALUE);
+            assert_eq!(rtt.high_rtt(), Some(Duration::from_millis(expected)));
+            assert_eq!(rtt.next_ping(), None, "the interval has not passed");
+            tokio::time::advance(PING_INTERVAL).await;
         }
-        assert!(round_trip.ask().is_some());
-        tokio::time::advance(FAR / 2).await;
-        round_trip.answered(VALUE);
-        tokio::time::advance(PERIOD).await;
-        assert_eq!((round_trip.far(), round_trip.ask()), (None, None));
+        assert!(rtt.next_ping().is_some());
+        tokio::time::advance(HIGH_RTT / 2).await;
+        rtt.on_pong(PING_VALUE);
+        tokio::time::advance(PING_INTERVAL).await;
+        assert_eq!((rtt.high_rtt(), rtt.next_ping()), (None, None));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_to_nothing_says_nothing() {
-        let mut round_trip = RoundTrip::default();
-        round_trip.answered(VALUE);
-        assert!(round_trip.ask().is_some());
-        tokio::time::advance(2 * FAR).await;
-        round_trip.answered(VALUE);
-        tokio::time::advance(FAR).await;
-        round_trip.answered(VALUE);
-        assert_eq!(round_trip.far(), Some(2 * FAR));
+    async fn unsolicited_pong_is_ignored() {
+        let mut rtt = RttEstimator::default();
+        rtt.on_pong(PING_VALUE);
+        assert!(rtt.next_ping().is_some());
+        tokio::time::advance(2 * HIGH_RTT).await;
+        rtt.on_pong(PING_VALUE);
+        tokio::time::advance(HIGH_RTT).await;
+        rtt.on_pong(PING_VALUE);
+        assert_eq!(rtt.high_rtt(), Some(2 * HIGH_RTT));
     }
 }

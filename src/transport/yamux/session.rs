@@ -13,7 +13,7 @@ use super::{
     frame::{Flags, GoAway, Header},
     keepalive::Keepalive,
     receive::Decoder,
-    round_trip::RoundTrip,
+    rtt::RttEstimator,
     send_queue::SendQueue,
     stream_state::{Direction, StreamState, WriteTurn},
 };
@@ -62,16 +62,16 @@ pub(super) struct Session {
     pub(super) unacknowledged: usize,
     /// The account of the connection.
     pub(super) memory: ConnectionMemory,
-    /// Memory for what all streams together have received and not read, and have lent.
+    /// Memory for what all streams together have received and not read, and have delivered.
     pub(super) unread: BufferCharge,
-    /// What all streams together have [lent](StreamState::lent).
-    pub(super) lent: usize,
+    /// What all streams together have [delivered](StreamState::delivered).
+    pub(super) delivered: usize,
     /// Memory for what is queued and not written.
     pub(super) queued: BufferCharge,
     pub(super) send_queue: SendQueue,
     pub(super) decoder: Decoder,
     pub(super) keepalive: Keepalive,
-    pub(super) round_trip: RoundTrip,
+    pub(super) rtt: RttEstimator,
     /// Whether the remote wants no more streams.
     pub(super) going_away: bool,
     /// Whether the connection is over.
@@ -82,8 +82,8 @@ pub(super) struct Session {
     acceptor: Option<Waker>,
     /// Who waits until another stream can be opened.
     opener: Option<Waker>,
-    /// Who has to be woken as soon as the lock on the session is released.
-    pub(super) woken: Vec<Waker>,
+    /// Who has to be wakers as soon as the lock on the session is released.
+    pub(super) wakers: Vec<Waker>,
 }
 
 impl Session {
@@ -99,14 +99,14 @@ impl Session {
             abandoned: LinkedHashSet::new(),
             unacknowledged: 0,
             unread: BufferCharge::new(memory.clone()),
-            lent: 0,
+            delivered: 0,
             queued: BufferCharge::new(memory.clone()),
             memory,
             send_queue: SendQueue::new(&config),
             config,
             decoder: Decoder::default(),
             keepalive: Keepalive::default(),
-            round_trip: RoundTrip::default(),
+            rtt: RttEstimator::default(),
             going_away: false,
             ended: false,
             next_id: Some(match role {
@@ -115,7 +115,7 @@ impl Session {
             }),
             acceptor: None,
             opener: None,
-            woken: Vec::new(),
+            wakers: Vec::new(),
         }
     }
 
@@ -128,14 +128,14 @@ impl Session {
             || self.unacknowledged >= MAX_UNACKNOWLEDGED
             || !self.send_queue.has_room()
         {
-            park(&mut self.opener, waker);
+            register_waker(&mut self.opener, waker);
             return Poll::Pending;
         }
         let Some(id) = self.next_id else {
             return Poll::Ready(Err(Error::StreamIdsExhausted));
         };
         self.next_id = id.checked_add(2);
-        let mut stream = StreamState::new(&self.config.sharing);
+        let mut stream = StreamState::new(&self.config.fair_share);
         if self.going_away {
             stream.reset();
             stream.accepted = true;
@@ -154,7 +154,7 @@ impl Session {
             return Poll::Ready(Err(Error::Closed));
         }
         let Some(id) = self.backlog.pop_front() else {
-            park(&mut self.acceptor, waker);
+            register_waker(&mut self.acceptor, waker);
             return Poll::Pending;
         };
         if let Some(stream) = self.streams.get_mut(&id) {
@@ -173,7 +173,7 @@ impl Session {
         let stream = self.streams.remove(&id)?;
         self.streams.shrink_if_sparse();
         self.unread.replace(stream.held_bytes(), 0);
-        self.lent -= stream.lent;
+        self.delivered -= stream.delivered;
         if self.role.opens(id) && !stream.accepted {
             self.unacknowledged -= 1;
         }
@@ -184,15 +184,17 @@ impl Session {
         if !self.ended {
             match (stream.outbound, stream.inbound) {
                 (Direction::Reset, _) | (Direction::Finished, Direction::Finished) => {}
-                (Direction::Finished, _) if !self.must_reset(id, &stream) => self.abandon(id),
-                _ => self.refuse(id),
+                (Direction::Finished, _) if !self.must_reset_on_drop(id, &stream) => {
+                    self.remember_abandoned(id)
+                }
+                _ => self.send_rst(id),
             }
         }
         Some(stream)
     }
 
     /// Charges for what the queue holds. Called after each access to the session.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn update_charge(&mut self) {
         self.queued.set(self.send_queue.held_bytes());
     }
 
@@ -201,7 +203,7 @@ impl Session {
     /// whether anything was released.
     ///
     /// What such a stream has not read is lost, so it does not come to a clean end.
-    pub(super) fn relieve(&mut self) -> bool {
+    pub(super) fn relieve_memory(&mut self) -> bool {
         let floor = if self.memory.held() > GUARANTEED_BYTES {
             usize::try_from(GUARANTEED_BYTES).unwrap_or(usize::MAX)
         } else {
@@ -222,17 +224,17 @@ impl Session {
             stream.unread = Chunks::default();
             stream.outbound = Direction::Reset;
             stream.inbound = Direction::Reset;
-            self.woken.extend(stream.take_wakers());
+            self.wakers.extend(stream.take_wakers());
             self.unread.replace(held, 0);
             if !is_over && !self.ended {
-                self.refuse(id);
+                self.send_rst(id);
             }
         }
         self.unread.bytes() < before
     }
 
     /// Sends RST.
-    pub(super) fn refuse(&mut self, id: u32) {
+    pub(super) fn send_rst(&mut self, id: u32) {
         self.send_queue
             .push(Header::window_update(id, Flags::RST, 0), &[]);
     }
@@ -241,13 +243,13 @@ impl Session {
     ///
     /// That includes a remote whose window is exhausted, which would send nothing that could be
     /// answered later: half a window at most is read and not credited, so the rest is unread.
-    fn must_reset(&self, id: u32, stream: &StreamState) -> bool {
+    fn must_reset_on_drop(&self, id: u32, stream: &StreamState) -> bool {
         let data_is_lost = !stream.unread.is_empty() || self.decoder.is_receiving(id);
         let reader_gave_up = stream.reader.is_some() || stream.failure.is_some();
         data_is_lost || reader_gave_up
     }
 
-    fn abandon(&mut self, id: u32) {
+    fn remember_abandoned(&mut self, id: u32) {
         if self.abandoned.len() >= MAX_ABANDONED {
             self.abandoned.pop_front();
         }
@@ -255,30 +257,30 @@ impl Session {
     }
 
     /// Makes a new stream of the remote available.
-    pub(super) fn offer(&mut self, id: u32) {
+    pub(super) fn enqueue_inbound(&mut self, id: u32) {
         self.streams
-            .insert(id, StreamState::new(&self.config.sharing));
+            .insert(id, StreamState::new(&self.config.fair_share));
         self.backlog.push_back(id);
-        self.woken.extend(self.acceptor.take());
+        self.wakers.extend(self.acceptor.take());
     }
 
     /// Lets whoever waits try again to open a stream.
     pub(super) fn wake_opener(&mut self) {
-        self.woken.extend(self.opener.take());
+        self.wakers.extend(self.opener.take());
     }
 
     /// Notes that the socket took `n` bytes, and wakes those who waited for that.
-    pub(super) fn written(&mut self, n: usize) {
+    pub(super) fn on_written(&mut self, n: usize) {
         self.send_queue.advance(n);
         for id in self.send_queue.take_flushed() {
             if let Some(stream) = self.streams.get_mut(&id) {
-                self.woken.extend(stream.writer.take());
+                self.wakers.extend(stream.writer.take());
             }
         }
         for id in self.send_queue.grant_turns() {
             if let Some(stream) = self.streams.get_mut(&id) {
                 stream.write_turn = WriteTurn::Granted;
-                self.woken.extend(stream.writer.take());
+                self.wakers.extend(stream.writer.take());
             } else {
                 self.send_queue.release_turn();
             }
@@ -303,15 +305,15 @@ impl Session {
             self.send_queue.push(Header::go_away(reason), &[]);
         }
         for stream in self.streams.values_mut() {
-            self.woken.extend(stream.take_wakers());
+            self.wakers.extend(stream.take_wakers());
         }
-        self.woken.extend(self.acceptor.take());
-        self.woken.extend(self.opener.take());
+        self.wakers.extend(self.acceptor.take());
+        self.wakers.extend(self.opener.take());
     }
 }
 
 /// Remembers the task to wake.
-pub(super) fn park(slot: &mut Option<Waker>, waker: &Waker) {
+pub(super) fn register_waker(slot: &mut Option<Waker>, waker: &Waker) {
     match slot {
         Some(parked) => parked.clone_from(waker),
         None => *slot = Some(waker.clone()),

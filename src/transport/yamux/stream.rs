@@ -26,25 +26,25 @@ impl Shared {
         self.access(|session| {
             let result = f(session);
             let driver = session.send_queue.take_driver();
-            session.woken.extend(driver);
+            session.wakers.extend(driver);
             result
         })
     }
 
     /// For the connection's task, which needs not wake itself.
     ///
-    /// Others are woken when the lock is released: a waker runs code of somebody else, which may
+    /// Others are wakers when the lock is released: a waker runs code of somebody else, which may
     /// come back here.
     pub(super) fn access<R>(&self, f: impl FnOnce(&mut Session) -> R) -> R {
-        let (result, woken) = {
+        let (result, wakers) = {
             // A panic elsewhere in this process leaves a session that is at worst incomplete;
             // passing the panic on to all its streams helps nobody.
             let mut session = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             let result = f(&mut session);
-            session.settle();
-            (result, std::mem::take(&mut session.woken))
+            session.update_charge();
+            (result, std::mem::take(&mut session.wakers))
         };
-        for waker in woken {
+        for waker in wakers {
             waker.wake();
         }
         result

@@ -11,7 +11,7 @@ use super::{
     INITIAL_WINDOW,
     error::{aborted, finished, reset, unread},
     frame::{Flags, Header},
-    session::{Session, park},
+    session::{Session, register_waker},
     stream_state::{Direction, WriteTurn},
 };
 use crate::{chunk_passing, resources::GUARANTEED_BYTES};
@@ -34,8 +34,8 @@ impl Session {
         let before = stream.held_bytes();
         let n = stream.unread.read(buf);
         if !buf.is_empty() {
-            self.lent = self.lent - stream.lent + n;
-            stream.lent = n;
+            self.delivered = self.delivered - stream.delivered + n;
+            stream.delivered = n;
             self.unread.replace(before, stream.held_bytes());
         }
         if n > 0 {
@@ -48,7 +48,7 @@ impl Session {
             Direction::Open if self.ended => return Poll::Ready(Err(aborted())),
             Direction::Open => {}
         }
-        park(&mut stream.reader, waker);
+        register_waker(&mut stream.reader, waker);
         Poll::Pending
     }
 
@@ -66,7 +66,7 @@ impl Session {
             (Direction::Finished, _) if self.ended => return Poll::Ready(unread()),
             (Direction::Open | Direction::Finished, _) => {}
         }
-        park(&mut stream.failure, waker);
+        register_waker(&mut stream.failure, waker);
         Poll::Pending
     }
 
@@ -74,11 +74,11 @@ impl Session {
     pub(super) fn read_chunk(&mut self, id: u32, max: usize) -> Option<Bytes> {
         let stream = self.streams.get_mut(&id)?;
         let before = stream.held_bytes();
-        self.lent -= stream.lent;
+        self.delivered -= stream.delivered;
         let unread = stream.unread.held_bytes();
         let chunk = stream.unread.pop_shared(max);
-        stream.lent = unread - stream.unread.held_bytes();
-        self.lent += stream.lent;
+        stream.delivered = unread - stream.unread.held_bytes();
+        self.delivered += stream.delivered;
         self.unread.replace(before, stream.held_bytes());
         let chunk = chunk?;
         self.credit(id, chunk.len());
@@ -92,13 +92,13 @@ impl Session {
         } else {
             self.config.max_receive_window
         };
-        let far = self.round_trip.far();
+        let high_rtt = self.rtt.high_rtt();
         let stream = self.streams.get_mut(&id);
-        let delta = stream.and_then(|stream| stream.consume(n, far, max));
+        let delta = stream.and_then(|stream| stream.consume(n, high_rtt, max));
         if let Some(delta) = delta.filter(|_| !self.ended) {
             let update = Header::window_update(id, Flags::NONE, delta);
             self.send_queue.push(update, &[]);
-            if let Some(ping) = self.round_trip.ask() {
+            if let Some(ping) = self.rtt.next_ping() {
                 self.send_queue.push(ping, &[]);
             }
         }
@@ -123,7 +123,7 @@ impl Session {
             Direction::Open => {}
         }
         if stream.send_window == 0 {
-            park(&mut stream.writer, waker);
+            register_waker(&mut stream.writer, waker);
             return Poll::Pending;
         }
         let mut length = u32::try_from(buf.len())
@@ -154,7 +154,7 @@ impl Session {
                 stream.write_turn = WriteTurn::Queued;
                 self.send_queue.enqueue_writer(id);
             }
-            park(&mut stream.writer, waker);
+            register_waker(&mut stream.writer, waker);
             return Poll::Pending;
         }
         let n = usize::try_from(length).unwrap_or(buf.len());
@@ -179,7 +179,7 @@ impl Session {
         }
     }
 
-    /// Waits until the socket took what the stream has queued so far. What it took, it took: a
+    /// Waits until the socket took what the stream has queued so high_rtt. What it took, it took: a
     /// reset that arrives afterwards is for the next call to tell.
     fn drain(&mut self, id: u32, waker: &Waker) -> Poll<io::Result<()>> {
         self.flush(id)?;
@@ -189,7 +189,7 @@ impl Session {
         if self.send_queue.is_written(stream.last_frame) {
             return Poll::Ready(Ok(()));
         }
-        park(&mut stream.writer, waker);
+        register_waker(&mut stream.writer, waker);
         self.send_queue.await_written(stream.last_frame, id);
         Poll::Pending
     }

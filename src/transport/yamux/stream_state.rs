@@ -5,7 +5,7 @@ use std::{task::Waker, time::Duration};
 use super::{
     INITIAL_WINDOW,
     chunks::Chunks,
-    window::{Sharing, Window},
+    window::{FairShare, Window},
 };
 
 /// How one direction of a stream stands.
@@ -43,7 +43,7 @@ pub(super) struct StreamState {
     pub(super) unread: Chunks,
     /// What the last read has returned, in bytes. It counts until the next read, since the reader may
     /// have to keep it until then: a circuit does, whose other side takes nothing.
-    pub(super) lent: usize,
+    pub(super) delivered: usize,
     /// How many bytes the remote may send.
     pub(super) window: Window,
 
@@ -63,14 +63,14 @@ pub(super) struct StreamState {
 }
 
 impl StreamState {
-    pub(super) fn new(sharing: &Sharing) -> Self {
+    pub(super) fn new(fair_share: &FairShare) -> Self {
         Self {
             inbound: Direction::Open,
             outbound: Direction::Open,
             accepted: false,
             unread: Chunks::default(),
-            lent: 0,
-            window: Window::new(sharing),
+            delivered: 0,
+            window: Window::new(fair_share),
             send_window: INITIAL_WINDOW,
             last_frame: 0,
             write_turn: WriteTurn::Idle,
@@ -82,13 +82,18 @@ impl StreamState {
 
     /// The memory that is held for the stream's reader.
     pub(super) fn held_bytes(&self) -> usize {
-        self.unread.held_bytes() + self.lent
+        self.unread.held_bytes() + self.delivered
     }
 
     /// See [`Window::consume`]; a remote that has finished gets no credit.
-    pub(super) fn consume(&mut self, n: usize, far: Option<Duration>, max: u32) -> Option<u32> {
+    pub(super) fn consume(
+        &mut self,
+        n: usize,
+        high_rtt: Option<Duration>,
+        max: u32,
+    ) -> Option<u32> {
         (self.inbound == Direction::Open)
-            .then(|| self.window.consume(n, far, max))
+            .then(|| self.window.consume(n, high_rtt, max))
             .flatten()
     }
 
@@ -114,7 +119,7 @@ mod tests {
 
     #[test]
     fn no_credit_for_a_remote_that_has_finished() {
-        let mut stream = StreamState::new(&Sharing::default());
+        let mut stream = StreamState::new(&FairShare::default());
         assert!(stream.window.reserve(INITIAL_WINDOW));
         stream.inbound = Direction::Finished;
         let credit = stream.consume(INITIAL_WINDOW as usize, None, INITIAL_WINDOW);

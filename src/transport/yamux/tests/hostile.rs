@@ -160,7 +160,7 @@ fn only_so_many_abandoned_streams_are_remembered() {
         let _ = session.close(accepted, &waker);
         session.release(accepted);
         while let Some(chunk) = session.send_queue.pop_chunk() {
-            session.written(chunk.len());
+            session.on_written(chunk.len());
         }
     }
     assert_eq!(session.abandoned.len(), 1024);
@@ -300,7 +300,7 @@ fn assert_bounded(session: &Session) {
     let held: usize = session.streams.values().map(StreamState::held_bytes).sum();
     assert_eq!(session.unread.bytes(), held);
     // The last chunk may have room for a little more.
-    assert!(held <= session.config.max_receive_buffer + session.lent + 1024);
+    assert!(held <= session.config.max_receive_buffer + session.delivered + 1024);
     for stream in session.streams.values() {
         assert!(stream.unread.len() <= session.config.max_receive_window as usize);
     }
@@ -373,7 +373,7 @@ proptest! {
                     let _ = session.close(id, &waker);
                 },
                 4 => if let Some(chunk) = session.send_queue.pop_chunk() {
-                    session.written(chunk.len());
+                    session.on_written(chunk.len());
                 },
                 _ => if let Poll::Ready(Ok(id)) = session.open(&waker) {
                     held.push(id);

@@ -73,7 +73,7 @@ impl Side {
 
     /// What is charged is what is held.
     fn assert_charged(&mut self) {
-        self.session.settle();
+        self.session.update_charge();
         let streams = self.session.streams.values();
         let unread: usize = streams.map(StreamState::held_bytes).sum();
         let held = unread + self.session.send_queue.held_bytes();
@@ -173,7 +173,7 @@ fn deliver(sides: &mut [Side; 2], side: usize, n: usize) {
         let Some(chunk) = me.session.send_queue.pop_chunk() else {
             break;
         };
-        me.session.written(chunk.len());
+        me.session.on_written(chunk.len());
         me.wire.extend_from_slice(&chunk);
     }
     let rest = me.wire.split_off(n.min(me.wire.len()));
@@ -221,7 +221,7 @@ proptest! {
         for side in &sides {
             prop_assert!(side.session.streams.is_empty());
             prop_assert_eq!(side.session.unread.bytes(), 0);
-            prop_assert_eq!(side.session.lent, 0);
+            prop_assert_eq!(side.session.delivered, 0);
             prop_assert_eq!(side.session.unacknowledged, 0);
             prop_assert_eq!(side.session.send_queue.pending(), 0);
         }

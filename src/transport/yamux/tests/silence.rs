@@ -25,7 +25,7 @@ async fn who_does_not_answer_is_given_up() {
     assert_eq!(asked(&mut raw).await, Header::ping(1));
     assert_eq!(asked(&mut raw).await, Header::ping(2));
     let end = raw.peer.task.join_next().await.unwrap().unwrap();
-    assert!(matches!(end, Err(Error::Silent)), "{end:?}");
+    assert!(matches!(end, Err(Error::Unresponsive)), "{end:?}");
     let waited = began.elapsed();
     assert!(is_about(3 * MINUTE, waited), "{waited:?}");
 }
@@ -77,7 +77,7 @@ async fn who_never_reads_is_given_up() {
         end = raw.peer.task.join_next() => end.unwrap().unwrap(),
         () = speaking => unreachable!(),
     };
-    assert!(matches!(end, Err(Error::Silent)), "{end:?}");
+    assert!(matches!(end, Err(Error::Unresponsive)), "{end:?}");
     let waited = began.elapsed();
     assert!(is_about(4 * MINUTE, waited), "{waited:?}");
     writer.join_next().await.unwrap().unwrap();
