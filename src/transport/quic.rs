@@ -22,7 +22,7 @@
 //! | module | what belongs there |
 //! |---|---|
 //! | `config` | the settings, and what they mean to quinn |
-//! | `tls` | certificates, peer ids, the key of stateless resets |
+//! | `tls_config` | certificates, peer ids, the key of stateless resets |
 //! | `address` | multiaddresses to socket addresses and back |
 //! | `endpoint` | UDP sockets, and the handle that closes them all |
 //! | `udp` | one UDP socket: datagrams that cannot be answered, and segmentation offload |
@@ -32,7 +32,7 @@
 //! | `connection` | the handshake, and the connection as a muxer |
 //! | `flow_control` | what a connection makes the relay hold, and its receive window |
 //! | `credit` | receive credit of all connections together |
-//! | `acknowledged` | how much a peer has acknowledged |
+//! | `ack_counters` | how much a peer has acknowledged |
 //! | `send_window` | how much is on its way to a peer |
 //! | `stream` | one stream |
 //!
@@ -40,7 +40,7 @@
 //! [libp2p TLS]: https://github.com/libp2p/specs/blob/master/tls/tls.md
 //! [libp2p QUIC]: https://github.com/libp2p/specs/blob/master/quic/README.md
 
-mod acknowledged;
+mod ack_counters;
 mod address;
 mod config;
 mod connection;
@@ -50,12 +50,12 @@ mod flow_control;
 mod interfaces;
 mod listener;
 mod runtime;
+mod send_batching;
 mod send_window;
 mod stream;
 #[cfg(test)]
 mod tests;
-mod tls;
-mod together;
+mod tls_config;
 mod udp;
 
 use std::collections::VecDeque;
@@ -71,7 +71,7 @@ use libp2p::{Multiaddr, PeerId};
 
 pub use self::config::Config;
 pub use self::connection::Connection;
-use self::connection::Limits;
+use self::connection::ConnectionConfig;
 use self::credit::CreditPool;
 pub use self::endpoint::Handle;
 use self::listener::Listener;
@@ -260,7 +260,7 @@ impl libp2p::core::Transport for Transport {
                 connecting
             };
             let handshake = config.handshakes.dial(TLS);
-            connection::handshake(connecting, Limits::new(&config), handshake).await
+            connection::handshake(connecting, ConnectionConfig::new(&config), handshake).await
         }
         .boxed())
     }

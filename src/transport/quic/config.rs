@@ -6,9 +6,9 @@ use std::time::Duration;
 use libp2p::PeerId;
 use libp2p::identity::Keypair;
 
-use super::acknowledged::CountingConfig;
+use super::ack_counters::CountingConfig;
 use super::credit::{CreditPool, INITIAL_WINDOW};
-use super::{Error, Handle, tls};
+use super::{Error, Handle, tls_config};
 use crate::metrics::{Handshakes, Metrics};
 use crate::resources::Resources;
 use crate::transport::ConnectionGater;
@@ -91,21 +91,22 @@ impl Config {
 
     /// What is common to everything on one socket.
     pub(super) fn endpoint(&self) -> quinn::EndpointConfig {
-        let mut endpoint = tls::reset_key(&self.keypair)
+        let mut endpoint = tls_config::reset_key(&self.keypair)
             .map(|key| quinn::EndpointConfig::new(Arc::new(key)))
             .unwrap_or_default();
         endpoint
             .supported_versions(vec![QUIC_V1])
             // The default generator knows its own ids by a key that dies with the process, and
             // what it does not know gets no stateless reset: it would defeat the reset key.
-            .cid_generator(|| Box::new(tls::RandomIds))
+            .cid_generator(|| Box::new(tls_config::RandomIds))
             .min_reset_interval(RESET_INTERVAL);
         endpoint
     }
 
     /// How to accept.
     pub(super) fn server(&self) -> Result<quinn::ServerConfig, Error> {
-        let mut server = quinn::ServerConfig::with_crypto(Arc::new(tls::server(&self.keypair)?));
+        let mut server =
+            quinn::ServerConfig::with_crypto(Arc::new(tls_config::server(&self.keypair)?));
         server
             .transport_config(self.transport())
             .migration(true)
@@ -118,7 +119,7 @@ impl Config {
 
     /// How to dial, and whom.
     pub(super) fn client(&self, expected: Option<PeerId>) -> Result<quinn::ClientConfig, Error> {
-        let tls = tls::client(&self.keypair, expected)?;
+        let tls = tls_config::client(&self.keypair, expected)?;
         let mut client = quinn::ClientConfig::new(Arc::new(tls));
         client.transport_config(self.transport());
         Ok(client)

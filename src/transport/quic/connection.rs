@@ -17,8 +17,8 @@ use super::config::FIRST_STREAMS;
 use super::credit::CreditPool;
 use super::flow_control::{FlowControl, Windows};
 use super::send_window::SendWindow;
-use super::stream::Undelivered;
-use super::{Config, Error, Stream, address, tls};
+use super::stream::UnackedStreams;
+use super::{Config, Error, Stream, address, tls_config};
 use crate::metrics::{Handshake, Open};
 use crate::resources::Relief;
 use crate::transport::{ConnectionGater, timer_coalescing};
@@ -31,7 +31,7 @@ const CHECK_COALESCING_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The bounds of a connection that are not quinn's to keep.
 #[derive(Clone)]
-pub(super) struct Limits {
+pub(super) struct ConnectionConfig {
     handshake_timeout: Duration,
     max_streams: u32,
     windows: Windows,
@@ -39,7 +39,7 @@ pub(super) struct Limits {
     gater: ConnectionGater,
 }
 
-impl Limits {
+impl ConnectionConfig {
     pub(super) fn new(config: &Config) -> Self {
         Self {
             handshake_timeout: config.handshake_timeout,
@@ -58,15 +58,15 @@ impl Limits {
 /// Waits for a connection to be established, and tells whose it is.
 pub(super) async fn handshake(
     connecting: quinn::Connecting,
-    limits: Limits,
+    config: ConnectionConfig,
     handshake: Handshake,
 ) -> Result<(PeerId, Connection), Error> {
-    let connection = tokio::time::timeout(limits.handshake_timeout, connecting)
+    let connection = tokio::time::timeout(config.handshake_timeout, connecting)
         .await
         .map_err(|_| Error::HandshakeTimeout)??;
-    let peer = tls::peer_id(&connection)?;
+    let peer = tls_config::peer_id(&connection)?;
     let counted = handshake.complete();
-    Ok((peer, Connection::new(connection, &limits, counted)))
+    Ok((peer, Connection::new(connection, &config, counted)))
 }
 
 type Streams = BoxStream<'static, Result<(SendStream, RecvStream), ConnectionError>>;
@@ -81,8 +81,8 @@ pub struct Connection {
     inbound: Streams,
     outbound: Streams,
     closed: Fuse<BoxFuture<'static, ConnectionError>>,
-    undelivered: Undelivered,
-    allowance: Allowance,
+    unacked: UnackedStreams,
+    stream_limit: StreamLimit,
     send_window: SendWindow,
     flow: Arc<FlowControl>,
     /// When the flow control is checked, if it has to be.
@@ -95,7 +95,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    fn new(connection: quinn::Connection, limits: &Limits, counted: Open) -> Self {
+    fn new(connection: quinn::Connection, config: &ConnectionConfig, counted: Open) -> Self {
         // Futures that are kept, not made anew for each poll: their wakers live in them.
         let accept = |connection: quinn::Connection| async move {
             Some((connection.accept_bi().await, connection))
@@ -107,9 +107,9 @@ impl Connection {
         let remote = connection.remote_address();
         let flow = FlowControl::new(
             connection.clone(),
-            limits.gater.resources().clone(),
-            limits.windows,
-            limits.credit.credit(remote.ip()),
+            config.gater.resources().clone(),
+            config.windows,
+            config.credit.credit(remote.ip()),
             remote.ip(),
         );
         Self {
@@ -117,16 +117,16 @@ impl Connection {
             inbound: stream::unfold(connection.clone(), accept).boxed(),
             outbound: stream::unfold(connection.clone(), open).boxed(),
             closed: async move { closed.closed().await }.boxed().fuse(),
-            undelivered: Undelivered::default(),
-            allowance: Allowance::new(limits.max_streams),
+            unacked: UnackedStreams::default(),
+            stream_limit: StreamLimit::new(config.max_streams),
             send_window: SendWindow::new(
                 connection.clone(),
-                limits.windows.send,
+                config.windows.send,
                 Arc::clone(&flow),
             ),
             flow,
             check: None,
-            gater: limits.gater.clone(),
+            gater: config.gater.clone(),
             _open: counted,
             close_timeout: None,
             quic: connection,
@@ -140,8 +140,8 @@ impl Connection {
 
     fn stream(&self, send: SendStream, recv: RecvStream) -> Stream {
         self.send_window.fit();
-        let (undelivered, send_window) = (self.undelivered.clone(), self.send_window.clone());
-        Stream::new(send, recv, undelivered, self.flow.stream(), send_window)
+        let (unacked, send_window) = (self.unacked.clone(), self.send_window.clone());
+        Stream::new(send, recv, unacked, self.flow.stream(), send_window)
     }
 
     /// Does what has to be done when memory runs out, and keeps the account up to date.
@@ -180,12 +180,12 @@ fn check_after(delay: Duration) -> Pin<Box<Sleep>> {
 ///
 /// quinn keeps room in its tables for every stream that the peer may open. Most peers open a few
 /// one after the other, so the room for [`Config::max_streams`] is only made for those that use it.
-struct Allowance {
+struct StreamLimit {
     allowed: u32,
     most: u32,
 }
 
-impl Allowance {
+impl StreamLimit {
     fn new(most: u32) -> Self {
         Self {
             allowed: most.min(FIRST_STREAMS),
@@ -225,8 +225,8 @@ impl StreamMuxer for Connection {
         let next = poll_next(&mut self.inbound, cx);
         let (send, recv) = ready!(next)?;
         let stream = self.stream(send, recv);
-        let streams = self.undelivered.streams();
-        if let Some(allowed) = self.allowance.raise(streams) {
+        let streams = self.unacked.streams();
+        if let Some(allowed) = self.stream_limit.raise(streams) {
             self.quic.set_max_concurrent_bi_streams(allowed.into());
         }
         Poll::Ready(Ok(stream))
@@ -247,7 +247,7 @@ impl StreamMuxer for Connection {
             .close_timeout
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(CLOSE_TIMEOUT)));
         if timeout.as_mut().poll(cx).is_pending() && !self.gater.resources().under_pressure() {
-            ready!(self.undelivered.poll_delivered(cx));
+            ready!(self.unacked.poll_acked(cx));
         }
         self.quic.close(0_u8.into(), b"");
         Poll::Ready(Ok(()))

@@ -47,7 +47,7 @@ use futures::task::AtomicWaker;
 use quinn::{ConnectionStats, VarInt};
 
 use super::{
-    acknowledged::Acknowledged,
+    ack_counters::AckCounters,
     credit::{Credit, INITIAL_WINDOW},
 };
 use crate::resources::{ConnectionMemory, Relief, Resources};
@@ -133,7 +133,7 @@ struct State {
     received: u64,
     sent: u64,
     charged: u64,
-    acknowledged: Arc<Acknowledged>,
+    acks: Arc<AckCounters>,
     /// What had been written at the last check.
     checked_written: u64,
     /// Whether streams were reset since.
@@ -163,7 +163,7 @@ impl FlowControl {
             received: 0,
             sent: 0,
             charged: 0,
-            acknowledged: Acknowledged::of(&connection),
+            acks: AckCounters::of_path(&connection),
             checked_written: 0,
             was_reset: false,
         };
@@ -224,7 +224,7 @@ impl FlowControl {
     /// validated.
     pub(super) fn migrated(&self) {
         let mut state = self.state();
-        state.acknowledged = Acknowledged::of(&self.connection);
+        state.acks = AckCounters::of_path(&self.connection);
         state.least_sent = self.sent_bytes(&state);
     }
 
@@ -261,7 +261,7 @@ impl FlowControl {
         self.tolerate(&mut state);
         let written = self.written.load(Ordering::Relaxed);
         let is_acknowledged =
-            written == state.checked_written && state.acknowledged.in_flight() < NOTHING_IN_FLIGHT;
+            written == state.checked_written && state.acks.in_flight() < NOTHING_IN_FLIGHT;
         if is_acknowledged || state.was_reset {
             state.least_sent = self.sent_bytes(&state);
         }
@@ -386,10 +386,7 @@ impl FlowControl {
     }
 
     fn sent_bytes(&self, state: &State) -> i64 {
-        difference(
-            self.written.load(Ordering::Relaxed),
-            state.acknowledged.bytes(),
-        )
+        difference(self.written.load(Ordering::Relaxed), state.acks.bytes())
     }
 
     fn update_received(&self, state: &mut State, counters: &ConnectionStats) {

@@ -10,14 +10,14 @@ use futures::stream::{self, BoxStream, Stream, StreamExt};
 use libp2p::PeerId;
 use libp2p::core::transport::{ListenerId, TransportEvent};
 
-use super::connection::Limits;
+use super::connection::ConnectionConfig;
 use super::interfaces::{Change, Interfaces};
 use super::{Config, Connection, Error, Event, address, connection};
 use crate::metrics::Handshakes;
 use crate::transport::admission::{ConnectionGater, RateLimited};
 
 /// So many newcomers are turned away in one go before others get their turn.
-const TURNED_AWAY_AT_ONCE: usize = 64;
+const MAX_REFUSALS_PER_POLL: usize = 64;
 
 /// One listening socket; also after its removal, when it refuses everybody.
 pub(super) struct Listener {
@@ -29,7 +29,7 @@ pub(super) struct Listener {
     removed: bool,
     /// Every unfinished handshake holds a clone, so its count is their number, plus one.
     pending: Arc<()>,
-    limits: Limits,
+    connection_config: ConnectionConfig,
     retry_above: usize,
     max_pending: usize,
     handshakes: Handshakes,
@@ -55,7 +55,7 @@ impl Listener {
             endpoint,
             removed: false,
             pending: Arc::new(()),
-            limits: Limits::new(config),
+            connection_config: ConnectionConfig::new(config),
             retry_above: config.retry_above,
             max_pending: config.max_pending,
             handshakes: config.handshakes.clone(),
@@ -104,7 +104,7 @@ impl Listener {
             drop(incoming.retry());
             return None;
         }
-        let uncounted = (!is_proven).then(|| Uncounted {
+        let unvalidated = (!is_proven).then(|| UnvalidatedSource {
             gater: self.gater.clone(),
             ip: remote.ip(),
         });
@@ -114,9 +114,9 @@ impl Listener {
         );
         let accept = accept(
             incoming,
-            self.limits.clone(),
+            self.connection_config.clone(),
             self.handshakes.clone(),
-            uncounted,
+            unvalidated,
             Arc::clone(&self.pending),
         );
         Some(TransportEvent::Incoming {
@@ -158,7 +158,7 @@ impl Stream for Listener {
         {
             return Poll::Ready(Some(self.event(change)));
         }
-        for _ in 0..TURNED_AWAY_AT_ONCE {
+        for _ in 0..MAX_REFUSALS_PER_POLL {
             match ready!(self.incoming.poll_next_unpin(cx)) {
                 Some(incoming) => {
                     if let Some(event) = self.admit(incoming) {
@@ -189,12 +189,12 @@ impl Drop for Listener {
 }
 
 /// A newcomer whose handshake is the proof of its address.
-struct Uncounted {
+struct UnvalidatedSource {
     gater: ConnectionGater,
     ip: IpAddr,
 }
 
-impl Uncounted {
+impl UnvalidatedSource {
     fn count(self) -> Result<(), RateLimited> {
         let admitted = self.gater.check_validated(self.ip);
         if admitted.is_err() {
@@ -208,15 +208,15 @@ impl Uncounted {
 /// any cryptography spent on it.
 async fn accept(
     incoming: quinn::Incoming,
-    limits: Limits,
+    config: ConnectionConfig,
     handshakes: Handshakes,
-    uncounted: Option<Uncounted>,
+    unvalidated: Option<UnvalidatedSource>,
     guard: Arc<()>,
 ) -> Result<(PeerId, Connection), Error> {
     let handshake = handshakes.begin(super::TLS);
-    let result = connection::handshake(incoming.accept()?, limits, handshake).await;
+    let result = connection::handshake(incoming.accept()?, config, handshake).await;
     drop(guard);
     let established = result?;
-    uncounted.map_or(Ok(()), Uncounted::count)?;
+    unvalidated.map_or(Ok(()), UnvalidatedSource::count)?;
     Ok(established)
 }

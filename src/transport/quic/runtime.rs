@@ -13,7 +13,7 @@ use std::{
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime as _, TokioRuntime};
 
 use super::{
-    together::{Socket, Turns},
+    send_batching::{BatchedTask, BatchingUdpSocket},
     udp,
 };
 use crate::{metrics::Metrics, transport::timer_coalescing};
@@ -54,12 +54,12 @@ impl quinn::Runtime for Runtime {
     }
 
     fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        TokioRuntime.spawn(Box::pin(Turns::new(future)));
+        TokioRuntime.spawn(Box::pin(BatchedTask::new(future)));
     }
 
     fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
         let socket = udp::UdpSocket::new(socket, self.metrics.clone())?;
-        Ok(Arc::new(Socket::new(Arc::new(socket))))
+        Ok(Arc::new(BatchingUdpSocket::new(Arc::new(socket))))
     }
 
     fn now(&self) -> Instant {

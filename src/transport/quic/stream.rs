@@ -19,11 +19,11 @@ use crate::chunk_passing;
 
 /// More than a packet carries of a stream. quinn has longer chunks only where it put together many
 /// that were too short.
-const PACKET_BYTES: usize = 1452;
+const MAX_PACKET_DATA: usize = 1452;
 
-/// As many packets make a piece: 32 KiB, which is the most that a thread of the allocator's keeps to
+/// As many packets make a chunk: 32 KiB, which is the most that a thread of the allocator's keeps to
 /// use again.
-const PACKETS: usize = 32 * 1024 / PACKET_BYTES;
+const MAX_PACKETS_PER_CHUNK: usize = 32 * 1024 / MAX_PACKET_DATA;
 
 /// How often a stream that is not read is looked at for a reset.
 const RESET_CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -45,13 +45,13 @@ const RESET_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 ///   even if data is left to be read. [`BrokenPipe`](io::ErrorKind::BrokenPipe) means that the peer
 ///   asked us to stop and has not reset its own side: what it has sent can still be read. A reset
 ///   without a request to stop is noticed within a second while data is left.
-///   While a piece is [wanted](chunk_passing), it reads one instead.
+///   While a chunk is [wanted](chunk_passing), it reads one instead.
 pub struct Stream {
     send: SendStream,
     recv: RecvStream,
-    /// What was taken of quinn, and was more than the piece that was wanted.
+    /// What was taken of quinn, and was more than the chunk that was wanted.
     surplus: Bytes,
-    sending: Sending,
+    send_state: SendState,
     /// quinn tells a reset once, and from then on reports the end of the data.
     reset: bool,
     /// There is none until somebody waits for a failure.
@@ -61,7 +61,7 @@ pub struct Stream {
     /// When to look for a reset again. There is none until a failure is waited for while data is
     /// left to be read.
     reset_check: Option<Pin<Box<Sleep>>>,
-    undelivered: Undelivered,
+    unacked: UnackedStreams,
     buffers: StreamBuffers,
     send_window: SendWindow,
 }
@@ -73,7 +73,7 @@ impl Stream {
     pub(super) fn new(
         send: SendStream,
         recv: RecvStream,
-        undelivered: Undelivered,
+        unacked: UnackedStreams,
         buffers: StreamBuffers,
         send_window: SendWindow,
     ) -> Self {
@@ -81,26 +81,26 @@ impl Stream {
             send,
             recv,
             surplus: Bytes::new(),
-            sending: Sending::Open,
+            send_state: SendState::Ready,
             reset: false,
             stopped: None,
             is_stopped: false,
             reset_check: None,
-            undelivered,
+            unacked,
             buffers,
             send_window,
         }
     }
 
-    /// Takes what has come, up to `max` bytes, as one piece; an empty one at the end.
-    pub(super) fn poll_piece(
+    /// Takes what has come, up to `max` bytes, as one chunk; an empty one at the end.
+    pub(super) fn poll_chunk(
         &mut self,
         cx: &mut Context<'_>,
         max: usize,
     ) -> Poll<io::Result<Bytes>> {
         if self.surplus.is_empty() {
-            let mut packets = [const { Bytes::new() }; PACKETS];
-            let most = (max / PACKET_BYTES).clamp(1, PACKETS);
+            let mut packets = [const { Bytes::new() }; MAX_PACKETS_PER_CHUNK];
+            let most = (max / MAX_PACKET_DATA).clamp(1, MAX_PACKETS_PER_CHUNK);
             let (wanted, _) = packets.split_at_mut(most);
             let Poll::Ready(taken) = pin!(self.recv.read_chunks(wanted)).poll(cx) else {
                 return self.wait_for_data(cx);
@@ -125,19 +125,19 @@ impl Stream {
     /// Nothing has come. Ready with a failure if memory has run out.
     fn wait_for_data<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if self.buffers.wait_for_data(cx) {
-            self.give_up()
+            self.reset_for_memory()
         } else {
             Poll::Pending
         }
     }
 
     /// Resets both sides, as there is no memory for what they hold.
-    fn give_up<T>(&mut self) -> Poll<io::Result<T>> {
+    fn reset_for_memory<T>(&mut self) -> Poll<io::Result<T>> {
         // They fail only if they have ended already.
         let _ = self.send.reset(0_u8.into());
         let _ = self.recv.stop(0_u8.into());
         self.surplus = Bytes::new();
-        self.sending = Sending::Delivered;
+        self.send_state = SendState::Terminal;
         self.reset = true;
         self.buffers.set_read();
         Poll::Ready(Err(out_of_memory()))
@@ -169,7 +169,7 @@ impl Stream {
             Poll::Ready(Ok(None)) | Poll::Pending => {}
         }
         if self.buffers.wait_for_reset(cx) {
-            return self.give_up::<()>().map(|_| out_of_memory());
+            return self.reset_for_memory::<()>().map(|_| out_of_memory());
         }
         // `stopped` has told only that the peer does not read any more.
         if self.is_stopped
@@ -197,39 +197,39 @@ impl Stream {
 }
 
 /// How far our side is.
-enum Sending {
-    Open,
+enum SendState {
+    Ready,
     /// It is finished, and the peer does not have all of it yet.
-    Finished(Delivery),
+    DataSent(AllAcked),
     /// The peer has everything, or does not want it.
-    Delivered,
+    Terminal,
 }
 
-type Delivery = BoxFuture<'static, Result<(), StoppedError>>;
+type AllAcked = BoxFuture<'static, Result<(), StoppedError>>;
 
 /// The streams of a connection that are finished and gone here, and that the peer has not
 /// acknowledged to their end yet. There are no more of them than a peer allows streams at once.
 #[derive(Clone, Default)]
-pub(super) struct Undelivered(Arc<Mutex<Vec<Delivery>>>);
+pub(super) struct UnackedStreams(Arc<Mutex<Vec<AllAcked>>>);
 
-impl Undelivered {
+impl UnackedStreams {
     /// How many streams of the connection there are: each has a clone.
     pub(super) fn streams(&self) -> usize {
         Arc::strong_count(&self.0).saturating_sub(1)
     }
 
-    fn push(&self, mut delivery: Delivery) {
-        if (&mut delivery).now_or_never().is_none() {
+    fn push(&self, mut all_acked: AllAcked) {
+        if (&mut all_acked).now_or_never().is_none() {
             let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            waiting.retain_mut(|delivery| delivery.now_or_never().is_none());
-            waiting.push(delivery);
+            waiting.retain_mut(|all_acked| all_acked.now_or_never().is_none());
+            waiting.push(all_acked);
         }
     }
 
     /// Ready when the peer has everything, or the connection is lost.
-    pub(super) fn poll_delivered(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_acked(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.retain_mut(|delivery| delivery.poll_unpin(cx).is_pending());
+        waiting.retain_mut(|all_acked| all_acked.poll_unpin(cx).is_pending());
         if waiting.is_empty() {
             Poll::Ready(())
         } else {
@@ -248,15 +248,15 @@ impl AsyncRead for Stream {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         if self.buffers.is_reset() {
-            return self.give_up();
+            return self.reset_for_memory();
         }
         if buf.is_empty() {
             let Some(max) = chunk_passing::requested_len() else {
                 return self.poll_failure(cx).map(Err);
             };
-            let piece = ready!(self.poll_piece(cx, max))?;
-            if !piece.is_empty() {
-                chunk_passing::provide_chunk(piece);
+            let chunk = ready!(self.poll_chunk(cx, max))?;
+            if !chunk.is_empty() {
+                chunk_passing::provide_chunk(chunk);
             }
             return Poll::Ready(Ok(0));
         }
@@ -270,7 +270,7 @@ impl AsyncRead for Stream {
         };
         self.reset = matches!(result, Err(ReadError::Reset(_)));
         match result {
-            Ok(read @ 1..) => self.buffers.read(read, read / PACKET_BYTES),
+            Ok(read @ 1..) => self.buffers.read(read, read / MAX_PACKET_DATA),
             _ => self.buffers.set_read(),
         }
         Poll::Ready(result.map_err(read_error))
@@ -287,20 +287,20 @@ impl AsyncWrite for Stream {
             return if self.reset {
                 Poll::Ready(Err(out_of_memory()))
             } else {
-                self.give_up()
+                self.reset_for_memory()
             };
         }
         let result = match chunk_passing::accept_chunk(buf) {
-            Some(piece) => {
-                let mut pieces = [piece];
-                let writing = pin!(self.send.write_chunks(&mut pieces));
+            Some(chunk) => {
+                let mut chunks = [chunk];
+                let writing = pin!(self.send.write_chunks(&mut chunks));
                 writing.poll(cx).map_ok(|written| written.bytes)
             }
             None => Pin::new(&mut self.send).poll_write(cx, buf),
         };
         let Poll::Ready(result) = result else {
             return if self.buffers.wait_for_room(cx) {
-                self.give_up()
+                self.reset_for_memory()
             } else {
                 Poll::Pending
             };
@@ -321,16 +321,16 @@ impl AsyncWrite for Stream {
             return if self.reset {
                 Poll::Ready(Err(out_of_memory()))
             } else {
-                self.give_up()
+                self.reset_for_memory()
             };
         }
-        if let Sending::Open = self.sending {
+        if let SendState::Ready = self.send_state {
             self.send.finish().map_err(|_| io::ErrorKind::BrokenPipe)?;
-            self.sending = Sending::Finished(self.send.stopped().map_ok(|_| ()).boxed());
+            self.send_state = SendState::DataSent(self.send.stopped().map_ok(|_| ()).boxed());
         }
-        if let Sending::Finished(delivery) = &mut self.sending {
-            let delivered = ready!(delivery.poll_unpin(cx));
-            self.sending = Sending::Delivered;
+        if let SendState::DataSent(all_acked) = &mut self.send_state {
+            let delivered = ready!(all_acked.poll_unpin(cx));
+            self.send_state = SendState::Terminal;
             delivered.map_err(|error| io::Error::new(io::ErrorKind::ConnectionAborted, error))?;
         }
         Poll::Ready(Ok(()))
@@ -339,13 +339,13 @@ impl AsyncWrite for Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        match std::mem::replace(&mut self.sending, Sending::Delivered) {
-            Sending::Open => {
+        match std::mem::replace(&mut self.send_state, SendState::Terminal) {
+            SendState::Ready => {
                 // It fails only if the stream has ended already.
                 let _ = self.send.reset(0_u8.into());
             }
-            Sending::Finished(delivery) => self.undelivered.push(delivery),
-            Sending::Delivered => {}
+            SendState::DataSent(all_acked) => self.unacked.push(all_acked),
+            SendState::Terminal => {}
         }
     }
 }

@@ -196,17 +196,17 @@ async fn reset_without_a_request_to_stop_is_noticed_while_data_is_left() {
     assert_eq!(kind(failure), ErrorKind::ConnectionReset);
 }
 
-/// Takes a piece, when there is one, or `None` at the end.
-async fn piece(stream: &mut Stream, max: usize) -> std::io::Result<Option<Bytes>> {
+/// Takes a chunk, when there is one, or `None` at the end.
+async fn chunk(stream: &mut Stream, max: usize) -> std::io::Result<Option<Bytes>> {
     within(poll_fn(|cx| {
-        let piece =
+        let chunk =
             chunk_passing::request_chunk(max, || Pin::new(&mut *stream).poll_read(cx, &mut []));
-        if piece.is_some() {
-            return Poll::Ready(Ok(piece));
+        if chunk.is_some() {
+            return Poll::Ready(Ok(chunk));
         }
         let mut byte = [0];
         let read = ready!(Pin::new(&mut *stream).poll_read(cx, &mut byte))?;
-        assert_eq!(read, 0, "what is there goes into the piece");
+        assert_eq!(read, 0, "what is there goes into the chunk");
         Poll::Ready(Ok(None))
     }))
     .await
@@ -224,9 +224,9 @@ async fn a_piece_is_what_has_come_up_to_what_is_wanted() {
     };
     let mut received = Vec::new();
     let receiving = async {
-        while let Some(piece) = piece(&mut pair.ours, MAX).await.unwrap() {
-            assert!((1..=MAX).contains(&piece.len()));
-            received.extend_from_slice(&piece);
+        while let Some(chunk) = chunk(&mut pair.ours, MAX).await.unwrap() {
+            assert!((1..=MAX).contains(&chunk.len()));
+            received.extend_from_slice(&chunk);
         }
     };
     tokio::join!(sending, receiving);
@@ -241,10 +241,10 @@ async fn what_is_more_than_was_wanted_comes_next() {
     pair.send.finish().unwrap();
     let mut received = Vec::new();
     loop {
-        let piece = within(poll_fn(|cx| pair.ours.poll_piece(cx, 7))).await;
-        let piece = piece.unwrap();
-        assert!(piece.len() <= 7);
-        received.extend_from_slice(&piece);
+        let chunk = within(poll_fn(|cx| pair.ours.poll_chunk(cx, 7))).await;
+        let chunk = chunk.unwrap();
+        assert!(chunk.len() <= 7);
+        received.extend_from_slice(&chunk);
         let mut some = [0; 5];
         let read = within(pair.ours.read(&mut some)).await.unwrap();
         received.extend_from_slice(&some[..read]);
@@ -259,7 +259,7 @@ async fn what_is_more_than_was_wanted_comes_next() {
 async fn a_reset_that_a_piece_was_asked_of_is_no_end_either() {
     let mut pair = Pair::new().await;
     pair.send.reset(7_u8.into()).unwrap();
-    let error = piece(&mut pair.ours, 10_000).await;
+    let error = chunk(&mut pair.ours, 10_000).await;
     assert_eq!(kind(error), ErrorKind::ConnectionReset);
     let again = within(pair.ours.read(&mut [0])).await;
     assert_eq!(kind(again), ErrorKind::ConnectionReset);

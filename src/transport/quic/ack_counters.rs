@@ -19,18 +19,18 @@ const PACKET_OVERHEAD: u64 = 40;
 
 /// The counters of one path.
 #[derive(Debug, Default)]
-pub(super) struct Acknowledged {
+pub(super) struct AckCounters {
     bytes: AtomicU64,
     in_flight: AtomicU64,
 }
 
-impl Acknowledged {
+impl AckCounters {
     /// The counters of the path that `connection` uses now.
-    pub(super) fn of(connection: &quinn::Connection) -> Arc<Self> {
+    pub(super) fn of_path(connection: &quinn::Connection) -> Arc<Self> {
         let controller = connection.congestion_state().into_any();
         controller
             .downcast::<CountingController>()
-            .map(|controller| controller.acknowledged)
+            .map(|controller| controller.counters)
             .unwrap_or_default()
     }
 
@@ -53,7 +53,7 @@ impl ControllerFactory for CountingConfig {
     fn build(self: Arc<Self>, now: Instant, mtu: u16) -> Box<dyn Controller> {
         Box::new(CountingController {
             cubic: Arc::clone(&self.0).build(now, mtu),
-            acknowledged: Arc::default(),
+            counters: Arc::default(),
         })
     }
 }
@@ -61,12 +61,12 @@ impl ControllerFactory for CountingConfig {
 /// CUBIC, quinn's default, with counters beside it.
 struct CountingController {
     cubic: Box<dyn Controller>,
-    acknowledged: Arc<Acknowledged>,
+    counters: Arc<AckCounters>,
 }
 
 impl Controller for CountingController {
     fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
-        let in_flight = &self.acknowledged.in_flight;
+        let in_flight = &self.counters.in_flight;
         in_flight.fetch_add(bytes, Ordering::Relaxed);
         self.cubic.on_sent(now, bytes, last_packet_number);
     }
@@ -80,7 +80,7 @@ impl Controller for CountingController {
         rtt: &RttEstimator,
     ) {
         let data = bytes.saturating_sub(PACKET_OVERHEAD);
-        self.acknowledged.bytes.fetch_add(data, Ordering::Relaxed);
+        self.counters.bytes.fetch_add(data, Ordering::Relaxed);
         self.cubic.on_ack(now, sent, bytes, app_limited, rtt);
     }
 
@@ -124,7 +124,7 @@ impl Controller for CountingController {
     fn clone_box(&self) -> Box<dyn Controller> {
         Box::new(Self {
             cubic: self.cubic.clone_box(),
-            acknowledged: Arc::clone(&self.acknowledged),
+            counters: Arc::clone(&self.counters),
         })
     }
 
