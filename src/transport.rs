@@ -109,7 +109,7 @@ pub fn build(
     quic.gater = gater.clone();
     let handle = quic.handle();
     let quic =
-        quic::Transport::new(quic)?.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+        quic::QuicTransport::new(quic)?.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let streams = websocket
         .or_transport(tcp)
         .map(|either, _| either.into_inner());

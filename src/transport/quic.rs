@@ -119,7 +119,7 @@ type Upgrade = BoxFuture<'static, Result<(PeerId, Connection), Error>>;
 ///
 /// A listener that is removed keeps its socket for as long as the transport lives, to refuse
 /// newcomers in the name of the connections that are still on it.
-pub struct Transport {
+pub struct QuicTransport {
     config: Config,
     server: quinn::ServerConfig,
     /// Removed ones too: they refuse.
@@ -137,7 +137,7 @@ struct Dialers {
     ipv6: Option<quinn::Endpoint>,
 }
 
-impl Transport {
+impl QuicTransport {
     /// Makes a transport that neither listens nor dials yet.
     ///
     /// # Errors
@@ -182,7 +182,7 @@ impl Transport {
     }
 }
 
-impl libp2p::core::Transport for Transport {
+impl libp2p::core::Transport for QuicTransport {
     type Output = (PeerId, Connection);
     type Error = Error;
     type ListenerUpgrade = Upgrade;

@@ -15,7 +15,7 @@ use tokio::time::Sleep;
 
 use super::config::FIRST_STREAMS;
 use super::credit::CreditPool;
-use super::flow_control::{FlowControl, Windows};
+use super::flow_control::{FlowControl, WindowLimits};
 use super::send_window::SendWindow;
 use super::stream::UnackedStreams;
 use super::{Config, Error, Stream, address, tls_config};
@@ -34,7 +34,7 @@ const CHECK_COALESCING_INTERVAL: Duration = Duration::from_millis(50);
 pub(super) struct ConnectionConfig {
     handshake_timeout: Duration,
     max_streams: u32,
-    windows: Windows,
+    windows: WindowLimits,
     credit: CreditPool,
     gater: ConnectionGater,
 }
@@ -44,7 +44,7 @@ impl ConnectionConfig {
         Self {
             handshake_timeout: config.handshake_timeout,
             max_streams: config.max_streams,
-            windows: Windows {
+            windows: WindowLimits {
                 receive: config.receive_window.into(),
                 stream: config.stream_receive_window.into(),
                 send: config.send_window,
@@ -139,7 +139,7 @@ impl Connection {
     }
 
     fn stream(&self, send: SendStream, recv: RecvStream) -> Stream {
-        self.send_window.fit();
+        self.send_window.update();
         let (unacked, send_window) = (self.unacked.clone(), self.send_window.clone());
         Stream::new(send, recv, unacked, self.flow.stream(), send_window)
     }
@@ -158,14 +158,14 @@ impl Connection {
             }
             Poll::Pending => {}
         }
-        while self.flow.is_watched() {
+        while self.flow.needs_check() {
             let check = self
                 .check
                 .get_or_insert_with(|| check_after(Duration::from_millis(50)));
             if check.as_mut().poll(cx).is_pending() {
                 break;
             }
-            self.send_window.fit();
+            self.send_window.update();
             self.check = self.flow.check().map(check_after);
         }
     }
@@ -268,8 +268,8 @@ impl StreamMuxer for Connection {
         let remote = self.quic.remote_address();
         if remote != self.remote {
             self.remote = remote;
-            self.flow.migrated();
-            self.send_window.fit();
+            self.flow.on_migration();
+            self.send_window.update();
             let change = StreamMuxerEvent::AddressChange(address::format(remote));
             return Poll::Ready(Ok(change));
         }

@@ -88,14 +88,14 @@ impl Handle {
     /// Keeps an endpoint until the end.
     pub(super) fn keep(&self, endpoint: Endpoint) {
         let mut endpoints = self.lock();
-        endpoints.close_late(&endpoint);
+        endpoints.close_if_closing(&endpoint);
         endpoints.kept.push(endpoint);
     }
 
     /// Keeps an endpoint whose connection has been begun, and forgets those that ended.
     pub(super) fn keep_while_connected(&self, endpoint: Endpoint) {
         let mut endpoints = self.lock();
-        endpoints.close_late(&endpoint);
+        endpoints.close_if_closing(&endpoint);
         endpoints.dials.retain(|dial| dial.open_connections() > 0);
         endpoints.dials.push(endpoint);
     }
@@ -107,7 +107,7 @@ impl Handle {
 
 impl Endpoints {
     /// Who comes after the close is closed as well.
-    fn close_late(&self, endpoint: &Endpoint) {
+    fn close_if_closing(&self, endpoint: &Endpoint) {
         if let Some(code) = self.closed {
             endpoint.close(code, b"");
         }

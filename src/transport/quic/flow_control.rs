@@ -76,7 +76,7 @@ const TOLERATED_TRAFFIC: u64 = 32;
 const STEP: u64 = 16 * 1024;
 
 /// A stream that has read this many bytes since it last waited for data is watched. A ping has 32.
-const WATCHED_BYTES: usize = 512;
+const CHECKED_READ_BYTES: usize = 512;
 
 /// With fewer bytes in flight, nothing but acknowledgements is: they are not acknowledged.
 const NOTHING_IN_FLIGHT: u64 = 2 * 1024;
@@ -87,7 +87,7 @@ const SLOW_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The bounds of a connection.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Windows {
+pub(super) struct WindowLimits {
     /// The receive window of the connection at most.
     pub(super) receive: u64,
     /// That of each stream.
@@ -101,7 +101,7 @@ pub(super) struct FlowControl {
     connection: quinn::Connection,
     resources: Resources,
     memory: ConnectionMemory,
-    windows: Windows,
+    windows: WindowLimits,
     /// Bytes that streams have read and written.
     read: AtomicU64,
     written: AtomicU64,
@@ -111,10 +111,10 @@ pub(super) struct FlowControl {
     unread_streams: AtomicUsize,
     /// After so many bytes read, a stream reports.
     report_every: AtomicU64,
-    is_watched: AtomicBool,
+    needs_check: AtomicBool,
     /// Wakes the muxer when it has to watch.
-    watcher: AtomicWaker,
-    streams: Mutex<Vec<Weak<StreamState>>>,
+    check_waker: AtomicWaker,
+    streams: Mutex<Vec<Weak<StreamFlags>>>,
     state: Mutex<State>,
 }
 
@@ -125,9 +125,9 @@ struct State {
     measured_at: Instant,
     measured_read: u64,
     /// The values of the estimates at which nothing is held.
-    least_received: i64,
-    least_sent: i64,
-    /// When `least_received` was last raised, and the traffic until then in bytes.
+    received_baseline: i64,
+    sent_baseline: i64,
+    /// When `received_baseline` was last raised, and the traffic until then in bytes.
     tolerated_at: Instant,
     tolerated_traffic: u64,
     received: u64,
@@ -144,7 +144,7 @@ impl FlowControl {
     pub(super) fn new(
         connection: quinn::Connection,
         resources: Resources,
-        windows: Windows,
+        windows: WindowLimits,
         credit: Credit,
         ip: IpAddr,
     ) -> Arc<Self> {
@@ -156,8 +156,8 @@ impl FlowControl {
             credit,
             measured_at: Instant::now(),
             measured_read: 0,
-            least_received: received_bytes(&connection.stats(), 0, 0),
-            least_sent: 0,
+            received_baseline: received_bytes(&connection.stats(), 0, 0),
+            sent_baseline: 0,
             tolerated_at: Instant::now(),
             tolerated_traffic: 0,
             received: 0,
@@ -176,8 +176,8 @@ impl FlowControl {
             chunks_read: AtomicU64::new(0),
             unread_streams: AtomicUsize::new(0),
             report_every: AtomicU64::new(report_every(window)),
-            is_watched: AtomicBool::new(false),
-            watcher: AtomicWaker::new(),
+            needs_check: AtomicBool::new(false),
+            check_waker: AtomicWaker::new(),
             streams: Mutex::default(),
             state: Mutex::new(state),
             connection,
@@ -185,7 +185,7 @@ impl FlowControl {
         // The handshake is acknowledged, too.
         {
             let mut state = flow.state();
-            state.least_sent = flow.sent_bytes(&state);
+            state.sent_baseline = flow.sent_bytes(&state);
         }
         Arc::new(flow)
     }
@@ -196,7 +196,7 @@ impl FlowControl {
 
     /// A stream that was opened or accepted.
     pub(super) fn stream(self: &Arc<Self>) -> StreamBuffers {
-        let state = Arc::new(StreamState {
+        let state = Arc::new(StreamFlags {
             is_unread: AtomicBool::new(true),
             is_blocked: AtomicBool::new(false),
             is_reset: AtomicBool::new(false),
@@ -208,7 +208,7 @@ impl FlowControl {
         StreamBuffers {
             flow: Arc::clone(self),
             state,
-            burst: 0,
+            read_since_wait: 0,
             unreported_read: 0,
             unreported_written: 0,
         }
@@ -222,51 +222,51 @@ impl FlowControl {
     /// The peer seems to have another address. What the connection holds counts for the address that
     /// its handshake has proven: a packet with a forged address looks the same until the path is
     /// validated.
-    pub(super) fn migrated(&self) {
+    pub(super) fn on_migration(&self) {
         let mut state = self.state();
         state.acks = AckCounters::of_path(&self.connection);
-        state.least_sent = self.sent_bytes(&state);
+        state.sent_baseline = self.sent_bytes(&state);
     }
 
     /// What has to be done because memory runs out. Wakes the task when there is something, or when
     /// the connection is to be [checked](Self::check).
     pub(super) fn poll_relief(&self, cx: &mut Context<'_>) -> Poll<Relief> {
-        self.watcher.register(cx.waker());
+        self.check_waker.register(cx.waker());
         let relief = self.memory.poll_relief(cx);
         // What a peer sends behind a gap in a stream wakes nothing here.
         if self.resources.under_pressure() {
-            self.watch();
+            self.request_check();
         }
         relief
     }
 
     /// Whether the connection is to be [checked](Self::check) soon.
-    pub(super) fn is_watched(&self) -> bool {
-        self.is_watched.load(Ordering::Relaxed)
+    pub(super) fn needs_check(&self) -> bool {
+        self.needs_check.load(Ordering::Relaxed)
     }
 
-    fn watch(&self) {
-        if !self.is_watched() && !self.is_watched.swap(true, Ordering::Relaxed) {
-            self.watcher.wake();
+    fn request_check(&self) {
+        if !self.needs_check() && !self.needs_check.swap(true, Ordering::Relaxed) {
+            self.check_waker.wake();
         }
     }
 
     /// Updates the account, and gives streams room that unread ones hold up. Gives when to check
     /// again, if that is needed.
     pub(super) fn check(&self) -> Option<Duration> {
-        self.is_watched.store(false, Ordering::Relaxed);
+        self.needs_check.store(false, Ordering::Relaxed);
         let mut state = self.state();
         let counters = self.connection.stats();
         let unread = self.unread_streams.load(Ordering::Relaxed);
-        self.tolerate(&mut state);
+        self.raise_baseline(&mut state);
         let written = self.written.load(Ordering::Relaxed);
         let is_acknowledged =
             written == state.checked_written && state.acks.in_flight() < NOTHING_IN_FLIGHT;
         if is_acknowledged || state.was_reset {
-            state.least_sent = self.sent_bytes(&state);
+            state.sent_baseline = self.sent_bytes(&state);
         }
         if state.was_reset {
-            state.least_received = self.received_bytes(&counters);
+            state.received_baseline = self.received_bytes(&counters);
         }
         state.was_reset = false;
         state.checked_written = written;
@@ -285,7 +285,7 @@ impl FlowControl {
         } else {
             None
         }
-        .inspect(|_| self.is_watched.store(true, Ordering::Relaxed))
+        .inspect(|_| self.needs_check.store(true, Ordering::Relaxed))
     }
 
     /// Resets the streams for which bytes may be held: those that are not read or not written, and all
@@ -307,7 +307,7 @@ impl FlowControl {
             }
         }
         self.state().was_reset = true;
-        self.watch();
+        self.request_check();
     }
 
     /// A stream has read its part of the window.
@@ -359,13 +359,13 @@ impl FlowControl {
             self.report_every
                 .store(report_every(window), Ordering::Relaxed);
             self.connection.set_receive_window(bytes);
-            self.watch();
+            self.request_check();
         }
     }
 
     /// Raises the value at which nothing is held, for what was received and is not held although it
     /// was not read.
-    fn tolerate(&self, state: &mut State) {
+    fn raise_baseline(&self, state: &mut State) {
         let now = Instant::now();
         let elapsed = now.saturating_duration_since(state.tolerated_at);
         let read = self.read.load(Ordering::Relaxed);
@@ -376,7 +376,7 @@ impl FlowControl {
         if tolerated > 0 {
             state.tolerated_at = now;
             state.tolerated_traffic = traffic;
-            state.least_received = state.least_received.saturating_add_unsigned(tolerated);
+            state.received_baseline = state.received_baseline.saturating_add_unsigned(tolerated);
         }
     }
 
@@ -386,22 +386,22 @@ impl FlowControl {
     }
 
     fn sent_bytes(&self, state: &State) -> i64 {
-        difference(self.written.load(Ordering::Relaxed), state.acks.bytes())
+        signed_difference(self.written.load(Ordering::Relaxed), state.acks.bytes())
     }
 
     fn update_received(&self, state: &mut State, counters: &ConnectionStats) {
         let received = self.received_bytes(counters);
-        state.least_received = state.least_received.min(received);
+        state.received_baseline = state.received_baseline.min(received);
         let streams = u64::try_from(lock(&self.streams).len()).unwrap_or(u64::MAX);
         let most = streams.saturating_mul(STREAM_OVERHEAD);
         state.received =
-            above(received, state.least_received).min(state.window.saturating_add(most));
+            excess(received, state.received_baseline).min(state.window.saturating_add(most));
     }
 
     fn update_sent(&self, state: &mut State) {
         let sent = self.sent_bytes(state);
-        state.least_sent = state.least_sent.min(sent);
-        state.sent = above(sent, state.least_sent).min(self.windows.send);
+        state.sent_baseline = state.sent_baseline.min(sent);
+        state.sent = excess(sent, state.sent_baseline).min(self.windows.send);
     }
 
     fn charge(&self, state: &mut State) {
@@ -409,7 +409,7 @@ impl FlowControl {
         let held = held - held % STEP;
         if held > state.charged {
             self.memory.charge(held - state.charged);
-            self.watch();
+            self.request_check();
         } else {
             self.memory.release(state.charged - held);
         }
@@ -430,15 +430,15 @@ impl FlowControl {
 /// The part of one stream.
 pub(super) struct StreamBuffers {
     flow: Arc<FlowControl>,
-    state: Arc<StreamState>,
+    state: Arc<StreamFlags>,
     /// Bytes read since the stream last waited for data.
-    burst: usize,
+    read_since_wait: usize,
     unreported_read: u64,
     unreported_written: u64,
 }
 
 #[derive(Debug)]
-struct StreamState {
+struct StreamFlags {
     /// Whether there may be something to read: it has not waited for data since it last read.
     is_unread: AtomicBool,
     /// Whether the last write had no room.
@@ -464,9 +464,9 @@ impl StreamBuffers {
             self.state.is_unread.store(true, Ordering::Relaxed);
             flow.unread_streams.fetch_add(1, Ordering::Relaxed);
         }
-        self.burst = self.burst.saturating_add(bytes);
-        if self.burst >= WATCHED_BYTES {
-            flow.watch();
+        self.read_since_wait = self.read_since_wait.saturating_add(bytes);
+        if self.read_since_wait >= CHECKED_READ_BYTES {
+            flow.request_check();
         }
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         flow.read.fetch_add(bytes, Ordering::Relaxed);
@@ -493,7 +493,7 @@ impl StreamBuffers {
 
     /// All that comes was read, or is of no interest any more.
     pub(super) fn set_read(&mut self) {
-        self.burst = 0;
+        self.read_since_wait = 0;
         if self.state.is_unread.load(Ordering::Relaxed) {
             self.state.is_unread.store(false, Ordering::Relaxed);
             self.flow.unread_streams.fetch_sub(1, Ordering::Relaxed);
@@ -542,16 +542,17 @@ fn received_bytes(counters: &ConnectionStats, read: u64, chunks_read: u64) -> i6
     let overhead = (datagrams.datagrams.saturating_mul(DATAGRAM_OVERHEAD))
         .saturating_add(frames.stream.saturating_mul(STREAM_FRAME_OVERHEAD))
         .saturating_add(frames.acks.saturating_mul(ACK_FRAME_BYTES));
-    let chunks = difference(frames.stream, chunks_read).saturating_mul(CHUNK_BYTES.cast_signed());
-    difference(datagrams.bytes, overhead.saturating_add(read)).saturating_add(chunks)
+    let chunks =
+        signed_difference(frames.stream, chunks_read).saturating_mul(CHUNK_BYTES.cast_signed());
+    signed_difference(datagrams.bytes, overhead.saturating_add(read)).saturating_add(chunks)
 }
 
-fn difference(more: u64, less: u64) -> i64 {
+fn signed_difference(more: u64, less: u64) -> i64 {
     let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     signed(more).saturating_sub(signed(less))
 }
 
-fn above(value: i64, least: i64) -> u64 {
+fn excess(value: i64, least: i64) -> u64 {
     u64::try_from(value.saturating_sub(least)).unwrap_or(0)
 }
 

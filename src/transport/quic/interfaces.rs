@@ -9,11 +9,11 @@ use if_watch::IfEvent;
 use if_watch::tokio::IfWatcher;
 
 /// What became of an address.
-pub(super) enum Change {
-    Up(SocketAddr),
-    Down(SocketAddr),
+pub(super) enum AddressChange {
+    Added(SocketAddr),
+    Expired(SocketAddr),
     /// The watch on the interfaces failed. Its last word: addresses stay as they are.
-    Lost(io::Error),
+    WatchFailed(io::Error),
 }
 
 /// Tells a socket's addresses: its own, or those of the interfaces if it is bound to all of them.
@@ -23,11 +23,11 @@ pub(super) struct Interfaces {
 }
 
 enum Source {
-    /// One address, not told yet.
+    /// One address, not announced yet.
     Fixed,
     Watched {
         watcher: Box<IfWatcher>,
-        told: HashSet<IpAddr>,
+        announced: HashSet<IpAddr>,
     },
     /// Nothing more to tell.
     Done,
@@ -39,7 +39,7 @@ impl Interfaces {
         let source = if local.ip().is_unspecified() {
             Source::Watched {
                 watcher: Box::new(IfWatcher::new()?),
-                told: HashSet::new(),
+                announced: HashSet::new(),
             }
         } else {
             Source::Fixed
@@ -47,32 +47,35 @@ impl Interfaces {
         Ok(Self { local, source })
     }
 
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Change> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<AddressChange> {
         match &mut self.source {
             Source::Fixed => {
                 self.source = Source::Done;
-                Poll::Ready(Change::Up(self.local))
+                Poll::Ready(AddressChange::Added(self.local))
             }
-            Source::Watched { watcher, told } => loop {
+            Source::Watched { watcher, announced } => loop {
                 match std::task::ready!(watcher.poll_if_event(cx)) {
                     Ok(IfEvent::Up(net)) => {
                         let ip = net.addr();
-                        if serves(self.local.ip(), ip) && told.insert(ip) {
-                            return Poll::Ready(Change::Up(SocketAddr::new(ip, self.local.port())));
+                        if is_reachable_by(self.local.ip(), ip) && announced.insert(ip) {
+                            return Poll::Ready(AddressChange::Added(SocketAddr::new(
+                                ip,
+                                self.local.port(),
+                            )));
                         }
                     }
                     Ok(IfEvent::Down(net)) => {
                         let ip = net.addr();
                         // The same address can be there twice, with different prefixes.
                         let still_there = watcher.iter().any(|other| other.addr() == ip);
-                        if !still_there && told.remove(&ip) {
+                        if !still_there && announced.remove(&ip) {
                             let gone = SocketAddr::new(ip, self.local.port());
-                            return Poll::Ready(Change::Down(gone));
+                            return Poll::Ready(AddressChange::Expired(gone));
                         }
                     }
                     Err(error) => {
                         self.source = Source::Done;
-                        return Poll::Ready(Change::Lost(error));
+                        return Poll::Ready(AddressChange::WatchFailed(error));
                     }
                 }
             },
@@ -85,7 +88,7 @@ impl Interfaces {
 ///
 /// Link-local addresses of IPv6 are left out: they mean nothing without the name of an interface,
 /// which a multiaddress of QUIC does not carry.
-fn serves(any: IpAddr, ip: IpAddr) -> bool {
+fn is_reachable_by(any: IpAddr, ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(_) => any.is_ipv4(),
         IpAddr::V6(ip) => any.is_ipv6() && !ip.is_unicast_link_local(),
@@ -100,8 +103,8 @@ mod tests {
     fn families_do_not_mix_and_link_local_is_left_out() {
         let (any4, any6) = ("0.0.0.0".parse().unwrap(), "::".parse().unwrap());
         let (v4, v6) = ("192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap());
-        assert!(serves(any4, v4) && serves(any6, v6));
-        assert!(!serves(any4, v6) && !serves(any6, v4));
-        assert!(!serves(any6, "fe80::1".parse().unwrap()));
+        assert!(is_reachable_by(any4, v4) && is_reachable_by(any6, v6));
+        assert!(!is_reachable_by(any4, v6) && !is_reachable_by(any6, v4));
+        assert!(!is_reachable_by(any6, "fe80::1".parse().unwrap()));
     }
 }

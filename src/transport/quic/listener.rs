@@ -11,7 +11,7 @@ use libp2p::PeerId;
 use libp2p::core::transport::{ListenerId, TransportEvent};
 
 use super::connection::ConnectionConfig;
-use super::interfaces::{Change, Interfaces};
+use super::interfaces::{AddressChange, Interfaces};
 use super::{Config, Connection, Error, Event, address, connection};
 use crate::metrics::Handshakes;
 use crate::transport::admission::{ConnectionGater, RateLimited};
@@ -130,18 +130,18 @@ impl Listener {
         })
     }
 
-    fn event(&self, change: Change) -> Event {
+    fn event(&self, change: AddressChange) -> Event {
         let listener_id = self.id;
         match change {
-            Change::Up(addr) => TransportEvent::NewAddress {
+            AddressChange::Added(addr) => TransportEvent::NewAddress {
                 listener_id,
                 listen_addr: address::format(addr),
             },
-            Change::Down(addr) => TransportEvent::AddressExpired {
+            AddressChange::Expired(addr) => TransportEvent::AddressExpired {
                 listener_id,
                 listen_addr: address::format(addr),
             },
-            Change::Lost(error) => TransportEvent::ListenerError {
+            AddressChange::WatchFailed(error) => TransportEvent::ListenerError {
                 listener_id,
                 error: error.into(),
             },

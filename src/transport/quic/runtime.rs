@@ -19,9 +19,9 @@ use super::{
 use crate::{metrics::Metrics, transport::timer_coalescing};
 
 /// Timers that are this far off may be late. They are those of silence, in which nobody waits.
-/// Acknowledgements are due much sooner, and so is the repetition of what was lost, unless it was
+/// Acknowledgements are coalesced much sooner, and so is the repetition of what was lost, unless it was
 /// repeated in vain before; a tenth more does no harm to it then.
-const FAR: Duration = Duration::from_secs(1);
+const MIN_COALESCED_DELAY: Duration = Duration::from_secs(1);
 
 /// How late they may be. Short enough that the packets of thousands of idle peers, and their
 /// answers, do not come all at once.
@@ -39,8 +39,8 @@ impl Runtime {
         Self { metrics }
     }
 
-    fn due(at: Instant) -> Instant {
-        if at.saturating_duration_since(TokioRuntime.now()) < FAR {
+    fn coalesced(at: Instant) -> Instant {
+        if at.saturating_duration_since(TokioRuntime.now()) < MIN_COALESCED_DELAY {
             at
         } else {
             timer_coalescing::round_up(at, COALESCING_INTERVAL)
@@ -50,7 +50,7 @@ impl Runtime {
 
 impl quinn::Runtime for Runtime {
     fn new_timer(&self, at: Instant) -> Pin<Box<dyn AsyncTimer>> {
-        Box::pin(Timer(TokioRuntime.new_timer(Self::due(at))))
+        Box::pin(Timer(TokioRuntime.new_timer(Self::coalesced(at))))
     }
 
     fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
@@ -72,7 +72,7 @@ struct Timer(Pin<Box<dyn AsyncTimer>>);
 
 impl AsyncTimer for Timer {
     fn reset(mut self: Pin<&mut Self>, at: Instant) {
-        self.0.as_mut().reset(Runtime::due(at));
+        self.0.as_mut().reset(Runtime::coalesced(at));
     }
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {

@@ -307,7 +307,7 @@ impl AsyncWrite for Stream {
         };
         let written = result.map_err(write_error)?;
         self.buffers.written(written);
-        self.send_window.sent(written);
+        self.send_window.on_sent(written);
         Poll::Ready(Ok(written))
     }
 

@@ -24,7 +24,7 @@ use libp2p::{Multiaddr, PeerId};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{Config, Connection, Error, Handle, Transport, address};
+use super::{Config, Connection, Error, Handle, QuicTransport, address};
 
 const LOOPBACK: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
 const AS_DIALER: DialOpts = DialOpts {
@@ -60,7 +60,7 @@ impl Server {
         let mut config = Config::new(keypair);
         configure(&mut config);
         let handle = config.handle();
-        let mut transport = Transport::new(config).unwrap();
+        let mut transport = QuicTransport::new(config).unwrap();
         let id = ListenerId::next();
         transport.listen_on(id, addr.parse().unwrap()).unwrap();
 
@@ -110,7 +110,7 @@ impl Server {
 }
 
 async fn serve(
-    mut transport: Transport,
+    mut transport: QuicTransport,
     id: ListenerId,
     tell: mpsc::Sender<Told>,
     mut removals: mpsc::Receiver<()>,

@@ -94,7 +94,7 @@ async fn stock_dials_us() {
 async fn we_dial_stock() {
     for port_use in [PortUse::Reuse, PortUse::New] {
         let (addr, peer, _task) = stock_echo().await;
-        let mut client = Transport::new(Config::new(&Keypair::generate_ed25519())).unwrap();
+        let mut client = QuicTransport::new(Config::new(&Keypair::generate_ed25519())).unwrap();
         let opts = DialOpts {
             port_use,
             ..AS_DIALER
@@ -109,7 +109,7 @@ async fn we_dial_stock() {
 #[tokio::test]
 async fn we_dial_ourselves() {
     let mut server = Server::start().await;
-    let mut client = Transport::new(Config::new(&Keypair::generate_ed25519())).unwrap();
+    let mut client = QuicTransport::new(Config::new(&Keypair::generate_ed25519())).unwrap();
     let dial = client.dial(server.addr.clone(), AS_DIALER).unwrap();
     let (dialled, ours) = tokio::join!(within(dial), server.connection());
     let (peer, muxer) = dialled.unwrap();
@@ -143,7 +143,7 @@ async fn stock_sees_a_reset_where_we_drop() {
 async fn the_dialled_peer_must_be_the_expected_one() {
     let (addr, _, _task) = stock_echo().await;
     let stranger = Keypair::generate_ed25519().public().to_peer_id();
-    let mut client = Transport::new(Config::new(&Keypair::generate_ed25519())).unwrap();
+    let mut client = QuicTransport::new(Config::new(&Keypair::generate_ed25519())).unwrap();
     let addr = addr.with_p2p(stranger).unwrap();
     let error = within(client.dial(addr, AS_DIALER).unwrap()).await.err();
     assert!(
@@ -175,7 +175,7 @@ where
 #[tokio::test]
 async fn swarms_ping_each_other() {
     let keypair = Keypair::generate_ed25519();
-    let ours = Transport::new(Config::new(&keypair)).unwrap();
+    let ours = QuicTransport::new(Config::new(&keypair)).unwrap();
     let mut ours = swarm(
         &keypair,
         ours.map(|(peer, c), _| (peer, StreamMuxerBox::new(c))),

@@ -61,7 +61,7 @@ async fn the_handle_closes_dials() {
         let mut server = Server::start().await;
         let config = Config::new(&Keypair::generate_ed25519());
         let handle = config.handle();
-        let mut transport = Transport::new(config).unwrap();
+        let mut transport = QuicTransport::new(config).unwrap();
         let opts = DialOpts {
             port_use,
             ..AS_DIALER
@@ -93,7 +93,7 @@ async fn a_dial_to_nobody_times_out() {
     let nobody = udp();
     let mut config = Config::new(&Keypair::generate_ed25519());
     config.handshake_timeout = Duration::from_millis(100);
-    let mut transport = Transport::new(config).unwrap();
+    let mut transport = QuicTransport::new(config).unwrap();
     let addr = address::format(nobody.local_addr().unwrap());
     let error = within(transport.dial(addr, AS_DIALER).unwrap()).await.err();
     assert!(matches!(error, Some(Error::HandshakeTimeout)), "{error:?}");

@@ -28,7 +28,7 @@ async fn above_the_hard_cap_newcomers_are_refused() {
 
 #[tokio::test]
 async fn a_newcomer_that_nobody_wants_is_refused() {
-    let mut transport = Transport::new(Config::new(&Keypair::generate_ed25519())).unwrap();
+    let mut transport = QuicTransport::new(Config::new(&Keypair::generate_ed25519())).unwrap();
     transport
         .listen_on(ListenerId::next(), LOOPBACK.parse().unwrap())
         .unwrap();
@@ -209,7 +209,7 @@ async fn both_families_share_a_port() {
         v6.addr = addr;
     }
 
-    let mut client = Transport::new(Config::new(&Keypair::generate_ed25519())).unwrap();
+    let mut client = QuicTransport::new(Config::new(&Keypair::generate_ed25519())).unwrap();
     let dial = client.dial(v6.addr.clone(), AS_DIALER).unwrap();
     let (dialled, _ours) = tokio::join!(within(dial), v6.connection());
     assert_eq!(dialled.unwrap().0, v6.peer);
@@ -217,7 +217,7 @@ async fn both_families_share_a_port() {
 
 #[tokio::test]
 async fn an_incoming_connection_is_told_with_real_addresses() {
-    let mut transport = Transport::new(Config::new(&Keypair::generate_ed25519())).unwrap();
+    let mut transport = QuicTransport::new(Config::new(&Keypair::generate_ed25519())).unwrap();
     let any = "/ip4/0.0.0.0/udp/0/quic-v1".parse().unwrap();
     transport.listen_on(ListenerId::next(), any).unwrap();
     let endpoint = client();
@@ -253,7 +253,7 @@ async fn an_incoming_connection_is_told_with_real_addresses() {
 async fn what_is_not_quic_is_left_to_other_transports() {
     use libp2p::core::transport::TransportError::MultiaddrNotSupported;
 
-    let mut transport = Transport::new(Config::new(&Keypair::generate_ed25519())).unwrap();
+    let mut transport = QuicTransport::new(Config::new(&Keypair::generate_ed25519())).unwrap();
     let tcp: Multiaddr = "/ip4/127.0.0.1/tcp/0".parse().unwrap();
     let listen = transport.listen_on(ListenerId::next(), tcp);
     assert!(matches!(listen, Err(MultiaddrNotSupported(_))));
