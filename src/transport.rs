@@ -35,26 +35,26 @@ use libp2p::{
     },
     identity::Keypair,
     multiaddr::Protocol,
-    tcp::tokio::Transport as TcpTransport,
+    tcp::tokio::Transport as Libp2pTcpTransport,
     websocket::Config as WebSocket,
 };
 use socket2::{Domain, Socket, Type};
 
 pub use self::admission::{Admission, ConnectionGater};
-use self::{pending::Limited, security::Security};
+use self::{pending::HandshakeLimiter, security::Security};
 use crate::metrics::{Handshakes, Metrics};
 
 /// How long a new connection may take until it is authenticated and multiplexed.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Every transport of the relay in one.
-pub type Transport = Boxed<(PeerId, StreamMuxerBox)>;
+pub type BoxedTransport = Boxed<(PeerId, StreamMuxerBox)>;
 /// Why a transport could not be set up.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Which addresses may be dialled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dials {
+pub enum DialScope {
     /// Those of the public internet, and no others.
     Global,
     /// Every one.
@@ -68,15 +68,15 @@ pub enum Dials {
 /// When `keypair` cannot make a TLS certificate or Noise keys; an Ed25519 key always can.
 pub fn build(
     keypair: &Keypair,
-    dials: Dials,
+    dials: DialScope,
     gater: &ConnectionGater,
     metrics: &Metrics,
-) -> Result<(Transport, quic::Handle), Error> {
+) -> Result<(BoxedTransport, quic::Handle), Error> {
     let handshakes = |transport| Handshakes::new(metrics.clone(), transport);
     let security = |transport| Security::new(keypair, handshakes(transport));
     let socket = || {
-        let socket = TcpTransport::new(libp2p::tcp::Config::default().nodelay(true));
-        tcp::Transport::new(socket, gater.clone())
+        let socket = Libp2pTcpTransport::new(libp2p::tcp::Config::default().nodelay(true));
+        tcp::TcpTransport::new(socket, gater.clone())
     };
     let streams = yamux::Config::within(gater.resources().clone());
     let tcp = socket()
@@ -114,11 +114,11 @@ pub fn build(
         .or_transport(tcp)
         .map(|either, _| either.into_inner());
     let transport = quic
-        .or_transport(Limited::new(streams.boxed(), gater.clone()))
+        .or_transport(HandshakeLimiter::new(streams.boxed(), gater.clone()))
         .map(|either, _| either.into_inner());
     let transport = match dials {
-        Dials::Global => global_only::Transport::new(transport).boxed(),
-        Dials::Any => transport.boxed(),
+        DialScope::Global => global_only::Transport::new(transport).boxed(),
+        DialScope::Any => transport.boxed(),
     };
     Ok((transport, handle))
 }

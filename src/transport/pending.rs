@@ -229,7 +229,7 @@ impl Drop for PendingHandshake {
 
 /// A transport whose handshakes give way to others. Remote addresses of its connections are proven
 /// when they come in.
-pub(super) struct Limited {
+pub(super) struct HandshakeLimiter {
     inner: Boxed<Output>,
     gater: ConnectionGater,
 }
@@ -237,13 +237,13 @@ pub(super) struct Limited {
 type Output = (PeerId, StreamMuxerBox);
 type Upgrade = BoxFuture<'static, io::Result<Output>>;
 
-impl Limited {
+impl HandshakeLimiter {
     pub(super) fn new(inner: Boxed<Output>, gater: ConnectionGater) -> Self {
         Self { inner, gater }
     }
 }
 
-impl Transport for Limited {
+impl Transport for HandshakeLimiter {
     type Output = Output;
     type Error = io::Error;
     type ListenerUpgrade = Upgrade;

@@ -44,28 +44,28 @@ use crate::resources::{Descriptor, Exhausted};
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connections that may wait for their header at once.
-const MAX_WAITING: usize = 1024;
+const MAX_PENDING_HEADERS: usize = 1024;
 
 /// So many connections are dealt with in one go before others get their turn.
-const AT_ONCE: usize = 64;
+const MAX_EVENTS_PER_POLL: usize = 64;
 
-type Upgrade = Ready<io::Result<Socket>>;
+type Upgrade = Ready<io::Result<TcpConnection>>;
 type Event = TransportEvent<Upgrade, io::Error>;
 /// An event of libp2p's transport.
 type InnerEvent = TransportEvent<Ready<io::Result<TcpStream>>, io::Error>;
 
 /// See the module's documentation.
-pub struct Transport {
+pub struct TcpTransport {
     inner: Inner,
     gater: ConnectionGater,
     buffers: SocketBuffers,
     /// Those that are not closed: nothing may come from one that is.
     listeners: HashSet<ListenerId>,
-    waiting: FuturesUnordered<BoxFuture<'static, Option<IncomingConnection>>>,
+    pending_headers: FuturesUnordered<BoxFuture<'static, Option<IncomingConnection>>>,
 }
 
 /// A TCP connection.
-pub struct Socket {
+pub struct TcpConnection {
     io: TcpStream,
     /// Given back when the connection is closed.
     descriptor: Option<Descriptor>,
@@ -74,12 +74,12 @@ pub struct Socket {
 /// A connection that was accepted.
 struct IncomingConnection {
     listener: ListenerId,
-    stream: Socket,
+    stream: TcpConnection,
     local: Multiaddr,
     remote: Multiaddr,
 }
 
-impl Transport {
+impl TcpTransport {
     /// Accepts what `gater` admits.
     pub fn new(inner: Inner, gater: ConnectionGater) -> Self {
         Self {
@@ -87,20 +87,20 @@ impl Transport {
             buffers: SocketBuffers::of(gater.resources().limits()),
             gater,
             listeners: HashSet::new(),
-            waiting: FuturesUnordered::new(),
+            pending_headers: FuturesUnordered::new(),
         }
     }
 
     /// A connection has been accepted; gives it if its sender is known and may come in.
-    fn accepted(&self, connection: IncomingConnection) -> Option<Event> {
+    fn on_accepted(&self, connection: IncomingConnection) -> Option<Event> {
         if !ip_of(&connection.remote).is_some_and(|ip| self.gater.is_proxy(ip)) {
             return self.admit(connection);
         }
-        if self.waiting.len() >= MAX_WAITING {
+        if self.pending_headers.len() >= MAX_PENDING_HEADERS {
             self.refuse(&connection.stream.io, "max_pending");
             return None;
         }
-        self.waiting
+        self.pending_headers
             .push(read_proxy_header(connection, self.gater.clone()).boxed());
         None
     }
@@ -170,11 +170,11 @@ fn address(socket: SocketAddr) -> Multiaddr {
     Multiaddr::from(socket.ip()).with(Protocol::Tcp(socket.port()))
 }
 
-impl libp2p::core::Transport for Transport {
-    type Output = Socket;
+impl libp2p::core::Transport for TcpTransport {
+    type Output = TcpConnection;
     type Error = io::Error;
     type ListenerUpgrade = Upgrade;
-    type Dial = MapOk<<Inner as libp2p::core::Transport>::Dial, fn(TcpStream) -> Socket>;
+    type Dial = MapOk<<Inner as libp2p::core::Transport>::Dial, fn(TcpStream) -> TcpConnection>;
 
     fn listen_on(
         &mut self,
@@ -198,19 +198,19 @@ impl libp2p::core::Transport for Transport {
     ) -> Result<Self::Dial, TransportError<io::Error>> {
         let dial = self.inner.dial(address, options)?;
         // Dials are few, and have descriptors of their own.
-        Ok(dial.map_ok(|io| Socket {
+        Ok(dial.map_ok(|io| TcpConnection {
             io,
             descriptor: None,
         }))
     }
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Event> {
-        for _ in 0..AT_ONCE {
-            let event = match self.waiting.poll_next_unpin(cx) {
+        for _ in 0..MAX_EVENTS_PER_POLL {
+            let event = match self.pending_headers.poll_next_unpin(cx) {
                 Poll::Ready(Some(None)) => None,
                 Poll::Ready(Some(Some(connection))) => self.admit(connection),
                 Poll::Ready(None) | Poll::Pending => match Pin::new(&mut self.inner).poll(cx) {
-                    Poll::Ready(event) => self.incoming(event),
+                    Poll::Ready(event) => self.on_event(event),
                     Poll::Pending => return Poll::Pending,
                 },
             };
@@ -223,9 +223,9 @@ impl libp2p::core::Transport for Transport {
     }
 }
 
-impl Transport {
+impl TcpTransport {
     /// What is told of an event of libp2p's transport at once.
-    fn incoming(&mut self, event: InnerEvent) -> Option<Event> {
+    fn on_event(&mut self, event: InnerEvent) -> Option<Event> {
         match event {
             TransportEvent::Incoming {
                 listener_id,
@@ -238,9 +238,9 @@ impl Transport {
                     let refuse = |cause: Exhausted| self.refuse(&io, cause.reason());
                     let counted = room.map_err(refuse).ok()?;
                     self.buffers.apply(&io);
-                    self.accepted(IncomingConnection {
+                    self.on_accepted(IncomingConnection {
                         listener: listener_id,
-                        stream: Socket {
+                        stream: TcpConnection {
                             io,
                             descriptor: Some(counted),
                         },
@@ -281,7 +281,7 @@ impl Transport {
     }
 }
 
-impl AsyncRead for Socket {
+impl AsyncRead for TcpConnection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -291,7 +291,7 @@ impl AsyncRead for Socket {
     }
 }
 
-impl AsyncWrite for Socket {
+impl AsyncWrite for TcpConnection {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

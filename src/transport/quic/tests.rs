@@ -34,7 +34,7 @@ const AS_DIALER: DialOpts = DialOpts {
 
 /// What a [`Server`] tells its test.
 #[expect(clippy::large_enum_variant, reason = "there are few of them")]
-enum Told {
+enum ServerEvent {
     Address(Multiaddr),
     Connected(PeerId, Connection),
     Failed(Error),
@@ -46,7 +46,7 @@ struct Server {
     peer: PeerId,
     addr: Multiaddr,
     handle: Handle,
-    told: mpsc::Receiver<Told>,
+    events: mpsc::Receiver<ServerEvent>,
     remove: mpsc::Sender<()>,
     _task: JoinSet<()>,
 }
@@ -64,18 +64,18 @@ impl Server {
         let id = ListenerId::next();
         transport.listen_on(id, addr.parse().unwrap()).unwrap();
 
-        let (tell, mut told) = mpsc::channel(1024);
+        let (sender, mut events) = mpsc::channel(1024);
         let (remove, removals) = mpsc::channel(1);
         let mut task = JoinSet::new();
-        task.spawn(serve(transport, id, tell, removals));
-        let Some(Told::Address(addr)) = told.recv().await else {
+        task.spawn(serve(transport, id, sender, removals));
+        let Some(ServerEvent::Address(addr)) = events.recv().await else {
             panic!("no address");
         };
         Self {
             peer: keypair.public().to_peer_id(),
             addr,
             handle,
-            told,
+            events,
             remove,
             _task: task,
         }
@@ -85,18 +85,18 @@ impl Server {
         address::parse(&self.addr).unwrap().0
     }
 
-    async fn next(&mut self) -> Told {
-        within(self.told.recv()).await.unwrap()
+    async fn next(&mut self) -> ServerEvent {
+        within(self.events.recv()).await.unwrap()
     }
 
     async fn connection(&mut self) -> Connection {
         loop {
             match self.next().await {
-                Told::Connected(_, connection) => return connection,
+                ServerEvent::Connected(_, connection) => return connection,
                 // Another one of a wildcard's.
-                Told::Address(_) => {}
-                Told::Failed(error) | Told::Closed(Err(error)) => panic!("{error}"),
-                Told::Closed(Ok(())) => panic!("not a connection"),
+                ServerEvent::Address(_) => {}
+                ServerEvent::Failed(error) | ServerEvent::Closed(Err(error)) => panic!("{error}"),
+                ServerEvent::Closed(Ok(())) => panic!("not a connection"),
             }
         }
     }
@@ -112,7 +112,7 @@ impl Server {
 async fn serve(
     mut transport: QuicTransport,
     id: ListenerId,
-    tell: mpsc::Sender<Told>,
+    sender: mpsc::Sender<ServerEvent>,
     mut removals: mpsc::Receiver<()>,
 ) {
     let mut upgrades = JoinSet::new();
@@ -125,24 +125,24 @@ async fn serve(
                 continue;
             }
         };
-        let told = match event {
+        let event = match event {
             TransportEvent::Incoming { upgrade, .. } => {
-                let tell = tell.clone();
+                let sender = sender.clone();
                 upgrades.spawn(async move {
-                    let told = match upgrade.await {
-                        Ok((peer, connection)) => Told::Connected(peer, connection),
-                        Err(error) => Told::Failed(error),
+                    let event = match upgrade.await {
+                        Ok((peer, connection)) => ServerEvent::Connected(peer, connection),
+                        Err(error) => ServerEvent::Failed(error),
                     };
-                    tell.send(told).await.ok();
+                    sender.send(event).await.ok();
                 });
                 continue;
             }
-            TransportEvent::NewAddress { listen_addr, .. } => Told::Address(listen_addr),
-            TransportEvent::ListenerClosed { reason, .. } => Told::Closed(reason),
-            TransportEvent::ListenerError { error, .. } => Told::Failed(error),
+            TransportEvent::NewAddress { listen_addr, .. } => ServerEvent::Address(listen_addr),
+            TransportEvent::ListenerClosed { reason, .. } => ServerEvent::Closed(reason),
+            TransportEvent::ListenerError { error, .. } => ServerEvent::Failed(error),
             TransportEvent::AddressExpired { .. } => continue,
         };
-        tell.send(told).await.ok();
+        sender.send(event).await.ok();
     }
 }
 

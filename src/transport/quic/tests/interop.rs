@@ -82,7 +82,7 @@ async fn stock_dials_us() {
     let dial = client.dial(server.addr.clone(), AS_DIALER).unwrap();
     let (dialled, accepted) = tokio::join!(within(dial), server.next());
     let (peer, muxer) = dialled.unwrap();
-    let Told::Connected(from, ours) = accepted else {
+    let ServerEvent::Connected(from, ours) = accepted else {
         panic!("no connection")
     };
     assert_eq!(peer, server.peer);

@@ -26,7 +26,7 @@ async fn a_removed_listener_refuses_newcomers_and_keeps_its_connections() {
     send.write_all(b"before").await.unwrap();
 
     server.remove.send(()).await.unwrap();
-    assert!(matches!(server.next().await, Told::Closed(Ok(()))));
+    assert!(matches!(server.next().await, ServerEvent::Closed(Ok(()))));
 
     let newcomers = client();
     let refusals = (0..200).map(|_| newcomers.connect(server.socket(), "any").unwrap());
@@ -52,7 +52,10 @@ async fn the_handle_closes_a_listener_and_its_connections() {
     assert_eq!(code(&within(theirs.closed()).await), 9);
     within(server.handle.wait_idle()).await;
     let closed = server.next().await;
-    assert!(matches!(closed, Told::Closed(Err(Error::EndpointStopped))));
+    assert!(matches!(
+        closed,
+        ServerEvent::Closed(Err(Error::EndpointStopped))
+    ));
 }
 
 #[tokio::test]

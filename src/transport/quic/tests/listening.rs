@@ -160,7 +160,7 @@ async fn without_a_certificate_nobody_gets_in() {
     tls.client_auth_cert_resolver = Arc::new(NoCertificate);
     let endpoint = client_with(tls);
     let _connecting = endpoint.connect(server.socket(), "any").unwrap();
-    let Told::Failed(Error::Connection(_)) = server.next().await else {
+    let ServerEvent::Failed(Error::Connection(_)) = server.next().await else {
         panic!("not a failed handshake");
     };
     server.pair().await;
@@ -178,7 +178,7 @@ async fn a_wildcard_is_told_as_the_addresses_of_the_interfaces() {
     while server.socket().ip() != Ipv4Addr::LOCALHOST {
         assert!(!server.socket().ip().is_unspecified());
         assert!(server.socket().is_ipv4());
-        let Told::Address(addr) = server.next().await else {
+        let ServerEvent::Address(addr) = server.next().await else {
             panic!("not an address");
         };
         server.addr = addr;
@@ -203,7 +203,7 @@ async fn both_families_share_a_port() {
             panic!("not an address of IPv6");
         };
         assert!(!ip.is_unicast_link_local() && !ip.is_unspecified());
-        let Told::Address(addr) = v6.next().await else {
+        let ServerEvent::Address(addr) = v6.next().await else {
             panic!("not an address");
         };
         v6.addr = addr;
