@@ -4,31 +4,31 @@
 //! This is the relay's own because its cost is the relay's cost: all bytes of most circuits pass
 //! through it twice. Here each of them is read from the socket in large pieces, decrypted straight
 //! to where it is wanted, encrypted straight behind others, and never copied besides, as long as
-//! the socket takes what it is given. A [`Channel`] that has nothing to do holds no buffers.
+//! the socket takes what it is given. A [`NoiseStream`] that has nothing to do holds no buffers.
 
-mod channel;
 mod cipher;
 mod crypto;
+mod decryption;
+mod encryption;
 mod handshake;
-mod incoming;
 mod keys;
-mod outgoing;
-mod payload;
 #[cfg(all(target_arch = "x86_64", feature = "openssl"))]
-mod wide;
+mod openssl_avx512;
 #[cfg(not(all(target_arch = "x86_64", feature = "openssl")))]
-#[path = "noise/narrow.rs"]
-mod wide;
+#[path = "noise/openssl_avx512_stub.rs"]
+mod openssl_avx512;
+mod payload;
+mod stream;
 
 use std::io;
 
 use libp2p::identity;
 
 pub use self::{
-    channel::Channel,
     handshake::{accept, dial},
     keys::Keys,
     payload::peer_id,
+    stream::NoiseStream,
 };
 
 /// The name of the protocol, for those who agree on one.
@@ -45,7 +45,7 @@ const LENGTH_BYTES: usize = 2;
 const MAX_FRAME_BYTES: usize = LENGTH_BYTES + MAX_MESSAGE_BYTES;
 
 /// The most that fits into a frame.
-const MAX_PLAIN_BYTES: usize = MAX_MESSAGE_BYTES - TAG_BYTES;
+const MAX_PLAINTEXT_BYTES: usize = MAX_MESSAGE_BYTES - TAG_BYTES;
 
 /// Why two sides could not agree on a channel.
 #[derive(Debug, thiserror::Error)]

@@ -55,10 +55,10 @@ impl Security {
 }
 
 /// TLS of the accepting side, TLS of the dialling side, or Noise.
-type Io<C> = Either<Either<ours::Channel<C>, tls::TlsStream<C>>, noise::Channel<C>>;
+type Io<C> = Either<Either<ours::TlsServerStream<C>, tls::TlsStream<C>>, noise::NoiseStream<C>>;
 
 /// An authenticated and encrypted byte stream.
-pub struct Channel<C> {
+pub struct SecureStream<C> {
     io: Io<C>,
     /// Counts it for as long as it is there.
     _open: Open,
@@ -77,13 +77,13 @@ impl UpgradeInfo for Security {
     }
 }
 
-type Upgrade<C> = BoxFuture<'static, io::Result<(PeerId, Channel<C>)>>;
+type Upgrade<C> = BoxFuture<'static, io::Result<(PeerId, SecureStream<C>)>>;
 
 impl<C> InboundConnectionUpgrade<C> for Security
 where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    type Output = (PeerId, Channel<C>);
+    type Output = (PeerId, SecureStream<C>);
     type Error = io::Error;
     type Future = Upgrade<C>;
 
@@ -104,7 +104,7 @@ impl<C> OutboundConnectionUpgrade<C> for Security
 where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    type Output = (PeerId, Channel<C>);
+    type Output = (PeerId, SecureStream<C>);
     type Error = io::Error;
     type Future = Upgrade<C>;
 
@@ -133,7 +133,7 @@ where
 {
     async move {
         let (peer, stream) = upgrade.await.map_err(io::Error::other)?;
-        let channel = Channel {
+        let channel = SecureStream {
             io: either(stream),
             _open: handshake.complete(),
         };
@@ -142,7 +142,7 @@ where
     .boxed()
 }
 
-impl<C: AsyncRead + AsyncWrite + Unpin> AsyncRead for Channel<C> {
+impl<C: AsyncRead + AsyncWrite + Unpin> AsyncRead for SecureStream<C> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -152,7 +152,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> AsyncRead for Channel<C> {
     }
 }
 
-impl<C: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Channel<C> {
+impl<C: AsyncRead + AsyncWrite + Unpin> AsyncWrite for SecureStream<C> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

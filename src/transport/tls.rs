@@ -7,10 +7,10 @@
 //!
 //! [TLS handshake]: https://github.com/libp2p/specs/blob/master/tls/tls.md
 
-mod channel;
-mod checked;
 mod ciphers;
 mod records;
+mod stream;
+mod verified_certificate;
 
 use std::sync::Arc;
 
@@ -26,8 +26,8 @@ use rustls::{
     sign::{CertifiedKey, SingleCertAndKey},
 };
 
-pub use self::channel::Channel;
-use self::checked::Checked;
+pub use self::stream::TlsServerStream;
+use self::verified_certificate::VerifiedCertificate;
 
 /// The one protocol that is spoken in it.
 const ALPN: &[u8] = b"libp2p";
@@ -75,11 +75,11 @@ pub(super) fn server(keypair: &Keypair) -> Result<ServerConfig, Error> {
 pub(super) async fn accept<C>(
     tls: Arc<ServerConfig>,
     socket: C,
-) -> Result<(PeerId, Channel<C>), Error>
+) -> Result<(PeerId, TlsServerStream<C>), Error>
 where
     C: AsyncRead + AsyncWrite + Unpin,
 {
-    let channel = Channel::accept(tls, socket).await?;
+    let channel = TlsServerStream::accept(tls, socket).await?;
     let peer = peer_id(channel.state().peer_certificates().unwrap_or_default())?;
     Ok((peer, channel))
 }
@@ -88,7 +88,7 @@ where
 pub(super) fn peer_id(chain: &[CertificateDer<'_>]) -> Result<PeerId, Error> {
     let peer = chain
         .first()
-        .and_then(|end_entity| Checked::new(end_entity)?.peer_id());
+        .and_then(|end_entity| VerifiedCertificate::new(end_entity)?.peer_id());
     peer.ok_or(Error::NoPeerCertificate)
 }
 
@@ -133,7 +133,8 @@ impl ClientCertVerifier for AnyPeer {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let certificate = Checked::new(certificate).ok_or(CertificateError::BadEncoding)?;
+        let certificate =
+            VerifiedCertificate::new(certificate).ok_or(CertificateError::BadEncoding)?;
         verify_tls13_signature_with_raw_key(message, &certificate.key(), signature, &self.0)
     }
 

@@ -5,7 +5,7 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::PeerId;
 use snow::HandshakeState;
 
-use super::{Channel, Error, Keys, LENGTH_BYTES, payload};
+use super::{Error, Keys, LENGTH_BYTES, NoiseStream, payload};
 
 /// No message of a handshake is longer. The longest that are seen carry a large RSA key, a
 /// signature of it and some extensions, and have half of that.
@@ -15,7 +15,7 @@ const MAX_HANDSHAKE_BYTES: usize = 4096;
 ///
 /// # Errors
 /// When it does not.
-pub async fn accept<C>(keys: Keys, socket: C) -> Result<(PeerId, Channel<C>), Error>
+pub async fn accept<C>(keys: Keys, socket: C) -> Result<(PeerId, NoiseStream<C>), Error>
 where
     C: AsyncRead + AsyncWrite + Unpin,
 {
@@ -33,7 +33,7 @@ where
 ///
 /// # Errors
 /// When it does not.
-pub async fn dial<C>(keys: Keys, socket: C) -> Result<(PeerId, Channel<C>), Error>
+pub async fn dial<C>(keys: Keys, socket: C) -> Result<(PeerId, NoiseStream<C>), Error>
 where
     C: AsyncRead + AsyncWrite + Unpin,
 {
@@ -86,7 +86,10 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Handshake<C> {
         payload::peer_id(&payload, key)
     }
 
-    fn finish(self) -> Result<Channel<C>, Error> {
-        Ok(Channel::new(self.socket, self.state.into_transport_mode()?))
+    fn finish(self) -> Result<NoiseStream<C>, Error> {
+        Ok(NoiseStream::new(
+            self.socket,
+            self.state.into_transport_mode()?,
+        ))
     }
 }

@@ -17,7 +17,7 @@ fn keys() -> Keys {
 }
 
 /// Both ends of a channel: the dialler's and the acceptor's.
-fn channels() -> (Channel<Socket>, Channel<Socket>) {
+fn streams() -> (NoiseStream<Socket>, NoiseStream<Socket>) {
     let (near, far) = sockets();
     let both = futures::future::join(dial(keys(), near), accept(keys(), far));
     let (dialled, accepted) = block_on(both);

@@ -22,34 +22,34 @@ pub(super) struct Records {
 }
 
 /// Where decrypted bytes go.
-pub(super) struct Plain<'a> {
+pub(super) struct PlaintextSink<'a> {
     buffer: &'a mut [u8],
-    given: usize,
-    beside: &'a mut BytesMut,
+    written: usize,
+    overflow: &'a mut BytesMut,
 }
 
-impl<'a> Plain<'a> {
-    /// Into `buffer` first, and what finds no room there into `beside`.
-    pub(super) fn new(buffer: &'a mut [u8], beside: &'a mut BytesMut) -> Self {
+impl<'a> PlaintextSink<'a> {
+    /// Into `buffer` first, and what finds no room there into `overflow`.
+    pub(super) fn new(buffer: &'a mut [u8], overflow: &'a mut BytesMut) -> Self {
         Self {
             buffer,
-            given: 0,
-            beside,
+            written: 0,
+            overflow,
         }
     }
 
     /// How many bytes are in the buffer.
-    pub(super) fn given(&self) -> usize {
-        self.given
+    pub(super) fn written(&self) -> usize {
+        self.written
     }
 
     fn push(&mut self, bytes: &[u8]) {
-        let room = self.buffer.get_mut(self.given..).unwrap_or_default();
+        let room = self.buffer.get_mut(self.written..).unwrap_or_default();
         let (fitting, rest) = bytes.split_at(bytes.len().min(room.len()));
         let (room, _) = room.split_at_mut(fitting.len());
         room.copy_from_slice(fitting);
-        self.given += fitting.len();
-        self.beside.extend_from_slice(rest);
+        self.written += fitting.len();
+        self.overflow.extend_from_slice(rest);
     }
 }
 
@@ -71,63 +71,63 @@ impl Records {
     }
 
     /// Decrypts what is complete in `records`, and tells how many of their bytes are done with.
-    /// Answers of the protocol are put behind `answers`, also what the other side is to know of an
+    /// Answers of the protocol are put behind `replies`, also what the other side is to know of an
     /// error.
-    pub(super) fn open(
+    pub(super) fn decrypt(
         &mut self,
         records: &mut [u8],
-        plain: &mut Plain<'_>,
-        answers: &mut BytesMut,
+        sink: &mut PlaintextSink<'_>,
+        replies: &mut BytesMut,
     ) -> io::Result<usize> {
-        let opened = self.advance(records, plain, answers, |_| Ok(()));
-        if opened.is_err()
+        let result = self.process(records, sink, replies, |_| Ok(()));
+        if result.is_err()
             && let Ok(ConnectionState::EncodeTlsData(alert)) =
                 self.tls.process_tls_records(records).state
         {
-            encode(alert, answers)?;
+            encode(alert, replies)?;
         }
-        opened.map(|(used, _)| used)
+        result.map(|(used, _)| used)
     }
 
     /// Encrypts `bytes` into `out`, and tells how many bytes that takes. `records` are those that
-    /// were not done with when the last ones were opened.
-    pub(super) fn seal(
+    /// were not done with when the last ones were result.
+    pub(super) fn encrypt(
         &mut self,
         records: &mut [u8],
-        plain: &mut Plain<'_>,
-        answers: &mut BytesMut,
+        sink: &mut PlaintextSink<'_>,
+        replies: &mut BytesMut,
         bytes: &[u8],
         out: &mut [u8],
     ) -> io::Result<usize> {
-        let sealed = self.advance(records, plain, answers, |mut traffic| {
+        let result = self.process(records, sink, replies, |mut traffic| {
             traffic.encrypt(bytes, out).map_err(io::Error::other)
         });
-        sealed?.1.ok_or(io::ErrorKind::BrokenPipe.into())
+        result?.1.ok_or(io::ErrorKind::BrokenPipe.into())
     }
 
-    /// Puts behind `answers` that our data is complete.
+    /// Puts behind `replies` that our data is complete.
     pub(super) fn close(
         &mut self,
         records: &mut [u8],
-        plain: &mut Plain<'_>,
-        answers: &mut BytesMut,
+        sink: &mut PlaintextSink<'_>,
+        replies: &mut BytesMut,
     ) -> io::Result<()> {
         let mut alert = [0; ALERT_BYTES];
-        let (_, length) = self.advance(records, plain, answers, |mut traffic| {
+        let (_, length) = self.process(records, sink, replies, |mut traffic| {
             let length = traffic.queue_close_notify(&mut alert);
             length.map_err(io::Error::other)
         })?;
         let alert = alert.get(..length.unwrap_or_default()).unwrap_or_default();
-        answers.extend_from_slice(alert);
+        replies.extend_from_slice(alert);
         Ok(())
     }
 
     /// Goes on as far as `records` allow. Then `write`, if that is possible already and still.
-    fn advance<R>(
+    fn process<R>(
         &mut self,
         records: &mut [u8],
-        plain: &mut Plain<'_>,
-        answers: &mut BytesMut,
+        sink: &mut PlaintextSink<'_>,
+        replies: &mut BytesMut,
         write: impl FnOnce(WriteTraffic<'_, ServerConnectionData>) -> io::Result<R>,
     ) -> io::Result<(usize, Option<R>)> {
         let mut used = 0;
@@ -139,11 +139,11 @@ impl Records {
                 ConnectionState::ReadTraffic(mut traffic) => {
                     while let Some(record) = traffic.next_record() {
                         let record = record.map_err(invalid)?;
-                        plain.push(record.payload);
+                        sink.push(record.payload);
                         used += record.discard;
                     }
                 }
-                ConnectionState::EncodeTlsData(answer) => encode(answer, answers)?,
+                ConnectionState::EncodeTlsData(reply) => encode(reply, replies)?,
                 ConnectionState::TransmitTlsData(transmit) => transmit.done(),
                 ConnectionState::PeerClosed => self.is_closed = true,
                 ConnectionState::WriteTraffic(traffic) => {
@@ -157,16 +157,16 @@ impl Records {
 }
 
 fn encode(
-    mut answer: EncodeTlsData<'_, ServerConnectionData>,
-    answers: &mut BytesMut,
+    mut reply: EncodeTlsData<'_, ServerConnectionData>,
+    replies: &mut BytesMut,
 ) -> io::Result<()> {
-    let start = answers.len();
+    let start = replies.len();
     // The library says how much room it needs.
-    while let Err(error) = answer.encode(answers.get_mut(start..).unwrap_or_default()) {
+    while let Err(error) = reply.encode(replies.get_mut(start..).unwrap_or_default()) {
         let EncodeError::InsufficientSize(size) = error else {
             return Err(io::Error::other(error));
         };
-        answers.resize(start + size.required_size, 0);
+        replies.resize(start + size.required_size, 0);
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use tokio_util::compat::TokioAsyncReadCompatExt;
 
 use super::*;
 
-mod channel;
+mod stream;
 
 type ClientStream =
     futures_rustls::client::TlsStream<tokio_util::compat::Compat<tokio::io::DuplexStream>>;

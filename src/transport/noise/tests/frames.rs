@@ -9,8 +9,8 @@ use super::*;
 
 /// No channel has more than this for reading, and this for writing: a frame that is not whole and one
 /// that is not read, each in a buffer that doubles as it grows.
-const MOST_READ: usize = 4 * MAX_FRAME_BYTES;
-const MOST_WRITTEN: usize = 2 * (outgoing::MAX_BURST_BYTES + MAX_FRAME_BYTES);
+const MAX_HELD_BY_READS: usize = 4 * MAX_FRAME_BYTES;
+const MAX_HELD_BY_WRITES: usize = 2 * (encryption::MAX_BATCH_BYTES + MAX_FRAME_BYTES);
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
@@ -22,7 +22,7 @@ proptest! {
         socket_reads in steps(),
         socket_writes in steps(),
     ) {
-        let (mut near, mut far) = channels();
+        let (mut near, mut far) = streams();
         near.socket_mut().write_rhythm = repeated(socket_writes);
         far.socket_mut().read_rhythm = repeated(socket_reads);
         let wanted = pattern(writes.iter().map(|(length, _)| length).sum());
@@ -31,7 +31,7 @@ proptest! {
             for (length, flush) in writes {
                 let (now, later) = rest.split_at(length);
                 near.write_all(now).await.unwrap();
-                assert!(near.held_bytes() <= MOST_WRITTEN, "{}", near.held_bytes());
+                assert!(near.held_bytes() <= MAX_HELD_BY_WRITES, "{}", near.held_bytes());
                 rest = later;
                 if flush {
                     near.flush().await.unwrap();
@@ -45,7 +45,7 @@ proptest! {
             let mut buffer = vec![0; 200_000];
             for size in reads.into_iter().cycle() {
                 let read = far.read(&mut buffer[..size]).await.unwrap();
-                assert!(far.held_bytes() <= MOST_READ, "{}", far.held_bytes());
+                assert!(far.held_bytes() <= MAX_HELD_BY_READS, "{}", far.held_bytes());
                 all.extend_from_slice(&buffer[..read]);
                 if read == 0 && size > 0 {
                     break;
@@ -61,7 +61,7 @@ proptest! {
     /// Of a frame that was tampered with nothing is given, and nothing of what follows.
     #[test]
     fn who_tampers_with_a_frame_is_noticed(at in 0..3 * 1018_usize, bit in 0..8, room in 1..4000_usize) {
-        let (mut near, mut far) = channels();
+        let (mut near, mut far) = streams();
         let sent = pattern(3000);
         let frames = far.socket_mut().reads.clone();
         for part in sent.chunks(1000) {
@@ -91,7 +91,7 @@ proptest! {
 
     #[test]
     fn an_end_within_a_frame_is_not_a_clean_one(length in 0..=2 * 1018_usize) {
-        let (mut near, mut far) = channels();
+        let (mut near, mut far) = streams();
         let frames = far.socket_mut().reads.clone();
         for part in pattern(2000).chunks(1000) {
             block_on(near.write_all(part)).unwrap();
@@ -110,7 +110,7 @@ proptest! {
 
     #[test]
     fn nothing_that_arrives_is_too_strange(bytes in vec(any::<u8>(), 0..200_000), room in 1..100_000_usize) {
-        let (_near, mut far) = channels();
+        let (_near, mut far) = streams();
         let frames = far.socket_mut().reads.clone();
         frames.put(&bytes);
         frames.close();
@@ -121,7 +121,7 @@ proptest! {
 
 #[test]
 fn frames_without_anything_in_them_are_passed_over() {
-    let (mut near, mut far) = channels();
+    let (mut near, mut far) = streams();
     let frames = near.socket_mut().writes.clone();
     for _ in 0..10 {
         frames.put(&near.frame(b""));
@@ -135,7 +135,7 @@ fn frames_without_anything_in_them_are_passed_over() {
 
 #[test]
 fn a_message_shorter_than_its_tag() {
-    let (_near, mut far) = channels();
+    let (_near, mut far) = streams();
     far.socket_mut().reads.put(&[0, 15]);
     far.socket_mut().reads.put(&[0; 15]);
     let error = block_on(far.read(&mut [0; 100])).unwrap_err();
@@ -144,7 +144,7 @@ fn a_message_shorter_than_its_tag() {
 
 #[test]
 fn short_writes_share_a_call() {
-    let (mut near, _far) = channels();
+    let (mut near, _far) = streams();
     let frames = near.socket_mut().writes.clone();
     let before = frames.held().writes;
     for _ in 0..10 {
@@ -158,7 +158,7 @@ fn short_writes_share_a_call() {
 
 #[test]
 fn a_long_write_is_one_call_and_leaves_nothing() {
-    let (mut near, _far) = channels();
+    let (mut near, _far) = streams();
     let frames = near.socket_mut().writes.clone();
     let before = frames.held().writes;
     // A muxer's longest.
@@ -170,7 +170,7 @@ fn a_long_write_is_one_call_and_leaves_nothing() {
 /// A frame that comes in pieces is held, as far as it has come; nothing else is.
 #[test]
 fn memory_is_for_what_has_arrived() {
-    let (mut near, mut far) = channels();
+    let (mut near, mut far) = streams();
     let frames = far.socket_mut().reads.clone();
     block_on(near.write_all(&pattern(60_000))).unwrap();
     block_on(near.flush()).unwrap();
@@ -198,15 +198,15 @@ fn memory_is_for_what_has_arrived() {
 
 #[test]
 fn a_socket_that_takes_nothing_holds_the_writer_up() {
-    let (mut near, _far) = channels();
+    let (mut near, _far) = streams();
     near.socket_mut().write_rhythm = Box::new(iter::repeat(0));
     let mut taken = 0;
     let chunk = pattern(64 * 1024);
     while let Some(written) = near.write(&chunk).now_or_never() {
         taken += written.unwrap();
-        assert!(taken < MOST_WRITTEN);
+        assert!(taken < MAX_HELD_BY_WRITES);
     }
     assert!(near.flush().now_or_never().is_none());
     assert!(near.close().now_or_never().is_none());
-    assert!(near.held_bytes() <= MOST_WRITTEN);
+    assert!(near.held_bytes() <= MAX_HELD_BY_WRITES);
 }

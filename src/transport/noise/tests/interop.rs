@@ -16,7 +16,10 @@ fn theirs(identity: &Keypair) -> noise::Config {
 }
 
 /// Our end and theirs, and whom each of them takes the other for.
-fn accepted(ours: &Keypair, identity: &Keypair) -> ((PeerId, Channel<Socket>), (PeerId, Theirs)) {
+fn accepted(
+    ours: &Keypair,
+    identity: &Keypair,
+) -> ((PeerId, NoiseStream<Socket>), (PeerId, Theirs)) {
     let (near, far) = sockets();
     let dialled = theirs(identity).upgrade_outbound(near, PROTOCOL);
     let accepted = accept(Keys::new(ours).unwrap(), far);
@@ -24,7 +27,10 @@ fn accepted(ours: &Keypair, identity: &Keypair) -> ((PeerId, Channel<Socket>), (
     (accepted.unwrap(), dialled.unwrap())
 }
 
-fn dialled(ours: &Keypair, identity: &Keypair) -> ((PeerId, Channel<Socket>), (PeerId, Theirs)) {
+fn dialled(
+    ours: &Keypair,
+    identity: &Keypair,
+) -> ((PeerId, NoiseStream<Socket>), (PeerId, Theirs)) {
     let (near, far) = sockets();
     let accepted = theirs(identity).upgrade_inbound(far, PROTOCOL);
     let dialled = dial(Keys::new(ours).unwrap(), near);

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     resources::{ConnectionMemory, GUARANTEED_BYTES, ResourceLimits, Resources, Shares},
-    transport::noise::{self, Channel},
+    transport::noise::{self, NoiseStream},
 };
 
 const ALL: u64 = 1024 * 1024;
@@ -187,7 +187,7 @@ async fn relief_ends_a_connection_that_is_being_closed() {
 }
 
 /// Both ends of a Noise channel.
-async fn channels() -> (Channel<Socket>, Channel<Socket>) {
+async fn noise_streams() -> (NoiseStream<Socket>, NoiseStream<Socket>) {
     let (near, far) = sockets();
     let keys = || noise::Keys::new(&Keypair::generate_ed25519()).unwrap();
     let (dialled, accepted) =
@@ -245,7 +245,7 @@ fn step() -> impl Strategy<Value = (usize, bool, Step)> {
 /// Two muxers over Noise whose streams are written, read and dropped at random.
 async fn random_operations(steps: Vec<(usize, bool, Step)>) {
     let resources = resources();
-    let (near, far) = channels().await;
+    let (near, far) = noise_streams().await;
     let config = || Config::within(resources.clone());
     let near = Peer::new(Muxer::new(near, config(), Role::Client));
     let mut far = Peer::new(Muxer::new(far, config(), Role::Server));
@@ -302,7 +302,7 @@ fn a_channel_that_is_polled_alone_keeps_its_report() {
         .enable_all()
         .build()
         .unwrap();
-    let (mut near, mut far) = runtime.block_on(channels());
+    let (mut near, mut far) = runtime.block_on(noise_streams());
     block_on(async {
         near.write_all(&vec![1; 30_000]).await.unwrap();
         near.flush().await.unwrap();

@@ -15,12 +15,12 @@ use bytes::{Buf, BytesMut};
 use futures::{AsyncRead, AsyncWrite, future::poll_fn};
 use rustls::{CommonState, ServerConfig, server::UnbufferedServerConnection};
 
-use super::records::{Plain, Records};
+use super::records::{PlaintextSink, Records};
 use crate::{thread_buffer, transport::buffered::Reported};
 
 /// How much of a message may wait for the rest of it: more than the certificates of any peer take,
 /// and a whole record.
-const MAX_SEALED_BYTES: usize = 32 * 1024;
+const MAX_CIPHERTEXT_BYTES: usize = 32 * 1024;
 
 /// What is shorter waits for more or for a flush, so that it can share a call of the system.
 const GATHERED_BYTES: usize = 4096;
@@ -32,25 +32,25 @@ const MAX_WRITE_BYTES: usize = 65 * 1024;
 ///
 /// Writes may be gathered until the stream is flushed. Its data is complete only if the other side
 /// has said so; an end without that is [`io::ErrorKind::UnexpectedEof`].
-pub struct Channel<C> {
+pub struct TlsServerStream<C> {
     socket: C,
     records: Box<Records>,
     /// What was decrypted and found no room with its reader: what one call of the system brought.
-    opened: BytesMut,
+    plaintext: BytesMut,
     /// What is still encrypted: a part of a record, or of a message of the handshake.
-    sealed: Vec<u8>,
+    ciphertext: Vec<u8>,
     /// What is encrypted and not written yet.
-    waiting: BytesMut,
+    pending: BytesMut,
     /// What `opened` and `waiting` have allocated, parts that were read or written included.
     allocated: [usize; 2],
     reported: Reported,
     is_closing: bool,
     /// What arrived is not what the other side has sent. Told once, and then in general.
-    is_broken: bool,
-    why_broken: Option<io::Error>,
+    has_failed: bool,
+    failure: Option<io::Error>,
 }
 
-impl<C: AsyncRead + AsyncWrite + Unpin> Channel<C> {
+impl<C: AsyncRead + AsyncWrite + Unpin> TlsServerStream<C> {
     /// Accepts whoever is at the other end of `socket`.
     ///
     /// # Errors
@@ -60,14 +60,14 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Channel<C> {
         let mut channel = Self {
             socket,
             records: Box::new(Records::new(connection)),
-            opened: BytesMut::new(),
-            sealed: Vec::new(),
-            waiting: BytesMut::new(),
+            plaintext: BytesMut::new(),
+            ciphertext: Vec::new(),
+            pending: BytesMut::new(),
             allocated: [0; 2],
             reported: Reported::default(),
             is_closing: false,
-            is_broken: false,
-            why_broken: None,
+            has_failed: false,
+            failure: None,
         };
         poll_fn(|cx| channel.poll_handshake(cx)).await?;
         Ok(channel)
@@ -86,16 +86,20 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Channel<C> {
     }
 }
 
-impl<C> Channel<C> {
+impl<C> TlsServerStream<C> {
     /// How much memory for bytes is allocated.
     pub(super) fn held_bytes(&self) -> usize {
-        self.sealed.capacity() + self.allocated.iter().sum::<usize>()
+        self.ciphertext.capacity() + self.allocated.iter().sum::<usize>()
     }
 
     /// Reports what is held after a call, to the muxer above.
     fn report(&mut self) {
         // The start of such a buffer moves on as it is read, and with it what it says of its room.
-        for (allocated, buffer) in self.allocated.iter_mut().zip([&self.opened, &self.waiting]) {
+        for (allocated, buffer) in self
+            .allocated
+            .iter_mut()
+            .zip([&self.plaintext, &self.pending])
+        {
             *allocated = match buffer.capacity() {
                 0 => 0,
                 capacity => capacity.max(*allocated),
@@ -110,7 +114,7 @@ impl<C> Channel<C> {
     }
 }
 
-impl<C: AsyncRead + AsyncWrite + Unpin> Channel<C> {
+impl<C: AsyncRead + AsyncWrite + Unpin> TlsServerStream<C> {
     /// Reads once from the socket, and gives what that completes, which may be nothing; `None` if
     /// there will be no more.
     fn poll_fill(
@@ -119,48 +123,48 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Channel<C> {
         buffer: &mut [u8],
     ) -> Poll<io::Result<Option<usize>>> {
         thread_buffer::with(thread_buffer::STEP_BYTES, |records| {
-            let (before, space) = records.split_at_mut(self.sealed.len());
+            let (before, space) = records.split_at_mut(self.ciphertext.len());
             let read = ready!(Pin::new(&mut self.socket).poll_read(cx, space))?;
             if read == 0 {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
-            before.copy_from_slice(&self.sealed);
+            before.copy_from_slice(&self.ciphertext);
             let filled = before.len() + read;
             let records = records.get_mut(..filled).unwrap_or_default();
-            let mut plain = Plain::new(buffer, &mut self.opened);
-            let opened = self.records.open(records, &mut plain, &mut self.waiting);
-            let given = plain.given();
-            if !self.waiting.is_empty() {
+            let mut sink = PlaintextSink::new(buffer, &mut self.plaintext);
+            let decrypted = self.records.decrypt(records, &mut sink, &mut self.pending);
+            let produced = sink.written();
+            if !self.pending.is_empty() {
                 // The answer of the protocol, or why there is none. What the socket does not take
                 // now goes with the next write.
                 let _ = self.poll_send(cx)?;
             }
-            let rest = opened.and_then(|used| match records.get(used..) {
-                Some(rest) if rest.len() <= MAX_SEALED_BYTES => Ok(rest),
+            let rest = decrypted.and_then(|used| match records.get(used..) {
+                Some(rest) if rest.len() <= MAX_CIPHERTEXT_BYTES => Ok(rest),
                 _ => Err(invalid("a message is too long")),
             });
-            self.sealed.clear();
+            self.ciphertext.clear();
             match rest {
-                Ok(rest) => self.sealed.extend_from_slice(rest),
+                Ok(rest) => self.ciphertext.extend_from_slice(rest),
                 // What came before is read first.
                 Err(error) => {
-                    self.is_broken = true;
-                    self.why_broken = Some(error);
+                    self.has_failed = true;
+                    self.failure = Some(error);
                 }
             }
-            let is_over = given == 0 && self.opened.is_empty() && self.records.is_closed();
-            Poll::Ready(Ok((!is_over).then_some(given)))
+            let is_over = produced == 0 && self.plaintext.is_empty() && self.records.is_closed();
+            Poll::Ready(Ok((!is_over).then_some(produced)))
         })
     }
 }
 
-impl<C> Channel<C> {
+impl<C> TlsServerStream<C> {
     /// Whether what arrives is still what the other side has sent.
     fn check(&mut self) -> io::Result<()> {
-        if !self.is_broken {
+        if !self.has_failed {
             return Ok(());
         }
-        let why = self.why_broken.take();
+        let why = self.failure.take();
         Err(why.unwrap_or_else(|| invalid("a record was not valid")))
     }
 }
@@ -169,75 +173,76 @@ fn invalid(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
-impl<C: AsyncWrite + Unpin> Channel<C> {
+impl<C: AsyncWrite + Unpin> TlsServerStream<C> {
     /// Writes everything that waits, and gives its memory back.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.waiting.is_empty() {
-            let written = ready!(Pin::new(&mut self.socket).poll_write(cx, &self.waiting))?;
+        while !self.pending.is_empty() {
+            let written = ready!(Pin::new(&mut self.socket).poll_write(cx, &self.pending))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.waiting.advance(written);
+            self.pending.advance(written);
         }
-        self.waiting = BytesMut::new();
+        self.pending = BytesMut::new();
         Poll::Ready(Ok(()))
     }
 
-    fn keep(&mut self, sealed: Option<&[u8]>) {
-        self.waiting.extend_from_slice(sealed.unwrap_or_default());
+    fn retain(&mut self, ciphertext: Option<&[u8]>) {
+        self.pending
+            .extend_from_slice(ciphertext.unwrap_or_default());
     }
 
     /// Encrypts `bytes`, and writes them unless that is little. What the socket does not take waits.
-    fn seal(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
-        thread_buffer::with(thread_buffer::MAX_BYTES, |scratch| {
+    fn encrypt(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
+        thread_buffer::with(thread_buffer::MAX_BYTES, |buffer| {
             // What waits goes before it: there is room for that.
-            let (_, sealed) = scratch.split_at_mut(GATHERED_BYTES);
-            let mut plain = Plain::new(&mut [], &mut self.opened);
-            let length = self.records.seal(
-                &mut self.sealed,
-                &mut plain,
-                &mut self.waiting,
+            let (_, ciphertext) = buffer.split_at_mut(GATHERED_BYTES);
+            let mut sink = PlaintextSink::new(&mut [], &mut self.plaintext);
+            let length = self.records.encrypt(
+                &mut self.ciphertext,
+                &mut sink,
+                &mut self.pending,
                 bytes,
-                sealed,
+                ciphertext,
             )?;
-            if self.waiting.len() + length < GATHERED_BYTES {
-                self.keep(sealed.get(..length));
+            if self.pending.len() + length < GATHERED_BYTES {
+                self.retain(ciphertext.get(..length));
                 return Ok(());
             }
             let end = GATHERED_BYTES + length;
-            let Some(start) = GATHERED_BYTES.checked_sub(self.waiting.len()) else {
+            let Some(start) = GATHERED_BYTES.checked_sub(self.pending.len()) else {
                 // An answer of the protocol was that long.
-                self.keep(sealed.get(..length));
+                self.retain(ciphertext.get(..length));
                 let _ = self.poll_send(cx)?;
                 return Ok(());
             };
-            if let Some(before) = scratch.get_mut(start..GATHERED_BYTES) {
-                before.copy_from_slice(&self.waiting);
+            if let Some(before) = buffer.get_mut(start..GATHERED_BYTES) {
+                before.copy_from_slice(&self.pending);
             }
-            self.waiting.clear();
+            self.pending.clear();
             let mut written = 0;
-            let all = scratch.get(start..end).unwrap_or_default();
+            let all = buffer.get(start..end).unwrap_or_default();
             if let Poll::Ready(taken) = Pin::new(&mut self.socket).poll_write(cx, all)? {
                 written = taken;
             }
-            self.keep(all.get(written..));
+            self.retain(all.get(written..));
             let _ = self.poll_send(cx)?;
             Ok(())
         })
     }
 }
 
-impl<C: AsyncRead + AsyncWrite + Unpin> Channel<C> {
-    fn poll_open(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+impl<C: AsyncRead + AsyncWrite + Unpin> TlsServerStream<C> {
+    fn poll_decrypt(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         if buffer.is_empty() {
             return Poll::Ready(Ok(0));
         }
         loop {
-            if !self.opened.is_empty() {
-                let given = self.opened.len().min(buffer.len());
-                let (space, _) = buffer.split_at_mut(given);
-                self.opened.copy_to_slice(space);
-                return Poll::Ready(Ok(given));
+            if !self.plaintext.is_empty() {
+                let produced = self.plaintext.len().min(buffer.len());
+                let (space, _) = buffer.split_at_mut(produced);
+                self.plaintext.copy_to_slice(space);
+                return Poll::Ready(Ok(produced));
             }
             self.check()?;
             if self.records.is_closed() {
@@ -246,53 +251,53 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Channel<C> {
             match self.poll_fill(cx, buffer) {
                 Poll::Ready(Ok(None)) => return Poll::Ready(Ok(0)),
                 Poll::Ready(Ok(Some(0))) => {}
-                Poll::Ready(Ok(Some(given))) => return Poll::Ready(Ok(given)),
+                Poll::Ready(Ok(Some(produced))) => return Poll::Ready(Ok(produced)),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
-                    self.opened = BytesMut::new();
-                    self.sealed.shrink_to_fit();
+                    self.plaintext = BytesMut::new();
+                    self.ciphertext.shrink_to_fit();
                     return Poll::Pending;
                 }
             }
         }
     }
 
-    fn poll_seal(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.waiting.len() >= GATHERED_BYTES {
+    fn poll_encrypt(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.pending.len() >= GATHERED_BYTES {
             ready!(self.poll_send(cx))?;
         }
         let taken = bytes.len().min(MAX_WRITE_BYTES);
         let (bytes, _) = bytes.split_at(taken);
-        self.seal(cx, bytes)?;
+        self.encrypt(cx, bytes)?;
         Poll::Ready(Ok(taken))
     }
 }
 
-impl<C> fmt::Debug for Channel<C> {
+impl<C> fmt::Debug for TlsServerStream<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Channel").finish_non_exhaustive()
+        f.debug_struct("TlsServerStream").finish_non_exhaustive()
     }
 }
 
-impl<C: AsyncRead + AsyncWrite + Unpin> AsyncRead for Channel<C> {
+impl<C: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsServerStream<C> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let read = self.poll_open(cx, buffer);
+        let read = self.poll_decrypt(cx, buffer);
         self.report();
         read
     }
 }
 
-impl<C: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Channel<C> {
+impl<C: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsServerStream<C> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let taken = self.poll_seal(cx, bytes);
+        let taken = self.poll_encrypt(cx, bytes);
         self.report();
         taken
     }
@@ -309,9 +314,9 @@ impl<C: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Channel<C> {
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if !std::mem::replace(&mut this.is_closing, true) {
-            let mut plain = Plain::new(&mut [], &mut this.opened);
+            let mut sink = PlaintextSink::new(&mut [], &mut this.plaintext);
             this.records
-                .close(&mut this.sealed, &mut plain, &mut this.waiting)?;
+                .close(&mut this.ciphertext, &mut sink, &mut this.pending)?;
         }
         let sent = this.poll_send(cx);
         this.report();
@@ -321,7 +326,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Channel<C> {
 }
 
 #[cfg(test)]
-impl<C> Channel<C> {
+impl<C> TlsServerStream<C> {
     pub(super) fn socket_mut(&mut self) -> &mut C {
         &mut self.socket
     }

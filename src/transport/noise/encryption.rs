@@ -9,7 +9,7 @@ use std::{
 use futures::AsyncWrite;
 use snow::TransportState;
 
-use super::{LENGTH_BYTES, MAX_FRAME_BYTES, MAX_PLAIN_BYTES, TAG_BYTES};
+use super::{LENGTH_BYTES, MAX_FRAME_BYTES, MAX_PLAINTEXT_BYTES, TAG_BYTES};
 use crate::{thread_buffer, transport::buffered::Buffer};
 
 /// Frames that are shorter together wait for more or for a flush, so that they can share a call of
@@ -21,16 +21,16 @@ const GATHERED_BYTES: usize = 4096;
 const FRAMES: usize = 2;
 
 /// The most that is encrypted and not written.
-pub(super) const MAX_BURST_BYTES: usize = GATHERED_BYTES + FRAMES * MAX_FRAME_BYTES;
-const _: () = assert!(MAX_BURST_BYTES <= thread_buffer::MAX_BYTES);
+pub(super) const MAX_BATCH_BYTES: usize = GATHERED_BYTES + FRAMES * MAX_FRAME_BYTES;
+const _: () = assert!(MAX_BATCH_BYTES <= thread_buffer::MAX_BYTES);
 
 /// What is encrypted and not written yet.
 #[derive(Default)]
-pub(super) struct Outgoing {
-    waiting: Buffer,
+pub(super) struct Encryptor {
+    pending: Buffer,
 }
 
-impl Outgoing {
+impl Encryptor {
     /// Takes some of `bytes`. What the socket does not take at once is kept.
     pub(super) fn poll_write(
         &mut self,
@@ -39,38 +39,38 @@ impl Outgoing {
         state: &mut TransportState,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.waiting.len() >= GATHERED_BYTES {
+        if self.pending.len() >= GATHERED_BYTES {
             ready!(self.poll_send(cx, socket))?;
         }
-        Poll::Ready(thread_buffer::with(MAX_BURST_BYTES, |scratch| {
-            let before = self.waiting.len();
-            let mut burst = Burst { scratch, length: 0 };
-            burst.push(&self.waiting)?;
+        Poll::Ready(thread_buffer::with(MAX_BATCH_BYTES, |buffer| {
+            let before = self.pending.len();
+            let mut batch = WriteBatch { buffer, length: 0 };
+            batch.push(&self.pending)?;
             let mut taken = 0;
-            for plain in bytes.chunks(MAX_PLAIN_BYTES).take(FRAMES) {
-                burst.seal(state, plain)?;
-                taken += plain.len();
+            for plaintext in bytes.chunks(MAX_PLAINTEXT_BYTES).take(FRAMES) {
+                batch.encrypt(state, plaintext)?;
+                taken += plaintext.len();
             }
-            let all = burst.bytes();
+            let all = batch.bytes();
             if all.len() < GATHERED_BYTES {
-                self.keep(all, before);
+                self.retain(all, before);
             } else {
                 let written = match Pin::new(socket).poll_write(cx, all)? {
                     Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
                     Poll::Ready(written) => written,
                     Poll::Pending => 0,
                 };
-                self.waiting.clear();
-                self.keep(all, written);
+                self.pending.clear();
+                self.retain(all, written);
             }
             Ok(taken)
         }))
     }
 
     /// Keeps `bytes` but for the first ones.
-    fn keep(&mut self, bytes: &[u8], skipped: usize) {
+    fn retain(&mut self, bytes: &[u8], skipped: usize) {
         let rest = bytes.get(skipped..).unwrap_or_default();
-        self.waiting.append(rest, GATHERED_BYTES);
+        self.pending.append(rest, GATHERED_BYTES);
     }
 
     /// Writes everything that waits, and gives its memory back.
@@ -79,36 +79,36 @@ impl Outgoing {
         cx: &mut Context<'_>,
         socket: &mut (impl AsyncWrite + Unpin),
     ) -> Poll<io::Result<()>> {
-        while !self.waiting.is_empty() {
-            let written = ready!(Pin::new(&mut *socket).poll_write(cx, &self.waiting))?;
+        while !self.pending.is_empty() {
+            let written = ready!(Pin::new(&mut *socket).poll_write(cx, &self.pending))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.waiting.advance(written);
+            self.pending.advance(written);
         }
-        self.waiting.release();
+        self.pending.release();
         Poll::Ready(Ok(()))
     }
 
     /// The memory that is held.
     pub(super) fn held_bytes(&self) -> usize {
-        self.waiting.held_bytes()
+        self.pending.held_bytes()
     }
 }
 
 /// Frames in a row.
-struct Burst<'a> {
-    scratch: &'a mut [u8],
+struct WriteBatch<'a> {
+    buffer: &'a mut [u8],
     length: usize,
 }
 
-impl Burst<'_> {
+impl WriteBatch<'_> {
     fn bytes(&self) -> &[u8] {
-        self.scratch.get(..self.length).unwrap_or_default()
+        self.buffer.get(..self.length).unwrap_or_default()
     }
 
     fn space(&mut self) -> &mut [u8] {
-        self.scratch.get_mut(self.length..).unwrap_or_default()
+        self.buffer.get_mut(self.length..).unwrap_or_default()
     }
 
     fn push(&mut self, frames: &[u8]) -> io::Result<()> {
@@ -118,15 +118,15 @@ impl Burst<'_> {
         Ok(())
     }
 
-    fn seal(&mut self, state: &mut TransportState, plain: &[u8]) -> io::Result<()> {
+    fn encrypt(&mut self, state: &mut TransportState, plaintext: &[u8]) -> io::Result<()> {
         let space = self.space();
         let (length, message) = space
             .split_at_mut_checked(LENGTH_BYTES)
             .ok_or_else(no_room)?;
         let written = state
-            .write_message(plain, message)
+            .write_message(plaintext, message)
             .map_err(io::Error::other)?;
-        if written != plain.len() + TAG_BYTES {
+        if written != plaintext.len() + TAG_BYTES {
             return Err(io::Error::other("cannot encrypt"));
         }
         let short = u16::try_from(written).map_err(io::Error::other)?;
@@ -137,5 +137,5 @@ impl Burst<'_> {
 }
 
 fn no_room() -> io::Error {
-    io::Error::other("a burst is too long")
+    io::Error::other("a batch is too long")
 }

@@ -15,54 +15,54 @@ pub(super) struct Key(Zeroizing<[u8; KEY_BYTES]>);
 impl Key {
     /// None if the other library is no slower here, or this one cannot work.
     pub(super) fn new(key: &[u8; KEY_BYTES]) -> Option<Self> {
-        let works = is_wide() && with(|_| Ok(())).is_some();
+        let works = has_avx512() && with_contexts(|_| Ok(())).is_some();
         works.then(|| Self(Zeroizing::new(*key)))
     }
 
     #[cfg(test)]
-    pub(super) fn on_any_processor(key: &[u8; KEY_BYTES]) -> Self {
+    pub(super) fn without_cpu_check(key: &[u8; KEY_BYTES]) -> Self {
         Self(Zeroizing::new(*key))
     }
 
-    /// Writes `plain` to `sealed`, which is as long, and its tag to `tag`.
+    /// Writes `plaintext` to `ciphertext`, which is as long, and its tag to `tag`.
     pub(super) fn seal(
         &self,
         nonce: Nonce,
         associated: &[u8],
-        plain: &[u8],
-        sealed: &mut [u8],
+        plaintext: &[u8],
+        ciphertext: &mut [u8],
         tag: &mut [u8],
     ) -> Option<()> {
-        with(|Contexts { seal, .. }| {
+        with_contexts(|Contexts { seal, .. }| {
             seal.encrypt_init(None, Some(self.0.as_slice()), Some(&nonce))?;
             seal.cipher_update(associated, None)?;
-            seal.cipher_update(plain, Some(sealed))?;
+            seal.cipher_update(plaintext, Some(ciphertext))?;
             seal.cipher_final(&mut [])?;
             seal.tag(tag)
         })
     }
 
-    /// Writes what `sealed` says to `plain`, which is as long, or zeros if it is not what was
-    /// sealed.
+    /// Writes what `ciphertext` says to `plaintext`, which is as long, or zeros if it is not what was
+    /// ciphertext.
     pub(super) fn open(
         &self,
         nonce: Nonce,
         associated: &[u8],
-        sealed: &[u8],
+        ciphertext: &[u8],
         tag: &[u8],
-        plain: &mut [u8],
+        plaintext: &mut [u8],
     ) -> Option<()> {
-        let opened = with(|Contexts { open, .. }| {
+        let result = with_contexts(|Contexts { open, .. }| {
             open.decrypt_init(None, Some(self.0.as_slice()), Some(&nonce))?;
             open.set_tag(tag)?;
             open.cipher_update(associated, None)?;
-            open.cipher_update(sealed, Some(&mut *plain))?;
+            open.cipher_update(ciphertext, Some(&mut *plaintext))?;
             open.cipher_final(&mut []).map(|_| ())
         });
-        if opened.is_none() {
-            plain.fill(0);
+        if result.is_none() {
+            plaintext.fill(0);
         }
-        opened
+        result
     }
 }
 
@@ -98,7 +98,7 @@ fn with<R>(work: impl FnOnce(&mut Contexts) -> Result<R, ErrorStack>) -> Option<
 
 /// Whether the processor has what the library's code needs for the cipher and for its tag: Intel's
 /// since Ice Lake, AMD's since Zen 4.
-fn is_wide() -> bool {
+fn has_avx512() -> bool {
     std::arch::is_x86_feature_detected!("avx512f")
         && std::arch::is_x86_feature_detected!("avx512bw")
         && std::arch::is_x86_feature_detected!("avx512dq")

@@ -15,9 +15,9 @@ use x509_parser::{
 const IDENTITY: [u8; 10] = [0x2b, 6, 1, 4, 1, 0x83, 0xa2, 0x5a, 1, 1];
 
 /// A certificate that has been verified: nothing here is checked again.
-pub(super) struct Checked<'a>(X509Certificate<'a>);
+pub(super) struct VerifiedCertificate<'a>(X509Certificate<'a>);
 
-impl<'a> Checked<'a> {
+impl<'a> VerifiedCertificate<'a> {
     /// Nothing when it is no certificate at all.
     pub(super) fn new(verified: &'a CertificateDer<'_>) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(verified).ok()?;
@@ -54,7 +54,7 @@ mod tests {
         let keypair = Keypair::generate_ed25519();
         let (certificate, _) = certificate::generate(&keypair).unwrap();
         let theirs = certificate::parse(&certificate).unwrap().peer_id();
-        let ours = Checked::new(&certificate).unwrap().peer_id();
+        let ours = VerifiedCertificate::new(&certificate).unwrap().peer_id();
         assert_eq!(
             (ours, theirs),
             (Some(theirs), keypair.public().to_peer_id())
@@ -65,7 +65,10 @@ mod tests {
     fn who_is_not_named_is_nobody() {
         let foreign = rcgen::generate_simple_self_signed(["peer".to_owned()]).unwrap();
         let certificate = foreign.cert.into();
-        assert_eq!(Checked::new(&certificate).unwrap().peer_id(), None);
-        assert!(Checked::new(&CertificateDer::from(vec![0; 100])).is_none());
+        assert_eq!(
+            VerifiedCertificate::new(&certificate).unwrap().peer_id(),
+            None
+        );
+        assert!(VerifiedCertificate::new(&CertificateDer::from(vec![0; 100])).is_none());
     }
 }

@@ -14,17 +14,17 @@ use crate::{thread_buffer, transport::buffered::Buffer};
 
 /// What has arrived and is not read yet.
 #[derive(Default)]
-pub(super) struct Incoming {
+pub(super) struct Decryptor {
     /// What was decrypted and found no room: the rest of one frame.
-    opened: Buffer,
+    plaintext: Buffer,
     /// What is still encrypted, no longer than the longest frame: whole frames that find no room, or
     /// the part of an incomplete frame that has arrived. Its memory is at most a quarter more.
-    sealed: Buffer,
+    ciphertext: Buffer,
     /// A frame was not what the other side has sent.
-    is_broken: bool,
+    has_failed: bool,
 }
 
-impl Incoming {
+impl Decryptor {
     /// Reads into `buffer`. Frames for which it has room are decrypted straight into it.
     pub(super) fn poll_read(
         &mut self,
@@ -37,18 +37,18 @@ impl Incoming {
             return Poll::Ready(Ok(0));
         }
         loop {
-            let given = self.give(state, buffer);
-            if given > 0 {
-                return Poll::Ready(Ok(given));
+            let produced = self.decrypt_available(state, buffer);
+            if produced > 0 {
+                return Poll::Ready(Ok(produced));
             }
-            if self.is_broken {
+            if self.has_failed {
                 let why = "a frame was tampered with";
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
             }
             match self.poll_fill(cx, socket, state, buffer)? {
                 Poll::Ready(Some(0)) => {}
-                Poll::Ready(Some(given)) => return Poll::Ready(Ok(given)),
-                Poll::Ready(None) if self.sealed.is_empty() => return Poll::Ready(Ok(0)),
+                Poll::Ready(Some(produced)) => return Poll::Ready(Ok(produced)),
+                Poll::Ready(None) if self.ciphertext.is_empty() => return Poll::Ready(Ok(0)),
                 Poll::Ready(None) => {
                     return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
                 }
@@ -61,32 +61,32 @@ impl Incoming {
     }
 
     /// Gives what is there.
-    fn give(&mut self, state: &mut TransportState, buffer: &mut [u8]) -> usize {
-        if self.opened.is_empty() && !self.is_broken {
-            let opened = open(state, &self.sealed, buffer);
-            self.is_broken = opened.is_broken;
-            self.sealed.advance(opened.used);
-            if opened.given > 0 {
-                return opened.given;
+    fn decrypt_available(&mut self, state: &mut TransportState, buffer: &mut [u8]) -> usize {
+        if self.plaintext.is_empty() && !self.has_failed {
+            let decrypted = decrypt_frames(state, &self.ciphertext, buffer);
+            self.has_failed = decrypted.has_failed;
+            self.ciphertext.advance(decrypted.consumed);
+            if decrypted.produced > 0 {
+                return decrypted.produced;
             }
-            self.open_aside(state);
+            self.decrypt_to_buffer(state);
         }
-        self.opened.take(buffer)
+        self.plaintext.take(buffer)
     }
 
     /// Decrypts the next frame, if it is whole, which the reader has too little room for.
-    fn open_aside(&mut self, state: &mut TransportState) {
-        let Some(message) = message(&self.sealed).filter(|_| !self.is_broken) else {
+    fn decrypt_to_buffer(&mut self, state: &mut TransportState) {
+        let Some(message) = message(&self.ciphertext).filter(|_| !self.has_failed) else {
             return;
         };
         let used = LENGTH_BYTES + message.len();
-        let is_broken = &mut self.is_broken;
-        self.opened.fill(message.len(), |space| {
+        let has_failed = &mut self.has_failed;
+        self.plaintext.fill(message.len(), |space| {
             let length = state.read_message(message, space);
-            *is_broken = length.is_err();
+            *has_failed = length.is_err();
             length.unwrap_or(0)
         });
-        self.sealed.advance(used);
+        self.ciphertext.advance(used);
     }
 
     /// Reads once from the socket, and gives what that completes, which may be nothing; `None` if
@@ -101,7 +101,7 @@ impl Incoming {
         // Room for one of the longest frames, which is more than the part that was held of it: what
         // is held afterwards is never longer. Where frames are that long, each comes by one call.
         thread_buffer::with(MAX_FRAME_BYTES, |frames| {
-            let held = self.sealed.len().min(frames.len());
+            let held = self.ciphertext.len().min(frames.len());
             let (before, space) = frames.split_at_mut(held);
             let read = ready!(Pin::new(socket).poll_read(cx, space))?;
             if read == 0 {
@@ -109,47 +109,48 @@ impl Incoming {
             }
             if read < self.missing() {
                 let arrived = space.get(..read).unwrap_or_default();
-                self.hold(arrived);
+                self.retain(arrived);
                 return Poll::Ready(Ok(Some(0)));
             }
-            before.copy_from_slice(&self.sealed);
-            self.sealed.clear();
+            before.copy_from_slice(&self.ciphertext);
+            self.ciphertext.clear();
             let frames = frames.get(..held + read).unwrap_or_default();
-            let opened = open(state, frames, buffer);
-            self.is_broken = opened.is_broken;
-            let rest = frames.get(opened.used..).unwrap_or_default();
-            self.hold(rest);
-            Poll::Ready(Ok(Some(opened.given)))
+            let decrypted = decrypt_frames(state, frames, buffer);
+            self.has_failed = decrypted.has_failed;
+            let rest = frames.get(decrypted.consumed..).unwrap_or_default();
+            self.retain(rest);
+            Poll::Ready(Ok(Some(decrypted.produced)))
         })
     }
 
     /// How many bytes the frame lacks that has begun to arrive, as far as it is known. They are
     /// awaited without touching the others again, however slowly they come.
     fn missing(&self) -> usize {
-        frame_bytes(&self.sealed).map_or(0, |length| length.saturating_sub(self.sealed.len()))
+        frame_bytes(&self.ciphertext)
+            .map_or(0, |length| length.saturating_sub(self.ciphertext.len()))
     }
 
     /// Keeps bytes behind those that are held. There is never memory for more than an incomplete
     /// frame: its last byte completes it.
-    fn hold(&mut self, arrived: &[u8]) {
-        let first = if self.sealed.is_empty() {
+    fn retain(&mut self, arrived: &[u8]) {
+        let first = if self.ciphertext.is_empty() {
             arrived
         } else {
-            &self.sealed
+            &self.ciphertext
         };
         let most = frame_bytes(first).map_or(0, |length| length.saturating_sub(1));
-        self.sealed.append(arrived, most);
+        self.ciphertext.append(arrived, most);
     }
 
     /// Gives memory back, as there is nothing to read.
     fn release(&mut self) {
-        self.opened.release();
-        self.sealed.release();
+        self.plaintext.release();
+        self.ciphertext.release();
     }
 
     /// The memory that is held.
     pub(super) fn held_bytes(&self) -> usize {
-        self.opened.held_bytes() + self.sealed.held_bytes()
+        self.plaintext.held_bytes() + self.ciphertext.held_bytes()
     }
 }
 
@@ -161,28 +162,28 @@ fn frame_bytes(bytes: &[u8]) -> Option<usize> {
 
 /// What came of a row of frames.
 #[derive(Default)]
-struct Opened {
+struct Decrypted {
     /// How many bytes of the frames are done with.
-    used: usize,
+    consumed: usize,
     /// How many bytes were decrypted.
-    given: usize,
-    is_broken: bool,
+    produced: usize,
+    has_failed: bool,
 }
 
 /// Decrypts frames as long as they are whole and fit into `buffer`.
-fn open(state: &mut TransportState, frames: &[u8], buffer: &mut [u8]) -> Opened {
-    let mut opened = Opened::default();
-    while let Some(message) = frames.get(opened.used..).and_then(message) {
-        let room = buffer.get_mut(opened.given..).unwrap_or_default();
+fn decrypt_frames(state: &mut TransportState, frames: &[u8], buffer: &mut [u8]) -> Decrypted {
+    let mut decrypted = Decrypted::default();
+    while let Some(message) = frames.get(decrypted.consumed..).and_then(message) {
+        let room = buffer.get_mut(decrypted.produced..).unwrap_or_default();
         if message.len().saturating_sub(TAG_BYTES) > room.len() {
             break;
         }
-        let Ok(given) = state.read_message(message, room) else {
-            opened.is_broken = true;
+        let Ok(produced) = state.read_message(message, room) else {
+            decrypted.has_failed = true;
             break;
         };
-        opened.given += given;
-        opened.used += LENGTH_BYTES + message.len();
+        decrypted.produced += produced;
+        decrypted.consumed += LENGTH_BYTES + message.len();
     }
-    opened
+    decrypted
 }

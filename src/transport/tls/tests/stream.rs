@@ -14,22 +14,26 @@ use crate::transport::socket::{Socket, pattern, repeated, sockets, steps};
 /// A record of 1,000 bytes: its header, the type of what is in it, and the tag.
 const RECORD_BYTES: usize = 5 + 1000 + 1 + 16;
 /// What one call of the system brings, decrypted, and a part of a record.
-const MOST_READ: usize = 2 * 96 * 1024;
+const MAX_HELD_BY_READS: usize = 2 * 96 * 1024;
 /// One write, encrypted.
-const MOST_WRITTEN: usize = 2 * 72 * 1024;
+const MAX_HELD_BY_WRITES: usize = 2 * 72 * 1024;
 
 /// Both ends of a channel: the client's, as libp2p has it, and the relay's.
-fn channels() -> (client::TlsStream<Socket>, Channel<Socket>) {
+fn streams() -> (client::TlsStream<Socket>, TlsServerStream<Socket>) {
     let (near, far) = sockets();
     let server = Arc::new(server(&Keypair::generate_ed25519()).unwrap());
     let client = libp2p::tls::make_client_config(&Keypair::generate_ed25519(), None).unwrap();
     let name = ServerName::try_from("libp2p.invalid").unwrap();
     let connect = TlsConnector::from(Arc::new(client)).connect(name, near);
-    let (connected, accepted) = block_on(join(connect, Channel::accept(server, far)));
+    let (connected, accepted) = block_on(join(connect, TlsServerStream::accept(server, far)));
     (connected.unwrap(), accepted.unwrap())
 }
 
-fn set_rhythms(channel: &mut Channel<Socket>, reads: Vec<usize>, writes: Vec<usize>) {
+fn set_transfer_sizes(
+    channel: &mut TlsServerStream<Socket>,
+    reads: Vec<usize>,
+    writes: Vec<usize>,
+) {
     channel.socket_mut().read_rhythm = repeated(reads);
     channel.socket_mut().write_rhythm = repeated(writes);
 }
@@ -43,8 +47,8 @@ proptest! {
         reads in steps(),
         socket_reads in steps(),
     ) {
-        let (mut near, mut far) = channels();
-        set_rhythms(&mut far, socket_reads, vec![usize::MAX]);
+        let (mut near, mut far) = streams();
+        set_transfer_sizes(&mut far, socket_reads, vec![usize::MAX]);
         let wanted = pattern(length);
         let writing = async {
             near.write_all(&wanted).await.unwrap();
@@ -55,7 +59,7 @@ proptest! {
             let mut buffer = vec![0; 200_000];
             for size in reads.into_iter().cycle() {
                 let read = far.read(&mut buffer[..size]).await.unwrap();
-                assert!(far.held_bytes() <= MOST_READ, "{}", far.held_bytes());
+                assert!(far.held_bytes() <= MAX_HELD_BY_READS, "{}", far.held_bytes());
                 all.extend_from_slice(&buffer[..read]);
                 if read == 0 && size > 0 {
                     break;
@@ -72,15 +76,15 @@ proptest! {
         writes in vec((prop_oneof![0..100_usize, 0..200_000_usize], any::<bool>()), 0..6),
         socket_writes in steps(),
     ) {
-        let (mut near, mut far) = channels();
-        set_rhythms(&mut far, vec![usize::MAX], socket_writes);
+        let (mut near, mut far) = streams();
+        set_transfer_sizes(&mut far, vec![usize::MAX], socket_writes);
         let wanted = pattern(writes.iter().map(|(length, _)| length).sum());
         let writing = async {
             let mut rest = &wanted[..];
             for (length, flush) in writes {
                 let (now, later) = rest.split_at(length);
                 far.write_all(now).await.unwrap();
-                assert!(far.held_bytes() <= MOST_WRITTEN, "{}", far.held_bytes());
+                assert!(far.held_bytes() <= MAX_HELD_BY_WRITES, "{}", far.held_bytes());
                 rest = later;
                 if flush {
                     far.flush().await.unwrap();
@@ -98,7 +102,7 @@ proptest! {
     /// Of a record that was tampered with nothing is given, and nothing of what follows.
     #[test]
     fn who_tampers_with_a_record_is_noticed(at in 0..3 * RECORD_BYTES, bit in 0..8, room in 1..4000_usize) {
-        let (mut near, mut far) = channels();
+        let (mut near, mut far) = streams();
         let records = far.socket_mut().reads.clone();
         let sent = pattern(3000);
         for part in sent.chunks(1000) {
@@ -126,7 +130,7 @@ proptest! {
 
     #[test]
     fn nothing_that_arrives_is_too_strange(bytes in vec(any::<u8>(), 0..100_000), room in 1..100_000_usize) {
-        let (_near, mut far) = channels();
+        let (_near, mut far) = streams();
         let records = far.socket_mut().reads.clone();
         records.put(&bytes);
         records.close();
@@ -145,7 +149,7 @@ proptest! {
         near.writes.put(&[kind, 3, 1, length[0], length[1]]);
         near.writes.put(&bytes);
         near.writes.close();
-        prop_assert!(block_on(Channel::accept(server, far)).is_err());
+        prop_assert!(block_on(TlsServerStream::accept(server, far)).is_err());
     }
 }
 
@@ -153,7 +157,7 @@ proptest! {
 /// nothing is lost.
 #[test]
 fn keys_may_change_at_any_time() {
-    let (mut near, mut far) = channels();
+    let (mut near, mut far) = streams();
     let records = far.socket_mut().reads.clone();
     let mut buffer = [0; 100];
     for cut in 1..30 {
@@ -187,7 +191,7 @@ fn a_handshake_has_a_bound() {
         near.writes.put(&[22, 3, 1, 0x40, 0]);
         near.writes.put(&[0; 0x4000]);
     }
-    let error = block_on(Channel::accept(server, far)).unwrap_err();
+    let error = block_on(TlsServerStream::accept(server, far)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidData);
     assert!(error.to_string().contains("too long"), "{error}");
 }
@@ -195,7 +199,7 @@ fn a_handshake_has_a_bound() {
 #[test]
 fn data_is_complete_only_if_that_is_said() {
     for is_closed in [true, false] {
-        let (mut near, mut far) = channels();
+        let (mut near, mut far) = streams();
         block_on(near.write_all(b"data")).unwrap();
         block_on(near.flush()).unwrap();
         if is_closed {
@@ -212,7 +216,7 @@ fn data_is_complete_only_if_that_is_said() {
 
 #[test]
 fn short_writes_share_a_call_and_a_long_one_is_one() {
-    let (_near, mut far) = channels();
+    let (_near, mut far) = streams();
     let records = far.socket_mut().writes.clone();
     let before = records.held().writes;
     for _ in 0..10 {
@@ -230,7 +234,7 @@ fn short_writes_share_a_call_and_a_long_one_is_one() {
 /// A record that comes in pieces is held, as far as it has come; nothing else is.
 #[test]
 fn memory_is_for_what_has_arrived() {
-    let (mut near, mut far) = channels();
+    let (mut near, mut far) = streams();
     assert_eq!(far.held_bytes(), 0);
     let records = far.socket_mut().reads.clone();
     block_on(near.write_all(&pattern(16_000))).unwrap();
@@ -249,15 +253,15 @@ fn memory_is_for_what_has_arrived() {
 
 #[test]
 fn a_socket_that_takes_nothing_holds_the_writer_up() {
-    let (_near, mut far) = channels();
+    let (_near, mut far) = streams();
     far.socket_mut().write_rhythm = Box::new(iter::repeat(0));
     let mut taken = 0;
     let chunk = pattern(64 * 1024);
     while let Some(written) = far.write(&chunk).now_or_never() {
         taken += written.unwrap();
-        assert!(taken < MOST_WRITTEN);
+        assert!(taken < MAX_HELD_BY_WRITES);
     }
     assert!(far.flush().now_or_never().is_none());
     assert!(far.close().now_or_never().is_none());
-    assert!(far.held_bytes() <= MOST_WRITTEN);
+    assert!(far.held_bytes() <= MAX_HELD_BY_WRITES);
 }
