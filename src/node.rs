@@ -344,7 +344,7 @@ impl Node {
             SwarmEvent::IncomingConnectionError { error, .. } => {
                 debug!(%error, "an incoming connection failed");
                 if let Some(reason) = swarm::denied(&error) {
-                    self.gater.refused(reason);
+                    self.gater.record_refusal(reason);
                 }
             }
             _ => {}
@@ -381,7 +381,7 @@ impl Node {
                 "memory is relieved: the connections that hold most of it lose streams or are closed"
             );
             for _ in 0..connections {
-                self.gater.shed();
+                self.gater.record_memory_close();
             }
             relieved.bytes
         } else if !has_run_out {
@@ -397,7 +397,7 @@ impl Node {
             let connections = expendable.len();
             warn!(connections, "memory has run out: connections are closed");
             for connection in expendable {
-                self.gater.shed();
+                self.gater.record_memory_close();
                 // The connection may already be closed.
                 let _ = self.swarm.close_connection(connection);
             }
@@ -416,7 +416,7 @@ impl Node {
         let has_descriptor = |connection: &Connection| connection.transport != Transport::Quic;
         let unused = self.relay.newest_unused_connection(&beyond, has_descriptor);
         if let Some(unused) = unused.filter(|unused| unused.evict()) {
-            self.gater.evicted();
+            self.gater.record_eviction();
             let _ = self.swarm.close_connection(unused.id);
         }
     }

@@ -5,13 +5,13 @@
 
 pub mod admission;
 pub mod buffered;
+#[cfg(test)]
+mod memory_socket;
 pub mod noise;
 mod pending;
 pub mod proxy;
 pub mod quic;
 pub mod security;
-#[cfg(test)]
-mod socket;
 mod socket_buffers;
 pub mod tcp;
 mod timer_coalescing;
@@ -86,8 +86,8 @@ pub fn build(
         .timeout(HANDSHAKE_TIMEOUT)
         .map(|connection, point| attributed(connection, &point));
     let mut websocket = WebSocket::new(socket().map(|socket, point| match point {
-        ConnectedPoint::Listener { .. } => websocket::Splitter::new(socket),
-        ConnectedPoint::Dialer { .. } => websocket::Splitter::transparent(socket),
+        ConnectedPoint::Listener { .. } => websocket::FrameSplitter::new(socket),
+        ConnectedPoint::Dialer { .. } => websocket::FrameSplitter::transparent(socket),
     }));
     websocket.set_max_data_size(websocket::MAX_FRAME_BYTES);
     let websocket = websocket

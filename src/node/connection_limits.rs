@@ -135,7 +135,7 @@ impl<C: Candidates> Behaviour<C> {
             && let Some(ip) = self.established.remove(&connection.id)
         {
             self.resources.connections().remove(ip);
-            self.gater.evicted();
+            self.gater.record_eviction();
             self.to_close.push_back((connection.peer, connection.id));
         }
     }
@@ -363,7 +363,7 @@ mod tests {
             ..ResourceLimits::new(None, None, &Limits::default())
         };
         let resources = Resources::new(limits, Shares::default());
-        Behaviour::new(resources, ConnectionGater::open(), Unused::default())
+        Behaviour::new(resources, ConnectionGater::unlimited(), Unused::default())
     }
 
     #[test]

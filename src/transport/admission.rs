@@ -30,7 +30,7 @@ pub struct ConnectionGater(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    rates: Option<Rates>,
+    rates: Option<RateLimiters>,
     proxies: Vec<IpNet>,
     resources: Resources,
     pending: PendingHandshakes,
@@ -39,12 +39,12 @@ struct Shared {
 }
 
 #[derive(Debug)]
-struct Rates {
+struct RateLimiters {
     /// Connections whose address is the sender's own.
-    proven: Limiter<Prefix>,
+    validated: Limiter<Prefix>,
     /// Connections that only say so. A stranger can send them in anybody's name, so they take
     /// nothing from what that address may have.
-    claimed: Limiter<Prefix>,
+    unvalidated: Limiter<Prefix>,
 }
 
 /// An IP address sends connections more often than it may.
@@ -66,9 +66,9 @@ impl ConnectionGater {
         metrics: Metrics,
         refusals: Refusals,
     ) -> Self {
-        let rates = admission.rate_per_ip.map(|rate| Rates {
-            proven: Limiter::new(rate),
-            claimed: Limiter::new(rate),
+        let rates = admission.rate_per_ip.map(|rate| RateLimiters {
+            validated: Limiter::new(rate),
+            unvalidated: Limiter::new(rate),
         });
         Self(Arc::new(Shared {
             rates,
@@ -81,7 +81,7 @@ impl ConnectionGater {
     }
 
     /// Admits every connection, and reports nothing.
-    pub fn open() -> Self {
+    pub fn unlimited() -> Self {
         Self::new(
             Admission::default(),
             Resources::unlimited(),
@@ -111,7 +111,7 @@ impl ConnectionGater {
     /// # Errors
     /// When the address exceeds its rate.
     pub(super) fn check_validated(&self, ip: IpAddr) -> Result<(), RateLimited> {
-        self.check(|rates| &rates.proven, ip)
+        self.check(|rates| &rates.validated, ip)
     }
 
     /// Counts one more connection in the name of `ip`, which may be forged.
@@ -119,10 +119,14 @@ impl ConnectionGater {
     /// # Errors
     /// When so many have come that the next one has to prove its address first.
     pub(super) fn check_unvalidated(&self, ip: IpAddr) -> Result<(), RateLimited> {
-        self.check(|rates| &rates.claimed, ip)
+        self.check(|rates| &rates.unvalidated, ip)
     }
 
-    fn check(&self, of: fn(&Rates) -> &Limiter<Prefix>, ip: IpAddr) -> Result<(), RateLimited> {
+    fn check(
+        &self,
+        of: fn(&RateLimiters) -> &Limiter<Prefix>,
+        ip: IpAddr,
+    ) -> Result<(), RateLimited> {
         let rates = self.0.rates.as_ref();
         if rates.is_none_or(|rates| of(rates).allows(&Prefix::host(ip))) {
             Ok(())
@@ -131,7 +135,7 @@ impl ConnectionGater {
         }
     }
 
-    /// Bounds a handshake with a peer at `ip`, if that is proven to be its address: it ends when it
+    /// Bounds a handshake with a peer at `ip`, if that is validated to be its address: it ends when it
     /// gives way to others.
     pub(super) fn limit_handshake<T, E: From<Evicted>, F: Future<Output = Result<T, E>>>(
         &self,
@@ -142,7 +146,7 @@ impl ConnectionGater {
         let gater = self.clone();
         async move {
             pending.run(handshake).await.unwrap_or_else(|evicted| {
-                gater.refused(Evicted::REASON);
+                gater.record_refusal(Evicted::REASON);
                 Err(evicted.into())
             })
         }
@@ -155,17 +159,17 @@ impl ConnectionGater {
     }
 
     /// A connection that was let in is closed, as there is no memory for it any more.
-    pub(crate) fn shed(&self) {
+    pub(crate) fn record_memory_close(&self) {
         self.0.metrics.connection_denied(Exhausted::Memory.reason());
     }
 
     /// An established connection is closed to make room for another one.
-    pub(crate) fn evicted(&self) {
-        self.refused("evicted");
+    pub(crate) fn record_eviction(&self) {
+        self.record_refusal("evicted");
     }
 
     /// A connection was refused, for one of the reasons of the catalogue.
-    pub(crate) fn refused(&self, reason: &'static str) {
+    pub(crate) fn record_refusal(&self, reason: &'static str) {
         self.0.metrics.connection_denied(reason);
         if self.0.refusals.may_tell("connection", reason) {
             info!(reason, "connection refused");
@@ -214,7 +218,7 @@ mod tests {
 
     #[test]
     fn an_open_gater_admits_all_and_trusts_no_proxy() {
-        let gater = ConnectionGater::open();
+        let gater = ConnectionGater::unlimited();
         assert!((0..10_000).all(|_| gater.check_validated(ip("192.0.2.1")).is_ok()));
         assert!((0..10_000).all(|_| gater.check_unvalidated(ip("192.0.2.1")).is_ok()));
         assert!(!gater.is_proxy(ip("127.0.0.1")));

@@ -3,13 +3,13 @@
 //! A muxer charges the account of its connection for every buffer of the connection. The security
 //! channel and the WebSocket below it are behind types of libp2p, which give no access to them. So a
 //! layer reports each change of what it holds to the thread while it is polled, and the muxer
-//! [collects](collect) the changes of one poll. What a layer holds before there is a muxer, during
+//! [collects](collect_changes) the changes of one poll. What a layer holds before there is a muxer, during
 //! the handshake, is reported at the first poll by the muxer.
 
 use std::{cell::Cell, ops::Deref};
 
 thread_local! {
-    /// The changes that were reported since [`collect`] began, in bytes; `None` outside of it.
+    /// The changes that were reported since [`collect_changes`] began, in bytes; `None` outside of it.
     static CHANGE: Cell<Option<i64>> = const { Cell::new(None) };
 }
 
@@ -23,7 +23,7 @@ impl Drop for Restore {
 }
 
 /// Runs `work`, and returns by how many bytes the buffers below have grown in it.
-pub fn collect<R>(work: impl FnOnce() -> R) -> (R, i64) {
+pub fn collect_changes<R>(work: impl FnOnce() -> R) -> (R, i64) {
     let _restore = Restore(CHANGE.replace(Some(0)));
     let result = work();
     (result, CHANGE.get().unwrap_or_default())
@@ -31,9 +31,9 @@ pub fn collect<R>(work: impl FnOnce() -> R) -> (R, i64) {
 
 /// What one layer has reported.
 #[derive(Debug, Default)]
-pub struct Reported(usize);
+pub struct ReportedBytes(usize);
 
-impl Reported {
+impl ReportedBytes {
     /// The layer holds so many bytes now.
     pub fn update(&mut self, held: usize) {
         if held == self.0 {
@@ -139,17 +139,17 @@ mod tests {
 
     #[test]
     fn changes_are_collected_and_none_is_lost_outside() {
-        let (mut one, mut other) = (Reported::default(), Reported::default());
+        let (mut one, mut other) = (ReportedBytes::default(), ReportedBytes::default());
         one.update(100);
-        let ((), change) = collect(|| {
+        let ((), change) = collect_changes(|| {
             one.update(30);
             other.update(50);
             other.update(20);
-            let ((), inner) = collect(|| other.update(21));
+            let ((), inner) = collect_changes(|| other.update(21));
             assert_eq!(inner, 1);
         });
         assert_eq!(change, 50, "what changed before counts as well");
-        let ((), change) = collect(|| {
+        let ((), change) = collect_changes(|| {
             one.update(0);
             other.update(0);
         });

@@ -34,10 +34,10 @@ use crate::{
 };
 
 /// A handshake that takes so long is none of an ordinary client on a network that works.
-const SLOW: Duration = Duration::from_secs(2);
+const SLOW_HANDSHAKE: Duration = Duration::from_secs(2);
 
-/// Handshakes with an unproven address may be one in so many of all before they give way first.
-const UNPROVEN_PART: u64 = 4;
+/// Handshakes with an unvalidated address may be one in so many of all before they give way first.
+const UNVALIDATED_DIVISOR: u64 = 4;
 
 /// All handshakes that are under way. Clones share them.
 #[derive(Clone, Debug)]
@@ -51,14 +51,14 @@ struct Table {
     next: u64,
     /// From the oldest to the newest, by their number.
     pending: LinkedHashMap<u64, Pending>,
-    unproven: u64,
+    unvalidated: u64,
 }
 
 #[derive(Debug)]
 struct Pending {
     /// Where it comes from, if that is proven.
     ip: Option<IpAddr>,
-    begun: Instant,
+    started_at: Instant,
     evict: oneshot::Sender<()>,
 }
 
@@ -90,7 +90,7 @@ impl From<Evicted> for io::Error {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Group {
     Prefix(Prefix),
-    Unproven,
+    Unvalidated,
     Any,
 }
 
@@ -118,12 +118,12 @@ impl PendingHandshakes {
         }
         let number = table.next;
         table.next += 1;
-        table.unproven += u64::from(ip.is_none());
+        table.unvalidated += u64::from(ip.is_none());
         table.pending.insert(
             number,
             Pending {
                 ip,
-                begun: Instant::now(),
+                started_at: Instant::now(),
                 evict,
             },
         );
@@ -143,7 +143,7 @@ impl PendingHandshakes {
     fn remove(&self, table: &mut Table, number: u64) -> Option<Pending> {
         let pending = table.pending.remove(&number)?;
         table.pending.shrink_if_sparse();
-        table.unproven -= u64::from(pending.ip.is_none());
+        table.unvalidated -= u64::from(pending.ip.is_none());
         self.resources.handshakes().remove(pending.ip);
         Some(pending)
     }
@@ -154,7 +154,7 @@ impl PendingHandshakes {
     fn evict(&self, table: &mut Table) {
         let group = self.largest_group(table);
         let is_of_group = |ip: Option<IpAddr>| match (group, ip) {
-            (Group::Any, _) | (Group::Unproven, None) => true,
+            (Group::Any, _) | (Group::Unvalidated, None) => true,
             (Group::Prefix(prefix), Some(ip)) => prefix.contains(ip),
             _ => false,
         };
@@ -170,16 +170,16 @@ impl PendingHandshakes {
 
     fn largest_group(&self, table: &Table) -> Group {
         let capacity = self.capacity();
-        let part = (capacity / UNPROVEN_PART).max(1);
-        let unproven = table.unproven.saturating_mul(1_000_000) / part;
-        let unproven = (unproven > 1_000_000).then_some((unproven, Group::Unproven));
+        let part = (capacity / UNVALIDATED_DIVISOR).max(1);
+        let unvalidated = table.unvalidated.saturating_mul(1_000_000) / part;
+        let unvalidated = (unvalidated > 1_000_000).then_some((unvalidated, Group::Unvalidated));
         let shares = self.resources.shares();
         let beyond = self.resources.handshakes().beyond_share(capacity, shares);
         let prefixes = beyond
             .into_iter()
             .map(|(prefix, excess)| (excess, Group::Prefix(prefix)));
         prefixes
-            .chain(unproven)
+            .chain(unvalidated)
             .max_by_key(|(excess, _)| *excess)
             .map_or_else(|| table.slowest_group(), |(_, group)| group)
     }
@@ -190,7 +190,7 @@ impl Table {
     fn slowest_group(&self) -> Group {
         let mut slow = HashMap::new();
         // From the oldest on.
-        let is_slow = |pending: &&Pending| pending.begun.elapsed() >= SLOW;
+        let is_slow = |pending: &&Pending| pending.started_at.elapsed() >= SLOW_HANDSHAKE;
         for ip in self
             .pending
             .values()
@@ -362,7 +362,7 @@ mod tests {
         let table = table(16);
         let first = table.begin(ip("198.51.100.1"));
         let silent = [(); 2].map(|()| table.begin(ip("192.0.2.1")));
-        tokio::time::advance(SLOW).await;
+        tokio::time::advance(SLOW_HANDSHAKE).await;
         let others: Vec<_> = (0..14)
             .map(|n| table.begin(ip(&format!("203.0.{n}.1"))))
             .collect();

@@ -139,7 +139,7 @@ impl TcpTransport {
     /// there are.
     fn refuse(&self, stream: &TcpStream, reason: &'static str) {
         let _ = stream.0.set_zero_linger();
-        self.gater.refused(reason);
+        self.gater.record_refusal(reason);
     }
 }
 
@@ -155,11 +155,11 @@ async fn read_proxy_header(
         Ok(Err(proxy::Error::Silent)) => return None,
         Ok(Err(error)) => {
             debug!(%error, "a connection from a proxy was refused");
-            gater.refused("proxy_header");
+            gater.record_refusal("proxy_header");
             return None;
         }
         Err(_) => {
-            gater.refused("proxy_header");
+            gater.record_refusal("proxy_header");
             return None;
         }
     }

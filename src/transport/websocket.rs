@@ -1,6 +1,6 @@
 //! WebSocket frames of bounded length, whatever their sender announces.
 //!
-//! libp2p's WebSocket makes room for a whole frame as soon as its header has arrived. A [`Splitter`]
+//! libp2p's WebSocket makes room for a whole frame as soon as its header has arrived. A [`FrameSplitter`]
 //! lies between it and the socket of an accepted connection, and divides each data frame into frames
 //! of at most [`MAX_FRAME_BYTES`], which are complete messages. Nothing is copied for that: only
 //! headers are replaced. The bytes are the same, and the limits of messages mean nothing to libp2p,
@@ -17,7 +17,7 @@ use std::{
 
 use futures::{AsyncRead, AsyncWrite};
 
-use super::buffered::Reported;
+use super::buffered::ReportedBytes;
 
 /// The longest data frame that the WebSocket gets to see. A multiple of the length of a mask, so that
 /// the mask of a frame is that of all its parts.
@@ -39,33 +39,33 @@ const LENGTH_64: u8 = 127;
 
 /// See the documentation of the module.
 #[derive(Debug)]
-pub struct Splitter<C> {
+pub struct FrameSplitter<C> {
     io: C,
     /// `None` leaves everything as it is.
     frames: Option<Frames>,
-    reported: Reported,
+    reported: ReportedBytes,
 }
 
 /// Both directions of an accepted connection.
 #[derive(Debug, Default)]
 struct Frames {
-    incoming: Incoming,
-    outgoing: Outgoing,
+    inbound: InboundFrames,
+    outbound: OutboundFrames,
 }
 
 /// Where the remote is in its sequence of frames.
 #[derive(Debug, Default)]
-struct Incoming {
-    request: Head,
+struct InboundFrames {
+    request: HttpHead,
     /// The header that is being read.
     header: Header,
     /// What stands for it, and how much of that was passed on.
     replacement: Header,
-    passed: usize,
+    copied: usize,
     mask: Option<[u8; MASK_BYTES]>,
     /// What is missing of the current part of the frame, and what is behind that.
-    part: u64,
-    rest: u64,
+    part_left: u64,
+    frame_left: u64,
     /// The lengths of the last part, which the reader keeps until the next is complete, and of the
     /// current one.
     held: [usize; 2],
@@ -73,8 +73,8 @@ struct Incoming {
 
 /// Where the WebSocket is in its sequence of frames.
 #[derive(Debug, Default)]
-struct Outgoing {
-    response: Head,
+struct OutboundFrames {
+    response: HttpHead,
     /// The payload of the current frame, which is held until all of it is written.
     payload: u64,
     /// What is missing of the frame.
@@ -90,20 +90,20 @@ struct Header {
 
 /// The head of an HTTP message, which ends with an empty line.
 #[derive(Debug, Default)]
-struct Head {
+struct HttpHead {
     is_complete: bool,
     /// Whether the line has nothing in it so far. The first line does not count: it is not empty, or
     /// the message is not valid.
     is_empty_line: bool,
 }
 
-impl<C> Splitter<C> {
+impl<C> FrameSplitter<C> {
     /// Divides the frames that arrive on `io`, a connection that was accepted.
     pub fn new(io: C) -> Self {
         Self {
             io,
             frames: Some(Frames::default()),
-            reported: Reported::default(),
+            reported: ReportedBytes::default(),
         }
     }
 
@@ -112,22 +112,22 @@ impl<C> Splitter<C> {
         Self {
             io,
             frames: None,
-            reported: Reported::default(),
+            reported: ReportedBytes::default(),
         }
     }
 
     fn report(&mut self) {
-        if let Some(Frames { incoming, outgoing }) = &self.frames {
-            let outgoing = usize::try_from(outgoing.held_bytes()).unwrap_or(usize::MAX);
-            let incoming: usize = incoming.held.iter().sum();
-            self.reported.update(incoming.saturating_add(outgoing));
+        if let Some(Frames { inbound, outbound }) = &self.frames {
+            let outbound = usize::try_from(outbound.held_bytes()).unwrap_or(usize::MAX);
+            let inbound: usize = inbound.held.iter().sum();
+            self.reported.update(inbound.saturating_add(outbound));
         }
     }
 }
 
-impl Head {
+impl HttpHead {
     /// Takes `bytes` up to the end of the head. Returns how many.
-    fn take(&mut self, bytes: &[u8]) -> usize {
+    fn consume(&mut self, bytes: &[u8]) -> usize {
         for (at, byte) in bytes.iter().enumerate() {
             match byte {
                 b'\n' if self.is_empty_line => {
@@ -213,7 +213,7 @@ impl Header {
     }
 }
 
-impl Incoming {
+impl InboundFrames {
     fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -226,7 +226,7 @@ impl Incoming {
         if !self.request.is_complete {
             let read = ready!(Pin::new(io).poll_read(cx, buffer))?;
             let arrived = buffer.get(..read).unwrap_or_default();
-            if self.request.take(arrived) < read {
+            if self.request.consume(arrived) < read {
                 let why = "data before the WebSocket was accepted";
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
             }
@@ -234,23 +234,23 @@ impl Incoming {
         }
         loop {
             let replacement = self.replacement.bytes();
-            let replacement = replacement.get(self.passed..).unwrap_or_default();
+            let replacement = replacement.get(self.copied..).unwrap_or_default();
             if !replacement.is_empty() {
                 let count = replacement.len().min(buffer.len());
                 let ((space, _), (bytes, _)) =
                     (buffer.split_at_mut(count), replacement.split_at(count));
                 space.copy_from_slice(bytes);
-                self.passed += count;
+                self.copied += count;
                 return Poll::Ready(Ok(count));
             }
-            if self.part > 0 {
-                let most = usize::try_from(self.part).unwrap_or(usize::MAX);
+            if self.part_left > 0 {
+                let most = usize::try_from(self.part_left).unwrap_or(usize::MAX);
                 let (space, _) = buffer.split_at_mut(most.min(buffer.len()));
                 let read = ready!(Pin::new(io).poll_read(cx, space))?;
-                self.part -= read as u64;
+                self.part_left -= read as u64;
                 return Poll::Ready(Ok(read));
             }
-            if self.rest > 0 {
+            if self.frame_left > 0 {
                 self.begin_part();
                 continue;
             }
@@ -273,27 +273,27 @@ impl Incoming {
         let header = std::mem::take(&mut self.header);
         if header.is_data() {
             self.mask = header.mask();
-            self.rest = header.payload();
+            self.frame_left = header.payload();
             self.begin_part();
         } else {
             // Control frames are short; the WebSocket rejects others by their header.
             self.replacement = header;
-            self.passed = 0;
-            self.part = header.payload();
+            self.copied = 0;
+            self.part_left = header.payload();
         }
     }
 
     fn begin_part(&mut self) {
-        self.part = self.rest.min(MAX_FRAME_BYTES as u64);
-        self.rest -= self.part;
-        self.replacement = Header::message(self.part, self.mask);
-        self.passed = 0;
+        self.part_left = self.frame_left.min(MAX_FRAME_BYTES as u64);
+        self.frame_left -= self.part_left;
+        self.replacement = Header::message(self.part_left, self.mask);
+        self.copied = 0;
         let [_, last] = self.held;
-        self.held = [last, usize::try_from(self.part).unwrap_or(usize::MAX)];
+        self.held = [last, usize::try_from(self.part_left).unwrap_or(usize::MAX)];
     }
 }
 
-impl Outgoing {
+impl OutboundFrames {
     fn held_bytes(&self) -> u64 {
         if self.left > 0 { self.payload } else { 0 }
     }
@@ -315,12 +315,12 @@ impl Outgoing {
         if self.response.is_complete {
             self.left = self.left.saturating_sub(bytes.len() as u64);
         } else {
-            self.response.take(bytes);
+            self.response.consume(bytes);
         }
     }
 }
 
-impl<C: AsyncRead + Unpin> AsyncRead for Splitter<C> {
+impl<C: AsyncRead + Unpin> AsyncRead for FrameSplitter<C> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -328,7 +328,7 @@ impl<C: AsyncRead + Unpin> AsyncRead for Splitter<C> {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         let read = match &mut this.frames {
-            Some(frames) => frames.incoming.poll_read(cx, &mut this.io, buffer),
+            Some(frames) => frames.inbound.poll_read(cx, &mut this.io, buffer),
             None => Pin::new(&mut this.io).poll_read(cx, buffer),
         };
         this.report();
@@ -336,7 +336,7 @@ impl<C: AsyncRead + Unpin> AsyncRead for Splitter<C> {
     }
 }
 
-impl<C: AsyncWrite + Unpin> AsyncWrite for Splitter<C> {
+impl<C: AsyncWrite + Unpin> AsyncWrite for FrameSplitter<C> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -344,12 +344,12 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Splitter<C> {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         if let Some(frames) = &mut this.frames {
-            frames.outgoing.begin(bytes);
+            frames.outbound.begin(bytes);
         }
         let written = Pin::new(&mut this.io).poll_write(cx, bytes);
         if let (Some(frames), Poll::Ready(Ok(count))) = (&mut this.frames, &written) {
             let bytes = bytes.get(..*count).unwrap_or_default();
-            frames.outgoing.written(bytes);
+            frames.outbound.written(bytes);
         }
         this.report();
         written

@@ -70,7 +70,7 @@ fn serve(channel: Channel, address: &mpsc::Sender<Multiaddr>, end: &Cancellation
         let (transport, _quic) = transport::build(
             &key,
             DialScope::Any,
-            &ConnectionGater::open(),
+            &ConnectionGater::unlimited(),
             &Metrics::off(),
         )
         .unwrap();

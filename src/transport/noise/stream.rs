@@ -10,7 +10,7 @@ use futures::{AsyncRead, AsyncWrite};
 use snow::TransportState;
 
 use super::{decryption::Decryptor, encryption::Encryptor};
-use crate::transport::buffered::Reported;
+use crate::transport::buffered::ReportedBytes;
 
 /// An encrypted byte stream over the socket `C`, whose other side has proved who it is.
 ///
@@ -21,7 +21,7 @@ pub struct NoiseStream<C> {
     state: TransportState,
     decryptor: Decryptor,
     encryptor: Encryptor,
-    reported: Reported,
+    reported: ReportedBytes,
 }
 
 impl<C> NoiseStream<C> {
@@ -31,7 +31,7 @@ impl<C> NoiseStream<C> {
             state,
             decryptor: Decryptor::default(),
             encryptor: Encryptor::default(),
-            reported: Reported::default(),
+            reported: ReportedBytes::default(),
         }
     }
 

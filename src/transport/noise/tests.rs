@@ -6,7 +6,7 @@ use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, exec
 use libp2p::identity::Keypair;
 
 use super::*;
-use crate::transport::socket::{Socket, pattern, repeated, sockets, steps};
+use crate::transport::memory_socket::{MemorySocket, memory_sockets, pattern, repeated, steps};
 
 mod frames;
 mod hostile;
@@ -17,8 +17,8 @@ fn keys() -> Keys {
 }
 
 /// Both ends of a channel: the dialler's and the acceptor's.
-fn streams() -> (NoiseStream<Socket>, NoiseStream<Socket>) {
-    let (near, far) = sockets();
+fn streams() -> (NoiseStream<MemorySocket>, NoiseStream<MemorySocket>) {
+    let (near, far) = memory_sockets();
     let both = futures::future::join(dial(keys(), near), accept(keys(), far));
     let (dialled, accepted) = block_on(both);
     (dialled.unwrap().1, accepted.unwrap().1)

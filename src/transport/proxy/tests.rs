@@ -5,7 +5,7 @@ use ppp::v2::{Addresses, Builder, Command, Protocol, Type, Version};
 use proptest::{collection::vec, prelude::*};
 
 use super::{
-    super::socket::{Way, repeated, sockets, steps},
+    super::memory_socket::{Pipe, memory_sockets, repeated, steps},
     *,
 };
 
@@ -29,10 +29,10 @@ fn proxied(client: &str) -> Vec<u8> {
 
 /// What comes of these bytes and the end after them, taken in so many pieces, and what is left.
 fn read_in(steps: Vec<usize>, bytes: &[u8]) -> (Result<Source, String>, Vec<u8>) {
-    let (mut near, far) = sockets();
-    near.read_rhythm = repeated(steps);
-    let way: Way = near.reads.clone();
-    way.put(bytes);
+    let (mut near, far) = memory_sockets();
+    near.read_sizes = repeated(steps);
+    let pipe: Pipe = near.reads.clone();
+    pipe.put(bytes);
     drop(far);
     block_on(async {
         let source = read(&mut near).await.map_err(|error| error.to_string());
@@ -106,7 +106,7 @@ fn a_header_may_have_so_many_bytes() {
 /// A proxy that says how much is to come, too much, is not waited for.
 #[test]
 fn too_much_is_refused_unread() {
-    let (mut near, far) = sockets();
+    let (mut near, far) = memory_sockets();
     near.reads.put(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff");
     let source = read(&mut near).now_or_never();
     assert!(matches!(source, Some(Err(Error::TooLong(65_551)))));

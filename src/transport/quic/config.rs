@@ -75,7 +75,7 @@ impl Config {
             idle_timeout: Duration::from_secs(15),
             handshakes: Handshakes::unwatched(),
             metrics: Metrics::off(),
-            gater: ConnectionGater::open(),
+            gater: ConnectionGater::unlimited(),
             handle: Handle::default(),
             credit: CreditPool::new(&Resources::unlimited()),
             keypair: keypair.clone(),

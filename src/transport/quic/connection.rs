@@ -153,7 +153,7 @@ impl Connection {
                 self.check = None;
             }
             Poll::Ready(Relief::Close) => {
-                self.gater.shed();
+                self.gater.record_memory_close();
                 self.quic.close(0_u8.into(), b"out of memory");
             }
             Poll::Pending => {}

@@ -91,7 +91,7 @@ impl Listener {
             None
         };
         if let Some(reason) = denied {
-            self.gater.refused(reason);
+            self.gater.record_refusal(reason);
             incoming.refuse();
             return None;
         }
@@ -198,7 +198,7 @@ impl UnvalidatedSource {
     fn count(self) -> Result<(), RateLimited> {
         let admitted = self.gater.check_validated(self.ip);
         if admitted.is_err() {
-            self.gater.refused(RateLimited::REASON);
+            self.gater.record_refusal(RateLimited::REASON);
         }
         admitted
     }

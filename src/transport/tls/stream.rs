@@ -16,7 +16,7 @@ use futures::{AsyncRead, AsyncWrite, future::poll_fn};
 use rustls::{CommonState, ServerConfig, server::UnbufferedServerConnection};
 
 use super::records::{PlaintextSink, Records};
-use crate::{thread_buffer, transport::buffered::Reported};
+use crate::{thread_buffer, transport::buffered::ReportedBytes};
 
 /// How much of a message may wait for the rest of it: more than the certificates of any peer take,
 /// and a whole record.
@@ -43,7 +43,7 @@ pub struct TlsServerStream<C> {
     pending: BytesMut,
     /// What `opened` and `waiting` have allocated, parts that were read or written included.
     allocated: [usize; 2],
-    reported: Reported,
+    reported: ReportedBytes,
     is_closing: bool,
     /// What arrived is not what the other side has sent. Told once, and then in general.
     has_failed: bool,
@@ -64,7 +64,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> TlsServerStream<C> {
             ciphertext: Vec::new(),
             pending: BytesMut::new(),
             allocated: [0; 2],
-            reported: Reported::default(),
+            reported: ReportedBytes::default(),
             is_closing: false,
             has_failed: false,
             failure: None,

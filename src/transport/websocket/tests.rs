@@ -8,7 +8,7 @@ use proptest::{collection::vec, prelude::*};
 use super::*;
 use crate::transport::{
     buffered,
-    socket::{Socket, pattern, repeated, sockets, steps},
+    memory_socket::{MemorySocket, memory_sockets, pattern, repeated, steps},
 };
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: relay\r\n\r\n";
@@ -72,7 +72,7 @@ fn frame() -> impl Strategy<Value = Frame> {
 }
 
 /// What the reader of `splitter` gets until the end, in reads of these sizes.
-fn read_all(splitter: &mut Splitter<Socket>, sizes: &[usize]) -> Vec<u8> {
+fn read_all(splitter: &mut FrameSplitter<MemorySocket>, sizes: &[usize]) -> Vec<u8> {
     let mut all = Vec::new();
     let mut buffer = vec![0; 200_000];
     for size in sizes.iter().cycle().filter(|size| **size > 0) {
@@ -113,9 +113,9 @@ proptest! {
         reads in steps(),
         socket_reads in steps(),
     ) {
-        let (near, far) = sockets();
+        let (near, far) = memory_sockets();
         near.writes.put(REQUEST);
-        let mut splitter = Splitter::new(far);
+        let mut splitter = FrameSplitter::new(far);
         let mut request = vec![0; REQUEST.len()];
         block_on(splitter.read_exact(&mut request)).unwrap();
         prop_assert_eq!(&request, REQUEST);
@@ -123,8 +123,8 @@ proptest! {
             near.writes.put(&frame.encode());
         }
         near.writes.close();
-        splitter.io.read_rhythm = repeated(socket_reads);
-        let (got, change) = buffered::collect(|| read_all(&mut splitter, &reads));
+        splitter.io.read_sizes = repeated(socket_reads);
+        let (got, change) = buffered::collect_changes(|| read_all(&mut splitter, &reads));
         prop_assert!(u64::try_from(change).unwrap() <= 2 * MAX_FRAME_BYTES as u64);
 
         let parts = parse(&got);
@@ -145,9 +145,9 @@ proptest! {
 
     #[test]
     fn any_bytes_are_read_to_their_end(bytes in vec(any::<u8>(), 0..2000), reads in steps()) {
-        let (near, far) = sockets();
+        let (near, far) = memory_sockets();
         near.writes.put(REQUEST);
-        let mut splitter = Splitter::new(far);
+        let mut splitter = FrameSplitter::new(far);
         block_on(splitter.read_exact(&mut vec![0; REQUEST.len()])).unwrap();
         near.writes.put(&bytes);
         near.writes.close();
@@ -157,36 +157,38 @@ proptest! {
 
 #[test]
 fn a_frame_is_held_until_it_is_written() {
-    let (_near, far) = sockets();
+    let (_near, far) = memory_sockets();
     far.reads.put(REQUEST);
-    let mut splitter = Splitter::new(far);
+    let mut splitter = FrameSplitter::new(far);
     block_on(splitter.read_exact(&mut vec![0; REQUEST.len()])).unwrap();
     block_on(splitter.write_all(RESPONSE)).unwrap();
     // The header, a part of the payload, and nothing more.
-    splitter.io.write_rhythm = Box::new([10, 1000].into_iter().chain(iter::repeat(0)));
+    splitter.io.write_sizes = Box::new([10, 1000].into_iter().chain(iter::repeat(0)));
     let payload = pattern(70_000);
     let frame = [Header::message(70_000, None).bytes(), &payload].concat();
-    let ((), change) = buffered::collect(|| {
+    let ((), change) = buffered::collect_changes(|| {
         block_on(splitter.write_all(&frame[..10])).unwrap();
         assert!(splitter.write_all(&frame[10..]).now_or_never().is_none());
     });
     assert_eq!(change, 70_000);
-    splitter.io.write_rhythm = Box::new(iter::repeat(usize::MAX));
-    let (written, change) = buffered::collect(|| block_on(splitter.write_all(&frame[1010..])));
+    splitter.io.write_sizes = Box::new(iter::repeat(usize::MAX));
+    let (written, change) =
+        buffered::collect_changes(|| block_on(splitter.write_all(&frame[1010..])));
     written.unwrap();
     assert_eq!(change, -70_000);
 }
 
 #[test]
 fn an_announced_frame_is_held_as_one_part() {
-    let (near, far) = sockets();
+    let (near, far) = memory_sockets();
     near.writes.put(REQUEST);
-    let mut splitter = Splitter::new(far);
+    let mut splitter = FrameSplitter::new(far);
     block_on(splitter.read_exact(&mut vec![0; REQUEST.len()])).unwrap();
     near.writes
         .put(Header::message(200_000_000, Some([1; 4])).bytes());
     let mut buffer = [0; 100];
-    let (read, change) = buffered::collect(|| block_on(splitter.read(&mut buffer)).unwrap());
+    let (read, change) =
+        buffered::collect_changes(|| block_on(splitter.read(&mut buffer)).unwrap());
     let frame = Header::message(MAX_FRAME_BYTES as u64, Some([1; 4]));
     assert_eq!(&buffer[..read], frame.bytes());
     assert_eq!(change, i64::try_from(MAX_FRAME_BYTES).unwrap());
@@ -195,10 +197,10 @@ fn an_announced_frame_is_held_as_one_part() {
 #[test]
 fn data_before_the_response_is_refused() {
     for end in ["\r\n\r\n", "\n\n", "\n\r\n"] {
-        let (near, far) = sockets();
+        let (near, far) = memory_sockets();
         near.writes
             .put(format!("GET / HTTP/1.1\r\nHost: relay{end}x").as_bytes());
-        let error = block_on(Splitter::new(far).read(&mut [0; 100])).unwrap_err();
+        let error = block_on(FrameSplitter::new(far).read(&mut [0; 100])).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{end:?}");
     }
 }

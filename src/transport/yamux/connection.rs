@@ -277,7 +277,7 @@ where
     /// to do the same. Streams end at once.
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         let this = self.get_mut();
-        let (closed, change) = buffered::collect(|| this.poll_shutdown(cx));
+        let (closed, change) = buffered::collect_changes(|| this.poll_shutdown(cx));
         this.lower_layers.change(change);
         closed
     }
@@ -290,7 +290,7 @@ where
         if this.state != State::Open {
             return Poll::Ready(Err(Error::Closed));
         }
-        let (driven, change) = buffered::collect(|| this.drive(cx));
+        let (driven, change) = buffered::collect_changes(|| this.drive(cx));
         this.lower_layers.change(change);
         match driven {
             Ok(()) => Poll::Pending,

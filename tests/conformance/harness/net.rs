@@ -59,7 +59,7 @@ impl Net {
                 transport::build(
                     keypair,
                     DialScope::Any,
-                    &ConnectionGater::open(),
+                    &ConnectionGater::unlimited(),
                     &Metrics::off(),
                 )
                 .unwrap()

@@ -23,8 +23,8 @@ proptest! {
         socket_writes in steps(),
     ) {
         let (mut near, mut far) = streams();
-        near.socket_mut().write_rhythm = repeated(socket_writes);
-        far.socket_mut().read_rhythm = repeated(socket_reads);
+        near.socket_mut().write_sizes = repeated(socket_writes);
+        far.socket_mut().read_sizes = repeated(socket_reads);
         let wanted = pattern(writes.iter().map(|(length, _)| length).sum());
         let writing = async {
             let mut rest = &wanted[..];
@@ -146,13 +146,13 @@ fn a_message_shorter_than_its_tag() {
 fn short_writes_share_a_call() {
     let (mut near, _far) = streams();
     let frames = near.socket_mut().writes.clone();
-    let before = frames.held().writes;
+    let before = frames.state().writes;
     for _ in 0..10 {
         block_on(near.write_all(b"a short one")).unwrap();
     }
-    assert_eq!(frames.held().writes, before);
+    assert_eq!(frames.state().writes, before);
     block_on(near.flush()).unwrap();
-    assert_eq!(frames.held().writes, before + 1);
+    assert_eq!(frames.state().writes, before + 1);
     assert_eq!(near.held_bytes(), 0);
 }
 
@@ -160,10 +160,10 @@ fn short_writes_share_a_call() {
 fn a_long_write_is_one_call_and_leaves_nothing() {
     let (mut near, _far) = streams();
     let frames = near.socket_mut().writes.clone();
-    let before = frames.held().writes;
+    let before = frames.state().writes;
     // A muxer's longest.
     block_on(near.write_all(&pattern(64 * 1024 + 12))).unwrap();
-    assert_eq!(frames.held().writes, before + 1);
+    assert_eq!(frames.state().writes, before + 1);
     assert_eq!(near.held_bytes(), 0);
 }
 
@@ -199,7 +199,7 @@ fn memory_is_for_what_has_arrived() {
 #[test]
 fn a_socket_that_takes_nothing_holds_the_writer_up() {
     let (mut near, _far) = streams();
-    near.socket_mut().write_rhythm = Box::new(iter::repeat(0));
+    near.socket_mut().write_sizes = Box::new(iter::repeat(0));
     let mut taken = 0;
     let chunk = pattern(64 * 1024);
     while let Some(written) = near.write(&chunk).now_or_never() {

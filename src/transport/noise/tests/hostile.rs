@@ -28,9 +28,9 @@ impl Forged {
 /// What an acceptor has of a dialler who says this, and a dialler of such an acceptor.
 fn met(keys: &Keys, payload: Vec<u8>) -> [Result<PeerId, Error>; 2] {
     let forger = keys.with_payload(payload);
-    let (near, far) = sockets();
+    let (near, far) = memory_sockets();
     let (dialled, _) = block_on(join(dial(super::keys(), near), accept(forger.clone(), far)));
-    let (near, far) = sockets();
+    let (near, far) = memory_sockets();
     let (accepted, _) = block_on(join(accept(super::keys(), far), dial(forger, near)));
     [accepted, dialled].map(|met| met.map(|(peer, _)| peer))
 }
@@ -97,7 +97,7 @@ fn no_protobuf() {
 
 /// What an acceptor says to these bytes, after which the socket ends.
 fn accepted(bytes: &[u8]) -> Error {
-    let (near, far) = sockets();
+    let (near, far) = memory_sockets();
     near.writes.put(bytes);
     drop(near);
     block_on(accept(keys(), far)).unwrap_err()

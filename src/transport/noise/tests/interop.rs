@@ -9,7 +9,7 @@ use libp2p::{
 
 use super::*;
 
-type Theirs = noise::Output<Socket>;
+type Theirs = noise::Output<MemorySocket>;
 
 fn theirs(identity: &Keypair) -> noise::Config {
     noise::Config::new(identity).unwrap()
@@ -19,8 +19,8 @@ fn theirs(identity: &Keypair) -> noise::Config {
 fn accepted(
     ours: &Keypair,
     identity: &Keypair,
-) -> ((PeerId, NoiseStream<Socket>), (PeerId, Theirs)) {
-    let (near, far) = sockets();
+) -> ((PeerId, NoiseStream<MemorySocket>), (PeerId, Theirs)) {
+    let (near, far) = memory_sockets();
     let dialled = theirs(identity).upgrade_outbound(near, PROTOCOL);
     let accepted = accept(Keys::new(ours).unwrap(), far);
     let (accepted, dialled) = block_on(join(accepted, dialled));
@@ -30,8 +30,8 @@ fn accepted(
 fn dialled(
     ours: &Keypair,
     identity: &Keypair,
-) -> ((PeerId, NoiseStream<Socket>), (PeerId, Theirs)) {
-    let (near, far) = sockets();
+) -> ((PeerId, NoiseStream<MemorySocket>), (PeerId, Theirs)) {
+    let (near, far) = memory_sockets();
     let accepted = theirs(identity).upgrade_inbound(far, PROTOCOL);
     let dialled = dial(Keys::new(ours).unwrap(), near);
     let (dialled, accepted) = block_on(join(dialled, accepted));

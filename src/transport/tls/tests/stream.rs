@@ -9,7 +9,7 @@ use futures_rustls::client;
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
-use crate::transport::socket::{Socket, pattern, repeated, sockets, steps};
+use crate::transport::memory_socket::{MemorySocket, memory_sockets, pattern, repeated, steps};
 
 /// A record of 1,000 bytes: its header, the type of what is in it, and the tag.
 const RECORD_BYTES: usize = 5 + 1000 + 1 + 16;
@@ -19,8 +19,11 @@ const MAX_HELD_BY_READS: usize = 2 * 96 * 1024;
 const MAX_HELD_BY_WRITES: usize = 2 * 72 * 1024;
 
 /// Both ends of a channel: the client's, as libp2p has it, and the relay's.
-fn streams() -> (client::TlsStream<Socket>, TlsServerStream<Socket>) {
-    let (near, far) = sockets();
+fn streams() -> (
+    client::TlsStream<MemorySocket>,
+    TlsServerStream<MemorySocket>,
+) {
+    let (near, far) = memory_sockets();
     let server = Arc::new(server(&Keypair::generate_ed25519()).unwrap());
     let client = libp2p::tls::make_client_config(&Keypair::generate_ed25519(), None).unwrap();
     let name = ServerName::try_from("libp2p.invalid").unwrap();
@@ -30,12 +33,12 @@ fn streams() -> (client::TlsStream<Socket>, TlsServerStream<Socket>) {
 }
 
 fn set_transfer_sizes(
-    channel: &mut TlsServerStream<Socket>,
+    channel: &mut TlsServerStream<MemorySocket>,
     reads: Vec<usize>,
     writes: Vec<usize>,
 ) {
-    channel.socket_mut().read_rhythm = repeated(reads);
-    channel.socket_mut().write_rhythm = repeated(writes);
+    channel.socket_mut().read_sizes = repeated(reads);
+    channel.socket_mut().write_sizes = repeated(writes);
 }
 
 proptest! {
@@ -143,7 +146,7 @@ proptest! {
 
     #[test]
     fn no_handshake_is_too_strange(bytes in vec(any::<u8>(), 0..1000), kind in 20..24_u8) {
-        let (near, far) = sockets();
+        let (near, far) = memory_sockets();
         let server = Arc::new(server(&Keypair::generate_ed25519()).unwrap());
         let length = u16::try_from(bytes.len()).unwrap().to_be_bytes();
         near.writes.put(&[kind, 3, 1, length[0], length[1]]);
@@ -182,9 +185,9 @@ fn keys_may_change_at_any_time() {
 /// A message of the handshake that never ends.
 #[test]
 fn a_handshake_has_a_bound() {
-    let (near, mut far) = sockets();
+    let (near, mut far) = memory_sockets();
     let server = Arc::new(server(&Keypair::generate_ed25519()).unwrap());
-    far.read_rhythm = repeated(vec![5000]);
+    far.read_sizes = repeated(vec![5000]);
     near.writes.put(&[22, 3, 1, 0x40, 0, 1, 0, 0xff, 0xff]);
     near.writes.put(&[0; 0x4000 - 4]);
     for _ in 0..3 {
@@ -218,16 +221,16 @@ fn data_is_complete_only_if_that_is_said() {
 fn short_writes_share_a_call_and_a_long_one_is_one() {
     let (_near, mut far) = streams();
     let records = far.socket_mut().writes.clone();
-    let before = records.held().writes;
+    let before = records.state().writes;
     for _ in 0..10 {
         block_on(far.write_all(b"a short one")).unwrap();
     }
-    assert_eq!(records.held().writes, before);
+    assert_eq!(records.state().writes, before);
     block_on(far.flush()).unwrap();
-    assert_eq!(records.held().writes, before + 1);
+    assert_eq!(records.state().writes, before + 1);
     // A muxer's longest.
     block_on(far.write_all(&pattern(64 * 1024 + 12))).unwrap();
-    assert_eq!(records.held().writes, before + 2);
+    assert_eq!(records.state().writes, before + 2);
     assert_eq!(far.held_bytes(), 0);
 }
 
@@ -254,7 +257,7 @@ fn memory_is_for_what_has_arrived() {
 #[test]
 fn a_socket_that_takes_nothing_holds_the_writer_up() {
     let (_near, mut far) = streams();
-    far.socket_mut().write_rhythm = Box::new(iter::repeat(0));
+    far.socket_mut().write_sizes = Box::new(iter::repeat(0));
     let mut taken = 0;
     let chunk = pattern(64 * 1024);
     while let Some(written) = far.write(&chunk).now_or_never() {

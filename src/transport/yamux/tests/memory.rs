@@ -311,7 +311,7 @@ fn a_channel_that_is_polled_alone_keeps_its_report() {
     let mut buffer = [0; 10];
     block_on(far.read_exact(&mut buffer)).unwrap();
     let (read, change) =
-        crate::transport::buffered::collect(|| block_on(far.read(&mut buffer)).unwrap());
+        crate::transport::buffered::collect_changes(|| block_on(far.read(&mut buffer)).unwrap());
     assert_eq!(read, 10);
     assert!(change >= 30_000, "{change}");
 }

@@ -15,10 +15,10 @@ use proptest::{collection::vec, prelude::*};
 
 /// One direction of a socket in memory.
 #[derive(Clone, Default)]
-pub(super) struct Way(Arc<Mutex<Held>>);
+pub(super) struct Pipe(Arc<Mutex<PipeState>>);
 
 #[derive(Default)]
-pub(super) struct Held {
+pub(super) struct PipeState {
     bytes: VecDeque<u8>,
     is_closed: bool,
     /// How many calls have brought bytes.
@@ -26,64 +26,64 @@ pub(super) struct Held {
     reader: Option<Waker>,
 }
 
-impl Way {
-    pub(super) fn held(&self) -> MutexGuard<'_, Held> {
+impl Pipe {
+    pub(super) fn state(&self) -> MutexGuard<'_, PipeState> {
         self.0.lock().unwrap()
     }
 
     /// Takes everything that was written.
     pub(super) fn take(&self) -> Vec<u8> {
-        self.held().bytes.drain(..).collect()
+        self.state().bytes.drain(..).collect()
     }
 
     pub(super) fn put(&self, bytes: &[u8]) {
-        let mut held = self.held();
-        held.bytes.extend(bytes);
-        held.reader.take().into_iter().for_each(Waker::wake);
+        let mut state = self.state();
+        state.bytes.extend(bytes);
+        state.reader.take().into_iter().for_each(Waker::wake);
     }
 
     pub(super) fn close(&self) {
-        let mut held = self.held();
-        held.is_closed = true;
-        held.reader.take().into_iter().for_each(Waker::wake);
+        let mut state = self.state();
+        state.is_closed = true;
+        state.reader.take().into_iter().for_each(Waker::wake);
     }
 }
 
 /// How much goes through at once, call by call; at a zero, whoever calls has to come again.
-pub(super) type Rhythm = Box<dyn Iterator<Item = usize> + Send>;
+pub(super) type TransferSizes = Box<dyn Iterator<Item = usize> + Send>;
 
-pub(super) fn smooth() -> Rhythm {
+pub(super) fn unlimited() -> TransferSizes {
     Box::new(iter::repeat(usize::MAX))
 }
 
 /// One end of a socket in memory.
-pub(super) struct Socket {
-    pub(super) reads: Way,
-    pub(super) writes: Way,
-    pub(super) read_rhythm: Rhythm,
-    pub(super) write_rhythm: Rhythm,
+pub(super) struct MemorySocket {
+    pub(super) reads: Pipe,
+    pub(super) writes: Pipe,
+    pub(super) read_sizes: TransferSizes,
+    pub(super) write_sizes: TransferSizes,
 }
 
-impl Drop for Socket {
+impl Drop for MemorySocket {
     fn drop(&mut self) {
         self.writes.close();
     }
 }
 
-pub(super) fn sockets() -> (Socket, Socket) {
-    let (there, back) = (Way::default(), Way::default());
-    let end = |reads: &Way, writes: &Way| Socket {
+pub(super) fn memory_sockets() -> (MemorySocket, MemorySocket) {
+    let (forward, backward) = (Pipe::default(), Pipe::default());
+    let end = |reads: &Pipe, writes: &Pipe| MemorySocket {
         reads: reads.clone(),
         writes: writes.clone(),
-        read_rhythm: smooth(),
-        write_rhythm: smooth(),
+        read_sizes: unlimited(),
+        write_sizes: unlimited(),
     };
-    (end(&back, &there), end(&there, &back))
+    (end(&backward, &forward), end(&forward, &backward))
 }
 
-/// The next step of a rhythm.
-fn step(rhythm: &mut Rhythm, cx: &mut Context<'_>) -> Poll<usize> {
-    match rhythm.next() {
+/// The next step of a sizes.
+fn step(sizes: &mut TransferSizes, cx: &mut Context<'_>) -> Poll<usize> {
+    match sizes.next() {
         Some(0) => {
             cx.waker().wake_by_ref();
             Poll::Pending
@@ -93,32 +93,32 @@ fn step(rhythm: &mut Rhythm, cx: &mut Context<'_>) -> Poll<usize> {
     }
 }
 
-impl AsyncRead for Socket {
+impl AsyncRead for MemorySocket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         let reads = self.reads.clone();
-        let mut held = reads.held();
-        if held.bytes.is_empty() && !held.is_closed {
-            held.reader = Some(cx.waker().clone());
+        let mut state = reads.state();
+        if state.bytes.is_empty() && !state.is_closed {
+            state.reader = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        let most = ready!(step(&mut self.read_rhythm, cx)).min(buffer.len());
-        Poll::Ready(held.bytes.read(&mut buffer[..most]))
+        let most = ready!(step(&mut self.read_sizes, cx)).min(buffer.len());
+        Poll::Ready(state.bytes.read(&mut buffer[..most]))
     }
 }
 
-impl AsyncWrite for Socket {
+impl AsyncWrite for MemorySocket {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let most = ready!(step(&mut self.write_rhythm, cx)).min(bytes.len());
+        let most = ready!(step(&mut self.write_sizes, cx)).min(bytes.len());
         self.writes.put(&bytes[..most]);
-        self.writes.held().writes += 1;
+        self.writes.state().writes += 1;
         Poll::Ready(Ok(most))
     }
 
@@ -142,7 +142,7 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<usize>> {
 }
 
 /// These steps, again and again.
-pub(super) fn repeated(steps: Vec<usize>) -> Rhythm {
+pub(super) fn repeated(steps: Vec<usize>) -> TransferSizes {
     Box::new(steps.into_iter().cycle())
 }
 
