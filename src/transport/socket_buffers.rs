@@ -17,11 +17,11 @@ use crate::resources::ResourceLimits;
 const MAX_UNSENT_BYTES: u32 = 128 * 1024;
 
 /// A connection's buffers in each direction are this part of the memory.
-const MEMORY_PART: u64 = 1024;
+const MEMORY_DIVISOR: u64 = 1024;
 /// No bound is smaller, so that a fast connection over a short distance is not held up.
-const LEAST_BYTES: u64 = 64 * 1024;
+const MIN_BYTES: u64 = 64 * 1024;
 /// No bound is set from here on: the kernel adapts the buffers to the connection.
-const MOST_BYTES: u64 = 1024 * 1024;
+const AUTOTUNING_BYTES: u64 = 1024 * 1024;
 
 /// The bounds of a connection's buffers in the kernel.
 #[derive(Clone, Copy, Debug)]
@@ -32,11 +32,11 @@ pub(super) struct SocketBuffers {
 
 impl SocketBuffers {
     /// The bounds that fit into the memory of `limits`.
-    pub(super) fn of(limits: &ResourceLimits) -> Self {
-        let part = limits.memory.map(|memory| memory / MEMORY_PART);
-        let bound = part.filter(|bytes| *bytes < MOST_BYTES);
+    pub(super) fn for_limits(limits: &ResourceLimits) -> Self {
+        let part = limits.memory.map(|memory| memory / MEMORY_DIVISOR);
+        let bound = part.filter(|bytes| *bytes < AUTOTUNING_BYTES);
         Self {
-            bytes: bound.and_then(|bytes| usize::try_from(bytes.max(LEAST_BYTES)).ok()),
+            bytes: bound.and_then(|bytes| usize::try_from(bytes.max(MIN_BYTES)).ok()),
         }
     }
 
@@ -74,7 +74,11 @@ mod tests {
             (None, None),
         ] {
             let limits = ResourceLimits::new(memory, None, &Limits::default());
-            assert_eq!(SocketBuffers::of(&limits).bytes, bytes, "{memory:?}");
+            assert_eq!(
+                SocketBuffers::for_limits(&limits).bytes,
+                bytes,
+                "{memory:?}"
+            );
         }
     }
 

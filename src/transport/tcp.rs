@@ -84,7 +84,7 @@ impl TcpTransport {
     pub fn new(inner: Inner, gater: ConnectionGater) -> Self {
         Self {
             inner,
-            buffers: SocketBuffers::of(gater.resources().limits()),
+            buffers: SocketBuffers::for_limits(gater.resources().limits()),
             gater,
             listeners: HashSet::new(),
             pending_headers: FuturesUnordered::new(),

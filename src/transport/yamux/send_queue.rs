@@ -1,4 +1,8 @@
-//! The queue of encoded frames towards the socket.
+//! The queue of encoded frames that wait to be written to the socket.
+//!
+//! Positions in the queue are byte counts since the connection was established: a frame that ends at
+//! position *p* was written once `written >= p`. Both counters only grow, so a position stays
+//! valid without regard to what was queued or written since.
 
 use std::{collections::VecDeque, task::Waker};
 
@@ -10,43 +14,52 @@ use super::{
     frame::{HEADER_LEN, Header},
 };
 
-/// How many replies to pings may wait. A remote measures with one ping at a time.
+/// The maximum number of queued replies to pings. Implementations that measure the round-trip time
+/// have one ping in flight.
 const MAX_PONGS: usize = 32;
 
-/// How many control frames may wait beyond what data occupies: for the connection, and for each of
-/// its streams. A stream causes four at a time at most, unless it is replaced by another.
+/// The number of control frames that may be queued in addition to data, for the connection and for
+/// each of its streams. A stream causes at most four at a time, unless it is replaced by another.
 const CONTROL_FRAMES: usize = 1024;
 const CONTROL_FRAMES_PER_STREAM: usize = 8;
 
-/// Frames in the order in which they go out, as one sequence of bytes.
+/// Encoded frames in sending order, as one sequence of bytes.
 ///
-/// One queue for all streams keeps each stream's frames in order without further thought, and
-/// hands the socket large pieces. Its bound makes writers wait; they continue in the order in
-/// which they came, one frame each, so that none starves another.
+/// One queue for all streams preserves the order of each stream's frames, and lets the socket write
+/// large chunks. When it is full, writers wait, and then get turns in FIFO order of one frame each,
+/// so that none starves another.
+///
+/// # Turns of writers
+///
+/// A writer that finds no room is enqueued. Once half of the queue is written, as many writers are
+/// granted a turn as there is room for frames, and are woken. While any writer waits or has a turn,
+/// others have to enqueue as well. A task may never use its turn; so once the queue is empty, all
+/// waiting writers are granted one, and any writer may queue a frame. Without that rule a single
+/// unused turn could block a connection on which nothing is left to be written.
 #[derive(Debug)]
 pub(super) struct SendQueue {
     /// See [`Config::max_send_queue`].
     max_data: usize,
     /// See [`Config::max_frame_size`].
     max_frame: usize,
-    /// The length at which too many control frames are in the queue.
+    /// The length in bytes beyond which the queue must contain too many control frames.
     max_length: usize,
     chunks: Chunks,
     /// The memory of the chunk that is being written.
     in_flight: usize,
-    /// The number of bytes ever queued, and so the position of the end of the queue.
+    /// The number of bytes ever queued: the position of the end of the queue.
     queued: u64,
     /// The number of bytes ever written to the socket.
     written: u64,
-    /// Where the replies to pings end that are not written yet.
+    /// The positions of the ends of replies to pings that are not written.
     pongs: VecDeque<u64>,
-    /// The streams whose writers wait for room, in order.
+    /// The streams whose writers wait for room, in FIFO order.
     waiting_writers: VecDeque<u32>,
-    /// How many streams were told that it is their turn, and have not used it yet.
+    /// The number of turns that were granted and not released.
     granted_turns: usize,
     /// The streams that wait until the queue was written up to a position.
     flushes: Vec<(u64, u32)>,
-    /// Whether anything was queued since the connection's task looked.
+    /// Whether anything was queued since the connection's task last polled the queue.
     dirty: bool,
     /// The connection's task.
     driver: Option<Waker>,
@@ -64,7 +77,8 @@ impl SendQueue {
         Self {
             max_data,
             max_frame,
-            // One more frame of data is accepted as long as there is any room.
+            // A data frame is accepted as long as there is any room, so the last one may exceed the
+            // bound by its whole length.
             max_length: max_data
                 .saturating_add(HEADER_LEN)
                 .saturating_add(max_frame)
@@ -82,15 +96,16 @@ impl SendQueue {
         }
     }
 
-    /// Queues a frame and returns the position of its end.
+    /// Queues a frame, whose payload is copied. Returns the position of its end.
     pub(super) fn push(&mut self, header: Header, payload: &[u8]) -> u64 {
+        // Header and payload share a chunk, and with it a write to the socket.
         self.chunks
             .push(&header.encode(), HEADER_LEN + payload.len());
         self.chunks.push(payload, 0);
         self.queued(payload.len())
     }
 
-    /// The same with a payload that is not copied.
+    /// Queues a frame, whose payload is not copied. Returns the position of its end.
     pub(super) fn push_shared(&mut self, header: Header, payload: Bytes) -> u64 {
         let length = payload.len();
         self.chunks.push(&header.encode(), HEADER_LEN);
@@ -104,7 +119,7 @@ impl SendQueue {
         self.queued
     }
 
-    /// Queues the reply to a ping; `false` if too many of them wait.
+    /// Queues the reply to a ping. Returns `false`, and queues nothing, if too many are queued.
     #[must_use]
     pub(super) fn pong(&mut self, value: u32) -> bool {
         if self.pongs.len() >= MAX_PONGS {
@@ -115,12 +130,12 @@ impl SendQueue {
         true
     }
 
-    /// How many bytes are queued and not written.
+    /// The number of bytes that are queued and not written.
     pub(super) fn pending(&self) -> usize {
         usize::try_from(self.queued - self.written).unwrap_or(usize::MAX)
     }
 
-    /// Whether the queue is longer than data and a reasonable number of control frames make it.
+    /// Whether the queue is longer than data and a legitimate number of control frames can make it.
     pub(super) fn is_flooded(&self) -> bool {
         self.pending() > self.max_length
     }
@@ -130,28 +145,28 @@ impl SendQueue {
         self.pending() < self.max_data
     }
 
-    /// Whether a writer may queue a frame: there is room, and it is nobody else's turn.
-    ///
-    /// An empty queue takes from anybody, lest a turn that is never used holds up the others.
+    /// Whether a writer may queue a frame: there is room, and it has a turn or no other writer waits
+    /// or has one. An empty queue admits every writer, see [the type](Self).
     pub(super) fn admits(&self, has_turn: bool) -> bool {
         let none_waits = self.waiting_writers.is_empty() && self.granted_turns == 0;
         self.has_room() && (has_turn || none_waits || self.pending() == 0)
     }
 
-    /// Puts a stream at the end of the line of writers.
+    /// Adds a stream to the end of the list of waiting writers. It must not be in the list.
     pub(super) fn enqueue_writer(&mut self, stream: u32) {
         self.waiting_writers.push_back(stream);
     }
 
-    /// The streams whose turn it is now, given how much room there is. Each of them comes back
-    /// with [`Self::release_turn`].
-    ///
-    /// Once the queue is empty everybody may go: nothing would come to wake the rest.
+    /// Grants turns to waiting writers, as many as there is room for. Returns their streams, which
+    /// have to be woken; each turn ends with [`Self::release_turn`].
     pub(super) fn grant_turns(&mut self) -> Vec<u32> {
         let pending = self.pending();
         let turns = if pending == 0 {
+            // Nothing will be written that would get here again to wake the rest.
             self.waiting_writers.len()
         } else if pending <= self.max_data / 2 {
+            // Not before half is written, so that several writers are woken at once. Turns that are
+            // still granted have their room reserved.
             let room = (self.max_data - pending).div_ceil(self.max_frame);
             room.saturating_sub(self.granted_turns)
                 .min(self.waiting_writers.len())
@@ -162,12 +177,13 @@ impl SendQueue {
         self.waiting_writers.drain(..turns).collect()
     }
 
-    /// Notes that a stream has used its turn, or never will.
+    /// Ends a turn. Each one is released once: by the next write of its stream, or when the stream is
+    /// dropped.
     pub(super) fn release_turn(&mut self) {
         self.granted_turns = self.granted_turns.saturating_sub(1);
     }
 
-    /// How many bytes were ever written to the socket.
+    /// The number of bytes ever written to the socket.
     pub(super) fn written(&self) -> u64 {
         self.written
     }
@@ -177,7 +193,8 @@ impl SendQueue {
         position <= self.written
     }
 
-    /// Remembers that a stream waits until everything up to `position` was written.
+    /// Registers that a stream waits until everything up to `position` was written. A stream queues
+    /// nothing more once it waits, so its first registration has the right position.
     pub(super) fn await_written(&mut self, position: u64, stream: u32) {
         let waits = self.flushes.iter().any(|&(_, waiting)| waiting == stream);
         if !waits {
@@ -185,7 +202,7 @@ impl SendQueue {
         }
     }
 
-    /// The streams that have waited long enough.
+    /// Removes the streams whose position was written, and returns them.
     pub(super) fn take_flushed(&mut self) -> Vec<u32> {
         let written = self.written;
         self.flushes
@@ -194,26 +211,30 @@ impl SendQueue {
             .collect()
     }
 
-    /// The next bytes for the socket.
+    /// Removes the next chunk, to be written to the socket.
     pub(super) fn pop_chunk(&mut self) -> Option<Chunk> {
+        // The caller polls until the queue is empty or its task is woken, so it need not be woken for
+        // what is queued by now.
         self.dirty = false;
         let chunk = self.chunks.pop();
         self.in_flight = chunk.as_ref().map_or(0, Chunk::held_bytes);
         chunk
     }
 
-    /// The memory that the queue occupies, with the chunk that was [taken](Self::pop_chunk) last.
+    /// The memory that the queue occupies in bytes, including the chunk that was
+    /// [removed](Self::pop_chunk) last, until the next one is.
     pub(super) fn held_bytes(&self) -> usize {
         self.chunks.held_bytes() + self.in_flight
     }
 
-    /// Throws away what is queued.
+    /// Drops what is queued, after the connection has ended. Positions are not adjusted: what was not
+    /// written until then never counts as written.
     pub(super) fn clear(&mut self) {
         self.chunks = Chunks::default();
         self.in_flight = 0;
     }
 
-    /// Notes that the socket took `n` of the bytes from [`Self::pop_chunk`].
+    /// Records that `n` bytes from [`Self::pop_chunk`] were written to the socket.
     pub(super) fn advance(&mut self, n: usize) {
         self.written = (self.written + n as u64).min(self.queued);
         let written = self.written;
@@ -222,7 +243,7 @@ impl SendQueue {
         }
     }
 
-    /// Sets the task to wake when something is queued.
+    /// Sets the connection's task, which is woken when something is queued from now on.
     pub(super) fn set_driver(&mut self, driver: &Waker) {
         self.dirty = false;
         match &mut self.driver {
@@ -231,7 +252,8 @@ impl SendQueue {
         }
     }
 
-    /// The connection's task, if it has something new to do.
+    /// The waker of the connection's task, if something was queued since its last poll. Returned only
+    /// once per poll: more than one wake is of no use.
     pub(super) fn take_driver(&mut self) -> Option<Waker> {
         if !self.dirty {
             return None;
@@ -254,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_follow_what_the_socket_took() {
+    fn positions_follow_the_written_bytes() {
         let mut send_queue = send_queue();
         let first = send_queue.push(Header::data(1, 3), b"abc");
         let second = send_queue.push(Header::data(1, 2), b"de");
@@ -271,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn writers_take_turns() {
+    fn writers_get_turns_in_order() {
         let mut send_queue = send_queue();
         send_queue.push(Header::data(1, 988), &[0; 988]);
         assert!(!send_queue.admits(false));

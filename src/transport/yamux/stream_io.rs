@@ -1,4 +1,8 @@
-//! What a stream's handle does with it: reading, writing, flushing and closing.
+//! The operations of a stream's handle: reading, writing, flushing and closing.
+//!
+//! Each one first handles the states in which it can complete at once, and registers its waker last,
+//! in the same critical section. A state change after that finds the waker, so no wake is lost. The
+//! results by state are listed in the documentation of [`super`].
 
 use std::{
     io,
@@ -16,11 +20,13 @@ use super::{
 };
 use crate::{chunk_passing, resources::GUARANTEED_BYTES};
 
-/// The longest frame that is queued while the memory for buffers is in use.
+/// The maximum payload of a frame that is queued while there is no memory for it, in bytes.
 const SCARCE_FRAME_BYTES: u32 = 16 * 1024;
 
 impl Session {
-    /// Reads from a stream; 0 bytes mean that the remote has finished it. A read of length zero is
+    /// Reads from a stream. Ready with 0 at the end of the stream.
+    ///
+    /// `buf` is not empty, except in tests and fuzzers: a handle treats reads of length zero as
     /// [`Self::failure`].
     pub(super) fn read(
         &mut self,
@@ -33,6 +39,8 @@ impl Session {
         };
         let before = stream.held_bytes();
         let n = stream.unread.read(buf);
+        // This read ends the time for which the previous one's bytes are charged. If it returns
+        // nothing, the reader has consumed all that it got, and is charged for nothing.
         if !buf.is_empty() {
             self.delivered = self.delivered - stream.delivered + n;
             stream.delivered = n;
@@ -42,6 +50,8 @@ impl Session {
             self.credit(id, n);
             return Poll::Ready(Ok(n));
         }
+        // Everything that arrived was read, so the state of the direction is what comes next. In this
+        // order: a finished stream is complete even if the connection has ended.
         match stream.inbound {
             Direction::Finished => return Poll::Ready(Ok(0)),
             Direction::Reset => return Poll::Ready(Err(reset())),
@@ -52,10 +62,10 @@ impl Session {
         Poll::Pending
     }
 
-    /// Waits until the stream fails, and gives the failure, whatever is left to be read:
-    /// - the stream was reset, before the remote finished it or afterwards;
-    /// - its connection ended. After the remote finished the stream, the failure is
-    ///   [`BrokenPipe`](io::ErrorKind::BrokenPipe): all of the remote's data has arrived.
+    /// Ready with an error once the stream has failed, even if data is left to be read:
+    /// - the stream was reset, before or after the remote finished it;
+    /// - its connection ended. If the remote had finished the stream, the error is
+    ///   [`BrokenPipe`](io::ErrorKind::BrokenPipe), since all of the remote's data has arrived.
     pub(super) fn failure(&mut self, id: u32, waker: &Waker) -> Poll<io::Error> {
         let Some(stream) = self.streams.get_mut(&id) else {
             return Poll::Ready(aborted());
@@ -70,13 +80,15 @@ impl Session {
         Poll::Pending
     }
 
-    /// Reads a chunk of `max` bytes at most, if there is one.
+    /// Removes the first unread chunk, if it can be passed on without a copy and has at most `max`
+    /// bytes. `None` says nothing about the state of the stream.
     pub(super) fn read_chunk(&mut self, id: u32, max: usize) -> Option<Bytes> {
         let stream = self.streams.get_mut(&id)?;
         let before = stream.held_bytes();
         self.delivered -= stream.delivered;
         let unread = stream.unread.held_bytes();
         let chunk = stream.unread.pop_shared(max);
+        // The allocation of the chunk, which may be longer than its content, is now the reader's.
         stream.delivered = unread - stream.unread.held_bytes();
         self.delivered += stream.delivered;
         self.unread.replace(before, stream.held_bytes());
@@ -85,7 +97,7 @@ impl Session {
         Some(chunk)
     }
 
-    /// Notes that so many bytes were read, and lets the remote send as many again when it is time.
+    /// Records that `n` bytes were read, and sends a window update if one is due.
     fn credit(&mut self, id: u32, n: usize) {
         let max = if self.config.resources.under_pressure() {
             INITIAL_WINDOW
@@ -95,16 +107,19 @@ impl Session {
         let high_rtt = self.rtt.high_rtt();
         let stream = self.streams.get_mut(&id);
         let delta = stream.and_then(|stream| stream.consume(n, high_rtt, max));
+        // After the end of the connection nothing is queued behind GOAWAY.
         if let Some(delta) = delta.filter(|_| !self.ended) {
             let update = Header::window_update(id, Flags::NONE, delta);
             self.send_queue.push(update, &[]);
+            // A connection over which much is received is the one whose round-trip time matters.
             if let Some(ping) = self.rtt.next_ping() {
                 self.send_queue.push(ping, &[]);
             }
         }
     }
 
-    /// Queues at most one frame of data. If `buf` is a `chunk`, it is not copied.
+    /// Queues at most one data frame, whose payload is a prefix of `buf`. Ready with its length.
+    /// `chunk` has the same bytes as `buf`, if it is present, and is then queued without a copy.
     pub(super) fn write(
         &mut self,
         id: u32,
@@ -122,6 +137,9 @@ impl Session {
             Direction::Open if buf.is_empty() => return Poll::Ready(Ok(0)),
             Direction::Open => {}
         }
+        // Woken by a window update. A stream without window does not enter the list of writers. If it
+        // has a granted turn it keeps it, and writers behind it go on when the queue is empty at the
+        // latest.
         if stream.send_window == 0 {
             register_waker(&mut stream.writer, waker);
             return Poll::Pending;
@@ -130,7 +148,9 @@ impl Session {
             .unwrap_or(u32::MAX)
             .min(stream.send_window)
             .min(self.config.max_frame_size);
-        // Without memory for it, a frame waits until the queue is empty, and is short then.
+        // If there is no memory for the frame, it is short, and waits until the queue is empty: every
+        // stream makes progress, with one short frame per connection at a time. Under memory pressure
+        // that applies to all that a connection holds beyond its guarantee.
         let most = if self.config.resources.under_pressure() {
             GUARANTEED_BYTES
         } else {
@@ -140,6 +160,8 @@ impl Session {
         if is_scarce {
             length = length.min(SCARCE_FRAME_BYTES);
         }
+        // A granted turn is used up below, whether or not the frame is queued: the next waiting
+        // writer gets it.
         let must_wait = is_scarce && self.send_queue.pending() > 0;
         let admitted = !must_wait
             && self
@@ -150,6 +172,7 @@ impl Session {
             self.send_queue.release_turn();
         }
         if !admitted {
+            // At most once in the list: a writer that polls again keeps its position.
             if stream.write_turn == WriteTurn::Idle {
                 stream.write_turn = WriteTurn::Queued;
                 self.send_queue.enqueue_writer(id);
@@ -157,6 +180,8 @@ impl Session {
             register_waker(&mut stream.writer, waker);
             return Poll::Pending;
         }
+        // At least one byte: neither the window nor the maximum frame size is zero. So a ready
+        // result of zero bytes only answers an empty `buf`.
         let n = usize::try_from(length).unwrap_or(buf.len());
         let (payload, _) = buf.split_at(n);
         stream.send_window -= length;
@@ -168,10 +193,13 @@ impl Session {
         Poll::Ready(Ok(n))
     }
 
-    /// What is queued goes out by itself: there is nothing to push.
+    /// Checks that everything that was written has been sent or can still be. There is nothing to
+    /// push: the connection's task sends what is queued as soon as the socket is writable.
     pub(super) fn flush(&self, id: u32) -> io::Result<()> {
         let stream = self.streams.get(&id).ok_or_else(aborted)?;
         match stream.outbound {
+            // The bytes have left, so what happened to the stream afterwards is the result of the
+            // next operation.
             _ if self.send_queue.is_written(stream.last_frame) => Ok(()),
             Direction::Reset => Err(reset()),
             Direction::Open | Direction::Finished if self.ended => Err(aborted()),
@@ -179,8 +207,8 @@ impl Session {
         }
     }
 
-    /// Waits until the socket took what the stream has queued so high_rtt. What it took, it took: a
-    /// reset that arrives afterwards is for the next call to tell.
+    /// Waits until everything that the stream has queued so far was written to the socket. A reset
+    /// that arrives after the last byte was written is not an error of this call.
     fn drain(&mut self, id: u32, waker: &Waker) -> Poll<io::Result<()>> {
         self.flush(id)?;
         let Some(stream) = self.streams.get_mut(&id) else {
@@ -194,15 +222,18 @@ impl Session {
         Poll::Pending
     }
 
-    /// Finishes the direction towards the remote, once, and waits until the socket took it all.
+    /// Sends FIN, the first time, and waits until it was written to the socket.
     pub(super) fn close(&mut self, id: u32, waker: &Waker) -> Poll<io::Result<()>> {
         let Some(stream) = self.streams.get_mut(&id) else {
             return Poll::Ready(Err(aborted()));
         };
         match stream.outbound {
+            // FIN is queued already: only wait.
             Direction::Finished => {}
             Direction::Reset => return Poll::Ready(Err(reset())),
             Direction::Open if self.ended => return Poll::Ready(Err(aborted())),
+            // FIN follows all data of the stream, as there is one queue. It needs no window and no
+            // room: its number is bounded by that of the streams.
             Direction::Open => {
                 stream.outbound = Direction::Finished;
                 let fin = Header::window_update(id, Flags::FIN, 0);

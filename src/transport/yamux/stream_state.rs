@@ -1,4 +1,4 @@
-//! The state of one stream: its two directions, its windows, and who waits for it.
+//! The state of one stream: its two directions, its windows, and the tasks that wait for it.
 
 use std::{task::Waker, time::Duration};
 
@@ -8,7 +8,8 @@ use super::{
     window::{FairShare, Window},
 };
 
-/// How one direction of a stream stands.
+/// The state of one direction of a stream. `Finished` and `Reset` are final for the direction they
+/// describe, except that a reset also ends an outbound direction that is finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
     Open,
@@ -18,40 +19,45 @@ pub(super) enum Direction {
     Reset,
 }
 
-/// Where a writer stands when the queue to the socket has no room for everybody.
+/// Whether a writer has a turn to queue a frame, while the send queue has no room for all writers.
+///
+/// `Idle` → `Queued` when a write finds no room; `Queued` → `Granted` when the queue has drained far
+/// enough; `Granted` → `Idle` with the next write, whatever its outcome. A write enqueues the stream
+/// only in `Idle`, so a writer that polls repeatedly does not get several turns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WriteTurn {
-    /// It does not wait for room.
+    /// The writer does not wait for room.
     Idle,
-    /// It has a place in line.
+    /// The stream is in the send queue's list of waiting writers.
     Queued,
-    /// It may write now, although others are in line.
+    /// The writer may queue one frame, ahead of those in the list.
     Granted,
 }
 
-/// A stream, as the session sees it.
+/// A stream, from the session's point of view.
 #[derive(Debug)]
 pub(super) struct StreamState {
-    /// What the remote sends.
+    /// The direction from the remote.
     pub(super) inbound: Direction,
-    /// What is sent to the remote. `Reset` means that the remote knows the stream no more.
+    /// The direction to the remote. `Reset` means that the remote no longer knows the stream, so
+    /// nothing more is sent for it.
     pub(super) outbound: Direction,
     /// Whether the side that did not open the stream has accepted it.
     pub(super) accepted: bool,
 
-    /// Received, and not read yet.
+    /// Data that was received and not read.
     pub(super) unread: Chunks,
-    /// What the last read has returned, in bytes. It counts until the next read, since the reader may
-    /// have to keep it until then: a circuit does, whose other side takes nothing.
+    /// The number of bytes that the last read returned. They are charged until the next read, because
+    /// the reader may have to keep them until then: a circuit does if its other side is blocked.
     pub(super) delivered: usize,
-    /// How many bytes the remote may send.
+    /// The receive window.
     pub(super) window: Window,
 
-    /// How many bytes the remote accepts.
+    /// The send window: how many bytes the remote accepts.
     pub(super) send_window: u32,
-    /// Where the stream's last frame ends, see [`super::send_queue::SendQueue::queued`].
+    /// The position of the end of the stream's last frame in the send queue, see
+    /// [`SendQueue::push`](super::send_queue::SendQueue::push).
     pub(super) last_frame: u64,
-    /// Where its writer stands among others.
     pub(super) write_turn: WriteTurn,
 
     /// The task that waits for data.
@@ -80,12 +86,12 @@ impl StreamState {
         }
     }
 
-    /// The memory that is held for the stream's reader.
+    /// The memory that is held for the stream's reader, in bytes.
     pub(super) fn held_bytes(&self) -> usize {
         self.unread.held_bytes() + self.delivered
     }
 
-    /// See [`Window::consume`]; a remote that has finished gets no credit.
+    /// See [`Window::consume`]. A remote that has finished or reset the stream needs no credit.
     pub(super) fn consume(
         &mut self,
         n: usize,
@@ -97,8 +103,8 @@ impl StreamState {
             .flatten()
     }
 
-    /// Ends both directions without a clean end. What was finished before stays finished for the
-    /// reader: that direction is complete.
+    /// Resets both directions. An inbound direction that is finished stays finished: its data is
+    /// complete, and the reader must be able to tell that from truncated data.
     pub(super) fn reset(&mut self) {
         self.outbound = Direction::Reset;
         if self.inbound == Direction::Open {
@@ -106,7 +112,7 @@ impl StreamState {
         }
     }
 
-    /// All tasks that may be waiting for this stream.
+    /// The wakers of all tasks that wait for this stream.
     pub(super) fn take_wakers(&mut self) -> impl Iterator<Item = Waker> {
         let wakers = [self.reader.take(), self.writer.take(), self.failure.take()];
         wakers.into_iter().flatten()
@@ -118,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_credit_for_a_remote_that_has_finished() {
+    fn finished_remote_gets_no_credit() {
         let mut stream = StreamState::new(&FairShare::default());
         assert!(stream.window.reserve(INITIAL_WINDOW));
         stream.inbound = Direction::Finished;
