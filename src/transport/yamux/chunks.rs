@@ -1,4 +1,4 @@
-//! A queue of bytes that gives its memory back as it drains.
+//! A byte queue of chunks, which releases its memory as it drains.
 
 use std::{collections::VecDeque, ops::Deref};
 
@@ -6,23 +6,24 @@ use bytes::Bytes;
 
 use crate::chunk_passing;
 
-/// The least that is allocated at a time, so that many short writes share an allocation.
+/// The minimum capacity of a chunk in bytes, so that many short writes share an allocation.
 const MIN_CHUNK_BYTES: usize = 1024;
 
-/// Up to how many chunks the emptied queue keeps room for.
+/// The maximum capacity, in chunks, that an empty queue keeps.
 const MAX_SPARE_SLOTS: usize = 8;
 
-/// A part of a queue.
+/// An element of the queue.
 #[derive(Debug)]
 pub(super) enum Chunk {
-    /// It belongs to the queue, which may append to it.
+    /// Owned by the queue, which may append to it.
     Owned(Vec<u8>),
-    /// It was handed over, and may be a part of something.
+    /// Reference-counted, and possibly a part of a larger buffer.
     Shared(Bytes),
 }
 
 impl Chunk {
-    /// The memory that it occupies. A chunk may be a part of up to twice as much.
+    /// The memory that the chunk is charged for, in bytes. A shared chunk may be a part of a buffer
+    /// of up to twice its length.
     pub(super) fn held_bytes(&self) -> usize {
         match self {
             Self::Owned(bytes) => bytes.capacity(),
@@ -30,7 +31,7 @@ impl Chunk {
         }
     }
 
-    /// How many bytes may be appended.
+    /// The number of bytes that may be appended.
     fn spare(&self) -> usize {
         match self {
             Self::Owned(bytes) => bytes.capacity() - bytes.len(),
@@ -38,7 +39,8 @@ impl Chunk {
         }
     }
 
-    /// Whether it may go on as a chunk: it is neither short, nor mostly empty.
+    /// Whether the chunk is worth passing on without a copy: it is neither short, nor more than half
+    /// empty.
     fn is_shareable(&self) -> bool {
         self.len() >= chunk_passing::MIN_BYTES && self.spare() <= self.len()
     }
@@ -70,14 +72,14 @@ impl From<Chunk> for Bytes {
     }
 }
 
-/// Bytes in order, in chunks of the size in which they came.
+/// A byte queue, in chunks of the sizes in which the bytes were appended.
 ///
-/// Beyond the bytes themselves the queue holds at most the unused part of its last chunk
-/// and what was already read of its first one; an empty queue holds no chunk at all.
+/// Beyond the bytes themselves the queue holds at most the unused capacity of its last chunk and the
+/// part of its first chunk that was read. An empty queue holds no chunk.
 #[derive(Debug, Default)]
 pub(super) struct Chunks {
     queue: VecDeque<Chunk>,
-    /// How much of the first chunk has been read.
+    /// The number of bytes of the first chunk that were read.
     offset: usize,
     len: usize,
     held: usize,
@@ -94,13 +96,13 @@ impl Chunks {
         self.len == 0
     }
 
-    /// The memory that the chunks occupy.
+    /// The memory that the chunks occupy, in bytes.
     pub(super) fn held_bytes(&self) -> usize {
         self.held
     }
 
-    /// Appends `bytes`. If that takes a new chunk, it gets room for `expected` bytes in total, for
-    /// a caller that knows that more is to follow.
+    /// Appends a copy of `bytes`. If a new chunk is allocated, `expected` is its minimum capacity, for
+    /// callers that know that more bytes follow.
     pub(super) fn push(&mut self, bytes: &[u8], expected: usize) {
         self.len += bytes.len();
         let spare = self.queue.back().map_or(0, Chunk::spare);
@@ -117,15 +119,15 @@ impl Chunks {
         }
     }
 
-    /// Appends a chunk as it is.
+    /// Appends a chunk without a copy.
     pub(super) fn push_shared(&mut self, chunk: Bytes) {
         self.len += chunk.len();
         self.held += chunk.len();
         self.queue.push_back(Chunk::Shared(chunk));
     }
 
-    /// Moves bytes into `buf`, as many as there are and as fit, but for chunks that may go on as
-    /// they are behind others. Tells how many.
+    /// Moves as many bytes into `buf` as there are and as fit, and returns their number. Stops before
+    /// a chunk that can be passed on without a copy, unless it is the first.
     pub(super) fn read(&mut self, buf: &mut [u8]) -> usize {
         let mut filled = 0;
         while filled < buf.len() {
@@ -151,7 +153,8 @@ impl Chunks {
         filled
     }
 
-    /// Removes the first chunk, if it may go on as it is and has no more than `max` bytes.
+    /// Removes the first chunk, if it is unread, can be passed on without a copy, and has at most
+    /// `max` bytes.
     pub(super) fn pop_shared(&mut self, max: usize) -> Option<Bytes> {
         let first = self.queue.front()?;
         if self.offset > 0 || first.len() > max || !first.is_shareable() {
@@ -160,7 +163,7 @@ impl Chunks {
         self.pop().map(Bytes::from)
     }
 
-    /// Removes the first chunk, unless the queue is empty. Not to be mixed with [`Self::read`].
+    /// Removes the first chunk. Must not be called while the chunk is partly read.
     pub(super) fn pop(&mut self) -> Option<Chunk> {
         let chunk = self.queue.pop_front()?;
         self.len -= chunk.len();
@@ -188,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_come_out_in_order_whatever_the_sizes() {
+    fn bytes_are_read_in_order_in_chunks_of_any_size() {
         let data: Vec<u8> = (0..10_000_u32).map(|i| i.to_be_bytes()[3]).collect();
         let mut chunks = Chunks::default();
         for chunk in data.chunks(777) {
@@ -223,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_goes_on_as_it_is_unless_it_was_begun_or_is_short_or_mostly_empty() {
+    fn partly_read_short_or_sparse_chunks_are_not_shared() {
         const LEN: usize = chunk_passing::MIN_BYTES;
         let whole = |len, expected| {
             let mut chunks = Chunks::default();
@@ -241,7 +244,7 @@ mod tests {
         assert_eq!(begun.read(&mut [0]), 1);
         assert_eq!(begun.pop_shared(LEN), None);
 
-        // The reader of what is before a chunk leaves the chunk alone; others get it as ever.
+        // A read stops before a chunk that can be shared, and the next one copies it.
         chunks.push(&[1; 10], 0);
         chunks.push_shared(chunk);
         assert_eq!(chunks.read(&mut [0; 2 * LEN]), 10);

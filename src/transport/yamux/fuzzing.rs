@@ -1,4 +1,4 @@
-//! What fuzzers call in here; see [`crate::fuzzing`].
+//! The fuzz target for yamux sessions; see [`crate::fuzzing`].
 
 use std::task::{Poll, Waker};
 
@@ -8,16 +8,17 @@ use super::{
     stream_state::StreamState,
 };
 
-/// Small enough for a fuzzer to come to each of them.
+/// Limits that are small enough for a fuzzer to reach.
 const MAX_STREAMS: usize = 8;
 const MAX_BACKLOG: usize = 4;
 const MAX_RECEIVE_BUFFER: usize = 512 * 1024;
 const MAX_SEND_QUEUE: usize = 4096;
-/// What may be queued beyond it: one more frame, and as much control as is no flood yet.
+/// The maximum length of the send queue: [`MAX_SEND_QUEUE`], one more frame, and control frames.
 const MAX_QUEUED: usize = 1024 * 1024;
 
-/// Carries out the steps in `bytes`. Each begins with two bytes: what it is and for which stream, and
-/// a length. Whatever the remote sends, the bounds hold, and the sums are those of the streams.
+/// Executes the steps that `bytes` encode. Each begins with two bytes: its type and the index of a
+/// stream, and a length. Asserts after each step that all limits hold, and that the charges equal the
+/// sums over the streams.
 pub fn yamux(bytes: &[u8]) {
     let config = Config {
         max_streams: MAX_STREAMS,
@@ -32,13 +33,13 @@ pub fn yamux(bytes: &[u8]) {
     while let [step, length, tail @ ..] = rest {
         let length = usize::from(*length);
         rest = tail;
-        let (what, which) = (step % 8, usize::from(step / 16));
-        let stream = streams.get(which).copied();
-        let mut given: &[u8] = &[];
-        if what == 0 {
-            (given, rest) = tail.split_at(tail.len().min(length));
+        let (kind, index) = (step % 8, usize::from(step / 16));
+        let stream = streams.get(index).copied();
+        let mut data: &[u8] = &[];
+        if kind == 0 {
+            (data, rest) = tail.split_at(tail.len().min(length));
         }
-        if take(&mut session, &mut streams, what, stream, length, given).is_err() {
+        if apply_step(&mut session, &mut streams, kind, stream, length, data).is_err() {
             session.end(None);
         }
         session.update_charge();
@@ -55,18 +56,18 @@ pub fn yamux(bytes: &[u8]) {
     check(&session);
 }
 
-fn take(
+fn apply_step(
     session: &mut Session,
     streams: &mut Vec<u32>,
     step: u8,
     stream: Option<u32>,
     length: usize,
-    given: &[u8],
+    data: &[u8],
 ) -> Result<(), ProtocolError> {
     let waker = Waker::noop();
     match (step, stream) {
-        (0, _) => session.receive(given)?,
-        // Far more than a step can hold.
+        (0, _) => session.receive(data)?,
+        // More bytes than a step can contain.
         (1, _) => session.receive(&vec![0; length * 1024])?,
         (2, _) => {
             if let Poll::Ready(Ok(id)) = session.accept(waker) {
@@ -106,7 +107,7 @@ fn take(
 fn check(session: &Session) {
     assert!(session.streams.len() <= MAX_STREAMS);
     assert!(session.backlog.len() <= MAX_BACKLOG);
-    // The last chunk may have room for a little more.
+    // The last chunk may have unused capacity.
     assert!(session.unread.bytes() <= MAX_RECEIVE_BUFFER + session.delivered + 1024);
     let delivered: usize = session
         .streams
