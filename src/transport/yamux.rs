@@ -1,14 +1,14 @@
-//! Yamux: many streams over one connection, each of which can be *reset*.
+//! Yamux: a stream multiplexer whose streams distinguish a *reset* from an orderly end.
 //!
-//! This is an implementation of [yamux] (`/yamux/1.0.0`) whose streams tell the truth about how
-//! they ended. A relay forwards what it does not understand, so the only way to tell a client
-//! that a circuit was cut is to reset both of its streams; a circuit that merely stops keepalive like
-//! a complete message. The `yamux` crate, which `libp2p` uses, cannot express that:
+//! This is an implementation of [yamux] (`/yamux/1.0.0`) that preserves how streams end. A relay
+//! forwards data that it cannot interpret, so a reset of both streams is its only means to signal that
+//! a circuit was cut: without it, truncated data looks like a complete message. The `yamux` crate,
+//! which `libp2p` uses, cannot express that:
 //!
-//! - its streams read end-of-file when the remote resets them, and when the connection dies, so
-//!   truncated data keepalive complete to whoever copies it onwards;
-//! - a stream that is dropped after the remote half-closed it sends FIN instead of RST, and one
-//!   that is dropped after it was half-closed locally sends nothing at all.
+//! - Its streams read end-of-file when the remote resets them, and when the connection is lost, so
+//!   truncated data looks complete to a proxy.
+//! - A stream that is dropped after the remote half-closed it sends FIN instead of RST, and one that is
+//!   dropped after it was half-closed locally sends nothing.
 //!
 //! # How a stream ends
 //!

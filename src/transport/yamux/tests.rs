@@ -26,16 +26,16 @@ use super::{
     session::Role,
 };
 
-mod distance;
 mod ending;
+mod failure;
+mod high_rtt;
 mod hostile;
 mod interop;
+mod keepalive;
 mod memory;
+mod model;
 mod pressure;
-mod pure;
-mod silence;
 mod swarm;
-mod watching;
 
 type Socket = Compat<DuplexStream>;
 

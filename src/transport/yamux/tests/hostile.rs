@@ -82,7 +82,7 @@ async fn violations_end_the_connection_with_goaway() {
 }
 
 #[test]
-fn a_client_expects_even_streams() {
+fn client_rejects_odd_stream_ids() {
     let mut session = Session::new(Config::default(), Role::Client);
     assert_eq!(session.receive(&syn(2).encode()), Ok(()));
     assert_eq!(
@@ -103,7 +103,7 @@ async fn frames_for_unknown_streams_are_ignored() {
 }
 
 #[test]
-fn data_for_a_stream_that_is_opened_meanwhile_is_not_the_streams() {
+fn payload_is_discarded_if_its_stream_was_opened_after_the_header() {
     let waker = noop_waker();
     let mut session = Session::new(Config::default(), Role::Client);
     let data = Header {
@@ -118,7 +118,7 @@ fn data_for_a_stream_that_is_opened_meanwhile_is_not_the_streams() {
 }
 
 #[test]
-fn a_flood_of_streams_that_reads_no_refusals_ends_the_connection() {
+fn stream_flood_without_reading_ends_the_connection() {
     let mut session = Session::new(Config::default(), Role::Server);
     let mut refused = None;
     for id in (1..200_000).step_by(2) {
@@ -133,7 +133,7 @@ fn a_flood_of_streams_that_reads_no_refusals_ends_the_connection() {
 }
 
 #[test]
-fn streams_that_are_reset_before_they_are_accepted_leave_nothing() {
+fn streams_reset_before_acceptance_leave_no_state() {
     let mut session = Session::new(Config::default(), Role::Server);
     for id in (1..2000).step_by(2) {
         session.receive(&syn(id).encode()).unwrap();
@@ -149,7 +149,7 @@ fn streams_that_are_reset_before_they_are_accepted_leave_nothing() {
 }
 
 #[test]
-fn only_so_many_abandoned_streams_are_remembered() {
+fn abandoned_streams_are_bounded() {
     let waker = noop_waker();
     let mut session = Session::new(Config::default(), Role::Server);
     for id in (1..4001).step_by(2) {
@@ -168,7 +168,7 @@ fn only_so_many_abandoned_streams_are_remembered() {
 }
 
 #[test]
-fn streams_that_are_gone_leave_no_memory() {
+fn dropped_streams_release_memory() {
     let mut session = Session::new(Config::default(), Role::Server);
     for id in (1..512).step_by(2) {
         session.receive(&syn(id).encode()).unwrap();
@@ -198,7 +198,7 @@ fn send(session: &mut Session, bytes: u32) {
 }
 
 #[test]
-fn a_connection_that_holds_most_is_reset_when_buffers_are_full() {
+fn connection_holding_most_is_reset_when_buffers_are_full() {
     let resources = Resources::new(
         ResourceLimits {
             // What is held beyond 64 KiB counts.
@@ -225,7 +225,7 @@ fn a_connection_that_holds_most_is_reset_when_buffers_are_full() {
 }
 
 #[test]
-fn windows_do_not_grow_while_memory_is_short() {
+fn windows_do_not_grow_under_memory_pressure() {
     let resources = Resources::new(
         ResourceLimits {
             memory: Some(1000),
@@ -250,7 +250,7 @@ fn windows_do_not_grow_while_memory_is_short() {
 
 /// A header that says that much will come, while there is room, does not keep the room.
 #[test]
-fn what_comes_after_a_header_has_to_fit_as_well() {
+fn payload_is_checked_against_memory_after_its_header() {
     const ALL: u32 = 200_000;
     let plan = *Resources::unlimited().limits();
     let resources = Resources::new(
@@ -333,7 +333,7 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn arbitrary_bytes_break_no_bound(
+    fn arbitrary_bytes_exceed_no_bound(
         pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..20),
         client in any::<bool>(),
     ) {
@@ -348,7 +348,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_frames_break_no_bound(
+    fn arbitrary_frames_exceed_no_bound(
         frames in prop::collection::vec((frame(), 0..6_u8), 0..60),
     ) {
         let waker = noop_waker();
@@ -385,7 +385,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn a_real_connection_survives_garbage() {
+async fn undecodable_bytes_end_the_connection() {
     for seed in 1..50 {
         let (a, mut b) = sockets();
         let mut peer = Peer::new(ours(a, Role::Server));

@@ -73,7 +73,7 @@ async fn with_itself() {
 }
 
 #[tokio::test]
-async fn the_crate_reads_all_of_a_stream_that_is_closed_and_dropped() {
+async fn crate_reads_all_of_a_closed_and_dropped_stream() {
     let (a, b) = sockets();
     let us = Peer::new(ours(a, Role::Client));
     let mut them = Peer::new(theirs(b, Role::Server));
@@ -89,7 +89,7 @@ async fn the_crate_reads_all_of_a_stream_that_is_closed_and_dropped() {
 }
 
 #[tokio::test]
-async fn a_stream_that_the_crate_closes_and_drops_is_complete() {
+async fn stream_closed_and_dropped_by_the_crate_is_complete() {
     let (a, b) = sockets();
     let mut us = Peer::new(ours(a, Role::Server));
     let them = Peer::new(theirs(b, Role::Client));
@@ -105,7 +105,7 @@ async fn a_stream_that_the_crate_closes_and_drops_is_complete() {
 }
 
 #[tokio::test]
-async fn a_stream_that_the_crate_drops_is_reset() {
+async fn stream_dropped_by_the_crate_is_reset() {
     let (a, b) = sockets();
     let mut us = Peer::new(ours(a, Role::Server));
     let them = Peer::new(theirs(b, Role::Client));
@@ -119,7 +119,7 @@ async fn a_stream_that_the_crate_drops_is_reset() {
 }
 
 #[tokio::test]
-async fn the_crate_cannot_write_to_a_stream_that_is_dropped() {
+async fn crate_cannot_write_to_a_dropped_stream() {
     let (a, b) = sockets();
     let us = Peer::new(ours(a, Role::Client));
     let mut them = Peer::new(theirs(b, Role::Server));

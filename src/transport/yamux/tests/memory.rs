@@ -71,7 +71,7 @@ async fn queued_bytes_are_charged_until_they_are_written() {
 }
 
 #[tokio::test]
-async fn queued_bytes_of_a_connection_that_is_gone_are_released() {
+async fn queued_bytes_are_released_with_the_connection() {
     let resources = resources();
     let mut raw = raw(&resources);
     let mut stream = raw.stream(1).await;
@@ -90,7 +90,7 @@ fn hoard(resources: &Resources) -> ConnectionMemory {
 }
 
 #[tokio::test]
-async fn writers_wait_for_an_empty_queue_while_there_is_no_memory() {
+async fn writers_wait_for_an_empty_queue_without_memory() {
     let resources = resources();
     let hoard = hoard(&resources);
     let mut raw = raw(&resources);
@@ -123,7 +123,7 @@ async fn writers_wait_for_an_empty_queue_while_there_is_no_memory() {
 }
 
 #[tokio::test]
-async fn what_was_read_last_is_charged_until_the_next_read() {
+async fn read_bytes_are_charged_until_the_next_read() {
     let resources = resources();
     let mut raw = raw(&resources);
     let mut stream = raw.stream(1).await;
@@ -135,7 +135,7 @@ async fn what_was_read_last_is_charged_until_the_next_read() {
 }
 
 #[tokio::test]
-async fn relief_resets_the_streams_that_hold_most() {
+async fn relief_resets_the_streams_holding_most() {
     let resources = resources();
     let mut raw = raw(&resources);
     let mut small = raw.stream(1).await;
@@ -160,7 +160,7 @@ async fn relief_resets_the_streams_that_hold_most() {
 }
 
 #[tokio::test]
-async fn relief_ends_a_connection_whose_remote_does_not_read() {
+async fn relief_ends_a_connection_with_a_blocked_remote() {
     let resources = resources();
     let mut raw = raw(&resources);
     let mut stream = raw.stream(1).await;
@@ -173,7 +173,7 @@ async fn relief_ends_a_connection_whose_remote_does_not_read() {
 }
 
 #[tokio::test]
-async fn relief_ends_a_connection_that_is_being_closed() {
+async fn relief_ends_a_closing_connection() {
     let resources = resources();
     let mut raw = raw(&resources);
     let mut stream = raw.stream(1).await;
@@ -197,7 +197,7 @@ async fn noise_streams() -> (NoiseStream<Socket>, NoiseStream<Socket>) {
 
 /// A frame of Noise whose end does not come.
 #[tokio::test]
-async fn an_incomplete_frame_is_charged_and_relieved() {
+async fn incomplete_frame_is_charged_and_relieved() {
     let resources = resources();
     let (near, mut socket) = sockets();
     let keys = || noise::Keys::new(&Keypair::generate_ed25519()).unwrap();
@@ -297,7 +297,7 @@ proptest! {
 
 /// Reports of the layers below are only taken while the muxer polls them.
 #[test]
-fn a_channel_that_is_polled_alone_keeps_its_report() {
+fn report_is_kept_while_the_muxer_does_not_poll() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

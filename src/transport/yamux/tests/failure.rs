@@ -15,7 +15,7 @@ fn frame(flags: Flags) -> Header {
 }
 
 #[tokio::test]
-async fn a_reset_is_told_before_what_is_left_is_read() {
+async fn reset_is_reported_before_remaining_data() {
     let mut raw = Raw::new(Role::Server, Config::default());
     let mut stream = raw.stream(1).await;
     raw.send(Header::data(1, 3), b"abc").await;
@@ -87,7 +87,7 @@ async fn data_does_not_wake_the_task_that_waits_for_a_failure() {
 }
 
 #[tokio::test]
-async fn a_lost_connection_is_told_of_what_is_not_complete() {
+async fn lost_connection_is_reported_for_incomplete_data() {
     let (client, mut server) = pair();
     let mut sent = client.open().await;
     soon(sent.write_all(b"abc")).await.unwrap();

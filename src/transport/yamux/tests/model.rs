@@ -186,7 +186,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn what_is_read_is_a_prefix_and_complete_at_its_end(
+    fn reads_return_a_prefix_of_the_writes_and_all_at_end_of_file(
         steps in prop::collection::vec(step(), 0..150),
     ) {
         let mut sides = [Side::new(Role::Client), Side::new(Role::Server)];

@@ -19,7 +19,7 @@ fn is_about(due: Duration, waited: Duration) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_does_not_answer_is_given_up() {
+async fn unresponsive_remote_is_disconnected() {
     let mut raw = Raw::new(Role::Server, Config::default());
     let began = Instant::now();
     assert_eq!(asked(&mut raw).await, Header::ping(1));
@@ -31,7 +31,7 @@ async fn who_does_not_answer_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_answers_is_asked_every_minute_and_kept() {
+async fn idle_remote_is_pinged_every_minute() {
     let mut raw = Raw::new(Role::Server, Config::default());
     let began = Instant::now();
     for minute in 1..20 {
@@ -44,7 +44,7 @@ async fn who_answers_is_asked_every_minute_and_kept() {
 
 /// A part of a frame shows that somebody is there as well as a whole one.
 #[tokio::test(start_paused = true)]
-async fn who_speaks_is_not_asked() {
+async fn sending_remote_is_not_pinged() {
     let mut raw = Raw::new(Role::Server, Config::default());
     let mut stream = raw.stream(1).await;
     raw.send(Header::data(1, 100), &[]).await;
@@ -59,7 +59,7 @@ async fn who_speaks_is_not_asked() {
 
 /// It speaks all the time, and takes nothing of what there is for it.
 #[tokio::test(start_paused = true)]
-async fn who_never_reads_is_given_up() {
+async fn non_reading_remote_is_disconnected() {
     let mut raw = Raw::new(Role::Server, Config::default());
     let mut stream = raw.stream(1).await;
     let began = Instant::now();
@@ -86,7 +86,7 @@ async fn who_never_reads_is_given_up() {
 
 /// The `yamux` crate, which says nothing unless it is asked.
 #[tokio::test(start_paused = true)]
-async fn others_answer() {
+async fn yamux_crate_answers_keepalive_pings() {
     let (near, far) = sockets();
     let mut near = Peer::new(ours(near, Role::Server));
     let far = Peer::new(theirs(far, Role::Client));

@@ -65,7 +65,7 @@ async fn takes(way: Duration, config: Config) -> Duration {
 
 /// A little more than a round trip for each of the largest windows, after some for smaller ones.
 #[tokio::test(start_paused = true)]
-async fn a_remote_that_is_far_away_has_the_largest_window_on_its_way() {
+async fn window_grows_to_its_maximum_at_a_high_rtt() {
     let way = Duration::from_millis(50);
     let windows = BYTES.div_ceil(Config::default().max_receive_window as usize);
     let round_trips = u32::try_from(windows).unwrap() * 5 / 4;
