@@ -37,7 +37,7 @@
 //! RST is sent at once where that would be too late, or where data is lost:
 //! - Bytes were received, or are being received, and were not read. This is always the case if the
 //!   remote has exhausted its window, and so could not send the data that would be answered.
-//! - A read is pending. A task that drops a stream in this state expected an answer and has given up,
+//! - A read is pending. A task that drops a stream in this state no longer waits for an answer,
 //!   as a relay does with the idle direction of a circuit that it cuts.
 //!
 //! # Bounds

@@ -1,4 +1,4 @@
-//! What each end sees of the other's end.
+//! How the end of a stream on one side is seen by the other side.
 
 use std::io::ErrorKind;
 
@@ -45,7 +45,7 @@ async fn dropped_after_finishing_it() {
     let (data, end) = read_all(&mut link.b).await;
     assert!(data == message);
     end.unwrap();
-    // Only an answer is answered: nobody reads it.
+    // Data from the remote is answered with RST, since it is not read.
     assert_eq!(
         write_until_error(&mut link.b).await,
         ErrorKind::ConnectionReset
@@ -71,7 +71,7 @@ async fn dropped_after_both_finished() {
     soon(link.b.close()).await.expect("closing is idempotent");
 }
 
-/// What goes over the wire when a stream is dropped in each state.
+/// The frames that are sent when a stream is dropped, by state.
 #[tokio::test]
 async fn drop_sends_the_documented_frames() {
     let mut raw = Raw::new(Role::Server, Config::default());
@@ -210,7 +210,7 @@ async fn reset_wakes_reader_and_writer() {
     assert_eq!(write, ErrorKind::ConnectionReset);
 }
 
-/// The remote read the answer and had enough: its writer has done what it was to do.
+/// The remote has read all data before it resets the stream: flushing it does not fail.
 #[tokio::test]
 async fn data_written_before_a_reset_counts_as_flushed() {
     let mut link = link().await;
@@ -259,7 +259,7 @@ async fn flags_may_share_a_frame_with_data() {
     );
 }
 
-/// However the connection ends, streams without FIN fail and streams with FIN are complete.
+/// Asserts that after `kill` streams without FIN fail, and streams with FIN are complete.
 async fn assert_unfinished_streams_abort(kill: impl AsyncFnOnce(Peer<Muxer<Socket>>)) {
     let (client, mut server) = pair();
     let mut sent = [client.open().await, client.open().await];
@@ -269,7 +269,7 @@ async fn assert_unfinished_streams_abort(kill: impl AsyncFnOnce(Peer<Muxer<Socke
         soon(stream.write_all(b"data")).await.unwrap();
     }
     soon(sent[1].close()).await.unwrap();
-    // Both have arrived when the first bytes of the second can be read.
+    // All data has arrived once the first bytes of the second stream can be read.
     let mut byte = [0; 1];
     soon(done.read_exact(&mut byte)).await.unwrap();
     soon(open.read_exact(&mut byte)).await.unwrap();

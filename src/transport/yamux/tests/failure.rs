@@ -1,4 +1,4 @@
-//! Reads of length zero, which wait for the failure of a stream.
+//! Reads with an empty buffer, which wait for the failure of a stream.
 
 use std::io::ErrorKind;
 
@@ -44,7 +44,7 @@ async fn reset_after_the_end_is_reported() {
     let reset = raw.send(frame(Flags::RST), &[]);
     let (kind, ()) = soon(futures::future::join(watch, reset)).await;
     assert_eq!(kind, ErrorKind::ConnectionReset);
-    // A reader that does not ask for the failure still gets all of the data.
+    // Ordinary reads still return all of the data.
     let (data, end) = read_all(&mut stream).await;
     assert_eq!(data, b"abc");
     end.unwrap();

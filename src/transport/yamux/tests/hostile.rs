@@ -1,4 +1,4 @@
-//! Remotes that break the rules, or look for a rule that is missing.
+//! Remotes that violate the protocol or exhaust bounds.
 
 use futures::task::noop_waker;
 use proptest::prelude::*;
@@ -13,14 +13,14 @@ use super::{
 };
 use crate::resources::{GUARANTEED_BYTES, ResourceLimits, Resources, Shares};
 
-/// A header and the bytes behind it.
+/// A header and its payload.
 type Frame<'a> = (Header, &'a [u8]);
 
 fn syn(stream: u32) -> Header {
     Header::window_update(stream, Flags::SYN, 0)
 }
 
-/// What a server answers to frames that follow an accepted stream 1.
+/// The error of a server upon `frames`, after stream 1 was accepted.
 async fn violation(frames: &[Frame<'_>]) -> ProtocolError {
     let mut raw = Raw::new(Role::Server, Config::default());
     let stream = raw.stream(1).await;
@@ -175,7 +175,7 @@ fn dropped_streams_release_memory() {
         session.receive(&Header::data(id, 100).encode()).unwrap();
         session.receive(&[0; 100]).unwrap();
     }
-    // The least that is allocated for a stream.
+    // The minimum allocation per stream.
     assert_eq!(session.unread.bytes(), 256 * 1024);
     while let Poll::Ready(Ok(id)) = session.accept(&noop_waker()) {
         session.release(id);
@@ -184,7 +184,7 @@ fn dropped_streams_release_memory() {
     assert!(session.streams.capacity() < 50);
 }
 
-/// A session with an accepted stream 1, and what it is given of this resources.
+/// A session within `resources` that has accepted stream 1.
 fn accepted(resources: &Resources) -> Session {
     let mut session = Session::new(Config::within(resources.clone()), Role::Server);
     session.receive(&syn(1).encode()).unwrap();
@@ -201,7 +201,7 @@ fn send(session: &mut Session, bytes: u32) {
 fn connection_holding_most_is_reset_when_buffers_are_full() {
     let resources = Resources::new(
         ResourceLimits {
-            // What is held beyond 64 KiB counts.
+            // Only the bytes beyond the guarantee of 64 KiB count.
             buffered: Some(200_000 - GUARANTEED_BYTES),
             ..*Resources::unlimited().limits()
         },
@@ -217,7 +217,7 @@ fn connection_holding_most_is_reset_when_buffers_are_full() {
     greedy.release(1);
     send(&mut modest, 140_000);
     assert_eq!(modest.streams[&1].outbound, Direction::Open);
-    // A connection that ends gives back what it held.
+    // A dropped connection releases its memory.
     drop(modest);
     let mut next = accepted(&resources);
     send(&mut next, 200_000);
@@ -236,7 +236,7 @@ fn windows_do_not_grow_under_memory_pressure() {
     let mut session = accepted(&resources);
     let mut read_out = |used| {
         resources.update(used);
-        // More often than it takes to know that no other stream is busy.
+        // More often than it takes to detect that no other stream is busy.
         for _ in 0..16 {
             send(&mut session, INITIAL_WINDOW);
             let mut buffer = vec![0; INITIAL_WINDOW as usize];
@@ -248,15 +248,15 @@ fn windows_do_not_grow_under_memory_pressure() {
     assert!(read_out(0) > INITIAL_WINDOW);
 }
 
-/// A header that says that much will come, while there is room, does not keep the room.
+/// A header does not reserve memory for its payload.
 #[test]
 fn payload_is_checked_against_memory_after_its_header() {
     const ALL: u32 = 200_000;
-    let plan = *Resources::unlimited().limits();
+    let limits = *Resources::unlimited().limits();
     let resources = Resources::new(
         ResourceLimits {
             buffered: Some(ALL.into()),
-            ..plan
+            ..limits
         },
         Shares::default(),
     );
@@ -277,7 +277,7 @@ fn payload_is_checked_against_memory_after_its_header() {
         }
     }
     let held = sessions.iter().map(|session| session.unread.bytes());
-    // All of it, and the share that everybody has.
+    // The limit, and the guarantee of each connection.
     let most = ALL as usize + sessions.len() * 64 * 1024;
     assert!(held.sum::<usize>() <= most);
     for session in &sessions {
@@ -295,11 +295,11 @@ fn small() -> Config {
     }
 }
 
-/// Checks all bounds of a session, whatever its remote did.
+/// Asserts all bounds of a session.
 fn assert_bounded(session: &Session) {
     let held: usize = session.streams.values().map(StreamState::held_bytes).sum();
     assert_eq!(session.unread.bytes(), held);
-    // The last chunk may have room for a little more.
+    // The last chunk may have unused capacity.
     assert!(held <= session.config.max_receive_buffer + session.delivered + 1024);
     for stream in session.streams.values() {
         assert!(stream.unread.len() <= session.config.max_receive_window as usize);
@@ -309,7 +309,7 @@ fn assert_bounded(session: &Session) {
     assert!(session.send_queue.pending() <= 200_000);
 }
 
-/// Frames that are close enough to sensible to get past the first check.
+/// Frames that are plausible enough to pass the first checks.
 fn frame() -> impl Strategy<Value = Vec<u8>> {
     let lengths = prop_oneof![
         4 => 0..100_u32,

@@ -1,10 +1,11 @@
-//! With the `yamux` crate on the other end, in both roles.
+//! Interoperability with the `yamux` crate, in both roles.
 
 use futures::{AsyncReadExt as _, future::join_all};
 
 use super::*;
 
-/// Sends `data` over a stream that `opener` opens, back through `acceptor`, and compares.
+/// Sends `len` bytes over each of `streams` streams from `opener`, echoes them by `acceptor`, and
+/// compares.
 async fn echo<A, B>(opener: &Peer<A>, acceptor: &mut Peer<B>, streams: u32, len: usize)
 where
     A: StreamMuxer<Substream: Send + Unpin + 'static, Error: Send + 'static>

@@ -1,4 +1,4 @@
-//! All bytes that a connection holds are charged to its account, and relief frees them.
+//! All bytes that a connection holds are charged to its account, and relief releases them.
 
 use futures::executor::block_on;
 use libp2p::identity::Keypair;
@@ -12,7 +12,7 @@ use crate::{
 
 const ALL: u64 = 1024 * 1024;
 
-/// Resources of which buffers may hold [`ALL`].
+/// Resources with a limit of [`ALL`] buffered bytes.
 fn resources() -> Resources {
     let limits = ResourceLimits {
         buffered: Some(ALL),
@@ -25,7 +25,7 @@ fn raw(resources: &Resources) -> Raw {
     Raw::new(Role::Server, Config::within(resources.clone()))
 }
 
-/// Waits until all connections hold as much as `is_wanted` wants.
+/// Waits until the number of buffered bytes satisfies `is_wanted`.
 async fn holds(resources: &Resources, is_wanted: impl Fn(u64) -> bool) {
     soon(async {
         while !is_wanted(resources.buffered_bytes()) {
@@ -35,7 +35,8 @@ async fn holds(resources: &Resources, is_wanted: impl Fn(u64) -> bool) {
     .await;
 }
 
-/// Writes until the stream takes no more, however often the connection is polled meanwhile.
+/// Writes until the stream is blocked, even after the connection was polled 100 times. Returns the
+/// number of bytes that were written.
 async fn fill(stream: &mut Substream) -> u64 {
     let mut total = 0;
     let mut idle = 0;
@@ -82,7 +83,7 @@ async fn queued_bytes_are_released_with_the_connection() {
     assert!(poll_once(stream.write(&[1])).is_ready());
 }
 
-/// A connection of another address prefix holds all there is.
+/// A connection of another address prefix that holds all buffers.
 fn hoard(resources: &Resources) -> ConnectionMemory {
     let memory = ConnectionMemory::new(resources.clone());
     memory.charge(ALL);
@@ -101,7 +102,7 @@ async fn writers_wait_for_an_empty_queue_without_memory() {
     }
     let held = resources.buffered_bytes() - ALL;
     assert!(held <= GUARANTEED_BYTES + 32 * 1024, "{held}");
-    // All go on nevertheless, as the remote reads.
+    // All streams make progress nevertheless, as the remote reads.
     let mut writers = JoinSet::new();
     for mut stream in streams {
         writers.spawn(async move {
@@ -144,7 +145,7 @@ async fn relief_resets_the_streams_holding_most() {
     for _ in 0..2 {
         raw.send(Header::data(3, 100_000), &vec![3; 100_000]).await;
     }
-    // A clean end that is not read yet is no clean end any more.
+    // The end of the stream is not read yet; after the reset it must not be.
     raw.send(fin(3), &[]).await;
     assert_eq!(raw.received().await, []);
     let relieved = resources.relieve_connections(1);
@@ -186,7 +187,7 @@ async fn relief_ends_a_closing_connection() {
     raw.peer.ended().await.unwrap();
 }
 
-/// Both ends of a Noise channel.
+/// Both ends of a Noise stream.
 async fn noise_streams() -> (NoiseStream<Socket>, NoiseStream<Socket>) {
     let (near, far) = sockets();
     let keys = || noise::Keys::new(&Keypair::generate_ed25519()).unwrap();
@@ -195,7 +196,7 @@ async fn noise_streams() -> (NoiseStream<Socket>, NoiseStream<Socket>) {
     (dialled.unwrap().1, accepted.unwrap().1)
 }
 
-/// A frame of Noise whose end does not come.
+/// A Noise frame that stays incomplete.
 #[tokio::test]
 async fn incomplete_frame_is_charged_and_relieved() {
     let resources = resources();
@@ -218,7 +219,7 @@ async fn incomplete_frame_is_charged_and_relieved() {
     holds(&resources, |held| held == 0).await;
 }
 
-/// What may happen to a stream.
+/// An operation on a stream.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Write(usize),
@@ -242,7 +243,7 @@ fn step() -> impl Strategy<Value = (usize, bool, Step)> {
     (0..4_usize, any::<bool>(), step)
 }
 
-/// Two muxers over Noise whose streams are written, read and dropped at random.
+/// Runs random operations on the streams of two muxers over Noise.
 async fn random_operations(steps: Vec<(usize, bool, Step)>) {
     let resources = resources();
     let (near, far) = noise_streams().await;
@@ -276,7 +277,7 @@ async fn random_operations(steps: Vec<(usize, bool, Step)>) {
                 }
             }
         }
-        // What may be held, and for each connection what goes beyond: its guarantee and a frame.
+        // The limit, and the guarantee and one frame for each connection.
         let most = ALL + 2 * (GUARANTEED_BYTES + 256 * 1024);
         assert!(resources.buffered_bytes() <= most);
     }
@@ -295,7 +296,7 @@ proptest! {
     }
 }
 
-/// Reports of the layers below are only taken while the muxer polls them.
+/// The muxer collects reports of lower layers only while it polls them.
 #[test]
 fn report_is_kept_while_the_muxer_does_not_poll() {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -307,7 +308,7 @@ fn report_is_kept_while_the_muxer_does_not_poll() {
         near.write_all(&vec![1; 30_000]).await.unwrap();
         near.flush().await.unwrap();
     });
-    // Too little room for the frame.
+    // Less than the frame.
     let mut buffer = [0; 10];
     block_on(far.read_exact(&mut buffer)).unwrap();
     let (read, change) =

@@ -1,4 +1,4 @@
-//! Two sessions and no I/O: every interleaving keeps the promises of a stream.
+//! Model test of two sessions without I/O: the guarantees of streams hold in every interleaving.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::chunk_passing;
 
-/// What may happen to one side of the connection.
+/// An operation on one side of the connection.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Open,
@@ -21,7 +21,7 @@ enum Step {
     Read(usize, usize),
     Close(usize),
     Drop(usize),
-    /// The other side receives up to so many bytes.
+    /// The other side receives up to this number of bytes.
     Deliver(usize),
 }
 
@@ -39,7 +39,7 @@ fn step() -> impl Strategy<Value = (bool, Step)> {
     (any::<bool>(), step)
 }
 
-/// One direction of a stream: what was written, what was read.
+/// The model of one direction of a stream: the bytes that were written and read.
 #[derive(Debug, Default)]
 struct Record {
     written: usize,
@@ -51,9 +51,9 @@ struct Record {
 /// One side of the connection.
 struct Side {
     session: Session,
-    /// Its streams, in the order in which it got them.
+    /// The handles of its streams, in the order in which they were opened or accepted.
     streams: Vec<u32>,
-    /// What was taken from its queue and not delivered.
+    /// Bytes that were taken from its send queue and are not received by the other side.
     wire: Vec<u8>,
 }
 
@@ -71,7 +71,7 @@ impl Side {
         }
     }
 
-    /// What is charged is what is held.
+    /// Asserts that the charge equals the memory that is held.
     fn assert_charged(&mut self) {
         self.session.update_charge();
         let streams = self.session.streams.values();
@@ -86,12 +86,12 @@ impl Side {
     }
 }
 
-/// The byte at a position of a direction; so nothing needs to be remembered to be compared.
+/// The byte at a position of a direction, so that the data need not be stored for comparison.
 fn byte(stream: u32, position: usize) -> u8 {
     u8::try_from((position / 251 + position + stream as usize) % 256).unwrap()
 }
 
-/// Carries out a step of `side`. `records` are the directions by stream and writing side.
+/// Executes a step of `side`. `records` are the directions by stream and writing side.
 fn run(
     sides: &mut [Side; 2],
     records: &mut BTreeMap<(u32, usize), Record>,
@@ -179,7 +179,7 @@ fn deliver(sides: &mut [Side; 2], side: usize, n: usize) {
     let rest = me.wire.split_off(n.min(me.wire.len()));
     let bytes = std::mem::replace(&mut me.wire, rest);
     let received = sides[1 - side].session.receive(&bytes);
-    received.expect("both sides keep to the protocol");
+    received.expect("both sides follow the protocol");
 }
 
 proptest! {
@@ -197,7 +197,7 @@ proptest! {
                 side.assert_charged();
             }
         }
-        // Afterwards everybody closes, reads to the end and drops.
+        // Afterwards both sides close all streams, read to the end and drop them.
         for _ in 0..300 {
             for side in 0..2 {
                 run(&mut sides, &mut records, side, Step::Accept);
@@ -225,7 +225,7 @@ proptest! {
             prop_assert_eq!(side.session.unacknowledged, 0);
             prop_assert_eq!(side.session.send_queue.pending(), 0);
         }
-        // The queue was looked at last when there was something in it.
+        // Polls the queue once more, which releases the last chunk.
         for side in &mut sides {
             prop_assert!(side.session.send_queue.pop_chunk().is_none());
             side.assert_charged();

@@ -1,4 +1,4 @@
-//! Nobody is made to buffer more than the bounds say, and nobody waits for nothing.
+//! Back-pressure: buffers are bounded, and no task waits without cause.
 
 use futures::future::select;
 
@@ -7,7 +7,8 @@ use super::{
     *,
 };
 
-/// Writes until the stream takes no more, however often the connection gets its turn meanwhile.
+/// Writes until the stream is blocked, even after the connection was polled 100 times. Returns the
+/// number of bytes that were written.
 async fn fill(stream: &mut (impl AsyncWrite + Unpin)) -> usize {
     let mut total = 0;
     let mut idle = 0;
