@@ -1,5 +1,5 @@
-//! How many bytes a peer has acknowledged. quinn reports it to the congestion controller alone, so
-//! the controller counts it.
+//! Counters of acknowledged bytes. quinn reports acknowledgements to the congestion controller only,
+//! so a wrapper of the controller counts them.
 
 use std::{
     any::Any,
@@ -13,7 +13,7 @@ use std::{
 use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics, CubicConfig};
 use quinn_proto::RttEstimator;
 
-/// What of an acknowledged packet is not data of streams, in bytes, at the least: its header, its
+/// The minimum number of bytes in an acknowledged packet that are not stream data: its header, its
 /// authentication tag and the headers of its frames.
 const PACKET_OVERHEAD: u64 = 40;
 
@@ -25,7 +25,7 @@ pub(super) struct AckCounters {
 }
 
 impl AckCounters {
-    /// The counters of the path that `connection` uses now.
+    /// The counters of the current path of `connection`.
     pub(super) fn of_path(connection: &quinn::Connection) -> Arc<Self> {
         let controller = connection.congestion_state().into_any();
         controller
@@ -34,18 +34,18 @@ impl AckCounters {
             .unwrap_or_default()
     }
 
-    /// Bytes of streams in acknowledged packets, about.
+    /// The approximate number of bytes of stream data in acknowledged packets.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Bytes in packets that are neither acknowledged nor lost.
+    /// The number of bytes in packets that are neither acknowledged nor lost.
     pub(super) fn in_flight(&self) -> u64 {
         self.in_flight.load(Ordering::Relaxed)
     }
 }
 
-/// Makes [`CountingController`]s.
+/// Creates [`CountingController`]s.
 #[derive(Debug, Default)]
 pub(super) struct CountingConfig(Arc<CubicConfig>);
 
@@ -58,7 +58,7 @@ impl ControllerFactory for CountingConfig {
     }
 }
 
-/// CUBIC, quinn's default, with counters beside it.
+/// CUBIC, quinn's default, with counters.
 struct CountingController {
     cubic: Box<dyn Controller>,
     counters: Arc<AckCounters>,
