@@ -23,13 +23,13 @@ use crate::metrics::{Handshake, Open};
 use crate::resources::Relief;
 use crate::transport::{ConnectionGater, timer_coalescing};
 
-/// How long the end of a connection may take until its peer has everything.
+/// The maximum time for which an orderly close waits for acknowledgements.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How late a check of what connections hold may be.
+/// The interval to which checks of the flow control are coalesced.
 const CHECK_COALESCING_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The bounds of a connection that are not quinn's to keep.
+/// The settings of a connection that quinn does not implement.
 #[derive(Clone)]
 pub(super) struct ConnectionConfig {
     handshake_timeout: Duration,
@@ -55,7 +55,7 @@ impl ConnectionConfig {
     }
 }
 
-/// Waits for a connection to be established, and tells whose it is.
+/// Waits until a connection is established. Returns it with the authenticated id of its peer.
 pub(super) async fn handshake(
     connecting: quinn::Connecting,
     config: ConnectionConfig,
@@ -73,8 +73,8 @@ type Streams = BoxStream<'static, Result<(SendStream, RecvStream), ConnectionErr
 
 /// An established QUIC connection.
 ///
-/// It is closed by [`poll_close`](StreamMuxer::poll_close), and when the muxer and all of its
-/// streams are dropped, both with the application error code 0.
+/// [`poll_close`](StreamMuxer::poll_close) closes it, and so does dropping the muxer and all of its
+/// streams, both with the application error code 0.
 pub struct Connection {
     quic: quinn::Connection,
     remote: SocketAddr,
@@ -85,18 +85,18 @@ pub struct Connection {
     stream_limit: StreamLimit,
     send_window: SendWindow,
     flow: Arc<FlowControl>,
-    /// When the flow control is checked, if it has to be.
+    /// The timer of the next check of the flow control, if one is needed.
     check: Option<Pin<Box<Sleep>>>,
     gater: ConnectionGater,
-    /// Counts it for as long as it is there.
+    /// Counts the connection while it exists.
     _open: Open,
-    /// When the end of the connection is given up.
+    /// The deadline of an orderly close.
     close_timeout: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connection {
     fn new(connection: quinn::Connection, config: &ConnectionConfig, counted: Open) -> Self {
-        // Futures that are kept, not made anew for each poll: their wakers live in them.
+        // The futures are kept between polls: dropping one would drop the waker that it registered.
         let accept = |connection: quinn::Connection| async move {
             Some((connection.accept_bi().await, connection))
         };
@@ -144,12 +144,13 @@ impl Connection {
         Stream::new(send, recv, unacked, self.flow.stream(), send_window)
     }
 
-    /// Does what has to be done when memory runs out, and keeps the account up to date.
+    /// Carries out requested relief, and updates the memory account.
     fn poll_flow_control(&mut self, cx: &mut Context<'_>) {
         match self.flow.poll_relief(cx) {
             Poll::Ready(Relief::ResetStreams) => {
                 self.flow.reset_streams();
-                // What that released is known soon, before more relief is requested.
+                // Checks soon, so that the released memory is accounted for before more relief is
+                // requested.
                 self.check = None;
             }
             Poll::Ready(Relief::Close) => {
@@ -158,6 +159,7 @@ impl Connection {
             }
             Poll::Pending => {}
         }
+        // The loop ends: `check` either requests no further check, or its timer is pending.
         while self.flow.needs_check() {
             let check = self
                 .check
@@ -176,35 +178,37 @@ fn check_after(delay: Duration) -> Pin<Box<Sleep>> {
     Box::pin(tokio::time::sleep_until(at.into()))
 }
 
-/// How many streams the peer may have open.
+/// The limit of concurrent streams that the peer may open.
 ///
-/// quinn keeps room in its tables for every stream that the peer may open. Most peers open a few
-/// one after the other, so the room for [`Config::max_streams`] is only made for those that use it.
+/// quinn allocates state for every stream that the peer may open. Most peers have a few streams at a
+/// time, so the limit is raised to [`Config::max_streams`] only for peers that use it. It is never
+/// lowered: QUIC has no way to revoke it.
 struct StreamLimit {
-    allowed: u32,
-    most: u32,
+    current: u32,
+    max: u32,
 }
 
 impl StreamLimit {
-    fn new(most: u32) -> Self {
+    fn new(max: u32) -> Self {
         Self {
-            allowed: most.min(FIRST_STREAMS),
-            most,
+            current: max.min(FIRST_STREAMS),
+            max,
         }
     }
 
-    /// More, once half of it is in use by so many `streams`.
+    /// Doubles the limit, up to the maximum, once `streams` are at least half of it. Returns the new
+    /// limit if it has changed. It is raised early because the peer learns of it a round trip later.
     fn raise(&mut self, streams: usize) -> Option<u32> {
-        let is_used = streams.saturating_mul(2) >= usize::try_from(self.allowed).ok()?;
-        if !is_used || self.allowed >= self.most {
+        let is_used = streams.saturating_mul(2) >= usize::try_from(self.current).ok()?;
+        if !is_used || self.current >= self.max {
             return None;
         }
-        self.allowed = self.allowed.saturating_mul(2).min(self.most);
-        Some(self.allowed)
+        self.current = self.current.saturating_mul(2).min(self.max);
+        Some(self.current)
     }
 }
 
-/// The next of an unending row of streams.
+/// Polls for the next stream; the stream of streams does not end.
 fn poll_next(
     streams: &mut Streams,
     cx: &mut Context<'_>,
@@ -240,8 +244,8 @@ impl StreamMuxer for Connection {
         Poll::Ready(Ok(self.stream(send, recv)))
     }
 
-    /// Waits, not for long, until the peer has what finished streams carried, and closes. While
-    /// memory is short nobody is waited for.
+    /// Waits until the peer has acknowledged all data of finished streams, for 30 s at most, and closes
+    /// the connection. Under memory pressure it does not wait.
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         let timeout = self
             .close_timeout
@@ -253,10 +257,10 @@ impl StreamMuxer for Connection {
         Poll::Ready(Ok(()))
     }
 
-    /// Tells the loss of the connection, and changes of the peer's address.
+    /// Reports the loss of the connection, and changes of the peer's address.
     ///
-    /// quinn has no event for a migration. The address is compared whenever the connection is
-    /// polled for another reason, so a change is told with the next stream, ping or close.
+    /// quinn has no event for a migration. The address is compared whenever the connection is polled
+    /// for another reason, so a change is reported with the next stream, keep-alive or close.
     fn poll(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

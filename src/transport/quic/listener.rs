@@ -1,4 +1,4 @@
-//! Who is let in, who has to prove its address first, and who is refused.
+//! A listener: incoming connections are accepted, retried for address validation, or refused.
 
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -16,10 +16,11 @@ use super::{Config, Connection, Error, Event, address, connection};
 use crate::metrics::Handshakes;
 use crate::transport::admission::{ConnectionGater, RateLimited};
 
-/// So many newcomers are turned away in one go before others get their turn.
+/// The maximum number of incoming connections that are refused or retried in one poll, before the task
+/// yields.
 const MAX_REFUSALS_PER_POLL: usize = 64;
 
-/// One listening socket; also after its removal, when it refuses everybody.
+/// A listening endpoint. After its removal it refuses all connections.
 pub(super) struct Listener {
     id: ListenerId,
     endpoint: quinn::Endpoint,
@@ -27,7 +28,7 @@ pub(super) struct Listener {
     incoming: BoxStream<'static, quinn::Incoming>,
     interfaces: Interfaces,
     removed: bool,
-    /// Every unfinished handshake holds a clone, so its count is their number, plus one.
+    /// Every pending handshake holds a clone, so the reference count is their number plus one.
     pending: Arc<()>,
     connection_config: ConnectionConfig,
     retry_above: usize,
@@ -63,7 +64,8 @@ impl Listener {
         })
     }
 
-    /// Refuses everybody from now on. `false` if it goes by another id, or was removed before.
+    /// Refuses all connections from now on. Returns `false` if the listener has another id, or was
+    /// removed before.
     pub(super) fn remove(&mut self, id: ListenerId) -> bool {
         let remove = self.id == id && !self.removed;
         self.removed |= remove;
@@ -74,18 +76,21 @@ impl Listener {
         Arc::strong_count(&self.pending).saturating_sub(1)
     }
 
-    /// Decides on a newcomer; `None` if it was turned away.
+    /// Decides on an incoming connection. Returns `None` if it was refused or retried.
+    ///
+    /// The rate is checked last, so that a connection which is refused for another reason does not
+    /// count against the rate of its address.
     fn admit(&self, incoming: quinn::Incoming) -> Option<Event> {
         let pending = self.pending();
         let remote = incoming.remote_address();
-        let is_proven = incoming.remote_address_validated();
+        let is_validated = incoming.remote_address_validated();
         let denied = if self.removed {
             Some("draining")
         } else if pending >= self.max_pending {
             Some("max_pending")
         } else if let Err(cause) = self.gater.resources().check_memory(Some(remote.ip())) {
             Some(cause.reason())
-        } else if is_proven && self.gater.check_validated(remote.ip()).is_err() {
+        } else if is_validated && self.gater.check_validated(remote.ip()).is_err() {
             Some(RateLimited::REASON)
         } else {
             None
@@ -95,16 +100,17 @@ impl Listener {
             incoming.refuse();
             return None;
         }
-        // An address that is not proven may be somebody else's, and is not refused: it is to prove
-        // itself, or counts when its handshake has.
-        let must_prove =
+        // A source address that is not validated may be forged. So it is not refused, which would let
+        // an attacker block the owner of the address. It is validated by Retry, or the connection is
+        // counted once the handshake has validated it.
+        let needs_retry =
             || pending >= self.retry_above || self.gater.check_unvalidated(remote.ip()).is_err();
-        if !is_proven && must_prove() {
-            // It can only fail for who answered a Retry before; dropped, it is refused.
+        if !is_validated && needs_retry() {
+            // Fails only if the client has answered a Retry before, which `is_validated` excludes.
             drop(incoming.retry());
             return None;
         }
-        let unvalidated = (!is_proven).then(|| UnvalidatedSource {
+        let unvalidated = (!is_validated).then(|| UnvalidatedSource {
             gater: self.gater.clone(),
             ip: remote.ip(),
         });
@@ -125,7 +131,7 @@ impl Listener {
             send_back_addr: address::format(remote),
             upgrade: self
                 .gater
-                .limit_handshake(is_proven.then(|| remote.ip()), accept)
+                .limit_handshake(is_validated.then(|| remote.ip()), accept)
                 .boxed(),
         })
     }
@@ -181,21 +187,21 @@ impl Stream for Listener {
 }
 
 impl Drop for Listener {
-    /// Nobody is left to decide on newcomers, and live connections keep the socket open: do not let
-    /// newcomers queue up behind it.
+    /// Established connections keep the endpoint open, and incoming connections would queue up
+    /// without a listener that decides on them: stop accepting them.
     fn drop(&mut self) {
         self.endpoint.set_server_config(None);
     }
 }
 
-/// A newcomer whose handshake is the proof of its address.
+/// A source address that is validated by the completion of the handshake, and is counted then.
 struct UnvalidatedSource {
     gater: ConnectionGater,
     ip: IpAddr,
 }
 
 impl UnvalidatedSource {
-    fn count(self) -> Result<(), RateLimited> {
+    fn check(self) -> Result<(), RateLimited> {
         let admitted = self.gater.check_validated(self.ip);
         if admitted.is_err() {
             self.gater.record_refusal(RateLimited::REASON);
@@ -204,8 +210,8 @@ impl UnvalidatedSource {
     }
 }
 
-/// Begins the handshake when first polled; dropped before that, the newcomer is refused, without
-/// any cryptography spent on it.
+/// Accepts a connection when it is first polled. If it is dropped before that, the connection is
+/// refused at no cryptographic cost.
 async fn accept(
     incoming: quinn::Incoming,
     config: ConnectionConfig,
@@ -217,6 +223,6 @@ async fn accept(
     let result = connection::handshake(incoming.accept()?, config, handshake).await;
     drop(guard);
     let established = result?;
-    unvalidated.map_or(Ok(()), UnvalidatedSource::count)?;
+    unvalidated.map_or(Ok(()), UnvalidatedSource::check)?;
     Ok(established)
 }

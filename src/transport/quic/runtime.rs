@@ -1,4 +1,5 @@
-//! Quinn on tokio, with timers that end together where that does no harm, and packets that leave together.
+//! quinn's runtime on tokio, with [coalesced timers](timer_coalescing) and
+//! [batched sends](super::send_batching).
 
 use std::{
     future::Future,
@@ -18,23 +19,23 @@ use super::{
 };
 use crate::{metrics::Metrics, transport::timer_coalescing};
 
-/// Timers that are this far off may be late. They are those of silence, in which nobody waits.
-/// Acknowledgements are coalesced much sooner, and so is the repetition of what was lost, unless it was
-/// repeated in vain before; a tenth more does no harm to it then.
+/// The minimum duration of timers that are coalesced: idle timeouts and keep-alives, for which latency
+/// does not matter. Delayed acknowledgements and loss detection have shorter timers, except for
+/// retransmissions that were backed off repeatedly; a tenth more does no harm to those.
 const MIN_COALESCED_DELAY: Duration = Duration::from_secs(1);
 
-/// How late they may be. Short enough that the packets of thousands of idle peers, and their
-/// answers, do not come all at once.
+/// The maximum delay of coalesced timers. It is short enough to spread the packets of thousands of idle
+/// peers, and their replies, over time.
 const COALESCING_INTERVAL: Duration = Duration::from_millis(100);
 
-/// See the documentation of this file.
+/// See the documentation of [the module](self).
 #[derive(Debug)]
 pub(super) struct Runtime {
     metrics: Metrics,
 }
 
 impl Runtime {
-    /// Events of its sockets are counted in `metrics`.
+    /// Creates a runtime; events of its sockets are counted in `metrics`.
     pub(super) fn new(metrics: Metrics) -> Self {
         Self { metrics }
     }

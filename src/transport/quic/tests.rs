@@ -1,4 +1,4 @@
-//! Our transport against the stock one of libp2p and against bare quinn.
+//! The transport against libp2p's QUIC transport and against plain quinn.
 
 mod flow_control;
 mod interop;
@@ -32,7 +32,7 @@ const AS_DIALER: DialOpts = DialOpts {
     port_use: PortUse::Reuse,
 };
 
-/// What a [`Server`] tells its test.
+/// An event of a [`Server`].
 #[expect(clippy::large_enum_variant, reason = "there are few of them")]
 enum ServerEvent {
     Address(Multiaddr),
@@ -41,7 +41,7 @@ enum ServerEvent {
     Closed(Result<(), Error>),
 }
 
-/// Our transport, listening, polled in a task of its own.
+/// Our transport with a listener, polled in a separate task.
 struct Server {
     peer: PeerId,
     addr: Multiaddr,
@@ -93,7 +93,7 @@ impl Server {
         loop {
             match self.next().await {
                 ServerEvent::Connected(_, connection) => return connection,
-                // Another one of a wildcard's.
+                // Another address of an unspecified one.
                 ServerEvent::Address(_) => {}
                 ServerEvent::Failed(error) | ServerEvent::Closed(Err(error)) => panic!("{error}"),
                 ServerEvent::Closed(Ok(())) => panic!("not a connection"),
@@ -101,7 +101,7 @@ impl Server {
         }
     }
 
-    /// A connection from bare quinn, and its other end.
+    /// A connection from plain quinn, and its remote end.
     async fn pair(&mut self) -> (Connection, quinn::Connection) {
         let connecting = client().connect(self.socket(), "any").unwrap();
         let (ours, theirs) = tokio::join!(self.connection(), within(connecting));
@@ -146,14 +146,14 @@ async fn serve(
     }
 }
 
-/// A deadline for what should take milliseconds.
+/// Fails a test that would wait indefinitely.
 async fn within<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(20), future)
         .await
         .expect("in time")
 }
 
-/// Bare quinn, with libp2p's TLS, that can dial IPv4.
+/// Plain quinn with libp2p's TLS, for dialling IPv4 addresses.
 fn client() -> quinn::Endpoint {
     let mut endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     endpoint.set_default_client_config(client_config());
@@ -176,7 +176,7 @@ fn config_with(tls: quinn::rustls::ClientConfig) -> quinn::ClientConfig {
     quinn::ClientConfig::new(Arc::new(crypto))
 }
 
-/// Sends back what comes in, on every stream, until the connection ends.
+/// Echoes all data on every stream, until the connection ends.
 async fn echo<M>(mut muxer: M)
 where
     M: StreamMuxer + Unpin,
@@ -195,7 +195,7 @@ where
 /// The next stream, or `None` when the connection has ended.
 async fn inbound<M: StreamMuxer + Unpin>(muxer: &mut M) -> Option<M::Substream> {
     poll_fn(|cx| {
-        // Changes of address are not of interest here.
+        // Ignores changes of address.
         while let Poll::Ready(Ok(_)) = muxer.poll_unpin(cx) {}
         muxer.poll_inbound_unpin(cx).map(Result::ok)
     })
@@ -218,7 +218,7 @@ fn assert_refused(error: &quinn::ConnectionError) {
     );
 }
 
-/// Bytes that repeat nowhere near.
+/// Bytes in which lost or repeated parts are detectable.
 fn pattern(len: usize) -> Vec<u8> {
     (0_u32..)
         .flat_map(|n| n.wrapping_mul(0x9e37_79b9).to_be_bytes())
