@@ -1,26 +1,27 @@
-//! `ChaCha20-Poly1305`, from one buffer into another, by whichever library is the faster one.
+//! `ChaCha20-Poly1305` from one buffer to another, by AWS-LC or `OpenSSL`, whichever is faster for the
+//! length and the processor.
 
 use aws_lc_rs::aead::{self, Aad, CHACHA20_POLY1305, LessSafeKey, UnboundKey};
 use snow::{Error, types::Cipher};
 
 use super::{TAG_BYTES, crypto::KEY_BYTES, openssl_avx512};
 
-/// What is shorter is for AWS-LC, on every processor: `OpenSSL` needs a microsecond more to begin, and
-/// makes that good with 3 KiB.
+/// The minimum plaintext for `OpenSSL` in bytes. Its setup takes a microsecond longer than that of AWS-LC,
+/// which AVX-512 compensates from 3 KiB on.
 const MIN_OPENSSL_BYTES: usize = 4096;
 
-/// A number as the libraries want it.
+/// A nonce in the format of RFC 8439.
 pub(super) type Nonce = [u8; 12];
 
-/// The cipher of one direction, or that of the handshake. Without a key it does nothing.
+/// The cipher of one direction, or of the handshake. Without a key, every operation fails.
 #[derive(Default)]
 pub(super) struct ChaChaPoly {
     aws_lc: Option<LessSafeKey>,
-    /// The same key, for what is long.
+    /// The same key for long messages, if the processor has AVX-512.
     openssl_avx512: Option<openssl_avx512::Key>,
 }
 
-/// As Noise has it: each number is used once.
+/// The nonce with this number, as Noise specifies it. Noise uses each number once per key.
 fn nonce(number: u64) -> Nonce {
     let mut nonce = Nonce::default();
     let (_, low) = nonce.split_at_mut(4);
@@ -91,7 +92,7 @@ impl Cipher for ChaChaPoly {
         self.aws_lc = key.ok().map(LessSafeKey::new);
     }
 
-    /// Nothing at all is said, not even a tag, if the library fails: no caller takes that for a
+    /// Returns 0 if the library fails, which is less than a tag: no caller can mistake that for a
     /// message.
     fn encrypt(&self, number: u64, associated: &[u8], plaintext: &[u8], out: &mut [u8]) -> usize {
         self.seal(number, associated, plaintext, out).unwrap_or(0)
@@ -117,7 +118,7 @@ mod tests {
 
     const KEY: [u8; KEY_BYTES] = [7; KEY_BYTES];
 
-    /// One that has no openssl_avx512 key, and one that has, whatever the processor.
+    /// A cipher without an `OpenSSL` key, and one with it, on any processor.
     fn ciphers() -> (ChaChaPoly, ChaChaPoly) {
         let (mut aws_lc, mut openssl) = (ChaChaPoly::default(), ChaChaPoly::default());
         aws_lc.set(&KEY);
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_key_or_room_nothing_is_said() {
+    fn operations_fail_without_a_key_or_space() {
         let plaintext = [1; MIN_OPENSSL_BYTES];
         let mut out = [0; MIN_OPENSSL_BYTES + TAG_BYTES];
         let none = ChaChaPoly::default();
@@ -155,7 +156,7 @@ mod tests {
     }
 
     proptest! {
-        /// Both libraries say the same, and understand each other.
+        /// Both libraries produce the same ciphertext, and decrypt it.
         #[test]
         fn the_libraries_agree(
             number in any::<u64>(),
@@ -175,9 +176,9 @@ mod tests {
             }
         }
 
-        /// What was changed is refused, and nothing of it is left.
+        /// A modified message is rejected, and no plaintext is left in the buffer.
         #[test]
-        fn what_was_tampered_with_is_refused(
+        fn modified_message_is_rejected(
             length in prop_oneof![1..100_usize, 4096..20_000_usize],
             at in any::<prop::sample::Index>(),
             flip in 1..=255_u8,

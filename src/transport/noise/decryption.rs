@@ -1,4 +1,11 @@
-//! From frames on the socket to what is read.
+//! The receiving direction: frames from the socket are decrypted for the reader.
+//!
+//! Invariants:
+//!
+//! - Bytes are read in order. `plaintext` precedes `ciphertext`, so no frame is decrypted while
+//!   `plaintext` holds the rest of an earlier one.
+//! - After a frame that cannot be authenticated, nothing is decrypted any more. Everything before it is
+//!   still read.
 
 use std::{
     io,
@@ -12,20 +19,20 @@ use snow::TransportState;
 use super::{LENGTH_BYTES, MAX_FRAME_BYTES, TAG_BYTES, message};
 use crate::{thread_buffer, transport::buffered::Buffer};
 
-/// What has arrived and is not read yet.
+/// The data that has arrived and is not read.
 #[derive(Default)]
 pub(super) struct Decryptor {
-    /// What was decrypted and found no room: the rest of one frame.
+    /// Decrypted data for which the reader had no space: the rest of one frame.
     plaintext: Buffer,
-    /// What is still encrypted, no longer than the longest frame: whole frames that find no room, or
-    /// the part of an incomplete frame that has arrived. Its memory is at most a quarter more.
+    /// Encrypted data, at most the maximum length of a frame: complete frames for which the reader had
+    /// no space, or a part of an incomplete frame. Its capacity is at most a quarter more.
     ciphertext: Buffer,
-    /// A frame was not what the other side has sent.
+    /// Whether a frame could not be authenticated.
     has_failed: bool,
 }
 
 impl Decryptor {
-    /// Reads into `buffer`. Frames for which it has room are decrypted straight into it.
+    /// Reads into `buffer`. Frames that fit are decrypted directly into it.
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -45,7 +52,10 @@ impl Decryptor {
                 let why = "a frame was tampered with";
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
             }
+            // Everything that is available was read, so `plaintext` is empty, and `ciphertext` is empty
+            // or an incomplete frame.
             match self.poll_fill(cx, socket, state, buffer)? {
+                // A part of a frame, an empty frame, or one that does not fit into `buffer`.
                 Poll::Ready(Some(0)) => {}
                 Poll::Ready(Some(produced)) => return Poll::Ready(Ok(produced)),
                 Poll::Ready(None) if self.ciphertext.is_empty() => return Poll::Ready(Ok(0)),
@@ -60,7 +70,7 @@ impl Decryptor {
         }
     }
 
-    /// Gives what is there.
+    /// Moves data that has already arrived into `buffer`. Returns its length.
     fn decrypt_available(&mut self, state: &mut TransportState, buffer: &mut [u8]) -> usize {
         if self.plaintext.is_empty() && !self.has_failed {
             let decrypted = decrypt_frames(state, &self.ciphertext, buffer);
@@ -74,7 +84,8 @@ impl Decryptor {
         self.plaintext.take(buffer)
     }
 
-    /// Decrypts the next frame, if it is whole, which the reader has too little room for.
+    /// Decrypts the next frame into `plaintext`, if it is complete, because it does not fit into the
+    /// reader's buffer.
     fn decrypt_to_buffer(&mut self, state: &mut TransportState) {
         let Some(message) = message(&self.ciphertext).filter(|_| !self.has_failed) else {
             return;
@@ -89,8 +100,8 @@ impl Decryptor {
         self.ciphertext.advance(used);
     }
 
-    /// Reads once from the socket, and gives what that completes, which may be nothing; `None` if
-    /// the socket has ended.
+    /// Reads once from the socket, and decrypts the frames that this completes into `buffer`. Returns
+    /// the number of decrypted bytes, which may be 0, or `None` at the end of the socket.
     fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
@@ -98,8 +109,8 @@ impl Decryptor {
         state: &mut TransportState,
         buffer: &mut [u8],
     ) -> Poll<io::Result<Option<usize>>> {
-        // Room for one of the longest frames, which is more than the part that was held of it: what
-        // is held afterwards is never longer. Where frames are that long, each comes by one call.
+        // The space is one frame of maximum length minus the part that is held, so what is held
+        // afterwards is never longer than a frame. Frames of maximum length take one call each.
         thread_buffer::with(MAX_FRAME_BYTES, |frames| {
             let held = self.ciphertext.len().min(frames.len());
             let (before, space) = frames.split_at_mut(held);
@@ -107,6 +118,8 @@ impl Decryptor {
             if read == 0 {
                 return Poll::Ready(Ok(None));
             }
+            // The frame stays incomplete: only the new bytes are copied. So a frame that arrives in
+            // many short reads costs linear time.
             if read < self.missing() {
                 let arrived = space.get(..read).unwrap_or_default();
                 self.retain(arrived);
@@ -123,15 +136,14 @@ impl Decryptor {
         })
     }
 
-    /// How many bytes the frame lacks that has begun to arrive, as far as it is known. They are
-    /// awaited without touching the others again, however slowly they come.
+    /// The number of missing bytes of the incomplete frame, or 0 if its length is not known.
     fn missing(&self) -> usize {
         frame_bytes(&self.ciphertext)
             .map_or(0, |length| length.saturating_sub(self.ciphertext.len()))
     }
 
-    /// Keeps bytes behind those that are held. There is never memory for more than an incomplete
-    /// frame: its last byte completes it.
+    /// Appends bytes to `ciphertext`. The capacity is limited to an incomplete frame, whose last byte is
+    /// never stored.
     fn retain(&mut self, arrived: &[u8]) {
         let first = if self.ciphertext.is_empty() {
             arrived
@@ -142,35 +154,36 @@ impl Decryptor {
         self.ciphertext.append(arrived, most);
     }
 
-    /// Gives memory back, as there is nothing to read.
+    /// Releases memory that is not needed while there is nothing to read.
     fn release(&mut self) {
         self.plaintext.release();
         self.ciphertext.release();
     }
 
-    /// The memory that is held.
+    /// The memory of the buffers in bytes.
     pub(super) fn held_bytes(&self) -> usize {
         self.plaintext.held_bytes() + self.ciphertext.held_bytes()
     }
 }
 
-/// The length of the frame that `bytes` begin with, if it has arrived.
+/// The length of the frame at the start of `bytes`, if its length prefix is complete.
 fn frame_bytes(bytes: &[u8]) -> Option<usize> {
     let length = bytes.first_chunk()?;
     Some(LENGTH_BYTES + usize::from(u16::from_be_bytes(*length)))
 }
 
-/// What came of a row of frames.
+/// The result of decrypting a sequence of frames.
 #[derive(Default)]
 struct Decrypted {
-    /// How many bytes of the frames are done with.
+    /// The number of bytes of the frames that were decrypted.
     consumed: usize,
-    /// How many bytes were decrypted.
+    /// The number of bytes of plaintext.
     produced: usize,
+    /// Whether a frame could not be authenticated.
     has_failed: bool,
 }
 
-/// Decrypts frames as long as they are whole and fit into `buffer`.
+/// Decrypts frames into `buffer` as long as they are complete and fit.
 fn decrypt_frames(state: &mut TransportState, frames: &[u8], buffer: &mut [u8]) -> Decrypted {
     let mut decrypted = Decrypted::default();
     while let Some(message) = frames.get(decrypted.consumed..).and_then(message) {

@@ -1,4 +1,4 @@
-//! From what is written to frames on the socket.
+//! The sending direction: writes are encrypted to frames and written to the socket.
 
 use std::{
     io,
@@ -12,26 +12,30 @@ use snow::TransportState;
 use super::{LENGTH_BYTES, MAX_FRAME_BYTES, MAX_PLAINTEXT_BYTES, TAG_BYTES};
 use crate::{thread_buffer, transport::buffered::Buffer};
 
-/// Frames that are shorter together wait for more or for a flush, so that they can share a call of
-/// the system.
+/// Frames with a smaller total length wait for more or for a flush, so that they share a system call.
 const GATHERED_BYTES: usize = 4096;
 
-/// Into how many frames one write is divided. A muxer writes 64 KiB and a header at a time, which is
-/// a little more than fits into one.
+/// The maximum number of frames per write. A muxer writes 64 KiB and a header at a time, slightly more
+/// than fits into one.
 const FRAMES: usize = 2;
 
-/// The most that is encrypted and not written.
+/// The maximum number of encrypted bytes that are not written.
 pub(super) const MAX_BATCH_BYTES: usize = GATHERED_BYTES + FRAMES * MAX_FRAME_BYTES;
 const _: () = assert!(MAX_BATCH_BYTES <= thread_buffer::MAX_BYTES);
 
-/// What is encrypted and not written yet.
+/// The encrypted data that is not written.
 #[derive(Default)]
 pub(super) struct Encryptor {
     pending: Buffer,
 }
 
 impl Encryptor {
-    /// Takes some of `bytes`. What the socket does not take at once is kept.
+    /// Encrypts a prefix of `bytes`, and writes it unless it is short. What the socket does not accept
+    /// is kept in `pending`. Ready with the length of the prefix.
+    ///
+    /// The nonces of the frames are used up once they are encrypted, so they must be sent: the write
+    /// counts as done even if the socket is blocked. It is pending only while frames of earlier writes
+    /// are, before anything is encrypted.
     pub(super) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -53,6 +57,7 @@ impl Encryptor {
             }
             let all = batch.bytes();
             if all.len() < GATHERED_BYTES {
+                // `pending` already has the first `before` bytes.
                 self.retain(all, before);
             } else {
                 let written = match Pin::new(socket).poll_write(cx, all)? {
@@ -67,13 +72,13 @@ impl Encryptor {
         }))
     }
 
-    /// Keeps `bytes` but for the first ones.
+    /// Appends `bytes` to `pending`, except for the first `skipped`.
     fn retain(&mut self, bytes: &[u8], skipped: usize) {
         let rest = bytes.get(skipped..).unwrap_or_default();
         self.pending.append(rest, GATHERED_BYTES);
     }
 
-    /// Writes everything that waits, and gives its memory back.
+    /// Writes all pending bytes, and releases their memory.
     pub(super) fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
@@ -90,13 +95,13 @@ impl Encryptor {
         Poll::Ready(Ok(()))
     }
 
-    /// The memory that is held.
+    /// The memory of the buffer in bytes.
     pub(super) fn held_bytes(&self) -> usize {
         self.pending.held_bytes()
     }
 }
 
-/// Frames in a row.
+/// A sequence of frames that is written in one call.
 struct WriteBatch<'a> {
     buffer: &'a mut [u8],
     length: usize,
@@ -137,5 +142,5 @@ impl WriteBatch<'_> {
 }
 
 fn no_room() -> io::Error {
-    io::Error::other("a batch is too long")
+    io::Error::other("a write batch is too long")
 }

@@ -12,10 +12,10 @@ use snow::TransportState;
 use super::{decryption::Decryptor, encryption::Encryptor};
 use crate::transport::buffered::ReportedBytes;
 
-/// An encrypted byte stream over the socket `C`, whose other side has proved who it is.
+/// An encrypted byte stream over the socket `C`, with an authenticated peer.
 ///
-/// Writes may be gathered until the stream is flushed. It ends where the socket ends; that nothing
-/// was cut off there is for those to tell who use it.
+/// Short writes are gathered until the stream is flushed. The stream ends where the socket ends. Noise
+/// has no authenticated end of a stream, so layers above have to detect truncation between frames.
 pub struct NoiseStream<C> {
     socket: C,
     state: TransportState,
@@ -35,12 +35,12 @@ impl<C> NoiseStream<C> {
         }
     }
 
-    /// How much memory for bytes is allocated.
+    /// The memory of the buffers in bytes.
     pub(super) fn held_bytes(&self) -> usize {
         self.decryptor.held_bytes() + self.encryptor.held_bytes()
     }
 
-    /// Reports what is held after a call, to the muxer above.
+    /// Reports the memory of the buffers to the muxer above.
     fn report(&mut self) {
         self.reported.update(self.held_bytes());
     }
@@ -53,9 +53,9 @@ impl<C> fmt::Debug for NoiseStream<C> {
 }
 
 impl<C: AsyncRead + Unpin> AsyncRead for NoiseStream<C> {
-    /// An end within a frame is an error, [`io::ErrorKind::UnexpectedEof`]. A frame that was
-    /// tampered with is another, [`io::ErrorKind::InvalidData`], once everything before it was
-    /// read; nothing comes after it.
+    /// Fails with [`io::ErrorKind::UnexpectedEof`] if the socket ends within a frame. Fails with
+    /// [`io::ErrorKind::InvalidData`] if a frame cannot be authenticated, once everything before it was
+    /// read; all later reads fail as well.
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -107,7 +107,7 @@ impl<C> NoiseStream<C> {
         &mut self.socket
     }
 
-    /// The next frame.
+    /// Encrypts the next frame.
     pub(super) fn frame(&mut self, plain: &[u8]) -> Vec<u8> {
         let mut message = vec![0; plain.len() + 16];
         self.state.write_message(plain, &mut message).unwrap();
