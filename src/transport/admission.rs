@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn forged_source_addresses_use_nothing_of_an_address() {
+    fn forged_source_addresses_do_not_use_up_a_rate() {
         let gater = gater(Admission {
             rate_per_ip: Some(Rate {
                 burst: NonZeroU32::MIN,
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_gater_admits_all_and_trusts_no_proxy() {
+    fn unlimited_gater_admits_all_and_trusts_no_proxy() {
         let gater = ConnectionGater::unlimited();
         assert!((0..10_000).all(|_| gater.check_validated(ip("192.0.2.1")).is_ok()));
         assert!((0..10_000).all(|_| gater.check_unvalidated(ip("192.0.2.1")).is_ok()));
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn proxies_are_those_of_the_networks() {
+    fn proxies_are_matched_by_network() {
         let gater = gater(Admission {
             rate_per_ip: None,
             proxies: vec![

@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changes_are_collected_and_none_is_lost_outside() {
+    fn changes_outside_of_a_poll_are_not_lost() {
         let (mut one, mut other) = (ReportedBytes::default(), ReportedBytes::default());
         one.update(100);
         let ((), change) = collect_changes(|| {
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_grows_with_the_bytes() {
+    fn capacity_grows_with_the_bytes() {
         let mut buffer = Buffer::default();
         let mut most = 0;
         for _ in 0..60 {
@@ -177,7 +177,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn bytes_come_out_as_they_went_in(
+        fn bytes_are_read_in_order(
             steps in prop::collection::vec((0..3_u8, 0..3000_usize), 0..50),
         ) {
             let mut buffer = Buffer::default();

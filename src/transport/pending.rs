@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn silent_handshakes_of_one_address_take_only_each_others_places() {
+    fn handshakes_of_one_address_evict_only_each_other() {
         let table = table(16);
         let client = table.begin(ip("198.51.100.1"));
         let silent: Vec<_> = (0..40).map(|_| table.begin(ip("192.0.2.1"))).collect();
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_in_the_name_of_an_address_take_nothing_from_it() {
+    fn forged_packets_do_not_evict_handshakes_of_an_address() {
         let table = table(16);
         let client = table.begin(ip("192.0.2.1"));
         let forged: Vec<_> = (0..40).map(|_| table.begin(None)).collect();
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_gives_way_when_no_prefix_is_beyond_its_share() {
+    fn oldest_is_evicted_when_no_prefix_exceeds_its_share() {
         let table = table(4);
         let all: Vec<_> = (0..5)
             .map(|n| table.begin(ip(&format!("192.0.{n}.1"))))
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn slow_handshakes_of_one_address_give_way_before_others() {
+    async fn slow_handshakes_of_one_address_are_evicted_first() {
         let table = table(16);
         let first = table.begin(ip("198.51.100.1"));
         let silent = [(); 2].map(|()| table.begin(ip("192.0.2.1")));
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handshake_that_ends_gives_its_result() {
+    fn completed_handshake_returns_its_result() {
         let table = table(1);
         let handshake = table.begin(None);
         assert_eq!(handshake.run(ready(7)).now_or_never(), Some(Ok(7)));

@@ -64,7 +64,7 @@ mod tests {
     use crate::relay::Limits;
 
     #[test]
-    fn bounds_follow_memory() {
+    fn bounds_are_proportional_to_memory() {
         const MIB: u64 = 1024 * 1024;
         for (memory, bytes) in [
             (Some(64 * MIB), Some(64 * 1024)),
@@ -84,7 +84,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn a_connection_has_the_bounds() {
+    async fn bounds_are_applied_to_a_connection() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let _client = tokio::net::TcpStream::connect(listener.local_addr().unwrap())
             .await

@@ -1,4 +1,4 @@
-//! Tests over pairs of channels, and against bytes that are made by hand.
+//! Tests over pairs of streams, and against hand-made bytes.
 
 use std::iter;
 
@@ -16,7 +16,7 @@ fn keys() -> Keys {
     Keys::new(&Keypair::generate_ed25519()).unwrap()
 }
 
-/// Both ends of a channel: the dialler's and the acceptor's.
+/// Both ends of a stream: the dialler's and the acceptor's.
 fn streams() -> (NoiseStream<MemorySocket>, NoiseStream<MemorySocket>) {
     let (near, far) = memory_sockets();
     let both = futures::future::join(dial(keys(), near), accept(keys(), far));

@@ -51,7 +51,7 @@ fn client(address: &str) -> Source {
 }
 
 #[test]
-fn the_client_is_whom_the_header_names() {
+fn client_is_the_source_address_of_the_header() {
     for address in ["203.0.113.7:4001", "[2001:db8::7]:4001"] {
         assert_eq!(read_at_once(&proxied(address)), Ok(client(address)));
     }
@@ -63,7 +63,7 @@ fn the_client_is_whom_the_header_names() {
 
 /// As the specification has it, byte by byte.
 #[test]
-fn a_header_written_by_hand() {
+fn hand_written_header_is_parsed() {
     let bytes = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xcb\0\x71\x07\xc6\x33\x64\x01\x0f\xa1\x23\x28";
     assert_eq!(read_at_once(bytes), Ok(client("203.0.113.7:4001")));
     let nobody = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
@@ -71,7 +71,7 @@ fn a_header_written_by_hand() {
 }
 
 #[test]
-fn what_is_no_such_header_is_refused() {
+fn other_bytes_are_rejected() {
     let error = |bytes: &[u8]| read_at_once(bytes).unwrap_err();
     assert!(error(b"").contains("ended before"));
     assert!(error(b"\r\n\r\n").contains("no whole"));
@@ -90,7 +90,7 @@ fn what_is_no_such_header_is_refused() {
 }
 
 #[test]
-fn a_header_may_have_so_many_bytes() {
+fn header_length_is_bounded() {
     // Addresses, and the type and length of the rest.
     let most = MAX_HEADER_BYTES - FIXED_BYTES - 12 - 3;
     let with = |extra| header(Command::Proxy, "203.0.113.7:1".parse().unwrap(), extra);
@@ -105,7 +105,7 @@ fn a_header_may_have_so_many_bytes() {
 
 /// A proxy that says how much is to come, too much, is not waited for.
 #[test]
-fn too_much_is_refused_unread() {
+fn oversized_header_is_rejected_unread() {
     let (mut near, far) = memory_sockets();
     near.reads.put(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff");
     let source = read(&mut near).now_or_never();
@@ -123,14 +123,14 @@ fn addresses() -> impl Strategy<Value = SocketAddr> {
 
 proptest! {
     #[test]
-    fn whatever_comes_is_read_or_refused(steps in steps(), bytes in vec(any::<u8>(), 0..200)) {
+    fn arbitrary_bytes_are_parsed_or_rejected(steps in steps(), bytes in vec(any::<u8>(), 0..200)) {
         let (_, rest) = read_in(steps, &bytes);
         prop_assert!(bytes.ends_with(&rest));
     }
 
     /// Most of it is a header, so that what is deep inside is tried as well.
     #[test]
-    fn so_is_what_looks_like_a_header(
+    fn arbitrary_headers_are_parsed_or_rejected(
         steps in steps(),
         kind in vec(any::<u8>(), 2..3),
         length in 0..400_u16,
@@ -144,7 +144,7 @@ proptest! {
     }
 
     #[test]
-    fn what_was_written_is_read_and_nothing_beyond(
+    fn header_is_read_and_nothing_beyond(
         steps in steps(),
         from in addresses(),
         is_local in any::<bool>(),
@@ -165,7 +165,7 @@ proptest! {
     }
 
     #[test]
-    fn a_header_that_ends_early_is_refused(cut in 1..28_usize) {
+    fn truncated_header_is_rejected(cut in 1..28_usize) {
         let bytes = proxied("203.0.113.7:4001");
         prop_assert!(read_at_once(&bytes[..cut]).is_err());
     }

@@ -39,12 +39,12 @@ const RESET_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 ///   connection before that would lose data. The stream may be dropped without waiting; the data is
 ///   delivered nevertheless, unless the connection ends first.
 /// - A stream that is dropped without `close` is reset, and data that was not sent is discarded. If the
-///   peer has not finished its side, it gets STOP_SENDING.
-/// - Writing after STOP_SENDING from the peer is [`BrokenPipe`](io::ErrorKind::BrokenPipe).
+///   peer has not finished its side, it gets `STOP_SENDING`.
+/// - Writing after `STOP_SENDING` from the peer is [`BrokenPipe`](io::ErrorKind::BrokenPipe).
 /// - A read with an empty buffer is ready once the stream has failed, with the error, even if data is
 ///   left to be read. [`BrokenPipe`](io::ErrorKind::BrokenPipe) means that the peer has sent
-///   STOP_SENDING and has not reset its side, so its data can still be read. A reset without
-///   STOP_SENDING is noticed within a second while data is left.
+///   `STOP_SENDING` and has not reset its side, so its data can still be read. A reset without
+///   `STOP_SENDING` is noticed within a second while data is left.
 ///   If a chunk is [requested](chunk_passing), such a read provides one instead.
 pub struct Stream {
     send: SendStream,
@@ -55,9 +55,9 @@ pub struct Stream {
     /// Whether the stream was reset. Stored because quinn reports a reset once, and end-of-file from
     /// then on.
     reset: bool,
-    /// Resolves upon STOP_SENDING. Created by the first read with an empty buffer.
+    /// Resolves upon `STOP_SENDING`. Created by the first read with an empty buffer.
     stopped: Option<Fuse<Stopped>>,
-    /// Whether STOP_SENDING was received; only updated by reads with an empty buffer.
+    /// Whether `STOP_SENDING` was received; only updated by reads with an empty buffer.
     is_stopped: bool,
     /// The timer of the next poll for a reset. Created when a read with an empty buffer finds unread
     /// data.
@@ -67,7 +67,7 @@ pub struct Stream {
     send_window: SendWindow,
 }
 
-/// Resolves when the peer has sent STOP_SENDING, or has acknowledged all data.
+/// Resolves when the peer has sent `STOP_SENDING`, or has acknowledged all data.
 type Stopped = BoxFuture<'static, Result<Option<VarInt>, StoppedError>>;
 
 impl Stream {
@@ -151,7 +151,7 @@ impl Stream {
     /// Ready with an error once the stream has failed, even if data is left to be read.
     ///
     /// The order of the checks is the priority of the errors: the loss of the connection, a reset,
-    /// relief, STOP_SENDING.
+    /// relief, `STOP_SENDING`.
     fn poll_failure(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         // Implementations that reset a stream usually send STOP_SENDING as well, which wakes this
         // task. So does the loss of the connection.
@@ -215,7 +215,7 @@ enum SendState {
     Terminal,
 }
 
-/// Resolves when the peer has acknowledged all data and FIN, or has sent STOP_SENDING.
+/// Resolves when the peer has acknowledged all data and FIN, or has sent `STOP_SENDING`.
 type AllAcked = BoxFuture<'static, Result<(), StoppedError>>;
 
 /// The streams of a connection that were finished and dropped, and are not completely acknowledged. Their

@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_are_offered_and_aes_is_first_where_it_is_cheap() {
+    fn aes_is_preferred_with_hardware_support() {
         for has_short_vaes in [false, true] {
             let suites = |has_aes| {
                 let suites = choose(has_aes, has_short_vaes).into_iter();

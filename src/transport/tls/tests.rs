@@ -23,7 +23,7 @@ async fn handshake(client: ClientConfig) -> (Result<PeerId, Error>, std::io::Res
 }
 
 #[tokio::test]
-async fn the_cheapest_cipher_is_taken_whatever_the_client_prefers() {
+async fn server_prefers_the_cheapest_cipher() {
     let keypair = Keypair::generate_ed25519();
     let client = libp2p::tls::make_client_config(&keypair, None).unwrap();
     let first = client.crypto_provider().cipher_suites[0].suite();
@@ -56,7 +56,7 @@ fn client_with(chain: Vec<CertificateDer<'static>>, signer: &Keypair) -> ClientC
 }
 
 #[tokio::test]
-async fn who_does_not_prove_who_it_is_is_refused() {
+async fn unauthenticated_peer_is_rejected() {
     let keypair = Keypair::generate_ed25519();
     let certificate = || certificate::generate(&keypair).unwrap().0;
     let foreign = rcgen::generate_simple_self_signed(["peer".to_owned()]).unwrap();

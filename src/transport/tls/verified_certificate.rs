@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_says_what_libp2p_says() {
+    fn peer_id_equals_that_of_libp2p() {
         let keypair = Keypair::generate_ed25519();
         let (certificate, _) = certificate::generate(&keypair).unwrap();
         let theirs = certificate::parse(&certificate).unwrap().peer_id();
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_named_is_nobody() {
+    fn certificate_without_identity_has_no_peer_id() {
         let foreign = rcgen::generate_simple_self_signed(["peer".to_owned()]).unwrap();
         let certificate = foreign.cert.into();
         assert_eq!(

@@ -108,7 +108,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn frames_are_divided_and_their_bytes_are_the_same(
+    fn frames_are_split_and_data_is_unchanged(
         frames in vec(frame(), 0..6),
         reads in steps(),
         socket_reads in steps(),
@@ -144,7 +144,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_read_to_their_end(bytes in vec(any::<u8>(), 0..2000), reads in steps()) {
+    fn arbitrary_bytes_are_read_to_the_end(bytes in vec(any::<u8>(), 0..2000), reads in steps()) {
         let (near, far) = memory_sockets();
         near.writes.put(REQUEST);
         let mut splitter = FrameSplitter::new(far);
@@ -156,7 +156,7 @@ proptest! {
 }
 
 #[test]
-fn a_frame_is_held_until_it_is_written() {
+fn frame_is_charged_until_it_is_written() {
     let (_near, far) = memory_sockets();
     far.reads.put(REQUEST);
     let mut splitter = FrameSplitter::new(far);
@@ -179,7 +179,7 @@ fn a_frame_is_held_until_it_is_written() {
 }
 
 #[test]
-fn an_announced_frame_is_held_as_one_part() {
+fn announced_frame_is_charged_as_one_part() {
     let (near, far) = memory_sockets();
     near.writes.put(REQUEST);
     let mut splitter = FrameSplitter::new(far);
@@ -195,7 +195,7 @@ fn an_announced_frame_is_held_as_one_part() {
 }
 
 #[test]
-fn data_before_the_response_is_refused() {
+fn data_before_the_response_is_rejected() {
     for end in ["\r\n\r\n", "\n\n", "\n\r\n"] {
         let (near, far) = memory_sockets();
         near.writes

@@ -1,4 +1,4 @@
-//! Frames: divided anyhow, cut off, tampered with.
+//! Frames: fragmented, truncated, modified.
 
 use std::io::ErrorKind;
 
@@ -7,8 +7,8 @@ use proptest::{collection::vec, prelude::*};
 
 use super::*;
 
-/// No channel has more than this for reading, and this for writing: a frame that is not whole and one
-/// that is not read, each in a buffer that doubles as it grows.
+/// The maximum memory of a stream for reading and for writing: an incomplete frame and an unread one,
+/// each in a buffer that doubles as it grows.
 const MAX_HELD_BY_READS: usize = 4 * MAX_FRAME_BYTES;
 const MAX_HELD_BY_WRITES: usize = 2 * (encryption::MAX_BATCH_BYTES + MAX_FRAME_BYTES);
 
@@ -16,7 +16,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn however_it_is_divided_the_same_comes_out(
+    fn data_is_the_same_in_any_fragmentation(
         writes in vec((prop_oneof![0..100_usize, 0..200_000_usize], any::<bool>()), 0..8),
         reads in steps(),
         socket_reads in steps(),
@@ -58,9 +58,9 @@ proptest! {
         prop_assert_eq!(near.held_bytes(), 0);
     }
 
-    /// Of a frame that was tampered with nothing is given, and nothing of what follows.
+    /// Neither a modified frame nor what follows it is read.
     #[test]
-    fn who_tampers_with_a_frame_is_noticed(at in 0..3 * 1018_usize, bit in 0..8, room in 1..4000_usize) {
+    fn modified_frame_is_rejected(at in 0..3 * 1018_usize, bit in 0..8, room in 1..4000_usize) {
         let (mut near, mut far) = streams();
         let sent = pattern(3000);
         let frames = far.socket_mut().reads.clone();
@@ -90,7 +90,7 @@ proptest! {
     }
 
     #[test]
-    fn an_end_within_a_frame_is_not_a_clean_one(length in 0..=2 * 1018_usize) {
+    fn end_within_a_frame_is_unexpected(length in 0..=2 * 1018_usize) {
         let (mut near, mut far) = streams();
         let frames = far.socket_mut().reads.clone();
         for part in pattern(2000).chunks(1000) {
@@ -109,7 +109,7 @@ proptest! {
     }
 
     #[test]
-    fn nothing_that_arrives_is_too_strange(bytes in vec(any::<u8>(), 0..200_000), room in 1..100_000_usize) {
+    fn arbitrary_bytes_are_rejected(bytes in vec(any::<u8>(), 0..200_000), room in 1..100_000_usize) {
         let (_near, mut far) = streams();
         let frames = far.socket_mut().reads.clone();
         frames.put(&bytes);
@@ -120,7 +120,7 @@ proptest! {
 }
 
 #[test]
-fn frames_without_anything_in_them_are_passed_over() {
+fn empty_frames_are_skipped() {
     let (mut near, mut far) = streams();
     let frames = near.socket_mut().writes.clone();
     for _ in 0..10 {
@@ -134,7 +134,7 @@ fn frames_without_anything_in_them_are_passed_over() {
 }
 
 #[test]
-fn a_message_shorter_than_its_tag() {
+fn message_shorter_than_its_tag_is_rejected() {
     let (_near, mut far) = streams();
     far.socket_mut().reads.put(&[0, 15]);
     far.socket_mut().reads.put(&[0; 15]);
@@ -143,7 +143,7 @@ fn a_message_shorter_than_its_tag() {
 }
 
 #[test]
-fn short_writes_share_a_call() {
+fn short_writes_share_a_system_call() {
     let (mut near, _far) = streams();
     let frames = near.socket_mut().writes.clone();
     let before = frames.state().writes;
@@ -157,19 +157,19 @@ fn short_writes_share_a_call() {
 }
 
 #[test]
-fn a_long_write_is_one_call_and_leaves_nothing() {
+fn long_write_is_one_system_call() {
     let (mut near, _far) = streams();
     let frames = near.socket_mut().writes.clone();
     let before = frames.state().writes;
-    // A muxer's longest.
+    // A muxer's longest write.
     block_on(near.write_all(&pattern(64 * 1024 + 12))).unwrap();
     assert_eq!(frames.state().writes, before + 1);
     assert_eq!(near.held_bytes(), 0);
 }
 
-/// A frame that comes in pieces is held, as far as it has come; nothing else is.
+/// Only the received part of an incomplete frame is held.
 #[test]
-fn memory_is_for_what_has_arrived() {
+fn only_received_bytes_are_held() {
     let (mut near, mut far) = streams();
     let frames = far.socket_mut().reads.clone();
     block_on(near.write_all(&pattern(60_000))).unwrap();
@@ -186,7 +186,7 @@ fn memory_is_for_what_has_arrived() {
     assert_eq!(block_on(far.read(&mut buffer)).unwrap(), 60_000);
     assert!(far.read(&mut buffer).now_or_never().is_none());
     assert_eq!(far.held_bytes(), 0);
-    // A reader with little room.
+    // A reader with a small buffer.
     frames.put(&near.frame(&pattern(50_000)));
     for byte in pattern(50_000) {
         assert_eq!(block_on(far.read(&mut buffer[..1])).unwrap(), 1);
@@ -197,7 +197,7 @@ fn memory_is_for_what_has_arrived() {
 }
 
 #[test]
-fn a_socket_that_takes_nothing_holds_the_writer_up() {
+fn blocked_socket_blocks_the_writer() {
     let (mut near, _far) = streams();
     near.socket_mut().write_sizes = Box::new(iter::repeat(0));
     let mut taken = 0;

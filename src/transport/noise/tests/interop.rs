@@ -1,4 +1,4 @@
-//! With libp2p's own Noise on the other end.
+//! Interoperability with libp2p's Noise.
 
 use futures::future::join;
 use libp2p::{
@@ -15,7 +15,7 @@ fn theirs(identity: &Keypair) -> noise::Config {
     noise::Config::new(identity).unwrap()
 }
 
-/// Our end and theirs, and whom each of them takes the other for.
+/// Our end and theirs, each with the id of its authenticated peer.
 fn accepted(
     ours: &Keypair,
     identity: &Keypair,
@@ -38,8 +38,8 @@ fn dialled(
     (dialled.unwrap(), accepted.unwrap())
 }
 
-/// Sends writes of all sizes one way.
-async fn pass(from: &mut (impl AsyncWrite + Unpin), to: &mut (impl AsyncRead + Unpin)) {
+/// Sends writes of various sizes in one direction.
+async fn transfer(from: &mut (impl AsyncWrite + Unpin), to: &mut (impl AsyncRead + Unpin)) {
     let sizes = [1, 12, 1000, 65_519, 65_520, 65_548, 100, 300_000, 0, 5];
     let wanted = pattern(sizes.iter().sum());
     let writing = async {
@@ -61,15 +61,15 @@ async fn pass(from: &mut (impl AsyncWrite + Unpin), to: &mut (impl AsyncRead + U
 }
 
 #[test]
-fn the_same_is_understood_on_both_ends() {
+fn both_implementations_interoperate() {
     let (us, them) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
     for meet in [accepted, dialled] {
         let ((peer, mut near), (us_there, mut far)) = meet(&us, &them);
         assert_eq!(peer, them.public().to_peer_id());
         assert_eq!(us_there, us.public().to_peer_id());
         block_on(async {
-            pass(&mut near, &mut far).await;
-            pass(&mut far, &mut near).await;
+            transfer(&mut near, &mut far).await;
+            transfer(&mut far, &mut near).await;
         });
     }
 }

@@ -184,7 +184,7 @@ async fn failure_is_reported_before_remaining_data() {
     assert_eq!(kind(failure), ErrorKind::ConnectionAborted);
 }
 
-/// The peer does not send STOP_SENDING, which would report the failure as well.
+/// The peer does not send `STOP_SENDING`, which would report the failure as well.
 #[tokio::test]
 async fn reset_without_stop_sending_is_noticed_while_data_is_left() {
     let mut pair = Pair::new().await;

@@ -45,7 +45,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn however_it_is_divided_the_same_comes_in(
+    fn data_is_read_in_any_fragmentation(
         length in prop_oneof![0..100_usize, 0..300_000_usize],
         reads in steps(),
         socket_reads in steps(),
@@ -75,7 +75,7 @@ proptest! {
     }
 
     #[test]
-    fn however_it_is_divided_the_same_goes_out(
+    fn data_is_written_in_any_fragmentation(
         writes in vec((prop_oneof![0..100_usize, 0..200_000_usize], any::<bool>()), 0..6),
         socket_writes in steps(),
     ) {
@@ -104,7 +104,7 @@ proptest! {
 
     /// Of a record that was tampered with nothing is given, and nothing of what follows.
     #[test]
-    fn who_tampers_with_a_record_is_noticed(at in 0..3 * RECORD_BYTES, bit in 0..8, room in 1..4000_usize) {
+    fn modified_record_is_rejected(at in 0..3 * RECORD_BYTES, bit in 0..8, room in 1..4000_usize) {
         let (mut near, mut far) = streams();
         let records = far.socket_mut().reads.clone();
         let sent = pattern(3000);
@@ -132,7 +132,7 @@ proptest! {
     }
 
     #[test]
-    fn nothing_that_arrives_is_too_strange(bytes in vec(any::<u8>(), 0..100_000), room in 1..100_000_usize) {
+    fn arbitrary_bytes_are_rejected(bytes in vec(any::<u8>(), 0..100_000), room in 1..100_000_usize) {
         let (_near, mut far) = streams();
         let records = far.socket_mut().reads.clone();
         records.put(&bytes);
@@ -145,7 +145,7 @@ proptest! {
     }
 
     #[test]
-    fn no_handshake_is_too_strange(bytes in vec(any::<u8>(), 0..1000), kind in 20..24_u8) {
+    fn arbitrary_handshakes_are_rejected(bytes in vec(any::<u8>(), 0..1000), kind in 20..24_u8) {
         let (near, far) = memory_sockets();
         let server = Arc::new(server(&Keypair::generate_ed25519()).unwrap());
         let length = u16::try_from(bytes.len()).unwrap().to_be_bytes();
@@ -159,7 +159,7 @@ proptest! {
 /// New keys in the middle, and not all of that message at once: answers go on meanwhile, and
 /// nothing is lost.
 #[test]
-fn keys_may_change_at_any_time() {
+fn key_update_is_handled_at_any_time() {
     let (mut near, mut far) = streams();
     let records = far.socket_mut().reads.clone();
     let mut buffer = [0; 100];
@@ -184,7 +184,7 @@ fn keys_may_change_at_any_time() {
 
 /// A message of the handshake that never ends.
 #[test]
-fn a_handshake_has_a_bound() {
+fn handshake_messages_are_bounded() {
     let (near, mut far) = memory_sockets();
     let server = Arc::new(server(&Keypair::generate_ed25519()).unwrap());
     far.read_sizes = repeated(vec![5000]);
@@ -200,7 +200,7 @@ fn a_handshake_has_a_bound() {
 }
 
 #[test]
-fn data_is_complete_only_if_that_is_said() {
+fn data_is_complete_only_after_close_notify() {
     for is_closed in [true, false] {
         let (mut near, mut far) = streams();
         block_on(near.write_all(b"data")).unwrap();
@@ -218,7 +218,7 @@ fn data_is_complete_only_if_that_is_said() {
 }
 
 #[test]
-fn short_writes_share_a_call_and_a_long_one_is_one() {
+fn writes_are_gathered_into_system_calls() {
     let (_near, mut far) = streams();
     let records = far.socket_mut().writes.clone();
     let before = records.state().writes;
@@ -236,7 +236,7 @@ fn short_writes_share_a_call_and_a_long_one_is_one() {
 
 /// A record that comes in pieces is held, as far as it has come; nothing else is.
 #[test]
-fn memory_is_for_what_has_arrived() {
+fn only_received_bytes_are_held() {
     let (mut near, mut far) = streams();
     assert_eq!(far.held_bytes(), 0);
     let records = far.socket_mut().reads.clone();
@@ -255,7 +255,7 @@ fn memory_is_for_what_has_arrived() {
 }
 
 #[test]
-fn a_socket_that_takes_nothing_holds_the_writer_up() {
+fn blocked_socket_blocks_the_writer() {
     let (_near, mut far) = streams();
     far.socket_mut().write_sizes = Box::new(iter::repeat(0));
     let mut taken = 0;
