@@ -1,7 +1,10 @@
-//! Records of TLS, from bytes and to bytes.
+//! The TLS record layer: decrypts records from bytes, and encrypts bytes to records.
 //!
-//! `rustls` must always see the same bytes again that it has not told to discard: it remembers where
-//! in them a message of the handshake lies that is not complete.
+//! rustls' unbuffered API is a state machine over a slice of received bytes. Each call of
+//! `process_tls_records` returns a state and the number of bytes to discard. The bytes that are not
+//! discarded must be passed again, unchanged, with those that follow: rustls stores offsets into them
+//! while a handshake message is incomplete. So the caller keeps them, also when it only wants to
+//! write.
 
 use std::io;
 
@@ -12,16 +15,16 @@ use rustls::{
     unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus, WriteTraffic},
 };
 
-/// Room for an alert, encrypted.
+/// The maximum length of an encrypted alert in bytes.
 const ALERT_BYTES: usize = 64;
 
-/// A connection, once it is known where its bytes are.
+/// The TLS state of a connection, without buffers.
 pub(super) struct Records {
     tls: UnbufferedServerConnection,
     is_closed: bool,
 }
 
-/// Where decrypted bytes go.
+/// The destination of decrypted bytes.
 pub(super) struct PlaintextSink<'a> {
     buffer: &'a mut [u8],
     written: usize,
@@ -29,7 +32,7 @@ pub(super) struct PlaintextSink<'a> {
 }
 
 impl<'a> PlaintextSink<'a> {
-    /// Into `buffer` first, and what finds no room there into `overflow`.
+    /// A sink that fills `buffer` first, and appends the rest to `overflow`.
     pub(super) fn new(buffer: &'a mut [u8], overflow: &'a mut BytesMut) -> Self {
         Self {
             buffer,
@@ -38,7 +41,7 @@ impl<'a> PlaintextSink<'a> {
         }
     }
 
-    /// How many bytes are in the buffer.
+    /// The number of bytes in the buffer.
     pub(super) fn written(&self) -> usize {
         self.written
     }
@@ -65,14 +68,17 @@ impl Records {
         &self.tls
     }
 
-    /// Whether the other side has told that its data is complete.
+    /// Whether the peer has sent `close_notify`: its data is complete.
     pub(super) fn is_closed(&self) -> bool {
         self.is_closed
     }
 
-    /// Decrypts what is complete in `records`, and tells how many of their bytes are done with.
-    /// Answers of the protocol are put behind `replies`, also what the other side is to know of an
-    /// error.
+    /// Decrypts the complete records in `records` into `sink`. Returns the number of bytes to discard.
+    /// Handshake messages, and the alert in case of an error, are appended to `replies`.
+    ///
+    /// # Errors
+    /// When the peer violates the protocol, or a record cannot be authenticated. What was decrypted
+    /// before it is in `sink`.
     pub(super) fn decrypt(
         &mut self,
         records: &mut [u8],
@@ -80,6 +86,7 @@ impl Records {
         replies: &mut BytesMut,
     ) -> io::Result<usize> {
         let result = self.process(records, sink, replies, |_| Ok(()));
+        // After an error rustls is in a terminal state, in which it provides the alert once.
         if result.is_err()
             && let Ok(ConnectionState::EncodeTlsData(alert)) =
                 self.tls.process_tls_records(records).state
@@ -89,8 +96,11 @@ impl Records {
         result.map(|(used, _)| used)
     }
 
-    /// Encrypts `bytes` into `out`, and tells how many bytes that takes. `records` are those that
-    /// were not done with when the last ones were result.
+    /// Encrypts `bytes` into `out`. Returns the length of the ciphertext. `records` are the bytes that
+    /// [`Self::decrypt`] did not discard.
+    ///
+    /// # Errors
+    /// `BrokenPipe` if the state does not allow writing, which is the case after an error.
     pub(super) fn encrypt(
         &mut self,
         records: &mut [u8],
@@ -105,7 +115,7 @@ impl Records {
         result?.1.ok_or(io::ErrorKind::BrokenPipe.into())
     }
 
-    /// Puts behind `replies` that our data is complete.
+    /// Appends the alert `close_notify` to `replies`, if the state allows it.
     pub(super) fn close(
         &mut self,
         records: &mut [u8],
@@ -122,7 +132,11 @@ impl Records {
         Ok(())
     }
 
-    /// Goes on as far as `records` allow. Then `write`, if that is possible already and still.
+    /// Advances the state machine as far as `records` allow, and calls `write` if it gets to a state
+    /// that allows writing. Returns the number of bytes to discard, and the result of `write`.
+    ///
+    /// The loop ends: each iteration discards bytes, produces a reply, or gets to a terminal state of
+    /// this call.
     fn process<R>(
         &mut self,
         records: &mut [u8],
@@ -134,8 +148,12 @@ impl Records {
         loop {
             let rest = records.get_mut(used..).unwrap_or_default();
             let UnbufferedStatus { discard, state } = self.tls.process_tls_records(rest);
+            // In addition to what the state itself discards below: this is for records that were
+            // handled before, such as handshake messages.
             used += discard;
             match state.map_err(invalid)? {
+                // Records of application data. Each is decrypted in place, copied to the sink, and
+                // discarded.
                 ConnectionState::ReadTraffic(mut traffic) => {
                     while let Some(record) = traffic.next_record() {
                         let record = record.map_err(invalid)?;
@@ -143,13 +161,18 @@ impl Records {
                         used += record.discard;
                     }
                 }
+                // A handshake message or alert, of which there may be several in a row.
                 ConnectionState::EncodeTlsData(reply) => encode(reply, replies)?,
+                // rustls waits until the encoded data is sent. It is queued in order before anything
+                // that is encrypted later, which is sufficient.
                 ConnectionState::TransmitTlsData(transmit) => transmit.done(),
+                // No more data from the peer; writing is still possible, so this is not the end.
                 ConnectionState::PeerClosed => self.is_closed = true,
+                // All received records are handled, and the handshake is complete.
                 ConnectionState::WriteTraffic(traffic) => {
                     return Ok((used, Some(write(traffic)?)));
                 }
-                // More is needed, or nothing will come any more.
+                // Blocked until more bytes arrive, or closed in both directions.
                 _ => return Ok((used, None)),
             }
         }
@@ -161,7 +184,7 @@ fn encode(
     replies: &mut BytesMut,
 ) -> io::Result<()> {
     let start = replies.len();
-    // The library says how much room it needs.
+    // The first call usually fails with the required size, and the second one succeeds.
     while let Err(error) = reply.encode(replies.get_mut(start..).unwrap_or_default()) {
         let EncodeError::InsufficientSize(size) = error else {
             return Err(io::Error::other(error));

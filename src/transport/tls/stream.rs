@@ -1,8 +1,19 @@
-//! An encrypted byte stream over another byte stream, as the accepting side has it.
+//! An encrypted byte stream over another byte stream, on the accepting side.
 //!
-//! `rustls` keeps the keys and speaks the protocol; where bytes lie is decided here. They are read
-//! from the socket in large pieces, encrypted straight behind others, and written together. A
-//! channel that has nothing to do holds no buffers.
+//! rustls has the keys and implements the protocol; the buffers are managed here. Bytes are read from
+//! the socket in large chunks, encrypted directly into a batch, and written in one call. An idle stream
+//! holds no buffers.
+//!
+//! # Buffers
+//!
+//! Data of a stream is in one of three buffers, each in order:
+//!
+//! - `ciphertext`: received bytes that rustls has not discarded, at most [`MAX_CIPHERTEXT_BYTES`].
+//! - `plaintext`: decrypted bytes for which the reader had no space. The socket is not read before it is
+//!   empty, which is the back-pressure to the peer.
+//! - `pending`: encrypted bytes that are not written, including handshake messages and alerts. A write
+//!   is pending while it is long, before anything is encrypted. Records are numbered implicitly, so
+//!   what is encrypted must be sent in order, and a write counts as done once it is encrypted.
 
 use std::{
     fmt, io,
@@ -18,43 +29,44 @@ use rustls::{CommonState, ServerConfig, server::UnbufferedServerConnection};
 use super::records::{PlaintextSink, Records};
 use crate::{thread_buffer, transport::buffered::ReportedBytes};
 
-/// How much of a message may wait for the rest of it: more than the certificates of any peer take,
-/// and a whole record.
+/// The maximum length of incomplete handshake messages and records in bytes: more than the certificates
+/// of any peer and a record of maximum length.
 const MAX_CIPHERTEXT_BYTES: usize = 32 * 1024;
 
-/// What is shorter waits for more or for a flush, so that it can share a call of the system.
+/// Records with a smaller total length wait for more or for a flush, so that they share a system call.
 const GATHERED_BYTES: usize = 4096;
 
-/// How much of one write is taken. A muxer writes 64 KiB and a header at a time.
+/// The maximum number of bytes per write. A muxer writes 64 KiB and a header at a time.
 const MAX_WRITE_BYTES: usize = 65 * 1024;
 
 /// An encrypted byte stream over the socket `C`.
 ///
-/// Writes may be gathered until the stream is flushed. Its data is complete only if the other side
-/// has said so; an end without that is [`io::ErrorKind::UnexpectedEof`].
+/// Short writes are gathered until the stream is flushed. End-of-file is only read after `close_notify`
+/// of the peer; an end of the socket without it is [`io::ErrorKind::UnexpectedEof`].
 pub struct TlsServerStream<C> {
     socket: C,
     records: Box<Records>,
-    /// What was decrypted and found no room with its reader: what one call of the system brought.
+    /// Decrypted data for which the reader had no space: at most what one read of the socket returned.
     plaintext: BytesMut,
-    /// What is still encrypted: a part of a record, or of a message of the handshake.
+    /// Encrypted data: a part of a record, or of a handshake message.
     ciphertext: Vec<u8>,
-    /// What is encrypted and not written yet.
+    /// Encrypted data that is not written.
     pending: BytesMut,
-    /// What `opened` and `waiting` have allocated, parts that were read or written included.
+    /// The allocated bytes of `plaintext` and `pending`, including parts that were read or written.
     allocated: [usize; 2],
     reported: ReportedBytes,
     is_closing: bool,
-    /// What arrived is not what the other side has sent. Told once, and then in general.
+    /// Whether a record was not valid. Final: nothing is decrypted any more.
     has_failed: bool,
+    /// The cause, for the first read that fails. Later reads return a general error.
     failure: Option<io::Error>,
 }
 
 impl<C: AsyncRead + AsyncWrite + Unpin> TlsServerStream<C> {
-    /// Accepts whoever is at the other end of `socket`.
+    /// Performs the handshake as the server.
     ///
     /// # Errors
-    /// When the socket fails or ends, or the other side does not do as `tls` wants it.
+    /// When the socket fails or ends, or the peer violates the protocol or is rejected by `tls`.
     pub(super) async fn accept(tls: Arc<ServerConfig>, socket: C) -> io::Result<Self> {
         let connection = UnbufferedServerConnection::new(tls).map_err(io::Error::other)?;
         let mut channel = Self {
@@ -75,6 +87,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin> TlsServerStream<C> {
 
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.records.state().is_handshaking() {
+            // The peer waits for our messages before it sends more. In the first iteration there are
+            // none. Those of the last one go with the first write or flush.
             ready!(self.poll_send(cx))?;
             ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
             if ready!(self.poll_fill(cx, &mut []))?.is_none() {
@@ -87,14 +101,14 @@ impl<C: AsyncRead + AsyncWrite + Unpin> TlsServerStream<C> {
 }
 
 impl<C> TlsServerStream<C> {
-    /// How much memory for bytes is allocated.
+    /// The memory of the buffers in bytes.
     pub(super) fn held_bytes(&self) -> usize {
         self.ciphertext.capacity() + self.allocated.iter().sum::<usize>()
     }
 
-    /// Reports what is held after a call, to the muxer above.
+    /// Reports the memory of the buffers to the muxer above.
     fn report(&mut self) {
-        // The start of such a buffer moves on as it is read, and with it what it says of its room.
+        // `capacity` decreases as a `BytesMut` is read, although its allocation stays.
         for (allocated, buffer) in self
             .allocated
             .iter_mut()
@@ -108,21 +122,22 @@ impl<C> TlsServerStream<C> {
         self.reported.update(self.held_bytes());
     }
 
-    /// What was agreed on.
+    /// The negotiated parameters.
     pub(super) fn state(&self) -> &CommonState {
         self.records.state()
     }
 }
 
 impl<C: AsyncRead + AsyncWrite + Unpin> TlsServerStream<C> {
-    /// Reads once from the socket, and gives what that completes, which may be nothing; `None` if
-    /// there will be no more.
+    /// Reads once from the socket, and decrypts the records that this completes into `buffer`. Returns
+    /// the number of decrypted bytes, which may be 0, or `None` at the end of the stream.
     fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<Option<usize>>> {
         thread_buffer::with(thread_buffer::STEP_BYTES, |records| {
+            // There is always space: `ciphertext` has at most half of the length of `records`.
             let (before, space) = records.split_at_mut(self.ciphertext.len());
             let read = ready!(Pin::new(&mut self.socket).poll_read(cx, space))?;
             if read == 0 {
@@ -135,8 +150,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin> TlsServerStream<C> {
             let decrypted = self.records.decrypt(records, &mut sink, &mut self.pending);
             let produced = sink.written();
             if !self.pending.is_empty() {
-                // The answer of the protocol, or why there is none. What the socket does not take
-                // now goes with the next write.
+                // A handshake message, or the alert. If the socket is blocked, it goes with the next
+                // write.
                 let _ = self.poll_send(cx)?;
             }
             let rest = decrypted.and_then(|used| match records.get(used..) {
@@ -146,7 +161,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> TlsServerStream<C> {
             self.ciphertext.clear();
             match rest {
                 Ok(rest) => self.ciphertext.extend_from_slice(rest),
-                // What came before is read first.
+                // Not returned yet: the data before the invalid record is read first.
                 Err(error) => {
                     self.has_failed = true;
                     self.failure = Some(error);
@@ -159,7 +174,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> TlsServerStream<C> {
 }
 
 impl<C> TlsServerStream<C> {
-    /// Whether what arrives is still what the other side has sent.
+    /// Fails if a record was not valid.
     fn check(&mut self) -> io::Result<()> {
         if !self.has_failed {
             return Ok(());
@@ -174,7 +189,7 @@ fn invalid(why: &'static str) -> io::Error {
 }
 
 impl<C: AsyncWrite + Unpin> TlsServerStream<C> {
-    /// Writes everything that waits, and gives its memory back.
+    /// Writes all pending bytes, and releases their memory.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.pending.is_empty() {
             let written = ready!(Pin::new(&mut self.socket).poll_write(cx, &self.pending))?;
@@ -192,10 +207,11 @@ impl<C: AsyncWrite + Unpin> TlsServerStream<C> {
             .extend_from_slice(ciphertext.unwrap_or_default());
     }
 
-    /// Encrypts `bytes`, and writes them unless that is little. What the socket does not take waits.
+    /// Encrypts `bytes`, and writes them unless they are short. What the socket does not accept is kept
+    /// in `pending`.
     fn encrypt(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
         thread_buffer::with(thread_buffer::MAX_BYTES, |buffer| {
-            // What waits goes before it: there is room for that.
+            // The space before it is for the pending bytes, which are sent first.
             let (_, ciphertext) = buffer.split_at_mut(GATHERED_BYTES);
             let mut sink = PlaintextSink::new(&mut [], &mut self.plaintext);
             let length = self.records.encrypt(
@@ -211,7 +227,7 @@ impl<C: AsyncWrite + Unpin> TlsServerStream<C> {
             }
             let end = GATHERED_BYTES + length;
             let Some(start) = GATHERED_BYTES.checked_sub(self.pending.len()) else {
-                // An answer of the protocol was that long.
+                // A handshake message made `pending` longer than that space.
                 self.retain(ciphertext.get(..length));
                 let _ = self.poll_send(cx)?;
                 return Ok(());
@@ -310,9 +326,10 @@ impl<C: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsServerStream<C> {
         Pin::new(&mut this.socket).poll_flush(cx)
     }
 
-    /// Tells the other side that the data is complete, and closes the socket's writing half.
+    /// Sends `close_notify`, and closes the write side of the socket.
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        // Only once, however often the close is polled.
         if !std::mem::replace(&mut this.is_closing, true) {
             let mut sink = PlaintextSink::new(&mut [], &mut this.plaintext);
             this.records
