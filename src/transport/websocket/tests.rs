@@ -1,4 +1,4 @@
-//! Frames, divided and put together again, and what a WebSocket makes of them.
+//! Frames are split, and their data is unchanged.
 
 use std::iter;
 
@@ -14,7 +14,7 @@ use crate::transport::{
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: relay\r\n\r\n";
 const RESPONSE: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
 
-/// A frame as its sender writes it.
+/// A frame that a client sends.
 #[derive(Clone, Debug)]
 struct Frame {
     first: u8,
@@ -71,7 +71,7 @@ fn frame() -> impl Strategy<Value = Frame> {
     prop_oneof![4 => data, 1 => control]
 }
 
-/// What the reader of `splitter` gets until the end, in reads of these sizes.
+/// All bytes that are read from `splitter` until the end, by reads of these sizes.
 fn read_all(splitter: &mut FrameSplitter<MemorySocket>, sizes: &[usize]) -> Vec<u8> {
     let mut all = Vec::new();
     let mut buffer = vec![0; 200_000];
@@ -85,7 +85,7 @@ fn read_all(splitter: &mut FrameSplitter<MemorySocket>, sizes: &[usize]) -> Vec<
     all
 }
 
-/// The frames that `bytes` consist of.
+/// The frames in `bytes`.
 fn parse(mut bytes: &[u8]) -> Vec<Frame> {
     let mut frames = Vec::new();
     while !bytes.is_empty() {
@@ -162,7 +162,7 @@ fn frame_is_charged_until_it_is_written() {
     let mut splitter = FrameSplitter::new(far);
     block_on(splitter.read_exact(&mut vec![0; REQUEST.len()])).unwrap();
     block_on(splitter.write_all(RESPONSE)).unwrap();
-    // The header, a part of the payload, and nothing more.
+    // The socket accepts the header and a part of the payload, and then blocks.
     splitter.io.write_sizes = Box::new([10, 1000].into_iter().chain(iter::repeat(0)));
     let payload = pattern(70_000);
     let frame = [Header::message(70_000, None).bytes(), &payload].concat();

@@ -1,4 +1,4 @@
-//! Records: divided anyhow, cut off, tampered with.
+//! Records: fragmented, truncated, modified.
 
 use std::{io::ErrorKind, iter};
 
@@ -11,14 +11,14 @@ use proptest::{collection::vec, prelude::*};
 use super::*;
 use crate::transport::memory_socket::{MemorySocket, memory_sockets, pattern, repeated, steps};
 
-/// A record of 1,000 bytes: its header, the type of what is in it, and the tag.
+/// The length of a record of 1,000 bytes: its header, the data, the content type and the tag.
 const RECORD_BYTES: usize = 5 + 1000 + 1 + 16;
-/// What one call of the system brings, decrypted, and a part of a record.
+/// The maximum memory for reading: the plaintext of one read of the socket, and a part of a record.
 const MAX_HELD_BY_READS: usize = 2 * 96 * 1024;
-/// One write, encrypted.
+/// The maximum memory for writing: one encrypted write.
 const MAX_HELD_BY_WRITES: usize = 2 * 72 * 1024;
 
-/// Both ends of a channel: the client's, as libp2p has it, and the relay's.
+/// Both ends of a stream: the client's, by libp2p's TLS, and the relay's.
 fn streams() -> (
     client::TlsStream<MemorySocket>,
     TlsServerStream<MemorySocket>,
@@ -33,12 +33,12 @@ fn streams() -> (
 }
 
 fn set_transfer_sizes(
-    channel: &mut TlsServerStream<MemorySocket>,
+    stream: &mut TlsServerStream<MemorySocket>,
     reads: Vec<usize>,
     writes: Vec<usize>,
 ) {
-    channel.socket_mut().read_sizes = repeated(reads);
-    channel.socket_mut().write_sizes = repeated(writes);
+    stream.socket_mut().read_sizes = repeated(reads);
+    stream.socket_mut().write_sizes = repeated(writes);
 }
 
 proptest! {
@@ -102,7 +102,7 @@ proptest! {
         prop_assert!(got == wanted);
     }
 
-    /// Of a record that was tampered with nothing is given, and nothing of what follows.
+    /// Neither a modified record nor what follows it is read.
     #[test]
     fn modified_record_is_rejected(at in 0..3 * RECORD_BYTES, bit in 0..8, room in 1..4000_usize) {
         let (mut near, mut far) = streams();
@@ -121,7 +121,7 @@ proptest! {
         while let Ok(read @ 1..) = block_on(far.read(&mut buffer)) {
             got.extend_from_slice(&buffer[..read]);
         }
-        // The kind and the version in a header mean nothing any more, and nobody looks at them.
+        // The type and the version in a record header have no meaning in TLS 1.3.
         let is_meaningless = (0..3).contains(&(at % RECORD_BYTES));
         let whole = if is_meaningless { 3000 } else { at / RECORD_BYTES * 1000 };
         prop_assert!(got.len() == whole || is_meaningless && got.len() <= whole, "{}", got.len());
@@ -139,7 +139,7 @@ proptest! {
         records.close();
         let error = block_on(far.read(&mut vec![0; room])).unwrap_err();
         prop_assert!([ErrorKind::InvalidData, ErrorKind::UnexpectedEof].contains(&error.kind()));
-        // Whatever was begun and not finished, an answer does not trip over it.
+        // Writing does not panic, whatever message is incomplete.
         let _ = far.write(b"answer").now_or_never();
         let _ = far.close().now_or_never();
     }
@@ -156,8 +156,7 @@ proptest! {
     }
 }
 
-/// New keys in the middle, and not all of that message at once: answers go on meanwhile, and
-/// nothing is lost.
+/// A key update that arrives in two parts: writes continue in between, and no data is lost.
 #[test]
 fn key_update_is_handled_at_any_time() {
     let (mut near, mut far) = streams();
@@ -182,7 +181,7 @@ fn key_update_is_handled_at_any_time() {
     }
 }
 
-/// A message of the handshake that never ends.
+/// A handshake message that never ends.
 #[test]
 fn handshake_messages_are_bounded() {
     let (near, mut far) = memory_sockets();
@@ -228,13 +227,13 @@ fn writes_are_gathered_into_system_calls() {
     assert_eq!(records.state().writes, before);
     block_on(far.flush()).unwrap();
     assert_eq!(records.state().writes, before + 1);
-    // A muxer's longest.
+    // A muxer's longest write.
     block_on(far.write_all(&pattern(64 * 1024 + 12))).unwrap();
     assert_eq!(records.state().writes, before + 2);
     assert_eq!(far.held_bytes(), 0);
 }
 
-/// A record that comes in pieces is held, as far as it has come; nothing else is.
+/// Only the received part of an incomplete record is held.
 #[test]
 fn only_received_bytes_are_held() {
     let (mut near, mut far) = streams();
