@@ -1,5 +1,5 @@
-//! Admission control before the handshake: whether there is room, how many connections an IP address
-//! may open, and which proxies are trusted to send the addresses of their clients.
+//! Admission control before the handshake: resource limits, the rate of connections per IP address, and
+//! the proxies that are trusted to send the addresses of their clients.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -14,17 +14,17 @@ use crate::{
     resources::{Descriptor, Exhausted, Prefix, Resources},
 };
 
-/// What comes through the gater, and from whom.
+/// The configuration of the gater.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Admission {
-    /// How often a connection may come from one IP address (IPv6: one /64); `None` is unlimited.
+    /// The maximum rate of connections per IP address (IPv6: per /64); `None` is unlimited.
     pub rate_per_ip: Option<Rate>,
-    /// The load balancers and proxies whose TCP connections begin with a header of the PROXY
+    /// The networks of load balancers and proxies whose TCP connections begin with a header of the PROXY
     /// protocol. Headers from other addresses are not read.
     pub proxies: Vec<IpNet>,
 }
 
-/// Decides on new connections. Clones share everything.
+/// Admits or refuses new connections. Clones share their state.
 #[derive(Clone, Debug)]
 pub struct ConnectionGater(Arc<Shared>);
 
@@ -40,26 +40,26 @@ struct Shared {
 
 #[derive(Debug)]
 struct RateLimiters {
-    /// Connections whose address is the sender's own.
+    /// Connections whose source address is validated.
     validated: Limiter<Prefix>,
-    /// Connections that only say so. A stranger can send them in anybody's name, so they take
-    /// nothing from what that address may have.
+    /// Connections whose source address may be forged. They have a separate limiter, so that an attacker
+    /// cannot use up the rate of another address.
     unvalidated: Limiter<Prefix>,
 }
 
-/// An IP address sends connections more often than it may.
+/// An IP address exceeds its rate of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the IP address connects too often")]
 pub struct RateLimited;
 
 impl RateLimited {
-    /// For logs and metrics.
+    /// The reason for logs and metrics.
     pub(super) const REASON: &str = "rate_connections_per_ip";
 }
 
 impl ConnectionGater {
-    /// Lets in what `admission` says, while there is room in `resources`. What it refuses is counted in
-    /// `metrics`, and told by `refusals`.
+    /// A gater with the settings of `admission` and the limits of `resources`. Refused connections are
+    /// counted in `metrics`, and logged at the rate of `refusals`.
     pub fn new(
         admission: Admission,
         resources: Resources,
@@ -80,7 +80,7 @@ impl ConnectionGater {
         }))
     }
 
-    /// Admits every connection, and reports nothing.
+    /// A gater that admits every connection, without metrics.
     pub fn unlimited() -> Self {
         Self::new(
             Admission::default(),
@@ -90,23 +90,23 @@ impl ConnectionGater {
         )
     }
 
-    /// What the relay may use, for its newcomers and for those who are in.
+    /// The resource limits, for new and established connections.
     pub(super) fn resources(&self) -> &Resources {
         &self.0.resources
     }
 
-    /// Finds room for one more connection that takes a descriptor.
+    /// Acquires a file descriptor for a connection from `ip`. Addresses of proxies are not subject to
+    /// shares.
     ///
     /// # Errors
-    /// When there is no memory or no descriptor for it.
+    /// When memory or descriptors are exhausted.
     pub(super) fn try_acquire(&self, ip: Option<IpAddr>) -> Result<Descriptor, Exhausted> {
         let ip = ip.filter(|ip| !self.is_proxy(*ip));
         self.0.resources.check_memory(ip)?;
         self.0.resources.descriptor()
     }
 
-    /// Counts one more connection from `ip`, which is the sender's own address: it has answered
-    /// from there.
+    /// Counts a connection from `ip`, which is validated: the peer has answered from there.
     ///
     /// # Errors
     /// When the address exceeds its rate.
@@ -114,10 +114,10 @@ impl ConnectionGater {
         self.check(|rates| &rates.validated, ip)
     }
 
-    /// Counts one more connection in the name of `ip`, which may be forged.
+    /// Counts a connection from `ip`, which may be forged.
     ///
     /// # Errors
-    /// When so many have come that the next one has to prove its address first.
+    /// When the rate is exceeded, so that the address has to be validated first.
     pub(super) fn check_unvalidated(&self, ip: IpAddr) -> Result<(), RateLimited> {
         self.check(|rates| &rates.unvalidated, ip)
     }
@@ -135,8 +135,8 @@ impl ConnectionGater {
         }
     }
 
-    /// Bounds a handshake with a peer at `ip`, if that is validated to be its address: it ends when it
-    /// gives way to others.
+    /// Adds `handshake` to the pending handshakes, and runs it until it completes or is evicted. `ip` is
+    /// the address of the peer, if it is validated.
     pub(super) fn limit_handshake<T, E: From<Evicted>, F: Future<Output = Result<T, E>>>(
         &self,
         ip: Option<IpAddr>,
@@ -152,23 +152,23 @@ impl ConnectionGater {
         }
     }
 
-    /// Whether a connection from `ip` begins with a header that tells where it really comes from.
+    /// Whether `ip` is a trusted proxy, whose connections begin with a PROXY header.
     pub(crate) fn is_proxy(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         self.0.proxies.iter().any(|network| network.contains(&ip))
     }
 
-    /// A connection that was let in is closed, as there is no memory for it any more.
+    /// Counts an established connection that is closed to free memory.
     pub(crate) fn record_memory_close(&self) {
         self.0.metrics.connection_denied(Exhausted::Memory.reason());
     }
 
-    /// An established connection is closed to make room for another one.
+    /// Counts and logs an established connection that is closed in favour of another one.
     pub(crate) fn record_eviction(&self) {
         self.record_refusal("evicted");
     }
 
-    /// A connection was refused, for one of the reasons of the catalogue.
+    /// Counts and logs a connection that was refused, for one of the reasons in the metrics catalogue.
     pub(crate) fn record_refusal(&self, reason: &'static str) {
         self.0.metrics.connection_denied(reason);
         if self.0.refusals.may_tell("connection", reason) {

@@ -1,5 +1,4 @@
-//! A socket in memory, for the tests of what is built on sockets: how much of a write it takes, and
-//! how much it gives at once, is the test's to say.
+//! An in-memory socket for tests, whose sizes of reads and writes are controlled by the test.
 
 use std::{
     collections::VecDeque,
@@ -13,7 +12,7 @@ use std::{
 use futures::{AsyncRead, AsyncWrite};
 use proptest::{collection::vec, prelude::*};
 
-/// One direction of a socket in memory.
+/// One direction of an in-memory socket.
 #[derive(Clone, Default)]
 pub(super) struct Pipe(Arc<Mutex<PipeState>>);
 
@@ -21,7 +20,7 @@ pub(super) struct Pipe(Arc<Mutex<PipeState>>);
 pub(super) struct PipeState {
     bytes: VecDeque<u8>,
     is_closed: bool,
-    /// How many calls have brought bytes.
+    /// The number of writes.
     pub(super) writes: usize,
     reader: Option<Waker>,
 }
@@ -31,7 +30,7 @@ impl Pipe {
         self.0.lock().unwrap()
     }
 
-    /// Takes everything that was written.
+    /// Removes and returns everything that was written.
     pub(super) fn take(&self) -> Vec<u8> {
         self.state().bytes.drain(..).collect()
     }
@@ -49,14 +48,15 @@ impl Pipe {
     }
 }
 
-/// How much goes through at once, call by call; at a zero, whoever calls has to come again.
+/// The maximum number of bytes of each successive call. At a zero, the call is pending and the task is
+/// woken.
 pub(super) type TransferSizes = Box<dyn Iterator<Item = usize> + Send>;
 
 pub(super) fn unlimited() -> TransferSizes {
     Box::new(iter::repeat(usize::MAX))
 }
 
-/// One end of a socket in memory.
+/// One end of an in-memory socket.
 pub(super) struct MemorySocket {
     pub(super) reads: Pipe,
     pub(super) writes: Pipe,
@@ -81,7 +81,7 @@ pub(super) fn memory_sockets() -> (MemorySocket, MemorySocket) {
     (end(&backward, &forward), end(&forward, &backward))
 }
 
-/// The next step of a sizes.
+/// The maximum size of the next call.
 fn step(sizes: &mut TransferSizes, cx: &mut Context<'_>) -> Poll<usize> {
     match sizes.next() {
         Some(0) => {
@@ -132,7 +132,7 @@ impl AsyncWrite for MemorySocket {
     }
 }
 
-/// Steps that end by letting everything through, so that it ends.
+/// A sequence of sizes that contains a large one, so that transfers terminate.
 pub(super) fn steps() -> impl Strategy<Value = Vec<usize>> {
     let size = prop_oneof![0..4_usize, 0..5000_usize, 0..200_000_usize];
     vec(size, 0..8).prop_map(|mut steps| {
@@ -141,12 +141,12 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<usize>> {
     })
 }
 
-/// These steps, again and again.
+/// These sizes, repeated indefinitely.
 pub(super) fn repeated(steps: Vec<usize>) -> TransferSizes {
     Box::new(steps.into_iter().cycle())
 }
 
-/// Bytes that look different everywhere.
+/// Bytes in which lost or repeated parts are detectable.
 pub(super) fn pattern(length: usize) -> Vec<u8> {
     (0..length)
         .map(|at| u8::try_from(at * 31 % 251).unwrap())

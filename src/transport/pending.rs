@@ -1,10 +1,10 @@
-//! The handshakes that are under way, and which one gives way when there are too many.
+//! Pending handshakes, and the eviction of one of them when there are too many.
 //!
-//! A handshake holds memory and a file descriptor for up to ten seconds, and costs the remote side
-//! nothing but a packet. When the limit is reached, the oldest handshake of the address prefix that
-//! is furthest beyond its share gives way to the new one, so that silent connections take only each
-//! other's places. Handshakes whose address is not proven yet, which only QUIC has, are one group:
-//! packets in the name of an address take nothing from it.
+//! A handshake holds memory and a file descriptor for up to ten seconds, and costs the remote a single
+//! packet. When the limit is reached, the oldest handshake of the address prefix that is furthest beyond
+//! its share is evicted for the new one, so connections that send nothing evict only each other.
+//! Handshakes whose address is not validated, which only QUIC has, are one group: packets with a forged
+//! source address do not count against its prefix.
 
 use std::{
     collections::HashMap,
@@ -33,13 +33,13 @@ use crate::{
     resources::{Prefix, Resources},
 };
 
-/// A handshake that takes so long is none of an ordinary client on a network that works.
+/// The duration beyond which a handshake is unlikely to be that of an ordinary client.
 const SLOW_HANDSHAKE: Duration = Duration::from_secs(2);
 
-/// Handshakes with an unvalidated address may be one in so many of all before they give way first.
+/// Handshakes with unvalidated addresses are evicted first once they exceed this fraction of the limit.
 const UNVALIDATED_DIVISOR: u64 = 4;
 
-/// All handshakes that are under way. Clones share them.
+/// The table of pending handshakes. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct PendingHandshakes {
     resources: Resources,
@@ -49,20 +49,20 @@ pub(super) struct PendingHandshakes {
 #[derive(Debug, Default)]
 struct Table {
     next: u64,
-    /// From the oldest to the newest, by their number.
+    /// By sequence number, from the oldest to the newest.
     pending: LinkedHashMap<u64, Pending>,
     unvalidated: u64,
 }
 
 #[derive(Debug)]
 struct Pending {
-    /// Where it comes from, if that is proven.
+    /// The address of the peer, if it is validated.
     ip: Option<IpAddr>,
     started_at: Instant,
     evict: oneshot::Sender<()>,
 }
 
-/// One handshake that is under way, for as long as this lives.
+/// The guard of a pending handshake, which is removed from the table when this is dropped.
 #[derive(Debug)]
 pub(super) struct PendingHandshake {
     table: PendingHandshakes,
@@ -70,13 +70,13 @@ pub(super) struct PendingHandshake {
     evicted: oneshot::Receiver<()>,
 }
 
-/// The handshake gave way to another one.
+/// The handshake was evicted for another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the handshake gave way to others: too many are under way")]
+#[error("the handshake was evicted: too many are pending")]
 pub struct Evicted;
 
 impl Evicted {
-    /// For logs and metrics.
+    /// The reason for logs and metrics.
     pub(super) const REASON: &str = "max_pending";
 }
 
@@ -86,7 +86,7 @@ impl From<Evicted> for io::Error {
     }
 }
 
-/// Whose handshake gives way.
+/// The group of handshakes of which the oldest is evicted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Group {
     Prefix(Prefix),
@@ -95,7 +95,7 @@ enum Group {
 }
 
 impl PendingHandshakes {
-    /// None yet, and at most as many as `resources` has room for.
+    /// An empty table, with the limit of `resources`.
     pub(super) fn new(resources: Resources) -> Self {
         Self {
             resources,
@@ -103,13 +103,13 @@ impl PendingHandshakes {
         }
     }
 
-    /// How many may be under way; at least 1.
+    /// The maximum number of pending handshakes; at least 1.
     fn capacity(&self) -> u64 {
         u64::from(self.resources.limits().connections.pending).max(1)
     }
 
-    /// One more begins, from `ip` if that address is proven to be the sender's. When there are too
-    /// many already, another one gives way to it.
+    /// Adds a handshake. `ip` is the address of the peer, if it is validated. Evicts another handshake
+    /// if the table is full.
     pub(super) fn begin(&self, ip: Option<IpAddr>) -> PendingHandshake {
         let (evict, evicted) = oneshot::channel();
         let mut table = self.table();
@@ -148,9 +148,9 @@ impl PendingHandshakes {
         Some(pending)
     }
 
-    /// The oldest handshake of the group that is furthest beyond its share gives way. If no group is
-    /// beyond its share, it is that of the host prefix with most handshakes that are slow, or the
-    /// oldest of all.
+    /// Evicts the oldest handshake of the group that is furthest beyond its share. If no group exceeds
+    /// its share, the oldest of the host prefix with the most slow handshakes is evicted, or the oldest
+    /// of all if none is slow.
     fn evict(&self, table: &mut Table) {
         let group = self.largest_group(table);
         let is_of_group = |ip: Option<IpAddr>| match (group, ip) {
@@ -163,7 +163,7 @@ impl PendingHandshakes {
         if let Some(oldest) = oldest.map(|(number, _)| *number)
             && let Some(pending) = self.remove(table, oldest)
         {
-            // Its handshake may have ended just now.
+            // The receiver is gone if the handshake has just ended.
             let _ = pending.evict.send(());
         }
     }
@@ -186,10 +186,10 @@ impl PendingHandshakes {
 }
 
 impl Table {
-    /// The host prefix with most handshakes that have taken longer than those of ordinary clients.
+    /// The host prefix with the most handshakes that take longer than those of ordinary clients.
     fn slowest_group(&self) -> Group {
         let mut slow = HashMap::new();
-        // From the oldest on.
+        // The values are ordered by age.
         let is_slow = |pending: &&Pending| pending.started_at.elapsed() >= SLOW_HANDSHAKE;
         for ip in self
             .pending
@@ -206,15 +206,16 @@ impl Table {
 }
 
 impl PendingHandshake {
-    /// Waits for `handshake`, unless this one gives way to others before.
+    /// Runs `handshake` until it completes or is evicted.
     ///
     /// # Errors
-    /// [`Evicted`].
+    /// [`Evicted`] if it is evicted first.
     pub(super) async fn run<T>(mut self, handshake: impl Future<Output = T>) -> Result<T, Evicted> {
         tokio::select! {
             biased;
             result = handshake => Ok(result),
-            // An error means that it is no longer in the table, which only `drop` does besides.
+            // The sender is only dropped without a value when this guard is, so an error cannot occur
+            // here.
             Ok(()) = &mut self.evicted => Err(Evicted),
         }
     }
@@ -227,8 +228,8 @@ impl Drop for PendingHandshake {
     }
 }
 
-/// A transport whose handshakes give way to others. Remote addresses of its connections are proven
-/// when they come in.
+/// A transport whose pending handshakes are limited. The remote addresses of its incoming connections
+/// must be validated.
 pub(super) struct HandshakeLimiter {
     inner: Boxed<Output>,
     gater: ConnectionGater,
@@ -319,7 +320,7 @@ mod tests {
         text.parse().ok()
     }
 
-    /// Whether it gave way.
+    /// Whether the handshake was evicted.
     fn is_evicted(handshake: PendingHandshake) -> bool {
         handshake.run(pending::<()>()).now_or_never().is_some()
     }

@@ -1,12 +1,13 @@
-//! TCP behind the [`ConnectionGater`]: libp2p's transport, but for who gets in and where they come from.
+//! The TCP transport: libp2p's, with admission control by the [`ConnectionGater`] and support for the
+//! PROXY protocol.
 //!
-//! A connection that is refused is closed as it is accepted, before the swarm hears of it. One from
-//! a proxy is first told of when its [header](super::proxy) has been read, so that its address is
-//! the client's wherever an address counts. Headers are waited for side by side, and not for long:
-//! a proxy that is slow with one holds nobody else up.
+//! A connection that is refused is closed as soon as it is accepted, and not reported to the swarm. A
+//! connection from a proxy is reported when its [header](super::proxy) was read, with the address of the
+//! client. Headers are read concurrently and with a timeout, so a slow connection does not delay
+//! others.
 //!
-//! Each connection that came in holds one of the descriptors that the resources has for them, from the
-//! moment it is accepted until it is closed.
+//! Each incoming connection holds a file descriptor of the resource manager's budget from the accept
+//! until it is closed.
 
 use std::{
     collections::HashSet,
@@ -39,14 +40,14 @@ use super::{
 };
 use crate::resources::{Descriptor, Exhausted};
 
-/// How long a proxy may take to send its header, before the time of the handshake begins. The
-/// specification wants three seconds at least, so that a packet may be lost.
+/// The time within which a proxy has to send its header, before the timeout of the handshake starts. The
+/// specification requires at least three seconds, for retransmissions.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Connections that may wait for their header at once.
+/// The maximum number of connections that wait for their header.
 const MAX_PENDING_HEADERS: usize = 1024;
 
-/// So many connections are dealt with in one go before others get their turn.
+/// The maximum number of events that are handled in one poll, before the task yields.
 const MAX_EVENTS_PER_POLL: usize = 64;
 
 type Upgrade = Ready<io::Result<TcpConnection>>;
@@ -54,12 +55,13 @@ type Event = TransportEvent<Upgrade, io::Error>;
 /// An event of libp2p's transport.
 type InnerEvent = TransportEvent<Ready<io::Result<TcpStream>>, io::Error>;
 
-/// See the module's documentation.
+/// The TCP transport, see [the module](self).
 pub struct TcpTransport {
     inner: Inner,
     gater: ConnectionGater,
     buffers: SocketBuffers,
-    /// Those that are not closed: nothing may come from one that is.
+    /// The listeners that are not removed. Connections of a removed one are refused, also if they were
+    /// accepted before.
     listeners: HashSet<ListenerId>,
     pending_headers: FuturesUnordered<BoxFuture<'static, Option<IncomingConnection>>>,
 }
@@ -67,11 +69,11 @@ pub struct TcpTransport {
 /// A TCP connection.
 pub struct TcpConnection {
     io: TcpStream,
-    /// Given back when the connection is closed.
+    /// Released when the connection is dropped.
     descriptor: Option<Descriptor>,
 }
 
-/// A connection that was accepted.
+/// A connection that was accepted and not reported yet.
 struct IncomingConnection {
     listener: ListenerId,
     stream: TcpConnection,
@@ -80,7 +82,7 @@ struct IncomingConnection {
 }
 
 impl TcpTransport {
-    /// Accepts what `gater` admits.
+    /// Creates a transport on top of `inner` that accepts the connections which `gater` admits.
     pub fn new(inner: Inner, gater: ConnectionGater) -> Self {
         Self {
             inner,
@@ -91,7 +93,8 @@ impl TcpTransport {
         }
     }
 
-    /// A connection has been accepted; gives it if its sender is known and may come in.
+    /// Handles a connection that was accepted. Returns an event if it is admitted, and `None` if it is
+    /// refused or its header has to be read first.
     fn on_accepted(&self, connection: IncomingConnection) -> Option<Event> {
         if !ip_of(&connection.remote).is_some_and(|ip| self.gater.is_proxy(ip)) {
             return self.admit(connection);
@@ -105,7 +108,7 @@ impl TcpTransport {
         None
     }
 
-    /// Lets it in, or hangs up.
+    /// Admits or refuses a connection whose client address is known.
     fn admit(&self, connection: IncomingConnection) -> Option<Event> {
         let IncomingConnection {
             listener,
@@ -135,15 +138,16 @@ impl TcpTransport {
         })
     }
 
-    /// Has the connection reset when it is dropped: the kernel keeps nothing of it, however many
-    /// there are.
+    /// Refuses a connection, which the caller drops. It is reset, so that the kernel keeps no state in
+    /// `TIME_WAIT`, even under a flood.
     fn refuse(&self, stream: &TcpStream, reason: &'static str) {
         let _ = stream.0.set_zero_linger();
         self.gater.record_refusal(reason);
     }
 }
 
-/// Reads the header of a proxy's connection, which is then the client's own.
+/// Reads the PROXY header of a connection, and sets its remote address to the client's. Returns `None` if
+/// there is no valid header.
 async fn read_proxy_header(
     mut connection: IncomingConnection,
     gater: ConnectionGater,
@@ -152,9 +156,9 @@ async fn read_proxy_header(
     match timeout(HEADER_TIMEOUT, header).await {
         Ok(Ok(Source::Client(client))) => connection.remote = address(client),
         Ok(Ok(Source::Proxy)) => {}
-        Ok(Err(proxy::Error::Silent)) => return None,
+        Ok(Err(proxy::Error::NoData)) => return None,
         Ok(Err(error)) => {
-            debug!(%error, "a connection from a proxy was refused");
+            debug!(%error, "connection from a proxy refused");
             gater.record_refusal("proxy_header");
             return None;
         }
@@ -197,7 +201,7 @@ impl libp2p::core::Transport for TcpTransport {
         options: DialOpts,
     ) -> Result<Self::Dial, TransportError<io::Error>> {
         let dial = self.inner.dial(address, options)?;
-        // Dials are few, and have descriptors of their own.
+        // Dials are few, and have a separate descriptor budget.
         Ok(dial.map_ok(|io| TcpConnection {
             io,
             descriptor: None,
@@ -224,7 +228,7 @@ impl libp2p::core::Transport for TcpTransport {
 }
 
 impl TcpTransport {
-    /// What is told of an event of libp2p's transport at once.
+    /// Translates an event of libp2p's transport. Returns `None` if it has to be held back.
     fn on_event(&mut self, event: InnerEvent) -> Option<Event> {
         match event {
             TransportEvent::Incoming {

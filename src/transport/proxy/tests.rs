@@ -9,7 +9,7 @@ use super::{
     *,
 };
 
-/// A header that tells of a connection from `client`, with so much more in it.
+/// A header of a connection from `client`, with an extension of `extra` bytes.
 fn header(command: Command, client: SocketAddr, extra: usize) -> Vec<u8> {
     let relay = SocketAddr::new(client.ip(), 9000);
     Builder::with_addresses(
@@ -27,7 +27,8 @@ fn proxied(client: &str) -> Vec<u8> {
     header(Command::Proxy, client.parse().unwrap(), 0)
 }
 
-/// What comes of these bytes and the end after them, taken in so many pieces, and what is left.
+/// The result of reading `bytes`, followed by the end of the connection, in chunks of these sizes, and
+/// the bytes that are left.
 fn read_in(steps: Vec<usize>, bytes: &[u8]) -> (Result<Source, String>, Vec<u8>) {
     let (mut near, far) = memory_sockets();
     near.read_sizes = repeated(steps);
@@ -61,29 +62,29 @@ fn client_is_the_source_address_of_the_header() {
     assert_eq!(read_at_once(&itself), Ok(Source::Proxy));
 }
 
-/// As the specification has it, byte by byte.
+/// According to the specification, byte by byte.
 #[test]
 fn hand_written_header_is_parsed() {
     let bytes = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xcb\0\x71\x07\xc6\x33\x64\x01\x0f\xa1\x23\x28";
     assert_eq!(read_at_once(bytes), Ok(client("203.0.113.7:4001")));
-    let nobody = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
-    assert_eq!(read_at_once(nobody), Ok(Source::Proxy));
+    let local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+    assert_eq!(read_at_once(local), Ok(Source::Proxy));
 }
 
 #[test]
 fn other_bytes_are_rejected() {
     let error = |bytes: &[u8]| read_at_once(bytes).unwrap_err();
     assert!(error(b"").contains("ended before"));
-    assert!(error(b"\r\n\r\n").contains("no whole"));
+    assert!(error(b"\r\n\r\n").contains("incomplete"));
     assert!(error(b"PROXY TCP4 203.0.113.7 198.51.100.1 4001 9000\r\n").contains("not a PROXY"));
     assert!(error(b"\x13/multistream/1.0.0\n").contains("not a PROXY"));
     let mut bytes = proxied("203.0.113.7:4001");
     bytes[12] = 0x31;
     assert!(error(&bytes).contains("not a PROXY"), "a later version");
     bytes[12] = 0x21;
-    for (family, what) in [(0x12, "UDP"), (0x00, "unknown")] {
+    for (family, name) in [(0x12, "UDP"), (0x00, "unknown")] {
         bytes[13] = family;
-        assert!(error(&bytes).contains("no TCP"), "{what}");
+        assert!(error(&bytes).contains("not of a TCP"), "{name}");
     }
     bytes[13] = 0x21;
     assert!(error(&bytes).contains("not a PROXY"), "too short for IPv6");
@@ -91,7 +92,7 @@ fn other_bytes_are_rejected() {
 
 #[test]
 fn header_length_is_bounded() {
-    // Addresses, and the type and length of the rest.
+    // Addresses, and the type and length of the extension.
     let most = MAX_HEADER_BYTES - FIXED_BYTES - 12 - 3;
     let with = |extra| header(Command::Proxy, "203.0.113.7:1".parse().unwrap(), extra);
     assert_eq!(with(most).len(), MAX_HEADER_BYTES);
@@ -103,7 +104,7 @@ fn header_length_is_bounded() {
     );
 }
 
-/// A proxy that says how much is to come, too much, is not waited for.
+/// A header with an excessive announced length is rejected before its rest arrives.
 #[test]
 fn oversized_header_is_rejected_unread() {
     let (mut near, far) = memory_sockets();
@@ -128,7 +129,7 @@ proptest! {
         prop_assert!(bytes.ends_with(&rest));
     }
 
-    /// Most of it is a header, so that what is deep inside is tried as well.
+    /// With a valid signature, so that the rest of the parser is reached.
     #[test]
     fn arbitrary_headers_are_parsed_or_rejected(
         steps in steps(),
