@@ -49,7 +49,7 @@ impl Decryptor {
                 return Poll::Ready(Ok(produced));
             }
             if self.has_failed {
-                let why = "a frame was tampered with";
+                let why = "a frame could not be authenticated";
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
             }
             // Everything that is available was read, so `plaintext` is empty, and `ciphertext` is empty

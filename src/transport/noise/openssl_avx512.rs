@@ -90,7 +90,7 @@ thread_local! {
     static CONTEXTS: RefCell<Option<Contexts>> = RefCell::new(Contexts::new().ok());
 }
 
-fn with<R>(work: impl FnOnce(&mut Contexts) -> Result<R, ErrorStack>) -> Option<R> {
+fn with_contexts<R>(work: impl FnOnce(&mut Contexts) -> Result<R, ErrorStack>) -> Option<R> {
     CONTEXTS.with_borrow_mut(|contexts| work(contexts.as_mut()?).ok())
 }
 

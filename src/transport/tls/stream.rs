@@ -69,7 +69,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> TlsServerStream<C> {
     /// When the socket fails or ends, or the peer violates the protocol or is rejected by `tls`.
     pub(super) async fn accept(tls: Arc<ServerConfig>, socket: C) -> io::Result<Self> {
         let connection = UnbufferedServerConnection::new(tls).map_err(io::Error::other)?;
-        let mut channel = Self {
+        let mut stream = Self {
             socket,
             records: Box::new(Records::new(connection)),
             plaintext: BytesMut::new(),
@@ -81,8 +81,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin> TlsServerStream<C> {
             has_failed: false,
             failure: None,
         };
-        poll_fn(|cx| channel.poll_handshake(cx)).await?;
-        Ok(channel)
+        poll_fn(|cx| stream.poll_handshake(cx)).await?;
+        Ok(stream)
     }
 
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
