@@ -83,9 +83,9 @@ pub(super) async fn accept<C>(
 where
     C: AsyncRead + AsyncWrite + Unpin,
 {
-    let channel = TlsServerStream::accept(tls, socket).await?;
-    let peer = peer_id(channel.state().peer_certificates().unwrap_or_default())?;
-    Ok((peer, channel))
+    let stream = TlsServerStream::accept(tls, socket).await?;
+    let peer = peer_id(stream.state().peer_certificates().unwrap_or_default())?;
+    Ok((peer, stream))
 }
 
 /// The id of the peer with the certificate `chain`, which the handshake has verified.

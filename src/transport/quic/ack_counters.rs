@@ -91,9 +91,7 @@ impl Controller for CountingController {
         app_limited: bool,
         largest_packet_num_acked: Option<u64>,
     ) {
-        self.acknowledged
-            .in_flight
-            .store(in_flight, Ordering::Relaxed);
+        self.counters.in_flight.store(in_flight, Ordering::Relaxed);
         self.cubic
             .on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
     }
