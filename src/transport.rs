@@ -79,7 +79,7 @@ pub fn build(
         let socket = Libp2pTcpTransport::new(libp2p::tcp::Config::default().nodelay(true));
         tcp::TcpTransport::new(socket, gater.clone())
     };
-    let streams = yamux::Config::within(gater.resources().clone());
+    let streams = yamux::Config::for_resources(gater.resources().clone());
     let tcp = socket()
         .upgrade(Version::V1Lazy)
         .authenticate(security("tcp")?)

@@ -49,7 +49,7 @@ struct RateLimiters {
 
 /// An IP address exceeds its rate of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the IP address connects too often")]
+#[error("the IP address exceeds its rate of connections")]
 pub struct RateLimited;
 
 impl RateLimited {

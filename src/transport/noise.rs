@@ -51,28 +51,28 @@ const MAX_PLAINTEXT_BYTES: usize = MAX_MESSAGE_BYTES - TAG_BYTES;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The socket failed, or was closed during the handshake.
-    #[error("the handshake was cut short: {0}")]
+    #[error("the socket failed during the handshake: {0}")]
     Io(#[from] io::Error),
     /// A message violates the Noise protocol.
-    #[error("a message of the handshake is not valid: {0}")]
+    #[error("a handshake message is not valid: {0}")]
     Noise(#[from] snow::Error),
     /// A message exceeds the maximum length of handshake messages.
-    #[error("a message of the handshake has {0} bytes")]
+    #[error("a handshake message has {0} bytes")]
     TooLong(usize),
     /// The first message has a payload, which would be neither encrypted nor authenticated.
-    #[error("the first message of the handshake has a payload")]
+    #[error("the first handshake message has a payload")]
     EarlyPayload,
     /// A payload is not a `NoiseHandshakePayload` in protobuf.
-    #[error("the payload is not valid: {0}")]
+    #[error("the handshake payload is not valid: {0}")]
     Payload(#[from] prost::DecodeError),
     /// The payload has no identity key.
-    #[error("the peer shows no identity")]
+    #[error("the handshake payload has no identity key")]
     NoIdentity,
     /// The identity key is not a public key, or of an unsupported type.
     #[error("the peer's identity is not valid: {0}")]
     Identity(#[from] identity::DecodingError),
     /// The signature of the Noise key by the identity key is not valid.
-    #[error("the peer does not prove its identity")]
+    #[error("the signature of the Noise key is not valid")]
     Signature,
     /// The local identity key cannot sign.
     #[error("cannot sign with the identity: {0}")]

@@ -150,7 +150,7 @@ pub struct Config {
 
 impl Config {
     /// The default configuration, with windows reduced to the limits of `resources`.
-    pub fn within(resources: Resources) -> Self {
+    pub fn for_resources(resources: Resources) -> Self {
         let default = Self::default();
         let limits = resources.limits();
         let buffer = usize::try_from(limits.connection_window);

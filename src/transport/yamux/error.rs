@@ -19,13 +19,13 @@ pub enum Error {
     Closed,
     /// The remote has not sent anything for three minutes, not even replies to pings, or has not read
     /// anything that was queued for it.
-    #[error("the remote does not answer")]
+    #[error("the remote is unresponsive")]
     Unresponsive,
     /// The connection was closed to free memory.
-    #[error("memory has run out, and the connection held much of it")]
+    #[error("the connection was closed to free memory")]
     OutOfMemory,
     /// All stream ids of the connection have been used.
-    #[error("the connection has used up its stream ids")]
+    #[error("all stream ids of the connection are used up")]
     StreamIdsExhausted,
 }
 
@@ -39,7 +39,7 @@ pub enum ProtocolError {
     #[error("unknown frame type {0}")]
     UnknownType(u8),
     /// A stream was opened with an id that only this side assigns, or with 0.
-    #[error("stream id {0} is not the remote's to open")]
+    #[error("stream id {0} has the wrong parity")]
     WrongParity(u32),
     /// A stream was opened with the id of a stream that the remote has not finished.
     #[error("stream id {0} is in use")]

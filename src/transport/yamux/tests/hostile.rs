@@ -186,7 +186,7 @@ fn dropped_streams_release_memory() {
 
 /// A session within `resources` that has accepted stream 1.
 fn accepted(resources: &Resources) -> Session {
-    let mut session = Session::new(Config::within(resources.clone()), Role::Server);
+    let mut session = Session::new(Config::for_resources(resources.clone()), Role::Server);
     session.receive(&syn(1).encode()).unwrap();
     assert!(session.accept(&noop_waker()).is_ready());
     session
@@ -261,7 +261,7 @@ fn payload_is_checked_against_memory_after_its_header() {
         Shares::default(),
     );
     let mut sessions: Vec<_> = (0..4)
-        .map(|_| Session::new(Config::within(resources.clone()), Role::Server))
+        .map(|_| Session::new(Config::for_resources(resources.clone()), Role::Server))
         .collect();
     for session in &mut sessions {
         let header = Header {

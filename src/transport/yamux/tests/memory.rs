@@ -22,7 +22,7 @@ fn resources() -> Resources {
 }
 
 fn raw(resources: &Resources) -> Raw {
-    Raw::new(Role::Server, Config::within(resources.clone()))
+    Raw::new(Role::Server, Config::for_resources(resources.clone()))
 }
 
 /// Waits until the number of buffered bytes satisfies `is_wanted`.
@@ -207,7 +207,7 @@ async fn incomplete_frame_is_charged_and_relieved() {
     dialled.unwrap();
     let muxer = Muxer::new(
         accepted.unwrap().1,
-        Config::within(resources.clone()),
+        Config::for_resources(resources.clone()),
         Role::Server,
     );
     let mut peer = Peer::new(muxer);
@@ -247,7 +247,7 @@ fn step() -> impl Strategy<Value = (usize, bool, Step)> {
 async fn random_operations(steps: Vec<(usize, bool, Step)>) {
     let resources = resources();
     let (near, far) = noise_streams().await;
-    let config = || Config::within(resources.clone());
+    let config = || Config::for_resources(resources.clone());
     let near = Peer::new(Muxer::new(near, config(), Role::Client));
     let mut far = Peer::new(Muxer::new(far, config(), Role::Server));
     let mut streams = Vec::new();
