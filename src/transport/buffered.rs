@@ -163,13 +163,13 @@ mod tests {
     #[test]
     fn capacity_grows_with_the_bytes() {
         let mut buffer = Buffer::default();
-        let mut most = 0;
+        let mut peak = 0;
         for _ in 0..60 {
             buffer.append(&[1; 1000], 60_000);
-            most = most.max(buffer.held_bytes());
+            peak = peak.max(buffer.held_bytes());
             assert!(buffer.held_bytes() <= (buffer.len() * 5 / 4).max(buffer.len() + 1024));
         }
-        assert_eq!(most, 60_000);
+        assert_eq!(peak, 60_000);
         buffer.advance(59_000);
         assert_eq!(buffer.held_bytes(), 60_000);
         buffer.release();

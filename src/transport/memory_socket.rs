@@ -88,7 +88,7 @@ fn step(sizes: &mut TransferSizes, cx: &mut Context<'_>) -> Poll<usize> {
             cx.waker().wake_by_ref();
             Poll::Pending
         }
-        Some(most) => Poll::Ready(most),
+        Some(limit) => Poll::Ready(limit),
         None => Poll::Pending,
     }
 }
@@ -105,8 +105,8 @@ impl AsyncRead for MemorySocket {
             state.reader = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        let most = ready!(step(&mut self.read_sizes, cx)).min(buffer.len());
-        Poll::Ready(state.bytes.read(&mut buffer[..most]))
+        let limit = ready!(step(&mut self.read_sizes, cx)).min(buffer.len());
+        Poll::Ready(state.bytes.read(&mut buffer[..limit]))
     }
 }
 
@@ -116,10 +116,10 @@ impl AsyncWrite for MemorySocket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let most = ready!(step(&mut self.write_sizes, cx)).min(bytes.len());
-        self.writes.put(&bytes[..most]);
+        let limit = ready!(step(&mut self.write_sizes, cx)).min(bytes.len());
+        self.writes.put(&bytes[..limit]);
         self.writes.state().writes += 1;
-        Poll::Ready(Ok(most))
+        Poll::Ready(Ok(limit))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

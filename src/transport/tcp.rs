@@ -238,15 +238,15 @@ impl TcpTransport {
                 send_back_addr,
             } => match upgrade.into_inner() {
                 Ok(io) => {
-                    let room = self.gater.try_acquire(ip_of(&send_back_addr));
+                    let acquired = self.gater.try_acquire(ip_of(&send_back_addr));
                     let refuse = |cause: Exhausted| self.refuse(&io, cause.reason());
-                    let counted = room.map_err(refuse).ok()?;
+                    let descriptor = acquired.map_err(refuse).ok()?;
                     self.buffers.apply(&io);
                     self.on_accepted(IncomingConnection {
                         listener: listener_id,
                         stream: TcpConnection {
                             io,
-                            descriptor: Some(counted),
+                            descriptor: Some(descriptor),
                         },
                         local: local_addr,
                         remote: send_back_addr,

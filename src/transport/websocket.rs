@@ -251,8 +251,8 @@ impl InboundFrames {
             }
             // The replacement header is copied completely.
             if self.part_left > 0 {
-                let most = usize::try_from(self.part_left).unwrap_or(usize::MAX);
-                let (space, _) = buffer.split_at_mut(most.min(buffer.len()));
+                let limit = usize::try_from(self.part_left).unwrap_or(usize::MAX);
+                let (space, _) = buffer.split_at_mut(limit.min(buffer.len()));
                 let read = ready!(Pin::new(io).poll_read(cx, space))?;
                 self.part_left -= read as u64;
                 return Poll::Ready(Ok(read));

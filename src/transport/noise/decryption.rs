@@ -150,8 +150,8 @@ impl Decryptor {
         } else {
             &self.ciphertext
         };
-        let most = frame_bytes(first).map_or(0, |length| length.saturating_sub(1));
-        self.ciphertext.append(arrived, most);
+        let limit = frame_bytes(first).map_or(0, |length| length.saturating_sub(1));
+        self.ciphertext.append(arrived, limit);
     }
 
     /// Releases memory that is not needed while there is nothing to read.
@@ -187,11 +187,11 @@ struct Decrypted {
 fn decrypt_frames(state: &mut TransportState, frames: &[u8], buffer: &mut [u8]) -> Decrypted {
     let mut decrypted = Decrypted::default();
     while let Some(message) = frames.get(decrypted.consumed..).and_then(message) {
-        let room = buffer.get_mut(decrypted.produced..).unwrap_or_default();
-        if message.len().saturating_sub(TAG_BYTES) > room.len() {
+        let space = buffer.get_mut(decrypted.produced..).unwrap_or_default();
+        if message.len().saturating_sub(TAG_BYTES) > space.len() {
             break;
         }
-        let Ok(produced) = state.read_message(message, room) else {
+        let Ok(produced) = state.read_message(message, space) else {
             decrypted.has_failed = true;
             break;
         };

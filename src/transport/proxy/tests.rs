@@ -93,12 +93,12 @@ fn other_bytes_are_rejected() {
 #[test]
 fn header_length_is_bounded() {
     // Addresses, and the type and length of the extension.
-    let most = MAX_HEADER_BYTES - FIXED_BYTES - 12 - 3;
+    let limit = MAX_HEADER_BYTES - FIXED_BYTES - 12 - 3;
     let with = |extra| header(Command::Proxy, "203.0.113.7:1".parse().unwrap(), extra);
-    assert_eq!(with(most).len(), MAX_HEADER_BYTES);
-    assert_eq!(read_at_once(&with(most)), Ok(client("203.0.113.7:1")));
+    assert_eq!(with(limit).len(), MAX_HEADER_BYTES);
+    assert_eq!(read_at_once(&with(limit)), Ok(client("203.0.113.7:1")));
     assert!(
-        read_at_once(&with(most + 1))
+        read_at_once(&with(limit + 1))
             .unwrap_err()
             .contains("1025 bytes")
     );

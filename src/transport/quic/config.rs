@@ -129,8 +129,8 @@ impl Config {
     }
 
     fn initial_window(&self) -> quinn::VarInt {
-        let most = quinn::VarInt::from_u32(self.receive_window);
-        quinn::VarInt::from_u64(INITIAL_WINDOW).map_or(most, |initial| initial.min(most))
+        let limit = quinn::VarInt::from_u32(self.receive_window);
+        quinn::VarInt::from_u64(INITIAL_WINDOW).map_or(limit, |initial| initial.min(limit))
     }
 
     fn transport(&self) -> Arc<quinn::TransportConfig> {

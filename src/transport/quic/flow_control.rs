@@ -342,9 +342,9 @@ impl FlowControl {
         let half = u128::from(state.window / 2).saturating_mul(elapsed.as_nanos());
         if in_round_trip > half {
             let streams = u64::try_from(lock(&self.streams).len()).unwrap_or(u64::MAX);
-            let most = streams.saturating_mul(self.windows.stream);
+            let limit = streams.saturating_mul(self.windows.stream);
             let twice = state.window.saturating_mul(2);
-            self.grow(&mut state, twice.min(most));
+            self.grow(&mut state, twice.min(limit));
         }
     }
 
@@ -404,9 +404,9 @@ impl FlowControl {
         let received = self.received_bytes(counters);
         state.received_baseline = state.received_baseline.min(received);
         let streams = u64::try_from(lock(&self.streams).len()).unwrap_or(u64::MAX);
-        let most = streams.saturating_mul(STREAM_OVERHEAD);
+        let limit = streams.saturating_mul(STREAM_OVERHEAD);
         state.received =
-            excess(received, state.received_baseline).min(state.window.saturating_add(most));
+            excess(received, state.received_baseline).min(state.window.saturating_add(limit));
     }
 
     fn update_sent(&self, state: &mut State) {

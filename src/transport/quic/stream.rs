@@ -102,8 +102,8 @@ impl Stream {
     ) -> Poll<io::Result<Bytes>> {
         if self.surplus.is_empty() {
             let mut packets = [const { Bytes::new() }; MAX_PACKETS_PER_CHUNK];
-            let most = (max / MAX_PACKET_DATA).clamp(1, MAX_PACKETS_PER_CHUNK);
-            let (wanted, _) = packets.split_at_mut(most);
+            let limit = (max / MAX_PACKET_DATA).clamp(1, MAX_PACKETS_PER_CHUNK);
+            let (wanted, _) = packets.split_at_mut(limit);
             let Poll::Ready(taken) = pin!(self.recv.read_chunks(wanted)).poll(cx) else {
                 return self.wait_for_data(cx);
             };

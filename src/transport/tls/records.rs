@@ -47,10 +47,10 @@ impl<'a> PlaintextSink<'a> {
     }
 
     fn push(&mut self, bytes: &[u8]) {
-        let room = self.buffer.get_mut(self.written..).unwrap_or_default();
-        let (fitting, rest) = bytes.split_at(bytes.len().min(room.len()));
-        let (room, _) = room.split_at_mut(fitting.len());
-        room.copy_from_slice(fitting);
+        let space = self.buffer.get_mut(self.written..).unwrap_or_default();
+        let (fitting, rest) = bytes.split_at(bytes.len().min(space.len()));
+        let (space, _) = space.split_at_mut(fitting.len());
+        space.copy_from_slice(fitting);
         self.written += fitting.len();
         self.overflow.extend_from_slice(rest);
     }

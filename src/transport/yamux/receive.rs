@@ -231,11 +231,11 @@ impl Session {
                 }
                 // `unread` includes the bytes that were delivered to readers, which do not count
                 // against the limit of unread bytes.
-                let most = self
+                let limit = self
                     .config
                     .max_receive_buffer
                     .saturating_add(self.delivered);
-                if !self.unread.has_room(length, most) {
+                if !self.unread.has_room(length, limit) {
                     stream.reset();
                     self.wakers.extend(stream.take_wakers());
                     self.send_rst(id);
@@ -282,13 +282,13 @@ impl Session {
             && !bytes.is_empty()
         {
             // Checked again: there was room when the header arrived, but others may have taken it.
-            let most = self
+            let limit = self
                 .config
                 .max_receive_buffer
                 .saturating_add(self.delivered);
             let expected = (bytes.len() + behind).min(EXPECTED_FACTOR * bytes.len());
-            let has_room_ahead = self.unread.has_room(expected, most);
-            if has_room_ahead || self.unread.has_room(bytes.len(), most) {
+            let has_room_ahead = self.unread.has_room(expected, limit);
+            if has_room_ahead || self.unread.has_room(bytes.len(), limit) {
                 let before = stream.held_bytes();
                 let expected = if has_room_ahead { expected } else { 0 };
                 stream.unread.push(bytes, expected);

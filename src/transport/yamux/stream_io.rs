@@ -151,12 +151,12 @@ impl Session {
         // If there is no memory for the frame, it is short, and waits until the queue is empty: every
         // stream makes progress, with one short frame per connection at a time. Under memory pressure
         // that applies to all that a connection holds beyond its guarantee.
-        let most = if self.config.resources.under_pressure() {
+        let limit = if self.config.resources.under_pressure() {
             GUARANTEED_BYTES
         } else {
             u64::MAX
         };
-        let is_scarce = !self.memory.has_room(length.into(), most);
+        let is_scarce = !self.memory.has_room(length.into(), limit);
         if is_scarce {
             length = length.min(SCARCE_FRAME_BYTES);
         }

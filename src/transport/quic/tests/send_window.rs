@@ -62,8 +62,8 @@ fn writable_bytes(first: Duration, later: Duration) -> usize {
         (connection, send, recv)
     });
     let (_server, _muxer, mut stream) = ours.block_on(accepted).unwrap();
-    let most = usize::try_from(Config::new(&Keypair::generate_ed25519()).send_window).unwrap();
-    assert_eq!(most, MAX_WINDOW);
+    let limit = usize::try_from(Config::new(&Keypair::generate_ed25519()).send_window).unwrap();
+    assert_eq!(limit, MAX_WINDOW);
     let mut taken = 0;
     while let Some(written) = stream.write(&[0; 4096]).now_or_never() {
         taken += written.unwrap();

@@ -366,12 +366,12 @@ async fn connection_survives_migration() {
 
 #[tokio::test]
 async fn concurrent_streams_are_limited_to_the_maximum() {
-    const MOST: u32 = 60;
+    const MAX_STREAMS: u32 = 60;
     let key = Keypair::generate_ed25519();
-    let mut server = Server::with(&key, LOOPBACK, |config| config.max_streams = MOST).await;
+    let mut server = Server::with(&key, LOOPBACK, |config| config.max_streams = MAX_STREAMS).await;
     let (mut muxer, connection) = server.pair().await;
     let mut open = Vec::new();
-    for _ in 0..MOST {
+    for _ in 0..MAX_STREAMS {
         let (mut send, recv) = within(connection.open_bi()).await.unwrap();
         send.write_all(b"here").await.unwrap();
         open.push((send, recv, within(inbound(&mut muxer)).await.unwrap()));

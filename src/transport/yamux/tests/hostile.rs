@@ -278,8 +278,8 @@ fn payload_is_checked_against_memory_after_its_header() {
     }
     let held = sessions.iter().map(|session| session.unread.bytes());
     // The limit, and the guarantee of each connection.
-    let most = ALL as usize + sessions.len() * 64 * 1024;
-    assert!(held.sum::<usize>() <= most);
+    let limit = ALL as usize + sessions.len() * 64 * 1024;
+    assert!(held.sum::<usize>() <= limit);
     for session in &sessions {
         assert_bounded(session);
     }

@@ -278,8 +278,8 @@ async fn random_operations(steps: Vec<(usize, bool, Step)>) {
             }
         }
         // The limit, and the guarantee and one frame for each connection.
-        let most = ALL + 2 * (GUARANTEED_BYTES + 256 * 1024);
-        assert!(resources.buffered_bytes() <= most);
+        let limit = ALL + 2 * (GUARANTEED_BYTES + 256 * 1024);
+        assert!(resources.buffered_bytes() <= limit);
     }
     drop(streams);
     drop((near, far));
