@@ -4,7 +4,7 @@
 //! names, which makes the relay a scanner of networks. Three bounds hold here, before anything is sent:
 //!
 //! - **Which address.** A peer can only have an IP address dialled that it is connected from, and the
-//!   transport dials no private address ([`Dials::Global`](crate::transport::Dials::Global)): behind a
+//!   transport dials no private address ([`DialScope::Global`](crate::transport::DialScope::Global)): behind a
 //!   proxy, clients seem to connect from one. The client's address in the header of a trusted proxy
 //!   ([`transport::proxy`](crate::transport::proxy)) counts as the address of the connection.
 //! - **How often.** An address may be shared by many hosts behind a NAT, whose ports are not the

@@ -8,8 +8,8 @@
 //! | [`cli`] | the subcommands and what each of them prints |
 //! | [`resources`] | what the relay may use of memory and file descriptors, and what follows |
 //! | [`config`] | every environment variable: type, unit, default, bounds, documentation |
-//! | [`handover`] | pieces that go from one stream to another without a copy |
-//! | [`late`] | wakers that wait until a turn has ended |
+//! | [`chunk_passing`] | zero-copy transfer of byte chunks between streams |
+//! | [`deferred_wake`] | wakers that defer the wake until the current poll has ended |
 //! | [`identity`] | the relay's key pair: given, derived from the fleet's seed, or ephemeral |
 //! | [`pseudonym`] | the names under which peers appear in logs |
 //! | [`lifecycle`] | the phase of the process, its tasks, and how it is told to stop |
@@ -18,8 +18,8 @@
 //! | [`transport`] | TCP, QUIC and WebSocket, and the muxers that can reset what they cut |
 //! | [`rate`] | how often something may happen, for each peer and each IP address |
 //! | [`relay`] | the protocol: reservations, circuits and their limits |
-//! | [`scratch`] | room for bytes on their way, once for every thread |
-//! | [`shrink`] | tables that do not keep the room which they once needed |
+//! | [`thread_buffer`] | per-thread buffers for bytes that are copied within one poll |
+//! | [`map_shrink`] | hash maps that release memory after a peak |
 //! | [`access`] | who may reserve, and who may connect to whom |
 //! | [`peers`] | who moves how much through the relay |
 //! | [`identify`] | what the relay says of itself |
@@ -40,17 +40,18 @@
 
 pub mod access;
 pub mod admin;
+pub mod chunk_passing;
 pub mod cli;
 pub mod config;
+pub mod deferred_wake;
 pub mod dialback;
 pub mod fleet;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
-pub mod handover;
 pub mod identify;
 pub mod identity;
-pub mod late;
 pub mod lifecycle;
+pub mod map_shrink;
 pub mod metrics;
 pub mod node;
 pub mod peers;
@@ -61,7 +62,6 @@ pub mod rate;
 pub mod refusals;
 pub mod relay;
 pub mod resources;
-pub mod scratch;
-pub mod shrink;
 pub mod telemetry;
+pub mod thread_buffer;
 pub mod transport;

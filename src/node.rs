@@ -36,7 +36,7 @@ use crate::{
     relay::{Connection, Relay, Statistics, Transport},
     resources::Resources,
     telemetry::Telemetry,
-    transport::{self, ConnectionGater, Dials, quic},
+    transport::{self, ConnectionGater, DialScope, quic},
 };
 
 /// How long to wait for the first address of every listener before the relay is called ready.
@@ -154,7 +154,11 @@ impl Node {
         // Peers may seem to come from this machine or its network, where there is a proxy. A relay
         // that only this machine can reach has nobody to protect.
         let is_local = config.listen_addresses.iter().all(is_loopback);
-        let dials = if is_local { Dials::Any } else { Dials::Global };
+        let dials = if is_local {
+            DialScope::Any
+        } else {
+            DialScope::Global
+        };
         let gater = ConnectionGater::new(
             config.admission.clone(),
             resources.clone(),
@@ -340,7 +344,7 @@ impl Node {
             SwarmEvent::IncomingConnectionError { error, .. } => {
                 debug!(%error, "an incoming connection failed");
                 if let Some(reason) = swarm::denied(&error) {
-                    self.gater.refused(reason);
+                    self.gater.record_refusal(reason);
                 }
             }
             _ => {}
@@ -377,7 +381,7 @@ impl Node {
                 "memory is relieved: the connections that hold most of it lose streams or are closed"
             );
             for _ in 0..connections {
-                self.gater.shed();
+                self.gater.record_memory_close();
             }
             relieved.bytes
         } else if !has_run_out {
@@ -393,7 +397,7 @@ impl Node {
             let connections = expendable.len();
             warn!(connections, "memory has run out: connections are closed");
             for connection in expendable {
-                self.gater.shed();
+                self.gater.record_memory_close();
                 // The connection may already be closed.
                 let _ = self.swarm.close_connection(connection);
             }
@@ -412,7 +416,7 @@ impl Node {
         let has_descriptor = |connection: &Connection| connection.transport != Transport::Quic;
         let unused = self.relay.newest_unused_connection(&beyond, has_descriptor);
         if let Some(unused) = unused.filter(|unused| unused.evict()) {
-            self.gater.evicted();
+            self.gater.record_eviction();
             let _ = self.swarm.close_connection(unused.id);
         }
     }

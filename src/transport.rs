@@ -1,20 +1,20 @@
-//! How bytes reach the relay: TCP and WebSocket (Noise or TLS 1.3, then yamux), and QUIC.
+//! The transports: TCP and WebSocket (with Noise or TLS 1.3, and yamux), and QUIC.
 //!
-//! Muxers are the relay's own, because a circuit that is cut has to end in a reset of both of its
-//! streams, whatever state they are in: see [`yamux`] and [`quic`].
+//! The relay has its own muxers, because cutting a circuit must reset both of its streams, in any state:
+//! see [`yamux`] and [`quic`].
 
 pub mod admission;
 pub mod buffered;
+#[cfg(test)]
+mod memory_socket;
 pub mod noise;
 mod pending;
 pub mod proxy;
 pub mod quic;
 pub mod security;
-mod slack;
-#[cfg(test)]
-mod socket;
 mod socket_buffers;
 pub mod tcp;
+mod timer_coalescing;
 pub mod tls;
 pub mod websocket;
 pub mod yamux;
@@ -35,50 +35,51 @@ use libp2p::{
     },
     identity::Keypair,
     multiaddr::Protocol,
-    tcp::tokio::Transport as TcpTransport,
+    tcp::tokio::Transport as Libp2pTcpTransport,
     websocket::Config as WebSocket,
 };
 use socket2::{Domain, Socket, Type};
 
 pub use self::admission::{Admission, ConnectionGater};
-use self::{pending::Limited, security::Security};
+use self::{pending::HandshakeLimiter, security::Security};
 use crate::metrics::{Handshakes, Metrics};
 
-/// How long a new connection may take until it is authenticated and multiplexed.
+/// The time within which a new connection has to be authenticated and multiplexed.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Every transport of the relay in one.
-pub type Transport = Boxed<(PeerId, StreamMuxerBox)>;
-/// Why a transport could not be set up.
+/// All transports of the relay, combined.
+pub type BoxedTransport = Boxed<(PeerId, StreamMuxerBox)>;
+/// The error of creating a transport.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// Which addresses may be dialled.
+/// The addresses that may be dialled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dials {
-    /// Those of the public internet, and no others.
+pub enum DialScope {
+    /// Globally reachable addresses only.
     Global,
-    /// Every one.
+    /// All addresses.
     Any,
 }
 
-/// Every transport of the relay, and a handle to the QUIC endpoints among them. `gater` decides who
-/// gets in; handshakes and connections are counted in `metrics`.
+/// Creates all transports of the relay, and a handle of the QUIC endpoints. `gater` admits connections;
+/// handshakes and connections are counted in `metrics`.
 ///
 /// # Errors
-/// When `keypair` cannot make a TLS certificate or Noise keys; an Ed25519 key always can.
+/// When no TLS certificate or Noise key can be generated for `keypair`; for an Ed25519 key this always
+/// succeeds.
 pub fn build(
     keypair: &Keypair,
-    dials: Dials,
+    dial_scope: DialScope,
     gater: &ConnectionGater,
     metrics: &Metrics,
-) -> Result<(Transport, quic::Handle), Error> {
+) -> Result<(BoxedTransport, quic::Handle), Error> {
     let handshakes = |transport| Handshakes::new(metrics.clone(), transport);
     let security = |transport| Security::new(keypair, handshakes(transport));
     let socket = || {
-        let socket = TcpTransport::new(libp2p::tcp::Config::default().nodelay(true));
-        tcp::Transport::new(socket, gater.clone())
+        let socket = Libp2pTcpTransport::new(libp2p::tcp::Config::default().nodelay(true));
+        tcp::TcpTransport::new(socket, gater.clone())
     };
-    let streams = yamux::Config::within(gater.resources().clone());
+    let streams = yamux::Config::for_resources(gater.resources().clone());
     let tcp = socket()
         .upgrade(Version::V1Lazy)
         .authenticate(security("tcp")?)
@@ -86,8 +87,8 @@ pub fn build(
         .timeout(HANDSHAKE_TIMEOUT)
         .map(|connection, point| attributed(connection, &point));
     let mut websocket = WebSocket::new(socket().map(|socket, point| match point {
-        ConnectedPoint::Listener { .. } => websocket::Splitter::new(socket),
-        ConnectedPoint::Dialer { .. } => websocket::Splitter::transparent(socket),
+        ConnectedPoint::Listener { .. } => websocket::FrameSplitter::new(socket),
+        ConnectedPoint::Dialer { .. } => websocket::FrameSplitter::transparent(socket),
     }));
     websocket.set_max_data_size(websocket::MAX_FRAME_BYTES);
     let websocket = websocket
@@ -96,34 +97,34 @@ pub fn build(
         .multiplex(streams)
         .timeout(HANDSHAKE_TIMEOUT)
         .map(|connection, point| attributed(connection, &point));
-    let plan = gater.resources().limits();
+    let limits = gater.resources().limits();
     let mut quic = quic::Config::new(keypair);
-    // More than may be under way in all, so that old handshakes give way before new ones are
+    // More than the limit of pending handshakes, so that old ones are evicted before new connections are
     // refused.
-    let pending = usize::try_from(plan.connections.pending);
+    let pending = usize::try_from(limits.connections.pending);
     quic.max_pending = pending.map_or(quic.max_pending, |pending| pending.saturating_mul(2));
-    quic.stream_receive_window = quic.stream_receive_window.min(plan.stream_window);
-    quic.receive_window = quic.receive_window.min(plan.connection_window);
+    quic.stream_receive_window = quic.stream_receive_window.min(limits.stream_window);
+    quic.receive_window = quic.receive_window.min(limits.connection_window);
     quic.handshakes = handshakes("quic");
     quic.metrics = metrics.clone();
     quic.gater = gater.clone();
     let handle = quic.handle();
     let quic =
-        quic::Transport::new(quic)?.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+        quic::QuicTransport::new(quic)?.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let streams = websocket
         .or_transport(tcp)
         .map(|either, _| either.into_inner());
     let transport = quic
-        .or_transport(Limited::new(streams.boxed(), gater.clone()))
+        .or_transport(HandshakeLimiter::new(streams.boxed(), gater.clone()))
         .map(|either, _| either.into_inner());
-    let transport = match dials {
-        Dials::Global => global_only::Transport::new(transport).boxed(),
-        Dials::Any => transport.boxed(),
+    let transport = match dial_scope {
+        DialScope::Global => global_only::Transport::new(transport).boxed(),
+        DialScope::Any => transport.boxed(),
     };
     Ok((transport, handle))
 }
 
-/// What the connection holds counts for the address of its peer from now on.
+/// Attributes the memory of a connection to the address of its peer.
 fn attributed<C>(
     (peer, muxer): (PeerId, yamux::Muxer<C>),
     point: &ConnectedPoint,
@@ -137,7 +138,7 @@ where
     (peer, StreamMuxerBox::new(muxer))
 }
 
-/// The IP address that `address` begins with, if it does.
+/// The IP address at the start of `address`, if there is one.
 pub fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
     match address.iter().next()? {
         Protocol::Ip4(ip) => Some(ip.into()),
@@ -146,14 +147,14 @@ pub fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
     }
 }
 
-/// Whether a TCP or WebSocket listener may have this address for itself; any other address passes.
+/// Checks that a TCP or WebSocket listener can have exclusive use of its port. Other addresses are not
+/// checked.
 ///
-/// libp2p binds TCP ports so that they can be shared. A second relay on the port of a first one
-/// would start without an error, and take every other connection away from it. A socket that does
-/// not share is refused in that case, so one is bound first, and let go.
+/// libp2p binds TCP ports with `SO_REUSEPORT`. A second relay on the same port would start without an
+/// error, and get half of the connections. So a socket without this option is bound and closed first.
 ///
 /// # Errors
-/// What the system says.
+/// When the socket cannot be created or bound.
 pub fn check_exclusive(address: &Multiaddr) -> io::Result<()> {
     let (Some(ip), Some(Protocol::Tcp(port))) = (ip_of(address), address.iter().nth(1)) else {
         return Ok(());
@@ -163,7 +164,7 @@ pub fn check_exclusive(address: &Multiaddr) -> io::Result<()> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    // Connections of a relay that is gone do not count; a listener does all the same.
+    // Ignores connections of a previous process, but not listeners.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())

@@ -13,7 +13,7 @@ use descord_relay::{
         CircuitLimit, CircuitState,
         circuit::{self, Bounds, Early, Side},
     },
-    transport::security::{Channel, Security},
+    transport::security::{SecureStream, Security},
 };
 use divan::{Bencher, counter::BytesCount};
 use futures::{
@@ -133,7 +133,7 @@ impl Client {
     }
 
     /// Connects to a relay: both ends, and the way from the relay to the client.
-    fn connect(&self, relay: &Security) -> (Box<dyn Io>, Channel<End>, Way) {
+    fn connect(&self, relay: &Security) -> (Box<dyn Io>, SecureStream<End>, Way) {
         let (near, far) = pipe();
         let to_client = near.reads();
         let dialled = async {

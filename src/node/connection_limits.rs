@@ -26,9 +26,9 @@ use libp2p::{
 };
 
 use crate::{
+    map_shrink::ShrinkIfSparse as _,
     relay::{Connection, Relay},
     resources::{self, Resources},
-    shrink::Shrink as _,
     transport::{ConnectionGater, ip_of},
 };
 
@@ -135,7 +135,7 @@ impl<C: Candidates> Behaviour<C> {
             && let Some(ip) = self.established.remove(&connection.id)
         {
             self.resources.connections().remove(ip);
-            self.gater.evicted();
+            self.gater.record_eviction();
             self.to_close.push_back((connection.peer, connection.id));
         }
     }
@@ -218,7 +218,7 @@ impl<C: Candidates> NetworkBehaviour for Behaviour<C> {
                 if let Some(ip) = self.established.remove(&connection_id) {
                     self.resources.connections().remove(ip);
                 }
-                self.established.shrink_when_sparse();
+                self.established.shrink_if_sparse();
                 self.dialled -= usize::from(endpoint.is_dialer()).min(self.dialled);
             }
             FromSwarm::DialFailure(failure) => {
@@ -363,7 +363,7 @@ mod tests {
             ..ResourceLimits::new(None, None, &Limits::default())
         };
         let resources = Resources::new(limits, Shares::default());
-        Behaviour::new(resources, ConnectionGater::open(), Unused::default())
+        Behaviour::new(resources, ConnectionGater::unlimited(), Unused::default())
     }
 
     #[test]

@@ -29,7 +29,7 @@ use self::{
     timeouts::Activity,
 };
 use super::{circuit_state::CircuitState, limits::CircuitLimit, throttle::Pacer};
-use crate::{handover, late, scratch};
+use crate::{chunk_passing, deferred_wake, thread_buffer};
 
 /// How much the source may send before the circuit is open, in bytes.
 const EARLY_BYTES: usize = 16 * 1024;
@@ -270,7 +270,7 @@ where
             }
         };
         // Each piece may wake the connections that it came from and goes to.
-        let both = poll_fn(|cx| late::turn(|| step(cx))).await;
+        let both = poll_fn(|cx| deferred_wake::defer_wakes(|| step(cx))).await;
         drop(pacer);
         if both == End::Bytes {
             tokio::time::sleep(CUT_GRACE).await;
@@ -386,9 +386,9 @@ impl Direction {
                         _ => ready!(self.poll_granted(cx, reader, pacer))?,
                     };
                     let granted = usize::try_from(granted).unwrap_or(usize::MAX);
-                    let most = granted.min(scratch::STEP_BYTES);
+                    let most = granted.min(thread_buffer::STEP_BYTES);
                     let read = match self.hand_over(cx, reader, most) {
-                        0 => ready!(scratch::with(most, |buffer| {
+                        0 => ready!(thread_buffer::with(most, |buffer| {
                             self.poll_copy(cx, reader, writer, buffer)
                         }))?,
                         taken => taken,
@@ -447,7 +447,7 @@ impl Direction {
         let most = self.room.map_or(most, |room| {
             usize::try_from(room).unwrap_or(usize::MAX).min(most)
         });
-        let piece = handover::take(most, || Pin::new(reader).poll_read(cx, &mut []));
+        let piece = chunk_passing::request_chunk(most, || Pin::new(reader).poll_read(cx, &mut []));
         self.rest = piece.unwrap_or_default();
         let read = self.rest.len() as u64;
         self.has_read |= read > 0;
@@ -499,7 +499,8 @@ impl Direction {
     ) -> Poll<io::Result<()>> {
         while !self.rest.is_empty() {
             let rest = self.rest.clone();
-            let written = handover::offer(&rest, |bytes| self.poll_write(cx, writer, bytes));
+            let written =
+                chunk_passing::with_chunk(&rest, |bytes| self.poll_write(cx, writer, bytes));
             self.rest.advance(ready!(written)?);
         }
         // An empty slice still holds what it is a part of.

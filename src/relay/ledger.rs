@@ -24,8 +24,8 @@ use libp2p::{PeerId, swarm::ConnectionId};
 use self::circuits::{CircuitLimits, CircuitTable, Ends};
 use super::{circuit_state::CircuitState, deny::Deny, limits::Limits};
 use crate::{
+    map_shrink::ShrinkIfSparse as _,
     resources::{Exceeded, Prefix, Usage},
-    shrink::Shrink as _,
 };
 
 /// A renewal that follows the last grant sooner repeats that grant. Less for reservations whose time
@@ -474,13 +474,13 @@ impl<C: Connection> Ledger<C> {
             .is_some_and(|p| p.connections.is_empty() && p.as_source + p.as_target == 0)
         {
             self.peers.remove(&peer);
-            self.peers.shrink_when_sparse();
+            self.peers.shrink_if_sparse();
         }
     }
 
     fn remove_reservation(&mut self, peer: PeerId) -> Option<Ended> {
         let reservation = self.reservations.remove(&peer)?;
-        self.reservations.shrink_when_sparse();
+        self.reservations.shrink_if_sparse();
         self.reservation_usage.remove(reservation.ip);
         for connection in self
             .peers

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::rate::Rate;
 use crate::resources::Shares;
-use crate::scratch::STEP_BYTES;
+use crate::thread_buffer::STEP_BYTES;
 
 /// The relay's limits. `None` is unlimited; the defaults are those of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]

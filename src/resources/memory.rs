@@ -25,7 +25,7 @@ use super::{
     prefix::{Prefix, Shares},
     report::{Resource, ResourceUse},
 };
-use crate::shrink::Shrink as _;
+use crate::map_shrink::ShrinkIfSparse as _;
 
 /// What each connection may hold even when all together hold too much: the longest frame, in bytes,
 /// that common implementations send.
@@ -364,7 +364,7 @@ impl Account {
                 registry.prefixes.remove(&prefix);
             }
         }
-        registry.prefixes.shrink_when_sparse();
+        registry.prefixes.shrink_if_sparse();
     }
 }
 
@@ -376,7 +376,7 @@ impl Drop for Account {
         self.leave_scopes(&mut state);
         let mut registry = self.resources.accounts().registry();
         registry.accounts.remove(&self.id);
-        registry.accounts.shrink_when_sparse();
+        registry.accounts.shrink_if_sparse();
     }
 }
 

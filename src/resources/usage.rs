@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::HashMap, net::IpAddr};
 
 use super::prefix::{Prefix, Shares};
-use crate::shrink::Shrink as _;
+use crate::map_shrink::ShrinkIfSparse as _;
 
 /// The use of a resource of this capacity from which on it is scarce, so that shares apply: three
 /// quarters, rounded up.
@@ -59,7 +59,7 @@ impl Usage {
             *count = count.saturating_sub(1);
             if *count == 0 {
                 self.prefixes.remove(&prefix);
-                self.prefixes.shrink_when_sparse();
+                self.prefixes.shrink_if_sparse();
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Admission control before the handshake: whether there is room, how many connections an IP address
-//! may open, and which proxies are trusted to send the addresses of their clients.
+//! Admission control before the handshake: resource limits, the rate of connections per IP address, and
+//! the proxies that are trusted to send the addresses of their clients.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -14,23 +14,23 @@ use crate::{
     resources::{Descriptor, Exhausted, Prefix, Resources},
 };
 
-/// What comes through the gater, and from whom.
+/// The configuration of the gater.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Admission {
-    /// How often a connection may come from one IP address (IPv6: one /64); `None` is unlimited.
+    /// The maximum rate of connections per IP address (IPv6: per /64); `None` is unlimited.
     pub rate_per_ip: Option<Rate>,
-    /// The load balancers and proxies whose TCP connections begin with a header of the PROXY
+    /// The networks of load balancers and proxies whose TCP connections begin with a header of the PROXY
     /// protocol. Headers from other addresses are not read.
     pub proxies: Vec<IpNet>,
 }
 
-/// Decides on new connections. Clones share everything.
+/// Admits or refuses new connections. Clones share their state.
 #[derive(Clone, Debug)]
 pub struct ConnectionGater(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    rates: Option<Rates>,
+    rates: Option<RateLimiters>,
     proxies: Vec<IpNet>,
     resources: Resources,
     pending: PendingHandshakes,
@@ -39,36 +39,36 @@ struct Shared {
 }
 
 #[derive(Debug)]
-struct Rates {
-    /// Connections whose address is the sender's own.
-    proven: Limiter<Prefix>,
-    /// Connections that only say so. A stranger can send them in anybody's name, so they take
-    /// nothing from what that address may have.
-    claimed: Limiter<Prefix>,
+struct RateLimiters {
+    /// Connections whose source address is validated.
+    validated: Limiter<Prefix>,
+    /// Connections whose source address may be forged. They have a separate limiter, so that an attacker
+    /// cannot use up the rate of another address.
+    unvalidated: Limiter<Prefix>,
 }
 
-/// An IP address sends connections more often than it may.
+/// An IP address exceeds its rate of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the IP address connects too often")]
+#[error("the IP address exceeds its rate of connections")]
 pub struct RateLimited;
 
 impl RateLimited {
-    /// For logs and metrics.
+    /// The reason for logs and metrics.
     pub(super) const REASON: &str = "rate_connections_per_ip";
 }
 
 impl ConnectionGater {
-    /// Lets in what `admission` says, while there is room in `resources`. What it refuses is counted in
-    /// `metrics`, and told by `refusals`.
+    /// A gater with the settings of `admission` and the limits of `resources`. Refused connections are
+    /// counted in `metrics`, and logged at the rate of `refusals`.
     pub fn new(
         admission: Admission,
         resources: Resources,
         metrics: Metrics,
         refusals: Refusals,
     ) -> Self {
-        let rates = admission.rate_per_ip.map(|rate| Rates {
-            proven: Limiter::new(rate),
-            claimed: Limiter::new(rate),
+        let rates = admission.rate_per_ip.map(|rate| RateLimiters {
+            validated: Limiter::new(rate),
+            unvalidated: Limiter::new(rate),
         });
         Self(Arc::new(Shared {
             rates,
@@ -80,8 +80,8 @@ impl ConnectionGater {
         }))
     }
 
-    /// Admits every connection, and reports nothing.
-    pub fn open() -> Self {
+    /// A gater that admits every connection, without metrics.
+    pub fn unlimited() -> Self {
         Self::new(
             Admission::default(),
             Resources::unlimited(),
@@ -90,39 +90,43 @@ impl ConnectionGater {
         )
     }
 
-    /// What the relay may use, for its newcomers and for those who are in.
+    /// The resource limits, for new and established connections.
     pub(super) fn resources(&self) -> &Resources {
         &self.0.resources
     }
 
-    /// Finds room for one more connection that takes a descriptor.
+    /// Acquires a file descriptor for a connection from `ip`. Addresses of proxies are not subject to
+    /// shares.
     ///
     /// # Errors
-    /// When there is no memory or no descriptor for it.
+    /// When memory or descriptors are exhausted.
     pub(super) fn try_acquire(&self, ip: Option<IpAddr>) -> Result<Descriptor, Exhausted> {
         let ip = ip.filter(|ip| !self.is_proxy(*ip));
         self.0.resources.check_memory(ip)?;
         self.0.resources.descriptor()
     }
 
-    /// Counts one more connection from `ip`, which is the sender's own address: it has answered
-    /// from there.
+    /// Counts a connection from `ip`, which is validated: the peer has answered from there.
     ///
     /// # Errors
     /// When the address exceeds its rate.
     pub(super) fn check_validated(&self, ip: IpAddr) -> Result<(), RateLimited> {
-        self.check(|rates| &rates.proven, ip)
+        self.check(|rates| &rates.validated, ip)
     }
 
-    /// Counts one more connection in the name of `ip`, which may be forged.
+    /// Counts a connection from `ip`, which may be forged.
     ///
     /// # Errors
-    /// When so many have come that the next one has to prove its address first.
+    /// When the rate is exceeded, so that the address has to be validated first.
     pub(super) fn check_unvalidated(&self, ip: IpAddr) -> Result<(), RateLimited> {
-        self.check(|rates| &rates.claimed, ip)
+        self.check(|rates| &rates.unvalidated, ip)
     }
 
-    fn check(&self, of: fn(&Rates) -> &Limiter<Prefix>, ip: IpAddr) -> Result<(), RateLimited> {
+    fn check(
+        &self,
+        of: fn(&RateLimiters) -> &Limiter<Prefix>,
+        ip: IpAddr,
+    ) -> Result<(), RateLimited> {
         let rates = self.0.rates.as_ref();
         if rates.is_none_or(|rates| of(rates).allows(&Prefix::host(ip))) {
             Ok(())
@@ -131,8 +135,8 @@ impl ConnectionGater {
         }
     }
 
-    /// Bounds a handshake with a peer at `ip`, if that is proven to be its address: it ends when it
-    /// gives way to others.
+    /// Adds `handshake` to the pending handshakes, and runs it until it completes or is evicted. `ip` is
+    /// the address of the peer, if it is validated.
     pub(super) fn limit_handshake<T, E: From<Evicted>, F: Future<Output = Result<T, E>>>(
         &self,
         ip: Option<IpAddr>,
@@ -142,30 +146,30 @@ impl ConnectionGater {
         let gater = self.clone();
         async move {
             pending.run(handshake).await.unwrap_or_else(|evicted| {
-                gater.refused(Evicted::REASON);
+                gater.record_refusal(Evicted::REASON);
                 Err(evicted.into())
             })
         }
     }
 
-    /// Whether a connection from `ip` begins with a header that tells where it really comes from.
+    /// Whether `ip` is a trusted proxy, whose connections begin with a PROXY header.
     pub(crate) fn is_proxy(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         self.0.proxies.iter().any(|network| network.contains(&ip))
     }
 
-    /// A connection that was let in is closed, as there is no memory for it any more.
-    pub(crate) fn shed(&self) {
+    /// Counts an established connection that is closed to free memory.
+    pub(crate) fn record_memory_close(&self) {
         self.0.metrics.connection_denied(Exhausted::Memory.reason());
     }
 
-    /// An established connection is closed to make room for another one.
-    pub(crate) fn evicted(&self) {
-        self.refused("evicted");
+    /// Counts and logs an established connection that is closed in favour of another one.
+    pub(crate) fn record_eviction(&self) {
+        self.record_refusal("evicted");
     }
 
-    /// A connection was refused, for one of the reasons of the catalogue.
-    pub(crate) fn refused(&self, reason: &'static str) {
+    /// Counts and logs a connection that was refused, for one of the reasons in the metrics catalogue.
+    pub(crate) fn record_refusal(&self, reason: &'static str) {
         self.0.metrics.connection_denied(reason);
         if self.0.refusals.may_tell("connection", reason) {
             info!(reason, "connection refused");
@@ -194,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn forged_source_addresses_use_nothing_of_an_address() {
+    fn forged_source_addresses_do_not_use_up_a_rate() {
         let gater = gater(Admission {
             rate_per_ip: Some(Rate {
                 burst: NonZeroU32::MIN,
@@ -213,15 +217,15 @@ mod tests {
     }
 
     #[test]
-    fn an_open_gater_admits_all_and_trusts_no_proxy() {
-        let gater = ConnectionGater::open();
+    fn unlimited_gater_admits_all_and_trusts_no_proxy() {
+        let gater = ConnectionGater::unlimited();
         assert!((0..10_000).all(|_| gater.check_validated(ip("192.0.2.1")).is_ok()));
         assert!((0..10_000).all(|_| gater.check_unvalidated(ip("192.0.2.1")).is_ok()));
         assert!(!gater.is_proxy(ip("127.0.0.1")));
     }
 
     #[test]
-    fn proxies_are_those_of_the_networks() {
+    fn proxies_are_matched_by_network() {
         let gater = gater(Admission {
             rate_per_ip: None,
             proxies: vec![

@@ -1,19 +1,19 @@
-//! The bytes that the layers below a muxer hold, and how the muxer learns of them.
+//! Accounting of the buffers in the layers below a muxer.
 //!
-//! A muxer charges the account of its connection for every buffer of the connection. The security
-//! channel and the WebSocket below it are behind types of libp2p, which give no access to them. So a
-//! layer reports each change of what it holds to the thread while it is polled, and the muxer
-//! [collects](collect) the changes of one poll. What a layer holds before there is a muxer, during
-//! the handshake, is reported at the first poll by the muxer.
+//! A muxer charges all buffers of its connection to the connection's memory account. The security layer
+//! and the WebSocket below it are wrapped in types of libp2p that give no access to them. So each layer
+//! reports changes of its buffers to a thread-local counter while it is polled, and the muxer
+//! [collects](collect_changes) the changes of one poll. Buffers from the time before there is a muxer,
+//! during the handshake, are reported at the muxer's first poll.
 
 use std::{cell::Cell, ops::Deref};
 
 thread_local! {
-    /// The changes that were reported since [`collect`] began, in bytes; `None` outside of it.
+    /// The sum of the changes since the start of [`collect_changes`], in bytes; `None` outside of it.
     static CHANGE: Cell<Option<i64>> = const { Cell::new(None) };
 }
 
-/// Sets back what was there before, also after a panic.
+/// Restores the value of an outer call, also after a panic.
 struct Restore(Option<i64>);
 
 impl Drop for Restore {
@@ -22,23 +22,25 @@ impl Drop for Restore {
     }
 }
 
-/// Runs `work`, and returns by how many bytes the buffers below have grown in it.
-pub fn collect<R>(work: impl FnOnce() -> R) -> (R, i64) {
+/// Runs `work`. Returns its result, and the number of bytes by which the buffers of lower layers have grown
+/// meanwhile. Changes in a nested call are not included.
+pub fn collect_changes<R>(work: impl FnOnce() -> R) -> (R, i64) {
     let _restore = Restore(CHANGE.replace(Some(0)));
     let result = work();
     (result, CHANGE.get().unwrap_or_default())
 }
 
-/// What one layer has reported.
+/// The number of bytes that a layer has reported.
 #[derive(Debug, Default)]
-pub struct Reported(usize);
+pub struct ReportedBytes(usize);
 
-impl Reported {
-    /// The layer holds so many bytes now.
+impl ReportedBytes {
+    /// Reports that the layer holds `held` bytes now.
     pub fn update(&mut self, held: usize) {
         if held == self.0 {
             return;
         }
+        // Outside of a poll by the muxer nothing is stored, so the change is reported later.
         let Some(change) = CHANGE.get() else { return };
         let signed = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
         let difference = signed(held).saturating_sub(signed(self.0));
@@ -47,37 +49,39 @@ impl Reported {
     }
 }
 
-/// Bytes in order, in memory whose size is known. It grows with the bytes, by a quarter at a time.
+/// A byte queue in contiguous memory, whose capacity grows by a quarter at a time.
 #[derive(Debug, Default)]
 pub struct Buffer {
     bytes: Vec<u8>,
-    /// How many of the bytes are done with.
+    /// The number of bytes at the start that were removed.
     start: usize,
 }
 
-/// What is shorter grows by doubling.
+/// Shorter buffers grow by doubling.
 const SHORT_BYTES: usize = 1024;
 
 impl Buffer {
-    /// The memory that it occupies.
+    /// The capacity in bytes.
     pub fn held_bytes(&self) -> usize {
         self.bytes.capacity()
     }
 
-    /// Appends `more`. New memory is for no more than `most` bytes, unless there are more.
-    pub fn append(&mut self, more: &[u8], most: usize) {
+    /// Appends `more`. If memory is allocated, its capacity does not exceed `max`, unless there are more
+    /// bytes than that.
+    pub fn append(&mut self, more: &[u8], max: usize) {
         let needed = self.len() + more.len();
         if self.bytes.capacity() < self.start + needed {
             self.bytes.drain(..self.start);
             self.start = 0;
             let spare = (needed / 4).max(needed.min(SHORT_BYTES));
-            let room = (needed + spare).min(most).max(needed);
-            self.bytes.reserve_exact(room - self.bytes.len());
+            let capacity = (needed + spare).min(max).max(needed);
+            self.bytes.reserve_exact(capacity - self.bytes.len());
         }
         self.bytes.extend_from_slice(more);
     }
 
-    /// Replaces the content by what `write` puts into `length` bytes; it returns how much that is.
+    /// Replaces the content by the bytes that `write` stores in a buffer of `length` bytes. `write`
+    /// returns their number.
     pub fn fill(&mut self, length: usize, write: impl FnOnce(&mut [u8]) -> usize) {
         self.clear();
         self.bytes.reserve_exact(length);
@@ -86,7 +90,7 @@ impl Buffer {
         self.bytes.truncate(written);
     }
 
-    /// The first `count` bytes are done with.
+    /// Removes the first `count` bytes.
     pub fn advance(&mut self, count: usize) {
         self.start = (self.start + count).min(self.bytes.len());
         if self.start == self.bytes.len() {
@@ -94,7 +98,7 @@ impl Buffer {
         }
     }
 
-    /// Moves bytes into `buffer`, as many as there are and as fit. Returns how many.
+    /// Moves as many bytes into `buffer` as there are and as fit, and returns their number.
     pub fn take(&mut self, buffer: &mut [u8]) -> usize {
         let count = self.len().min(buffer.len());
         let (space, _) = buffer.split_at_mut(count);
@@ -104,14 +108,14 @@ impl Buffer {
         count
     }
 
-    /// Removes the bytes, but keeps the memory.
+    /// Removes all bytes, and keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.start = 0;
     }
 
-    /// Gives back memory that the bytes do not need: all of it if there are none, or what is more
-    /// than twice as much.
+    /// Releases unused memory: all of it if the buffer is empty, or the excess if the capacity is more
+    /// than twice the length.
     pub fn release(&mut self) {
         if self.is_empty() {
             *self = Self::default();
@@ -138,18 +142,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changes_are_collected_and_none_is_lost_outside() {
-        let (mut one, mut other) = (Reported::default(), Reported::default());
+    fn changes_outside_of_a_poll_are_not_lost() {
+        let (mut one, mut other) = (ReportedBytes::default(), ReportedBytes::default());
         one.update(100);
-        let ((), change) = collect(|| {
+        let ((), change) = collect_changes(|| {
             one.update(30);
             other.update(50);
             other.update(20);
-            let ((), inner) = collect(|| other.update(21));
+            let ((), inner) = collect_changes(|| other.update(21));
             assert_eq!(inner, 1);
         });
-        assert_eq!(change, 50, "what changed before counts as well");
-        let ((), change) = collect(|| {
+        assert_eq!(change, 50, "earlier changes count as well");
+        let ((), change) = collect_changes(|| {
             one.update(0);
             other.update(0);
         });
@@ -157,15 +161,15 @@ mod tests {
     }
 
     #[test]
-    fn memory_grows_with_the_bytes() {
+    fn capacity_grows_with_the_bytes() {
         let mut buffer = Buffer::default();
-        let mut most = 0;
+        let mut peak = 0;
         for _ in 0..60 {
             buffer.append(&[1; 1000], 60_000);
-            most = most.max(buffer.held_bytes());
+            peak = peak.max(buffer.held_bytes());
             assert!(buffer.held_bytes() <= (buffer.len() * 5 / 4).max(buffer.len() + 1024));
         }
-        assert_eq!(most, 60_000);
+        assert_eq!(peak, 60_000);
         buffer.advance(59_000);
         assert_eq!(buffer.held_bytes(), 60_000);
         buffer.release();
@@ -177,7 +181,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn bytes_come_out_as_they_went_in(
+        fn bytes_are_read_in_order(
             steps in prop::collection::vec((0..3_u8, 0..3000_usize), 0..50),
         ) {
             let mut buffer = Buffer::default();

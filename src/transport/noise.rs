@@ -1,85 +1,85 @@
-//! Noise as libp2p has it: the handshake `XX`, whose payloads tie each side's identity to its Noise
-//! key, and then frames of at most 64 KiB in either direction.
+//! libp2p's Noise protocol: the `XX` handshake, whose payloads bind the identity of each side to its
+//! Noise key, and then frames of at most 64 KiB in each direction.
 //!
-//! This is the relay's own because its cost is the relay's cost: all bytes of most circuits pass
-//! through it twice. Here each of them is read from the socket in large pieces, decrypted straight
-//! to where it is wanted, encrypted straight behind others, and never copied besides, as long as
-//! the socket takes what it is given. A [`Channel`] that has nothing to do holds no buffers.
+//! The relay has its own implementation because Noise dominates its cost: all bytes of most circuits
+//! pass through it twice. Here bytes are read from the socket in large chunks, decrypted directly into
+//! the reader's buffer, encrypted directly into a batch, and not copied in between, as long as the
+//! socket is writable. An idle [`NoiseStream`] holds no buffers.
 
-mod channel;
 mod cipher;
 mod crypto;
+mod decryption;
+mod encryption;
 mod handshake;
-mod incoming;
 mod keys;
-mod outgoing;
-mod payload;
 #[cfg(all(target_arch = "x86_64", feature = "openssl"))]
-mod wide;
+mod openssl_avx512;
 #[cfg(not(all(target_arch = "x86_64", feature = "openssl")))]
-#[path = "noise/narrow.rs"]
-mod wide;
+#[path = "noise/openssl_avx512_stub.rs"]
+mod openssl_avx512;
+mod payload;
+mod stream;
 
 use std::io;
 
 use libp2p::identity;
 
 pub use self::{
-    channel::Channel,
     handshake::{accept, dial},
     keys::Keys,
     payload::peer_id,
+    stream::NoiseStream,
 };
 
-/// The name of the protocol, for those who agree on one.
+/// The name of the protocol, for multistream-select.
 pub const PROTOCOL: &str = "/noise";
 
-/// The longest message of Noise.
+/// The maximum length of a Noise message in bytes.
 const MAX_MESSAGE_BYTES: usize = u16::MAX as usize;
 
-/// How much longer a message is than what it says.
+/// The length of the authentication tag, by which a message is longer than its plaintext.
 const TAG_BYTES: usize = 16;
 
-/// A frame is a message behind its length.
+/// The length prefix of a frame, which consists of the prefix and a message.
 const LENGTH_BYTES: usize = 2;
 const MAX_FRAME_BYTES: usize = LENGTH_BYTES + MAX_MESSAGE_BYTES;
 
-/// The most that fits into a frame.
-const MAX_PLAIN_BYTES: usize = MAX_MESSAGE_BYTES - TAG_BYTES;
+/// The maximum plaintext of a frame in bytes.
+const MAX_PLAINTEXT_BYTES: usize = MAX_MESSAGE_BYTES - TAG_BYTES;
 
-/// Why two sides could not agree on a channel.
+/// The error of a handshake.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The socket failed, or ended too early.
-    #[error("the handshake was cut short: {0}")]
+    /// The socket failed, or was closed during the handshake.
+    #[error("the socket failed during the handshake: {0}")]
     Io(#[from] io::Error),
-    /// A message is not what Noise says that it must be.
-    #[error("a message of the handshake is not valid: {0}")]
+    /// A message violates the Noise protocol.
+    #[error("a handshake message is not valid: {0}")]
     Noise(#[from] snow::Error),
-    /// A message is longer than those of a handshake are.
-    #[error("a message of the handshake has {0} bytes")]
+    /// A message exceeds the maximum length of handshake messages.
+    #[error("a handshake message has {0} bytes")]
     TooLong(usize),
-    /// The first message has a payload, which nothing protects.
-    #[error("the first message of the handshake has a payload")]
+    /// The first message has a payload, which would be neither encrypted nor authenticated.
+    #[error("the first handshake message has a payload")]
     EarlyPayload,
-    /// A payload is no protobuf message, or not the right one.
-    #[error("the payload is not valid: {0}")]
+    /// A payload is not a `NoiseHandshakePayload` in protobuf.
+    #[error("the handshake payload is not valid: {0}")]
     Payload(#[from] prost::DecodeError),
-    /// The peer did not say who it is.
-    #[error("the peer shows no identity")]
+    /// The payload has no identity key.
+    #[error("the handshake payload has no identity key")]
     NoIdentity,
-    /// The identity is not a public key, or one of a kind that is not known here.
+    /// The identity key is not a public key, or of an unsupported type.
     #[error("the peer's identity is not valid: {0}")]
     Identity(#[from] identity::DecodingError),
-    /// The identity has not signed this Noise key.
-    #[error("the peer does not prove its identity")]
+    /// The signature of the Noise key by the identity key is not valid.
+    #[error("the signature of the Noise key is not valid")]
     Signature,
-    /// Our own identity cannot sign.
+    /// The local identity key cannot sign.
     #[error("cannot sign with the identity: {0}")]
     Signing(#[from] identity::SigningError),
 }
 
-/// The bytes of a frame's message, if all of the frame is there.
+/// The message of the frame at the start of `bytes`, if the frame is complete.
 fn message(bytes: &[u8]) -> Option<&[u8]> {
     let (length, rest) = bytes.split_first_chunk()?;
     rest.get(..usize::from(u16::from_be_bytes(*length)))

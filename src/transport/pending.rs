@@ -1,10 +1,10 @@
-//! The handshakes that are under way, and which one gives way when there are too many.
+//! Pending handshakes, and the eviction of one of them when there are too many.
 //!
-//! A handshake holds memory and a file descriptor for up to ten seconds, and costs the remote side
-//! nothing but a packet. When the limit is reached, the oldest handshake of the address prefix that
-//! is furthest beyond its share gives way to the new one, so that silent connections take only each
-//! other's places. Handshakes whose address is not proven yet, which only QUIC has, are one group:
-//! packets in the name of an address take nothing from it.
+//! A handshake holds memory and a file descriptor for up to ten seconds, and costs the remote a single
+//! packet. When the limit is reached, the oldest handshake of the address prefix that is furthest beyond
+//! its share is evicted for the new one, so connections that send nothing evict only each other.
+//! Handshakes whose address is not validated, which only QUIC has, are one group: packets with a forged
+//! source address do not count against its prefix.
 
 use std::{
     collections::HashMap,
@@ -29,17 +29,17 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{ConnectionGater, ip_of};
 use crate::{
+    map_shrink::ShrinkIfSparse as _,
     resources::{Prefix, Resources},
-    shrink::Shrink as _,
 };
 
-/// A handshake that takes so long is none of an ordinary client on a network that works.
-const SLOW: Duration = Duration::from_secs(2);
+/// The duration beyond which a handshake is unlikely to be that of an ordinary client.
+const SLOW_HANDSHAKE: Duration = Duration::from_secs(2);
 
-/// Handshakes with an unproven address may be one in so many of all before they give way first.
-const UNPROVEN_PART: u64 = 4;
+/// Handshakes with unvalidated addresses are evicted first once they exceed this fraction of the limit.
+const UNVALIDATED_DIVISOR: u64 = 4;
 
-/// All handshakes that are under way. Clones share them.
+/// The table of pending handshakes. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct PendingHandshakes {
     resources: Resources,
@@ -49,20 +49,20 @@ pub(super) struct PendingHandshakes {
 #[derive(Debug, Default)]
 struct Table {
     next: u64,
-    /// From the oldest to the newest, by their number.
+    /// By sequence number, from the oldest to the newest.
     pending: LinkedHashMap<u64, Pending>,
-    unproven: u64,
+    unvalidated: u64,
 }
 
 #[derive(Debug)]
 struct Pending {
-    /// Where it comes from, if that is proven.
+    /// The address of the peer, if it is validated.
     ip: Option<IpAddr>,
-    begun: Instant,
+    started_at: Instant,
     evict: oneshot::Sender<()>,
 }
 
-/// One handshake that is under way, for as long as this lives.
+/// The guard of a pending handshake, which is removed from the table when this is dropped.
 #[derive(Debug)]
 pub(super) struct PendingHandshake {
     table: PendingHandshakes,
@@ -70,13 +70,13 @@ pub(super) struct PendingHandshake {
     evicted: oneshot::Receiver<()>,
 }
 
-/// The handshake gave way to another one.
+/// The handshake was evicted for another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the handshake gave way to others: too many are under way")]
+#[error("the handshake was evicted: too many are pending")]
 pub struct Evicted;
 
 impl Evicted {
-    /// For logs and metrics.
+    /// The reason for logs and metrics.
     pub(super) const REASON: &str = "max_pending";
 }
 
@@ -86,16 +86,16 @@ impl From<Evicted> for io::Error {
     }
 }
 
-/// Whose handshake gives way.
+/// The group of handshakes of which the oldest is evicted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Group {
     Prefix(Prefix),
-    Unproven,
+    Unvalidated,
     Any,
 }
 
 impl PendingHandshakes {
-    /// None yet, and at most as many as `resources` has room for.
+    /// An empty table, with the limit of `resources`.
     pub(super) fn new(resources: Resources) -> Self {
         Self {
             resources,
@@ -103,13 +103,13 @@ impl PendingHandshakes {
         }
     }
 
-    /// How many may be under way; at least 1.
+    /// The maximum number of pending handshakes; at least 1.
     fn capacity(&self) -> u64 {
         u64::from(self.resources.limits().connections.pending).max(1)
     }
 
-    /// One more begins, from `ip` if that address is proven to be the sender's. When there are too
-    /// many already, another one gives way to it.
+    /// Adds a handshake. `ip` is the address of the peer, if it is validated. Evicts another handshake
+    /// if the table is full.
     pub(super) fn begin(&self, ip: Option<IpAddr>) -> PendingHandshake {
         let (evict, evicted) = oneshot::channel();
         let mut table = self.table();
@@ -118,12 +118,12 @@ impl PendingHandshakes {
         }
         let number = table.next;
         table.next += 1;
-        table.unproven += u64::from(ip.is_none());
+        table.unvalidated += u64::from(ip.is_none());
         table.pending.insert(
             number,
             Pending {
                 ip,
-                begun: Instant::now(),
+                started_at: Instant::now(),
                 evict,
             },
         );
@@ -142,19 +142,19 @@ impl PendingHandshakes {
 
     fn remove(&self, table: &mut Table, number: u64) -> Option<Pending> {
         let pending = table.pending.remove(&number)?;
-        table.pending.shrink_when_sparse();
-        table.unproven -= u64::from(pending.ip.is_none());
+        table.pending.shrink_if_sparse();
+        table.unvalidated -= u64::from(pending.ip.is_none());
         self.resources.handshakes().remove(pending.ip);
         Some(pending)
     }
 
-    /// The oldest handshake of the group that is furthest beyond its share gives way. If no group is
-    /// beyond its share, it is that of the host prefix with most handshakes that are slow, or the
-    /// oldest of all.
+    /// Evicts the oldest handshake of the group that is furthest beyond its share. If no group exceeds
+    /// its share, the oldest of the host prefix with the most slow handshakes is evicted, or the oldest
+    /// of all if none is slow.
     fn evict(&self, table: &mut Table) {
         let group = self.largest_group(table);
         let is_of_group = |ip: Option<IpAddr>| match (group, ip) {
-            (Group::Any, _) | (Group::Unproven, None) => true,
+            (Group::Any, _) | (Group::Unvalidated, None) => true,
             (Group::Prefix(prefix), Some(ip)) => prefix.contains(ip),
             _ => false,
         };
@@ -163,34 +163,34 @@ impl PendingHandshakes {
         if let Some(oldest) = oldest.map(|(number, _)| *number)
             && let Some(pending) = self.remove(table, oldest)
         {
-            // Its handshake may have ended just now.
+            // The receiver is gone if the handshake has just ended.
             let _ = pending.evict.send(());
         }
     }
 
     fn largest_group(&self, table: &Table) -> Group {
         let capacity = self.capacity();
-        let part = (capacity / UNPROVEN_PART).max(1);
-        let unproven = table.unproven.saturating_mul(1_000_000) / part;
-        let unproven = (unproven > 1_000_000).then_some((unproven, Group::Unproven));
+        let part = (capacity / UNVALIDATED_DIVISOR).max(1);
+        let unvalidated = table.unvalidated.saturating_mul(1_000_000) / part;
+        let unvalidated = (unvalidated > 1_000_000).then_some((unvalidated, Group::Unvalidated));
         let shares = self.resources.shares();
         let beyond = self.resources.handshakes().beyond_share(capacity, shares);
         let prefixes = beyond
             .into_iter()
             .map(|(prefix, excess)| (excess, Group::Prefix(prefix)));
         prefixes
-            .chain(unproven)
+            .chain(unvalidated)
             .max_by_key(|(excess, _)| *excess)
             .map_or_else(|| table.slowest_group(), |(_, group)| group)
     }
 }
 
 impl Table {
-    /// The host prefix with most handshakes that have taken longer than those of ordinary clients.
+    /// The host prefix with the most handshakes that take longer than those of ordinary clients.
     fn slowest_group(&self) -> Group {
         let mut slow = HashMap::new();
-        // From the oldest on.
-        let is_slow = |pending: &&Pending| pending.begun.elapsed() >= SLOW;
+        // The values are ordered by age.
+        let is_slow = |pending: &&Pending| pending.started_at.elapsed() >= SLOW_HANDSHAKE;
         for ip in self
             .pending
             .values()
@@ -206,15 +206,16 @@ impl Table {
 }
 
 impl PendingHandshake {
-    /// Waits for `handshake`, unless this one gives way to others before.
+    /// Runs `handshake` until it completes or is evicted.
     ///
     /// # Errors
-    /// [`Evicted`].
+    /// [`Evicted`] if it is evicted first.
     pub(super) async fn run<T>(mut self, handshake: impl Future<Output = T>) -> Result<T, Evicted> {
         tokio::select! {
             biased;
             result = handshake => Ok(result),
-            // An error means that it is no longer in the table, which only `drop` does besides.
+            // The sender is only dropped without a value when this guard is, so an error cannot occur
+            // here.
             Ok(()) = &mut self.evicted => Err(Evicted),
         }
     }
@@ -227,9 +228,9 @@ impl Drop for PendingHandshake {
     }
 }
 
-/// A transport whose handshakes give way to others. Remote addresses of its connections are proven
-/// when they come in.
-pub(super) struct Limited {
+/// A transport whose pending handshakes are limited. The remote addresses of its incoming connections
+/// must be validated.
+pub(super) struct HandshakeLimiter {
     inner: Boxed<Output>,
     gater: ConnectionGater,
 }
@@ -237,13 +238,13 @@ pub(super) struct Limited {
 type Output = (PeerId, StreamMuxerBox);
 type Upgrade = BoxFuture<'static, io::Result<Output>>;
 
-impl Limited {
+impl HandshakeLimiter {
     pub(super) fn new(inner: Boxed<Output>, gater: ConnectionGater) -> Self {
         Self { inner, gater }
     }
 }
 
-impl Transport for Limited {
+impl Transport for HandshakeLimiter {
     type Output = Output;
     type Error = io::Error;
     type ListenerUpgrade = Upgrade;
@@ -319,13 +320,13 @@ mod tests {
         text.parse().ok()
     }
 
-    /// Whether it gave way.
+    /// Whether the handshake was evicted.
     fn is_evicted(handshake: PendingHandshake) -> bool {
         handshake.run(pending::<()>()).now_or_never().is_some()
     }
 
     #[test]
-    fn silent_handshakes_of_one_address_take_only_each_others_places() {
+    fn handshakes_of_one_address_evict_only_each_other() {
         let table = table(16);
         let client = table.begin(ip("198.51.100.1"));
         let silent: Vec<_> = (0..40).map(|_| table.begin(ip("192.0.2.1"))).collect();
@@ -338,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_in_the_name_of_an_address_take_nothing_from_it() {
+    fn forged_packets_do_not_evict_handshakes_of_an_address() {
         let table = table(16);
         let client = table.begin(ip("192.0.2.1"));
         let forged: Vec<_> = (0..40).map(|_| table.begin(None)).collect();
@@ -348,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_gives_way_when_no_prefix_is_beyond_its_share() {
+    fn oldest_is_evicted_when_no_prefix_exceeds_its_share() {
         let table = table(4);
         let all: Vec<_> = (0..5)
             .map(|n| table.begin(ip(&format!("192.0.{n}.1"))))
@@ -358,11 +359,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn slow_handshakes_of_one_address_give_way_before_others() {
+    async fn slow_handshakes_of_one_address_are_evicted_first() {
         let table = table(16);
         let first = table.begin(ip("198.51.100.1"));
         let silent = [(); 2].map(|()| table.begin(ip("192.0.2.1")));
-        tokio::time::advance(SLOW).await;
+        tokio::time::advance(SLOW_HANDSHAKE).await;
         let others: Vec<_> = (0..14)
             .map(|n| table.begin(ip(&format!("203.0.{n}.1"))))
             .collect();
@@ -373,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handshake_that_ends_gives_its_result() {
+    fn completed_handshake_returns_its_result() {
         let table = table(1);
         let handshake = table.begin(None);
         assert_eq!(handshake.run(ready(7)).now_or_never(), Some(Ok(7)));

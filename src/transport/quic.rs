@@ -3,44 +3,46 @@
 //! TLS 1.3 with libp2p's certificates authenticates both ends ([libp2p TLS], [libp2p QUIC]); the
 //! streams of QUIC are libp2p's streams, and need no muxer on top.
 //!
-//! Why not `libp2p-quic`. What a relay promises rests on four things which that crate leaves open:
+//! `libp2p-quic` is not used, because a relay needs four things that it does not provide:
 //!
-//! - **Cut is not finished.** There, a stream that is dropped sends FIN, and what was cut looks
-//!   complete to the other side. Here it is reset, see [`Stream`].
-//! - **A drain.** There, the removal of a listener closes its endpoint, and with that every live
-//!   connection. Here newcomers are refused at once while the live connections go on, until the
-//!   process ends them through its [`Handle`].
-//! - **Back-pressure.** There, a reader that stops can have 10 MB a stream pile up on the way to
-//!   it. Here [`Config::stream_receive_window`] bounds that.
-//! - **Strangers and movers.** Here, a flood of handshakes has to prove its addresses first
-//!   ([`Config::retry_above`]); clients that change their address keep their connection, and
-//!   clients of a relay that crashed and came back learn it with their next packet.
+//! - **Resets.** `libp2p-quic` sends FIN when a stream is dropped, so truncated data looks complete to
+//!   the peer. Here the stream is reset, see [`Stream`].
+//! - **A drain.** `libp2p-quic` closes the endpoint of a removed listener, and with it every
+//!   established connection. Here new connections are refused immediately, and established ones
+//!   continue until they are closed through the [`Handle`].
+//! - **Back-pressure.** `libp2p-quic` buffers up to 10 MB per stream for a slow reader. Here
+//!   [`Config::stream_receive_window`] is the bound.
+//! - **Address validation and migration.** Under a flood of handshakes, clients have to validate their
+//!   addresses first ([`Config::retry_above`]). Clients that change their address keep their
+//!   connection. Clients of a relay that has crashed and restarted get a stateless reset with their
+//!   next packet.
 //!
-//! Not supported, because a relay has no use for it: hole punching (dialling as the listener), and
-//! dialling from the port of a listener.
+//! Hole punching (dialling in the role of the listener) and dialling from the port of a listener are
+//! not supported, because a relay needs neither.
 //!
-//! | module | what belongs there |
+//! | module | content |
 //! |---|---|
-//! | `config` | the settings, and what they mean to quinn |
-//! | `tls` | certificates, peer ids, the key of stateless resets |
-//! | `address` | multiaddresses to socket addresses and back |
-//! | `endpoint` | UDP sockets, and the handle that closes them all |
-//! | `udp` | one UDP socket: datagrams that cannot be answered, and segmentation offload |
-//! | `runtime` | quinn on tokio, with timers that end together |
-//! | `interfaces` | the addresses that a listener can be reached on |
-//! | `listener` | who is let in, retried or refused |
+//! | `config` | the settings, and their translation to quinn's |
+//! | `tls_config` | certificates, peer ids, and the key of stateless resets |
+//! | `address` | conversion between multiaddresses and socket addresses |
+//! | `endpoint` | UDP sockets with QUIC endpoints, and the handle that closes them |
+//! | `udp` | a UDP socket that drops unanswerable datagrams, and falls back from segmentation offload |
+//! | `send_batching` | batches of datagrams per task poll, for segmentation offload |
+//! | `runtime` | quinn's runtime on tokio, with coalesced timers and batched sends |
+//! | `interfaces` | the addresses of a listener |
+//! | `listener` | admission of incoming connections |
 //! | `connection` | the handshake, and the connection as a muxer |
-//! | `flow_control` | what a connection makes the relay hold, and its receive window |
-//! | `credit` | receive credit of all connections together |
-//! | `acknowledged` | how much a peer has acknowledged |
-//! | `send_window` | how much is on its way to a peer |
-//! | `stream` | one stream |
+//! | `flow_control` | the receive window of a connection, and the accounting of its buffers |
+//! | `credit` | the pool of receive credit of all connections |
+//! | `ack_counters` | the number of bytes that a peer has acknowledged |
+//! | `send_window` | the send window of a connection |
+//! | `stream` | a stream |
 //!
 //! [RFC 9000]: https://www.rfc-editor.org/rfc/rfc9000
 //! [libp2p TLS]: https://github.com/libp2p/specs/blob/master/tls/tls.md
 //! [libp2p QUIC]: https://github.com/libp2p/specs/blob/master/quic/README.md
 
-mod acknowledged;
+mod ack_counters;
 mod address;
 mod config;
 mod connection;
@@ -50,12 +52,12 @@ mod flow_control;
 mod interfaces;
 mod listener;
 mod runtime;
+mod send_batching;
 mod send_window;
 mod stream;
 #[cfg(test)]
 mod tests;
-mod tls;
-mod together;
+mod tls_config;
 mod udp;
 
 use std::collections::VecDeque;
@@ -71,38 +73,38 @@ use libp2p::{Multiaddr, PeerId};
 
 pub use self::config::Config;
 pub use self::connection::Connection;
-use self::connection::Limits;
+use self::connection::ConnectionConfig;
 use self::credit::CreditPool;
 pub use self::endpoint::Handle;
 use self::listener::Listener;
 pub use self::stream::Stream;
 use super::admission::RateLimited;
 
-/// Why an endpoint could not be set up or a connection not be made.
+/// An error of an endpoint, a listener or a connection attempt.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The UDP socket or the watch on the network interfaces failed.
+    /// The UDP socket or the watcher of the network interfaces failed.
     #[error(transparent)]
     Io(#[from] io::Error),
     /// The endpoint of a listener stopped: its socket failed, or [`Handle::close_all`] closed it.
     #[error("the endpoint stopped")]
     EndpointStopped,
-    /// There is no certificate, ours or the peer's, or it is not one of libp2p's.
+    /// A certificate, ours or the peer's, is missing or not a libp2p certificate.
     #[error(transparent)]
     Tls(#[from] super::tls::Error),
-    /// The TLS library lacks AES-128-GCM, which QUIC's first packets need.
+    /// The TLS library lacks AES-128-GCM, which encrypts QUIC's Initial packets.
     #[error(transparent)]
     Crypto(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
-    /// The dial could not begin.
+    /// The dial could not be started.
     #[error(transparent)]
     Connect(#[from] quinn::ConnectError),
     /// The handshake failed, or the connection was refused.
     #[error(transparent)]
     Connection(#[from] quinn::ConnectionError),
-    /// The peer is who it says, and its address has sent too many.
+    /// The handshake succeeded, and the peer's address exceeds its rate of connections.
     #[error(transparent)]
     RateLimited(#[from] RateLimited),
-    /// The handshake gave way to others.
+    /// The handshake was evicted for another one.
     #[error(transparent)]
     Evicted(#[from] super::pending::Evicted),
     /// The handshake took longer than [`Config::handshake_timeout`].
@@ -117,16 +119,16 @@ type Upgrade = BoxFuture<'static, Result<(PeerId, Connection), Error>>;
 ///
 /// Listening and dialling open sockets on tokio, and panic outside of its runtime.
 ///
-/// A listener that is removed keeps its socket for as long as the transport lives, to refuse
-/// newcomers in the name of the connections that are still on it.
-pub struct Transport {
+/// A removed listener keeps its socket for the lifetime of the transport: established connections
+/// still use it, and new ones are refused.
+pub struct QuicTransport {
     config: Config,
     server: quinn::ServerConfig,
-    /// Removed ones too: they refuse.
+    /// Includes removed listeners, which refuse connections.
     listeners: SelectAll<Listener>,
-    /// The endpoints to dial from with [`PortUse::Reuse`], made at first use.
+    /// The endpoints for dials with [`PortUse::Reuse`], bound at first use.
     dialers: Dialers,
-    /// What happened outside of `poll`.
+    /// Events from outside of `poll`.
     events: VecDeque<Event>,
     waker: Option<Waker>,
 }
@@ -137,13 +139,12 @@ struct Dialers {
     ipv6: Option<quinn::Endpoint>,
 }
 
-impl Transport {
-    /// Makes a transport that neither listens nor dials yet.
+impl QuicTransport {
+    /// Creates a transport without listeners.
     ///
     /// # Errors
     ///
-    /// [`Error::Tls`] and [`Error::Crypto`], if the identity or the build is unfit for
-    /// TLS.
+    /// [`Error::Tls`] or [`Error::Crypto`], if the identity or the TLS library is unsuitable.
     pub fn new(mut config: Config) -> Result<Self, Error> {
         config.credit = CreditPool::new(config.gater.resources());
         Ok(Self {
@@ -156,7 +157,7 @@ impl Transport {
         })
     }
 
-    /// The endpoint that the dials to the family of `remote` share.
+    /// The endpoint that dials to the address family of `remote` share.
     fn dialer(&mut self, remote: SocketAddr) -> Result<quinn::Endpoint, Error> {
         let slot = match remote {
             SocketAddr::V4(_) => &mut self.dialers.ipv4,
@@ -182,7 +183,7 @@ impl Transport {
     }
 }
 
-impl libp2p::core::Transport for Transport {
+impl libp2p::core::Transport for QuicTransport {
     type Output = (PeerId, Connection);
     type Error = Error;
     type ListenerUpgrade = Upgrade;
@@ -226,10 +227,10 @@ impl libp2p::core::Transport for Transport {
         removed
     }
 
-    /// Dials `addr`; a `/p2p/` id at its end is demanded of the peer's certificate.
+    /// Dials `addr`. If it ends with a `/p2p/` id, the peer's certificate must have this id.
     ///
-    /// [`PortUse::New`] takes a socket of its own, as `AutoNAT` v2 wants for its dial back: a
-    /// port that the client's NAT has not seen.
+    /// [`PortUse::New`] uses a separate socket. The dial back of `AutoNAT` v2 needs a port to which the
+    /// client's NAT has no mapping.
     fn dial(
         &mut self,
         addr: Multiaddr,
@@ -260,7 +261,7 @@ impl libp2p::core::Transport for Transport {
                 connecting
             };
             let handshake = config.handshakes.dial(TLS);
-            connection::handshake(connecting, Limits::new(&config), handshake).await
+            connection::handshake(connecting, ConnectionConfig::new(&config), handshake).await
         }
         .boxed())
     }
@@ -277,13 +278,13 @@ impl libp2p::core::Transport for Transport {
     }
 }
 
-/// The means of every handshake here, as metrics name it.
+/// The security protocol of every handshake, as a metric attribute.
 const TLS: &str = "tls";
 
-/// TLS wants a name, libp2p has none: any valid one will do, nobody checks it.
+/// TLS requires a server name, which libp2p does not use: any valid one works.
 const SERVER_NAME: &str = "libp2p";
 
-/// Where to bind a socket that dials `remote`.
+/// The address to which a socket for dialling `remote` is bound.
 fn any_port(remote: SocketAddr) -> SocketAddr {
     match remote {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),

@@ -1,5 +1,4 @@
-//! How both ends of a byte stream prove who they are: TLS 1.3 or Noise, whichever the client asks
-//! for.
+//! Authentication and encryption of a byte stream: TLS 1.3 or Noise, as the dialler chooses.
 
 use std::{
     io,
@@ -20,10 +19,10 @@ use libp2p::{
 };
 use rustls::ServerConfig;
 
-use super::{noise, tls as ours};
+use super::{noise, tls as server_tls};
 use crate::metrics::{Handshake, Handshakes, Open};
 
-/// TLS 1.3 and Noise.
+/// The upgrade of a byte stream with TLS 1.3 or Noise.
 #[derive(Clone)]
 pub struct Security {
     accepts: Arc<ServerConfig>,
@@ -33,16 +32,17 @@ pub struct Security {
 }
 
 impl Security {
-    /// Proves to be `keypair`. Handshakes are counted in `handshakes`.
+    /// An upgrade that authenticates as `keypair`. Handshakes are counted in `handshakes`.
     ///
     /// # Errors
-    /// When `keypair` cannot make a TLS certificate or Noise keys; an Ed25519 key always can.
+    /// When no TLS certificate or Noise key can be generated for `keypair`; for an Ed25519 key this
+    /// always succeeds.
     pub fn new(
         keypair: &Keypair,
         handshakes: Handshakes,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         Ok(Self {
-            accepts: Arc::new(ours::server(keypair)?),
+            accepts: Arc::new(server_tls::server(keypair)?),
             dials: tls::Config::new(keypair)?,
             noise: noise::Keys::new(keypair)?,
             handshakes,
@@ -55,12 +55,13 @@ impl Security {
 }
 
 /// TLS of the accepting side, TLS of the dialling side, or Noise.
-type Io<C> = Either<Either<ours::Channel<C>, tls::TlsStream<C>>, noise::Channel<C>>;
+type Io<C> =
+    Either<Either<server_tls::TlsServerStream<C>, tls::TlsStream<C>>, noise::NoiseStream<C>>;
 
 /// An authenticated and encrypted byte stream.
-pub struct Channel<C> {
+pub struct SecureStream<C> {
     io: Io<C>,
-    /// Counts it for as long as it is there.
+    /// Counts the connection while it exists.
     _open: Open,
 }
 
@@ -77,21 +78,21 @@ impl UpgradeInfo for Security {
     }
 }
 
-type Upgrade<C> = BoxFuture<'static, io::Result<(PeerId, Channel<C>)>>;
+type Upgrade<C> = BoxFuture<'static, io::Result<(PeerId, SecureStream<C>)>>;
 
 impl<C> InboundConnectionUpgrade<C> for Security
 where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    type Output = (PeerId, Channel<C>);
+    type Output = (PeerId, SecureStream<C>);
     type Error = io::Error;
     type Future = Upgrade<C>;
 
     fn upgrade_inbound(self, socket: C, protocol: Self::Info) -> Self::Future {
         if self.is_tls(protocol) {
-            let upgrade = ours::accept(self.accepts, socket);
-            secured(self.handshakes.begin("tls"), upgrade, |channel| {
-                Either::Left(Either::Left(channel))
+            let upgrade = server_tls::accept(self.accepts, socket);
+            secured(self.handshakes.begin("tls"), upgrade, |stream| {
+                Either::Left(Either::Left(stream))
             })
         } else {
             let upgrade = noise::accept(self.noise, socket);
@@ -104,15 +105,15 @@ impl<C> OutboundConnectionUpgrade<C> for Security
 where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    type Output = (PeerId, Channel<C>);
+    type Output = (PeerId, SecureStream<C>);
     type Error = io::Error;
     type Future = Upgrade<C>;
 
     fn upgrade_outbound(self, socket: C, protocol: Self::Info) -> Self::Future {
         if self.is_tls(protocol) {
             let upgrade = self.dials.upgrade_outbound(socket, protocol);
-            secured(self.handshakes.dial("tls"), upgrade, |channel| {
-                Either::Left(Either::Right(channel))
+            secured(self.handshakes.dial("tls"), upgrade, |stream| {
+                Either::Left(Either::Right(stream))
             })
         } else {
             let upgrade = noise::dial(self.noise, socket);
@@ -121,7 +122,7 @@ where
     }
 }
 
-/// Counts the channel that comes of `handshake`.
+/// Runs `upgrade`, and counts the resulting stream by `handshake`.
 fn secured<C: 'static, S, E>(
     handshake: Handshake,
     upgrade: impl Future<Output = Result<(PeerId, S), E>> + Send + 'static,
@@ -133,16 +134,16 @@ where
 {
     async move {
         let (peer, stream) = upgrade.await.map_err(io::Error::other)?;
-        let channel = Channel {
+        let stream = SecureStream {
             io: either(stream),
             _open: handshake.complete(),
         };
-        Ok((peer, channel))
+        Ok((peer, stream))
     }
     .boxed()
 }
 
-impl<C: AsyncRead + AsyncWrite + Unpin> AsyncRead for Channel<C> {
+impl<C: AsyncRead + AsyncWrite + Unpin> AsyncRead for SecureStream<C> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -152,7 +153,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> AsyncRead for Channel<C> {
     }
 }
 
-impl<C: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Channel<C> {
+impl<C: AsyncRead + AsyncWrite + Unpin> AsyncWrite for SecureStream<C> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

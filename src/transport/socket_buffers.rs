@@ -1,8 +1,8 @@
-//! How much of a TCP connection the kernel may hold. A container pays for that memory as well.
+//! The kernel's buffers of TCP connections, whose memory counts against a container's limit.
 //!
-//! What is not sent yet is bounded in any case: it waits in the relay, where it is counted. What is
-//! sent and not acknowledged, and what has arrived, has the size that the kernel finds right for the
-//! connection, up to several MiB. Where there is little memory, it has a bound that follows from it.
+//! Unsent data is always bounded: it waits in the relay instead, where it is accounted for. The buffers
+//! for unacknowledged and for received data are sized by the kernel's autotuning, up to several MiB. If
+//! there is little memory, they get a fixed bound.
 
 use std::io;
 
@@ -12,38 +12,38 @@ use tracing::debug;
 
 use crate::resources::ResourceLimits;
 
-/// Bytes that are written and not sent before the socket takes no more. Two writes of a muxer, so
-/// that one can be made while the other is sent.
+/// The maximum number of unsent bytes before the socket is not writable (`TCP_NOTSENT_LOWAT`): two writes
+/// of a muxer, so that one can be prepared while the other is sent.
 const MAX_UNSENT_BYTES: u32 = 128 * 1024;
 
-/// A connection's buffers in each direction are this part of the memory.
-const MEMORY_PART: u64 = 1024;
-/// No bound is smaller, so that a fast connection over a short distance is not held up.
-const LEAST_BYTES: u64 = 64 * 1024;
-/// No bound is set from here on: the kernel adapts the buffers to the connection.
-const MOST_BYTES: u64 = 1024 * 1024;
+/// The memory limit is divided by this for the buffer of a connection in each direction.
+const MEMORY_DIVISOR: u64 = 1024;
+/// The minimum bound in bytes, which does not limit connections with a low round-trip time.
+const MIN_BYTES: u64 = 64 * 1024;
+/// From this size on, the buffers are left to the kernel's autotuning.
+const AUTOTUNING_BYTES: u64 = 1024 * 1024;
 
-/// The bounds of a connection's buffers in the kernel.
+/// The bound of a connection's buffers in the kernel.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SocketBuffers {
-    /// Bytes in each direction; `None` leaves it to the kernel.
+    /// The bound in bytes for each direction; `None` is autotuning.
     bytes: Option<usize>,
 }
 
 impl SocketBuffers {
-    /// The bounds that fit into the memory of `limits`.
-    pub(super) fn of(limits: &ResourceLimits) -> Self {
-        let part = limits.memory.map(|memory| memory / MEMORY_PART);
-        let bound = part.filter(|bytes| *bytes < MOST_BYTES);
+    /// The bound for the memory limit in `limits`.
+    pub(super) fn for_limits(limits: &ResourceLimits) -> Self {
+        let part = limits.memory.map(|memory| memory / MEMORY_DIVISOR);
+        let bound = part.filter(|bytes| *bytes < AUTOTUNING_BYTES);
         Self {
-            bytes: bound.and_then(|bytes| usize::try_from(bytes.max(LEAST_BYTES)).ok()),
+            bytes: bound.and_then(|bytes| usize::try_from(bytes.max(MIN_BYTES)).ok()),
         }
     }
 
-    /// Sets the bounds of a connection that was accepted. Without them it works as well.
+    /// Sets the bound of an accepted connection. Errors are only logged: the connection works without.
     pub(super) fn apply(self, stream: &TcpStream) {
         if let Err(error) = self.set(&SockRef::from(&stream.0)) {
-            debug!(%error, "cannot bound the buffers of a socket");
+            debug!(%error, "cannot set socket buffer sizes");
         }
     }
 
@@ -64,7 +64,7 @@ mod tests {
     use crate::relay::Limits;
 
     #[test]
-    fn bounds_follow_memory() {
+    fn bounds_are_proportional_to_memory() {
         const MIB: u64 = 1024 * 1024;
         for (memory, bytes) in [
             (Some(64 * MIB), Some(64 * 1024)),
@@ -74,13 +74,17 @@ mod tests {
             (None, None),
         ] {
             let limits = ResourceLimits::new(memory, None, &Limits::default());
-            assert_eq!(SocketBuffers::of(&limits).bytes, bytes, "{memory:?}");
+            assert_eq!(
+                SocketBuffers::for_limits(&limits).bytes,
+                bytes,
+                "{memory:?}"
+            );
         }
     }
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn a_connection_has_the_bounds() {
+    async fn bounds_are_applied_to_a_connection() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let _client = tokio::net::TcpStream::connect(listener.local_addr().unwrap())
             .await
@@ -92,7 +96,7 @@ mod tests {
         buffers.apply(&stream);
         let socket = SockRef::from(&stream.0);
         assert_eq!(socket.tcp_notsent_lowat().unwrap(), MAX_UNSENT_BYTES);
-        // The kernel doubles the size, for what it has besides the bytes.
+        // The kernel doubles the size, for its overhead.
         assert_eq!(socket.send_buffer_size().unwrap(), 128 * 1024);
         assert_eq!(socket.recv_buffer_size().unwrap(), 128 * 1024);
     }

@@ -1,12 +1,13 @@
-//! TCP behind the [`ConnectionGater`]: libp2p's transport, but for who gets in and where they come from.
+//! The TCP transport: libp2p's, with admission control by the [`ConnectionGater`] and support for the
+//! PROXY protocol.
 //!
-//! A connection that is refused is closed as it is accepted, before the swarm hears of it. One from
-//! a proxy is first told of when its [header](super::proxy) has been read, so that its address is
-//! the client's wherever an address counts. Headers are waited for side by side, and not for long:
-//! a proxy that is slow with one holds nobody else up.
+//! A connection that is refused is closed as soon as it is accepted, and not reported to the swarm. A
+//! connection from a proxy is reported when its [header](super::proxy) was read, with the address of the
+//! client. Headers are read concurrently and with a timeout, so a slow connection does not delay
+//! others.
 //!
-//! Each connection that came in holds one of the descriptors that the resources has for them, from the
-//! moment it is accepted until it is closed.
+//! Each incoming connection holds a file descriptor of the resource manager's budget from the accept
+//! until it is closed.
 
 use std::{
     collections::HashSet,
@@ -39,73 +40,75 @@ use super::{
 };
 use crate::resources::{Descriptor, Exhausted};
 
-/// How long a proxy may take to send its header, before the time of the handshake begins. The
-/// specification wants three seconds at least, so that a packet may be lost.
+/// The time within which a proxy has to send its header, before the timeout of the handshake starts. The
+/// specification requires at least three seconds, for retransmissions.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Connections that may wait for their header at once.
-const MAX_WAITING: usize = 1024;
+/// The maximum number of connections that wait for their header.
+const MAX_PENDING_HEADERS: usize = 1024;
 
-/// So many connections are dealt with in one go before others get their turn.
-const AT_ONCE: usize = 64;
+/// The maximum number of events that are handled in one poll, before the task yields.
+const MAX_EVENTS_PER_POLL: usize = 64;
 
-type Upgrade = Ready<io::Result<Socket>>;
+type Upgrade = Ready<io::Result<TcpConnection>>;
 type Event = TransportEvent<Upgrade, io::Error>;
 /// An event of libp2p's transport.
 type InnerEvent = TransportEvent<Ready<io::Result<TcpStream>>, io::Error>;
 
-/// See the module's documentation.
-pub struct Transport {
+/// The TCP transport, see [the module](self).
+pub struct TcpTransport {
     inner: Inner,
     gater: ConnectionGater,
     buffers: SocketBuffers,
-    /// Those that are not closed: nothing may come from one that is.
+    /// The listeners that are not removed. Connections of a removed one are refused, also if they were
+    /// accepted before.
     listeners: HashSet<ListenerId>,
-    waiting: FuturesUnordered<BoxFuture<'static, Option<IncomingConnection>>>,
+    pending_headers: FuturesUnordered<BoxFuture<'static, Option<IncomingConnection>>>,
 }
 
 /// A TCP connection.
-pub struct Socket {
+pub struct TcpConnection {
     io: TcpStream,
-    /// Given back when the connection is closed.
+    /// Released when the connection is dropped.
     descriptor: Option<Descriptor>,
 }
 
-/// A connection that was accepted.
+/// A connection that was accepted and not reported yet.
 struct IncomingConnection {
     listener: ListenerId,
-    stream: Socket,
+    stream: TcpConnection,
     local: Multiaddr,
     remote: Multiaddr,
 }
 
-impl Transport {
-    /// Accepts what `gater` admits.
+impl TcpTransport {
+    /// Creates a transport on top of `inner` that accepts the connections which `gater` admits.
     pub fn new(inner: Inner, gater: ConnectionGater) -> Self {
         Self {
             inner,
-            buffers: SocketBuffers::of(gater.resources().limits()),
+            buffers: SocketBuffers::for_limits(gater.resources().limits()),
             gater,
             listeners: HashSet::new(),
-            waiting: FuturesUnordered::new(),
+            pending_headers: FuturesUnordered::new(),
         }
     }
 
-    /// A connection has been accepted; gives it if its sender is known and may come in.
-    fn accepted(&self, connection: IncomingConnection) -> Option<Event> {
+    /// Handles a connection that was accepted. Returns an event if it is admitted, and `None` if it is
+    /// refused or its header has to be read first.
+    fn on_accepted(&self, connection: IncomingConnection) -> Option<Event> {
         if !ip_of(&connection.remote).is_some_and(|ip| self.gater.is_proxy(ip)) {
             return self.admit(connection);
         }
-        if self.waiting.len() >= MAX_WAITING {
+        if self.pending_headers.len() >= MAX_PENDING_HEADERS {
             self.refuse(&connection.stream.io, "max_pending");
             return None;
         }
-        self.waiting
+        self.pending_headers
             .push(read_proxy_header(connection, self.gater.clone()).boxed());
         None
     }
 
-    /// Lets it in, or hangs up.
+    /// Admits or refuses a connection whose client address is known.
     fn admit(&self, connection: IncomingConnection) -> Option<Event> {
         let IncomingConnection {
             listener,
@@ -135,15 +138,16 @@ impl Transport {
         })
     }
 
-    /// Has the connection reset when it is dropped: the kernel keeps nothing of it, however many
-    /// there are.
+    /// Refuses a connection, which the caller drops. It is reset, so that the kernel keeps no state in
+    /// `TIME_WAIT`, even under a flood.
     fn refuse(&self, stream: &TcpStream, reason: &'static str) {
         let _ = stream.0.set_zero_linger();
-        self.gater.refused(reason);
+        self.gater.record_refusal(reason);
     }
 }
 
-/// Reads the header of a proxy's connection, which is then the client's own.
+/// Reads the PROXY header of a connection, and sets its remote address to the client's. Returns `None` if
+/// there is no valid header.
 async fn read_proxy_header(
     mut connection: IncomingConnection,
     gater: ConnectionGater,
@@ -152,14 +156,14 @@ async fn read_proxy_header(
     match timeout(HEADER_TIMEOUT, header).await {
         Ok(Ok(Source::Client(client))) => connection.remote = address(client),
         Ok(Ok(Source::Proxy)) => {}
-        Ok(Err(proxy::Error::Silent)) => return None,
+        Ok(Err(proxy::Error::NoData)) => return None,
         Ok(Err(error)) => {
-            debug!(%error, "a connection from a proxy was refused");
-            gater.refused("proxy_header");
+            debug!(%error, "connection from a proxy refused");
+            gater.record_refusal("proxy_header");
             return None;
         }
         Err(_) => {
-            gater.refused("proxy_header");
+            gater.record_refusal("proxy_header");
             return None;
         }
     }
@@ -170,11 +174,11 @@ fn address(socket: SocketAddr) -> Multiaddr {
     Multiaddr::from(socket.ip()).with(Protocol::Tcp(socket.port()))
 }
 
-impl libp2p::core::Transport for Transport {
-    type Output = Socket;
+impl libp2p::core::Transport for TcpTransport {
+    type Output = TcpConnection;
     type Error = io::Error;
     type ListenerUpgrade = Upgrade;
-    type Dial = MapOk<<Inner as libp2p::core::Transport>::Dial, fn(TcpStream) -> Socket>;
+    type Dial = MapOk<<Inner as libp2p::core::Transport>::Dial, fn(TcpStream) -> TcpConnection>;
 
     fn listen_on(
         &mut self,
@@ -197,20 +201,20 @@ impl libp2p::core::Transport for Transport {
         options: DialOpts,
     ) -> Result<Self::Dial, TransportError<io::Error>> {
         let dial = self.inner.dial(address, options)?;
-        // Dials are few, and have descriptors of their own.
-        Ok(dial.map_ok(|io| Socket {
+        // Dials are few, and have a separate descriptor budget.
+        Ok(dial.map_ok(|io| TcpConnection {
             io,
             descriptor: None,
         }))
     }
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Event> {
-        for _ in 0..AT_ONCE {
-            let event = match self.waiting.poll_next_unpin(cx) {
+        for _ in 0..MAX_EVENTS_PER_POLL {
+            let event = match self.pending_headers.poll_next_unpin(cx) {
                 Poll::Ready(Some(None)) => None,
                 Poll::Ready(Some(Some(connection))) => self.admit(connection),
                 Poll::Ready(None) | Poll::Pending => match Pin::new(&mut self.inner).poll(cx) {
-                    Poll::Ready(event) => self.incoming(event),
+                    Poll::Ready(event) => self.on_event(event),
                     Poll::Pending => return Poll::Pending,
                 },
             };
@@ -223,9 +227,9 @@ impl libp2p::core::Transport for Transport {
     }
 }
 
-impl Transport {
-    /// What is told of an event of libp2p's transport at once.
-    fn incoming(&mut self, event: InnerEvent) -> Option<Event> {
+impl TcpTransport {
+    /// Translates an event of libp2p's transport. Returns `None` if it has to be held back.
+    fn on_event(&mut self, event: InnerEvent) -> Option<Event> {
         match event {
             TransportEvent::Incoming {
                 listener_id,
@@ -234,15 +238,15 @@ impl Transport {
                 send_back_addr,
             } => match upgrade.into_inner() {
                 Ok(io) => {
-                    let room = self.gater.try_acquire(ip_of(&send_back_addr));
+                    let acquired = self.gater.try_acquire(ip_of(&send_back_addr));
                     let refuse = |cause: Exhausted| self.refuse(&io, cause.reason());
-                    let counted = room.map_err(refuse).ok()?;
+                    let descriptor = acquired.map_err(refuse).ok()?;
                     self.buffers.apply(&io);
-                    self.accepted(IncomingConnection {
+                    self.on_accepted(IncomingConnection {
                         listener: listener_id,
-                        stream: Socket {
+                        stream: TcpConnection {
                             io,
-                            descriptor: Some(counted),
+                            descriptor: Some(descriptor),
                         },
                         local: local_addr,
                         remote: send_back_addr,
@@ -281,7 +285,7 @@ impl Transport {
     }
 }
 
-impl AsyncRead for Socket {
+impl AsyncRead for TcpConnection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -291,7 +295,7 @@ impl AsyncRead for Socket {
     }
 }
 
-impl AsyncWrite for Socket {
+impl AsyncWrite for TcpConnection {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -1,16 +1,16 @@
-//! TLS 1.3 of the accepting side, as TCP, WebSocket and QUIC use it: libp2p's [TLS handshake], with
-//! the cheapest cipher first.
+//! TLS 1.3 of the accepting side, for TCP, WebSocket and QUIC: libp2p's [TLS handshake], with the
+//! cipher that is cheapest for the relay.
 //!
-//! Whoever accepts chooses the cipher. libp2p's own configuration leaves it to the client, and
-//! clients in Rust put ChaCha20-Poly1305 first whatever they run on. A relay deciphers and enciphers
-//! every byte; where the processor knows AES, AES-GCM takes it a third of the time.
+//! The server chooses the cipher. libp2p's configuration follows the client's preference, and clients
+//! in Rust prefer ChaCha20-Poly1305 on all hardware. A relay decrypts and encrypts every byte; on
+//! processors with AES instructions, AES-GCM takes a third of the time.
 //!
 //! [TLS handshake]: https://github.com/libp2p/specs/blob/master/tls/tls.md
 
-mod channel;
-mod checked;
 mod ciphers;
 mod records;
+mod stream;
+mod verified_certificate;
 
 use std::sync::Arc;
 
@@ -26,30 +26,30 @@ use rustls::{
     sign::{CertifiedKey, SingleCertAndKey},
 };
 
-pub use self::channel::Channel;
-use self::checked::Checked;
+pub use self::stream::TlsServerStream;
+use self::verified_certificate::VerifiedCertificate;
 
-/// The one protocol that is spoken in it.
+/// The only application protocol.
 const ALPN: &[u8] = b"libp2p";
 
-/// Why there is no configuration, or no channel.
+/// The error of a configuration or a handshake.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Our own certificate could not be made from the identity.
-    #[error("cannot make a certificate: {0}")]
+    /// The local certificate could not be generated from the identity.
+    #[error("cannot generate a certificate: {0}")]
     Certificate(#[from] certificate::GenError),
-    /// The TLS library does not take our certificate or our choice of ciphers.
+    /// The TLS library does not accept the local certificate or the ciphers.
     #[error("cannot use TLS: {0}")]
     Unusable(#[from] rustls::Error),
     /// The handshake failed.
     #[error("the handshake failed: {0}")]
     Handshake(#[from] std::io::Error),
-    /// The peer showed no certificate that names it.
+    /// The peer has no certificate with an identity.
     #[error("the peer has no certificate")]
     NoPeerCertificate,
 }
 
-/// The configuration that proves to be `keypair`.
+/// The server configuration that authenticates as `keypair`.
 ///
 /// # Errors
 /// When `keypair` cannot make a certificate; an Ed25519 key always can.
@@ -66,34 +66,38 @@ pub(super) fn server(keypair: &Keypair) -> Result<ServerConfig, Error> {
         .with_cert_resolver(Arc::new(ours));
     tls.ignore_client_order = true;
     tls.alpn_protocols = vec![ALPN.to_vec()];
-    // Every connection authenticates anew; tickets would only be bytes and memory.
+    // Sessions are not resumed, so tickets would only cost bytes and memory.
     tls.send_tls13_tickets = 0;
     Ok(tls)
 }
 
-/// Accepts over a byte stream.
+/// Performs the handshake as the server. Returns the id of the authenticated peer, and the encrypted
+/// stream.
+///
+/// # Errors
+/// When the socket fails, or the peer cannot be authenticated.
 pub(super) async fn accept<C>(
     tls: Arc<ServerConfig>,
     socket: C,
-) -> Result<(PeerId, Channel<C>), Error>
+) -> Result<(PeerId, TlsServerStream<C>), Error>
 where
     C: AsyncRead + AsyncWrite + Unpin,
 {
-    let channel = Channel::accept(tls, socket).await?;
-    let peer = peer_id(channel.state().peer_certificates().unwrap_or_default())?;
-    Ok((peer, channel))
+    let stream = TlsServerStream::accept(tls, socket).await?;
+    let peer = peer_id(stream.state().peer_certificates().unwrap_or_default())?;
+    Ok((peer, stream))
 }
 
-/// Whose certificate this is, which the handshake has verified.
+/// The id of the peer with the certificate `chain`, which the handshake has verified.
 pub(super) fn peer_id(chain: &[CertificateDer<'_>]) -> Result<PeerId, Error> {
     let peer = chain
         .first()
-        .and_then(|end_entity| Checked::new(end_entity)?.peer_id());
+        .and_then(|end_entity| VerifiedCertificate::new(end_entity)?.peer_id());
     peer.ok_or(Error::NoPeerCertificate)
 }
 
-/// Takes every peer that proves who it is: one certificate, made as libp2p has it, whose key signs
-/// the handshake.
+/// Accepts every authenticated peer: it has a single certificate according to libp2p's specification,
+/// whose key signs the handshake.
 #[derive(Debug)]
 struct AnyPeer(WebPkiSupportedAlgorithms);
 
@@ -109,7 +113,7 @@ impl ClientCertVerifier for AnyPeer {
         _now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         if !intermediates.is_empty() {
-            let why = "a peer of libp2p has exactly one certificate";
+            let why = "a libp2p peer has exactly one certificate";
             return Err(rustls::Error::General(why.to_owned()));
         }
         certificate::parse(end_entity).map_err(bad_certificate)?;
@@ -122,18 +126,19 @@ impl ClientCertVerifier for AnyPeer {
         _certificate: &CertificateDer<'_>,
         _signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let why = "libp2p begins with TLS 1.3";
+        let why = "libp2p requires TLS 1.3";
         Err(rustls::Error::General(why.to_owned()))
     }
 
-    /// After [`Self::verify_client_cert`], of the same certificate.
+    /// Called after [`Self::verify_client_cert`] with the same certificate, which is therefore valid.
     fn verify_tls13_signature(
         &self,
         message: &[u8],
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let certificate = Checked::new(certificate).ok_or(CertificateError::BadEncoding)?;
+        let certificate =
+            VerifiedCertificate::new(certificate).ok_or(CertificateError::BadEncoding)?;
         verify_tls13_signature_with_raw_key(message, &certificate.key(), signature, &self.0)
     }
 

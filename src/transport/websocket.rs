@@ -1,13 +1,13 @@
-//! WebSocket frames of bounded length, whatever their sender announces.
+//! WebSocket frames of bounded length.
 //!
-//! libp2p's WebSocket makes room for a whole frame as soon as its header has arrived. A [`Splitter`]
-//! lies between it and the socket of an accepted connection, and divides each data frame into frames
-//! of at most [`MAX_FRAME_BYTES`], which are complete messages. Nothing is copied for that: only
-//! headers are replaced. The bytes are the same, and the limits of messages mean nothing to libp2p,
-//! for which a WebSocket is a stream of bytes.
+//! libp2p's WebSocket implementation allocates a whole frame as soon as its header has arrived. A
+//! [`FrameSplitter`] is inserted between it and the socket of an accepted connection, and splits each
+//! data frame into frames of at most [`MAX_FRAME_BYTES`], each of which is a complete message. No
+//! payload is copied: only headers are replaced. The data is the same, and libp2p treats a WebSocket as
+//! a byte stream, without regard to message boundaries.
 //!
-//! A splitter also knows what the WebSocket holds for each direction, and [reports](super::buffered)
-//! it.
+//! A splitter also tracks the bytes that the WebSocket implementation buffers in each direction, and
+//! [reports](super::buffered) them.
 
 use std::{
     io,
@@ -17,14 +17,14 @@ use std::{
 
 use futures::{AsyncRead, AsyncWrite};
 
-use super::buffered::Reported;
+use super::buffered::ReportedBytes;
 
-/// The longest data frame that the WebSocket gets to see. A multiple of the length of a mask, so that
-/// the mask of a frame is that of all its parts.
+/// The maximum payload of a data frame after splitting. It is a multiple of the length of a mask, so that
+/// the mask of a frame applies to each of its parts unchanged.
 pub const MAX_FRAME_BYTES: usize = 32 * 1024;
 const _: () = assert!(MAX_FRAME_BYTES.is_multiple_of(MASK_BYTES));
 
-/// Two bytes, a length of eight bytes, and a mask.
+/// The maximum length of a header: two bytes, a length of eight bytes, and a mask.
 const MAX_HEADER_BYTES: usize = 2 + 8 + MASK_BYTES;
 const MASK_BYTES: usize = 4;
 
@@ -37,97 +37,101 @@ const LENGTH: u8 = 0x7f;
 const LENGTH_16: u8 = 126;
 const LENGTH_64: u8 = 127;
 
-/// See the documentation of the module.
+/// A socket that splits long WebSocket frames, see [the module](self).
 #[derive(Debug)]
-pub struct Splitter<C> {
+pub struct FrameSplitter<C> {
     io: C,
-    /// `None` leaves everything as it is.
+    /// `None` passes everything through unchanged.
     frames: Option<Frames>,
-    reported: Reported,
+    reported: ReportedBytes,
 }
 
-/// Both directions of an accepted connection.
+/// The state of both directions of an accepted connection.
 #[derive(Debug, Default)]
 struct Frames {
-    incoming: Incoming,
-    outgoing: Outgoing,
+    inbound: InboundFrames,
+    outbound: OutboundFrames,
 }
 
-/// Where the remote is in its sequence of frames.
+/// The position in the remote's sequence of frames.
+///
+/// After the HTTP request, the state is one of the following, in this order for each frame: a header is
+/// being received; the replacement header is being copied to the reader; the payload is being passed
+/// through. A long frame repeats the last two for each part.
 #[derive(Debug, Default)]
-struct Incoming {
-    request: Head,
-    /// The header that is being read.
+struct InboundFrames {
+    request: HttpHead,
+    /// The header that is being received.
     header: Header,
-    /// What stands for it, and how much of that was passed on.
+    /// The replacement header, and the number of its bytes that were copied to the reader.
     replacement: Header,
-    passed: usize,
+    copied: usize,
     mask: Option<[u8; MASK_BYTES]>,
-    /// What is missing of the current part of the frame, and what is behind that.
-    part: u64,
-    rest: u64,
-    /// The lengths of the last part, which the reader keeps until the next is complete, and of the
-    /// current one.
+    /// The number of missing bytes of the current part, and of the frame after it.
+    part_left: u64,
+    frame_left: u64,
+    /// The lengths of the previous part, which the reader buffers until the next one is complete, and of
+    /// the current one.
     held: [usize; 2],
 }
 
-/// Where the WebSocket is in its sequence of frames.
+/// The position in the sequence of frames that the WebSocket implementation writes.
 #[derive(Debug, Default)]
-struct Outgoing {
-    response: Head,
-    /// The payload of the current frame, which is held until all of it is written.
+struct OutboundFrames {
+    response: HttpHead,
+    /// The payload of the current frame, which is buffered until all of it is written.
     payload: u64,
-    /// What is missing of the frame.
+    /// The number of bytes of the frame that are not written.
     left: u64,
 }
 
-/// The first bytes of a frame.
+/// The header of a frame, or a part of it.
 #[derive(Clone, Copy, Debug, Default)]
 struct Header {
     bytes: [u8; MAX_HEADER_BYTES],
     length: usize,
 }
 
-/// The head of an HTTP message, which ends with an empty line.
+/// A parser for the end of the head of an HTTP message, which is an empty line.
 #[derive(Debug, Default)]
-struct Head {
+struct HttpHead {
     is_complete: bool,
-    /// Whether the line has nothing in it so far. The first line does not count: it is not empty, or
-    /// the message is not valid.
+    /// Whether the current line is empty so far. `false` in the first line, which a valid message does
+    /// not leave empty.
     is_empty_line: bool,
 }
 
-impl<C> Splitter<C> {
-    /// Divides the frames that arrive on `io`, a connection that was accepted.
+impl<C> FrameSplitter<C> {
+    /// Splits the frames that arrive on the accepted connection `io`.
     pub fn new(io: C) -> Self {
         Self {
             io,
             frames: Some(Frames::default()),
-            reported: Reported::default(),
+            reported: ReportedBytes::default(),
         }
     }
 
-    /// Leaves everything as it is, on a connection that was dialled.
+    /// Passes all bytes of the dialled connection `io` through unchanged.
     pub fn transparent(io: C) -> Self {
         Self {
             io,
             frames: None,
-            reported: Reported::default(),
+            reported: ReportedBytes::default(),
         }
     }
 
     fn report(&mut self) {
-        if let Some(Frames { incoming, outgoing }) = &self.frames {
-            let outgoing = usize::try_from(outgoing.held_bytes()).unwrap_or(usize::MAX);
-            let incoming: usize = incoming.held.iter().sum();
-            self.reported.update(incoming.saturating_add(outgoing));
+        if let Some(Frames { inbound, outbound }) = &self.frames {
+            let outbound = usize::try_from(outbound.held_bytes()).unwrap_or(usize::MAX);
+            let inbound: usize = inbound.held.iter().sum();
+            self.reported.update(inbound.saturating_add(outbound));
         }
     }
 }
 
-impl Head {
-    /// Takes `bytes` up to the end of the head. Returns how many.
-    fn take(&mut self, bytes: &[u8]) -> usize {
+impl HttpHead {
+    /// Consumes `bytes` up to the end of the head. Returns the number of bytes consumed.
+    fn consume(&mut self, bytes: &[u8]) -> usize {
         for (at, byte) in bytes.iter().enumerate() {
             match byte {
                 b'\n' if self.is_empty_line => {
@@ -155,7 +159,7 @@ impl Header {
         }
     }
 
-    /// How long the header is, as far as its bytes say.
+    /// The length of the header as far as it is known: the first two bytes determine it.
     fn expected(&self) -> usize {
         let [_, second, ..] = self.bytes;
         if self.length < 2 {
@@ -169,7 +173,7 @@ impl Header {
         2 + length + if second & MASKED == 0 { 0 } else { MASK_BYTES }
     }
 
-    /// The length of the payload, once the header is complete.
+    /// The length of the payload. The header must be complete.
     fn payload(&self) -> u64 {
         let [_, second, extended @ ..] = self.bytes;
         let extended = u64::from_be_bytes(extended.first_chunk().copied().unwrap_or_default());
@@ -186,13 +190,13 @@ impl Header {
         mask.filter(|_| second & MASKED != 0)
     }
 
-    /// Whether it is that of data, as the specification has it.
+    /// Whether this is the header of a valid data frame.
     fn is_data(&self) -> bool {
         let [first, ..] = self.bytes;
         first & RESERVED == 0 && first & OPCODE <= BINARY
     }
 
-    /// A complete message.
+    /// The header of a frame that is a complete binary message.
     fn message(payload: u64, mask: Option<[u8; MASK_BYTES]>) -> Self {
         let mut header = Self::default();
         let masked = if mask.is_some() { MASKED } else { 0 };
@@ -213,7 +217,7 @@ impl Header {
     }
 }
 
-impl Incoming {
+impl InboundFrames {
     fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -226,7 +230,9 @@ impl Incoming {
         if !self.request.is_complete {
             let read = ready!(Pin::new(io).poll_read(cx, buffer))?;
             let arrived = buffer.get(..read).unwrap_or_default();
-            if self.request.take(arrived) < read {
+            // A client must not send frames before it has the response. If it does, they are already in
+            // the reader's buffer, and cannot be split.
+            if self.request.consume(arrived) < read {
                 let why = "data before the WebSocket was accepted";
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
             }
@@ -234,26 +240,28 @@ impl Incoming {
         }
         loop {
             let replacement = self.replacement.bytes();
-            let replacement = replacement.get(self.passed..).unwrap_or_default();
+            let replacement = replacement.get(self.copied..).unwrap_or_default();
             if !replacement.is_empty() {
                 let count = replacement.len().min(buffer.len());
                 let ((space, _), (bytes, _)) =
                     (buffer.split_at_mut(count), replacement.split_at(count));
                 space.copy_from_slice(bytes);
-                self.passed += count;
+                self.copied += count;
                 return Poll::Ready(Ok(count));
             }
-            if self.part > 0 {
-                let most = usize::try_from(self.part).unwrap_or(usize::MAX);
-                let (space, _) = buffer.split_at_mut(most.min(buffer.len()));
+            // The replacement header is copied completely.
+            if self.part_left > 0 {
+                let limit = usize::try_from(self.part_left).unwrap_or(usize::MAX);
+                let (space, _) = buffer.split_at_mut(limit.min(buffer.len()));
                 let read = ready!(Pin::new(io).poll_read(cx, space))?;
-                self.part -= read as u64;
+                self.part_left -= read as u64;
                 return Poll::Ready(Ok(read));
             }
-            if self.rest > 0 {
+            if self.frame_left > 0 {
                 self.begin_part();
                 continue;
             }
+            // The frame is complete. No byte beyond the header is read into `space`.
             let mut space = [0; MAX_HEADER_BYTES];
             let missing = self.header.expected() - self.header.length;
             let (space, _) = space.split_at_mut(missing.min(MAX_HEADER_BYTES));
@@ -268,37 +276,39 @@ impl Incoming {
         }
     }
 
-    /// A header has arrived.
+    /// Called when a header is complete.
     fn begin_frame(&mut self) {
         let header = std::mem::take(&mut self.header);
         if header.is_data() {
             self.mask = header.mask();
-            self.rest = header.payload();
+            self.frame_left = header.payload();
             self.begin_part();
         } else {
-            // Control frames are short; the WebSocket rejects others by their header.
+            // Control frames are passed through: they are short. The WebSocket implementation rejects
+            // invalid frames by their header.
             self.replacement = header;
-            self.passed = 0;
-            self.part = header.payload();
+            self.copied = 0;
+            self.part_left = header.payload();
         }
     }
 
     fn begin_part(&mut self) {
-        self.part = self.rest.min(MAX_FRAME_BYTES as u64);
-        self.rest -= self.part;
-        self.replacement = Header::message(self.part, self.mask);
-        self.passed = 0;
+        self.part_left = self.frame_left.min(MAX_FRAME_BYTES as u64);
+        self.frame_left -= self.part_left;
+        self.replacement = Header::message(self.part_left, self.mask);
+        self.copied = 0;
         let [_, last] = self.held;
-        self.held = [last, usize::try_from(self.part).unwrap_or(usize::MAX)];
+        self.held = [last, usize::try_from(self.part_left).unwrap_or(usize::MAX)];
     }
 }
 
-impl Outgoing {
+impl OutboundFrames {
     fn held_bytes(&self) -> u64 {
         if self.left > 0 { self.payload } else { 0 }
     }
 
-    /// The WebSocket wants to write `bytes`. It begins each frame by writing its header.
+    /// Called before `bytes` are written. The WebSocket implementation starts each frame with a write of
+    /// its header.
     fn begin(&mut self, bytes: &[u8]) {
         if self.response.is_complete && self.left == 0 {
             let mut header = Header::default();
@@ -310,17 +320,17 @@ impl Outgoing {
         }
     }
 
-    /// The socket took `bytes`.
+    /// Called after `bytes` were written to the socket.
     fn written(&mut self, bytes: &[u8]) {
         if self.response.is_complete {
             self.left = self.left.saturating_sub(bytes.len() as u64);
         } else {
-            self.response.take(bytes);
+            self.response.consume(bytes);
         }
     }
 }
 
-impl<C: AsyncRead + Unpin> AsyncRead for Splitter<C> {
+impl<C: AsyncRead + Unpin> AsyncRead for FrameSplitter<C> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -328,7 +338,7 @@ impl<C: AsyncRead + Unpin> AsyncRead for Splitter<C> {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         let read = match &mut this.frames {
-            Some(frames) => frames.incoming.poll_read(cx, &mut this.io, buffer),
+            Some(frames) => frames.inbound.poll_read(cx, &mut this.io, buffer),
             None => Pin::new(&mut this.io).poll_read(cx, buffer),
         };
         this.report();
@@ -336,7 +346,7 @@ impl<C: AsyncRead + Unpin> AsyncRead for Splitter<C> {
     }
 }
 
-impl<C: AsyncWrite + Unpin> AsyncWrite for Splitter<C> {
+impl<C: AsyncWrite + Unpin> AsyncWrite for FrameSplitter<C> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -344,12 +354,12 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Splitter<C> {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         if let Some(frames) = &mut this.frames {
-            frames.outgoing.begin(bytes);
+            frames.outbound.begin(bytes);
         }
         let written = Pin::new(&mut this.io).poll_write(cx, bytes);
         if let (Some(frames), Poll::Ready(Ok(count))) = (&mut this.frames, &written) {
             let bytes = bytes.get(..*count).unwrap_or_default();
-            frames.outgoing.written(bytes);
+            frames.outbound.written(bytes);
         }
         this.report();
         written

@@ -1,63 +1,69 @@
-//! Yamux: many streams over one connection, each of which can be *reset*.
+//! Yamux: a stream multiplexer whose streams distinguish a *reset* from an orderly end.
 //!
-//! This is an implementation of [yamux] (`/yamux/1.0.0`) whose streams tell the truth about how
-//! they ended. A relay forwards what it does not understand, so the only way to tell a client
-//! that a circuit was cut is to reset both of its streams; a circuit that merely stops looks like
-//! a complete message. The `yamux` crate, which `libp2p` uses, cannot express that:
+//! This is an implementation of [yamux] (`/yamux/1.0.0`) that preserves how streams end. A relay
+//! forwards data that it cannot interpret, so a reset of both streams is its only means to signal that
+//! a circuit was cut: without it, truncated data looks like a complete message. The `yamux` crate,
+//! which `libp2p` uses, cannot express that:
 //!
-//! - its streams read end-of-file when the remote resets them, and when the connection dies, so
-//!   truncated data looks complete to whoever copies it onwards;
-//! - a stream that is dropped after the remote half-closed it sends FIN instead of RST, and one
-//!   that is dropped after it was half-closed locally sends nothing at all.
+//! - Its streams read end-of-file when the remote resets them, and when the connection is lost, so
+//!   truncated data looks complete to a proxy.
+//! - A stream that is dropped after the remote half-closed it sends FIN instead of RST, and one that is
+//!   dropped after it was half-closed locally sends nothing.
 //!
 //! # How a stream ends
 //!
-//! | what happened | read | write |
+//! | event | read | write |
 //! |---|---|---|
-//! | the remote sent FIN | the bytes that are left, then end-of-file | goes on |
-//! | the remote sent RST | the bytes that are left, then [`ConnectionReset`] | [`ConnectionReset`] |
-//! | RST after FIN | the bytes that are left, then end-of-file: that direction was complete | [`ConnectionReset`] |
-//! | the connection ended | the bytes that are left, then [`ConnectionAborted`] | [`ConnectionAborted`] |
-//! | closed here | goes on | [`BrokenPipe`] |
+//! | the remote sent FIN | remaining bytes, then end-of-file | unaffected |
+//! | the remote sent RST | remaining bytes, then [`ConnectionReset`] | [`ConnectionReset`] |
+//! | RST after FIN | remaining bytes, then end-of-file: that direction was complete | [`ConnectionReset`] |
+//! | the connection ended | remaining bytes, then [`ConnectionAborted`] | [`ConnectionAborted`] |
+//! | closed here | unaffected | [`BrokenPipe`] |
 //!
-//! A connection that ends leaves a stream's end-of-file as it is, if FIN came before.
+//! If the remote sent FIN before the connection ended, reads still return end-of-file.
 //!
 //! # What dropping a stream sends
 //!
-//! A [`Substream`] that is dropped after both directions ended sends nothing. In any other state
-//! it sends RST right behind what it has already queued, with one exception.
+//! A [`Substream`] that is dropped after both directions ended sends nothing. In any other state it
+//! sends RST after the data that it has already queued, with one exception.
 //!
-//! A request/response protocol writes, closes and drops without ever reading. The remote may
-//! still be reading then, and several implementations discard what they have buffered when RST
-//! arrives: it would turn a clean end into a failure. A stream which is closed here while the
-//! remote has not finished is therefore *abandoned* instead: its id is remembered (the newest
-//! 1,024 of them), no window is credited to it, and the first data that still arrives is answered
-//! with RST. The remote learns that nobody reads exactly when it matters to it.
+//! The sender of a request/response protocol may write, close and drop a stream without reading. The
+//! remote may still be reading then, and several implementations discard their receive buffer when
+//! RST arrives, which would turn an orderly end into a failure. A stream that is closed here and not
+//! finished by the remote is therefore *abandoned*: its id is remembered (1,024 of them at most, the
+//! newest), it gets no credit, and the first data that arrives for it is answered with RST. So the
+//! remote learns that its data is not read as soon as it sends any.
 //!
-//! Where that would be too late, or where it is known that data is lost, RST goes out at once:
-//! - bytes were received (or are just being received) and not read, which is always so when the
-//!   remote has used up its window and could send nothing that could be answered;
-//! - the last read is still waiting: whoever drops such a stream wanted an answer and gives up,
+//! RST is sent at once where that would be too late, or where data is lost:
+//! - Bytes were received, or are being received, and were not read. This is always the case if the
+//!   remote has exhausted its window, and so could not send the data that would be answered.
+//! - A read is pending. A task that drops a stream in this state no longer waits for an answer,
 //!   as a relay does with the idle direction of a circuit that it cuts.
 //!
 //! # Bounds
 //!
-//! Everything that a remote can make grow has a bound, see [`Config`]. A remote which breaks the
-//! specification is told so with GOAWAY, and the connection ends with a [`ProtocolError`]. One
-//! which asks for too much within the specification has the streams concerned refused or reset.
+//! All state that a remote can make grow is bounded, see [`Config`]. If the remote violates the
+//! specification, GOAWAY is sent, and the connection ends with a [`ProtocolError`]. Streams that exceed
+//! a bound within the specification are refused or reset.
 //!
-//! A GOAWAY from the remote ends nothing: streams go on, and attempts to open another one yield
-//! a stream that is already reset, because failing here would end the connection and waiting
-//! would only delay the answer.
+//! GOAWAY from the remote does not end existing streams. Opening another one yields a stream that is
+//! already reset: an error would end the connection, and waiting would only delay the failure.
 //!
-//! # Rooms
+//! # Modules
 //!
-//! `session` is the state machine of a connection, without any I/O: `receive` is the part of it
-//! that interprets what arrives, `transfer` what the handle of a stream does, `flow` the state of a
-//! single stream, `window` how much it may receive, and `outgoing` the queue towards the socket;
-//! `keepalive` asks a silent remote whether it is still there, and `round_trip` a busy one how far
-//! away it is. `connection` moves bytes between session and socket, and `stream` is
-//! the handle that applications hold.
+//! | module | content |
+//! |---|---|
+//! | `session` | the state machine of a connection, without I/O |
+//! | `receive` | its receiving half: decodes and applies frames |
+//! | `stream_io` | the operations of a stream's handle |
+//! | `stream_state` | the state of one stream |
+//! | `window` | the receive window of a stream |
+//! | `send_queue` | the frames that wait to be written to the socket |
+//! | `chunks` | a byte queue that releases its memory |
+//! | `keepalive` | pings to remotes from which nothing is received |
+//! | `rtt` | pings that measure the round-trip time |
+//! | `connection` | the task that moves bytes between session and socket |
+//! | `stream` | the handle of a stream |
 //!
 //! [yamux]: https://github.com/hashicorp/yamux/blob/master/spec.md
 //! [`BrokenPipe`]: std::io::ErrorKind::BrokenPipe
@@ -75,7 +81,7 @@ use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade,
 pub use connection::Muxer;
 pub use error::{Error, ProtocolError};
 pub use stream::Substream;
-pub use window::Sharing;
+pub use window::FairShare;
 
 use crate::resources::Resources;
 use session::Role;
@@ -83,72 +89,73 @@ use session::Role;
 mod chunks;
 mod connection;
 mod error;
-mod flow;
 mod frame;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod keepalive;
-mod outgoing;
 mod receive;
-mod round_trip;
+mod rtt;
+mod send_queue;
 mod session;
 mod stream;
-mod transfer;
+mod stream_io;
+mod stream_state;
 mod window;
 
 #[cfg(test)]
 mod tests;
 
-/// The window with which every stream starts, in both directions. The specification fixes it.
+/// The initial window of every stream in both directions, in bytes, as specified.
 const INITIAL_WINDOW: u32 = 256 * 1024;
 
-/// The bounds of a connection, and the upgrade that makes a [`Muxer`] of it.
+/// The configuration of connections, and the upgrade of a connection to a [`Muxer`].
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// How many streams a connection has at once, both directions counted together.
+    /// The maximum number of concurrent streams of a connection, in both directions together.
     ///
-    /// Another one that the remote opens is refused with RST; another one that is opened here
-    /// waits until one has ended. Default: 512.
+    /// Beyond it, streams that the remote opens are refused with RST, and opening a stream here waits
+    /// until another one has ended. Default: 512.
     pub max_streams: usize,
-    /// How many streams of the remote wait to be accepted; further ones are refused with RST.
-    /// Default: 256, which is also what other implementations assume.
+    /// The maximum number of streams of the remote that are not yet accepted; further ones are refused
+    /// with RST. Default: 256, which other implementations assume as well.
     pub max_accept_backlog: usize,
-    /// The longest payload of a data frame that is sent, in bytes. Default: 64 KiB; fewer, larger
-    /// frames are cheaper, smaller ones interleave streams more finely.
+    /// The maximum payload of a data frame that is sent, in bytes. Default: 64 KiB. Large frames cost
+    /// less per byte, small ones interleave streams more finely.
     pub max_frame_size: u32,
-    /// How large the receive window of one stream grows, in bytes. Default: 1 MiB.
+    /// The maximum receive window of a stream, in bytes. Default: 1 MiB.
     ///
-    /// Every stream starts with 256 KiB, and its window doubles when more than a quarter of it comes
-    /// in a round trip, if the remote is far away or no other stream is busy.
-    /// Values below 256 KiB mean 256 KiB.
+    /// Every stream starts with 256 KiB. Its window doubles when a quarter of it or more is read per
+    /// round trip, if the round-trip time is high or no other stream is busy. Values below 256 KiB
+    /// mean 256 KiB.
     pub max_receive_window: u32,
-    /// How many received bytes all streams of the connection together leave unread.
+    /// The maximum number of unread bytes of all streams of a connection together.
     ///
-    /// A stream whose next frame would exceed it is reset. Windows alone would let a remote
-    /// occupy [`max_streams`](Self::max_streams) times a window. Default: 32 MiB.
+    /// A stream whose next frame would exceed it is reset. Windows alone would allow a remote to
+    /// occupy [`max_streams`](Self::max_streams) windows. Default: 32 MiB.
     pub max_receive_buffer: usize,
-    /// How many bytes wait for the socket before writers have to wait, too. Default: 256 KiB.
+    /// The length of the send queue, in bytes, from which on writers have to wait. Default: 256 KiB.
     ///
-    /// One more frame may be queued beyond it, and short control frames, whose number is bounded
-    /// on its own.
+    /// The queue may exceed it by one data frame, and by control frames, whose number has a separate
+    /// bound.
     pub max_send_queue: usize,
-    /// What all connections together may hold in buffers: received and not read, queued and not
-    /// written, and what the layers below hold. Beyond it, streams of those that hold much are reset or
-    /// have to wait. While memory is short, windows do not grow. Default: unlimited.
+    /// The memory limit for the buffers of all connections together: data that is received and unread,
+    /// data that is queued, and buffers of the layers below. Beyond it, streams of connections that
+    /// hold much are reset, or their writers wait. Windows do not grow under memory pressure. Default:
+    /// unlimited.
     pub resources: Resources,
-    /// How streams know whether others are busy, also those of other connections. Default: they know
-    /// of those that have a clone of this configuration.
-    pub sharing: Sharing,
+    /// Shared state by which streams detect whether others are busy, also on other connections.
+    /// Default: shared by the clones of this configuration.
+    pub fair_share: FairShare,
 }
 
 impl Config {
-    /// The defaults, or less where `resources` has less for it.
-    pub fn within(resources: Resources) -> Self {
+    /// The default configuration, with windows reduced to the limits of `resources`.
+    pub fn for_resources(resources: Resources) -> Self {
         let default = Self::default();
-        let plan = resources.limits();
-        let buffer = usize::try_from(plan.connection_window);
+        let limits = resources.limits();
+        let buffer = usize::try_from(limits.connection_window);
         Self {
-            max_receive_window: default.max_receive_window.min(plan.stream_window),
+            max_receive_window: default.max_receive_window.min(limits.stream_window),
             max_receive_buffer: buffer.map_or(default.max_receive_buffer, |buffer| {
                 default.max_receive_buffer.min(buffer)
             }),
@@ -168,7 +175,7 @@ impl Default for Config {
             max_receive_buffer: 32 * 1024 * 1024,
             max_send_queue: 256 * 1024,
             resources: Resources::unlimited(),
-            sharing: Sharing::default(),
+            fair_share: FairShare::default(),
         }
     }
 }

@@ -10,7 +10,7 @@ use descord_relay::{
     pseudonym::Pseudonyms,
     rate::{Rate, Unit},
     relay::{Behaviour, CircuitLimit, Limits, Relay, RequestRate},
-    transport::{self, ConnectionGater, Dials},
+    transport::{self, ConnectionGater, DialScope},
 };
 use futures::StreamExt;
 use libp2p::{
@@ -67,8 +67,13 @@ fn serve(channel: Channel, address: &mpsc::Sender<Multiaddr>, end: &Cancellation
             None,
         );
         let peer_id = relay.peer_id();
-        let (transport, _quic) =
-            transport::build(&key, Dials::Any, &ConnectionGater::open(), &Metrics::off()).unwrap();
+        let (transport, _quic) = transport::build(
+            &key,
+            DialScope::Any,
+            &ConnectionGater::unlimited(),
+            &Metrics::off(),
+        )
+        .unwrap();
         let settings = Config::with_executor(move |task| lifecycle.spawn("connection", task))
             .with_idle_connection_timeout(Duration::from_secs(600));
         let mut swarm = Swarm::new(transport, Behaviour::new(relay.clone()), peer_id, settings);

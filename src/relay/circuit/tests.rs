@@ -272,7 +272,7 @@ impl AsyncRead for Handing {
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let wanted = handover::wanted().filter(|_| self.hands);
+        let wanted = chunk_passing::requested_len().filter(|_| self.hands);
         let Some(max) = wanted else {
             return Pin::new(&mut self.stream).poll_read(cx, buf);
         };
@@ -281,7 +281,7 @@ impl AsyncRead for Handing {
         let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut piece))?;
         piece.truncate(read);
         if read > 0 {
-            handover::give(piece.into());
+            chunk_passing::provide_chunk(piece.into());
         }
         Poll::Ready(Ok(0))
     }
@@ -293,7 +293,7 @@ impl AsyncWrite for Handing {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let piece = handover::offered(buf).filter(|_| self.hands);
+        let piece = chunk_passing::accept_chunk(buf).filter(|_| self.hands);
         let bytes = piece.as_deref().unwrap_or(buf);
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }

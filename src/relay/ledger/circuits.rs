@@ -16,9 +16,9 @@ use hashlink::LinkedHashMap;
 use libp2p::PeerId;
 
 use crate::{
+    map_shrink::ShrinkIfSparse as _,
     relay::{circuit_state::CircuitState, deny::Deny},
     resources::{Exceeded, Prefix, Shares, Usage, excess, scarcity},
-    shrink::Shrink as _,
 };
 
 /// Both ends of a circuit.
@@ -109,7 +109,7 @@ impl CircuitTable {
 
     fn remove(&mut self, number: u64) -> Option<Circuit> {
         let circuit = self.circuits.remove(&number)?;
-        self.circuits.shrink_when_sparse();
+        self.circuits.shrink_if_sparse();
         self.sources.remove(circuit.ends.source_ip);
         self.targets.remove(circuit.ends.target_ip);
         Some(circuit)

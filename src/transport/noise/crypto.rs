@@ -1,5 +1,5 @@
-//! The cryptography under Noise. Keys are exchanged by AWS-LC, which takes less than half of the time
-//! that it takes in other libraries.
+//! The cryptographic primitives of Noise. The key exchange is AWS-LC's, which takes less than half of
+//! the time of other libraries.
 
 use aws_lc_rs::agreement::{self, PrivateKey, UnparsedPublicKey, X25519};
 use snow::{
@@ -12,10 +12,10 @@ use zeroize::Zeroizing;
 
 use super::cipher::ChaChaPoly;
 
-/// The length of the keys of both kinds.
+/// The length of secret and public keys in bytes.
 pub(super) const KEY_BYTES: usize = 32;
 
-/// Has X25519, `ChaCha20-Poly1305` and the hashes; other ciphers and curves are not there.
+/// Provides X25519, `ChaCha20-Poly1305` and the hashes, but no other ciphers and curves.
 pub(super) struct Resolver;
 
 impl CryptoResolver for Resolver {
@@ -38,12 +38,12 @@ impl CryptoResolver for Resolver {
     }
 }
 
-/// A pair of keys of X25519.
+/// An X25519 key pair.
 #[derive(Default)]
 pub(super) struct KeyPair {
     secret: Zeroizing<[u8; KEY_BYTES]>,
     public: [u8; KEY_BYTES],
-    /// `secret` again, as the library wants it. Missing before there is a secret.
+    /// `secret` in the library's format. `None` until there is a secret.
     key: Option<PrivateKey>,
 }
 
@@ -73,7 +73,7 @@ impl Dh for KeyPair {
     }
 
     fn set(&mut self, secret: &[u8]) {
-        // Without a key every exchange fails.
+        // An invalid secret leaves no key, so that every exchange fails.
         let secret = secret.try_into().map(Zeroizing::new).ok();
         *self = secret.and_then(Self::with_secret).unwrap_or_default();
     }
@@ -106,7 +106,7 @@ impl Dh for KeyPair {
     }
 }
 
-/// The public key of a secret one.
+/// The public key of a secret key.
 pub(super) fn public_key(secret: &[u8; KEY_BYTES]) -> Result<[u8; KEY_BYTES], Error> {
     let pair = KeyPair::with_secret(Zeroizing::new(*secret)).ok_or(Error::Dh)?;
     Ok(pair.public)

@@ -1,21 +1,22 @@
-//! The three messages of the handshake: `e`; `e, ee, s, es` and who the acceptor is; `s, se` and who
-//! the dialler is.
+//! The handshake. Its three messages are `e`; `e, ee, s, es` with the identity of the acceptor; and
+//! `s, se` with the identity of the dialler.
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::PeerId;
 use snow::HandshakeState;
 
-use super::{Channel, Error, Keys, LENGTH_BYTES, payload};
+use super::{Error, Keys, LENGTH_BYTES, NoiseStream, payload};
 
-/// No message of a handshake is longer. The longest that are seen carry a large RSA key, a
-/// signature of it and some extensions, and have half of that.
+/// The maximum length of a handshake message in bytes. With a large RSA key, its signature and some
+/// extensions, a message has half of that.
 const MAX_HANDSHAKE_BYTES: usize = 4096;
 
-/// Lets a peer prove who it is, on a byte stream that it has opened.
+/// Performs the handshake as the acceptor. Returns the id of the authenticated peer, and the encrypted
+/// stream.
 ///
 /// # Errors
-/// When it does not.
-pub async fn accept<C>(keys: Keys, socket: C) -> Result<(PeerId, Channel<C>), Error>
+/// When the socket fails, or the peer cannot be authenticated.
+pub async fn accept<C>(keys: Keys, socket: C) -> Result<(PeerId, NoiseStream<C>), Error>
 where
     C: AsyncRead + AsyncWrite + Unpin,
 {
@@ -29,11 +30,12 @@ where
     Ok((peer, handshake.finish()?))
 }
 
-/// Lets a peer prove who it is, on a byte stream that was opened to it.
+/// Performs the handshake as the dialler. Returns the id of the authenticated peer, and the encrypted
+/// stream.
 ///
 /// # Errors
-/// When it does not.
-pub async fn dial<C>(keys: Keys, socket: C) -> Result<(PeerId, Channel<C>), Error>
+/// When the socket fails, or the peer cannot be authenticated.
+pub async fn dial<C>(keys: Keys, socket: C) -> Result<(PeerId, NoiseStream<C>), Error>
 where
     C: AsyncRead + AsyncWrite + Unpin,
 {
@@ -63,7 +65,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Handshake<C> {
         Ok(())
     }
 
-    /// The payload of the next message. Not a byte behind it is read.
+    /// Receives the next message, and returns its payload. Reads no byte beyond it.
     async fn receive(&mut self) -> Result<Vec<u8>, Error> {
         let mut length = [0; LENGTH_BYTES];
         self.socket.read_exact(&mut length).await?;
@@ -79,14 +81,17 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Handshake<C> {
         Ok(payload)
     }
 
-    /// Who the other side is, as its next message proves.
+    /// Receives the next message, and returns the peer that its payload authenticates.
     async fn authenticate(&mut self) -> Result<PeerId, Error> {
         let payload = self.receive().await?;
         let key = self.state.get_remote_static().ok_or(Error::NoIdentity)?;
         payload::peer_id(&payload, key)
     }
 
-    fn finish(self) -> Result<Channel<C>, Error> {
-        Ok(Channel::new(self.socket, self.state.into_transport_mode()?))
+    fn finish(self) -> Result<NoiseStream<C>, Error> {
+        Ok(NoiseStream::new(
+            self.socket,
+            self.state.into_transport_mode()?,
+        ))
     }
 }

@@ -1,4 +1,4 @@
-//! What a side brings to its handshakes.
+//! The static key of a side, and the payload that authenticates it.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::{
     payload,
 };
 
-/// A key of Noise, and the proof whose it is. Clones share it.
+/// A static Noise key, and its signature by the identity. Clones share it.
 #[derive(Clone)]
 pub struct Keys(Arc<Inner>);
 
@@ -23,7 +23,7 @@ struct Inner {
 }
 
 impl Keys {
-    /// A new key, of the peer that `identity` is.
+    /// Generates a key, and signs it with `identity`.
     ///
     /// # Errors
     /// When `identity` cannot sign; an Ed25519 key always can.
@@ -38,14 +38,14 @@ impl Keys {
         })))
     }
 
-    /// A handshake to be, of either role.
+    /// The builder of a handshake in either role.
     pub(super) fn builder(&self) -> Result<Builder<'_>, Error> {
         let parameters = self.0.parameters.clone();
         let builder = Builder::with_resolver(parameters, Box::new(Resolver));
         Ok(builder.local_private_key(self.0.secret.as_slice())?)
     }
 
-    /// What proves to the other side who this is.
+    /// The handshake payload, which authenticates the key.
     pub(super) fn payload(&self) -> &[u8] {
         &self.0.payload
     }
@@ -53,7 +53,7 @@ impl Keys {
 
 #[cfg(test)]
 impl Keys {
-    /// The same keys, with something else to say.
+    /// The same key with another payload.
     pub(super) fn with_payload(&self, payload: Vec<u8>) -> Self {
         let Inner {
             parameters, secret, ..

@@ -1,4 +1,4 @@
-//! What the handshake's messages say beside keys: who a side is, and a proof of it.
+//! The payload of handshake messages: the identity of a side, and its signature of the Noise key.
 
 use libp2p::{
     PeerId,
@@ -8,11 +8,11 @@ use prost::Message;
 
 use super::Error;
 
-/// What is signed begins with it, so that it cannot be taken for anything else.
+/// The prefix of the signed data, for domain separation.
 const DOMAIN: &[u8] = b"noise-libp2p-static-key:";
 
-/// libp2p's `NoiseHandshakePayload`. Its extensions are for `WebTransport` and for an early choice
-/// of a muxer, which both sides may leave out, and are skipped.
+/// libp2p's `NoiseHandshakePayload`. The extensions, for `WebTransport` and early muxer negotiation, are
+/// optional, and ignored.
 #[derive(Clone, PartialEq, Message)]
 struct Payload {
     #[prost(bytes = "vec", tag = "1")]
@@ -21,7 +21,7 @@ struct Payload {
     identity_sig: Vec<u8>,
 }
 
-/// Says that `identity` has this public key of Noise.
+/// Encodes the payload that binds the public Noise key to `identity`.
 pub(super) fn encode(identity: &Keypair, noise_key: &[u8]) -> Result<Vec<u8>, Error> {
     let payload = Payload {
         identity_key: identity.public().encode_protobuf(),
@@ -30,10 +30,10 @@ pub(super) fn encode(identity: &Keypair, noise_key: &[u8]) -> Result<Vec<u8>, Er
     Ok(payload.encode_to_vec())
 }
 
-/// Who has this public key of Noise, as `payload` says and proves.
+/// Verifies the payload of the peer with the public key `noise_key`, and returns the peer's id.
 ///
 /// # Errors
-/// When `payload` is not valid, or proves nothing.
+/// When the payload cannot be decoded, or its signature is not valid.
 pub fn peer_id(payload: &[u8], noise_key: &[u8]) -> Result<PeerId, Error> {
     let payload = Payload::decode(payload)?;
     if payload.identity_key.is_empty() {

@@ -1,4 +1,4 @@
-//! Tests over pairs of channels, and against bytes that are made by hand.
+//! Tests over pairs of streams, and against hand-made bytes.
 
 use std::iter;
 
@@ -6,7 +6,7 @@ use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, exec
 use libp2p::identity::Keypair;
 
 use super::*;
-use crate::transport::socket::{Socket, pattern, repeated, sockets, steps};
+use crate::transport::memory_socket::{MemorySocket, memory_sockets, pattern, repeated, steps};
 
 mod frames;
 mod hostile;
@@ -16,9 +16,9 @@ fn keys() -> Keys {
     Keys::new(&Keypair::generate_ed25519()).unwrap()
 }
 
-/// Both ends of a channel: the dialler's and the acceptor's.
-fn channels() -> (Channel<Socket>, Channel<Socket>) {
-    let (near, far) = sockets();
+/// Both ends of a stream: the dialler's and the acceptor's.
+fn streams() -> (NoiseStream<MemorySocket>, NoiseStream<MemorySocket>) {
+    let (near, far) = memory_sockets();
     let both = futures::future::join(dial(keys(), near), accept(keys(), far));
     let (dialled, accepted) = block_on(both);
     (dialled.unwrap().1, accepted.unwrap().1)

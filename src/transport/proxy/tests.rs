@@ -5,11 +5,11 @@ use ppp::v2::{Addresses, Builder, Command, Protocol, Type, Version};
 use proptest::{collection::vec, prelude::*};
 
 use super::{
-    super::socket::{Way, repeated, sockets, steps},
+    super::memory_socket::{Pipe, memory_sockets, repeated, steps},
     *,
 };
 
-/// A header that tells of a connection from `client`, with so much more in it.
+/// A header of a connection from `client`, with an extension of `extra` bytes.
 fn header(command: Command, client: SocketAddr, extra: usize) -> Vec<u8> {
     let relay = SocketAddr::new(client.ip(), 9000);
     Builder::with_addresses(
@@ -27,12 +27,13 @@ fn proxied(client: &str) -> Vec<u8> {
     header(Command::Proxy, client.parse().unwrap(), 0)
 }
 
-/// What comes of these bytes and the end after them, taken in so many pieces, and what is left.
+/// The result of reading `bytes`, followed by the end of the connection, in chunks of these sizes, and
+/// the bytes that are left.
 fn read_in(steps: Vec<usize>, bytes: &[u8]) -> (Result<Source, String>, Vec<u8>) {
-    let (mut near, far) = sockets();
-    near.read_rhythm = repeated(steps);
-    let way: Way = near.reads.clone();
-    way.put(bytes);
+    let (mut near, far) = memory_sockets();
+    near.read_sizes = repeated(steps);
+    let pipe: Pipe = near.reads.clone();
+    pipe.put(bytes);
     drop(far);
     block_on(async {
         let source = read(&mut near).await.map_err(|error| error.to_string());
@@ -51,7 +52,7 @@ fn client(address: &str) -> Source {
 }
 
 #[test]
-fn the_client_is_whom_the_header_names() {
+fn client_is_the_source_address_of_the_header() {
     for address in ["203.0.113.7:4001", "[2001:db8::7]:4001"] {
         assert_eq!(read_at_once(&proxied(address)), Ok(client(address)));
     }
@@ -61,52 +62,52 @@ fn the_client_is_whom_the_header_names() {
     assert_eq!(read_at_once(&itself), Ok(Source::Proxy));
 }
 
-/// As the specification has it, byte by byte.
+/// According to the specification, byte by byte.
 #[test]
-fn a_header_written_by_hand() {
+fn hand_written_header_is_parsed() {
     let bytes = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xcb\0\x71\x07\xc6\x33\x64\x01\x0f\xa1\x23\x28";
     assert_eq!(read_at_once(bytes), Ok(client("203.0.113.7:4001")));
-    let nobody = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
-    assert_eq!(read_at_once(nobody), Ok(Source::Proxy));
+    let local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+    assert_eq!(read_at_once(local), Ok(Source::Proxy));
 }
 
 #[test]
-fn what_is_no_such_header_is_refused() {
+fn other_bytes_are_rejected() {
     let error = |bytes: &[u8]| read_at_once(bytes).unwrap_err();
     assert!(error(b"").contains("ended before"));
-    assert!(error(b"\r\n\r\n").contains("no whole"));
+    assert!(error(b"\r\n\r\n").contains("incomplete"));
     assert!(error(b"PROXY TCP4 203.0.113.7 198.51.100.1 4001 9000\r\n").contains("not a PROXY"));
     assert!(error(b"\x13/multistream/1.0.0\n").contains("not a PROXY"));
     let mut bytes = proxied("203.0.113.7:4001");
     bytes[12] = 0x31;
     assert!(error(&bytes).contains("not a PROXY"), "a later version");
     bytes[12] = 0x21;
-    for (family, what) in [(0x12, "UDP"), (0x00, "unknown")] {
+    for (family, name) in [(0x12, "UDP"), (0x00, "unknown")] {
         bytes[13] = family;
-        assert!(error(&bytes).contains("no TCP"), "{what}");
+        assert!(error(&bytes).contains("not of a TCP"), "{name}");
     }
     bytes[13] = 0x21;
     assert!(error(&bytes).contains("not a PROXY"), "too short for IPv6");
 }
 
 #[test]
-fn a_header_may_have_so_many_bytes() {
-    // Addresses, and the type and length of the rest.
-    let most = MAX_HEADER_BYTES - FIXED_BYTES - 12 - 3;
+fn header_length_is_bounded() {
+    // Addresses, and the type and length of the extension.
+    let limit = MAX_HEADER_BYTES - FIXED_BYTES - 12 - 3;
     let with = |extra| header(Command::Proxy, "203.0.113.7:1".parse().unwrap(), extra);
-    assert_eq!(with(most).len(), MAX_HEADER_BYTES);
-    assert_eq!(read_at_once(&with(most)), Ok(client("203.0.113.7:1")));
+    assert_eq!(with(limit).len(), MAX_HEADER_BYTES);
+    assert_eq!(read_at_once(&with(limit)), Ok(client("203.0.113.7:1")));
     assert!(
-        read_at_once(&with(most + 1))
+        read_at_once(&with(limit + 1))
             .unwrap_err()
             .contains("1025 bytes")
     );
 }
 
-/// A proxy that says how much is to come, too much, is not waited for.
+/// A header with an excessive announced length is rejected before its rest arrives.
 #[test]
-fn too_much_is_refused_unread() {
-    let (mut near, far) = sockets();
+fn oversized_header_is_rejected_unread() {
+    let (mut near, far) = memory_sockets();
     near.reads.put(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff");
     let source = read(&mut near).now_or_never();
     assert!(matches!(source, Some(Err(Error::TooLong(65_551)))));
@@ -123,14 +124,14 @@ fn addresses() -> impl Strategy<Value = SocketAddr> {
 
 proptest! {
     #[test]
-    fn whatever_comes_is_read_or_refused(steps in steps(), bytes in vec(any::<u8>(), 0..200)) {
+    fn arbitrary_bytes_are_parsed_or_rejected(steps in steps(), bytes in vec(any::<u8>(), 0..200)) {
         let (_, rest) = read_in(steps, &bytes);
         prop_assert!(bytes.ends_with(&rest));
     }
 
-    /// Most of it is a header, so that what is deep inside is tried as well.
+    /// With a valid signature, so that the rest of the parser is reached.
     #[test]
-    fn so_is_what_looks_like_a_header(
+    fn arbitrary_headers_are_parsed_or_rejected(
         steps in steps(),
         kind in vec(any::<u8>(), 2..3),
         length in 0..400_u16,
@@ -144,7 +145,7 @@ proptest! {
     }
 
     #[test]
-    fn what_was_written_is_read_and_nothing_beyond(
+    fn header_is_read_and_nothing_beyond(
         steps in steps(),
         from in addresses(),
         is_local in any::<bool>(),
@@ -165,7 +166,7 @@ proptest! {
     }
 
     #[test]
-    fn a_header_that_ends_early_is_refused(cut in 1..28_usize) {
+    fn truncated_header_is_rejected(cut in 1..28_usize) {
         let bytes = proxied("203.0.113.7:4001");
         prop_assert!(read_at_once(&bytes[..cut]).is_err());
     }

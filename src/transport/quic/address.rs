@@ -1,13 +1,13 @@
-//! Multiaddresses of QUIC, and the socket addresses they stand for.
+//! Conversion between QUIC multiaddresses and socket addresses.
 
 use std::net::SocketAddr;
 
 use libp2p::PeerId;
 use libp2p::multiaddr::{Multiaddr, Protocol};
 
-/// Reads `/ip4|ip6/<ip>/udp/<port>/quic-v1` with an optional `/p2p/<id>` at its end.
+/// Parses `/ip4|ip6/<ip>/udp/<port>/quic-v1`, optionally followed by `/p2p/<id>`.
 ///
-/// Anything else, a relayed address or WebTransport for example, is `None`.
+/// Returns `None` for any other address, for example of a circuit or WebTransport.
 pub(super) fn parse(addr: &Multiaddr) -> Option<(SocketAddr, Option<PeerId>)> {
     let mut protocols = addr.iter();
     let ip = match protocols.next()? {
@@ -29,7 +29,7 @@ pub(super) fn parse(addr: &Multiaddr) -> Option<(SocketAddr, Option<PeerId>)> {
     Some((SocketAddr::new(ip, port), peer))
 }
 
-/// Writes `/ip4|ip6/<ip>/udp/<port>/quic-v1`.
+/// Formats `/ip4|ip6/<ip>/udp/<port>/quic-v1`.
 pub(super) fn format(addr: SocketAddr) -> Multiaddr {
     Multiaddr::from(addr.ip())
         .with(Protocol::Udp(addr.port()))
@@ -43,7 +43,7 @@ mod tests {
     const PEER: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
 
     #[test]
-    fn reads_what_it_writes() {
+    fn formatted_address_is_parsed() {
         for addr in [
             "/ip4/192.0.2.1/udp/9000/quic-v1",
             "/ip6/2001:db8::1/udp/1/quic-v1",
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_the_peer_id() {
+    fn peer_id_is_parsed() {
         let addr = format!("/ip4/192.0.2.1/udp/9000/quic-v1/p2p/{PEER}");
         let (socket, peer) = parse(&addr.parse().unwrap()).unwrap();
         assert_eq!(socket, "192.0.2.1:9000".parse().unwrap());
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn leaves_everything_else_to_others() {
+    fn other_addresses_are_not_supported() {
         for addr in [
             "/ip4/192.0.2.1",
             "/ip4/192.0.2.1/udp/9000",

@@ -1,4 +1,4 @@
-//! The settings of the transport, and what they mean to quinn.
+//! The settings of the transport, and their translation to quinn's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,9 +6,9 @@ use std::time::Duration;
 use libp2p::PeerId;
 use libp2p::identity::Keypair;
 
-use super::acknowledged::CountingConfig;
+use super::ack_counters::CountingConfig;
 use super::credit::{CreditPool, INITIAL_WINDOW};
-use super::{Error, Handle, tls};
+use super::{Error, Handle, tls_config};
 use crate::metrics::{Handshakes, Metrics};
 use crate::resources::Resources;
 use crate::transport::ConnectionGater;
@@ -16,44 +16,46 @@ use crate::transport::ConnectionGater;
 /// Settings of the QUIC transport.
 #[derive(Clone)]
 pub struct Config {
-    /// How long a handshake may take, in either direction. Default: 10 s.
+    /// The maximum duration of a handshake, in either direction. Default: 10 s.
     pub handshake_timeout: Duration,
-    /// How many unfinished handshakes a listener carries before newcomers have to prove their
-    /// address by a Retry packet (RFC 9000, section 8.1.2). It costs them a round trip, and it
-    /// keeps forged source addresses from costing us anything more. Default: 64.
+    /// The number of pending handshakes of a listener above which clients have to validate their
+    /// address by a Retry packet (RFC 9000, section 8.1.2). Retry costs a client one round trip, and
+    /// the relay no state, so packets with forged source addresses cost nothing more. Default: 64.
     pub retry_above: usize,
-    /// How many unfinished handshakes a listener carries at most; who comes then is refused.
+    /// The maximum number of pending handshakes of a listener; further connections are refused.
     /// Default: 1024.
     pub max_pending: usize,
-    /// How many streams a peer may have open towards us on one connection. It may open 24 at
-    /// first, and more as it uses them: quinn keeps room for each that may come. Default: 256.
+    /// The maximum number of concurrent streams that a peer may open on a connection. The limit
+    /// starts at 24 and is raised as the streams are used, because quinn allocates state for each
+    /// stream that is allowed. Default: 256.
     pub max_streams: u32,
-    /// Bytes of one stream that are accepted before they are read: the bound of what piles up
-    /// when its reader, or the next hop behind it, stops. It bounds throughput too, to one window
-    /// a round trip: 512 KiB are 42 Mbit/s at 100 ms. Default: 512 KiB.
+    /// The receive window of a stream in bytes: the maximum that is buffered when its reader, or the
+    /// next hop, stalls. It also limits throughput, to one window per round trip: 512 KiB are
+    /// 42 Mbit/s at 100 ms. Default: 512 KiB.
     pub stream_receive_window: u32,
-    /// The same bound for all streams of one connection together. Readers of one connection that
-    /// stop on so many streams that this is used up hold back its other streams. A connection begins
-    /// with 64 KiB, and gets more as it reads ([`flow_control`](super)). Default: 4 MiB.
+    /// The maximum receive window of a connection in bytes. Unread data that exhausts it blocks the
+    /// connection's other streams as well. A connection starts with 64 KiB, and its window grows as
+    /// data is read ([`flow_control`](super)). Default: 4 MiB.
     pub receive_window: u32,
-    /// Bytes of one connection that may be sent and not yet acknowledged, if its peer is far away;
-    /// fewer are on their way to a near one, and to every one while there is no memory for more.
-    /// Default: 1 MiB.
+    /// The maximum send window of a connection in bytes: data that is buffered and not yet
+    /// acknowledged. It applies at a high round-trip time; at a low one, and while there is no memory
+    /// for more, the window is smaller. Default: 1 MiB.
     pub send_window: u64,
-    /// How much silence it takes for us to ask whether the peer is still there. Default: 4.5 s: the
-    /// peers of libp2p's Rust ask after 5 s, each at a moment of its own, while we ask many at once.
+    /// The idle time after which a keep-alive is sent. Default: 4.5 s. Peers with libp2p's Rust
+    /// implementation send one after 5 s; the relay is earlier, because its timers are coalesced and
+    /// those of its peers are not.
     pub keep_alive: Duration,
-    /// How long a silent peer's connection is kept; the smaller of both peers' values counts.
+    /// The idle timeout; the smaller value of both peers applies.
     ///
-    /// This is how long a circuit hangs on a peer that vanished, and how much time a client has to
-    /// find a new network and keep its connection. Three keep-alives, so that the loss of one or
-    /// two of them does not matter. Default: 15 s.
+    /// A circuit to a lost peer hangs for this time, and a client that changes its network has this
+    /// time to keep its connection. It is more than three keep-alives, so one or two of them may be
+    /// lost. Default: 15 s.
     pub idle_timeout: Duration,
-    /// Where handshakes and connections are counted. Default: nowhere.
+    /// The counters of handshakes and connections. Default: none.
     pub handshakes: Handshakes,
-    /// Where events of the sockets are counted. Default: nowhere.
+    /// The counters of socket events. Default: none.
     pub metrics: Metrics,
-    /// How many newcomers there may be from one IP address. Default: any number.
+    /// The admission control of incoming connections. Default: unlimited.
     pub gater: ConnectionGater,
     pub(super) handle: Handle,
     pub(super) credit: CreditPool,
@@ -61,7 +63,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// The defaults, for the peer that `keypair` identifies.
+    /// The default configuration for the identity `keypair`.
     pub fn new(keypair: &Keypair) -> Self {
         Self {
             handshake_timeout: Duration::from_secs(10),
@@ -75,58 +77,60 @@ impl Config {
             idle_timeout: Duration::from_secs(15),
             handshakes: Handshakes::unwatched(),
             metrics: Metrics::off(),
-            gater: ConnectionGater::open(),
+            gater: ConnectionGater::unlimited(),
             handle: Handle::default(),
             credit: CreditPool::new(&Resources::unlimited()),
             keypair: keypair.clone(),
         }
     }
 
-    /// The handle on all endpoints that a transport of this configuration will open.
-    ///
-    /// To be taken before the transport is boxed. Clones of the configuration share it.
+    /// The handle of all endpoints that transports with this configuration open. Clones of the
+    /// configuration share it, so it can be obtained before the transport is boxed.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// What is common to everything on one socket.
+    /// quinn's configuration of an endpoint.
     pub(super) fn endpoint(&self) -> quinn::EndpointConfig {
-        let mut endpoint = tls::reset_key(&self.keypair)
+        let mut endpoint = tls_config::reset_key(&self.keypair)
             .map(|key| quinn::EndpointConfig::new(Arc::new(key)))
             .unwrap_or_default();
         endpoint
             .supported_versions(vec![QUIC_V1])
-            // The default generator knows its own ids by a key that dies with the process, and
-            // what it does not know gets no stateless reset: it would defeat the reset key.
-            .cid_generator(|| Box::new(tls::RandomIds))
+            // quinn's default generator authenticates its ids with a key that is lost with the process,
+            // and sends no stateless reset for ids that it does not recognize. That would defeat the
+            // persistent reset key.
+            .cid_generator(|| Box::new(tls_config::RandomIds))
             .min_reset_interval(RESET_INTERVAL);
         endpoint
     }
 
-    /// How to accept.
+    /// quinn's configuration for accepting connections.
     pub(super) fn server(&self) -> Result<quinn::ServerConfig, Error> {
-        let mut server = quinn::ServerConfig::with_crypto(Arc::new(tls::server(&self.keypair)?));
+        let mut server =
+            quinn::ServerConfig::with_crypto(Arc::new(tls_config::server(&self.keypair)?));
         server
             .transport_config(self.transport())
             .migration(true)
-            // With room for those who come when it is full and are to hear so.
-            .max_incoming(self.max_pending.saturating_add(UNDECIDED))
+            // More than the limit, so that further connections reach the listener and are refused with
+            // an answer.
+            .max_incoming(self.max_pending.saturating_add(MAX_UNDECIDED))
             .incoming_buffer_size(EARLY_BYTES)
             .incoming_buffer_size_total(EARLY_BYTES_TOTAL);
         Ok(server)
     }
 
-    /// How to dial, and whom.
+    /// quinn's configuration for dialling `expected`, or any peer.
     pub(super) fn client(&self, expected: Option<PeerId>) -> Result<quinn::ClientConfig, Error> {
-        let tls = tls::client(&self.keypair, expected)?;
+        let tls = tls_config::client(&self.keypair, expected)?;
         let mut client = quinn::ClientConfig::new(Arc::new(tls));
         client.transport_config(self.transport());
         Ok(client)
     }
 
     fn initial_window(&self) -> quinn::VarInt {
-        let most = quinn::VarInt::from_u32(self.receive_window);
-        quinn::VarInt::from_u64(INITIAL_WINDOW).map_or(most, |initial| initial.min(most))
+        let limit = quinn::VarInt::from_u32(self.receive_window);
+        quinn::VarInt::from_u64(INITIAL_WINDOW).map_or(limit, |initial| initial.min(limit))
     }
 
     fn transport(&self) -> Arc<quinn::TransportConfig> {
@@ -143,36 +147,38 @@ impl Config {
             .congestion_controller_factory(Arc::new(CountingConfig::default()))
             .ack_frequency_config(Some(acks))
             .keep_alive_interval(Some(self.keep_alive))
-            // What does not fit into a QUIC integer is no timeout in any practical sense.
+            // A duration that exceeds QUIC's integers is effectively unlimited.
             .max_idle_timeout(self.idle_timeout.try_into().ok())
-            // The spin bit shows the round-trip time to everyone on the path.
+            // The spin bit reveals the round-trip time to network observers.
             .allow_spin(false);
         Arc::new(transport)
     }
 }
 
-/// How many streams a peer may open at first. With a few of ours, they fit into tables of 32.
+/// The initial limit of streams that a peer may open. With a few streams that are opened here, their
+/// state fits into tables of 32 entries.
 pub(super) const FIRST_STREAMS: u32 = 24;
 
 /// RFC 9000, section 15.
 const QUIC_V1: u32 = 1;
 
-/// So many packets of ours need no acknowledgement of their own, if the peer knows the extension
-/// (draft-ietf-quic-ack-frequency): each one that arrives costs nearly as much as one with data. The
-/// peer still acknowledges what it has within its usual delay, and what comes out of order at once.
+/// The number of packets that a peer may receive before it has to acknowledge them, if it supports
+/// draft-ietf-quic-ack-frequency: receiving an acknowledgement costs nearly as much as receiving data.
+/// The peer still acknowledges within its usual delay, and immediately if packets are reordered.
 const ACK_EVERY: u8 = 10;
 
-/// At most so often does an endpoint send a stateless reset. With quinn's own 20 ms, the thousand
-/// clients of a relay that was restarted would run into their idle timeouts before their turn.
-/// Each reset is smaller than the packet that it answers, so nothing is amplified.
+/// The minimum interval between stateless resets of an endpoint. With quinn's default of 20 ms, a
+/// thousand clients of a restarted relay would reach their idle timeout before they get one. A reset is
+/// smaller than the packet that it answers, so there is no amplification.
 const RESET_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Newcomers beyond [`Config::max_pending`] that may wait to be refused; more get no answer.
-const UNDECIDED: usize = 1024;
+/// The number of incoming connections beyond [`Config::max_pending`] that may wait to be refused;
+/// further ones get no answer.
+const MAX_UNDECIDED: usize = 1024;
 
-/// Bytes buffered for a newcomer between its first packet and the start of its handshake: room for
-/// the packets that a large client hello is split into.
+/// The number of bytes that are buffered for an incoming connection before its handshake starts:
+/// enough for all packets of a large client hello.
 const EARLY_BYTES: u64 = 16 * 1024;
 
-/// The same, for all newcomers together.
+/// The same for all incoming connections together.
 const EARLY_BYTES_TOTAL: u64 = 4 * 1024 * 1024;

@@ -15,36 +15,36 @@ use tokio::time::Sleep;
 
 use super::config::FIRST_STREAMS;
 use super::credit::CreditPool;
-use super::flow_control::{FlowControl, Windows};
+use super::flow_control::{FlowControl, WindowLimits};
 use super::send_window::SendWindow;
-use super::stream::Undelivered;
-use super::{Config, Error, Stream, address, tls};
+use super::stream::UnackedStreams;
+use super::{Config, Error, Stream, address, tls_config};
 use crate::metrics::{Handshake, Open};
 use crate::resources::Relief;
-use crate::transport::{ConnectionGater, slack};
+use crate::transport::{ConnectionGater, timer_coalescing};
 
-/// How long the end of a connection may take until its peer has everything.
+/// The maximum time for which an orderly close waits for acknowledgements.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How late a check of what connections hold may be.
-const CHECK_SLACK: Duration = Duration::from_millis(50);
+/// The interval to which checks of the flow control are coalesced.
+const CHECK_COALESCING_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The bounds of a connection that are not quinn's to keep.
+/// The settings of a connection that quinn does not implement.
 #[derive(Clone)]
-pub(super) struct Limits {
+pub(super) struct ConnectionConfig {
     handshake_timeout: Duration,
     max_streams: u32,
-    windows: Windows,
+    windows: WindowLimits,
     credit: CreditPool,
     gater: ConnectionGater,
 }
 
-impl Limits {
+impl ConnectionConfig {
     pub(super) fn new(config: &Config) -> Self {
         Self {
             handshake_timeout: config.handshake_timeout,
             max_streams: config.max_streams,
-            windows: Windows {
+            windows: WindowLimits {
                 receive: config.receive_window.into(),
                 stream: config.stream_receive_window.into(),
                 send: config.send_window,
@@ -55,48 +55,48 @@ impl Limits {
     }
 }
 
-/// Waits for a connection to be established, and tells whose it is.
+/// Waits until a connection is established. Returns it with the authenticated id of its peer.
 pub(super) async fn handshake(
     connecting: quinn::Connecting,
-    limits: Limits,
+    config: ConnectionConfig,
     handshake: Handshake,
 ) -> Result<(PeerId, Connection), Error> {
-    let connection = tokio::time::timeout(limits.handshake_timeout, connecting)
+    let connection = tokio::time::timeout(config.handshake_timeout, connecting)
         .await
         .map_err(|_| Error::HandshakeTimeout)??;
-    let peer = tls::peer_id(&connection)?;
+    let peer = tls_config::peer_id(&connection)?;
     let counted = handshake.complete();
-    Ok((peer, Connection::new(connection, &limits, counted)))
+    Ok((peer, Connection::new(connection, &config, counted)))
 }
 
 type Streams = BoxStream<'static, Result<(SendStream, RecvStream), ConnectionError>>;
 
 /// An established QUIC connection.
 ///
-/// It is closed by [`poll_close`](StreamMuxer::poll_close), and when the muxer and all of its
-/// streams are dropped, both with the application error code 0.
+/// [`poll_close`](StreamMuxer::poll_close) closes it, and so does dropping the muxer and all of its
+/// streams, both with the application error code 0.
 pub struct Connection {
     quic: quinn::Connection,
     remote: SocketAddr,
     inbound: Streams,
     outbound: Streams,
     closed: Fuse<BoxFuture<'static, ConnectionError>>,
-    undelivered: Undelivered,
-    allowance: Allowance,
+    unacked: UnackedStreams,
+    stream_limit: StreamLimit,
     send_window: SendWindow,
     flow: Arc<FlowControl>,
-    /// When the flow control is checked, if it has to be.
+    /// The timer of the next check of the flow control, if one is needed.
     check: Option<Pin<Box<Sleep>>>,
     gater: ConnectionGater,
-    /// Counts it for as long as it is there.
+    /// Counts the connection while it exists.
     _open: Open,
-    /// When the end of the connection is given up.
+    /// The deadline of an orderly close.
     close_timeout: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connection {
-    fn new(connection: quinn::Connection, limits: &Limits, counted: Open) -> Self {
-        // Futures that are kept, not made anew for each poll: their wakers live in them.
+    fn new(connection: quinn::Connection, config: &ConnectionConfig, counted: Open) -> Self {
+        // The futures are kept between polls: dropping one would drop the waker that it registered.
         let accept = |connection: quinn::Connection| async move {
             Some((connection.accept_bi().await, connection))
         };
@@ -107,9 +107,9 @@ impl Connection {
         let remote = connection.remote_address();
         let flow = FlowControl::new(
             connection.clone(),
-            limits.gater.resources().clone(),
-            limits.windows,
-            limits.credit.credit(remote.ip()),
+            config.gater.resources().clone(),
+            config.windows,
+            config.credit.credit(remote.ip()),
             remote.ip(),
         );
         Self {
@@ -117,16 +117,16 @@ impl Connection {
             inbound: stream::unfold(connection.clone(), accept).boxed(),
             outbound: stream::unfold(connection.clone(), open).boxed(),
             closed: async move { closed.closed().await }.boxed().fuse(),
-            undelivered: Undelivered::default(),
-            allowance: Allowance::new(limits.max_streams),
+            unacked: UnackedStreams::default(),
+            stream_limit: StreamLimit::new(config.max_streams),
             send_window: SendWindow::new(
                 connection.clone(),
-                limits.windows.send,
+                config.windows.send,
                 Arc::clone(&flow),
             ),
             flow,
             check: None,
-            gater: limits.gater.clone(),
+            gater: config.gater.clone(),
             _open: counted,
             close_timeout: None,
             quic: connection,
@@ -139,72 +139,76 @@ impl Connection {
     }
 
     fn stream(&self, send: SendStream, recv: RecvStream) -> Stream {
-        self.send_window.fit();
-        let (undelivered, send_window) = (self.undelivered.clone(), self.send_window.clone());
-        Stream::new(send, recv, undelivered, self.flow.stream(), send_window)
+        self.send_window.update();
+        let (unacked, send_window) = (self.unacked.clone(), self.send_window.clone());
+        Stream::new(send, recv, unacked, self.flow.stream(), send_window)
     }
 
-    /// Does what has to be done when memory runs out, and keeps the account up to date.
+    /// Carries out requested relief, and updates the memory account.
     fn poll_flow_control(&mut self, cx: &mut Context<'_>) {
         match self.flow.poll_relief(cx) {
             Poll::Ready(Relief::ResetStreams) => {
                 self.flow.reset_streams();
-                // What that released is known soon, before more relief is requested.
+                // Checks soon, so that the released memory is accounted for before more relief is
+                // requested.
                 self.check = None;
             }
             Poll::Ready(Relief::Close) => {
-                self.gater.shed();
+                self.gater.record_memory_close();
                 self.quic.close(0_u8.into(), b"out of memory");
             }
             Poll::Pending => {}
         }
-        while self.flow.is_watched() {
+        // The loop ends: `check` either requests no further check, or its timer is pending.
+        while self.flow.needs_check() {
             let check = self
                 .check
                 .get_or_insert_with(|| check_after(Duration::from_millis(50)));
             if check.as_mut().poll(cx).is_pending() {
                 break;
             }
-            self.send_window.fit();
+            self.send_window.update();
             self.check = self.flow.check().map(check_after);
         }
     }
 }
 
 fn check_after(delay: Duration) -> Pin<Box<Sleep>> {
-    let at = slack::common(Instant::now() + delay, CHECK_SLACK);
+    let at = timer_coalescing::round_up(Instant::now() + delay, CHECK_COALESCING_INTERVAL);
     Box::pin(tokio::time::sleep_until(at.into()))
 }
 
-/// How many streams the peer may have open.
+/// The limit of concurrent streams that the peer may open.
 ///
-/// quinn keeps room in its tables for every stream that the peer may open. Most peers open a few
-/// one after the other, so the room for [`Config::max_streams`] is only made for those that use it.
-struct Allowance {
-    allowed: u32,
-    most: u32,
+/// quinn allocates state for every stream that the peer may open. Most peers have a few streams at a
+/// time, so the limit is raised to [`Config::max_streams`] only for peers that use it. It is never
+/// lowered: QUIC has no way to revoke it.
+struct StreamLimit {
+    current: u32,
+    max: u32,
 }
 
-impl Allowance {
-    fn new(most: u32) -> Self {
+impl StreamLimit {
+    fn new(max: u32) -> Self {
         Self {
-            allowed: most.min(FIRST_STREAMS),
-            most,
+            current: max.min(FIRST_STREAMS),
+            max,
         }
     }
 
-    /// More, once half of it is in use by so many `streams`.
+    /// Doubles the limit, up to the maximum, once `streams` are at least half of it. Returns the new
+    /// limit if it has changed. It is raised early because the peer learns of it a round trip later.
     fn raise(&mut self, streams: usize) -> Option<u32> {
-        let is_used = streams.saturating_mul(2) >= usize::try_from(self.allowed).ok()?;
-        if !is_used || self.allowed >= self.most {
+        let is_used = streams.saturating_mul(2) >= usize::try_from(self.current).ok()?;
+        if !is_used || self.current >= self.max {
             return None;
         }
-        self.allowed = self.allowed.saturating_mul(2).min(self.most);
-        Some(self.allowed)
+        self.current = self.current.saturating_mul(2).min(self.max);
+        Some(self.current)
     }
 }
 
-/// The next of an unending row of streams.
+/// Polls for the next stream; the stream of streams does not end.
 fn poll_next(
     streams: &mut Streams,
     cx: &mut Context<'_>,
@@ -225,8 +229,8 @@ impl StreamMuxer for Connection {
         let next = poll_next(&mut self.inbound, cx);
         let (send, recv) = ready!(next)?;
         let stream = self.stream(send, recv);
-        let streams = self.undelivered.streams();
-        if let Some(allowed) = self.allowance.raise(streams) {
+        let streams = self.unacked.streams();
+        if let Some(allowed) = self.stream_limit.raise(streams) {
             self.quic.set_max_concurrent_bi_streams(allowed.into());
         }
         Poll::Ready(Ok(stream))
@@ -240,23 +244,23 @@ impl StreamMuxer for Connection {
         Poll::Ready(Ok(self.stream(send, recv)))
     }
 
-    /// Waits, not for long, until the peer has what finished streams carried, and closes. While
-    /// memory is short nobody is waited for.
+    /// Waits until the peer has acknowledged all data of finished streams, for 30 s at most, and closes
+    /// the connection. Under memory pressure it does not wait.
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         let timeout = self
             .close_timeout
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(CLOSE_TIMEOUT)));
         if timeout.as_mut().poll(cx).is_pending() && !self.gater.resources().under_pressure() {
-            ready!(self.undelivered.poll_delivered(cx));
+            ready!(self.unacked.poll_acked(cx));
         }
         self.quic.close(0_u8.into(), b"");
         Poll::Ready(Ok(()))
     }
 
-    /// Tells the loss of the connection, and changes of the peer's address.
+    /// Reports the loss of the connection, and changes of the peer's address.
     ///
-    /// quinn has no event for a migration. The address is compared whenever the connection is
-    /// polled for another reason, so a change is told with the next stream, ping or close.
+    /// quinn has no event for a migration. The address is compared whenever the connection is polled
+    /// for another reason, so a change is reported with the next stream, keep-alive or close.
     fn poll(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -268,8 +272,8 @@ impl StreamMuxer for Connection {
         let remote = self.quic.remote_address();
         if remote != self.remote {
             self.remote = remote;
-            self.flow.migrated();
-            self.send_window.fit();
+            self.flow.on_migration();
+            self.send_window.update();
             let change = StreamMuxerEvent::AddressChange(address::format(remote));
             return Poll::Ready(Ok(change));
         }

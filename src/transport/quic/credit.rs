@@ -1,9 +1,9 @@
-//! Receive credit: what peers may send before it is read, beyond what every connection may.
+//! Receive credit: what peers may send before it is read, beyond the initial window of a connection.
 //!
-//! Credit cannot be revoked, so it is granted from one pool for all connections of a transport. Its
-//! size is what connections may hold in buffers ([`ResourceLimits::buffered`]): if all peers used all
-//! of their credit and nothing was read, the relay would hold that, and [`INITIAL_WINDOW`] for each
-//! connection. Under scarcity, an address prefix gets its share of the pool.
+//! Credit cannot be revoked, so it is granted from one pool for all connections of a transport. The
+//! size of the pool is the limit for buffers ([`ResourceLimits::buffered`]): if all peers used all of
+//! their credit and nothing was read, the relay would hold that amount, and [`INITIAL_WINDOW`] for
+//! each connection. Under scarcity, an address prefix is limited to its share of the pool.
 //!
 //! [`ResourceLimits::buffered`]: crate::resources::ResourceLimits::buffered
 
@@ -14,13 +14,13 @@ use std::{
 
 use crate::resources::{GUARANTEED_BYTES, Resources, Shares, Usage};
 
-/// What a peer may send on a connection before anything is read, in bytes.
+/// The initial receive window of a connection, in bytes.
 pub(super) const INITIAL_WINDOW: u64 = GUARANTEED_BYTES;
 
-/// Bytes that are granted at once.
+/// The unit in which credit is granted, in bytes.
 pub(super) const UNIT: u64 = 64 * 1024;
 
-/// The credit of all connections. Clones share it.
+/// The pool of credit of all connections. Clones share it.
 #[derive(Clone)]
 pub(super) struct CreditPool(Arc<Pool>);
 
@@ -40,7 +40,7 @@ impl CreditPool {
         }))
     }
 
-    /// No credit, in the name of `ip`.
+    /// An account without credit, which belongs to `ip`.
     pub(super) fn credit(&self, ip: IpAddr) -> Credit {
         Credit {
             pool: self.clone(),
@@ -67,7 +67,8 @@ pub(super) struct Credit {
 }
 
 impl Credit {
-    /// Takes so many bytes, in whole units, or as many as there are. Gives how many those are.
+    /// Acquires credit for up to `bytes` bytes, in whole units. Returns the number of bytes granted,
+    /// which is less if the pool or the share of the address is exhausted.
     pub(super) fn grow(&mut self, bytes: u64) -> u64 {
         let pool = &*self.pool.0;
         let mut usage = self.pool.usage();
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn one_address_cannot_take_all_credit() {
+    fn one_address_cannot_acquire_all_credit() {
         let pool = pool(16);
         let mut greedy = pool.credit("192.0.2.1".parse().unwrap());
         assert_eq!(greedy.grow(100 * UNIT), 12 * UNIT);

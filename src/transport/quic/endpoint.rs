@@ -1,4 +1,4 @@
-//! UDP sockets with QUIC on them, and the handle that closes them all.
+//! UDP sockets with QUIC endpoints, and the handle that closes them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,16 +10,19 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::runtime::Runtime;
 use crate::metrics::Metrics;
 
-/// Bytes of packets that the kernel may hold for a socket, in either direction.
+/// The requested size of a socket's buffers in the kernel, in bytes, for each direction.
 ///
-/// All connections of a listener share it, and its default (208 KiB on Linux) is full within
-/// milliseconds of a busy relay. The kernel grants what `net.core.{r,w}mem_max` allows.
+/// All connections of a listener share them. Linux's default of 208 KiB fills up within milliseconds
+/// on a busy relay. The kernel limits the size to `net.core.{r,w}mem_max`.
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 
-/// Opens a socket on `local`; it accepts connections if `server` says how. Events of
-/// the socket are counted in `metrics`.
+/// Binds an endpoint to `local`, which accepts connections if there is a `server` configuration.
+/// Events of the socket are counted in `metrics`.
 ///
-/// IPv6 sockets leave IPv4 to others, so that the same port can be bound for both.
+/// IPv6 sockets do not accept IPv4, so that the same port can be bound for both.
+///
+/// # Errors
+/// When the socket cannot be created or bound.
 pub(super) fn bind(
     local: SocketAddr,
     config: EndpointConfig,
@@ -30,7 +33,7 @@ pub(super) fn bind(
     if local.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    // Best effort: a smaller buffer is slower, and nothing worse.
+    // Best effort: smaller buffers only cost throughput.
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
     let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
     socket.bind(&local.into())?;
@@ -38,25 +41,26 @@ pub(super) fn bind(
     Endpoint::new(config, server, socket.into(), Arc::new(runtime))
 }
 
-/// All endpoints of a transport, for the end of the process.
+/// The handle of all endpoints of a transport, for the shutdown of the process.
 ///
-/// It keeps them open: their sockets are freed when the transport, their connections *and* every
-/// handle are gone.
+/// It keeps the endpoints open: their sockets are closed when the transport, their connections *and*
+/// all clones of the handle are dropped.
 #[derive(Clone, Default)]
 pub struct Handle(Arc<Mutex<Endpoints>>);
 
 #[derive(Default)]
 struct Endpoints {
-    /// Of listeners and of shared dials: here to stay.
+    /// The endpoints of listeners and of shared dials, which are kept until the end.
     kept: Vec<Endpoint>,
-    /// Of single dials: here for as long as they have a connection.
+    /// The endpoints of single dials, which are kept while they have a connection.
     dials: Vec<Endpoint>,
+    /// The error code of [`Handle::close_all`], once it was called.
     closed: Option<VarInt>,
 }
 
 impl Handle {
-    /// Closes every connection with the application error `code`, and refuses all new ones from
-    /// now on.
+    /// Closes every connection with the application error `code`. Connections are refused and dials
+    /// fail from now on.
     pub fn close_all(&self, code: u32) {
         let code = VarInt::from_u32(code);
         let mut endpoints = self.lock();
@@ -66,10 +70,10 @@ impl Handle {
         }
     }
 
-    /// Waits until no connection is left and the peers have been told.
+    /// Waits until all connections are closed, and their close frames are sent.
     ///
-    /// After [`close_all`](Self::close_all) this takes a few round trips of the slowest peer, as
-    /// close frames are repeated to those that still send (RFC 9000, section 10.2.1).
+    /// After [`close_all`](Self::close_all) this takes a few round trips of the slowest peer, because
+    /// close frames are repeated to peers that still send (RFC 9000, section 10.2.1).
     pub async fn wait_idle(&self) {
         let endpoints: Vec<_> = {
             let endpoints = self.lock();
@@ -85,17 +89,17 @@ impl Handle {
         }
     }
 
-    /// Keeps an endpoint until the end.
+    /// Keeps an endpoint for the lifetime of the handle.
     pub(super) fn keep(&self, endpoint: Endpoint) {
         let mut endpoints = self.lock();
-        endpoints.close_late(&endpoint);
+        endpoints.close_if_closing(&endpoint);
         endpoints.kept.push(endpoint);
     }
 
-    /// Keeps an endpoint whose connection has been begun, and forgets those that ended.
+    /// Keeps an endpoint that dials, and drops those that have no connection any more.
     pub(super) fn keep_while_connected(&self, endpoint: Endpoint) {
         let mut endpoints = self.lock();
-        endpoints.close_late(&endpoint);
+        endpoints.close_if_closing(&endpoint);
         endpoints.dials.retain(|dial| dial.open_connections() > 0);
         endpoints.dials.push(endpoint);
     }
@@ -106,8 +110,8 @@ impl Handle {
 }
 
 impl Endpoints {
-    /// Who comes after the close is closed as well.
-    fn close_late(&self, endpoint: &Endpoint) {
+    /// Closes an endpoint that is added after [`Handle::close_all`].
+    fn close_if_closing(&self, endpoint: &Endpoint) {
         if let Some(code) = self.closed {
             endpoint.close(code, b"");
         }

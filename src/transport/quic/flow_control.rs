@@ -1,37 +1,39 @@
-//! What a connection makes the relay hold: bytes received and not read, written and not acknowledged.
+//! The receive window of a connection, and the accounting of its buffers: bytes that are received and
+//! not read, and bytes that are written and not acknowledged.
 //!
 //! # Receive window
 //!
-//! A peer may send [`INITIAL_WINDOW`] on a connection before anything is read. The window grows
+//! The window starts with [`INITIAL_WINDOW`]. It grows in two cases:
 //!
-//! - when streams are read so fast that it limits them: it doubles when half of it or more is read
-//!   in a round trip, up to the windows of the streams there are;
-//! - when streams that are not read hold half of it: then by the window of a stream for each of them,
-//!   so that they do not hold up the other streams.
+//! - Streams are read so fast that the window limits them: it doubles when more than half of it is read
+//!   per round trip, up to the sum of the windows of the existing streams.
+//! - Unread streams hold half of it: it grows by the window of a stream for each of them, so that they
+//!   do not block the other streams.
 //!
-//! It grows up to [`Config::receive_window`](super::Config::receive_window), while there is
-//! [credit](super::credit), the connection's account has room, and memory is not under pressure. It
-//! never shrinks, as QUIC has no way to revoke credit.
+//! It grows up to [`Config::receive_window`](super::Config::receive_window), and only while there is
+//! [credit](super::credit), the connection's memory account has room, and there is no memory pressure.
+//! It never shrinks, because QUIC has no way to revoke credit.
 //!
 //! # Accounting
 //!
-//! quinn reports neither how much of a stream waits to be read nor how much waits for an
-//! acknowledgement. Both are estimated:
+//! quinn reports neither the number of unread bytes nor that of unacknowledged bytes. Both are
+//! estimated:
 //!
-//! - *Received*: the bytes of all datagrams of the connection without their headers, and
-//!   [`CHUNK_BYTES`] for each frame of a stream, less the same for what was read. A frame behind a gap
-//!   in its stream keeps the whole datagram allocated, so padding counts. Packets that arrive twice
-//!   and frames without data are never read: the estimate is relative to its lowest value, and that
-//!   rises with [time](TOLERATED_PER_SECOND) and [traffic](TOLERATED_TRAFFIC), slower than an attack
-//!   could fill memory. It is at most the window and [`STREAM_OVERHEAD`] for each stream.
-//! - *Sent*: what was written, less what the peer has acknowledged, relative to its lowest value, and
-//!   0 when no packet is in flight and nothing was written meanwhile. It is at most the send window.
+//! - *Received*: the bytes of all datagrams of the connection without headers, and [`CHUNK_BYTES`] for
+//!   each stream frame, minus the same for what was read. A frame behind a gap in its stream keeps its
+//!   whole datagram allocated, so padding counts. Duplicate packets and frames without data are never
+//!   read, so the estimate is relative to a baseline: its lowest value so far, which is raised with
+//!   [time](TOLERATED_PER_SECOND) and [traffic](TOLERATED_TRAFFIC), more slowly than an attack could
+//!   fill memory. The upper bound is the window, and [`STREAM_OVERHEAD`] for each stream.
+//! - *Sent*: the bytes that were written, minus those that the peer has acknowledged, relative to the
+//!   lowest value so far; 0 if no packet is in flight and nothing was written since the last check. The
+//!   upper bound is the send window.
 //!
-//! The account is charged in steps of [`STEP`]: on every 16 to 64 KiB read or written, and from time to
-//! time as long as the connection holds something, has a larger window, or leaves streams unread. An
-//! idle connection has no timer and is charged nothing; its peer can send it [`INITIAL_WINDOW`]
-//! unseen, which is what the account guarantees to each connection anyway. Under memory pressure every
-//! connection is charged once a second.
+//! The account is charged in multiples of [`STEP`]: whenever 16 to 64 KiB were read or written, and
+//! periodically while the connection holds buffers, has a larger window, or has unread streams. An idle
+//! connection has no timer and is charged nothing; its peer can send [`INITIAL_WINDOW`] without being
+//! noticed, which is within the guarantee of each connection. Under memory pressure every connection
+//! is charged once a second.
 
 use std::{
     net::IpAddr,
@@ -47,52 +49,53 @@ use futures::task::AtomicWaker;
 use quinn::{ConnectionStats, VarInt};
 
 use super::{
-    acknowledged::Acknowledged,
+    ack_counters::AckCounters,
     credit::{Credit, INITIAL_WINDOW},
 };
 use crate::resources::{ConnectionMemory, Relief, Resources};
 
-/// Bytes of a datagram that are neither data of a stream nor the header of a frame: the header of
-/// QUIC and the authentication tag.
+/// The number of bytes of a datagram that are not frames: the packet header and the authentication tag.
 const DATAGRAM_OVERHEAD: u64 = 32;
 
-/// The header of a frame that carries data of a stream, and the usual size of an ACK frame, in bytes.
+/// The header of a stream frame, and the usual size of an ACK frame, in bytes.
 const STREAM_FRAME_OVERHEAD: u64 = 8;
 const ACK_FRAME_BYTES: u64 = 12;
 
-/// What quinn allocates for each frame that is not read yet, besides its data, in bytes.
+/// The number of bytes that quinn allocates for each unread frame in addition to its data.
 const CHUNK_BYTES: u64 = 64;
 
-/// What quinn may keep of a stream beyond its data, in bytes: 32 KiB of datagrams of which a part was
-/// read, by its own count, and a list of chunks.
+/// The maximum number of bytes that quinn keeps for a stream beyond its unread data: by its limit,
+/// 32 KiB of datagrams that are partly read, and the list of chunks.
 const STREAM_OVERHEAD: u64 = 64 * 1024;
 
-/// How much of what was received is assumed not to be held although it is never read: bytes a second,
-/// and one part of so many of the traffic.
+/// The amount of received bytes that are assumed not to be held although they are never read: bytes per
+/// second, and a fraction of the traffic.
 const TOLERATED_PER_SECOND: u64 = 512;
 const TOLERATED_TRAFFIC: u64 = 32;
 
 /// The account is charged in multiples of this number of bytes, rounded down.
 const STEP: u64 = 16 * 1024;
 
-/// A stream that has read this many bytes since it last waited for data is watched. A ping has 32.
-const WATCHED_BYTES: usize = 512;
+/// A check is requested once a stream has read this many bytes without waiting for data. Pings, of 32
+/// bytes, do not cause one.
+const CHECKED_READ_BYTES: usize = 512;
 
-/// With fewer bytes in flight, nothing but acknowledgements is: they are not acknowledged.
+/// With fewer bytes in flight, only packets with acknowledgements are, which are not acknowledged
+/// themselves.
 const NOTHING_IN_FLIGHT: u64 = 2 * 1024;
 
-/// How often a connection is checked while it holds something, and while it has a larger window.
+/// The interval of checks while a connection holds buffers, and while it only has a larger window.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 const SLOW_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The bounds of a connection.
+/// The maximum windows of a connection, in bytes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Windows {
-    /// The receive window of the connection at most.
+pub(super) struct WindowLimits {
+    /// The maximum receive window of the connection.
     pub(super) receive: u64,
-    /// That of each stream.
+    /// The receive window of each stream.
     pub(super) stream: u64,
-    /// The send window at most.
+    /// The maximum send window of the connection.
     pub(super) send: u64,
 }
 
@@ -101,42 +104,43 @@ pub(super) struct FlowControl {
     connection: quinn::Connection,
     resources: Resources,
     memory: ConnectionMemory,
-    windows: Windows,
-    /// Bytes that streams have read and written.
+    windows: WindowLimits,
+    /// The bytes that streams have read and written.
     read: AtomicU64,
     written: AtomicU64,
-    /// Chunks that streams have read, each of which was a frame.
+    /// The number of chunks that streams have read, each of which was a frame.
     chunks_read: AtomicU64,
-    /// Streams that have not waited for data since something was read.
+    /// The number of streams that may have unread data, see [`StreamFlags::is_unread`].
     unread_streams: AtomicUsize,
-    /// After so many bytes read, a stream reports.
+    /// The number of bytes after which the reader of a stream updates the account.
     report_every: AtomicU64,
-    is_watched: AtomicBool,
-    /// Wakes the muxer when it has to watch.
-    watcher: AtomicWaker,
-    streams: Mutex<Vec<Weak<StreamState>>>,
+    /// Whether a periodic check is needed.
+    needs_check: AtomicBool,
+    /// Wakes the muxer when a check becomes necessary.
+    check_waker: AtomicWaker,
+    streams: Mutex<Vec<Weak<StreamFlags>>>,
     state: Mutex<State>,
 }
 
 struct State {
     window: u64,
     credit: Credit,
-    /// When the last measurement of the read rate began, and what had been read then.
+    /// The start of the current measurement of the read rate, and the bytes that were read until then.
     measured_at: Instant,
     measured_read: u64,
-    /// The values of the estimates at which nothing is held.
-    least_received: i64,
-    least_sent: i64,
-    /// When `least_received` was last raised, and the traffic until then in bytes.
+    /// The values of the estimates at which no buffers are held.
+    received_baseline: i64,
+    sent_baseline: i64,
+    /// The last time at which `received_baseline` was raised, and the traffic until then in bytes.
     tolerated_at: Instant,
     tolerated_traffic: u64,
     received: u64,
     sent: u64,
     charged: u64,
-    acknowledged: Arc<Acknowledged>,
-    /// What had been written at the last check.
+    acks: Arc<AckCounters>,
+    /// The bytes that were written until the last check.
     checked_written: u64,
-    /// Whether streams were reset since.
+    /// Whether streams were reset since the last check.
     was_reset: bool,
 }
 
@@ -144,7 +148,7 @@ impl FlowControl {
     pub(super) fn new(
         connection: quinn::Connection,
         resources: Resources,
-        windows: Windows,
+        windows: WindowLimits,
         credit: Credit,
         ip: IpAddr,
     ) -> Arc<Self> {
@@ -156,14 +160,14 @@ impl FlowControl {
             credit,
             measured_at: Instant::now(),
             measured_read: 0,
-            least_received: received_bytes(&connection.stats(), 0, 0),
-            least_sent: 0,
+            received_baseline: received_bytes(&connection.stats(), 0, 0),
+            sent_baseline: 0,
             tolerated_at: Instant::now(),
             tolerated_traffic: 0,
             received: 0,
             sent: 0,
             charged: 0,
-            acknowledged: Acknowledged::of(&connection),
+            acks: AckCounters::of_path(&connection),
             checked_written: 0,
             was_reset: false,
         };
@@ -176,16 +180,16 @@ impl FlowControl {
             chunks_read: AtomicU64::new(0),
             unread_streams: AtomicUsize::new(0),
             report_every: AtomicU64::new(report_every(window)),
-            is_watched: AtomicBool::new(false),
-            watcher: AtomicWaker::new(),
+            needs_check: AtomicBool::new(false),
+            check_waker: AtomicWaker::new(),
             streams: Mutex::default(),
             state: Mutex::new(state),
             connection,
         };
-        // The handshake is acknowledged, too.
+        // Acknowledged bytes include those of the handshake.
         {
             let mut state = flow.state();
-            state.least_sent = flow.sent_bytes(&state);
+            state.sent_baseline = flow.sent_bytes(&state);
         }
         Arc::new(flow)
     }
@@ -194,9 +198,9 @@ impl FlowControl {
         lock(&self.state)
     }
 
-    /// A stream that was opened or accepted.
+    /// The accounting of a new stream.
     pub(super) fn stream(self: &Arc<Self>) -> StreamBuffers {
-        let state = Arc::new(StreamState {
+        let state = Arc::new(StreamFlags {
             is_unread: AtomicBool::new(true),
             is_blocked: AtomicBool::new(false),
             is_reset: AtomicBool::new(false),
@@ -208,65 +212,71 @@ impl FlowControl {
         StreamBuffers {
             flow: Arc::clone(self),
             state,
-            burst: 0,
+            read_since_wait: 0,
             unreported_read: 0,
             unreported_written: 0,
         }
     }
 
-    /// Whether the send window may be so many bytes larger than the smallest.
+    /// Whether the send window may exceed the minimum by `more` bytes.
     pub(super) fn may_send(&self, more: u64) -> bool {
         more == 0 || (!self.resources.under_pressure() && self.memory.has_room(more, u64::MAX))
     }
 
-    /// The peer seems to have another address. What the connection holds counts for the address that
-    /// its handshake has proven: a packet with a forged address looks the same until the path is
-    /// validated.
-    pub(super) fn migrated(&self) {
+    /// Switches to the congestion controller of the new path after the peer's address has changed.
+    ///
+    /// The buffers are still attributed to the address that was validated by the handshake: before
+    /// path validation, a packet with a forged source address looks like a migration.
+    pub(super) fn on_migration(&self) {
         let mut state = self.state();
-        state.acknowledged = Acknowledged::of(&self.connection);
-        state.least_sent = self.sent_bytes(&state);
+        state.acks = AckCounters::of_path(&self.connection);
+        state.sent_baseline = self.sent_bytes(&state);
     }
 
-    /// What has to be done because memory runs out. Wakes the task when there is something, or when
-    /// the connection is to be [checked](Self::check).
+    /// Ready when relief is requested because memory runs out. Otherwise the task is woken when it is,
+    /// or when a [check](Self::check) is needed.
     pub(super) fn poll_relief(&self, cx: &mut Context<'_>) -> Poll<Relief> {
-        self.watcher.register(cx.waker());
+        self.check_waker.register(cx.waker());
         let relief = self.memory.poll_relief(cx);
-        // What a peer sends behind a gap in a stream wakes nothing here.
+        // Data behind a gap in a stream wakes no task, and would not be noticed without a timer.
         if self.resources.under_pressure() {
-            self.watch();
+            self.request_check();
         }
         relief
     }
 
-    /// Whether the connection is to be [checked](Self::check) soon.
-    pub(super) fn is_watched(&self) -> bool {
-        self.is_watched.load(Ordering::Relaxed)
+    /// Whether a periodic [check](Self::check) is needed.
+    pub(super) fn needs_check(&self) -> bool {
+        self.needs_check.load(Ordering::Relaxed)
     }
 
-    fn watch(&self) {
-        if !self.is_watched() && !self.is_watched.swap(true, Ordering::Relaxed) {
-            self.watcher.wake();
+    fn request_check(&self) {
+        // The load avoids a write to a shared cache line in the usual case. The swap ensures that only
+        // one of several callers wakes the muxer.
+        if !self.needs_check() && !self.needs_check.swap(true, Ordering::Relaxed) {
+            self.check_waker.wake();
         }
     }
 
-    /// Updates the account, and gives streams room that unread ones hold up. Gives when to check
-    /// again, if that is needed.
+    /// Updates the account, and grows the window if unread streams block others. Returns the time until
+    /// the next check, if one is needed.
     pub(super) fn check(&self) -> Option<Duration> {
-        self.is_watched.store(false, Ordering::Relaxed);
+        // Cleared first: a request during the check leads to another one.
+        self.needs_check.store(false, Ordering::Relaxed);
         let mut state = self.state();
         let counters = self.connection.stats();
         let unread = self.unread_streams.load(Ordering::Relaxed);
-        self.tolerate(&mut state);
+        self.raise_baseline(&mut state);
         let written = self.written.load(Ordering::Relaxed);
         let is_acknowledged =
-            written == state.checked_written && state.acknowledged.in_flight() < NOTHING_IN_FLIGHT;
+            written == state.checked_written && state.acks.in_flight() < NOTHING_IN_FLIGHT;
+        // No written data is assumed to be held: it is acknowledged, or was dropped with its stream.
+        // The estimate is recalibrated, which corrects its drift.
         if is_acknowledged || state.was_reset {
-            state.least_sent = self.sent_bytes(&state);
+            state.sent_baseline = self.sent_bytes(&state);
         }
         if state.was_reset {
-            state.least_received = self.received_bytes(&counters);
+            state.received_baseline = self.received_bytes(&counters);
         }
         state.was_reset = false;
         state.checked_written = written;
@@ -285,11 +295,11 @@ impl FlowControl {
         } else {
             None
         }
-        .inspect(|_| self.is_watched.store(true, Ordering::Relaxed))
+        .inspect(|_| self.needs_check.store(true, Ordering::Relaxed))
     }
 
-    /// Resets the streams for which bytes may be held: those that are not read or not written, and all
-    /// if there is more than their data.
+    /// Resets the streams that may hold buffers: those with unread data or a blocked writer. If more is
+    /// held than the window allows, which is data behind gaps, all streams are reset.
     pub(super) fn reset_streams(&self) {
         let has_gaps = {
             let state = self.state();
@@ -307,10 +317,11 @@ impl FlowControl {
             }
         }
         self.state().was_reset = true;
-        self.watch();
+        self.request_check();
     }
 
-    /// A stream has read its part of the window.
+    /// Called when a stream has read [`Self::report_every`] bytes: updates the account, and grows the
+    /// window if it limits the connection.
     fn on_read(&self) {
         let mut state = self.state();
         let counters = self.connection.stats();
@@ -325,25 +336,26 @@ impl FlowControl {
         let elapsed = now.saturating_duration_since(state.measured_at);
         state.measured_at = now;
         state.measured_read = total;
-        // Half of the window in a round trip, or more.
+        // `read / elapsed > window / 2 / rtt`, without divisions: more than half of the window per
+        // round trip.
         let in_round_trip = u128::from(read).saturating_mul(counters.path.rtt.as_nanos());
         let half = u128::from(state.window / 2).saturating_mul(elapsed.as_nanos());
         if in_round_trip > half {
             let streams = u64::try_from(lock(&self.streams).len()).unwrap_or(u64::MAX);
-            let most = streams.saturating_mul(self.windows.stream);
+            let limit = streams.saturating_mul(self.windows.stream);
             let twice = state.window.saturating_mul(2);
-            self.grow(&mut state, twice.min(most));
+            self.grow(&mut state, twice.min(limit));
         }
     }
 
-    /// A stream has written a step.
+    /// Called when a stream has written [`STEP`] bytes: updates the account.
     fn on_written(&self) {
         let mut state = self.state();
         self.update_sent(&mut state);
         self.charge(&mut state);
     }
 
-    /// Grows the receive window up to `target`, as far as there is room and credit.
+    /// Grows the receive window up to `target`, as far as memory and credit allow.
     fn grow(&self, state: &mut State, target: u64) {
         let target = target.min(self.windows.receive);
         let more = target.saturating_sub(state.window);
@@ -359,13 +371,12 @@ impl FlowControl {
             self.report_every
                 .store(report_every(window), Ordering::Relaxed);
             self.connection.set_receive_window(bytes);
-            self.watch();
+            self.request_check();
         }
     }
 
-    /// Raises the value at which nothing is held, for what was received and is not held although it
-    /// was not read.
-    fn tolerate(&self, state: &mut State) {
+    /// Raises the baseline of received bytes, for those that are neither read nor held.
+    fn raise_baseline(&self, state: &mut State) {
         let now = Instant::now();
         let elapsed = now.saturating_duration_since(state.tolerated_at);
         let read = self.read.load(Ordering::Relaxed);
@@ -376,7 +387,7 @@ impl FlowControl {
         if tolerated > 0 {
             state.tolerated_at = now;
             state.tolerated_traffic = traffic;
-            state.least_received = state.least_received.saturating_add_unsigned(tolerated);
+            state.received_baseline = state.received_baseline.saturating_add_unsigned(tolerated);
         }
     }
 
@@ -386,25 +397,22 @@ impl FlowControl {
     }
 
     fn sent_bytes(&self, state: &State) -> i64 {
-        difference(
-            self.written.load(Ordering::Relaxed),
-            state.acknowledged.bytes(),
-        )
+        signed_difference(self.written.load(Ordering::Relaxed), state.acks.bytes())
     }
 
     fn update_received(&self, state: &mut State, counters: &ConnectionStats) {
         let received = self.received_bytes(counters);
-        state.least_received = state.least_received.min(received);
+        state.received_baseline = state.received_baseline.min(received);
         let streams = u64::try_from(lock(&self.streams).len()).unwrap_or(u64::MAX);
-        let most = streams.saturating_mul(STREAM_OVERHEAD);
+        let limit = streams.saturating_mul(STREAM_OVERHEAD);
         state.received =
-            above(received, state.least_received).min(state.window.saturating_add(most));
+            excess(received, state.received_baseline).min(state.window.saturating_add(limit));
     }
 
     fn update_sent(&self, state: &mut State) {
         let sent = self.sent_bytes(state);
-        state.least_sent = state.least_sent.min(sent);
-        state.sent = above(sent, state.least_sent).min(self.windows.send);
+        state.sent_baseline = state.sent_baseline.min(sent);
+        state.sent = excess(sent, state.sent_baseline).min(self.windows.send);
     }
 
     fn charge(&self, state: &mut State) {
@@ -412,7 +420,7 @@ impl FlowControl {
         let held = held - held % STEP;
         if held > state.charged {
             self.memory.charge(held - state.charged);
-            self.watch();
+            self.request_check();
         } else {
             self.memory.release(state.charged - held);
         }
@@ -430,35 +438,35 @@ impl FlowControl {
     }
 }
 
-/// The part of one stream.
+/// The accounting of one stream.
 pub(super) struct StreamBuffers {
     flow: Arc<FlowControl>,
-    state: Arc<StreamState>,
-    /// Bytes read since the stream last waited for data.
-    burst: usize,
+    state: Arc<StreamFlags>,
+    /// The number of bytes read since the stream last waited for data.
+    read_since_wait: usize,
     unreported_read: u64,
     unreported_written: u64,
 }
 
 #[derive(Debug)]
-struct StreamState {
-    /// Whether there may be something to read: it has not waited for data since it last read.
+struct StreamFlags {
+    /// Whether there may be unread data: the stream has not waited for data since it last read.
     is_unread: AtomicBool,
-    /// Whether the last write had no room.
+    /// Whether the last write was blocked by the send window.
     is_blocked: AtomicBool,
-    /// Whether it is to be reset.
+    /// Whether the stream has to be reset. Set once, and never cleared.
     is_reset: AtomicBool,
     reader: AtomicWaker,
     writer: AtomicWaker,
 }
 
 impl StreamBuffers {
-    /// Whether the stream has to be reset, because memory runs out.
+    /// Whether the stream has to be reset to free memory.
     pub(super) fn is_reset(&self) -> bool {
         self.state.is_reset.load(Ordering::Acquire)
     }
 
-    /// This number of bytes was read, in this number of whole frames if that is known.
+    /// Records that `bytes` bytes were read, in `chunks` frames.
     pub(super) fn read(&mut self, bytes: usize, chunks: usize) {
         let flow = &*self.flow;
         let chunks = u64::try_from(chunks).unwrap_or(u64::MAX);
@@ -467,9 +475,9 @@ impl StreamBuffers {
             self.state.is_unread.store(true, Ordering::Relaxed);
             flow.unread_streams.fetch_add(1, Ordering::Relaxed);
         }
-        self.burst = self.burst.saturating_add(bytes);
-        if self.burst >= WATCHED_BYTES {
-            flow.watch();
+        self.read_since_wait = self.read_since_wait.saturating_add(bytes);
+        if self.read_since_wait >= CHECKED_READ_BYTES {
+            flow.request_check();
         }
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         flow.read.fetch_add(bytes, Ordering::Relaxed);
@@ -480,30 +488,31 @@ impl StreamBuffers {
         }
     }
 
-    /// There is nothing to read now. Gives whether the stream has to be reset; otherwise the task is
-    /// woken when it has.
+    /// Records that there is no data to read. Returns whether the stream has to be reset; otherwise the
+    /// task is woken when it has to be.
     pub(super) fn wait_for_data(&mut self, cx: &mut Context<'_>) -> bool {
         self.set_read();
         self.wait_for_reset(cx)
     }
 
-    /// Nothing is read now. Gives whether the stream has to be reset; otherwise the task is woken when
-    /// it has.
+    /// Returns whether the stream has to be reset; otherwise the task is woken when it has to be.
     pub(super) fn wait_for_reset(&self, cx: &mut Context<'_>) -> bool {
+        // The flag is read after the waker is registered, and set before the task is woken: one of the
+        // two sides sees the other.
         self.state.reader.register(cx.waker());
         self.is_reset()
     }
 
-    /// All that comes was read, or is of no interest any more.
+    /// Records that there is no unread data, or that it will not be read.
     pub(super) fn set_read(&mut self) {
-        self.burst = 0;
+        self.read_since_wait = 0;
         if self.state.is_unread.load(Ordering::Relaxed) {
             self.state.is_unread.store(false, Ordering::Relaxed);
             self.flow.unread_streams.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    /// So many bytes were written.
+    /// Records that `bytes` bytes were written.
     pub(super) fn written(&mut self, bytes: usize) {
         if self.state.is_blocked.load(Ordering::Relaxed) {
             self.state.is_blocked.store(false, Ordering::Relaxed);
@@ -517,8 +526,8 @@ impl StreamBuffers {
         }
     }
 
-    /// There is no room to write. Gives whether the stream has to be reset; otherwise the task is woken
-    /// when it has.
+    /// Records that a write was blocked. Returns whether the stream has to be reset; otherwise the task
+    /// is woken when it has to be.
     pub(super) fn wait_for_room(&self, cx: &mut Context<'_>) -> bool {
         self.state.is_blocked.store(true, Ordering::Relaxed);
         self.state.writer.register(cx.waker());
@@ -539,22 +548,23 @@ fn report_every(window: u64) -> u64 {
     (window / 4).clamp(1, 4 * STEP)
 }
 
-/// What was received and not read, from an arbitrary origin.
+/// The estimate of bytes that are received and not read, relative to an arbitrary origin.
 fn received_bytes(counters: &ConnectionStats, read: u64, chunks_read: u64) -> i64 {
     let (datagrams, frames) = (&counters.udp_rx, &counters.frame_rx);
     let overhead = (datagrams.datagrams.saturating_mul(DATAGRAM_OVERHEAD))
         .saturating_add(frames.stream.saturating_mul(STREAM_FRAME_OVERHEAD))
         .saturating_add(frames.acks.saturating_mul(ACK_FRAME_BYTES));
-    let chunks = difference(frames.stream, chunks_read).saturating_mul(CHUNK_BYTES.cast_signed());
-    difference(datagrams.bytes, overhead.saturating_add(read)).saturating_add(chunks)
+    let chunks =
+        signed_difference(frames.stream, chunks_read).saturating_mul(CHUNK_BYTES.cast_signed());
+    signed_difference(datagrams.bytes, overhead.saturating_add(read)).saturating_add(chunks)
 }
 
-fn difference(more: u64, less: u64) -> i64 {
+fn signed_difference(more: u64, less: u64) -> i64 {
     let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     signed(more).saturating_sub(signed(less))
 }
 
-fn above(value: i64, least: i64) -> u64 {
+fn excess(value: i64, least: i64) -> u64 {
     u64::try_from(value.saturating_sub(least)).unwrap_or(0)
 }
 

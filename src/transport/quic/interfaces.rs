@@ -1,4 +1,4 @@
-//! The addresses that a listener can be reached on.
+//! The addresses of a listener: its bound address, or those of the network interfaces.
 
 use std::collections::HashSet;
 use std::io;
@@ -8,38 +8,42 @@ use std::task::{Context, Poll};
 use if_watch::IfEvent;
 use if_watch::tokio::IfWatcher;
 
-/// What became of an address.
-pub(super) enum Change {
-    Up(SocketAddr),
-    Down(SocketAddr),
-    /// The watch on the interfaces failed. Its last word: addresses stay as they are.
-    Lost(io::Error),
+/// A change of the addresses.
+pub(super) enum AddressChange {
+    Added(SocketAddr),
+    Expired(SocketAddr),
+    /// The watcher of the interfaces failed. No further changes are reported; the addresses remain.
+    WatchFailed(io::Error),
 }
 
-/// Tells a socket's addresses: its own, or those of the interfaces if it is bound to all of them.
+/// The addresses of a socket: its own, or those of all interfaces if it is bound to an unspecified
+/// address.
 pub(super) struct Interfaces {
     local: SocketAddr,
     source: Source,
 }
 
 enum Source {
-    /// One address, not told yet.
+    /// One address, which is not reported yet.
     Fixed,
     Watched {
         watcher: Box<IfWatcher>,
-        told: HashSet<IpAddr>,
+        announced: HashSet<IpAddr>,
     },
-    /// Nothing more to tell.
+    /// Nothing more to report.
     Done,
 }
 
 impl Interfaces {
     /// Watches the interfaces if `local` is an unspecified address.
+    ///
+    /// # Errors
+    /// When the watcher cannot be created.
     pub(super) fn new(local: SocketAddr) -> io::Result<Self> {
         let source = if local.ip().is_unspecified() {
             Source::Watched {
                 watcher: Box::new(IfWatcher::new()?),
-                told: HashSet::new(),
+                announced: HashSet::new(),
             }
         } else {
             Source::Fixed
@@ -47,32 +51,35 @@ impl Interfaces {
         Ok(Self { local, source })
     }
 
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Change> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<AddressChange> {
         match &mut self.source {
             Source::Fixed => {
                 self.source = Source::Done;
-                Poll::Ready(Change::Up(self.local))
+                Poll::Ready(AddressChange::Added(self.local))
             }
-            Source::Watched { watcher, told } => loop {
+            Source::Watched { watcher, announced } => loop {
                 match std::task::ready!(watcher.poll_if_event(cx)) {
                     Ok(IfEvent::Up(net)) => {
                         let ip = net.addr();
-                        if serves(self.local.ip(), ip) && told.insert(ip) {
-                            return Poll::Ready(Change::Up(SocketAddr::new(ip, self.local.port())));
+                        if is_reachable_by(self.local.ip(), ip) && announced.insert(ip) {
+                            return Poll::Ready(AddressChange::Added(SocketAddr::new(
+                                ip,
+                                self.local.port(),
+                            )));
                         }
                     }
                     Ok(IfEvent::Down(net)) => {
                         let ip = net.addr();
-                        // The same address can be there twice, with different prefixes.
+                        // An interface can have the same address twice, with different prefixes.
                         let still_there = watcher.iter().any(|other| other.addr() == ip);
-                        if !still_there && told.remove(&ip) {
+                        if !still_there && announced.remove(&ip) {
                             let gone = SocketAddr::new(ip, self.local.port());
-                            return Poll::Ready(Change::Down(gone));
+                            return Poll::Ready(AddressChange::Expired(gone));
                         }
                     }
                     Err(error) => {
                         self.source = Source::Done;
-                        return Poll::Ready(Change::Lost(error));
+                        return Poll::Ready(AddressChange::WatchFailed(error));
                     }
                 }
             },
@@ -81,11 +88,11 @@ impl Interfaces {
     }
 }
 
-/// Whether a socket on the unspecified address `any` is reached by `ip`.
+/// Whether a socket that is bound to the unspecified address `any` is reachable by `ip`.
 ///
-/// Link-local addresses of IPv6 are left out: they mean nothing without the name of an interface,
-/// which a multiaddress of QUIC does not carry.
-fn serves(any: IpAddr, ip: IpAddr) -> bool {
+/// IPv6 link-local addresses are excluded: they are only valid with an interface, which a QUIC
+/// multiaddress cannot express.
+fn is_reachable_by(any: IpAddr, ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(_) => any.is_ipv4(),
         IpAddr::V6(ip) => any.is_ipv6() && !ip.is_unicast_link_local(),
@@ -97,11 +104,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn families_do_not_mix_and_link_local_is_left_out() {
+    fn other_families_and_link_local_addresses_are_excluded() {
         let (any4, any6) = ("0.0.0.0".parse().unwrap(), "::".parse().unwrap());
         let (v4, v6) = ("192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap());
-        assert!(serves(any4, v4) && serves(any6, v6));
-        assert!(!serves(any4, v6) && !serves(any6, v4));
-        assert!(!serves(any6, "fe80::1".parse().unwrap()));
+        assert!(is_reachable_by(any4, v4) && is_reachable_by(any6, v6));
+        assert!(!is_reachable_by(any4, v6) && !is_reachable_by(any6, v4));
+        assert!(!is_reachable_by(any6, "fe80::1".parse().unwrap()));
     }
 }

@@ -1,4 +1,4 @@
-//! Who is let in, who has to prove its address first, and who is refused.
+//! A listener: incoming connections are accepted, retried for address validation, or refused.
 
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -10,16 +10,17 @@ use futures::stream::{self, BoxStream, Stream, StreamExt};
 use libp2p::PeerId;
 use libp2p::core::transport::{ListenerId, TransportEvent};
 
-use super::connection::Limits;
-use super::interfaces::{Change, Interfaces};
+use super::connection::ConnectionConfig;
+use super::interfaces::{AddressChange, Interfaces};
 use super::{Config, Connection, Error, Event, address, connection};
 use crate::metrics::Handshakes;
 use crate::transport::admission::{ConnectionGater, RateLimited};
 
-/// So many newcomers are turned away in one go before others get their turn.
-const TURNED_AWAY_AT_ONCE: usize = 64;
+/// The maximum number of incoming connections that are refused or retried in one poll, before the task
+/// yields.
+const MAX_REFUSALS_PER_POLL: usize = 64;
 
-/// One listening socket; also after its removal, when it refuses everybody.
+/// A listening endpoint. After its removal it refuses all connections.
 pub(super) struct Listener {
     id: ListenerId,
     endpoint: quinn::Endpoint,
@@ -27,9 +28,9 @@ pub(super) struct Listener {
     incoming: BoxStream<'static, quinn::Incoming>,
     interfaces: Interfaces,
     removed: bool,
-    /// Every unfinished handshake holds a clone, so its count is their number, plus one.
+    /// Every pending handshake holds a clone, so the reference count is their number plus one.
     pending: Arc<()>,
-    limits: Limits,
+    connection_config: ConnectionConfig,
     retry_above: usize,
     max_pending: usize,
     handshakes: Handshakes,
@@ -55,7 +56,7 @@ impl Listener {
             endpoint,
             removed: false,
             pending: Arc::new(()),
-            limits: Limits::new(config),
+            connection_config: ConnectionConfig::new(config),
             retry_above: config.retry_above,
             max_pending: config.max_pending,
             handshakes: config.handshakes.clone(),
@@ -63,7 +64,8 @@ impl Listener {
         })
     }
 
-    /// Refuses everybody from now on. `false` if it goes by another id, or was removed before.
+    /// Refuses all connections from now on. Returns `false` if the listener has another id, or was
+    /// removed before.
     pub(super) fn remove(&mut self, id: ListenerId) -> bool {
         let remove = self.id == id && !self.removed;
         self.removed |= remove;
@@ -74,37 +76,41 @@ impl Listener {
         Arc::strong_count(&self.pending).saturating_sub(1)
     }
 
-    /// Decides on a newcomer; `None` if it was turned away.
+    /// Decides on an incoming connection. Returns `None` if it was refused or retried.
+    ///
+    /// The rate is checked last, so that a connection which is refused for another reason does not
+    /// count against the rate of its address.
     fn admit(&self, incoming: quinn::Incoming) -> Option<Event> {
         let pending = self.pending();
         let remote = incoming.remote_address();
-        let is_proven = incoming.remote_address_validated();
+        let is_validated = incoming.remote_address_validated();
         let denied = if self.removed {
             Some("draining")
         } else if pending >= self.max_pending {
             Some("max_pending")
         } else if let Err(cause) = self.gater.resources().check_memory(Some(remote.ip())) {
             Some(cause.reason())
-        } else if is_proven && self.gater.check_validated(remote.ip()).is_err() {
+        } else if is_validated && self.gater.check_validated(remote.ip()).is_err() {
             Some(RateLimited::REASON)
         } else {
             None
         };
         if let Some(reason) = denied {
-            self.gater.refused(reason);
+            self.gater.record_refusal(reason);
             incoming.refuse();
             return None;
         }
-        // An address that is not proven may be somebody else's, and is not refused: it is to prove
-        // itself, or counts when its handshake has.
-        let must_prove =
+        // A source address that is not validated may be forged. So it is not refused, which would let
+        // an attacker block the owner of the address. It is validated by Retry, or the connection is
+        // counted once the handshake has validated it.
+        let needs_retry =
             || pending >= self.retry_above || self.gater.check_unvalidated(remote.ip()).is_err();
-        if !is_proven && must_prove() {
-            // It can only fail for who answered a Retry before; dropped, it is refused.
+        if !is_validated && needs_retry() {
+            // Fails only if the client has answered a Retry before, which `is_validated` excludes.
             drop(incoming.retry());
             return None;
         }
-        let uncounted = (!is_proven).then(|| Uncounted {
+        let unvalidated = (!is_validated).then(|| UnvalidatedSource {
             gater: self.gater.clone(),
             ip: remote.ip(),
         });
@@ -114,9 +120,9 @@ impl Listener {
         );
         let accept = accept(
             incoming,
-            self.limits.clone(),
+            self.connection_config.clone(),
             self.handshakes.clone(),
-            uncounted,
+            unvalidated,
             Arc::clone(&self.pending),
         );
         Some(TransportEvent::Incoming {
@@ -125,23 +131,23 @@ impl Listener {
             send_back_addr: address::format(remote),
             upgrade: self
                 .gater
-                .limit_handshake(is_proven.then(|| remote.ip()), accept)
+                .limit_handshake(is_validated.then(|| remote.ip()), accept)
                 .boxed(),
         })
     }
 
-    fn event(&self, change: Change) -> Event {
+    fn event(&self, change: AddressChange) -> Event {
         let listener_id = self.id;
         match change {
-            Change::Up(addr) => TransportEvent::NewAddress {
+            AddressChange::Added(addr) => TransportEvent::NewAddress {
                 listener_id,
                 listen_addr: address::format(addr),
             },
-            Change::Down(addr) => TransportEvent::AddressExpired {
+            AddressChange::Expired(addr) => TransportEvent::AddressExpired {
                 listener_id,
                 listen_addr: address::format(addr),
             },
-            Change::Lost(error) => TransportEvent::ListenerError {
+            AddressChange::WatchFailed(error) => TransportEvent::ListenerError {
                 listener_id,
                 error: error.into(),
             },
@@ -158,7 +164,7 @@ impl Stream for Listener {
         {
             return Poll::Ready(Some(self.event(change)));
         }
-        for _ in 0..TURNED_AWAY_AT_ONCE {
+        for _ in 0..MAX_REFUSALS_PER_POLL {
             match ready!(self.incoming.poll_next_unpin(cx)) {
                 Some(incoming) => {
                     if let Some(event) = self.admit(incoming) {
@@ -181,42 +187,42 @@ impl Stream for Listener {
 }
 
 impl Drop for Listener {
-    /// Nobody is left to decide on newcomers, and live connections keep the socket open: do not let
-    /// newcomers queue up behind it.
+    /// Established connections keep the endpoint open, and incoming connections would queue up
+    /// without a listener that decides on them: stop accepting them.
     fn drop(&mut self) {
         self.endpoint.set_server_config(None);
     }
 }
 
-/// A newcomer whose handshake is the proof of its address.
-struct Uncounted {
+/// A source address that is validated by the completion of the handshake, and is counted then.
+struct UnvalidatedSource {
     gater: ConnectionGater,
     ip: IpAddr,
 }
 
-impl Uncounted {
-    fn count(self) -> Result<(), RateLimited> {
+impl UnvalidatedSource {
+    fn check(self) -> Result<(), RateLimited> {
         let admitted = self.gater.check_validated(self.ip);
         if admitted.is_err() {
-            self.gater.refused(RateLimited::REASON);
+            self.gater.record_refusal(RateLimited::REASON);
         }
         admitted
     }
 }
 
-/// Begins the handshake when first polled; dropped before that, the newcomer is refused, without
-/// any cryptography spent on it.
+/// Accepts a connection when it is first polled. If it is dropped before that, the connection is
+/// refused at no cryptographic cost.
 async fn accept(
     incoming: quinn::Incoming,
-    limits: Limits,
+    config: ConnectionConfig,
     handshakes: Handshakes,
-    uncounted: Option<Uncounted>,
+    unvalidated: Option<UnvalidatedSource>,
     guard: Arc<()>,
 ) -> Result<(PeerId, Connection), Error> {
     let handshake = handshakes.begin(super::TLS);
-    let result = connection::handshake(incoming.accept()?, limits, handshake).await;
+    let result = connection::handshake(incoming.accept()?, config, handshake).await;
     drop(guard);
     let established = result?;
-    uncounted.map_or(Ok(()), Uncounted::count)?;
+    unvalidated.map_or(Ok(()), UnvalidatedSource::check)?;
     Ok(established)
 }

@@ -1,4 +1,5 @@
-//! Quinn on tokio, with timers that end together where that does no harm, and packets that leave together.
+//! quinn's runtime on tokio, with [coalesced timers](timer_coalescing) and
+//! [batched sends](super::send_batching).
 
 use std::{
     future::Future,
@@ -13,53 +14,53 @@ use std::{
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime as _, TokioRuntime};
 
 use super::{
-    together::{Socket, Turns},
+    send_batching::{BatchedTask, BatchingUdpSocket},
     udp,
 };
-use crate::{metrics::Metrics, transport::slack};
+use crate::{metrics::Metrics, transport::timer_coalescing};
 
-/// Timers that are this far off may be late. They are those of silence, in which nobody waits.
-/// Acknowledgements are due much sooner, and so is the repetition of what was lost, unless it was
-/// repeated in vain before; a tenth more does no harm to it then.
-const FAR: Duration = Duration::from_secs(1);
+/// The minimum duration of timers that are coalesced: idle timeouts and keep-alives, for which latency
+/// does not matter. Delayed acknowledgements and loss detection have shorter timers, except for
+/// retransmissions that were backed off repeatedly; a tenth more does no harm to those.
+const MIN_COALESCED_DELAY: Duration = Duration::from_secs(1);
 
-/// How late they may be. Short enough that the packets of thousands of idle peers, and their
-/// answers, do not come all at once.
-const SLACK: Duration = Duration::from_millis(100);
+/// The maximum delay of coalesced timers. It is short enough to spread the packets of thousands of idle
+/// peers, and their replies, over time.
+const COALESCING_INTERVAL: Duration = Duration::from_millis(100);
 
-/// See the documentation of this file.
+/// See the documentation of [the module](self).
 #[derive(Debug)]
 pub(super) struct Runtime {
     metrics: Metrics,
 }
 
 impl Runtime {
-    /// Events of its sockets are counted in `metrics`.
+    /// Creates a runtime; events of its sockets are counted in `metrics`.
     pub(super) fn new(metrics: Metrics) -> Self {
         Self { metrics }
     }
 
-    fn due(at: Instant) -> Instant {
-        if at.saturating_duration_since(TokioRuntime.now()) < FAR {
+    fn coalesced(at: Instant) -> Instant {
+        if at.saturating_duration_since(TokioRuntime.now()) < MIN_COALESCED_DELAY {
             at
         } else {
-            slack::common(at, SLACK)
+            timer_coalescing::round_up(at, COALESCING_INTERVAL)
         }
     }
 }
 
 impl quinn::Runtime for Runtime {
     fn new_timer(&self, at: Instant) -> Pin<Box<dyn AsyncTimer>> {
-        Box::pin(Timer(TokioRuntime.new_timer(Self::due(at))))
+        Box::pin(Timer(TokioRuntime.new_timer(Self::coalesced(at))))
     }
 
     fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        TokioRuntime.spawn(Box::pin(Turns::new(future)));
+        TokioRuntime.spawn(Box::pin(BatchedTask::new(future)));
     }
 
     fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
         let socket = udp::UdpSocket::new(socket, self.metrics.clone())?;
-        Ok(Arc::new(Socket::new(Arc::new(socket))))
+        Ok(Arc::new(BatchingUdpSocket::new(Arc::new(socket))))
     }
 
     fn now(&self) -> Instant {
@@ -72,7 +73,7 @@ struct Timer(Pin<Box<dyn AsyncTimer>>);
 
 impl AsyncTimer for Timer {
     fn reset(mut self: Pin<&mut Self>, at: Instant) {
-        self.0.as_mut().reset(Runtime::due(at));
+        self.0.as_mut().reset(Runtime::coalesced(at));
     }
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {

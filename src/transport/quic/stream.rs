@@ -1,4 +1,4 @@
-//! One bidirectional stream.
+//! A bidirectional stream.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -15,65 +15,66 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::flow_control::StreamBuffers;
 use super::send_window::SendWindow;
-use crate::handover;
+use crate::chunk_passing;
 
-/// More than a packet carries of a stream. quinn has longer chunks only where it put together many
-/// that were too short.
-const PACKET_BYTES: usize = 1452;
+/// The maximum number of bytes of stream data in a packet. quinn's chunks are longer only where it has
+/// merged many short ones.
+const MAX_PACKET_DATA: usize = 1452;
 
-/// As many packets make a piece: 32 KiB, which is the most that a thread of the allocator's keeps to
-/// use again.
-const PACKETS: usize = 32 * 1024 / PACKET_BYTES;
+/// The maximum number of packets that are merged into a chunk: 32 KiB, the largest allocation that the
+/// allocator caches per thread.
+const MAX_PACKETS_PER_CHUNK: usize = 32 * 1024 / MAX_PACKET_DATA;
 
-/// How often a stream that is not read is looked at for a reset.
+/// The interval in which a stream that is not read is polled for a reset.
 const RESET_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// One bidirectional stream of a QUIC connection.
+/// A bidirectional stream of a QUIC connection.
 ///
-/// It keeps apart what is complete from what was cut (RFC 9000, section 3):
+/// It distinguishes complete from truncated data (RFC 9000, section 3):
 ///
-/// - The end of the data is read (`Ok(0)`) only if the peer finished its side. A reset by the peer
-///   is [`ConnectionReset`](io::ErrorKind::ConnectionReset), the loss of the connection
+/// - Reads return end-of-file (`Ok(0)`) only if the peer has finished its side. A reset by the peer is
+///   [`ConnectionReset`](io::ErrorKind::ConnectionReset), the loss of the connection is
 ///   [`ConnectionAborted`](io::ErrorKind::ConnectionAborted).
-/// - `close` finishes our side, and waits until the peer has acknowledged all of it: who closes in
-///   order to end the connection afterwards must not do so while data is on its way. Who does not
-///   wait may drop the stream: the data is delivered all the same, unless the connection ends first.
-/// - A stream that is dropped without `close` is reset, and what was not sent is not sent any more.
-///   A peer that still sends is asked to stop.
-/// - Writing to a peer that asked us to stop is [`BrokenPipe`](io::ErrorKind::BrokenPipe).
-/// - A read of length zero reads nothing. It is ready when the stream has failed: with the failure,
-///   even if data is left to be read. [`BrokenPipe`](io::ErrorKind::BrokenPipe) means that the peer
-///   asked us to stop and has not reset its own side: what it has sent can still be read. A reset
-///   without a request to stop is noticed within a second while data is left.
-///   While a piece is [wanted](handover), it reads one instead.
+/// - `close` finishes our side, and waits until the peer has acknowledged all data: closing the
+///   connection before that would lose data. The stream may be dropped without waiting; the data is
+///   delivered nevertheless, unless the connection ends first.
+/// - A stream that is dropped without `close` is reset, and data that was not sent is discarded. If the
+///   peer has not finished its side, it gets `STOP_SENDING`.
+/// - Writing after `STOP_SENDING` from the peer is [`BrokenPipe`](io::ErrorKind::BrokenPipe).
+/// - A read with an empty buffer is ready once the stream has failed, with the error, even if data is
+///   left to be read. [`BrokenPipe`](io::ErrorKind::BrokenPipe) means that the peer has sent
+///   `STOP_SENDING` and has not reset its side, so its data can still be read. A reset without
+///   `STOP_SENDING` is noticed within a second while data is left.
+///   If a chunk is [requested](chunk_passing), such a read provides one instead.
 pub struct Stream {
     send: SendStream,
     recv: RecvStream,
-    /// What was taken of quinn, and was more than the piece that was wanted.
+    /// Data that was read from quinn beyond the requested chunk. Read before anything else.
     surplus: Bytes,
-    sending: Sending,
-    /// quinn tells a reset once, and from then on reports the end of the data.
+    send_state: SendState,
+    /// Whether the stream was reset. Stored because quinn reports a reset once, and end-of-file from
+    /// then on.
     reset: bool,
-    /// There is none until somebody waits for a failure.
+    /// Resolves upon `STOP_SENDING`. Created by the first read with an empty buffer.
     stopped: Option<Fuse<Stopped>>,
-    /// Whether the peer has asked us to stop; known only to those who wait for a failure.
+    /// Whether `STOP_SENDING` was received; only updated by reads with an empty buffer.
     is_stopped: bool,
-    /// When to look for a reset again. There is none until a failure is waited for while data is
-    /// left to be read.
+    /// The timer of the next poll for a reset. Created when a read with an empty buffer finds unread
+    /// data.
     reset_check: Option<Pin<Box<Sleep>>>,
-    undelivered: Undelivered,
+    unacked: UnackedStreams,
     buffers: StreamBuffers,
     send_window: SendWindow,
 }
 
-/// The peer wants no more, or there is no more to send.
+/// Resolves when the peer has sent `STOP_SENDING`, or has acknowledged all data.
 type Stopped = BoxFuture<'static, Result<Option<VarInt>, StoppedError>>;
 
 impl Stream {
     pub(super) fn new(
         send: SendStream,
         recv: RecvStream,
-        undelivered: Undelivered,
+        unacked: UnackedStreams,
         buffers: StreamBuffers,
         send_window: SendWindow,
     ) -> Self {
@@ -81,27 +82,28 @@ impl Stream {
             send,
             recv,
             surplus: Bytes::new(),
-            sending: Sending::Open,
+            send_state: SendState::Ready,
             reset: false,
             stopped: None,
             is_stopped: false,
             reset_check: None,
-            undelivered,
+            unacked,
             buffers,
             send_window,
         }
     }
 
-    /// Takes what has come, up to `max` bytes, as one piece; an empty one at the end.
-    pub(super) fn poll_piece(
+    /// Reads the data that has arrived, up to `max` bytes, as one chunk. It is empty at the end of the
+    /// stream.
+    pub(super) fn poll_chunk(
         &mut self,
         cx: &mut Context<'_>,
         max: usize,
     ) -> Poll<io::Result<Bytes>> {
         if self.surplus.is_empty() {
-            let mut packets = [const { Bytes::new() }; PACKETS];
-            let most = (max / PACKET_BYTES).clamp(1, PACKETS);
-            let (wanted, _) = packets.split_at_mut(most);
+            let mut packets = [const { Bytes::new() }; MAX_PACKETS_PER_CHUNK];
+            let limit = (max / MAX_PACKET_DATA).clamp(1, MAX_PACKETS_PER_CHUNK);
+            let (wanted, _) = packets.split_at_mut(limit);
             let Poll::Ready(taken) = pin!(self.recv.read_chunks(wanted)).poll(cx) else {
                 return self.wait_for_data(cx);
             };
@@ -110,8 +112,8 @@ impl Stream {
                 self.buffers.set_read();
             }
             taken.map_err(read_error)?;
-            // All are copied, and then all are let go: each of that is a locked instruction, and the
-            // processor fetches no next packet while it waits for one to end.
+            // All packets are copied before any is dropped: each drop is a locked instruction, which
+            // would keep the processor from prefetching the next packet.
             self.surplus = packets.concat().into();
             if !self.surplus.is_empty() {
                 let chunks = packets.iter().filter(|packet| !packet.is_empty()).count();
@@ -122,31 +124,37 @@ impl Stream {
         Poll::Ready(Ok(self.surplus.split_to(length)))
     }
 
-    /// Nothing has come. Ready with a failure if memory has run out.
+    /// Waits for data, or for relief. Ready with an error if the stream has to be reset to free memory.
     fn wait_for_data<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if self.buffers.wait_for_data(cx) {
-            self.give_up()
+            self.reset_for_memory()
         } else {
             Poll::Pending
         }
     }
 
-    /// Resets both sides, as there is no memory for what they hold.
-    fn give_up<T>(&mut self) -> Poll<io::Result<T>> {
-        // They fail only if they have ended already.
+    /// Resets both sides to free memory.
+    ///
+    /// Afterwards `reset` and `send_state` are final: reads report the reset, and dropping the stream
+    /// sends nothing more.
+    fn reset_for_memory<T>(&mut self) -> Poll<io::Result<T>> {
+        // Each fails only if its side has ended already.
         let _ = self.send.reset(0_u8.into());
         let _ = self.recv.stop(0_u8.into());
         self.surplus = Bytes::new();
-        self.sending = Sending::Delivered;
+        self.send_state = SendState::Terminal;
         self.reset = true;
         self.buffers.set_read();
         Poll::Ready(Err(out_of_memory()))
     }
 
-    /// Ready when the stream has failed, whatever is left to be read.
+    /// Ready with an error once the stream has failed, even if data is left to be read.
+    ///
+    /// The order of the checks is the priority of the errors: the loss of the connection, a reset,
+    /// relief, `STOP_SENDING`.
     fn poll_failure(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        // A peer that resets its side asks us to stop as well, in general: that wakes. The loss of
-        // the connection does in any case.
+        // Implementations that reset a stream usually send STOP_SENDING as well, which wakes this
+        // task. So does the loss of the connection.
         let stopped = self
             .stopped
             .get_or_insert_with(|| self.send.stopped().boxed().fuse());
@@ -158,7 +166,8 @@ impl Stream {
             Poll::Ready(Ok(Some(_code))) => self.is_stopped = true,
             Poll::Ready(Ok(None)) | Poll::Pending => {}
         }
-        // Not `received_reset`: what it registers stays behind when all is read later.
+        // A read of zero bytes reports a reset. `received_reset` does too, but the waker that it
+        // registers is left behind once all data was read.
         let nothing = pin!(self.recv.read_chunk(0, true)).poll(cx);
         match nothing {
             Poll::Ready(Err(error)) => {
@@ -169,23 +178,23 @@ impl Stream {
             Poll::Ready(Ok(None)) | Poll::Pending => {}
         }
         if self.buffers.wait_for_reset(cx) {
-            return self.give_up::<()>().map(|_| out_of_memory());
+            return self.reset_for_memory::<()>().map(|_| out_of_memory());
         }
-        // `stopped` has told only that the peer does not read any more.
+        // After STOP_SENDING, `stopped` is fused and no longer reports the loss of the connection.
         if self.is_stopped
             && let Some(lost) = self.send_window.close_reason()
         {
             return Poll::Ready(io::Error::new(io::ErrorKind::ConnectionAborted, lost));
         }
         if self.is_stopped {
-            let error = "the peer does not read the stream any more";
+            let error = "the peer has stopped reading the stream";
             return Poll::Ready(io::Error::new(io::ErrorKind::BrokenPipe, error));
         }
         Poll::Pending
     }
 
-    /// Wakes the task again after an interval: quinn reports a reset to nobody while data is left
-    /// to be read.
+    /// Wakes the task after an interval: while data is left to be read, quinn wakes no task upon a
+    /// reset.
     fn schedule_reset_check(&mut self, cx: &mut Context<'_>) {
         let check = self
             .reset_check
@@ -196,40 +205,44 @@ impl Stream {
     }
 }
 
-/// How far our side is.
-enum Sending {
-    Open,
-    /// It is finished, and the peer does not have all of it yet.
-    Finished(Delivery),
-    /// The peer has everything, or does not want it.
-    Delivered,
+/// The state of the sending side, with the names of RFC 9000, section 3.1. It only moves forward.
+enum SendState {
+    /// Not finished.
+    Ready,
+    /// Finished; FIN or data is not acknowledged.
+    DataSent(AllAcked),
+    /// "Data Recvd" or a reset: everything is acknowledged, or the peer does not want it.
+    Terminal,
 }
 
-type Delivery = BoxFuture<'static, Result<(), StoppedError>>;
+/// Resolves when the peer has acknowledged all data and FIN, or has sent `STOP_SENDING`.
+type AllAcked = BoxFuture<'static, Result<(), StoppedError>>;
 
-/// The streams of a connection that are finished and gone here, and that the peer has not
-/// acknowledged to their end yet. There are no more of them than a peer allows streams at once.
+/// The streams of a connection that were finished and dropped, and are not completely acknowledged. Their
+/// number is bounded by the limit of concurrent streams.
 #[derive(Clone, Default)]
-pub(super) struct Undelivered(Arc<Mutex<Vec<Delivery>>>);
+pub(super) struct UnackedStreams(Arc<Mutex<Vec<AllAcked>>>);
 
-impl Undelivered {
-    /// How many streams of the connection there are: each has a clone.
+impl UnackedStreams {
+    /// The number of streams of the connection. Each has a clone, and so has the connection.
     pub(super) fn streams(&self) -> usize {
         Arc::strong_count(&self.0).saturating_sub(1)
     }
 
-    fn push(&self, mut delivery: Delivery) {
-        if (&mut delivery).now_or_never().is_none() {
+    fn push(&self, mut all_acked: AllAcked) {
+        if (&mut all_acked).now_or_never().is_none() {
+            // Completed streams are removed here, since nothing else does before the connection is
+            // closed.
             let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            waiting.retain_mut(|delivery| delivery.now_or_never().is_none());
-            waiting.push(delivery);
+            waiting.retain_mut(|all_acked| all_acked.now_or_never().is_none());
+            waiting.push(all_acked);
         }
     }
 
-    /// Ready when the peer has everything, or the connection is lost.
-    pub(super) fn poll_delivered(&self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when the peer has acknowledged all streams, or the connection is lost.
+    pub(super) fn poll_acked(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.retain_mut(|delivery| delivery.poll_unpin(cx).is_pending());
+        waiting.retain_mut(|all_acked| all_acked.poll_unpin(cx).is_pending());
         if waiting.is_empty() {
             Poll::Ready(())
         } else {
@@ -248,15 +261,15 @@ impl AsyncRead for Stream {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         if self.buffers.is_reset() {
-            return self.give_up();
+            return self.reset_for_memory();
         }
         if buf.is_empty() {
-            let Some(max) = handover::wanted() else {
+            let Some(max) = chunk_passing::requested_len() else {
                 return self.poll_failure(cx).map(Err);
             };
-            let piece = ready!(self.poll_piece(cx, max))?;
-            if !piece.is_empty() {
-                handover::give(piece);
+            let chunk = ready!(self.poll_chunk(cx, max))?;
+            if !chunk.is_empty() {
+                chunk_passing::provide_chunk(chunk);
             }
             return Poll::Ready(Ok(0));
         }
@@ -270,7 +283,7 @@ impl AsyncRead for Stream {
         };
         self.reset = matches!(result, Err(ReadError::Reset(_)));
         match result {
-            Ok(read @ 1..) => self.buffers.read(read, read / PACKET_BYTES),
+            Ok(read @ 1..) => self.buffers.read(read, read / MAX_PACKET_DATA),
             _ => self.buffers.set_read(),
         }
         Poll::Ready(result.map_err(read_error))
@@ -287,31 +300,31 @@ impl AsyncWrite for Stream {
             return if self.reset {
                 Poll::Ready(Err(out_of_memory()))
             } else {
-                self.give_up()
+                self.reset_for_memory()
             };
         }
-        let result = match handover::offered(buf) {
-            Some(piece) => {
-                let mut pieces = [piece];
-                let writing = pin!(self.send.write_chunks(&mut pieces));
+        let result = match chunk_passing::accept_chunk(buf) {
+            Some(chunk) => {
+                let mut chunks = [chunk];
+                let writing = pin!(self.send.write_chunks(&mut chunks));
                 writing.poll(cx).map_ok(|written| written.bytes)
             }
             None => Pin::new(&mut self.send).poll_write(cx, buf),
         };
         let Poll::Ready(result) = result else {
             return if self.buffers.wait_for_room(cx) {
-                self.give_up()
+                self.reset_for_memory()
             } else {
                 Poll::Pending
             };
         };
         let written = result.map_err(write_error)?;
         self.buffers.written(written);
-        self.send_window.sent(written);
+        self.send_window.on_sent(written);
         Poll::Ready(Ok(written))
     }
 
-    /// quinn sends on its own: there is nothing to push.
+    /// Does not wait: quinn's task sends what is buffered.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
@@ -321,16 +334,16 @@ impl AsyncWrite for Stream {
             return if self.reset {
                 Poll::Ready(Err(out_of_memory()))
             } else {
-                self.give_up()
+                self.reset_for_memory()
             };
         }
-        if let Sending::Open = self.sending {
+        if let SendState::Ready = self.send_state {
             self.send.finish().map_err(|_| io::ErrorKind::BrokenPipe)?;
-            self.sending = Sending::Finished(self.send.stopped().map_ok(|_| ()).boxed());
+            self.send_state = SendState::DataSent(self.send.stopped().map_ok(|_| ()).boxed());
         }
-        if let Sending::Finished(delivery) = &mut self.sending {
-            let delivered = ready!(delivery.poll_unpin(cx));
-            self.sending = Sending::Delivered;
+        if let SendState::DataSent(all_acked) = &mut self.send_state {
+            let delivered = ready!(all_acked.poll_unpin(cx));
+            self.send_state = SendState::Terminal;
             delivered.map_err(|error| io::Error::new(io::ErrorKind::ConnectionAborted, error))?;
         }
         Poll::Ready(Ok(()))
@@ -339,19 +352,22 @@ impl AsyncWrite for Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        match std::mem::replace(&mut self.sending, Sending::Delivered) {
-            Sending::Open => {
-                // It fails only if the stream has ended already.
+        match std::mem::replace(&mut self.send_state, SendState::Terminal) {
+            // Not finished, so it must not look complete. `RecvStream` sends STOP_SENDING when it is
+            // dropped.
+            SendState::Ready => {
+                // Fails only if the stream has ended already.
                 let _ = self.send.reset(0_u8.into());
             }
-            Sending::Finished(delivery) => self.undelivered.push(delivery),
-            Sending::Delivered => {}
+            // An orderly close of the connection waits for it.
+            SendState::DataSent(all_acked) => self.unacked.push(all_acked),
+            SendState::Terminal => {}
         }
     }
 }
 
 fn out_of_memory() -> io::Error {
-    let cause = "there is no memory for what the stream holds";
+    let cause = "the stream was reset to free memory";
     io::Error::new(io::ErrorKind::ConnectionReset, cause)
 }
 

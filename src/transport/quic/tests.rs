@@ -1,4 +1,4 @@
-//! Our transport against the stock one of libp2p and against bare quinn.
+//! The transport against libp2p's QUIC transport and against plain quinn.
 
 mod flow_control;
 mod interop;
@@ -24,7 +24,7 @@ use libp2p::{Multiaddr, PeerId};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{Config, Connection, Error, Handle, Transport, address};
+use super::{Config, Connection, Error, Handle, QuicTransport, address};
 
 const LOOPBACK: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
 const AS_DIALER: DialOpts = DialOpts {
@@ -32,21 +32,21 @@ const AS_DIALER: DialOpts = DialOpts {
     port_use: PortUse::Reuse,
 };
 
-/// What a [`Server`] tells its test.
+/// An event of a [`Server`].
 #[expect(clippy::large_enum_variant, reason = "there are few of them")]
-enum Told {
+enum ServerEvent {
     Address(Multiaddr),
     Connected(PeerId, Connection),
     Failed(Error),
     Closed(Result<(), Error>),
 }
 
-/// Our transport, listening, polled in a task of its own.
+/// Our transport with a listener, polled in a separate task.
 struct Server {
     peer: PeerId,
     addr: Multiaddr,
     handle: Handle,
-    told: mpsc::Receiver<Told>,
+    events: mpsc::Receiver<ServerEvent>,
     remove: mpsc::Sender<()>,
     _task: JoinSet<()>,
 }
@@ -60,22 +60,22 @@ impl Server {
         let mut config = Config::new(keypair);
         configure(&mut config);
         let handle = config.handle();
-        let mut transport = Transport::new(config).unwrap();
+        let mut transport = QuicTransport::new(config).unwrap();
         let id = ListenerId::next();
         transport.listen_on(id, addr.parse().unwrap()).unwrap();
 
-        let (tell, mut told) = mpsc::channel(1024);
+        let (sender, mut events) = mpsc::channel(1024);
         let (remove, removals) = mpsc::channel(1);
         let mut task = JoinSet::new();
-        task.spawn(serve(transport, id, tell, removals));
-        let Some(Told::Address(addr)) = told.recv().await else {
+        task.spawn(serve(transport, id, sender, removals));
+        let Some(ServerEvent::Address(addr)) = events.recv().await else {
             panic!("no address");
         };
         Self {
             peer: keypair.public().to_peer_id(),
             addr,
             handle,
-            told,
+            events,
             remove,
             _task: task,
         }
@@ -85,23 +85,23 @@ impl Server {
         address::parse(&self.addr).unwrap().0
     }
 
-    async fn next(&mut self) -> Told {
-        within(self.told.recv()).await.unwrap()
+    async fn next(&mut self) -> ServerEvent {
+        within(self.events.recv()).await.unwrap()
     }
 
     async fn connection(&mut self) -> Connection {
         loop {
             match self.next().await {
-                Told::Connected(_, connection) => return connection,
-                // Another one of a wildcard's.
-                Told::Address(_) => {}
-                Told::Failed(error) | Told::Closed(Err(error)) => panic!("{error}"),
-                Told::Closed(Ok(())) => panic!("not a connection"),
+                ServerEvent::Connected(_, connection) => return connection,
+                // Another address of an unspecified one.
+                ServerEvent::Address(_) => {}
+                ServerEvent::Failed(error) | ServerEvent::Closed(Err(error)) => panic!("{error}"),
+                ServerEvent::Closed(Ok(())) => panic!("not a connection"),
             }
         }
     }
 
-    /// A connection from bare quinn, and its other end.
+    /// A connection from plain quinn, and its remote end.
     async fn pair(&mut self) -> (Connection, quinn::Connection) {
         let connecting = client().connect(self.socket(), "any").unwrap();
         let (ours, theirs) = tokio::join!(self.connection(), within(connecting));
@@ -110,9 +110,9 @@ impl Server {
 }
 
 async fn serve(
-    mut transport: Transport,
+    mut transport: QuicTransport,
     id: ListenerId,
-    tell: mpsc::Sender<Told>,
+    sender: mpsc::Sender<ServerEvent>,
     mut removals: mpsc::Receiver<()>,
 ) {
     let mut upgrades = JoinSet::new();
@@ -125,35 +125,35 @@ async fn serve(
                 continue;
             }
         };
-        let told = match event {
+        let event = match event {
             TransportEvent::Incoming { upgrade, .. } => {
-                let tell = tell.clone();
+                let sender = sender.clone();
                 upgrades.spawn(async move {
-                    let told = match upgrade.await {
-                        Ok((peer, connection)) => Told::Connected(peer, connection),
-                        Err(error) => Told::Failed(error),
+                    let event = match upgrade.await {
+                        Ok((peer, connection)) => ServerEvent::Connected(peer, connection),
+                        Err(error) => ServerEvent::Failed(error),
                     };
-                    tell.send(told).await.ok();
+                    sender.send(event).await.ok();
                 });
                 continue;
             }
-            TransportEvent::NewAddress { listen_addr, .. } => Told::Address(listen_addr),
-            TransportEvent::ListenerClosed { reason, .. } => Told::Closed(reason),
-            TransportEvent::ListenerError { error, .. } => Told::Failed(error),
+            TransportEvent::NewAddress { listen_addr, .. } => ServerEvent::Address(listen_addr),
+            TransportEvent::ListenerClosed { reason, .. } => ServerEvent::Closed(reason),
+            TransportEvent::ListenerError { error, .. } => ServerEvent::Failed(error),
             TransportEvent::AddressExpired { .. } => continue,
         };
-        tell.send(told).await.ok();
+        sender.send(event).await.ok();
     }
 }
 
-/// A deadline for what should take milliseconds.
+/// Fails a test that would wait indefinitely.
 async fn within<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(20), future)
         .await
         .expect("in time")
 }
 
-/// Bare quinn, with libp2p's TLS, that can dial IPv4.
+/// Plain quinn with libp2p's TLS, for dialling IPv4 addresses.
 fn client() -> quinn::Endpoint {
     let mut endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     endpoint.set_default_client_config(client_config());
@@ -176,7 +176,7 @@ fn config_with(tls: quinn::rustls::ClientConfig) -> quinn::ClientConfig {
     quinn::ClientConfig::new(Arc::new(crypto))
 }
 
-/// Sends back what comes in, on every stream, until the connection ends.
+/// Echoes all data on every stream, until the connection ends.
 async fn echo<M>(mut muxer: M)
 where
     M: StreamMuxer + Unpin,
@@ -195,7 +195,7 @@ where
 /// The next stream, or `None` when the connection has ended.
 async fn inbound<M: StreamMuxer + Unpin>(muxer: &mut M) -> Option<M::Substream> {
     poll_fn(|cx| {
-        // Changes of address are not of interest here.
+        // Ignores changes of address.
         while let Poll::Ready(Ok(_)) = muxer.poll_unpin(cx) {}
         muxer.poll_inbound_unpin(cx).map(Result::ok)
     })
@@ -218,7 +218,7 @@ fn assert_refused(error: &quinn::ConnectionError) {
     );
 }
 
-/// Bytes that repeat nowhere near.
+/// Bytes in which lost or repeated parts are detectable.
 fn pattern(len: usize) -> Vec<u8> {
     (0_u32..)
         .flat_map(|n| n.wrapping_mul(0x9e37_79b9).to_be_bytes())

@@ -1,24 +1,23 @@
 //! The UDP socket of an endpoint, on [`quinn::udp`].
 //!
-//! quinn's own socket for tokio has one state for all destinations: after a send that fails with
-//! `EINVAL` or `EIO` it uses neither segmentation offload (GSO) nor, for IPv4, congestion
-//! notification (ECN) any more, for any peer, until it is closed. Such an error has many causes that
-//! say nothing about offload:
+//! quinn's socket for tokio has one state for all destinations: after a send that fails with `EINVAL`
+//! or `EIO`, it disables segmentation offload (GSO) and, for IPv4, congestion notification (ECN) for
+//! all peers, until it is closed. Such an error has many causes that are unrelated to offload:
 //!
 //! | cause | errno |
 //! |---|---|
 //! | the destination has port 0 | `EINVAL` |
-//! | the source address that is asked for is not one of this host (it was removed, or the packet that is answered came to a broadcast or multicast address) | `EINVAL` |
-//! | the segments are longer than the device's MTU, or more than the kernel splits | `EINVAL` |
+//! | the requested source address does not belong to this host (it was removed, or the packet to be answered was sent to a broadcast or multicast address) | `EINVAL` |
+//! | the segments exceed the device's MTU, or the number that the kernel splits | `EINVAL` |
 //! | the device does not compute checksums, or the route is encrypted by `IPsec` | `EIO` |
 //!
 //! So this socket
 //!
 //! - drops received datagrams that cannot be answered, before quinn answers them;
-//! - does not let an error for one destination change anything for another: the state is made anew,
-//!   and packets to the destination that failed are sent one by one for a while, if that works. Each
-//!   such fallback is counted and, at most once a minute, logged;
-//! - then tries offload again.
+//! - isolates errors by destination: the state is recreated, and packets to the failed destination are
+//!   sent one by one for a minute, if that succeeds. Each such fallback is counted and, at most once a
+//!   minute, logged;
+//! - tries offload again after that.
 
 use std::{
     collections::HashMap,
@@ -43,36 +42,37 @@ use tracing::warn;
 
 use crate::metrics::Metrics;
 
-/// How long packets to a destination are sent one by one after a batch failed.
+/// The time for which packets to a destination are sent one by one after a batch has failed.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// How many destinations are remembered. If there are more, offload does not work at all, and is off
-/// for every destination until the first of them is tried again.
+/// The maximum number of failed destinations. Beyond it, offload is assumed not to work at all, and is
+/// disabled for all destinations until the first of them expires.
 const MAX_DESTINATIONS: usize = 1024;
 
-/// The state is made anew at most once in this time, as that takes a dozen system calls.
+/// The minimum interval between recreations of the state, each of which takes a dozen system calls.
 const RENEW_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Fallbacks are logged at most once in this time.
+/// The minimum interval between log messages about fallbacks.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The errors after which quinn does without offload, as Linux numbers them.
+/// The errors after which quinn disables offload, on Linux.
 const EIO: i32 = 5;
 const EINVAL: i32 = 22;
 
-/// After so many reads that gave only datagrams to drop, other tasks have their turn.
+/// The maximum number of reads in one poll that return only datagrams to be dropped, before the task
+/// yields.
 const MAX_DROPPED_READS: usize = 4;
 
 /// A UDP socket on tokio.
 #[derive(Debug)]
 pub(super) struct UdpSocket {
     io: tokio::net::UdpSocket,
-    /// Replaced after an error that quinn concludes something from.
+    /// Recreated after an error upon which quinn disables features.
     state: RwLock<UdpSocketState>,
     renewed_at: Mutex<Instant>,
-    /// Whether quinn may have concluded from an error that something is not supported.
+    /// Whether quinn may have disabled features because of an error.
     is_degraded: AtomicBool,
-    /// What the system supports, whatever has failed since.
+    /// The number of segments that the system supports, regardless of errors.
     max_transmit_segments: usize,
     fallbacks: Fallbacks,
 }
@@ -98,8 +98,8 @@ impl UdpSocket {
         })
     }
 
-    /// Sends a batch packet by packet. If the system has no room, the whole batch is to be sent again:
-    /// a receiver discards what it has already.
+    /// Sends a batch packet by packet. If one would block, the caller has to send the whole batch
+    /// again: receivers discard duplicates.
     fn send_one_by_one(&self, batch: &Transmit<'_>, segment_size: usize) -> io::Result<()> {
         batch.contents.chunks(segment_size).try_for_each(|packet| {
             self.send_once(&Transmit {
@@ -112,7 +112,7 @@ impl UdpSocket {
         })
     }
 
-    /// Forgets what quinn concluded from a failed send, unless that was done just now.
+    /// Recreates the state, in which all features are enabled, unless that was done just now.
     fn renew(&self) {
         {
             let mut renewed_at = lock(&self.renewed_at);
@@ -121,7 +121,7 @@ impl UdpSocket {
             }
             *renewed_at = Instant::now();
         }
-        // It fails when the system has no file descriptor for a moment; the next error tries again.
+        // Fails while the process has no free file descriptor; the next error tries again.
         if let Ok(state) = UdpSocketState::new((&self.io).into()) {
             self.is_degraded.store(false, Ordering::Relaxed);
             *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
@@ -151,7 +151,7 @@ impl UdpSocket {
         if error.kind() == io::ErrorKind::WouldBlock {
             return Err(error);
         }
-        // Those errors that quinn concludes something from.
+        // The errors upon which quinn disables features.
         if matches!(error.raw_os_error(), Some(EINVAL | EIO)) {
             self.is_degraded.store(true, Ordering::Relaxed);
             self.renew();
@@ -175,8 +175,8 @@ impl AsyncUdpSocket for UdpSocket {
         })
     }
 
-    /// Only fails when the system has no room. Packets that fail for another reason are lost, as
-    /// packets are.
+    /// Fails with `WouldBlock` only. Packets that fail for another reason are dropped, and QUIC
+    /// retransmits them.
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         if !is_answerable(transmit.destination, transmit.src_ip) {
             return Ok(());
@@ -238,7 +238,7 @@ impl AsyncUdpSocket for UdpSocket {
     }
 }
 
-/// Waits until the socket is writable. tokio's own method keeps only one waker a socket.
+/// Waits until the socket is writable. tokio's poll method keeps only one waker per socket.
 struct WritablePoller {
     socket: Arc<UdpSocket>,
     writable: Option<Writable>,
@@ -265,10 +265,10 @@ impl UdpPoller for WritablePoller {
     }
 }
 
-/// The destinations to which packets are sent one by one.
+/// The destinations to which packets are sent one by one, because offload has failed.
 #[derive(Debug)]
 struct Fallbacks {
-    /// Whether there is any: most often there is none, and no lock is needed to find out.
+    /// Whether there is any destination. Usually there is none, and this avoids the lock.
     is_any: AtomicBool,
     destinations: Mutex<Destinations>,
     metrics: Metrics,
@@ -276,7 +276,7 @@ struct Fallbacks {
 
 #[derive(Debug, Default)]
 struct Destinations {
-    /// With the time at which offload is tried again.
+    /// The times at which offload is tried again.
     until: HashMap<IpAddr, Instant>,
     logged_at: Option<Instant>,
 }
@@ -337,11 +337,11 @@ impl Fallbacks {
     }
 }
 
-/// Moves the datagrams that can be answered to the front, and gives how many those are.
+/// Moves the answerable datagrams to the front, in order, and returns their number.
 fn retain_answerable(bufs: &mut [IoSliceMut<'_>], meta: &mut [RecvMeta], received: usize) -> usize {
     let mut kept = 0;
     for index in 0..received.min(bufs.len()) {
-        // Segments that the kernel has put together (GRO) come from one address.
+        // Segments that the kernel has coalesced (GRO) have the same source address.
         let Some(&datagram) = meta.get(index) else {
             break;
         };
@@ -352,7 +352,7 @@ fn retain_answerable(bufs: &mut [IoSliceMut<'_>], meta: &mut [RecvMeta], receive
             *slot = datagram;
         }
         if kept != index {
-            // The buffers change places, not their contents.
+            // Swaps the buffers, not their contents.
             bufs.swap(kept, index);
         }
         kept += 1;
@@ -360,7 +360,7 @@ fn retain_answerable(bufs: &mut [IoSliceMut<'_>], meta: &mut [RecvMeta], receive
     kept
 }
 
-/// Whether a packet can be sent to `remote` from `local`.
+/// Whether a packet can be sent from `local` to `remote`.
 fn is_answerable(remote: SocketAddr, local: Option<IpAddr>) -> bool {
     remote.port() != 0 && is_unicast(remote.ip()) && local.is_none_or(is_unicast)
 }
@@ -369,7 +369,7 @@ fn is_unicast(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(ip) => {
             let [network, ..] = ip.octets();
-            // "This network", which is valid in no packet but those of DHCP.
+            // "This network" (RFC 1122), which is only valid in DHCP packets.
             network != 0 && !ip.is_multicast() && ip != Ipv4Addr::BROADCAST
         }
         IpAddr::V6(ip) => !ip.is_unspecified() && !ip.is_multicast(),
@@ -417,14 +417,14 @@ mod tests {
         let is = |index: usize| (bufs[index][0], meta[index].len, meta[index].stride);
         assert_eq!([is(0), is(1)], [(1, 30, 10), (5, 7, 7)]);
         assert_eq!(meta[1].addr, "[2001:db8::1]:2".parse().unwrap());
-        // No buffer is lost or there twice.
+        // Each buffer is there exactly once.
         let mut all: Vec<_> = bufs.iter().map(|buf| buf[0]).collect();
         all.sort_unstable();
         assert_eq!(all, (0..9).collect::<Vec<u8>>());
     }
 
     #[test]
-    fn nothing_moves_when_everything_is_answerable() {
+    fn answerable_datagrams_are_not_moved() {
         let mut meta = ["192.0.2.1:1", "127.0.0.1:2"].map(|addr| datagram(addr, 4, 4));
         let mut contents = [[1; 4], [2; 4]];
         let mut bufs: Vec<_> = contents.iter_mut().map(|b| IoSliceMut::new(b)).collect();
@@ -448,7 +448,7 @@ mod tests {
         }
     }
 
-    /// Lets the state be made anew right away.
+    /// Allows the state to be recreated immediately.
     fn allow_renewal(socket: &UdpSocket) {
         let past = Instant::now().checked_sub(RENEW_INTERVAL);
         *lock(&socket.renewed_at) = past.unwrap();
@@ -465,7 +465,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_error_for_one_destination_changes_nothing_for_others() {
+    async fn error_for_one_destination_does_not_affect_others() {
         let socket = socket();
         let before = socket.max_transmit_segments();
         let peer = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -477,7 +477,7 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
         assert_eq!(socket.max_transmit_segments(), before);
         assert!(!socket.fallbacks.includes(to.ip()));
-        // With the next packet that arrives, the time in which it is not made anew being over.
+        // The next packet that arrives recreates the state, once the interval has passed.
         allow_renewal(&socket);
         let from_peer = socket.local_addr().unwrap();
         peer.send_to(b"hello", from_peer).unwrap();
@@ -492,12 +492,12 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn packets_of_a_batch_that_fails_are_sent_one_by_one_for_a_while() {
+    async fn failed_batch_is_sent_one_by_one_for_a_minute() {
         // The kernel splits into no more than 128 segments.
         const PACKETS: usize = 200;
         let socket = socket();
         if socket.max_transmit_segments() == 1 {
-            // Without offload there is nothing that could fail.
+            // Without offload, batches cannot fail.
             return;
         }
         allow_renewal(&socket);
@@ -515,7 +515,7 @@ mod tests {
         assert!(!socket.is_degraded());
         assert!(socket.fallbacks.includes(to.ip()));
         assert!(!socket.fallbacks.includes("192.0.2.1".parse().unwrap()));
-        // The time has passed.
+        // The time to retry has come.
         lock(&socket.fallbacks.destinations)
             .until
             .insert(to.ip(), Instant::now());
@@ -524,7 +524,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_can_be_answered_is_received() {
+    async fn answerable_datagram_is_received() {
         let socket = socket();
         let to = socket.local_addr().unwrap();
         let peer = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

@@ -1,11 +1,11 @@
-//! Which ciphers are offered, in which order, and whose code runs them.
+//! The cipher suites, their order, and the library that implements them.
 
 use rustls::{
     SupportedCipherSuite,
     crypto::{aws_lc_rs, ring},
 };
 
-/// In the order of preference: the cheapest on this processor first.
+/// The cipher suites in order of preference: the cheapest on this processor first.
 pub(super) fn ciphers() -> Vec<SupportedCipherSuite> {
     choose(has_aes(), has_short_vaes())
 }
@@ -32,7 +32,7 @@ fn choose(has_aes: bool, has_short_vaes: bool) -> Vec<SupportedCipherSuite> {
     ciphers
 }
 
-/// Whether the processor has instructions for AES and for GCM's multiplication.
+/// Whether the processor has instructions for AES and for the multiplication of GCM.
 pub(super) fn has_aes() -> bool {
     #[cfg(target_arch = "x86_64")]
     return std::arch::is_x86_feature_detected!("aes")
@@ -44,8 +44,8 @@ pub(super) fn has_aes() -> bool {
     return false;
 }
 
-/// Whether the processor enciphers two blocks of AES with one instruction, but not four: AMD before
-/// Zen 4, and Intel's without AVX-512. AWS-LC has code for four and for one, ring also for two, in
+/// Whether the processor encrypts two AES blocks per instruction, but not four: AMD before Zen 4, and
+/// Intel without AVX-512. AWS-LC has code for one and for four blocks, ring also for two, which takes
 /// half the time.
 fn has_short_vaes() -> bool {
     #[cfg(target_arch = "x86_64")]
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_are_offered_and_aes_is_first_where_it_is_cheap() {
+    fn aes_is_preferred_with_hardware_support() {
         for has_short_vaes in [false, true] {
             let suites = |has_aes| {
                 let suites = choose(has_aes, has_short_vaes).into_iter();

@@ -5,12 +5,12 @@ use tokio_util::compat::TokioAsyncReadCompatExt;
 
 use super::*;
 
-mod channel;
+mod stream;
 
 type ClientStream =
     futures_rustls::client::TlsStream<tokio_util::compat::Compat<tokio::io::DuplexStream>>;
 
-/// What both sides have of a handshake with this client.
+/// The results of both sides of a handshake with this client.
 async fn handshake(client: ClientConfig) -> (Result<PeerId, Error>, std::io::Result<ClientStream>) {
     let (near, far) = tokio::io::duplex(16 * 1024);
     let server = Arc::new(server(&Keypair::generate_ed25519()).unwrap());
@@ -23,7 +23,7 @@ async fn handshake(client: ClientConfig) -> (Result<PeerId, Error>, std::io::Res
 }
 
 #[tokio::test]
-async fn the_cheapest_cipher_is_taken_whatever_the_client_prefers() {
+async fn server_prefers_the_cheapest_cipher() {
     let keypair = Keypair::generate_ed25519();
     let client = libp2p::tls::make_client_config(&keypair, None).unwrap();
     let first = client.crypto_provider().cipher_suites[0].suite();
@@ -40,12 +40,12 @@ async fn the_cheapest_cipher_is_taken_whatever_the_client_prefers() {
     };
     assert_eq!(cipher, cheapest);
     assert_eq!(connection.alpn_protocol(), Some(ALPN));
-    // The exchange of keys is the client's first choice, too.
+    // The key exchange is the client's first choice as well.
     let group = connection.negotiated_key_exchange_group().unwrap().name();
     assert_eq!(group, NamedGroup::X25519MLKEM768);
 }
 
-/// A client whose certificates are these.
+/// A client with the certificates `chain` and a key of `signer`.
 fn client_with(chain: Vec<CertificateDer<'static>>, signer: &Keypair) -> ClientConfig {
     let mut client = libp2p::tls::make_client_config(signer, None).unwrap();
     let (_, key) = certificate::generate(signer).unwrap();
@@ -56,7 +56,7 @@ fn client_with(chain: Vec<CertificateDer<'static>>, signer: &Keypair) -> ClientC
 }
 
 #[tokio::test]
-async fn who_does_not_prove_who_it_is_is_refused() {
+async fn unauthenticated_peer_is_rejected() {
     let keypair = Keypair::generate_ed25519();
     let certificate = || certificate::generate(&keypair).unwrap().0;
     let foreign = rcgen::generate_simple_self_signed(["peer".to_owned()]).unwrap();
@@ -65,7 +65,7 @@ async fn who_does_not_prove_who_it_is_is_refused() {
         ("two certificates", vec![certificate(), certificate()]),
         ("not libp2p's", vec![foreign.cert.into()]),
         ("garbage", vec![CertificateDer::from(vec![0; 100])]),
-        // The key of this client is another one than that of the certificate.
+        // The client does not have the key of the certificate.
         ("someone else's", vec![certificate()]),
     ];
     for (case, chain) in cases {

@@ -1,4 +1,4 @@
-//! Frames, divided and put together again, and what a WebSocket makes of them.
+//! Frames are split, and their data is unchanged.
 
 use std::iter;
 
@@ -8,13 +8,13 @@ use proptest::{collection::vec, prelude::*};
 use super::*;
 use crate::transport::{
     buffered,
-    socket::{Socket, pattern, repeated, sockets, steps},
+    memory_socket::{MemorySocket, memory_sockets, pattern, repeated, steps},
 };
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: relay\r\n\r\n";
 const RESPONSE: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
 
-/// A frame as its sender writes it.
+/// A frame that a client sends.
 #[derive(Clone, Debug)]
 struct Frame {
     first: u8,
@@ -71,8 +71,8 @@ fn frame() -> impl Strategy<Value = Frame> {
     prop_oneof![4 => data, 1 => control]
 }
 
-/// What the reader of `splitter` gets until the end, in reads of these sizes.
-fn read_all(splitter: &mut Splitter<Socket>, sizes: &[usize]) -> Vec<u8> {
+/// All bytes that are read from `splitter` until the end, by reads of these sizes.
+fn read_all(splitter: &mut FrameSplitter<MemorySocket>, sizes: &[usize]) -> Vec<u8> {
     let mut all = Vec::new();
     let mut buffer = vec![0; 200_000];
     for size in sizes.iter().cycle().filter(|size| **size > 0) {
@@ -85,7 +85,7 @@ fn read_all(splitter: &mut Splitter<Socket>, sizes: &[usize]) -> Vec<u8> {
     all
 }
 
-/// The frames that `bytes` consist of.
+/// The frames in `bytes`.
 fn parse(mut bytes: &[u8]) -> Vec<Frame> {
     let mut frames = Vec::new();
     while !bytes.is_empty() {
@@ -108,14 +108,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn frames_are_divided_and_their_bytes_are_the_same(
+    fn frames_are_split_and_data_is_unchanged(
         frames in vec(frame(), 0..6),
         reads in steps(),
         socket_reads in steps(),
     ) {
-        let (near, far) = sockets();
+        let (near, far) = memory_sockets();
         near.writes.put(REQUEST);
-        let mut splitter = Splitter::new(far);
+        let mut splitter = FrameSplitter::new(far);
         let mut request = vec![0; REQUEST.len()];
         block_on(splitter.read_exact(&mut request)).unwrap();
         prop_assert_eq!(&request, REQUEST);
@@ -123,8 +123,8 @@ proptest! {
             near.writes.put(&frame.encode());
         }
         near.writes.close();
-        splitter.io.read_rhythm = repeated(socket_reads);
-        let (got, change) = buffered::collect(|| read_all(&mut splitter, &reads));
+        splitter.io.read_sizes = repeated(socket_reads);
+        let (got, change) = buffered::collect_changes(|| read_all(&mut splitter, &reads));
         prop_assert!(u64::try_from(change).unwrap() <= 2 * MAX_FRAME_BYTES as u64);
 
         let parts = parse(&got);
@@ -144,10 +144,10 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_read_to_their_end(bytes in vec(any::<u8>(), 0..2000), reads in steps()) {
-        let (near, far) = sockets();
+    fn arbitrary_bytes_are_read_to_the_end(bytes in vec(any::<u8>(), 0..2000), reads in steps()) {
+        let (near, far) = memory_sockets();
         near.writes.put(REQUEST);
-        let mut splitter = Splitter::new(far);
+        let mut splitter = FrameSplitter::new(far);
         block_on(splitter.read_exact(&mut vec![0; REQUEST.len()])).unwrap();
         near.writes.put(&bytes);
         near.writes.close();
@@ -156,49 +156,51 @@ proptest! {
 }
 
 #[test]
-fn a_frame_is_held_until_it_is_written() {
-    let (_near, far) = sockets();
+fn frame_is_charged_until_it_is_written() {
+    let (_near, far) = memory_sockets();
     far.reads.put(REQUEST);
-    let mut splitter = Splitter::new(far);
+    let mut splitter = FrameSplitter::new(far);
     block_on(splitter.read_exact(&mut vec![0; REQUEST.len()])).unwrap();
     block_on(splitter.write_all(RESPONSE)).unwrap();
-    // The header, a part of the payload, and nothing more.
-    splitter.io.write_rhythm = Box::new([10, 1000].into_iter().chain(iter::repeat(0)));
+    // The socket accepts the header and a part of the payload, and then blocks.
+    splitter.io.write_sizes = Box::new([10, 1000].into_iter().chain(iter::repeat(0)));
     let payload = pattern(70_000);
     let frame = [Header::message(70_000, None).bytes(), &payload].concat();
-    let ((), change) = buffered::collect(|| {
+    let ((), change) = buffered::collect_changes(|| {
         block_on(splitter.write_all(&frame[..10])).unwrap();
         assert!(splitter.write_all(&frame[10..]).now_or_never().is_none());
     });
     assert_eq!(change, 70_000);
-    splitter.io.write_rhythm = Box::new(iter::repeat(usize::MAX));
-    let (written, change) = buffered::collect(|| block_on(splitter.write_all(&frame[1010..])));
+    splitter.io.write_sizes = Box::new(iter::repeat(usize::MAX));
+    let (written, change) =
+        buffered::collect_changes(|| block_on(splitter.write_all(&frame[1010..])));
     written.unwrap();
     assert_eq!(change, -70_000);
 }
 
 #[test]
-fn an_announced_frame_is_held_as_one_part() {
-    let (near, far) = sockets();
+fn announced_frame_is_charged_as_one_part() {
+    let (near, far) = memory_sockets();
     near.writes.put(REQUEST);
-    let mut splitter = Splitter::new(far);
+    let mut splitter = FrameSplitter::new(far);
     block_on(splitter.read_exact(&mut vec![0; REQUEST.len()])).unwrap();
     near.writes
         .put(Header::message(200_000_000, Some([1; 4])).bytes());
     let mut buffer = [0; 100];
-    let (read, change) = buffered::collect(|| block_on(splitter.read(&mut buffer)).unwrap());
+    let (read, change) =
+        buffered::collect_changes(|| block_on(splitter.read(&mut buffer)).unwrap());
     let frame = Header::message(MAX_FRAME_BYTES as u64, Some([1; 4]));
     assert_eq!(&buffer[..read], frame.bytes());
     assert_eq!(change, i64::try_from(MAX_FRAME_BYTES).unwrap());
 }
 
 #[test]
-fn data_before_the_response_is_refused() {
+fn data_before_the_response_is_rejected() {
     for end in ["\r\n\r\n", "\n\n", "\n\r\n"] {
-        let (near, far) = sockets();
+        let (near, far) = memory_sockets();
         near.writes
             .put(format!("GET / HTTP/1.1\r\nHost: relay{end}x").as_bytes());
-        let error = block_on(Splitter::new(far).read(&mut [0; 100])).unwrap_err();
+        let error = block_on(FrameSplitter::new(far).read(&mut [0; 100])).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{end:?}");
     }
 }

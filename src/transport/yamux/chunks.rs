@@ -1,52 +1,54 @@
-//! A queue of bytes that gives its memory back as it drains.
+//! A byte queue of chunks, which releases its memory as it drains.
 
 use std::{collections::VecDeque, ops::Deref};
 
 use bytes::Bytes;
 
-use crate::handover;
+use crate::chunk_passing;
 
-/// The least that is allocated at a time, so that many short writes share an allocation.
-const MIN_CHUNK: usize = 1024;
+/// The minimum capacity of a chunk in bytes, so that many short writes share an allocation.
+const MIN_CHUNK_BYTES: usize = 1024;
 
-/// Up to how many chunks the emptied queue keeps room for.
-const KEPT_SLOTS: usize = 8;
+/// The maximum capacity, in chunks, that an empty queue keeps.
+const MAX_SPARE_SLOTS: usize = 8;
 
-/// A part of a queue.
+/// An element of the queue.
 #[derive(Debug)]
 pub(super) enum Chunk {
-    /// It belongs to the queue, which may append to it.
-    Own(Vec<u8>),
-    /// It was handed over, and may be a part of something.
-    Piece(Bytes),
+    /// Owned by the queue, which may append to it.
+    Owned(Vec<u8>),
+    /// Reference-counted, and possibly a part of a larger buffer.
+    Shared(Bytes),
 }
 
 impl Chunk {
-    /// The memory that it occupies. A piece may be a part of up to twice as much.
+    /// The memory that the chunk is charged for, in bytes. A shared chunk may be a part of a buffer
+    /// of up to twice its length.
     pub(super) fn held_bytes(&self) -> usize {
         match self {
-            Self::Own(bytes) => bytes.capacity(),
-            Self::Piece(bytes) => bytes.len(),
+            Self::Owned(bytes) => bytes.capacity(),
+            Self::Shared(bytes) => bytes.len(),
         }
     }
 
-    /// How many bytes may be appended.
+    /// The number of bytes that may be appended.
     fn spare(&self) -> usize {
         match self {
-            Self::Own(bytes) => bytes.capacity() - bytes.len(),
-            Self::Piece(_) => 0,
+            Self::Owned(bytes) => bytes.capacity() - bytes.len(),
+            Self::Shared(_) => 0,
         }
     }
 
-    /// Whether it may go on as a piece: it is neither short, nor mostly empty.
-    fn is_piece(&self) -> bool {
-        self.len() >= handover::MIN_BYTES && self.spare() <= self.len()
+    /// Whether the chunk is worth passing on without a copy: it is neither short, nor more than half
+    /// empty.
+    fn is_shareable(&self) -> bool {
+        self.len() >= chunk_passing::MIN_BYTES && self.spare() <= self.len()
     }
 }
 
 impl Default for Chunk {
     fn default() -> Self {
-        Self::Own(Vec::new())
+        Self::Owned(Vec::new())
     }
 }
 
@@ -55,8 +57,8 @@ impl Deref for Chunk {
 
     fn deref(&self) -> &[u8] {
         match self {
-            Self::Own(bytes) => bytes,
-            Self::Piece(bytes) => bytes,
+            Self::Owned(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
         }
     }
 }
@@ -64,20 +66,20 @@ impl Deref for Chunk {
 impl From<Chunk> for Bytes {
     fn from(chunk: Chunk) -> Self {
         match chunk {
-            Chunk::Own(bytes) => bytes.into(),
-            Chunk::Piece(bytes) => bytes,
+            Chunk::Owned(bytes) => bytes.into(),
+            Chunk::Shared(bytes) => bytes,
         }
     }
 }
 
-/// Bytes in order, in chunks of the size in which they came.
+/// A byte queue, in chunks of the sizes in which the bytes were appended.
 ///
-/// Beyond the bytes themselves the queue holds at most the unused part of its last chunk
-/// and what was already read of its first one; an empty queue holds no chunk at all.
+/// Beyond the bytes themselves the queue holds at most the unused capacity of its last chunk and the
+/// part of its first chunk that was read. An empty queue holds no chunk.
 #[derive(Debug, Default)]
 pub(super) struct Chunks {
     queue: VecDeque<Chunk>,
-    /// How much of the first chunk has been read.
+    /// The number of bytes of the first chunk that were read.
     offset: usize,
     len: usize,
     held: usize,
@@ -94,45 +96,45 @@ impl Chunks {
         self.len == 0
     }
 
-    /// The memory that the chunks occupy.
+    /// The memory that the chunks occupy, in bytes.
     pub(super) fn held_bytes(&self) -> usize {
         self.held
     }
 
-    /// Appends `bytes`. If that takes a new chunk, it gets room for `expected` bytes in total, for
-    /// a caller that knows that more is to follow.
+    /// Appends a copy of `bytes`. If a new chunk is allocated, `expected` is its minimum capacity, for
+    /// callers that know that more bytes follow.
     pub(super) fn push(&mut self, bytes: &[u8], expected: usize) {
         self.len += bytes.len();
         let spare = self.queue.back().map_or(0, Chunk::spare);
         let (fitting, rest) = bytes.split_at(spare.min(bytes.len()));
-        if let Some(Chunk::Own(last)) = self.queue.back_mut() {
+        if let Some(Chunk::Owned(last)) = self.queue.back_mut() {
             last.extend_from_slice(fitting);
         }
         if !rest.is_empty() {
             let expected = expected.saturating_sub(fitting.len());
-            let mut chunk = Vec::with_capacity(rest.len().max(expected).max(MIN_CHUNK));
+            let mut chunk = Vec::with_capacity(rest.len().max(expected).max(MIN_CHUNK_BYTES));
             chunk.extend_from_slice(rest);
             self.held += chunk.capacity();
-            self.queue.push_back(Chunk::Own(chunk));
+            self.queue.push_back(Chunk::Owned(chunk));
         }
     }
 
-    /// Appends a piece as it is.
-    pub(super) fn push_piece(&mut self, piece: Bytes) {
-        self.len += piece.len();
-        self.held += piece.len();
-        self.queue.push_back(Chunk::Piece(piece));
+    /// Appends a chunk without a copy.
+    pub(super) fn push_shared(&mut self, chunk: Bytes) {
+        self.len += chunk.len();
+        self.held += chunk.len();
+        self.queue.push_back(Chunk::Shared(chunk));
     }
 
-    /// Moves bytes into `buf`, as many as there are and as fit, but for chunks that may go on as
-    /// they are behind others. Tells how many.
+    /// Moves as many bytes into `buf` as there are and as fit, and returns their number. Stops before
+    /// a chunk that can be passed on without a copy, unless it is the first.
     pub(super) fn read(&mut self, buf: &mut [u8]) -> usize {
         let mut filled = 0;
         while filled < buf.len() {
             let Some(first) = self.queue.front() else {
                 break;
             };
-            if filled > 0 && self.offset == 0 && first.is_piece() {
+            if filled > 0 && self.offset == 0 && first.is_shareable() {
                 break;
             }
             let unread = first.get(self.offset..).unwrap_or_default();
@@ -151,16 +153,17 @@ impl Chunks {
         filled
     }
 
-    /// Removes the first chunk, if it may go on as it is and has no more than `max` bytes.
-    pub(super) fn pop_piece(&mut self, max: usize) -> Option<Bytes> {
+    /// Removes the first chunk, if it is unread, can be passed on without a copy, and has at most
+    /// `max` bytes.
+    pub(super) fn pop_shared(&mut self, max: usize) -> Option<Bytes> {
         let first = self.queue.front()?;
-        if self.offset > 0 || first.len() > max || !first.is_piece() {
+        if self.offset > 0 || first.len() > max || !first.is_shareable() {
             return None;
         }
         self.pop().map(Bytes::from)
     }
 
-    /// Removes the first chunk, unless the queue is empty. Not to be mixed with [`Self::read`].
+    /// Removes the first chunk. Must not be called while the chunk is partly read.
     pub(super) fn pop(&mut self) -> Option<Chunk> {
         let chunk = self.queue.pop_front()?;
         self.len -= chunk.len();
@@ -177,7 +180,7 @@ impl Chunks {
     }
 
     fn release_slots(&mut self) {
-        if self.queue.is_empty() && self.queue.capacity() > KEPT_SLOTS {
+        if self.queue.is_empty() && self.queue.capacity() > MAX_SPARE_SLOTS {
             self.queue = VecDeque::new();
         }
     }
@@ -188,11 +191,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_come_out_in_order_whatever_the_sizes() {
+    fn bytes_are_read_in_order_in_chunks_of_any_size() {
         let data: Vec<u8> = (0..10_000_u32).map(|i| i.to_be_bytes()[3]).collect();
         let mut chunks = Chunks::default();
-        for piece in data.chunks(777) {
-            chunks.push(piece, 0);
+        for chunk in data.chunks(777) {
+            chunks.push(chunk, 0);
         }
         assert_eq!(chunks.len(), data.len());
 
@@ -217,33 +220,33 @@ mod tests {
             chunks.push(&[byte], 0);
         }
         assert_eq!(chunks.queue.len(), 1);
-        assert_eq!(chunks.held_bytes(), MIN_CHUNK);
+        assert_eq!(chunks.held_bytes(), MIN_CHUNK_BYTES);
         assert_eq!(chunks.pop().map(|chunk| chunk.len()), Some(200));
         assert_eq!(chunks.len(), 0);
     }
 
     #[test]
-    fn a_chunk_goes_on_as_it_is_unless_it_was_begun_or_is_short_or_mostly_empty() {
-        const LEN: usize = handover::MIN_BYTES;
+    fn partly_read_short_or_sparse_chunks_are_not_shared() {
+        const LEN: usize = chunk_passing::MIN_BYTES;
         let whole = |len, expected| {
             let mut chunks = Chunks::default();
             chunks.push(&vec![1; len], expected);
             chunks
         };
         let mut chunks = whole(LEN, 2 * LEN);
-        assert_eq!(chunks.pop_piece(LEN - 1), None);
-        let piece = chunks.pop_piece(LEN).unwrap();
-        assert_eq!((piece.len(), chunks.len()), (LEN, 0));
-        assert_eq!(whole(LEN - 1, 0).pop_piece(LEN), None);
-        assert_eq!(whole(LEN, 2 * LEN + 1).pop_piece(LEN), None);
+        assert_eq!(chunks.pop_shared(LEN - 1), None);
+        let chunk = chunks.pop_shared(LEN).unwrap();
+        assert_eq!((chunk.len(), chunks.len()), (LEN, 0));
+        assert_eq!(whole(LEN - 1, 0).pop_shared(LEN), None);
+        assert_eq!(whole(LEN, 2 * LEN + 1).pop_shared(LEN), None);
 
         let mut begun = whole(LEN + 1, 0);
         assert_eq!(begun.read(&mut [0]), 1);
-        assert_eq!(begun.pop_piece(LEN), None);
+        assert_eq!(begun.pop_shared(LEN), None);
 
-        // The reader of what is before a piece leaves the piece alone; others get it as ever.
+        // A read stops before a chunk that can be shared, and the next one copies it.
         chunks.push(&[1; 10], 0);
-        chunks.push_piece(piece);
+        chunks.push_shared(chunk);
         assert_eq!(chunks.read(&mut [0; 2 * LEN]), 10);
         assert_eq!(chunks.read(&mut [0; 2 * LEN]), LEN);
     }

@@ -1,4 +1,4 @@
-//! The connection: moves bytes between the session and the socket.
+//! The connection: the task that moves bytes between the session and the socket.
 
 use std::{
     fmt, io,
@@ -16,58 +16,59 @@ use super::{
     Config, Error, Substream,
     chunks::Chunk,
     frame::GoAway,
-    keepalive::Looks,
+    keepalive::KeepaliveTimer,
     session::{Role, Session},
     stream::Shared,
 };
 use crate::{
     resources::{BufferCharge, ConnectionMemory, Relief},
-    scratch,
+    thread_buffer,
     transport::buffered,
 };
 
-/// How often one poll goes round between reading and writing before other tasks get their turn.
+/// The maximum number of rounds of writing and reading in one poll, before the task yields.
 const MAX_ROUNDS: usize = 4;
 
-/// How long the end of a connection may take: until the remote has read what is queued, and has
-/// closed its side.
+/// The maximum duration of an orderly close: until the remote has read what is queued, and has closed
+/// its side.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many bytes are written in a row before it is time to look at what arrives.
+/// The maximum number of bytes that are written before the socket is read, plus one write.
 const MAX_WRITE: usize = 256 * 1024;
 
 /// A yamux connection over the socket `C`.
 ///
-/// Dropping it ends all its streams as the death of the socket does.
+/// Dropping it aborts all its streams, as the loss of the socket does.
 pub struct Muxer<C> {
     socket: C,
     shared: Arc<Shared>,
-    /// The account of the connection.
+    /// The memory account of the connection.
     memory: ConnectionMemory,
-    /// What the layers below hold.
-    below: BufferCharge,
-    /// What is being written to the socket, and how much of it is done.
+    /// The charge for buffers of the layers below.
+    lower_layers: BufferCharge,
+    /// The chunk that is being written to the socket, and the number of its bytes that were written.
     chunk: Chunk,
     chunk_written: usize,
-    /// Whether the socket was written to since it was flushed.
+    /// Whether the socket was written to since the last flush.
     unflushed: bool,
-    looks: Looks,
+    keepalive: KeepaliveTimer,
     state: State,
-    /// When the end of the connection is given up.
+    /// The deadline of an orderly close.
     close_timeout: Option<Pin<Box<Sleep>>>,
 }
 
-/// How far a connection is.
+/// The state of a connection. It only moves forward: `Open` → `Closing` → `Lingering` → `Closed`, and
+/// from any state to `Closed` after an error, a timeout, or when memory runs out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Open,
-    /// Closed here; what is queued is still being written.
+    /// Closed here: GOAWAY is queued, and the queue is being written.
     Closing,
-    /// All is written, and the socket's write side closed. What arrives is read and forgotten:
-    /// a TCP socket that is closed with bytes unread tells the remote so, and the remote's system
-    /// then throws away what it has not read of ours.
+    /// Everything is written, and the write side of the socket is closed. What arrives is read and
+    /// discarded: closing a TCP socket with unread data sends RST, upon which the remote's kernel may
+    /// discard data that it has received and its application has not read.
     Lingering,
-    Over,
+    Closed,
 }
 
 impl<C> Muxer<C> {
@@ -77,12 +78,12 @@ impl<C> Muxer<C> {
         Self {
             socket,
             shared: Arc::new(Shared::new(session)),
-            below: BufferCharge::new(memory.clone()),
+            lower_layers: BufferCharge::new(memory.clone()),
             memory,
             chunk: Chunk::default(),
             chunk_written: 0,
             unflushed: false,
-            looks: Looks::default(),
+            keepalive: KeepaliveTimer::default(),
             state: State::Open,
             close_timeout: None,
         }
@@ -93,15 +94,18 @@ impl<C> Muxer<C> {
         &self.memory
     }
 
-    /// Carries out what has to be done because memory runs out.
+    /// Carries out relief that was requested because memory runs out.
     ///
     /// # Errors
-    /// When the connection has to end. That is so as well if no stream holds anything: its bytes
-    /// wait for the remote then, to read or to complete a frame.
+    /// [`Error::OutOfMemory`] when the connection has to end. This includes a request to reset streams
+    /// if no stream holds anything: the bytes are in the send queue or an incomplete frame then, and
+    /// only the end of the connection frees them.
     fn relieve(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         match self.memory.poll_relief(cx) {
             Poll::Pending => Ok(()),
-            Poll::Ready(Relief::ResetStreams) if self.shared.access(Session::relieve) => Ok(()),
+            Poll::Ready(Relief::ResetStreams) if self.shared.access(Session::relieve_memory) => {
+                Ok(())
+            }
             Poll::Ready(Relief::ResetStreams | Relief::Close) => Err(Error::OutOfMemory),
         }
     }
@@ -126,33 +130,41 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
 {
     /// Writes what is queued and reads what arrives, until neither makes progress.
+    ///
+    /// When this returns, the task is woken by the socket, the keepalive timer, a request for relief,
+    /// or a stream that queues something: the driver is set before the queue is polled, so a frame
+    /// that is queued meanwhile wakes the task.
     fn drive(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         self.relieve(cx)?;
         self.shared
-            .access(|session| session.outgoing.attach(cx.waker()));
-        while self.looks.poll_next(cx).is_ready() {
-            self.shared.access(Session::look)?;
+            .access(|session| session.send_queue.set_driver(cx.waker()));
+        while self.keepalive.poll_tick(cx).is_ready() {
+            self.shared.access(Session::check_keepalive)?;
         }
         for _ in 0..MAX_ROUNDS {
             let more_to_write = matches!(self.poll_write(cx)?, Poll::Ready(true));
             let more_to_read = self.poll_read(cx)?.is_ready();
             if !more_to_write && !more_to_read {
+                // Lower layers may gather short writes; they are flushed once the queue is empty.
+                // A flush that is pending is tried again with the wake that it has registered.
                 if self.chunk.is_empty() {
                     let _ = self.poll_flush(cx)?;
                 }
                 return Ok(());
             }
         }
+        // Both sides may still be ready, so nothing has registered a waker.
         cx.waker().wake_by_ref();
         Ok(())
     }
 
-    /// Writes until the queue is empty (`false`) or it is another's turn (`true`).
+    /// Writes until the queue is empty (ready with `false`), the socket is blocked (pending), or
+    /// [`MAX_WRITE`] bytes were written (ready with `true`).
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Error>> {
         let mut total = 0;
         while total < MAX_WRITE {
             if self.chunk.is_empty() {
-                match self.shared.access(|session| session.outgoing.take()) {
+                match self.shared.access(|session| session.send_queue.pop_chunk()) {
                     Some(chunk) => self.chunk = chunk,
                     None => return Poll::Ready(Ok(false)),
                 }
@@ -169,7 +181,7 @@ where
                 self.chunk = Chunk::default();
                 self.chunk_written = 0;
             }
-            self.shared.access(|session| session.written(n));
+            self.shared.access(|session| session.on_written(n));
         }
         Poll::Ready(Ok(true))
     }
@@ -182,9 +194,9 @@ where
         Poll::Ready(Ok(()))
     }
 
-    /// Reads once.
+    /// Reads once from the socket, and passes what arrived to the session.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        scratch::with(scratch::STEP_BYTES, |buffer| {
+        thread_buffer::with(thread_buffer::STEP_BYTES, |buffer| {
             let n = ready!(Pin::new(&mut self.socket).poll_read(cx, buffer))?;
             if n == 0 {
                 return Poll::Ready(Err(Error::RemoteClosed));
@@ -195,10 +207,10 @@ where
         })
     }
 
-    /// Reads until the remote has closed its side, however it does that.
+    /// Reads and discards until the remote has closed its side, in order or by a reset.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..MAX_ROUNDS {
-            let read = scratch::with(scratch::STEP_BYTES, |buffer| {
+            let read = thread_buffer::with(thread_buffer::STEP_BYTES, |buffer| {
                 Pin::new(&mut self.socket).poll_read(cx, buffer)
             });
             if !matches!(ready!(read), Ok(1..)) {
@@ -209,7 +221,9 @@ where
         Poll::Pending
     }
 
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    /// The orderly close. Each step is entered once, and its completion is recorded in the state, so
+    /// the close continues where it was when the task is polled again.
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         if self.state == State::Open {
             self.state = State::Closing;
             self.shared
@@ -219,7 +233,7 @@ where
             .close_timeout
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(CLOSE_TIMEOUT)));
         if timeout.as_mut().poll(cx).is_ready() || self.memory.poll_relief(cx).is_ready() {
-            self.state = State::Over;
+            self.state = State::Closed;
         }
         if self.state == State::Closing {
             while ready!(self.poll_write(cx))? {}
@@ -228,19 +242,19 @@ where
         }
         if self.state == State::Lingering {
             ready!(self.poll_discard(cx));
-            self.state = State::Over;
+            self.state = State::Closed;
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Ends the connection after an error.
+    /// Ends the connection after an error, and returns the error.
     fn fail(&mut self, error: Error, cx: &mut Context<'_>) -> Error {
-        self.state = State::Over;
+        self.state = State::Closed;
         let reason = matches!(error, Error::Protocol(_)).then_some(GoAway::ProtocolError);
         self.shared.access(|session| session.end(reason));
         if reason.is_some() {
-            // The remote may learn why, if the socket takes it right now. Nobody is left to try
-            // again, nor to be told that it failed.
+            // Best effort: GOAWAY is sent if the socket is writable right now. The connection is not
+            // polled again after an error.
             let _ = self.poll_write(cx);
             let _ = Pin::new(&mut self.socket).poll_flush(cx);
         }
@@ -271,12 +285,12 @@ where
         Poll::Ready(Ok(Substream::new(id, Arc::clone(&self.shared))))
     }
 
-    /// Sends what is queued and GOAWAY, closes the socket, and waits, not for long, for the remote
-    /// to do the same. Streams end at once.
+    /// Sends what is queued and GOAWAY, closes the write side of the socket, and waits for the remote
+    /// to do the same, for at most 10 s in total. Streams end at once.
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         let this = self.get_mut();
-        let (closed, change) = buffered::collect(|| this.poll_end(cx));
-        this.below.change(change);
+        let (closed, change) = buffered::collect_changes(|| this.poll_shutdown(cx));
+        this.lower_layers.change(change);
         closed
     }
 
@@ -288,8 +302,8 @@ where
         if this.state != State::Open {
             return Poll::Ready(Err(Error::Closed));
         }
-        let (driven, change) = buffered::collect(|| this.drive(cx));
-        this.below.change(change);
+        let (driven, change) = buffered::collect_changes(|| this.drive(cx));
+        this.lower_layers.change(change);
         match driven {
             Ok(()) => Poll::Pending,
             Err(error) => Poll::Ready(Err(this.fail(error, cx))),
@@ -299,7 +313,7 @@ where
 
 #[cfg(test)]
 impl<C> Muxer<C> {
-    /// Whether any memory for bytes is allocated.
+    /// Whether a chunk is allocated.
     pub(super) fn is_holding_buffers(&self) -> bool {
         !self.chunk.is_empty()
     }

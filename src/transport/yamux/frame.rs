@@ -1,4 +1,4 @@
-//! The twelve bytes in front of every frame.
+//! The header of a frame.
 
 use std::ops::BitOr;
 
@@ -7,19 +7,20 @@ use super::error::ProtocolError;
 /// The length of an encoded [`Header`] in bytes.
 pub(super) const HEADER_LEN: usize = 12;
 
-/// The only version there is.
+/// The only version of the protocol.
 const VERSION: u8 = 0;
 
-/// The type of a frame, which decides what its length field means.
+/// The type of a frame, which determines the meaning of its length field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Payload of a stream; the length counts the bytes that follow.
+    /// Data of a stream; the length is that of the payload which follows.
     Data,
-    /// The length is the number of bytes that the receiver of the frame may send in addition.
+    /// Credit for a stream; the length is the number of bytes that the receiver of the frame may send
+    /// in addition.
     WindowUpdate,
-    /// The length is an opaque value, to be sent back.
+    /// A ping or its reply; the length is an opaque value, which the reply repeats.
     Ping,
-    /// The length is the reason why the sender wants no further streams.
+    /// The sender accepts no further streams; the length is the reason.
     GoAway,
 }
 
@@ -29,13 +30,13 @@ pub(super) struct Flags(u16);
 
 impl Flags {
     pub(super) const NONE: Self = Self(0);
-    /// Opens a stream, or asks for the reply to a ping.
+    /// Opens a stream, or marks a ping.
     pub(super) const SYN: Self = Self(1);
-    /// Accepts a stream, or replies to a ping.
+    /// Accepts a stream, or marks the reply to a ping.
     pub(super) const ACK: Self = Self(2);
-    /// Ends the sender's direction of a stream.
+    /// Finishes the sender's direction of a stream.
     pub(super) const FIN: Self = Self(4);
-    /// Ends both directions of a stream at once.
+    /// Resets both directions of a stream.
     pub(super) const RST: Self = Self(8);
 
     /// Whether all flags of `other` are set.
@@ -52,7 +53,7 @@ impl BitOr for Flags {
     }
 }
 
-/// What precedes the payload of every frame.
+/// The header of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) kind: Kind,
@@ -64,7 +65,7 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// The header of `length` bytes of payload.
+    /// A data frame with `length` bytes of payload.
     pub(super) const fn data(stream: u32, length: u32) -> Self {
         Self {
             kind: Kind::Data,
@@ -74,7 +75,7 @@ impl Header {
         }
     }
 
-    /// A window update, which is also what carries flags that go without payload.
+    /// A window update. With a `delta` of zero, it carries flags only.
     pub(super) const fn window_update(stream: u32, flags: Flags, delta: u32) -> Self {
         Self {
             kind: Kind::WindowUpdate,
@@ -114,7 +115,7 @@ impl Header {
         }
     }
 
-    /// Network byte order, as the specification has it.
+    /// Encodes the header; all fields are in network byte order.
     pub(super) fn encode(self) -> [u8; HEADER_LEN] {
         let kind = match self.kind {
             Kind::Data => 0,
@@ -128,7 +129,10 @@ impl Header {
         [VERSION, kind, f0, f1, s0, s1, s2, s3, l0, l1, l2, l3]
     }
 
-    /// Flags that the specification does not know are kept and ignored.
+    /// Decodes a header. Unknown flags are preserved and ignored.
+    ///
+    /// # Errors
+    /// When the version or the type is unknown.
     pub(super) fn decode(bytes: [u8; HEADER_LEN]) -> Result<Self, ProtocolError> {
         let [version, kind, f0, f1, s0, s1, s2, s3, l0, l1, l2, l3] = bytes;
         if version != VERSION {
@@ -154,9 +158,9 @@ impl Header {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub(super) enum GoAway {
-    /// The connection ends in an orderly way.
+    /// The connection is closed in an orderly way.
     Normal = 0,
-    /// The receiver of the frame broke the protocol.
+    /// The receiver of the frame violated the protocol.
     ProtocolError = 1,
 }
 
@@ -165,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn header_has_the_layout_of_the_specification() {
+    fn header_has_the_specified_layout() {
         let header = Header::window_update(0x0102_0304, Flags::SYN | Flags::FIN, 0x0a0b_0c0d);
         let bytes = [0, 1, 0, 5, 1, 2, 3, 4, 0x0a, 0x0b, 0x0c, 0x0d];
         assert_eq!(header.encode(), bytes);
@@ -173,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn every_type_survives_the_wire() {
+    fn every_type_is_decoded_as_encoded() {
         for header in [
             Header::data(3, 70_000),
             Header::window_update(2, Flags::RST, 0),
@@ -185,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_versions_and_types_are_refused() {
+    fn unknown_versions_and_types_are_rejected() {
         assert_eq!(
             Header::decode([1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
             Err(ProtocolError::UnknownVersion(1))

@@ -1,23 +1,24 @@
-//! What fuzzers call in here; see [`crate::fuzzing`].
+//! The fuzz target for yamux sessions; see [`crate::fuzzing`].
 
 use std::task::{Poll, Waker};
 
 use super::{
     Config, ProtocolError,
-    flow::Flow,
     session::{Role, Session},
+    stream_state::StreamState,
 };
 
-/// Small enough for a fuzzer to come to each of them.
+/// Limits that are small enough for a fuzzer to reach.
 const MAX_STREAMS: usize = 8;
 const MAX_BACKLOG: usize = 4;
 const MAX_RECEIVE_BUFFER: usize = 512 * 1024;
 const MAX_SEND_QUEUE: usize = 4096;
-/// What may be queued beyond it: one more frame, and as much control as is no flood yet.
+/// The maximum length of the send queue: [`MAX_SEND_QUEUE`], one more frame, and control frames.
 const MAX_QUEUED: usize = 1024 * 1024;
 
-/// Carries out the steps in `bytes`. Each begins with two bytes: what it is and for which stream, and
-/// a length. Whatever the remote sends, the bounds hold, and the sums are those of the streams.
+/// Executes the steps that `bytes` encode. Each begins with two bytes: its type and the index of a
+/// stream, and a length. Asserts after each step that all limits hold, and that the charges equal the
+/// sums over the streams.
 pub fn yamux(bytes: &[u8]) {
     let config = Config {
         max_streams: MAX_STREAMS,
@@ -32,16 +33,16 @@ pub fn yamux(bytes: &[u8]) {
     while let [step, length, tail @ ..] = rest {
         let length = usize::from(*length);
         rest = tail;
-        let (what, which) = (step % 8, usize::from(step / 16));
-        let stream = streams.get(which).copied();
-        let mut given: &[u8] = &[];
-        if what == 0 {
-            (given, rest) = tail.split_at(tail.len().min(length));
+        let (kind, index) = (step % 8, usize::from(step / 16));
+        let stream = streams.get(index).copied();
+        let mut data: &[u8] = &[];
+        if kind == 0 {
+            (data, rest) = tail.split_at(tail.len().min(length));
         }
-        if take(&mut session, &mut streams, what, stream, length, given).is_err() {
+        if apply_step(&mut session, &mut streams, kind, stream, length, data).is_err() {
             session.end(None);
         }
-        session.settle();
+        session.update_charge();
         check(&session);
         if session.ended {
             break;
@@ -51,22 +52,22 @@ pub fn yamux(bytes: &[u8]) {
         session.release(id);
     }
     session.abort();
-    session.settle();
+    session.update_charge();
     check(&session);
 }
 
-fn take(
+fn apply_step(
     session: &mut Session,
     streams: &mut Vec<u32>,
     step: u8,
     stream: Option<u32>,
     length: usize,
-    given: &[u8],
+    data: &[u8],
 ) -> Result<(), ProtocolError> {
     let waker = Waker::noop();
     match (step, stream) {
-        (0, _) => session.receive(given)?,
-        // Far more than a step can hold.
+        (0, _) => session.receive(data)?,
+        // More bytes than a step can contain.
         (1, _) => session.receive(&vec![0; length * 1024])?,
         (2, _) => {
             if let Poll::Ready(Ok(id)) = session.accept(waker) {
@@ -92,11 +93,11 @@ fn take(
             session.release(id);
         }
         (7, _) if length == 0 => {
-            session.relieve();
+            session.relieve_memory();
         }
         _ => {
-            if let Some(chunk) = session.outgoing.take() {
-                session.written(chunk.len());
+            if let Some(chunk) = session.send_queue.pop_chunk() {
+                session.on_written(chunk.len());
             }
         }
     }
@@ -106,20 +107,24 @@ fn take(
 fn check(session: &Session) {
     assert!(session.streams.len() <= MAX_STREAMS);
     assert!(session.backlog.len() <= MAX_BACKLOG);
-    // The last chunk may have room for a little more.
-    assert!(session.unread.bytes() <= MAX_RECEIVE_BUFFER + session.lent + 1024);
-    let lent: usize = session.streams.values().map(|flow| flow.lent).sum();
-    assert_eq!(session.lent, lent);
-    assert!(session.outgoing.pending() <= MAX_QUEUED);
-    let unread: usize = session.streams.values().map(Flow::held_bytes).sum();
+    // The last chunk may have unused capacity.
+    assert!(session.unread.bytes() <= MAX_RECEIVE_BUFFER + session.delivered + 1024);
+    let delivered: usize = session
+        .streams
+        .values()
+        .map(|stream| stream.delivered)
+        .sum();
+    assert_eq!(session.delivered, delivered);
+    assert!(session.send_queue.pending() <= MAX_QUEUED);
+    let unread: usize = session.streams.values().map(StreamState::held_bytes).sum();
     assert_eq!(session.unread.bytes(), unread);
-    let queued = session.outgoing.held_bytes();
+    let queued = session.send_queue.held_bytes();
     assert_eq!(session.queued.bytes(), queued);
     assert_eq!(session.memory.held(), (unread + queued) as u64);
     let own = session
         .streams
         .iter()
         .filter(|(id, _)| session.role.opens(**id));
-    let unacknowledged = own.filter(|(_, flow)| !flow.accepted).count();
+    let unacknowledged = own.filter(|(_, stream)| !stream.accepted).count();
     assert_eq!(session.unacknowledged, unacknowledged);
 }

@@ -1,10 +1,9 @@
-//! Whether the remote is still there: one that has been silent for a minute is asked, by a ping of
-//! yamux.
+//! Keepalive: a connection from which nothing was received for a minute is pinged at yamux level.
 //!
-//! Why not the `ping` of libp2p. It wants a stream and its negotiation, and timers of a thread of
-//! their own; and it asks peers that have just spoken. With thousands of idle peers the relay would
-//! do little but put threads to sleep and wake them. Here all connections whose minute ends within
-//! the same second are looked at together, and a ping is one small frame.
+//! libp2p's `ping` protocol is not used for this. It opens and negotiates a stream, has its own timer
+//! thread, and also pings peers that have just sent data. With thousands of idle peers the relay
+//! would do little but context switches. Here a ping is a single frame of 12 bytes, and all
+//! connections whose minute ends within the same second are checked in one wakeup.
 
 use std::{
     pin::Pin,
@@ -15,86 +14,92 @@ use std::{
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{Error, frame::Header, session::Session};
-use crate::transport::slack;
+use crate::transport::timer_coalescing;
 
-/// How often a connection is looked at: once a minute, with the slack.
+/// The interval between two checks: with the coalescing, 59 to 60 seconds.
 const PERIOD: Duration = Duration::from_secs(59);
-/// How much later that may be.
-const SLACK: Duration = Duration::from_secs(1);
+const COALESCING_INTERVAL: Duration = Duration::from_secs(1);
 
-/// So many looks in a row may be in vain; the next one ends the connection, which is three to four
-/// minutes after the last word. The answer may have to wait for all that is on its way to a slow
-/// remote.
-const MAX_IN_VAIN: u32 = 2;
+/// The number of consecutive pings that may stay unanswered, and of consecutive checks at which no
+/// queued byte was written. The next check closes the connection, which is three to four minutes
+/// after the last sign of life. One missed ping is not enough: the reply may queue behind
+/// everything that is in flight to a slow remote.
+const MAX_MISSED_PINGS: u32 = 2;
 
-/// What was heard of the remote.
+/// The liveness state of the remote.
 #[derive(Debug, Default)]
 pub(super) struct Keepalive {
-    /// Whether it said anything of its own accord since the last look.
-    spoke: bool,
-    /// How many pings it has not answered.
-    unanswered: u32,
-    /// How many looks have found that it takes nothing, though something waits for it. Who speaks
-    /// and never reads is of no use to anybody either.
-    stuck: u32,
-    /// The bytes that had been written at the last look.
+    /// Whether anything other than a reply to a ping was received since the last check.
+    has_received: bool,
+    /// Consecutive pings without a reply.
+    missed_pings: u32,
+    /// Consecutive checks at which data was queued and none was written. A remote that sends but
+    /// never reads would otherwise keep its connection open indefinitely.
+    stalled_checks: u32,
+    /// The number of bytes that were written to the socket until the last check.
     written: u64,
 }
 
 impl Keepalive {
-    /// The remote spoke, be it a part of a frame.
-    pub(super) fn spoke(&mut self) {
-        self.spoke = true;
+    /// A frame, or a part of its payload, was received.
+    pub(super) fn on_receive(&mut self) {
+        self.has_received = true;
     }
 
-    /// The remote replied to a ping.
-    pub(super) fn answered(&mut self) {
-        self.unanswered = 0;
+    /// A reply to a ping was received. Any reply counts, also one that answers an earlier ping.
+    pub(super) fn on_pong(&mut self) {
+        self.missed_pings = 0;
     }
 }
 
 impl Session {
-    /// Asks a remote that was silent since the last look.
-    pub(super) fn look(&mut self) -> Result<(), Error> {
+    /// Checks the liveness of the remote, and pings it if nothing was received since the last check.
+    ///
+    /// # Errors
+    /// [`Error::Unresponsive`] after too many missed pings or stalled checks.
+    pub(super) fn check_keepalive(&mut self) -> Result<(), Error> {
         let Keepalive {
-            spoke,
-            unanswered,
-            stuck,
+            has_received,
+            missed_pings,
+            stalled_checks,
             written,
         } = &mut self.keepalive;
-        let before = std::mem::replace(written, self.outgoing.written());
-        let is_stuck = self.outgoing.pending() > 0 && before == *written;
-        *stuck = if is_stuck { *stuck + 1 } else { 0 };
-        if *stuck > MAX_IN_VAIN {
-            return Err(Error::Silent);
+        let before = std::mem::replace(written, self.send_queue.written());
+        let is_stalled = self.send_queue.pending() > 0 && before == *written;
+        *stalled_checks = if is_stalled { *stalled_checks + 1 } else { 0 };
+        if *stalled_checks > MAX_MISSED_PINGS {
+            return Err(Error::Unresponsive);
         }
-        if std::mem::take(spoke) {
-            *unanswered = 0;
-        } else if *unanswered >= MAX_IN_VAIN {
-            return Err(Error::Silent);
+        if std::mem::take(has_received) {
+            *missed_pings = 0;
+        } else if *missed_pings >= MAX_MISSED_PINGS {
+            return Err(Error::Unresponsive);
         } else {
-            *unanswered += 1;
-            let value = *unanswered;
-            self.outgoing.push(Header::ping(value), &[]);
+            // Counted as missed until the reply arrives.
+            *missed_pings += 1;
+            let value = *missed_pings;
+            self.send_queue.push(Header::ping(value), &[]);
         }
         Ok(())
     }
 }
 
-/// When to look at a connection.
+/// The timer of the checks.
 #[derive(Debug, Default)]
-pub(super) struct Looks(Option<Pin<Box<Sleep>>>);
+pub(super) struct KeepaliveTimer(Option<Pin<Box<Sleep>>>);
 
-impl Looks {
-    /// Waits for the next look.
-    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(next())));
+impl KeepaliveTimer {
+    /// Ready when the next check is due.
+    pub(super) fn poll_tick(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = self
+            .0
+            .get_or_insert_with(|| Box::pin(sleep_until(next_check())));
         ready!(sleep.as_mut().poll(cx));
-        sleep.as_mut().reset(next());
+        sleep.as_mut().reset(next_check());
         Poll::Ready(())
     }
 }
 
-fn next() -> Instant {
-    slack::common((Instant::now() + PERIOD).into_std(), SLACK).into()
+fn next_check() -> Instant {
+    timer_coalescing::round_up((Instant::now() + PERIOD).into_std(), COALESCING_INTERVAL).into()
 }

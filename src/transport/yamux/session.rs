@@ -1,4 +1,15 @@
-//! A connection's state machine: how streams come and go. No I/O happens here.
+//! The state machine of a connection: streams are opened, accepted and dropped. No I/O happens here.
+//!
+//! # Life of a stream
+//!
+//! A stream is in `streams` from the frame or call that opens it until its handle is dropped
+//! ([`Session::release`]). Streams of the remote wait in `backlog` before they get a handle. A stream
+//! that is dropped before the remote has finished it may stay in `abandoned`, by its id only. The
+//! three sets are consistent: `backlog` is a subset of `streams`, and `abandoned` is disjoint from it.
+//! Ids are not reused while they are in one of them.
+//!
+//! Tasks are never woken from here: wakers are collected in `wakers`, and woken when the lock on the
+//! session is released.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -10,36 +21,36 @@ use hashlink::LinkedHashSet;
 use super::{
     Config, Error, INITIAL_WINDOW,
     chunks::Chunks,
-    flow::{Direction, Flow, Turn},
     frame::{Flags, GoAway, Header},
     keepalive::Keepalive,
-    outgoing::Outgoing,
     receive::Decoder,
-    round_trip::RoundTrip,
+    rtt::RttEstimator,
+    send_queue::SendQueue,
+    stream_state::{Direction, StreamState, WriteTurn},
 };
 use crate::{
+    map_shrink::ShrinkIfSparse as _,
     resources::{BufferCharge, ConnectionMemory, GUARANTEED_BYTES},
-    shrink::Shrink as _,
 };
 
-/// How many abandoned streams are remembered.
+/// The maximum number of abandoned streams that are remembered.
 const MAX_ABANDONED: usize = 1024;
 
-/// How many streams are opened before the remote has accepted one of them. Others assume this
-/// number, too, and refuse more.
+/// The maximum number of streams that are opened and not yet accepted by the remote. Other
+/// implementations have a backlog of this length, and refuse more.
 const MAX_UNACKNOWLEDGED: usize = 256;
 
-/// Which side of the connection this is; it decides who opens streams with odd ids.
+/// The role of this side of the connection, which determines the parity of the ids that it assigns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    /// Opens odd streams.
+    /// Opens streams with odd ids.
     Client,
-    /// Opens even streams.
+    /// Opens streams with even ids.
     Server,
 }
 
 impl Role {
-    /// Whether a stream with this id is opened by this side.
+    /// Whether a stream with this id can only be opened by this side.
     pub(super) fn opens(self, stream: u32) -> bool {
         match self {
             Self::Client => stream % 2 == 1,
@@ -53,41 +64,42 @@ impl Role {
 pub(super) struct Session {
     pub(super) config: Config,
     pub(super) role: Role,
-    pub(super) streams: HashMap<u32, Flow>,
-    /// Streams of the remote that nobody has accepted yet.
+    pub(super) streams: HashMap<u32, StreamState>,
+    /// Streams of the remote that are not accepted yet.
     pub(super) backlog: VecDeque<u32>,
-    /// Streams that were dropped here and are not finished by the remote, see the module docs.
+    /// Streams that were dropped here and are not finished by the remote, see [`super`].
     pub(super) abandoned: LinkedHashSet<u32>,
-    /// How many streams the remote has neither accepted nor refused.
+    /// The number of streams that the remote has neither accepted nor refused.
     pub(super) unacknowledged: usize,
-    /// The account of the connection.
+    /// The memory account of the connection.
     pub(super) memory: ConnectionMemory,
-    /// Memory for what all streams together have received and not read, and have lent.
+    /// The charge for data of all streams that is unread or delivered.
     pub(super) unread: BufferCharge,
-    /// What all streams together have [lent](Flow::lent).
-    pub(super) lent: usize,
-    /// Memory for what is queued and not written.
+    /// The sum of what the streams have [delivered](StreamState::delivered).
+    pub(super) delivered: usize,
+    /// The charge for data that is queued and not written.
     pub(super) queued: BufferCharge,
-    pub(super) outgoing: Outgoing,
+    pub(super) send_queue: SendQueue,
     pub(super) decoder: Decoder,
     pub(super) keepalive: Keepalive,
-    pub(super) round_trip: RoundTrip,
-    /// Whether the remote wants no more streams.
+    pub(super) rtt: RttEstimator,
+    /// Whether the remote has sent GOAWAY, and refuses new streams.
     pub(super) going_away: bool,
-    /// Whether the connection is over.
+    /// Whether the connection has ended. Final.
     pub(super) ended: bool,
-    /// The id of the next stream that is opened here.
+    /// The id of the next stream that is opened here; `None` when the ids are used up.
     next_id: Option<u32>,
-    /// Who waits for a stream of the remote.
+    /// The task that waits for a stream of the remote.
     acceptor: Option<Waker>,
-    /// Who waits until another stream can be opened.
+    /// The task that waits until another stream can be opened.
     opener: Option<Waker>,
-    /// Who has to be woken as soon as the lock on the session is released.
-    pub(super) woken: Vec<Waker>,
+    /// The tasks to wake when the lock on the session is released.
+    pub(super) wakers: Vec<Waker>,
 }
 
 impl Session {
     pub(super) fn new(mut config: Config, role: Role) -> Self {
+        // Zero would make writers wait for room that never appears.
         config.max_frame_size = config.max_frame_size.max(1);
         config.max_send_queue = config.max_send_queue.max(1);
         config.max_receive_window = config.max_receive_window.max(INITIAL_WINDOW);
@@ -99,14 +111,14 @@ impl Session {
             abandoned: LinkedHashSet::new(),
             unacknowledged: 0,
             unread: BufferCharge::new(memory.clone()),
-            lent: 0,
+            delivered: 0,
             queued: BufferCharge::new(memory.clone()),
             memory,
-            outgoing: Outgoing::new(&config),
+            send_queue: SendQueue::new(&config),
             config,
             decoder: Decoder::default(),
             keepalive: Keepalive::default(),
-            round_trip: RoundTrip::default(),
+            rtt: RttEstimator::default(),
             going_away: false,
             ended: false,
             next_id: Some(match role {
@@ -115,99 +127,119 @@ impl Session {
             }),
             acceptor: None,
             opener: None,
-            woken: Vec::new(),
+            wakers: Vec::new(),
         }
     }
 
-    /// Opens a stream, or waits until another one has ended.
+    /// Opens a stream, or waits until the limits allow another one.
+    ///
+    /// # Errors
+    /// When the connection has ended, or its ids are used up.
     pub(super) fn open(&mut self, waker: &Waker) -> Poll<Result<u32, Error>> {
         if self.ended {
             return Poll::Ready(Err(Error::Closed));
         }
         if self.streams.len() >= self.config.max_streams
             || self.unacknowledged >= MAX_UNACKNOWLEDGED
-            || !self.outgoing.has_room()
+            || !self.send_queue.has_room()
         {
-            park(&mut self.opener, waker);
+            register_waker(&mut self.opener, waker);
             return Poll::Pending;
         }
         let Some(id) = self.next_id else {
             return Poll::Ready(Err(Error::StreamIdsExhausted));
         };
         self.next_id = id.checked_add(2);
-        let mut flow = Flow::new(&self.config.sharing);
+        let mut stream = StreamState::new(&self.config.fair_share);
         if self.going_away {
-            flow.reset();
-            flow.accepted = true;
+            // The handle reports the reset to its user; nothing is sent, neither now nor when the
+            // handle is dropped. An error here would end the connection.
+            stream.reset();
+            stream.accepted = true;
         } else {
             self.unacknowledged += 1;
-            self.outgoing
+            self.send_queue
                 .push(Header::window_update(id, Flags::SYN, 0), &[]);
         }
-        self.streams.insert(id, flow);
+        self.streams.insert(id, stream);
         Poll::Ready(Ok(id))
     }
 
-    /// Accepts a stream of the remote.
+    /// Accepts a stream of the remote, or waits for one.
+    ///
+    /// # Errors
+    /// When the connection has ended.
     pub(super) fn accept(&mut self, waker: &Waker) -> Poll<Result<u32, Error>> {
         if self.ended {
             return Poll::Ready(Err(Error::Closed));
         }
         let Some(id) = self.backlog.pop_front() else {
-            park(&mut self.acceptor, waker);
+            register_waker(&mut self.acceptor, waker);
             return Poll::Pending;
         };
-        if let Some(flow) = self.streams.get_mut(&id) {
-            flow.accepted = true;
-            if flow.outbound == Direction::Open {
-                self.outgoing
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.accepted = true;
+            // A stream may have been reset in the backlog: for memory, or by the remote after it had
+            // finished the stream, whose data is complete then. It is not acknowledged, since the
+            // remote has forgotten it.
+            if stream.outbound == Direction::Open {
+                self.send_queue
                     .push(Header::window_update(id, Flags::ACK, 0), &[]);
             }
         }
         Poll::Ready(Ok(id))
     }
 
-    /// Forgets a stream whose handle was dropped. What the remote is told is described in the
-    /// documentation of [`super`].
-    pub(super) fn release(&mut self, id: u32) -> Option<Flow> {
-        let flow = self.streams.remove(&id)?;
-        self.streams.shrink_when_sparse();
-        self.unread.replace(flow.held_bytes(), 0);
-        self.lent -= flow.lent;
-        if self.role.opens(id) && !flow.accepted {
+    /// Removes a stream whose handle was dropped, and sends what [`super`] describes. Returns the
+    /// state, so that it can be dropped outside of the lock.
+    pub(super) fn release(&mut self, id: u32) -> Option<StreamState> {
+        let stream = self.streams.remove(&id)?;
+        self.streams.shrink_if_sparse();
+        self.unread.replace(stream.held_bytes(), 0);
+        self.delivered -= stream.delivered;
+        if self.role.opens(id) && !stream.accepted {
             self.unacknowledged -= 1;
         }
-        if flow.turn == Turn::Now {
-            self.outgoing.end_turn();
+        // A stream that is still queued for a turn stays in the list: when it is granted one,
+        // `on_written` does not find the stream, and releases the turn.
+        if stream.write_turn == WriteTurn::Granted {
+            self.send_queue.release_turn();
         }
         self.wake_opener();
         if !self.ended {
-            match (flow.outbound, flow.inbound) {
+            match (stream.outbound, stream.inbound) {
+                // The remote has forgotten the stream, or both sides have finished it: it is closed.
                 (Direction::Reset, _) | (Direction::Finished, Direction::Finished) => {}
-                (Direction::Finished, _) if !self.must_reset(id, &flow) => self.abandon(id),
-                _ => self.refuse(id),
+                // Nothing is lost so far, and RST could destroy what the remote has not read.
+                (Direction::Finished, _) if !self.must_reset_on_drop(id, &stream) => {
+                    self.remember_abandoned(id);
+                }
+                // The outbound direction is incomplete, or received data is lost.
+                _ => self.send_rst(id),
             }
         }
-        Some(flow)
+        Some(stream)
     }
 
-    /// Charges for what the queue holds. Called after each access to the session.
-    pub(super) fn settle(&mut self) {
-        self.queued.set(self.outgoing.held_bytes());
+    /// Charges for the send queue. To be called after each access to the session, since most of them
+    /// change the queue.
+    pub(super) fn update_charge(&mut self) {
+        self.queued.set(self.send_queue.held_bytes());
     }
 
-    /// Resets the streams for which most is held, since memory runs out, until the others hold no more
-    /// than the guarantee of a connection, or nothing if the connection is within that. Returns
+    /// Frees memory: resets the streams that hold most, until the others hold no more than the
+    /// guarantee of a connection, or nothing if the connection is within its guarantee. Returns
     /// whether anything was released.
     ///
-    /// What such a stream has not read is lost, so it does not come to a clean end.
-    pub(super) fn relieve(&mut self) -> bool {
+    /// The unread data of a stream that is reset is lost. So its inbound direction is reset even if
+    /// the remote had finished it: the reader must not take truncated data for complete.
+    pub(super) fn relieve_memory(&mut self) -> bool {
         let floor = if self.memory.held() > GUARANTEED_BYTES {
             usize::try_from(GUARANTEED_BYTES).unwrap_or(usize::MAX)
         } else {
             0
         };
-        let held = |(id, flow): (&u32, &Flow)| (flow.unread.held_bytes(), *id);
+        let held = |(id, stream): (&u32, &StreamState)| (stream.unread.held_bytes(), *id);
         let mut largest: Vec<_> = self.streams.iter().map(held).collect();
         largest.retain(|(held, _)| *held > 0);
         largest.sort_unstable();
@@ -215,102 +247,117 @@ impl Session {
         while self.unread.bytes() > floor
             && let Some((held, id)) = largest.pop()
         {
-            let Some(flow) = self.streams.get_mut(&id) else {
+            let Some(stream) = self.streams.get_mut(&id) else {
                 continue;
             };
-            let is_over = flow.outbound != Direction::Open && flow.inbound != Direction::Open;
-            flow.unread = Chunks::default();
-            flow.outbound = Direction::Reset;
-            flow.inbound = Direction::Reset;
-            self.woken.extend(flow.take_wakers());
+            // The remote does not expect a frame for a stream that it has closed or forgotten.
+            let is_over = stream.outbound != Direction::Open && stream.inbound != Direction::Open;
+            stream.unread = Chunks::default();
+            stream.outbound = Direction::Reset;
+            stream.inbound = Direction::Reset;
+            self.wakers.extend(stream.take_wakers());
             self.unread.replace(held, 0);
             if !is_over && !self.ended {
-                self.refuse(id);
+                self.send_rst(id);
             }
         }
         self.unread.bytes() < before
     }
 
-    /// Sends RST.
-    pub(super) fn refuse(&mut self, id: u32) {
-        self.outgoing
+    /// Queues RST.
+    pub(super) fn send_rst(&mut self, id: u32) {
+        self.send_queue
             .push(Header::window_update(id, Flags::RST, 0), &[]);
     }
 
-    /// Whether the remote must learn at once that nobody reads a stream that is finished here.
+    /// Whether RST has to be sent at once for a stream that is finished here and dropped, instead of
+    /// in reply to the next data: data was lost, or a reader was waiting.
     ///
-    /// That includes a remote whose window is exhausted, which would send nothing that could be
-    /// answered later: half a window at most is read and not credited, so the rest is unread.
-    fn must_reset(&self, id: u32, flow: &Flow) -> bool {
-        let data_is_lost = !flow.unread.is_empty() || self.decoder.is_receiving(id);
-        let reader_gave_up = flow.reader.is_some() || flow.failure.is_some();
+    /// This covers a remote whose window is exhausted, which would never send the data that could be
+    /// answered: at most half of a window is read and not credited, so the rest is unread.
+    fn must_reset_on_drop(&self, id: u32, stream: &StreamState) -> bool {
+        let data_is_lost = !stream.unread.is_empty() || self.decoder.is_receiving(id);
+        let reader_gave_up = stream.reader.is_some() || stream.failure.is_some();
         data_is_lost || reader_gave_up
     }
 
-    fn abandon(&mut self, id: u32) {
+    /// Remembers that the next data for the stream has to be answered with RST. Beyond the limit the
+    /// oldest stream is forgotten: the remote gets no RST, and sends until its window is used up.
+    fn remember_abandoned(&mut self, id: u32) {
         if self.abandoned.len() >= MAX_ABANDONED {
             self.abandoned.pop_front();
         }
         self.abandoned.insert(id);
     }
 
-    /// Makes a new stream of the remote available.
-    pub(super) fn offer(&mut self, id: u32) {
-        self.streams.insert(id, Flow::new(&self.config.sharing));
+    /// Adds a new stream of the remote to the backlog.
+    pub(super) fn enqueue_inbound(&mut self, id: u32) {
+        self.streams
+            .insert(id, StreamState::new(&self.config.fair_share));
         self.backlog.push_back(id);
-        self.woken.extend(self.acceptor.take());
+        self.wakers.extend(self.acceptor.take());
     }
 
-    /// Lets whoever waits try again to open a stream.
+    /// Wakes the task that waits to open a stream, so that it tries again.
     pub(super) fn wake_opener(&mut self) {
-        self.woken.extend(self.opener.take());
+        self.wakers.extend(self.opener.take());
     }
 
-    /// Notes that the socket took `n` bytes, and wakes those who waited for that.
-    pub(super) fn written(&mut self, n: usize) {
-        self.outgoing.advance(n);
-        for id in self.outgoing.flushed() {
-            if let Some(flow) = self.streams.get_mut(&id) {
-                self.woken.extend(flow.writer.take());
+    /// Records that `n` bytes were written to the socket, and wakes the tasks that waited for it.
+    pub(super) fn on_written(&mut self, n: usize) {
+        self.send_queue.advance(n);
+        // Streams that were dropped meanwhile are not found: nobody waits for them.
+        for id in self.send_queue.take_flushed() {
+            if let Some(stream) = self.streams.get_mut(&id) {
+                self.wakers.extend(stream.writer.take());
             }
         }
-        for id in self.outgoing.next_in_line() {
-            if let Some(flow) = self.streams.get_mut(&id) {
-                flow.turn = Turn::Now;
-                self.woken.extend(flow.writer.take());
+        for id in self.send_queue.grant_turns() {
+            if let Some(stream) = self.streams.get_mut(&id) {
+                // Normally it was `Queued`. If the remote has reused the id of a stream that was
+                // dropped while it was in the list, the new stream gets a turn early, which does no
+                // harm: its next write or its end releases it.
+                stream.write_turn = WriteTurn::Granted;
+                self.wakers.extend(stream.writer.take());
             } else {
-                self.outgoing.end_turn();
+                // The stream was dropped. The next bytes that are written grant its turn to another.
+                self.send_queue.release_turn();
             }
         }
-        if self.outgoing.has_room() {
+        if self.send_queue.has_room() {
             self.wake_opener();
         }
     }
 
-    /// The connection is gone: what is queued is never written.
+    /// Ends the connection when its socket is gone: drops what is queued, which cannot be written.
     pub(super) fn abort(&mut self) {
         self.end(None);
-        self.outgoing.discard();
+        self.send_queue.clear();
     }
 
-    /// Ends the connection, and with it all streams that are not finished.
+    /// Ends the connection, and with it all streams that are not finished. Queues GOAWAY if there is a
+    /// `reason`. Only the first call has an effect, so GOAWAY is sent at most once.
+    ///
+    /// Streams keep their state; `ended` overrides it where the direction is still open. So data that
+    /// was received before can be read, and complete directions stay complete.
     pub(super) fn end(&mut self, reason: Option<GoAway>) {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
         if let Some(reason) = reason {
-            self.outgoing.push(Header::go_away(reason), &[]);
+            self.send_queue.push(Header::go_away(reason), &[]);
         }
-        for flow in self.streams.values_mut() {
-            self.woken.extend(flow.take_wakers());
+        for stream in self.streams.values_mut() {
+            self.wakers.extend(stream.take_wakers());
         }
-        self.woken.extend(self.acceptor.take());
-        self.woken.extend(self.opener.take());
+        self.wakers.extend(self.acceptor.take());
+        self.wakers.extend(self.opener.take());
     }
 }
 
-/// Remembers the task to wake.
-pub(super) fn park(slot: &mut Option<Waker>, waker: &Waker) {
+/// Stores a task to wake. The previous waker of the slot is dropped: one task at a time waits for
+/// each operation of a stream.
+pub(super) fn register_waker(slot: &mut Option<Waker>, waker: &Waker) {
     match slot {
         Some(parked) => parked.clone_from(waker),
         None => *slot = Some(waker.clone()),

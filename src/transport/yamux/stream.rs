@@ -1,4 +1,4 @@
-//! The handle of a stream.
+//! The handle of a stream, and the session that it shares with the connection.
 
 use std::{
     fmt, io,
@@ -10,9 +10,9 @@ use std::{
 use futures::{AsyncRead, AsyncWrite};
 
 use super::session::Session;
-use crate::handover;
+use crate::chunk_passing;
 
-/// A session that a connection shares with its streams, which live in other tasks.
+/// The session of a connection, shared with the handles of its streams, which other tasks own.
 #[derive(Debug)]
 pub(super) struct Shared(Mutex<Session>);
 
@@ -21,30 +21,30 @@ impl Shared {
         Self(Mutex::new(session))
     }
 
-    /// For a stream: also wakes the connection's task if there is something new to send.
+    /// Access by a stream's task: also wakes the connection's task if something was queued.
     pub(super) fn with<R>(&self, f: impl FnOnce(&mut Session) -> R) -> R {
         self.access(|session| {
             let result = f(session);
-            let driver = session.outgoing.wake_driver();
-            session.woken.extend(driver);
+            let driver = session.send_queue.take_driver();
+            session.wakers.extend(driver);
             result
         })
     }
 
-    /// For the connection's task, which needs not wake itself.
+    /// Access by the connection's task, which polls the queue itself.
     ///
-    /// Others are woken when the lock is released: a waker runs code of somebody else, which may
-    /// come back here.
+    /// Tasks are woken after the lock is released: a waker may run arbitrary code, which may call this
+    /// function again.
     pub(super) fn access<R>(&self, f: impl FnOnce(&mut Session) -> R) -> R {
-        let (result, woken) = {
-            // A panic elsewhere in this process leaves a session that is at worst incomplete;
-            // passing the panic on to all its streams helps nobody.
+        let (result, wakers) = {
+            // After a panic in a critical section the session may be inconsistent, but it contains no
+            // unsafe state. Propagating the panic to the tasks of all its streams would be worse.
             let mut session = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             let result = f(&mut session);
-            session.settle();
-            (result, std::mem::take(&mut session.woken))
+            session.update_charge();
+            (result, std::mem::take(&mut session.wakers))
         };
-        for waker in woken {
+        for waker in wakers {
             waker.wake();
         }
         result
@@ -53,8 +53,8 @@ impl Shared {
 
 /// A stream of a yamux connection.
 ///
-/// How it ends, and what dropping it tells the remote, is described in the documentation of
-/// [the module](super). Reading and writing may happen in two different tasks.
+/// [The module](super) describes how it ends, and what is sent when it is dropped. One task may read
+/// while another one writes.
 pub struct Substream {
     id: u32,
     shared: Arc<Shared>,
@@ -76,29 +76,31 @@ impl fmt::Debug for Substream {
 
 impl Drop for Substream {
     fn drop(&mut self) {
-        // The state is returned so that buffers and wakers are freed outside of the lock.
+        // The state is returned so that its buffers and wakers are dropped after the lock is released.
         drop(self.shared.with(|session| session.release(self.id)));
     }
 }
 
 impl AsyncRead for Substream {
-    /// A read of length zero reads nothing, and is ready only when the stream has failed: with the
-    /// failure, even if data is left to be read. [`BrokenPipe`](io::ErrorKind::BrokenPipe) means
-    /// that the connection has ended after the remote finished the stream: what is left is complete.
-    /// While a piece is [wanted](handover), it hands one over, or leaves it at that.
+    /// A read with an empty buffer is ready only once the stream has failed, with the error, even if
+    /// data is left to be read. [`BrokenPipe`](io::ErrorKind::BrokenPipe) means that the connection
+    /// has ended after the remote finished the stream: the data that is left is complete.
+    ///
+    /// If a chunk is [requested](chunk_passing), a read with an empty buffer provides one, or is
+    /// pending without registering a waker.
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         if buf.is_empty()
-            && let Some(max) = handover::wanted()
+            && let Some(max) = chunk_passing::requested_len()
         {
-            let piece = self.shared.with(|session| session.read_piece(self.id, max));
-            let Some(piece) = piece else {
+            let chunk = self.shared.with(|session| session.read_chunk(self.id, max));
+            let Some(chunk) = chunk else {
                 return Poll::Pending;
             };
-            handover::give(piece);
+            chunk_passing::provide_chunk(chunk);
             return Poll::Ready(Ok(0));
         }
         if buf.is_empty() {
@@ -113,24 +115,25 @@ impl AsyncRead for Substream {
 }
 
 impl AsyncWrite for Substream {
-    /// Takes at most one frame, and no more than the remote's window and the queue allow.
+    /// Writes at most one frame, and no more than the remote's window and the send queue allow.
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let piece = handover::offered(buf);
+        let chunk = chunk_passing::accept_chunk(buf);
         self.shared
-            .with(|session| session.write(self.id, buf, piece.as_ref(), cx.waker()))
+            .with(|session| session.write(self.id, buf, chunk.as_ref(), cx.waker()))
     }
 
-    /// Waits for nothing: the connection sends what is queued as soon as the socket takes it, and
-    /// frames that are written in a row share a call. Only [`Self::poll_close`] waits for that.
+    /// Does not wait: the connection's task sends what is queued as soon as the socket is writable,
+    /// and frames that are written in a row share a system call. Only [`Self::poll_close`] waits.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(self.shared.access(|session| session.flush(self.id)))
     }
 
-    /// Sends FIN, the first time, and waits until the socket took it and all that is before it.
+    /// Sends FIN, the first time, and waits until it and everything before it was written to the
+    /// socket.
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.shared
             .with(|session| session.close(self.id, cx.waker()))

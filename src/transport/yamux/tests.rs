@@ -1,4 +1,4 @@
-//! Tests over pairs of connections, and against frames that are written by hand.
+//! Tests over pairs of connections, and against hand-written frames.
 
 use std::{
     future::poll_fn,
@@ -26,20 +26,20 @@ use super::{
     session::Role,
 };
 
-mod distance;
 mod ending;
+mod failure;
+mod high_rtt;
 mod hostile;
 mod interop;
+mod keepalive;
 mod memory;
+mod model;
 mod pressure;
-mod pure;
-mod silence;
 mod swarm;
-mod watching;
 
 type Socket = Compat<DuplexStream>;
 
-/// How much an in-memory socket holds in each direction.
+/// The capacity of an in-memory socket in each direction, in bytes.
 const SOCKET_BUFFER: usize = 64 * 1024;
 
 fn sockets() -> (Socket, Socket) {
@@ -62,11 +62,11 @@ fn theirs(socket: Socket, role: Role) -> libp2p::yamux::Muxer<Socket> {
     futures::FutureExt::now_or_never(upgraded).unwrap().unwrap()
 }
 
-/// Fails a test that waits for something that does not happen.
+/// Fails a test that would wait indefinitely.
 async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(60), future)
         .await
-        .expect("nothing happens any more")
+        .expect("in time")
 }
 
 /// A muxer that is driven by a task; dropping the handle drops the muxer.
@@ -177,14 +177,14 @@ async fn link() -> Link {
     }
 }
 
-/// Reads to the end, and tells how it ended.
+/// Reads to the end. Returns the bytes, and how the stream ended.
 async fn read_all(stream: &mut (impl AsyncRead + Unpin)) -> (Vec<u8>, std::io::Result<()>) {
     let mut bytes = Vec::new();
     let end = soon(stream.read_to_end(&mut bytes)).await.map(|_| ());
     (bytes, end)
 }
 
-/// Writes until that fails.
+/// Writes until an error, and returns its kind.
 async fn write_until_error(stream: &mut (impl AsyncWrite + Unpin)) -> std::io::ErrorKind {
     soon(async {
         loop {
@@ -200,7 +200,7 @@ async fn write_until_error(stream: &mut (impl AsyncWrite + Unpin)) -> std::io::E
     .await
 }
 
-/// The other end of a connection of ours: frames, written and read by hand.
+/// The remote of one of our connections, which writes and reads single frames.
 struct Raw {
     peer: Peer<Muxer<Socket>>,
     socket: Socket,
@@ -256,7 +256,7 @@ impl Raw {
         stream
     }
 
-    /// Waits for the error with which our connection ends, and checks that it said GOAWAY.
+    /// Waits for the error with which our connection ends, and checks that GOAWAY was sent.
     async fn violated(mut self) -> super::ProtocolError {
         let Err(Error::Protocol(error)) = self.peer.ended().await else {
             panic!("not a violation of the protocol");
@@ -277,7 +277,7 @@ fn fin(stream: u32) -> Header {
     Header::window_update(stream, Flags::FIN, 0)
 }
 
-/// `len` bytes in which a lost or doubled piece shows.
+/// `len` bytes in which lost or repeated parts are detectable.
 fn pattern(len: usize, seed: u32) -> Vec<u8> {
     let mut state = seed | 1;
     let mut bytes = Vec::with_capacity(len + 4);

@@ -2,7 +2,7 @@
 
 use descord_relay::{
     metrics::Metrics,
-    transport::{self, ConnectionGater, Dials},
+    transport::{self, ConnectionGater, DialScope},
 };
 use std::time::Duration;
 
@@ -58,8 +58,8 @@ impl Net {
             Self::Tcp | Self::WebSocket | Self::Quic => {
                 transport::build(
                     keypair,
-                    Dials::Any,
-                    &ConnectionGater::open(),
+                    DialScope::Any,
+                    &ConnectionGater::unlimited(),
                     &Metrics::off(),
                 )
                 .unwrap()

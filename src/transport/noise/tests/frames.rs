@@ -1,4 +1,4 @@
-//! Frames: divided anyhow, cut off, tampered with.
+//! Frames: fragmented, truncated, modified.
 
 use std::io::ErrorKind;
 
@@ -7,31 +7,31 @@ use proptest::{collection::vec, prelude::*};
 
 use super::*;
 
-/// No channel has more than this for reading, and this for writing: a frame that is not whole and one
-/// that is not read, each in a buffer that doubles as it grows.
-const MOST_READ: usize = 4 * MAX_FRAME_BYTES;
-const MOST_WRITTEN: usize = 2 * (outgoing::MAX_BURST_BYTES + MAX_FRAME_BYTES);
+/// The maximum memory of a stream for reading and for writing: an incomplete frame and an unread one,
+/// each in a buffer that doubles as it grows.
+const MAX_HELD_BY_READS: usize = 4 * MAX_FRAME_BYTES;
+const MAX_HELD_BY_WRITES: usize = 2 * (encryption::MAX_BATCH_BYTES + MAX_FRAME_BYTES);
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn however_it_is_divided_the_same_comes_out(
+    fn data_is_the_same_in_any_fragmentation(
         writes in vec((prop_oneof![0..100_usize, 0..200_000_usize], any::<bool>()), 0..8),
         reads in steps(),
         socket_reads in steps(),
         socket_writes in steps(),
     ) {
-        let (mut near, mut far) = channels();
-        near.socket_mut().write_rhythm = repeated(socket_writes);
-        far.socket_mut().read_rhythm = repeated(socket_reads);
+        let (mut near, mut far) = streams();
+        near.socket_mut().write_sizes = repeated(socket_writes);
+        far.socket_mut().read_sizes = repeated(socket_reads);
         let wanted = pattern(writes.iter().map(|(length, _)| length).sum());
         let writing = async {
             let mut rest = &wanted[..];
             for (length, flush) in writes {
                 let (now, later) = rest.split_at(length);
                 near.write_all(now).await.unwrap();
-                assert!(near.held_bytes() <= MOST_WRITTEN, "{}", near.held_bytes());
+                assert!(near.held_bytes() <= MAX_HELD_BY_WRITES, "{}", near.held_bytes());
                 rest = later;
                 if flush {
                     near.flush().await.unwrap();
@@ -45,7 +45,7 @@ proptest! {
             let mut buffer = vec![0; 200_000];
             for size in reads.into_iter().cycle() {
                 let read = far.read(&mut buffer[..size]).await.unwrap();
-                assert!(far.held_bytes() <= MOST_READ, "{}", far.held_bytes());
+                assert!(far.held_bytes() <= MAX_HELD_BY_READS, "{}", far.held_bytes());
                 all.extend_from_slice(&buffer[..read]);
                 if read == 0 && size > 0 {
                     break;
@@ -58,10 +58,10 @@ proptest! {
         prop_assert_eq!(near.held_bytes(), 0);
     }
 
-    /// Of a frame that was tampered with nothing is given, and nothing of what follows.
+    /// Neither a modified frame nor what follows it is read.
     #[test]
-    fn who_tampers_with_a_frame_is_noticed(at in 0..3 * 1018_usize, bit in 0..8, room in 1..4000_usize) {
-        let (mut near, mut far) = channels();
+    fn modified_frame_is_rejected(at in 0..3 * 1018_usize, bit in 0..8, room in 1..4000_usize) {
+        let (mut near, mut far) = streams();
         let sent = pattern(3000);
         let frames = far.socket_mut().reads.clone();
         for part in sent.chunks(1000) {
@@ -90,8 +90,8 @@ proptest! {
     }
 
     #[test]
-    fn an_end_within_a_frame_is_not_a_clean_one(length in 0..=2 * 1018_usize) {
-        let (mut near, mut far) = channels();
+    fn end_within_a_frame_is_unexpected(length in 0..=2 * 1018_usize) {
+        let (mut near, mut far) = streams();
         let frames = far.socket_mut().reads.clone();
         for part in pattern(2000).chunks(1000) {
             block_on(near.write_all(part)).unwrap();
@@ -109,8 +109,8 @@ proptest! {
     }
 
     #[test]
-    fn nothing_that_arrives_is_too_strange(bytes in vec(any::<u8>(), 0..200_000), room in 1..100_000_usize) {
-        let (_near, mut far) = channels();
+    fn arbitrary_bytes_are_rejected(bytes in vec(any::<u8>(), 0..200_000), room in 1..100_000_usize) {
+        let (_near, mut far) = streams();
         let frames = far.socket_mut().reads.clone();
         frames.put(&bytes);
         frames.close();
@@ -120,8 +120,8 @@ proptest! {
 }
 
 #[test]
-fn frames_without_anything_in_them_are_passed_over() {
-    let (mut near, mut far) = channels();
+fn empty_frames_are_skipped() {
+    let (mut near, mut far) = streams();
     let frames = near.socket_mut().writes.clone();
     for _ in 0..10 {
         frames.put(&near.frame(b""));
@@ -134,8 +134,8 @@ fn frames_without_anything_in_them_are_passed_over() {
 }
 
 #[test]
-fn a_message_shorter_than_its_tag() {
-    let (_near, mut far) = channels();
+fn message_shorter_than_its_tag_is_rejected() {
+    let (_near, mut far) = streams();
     far.socket_mut().reads.put(&[0, 15]);
     far.socket_mut().reads.put(&[0; 15]);
     let error = block_on(far.read(&mut [0; 100])).unwrap_err();
@@ -143,34 +143,34 @@ fn a_message_shorter_than_its_tag() {
 }
 
 #[test]
-fn short_writes_share_a_call() {
-    let (mut near, _far) = channels();
+fn short_writes_share_a_system_call() {
+    let (mut near, _far) = streams();
     let frames = near.socket_mut().writes.clone();
-    let before = frames.held().writes;
+    let before = frames.state().writes;
     for _ in 0..10 {
         block_on(near.write_all(b"a short one")).unwrap();
     }
-    assert_eq!(frames.held().writes, before);
+    assert_eq!(frames.state().writes, before);
     block_on(near.flush()).unwrap();
-    assert_eq!(frames.held().writes, before + 1);
+    assert_eq!(frames.state().writes, before + 1);
     assert_eq!(near.held_bytes(), 0);
 }
 
 #[test]
-fn a_long_write_is_one_call_and_leaves_nothing() {
-    let (mut near, _far) = channels();
+fn long_write_is_one_system_call() {
+    let (mut near, _far) = streams();
     let frames = near.socket_mut().writes.clone();
-    let before = frames.held().writes;
-    // A muxer's longest.
+    let before = frames.state().writes;
+    // A muxer's longest write.
     block_on(near.write_all(&pattern(64 * 1024 + 12))).unwrap();
-    assert_eq!(frames.held().writes, before + 1);
+    assert_eq!(frames.state().writes, before + 1);
     assert_eq!(near.held_bytes(), 0);
 }
 
-/// A frame that comes in pieces is held, as far as it has come; nothing else is.
+/// Only the received part of an incomplete frame is held.
 #[test]
-fn memory_is_for_what_has_arrived() {
-    let (mut near, mut far) = channels();
+fn only_received_bytes_are_held() {
+    let (mut near, mut far) = streams();
     let frames = far.socket_mut().reads.clone();
     block_on(near.write_all(&pattern(60_000))).unwrap();
     block_on(near.flush()).unwrap();
@@ -186,7 +186,7 @@ fn memory_is_for_what_has_arrived() {
     assert_eq!(block_on(far.read(&mut buffer)).unwrap(), 60_000);
     assert!(far.read(&mut buffer).now_or_never().is_none());
     assert_eq!(far.held_bytes(), 0);
-    // A reader with little room.
+    // A reader with a small buffer.
     frames.put(&near.frame(&pattern(50_000)));
     for byte in pattern(50_000) {
         assert_eq!(block_on(far.read(&mut buffer[..1])).unwrap(), 1);
@@ -197,16 +197,16 @@ fn memory_is_for_what_has_arrived() {
 }
 
 #[test]
-fn a_socket_that_takes_nothing_holds_the_writer_up() {
-    let (mut near, _far) = channels();
-    near.socket_mut().write_rhythm = Box::new(iter::repeat(0));
+fn blocked_socket_blocks_the_writer() {
+    let (mut near, _far) = streams();
+    near.socket_mut().write_sizes = Box::new(iter::repeat(0));
     let mut taken = 0;
     let chunk = pattern(64 * 1024);
     while let Some(written) = near.write(&chunk).now_or_never() {
         taken += written.unwrap();
-        assert!(taken < MOST_WRITTEN);
+        assert!(taken < MAX_HELD_BY_WRITES);
     }
     assert!(near.flush().now_or_never().is_none());
     assert!(near.close().now_or_never().is_none());
-    assert!(near.held_bytes() <= MOST_WRITTEN);
+    assert!(near.held_bytes() <= MAX_HELD_BY_WRITES);
 }

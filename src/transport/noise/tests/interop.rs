@@ -1,4 +1,4 @@
-//! With libp2p's own Noise on the other end.
+//! Interoperability with libp2p's Noise.
 
 use futures::future::join;
 use libp2p::{
@@ -9,31 +9,37 @@ use libp2p::{
 
 use super::*;
 
-type Theirs = noise::Output<Socket>;
+type Theirs = noise::Output<MemorySocket>;
 
 fn theirs(identity: &Keypair) -> noise::Config {
     noise::Config::new(identity).unwrap()
 }
 
-/// Our end and theirs, and whom each of them takes the other for.
-fn accepted(ours: &Keypair, identity: &Keypair) -> ((PeerId, Channel<Socket>), (PeerId, Theirs)) {
-    let (near, far) = sockets();
+/// Our end and theirs, each with the id of its authenticated peer.
+fn accepted(
+    ours: &Keypair,
+    identity: &Keypair,
+) -> ((PeerId, NoiseStream<MemorySocket>), (PeerId, Theirs)) {
+    let (near, far) = memory_sockets();
     let dialled = theirs(identity).upgrade_outbound(near, PROTOCOL);
     let accepted = accept(Keys::new(ours).unwrap(), far);
     let (accepted, dialled) = block_on(join(accepted, dialled));
     (accepted.unwrap(), dialled.unwrap())
 }
 
-fn dialled(ours: &Keypair, identity: &Keypair) -> ((PeerId, Channel<Socket>), (PeerId, Theirs)) {
-    let (near, far) = sockets();
+fn dialled(
+    ours: &Keypair,
+    identity: &Keypair,
+) -> ((PeerId, NoiseStream<MemorySocket>), (PeerId, Theirs)) {
+    let (near, far) = memory_sockets();
     let accepted = theirs(identity).upgrade_inbound(far, PROTOCOL);
     let dialled = dial(Keys::new(ours).unwrap(), near);
     let (dialled, accepted) = block_on(join(dialled, accepted));
     (dialled.unwrap(), accepted.unwrap())
 }
 
-/// Sends writes of all sizes one way.
-async fn pass(from: &mut (impl AsyncWrite + Unpin), to: &mut (impl AsyncRead + Unpin)) {
+/// Sends writes of various sizes in one direction.
+async fn transfer(from: &mut (impl AsyncWrite + Unpin), to: &mut (impl AsyncRead + Unpin)) {
     let sizes = [1, 12, 1000, 65_519, 65_520, 65_548, 100, 300_000, 0, 5];
     let wanted = pattern(sizes.iter().sum());
     let writing = async {
@@ -55,15 +61,15 @@ async fn pass(from: &mut (impl AsyncWrite + Unpin), to: &mut (impl AsyncRead + U
 }
 
 #[test]
-fn the_same_is_understood_on_both_ends() {
+fn both_implementations_interoperate() {
     let (us, them) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
     for meet in [accepted, dialled] {
         let ((peer, mut near), (us_there, mut far)) = meet(&us, &them);
         assert_eq!(peer, them.public().to_peer_id());
         assert_eq!(us_there, us.public().to_peer_id());
         block_on(async {
-            pass(&mut near, &mut far).await;
-            pass(&mut far, &mut near).await;
+            transfer(&mut near, &mut far).await;
+            transfer(&mut far, &mut near).await;
         });
     }
 }

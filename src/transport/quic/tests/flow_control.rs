@@ -1,4 +1,4 @@
-//! What a peer can make us hold, and that nobody is slowed down by its bound.
+//! The buffers that a peer can make the relay hold, and the growth of the windows.
 
 use futures::FutureExt;
 use quinn::{RecvStream, SendStream};
@@ -15,10 +15,10 @@ use crate::transport::{Admission, ConnectionGater};
 
 const KIB: u64 = 1024;
 const STREAM_WINDOW: u64 = 512 * KIB;
-/// How long nothing has to move until a peer is held up.
-const STUCK: Duration = Duration::from_millis(500);
+/// The time without progress after which a writer is considered blocked.
+const BLOCKED_AFTER: Duration = Duration::from_millis(500);
 
-/// A server whose connections may hold so much together.
+/// A server with a limit of `buffered` bytes for all connections together.
 async fn server(buffered: Option<u64>) -> (Server, Resources) {
     let limits = ResourceLimits::new(None, None, &Limits::default());
     let resources = Resources::new(ResourceLimits { buffered, ..limits }, Shares::default());
@@ -33,7 +33,7 @@ async fn server(buffered: Option<u64>) -> (Server, Resources) {
     (server, resources)
 }
 
-/// A connection whose muxer runs in a task, as in a swarm, and what the task gives of it.
+/// A connection whose muxer runs in a task, as in a swarm, and the streams that the task accepts.
 struct Peer {
     connection: quinn::Connection,
     flow: Arc<FlowControl>,
@@ -66,7 +66,7 @@ impl Peer {
         }
     }
 
-    /// A stream that the peer opens by some bytes, and our end of it, which has read them.
+    /// A stream that the peer opens with 1,024 bytes, and our end of it, which has read 1,000 of them.
     async fn stream(&mut self) -> (SendStream, RecvStream, super::super::Stream) {
         let (mut send, recv) = within(self.connection.open_bi()).await.unwrap();
         send.write_all(&[1; 1024]).await.unwrap();
@@ -76,17 +76,17 @@ impl Peer {
     }
 }
 
-/// Writes until nothing moves, and gives how much that was.
+/// Writes until the writer is blocked. Returns the number of bytes that were written.
 async fn fill(send: &mut SendStream) -> u64 {
     let mut total = 0;
-    while let Ok(Ok(written)) = tokio::time::timeout(STUCK, send.write(&[0; 4096])).await {
+    while let Ok(Ok(written)) = tokio::time::timeout(BLOCKED_AFTER, send.write(&[0; 4096])).await {
         total += written as u64;
     }
     total
 }
 
 #[tokio::test]
-async fn what_nobody_reads_is_bounded_for_all_streams_of_a_connection() {
+async fn unread_data_is_bounded_for_all_streams_of_a_connection() {
     let (mut server, _) = server(Some(0)).await;
     let (_muxer, connection) = server.pair().await;
     let mut total = 0;
@@ -100,7 +100,7 @@ async fn what_nobody_reads_is_bounded_for_all_streams_of_a_connection() {
 }
 
 #[tokio::test]
-async fn unread_stream_does_not_hold_up_others() {
+async fn unread_stream_does_not_block_others() {
     let (mut server, _) = server(Some(64 * 1024 * KIB)).await;
     let mut peer = Peer::new(&mut server).await;
     let (mut unread, _recv, _ours) = peer.stream().await;
@@ -109,7 +109,7 @@ async fn unread_stream_does_not_hold_up_others() {
     assert!(filled >= INITIAL_WINDOW / 2, "{filled}");
     let data = pattern(512 * 1024);
     let mut received = vec![0; data.len()];
-    // The rest of what opened it.
+    // The rest of the bytes that opened the stream.
     within(ours.read_exact(&mut [0; 24])).await.unwrap();
     let (write_result, read_result) =
         within(async { tokio::join!(send.write_all(&data), ours.read_exact(&mut received)) }).await;
@@ -119,7 +119,7 @@ async fn unread_stream_does_not_hold_up_others() {
 }
 
 #[tokio::test]
-async fn all_connections_together_hold_no_more_than_their_limit() {
+async fn buffers_of_all_connections_are_limited() {
     const CONNECTIONS: u64 = 20;
     const LIMIT: u64 = 2048 * KIB;
     let (mut server, resources) = server(Some(LIMIT)).await;
@@ -137,7 +137,7 @@ async fn all_connections_together_hold_no_more_than_their_limit() {
     assert!(filled > CONNECTIONS * INITIAL_WINDOW / 2, "{filled}");
     let held = resources.buffered_bytes();
     assert!(held <= LIMIT + CONNECTIONS * INITIAL_WINDOW, "{held}");
-    // It is charged: what is not may wait in each stream for its next step.
+    // Most of it is charged; each stream may have a remainder that is charged with its next step.
     within(async {
         while resources.buffered_bytes() < filled / 2 {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -154,7 +154,7 @@ async fn all_connections_together_hold_no_more_than_their_limit() {
 }
 
 #[tokio::test]
-async fn window_grows_for_a_far_peer_that_is_read() {
+async fn window_grows_at_a_high_rtt_when_data_is_read() {
     let (mut server, _) = server(None).await;
     let path = Path::to(server.socket(), Duration::from_millis(20)).await;
     let connecting = client().connect(path.address, "any").unwrap();
@@ -174,7 +174,7 @@ async fn window_grows_for_a_far_peer_that_is_read() {
         .await
         .1
         .unwrap();
-    // What was read is not held.
+    // Data that was read is not held.
     within(async {
         while peer.flow.held() > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -184,12 +184,12 @@ async fn window_grows_for_a_far_peer_that_is_read() {
 }
 
 #[tokio::test]
-async fn slow_transfer_keeps_the_first_window() {
+async fn slow_transfer_keeps_the_initial_window() {
     let (mut server, _) = server(None).await;
     let mut peer = Peer::new(&mut server).await;
     let (mut send, mut recv, mut ours) = peer.stream().await;
     within(ours.read_exact(&mut [0; 24])).await.unwrap();
-    // A request at a time: there is never more than one on its way.
+    // One request in flight at a time.
     for _ in 0..200 {
         send.write_all(&[0; 1000]).await.unwrap();
         within(ours.read_exact(&mut [0; 1000])).await.unwrap();
@@ -216,7 +216,7 @@ async fn relief_resets_streams_and_then_closes_the_connection() {
     })
     .await;
     assert_eq!(resources.relieve_connections(1).connections, 1);
-    // The stream that holds bytes is reset; its task is woken.
+    // The stream that holds bytes is reset, and its task is woken.
     let failure = within(ours.read(&mut [])).await.unwrap_err();
     assert_eq!(failure.kind(), std::io::ErrorKind::ConnectionReset);
     assert!(within(unread.stopped()).await.is_ok());
@@ -237,7 +237,7 @@ async fn relief_resets_streams_and_then_closes_the_connection() {
         }
     })
     .await;
-    // The stream's task does nothing about it.
+    // The stream's task does not react to the first relief.
     assert_eq!(resources.relieve_connections(1).connections, 1);
     assert_eq!(resources.relieve_connections(1).connections, 1);
     let closed = within(peer.connection.closed()).await;
@@ -248,7 +248,7 @@ async fn relief_resets_streams_and_then_closes_the_connection() {
     within(peer.muxer.join_next()).await;
 }
 
-/// A peer that acknowledges late seems to be far away, and never gets a large window without room.
+/// A peer that acknowledges late has a high round-trip time, but gets no large window without memory.
 #[tokio::test]
 async fn unacknowledged_bytes_are_charged_and_bounded() {
     let (mut server, resources) = server(Some(0)).await;
@@ -279,8 +279,8 @@ async fn unacknowledged_bytes_are_charged_and_bounded() {
     .await;
 }
 
-/// Each datagram is padded and carries one byte that cannot be read, as a byte before it is missing:
-/// all of the datagram stays in memory.
+/// Each datagram is padded and has one byte of data behind a gap in its stream, so the whole datagram
+/// stays in memory.
 #[tokio::test]
 async fn datagrams_kept_for_data_behind_a_gap_are_charged() {
     const STREAMS: usize = 8;
@@ -311,7 +311,7 @@ async fn datagrams_kept_for_data_behind_a_gap_are_charged() {
         streams.push((send, recv));
         within(arrived.changed()).await.unwrap();
     }
-    // No acknowledgement tells the client what to repeat.
+    // Without acknowledgements the client does not retransmit the lost bytes.
     path.loss.send_replace(Loss {
         to_listener: false,
         from_listener: true,
@@ -323,7 +323,7 @@ async fn datagrams_kept_for_data_behind_a_gap_are_charged() {
             within(arrived.changed()).await.unwrap();
         }
     }
-    // Nor does it repeat anything after a while.
+    // Its retransmissions after a timeout are lost.
     path.loss.send_replace(Loss {
         to_listener: true,
         from_listener: true,

@@ -1,4 +1,4 @@
-//! The same conversations in all pairings with libp2p's own transport.
+//! The same exchanges in all pairings with libp2p's QUIC transport.
 
 use futures::StreamExt;
 use libp2p::core::muxing::StreamMuxerBox;
@@ -13,7 +13,7 @@ fn stock(keypair: &Keypair) -> Stock {
     Stock::new(libp2p::quic::Config::new(keypair))
 }
 
-/// A stock transport that listens, and a task that echoes on all of its connections.
+/// A listener of libp2p's transport, and a task that echoes on all of its connections.
 async fn stock_echo() -> (Multiaddr, PeerId, JoinSet<()>) {
     let keypair = Keypair::generate_ed25519();
     let mut transport = stock(&keypair);
@@ -37,8 +37,8 @@ async fn stock_echo() -> (Multiaddr, PeerId, JoinSet<()>) {
     (addr, keypair.public().to_peer_id(), task)
 }
 
-/// Talks to an echo in all the ways that a relay does.
-async fn converse<M>(mut muxer: M)
+/// Exchanges data with an echo, over one stream and over many at once.
+async fn exchange<M>(mut muxer: M)
 where
     M: StreamMuxer + Unpin,
     M::Substream: Send + Unpin + 'static,
@@ -49,7 +49,7 @@ where
     let question = data.clone();
     let ask = async move {
         write.write_all(&question).await.unwrap();
-        // The other direction goes on after this one is finished.
+        // The other direction continues after this one is finished.
         write.close().await.unwrap();
     };
     let mut got = Vec::new();
@@ -82,19 +82,19 @@ async fn stock_dials_us() {
     let dial = client.dial(server.addr.clone(), AS_DIALER).unwrap();
     let (dialled, accepted) = tokio::join!(within(dial), server.next());
     let (peer, muxer) = dialled.unwrap();
-    let Told::Connected(from, ours) = accepted else {
+    let ServerEvent::Connected(from, ours) = accepted else {
         panic!("no connection")
     };
     assert_eq!(peer, server.peer);
     assert_eq!(from, keypair.public().to_peer_id());
-    tokio::join!(converse(muxer), within(echo(ours)));
+    tokio::join!(exchange(muxer), within(echo(ours)));
 }
 
 #[tokio::test]
 async fn we_dial_stock() {
     for port_use in [PortUse::Reuse, PortUse::New] {
         let (addr, peer, _task) = stock_echo().await;
-        let mut client = Transport::new(Config::new(&Keypair::generate_ed25519())).unwrap();
+        let mut client = QuicTransport::new(Config::new(&Keypair::generate_ed25519())).unwrap();
         let opts = DialOpts {
             port_use,
             ..AS_DIALER
@@ -102,23 +102,23 @@ async fn we_dial_stock() {
         let addr = addr.with_p2p(peer).unwrap();
         let (got, muxer) = within(client.dial(addr, opts).unwrap()).await.unwrap();
         assert_eq!(got, peer);
-        converse(muxer).await;
+        exchange(muxer).await;
     }
 }
 
 #[tokio::test]
 async fn we_dial_ourselves() {
     let mut server = Server::start().await;
-    let mut client = Transport::new(Config::new(&Keypair::generate_ed25519())).unwrap();
+    let mut client = QuicTransport::new(Config::new(&Keypair::generate_ed25519())).unwrap();
     let dial = client.dial(server.addr.clone(), AS_DIALER).unwrap();
     let (dialled, ours) = tokio::join!(within(dial), server.connection());
     let (peer, muxer) = dialled.unwrap();
     assert_eq!(peer, server.peer);
-    tokio::join!(converse(muxer), within(echo(ours)));
+    tokio::join!(exchange(muxer), within(echo(ours)));
 }
 
 #[tokio::test]
-async fn stock_sees_a_reset_where_we_drop() {
+async fn stock_reads_a_reset_from_a_dropped_stream() {
     let mut server = Server::start().await;
     let keypair = Keypair::generate_ed25519();
     let mut client = stock(&keypair);
@@ -140,10 +140,10 @@ async fn stock_sees_a_reset_where_we_drop() {
 }
 
 #[tokio::test]
-async fn the_dialled_peer_must_be_the_expected_one() {
+async fn unexpected_peer_is_rejected() {
     let (addr, _, _task) = stock_echo().await;
     let stranger = Keypair::generate_ed25519().public().to_peer_id();
-    let mut client = Transport::new(Config::new(&Keypair::generate_ed25519())).unwrap();
+    let mut client = QuicTransport::new(Config::new(&Keypair::generate_ed25519())).unwrap();
     let addr = addr.with_p2p(stranger).unwrap();
     let error = within(client.dial(addr, AS_DIALER).unwrap()).await.err();
     assert!(
@@ -155,7 +155,7 @@ async fn the_dialled_peer_must_be_the_expected_one() {
     );
 }
 
-/// A swarm of the crate's users, on whatever transport.
+/// A swarm with `transport`.
 fn swarm<T>(keypair: &Keypair, transport: T) -> Swarm<ping::Behaviour>
 where
     T: libp2p::core::Transport<Output = (PeerId, StreamMuxerBox)> + Send + Unpin + 'static,
@@ -175,7 +175,7 @@ where
 #[tokio::test]
 async fn swarms_ping_each_other() {
     let keypair = Keypair::generate_ed25519();
-    let ours = Transport::new(Config::new(&keypair)).unwrap();
+    let ours = QuicTransport::new(Config::new(&keypair)).unwrap();
     let mut ours = swarm(
         &keypair,
         ours.map(|(peer, c), _| (peer, StreamMuxerBox::new(c))),

@@ -1,12 +1,12 @@
-//! Drains, ends and crashes.
+//! Drains, closes and crashes.
 
 use futures::future::join_all;
 use quinn::ConnectionError;
 
 use super::*;
 
-/// Opens a stream and has it echoed.
-async fn ask(connection: &quinn::Connection) {
+/// Sends data over a new stream and receives its echo.
+async fn exchange(connection: &quinn::Connection) {
     let (mut send, mut recv) = within(connection.open_bi()).await.unwrap();
     let data = pattern(100_000);
     send.write_all(&data).await.unwrap();
@@ -16,52 +16,55 @@ async fn ask(connection: &quinn::Connection) {
 }
 
 #[tokio::test]
-async fn a_removed_listener_refuses_newcomers_and_keeps_its_connections() {
+async fn removed_listener_refuses_new_connections_and_keeps_established_ones() {
     let mut server = Server::start().await;
     let (ours, theirs) = server.pair().await;
     let mut echoing = JoinSet::new();
     echoing.spawn(echo(ours));
-    ask(&theirs).await;
+    exchange(&theirs).await;
     let (mut send, mut recv) = theirs.open_bi().await.unwrap();
     send.write_all(b"before").await.unwrap();
 
     server.remove.send(()).await.unwrap();
-    assert!(matches!(server.next().await, Told::Closed(Ok(()))));
+    assert!(matches!(server.next().await, ServerEvent::Closed(Ok(()))));
 
-    let newcomers = client();
-    let refusals = (0..200).map(|_| newcomers.connect(server.socket(), "any").unwrap());
+    let endpoint = client();
+    let refusals = (0..200).map(|_| endpoint.connect(server.socket(), "any").unwrap());
     // A timeout of the handshake would take longer than this.
     let refusals = tokio::time::timeout(Duration::from_secs(5), join_all(refusals));
     for refusal in refusals.await.expect("answers at once") {
         assert_refused(&refusal.expect_err("a refusal"));
     }
 
-    // A stream that was there, and new ones.
+    // The existing stream, and a new one.
     send.write_all(b" and after").await.unwrap();
     send.finish().unwrap();
     let answer = within(recv.read_to_end(100)).await.unwrap();
     assert_eq!(answer, b"before and after");
-    ask(&theirs).await;
+    exchange(&theirs).await;
 }
 
 #[tokio::test]
-async fn the_handle_closes_a_listener_and_its_connections() {
+async fn handle_closes_a_listener_and_its_connections() {
     let mut server = Server::start().await;
     let (_ours, theirs) = server.pair().await;
     server.handle.close_all(9);
     assert_eq!(code(&within(theirs.closed()).await), 9);
     within(server.handle.wait_idle()).await;
     let closed = server.next().await;
-    assert!(matches!(closed, Told::Closed(Err(Error::EndpointStopped))));
+    assert!(matches!(
+        closed,
+        ServerEvent::Closed(Err(Error::EndpointStopped))
+    ));
 }
 
 #[tokio::test]
-async fn the_handle_closes_dials() {
+async fn handle_closes_dials() {
     for port_use in [PortUse::Reuse, PortUse::New] {
         let mut server = Server::start().await;
         let config = Config::new(&Keypair::generate_ed25519());
         let handle = config.handle();
-        let mut transport = Transport::new(config).unwrap();
+        let mut transport = QuicTransport::new(config).unwrap();
         let opts = DialOpts {
             port_use,
             ..AS_DIALER
@@ -75,12 +78,12 @@ async fn the_handle_closes_dials() {
         let lost = within(poll_fn(|cx| accepted.poll_unpin(cx))).await;
         assert_eq!(code(&lost.unwrap_err()), 9);
         within(handle.wait_idle()).await;
-        // A dial that begins after the end does not get anywhere.
+        // A dial that is polled after the close fails.
         assert!(within(late).await.is_err());
     }
 }
 
-/// The code that the other application closed with.
+/// The error code of the peer's application.
 fn code(error: &ConnectionError) -> u64 {
     match error {
         ConnectionError::ApplicationClosed(close) => close.error_code.into(),
@@ -89,19 +92,19 @@ fn code(error: &ConnectionError) -> u64 {
 }
 
 #[tokio::test]
-async fn a_dial_to_nobody_times_out() {
-    let nobody = udp();
+async fn unanswered_dial_times_out() {
+    let silent = udp();
     let mut config = Config::new(&Keypair::generate_ed25519());
     config.handshake_timeout = Duration::from_millis(100);
-    let mut transport = Transport::new(config).unwrap();
-    let addr = address::format(nobody.local_addr().unwrap());
+    let mut transport = QuicTransport::new(config).unwrap();
+    let addr = address::format(silent.local_addr().unwrap());
     let error = within(transport.dial(addr, AS_DIALER).unwrap()).await.err();
     assert!(matches!(error, Some(Error::HandshakeTimeout)), "{error:?}");
 }
 
-/// The client must not have to wait for its idle timeout to learn of a crash.
+/// By a stateless reset, long before their idle timeout.
 #[test]
-fn clients_of_a_crashed_and_restarted_relay_learn_it_at_once() {
+fn clients_of_a_restarted_relay_are_reset() {
     let runtime = || {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -121,7 +124,7 @@ fn clients_of_a_crashed_and_restarted_relay_learn_it_at_once() {
     let ours = crashing.block_on(server.connection());
     let theirs = clients.block_on(within(connecting)).unwrap();
     let addr = server.addr.to_string();
-    // With its tasks gone, nobody can say goodbye.
+    // Without its tasks, no close frame is sent.
     crashing.shutdown_timeout(Duration::from_secs(20));
     drop((server, ours));
 

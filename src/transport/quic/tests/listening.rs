@@ -1,4 +1,4 @@
-//! Who gets in, and on which addresses.
+//! Admission of incoming connections, and the addresses of listeners.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -9,7 +9,7 @@ use quinn::rustls::sign::CertifiedKey;
 
 use super::*;
 
-/// Dials with bare quinn, and fails.
+/// Dials with plain quinn, and returns the error.
 async fn refusal(server: SocketAddr) -> ConnectionError {
     let connecting = client().connect(server, "any").unwrap();
     // A timeout of the handshake would take longer than this.
@@ -20,15 +20,15 @@ async fn refusal(server: SocketAddr) -> ConnectionError {
 }
 
 #[tokio::test]
-async fn above_the_hard_cap_newcomers_are_refused() {
+async fn connections_beyond_max_pending_are_refused() {
     let keypair = Keypair::generate_ed25519();
     let server = Server::with(&keypair, LOOPBACK, |config| config.max_pending = 0).await;
     assert_refused(&refusal(server.socket()).await);
 }
 
 #[tokio::test]
-async fn a_newcomer_that_nobody_wants_is_refused() {
-    let mut transport = Transport::new(Config::new(&Keypair::generate_ed25519())).unwrap();
+async fn connection_is_refused_when_its_upgrade_is_dropped() {
+    let mut transport = QuicTransport::new(Config::new(&Keypair::generate_ed25519())).unwrap();
     transport
         .listen_on(ListenerId::next(), LOOPBACK.parse().unwrap())
         .unwrap();
@@ -41,7 +41,7 @@ async fn a_newcomer_that_nobody_wants_is_refused() {
     let deny = async {
         let event = poll_fn(|cx| Pin::new(&mut transport).poll(cx)).await;
         let TransportEvent::Incoming { upgrade, .. } = event else {
-            panic!("nobody came");
+            panic!("not an incoming connection");
         };
         drop(upgrade);
     };
@@ -49,7 +49,7 @@ async fn a_newcomer_that_nobody_wants_is_refused() {
     assert_refused(&error);
 }
 
-/// The first answer to a client's first packet, as its type (RFC 9000, section 17.2).
+/// The type of the first packet that a client gets in reply (RFC 9000, section 17.2).
 async fn first_answer(server: SocketAddr) -> u8 {
     let (middle, probe) = (udp(), udp());
     let endpoint = client();
@@ -58,7 +58,7 @@ async fn first_answer(server: SocketAddr) -> u8 {
         .unwrap();
     let exchange = tokio::task::spawn_blocking(move || {
         let mut packet = [0; 2048];
-        // A client hello is several packets long; the first alone gets no answer from TLS.
+        // A client hello consists of several packets; TLS does not answer the first one alone.
         for _ in 0..2 {
             let len = middle.recv(&mut packet).unwrap();
             probe.send_to(&packet[..len], server).unwrap();
@@ -73,66 +73,66 @@ const INITIAL: u8 = 0;
 const RETRY: u8 = 3;
 
 #[tokio::test]
-async fn under_load_newcomers_have_to_prove_their_address() {
+async fn address_is_validated_by_retry_under_load() {
     let keypair = Keypair::generate_ed25519();
     let mut server = Server::with(&keypair, LOOPBACK, |config| config.retry_above = 0).await;
     assert_eq!(first_answer(server.socket()).await, RETRY);
-    // Who proves it gets in.
+    // A client that answers Retry is accepted.
     let (_ours, _theirs) = server.pair().await;
 }
 
-/// Packets with forged addresses take none of what proven addresses may have.
+/// Packets with forged addresses do not use up the handshakes of validated addresses.
 #[tokio::test]
-async fn handshakes_of_unproven_addresses_are_bounded_together() {
-    const UNPROVEN: usize = 4;
+async fn handshakes_of_unvalidated_addresses_are_bounded_together() {
+    const UNVALIDATED: usize = 4;
     let keypair = Keypair::generate_ed25519();
     let mut server = Server::with(&keypair, LOOPBACK, |config| {
-        config.retry_above = UNPROVEN;
+        config.retry_above = UNVALIDATED;
         config.handshake_timeout = Duration::from_secs(3600);
         config.idle_timeout = Duration::from_secs(3600);
     })
     .await;
     let mut answers = Vec::new();
-    for _ in 0..3 * UNPROVEN {
+    for _ in 0..3 * UNVALIDATED {
         answers.push(first_answer(server.socket()).await);
     }
-    let (begun, retried) = answers.split_at(UNPROVEN);
-    assert_eq!(begun, [INITIAL; UNPROVEN]);
-    assert_eq!(retried, [RETRY; 2 * UNPROVEN]);
-    // An address that is proven has room.
+    let (begun, retried) = answers.split_at(UNVALIDATED);
+    assert_eq!(begun, [INITIAL; UNVALIDATED]);
+    assert_eq!(retried, [RETRY; 2 * UNVALIDATED]);
+    // A client with a validated address is accepted.
     server.pair().await;
 }
 
 #[tokio::test]
-async fn without_load_they_do_not() {
+async fn address_is_not_validated_by_retry_without_load() {
     let server = Server::start().await;
     assert_eq!(first_answer(server.socket()).await, INITIAL);
 }
 
 #[tokio::test]
-async fn garbage_does_not_disturb() {
+async fn undecodable_packets_do_not_affect_connections() {
     let mut server = Server::start().await;
     let (ours, theirs) = server.pair().await;
     let socket = udp();
     for n in 0..500_usize {
-        let mut garbage = pattern(n * 3);
-        if let Some(first) = garbage.first_mut().filter(|_| n % 2 == 0) {
-            // Looks like an Initial packet.
+        let mut packet = pattern(n * 3);
+        if let Some(first) = packet.first_mut().filter(|_| n % 2 == 0) {
+            // The first byte of an Initial packet.
             *first = 0xc3;
         }
-        if n % 4 == 0 && garbage.len() > 5 {
-            garbage[1..5].copy_from_slice(&[0, 0, 0, 1]);
+        if n % 4 == 0 && packet.len() > 5 {
+            packet[1..5].copy_from_slice(&[0, 0, 0, 1]);
         }
-        socket.send_to(&garbage, server.socket()).unwrap();
+        socket.send_to(&packet, server.socket()).unwrap();
     }
-    let talk = async {
+    let exchange = async {
         let (mut send, mut recv) = theirs.open_bi().await.unwrap();
         send.write_all(b"still there?").await.unwrap();
         send.finish().unwrap();
         assert_eq!(recv.read_to_end(100).await.unwrap(), b"still there?");
         theirs.close(0_u8.into(), b"");
     };
-    within(async { tokio::join!(talk, echo(ours)) }).await;
+    within(async { tokio::join!(exchange, echo(ours)) }).await;
     server.pair().await;
 }
 
@@ -154,20 +154,20 @@ impl ResolvesClientCert for NoCertificate {
 }
 
 #[tokio::test]
-async fn without_a_certificate_nobody_gets_in() {
+async fn client_without_a_certificate_is_rejected() {
     let mut server = Server::start().await;
     let mut tls = libp2p::tls::make_client_config(&Keypair::generate_ed25519(), None).unwrap();
     tls.client_auth_cert_resolver = Arc::new(NoCertificate);
     let endpoint = client_with(tls);
     let _connecting = endpoint.connect(server.socket(), "any").unwrap();
-    let Told::Failed(Error::Connection(_)) = server.next().await else {
+    let ServerEvent::Failed(Error::Connection(_)) = server.next().await else {
         panic!("not a failed handshake");
     };
     server.pair().await;
 }
 
 #[tokio::test]
-async fn a_wildcard_is_told_as_the_addresses_of_the_interfaces() {
+async fn unspecified_address_is_reported_as_the_addresses_of_the_interfaces() {
     let mut server = Server::with(
         &Keypair::generate_ed25519(),
         "/ip4/0.0.0.0/udp/0/quic-v1",
@@ -178,7 +178,7 @@ async fn a_wildcard_is_told_as_the_addresses_of_the_interfaces() {
     while server.socket().ip() != Ipv4Addr::LOCALHOST {
         assert!(!server.socket().ip().is_unspecified());
         assert!(server.socket().is_ipv4());
-        let Told::Address(addr) = server.next().await else {
+        let ServerEvent::Address(addr) = server.next().await else {
             panic!("not an address");
         };
         server.addr = addr;
@@ -188,7 +188,7 @@ async fn a_wildcard_is_told_as_the_addresses_of_the_interfaces() {
 }
 
 #[tokio::test]
-async fn both_families_share_a_port() {
+async fn both_address_families_share_a_port() {
     if UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
         eprintln!("skipped: needs IPv6");
         return;
@@ -203,21 +203,21 @@ async fn both_families_share_a_port() {
             panic!("not an address of IPv6");
         };
         assert!(!ip.is_unicast_link_local() && !ip.is_unspecified());
-        let Told::Address(addr) = v6.next().await else {
+        let ServerEvent::Address(addr) = v6.next().await else {
             panic!("not an address");
         };
         v6.addr = addr;
     }
 
-    let mut client = Transport::new(Config::new(&Keypair::generate_ed25519())).unwrap();
+    let mut client = QuicTransport::new(Config::new(&Keypair::generate_ed25519())).unwrap();
     let dial = client.dial(v6.addr.clone(), AS_DIALER).unwrap();
     let (dialled, _ours) = tokio::join!(within(dial), v6.connection());
     assert_eq!(dialled.unwrap().0, v6.peer);
 }
 
 #[tokio::test]
-async fn an_incoming_connection_is_told_with_real_addresses() {
-    let mut transport = Transport::new(Config::new(&Keypair::generate_ed25519())).unwrap();
+async fn incoming_connection_is_reported_with_its_actual_addresses() {
+    let mut transport = QuicTransport::new(Config::new(&Keypair::generate_ed25519())).unwrap();
     let any = "/ip4/0.0.0.0/udp/0/quic-v1".parse().unwrap();
     transport.listen_on(ListenerId::next(), any).unwrap();
     let endpoint = client();
@@ -250,10 +250,10 @@ async fn an_incoming_connection_is_told_with_real_addresses() {
 }
 
 #[tokio::test]
-async fn what_is_not_quic_is_left_to_other_transports() {
+async fn other_addresses_are_not_supported() {
     use libp2p::core::transport::TransportError::MultiaddrNotSupported;
 
-    let mut transport = Transport::new(Config::new(&Keypair::generate_ed25519())).unwrap();
+    let mut transport = QuicTransport::new(Config::new(&Keypair::generate_ed25519())).unwrap();
     let tcp: Multiaddr = "/ip4/127.0.0.1/tcp/0".parse().unwrap();
     let listen = transport.listen_on(ListenerId::next(), tcp);
     assert!(matches!(listen, Err(MultiaddrNotSupported(_))));

@@ -1,4 +1,4 @@
-//! Segmentation offload stays on, whatever arrives.
+//! Received packets do not disable segmentation offload.
 
 use quinn::{AsyncUdpSocket, TokioRuntime};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -7,7 +7,7 @@ use super::super::udp;
 use super::*;
 use crate::metrics::Metrics;
 
-/// A packet of a version that nobody has, which makes a listener answer with those that it has.
+/// A packet of an unknown version, to which a listener replies with version negotiation.
 fn unknown_version() -> Vec<u8> {
     let mut packet = vec![0xc0, 0x1a, 0x2a, 0x3a, 0x4a];
     for id in [[1; 8], [2; 8]] {
@@ -59,7 +59,7 @@ async fn packet_from_port_0_does_not_disable_offload() {
     raw.send_to(&packet, &SocketAddr::new(address.ip(), 0).into())
         .unwrap();
 
-    // What arrives after it is answered after it.
+    // Packets are answered in order, so the first one was handled when the second is answered.
     let client = tokio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
         .await
         .unwrap();

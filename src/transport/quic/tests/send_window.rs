@@ -1,36 +1,37 @@
-//! How much is on its way to peers that are near, and to those that are far away.
+//! The send window at low and high round-trip times.
 
 use futures::FutureExt;
 use tokio::{net::UdpSocket, sync::watch, time::Instant};
 
 use super::*;
 
-const MOST: usize = 1024 * 1024;
+const MAX_WINDOW: usize = 1024 * 1024;
 
 #[test]
-fn little_is_on_its_way_to_a_near_peer() {
-    let taken = taken_by_a_peer(Duration::ZERO, Duration::ZERO);
-    assert!((64 * 1024..=MOST / 2).contains(&taken), "{taken}");
+fn window_is_small_at_a_low_rtt() {
+    let taken = writable_bytes(Duration::ZERO, Duration::ZERO);
+    assert!((64 * 1024..=MAX_WINDOW / 2).contains(&taken), "{taken}");
 }
 
 #[test]
-fn much_is_on_its_way_to_a_far_peer() {
+fn window_is_large_at_a_high_rtt() {
     let far = Duration::from_millis(20);
-    let taken = taken_by_a_peer(far, far);
-    assert!(taken > MOST / 2, "{taken}");
+    let taken = writable_bytes(far, far);
+    assert!(taken > MAX_WINDOW / 2, "{taken}");
 }
 
-/// A handshake that takes long, because both sides are busy, says little of the way.
+/// The handshake may take long because both sides are busy.
 #[test]
-fn a_peer_turns_out_to_be_near() {
-    let taken = taken_by_a_peer(Duration::from_millis(20), Duration::ZERO);
-    assert!((64 * 1024..=MOST / 2).contains(&taken), "{taken}");
+fn window_shrinks_after_a_slow_handshake() {
+    let taken = writable_bytes(Duration::from_millis(20), Duration::ZERO);
+    assert!((64 * 1024..=MAX_WINDOW / 2).contains(&taken), "{taken}");
 }
 
-/// How much may be written to a peer that has had a good deal already, and does nothing any more.
-/// Packets take so long each way while its stream is opened, and `later`.
-fn taken_by_a_peer(first: Duration, later: Duration) -> usize {
-    const BEFORE: usize = 2 * MOST;
+/// The number of bytes that may be written to a peer that has received 2 MiB and is stopped then.
+/// Packets are delayed by `first` in each direction while its stream is opened, and by `later`
+/// afterwards.
+fn writable_bytes(first: Duration, later: Duration) -> usize {
+    const BEFORE: usize = 2 * MAX_WINDOW;
     let mut ours = tokio::runtime::Builder::new_multi_thread();
     let ours = ours.worker_threads(1).enable_all().build().unwrap();
     let mut server = ours.block_on(Server::start());
@@ -42,7 +43,7 @@ fn taken_by_a_peer(first: Duration, later: Duration) -> usize {
         within(stream.read_exact(&mut [0])).await.unwrap();
         delay.send_replace(later);
         within(stream.write_all(&vec![0; BEFORE])).await.unwrap();
-        // What the peer has acknowledged by now is known when this comes.
+        // The peer's acknowledgements have arrived when this byte does.
         within(stream.read_exact(&mut [0])).await.unwrap();
         stream.write_all(&[0]).await.unwrap();
         (server, muxer, stream)
@@ -61,8 +62,8 @@ fn taken_by_a_peer(first: Duration, later: Duration) -> usize {
         (connection, send, recv)
     });
     let (_server, _muxer, mut stream) = ours.block_on(accepted).unwrap();
-    let most = usize::try_from(Config::new(&Keypair::generate_ed25519()).send_window).unwrap();
-    assert_eq!(most, MOST);
+    let limit = usize::try_from(Config::new(&Keypair::generate_ed25519()).send_window).unwrap();
+    assert_eq!(limit, MAX_WINDOW);
     let mut taken = 0;
     while let Some(written) = stream.write(&[0; 4096]).now_or_never() {
         taken += written.unwrap();
@@ -70,18 +71,18 @@ fn taken_by_a_peer(first: Duration, later: Duration) -> usize {
     taken
 }
 
-/// A way to a listener on which packets take their time, the same in both directions.
+/// A path to a listener with a delay in each direction, and with losses.
 pub(super) struct Path {
     pub(super) address: SocketAddr,
     pub(super) delay: watch::Sender<Duration>,
-    /// Which packets get lost, as they arrive.
+    /// The directions in which packets are lost.
     pub(super) loss: watch::Sender<Loss>,
-    /// How many packets to the listener have arrived, lost ones included.
+    /// The number of packets that were sent to the listener, including lost ones.
     pub(super) arrived: watch::Receiver<usize>,
-    _ways: JoinSet<()>,
+    _forwarders: JoinSet<()>,
 }
 
-/// The directions in which all packets get lost.
+/// The directions in which all packets are lost.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Loss {
     pub(super) to_listener: bool,
@@ -98,28 +99,34 @@ impl Path {
         let loss = watch::Sender::new(Loss::default());
         let counter = watch::Sender::new(0);
         let arrived = counter.subscribe();
-        let mut ways = JoinSet::new();
+        let mut forwarders = JoinSet::new();
         let losses = loss.subscribe();
         let is_lost = move || {
             counter.send_modify(|count| *count += 1);
             losses.borrow().to_listener
         };
-        ways.spawn(way(near.clone(), far.clone(), delay.subscribe(), is_lost));
+        forwarders.spawn(forward(
+            near.clone(),
+            far.clone(),
+            delay.subscribe(),
+            is_lost,
+        ));
         let losses = loss.subscribe();
         let is_lost = move || losses.borrow().from_listener;
-        ways.spawn(way(far, near, delay.subscribe(), is_lost));
+        forwarders.spawn(forward(far, near, delay.subscribe(), is_lost));
         Self {
             address,
             delay,
             loss,
             arrived,
-            _ways: ways,
+            _forwarders: forwarders,
         }
     }
 }
 
-/// Carries packets from one socket to the other. The one who sends first is who they are sent to.
-async fn way(
+/// Forwards packets from one socket to the other. An unconnected socket is connected to the sender of
+/// the first packet.
+async fn forward(
     from: Arc<UdpSocket>,
     to: Arc<UdpSocket>,
     delay: watch::Receiver<Duration>,
@@ -140,11 +147,11 @@ async fn way(
             send.send((due, packet[..length].to_vec())).await.unwrap();
         }
     };
-    let carry = async {
+    let send_packets = async {
         while let Some((due, packet)) = packets.recv().await {
             tokio::time::sleep_until(due).await;
             to.send(&packet).await.unwrap();
         }
     };
-    tokio::join!(receive, carry);
+    tokio::join!(receive, send_packets);
 }

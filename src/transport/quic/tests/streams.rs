@@ -1,4 +1,4 @@
-//! What the other end, bare quinn, sees of our streams, and what we see of its.
+//! Our streams against those of plain quinn: how each side sees the end of the other.
 
 use std::{
     future::poll_fn,
@@ -14,9 +14,9 @@ use quinn::{ReadError, RecvStream, SendStream};
 
 use super::super::Stream;
 use super::*;
-use crate::handover;
+use crate::chunk_passing;
 
-/// One stream on a connection of its own.
+/// A stream, on a separate connection.
 struct Pair {
     ours: Stream,
     send: SendStream,
@@ -70,14 +70,14 @@ async fn dropped_after_the_peer_finished() {
     drop(pair.ours);
     let end = within(pair.recv.read(&mut [0; 8])).await;
     assert_eq!(end, Err(ReadError::Reset(0_u8.into())));
-    // It was read to its end: nothing to stop.
+    // The stream was read to its end, so there is no STOP_SENDING.
     assert_eq!(within(pair.send.stopped()).await, Ok(None));
 }
 
 #[tokio::test]
 async fn dropped_after_we_closed() {
     let mut pair = Pair::new().await;
-    // More than fits into the first flight of packets.
+    // More than the initial congestion window.
     let data = pattern(512 * 1024);
     pair.ours.write_all(&data).await.unwrap();
     pair.ours.close().await.unwrap();
@@ -118,7 +118,7 @@ async fn writing_after_close_fails() {
 }
 
 #[tokio::test]
-async fn a_reset_is_never_an_end() {
+async fn reset_is_never_reported_as_end_of_file() {
     let mut pair = Pair::new().await;
     pair.send.reset(7_u8.into()).unwrap();
     let mut buf = [0; 8];
@@ -134,7 +134,7 @@ async fn a_reset_is_never_an_end() {
 }
 
 #[tokio::test]
-async fn a_peer_that_asks_to_stop_breaks_the_pipe() {
+async fn stop_sending_is_reported_as_broken_pipe() {
     let mut pair = Pair::new().await;
     pair.recv.stop(7_u8.into()).unwrap();
     let error = within(async {
@@ -148,7 +148,7 @@ async fn a_peer_that_asks_to_stop_breaks_the_pipe() {
 }
 
 #[tokio::test]
-async fn a_lost_connection_is_never_an_end() {
+async fn lost_connection_is_never_reported_as_end_of_file() {
     let mut pair = Pair::new().await;
     pair.connection.close(7_u8.into(), b"");
     for _ in 0..2 {
@@ -159,13 +159,13 @@ async fn a_lost_connection_is_never_an_end() {
         kind(pair.ours.write(b"more").await),
         ErrorKind::ConnectionAborted
     );
-    let told = within(poll_fn(|cx| pair.muxer.poll_unpin(cx))).await;
-    assert!(told.is_err());
+    let event = within(poll_fn(|cx| pair.muxer.poll_unpin(cx))).await;
+    assert!(event.is_err());
 }
 
-/// A read of length zero waits for a failure.
+/// A read with an empty buffer waits for a failure.
 #[tokio::test]
-async fn a_failure_is_told_before_what_is_left_is_read() {
+async fn failure_is_reported_before_remaining_data() {
     let mut pair = Pair::new().await;
     pair.send.write_all(b"more").await.unwrap();
     let reset = async {
@@ -184,9 +184,9 @@ async fn a_failure_is_told_before_what_is_left_is_read() {
     assert_eq!(kind(failure), ErrorKind::ConnectionAborted);
 }
 
-/// The peer reads on, so that nothing but the reset itself reports it.
+/// The peer does not send `STOP_SENDING`, which would report the failure as well.
 #[tokio::test]
-async fn reset_without_a_request_to_stop_is_noticed_while_data_is_left() {
+async fn reset_without_stop_sending_is_noticed_while_data_is_left() {
     let mut pair = Pair::new().await;
     pair.send.write_all(b"more").await.unwrap();
     let mut first = [0];
@@ -196,23 +196,24 @@ async fn reset_without_a_request_to_stop_is_noticed_while_data_is_left() {
     assert_eq!(kind(failure), ErrorKind::ConnectionReset);
 }
 
-/// Takes a piece, when there is one, or `None` at the end.
-async fn piece(stream: &mut Stream, max: usize) -> std::io::Result<Option<Bytes>> {
+/// Requests chunks until there is one, or returns `None` at the end of the stream.
+async fn chunk(stream: &mut Stream, max: usize) -> std::io::Result<Option<Bytes>> {
     within(poll_fn(|cx| {
-        let piece = handover::take(max, || Pin::new(&mut *stream).poll_read(cx, &mut []));
-        if piece.is_some() {
-            return Poll::Ready(Ok(piece));
+        let chunk =
+            chunk_passing::request_chunk(max, || Pin::new(&mut *stream).poll_read(cx, &mut []));
+        if chunk.is_some() {
+            return Poll::Ready(Ok(chunk));
         }
         let mut byte = [0];
         let read = ready!(Pin::new(&mut *stream).poll_read(cx, &mut byte))?;
-        assert_eq!(read, 0, "what is there goes into the piece");
+        assert_eq!(read, 0, "available data is in the chunk");
         Poll::Ready(Ok(None))
     }))
     .await
 }
 
 #[tokio::test]
-async fn a_piece_is_what_has_come_up_to_what_is_wanted() {
+async fn chunk_has_the_available_data_up_to_the_requested_length() {
     const MAX: usize = 10_000;
     let mut pair = Pair::new().await;
     let data = pattern(100_000);
@@ -223,9 +224,9 @@ async fn a_piece_is_what_has_come_up_to_what_is_wanted() {
     };
     let mut received = Vec::new();
     let receiving = async {
-        while let Some(piece) = piece(&mut pair.ours, MAX).await.unwrap() {
-            assert!((1..=MAX).contains(&piece.len()));
-            received.extend_from_slice(&piece);
+        while let Some(chunk) = chunk(&mut pair.ours, MAX).await.unwrap() {
+            assert!((1..=MAX).contains(&chunk.len()));
+            received.extend_from_slice(&chunk);
         }
     };
     tokio::join!(sending, receiving);
@@ -233,17 +234,17 @@ async fn a_piece_is_what_has_come_up_to_what_is_wanted() {
 }
 
 #[tokio::test]
-async fn what_is_more_than_was_wanted_comes_next() {
+async fn surplus_of_a_chunk_is_read_next() {
     let mut pair = Pair::new().await;
     let data = pattern(1000);
     pair.send.write_all(&data).await.unwrap();
     pair.send.finish().unwrap();
     let mut received = Vec::new();
     loop {
-        let piece = within(poll_fn(|cx| pair.ours.poll_piece(cx, 7))).await;
-        let piece = piece.unwrap();
-        assert!(piece.len() <= 7);
-        received.extend_from_slice(&piece);
+        let chunk = within(poll_fn(|cx| pair.ours.poll_chunk(cx, 7))).await;
+        let chunk = chunk.unwrap();
+        assert!(chunk.len() <= 7);
+        received.extend_from_slice(&chunk);
         let mut some = [0; 5];
         let read = within(pair.ours.read(&mut some)).await.unwrap();
         received.extend_from_slice(&some[..read]);
@@ -255,17 +256,17 @@ async fn what_is_more_than_was_wanted_comes_next() {
 }
 
 #[tokio::test]
-async fn a_reset_that_a_piece_was_asked_of_is_no_end_either() {
+async fn reset_is_never_reported_as_end_of_file_to_a_chunk_request() {
     let mut pair = Pair::new().await;
     pair.send.reset(7_u8.into()).unwrap();
-    let error = piece(&mut pair.ours, 10_000).await;
+    let error = chunk(&mut pair.ours, 10_000).await;
     assert_eq!(kind(error), ErrorKind::ConnectionReset);
     let again = within(pair.ours.read(&mut [0])).await;
     assert_eq!(kind(again), ErrorKind::ConnectionReset);
 }
 
 #[tokio::test]
-async fn pieces_arrive_as_far_as_they_were_taken() {
+async fn accepted_part_of_a_chunk_is_delivered() {
     let mut pair = Pair::new().await;
     let data = Bytes::from(pattern(3_000_000));
     let mut rest = data.clone();
@@ -273,7 +274,7 @@ async fn pieces_arrive_as_far_as_they_were_taken() {
         while !rest.is_empty() {
             let written = poll_fn(|cx| {
                 let stream = Pin::new(&mut pair.ours);
-                handover::offer(&rest, |bytes| stream.poll_write(cx, bytes))
+                chunk_passing::with_chunk(&rest, |bytes| stream.poll_write(cx, bytes))
             });
             let written = written.await.unwrap();
             assert!(written > 0);
@@ -287,7 +288,7 @@ async fn pieces_arrive_as_far_as_they_were_taken() {
 }
 
 #[tokio::test]
-async fn request_to_stop_is_reported_and_leaves_the_data_complete() {
+async fn stop_sending_leaves_received_data_complete() {
     let mut pair = Pair::new().await;
     pair.send.write_all(b"more").await.unwrap();
     pair.send.finish().unwrap();
@@ -314,7 +315,7 @@ async fn complete_data_does_not_fail_while_the_peer_reads() {
 }
 
 #[tokio::test]
-async fn what_piles_up_for_a_stalled_reader_is_bounded() {
+async fn buffered_data_of_a_stalled_reader_is_bounded() {
     const WINDOW: u32 = 64 * 1024;
     let keypair = Keypair::generate_ed25519();
     let mut server = Server::with(&keypair, LOOPBACK, |config| {
@@ -324,7 +325,7 @@ async fn what_piles_up_for_a_stalled_reader_is_bounded() {
     let (_muxer, connection) = server.pair().await;
     let (mut send, _recv) = connection.open_bi().await.unwrap();
     let mut total = 0;
-    // The last write never ends: the wait is for that to be certain.
+    // The last write is blocked, which is certain only after a while.
     while let Ok(written) =
         tokio::time::timeout(Duration::from_millis(500), send.write(&[0; 4096])).await
     {
@@ -334,7 +335,7 @@ async fn what_piles_up_for_a_stalled_reader_is_bounded() {
 }
 
 #[tokio::test]
-async fn a_client_that_moves_keeps_its_connection() {
+async fn connection_survives_migration() {
     let mut server = Server::start().await;
     let endpoint = client();
     let connecting = endpoint.connect(server.socket(), "any").unwrap();
@@ -351,9 +352,9 @@ async fn a_client_that_moves_keeps_its_connection() {
     let mut stream = within(poll_fn(|cx| muxer.poll_inbound_unpin(cx)))
         .await
         .unwrap();
-    let StreamMuxerEvent::AddressChange(told) =
+    let StreamMuxerEvent::AddressChange(new_address) =
         within(poll_fn(|cx| muxer.poll_unpin(cx))).await.unwrap();
-    assert_eq!(told, address::format(moved_to));
+    assert_eq!(new_address, address::format(moved_to));
 
     let mut got = Vec::new();
     within(stream.read_to_end(&mut got)).await.unwrap();
@@ -364,18 +365,18 @@ async fn a_client_that_moves_keeps_its_connection() {
 }
 
 #[tokio::test]
-async fn as_many_at_once_as_are_allowed_and_no_more() {
-    const MOST: u32 = 60;
+async fn concurrent_streams_are_limited_to_the_maximum() {
+    const MAX_STREAMS: u32 = 60;
     let key = Keypair::generate_ed25519();
-    let mut server = Server::with(&key, LOOPBACK, |config| config.max_streams = MOST).await;
+    let mut server = Server::with(&key, LOOPBACK, |config| config.max_streams = MAX_STREAMS).await;
     let (mut muxer, connection) = server.pair().await;
     let mut open = Vec::new();
-    for _ in 0..MOST {
+    for _ in 0..MAX_STREAMS {
         let (mut send, recv) = within(connection.open_bi()).await.unwrap();
         send.write_all(b"here").await.unwrap();
         open.push((send, recv, within(inbound(&mut muxer)).await.unwrap()));
     }
-    // Whatever else was allowed has arrived before this.
+    // All updates of the limit have arrived when this byte does.
     let (mut send, mut recv, mut ours) = open.pop().unwrap();
     ours.write_all(b"there").await.unwrap();
     let mut there = [0; 5];

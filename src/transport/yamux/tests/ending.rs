@@ -1,4 +1,4 @@
-//! What each end sees of the other's end.
+//! How the end of a stream on one side is seen by the other side.
 
 use std::io::ErrorKind;
 
@@ -45,7 +45,7 @@ async fn dropped_after_finishing_it() {
     let (data, end) = read_all(&mut link.b).await;
     assert!(data == message);
     end.unwrap();
-    // Only an answer is answered: nobody reads it.
+    // Data from the remote is answered with RST, since it is not read.
     assert_eq!(
         write_until_error(&mut link.b).await,
         ErrorKind::ConnectionReset
@@ -71,9 +71,9 @@ async fn dropped_after_both_finished() {
     soon(link.b.close()).await.expect("closing is idempotent");
 }
 
-/// What goes over the wire when a stream is dropped in each state.
+/// The frames that are sent when a stream is dropped, by state.
 #[tokio::test]
-async fn dropping_sends_what_the_documentation_says() {
+async fn drop_sends_the_documented_frames() {
     let mut raw = Raw::new(Role::Server, Config::default());
 
     // Open.
@@ -105,7 +105,7 @@ async fn dropping_sends_what_the_documentation_says() {
 }
 
 #[tokio::test]
-async fn an_abandoned_stream_is_reset_by_the_first_data() {
+async fn first_data_resets_an_abandoned_stream() {
     let mut raw = Raw::new(Role::Server, Config::default());
     let mut stream = raw.stream(1).await;
     soon(stream.close()).await.unwrap();
@@ -122,7 +122,7 @@ async fn an_abandoned_stream_is_reset_by_the_first_data() {
 }
 
 #[tokio::test]
-async fn an_abandoned_stream_that_ends_is_forgotten() {
+async fn abandoned_stream_is_forgotten_when_it_ends() {
     for end in [fin(1), rst(1)] {
         let mut raw = Raw::new(Role::Server, Config::default());
         let mut stream = raw.stream(1).await;
@@ -136,7 +136,7 @@ async fn an_abandoned_stream_that_ends_is_forgotten() {
 }
 
 #[tokio::test]
-async fn unread_data_makes_an_abandoned_stream_a_reset_one() {
+async fn stream_with_unread_data_is_reset_instead_of_abandoned() {
     let mut raw = Raw::new(Role::Server, Config::default());
     let mut stream = raw.stream(1).await;
     raw.send(Header::data(1, 3), b"abc").await;
@@ -147,7 +147,7 @@ async fn unread_data_makes_an_abandoned_stream_a_reset_one() {
 }
 
 #[tokio::test]
-async fn a_payload_in_flight_makes_an_abandoned_stream_a_reset_one() {
+async fn stream_with_a_partial_payload_is_reset_instead_of_abandoned() {
     let mut raw = Raw::new(Role::Server, Config::default());
     let mut stream = raw.stream(1).await;
     soon(stream.close()).await.unwrap();
@@ -162,7 +162,7 @@ async fn a_payload_in_flight_makes_an_abandoned_stream_a_reset_one() {
 }
 
 #[tokio::test]
-async fn a_reader_that_gives_up_makes_an_abandoned_stream_a_reset_one() {
+async fn stream_with_a_pending_read_is_reset_instead_of_abandoned() {
     let mut raw = Raw::new(Role::Server, Config::default());
     let mut stream = raw.stream(1).await;
     soon(stream.close()).await.unwrap();
@@ -173,7 +173,7 @@ async fn a_reader_that_gives_up_makes_an_abandoned_stream_a_reset_one() {
 }
 
 #[tokio::test]
-async fn queued_data_goes_before_the_reset() {
+async fn queued_data_is_sent_before_the_reset() {
     let mut raw = Raw::new(Role::Server, Config::default());
     let mut stream = raw.stream(1).await;
     assert!(poll_once(stream.write(b"last words")).is_ready());
@@ -187,7 +187,7 @@ async fn queued_data_goes_before_the_reset() {
 }
 
 #[tokio::test]
-async fn a_reset_wakes_reader_and_writer() {
+async fn reset_wakes_reader_and_writer() {
     let mut raw = Raw::new(Role::Server, Config::default());
     let (mut reader, mut writer) = raw.stream(1).await.split();
     let read = async { reader.read(&mut [0; 8]).await.unwrap_err().kind() };
@@ -210,9 +210,9 @@ async fn a_reset_wakes_reader_and_writer() {
     assert_eq!(write, ErrorKind::ConnectionReset);
 }
 
-/// The remote read the answer and had enough: its writer has done what it was to do.
+/// The remote has read all data before it resets the stream: flushing it does not fail.
 #[tokio::test]
-async fn what_was_written_before_a_reset_is_flushed() {
+async fn data_written_before_a_reset_counts_as_flushed() {
     let mut link = link().await;
     soon(link.a.write_all(b"answer")).await.unwrap();
     soon(link.b.read_exact(&mut [0; 6])).await.unwrap();
@@ -259,8 +259,8 @@ async fn flags_may_share_a_frame_with_data() {
     );
 }
 
-/// However the connection ends, streams without FIN fail and streams with FIN are complete.
-async fn assert_death_is_no_end(kill: impl AsyncFnOnce(Peer<Muxer<Socket>>)) {
+/// Asserts that after `kill` streams without FIN fail, and streams with FIN are complete.
+async fn assert_unfinished_streams_abort(kill: impl AsyncFnOnce(Peer<Muxer<Socket>>)) {
     let (client, mut server) = pair();
     let mut sent = [client.open().await, client.open().await];
     let mut open = server.accept().await;
@@ -269,7 +269,7 @@ async fn assert_death_is_no_end(kill: impl AsyncFnOnce(Peer<Muxer<Socket>>)) {
         soon(stream.write_all(b"data")).await.unwrap();
     }
     soon(sent[1].close()).await.unwrap();
-    // Both have arrived when the first bytes of the second can be read.
+    // All data has arrived once the first bytes of the second stream can be read.
     let mut byte = [0; 1];
     soon(done.read_exact(&mut byte)).await.unwrap();
     soon(open.read_exact(&mut byte)).await.unwrap();
@@ -295,17 +295,17 @@ async fn assert_death_is_no_end(kill: impl AsyncFnOnce(Peer<Muxer<Socket>>)) {
 }
 
 #[tokio::test]
-async fn a_dead_socket_ends_no_stream_cleanly() {
-    assert_death_is_no_end(async |peer| drop(peer)).await;
+async fn lost_socket_aborts_unfinished_streams() {
+    assert_unfinished_streams_abort(async |peer| drop(peer)).await;
 }
 
 #[tokio::test]
-async fn a_closed_connection_ends_no_stream_cleanly() {
-    assert_death_is_no_end(async |mut peer| peer.close().await.unwrap()).await;
+async fn closed_connection_aborts_unfinished_streams() {
+    assert_unfinished_streams_abort(async |mut peer| peer.close().await.unwrap()).await;
 }
 
 #[tokio::test]
-async fn closing_sends_what_is_queued_and_then_goaway() {
+async fn close_sends_queued_data_and_then_goaway() {
     let mut raw = Raw::new(Role::Server, Config::default());
     let mut stream = raw.stream(1).await;
     assert!(poll_once(stream.write(b"queued")).is_ready());
@@ -318,7 +318,7 @@ async fn closing_sends_what_is_queued_and_then_goaway() {
 }
 
 #[tokio::test]
-async fn goaway_ends_no_stream_and_refuses_new_ones() {
+async fn goaway_keeps_streams_and_refuses_new_ones() {
     let mut raw = Raw::new(Role::Server, Config::default());
     let mut stream = raw.stream(1).await;
     raw.send(Header::go_away(GoAway::Normal), &[]).await;

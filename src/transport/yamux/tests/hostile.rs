@@ -1,4 +1,4 @@
-//! Remotes that break the rules, or look for a rule that is missing.
+//! Remotes that violate the protocol or exhaust bounds.
 
 use futures::task::noop_waker;
 use proptest::prelude::*;
@@ -6,21 +6,21 @@ use proptest::prelude::*;
 use super::{
     super::{
         INITIAL_WINDOW, ProtocolError,
-        flow::{Direction, Flow},
         session::Session,
+        stream_state::{Direction, StreamState},
     },
     *,
 };
 use crate::resources::{GUARANTEED_BYTES, ResourceLimits, Resources, Shares};
 
-/// A header and the bytes behind it.
+/// A header and its payload.
 type Frame<'a> = (Header, &'a [u8]);
 
 fn syn(stream: u32) -> Header {
     Header::window_update(stream, Flags::SYN, 0)
 }
 
-/// What a server answers to frames that follow an accepted stream 1.
+/// The error of a server upon `frames`, after stream 1 was accepted.
 async fn violation(frames: &[Frame<'_>]) -> ProtocolError {
     let mut raw = Raw::new(Role::Server, Config::default());
     let stream = raw.stream(1).await;
@@ -82,7 +82,7 @@ async fn violations_end_the_connection_with_goaway() {
 }
 
 #[test]
-fn a_client_expects_even_streams() {
+fn client_rejects_odd_stream_ids() {
     let mut session = Session::new(Config::default(), Role::Client);
     assert_eq!(session.receive(&syn(2).encode()), Ok(()));
     assert_eq!(
@@ -103,7 +103,7 @@ async fn frames_for_unknown_streams_are_ignored() {
 }
 
 #[test]
-fn data_for_a_stream_that_is_opened_meanwhile_is_not_the_streams() {
+fn payload_is_discarded_if_its_stream_was_opened_after_the_header() {
     let waker = noop_waker();
     let mut session = Session::new(Config::default(), Role::Client);
     let data = Header {
@@ -118,7 +118,7 @@ fn data_for_a_stream_that_is_opened_meanwhile_is_not_the_streams() {
 }
 
 #[test]
-fn a_flood_of_streams_that_reads_no_refusals_ends_the_connection() {
+fn stream_flood_without_reading_ends_the_connection() {
     let mut session = Session::new(Config::default(), Role::Server);
     let mut refused = None;
     for id in (1..200_000).step_by(2) {
@@ -133,7 +133,7 @@ fn a_flood_of_streams_that_reads_no_refusals_ends_the_connection() {
 }
 
 #[test]
-fn streams_that_are_reset_before_they_are_accepted_leave_nothing() {
+fn streams_reset_before_acceptance_leave_no_state() {
     let mut session = Session::new(Config::default(), Role::Server);
     for id in (1..2000).step_by(2) {
         session.receive(&syn(id).encode()).unwrap();
@@ -142,11 +142,14 @@ fn streams_that_are_reset_before_they_are_accepted_leave_nothing() {
         session.receive(&rst(id).encode()).unwrap();
     }
     assert!(session.streams.is_empty() && session.backlog.is_empty());
-    assert_eq!((session.unread.bytes(), session.outgoing.pending()), (0, 0));
+    assert_eq!(
+        (session.unread.bytes(), session.send_queue.pending()),
+        (0, 0)
+    );
 }
 
 #[test]
-fn only_so_many_abandoned_streams_are_remembered() {
+fn abandoned_streams_are_bounded() {
     let waker = noop_waker();
     let mut session = Session::new(Config::default(), Role::Server);
     for id in (1..4001).step_by(2) {
@@ -156,8 +159,8 @@ fn only_so_many_abandoned_streams_are_remembered() {
         };
         let _ = session.close(accepted, &waker);
         session.release(accepted);
-        while let Some(chunk) = session.outgoing.take() {
-            session.written(chunk.len());
+        while let Some(chunk) = session.send_queue.pop_chunk() {
+            session.on_written(chunk.len());
         }
     }
     assert_eq!(session.abandoned.len(), 1024);
@@ -165,14 +168,14 @@ fn only_so_many_abandoned_streams_are_remembered() {
 }
 
 #[test]
-fn streams_that_are_gone_leave_no_memory() {
+fn dropped_streams_release_memory() {
     let mut session = Session::new(Config::default(), Role::Server);
     for id in (1..512).step_by(2) {
         session.receive(&syn(id).encode()).unwrap();
         session.receive(&Header::data(id, 100).encode()).unwrap();
         session.receive(&[0; 100]).unwrap();
     }
-    // The least that is allocated for a stream.
+    // The minimum allocation per stream.
     assert_eq!(session.unread.bytes(), 256 * 1024);
     while let Poll::Ready(Ok(id)) = session.accept(&noop_waker()) {
         session.release(id);
@@ -181,9 +184,9 @@ fn streams_that_are_gone_leave_no_memory() {
     assert!(session.streams.capacity() < 50);
 }
 
-/// A session with an accepted stream 1, and what it is given of this resources.
+/// A session within `resources` that has accepted stream 1.
 fn accepted(resources: &Resources) -> Session {
-    let mut session = Session::new(Config::within(resources.clone()), Role::Server);
+    let mut session = Session::new(Config::for_resources(resources.clone()), Role::Server);
     session.receive(&syn(1).encode()).unwrap();
     assert!(session.accept(&noop_waker()).is_ready());
     session
@@ -195,10 +198,10 @@ fn send(session: &mut Session, bytes: u32) {
 }
 
 #[test]
-fn a_connection_that_holds_most_is_reset_when_buffers_are_full() {
+fn connection_holding_most_is_reset_when_buffers_are_full() {
     let resources = Resources::new(
         ResourceLimits {
-            // What is held beyond 64 KiB counts.
+            // Only the bytes beyond the guarantee of 64 KiB count.
             buffered: Some(200_000 - GUARANTEED_BYTES),
             ..*Resources::unlimited().limits()
         },
@@ -214,7 +217,7 @@ fn a_connection_that_holds_most_is_reset_when_buffers_are_full() {
     greedy.release(1);
     send(&mut modest, 140_000);
     assert_eq!(modest.streams[&1].outbound, Direction::Open);
-    // A connection that ends gives back what it held.
+    // A dropped connection releases its memory.
     drop(modest);
     let mut next = accepted(&resources);
     send(&mut next, 200_000);
@@ -222,7 +225,7 @@ fn a_connection_that_holds_most_is_reset_when_buffers_are_full() {
 }
 
 #[test]
-fn windows_do_not_grow_while_memory_is_short() {
+fn windows_do_not_grow_under_memory_pressure() {
     let resources = Resources::new(
         ResourceLimits {
             memory: Some(1000),
@@ -233,7 +236,7 @@ fn windows_do_not_grow_while_memory_is_short() {
     let mut session = accepted(&resources);
     let mut read_out = |used| {
         resources.update(used);
-        // More often than it takes to know that no other stream is busy.
+        // More often than it takes to detect that no other stream is busy.
         for _ in 0..16 {
             send(&mut session, INITIAL_WINDOW);
             let mut buffer = vec![0; INITIAL_WINDOW as usize];
@@ -245,20 +248,20 @@ fn windows_do_not_grow_while_memory_is_short() {
     assert!(read_out(0) > INITIAL_WINDOW);
 }
 
-/// A header that says that much will come, while there is room, does not keep the room.
+/// A header does not reserve memory for its payload.
 #[test]
-fn what_comes_after_a_header_has_to_fit_as_well() {
+fn payload_is_checked_against_memory_after_its_header() {
     const ALL: u32 = 200_000;
-    let plan = *Resources::unlimited().limits();
+    let limits = *Resources::unlimited().limits();
     let resources = Resources::new(
         ResourceLimits {
             buffered: Some(ALL.into()),
-            ..plan
+            ..limits
         },
         Shares::default(),
     );
     let mut sessions: Vec<_> = (0..4)
-        .map(|_| Session::new(Config::within(resources.clone()), Role::Server))
+        .map(|_| Session::new(Config::for_resources(resources.clone()), Role::Server))
         .collect();
     for session in &mut sessions {
         let header = Header {
@@ -274,9 +277,9 @@ fn what_comes_after_a_header_has_to_fit_as_well() {
         }
     }
     let held = sessions.iter().map(|session| session.unread.bytes());
-    // All of it, and the share that everybody has.
-    let most = ALL as usize + sessions.len() * 64 * 1024;
-    assert!(held.sum::<usize>() <= most);
+    // The limit, and the guarantee of each connection.
+    let limit = ALL as usize + sessions.len() * 64 * 1024;
+    assert!(held.sum::<usize>() <= limit);
     for session in &sessions {
         assert_bounded(session);
     }
@@ -292,21 +295,21 @@ fn small() -> Config {
     }
 }
 
-/// Checks all bounds of a session, whatever its remote did.
+/// Asserts all bounds of a session.
 fn assert_bounded(session: &Session) {
-    let held: usize = session.streams.values().map(Flow::held_bytes).sum();
+    let held: usize = session.streams.values().map(StreamState::held_bytes).sum();
     assert_eq!(session.unread.bytes(), held);
-    // The last chunk may have room for a little more.
-    assert!(held <= session.config.max_receive_buffer + session.lent + 1024);
-    for flow in session.streams.values() {
-        assert!(flow.unread.len() <= session.config.max_receive_window as usize);
+    // The last chunk may have unused capacity.
+    assert!(held <= session.config.max_receive_buffer + session.delivered + 1024);
+    for stream in session.streams.values() {
+        assert!(stream.unread.len() <= session.config.max_receive_window as usize);
     }
     assert!(session.streams.len() <= session.config.max_streams);
     assert!(session.backlog.len() <= session.config.max_accept_backlog);
-    assert!(session.outgoing.pending() <= 200_000);
+    assert!(session.send_queue.pending() <= 200_000);
 }
 
-/// Frames that are close enough to sensible to get past the first check.
+/// Frames that are plausible enough to pass the first checks.
 fn frame() -> impl Strategy<Value = Vec<u8>> {
     let lengths = prop_oneof![
         4 => 0..100_u32,
@@ -330,7 +333,7 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn arbitrary_bytes_break_no_bound(
+    fn arbitrary_bytes_exceed_no_bound(
         pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..20),
         client in any::<bool>(),
     ) {
@@ -345,7 +348,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_frames_break_no_bound(
+    fn arbitrary_frames_exceed_no_bound(
         frames in prop::collection::vec((frame(), 0..6_u8), 0..60),
     ) {
         let waker = noop_waker();
@@ -369,8 +372,8 @@ proptest! {
                 3 => if let Some(&id) = held.last() {
                     let _ = session.close(id, &waker);
                 },
-                4 => if let Some(chunk) = session.outgoing.take() {
-                    session.written(chunk.len());
+                4 => if let Some(chunk) = session.send_queue.pop_chunk() {
+                    session.on_written(chunk.len());
                 },
                 _ => if let Poll::Ready(Ok(id)) = session.open(&waker) {
                     held.push(id);
@@ -382,7 +385,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn a_real_connection_survives_garbage() {
+async fn undecodable_bytes_end_the_connection() {
     for seed in 1..50 {
         let (a, mut b) = sockets();
         let mut peer = Peer::new(ours(a, Role::Server));

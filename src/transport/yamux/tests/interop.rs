@@ -1,10 +1,11 @@
-//! With the `yamux` crate on the other end, in both roles.
+//! Interoperability with the `yamux` crate, in both roles.
 
 use futures::{AsyncReadExt as _, future::join_all};
 
 use super::*;
 
-/// Sends `data` over a stream that `opener` opens, back through `acceptor`, and compares.
+/// Sends `len` bytes over each of `streams` streams from `opener`, echoes them by `acceptor`, and
+/// compares.
 async fn echo<A, B>(opener: &Peer<A>, acceptor: &mut Peer<B>, streams: u32, len: usize)
 where
     A: StreamMuxer<Substream: Send + Unpin + 'static, Error: Send + 'static>
@@ -73,7 +74,7 @@ async fn with_itself() {
 }
 
 #[tokio::test]
-async fn the_crate_reads_all_of_a_stream_that_is_closed_and_dropped() {
+async fn crate_reads_all_of_a_closed_and_dropped_stream() {
     let (a, b) = sockets();
     let us = Peer::new(ours(a, Role::Client));
     let mut them = Peer::new(theirs(b, Role::Server));
@@ -89,7 +90,7 @@ async fn the_crate_reads_all_of_a_stream_that_is_closed_and_dropped() {
 }
 
 #[tokio::test]
-async fn a_stream_that_the_crate_closes_and_drops_is_complete() {
+async fn stream_closed_and_dropped_by_the_crate_is_complete() {
     let (a, b) = sockets();
     let mut us = Peer::new(ours(a, Role::Server));
     let them = Peer::new(theirs(b, Role::Client));
@@ -105,7 +106,7 @@ async fn a_stream_that_the_crate_closes_and_drops_is_complete() {
 }
 
 #[tokio::test]
-async fn a_stream_that_the_crate_drops_is_reset() {
+async fn stream_dropped_by_the_crate_is_reset() {
     let (a, b) = sockets();
     let mut us = Peer::new(ours(a, Role::Server));
     let them = Peer::new(theirs(b, Role::Client));
@@ -119,7 +120,7 @@ async fn a_stream_that_the_crate_drops_is_reset() {
 }
 
 #[tokio::test]
-async fn the_crate_cannot_write_to_a_stream_that_is_dropped() {
+async fn crate_cannot_write_to_a_dropped_stream() {
     let (a, b) = sockets();
     let us = Peer::new(ours(a, Role::Client));
     let mut them = Peer::new(theirs(b, Role::Server));

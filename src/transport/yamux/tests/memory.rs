@@ -1,4 +1,4 @@
-//! All bytes that a connection holds are charged to its account, and relief frees them.
+//! All bytes that a connection holds are charged to its account, and relief releases them.
 
 use futures::executor::block_on;
 use libp2p::identity::Keypair;
@@ -7,12 +7,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     resources::{ConnectionMemory, GUARANTEED_BYTES, ResourceLimits, Resources, Shares},
-    transport::noise::{self, Channel},
+    transport::noise::{self, NoiseStream},
 };
 
 const ALL: u64 = 1024 * 1024;
 
-/// Resources of which buffers may hold [`ALL`].
+/// Resources with a limit of [`ALL`] buffered bytes.
 fn resources() -> Resources {
     let limits = ResourceLimits {
         buffered: Some(ALL),
@@ -22,10 +22,10 @@ fn resources() -> Resources {
 }
 
 fn raw(resources: &Resources) -> Raw {
-    Raw::new(Role::Server, Config::within(resources.clone()))
+    Raw::new(Role::Server, Config::for_resources(resources.clone()))
 }
 
-/// Waits until all connections hold as much as `is_wanted` wants.
+/// Waits until the number of buffered bytes satisfies `is_wanted`.
 async fn holds(resources: &Resources, is_wanted: impl Fn(u64) -> bool) {
     soon(async {
         while !is_wanted(resources.buffered_bytes()) {
@@ -35,7 +35,8 @@ async fn holds(resources: &Resources, is_wanted: impl Fn(u64) -> bool) {
     .await;
 }
 
-/// Writes until the stream takes no more, however often the connection is polled meanwhile.
+/// Writes until the stream is blocked, even after the connection was polled 100 times. Returns the
+/// number of bytes that were written.
 async fn fill(stream: &mut Substream) -> u64 {
     let mut total = 0;
     let mut idle = 0;
@@ -71,7 +72,7 @@ async fn queued_bytes_are_charged_until_they_are_written() {
 }
 
 #[tokio::test]
-async fn queued_bytes_of_a_connection_that_is_gone_are_released() {
+async fn queued_bytes_are_released_with_the_connection() {
     let resources = resources();
     let mut raw = raw(&resources);
     let mut stream = raw.stream(1).await;
@@ -82,7 +83,7 @@ async fn queued_bytes_of_a_connection_that_is_gone_are_released() {
     assert!(poll_once(stream.write(&[1])).is_ready());
 }
 
-/// A connection of another address prefix holds all there is.
+/// A connection of another address prefix that holds all buffers.
 fn hoard(resources: &Resources) -> ConnectionMemory {
     let memory = ConnectionMemory::new(resources.clone());
     memory.charge(ALL);
@@ -90,7 +91,7 @@ fn hoard(resources: &Resources) -> ConnectionMemory {
 }
 
 #[tokio::test]
-async fn writers_wait_for_an_empty_queue_while_there_is_no_memory() {
+async fn writers_wait_for_an_empty_queue_without_memory() {
     let resources = resources();
     let hoard = hoard(&resources);
     let mut raw = raw(&resources);
@@ -101,7 +102,7 @@ async fn writers_wait_for_an_empty_queue_while_there_is_no_memory() {
     }
     let held = resources.buffered_bytes() - ALL;
     assert!(held <= GUARANTEED_BYTES + 32 * 1024, "{held}");
-    // All go on nevertheless, as the remote reads.
+    // All streams make progress nevertheless, as the remote reads.
     let mut writers = JoinSet::new();
     for mut stream in streams {
         writers.spawn(async move {
@@ -123,7 +124,7 @@ async fn writers_wait_for_an_empty_queue_while_there_is_no_memory() {
 }
 
 #[tokio::test]
-async fn what_was_read_last_is_charged_until_the_next_read() {
+async fn read_bytes_are_charged_until_the_next_read() {
     let resources = resources();
     let mut raw = raw(&resources);
     let mut stream = raw.stream(1).await;
@@ -135,7 +136,7 @@ async fn what_was_read_last_is_charged_until_the_next_read() {
 }
 
 #[tokio::test]
-async fn relief_resets_the_streams_that_hold_most() {
+async fn relief_resets_the_streams_holding_most() {
     let resources = resources();
     let mut raw = raw(&resources);
     let mut small = raw.stream(1).await;
@@ -144,7 +145,7 @@ async fn relief_resets_the_streams_that_hold_most() {
     for _ in 0..2 {
         raw.send(Header::data(3, 100_000), &vec![3; 100_000]).await;
     }
-    // A clean end that is not read yet is no clean end any more.
+    // The end of the stream is not read yet; after the reset it must not be.
     raw.send(fin(3), &[]).await;
     assert_eq!(raw.received().await, []);
     let relieved = resources.relieve_connections(1);
@@ -160,7 +161,7 @@ async fn relief_resets_the_streams_that_hold_most() {
 }
 
 #[tokio::test]
-async fn relief_ends_a_connection_whose_remote_does_not_read() {
+async fn relief_ends_a_connection_with_a_blocked_remote() {
     let resources = resources();
     let mut raw = raw(&resources);
     let mut stream = raw.stream(1).await;
@@ -173,7 +174,7 @@ async fn relief_ends_a_connection_whose_remote_does_not_read() {
 }
 
 #[tokio::test]
-async fn relief_ends_a_connection_that_is_being_closed() {
+async fn relief_ends_a_closing_connection() {
     let resources = resources();
     let mut raw = raw(&resources);
     let mut stream = raw.stream(1).await;
@@ -186,8 +187,8 @@ async fn relief_ends_a_connection_that_is_being_closed() {
     raw.peer.ended().await.unwrap();
 }
 
-/// Both ends of a Noise channel.
-async fn channels() -> (Channel<Socket>, Channel<Socket>) {
+/// Both ends of a Noise stream.
+async fn noise_streams() -> (NoiseStream<Socket>, NoiseStream<Socket>) {
     let (near, far) = sockets();
     let keys = || noise::Keys::new(&Keypair::generate_ed25519()).unwrap();
     let (dialled, accepted) =
@@ -195,9 +196,9 @@ async fn channels() -> (Channel<Socket>, Channel<Socket>) {
     (dialled.unwrap().1, accepted.unwrap().1)
 }
 
-/// A frame of Noise whose end does not come.
+/// A Noise frame that stays incomplete.
 #[tokio::test]
-async fn an_incomplete_frame_is_charged_and_relieved() {
+async fn incomplete_frame_is_charged_and_relieved() {
     let resources = resources();
     let (near, mut socket) = sockets();
     let keys = || noise::Keys::new(&Keypair::generate_ed25519()).unwrap();
@@ -206,7 +207,7 @@ async fn an_incomplete_frame_is_charged_and_relieved() {
     dialled.unwrap();
     let muxer = Muxer::new(
         accepted.unwrap().1,
-        Config::within(resources.clone()),
+        Config::for_resources(resources.clone()),
         Role::Server,
     );
     let mut peer = Peer::new(muxer);
@@ -218,7 +219,7 @@ async fn an_incomplete_frame_is_charged_and_relieved() {
     holds(&resources, |held| held == 0).await;
 }
 
-/// What may happen to a stream.
+/// An operation on a stream.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Write(usize),
@@ -242,11 +243,11 @@ fn step() -> impl Strategy<Value = (usize, bool, Step)> {
     (0..4_usize, any::<bool>(), step)
 }
 
-/// Two muxers over Noise whose streams are written, read and dropped at random.
+/// Runs random operations on the streams of two muxers over Noise.
 async fn random_operations(steps: Vec<(usize, bool, Step)>) {
     let resources = resources();
-    let (near, far) = channels().await;
-    let config = || Config::within(resources.clone());
+    let (near, far) = noise_streams().await;
+    let config = || Config::for_resources(resources.clone());
     let near = Peer::new(Muxer::new(near, config(), Role::Client));
     let mut far = Peer::new(Muxer::new(far, config(), Role::Server));
     let mut streams = Vec::new();
@@ -276,9 +277,9 @@ async fn random_operations(steps: Vec<(usize, bool, Step)>) {
                 }
             }
         }
-        // What may be held, and for each connection what goes beyond: its guarantee and a frame.
-        let most = ALL + 2 * (GUARANTEED_BYTES + 256 * 1024);
-        assert!(resources.buffered_bytes() <= most);
+        // The limit, and the guarantee and one frame for each connection.
+        let limit = ALL + 2 * (GUARANTEED_BYTES + 256 * 1024);
+        assert!(resources.buffered_bytes() <= limit);
     }
     drop(streams);
     drop((near, far));
@@ -295,23 +296,23 @@ proptest! {
     }
 }
 
-/// Reports of the layers below are only taken while the muxer polls them.
+/// The muxer collects reports of lower layers only while it polls them.
 #[test]
-fn a_channel_that_is_polled_alone_keeps_its_report() {
+fn report_is_kept_while_the_muxer_does_not_poll() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
-    let (mut near, mut far) = runtime.block_on(channels());
+    let (mut near, mut far) = runtime.block_on(noise_streams());
     block_on(async {
         near.write_all(&vec![1; 30_000]).await.unwrap();
         near.flush().await.unwrap();
     });
-    // Too little room for the frame.
+    // Less than the frame.
     let mut buffer = [0; 10];
     block_on(far.read_exact(&mut buffer)).unwrap();
     let (read, change) =
-        crate::transport::buffered::collect(|| block_on(far.read(&mut buffer)).unwrap());
+        crate::transport::buffered::collect_changes(|| block_on(far.read(&mut buffer)).unwrap());
     assert_eq!(read, 10);
     assert!(change >= 30_000, "{change}");
 }

@@ -1,4 +1,4 @@
-//! Nobody is made to buffer more than the bounds say, and nobody waits for nothing.
+//! Back-pressure: buffers are bounded, and no task waits without cause.
 
 use futures::future::select;
 
@@ -7,7 +7,8 @@ use super::{
     *,
 };
 
-/// Writes until the stream takes no more, however often the connection gets its turn meanwhile.
+/// Writes until the stream is blocked, even after the connection was polled 100 times. Returns the
+/// number of bytes that were written.
 async fn fill(stream: &mut (impl AsyncWrite + Unpin)) -> usize {
     let mut total = 0;
     let mut idle = 0;
@@ -27,7 +28,7 @@ async fn fill(stream: &mut (impl AsyncWrite + Unpin)) -> usize {
 }
 
 #[tokio::test]
-async fn a_reader_that_does_not_read_stops_the_writer() {
+async fn writer_is_bounded_by_the_window() {
     let mut link = link().await;
     assert_eq!(fill(&mut link.a).await, INITIAL_WINDOW as usize);
 
@@ -41,7 +42,7 @@ async fn a_reader_that_does_not_read_stops_the_writer() {
 }
 
 #[tokio::test]
-async fn a_socket_that_takes_nothing_stops_all_writers() {
+async fn writers_are_bounded_by_the_send_queue() {
     let config = Config {
         max_send_queue: 100_000,
         max_frame_size: 5_000,
@@ -62,7 +63,7 @@ async fn a_socket_that_takes_nothing_stops_all_writers() {
 }
 
 #[tokio::test]
-async fn writers_share_a_slow_socket() {
+async fn writers_share_a_slow_socket_equally() {
     let config = Config {
         max_send_queue: 40_000,
         max_frame_size: 10_000,
@@ -95,7 +96,7 @@ async fn writers_share_a_slow_socket() {
 }
 
 #[tokio::test]
-async fn a_writer_that_misses_its_turn_holds_nobody_up() {
+async fn unused_turn_does_not_block_other_writers() {
     let mut raw = Raw::new(Role::Server, Config::default());
     let mut busy = raw.stream(1).await;
     let mut lazy = raw.stream(3).await;
@@ -139,7 +140,7 @@ async fn close_waits_for_the_socket() {
 }
 
 #[tokio::test]
-async fn a_window_grows_for_the_only_stream_and_not_beyond_its_maximum() {
+async fn window_of_the_only_stream_grows_to_its_maximum() {
     let config = Config {
         max_receive_window: 2 * INITIAL_WINDOW,
         ..Config::default()
@@ -162,7 +163,7 @@ async fn a_window_grows_for_the_only_stream_and_not_beyond_its_maximum() {
 }
 
 #[tokio::test]
-async fn too_much_unread_data_resets_the_stream_that_brings_it() {
+async fn stream_exceeding_the_receive_buffer_is_reset() {
     let config = Config {
         max_receive_buffer: 100_000,
         ..Config::default()
@@ -182,7 +183,7 @@ async fn too_much_unread_data_resets_the_stream_that_brings_it() {
 }
 
 #[tokio::test]
-async fn streams_beyond_the_maximum_are_refused() {
+async fn streams_beyond_the_limit_are_refused() {
     let config = Config {
         max_streams: 3,
         max_accept_backlog: 2,
@@ -205,7 +206,7 @@ async fn streams_beyond_the_maximum_are_refused() {
 }
 
 #[tokio::test]
-async fn opening_waits_for_the_maximum_and_for_acceptance() {
+async fn open_waits_for_the_limits() {
     let config = Config {
         max_streams: 1,
         ..Config::default()
@@ -231,7 +232,7 @@ async fn opening_waits_for_the_maximum_and_for_acceptance() {
 }
 
 #[tokio::test]
-async fn unread_pongs_end_the_connection() {
+async fn ping_flood_ends_the_connection() {
     let mut raw = Raw::new(Role::Server, Config::default());
     let stream = raw.stream(1).await;
     let pings: Vec<u8> = (0..33)
@@ -243,7 +244,7 @@ async fn unread_pongs_end_the_connection() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_keeps_no_buffers() {
+async fn idle_connection_holds_no_buffers() {
     let (a, b) = sockets();
     let mut us = ours(a, Role::Server);
     let them = Peer::new(ours(b, Role::Client));

@@ -1,4 +1,4 @@
-//! In a real swarm, over TCP and Noise, with `libp2p`'s own multiplexer on the other end.
+//! Swarms over TCP and Noise, with `libp2p`'s multiplexer as the remote.
 
 use futures::{StreamExt as _, future::select};
 use libp2p::{
@@ -38,15 +38,15 @@ macro_rules! swarm {
     };
 }
 
-/// What a swarm has learned about the other.
+/// The protocols that have succeeded with the other swarm.
 #[derive(Default)]
-struct Acquaintance {
+struct Progress {
     identified: bool,
     pinged: bool,
 }
 
-impl Acquaintance {
-    fn note(&mut self, event: SwarmEvent<BehaviourEvent>) {
+impl Progress {
+    fn record(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received {
                 ..
@@ -79,11 +79,11 @@ async fn meet(mut listener: Swarm<Behaviour>, mut dialer: Swarm<Behaviour>) {
         }
     };
     dialer.dial(address).unwrap();
-    let (mut of_listener, mut of_dialer) = (Acquaintance::default(), Acquaintance::default());
+    let (mut of_listener, mut of_dialer) = (Progress::default(), Progress::default());
     while !(of_listener.is_complete() && of_dialer.is_complete()) {
         match soon(select(listener.next(), dialer.next())).await {
-            Either::Left((event, _)) => of_listener.note(event.unwrap()),
-            Either::Right((event, _)) => of_dialer.note(event.unwrap()),
+            Either::Left((event, _)) => of_listener.record(event.unwrap()),
+            Either::Right((event, _)) => of_dialer.record(event.unwrap()),
         }
     }
 }

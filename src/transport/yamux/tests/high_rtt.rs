@@ -1,26 +1,29 @@
-//! A remote that is far away has as much on its way as its connection carries, not only the window
-//! with which all start.
+//! At a high round-trip time, the window grows to the bandwidth-delay product of the connection.
 
 use tokio::time::{Instant, sleep_until};
 
 use super::*;
 
 const BYTES: usize = 32 * 1024 * 1024;
-/// What the network between the two carries.
+/// The bandwidth of the network.
 const BYTES_PER_SECOND: f64 = 40_000_000.0;
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Two ends of a connection that carries bytes this far, for each of the two ways.
-fn apart(way: Duration, tasks: &mut JoinSet<()>) -> (Socket, Socket) {
+/// Both ends of a connection with a delay of `delay` in each direction.
+fn delayed(delay: Duration, tasks: &mut JoinSet<()>) -> (Socket, Socket) {
     let ((a, near), (far, b)) = (sockets(), sockets());
     let ((near_out, near_in), (far_out, far_in)) = (near.split(), far.split());
-    tasks.spawn(carry(near_out, far_in, way));
-    tasks.spawn(carry(far_out, near_in, way));
+    tasks.spawn(forward(near_out, far_in, delay));
+    tasks.spawn(forward(far_out, near_in, delay));
     (a, b)
 }
 
-async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, way: Duration) {
-    let (under_way, mut arriving) = mpsc::channel(BYTES / CHUNK_BYTES);
+async fn forward(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    delay: Duration,
+) {
+    let (in_flight, mut arriving) = mpsc::channel(BYTES / CHUNK_BYTES);
     let departs = async {
         let mut free = Instant::now();
         let mut buffer = vec![0; CHUNK_BYTES];
@@ -28,11 +31,11 @@ async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin
             #[expect(clippy::cast_precision_loss, reason = "a chunk is small")]
             let takes = Duration::from_secs_f64(n as f64 / BYTES_PER_SECOND);
             free = free.max(Instant::now()) + takes;
-            let chunk = (free + way, buffer[..n].to_vec());
-            let _ = under_way.send(chunk).await;
+            let chunk = (free + delay, buffer[..n].to_vec());
+            let _ = in_flight.send(chunk).await;
             sleep_until(free).await;
         }
-        drop(under_way);
+        drop(in_flight);
     };
     let arrives = async {
         while let Some((at, bytes)) = arriving.recv().await {
@@ -45,10 +48,10 @@ async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin
     tokio::join!(departs, arrives);
 }
 
-/// How long the bytes take to a reader that is so far away, one way.
-async fn takes(way: Duration, config: Config) -> Duration {
+/// The duration of a transfer of [`BYTES`] over a connection with a one-way delay of `delay`.
+async fn transfer_time(delay: Duration, config: Config) -> Duration {
     let mut tasks = JoinSet::new();
-    let (near, far) = apart(way, &mut tasks);
+    let (near, far) = delayed(delay, &mut tasks);
     let sender = Peer::new(theirs(far, Role::Client));
     let mut receiver = Peer::new(Muxer::new(near, config, Role::Server));
     let mut out = sender.open().await;
@@ -63,15 +66,18 @@ async fn takes(way: Duration, config: Config) -> Duration {
     began.elapsed()
 }
 
-/// A little more than a round trip for each of the largest windows, after some for smaller ones.
+/// A round trip for each of the maximum windows, and some for smaller ones before.
 #[tokio::test(start_paused = true)]
-async fn a_remote_that_is_far_away_has_the_largest_window_on_its_way() {
-    let way = Duration::from_millis(50);
+async fn window_grows_to_its_maximum_at_a_high_rtt() {
+    let delay = Duration::from_millis(50);
     let windows = BYTES.div_ceil(Config::default().max_receive_window as usize);
     let round_trips = u32::try_from(windows).unwrap() * 5 / 4;
-    // Each keeps the other from being alone.
+    // Two streams, so that neither is the only busy one.
     let config = Config::default();
-    let (one, other) = tokio::join!(takes(way, config.clone()), takes(way, config));
+    let (one, other) = tokio::join!(
+        transfer_time(delay, config.clone()),
+        transfer_time(delay, config)
+    );
     let took = one.max(other);
-    assert!(took < 2 * way * round_trips, "{took:?}");
+    assert!(took < 2 * delay * round_trips, "{took:?}");
 }

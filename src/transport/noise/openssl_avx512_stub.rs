@@ -1,5 +1,5 @@
-//! What stands for `wide` on other architectures, which have no such processors, and where `OpenSSL`
-//! is left out.
+//! The replacement of `openssl_avx512` on other architectures, and in builds without `OpenSSL`: there is
+//! never a key, so AWS-LC is used for all messages.
 
 use super::{cipher::Nonce, crypto::KEY_BYTES};
 

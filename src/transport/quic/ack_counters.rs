@@ -1,5 +1,5 @@
-//! How many bytes a peer has acknowledged. quinn reports it to the congestion controller alone, so
-//! the controller counts it.
+//! Counters of acknowledged bytes. quinn reports acknowledgements to the congestion controller only,
+//! so a wrapper of the controller counts them.
 
 use std::{
     any::Any,
@@ -13,39 +13,39 @@ use std::{
 use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics, CubicConfig};
 use quinn_proto::RttEstimator;
 
-/// What of an acknowledged packet is not data of streams, in bytes, at the least: its header, its
+/// The minimum number of bytes in an acknowledged packet that are not stream data: its header, its
 /// authentication tag and the headers of its frames.
 const PACKET_OVERHEAD: u64 = 40;
 
 /// The counters of one path.
 #[derive(Debug, Default)]
-pub(super) struct Acknowledged {
+pub(super) struct AckCounters {
     bytes: AtomicU64,
     in_flight: AtomicU64,
 }
 
-impl Acknowledged {
-    /// The counters of the path that `connection` uses now.
-    pub(super) fn of(connection: &quinn::Connection) -> Arc<Self> {
+impl AckCounters {
+    /// The counters of the current path of `connection`.
+    pub(super) fn of_path(connection: &quinn::Connection) -> Arc<Self> {
         let controller = connection.congestion_state().into_any();
         controller
             .downcast::<CountingController>()
-            .map(|controller| controller.acknowledged)
+            .map(|controller| controller.counters)
             .unwrap_or_default()
     }
 
-    /// Bytes of streams in acknowledged packets, about.
+    /// The approximate number of bytes of stream data in acknowledged packets.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Bytes in packets that are neither acknowledged nor lost.
+    /// The number of bytes in packets that are neither acknowledged nor lost.
     pub(super) fn in_flight(&self) -> u64 {
         self.in_flight.load(Ordering::Relaxed)
     }
 }
 
-/// Makes [`CountingController`]s.
+/// Creates [`CountingController`]s.
 #[derive(Debug, Default)]
 pub(super) struct CountingConfig(Arc<CubicConfig>);
 
@@ -53,20 +53,20 @@ impl ControllerFactory for CountingConfig {
     fn build(self: Arc<Self>, now: Instant, mtu: u16) -> Box<dyn Controller> {
         Box::new(CountingController {
             cubic: Arc::clone(&self.0).build(now, mtu),
-            acknowledged: Arc::default(),
+            counters: Arc::default(),
         })
     }
 }
 
-/// CUBIC, quinn's default, with counters beside it.
+/// CUBIC, quinn's default, with counters.
 struct CountingController {
     cubic: Box<dyn Controller>,
-    acknowledged: Arc<Acknowledged>,
+    counters: Arc<AckCounters>,
 }
 
 impl Controller for CountingController {
     fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
-        let in_flight = &self.acknowledged.in_flight;
+        let in_flight = &self.counters.in_flight;
         in_flight.fetch_add(bytes, Ordering::Relaxed);
         self.cubic.on_sent(now, bytes, last_packet_number);
     }
@@ -80,7 +80,7 @@ impl Controller for CountingController {
         rtt: &RttEstimator,
     ) {
         let data = bytes.saturating_sub(PACKET_OVERHEAD);
-        self.acknowledged.bytes.fetch_add(data, Ordering::Relaxed);
+        self.counters.bytes.fetch_add(data, Ordering::Relaxed);
         self.cubic.on_ack(now, sent, bytes, app_limited, rtt);
     }
 
@@ -91,9 +91,7 @@ impl Controller for CountingController {
         app_limited: bool,
         largest_packet_num_acked: Option<u64>,
     ) {
-        self.acknowledged
-            .in_flight
-            .store(in_flight, Ordering::Relaxed);
+        self.counters.in_flight.store(in_flight, Ordering::Relaxed);
         self.cubic
             .on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
     }
@@ -124,7 +122,7 @@ impl Controller for CountingController {
     fn clone_box(&self) -> Box<dyn Controller> {
         Box::new(Self {
             cubic: self.cubic.clone_box(),
-            acknowledged: Arc::clone(&self.acknowledged),
+            counters: Arc::clone(&self.counters),
         })
     }
 

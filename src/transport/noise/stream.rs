@@ -9,53 +9,53 @@ use std::{
 use futures::{AsyncRead, AsyncWrite};
 use snow::TransportState;
 
-use super::{incoming::Incoming, outgoing::Outgoing};
-use crate::transport::buffered::Reported;
+use super::{decryption::Decryptor, encryption::Encryptor};
+use crate::transport::buffered::ReportedBytes;
 
-/// An encrypted byte stream over the socket `C`, whose other side has proved who it is.
+/// An encrypted byte stream over the socket `C`, with an authenticated peer.
 ///
-/// Writes may be gathered until the stream is flushed. It ends where the socket ends; that nothing
-/// was cut off there is for those to tell who use it.
-pub struct Channel<C> {
+/// Short writes are gathered until the stream is flushed. The stream ends where the socket ends. Noise
+/// has no authenticated end of a stream, so layers above have to detect truncation between frames.
+pub struct NoiseStream<C> {
     socket: C,
     state: TransportState,
-    incoming: Incoming,
-    outgoing: Outgoing,
-    reported: Reported,
+    decryptor: Decryptor,
+    encryptor: Encryptor,
+    reported: ReportedBytes,
 }
 
-impl<C> Channel<C> {
+impl<C> NoiseStream<C> {
     pub(super) fn new(socket: C, state: TransportState) -> Self {
         Self {
             socket,
             state,
-            incoming: Incoming::default(),
-            outgoing: Outgoing::default(),
-            reported: Reported::default(),
+            decryptor: Decryptor::default(),
+            encryptor: Encryptor::default(),
+            reported: ReportedBytes::default(),
         }
     }
 
-    /// How much memory for bytes is allocated.
+    /// The memory of the buffers in bytes.
     pub(super) fn held_bytes(&self) -> usize {
-        self.incoming.held_bytes() + self.outgoing.held_bytes()
+        self.decryptor.held_bytes() + self.encryptor.held_bytes()
     }
 
-    /// Reports what is held after a call, to the muxer above.
+    /// Reports the memory of the buffers to the muxer above.
     fn report(&mut self) {
         self.reported.update(self.held_bytes());
     }
 }
 
-impl<C> fmt::Debug for Channel<C> {
+impl<C> fmt::Debug for NoiseStream<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Channel").finish_non_exhaustive()
+        f.debug_struct("NoiseStream").finish_non_exhaustive()
     }
 }
 
-impl<C: AsyncRead + Unpin> AsyncRead for Channel<C> {
-    /// An end within a frame is an error, [`io::ErrorKind::UnexpectedEof`]. A frame that was
-    /// tampered with is another, [`io::ErrorKind::InvalidData`], once everything before it was
-    /// read; nothing comes after it.
+impl<C: AsyncRead + Unpin> AsyncRead for NoiseStream<C> {
+    /// Fails with [`io::ErrorKind::UnexpectedEof`] if the socket ends within a frame. Fails with
+    /// [`io::ErrorKind::InvalidData`] if a frame cannot be authenticated, once everything before it was
+    /// read; all later reads fail as well.
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -63,14 +63,14 @@ impl<C: AsyncRead + Unpin> AsyncRead for Channel<C> {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         let read = this
-            .incoming
+            .decryptor
             .poll_read(cx, &mut this.socket, &mut this.state, buffer);
         this.report();
         read
     }
 }
 
-impl<C: AsyncWrite + Unpin> AsyncWrite for Channel<C> {
+impl<C: AsyncWrite + Unpin> AsyncWrite for NoiseStream<C> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -78,7 +78,7 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Channel<C> {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         let written = this
-            .outgoing
+            .encryptor
             .poll_write(cx, &mut this.socket, &mut this.state, bytes);
         this.report();
         written
@@ -86,7 +86,7 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Channel<C> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let sent = this.outgoing.poll_send(cx, &mut this.socket);
+        let sent = this.encryptor.poll_send(cx, &mut this.socket);
         this.report();
         ready!(sent)?;
         Pin::new(&mut this.socket).poll_flush(cx)
@@ -94,7 +94,7 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Channel<C> {
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let sent = this.outgoing.poll_send(cx, &mut this.socket);
+        let sent = this.encryptor.poll_send(cx, &mut this.socket);
         this.report();
         ready!(sent)?;
         Pin::new(&mut this.socket).poll_close(cx)
@@ -102,12 +102,12 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Channel<C> {
 }
 
 #[cfg(test)]
-impl<C> Channel<C> {
+impl<C> NoiseStream<C> {
     pub(super) fn socket_mut(&mut self) -> &mut C {
         &mut self.socket
     }
 
-    /// The next frame.
+    /// Encrypts the next frame.
     pub(super) fn frame(&mut self, plain: &[u8]) -> Vec<u8> {
         let mut message = vec![0; plain.len() + 16];
         self.state.write_message(plain, &mut message).unwrap();

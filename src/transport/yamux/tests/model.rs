@@ -1,4 +1,4 @@
-//! Two sessions and no I/O: every interleaving keeps the promises of a stream.
+//! Model test of two sessions without I/O: the guarantees of streams hold in every interleaving.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,12 @@ use futures::task::noop_waker;
 use proptest::prelude::*;
 
 use super::{
-    super::{flow::Flow, session::Session},
+    super::{session::Session, stream_state::StreamState},
     *,
 };
-use crate::handover;
+use crate::chunk_passing;
 
-/// What may happen to one side of the connection.
+/// An operation on one side of the connection.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Open,
@@ -21,7 +21,7 @@ enum Step {
     Read(usize, usize),
     Close(usize),
     Drop(usize),
-    /// The other side receives up to so many bytes.
+    /// The other side receives up to this number of bytes.
     Deliver(usize),
 }
 
@@ -39,7 +39,7 @@ fn step() -> impl Strategy<Value = (bool, Step)> {
     (any::<bool>(), step)
 }
 
-/// One direction of a stream: what was written, what was read.
+/// The model of one direction of a stream: the bytes that were written and read.
 #[derive(Debug, Default)]
 struct Record {
     written: usize,
@@ -51,9 +51,9 @@ struct Record {
 /// One side of the connection.
 struct Side {
     session: Session,
-    /// Its streams, in the order in which it got them.
+    /// The handles of its streams, in the order in which they were opened or accepted.
     streams: Vec<u32>,
-    /// What was taken from its queue and not delivered.
+    /// Bytes that were taken from its send queue and are not received by the other side.
     wire: Vec<u8>,
 }
 
@@ -71,13 +71,13 @@ impl Side {
         }
     }
 
-    /// What is charged is what is held.
+    /// Asserts that the charge equals the memory that is held.
     fn assert_charged(&mut self) {
-        self.session.settle();
-        let flows = self.session.streams.values();
-        let unread: usize = flows.map(Flow::held_bytes).sum();
-        let held = unread + self.session.outgoing.held_bytes();
-        assert!(held >= self.session.outgoing.pending());
+        self.session.update_charge();
+        let streams = self.session.streams.values();
+        let unread: usize = streams.map(StreamState::held_bytes).sum();
+        let held = unread + self.session.send_queue.held_bytes();
+        assert!(held >= self.session.send_queue.pending());
         assert_eq!(self.session.memory.held(), held as u64);
     }
 
@@ -86,12 +86,12 @@ impl Side {
     }
 }
 
-/// The byte at a position of a direction; so nothing needs to be remembered to be compared.
+/// The byte at a position of a direction, so that the data need not be stored for comparison.
 fn byte(stream: u32, position: usize) -> u8 {
     u8::try_from((position / 251 + position + stream as usize) % 256).unwrap()
 }
 
-/// Carries out a step of `side`. `records` are the directions by stream and writing side.
+/// Executes a step of `side`. `records` are the directions by stream and writing side.
 fn run(
     sides: &mut [Side; 2],
     records: &mut BTreeMap<(u32, usize), Record>,
@@ -125,8 +125,8 @@ fn run(
         Step::Read(index, n) => {
             let Some(id) = me.stream(index) else { return };
             let record = records.entry((id, 1 - side)).or_default();
-            if let Some(piece) = me.session.read_piece(id, n) {
-                assert!(!record.eof && (handover::MIN_BYTES..=n).contains(&piece.len()));
+            if let Some(piece) = me.session.read_chunk(id, n) {
+                assert!(!record.eof && (chunk_passing::MIN_BYTES..=n).contains(&piece.len()));
                 for (offset, &got) in piece.iter().enumerate() {
                     assert_eq!(got, byte(id, record.read + offset));
                 }
@@ -170,23 +170,23 @@ fn run(
 fn deliver(sides: &mut [Side; 2], side: usize, n: usize) {
     let me = &mut sides[side];
     while me.wire.len() < n {
-        let Some(chunk) = me.session.outgoing.take() else {
+        let Some(chunk) = me.session.send_queue.pop_chunk() else {
             break;
         };
-        me.session.written(chunk.len());
+        me.session.on_written(chunk.len());
         me.wire.extend_from_slice(&chunk);
     }
     let rest = me.wire.split_off(n.min(me.wire.len()));
     let bytes = std::mem::replace(&mut me.wire, rest);
     let received = sides[1 - side].session.receive(&bytes);
-    received.expect("both sides keep to the protocol");
+    received.expect("both sides follow the protocol");
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn what_is_read_is_a_prefix_and_complete_at_its_end(
+    fn reads_return_a_prefix_of_the_writes_and_all_at_end_of_file(
         steps in prop::collection::vec(step(), 0..150),
     ) {
         let mut sides = [Side::new(Role::Client), Side::new(Role::Server)];
@@ -197,7 +197,7 @@ proptest! {
                 side.assert_charged();
             }
         }
-        // Afterwards everybody closes, reads to the end and drops.
+        // Afterwards both sides close all streams, read to the end and drop them.
         for _ in 0..300 {
             for side in 0..2 {
                 run(&mut sides, &mut records, side, Step::Accept);
@@ -221,13 +221,13 @@ proptest! {
         for side in &sides {
             prop_assert!(side.session.streams.is_empty());
             prop_assert_eq!(side.session.unread.bytes(), 0);
-            prop_assert_eq!(side.session.lent, 0);
+            prop_assert_eq!(side.session.delivered, 0);
             prop_assert_eq!(side.session.unacknowledged, 0);
-            prop_assert_eq!(side.session.outgoing.pending(), 0);
+            prop_assert_eq!(side.session.send_queue.pending(), 0);
         }
-        // The queue was looked at last when there was something in it.
+        // Polls the queue once more, which releases the last chunk.
         for side in &mut sides {
-            prop_assert!(side.session.outgoing.take().is_none());
+            prop_assert!(side.session.send_queue.pop_chunk().is_none());
             side.assert_charged();
             prop_assert_eq!(side.session.memory.held(), 0);
         }

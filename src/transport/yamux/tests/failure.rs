@@ -1,11 +1,11 @@
-//! Reads of length zero, which wait for the failure of a stream.
+//! Reads with an empty buffer, which wait for the failure of a stream.
 
 use std::io::ErrorKind;
 
 use futures::FutureExt as _;
 
 use super::*;
-use crate::late::tests::Woken;
+use crate::deferred_wake::tests::WakeCounter;
 
 fn frame(flags: Flags) -> Header {
     Header {
@@ -15,7 +15,7 @@ fn frame(flags: Flags) -> Header {
 }
 
 #[tokio::test]
-async fn a_reset_is_told_before_what_is_left_is_read() {
+async fn reset_is_reported_before_remaining_data() {
     let mut raw = Raw::new(Role::Server, Config::default());
     let mut stream = raw.stream(1).await;
     raw.send(Header::data(1, 3), b"abc").await;
@@ -44,7 +44,7 @@ async fn reset_after_the_end_is_reported() {
     let reset = raw.send(frame(Flags::RST), &[]);
     let (kind, ()) = soon(futures::future::join(watch, reset)).await;
     assert_eq!(kind, ErrorKind::ConnectionReset);
-    // A reader that does not ask for the failure still gets all of the data.
+    // Ordinary reads still return all of the data.
     let (data, end) = read_all(&mut stream).await;
     assert_eq!(data, b"abc");
     end.unwrap();
@@ -70,16 +70,16 @@ async fn lost_connection_after_the_end_leaves_the_data_complete() {
 async fn data_does_not_wake_the_task_that_waits_for_a_failure() {
     let mut raw = Raw::new(Role::Server, Config::default());
     let mut stream = raw.stream(1).await;
-    let (woken, waker) = Woken::new();
+    let (wakes, waker) = WakeCounter::new();
     let mut cx = Context::from_waker(&waker);
     let mut watch = |stream: &mut Substream| Pin::new(stream).poll_read(&mut cx, &mut []);
     assert!(watch(&mut stream).is_pending());
     raw.send(Header::data(1, 3), b"abc").await;
     assert_eq!(raw.received().await, []);
-    assert_eq!(woken.times(), 0);
+    assert_eq!(wakes.count(), 0);
     raw.send(frame(Flags::RST), &[]).await;
     assert_eq!(raw.received().await, []);
-    assert_eq!(woken.times(), 1);
+    assert_eq!(wakes.count(), 1);
     let Poll::Ready(Err(error)) = watch(&mut stream) else {
         panic!("the stream was reset");
     };
@@ -87,7 +87,7 @@ async fn data_does_not_wake_the_task_that_waits_for_a_failure() {
 }
 
 #[tokio::test]
-async fn a_lost_connection_is_told_of_what_is_not_complete() {
+async fn lost_connection_is_reported_for_incomplete_data() {
     let (client, mut server) = pair();
     let mut sent = client.open().await;
     soon(sent.write_all(b"abc")).await.unwrap();

@@ -1,10 +1,22 @@
-//! Packets of one turn leave together.
+//! Batching of sends: the datagrams of one task poll leave in one `sendmsg` call with generic
+//! segmentation offload (GSO).
 //!
-//! quinn gives the socket ten packets at a time, and asks for another turn of a connection's task after
-//! twenty. Each call of the system costs more than its bytes do, so what goes to the same peer within a
-//! turn is held, and leaves in one call when the turn ends; a connection that has more to send has two
-//! turns of quinn's in one. What the system has no room for then goes first as soon as it has; until then
-//! the task is told that there is none, and nothing is lost.
+//! quinn passes the socket at most ten datagrams at a time, and yields after twenty. A system call
+//! costs more than copying the bytes, so datagrams of equal length to the same peer are collected
+//! during a poll of the connection's task, and sent when the poll ends. If quinn yielded because of
+//! its limit, the task is polled a second time before that.
+//!
+//! # States of a batch
+//!
+//! | state | where the batch is | transition |
+//! |---|---|---|
+//! | collecting | in the thread-local [`PollBatch`], while a [`BatchedTask`] is polled | the poll ends, or a datagram does not fit: [`flush`](PollBatch::flush) |
+//! | sent | nowhere; its allocation is reused | |
+//! | blocked | in [`BatchedTask::blocked`], with a poller that wakes the task when the socket is writable | the next poll moves it back to the thread-local value |
+//!
+//! A batch is moved, never copied, so each datagram is in exactly one place and is sent once. As long
+//! as a batch is not sent, later sends of the task either join it or fail with `WouldBlock`, so they
+//! cannot overtake it.
 
 use std::{
     cell::RefCell,
@@ -22,15 +34,16 @@ use quinn::{
     udp::{EcnCodepoint, RecvMeta, Transmit},
 };
 
-use crate::late::Sleeping;
+use crate::deferred_wake::DeferredWaker;
 
-/// After so many packets quinn ends a turn, whether there are more or not.
-const TURN_PACKETS: usize = 20;
+/// quinn yields after this number of datagrams, whether or not there are more.
+const PACKETS_PER_POLL: usize = 20;
 
-/// Bytes that are held at most: two turns of packets that pass the internet. The system takes 64 KiB at once.
-const MAX_BYTES: usize = 60 * 1024;
+/// The maximum length of a batch in bytes: two polls' worth of datagrams of internet size. A GSO send
+/// is limited to 64 KiB.
+const MAX_BATCH_BYTES: usize = 60 * 1024;
 
-/// Packets of one length to one peer.
+/// Datagrams of one length to one peer.
 #[derive(Debug)]
 struct Batch {
     socket: Arc<dyn AsyncUdpSocket>,
@@ -42,19 +55,20 @@ struct Batch {
 }
 
 impl Batch {
-    /// Whether all of its packets are of the same length: one that is shorter is the last.
+    /// Whether another datagram may follow. GSO allows only the last segment to be shorter.
     fn is_open(&self) -> bool {
         self.contents.len().is_multiple_of(self.segment_size)
     }
 
-    /// Whether these packets can leave with it.
-    fn takes(&self, more: &Transmit<'_>) -> bool {
+    /// Whether `more` may be appended: all that a single GSO send has in common is equal, and neither
+    /// the kernel's number of segments nor the length is exceeded.
+    fn accepts(&self, more: &Transmit<'_>) -> bool {
         let bytes = self.contents.len().saturating_add(more.contents.len());
-        let most = self
+        let max = self
             .segment_size
             .saturating_mul(self.socket.max_transmit_segments());
         self.is_open()
-            && bytes <= most.min(MAX_BYTES)
+            && bytes <= max.min(MAX_BATCH_BYTES)
             && self.destination == more.destination
             && self.ecn == more.ecn
             && self.src_ip == more.src_ip
@@ -75,30 +89,34 @@ impl Batch {
     }
 }
 
-/// What the task that has its turn on this thread has sent, and the system not yet.
+/// The datagrams that the task that is polled on this thread has sent, and the system not yet.
 #[derive(Default)]
-struct Turn {
-    /// Nothing is held for anybody else.
-    is_on: bool,
-    held: Option<Batch>,
-    /// Room for the next one.
+struct PollBatch {
+    /// Whether a [`BatchedTask`] is being polled. Sends outside of one are not batched, as nothing
+    /// would flush them.
+    is_active: bool,
+    batch: Option<Batch>,
+    /// The allocation of the next batch.
     spare: Vec<u8>,
 }
 
 thread_local! {
-    static TURN: RefCell<Turn> = RefCell::new(Turn::default());
+    static CURRENT: RefCell<PollBatch> = RefCell::new(PollBatch::default());
 }
 
-impl Turn {
-    /// Sends what is held. It stays if the system has no room for it; any other error has cost
-    /// packets, which are sent again like all that get lost.
+impl PollBatch {
+    /// Sends the batch.
+    ///
+    /// # Errors
+    /// `WouldBlock` if the socket's buffer is full; the batch is kept then. After any other error it
+    /// is dropped: QUIC retransmits lost datagrams.
     fn flush(&mut self) -> io::Result<()> {
-        let Some(batch) = self.held.take() else {
+        let Some(batch) = self.batch.take() else {
             return Ok(());
         };
         match batch.send() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.held = Some(batch);
+                self.batch = Some(batch);
                 Err(error)
             }
             sent => {
@@ -109,33 +127,37 @@ impl Turn {
         }
     }
 
-    /// Whether the task has sent as much as quinn does in a turn, so that there may be more.
-    fn goes_on(&self) -> bool {
-        self.held.as_ref().is_some_and(|batch| {
-            let bytes = batch.segment_size.saturating_mul(TURN_PACKETS);
+    /// Whether quinn has sent as many datagrams as it does in a poll, so that there may be more.
+    fn may_have_more(&self) -> bool {
+        self.batch.as_ref().is_some_and(|batch| {
+            let bytes = batch.segment_size.saturating_mul(PACKETS_PER_POLL);
             batch.is_open() && batch.contents.len() == bytes
         })
     }
 
+    /// Appends `packets` to the batch, or sends the batch and begins a new one.
     fn send(&mut self, socket: &Arc<dyn AsyncUdpSocket>, packets: &Transmit<'_>) -> io::Result<()> {
-        if let Some(batch) = &mut self.held
+        if let Some(batch) = &mut self.batch
             && !Arc::ptr_eq(&batch.socket, socket)
         {
-            // The endpoint has a new one, for all that has not left.
+            // The endpoint was rebound to another socket, which now also sends what is left.
             batch.socket = Arc::clone(socket);
         }
-        if let Some(batch) = self.held.as_mut().filter(|batch| batch.takes(packets)) {
+        if let Some(batch) = self.batch.as_mut().filter(|batch| batch.accepts(packets)) {
             batch.contents.extend_from_slice(packets.contents);
             return Ok(());
         }
+        // If this would block, `packets` are not taken, and quinn sends them again: the order is
+        // preserved.
         self.flush()?;
-        let segment_size = packets.segment_size.filter(|_| self.is_on);
+        let segment_size = packets.segment_size.filter(|_| self.is_active);
         let Some(segment_size) = segment_size.filter(|size| *size > 0) else {
+            // A single datagram, such as an acknowledgement, is not worth a copy.
             return socket.try_send(packets);
         };
         let mut contents = mem::take(&mut self.spare);
         contents.extend_from_slice(packets.contents);
-        self.held = Some(Batch {
+        self.batch = Some(Batch {
             socket: Arc::clone(socket),
             destination: packets.destination,
             ecn: packets.ecn,
@@ -147,72 +169,88 @@ impl Turn {
     }
 }
 
-/// Ends the turn on this thread, also if the task panics.
-struct End;
+/// Ends the batching on this thread when a poll ends, also by a panic.
+struct PollGuard;
 
-impl Drop for End {
+impl Drop for PollGuard {
     fn drop(&mut self) {
-        let lost = TURN.with_borrow_mut(|turn| {
-            turn.is_on = false;
-            turn.held.take_if(|_| std::thread::panicking())
+        // The batch of a task that panicked is dropped: it must not be sent by the next task on this
+        // thread. Dropped outside of the borrow, as it drops a socket.
+        let lost = CURRENT.with_borrow_mut(|current| {
+            current.is_active = false;
+            current.batch.take_if(|_| std::thread::panicking())
         });
         drop(lost);
     }
 }
 
-/// A task of quinn's, which has turns.
-pub(super) struct Turns {
+/// A task of quinn's whose sends are batched per poll.
+pub(super) struct BatchedTask {
     task: Pin<Box<dyn Future<Output = ()> + Send>>,
-    /// What the system had no room for, and who wakes the task when it has.
-    left: Option<(Batch, Pin<Box<dyn UdpPoller>>)>,
-    /// Who relays bytes wakes it, and goes on with its streams.
-    sleeping: Sleeping,
+    /// A batch for which the socket's buffer had no room, and the poller that wakes the task when it
+    /// has.
+    blocked: Option<(Batch, Pin<Box<dyn UdpPoller>>)>,
+    /// A circuit that writes to the connection wakes this task, and goes on with its own poll: the
+    /// wake is deferred to the end of that.
+    waker: DeferredWaker,
 }
 
-impl Turns {
+impl BatchedTask {
     pub(super) fn new(task: Pin<Box<dyn Future<Output = ()> + Send>>) -> Self {
         Self {
             task,
-            left: None,
-            sleeping: Sleeping::default(),
+            blocked: None,
+            waker: DeferredWaker::default(),
         }
     }
 }
 
-impl Future for Turns {
+impl Future for BatchedTask {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let left = self.left.take().map(|(batch, _)| batch);
-        TURN.with_borrow_mut(|turn| {
-            turn.is_on = true;
-            turn.held = left;
+        // Blocked → collecting. Whatever woke the task, the batch is tried again below, so the poller
+        // can be dropped; a new one is created if the socket is still not writable.
+        let blocked = self.blocked.take().map(|(batch, _)| batch);
+        CURRENT.with_borrow_mut(|current| {
+            current.is_active = true;
+            current.batch = blocked;
         });
         let outcome = {
-            let _end = End;
-            let Self { task, sleeping, .. } = &mut *self;
-            let cx = &mut sleeping.context(cx);
+            let _guard = PollGuard;
+            let Self { task, waker, .. } = &mut *self;
+            let cx = &mut waker.context(cx);
             let outcome = task.as_mut().poll(cx);
-            if outcome.is_pending() && TURN.with_borrow(Turn::goes_on) {
+            // quinn has woken the task already if it yielded with more to send. A pending task may be
+            // polled again at any time, so a second poll in a row is harmless if it has not.
+            if outcome.is_pending() && CURRENT.with_borrow(PollBatch::may_have_more) {
                 task.as_mut().poll(cx)
             } else {
                 outcome
             }
         };
-        while TURN
-            .with_borrow_mut(Turn::flush)
+        // Collecting → sent or blocked. The loop ends: each iteration either sends the batch, takes it
+        // out, or follows a poller that reported the socket writable.
+        while CURRENT
+            .with_borrow_mut(PollBatch::flush)
             .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
         {
-            let Some(batch) = TURN.with_borrow_mut(|turn| turn.held.take()) else {
+            let Some(batch) = CURRENT.with_borrow_mut(|current| current.batch.take()) else {
                 break;
             };
-            let mut room = Arc::clone(&batch.socket).create_io_poller();
-            match room.as_mut().poll_writable(cx) {
-                Poll::Ready(Ok(())) => TURN.with_borrow_mut(|turn| turn.held = Some(batch)),
-                // The runtime is about to end.
+            let mut poller = Arc::clone(&batch.socket).create_io_poller();
+            match poller.as_mut().poll_writable(cx) {
+                // The buffer was emptied meanwhile. tokio clears its readiness when a send would
+                // block, so this does not spin.
+                Poll::Ready(Ok(())) => {
+                    CURRENT.with_borrow_mut(|current| current.batch = Some(batch))
+                }
+                // The runtime is shutting down.
                 Poll::Ready(Err(_)) => break,
+                // The poller has registered the undeferred waker: this task is woken when the socket
+                // is writable.
                 Poll::Pending => {
-                    self.left = Some((batch, room));
+                    self.blocked = Some((batch, poller));
                     break;
                 }
             }
@@ -221,23 +259,23 @@ impl Future for Turns {
     }
 }
 
-/// A socket that holds what is sent in a turn.
+/// A UDP socket that collects what a [`BatchedTask`] sends.
 #[derive(Debug)]
-pub(super) struct Socket(Arc<dyn AsyncUdpSocket>);
+pub(super) struct BatchingUdpSocket(Arc<dyn AsyncUdpSocket>);
 
-impl Socket {
+impl BatchingUdpSocket {
     pub(super) fn new(socket: Arc<dyn AsyncUdpSocket>) -> Self {
         Self(socket)
     }
 }
 
-impl AsyncUdpSocket for Socket {
+impl AsyncUdpSocket for BatchingUdpSocket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
         Arc::clone(&self.0).create_io_poller()
     }
 
     fn try_send(&self, packets: &Transmit<'_>) -> io::Result<()> {
-        TURN.with_borrow_mut(|turn| turn.send(&self.0, packets))
+        CURRENT.with_borrow_mut(|current| current.send(&self.0, packets))
     }
 
     fn poll_recv(
@@ -280,27 +318,27 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
-    use crate::late::{self, tests::Woken};
+    use crate::deferred_wake::{self, tests::WakeCounter};
 
-    /// What a socket was given: to whom, how many bytes, and how long each packet is.
+    /// A send: the port of the destination, the number of bytes, and the segment size.
     type Sent = (u16, usize, Option<usize>);
 
     #[derive(Debug, Default)]
-    struct Fake {
+    struct FakeSocket {
         sent: Mutex<Vec<Sent>>,
         is_full: AtomicBool,
         waiting: Mutex<Option<Waker>>,
     }
 
-    impl Fake {
+    impl FakeSocket {
         fn sent(&self) -> Vec<Sent> {
             mem::take(&mut *self.sent.lock().unwrap())
         }
     }
 
-    impl AsyncUdpSocket for Fake {
+    impl AsyncUdpSocket for FakeSocket {
         fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-            Box::pin(Room(self))
+            Box::pin(FakePoller(self))
         }
 
         fn try_send(&self, packets: &Transmit<'_>) -> io::Result<()> {
@@ -335,9 +373,9 @@ mod tests {
     }
 
     #[derive(Debug)]
-    struct Room(Arc<Fake>);
+    struct FakePoller(Arc<FakeSocket>);
 
-    impl UdpPoller for Room {
+    impl UdpPoller for FakePoller {
         fn poll_writable(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
             if self.0.is_full.load(SeqCst) {
                 *self.0.waiting.lock().unwrap() = Some(cx.waker().clone());
@@ -353,7 +391,7 @@ mod tests {
     }
 
     fn send(
-        socket: &Socket,
+        socket: &BatchingUdpSocket,
         port: u16,
         bytes: usize,
         segment_size: Option<usize>,
@@ -367,37 +405,37 @@ mod tests {
         })
     }
 
-    /// A task whose turns, one after the other, do this.
-    fn turns(mut turn: impl FnMut() -> Poll<()> + Send + 'static) -> Turns {
-        Turns::new(poll_fn(move |_| turn()).boxed())
+    /// A task whose polls call `poll`.
+    fn task(mut poll: impl FnMut() -> Poll<()> + Send + 'static) -> BatchedTask {
+        BatchedTask::new(poll_fn(move |_| poll()).boxed())
     }
 
-    fn fake() -> (Arc<Fake>, Socket) {
-        let fake = Arc::new(Fake::default());
-        let socket = Socket::new(Arc::clone(&fake) as Arc<dyn AsyncUdpSocket>);
+    fn fake_socket() -> (Arc<FakeSocket>, BatchingUdpSocket) {
+        let fake = Arc::new(FakeSocket::default());
+        let socket = BatchingUdpSocket::new(Arc::clone(&fake) as Arc<dyn AsyncUdpSocket>);
         (fake, socket)
     }
 
     #[test]
-    fn what_is_sent_in_a_turn_leaves_together() {
-        let (fake, socket) = fake();
+    fn datagrams_of_one_poll_are_sent_in_one_call() {
+        let (fake, socket) = fake_socket();
         let seen = Arc::clone(&fake);
-        let turn = turns(move || {
+        let task = task(move || {
             send(&socket, 1, 12_000, Some(1200)).unwrap();
             send(&socket, 1, 11_500, Some(1200)).unwrap();
             assert_eq!(seen.sent(), []);
             Poll::Ready(())
         });
-        assert_eq!(turn.now_or_never(), Some(()));
+        assert_eq!(task.now_or_never(), Some(()));
         assert_eq!(fake.sent(), [(1, 23_500, Some(1200))]);
     }
 
     #[test]
-    fn who_has_more_to_send_has_two_turns_in_one() {
-        let (fake, socket) = fake();
-        // As quinn does: a turn ends after twenty packets, also if there are more.
+    fn task_with_more_to_send_is_polled_twice() {
+        let (fake, socket) = fake_socket();
+        // Like quinn, which yields after twenty datagrams even if there are more.
         let mut left = [4, 20, 20, 20].map(|packets| packets * 1452).to_vec();
-        let mut turn = turns(move || {
+        let mut task = task(move || {
             let Some(bytes) = left.pop() else {
                 return Poll::Ready(());
             };
@@ -405,18 +443,18 @@ mod tests {
             send(&socket, 1, bytes - bytes / 2, Some(1452)).unwrap();
             Poll::Pending
         });
-        assert!((&mut turn).now_or_never().is_none());
+        assert!((&mut task).now_or_never().is_none());
         assert_eq!(fake.sent(), [(1, 58_080, Some(1452))]);
-        assert!((&mut turn).now_or_never().is_none());
+        assert!((&mut task).now_or_never().is_none());
         assert_eq!(fake.sent(), [(1, 34_848, Some(1452))]);
-        assert!((&mut turn).now_or_never().is_some());
+        assert!((&mut task).now_or_never().is_some());
         assert_eq!(fake.sent(), []);
     }
 
     #[test]
-    fn nothing_follows_a_shorter_packet_or_goes_to_somebody_else() {
-        let (fake, socket) = fake();
-        let turn = turns(move || {
+    fn batch_ends_at_a_shorter_datagram_or_another_destination() {
+        let (fake, socket) = fake_socket();
+        let task = task(move || {
             send(&socket, 1, 2400, Some(1200)).unwrap();
             send(&socket, 1, 40, None).unwrap();
             send(&socket, 1, 2400, Some(1200)).unwrap();
@@ -425,7 +463,7 @@ mod tests {
             send(&socket, 2, 1300, None).unwrap();
             Poll::Ready(())
         });
-        assert_eq!(turn.now_or_never(), Some(()));
+        assert_eq!(task.now_or_never(), Some(()));
         let apart = [
             (1, 2440, Some(1200)),
             (1, 2400, Some(1200)),
@@ -437,99 +475,99 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_held_than_the_system_takes() {
-        let (fake, socket) = fake();
-        let turn = turns(move || {
+    fn batch_is_bounded_by_the_gso_limit() {
+        let (fake, socket) = fake_socket();
+        let task = task(move || {
             for _ in 0..5 {
                 send(&socket, 1, 14_520, Some(1452)).unwrap();
             }
             Poll::Ready(())
         });
-        assert_eq!(turn.now_or_never(), Some(()));
+        assert_eq!(task.now_or_never(), Some(()));
         let two = [(1, 58_080, Some(1452)), (1, 14_520, Some(1452))];
         assert_eq!(fake.sent(), two);
     }
 
     #[test]
-    fn a_circuit_wakes_it_when_it_has_had_its_turn() {
-        let known = Arc::new(Mutex::new(None));
-        let tell = Arc::clone(&known);
-        let mut task = Turns::new(
+    fn wake_by_a_circuit_is_deferred() {
+        let slot = Arc::new(Mutex::new(None));
+        let registered = Arc::clone(&slot);
+        let mut task = BatchedTask::new(
             poll_fn(move |cx| {
-                *tell.lock().unwrap() = Some(cx.waker().clone());
+                *registered.lock().unwrap() = Some(cx.waker().clone());
                 Poll::Pending
             })
             .boxed(),
         );
-        let (woken, waker) = Woken::new();
+        let (wakes, waker) = WakeCounter::new();
         let mut cx = Context::from_waker(&waker);
         assert!(task.poll_unpin(&mut cx).is_pending());
-        late::turn(|| {
-            known.lock().unwrap().take().unwrap().wake();
-            assert_eq!(woken.times(), 0);
+        deferred_wake::defer_wakes(|| {
+            slot.lock().unwrap().take().unwrap().wake();
+            assert_eq!(wakes.count(), 0);
         });
-        assert_eq!(woken.times(), 1);
+        assert_eq!(wakes.count(), 1);
     }
 
     #[test]
-    fn who_has_no_turn_sends_at_once() {
-        let (fake, socket) = fake();
+    fn send_outside_of_a_task_is_immediate() {
+        let (fake, socket) = fake_socket();
         send(&socket, 1, 2400, Some(1200)).unwrap();
         assert_eq!(fake.sent(), [(1, 2400, Some(1200))]);
     }
 
     #[test]
-    fn what_there_is_no_room_for_is_kept_and_goes_first() {
-        let (fake, socket) = fake();
+    fn blocked_batch_is_sent_first() {
+        let (fake, socket) = fake_socket();
         let mut port = 0;
-        let mut turn = turns(move || {
+        let mut task = task(move || {
             port += 1;
-            let refused = send(&socket, port, 2400, Some(1200));
-            assert_eq!(refused.is_err(), port == 2);
+            let sent = send(&socket, port, 2400, Some(1200));
+            assert_eq!(sent.is_err(), port == 2);
             Poll::Pending
         });
-        let (woken, waker) = Woken::new();
+        let (wakes, waker) = WakeCounter::new();
         let mut cx = Context::from_waker(&waker);
         fake.is_full.store(true, SeqCst);
         for _ in 0..2 {
-            assert!(turn.poll_unpin(&mut cx).is_pending());
+            assert!(task.poll_unpin(&mut cx).is_pending());
         }
         assert_eq!(fake.sent(), []);
         fake.is_full.store(false, SeqCst);
         fake.waiting.lock().unwrap().take().unwrap().wake();
-        assert_eq!(woken.times(), 1);
-        assert!(turn.poll_unpin(&mut cx).is_pending());
+        assert_eq!(wakes.count(), 1);
+        assert!(task.poll_unpin(&mut cx).is_pending());
         assert_eq!(fake.sent(), [(1, 2400, Some(1200)), (3, 2400, Some(1200))]);
     }
 
     #[test]
-    fn what_is_left_leaves_by_the_new_socket_if_there_is_one() {
-        let ((old, socket), (new, next)) = (fake(), fake());
+    fn blocked_batch_is_sent_by_a_rebound_socket() {
+        let ((old, socket), (new, next)) = (fake_socket(), fake_socket());
         let mut sockets = vec![next, socket];
-        let mut turn = turns(move || {
+        let mut task = task(move || {
             let socket = sockets.pop().unwrap();
             send(&socket, 1, 2400, Some(1200)).unwrap();
             Poll::Pending
         });
         old.is_full.store(true, SeqCst);
         for _ in 0..2 {
-            assert!((&mut turn).now_or_never().is_none());
+            assert!((&mut task).now_or_never().is_none());
         }
         assert_eq!(old.sent(), []);
         assert_eq!(new.sent(), [(1, 4800, Some(1200))]);
     }
 
     #[test]
-    fn nothing_stays_behind_of_a_task_that_panics() {
-        let (fake, socket) = fake();
-        let turn = turns(move || {
+    fn panic_drops_the_batch() {
+        let (fake, socket) = fake_socket();
+        let task = task(move || {
             send(&socket, 1, 2400, Some(1200)).unwrap();
             panic!("on purpose");
         });
         let panicked =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| turn.now_or_never()));
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| task.now_or_never()));
         assert!(panicked.is_err());
-        assert!(!TURN.with_borrow(|turn| turn.is_on || turn.held.is_some()));
+        assert!(!CURRENT.with_borrow(|current| current.is_active || current.batch.is_some()));
         assert_eq!(fake.sent(), []);
     }
 }

@@ -1,4 +1,4 @@
-//! Certificates, peer ids, and the keys that belong to an identity.
+//! TLS configuration, peer ids, and the stateless reset key of an identity.
 
 use std::sync::Arc;
 
@@ -16,12 +16,12 @@ use sha2::Sha256;
 use super::Error;
 use crate::transport::tls;
 
-/// TLS of the accepting side.
+/// The TLS configuration of the accepting side.
 pub(super) fn server(keypair: &Keypair) -> Result<QuicServerConfig, Error> {
     Ok(tls::server(keypair)?.try_into()?)
 }
 
-/// TLS of the dialling side; only `expected` is accepted, if given.
+/// The TLS configuration of the dialling side. If `expected` is present, no other peer is accepted.
 pub(super) fn client(
     keypair: &Keypair,
     expected: Option<PeerId>,
@@ -32,23 +32,25 @@ pub(super) fn client(
     Ok(tls.try_into()?)
 }
 
-/// The peer at the other end of an established connection.
+/// The authenticated peer of an established connection.
 pub(super) fn peer_id(connection: &quinn::Connection) -> Result<PeerId, Error> {
     let identity = connection.peer_identity();
     let chain = identity.and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok());
     Ok(tls::peer_id(&chain.unwrap_or_default())?)
 }
 
-/// The key that the stateless reset tokens of an identity come from (RFC 9000, section 10.3.2).
+/// The key from which the stateless reset tokens of an identity are derived (RFC 9000, section
+/// 10.3.2).
 ///
-/// It outlives the process, so a relay that comes back after a crash can tell the clients of its
-/// former self that their connections are gone. `None` if the type of key allows no derivation.
+/// It is the same after a restart. So a relay that has crashed can reset the connections of the
+/// previous process, instead of leaving its clients to their idle timeout. `None` if no secret can be
+/// derived from this type of key.
 pub(super) fn reset_key(keypair: &Keypair) -> Option<ResetKey> {
     let secret = keypair.derive_secret(b"descord-relay quic stateless reset")?;
     Hmac::new_from_slice(&secret).ok().map(ResetKey)
 }
 
-/// HMAC-SHA256, in the shape that quinn wants.
+/// An HMAC-SHA256 key for quinn.
 pub(super) struct ResetKey(Hmac<Sha256>);
 
 impl HmacKey for ResetKey {
@@ -69,10 +71,10 @@ impl HmacKey for ResetKey {
     }
 }
 
-/// Connection ids without any structure.
+/// Generates random connection ids, without structure.
 pub(super) struct RandomIds;
 
-/// Enough that ids never collide and are never guessed.
+/// The length of connection ids in bytes, which makes collisions and guesses improbable.
 const ID_LEN: usize = 8;
 
 impl ConnectionIdGenerator for RandomIds {
@@ -94,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_reset_key_is_the_identitys() {
+    fn reset_key_depends_on_the_identity_only() {
         let sign = |keypair: &Keypair| {
             let mut signature = [0; 32];
             reset_key(keypair).unwrap().sign(b"id", &mut signature);
@@ -107,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reset_key_knows_its_signatures() {
+    fn reset_key_verifies_its_signatures() {
         let key = reset_key(&Keypair::generate_ed25519()).unwrap();
         let mut signature = vec![0; key.signature_len()];
         key.sign(b"id", &mut signature);

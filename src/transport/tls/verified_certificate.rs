@@ -1,8 +1,7 @@
-//! What a certificate says that has been verified before.
+//! The content of a certificate that was verified before.
 //!
-//! libp2p's parser verifies both signatures of a certificate, its own and that of the peer's
-//! identity, each time it reads one. A handshake looks at it three times, and only the first look has
-//! to verify anything.
+//! libp2p's parser verifies both signatures of a certificate, its own and that of the peer's identity,
+//! each time. A handshake parses it three times, and only the first time has to verify it.
 
 use libp2p::{PeerId, identity::PublicKey};
 use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
@@ -11,31 +10,31 @@ use x509_parser::{
     certificate::X509Certificate,
 };
 
-/// The object identifier of the extension that names the peer, 1.3.6.1.4.1.53594.1.1, in DER.
+/// The object identifier of libp2p's identity extension, 1.3.6.1.4.1.53594.1.1, in DER.
 const IDENTITY: [u8; 10] = [0x2b, 6, 1, 4, 1, 0x83, 0xa2, 0x5a, 1, 1];
 
-/// A certificate that has been verified: nothing here is checked again.
-pub(super) struct Checked<'a>(X509Certificate<'a>);
+/// A certificate that was verified. No signature is checked here.
+pub(super) struct VerifiedCertificate<'a>(X509Certificate<'a>);
 
-impl<'a> Checked<'a> {
-    /// Nothing when it is no certificate at all.
+impl<'a> VerifiedCertificate<'a> {
+    /// Parses a certificate. Returns `None` if it cannot be parsed.
     pub(super) fn new(verified: &'a CertificateDer<'_>) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(verified).ok()?;
         Some(Self(certificate))
     }
 
-    /// The key that signs the handshake.
+    /// The public key of the handshake signature.
     pub(super) fn key(&self) -> SubjectPublicKeyInfoDer<'_> {
         self.0.public_key().raw.into()
     }
 
-    /// Whose it is.
+    /// The id of the peer, if the certificate has the identity extension.
     pub(super) fn peer_id(&self) -> Option<PeerId> {
         let extensions = self.0.extensions();
         let identity = extensions
             .iter()
             .find(|extension| extension.oid.as_bytes() == IDENTITY)?;
-        // The key of the identity, and what it signs.
+        // The extension has the identity key and its signature.
         let (_, signed_key) = Sequence::from_der(identity.value).ok()?;
         let (_, key) = OctetString::from_der(&signed_key.content).ok()?;
         let key = PublicKey::try_decode_protobuf(key.as_ref()).ok()?;
@@ -50,11 +49,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_says_what_libp2p_says() {
+    fn peer_id_equals_that_of_libp2p() {
         let keypair = Keypair::generate_ed25519();
         let (certificate, _) = certificate::generate(&keypair).unwrap();
         let theirs = certificate::parse(&certificate).unwrap().peer_id();
-        let ours = Checked::new(&certificate).unwrap().peer_id();
+        let ours = VerifiedCertificate::new(&certificate).unwrap().peer_id();
         assert_eq!(
             (ours, theirs),
             (Some(theirs), keypair.public().to_peer_id())
@@ -62,10 +61,13 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_named_is_nobody() {
+    fn certificate_without_identity_has_no_peer_id() {
         let foreign = rcgen::generate_simple_self_signed(["peer".to_owned()]).unwrap();
         let certificate = foreign.cert.into();
-        assert_eq!(Checked::new(&certificate).unwrap().peer_id(), None);
-        assert!(Checked::new(&CertificateDer::from(vec![0; 100])).is_none());
+        assert_eq!(
+            VerifiedCertificate::new(&certificate).unwrap().peer_id(),
+            None
+        );
+        assert!(VerifiedCertificate::new(&CertificateDer::from(vec![0; 100])).is_none());
     }
 }
