@@ -112,7 +112,7 @@ impl Admin {
 pub(crate) type Answer = (StatusCode, &'static str);
 
 async fn livez(State(admin): State<Arc<Admin>>) -> Answer {
-    if admin.lifecycle.is_faulty() {
+    if admin.lifecycle.has_failed() {
         (StatusCode::SERVICE_UNAVAILABLE, "a task panicked\n")
     } else {
         (StatusCode::OK, "ok\n")

@@ -42,7 +42,7 @@ pub enum Phase {
 
 impl Phase {
     /// The words of all phases, in their order.
-    pub const WORDS: [&str; 4] = ["starting", "ready", "draining", "stopped"];
+    pub const NAMES: [&str; 4] = ["starting", "ready", "draining", "stopped"];
 
     /// A short, stable word for logs, metrics and the operator's endpoints.
     pub fn as_str(self) -> &'static str {
@@ -60,11 +60,11 @@ impl Phase {
 pub struct Lifecycle {
     phase: Arc<watch::Sender<Phase>>,
     tracker: TaskTracker,
-    soft: CancellationToken,
-    hard: CancellationToken,
-    faulty: Arc<AtomicBool>,
+    drain: CancellationToken,
+    shutdown: CancellationToken,
+    failed: Arc<AtomicBool>,
     /// Somebody asked for the end, which a fault is not.
-    asked: Arc<AtomicBool>,
+    stop_requested: Arc<AtomicBool>,
 }
 
 impl Default for Lifecycle {
@@ -72,10 +72,10 @@ impl Default for Lifecycle {
         Self {
             phase: Arc::new(watch::Sender::new(Phase::Starting)),
             tracker: TaskTracker::new(),
-            soft: CancellationToken::new(),
-            hard: CancellationToken::new(),
-            faulty: Arc::default(),
-            asked: Arc::default(),
+            drain: CancellationToken::new(),
+            shutdown: CancellationToken::new(),
+            failed: Arc::default(),
+            stop_requested: Arc::default(),
         }
     }
 }
@@ -111,45 +111,45 @@ impl Lifecycle {
     }
 
     /// Runs `future` as a task until it ends, or until every task is to end.
-    pub fn spawn_until_end(
+    pub fn spawn_cancellable(
         &self,
         name: &'static str,
         future: impl Future<Output = ()> + Send + 'static,
     ) {
-        let end = self.hard.clone();
+        let shutdown = self.shutdown.clone();
         self.spawn(name, async move {
-            let _ = end.run_until_cancelled(future).await;
+            let _ = shutdown.run_until_cancelled(future).await;
         });
     }
 
     /// Something that the relay cannot do without is gone: it drains, and ends with an error.
     pub fn fail(&self) {
-        self.faulty.store(true, Ordering::Release);
-        self.soft.cancel();
+        self.failed.store(true, Ordering::Release);
+        self.drain.cancel();
     }
 
     /// Cancelled when the relay is to drain.
-    pub fn soft(&self) -> &CancellationToken {
-        &self.soft
+    pub fn drain_token(&self) -> &CancellationToken {
+        &self.drain
     }
 
     /// Cancelled when every task is to end now.
-    pub fn hard(&self) -> &CancellationToken {
-        &self.hard
+    pub fn shutdown_token(&self) -> &CancellationToken {
+        &self.shutdown
     }
 
     /// Whether something has failed that the relay cannot do without.
-    pub fn is_faulty(&self) -> bool {
-        self.faulty.load(Ordering::Acquire)
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
     }
 
     /// The process was asked to stop: the first time to drain, the second time to end now. A
     /// fault that made it drain before does not count: whoever asks because of it wants the drain.
     pub fn stop(&self) {
-        if self.asked.swap(true, Ordering::AcqRel) {
-            self.hard.cancel();
+        if self.stop_requested.swap(true, Ordering::AcqRel) {
+            self.shutdown.cancel();
         }
-        self.soft.cancel();
+        self.drain.cancel();
     }
 
     /// Waits until every task has ended. New ones can still be spawned meanwhile.
@@ -169,19 +169,21 @@ mod tests {
         lifecycle.spawn("calm", async {});
         lifecycle.spawn("faulty", async { panic!("a fault of this test") });
         lifecycle.wait().await;
-        assert!(lifecycle.is_faulty());
-        assert!(lifecycle.soft().is_cancelled());
+        assert!(lifecycle.has_failed());
+        assert!(lifecycle.drain_token().is_cancelled());
         // A supervisor that stops the relay for it does not cut the drain short.
         lifecycle.stop();
-        assert!(!lifecycle.hard().is_cancelled());
+        assert!(!lifecycle.shutdown_token().is_cancelled());
     }
 
     #[test]
     fn the_second_stop_is_the_hard_one() {
         let lifecycle = Lifecycle::new();
         lifecycle.stop();
-        assert!(lifecycle.soft().is_cancelled() && !lifecycle.hard().is_cancelled());
+        assert!(
+            lifecycle.drain_token().is_cancelled() && !lifecycle.shutdown_token().is_cancelled()
+        );
         lifecycle.stop();
-        assert!(lifecycle.hard().is_cancelled());
+        assert!(lifecycle.shutdown_token().is_cancelled());
     }
 }

@@ -1,12 +1,12 @@
 //! The relay as a running node: the only owner of the swarm, and its event loop.
 //!
 //! Three acts: [`Node::run`] serves until it is told to stop, drains, and closes what is left. The
-//! last two are in `ending`.
+//! last two are in `drain`.
 
 mod addresses;
 mod boxed;
 mod connection_limits;
-mod ending;
+mod drain;
 mod scarcity;
 mod schedule;
 mod swarm;
@@ -85,7 +85,7 @@ pub enum Error {
     },
     /// A task panicked, or a listener failed.
     #[error("the relay has failed; see the log above")]
-    Fault,
+    Failed,
 }
 
 /// A relay that listens.
@@ -232,12 +232,12 @@ impl Node {
     pub async fn run(mut self) -> Result<(), Error> {
         let relay = Arc::clone(&self.relay);
         self.lifecycle
-            .spawn_until_end("expiry", Arc::clone(&relay).expire_reservations());
+            .spawn_cancellable("expiry", Arc::clone(&relay).expire_reservations());
         self.lifecycle
-            .spawn_until_end("refusals", relay.refusals().clone().tell_rest());
+            .spawn_cancellable("refusals", relay.refusals().clone().tell_rest());
         self.lifecycle
-            .spawn_until_end("resources", self.resources.clone().watch());
-        self.lifecycle.spawn_until_end(
+            .spawn_cancellable("resources", self.resources.clone().watch());
+        self.lifecycle.spawn_cancellable(
             "scarcity",
             scarcity::monitor(
                 Arc::clone(&relay),
@@ -247,21 +247,24 @@ impl Node {
         );
         if let Some(peers) = relay.peers() {
             self.lifecycle
-                .spawn_until_end("peer statistics", Arc::clone(peers).sweep());
+                .spawn_cancellable("peer statistics", Arc::clone(peers).sweep());
         }
         let (quic, lifecycle) = (self.quic.clone(), self.lifecycle.clone());
         let life = async {
-            let _ = lifecycle.soft().run_until_cancelled(self.serve()).await;
+            let _ = lifecycle
+                .drain_token()
+                .run_until_cancelled(self.serve())
+                .await;
             self.drain().await;
             self.close().await;
         };
         if AssertUnwindSafe(life).catch_unwind().await.is_err() {
             error!("the event loop panicked: the relay ends with exit code 1");
             lifecycle.fail();
-            ending::close_rest(&quic, &lifecycle).await;
+            drain::close_remaining(&quic, &lifecycle).await;
         }
-        if lifecycle.is_faulty() {
-            Err(Error::Fault)
+        if lifecycle.has_failed() {
+            Err(Error::Failed)
         } else {
             Ok(())
         }
@@ -270,12 +273,12 @@ impl Node {
     /// Serves for ever.
     async fn serve(&mut self) {
         loop {
-            self.turn().await;
+            self.handle_next_event().await;
         }
     }
 
     /// Handles whatever happens next.
-    async fn turn(&mut self) {
+    async fn handle_next_event(&mut self) {
         tokio::select! {
             biased;
             () = tick(self.statistics.as_mut()) => self.log_statistics(),

@@ -109,7 +109,7 @@ impl Setup {
         });
         if let Some(file) = self.file {
             let follow = Arc::clone(&access).follow(file, lifecycle.clone());
-            lifecycle.spawn_until_end("access file", follow);
+            lifecycle.spawn_cancellable("access file", follow);
         }
         access
     }

@@ -75,10 +75,12 @@ impl Handler {
             return;
         }
         let serving = Arc::clone(&self.serving);
-        self.own.lifecycle.spawn_until_end("identify", async move {
-            let _ = tokio::time::timeout(STREAM_TIMEOUT, stream).await;
-            drop(serving);
-        });
+        self.own
+            .lifecycle
+            .spawn_cancellable("identify", async move {
+                let _ = tokio::time::timeout(STREAM_TIMEOUT, stream).await;
+                drop(serving);
+            });
     }
 }
 

@@ -222,7 +222,7 @@ instruments! {
         "Units of each resource that there are; absent where that is unlimited.";
     RESOURCE_LARGEST_PREFIX = Kind::Gauge, "relay.resource.largest_prefix", "{unit}", ["resource": &Resource::NAMES],
         "Units that one IPv4 address or IPv6 /64 uses, for the one that uses most. `/status` names it by a keyed hash.";
-    PHASE = Kind::Gauge, "relay.phase", "{phase}", ["phase": &Phase::WORDS],
+    PHASE = Kind::Gauge, "relay.phase", "{phase}", ["phase": &Phase::NAMES],
         "1 for the phase that the relay is in, 0 for the others.";
     DRAIN_TIME_LEFT = Kind::Gauge, "relay.drain.time_left", "s", [],
         "Until a drain cuts what is still open; absent while there is no drain.";

@@ -126,7 +126,7 @@ pub fn observe(
     let phases = lifecycle.clone();
     PHASE.observe(meter, move |observer| {
         let now = phases.phase().as_str();
-        for phase in Phase::WORDS {
+        for phase in Phase::NAMES {
             let is_now = u64::from(phase == now);
             observer.observe(is_now, &[KeyValue::new("phase", phase)]);
         }

@@ -37,13 +37,13 @@ use crate::{
 const MAX_DIALS: usize = 64;
 
 /// Connections that can be closed to make room.
-pub(super) trait Candidates: Send + 'static {
+pub(super) trait EvictionCandidates: Send + 'static {
     /// The newest connection without a reservation and without a circuit of the prefix that is
     /// furthest beyond its share.
     fn newest_unused(&self, beyond: &resources::BeyondShare) -> Option<Arc<Connection>>;
 }
 
-impl Candidates for Arc<Relay> {
+impl EvictionCandidates for Arc<Relay> {
     fn newest_unused(&self, beyond: &resources::BeyondShare) -> Option<Arc<Connection>> {
         self.newest_unused_connection(beyond, |_| true)
     }
@@ -65,7 +65,7 @@ pub(super) struct Behaviour<C = Arc<Relay>> {
 
 /// There is no room for a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Exceeded {
+pub(super) enum LimitExceeded {
     /// As many dials are under way as may be.
     #[error("too many dials are under way")]
     Pending,
@@ -77,7 +77,7 @@ pub(super) enum Exceeded {
     Share,
 }
 
-impl Exceeded {
+impl LimitExceeded {
     /// For logs and metrics.
     pub(super) fn reason(self) -> &'static str {
         match self {
@@ -88,7 +88,7 @@ impl Exceeded {
     }
 }
 
-impl<C: Candidates> Behaviour<C> {
+impl<C: EvictionCandidates> Behaviour<C> {
     pub(super) fn new(resources: Resources, gater: ConnectionGater, candidates: C) -> Self {
         Self {
             resources,
@@ -112,9 +112,9 @@ impl<C: Candidates> Behaviour<C> {
         let exceeded = match checked {
             Ok(()) => return Ok(()),
             Err(resources::Exceeded::Share) if self.resources.connections().total() < capacity => {
-                Exceeded::Share
+                LimitExceeded::Share
             }
-            Err(resources::Exceeded::Share) => Exceeded::Established,
+            Err(resources::Exceeded::Share) => LimitExceeded::Established,
             Err(resources::Exceeded::Capacity) => {
                 let beyond = self.resources.connections().beyond_share(capacity, shares);
                 match self.candidates.newest_unused(&beyond) {
@@ -122,7 +122,7 @@ impl<C: Candidates> Behaviour<C> {
                         self.close(&unused);
                         return Ok(());
                     }
-                    None => Exceeded::Established,
+                    None => LimitExceeded::Established,
                 }
             }
         };
@@ -149,7 +149,11 @@ fn source_of(endpoint: &ConnectedPoint) -> Option<IpAddr> {
     }
 }
 
-fn below(number: usize, limit: usize, exceeded: Exceeded) -> Result<(), ConnectionDenied> {
+fn check_below(
+    number: usize,
+    limit: usize,
+    exceeded: LimitExceeded,
+) -> Result<(), ConnectionDenied> {
     if number < limit {
         Ok(())
     } else {
@@ -157,7 +161,7 @@ fn below(number: usize, limit: usize, exceeded: Exceeded) -> Result<(), Connecti
     }
 }
 
-impl<C: Candidates> NetworkBehaviour for Behaviour<C> {
+impl<C: EvictionCandidates> NetworkBehaviour for Behaviour<C> {
     type ConnectionHandler = dummy::ConnectionHandler;
     type ToSwarm = Infallible;
 
@@ -179,7 +183,7 @@ impl<C: Candidates> NetworkBehaviour for Behaviour<C> {
         _addresses: &[Multiaddr],
         _role: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        below(self.pending_dials.len(), MAX_DIALS, Exceeded::Pending)?;
+        check_below(self.pending_dials.len(), MAX_DIALS, LimitExceeded::Pending)?;
         self.pending_dials.insert(connection_id);
         Ok(Vec::new())
     }
@@ -193,7 +197,7 @@ impl<C: Candidates> NetworkBehaviour for Behaviour<C> {
         _port_use: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         self.pending_dials.remove(&connection_id);
-        below(self.dialled, MAX_DIALS, Exceeded::Established)?;
+        check_below(self.dialled, MAX_DIALS, LimitExceeded::Established)?;
         self.check_established(None)?;
         Ok(dummy::ConnectionHandler)
     }
@@ -267,7 +271,7 @@ mod tests {
     #[derive(Default)]
     struct Unused(Vec<Arc<Connection>>);
 
-    impl Candidates for Unused {
+    impl EvictionCandidates for Unused {
         fn newest_unused(&self, beyond: &resources::BeyondShare) -> Option<Arc<Connection>> {
             let candidates = self.0.iter().filter(|c| c.is_unused());
             candidates
@@ -281,9 +285,9 @@ mod tests {
         format!("/ip4/{ip}/tcp/9000").parse().unwrap()
     }
 
-    fn reason<T>(result: Result<T, ConnectionDenied>) -> Option<Exceeded> {
+    fn reason<T>(result: Result<T, ConnectionDenied>) -> Option<LimitExceeded> {
         let error = result.err()?;
-        Some(error.downcast::<Exceeded>().unwrap())
+        Some(error.downcast::<LimitExceeded>().unwrap())
     }
 
     fn incoming(ip: &str) -> ConnectedPoint {
@@ -322,7 +326,7 @@ mod tests {
     }
 
     /// A connection from `ip` is established, and unused.
-    fn establish(limits: &mut Behaviour<Unused>, id: usize, ip: &str) -> Option<Exceeded> {
+    fn establish(limits: &mut Behaviour<Unused>, id: usize, ip: &str) -> Option<LimitExceeded> {
         let (peer, connection) = (PeerId::random(), ConnectionId::new_unchecked(id));
         let (local, remote) = (address("203.0.113.1"), address(ip));
         let result =
@@ -336,12 +340,12 @@ mod tests {
         denied
     }
 
-    fn dial(limits: &mut Behaviour<Unused>, id: usize) -> Option<Exceeded> {
+    fn dial(limits: &mut Behaviour<Unused>, id: usize) -> Option<LimitExceeded> {
         let (id, role) = (ConnectionId::new_unchecked(id), Endpoint::Dialer);
         reason(limits.handle_pending_outbound_connection(id, None, &[], role))
     }
 
-    fn reach(limits: &mut Behaviour<Unused>, id: usize) -> Option<Exceeded> {
+    fn reach(limits: &mut Behaviour<Unused>, id: usize) -> Option<LimitExceeded> {
         let (connection, peer) = (ConnectionId::new_unchecked(id), PeerId::random());
         let (role, port) = (Endpoint::Dialer, PortUse::New);
         let denied = reason(limits.handle_established_outbound_connection(
@@ -357,7 +361,7 @@ mod tests {
         denied
     }
 
-    fn with_room_for(active: u32) -> Behaviour<Unused> {
+    fn limited_to(active: u32) -> Behaviour<Unused> {
         let limits = ResourceLimits {
             connections: ConnectionLimits { active, pending: 2 },
             ..ResourceLimits::new(None, None, &Limits::default())
@@ -368,13 +372,13 @@ mod tests {
 
     #[test]
     fn connections_of_one_address_give_way_when_all_are_in_use() {
-        let mut limits = with_room_for(16);
+        let mut limits = limited_to(16);
         for id in 0..12 {
             assert_eq!(establish(&mut limits, id, "192.0.2.1"), None);
         }
         assert_eq!(
             establish(&mut limits, 12, "192.0.2.1"),
-            Some(Exceeded::Share)
+            Some(LimitExceeded::Share)
         );
         for id in 12..18 {
             let ip = format!("198.51.{id}.1");
@@ -400,18 +404,18 @@ mod tests {
 
     #[test]
     fn nothing_gives_way_when_no_prefix_is_beyond_its_share() {
-        let mut limits = with_room_for(8);
+        let mut limits = limited_to(8);
         for id in 0..8 {
             assert_eq!(establish(&mut limits, id, &format!("198.51.{id}.1")), None);
         }
         let refused = establish(&mut limits, 8, "198.51.8.1");
-        assert_eq!(refused, Some(Exceeded::Established));
+        assert_eq!(refused, Some(LimitExceeded::Established));
         assert!(limits.to_close.is_empty());
     }
 
     #[test]
     fn a_connection_counts_for_its_first_address_when_its_peer_moves() {
-        let mut limits = with_room_for(16);
+        let mut limits = limited_to(16);
         assert_eq!(establish(&mut limits, 1, "192.0.2.1"), None);
         assert_eq!(establish(&mut limits, 2, "198.51.100.1"), None);
         // The swarm has the new address when the connection ends.
@@ -425,16 +429,16 @@ mod tests {
 
     #[test]
     fn dials_have_places_of_their_own() {
-        let mut limits = with_room_for(1000);
+        let mut limits = limited_to(1000);
         for id in 0..MAX_DIALS {
             assert_eq!(dial(&mut limits, id), None);
         }
-        assert_eq!(dial(&mut limits, 1000), Some(Exceeded::Pending));
+        assert_eq!(dial(&mut limits, 1000), Some(LimitExceeded::Pending));
         for id in 0..MAX_DIALS {
             assert_eq!(reach(&mut limits, id), None);
         }
         assert_eq!(dial(&mut limits, 1001), None);
-        assert_eq!(reach(&mut limits, 1001), Some(Exceeded::Established));
+        assert_eq!(reach(&mut limits, 1001), Some(LimitExceeded::Established));
         closed(&mut limits, 0, &dialled());
         assert_eq!(dial(&mut limits, 1002), None);
         assert_eq!(reach(&mut limits, 1002), None);
@@ -442,7 +446,7 @@ mod tests {
 
     #[test]
     fn nothing_is_left_of_connections_that_are_gone() {
-        let mut limits = with_room_for(3);
+        let mut limits = limited_to(3);
         for id in 0..1000 {
             assert_eq!(establish(&mut limits, id, "192.0.2.1"), None);
             closed(&mut limits, id, &incoming("192.0.2.1"));

@@ -7,7 +7,7 @@ use libp2p::{
     swarm::{Config, ListenError, NetworkBehaviour},
 };
 
-use super::connection_limits::{self, Exceeded};
+use super::connection_limits::{self, LimitExceeded};
 use crate::{
     dialback, identify,
     lifecycle::Lifecycle,
@@ -66,7 +66,7 @@ pub(super) fn denied(error: &ListenError) -> Option<&'static str> {
     let ListenError::Denied { cause } = error else {
         return None;
     };
-    Some(match cause.downcast_ref::<Exceeded>() {
+    Some(match cause.downcast_ref::<LimitExceeded>() {
         Some(exceeded) => exceeded.reason(),
         None if cause.downcast_ref::<TooManyConnections>().is_some() => "max_connections_per_peer",
         None => "other",

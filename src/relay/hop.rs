@@ -114,7 +114,7 @@ async fn read_request<S: AsyncRead + Unpin>(
         // Newer streams have evicted this one while it waited.
         Ok(()) = evicted => return None,
         () = connection.gone().cancelled() => return None,
-        () = relay.lifecycle().hard().cancelled() => return None,
+        () = relay.lifecycle().shutdown_token().cancelled() => return None,
     };
     connection.heard(number);
     match request {
@@ -194,7 +194,7 @@ async fn decided(
         biased;
         decision = decision => decision,
         () = connection.gone().cancelled() => Err(Deny::Disconnected.into()),
-        () = relay.lifecycle().hard().cancelled() => Err(Deny::Disconnected.into()),
+        () = relay.lifecycle().shutdown_token().cancelled() => Err(Deny::Disconnected.into()),
     }
 }
 
@@ -251,7 +251,7 @@ async fn open_stop(
     tokio::select! {
         stop = stop::open(relay, connections, source) => stop.ok_or(Deny::StopFailed),
         () = state.evicted().cancelled() => Err(Deny::Evicted),
-        () = relay.lifecycle().hard().cancelled() => Err(Deny::StopFailed),
+        () = relay.lifecycle().shutdown_token().cancelled() => Err(Deny::StopFailed),
     }
 }
 
@@ -305,7 +305,7 @@ async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
         limit: relay.circuit_limit(),
         unused_timeout: limits.unused_circuit_timeout,
         idle_timeout: limits.idle_circuit_timeout,
-        shutdown: relay.lifecycle().hard(),
+        shutdown: relay.lifecycle().shutdown_token(),
         state: permit.state(),
     };
     let outcome = circuit::relay(source, early, target_side, bounds, pacer, &moved).await;

@@ -149,7 +149,7 @@ impl Server {
         timeout(PATIENCE, clean)
             .await
             .map_err(|_| format!("the clients are gone, but {:?}", books.statistics()))?;
-        if tasks.is_faulty() {
+        if tasks.has_failed() {
             return Err("a task of the relay panicked".into());
         }
         Ok(())

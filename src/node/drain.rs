@@ -28,13 +28,13 @@ const RESET_GRACE: Duration = Duration::from_millis(200);
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Tells how far a drain is.
-struct Progress {
+struct DrainProgress {
     ticks: Interval,
     deadline: Instant,
     bytes: u64,
 }
 
-impl Progress {
+impl DrainProgress {
     fn new(relay: &Relay, deadline: Instant) -> Self {
         let bytes = relay.statistics().bytes;
         Self {
@@ -49,7 +49,7 @@ impl Progress {
         self.ticks.tick().await;
     }
 
-    fn tell(&mut self, relay: &Relay) {
+    fn log(&mut self, relay: &Relay) {
         let now = relay.statistics();
         info!(
             circuits = now.circuits,
@@ -78,10 +78,10 @@ impl Node {
             relay.circuits_cut = Empty,
             relay.reservations_moved = Empty,
         );
-        self.drain_within(&span).await;
+        self.drain_in_span(&span).await;
     }
 
-    async fn drain_within(&mut self, span: &Span) {
+    async fn drain_in_span(&mut self, span: &Span) {
         let phase = |name| info_span!(target: SPANS, parent: span, "drain phase", otel.name = name);
         let begun = Instant::now();
         let serves_until = begun + self.drain.delay;
@@ -101,11 +101,11 @@ impl Node {
         );
         span.record("relay.circuits", integer(before.circuits));
         span.record("relay.reservations", integer(before.reservations));
-        let hard = self.lifecycle.hard().clone();
-        let mut progress = Progress::new(&relay, deadline);
+        let shutdown = self.lifecycle.shutdown_token().clone();
+        let mut progress = DrainProgress::new(&relay, deadline);
         let delay = phase("drain.delay");
-        let serve_on = hard.run_until_cancelled(self.serve_on(&mut progress));
-        let _ = timeout_at(serves_until, serve_on).await;
+        let keep_serving = shutdown.run_until_cancelled(self.keep_serving(&mut progress));
+        let _ = timeout_at(serves_until, keep_serving).await;
 
         drop(delay);
 
@@ -117,15 +117,15 @@ impl Node {
         relay.drain(deadline.into_std());
         info!("no new connections are accepted");
         let mut moved = HashSet::new();
-        let close_idle = hard.run_until_cancelled(self.close_idle(&mut progress, &mut moved));
+        let close_idle = shutdown.run_until_cancelled(self.close_idle(&mut progress, &mut moved));
         let _ = timeout_at(deadline, close_idle).await;
 
         drop(wait);
 
         let _cut = phase("drain.cut");
         // What is left is cut; each circuit's task says so before it ends.
-        hard.cancel();
-        self.circuits_over().await;
+        shutdown.cancel();
+        self.wait_for_circuits().await;
         let after = relay.statistics();
         if after.circuits_cut > before.circuits_cut {
             let _ = timeout(RESET_GRACE, self.serve()).await;
@@ -145,20 +145,20 @@ impl Node {
     }
 
     /// Serves as before.
-    async fn serve_on(&mut self, progress: &mut Progress) {
+    async fn keep_serving(&mut self, progress: &mut DrainProgress) {
         let relay = Arc::clone(&self.relay);
         loop {
             tokio::select! {
                 biased;
-                () = progress.tick() => progress.tell(&relay),
-                () = self.turn() => {}
+                () = progress.tick() => progress.log(&relay),
+                () = self.handle_next_event() => {}
             }
         }
     }
 
     /// Closes connections as their moment comes, until none is left. `moved` are the peers whose
     /// reservation went with that.
-    async fn close_idle(&mut self, progress: &mut Progress, moved: &mut HashSet<PeerId>) {
+    async fn close_idle(&mut self, progress: &mut DrainProgress, moved: &mut HashSet<PeerId>) {
         let mut rng = rand::rng();
         let relay = Arc::clone(&self.relay);
         let mut schedule = Schedule::new(
@@ -167,10 +167,10 @@ impl Node {
             self.drain.window,
             &mut rng,
         );
-        while !self.is_deserted() {
+        while !self.has_no_connections() {
             tokio::select! {
                 biased;
-                () = progress.tick() => progress.tell(&relay),
+                () = progress.tick() => progress.log(&relay),
                 () = sleep_until(schedule.next()) => {
                     self.close_due(&mut schedule, moved);
                 }
@@ -202,13 +202,13 @@ impl Node {
 
     /// Whether no connection is left to wait for. The swarm waits in vain for one whose task has
     /// panicked; the books do not.
-    fn is_deserted(&self) -> bool {
+    fn has_no_connections(&self) -> bool {
         self.connections() == 0
-            || (self.lifecycle.is_faulty() && self.relay.statistics().peers == 0)
+            || (self.lifecycle.has_failed() && self.relay.statistics().peers == 0)
     }
 
     /// Waits, not for long, until the end of every circuit that was cut is in the log.
-    async fn circuits_over(&mut self) {
+    async fn wait_for_circuits(&mut self) {
         let relay = Arc::clone(&self.relay);
         let over = async {
             while relay.open_circuits() > 0 {
@@ -224,25 +224,25 @@ impl Node {
     /// Ends every circuit and connection, so that peers learn it now and not by a timeout.
     pub(super) async fn close(mut self) {
         self.lifecycle.enter(Phase::Stopped);
-        self.lifecycle.hard().cancel();
+        self.lifecycle.shutdown_token().cancel();
         for peer in self.swarm.connected_peers().copied().collect::<Vec<_>>() {
             let _ = self.swarm.disconnect_peer_id(peer);
         }
         let closed = async {
-            while !self.is_deserted() {
+            while !self.has_no_connections() {
                 self.swarm.select_next_some().await;
             }
         };
         let _ = timeout(CLOSE_TIMEOUT, closed).await;
         let (quic, lifecycle) = (self.quic.clone(), self.lifecycle.clone());
         drop(self);
-        close_rest(&quic, &lifecycle).await;
+        close_remaining(&quic, &lifecycle).await;
     }
 }
 
 /// Closes what needs no swarm to be closed, and waits, not for long, for the tasks of the process.
-pub(super) async fn close_rest(quic: &quic::Handle, lifecycle: &Lifecycle) {
-    lifecycle.hard().cancel();
+pub(super) async fn close_remaining(quic: &quic::Handle, lifecycle: &Lifecycle) {
+    lifecycle.shutdown_token().cancel();
     quic.close_all(0);
     let rest = async { tokio::join!(quic.wait_idle(), lifecycle.wait()) };
     let _ = timeout(CLOSE_TIMEOUT, rest).await;
