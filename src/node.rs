@@ -159,7 +159,7 @@ impl Node {
             config.admission.clone(),
             resources.clone(),
             metrics.clone(),
-            relay.refusals().clone(),
+            relay.log_throttle().clone(),
         );
         let (transport, quic) =
             transport::build(keypair, dials, &gater, &metrics).map_err(Error::Transport)?;
@@ -233,8 +233,10 @@ impl Node {
         let relay = Arc::clone(&self.relay);
         self.lifecycle
             .spawn_cancellable("expiry", Arc::clone(&relay).expire_reservations());
-        self.lifecycle
-            .spawn_cancellable("refusals", relay.refusals().clone().tell_rest());
+        self.lifecycle.spawn_cancellable(
+            "log throttle",
+            relay.log_throttle().clone().log_suppressed(),
+        );
         self.lifecycle
             .spawn_cancellable("resources", self.resources.clone().watch());
         self.lifecycle.spawn_cancellable(

@@ -102,7 +102,7 @@ pub(super) fn circuit_closed(relay: &Relay, source: PeerId, target: PeerId, clos
 }
 
 /// `request` is "reserve", "connect", or "unknown" when there was none to read. Not each one gets a
-/// line of its own, see [`Refusals`](crate::refusals::Refusals).
+/// line of its own, see [`LogThrottle`](crate::log_throttle::LogThrottle).
 pub(super) fn request_denied(
     relay: &Relay,
     peer: PeerId,
@@ -110,7 +110,7 @@ pub(super) fn request_denied(
     Refusal { deny, rule }: &Refusal,
 ) {
     let (status, reason) = deny.parts();
-    if relay.refusals().may_tell("request", reason) {
+    if relay.log_throttle().should_log("request", reason) {
         info!(
             peer = %relay.names().name(&peer),
             request,

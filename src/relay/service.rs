@@ -29,10 +29,10 @@ use super::{
 };
 use crate::{
     lifecycle::Lifecycle,
+    log_throttle::LogThrottle,
     metrics::Metrics,
     peers::Peers,
     pseudonym::Pseudonyms,
-    refusals::Refusals,
     resources::{BeyondShare, Resource, ResourceUse, Shares, Usage, excess},
 };
 
@@ -53,7 +53,7 @@ pub struct Relay {
     ledger: Mutex<Ledger<Arc<Connection>>>,
     limits: Limits,
     rates: Rates,
-    refusals: Refusals,
+    log_throttle: LogThrottle,
     access: Option<Arc<dyn Access>>,
     addresses: RwLock<Arc<[Multiaddr]>>,
     first_reservation: Notify,
@@ -104,7 +104,7 @@ impl Relay {
             names,
             ledger: Mutex::new(Ledger::new(limits.clone())),
             rates: Rates::new(&limits),
-            refusals: Refusals::new(),
+            log_throttle: LogThrottle::new(),
             throttle: Throttle::new(&limits.bandwidth),
             limits,
             access,
@@ -332,8 +332,8 @@ impl Relay {
     }
 
     /// The lines of the log about what is refused.
-    pub(crate) fn refusals(&self) -> &Refusals {
-        &self.refusals
+    pub(crate) fn log_throttle(&self) -> &LogThrottle {
+        &self.log_throttle
     }
 
     /// Whether a request to reserve comes within the rates. One to renew always does: a flood must

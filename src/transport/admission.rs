@@ -8,9 +8,9 @@ use tracing::info;
 
 use super::pending::{Evicted, PendingHandshakes};
 use crate::{
+    log_throttle::LogThrottle,
     metrics::Metrics,
     rate::{Limiter, Rate},
-    refusals::Refusals,
     resources::{Descriptor, Exhausted, Prefix, Resources},
 };
 
@@ -35,7 +35,7 @@ struct Shared {
     resources: Resources,
     pending: PendingHandshakes,
     metrics: Metrics,
-    refusals: Refusals,
+    log_throttle: LogThrottle,
 }
 
 #[derive(Debug)]
@@ -59,12 +59,12 @@ impl RateLimited {
 
 impl ConnectionGater {
     /// Lets in what `admission` says, while there is room in `resources`. What it refuses is counted in
-    /// `metrics`, and told by `refusals`.
+    /// `metrics`, and logged through `log_throttle`.
     pub fn new(
         admission: Admission,
         resources: Resources,
         metrics: Metrics,
-        refusals: Refusals,
+        log_throttle: LogThrottle,
     ) -> Self {
         let rates = admission.rate_per_ip.map(|rate| Rates {
             proven: Limiter::new(rate),
@@ -76,7 +76,7 @@ impl ConnectionGater {
             pending: PendingHandshakes::new(resources.clone()),
             resources,
             metrics,
-            refusals,
+            log_throttle,
         }))
     }
 
@@ -86,7 +86,7 @@ impl ConnectionGater {
             Admission::default(),
             Resources::unlimited(),
             Metrics::off(),
-            Refusals::new(),
+            LogThrottle::new(),
         )
     }
 
@@ -167,7 +167,7 @@ impl ConnectionGater {
     /// A connection was refused, for one of the reasons of the catalogue.
     pub(crate) fn refused(&self, reason: &'static str) {
         self.0.metrics.connection_denied(reason);
-        if self.0.refusals.may_tell("connection", reason) {
+        if self.0.log_throttle.should_log("connection", reason) {
             info!(reason, "connection refused");
         }
     }
@@ -185,7 +185,7 @@ mod tests {
             admission,
             Resources::unlimited(),
             Metrics::off(),
-            Refusals::new(),
+            LogThrottle::new(),
         )
     }
 
