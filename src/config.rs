@@ -177,7 +177,7 @@ pub enum OnError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerStats {
     /// Of how many peers at most, 0 = of none; at most
-    /// [`MAX_CAPACITY`](crate::peers::MAX_CAPACITY).
+    /// [`MAX_CAPACITY`](crate::peer_stats::MAX_CAPACITY).
     pub capacity: usize,
     /// How long the last while is of which figures are kept apart; at least 1 s.
     pub window: Duration,

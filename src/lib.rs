@@ -21,7 +21,7 @@
 //! | [`scratch`] | room for bytes on their way, once for every thread |
 //! | [`shrink`] | tables that do not keep the room which they once needed |
 //! | [`access`] | who may reserve, and who may connect to whom |
-//! | [`peers`] | who moves how much through the relay |
+//! | [`peer_stats`] | traffic counters of the most active peers |
 //! | [`identify`] | what the relay says of itself |
 //! | [`ping`] | answers to who measures whether the relay is there |
 //! | [`dialback`] | AutoNAT v2: which addresses the relay dials, and how often |
@@ -54,7 +54,7 @@ pub mod lifecycle;
 pub mod log_throttle;
 pub mod metrics;
 pub mod node;
-pub mod peers;
+pub mod peer_stats;
 pub mod ping;
 pub mod probe;
 pub mod pseudonym;

@@ -31,7 +31,7 @@ use crate::{
     identity::Identity,
     lifecycle::{Lifecycle, Phase},
     metrics::{self, Metrics},
-    peers::Peers,
+    peer_stats::PeerStats,
     pseudonym::Pseudonyms,
     relay::{Connection, Relay, Statistics, Transport},
     resources::Resources,
@@ -128,8 +128,8 @@ impl Node {
         let limits = config.limits.clone();
         let stats = &config.peer_stats;
         // Only whoever asks the admin endpoints is told.
-        let peers = (stats.capacity > 0 && config.admin_address.is_some())
-            .then(|| Peers::new(stats.capacity, stats.window));
+        let peer_stats = (stats.capacity > 0 && config.admin_address.is_some())
+            .then(|| PeerStats::new(stats.capacity, stats.window));
         let access = access.map(|setup| {
             let relay = keypair.public().to_peer_id();
             setup.start(
@@ -145,7 +145,7 @@ impl Node {
             names,
             lifecycle.clone(),
             metrics.clone(),
-            peers,
+            peer_stats,
             access,
         );
         let resources = Resources::of_process(config.memory, relay.limits());
@@ -247,7 +247,7 @@ impl Node {
                 self.gater.clone(),
             ),
         );
-        if let Some(peers) = relay.peers() {
+        if let Some(peers) = relay.peer_stats() {
             self.lifecycle
                 .spawn_cancellable("peer statistics", Arc::clone(peers).sweep());
         }

@@ -13,7 +13,7 @@ use super::kind::{
 use super::rates::{BurstAndRate, Memory, NetworkShares, Networks};
 use super::{Config, LogFormat, OnError, PeerIds};
 use crate::access::{Effect, MAX_CONCURRENCY, MAX_REMEMBERED, Scope};
-use crate::peers::MAX_CAPACITY;
+use crate::peer_stats::MAX_CAPACITY;
 
 /// What every name of ours starts with.
 pub(super) const PREFIX: &str = "RELAY_";

@@ -48,7 +48,7 @@ pub(super) fn reservation_accepted(
         "accepted"
     };
     relay.metrics().request("reserve", outcome, "none");
-    if let Some(peers) = relay.peers() {
+    if let Some(peers) = relay.peer_stats() {
         peers.reserved(peer);
     }
 }
@@ -58,7 +58,7 @@ pub(super) fn reservation_accepted(
 pub(super) fn reservation_repeated(relay: &Relay, peer: PeerId) {
     debug!(peer = %relay.names().name(&peer), "reservation renewed again");
     relay.metrics().request("reserve", "renewed", "none");
-    if let Some(peers) = relay.peers() {
+    if let Some(peers) = relay.peer_stats() {
         peers.reserved(peer);
     }
 }
@@ -121,7 +121,7 @@ pub(super) fn request_denied(
         );
     }
     relay.metrics().request(request, "denied", reason);
-    if let Some(peers) = relay.peers() {
+    if let Some(peers) = relay.peer_stats() {
         peers.denied(peer);
     }
 }

@@ -270,7 +270,7 @@ async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
     } = circuit;
     let opened = Instant::now();
     let totals = relay.traffic().lane(connection.transport, target.transport);
-    let peers = relay.peers();
+    let peers = relay.peer_stats();
     let ends = peers.map(|peers| peers.circuit(connection.peer, target.peer));
     let throttle = relay.throttle();
     let pacer = throttle.map(|throttle| throttle.circuit(connection.peer, target.peer));

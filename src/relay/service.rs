@@ -31,7 +31,7 @@ use crate::{
     lifecycle::Lifecycle,
     log_throttle::LogThrottle,
     metrics::Metrics,
-    peers::Peers,
+    peer_stats::PeerStats,
     pseudonym::Pseudonyms,
     resources::{BeyondShare, Resource, ResourceUse, Shares, Usage, excess},
 };
@@ -60,7 +60,7 @@ pub struct Relay {
     circuit_ended: Notify,
     streams: AtomicU64,
     metrics: Metrics,
-    peers: Option<Arc<Peers>>,
+    peer_stats: Option<Arc<PeerStats>>,
     traffic: Traffic,
     throttle: Option<Arc<Throttle>>,
     opened: AtomicU64,
@@ -86,7 +86,7 @@ pub struct Statistics {
 }
 
 impl Relay {
-    /// A relay that nobody is connected to, and that announces no address yet. Without `peers` it
+    /// A relay that nobody is connected to, and that announces no address yet. Without `peer_stats` it
     /// does not keep who moves how much; without `access` everybody may reserve and connect.
     pub fn new(
         keypair: Keypair,
@@ -94,7 +94,7 @@ impl Relay {
         names: Pseudonyms,
         lifecycle: Lifecycle,
         metrics: Metrics,
-        peers: Option<Arc<Peers>>,
+        peer_stats: Option<Arc<PeerStats>>,
         access: Option<Arc<dyn Access>>,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -113,7 +113,7 @@ impl Relay {
             circuit_ended: Notify::new(),
             streams: AtomicU64::new(0),
             metrics,
-            peers,
+            peer_stats,
             traffic: Traffic::default(),
             opened: AtomicU64::new(0),
             finished: AtomicU64::new(0),
@@ -243,8 +243,8 @@ impl Relay {
     }
 
     /// Who moves how much, if that is kept.
-    pub fn peers(&self) -> Option<&Arc<Peers>> {
-        self.peers.as_ref()
+    pub fn peer_stats(&self) -> Option<&Arc<PeerStats>> {
+        self.peer_stats.as_ref()
     }
 
     /// What each of these peers has here now.
