@@ -53,6 +53,7 @@ pub mod late;
 pub mod lifecycle;
 pub mod log_throttle;
 pub mod metrics;
+mod named_enum;
 pub mod node;
 pub mod peer_stats;
 pub mod ping;

@@ -22,7 +22,7 @@ mod behaviour;
 pub mod circuit;
 pub mod circuit_state;
 mod connection;
-mod deny;
+mod deny_reason;
 mod events;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -46,11 +46,11 @@ pub use self::{
     access::{Access, Requester},
     behaviour::{Behaviour, MAX_CONNECTIONS_PER_PEER, TooManyConnections},
     circuit_state::CircuitState,
-    connection::{Connection, MAX_SILENT_STREAMS, Transport},
-    deny::{Deny, Refusal},
+    connection::{Connection, MAX_STREAMS_AWAITING_REQUEST, Transport},
+    deny_reason::{Denied, DenyReason},
     handler::Handler,
     hop::{ANSWER_TIMEOUT, REQUEST_TIMEOUT},
-    ledger::Presence,
+    ledger::PeerState,
     limits::{Bandwidth, CircuitLimit, Limits, Pace, RequestRate},
     service::{Relay, Statistics},
     stop::STOP_TIMEOUT,

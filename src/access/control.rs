@@ -20,7 +20,7 @@ use crate::{
     config::{self, AccessEndpoint},
     lifecycle::Lifecycle,
     metrics::Metrics,
-    relay::{self, Deny, Refusal, Requester},
+    relay::{self, Denied, DenyReason, Requester},
     resources::Shares,
 };
 
@@ -195,7 +195,7 @@ impl Access {
         );
     }
 
-    async fn decide(&self, question: Question) -> Result<(), Refusal> {
+    async fn decide(&self, question: Question) -> Result<(), Denied> {
         match &self.decider {
             Some(decider) => decider.decide(question).await,
             None => Ok(()),
@@ -203,24 +203,24 @@ impl Access {
     }
 }
 
-impl From<Verdict> for Refusal {
+impl From<Verdict> for Denied {
     fn from(verdict: Verdict) -> Self {
-        Deny::AccessRules.by(verdict.to_string())
+        DenyReason::AccessRules.with_rule(verdict.to_string())
     }
 }
 
 #[async_trait]
 impl relay::Access for Access {
-    async fn may_reserve(&self, peer: Requester) -> Result<(), Refusal> {
+    async fn may_reserve(&self, peer: Requester) -> Result<(), Denied> {
         self.rules().may_reserve(&peer)?;
         self.decide(Question::reserve(peer)).await
     }
 
-    fn may_repeat_reserve(&self, peer: Requester) -> Result<(), Refusal> {
+    fn may_repeat_reserve(&self, peer: Requester) -> Result<(), Denied> {
         Ok(self.rules().may_reserve(&peer)?)
     }
 
-    async fn may_connect(&self, source: Requester, target: PeerId) -> Result<(), Refusal> {
+    async fn may_connect(&self, source: Requester, target: PeerId) -> Result<(), Denied> {
         self.rules().may_connect(&source, &target)?;
         self.decide(Question::connect(source, target)).await
     }

@@ -33,7 +33,7 @@ use crate::{
     config::{AccessEndpoint, OnError},
     metrics::Metrics,
     rate::{Limiter, Rate, Unit},
-    relay::{Deny, Refusal},
+    relay::{Denied, DenyReason},
     resources::{Prefix, Share, Shares},
     telemetry::trouble::State,
 };
@@ -122,7 +122,7 @@ impl Decider {
     }
 
     /// The decision of the endpoint, or the policy for questions that it does not decide in time.
-    pub(super) async fn decide(&self, question: Question) -> Result<(), Refusal> {
+    pub(super) async fn decide(&self, question: Question) -> Result<(), Denied> {
         if let Some(decision) = self.remembered(&question) {
             self.metrics.access_lookup("hit");
             return verdict(decision);
@@ -138,9 +138,11 @@ impl Decider {
         }
         match (outcome, self.on_error) {
             (Outcome::Decided(decision), _) => verdict(decision),
-            (Outcome::Busy, _) => Err(Deny::AccessBusy.into()),
+            (Outcome::Busy, _) => Err(DenyReason::AccessBusy.into()),
             (Outcome::Undecided, OnError::FailOpen) => Ok(()),
-            (Outcome::Undecided, policy) => Err(Deny::AccessUnavailable.by(policy_name(policy))),
+            (Outcome::Undecided, policy) => {
+                Err(DenyReason::AccessUnavailable.with_rule(policy_name(policy)))
+            }
         }
     }
 
@@ -259,11 +261,11 @@ fn policy_name(policy: OnError) -> &'static str {
     }
 }
 
-fn verdict(decision: Decision) -> Result<(), Refusal> {
+fn verdict(decision: Decision) -> Result<(), Denied> {
     if decision.allow {
         return Ok(());
     }
-    Err(Deny::AccessDecision.by(match decision.rule {
+    Err(DenyReason::AccessDecision.with_rule(match decision.rule {
         Some(rule) => format!("RELAY_ACCESS_URL, {rule}"),
         None => "RELAY_ACCESS_URL".to_owned(),
     }))

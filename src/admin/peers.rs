@@ -15,7 +15,7 @@ use tracing::error;
 use super::Admin;
 use crate::{
     peer_stats::{Estimate, PeerRow, PeerStats, Period},
-    relay::Presence,
+    relay::PeerState,
 };
 
 /// How many peers an answer tells of unless the question says.
@@ -73,8 +73,8 @@ async fn answer(
     question: &Question,
 ) -> Result<Value, crate::peer_stats::Error> {
     let top = peers.top(question.by, question.limit).await?;
-    let presence = admin.relay.presence(top.rows.iter().map(|row| row.peer));
-    let rows: Vec<_> = zip(&top.rows, presence)
+    let states = admin.relay.peer_states(top.rows.iter().map(|row| row.peer));
+    let rows: Vec<_> = zip(&top.rows, states)
         .map(|(row, now)| described(admin, row, now))
         .collect();
     Ok(json!({
@@ -85,7 +85,7 @@ async fn answer(
     }))
 }
 
-fn described(admin: &Admin, row: &PeerRow, now: Presence) -> Value {
+fn described(admin: &Admin, row: &PeerRow, now: PeerState) -> Value {
     json!({
         "peer": admin.relay.names().name(&row.peer).to_string(),
         "now": {

@@ -9,7 +9,11 @@ use opentelemetry::{
     metrics::{AsyncInstrument, Counter, Histogram, Meter, UpDownCounter},
 };
 
-use crate::{lifecycle::Phase, resources::Resource};
+use crate::{
+    lifecycle::Phase,
+    relay::{DenyReason, circuit::EndReason},
+    resources::Resource,
+};
 
 /// What an instrument measures, and how.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -71,51 +75,6 @@ const LIFETIMES: &[f64] = &[
 
 const TRANSPORTS: &[&str] = &["tcp", "quic", "websocket"];
 const SECURITIES: &[&str] = &["tls", "noise"];
-/// Those of [`Deny::parts`](crate::relay::Deny::parts), for requests that were denied.
-const DENIALS: &[&str] = &[
-    "none",
-    "relayed_connection",
-    "connect_to_self",
-    "access_rules",
-    "access_decision",
-    "access_unavailable",
-    "access_busy",
-    "max_reservations",
-    "max_reservations_per_ip",
-    "reservation_share",
-    "rate_reservations_per_peer",
-    "rate_reservations_per_ip",
-    "draining",
-    "no_address",
-    "disconnected",
-    "no_reservation",
-    "max_circuits",
-    "max_circuits_source",
-    "max_circuits_target",
-    "circuit_share_source",
-    "circuit_share_target",
-    "rate_circuits_per_peer",
-    "rate_circuits_per_ip",
-    "evicted",
-    "stop_failed",
-    "malformed_message",
-    "unexpected_message",
-    "request_timeout",
-    "answer_undelivered",
-];
-/// Those of [`End::reason`](crate::relay::circuit::End::reason).
-const ENDS: &[&str] = &[
-    "eof",
-    "max_bytes",
-    "max_duration",
-    "drained",
-    "reset",
-    "connection_lost",
-    "unused",
-    "idle",
-    "evicted",
-];
-
 /// What becomes of a query for the fleet's zone.
 const OUTCOMES: &[&str] = &[
     "answered",
@@ -153,7 +112,7 @@ instruments! {
     HOP_REQUESTS = Kind::Counter, "relay.hop.requests", "{request}", [
         "request": &["reserve", "connect", "unknown"],
         "outcome": &["accepted", "renewed", "denied"],
-        "reason": DENIALS
+        "reason": DenyReason::METRIC_VALUES
     ],
         "Requests of clients to reserve or to connect, by what came of them.";
     RESERVATIONS = Kind::UpDownCounter, "relay.reservation.active", "{reservation}", [],
@@ -166,7 +125,7 @@ instruments! {
         "Circuits that are open or being opened.";
     CIRCUIT_LIMIT = Kind::Gauge, "relay.circuit.limit", "{circuit}", [],
         "Circuits that may be open at once; absent when that is unlimited.";
-    CIRCUIT_DURATION = Kind::Histogram(LIFETIMES), "relay.circuit.duration", "s", ["reason": ENDS],
+    CIRCUIT_DURATION = Kind::Histogram(LIFETIMES), "relay.circuit.duration", "s", ["reason": &EndReason::NAMES],
         "How long circuits lasted, by how they ended.";
     CIRCUIT_IO = Kind::Counter, "relay.circuit.io", "By", [
         "direction": &["to_target", "to_source"],

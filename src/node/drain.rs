@@ -193,7 +193,7 @@ impl Node {
 
     fn close_due(&mut self, schedule: &mut Schedule, moved: &mut HashSet<PeerId>) {
         for connection in schedule.due(Instant::now()) {
-            if connection.is_holder() {
+            if connection.holds_reservation() {
                 moved.insert(connection.peer);
             }
             let _ = self.swarm.close_connection(connection.id);

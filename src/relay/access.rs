@@ -10,7 +10,7 @@ use libp2p::PeerId;
 
 use super::{
     connection::{Connection, Transport},
-    deny::Refusal,
+    deny_reason::Denied,
 };
 
 /// Who makes a request, and from where.
@@ -40,15 +40,15 @@ impl From<&Connection> for Requester {
 #[async_trait]
 pub trait Access: fmt::Debug + Send + Sync {
     /// Whether `peer` may reserve, or renew what it has reserved.
-    async fn may_reserve(&self, peer: Requester) -> Result<(), Refusal>;
+    async fn may_reserve(&self, peer: Requester) -> Result<(), Denied>;
 
     /// Whether a rule refuses `peer` a renewal that repeats a grant of a few seconds ago: what can be
     /// answered at once, without a question to anybody else.
     ///
     /// # Errors
-    /// Gives the refusal.
-    fn may_repeat_reserve(&self, peer: Requester) -> Result<(), Refusal>;
+    /// The denial.
+    fn may_repeat_reserve(&self, peer: Requester) -> Result<(), Denied>;
 
     /// Whether `source` may open a circuit to `target`.
-    async fn may_connect(&self, source: Requester, target: PeerId) -> Result<(), Refusal>;
+    async fn may_connect(&self, source: Requester, target: PeerId) -> Result<(), Denied>;
 }

@@ -29,7 +29,7 @@ use self::{
     timeouts::Activity,
 };
 use super::{circuit_state::CircuitState, limits::CircuitLimit, throttle::Pacer};
-use crate::{handover, late, scratch};
+use crate::{handover, late, named_enum::named_enum, scratch};
 
 /// How much the source may send before the circuit is open, in bytes.
 const EARLY_BYTES: usize = 16 * 1024;
@@ -41,60 +41,32 @@ const READS_PER_TURN: usize = 4;
 /// discards whatever the reader has not taken yet, and nothing tells the relay when it has.
 const CUT_GRACE: Duration = Duration::from_secs(1);
 
-/// Why a circuit ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum End {
-    /// Both sides finished.
-    Eof,
-    /// One direction was about to carry more than the limit.
-    Bytes,
-    /// It was open for as long as the limit allows.
-    Duration,
-    /// The relay shut down.
-    Drained,
-    /// A side reset its stream.
-    Reset,
-    /// A side's connection was lost.
-    Io,
-    /// The target sent nothing for too long.
-    Unused,
-    /// It carried nothing for too long.
-    Idle,
-    /// It gave way to another circuit.
-    Evicted,
-}
-
-impl End {
-    /// All of them.
-    pub const ALL: [Self; 9] = [
-        Self::Eof,
-        Self::Bytes,
-        Self::Duration,
-        Self::Drained,
-        Self::Reset,
-        Self::Io,
-        Self::Unused,
-        Self::Idle,
-        Self::Evicted,
-    ];
-
-    /// A short, stable word for logs and metrics.
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::Eof => "eof",
-            Self::Bytes => "max_bytes",
-            Self::Duration => "max_duration",
-            Self::Drained => "drained",
-            Self::Reset => "reset",
-            Self::Io => "connection_lost",
-            Self::Unused => "unused",
-            Self::Idle => "idle",
-            Self::Evicted => "evicted",
-        }
+named_enum! {
+    /// Why a circuit ended.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum EndReason {
+        /// Both sides finished.
+        Eof = "eof",
+        /// One direction reached the byte limit.
+        Bytes = "max_bytes",
+        /// The circuit reached its duration limit.
+        Duration = "max_duration",
+        /// The relay shut down.
+        Drained = "drained",
+        /// One side reset its stream.
+        Reset = "reset",
+        /// The connection of one side was lost.
+        Io = "connection_lost",
+        /// The target sent no byte within the unused timeout.
+        Unused = "unused",
+        /// No byte moved within the idle timeout.
+        Idle = "idle",
+        /// The circuit was evicted in favour of another one.
+        Evicted = "evicted",
     }
 }
 
-impl From<io::Error> for End {
+impl From<io::Error> for EndReason {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Self::Reset,
@@ -111,7 +83,7 @@ pub struct Outcome {
     /// Bytes that the source was given.
     pub to_source: u64,
     /// Why it ended.
-    pub end: End,
+    pub end: EndReason,
 }
 
 /// What has happened on a circuit since it was told last.
@@ -127,12 +99,12 @@ pub struct Progress {
 
 /// What the source sent before the circuit was open.
 #[derive(Debug, Default)]
-pub struct Early {
+pub struct EarlyData {
     bytes: Vec<u8>,
     eof: bool,
 }
 
-impl Early {
+impl EarlyData {
     /// Reads what the source sends meanwhile, so that a source that gives up is noticed at once,
     /// also when it has sent more than is kept. Ends with an error only; drop it when the circuit is
     /// ready, nothing that was read is lost.
@@ -187,7 +159,7 @@ pub struct Bounds<'a> {
 /// grants.
 pub async fn relay<S, T>(
     source: Side<S>,
-    early: Early,
+    early: EarlyData,
     target: Side<T>,
     bounds: Bounds<'_>,
     mut pacer: Option<Pacer>,
@@ -209,7 +181,7 @@ where
         (pin!(source_gone.cancelled()), pin!(target_gone.cancelled()));
     let limit = bounds.limit;
     let mut to_target = Direction::new(limit.bytes, early);
-    let mut to_source = Direction::new(limit.bytes, Early::default());
+    let mut to_source = Direction::new(limit.bytes, EarlyData::default());
     let activity = Activity::new(bounds.idle_timeout);
     let mut is_used = false;
     let mut grace = Grace::default();
@@ -247,8 +219,8 @@ where
             }
             match (forth, back) {
                 (Poll::Ready(Err(end)), _) | (_, Poll::Ready(Err(end))) => Poll::Ready(end),
-                (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(End::Eof),
-                _ if to_target.is_over() || to_source.is_over() => Poll::Ready(End::Bytes),
+                (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(EndReason::Eof),
+                _ if to_target.is_over() || to_source.is_over() => Poll::Ready(EndReason::Bytes),
                 _ => {
                     let gone = source_gone.as_mut();
                     let of_source = failure::find(cx, &to_target, &mut source, gone);
@@ -272,7 +244,7 @@ where
         // Each piece may wake the connections that it came from and goes to.
         let both = poll_fn(|cx| late::turn(|| step(cx))).await;
         drop(pacer);
-        if both == End::Bytes {
+        if both == EndReason::Bytes {
             tokio::time::sleep(CUT_GRACE).await;
         }
         both
@@ -282,9 +254,9 @@ where
         let timeout = pin!(timeouts::elapsed(&bounds, &activity));
         tokio::select! {
             biased;
-            () = bounds.shutdown.cancelled() => End::Drained,
-            () = bounds.state.evicted().cancelled() => End::Evicted,
-            () = deadline => End::Duration,
+            () = bounds.shutdown.cancelled() => EndReason::Drained,
+            () = bounds.state.evicted().cancelled() => EndReason::Evicted,
+            () = deadline => EndReason::Duration,
             end = timeout => end,
             end = copy => end,
         }
@@ -328,8 +300,8 @@ enum State {
 }
 
 impl Direction {
-    fn new(room: Option<u64>, early: Early) -> Self {
-        let Early {
+    fn new(room: Option<u64>, early: EarlyData) -> Self {
+        let EarlyData {
             bytes: mut rest,
             eof,
         } = early;
@@ -369,7 +341,7 @@ impl Direction {
         reader: &mut R,
         writer: &mut W,
         pacer: &mut Option<Pacer>,
-    ) -> Poll<Result<(), End>> {
+    ) -> Poll<Result<(), EndReason>> {
         while self.unpaid > 0 {
             let granted = ready!(self.poll_granted(cx, reader, pacer))?;
             self.unpaid -= spend(pacer, self.unpaid.min(granted));

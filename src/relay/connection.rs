@@ -22,7 +22,7 @@ use crate::transport::ip_of;
 
 /// Hop streams of one connection that may be silent, or wait for the pace of RESERVE, at once. One
 /// more resets the oldest of them: streams that say nothing cannot keep out those that do.
-pub const MAX_SILENT_STREAMS: usize = 64;
+pub const MAX_STREAMS_AWAITING_REQUEST: usize = 64;
 /// STOP streams that may wait to be opened on one connection at once.
 const MAX_PENDING_STOPS: usize = 64;
 
@@ -85,7 +85,7 @@ pub struct Connection {
     reserve_pace: Mutex<ReservePacing>,
     gone: CancellationToken,
     stops: mpsc::Sender<StopReply>,
-    silent: Mutex<LinkedHashMap<u64, oneshot::Sender<()>>>,
+    awaiting_request: Mutex<LinkedHashMap<u64, oneshot::Sender<()>>>,
 }
 
 impl Connection {
@@ -115,13 +115,13 @@ impl Connection {
             reserve_pace: Mutex::default(),
             gone: CancellationToken::new(),
             stops,
-            silent: Mutex::default(),
+            awaiting_request: Mutex::default(),
         };
         (connection, requests)
     }
 
     /// Whether the peer's reservation is held on this connection, which keeps it open.
-    pub fn is_holder(&self) -> bool {
+    pub fn holds_reservation(&self) -> bool {
         self.holds_reservation.load(Ordering::Acquire)
     }
 
@@ -138,7 +138,7 @@ impl Connection {
     /// Whether it may be closed to make room: it has neither a reservation nor a circuit, and is not
     /// being closed already.
     pub fn is_unused(&self) -> bool {
-        !self.is_holder() && !self.is_busy() && !self.evicted.load(Ordering::Acquire)
+        !self.holds_reservation() && !self.is_busy() && !self.evicted.load(Ordering::Acquire)
     }
 
     /// Whether a circuit that is open or being opened runs over it.
@@ -147,7 +147,7 @@ impl Connection {
     }
 
     /// A circuit runs over it from now on.
-    pub(crate) fn circuit_begins(&self) {
+    pub(crate) fn circuit_started(&self) {
         self.circuits.fetch_add(1, Ordering::AcqRel);
     }
 
@@ -157,7 +157,7 @@ impl Connection {
     }
 
     /// A circuit that ran over it has ended.
-    pub(crate) fn circuit_ends(&self) {
+    pub(crate) fn circuit_stopped(&self) {
         *lock(&self.last_circuit_ended) = Some(Instant::now());
         self.circuits.fetch_sub(1, Ordering::AcqRel);
     }
@@ -197,12 +197,12 @@ impl Connection {
 
     /// A new hop stream waits for its request under this number. The receiver fires when the
     /// stream must make room for a newer one.
-    pub(super) fn silent(&self, number: u64) -> oneshot::Receiver<()> {
+    pub(super) fn await_request(&self, number: u64) -> oneshot::Receiver<()> {
         let (evict, evicted) = oneshot::channel();
-        let mut silent = lock(&self.silent);
-        silent.insert(number, evict);
-        if silent.len() > MAX_SILENT_STREAMS
-            && let Some((_, oldest)) = silent.pop_front()
+        let mut awaiting = lock(&self.awaiting_request);
+        awaiting.insert(number, evict);
+        if awaiting.len() > MAX_STREAMS_AWAITING_REQUEST
+            && let Some((_, oldest)) = awaiting.pop_front()
         {
             // It may have ended by itself just now.
             let _ = oldest.send(());
@@ -211,8 +211,8 @@ impl Connection {
     }
 
     /// The hop stream of this number has made its request, or has ended.
-    pub(super) fn heard(&self, number: u64) {
-        lock(&self.silent).remove(&number);
+    pub(super) fn request_received(&self, number: u64) {
+        lock(&self.awaiting_request).remove(&number);
     }
 }
 
@@ -253,7 +253,7 @@ impl ledger::Connection for std::sync::Arc<Connection> {
         self.id
     }
 
-    fn holds_reservation(&self, holds: bool) {
+    fn set_holds_reservation(&self, holds: bool) {
         self.holds_reservation.store(holds, Ordering::Release);
     }
 }

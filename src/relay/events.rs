@@ -12,18 +12,18 @@ use tracing::{debug, info};
 use super::{
     circuit::Outcome,
     connection::Transport,
-    deny::Refusal,
-    ledger::Ended,
+    deny_reason::Denied,
+    ledger::EndedReservation,
     service::{Relay, now},
 };
 
 /// A renewal that follows sooner is for the debug log: renewals are never refused, and whoever
 /// floods the relay with them must not flood its log.
-const RENEWALS_TOLD: Duration = Duration::from_secs(1);
+const MIN_LOGGED_RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How a circuit ended.
 #[derive(Debug)]
-pub(super) struct Closed {
+pub(super) struct ClosedCircuit {
     pub(super) outcome: Outcome,
     pub(super) duration: Duration,
 }
@@ -37,7 +37,7 @@ pub(super) fn reservation_accepted(
 ) {
     let (name, ttl_seconds) = (relay.names().name(&peer), ttl.as_secs());
     let outcome = if let Some(after) = after {
-        if after < RENEWALS_TOLD {
+        if after < MIN_LOGGED_RENEWAL_INTERVAL {
             debug!(peer = %name, ttl_seconds, "reservation renewed again");
         } else {
             info!(peer = %name, ttl_seconds, "reservation renewed");
@@ -65,7 +65,11 @@ pub(super) fn reservation_repeated(relay: &Relay, peer: PeerId) {
 
 /// `how` is "expired", or "closed": with the peer's last connection, or because the peer could not
 /// be told of it.
-pub(super) fn reservation_ended(relay: &Relay, Ended { peer, since }: Ended, how: &'static str) {
+pub(super) fn reservation_ended(
+    relay: &Relay,
+    EndedReservation { peer, since }: EndedReservation,
+    how: &'static str,
+) {
     info!(peer = %relay.names().name(&peer), "reservation {how}");
     let lasted = now().saturating_duration_since(since);
     relay.metrics().reservation_ended(how, lasted);
@@ -86,9 +90,14 @@ pub(super) fn circuit_accepted(
     relay.metrics().request("connect", "accepted", "none");
 }
 
-pub(super) fn circuit_closed(relay: &Relay, source: PeerId, target: PeerId, closed: &Closed) {
-    let Closed { outcome, duration } = closed;
-    let reason = outcome.end.reason();
+pub(super) fn circuit_closed(
+    relay: &Relay,
+    source: PeerId,
+    target: PeerId,
+    closed: &ClosedCircuit,
+) {
+    let ClosedCircuit { outcome, duration } = closed;
+    let reason = outcome.end.as_str();
     info!(
         source_peer = %relay.names().name(&source),
         target_peer = %relay.names().name(&target),
@@ -107,9 +116,12 @@ pub(super) fn request_denied(
     relay: &Relay,
     peer: PeerId,
     request: &'static str,
-    Refusal { deny, rule }: &Refusal,
+    Denied {
+        reason: deny_reason,
+        rule,
+    }: &Denied,
 ) {
-    let (status, reason) = deny.parts();
+    let (status, reason) = deny_reason.status_and_reason();
     if relay.log_throttle().should_log("request", reason) {
         info!(
             peer = %relay.names().name(&peer),
@@ -117,7 +129,7 @@ pub(super) fn request_denied(
             status = status.name(),
             reason,
             rule,
-            "request denied: {deny}"
+            "request denied: {deny_reason}"
         );
     }
     relay.metrics().request(request, "denied", reason);

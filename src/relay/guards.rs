@@ -8,7 +8,7 @@ use libp2p::PeerId;
 use super::{
     circuit_state::CircuitState,
     connection::Connection,
-    events::{self, Closed},
+    events::{self, ClosedCircuit},
     ledger::Grant,
     service::{Relay, now},
 };
@@ -86,11 +86,11 @@ impl Drop for ReservationGuard {
 
 /// A connection carries a circuit, or is asked to, for as long as this lives.
 #[derive(Debug)]
-pub(super) struct Leg(Arc<Connection>);
+pub(super) struct CircuitLeg(Arc<Connection>);
 
-impl Leg {
+impl CircuitLeg {
     pub(super) fn new(connection: Arc<Connection>) -> Self {
-        connection.circuit_begins();
+        connection.circuit_started();
         Self(connection)
     }
 
@@ -99,9 +99,9 @@ impl Leg {
     }
 }
 
-impl Drop for Leg {
+impl Drop for CircuitLeg {
     fn drop(&mut self) {
-        self.0.circuit_ends();
+        self.0.circuit_stopped();
     }
 }
 
@@ -116,7 +116,7 @@ pub(super) struct CircuitPermit {
     state: Arc<CircuitState>,
     /// Where it begins, and where it leads. Always there until this is dropped, but for the second
     /// one while the target is asked.
-    legs: (Option<Leg>, Option<Leg>),
+    legs: (Option<CircuitLeg>, Option<CircuitLeg>),
 }
 
 impl CircuitPermit {
@@ -128,7 +128,7 @@ impl CircuitPermit {
         number: u64,
         state: Arc<CircuitState>,
     ) -> Self {
-        let source = Leg::new(Arc::clone(connection));
+        let source = CircuitLeg::new(Arc::clone(connection));
         Self {
             relay,
             source: connection.peer,
@@ -145,12 +145,12 @@ impl CircuitPermit {
     }
 
     /// The circuit leads over this connection of the target.
-    pub(super) fn reaches(&mut self, target: Leg) {
+    pub(super) fn set_target(&mut self, target: CircuitLeg) {
         self.legs.1 = Some(target);
     }
 
     /// Frees the slot, and reports how the circuit ended.
-    pub(super) fn close(self, closed: &Closed) {
+    pub(super) fn close(self, closed: &ClosedCircuit) {
         let relay = Arc::clone(&self.relay);
         let (source, target) = (self.source, self.target);
         drop(self);

@@ -75,7 +75,7 @@ impl ConnectionHandler for Handler {
 
     /// Open streams keep a connection alive by themselves; a reservation has none.
     fn connection_keep_alive(&self) -> bool {
-        self.connection.is_holder()
+        self.connection.holds_reservation()
     }
 
     fn poll(

@@ -11,12 +11,12 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument;
 
 use super::{
-    circuit::{self, Bounds, Early, Progress, Side},
+    circuit::{self, Bounds, EarlyData, Progress, Side},
     circuit_state::CircuitState,
     connection::{CircuitActivity, Connection},
-    deny::{Deny, Refusal},
-    events::{self, Closed},
-    guards::{CircuitPermit, Leg, ReservationGuard},
+    deny_reason::{Denied, DenyReason},
+    events::{self, ClosedCircuit},
+    guards::{CircuitLeg, CircuitPermit, ReservationGuard},
     service::Relay,
     spans, stop, voucher,
     wire::{self, HopMessage, ReadError, Request},
@@ -55,12 +55,12 @@ where
             let cause = spans::context(&span);
             ("connect", opened.map(|circuit| Some((circuit, cause))))
         }
-        Err(deny) => ("unknown", Err(deny.into())),
+        Err(reason) => ("unknown", Err(reason.into())),
     };
     match result {
         Ok(Some((circuit, cause))) => {
             let span = spans::circuit(&relay, cause, &connection, &circuit.target);
-            let (permit, closed) = carry(&relay, &connection, &mut stream, circuit).await;
+            let (permit, closed) = relay_data(&relay, &connection, &mut stream, circuit).await;
             // A circuit that was cut must end in a reset: its stream is dropped as it is, and
             // before it is off the books. When the last one is, connections are closed.
             drop(stream);
@@ -70,19 +70,19 @@ where
         }
         Ok(None) => {}
         // It was granted, which has been told, and so has its end.
-        Err(refusal) if name == "reserve" && refusal.deny == Deny::Undelivered => {}
-        Err(refusal) => {
-            events::request_denied(&relay, connection.peer, name, &refusal);
-            refuse(&mut stream, refusal.deny).await;
+        Err(denied) if name == "reserve" && denied.reason == DenyReason::Undelivered => {}
+        Err(denied) => {
+            events::request_denied(&relay, connection.peer, name, &denied);
+            refuse(&mut stream, denied.reason).await;
         }
     }
 }
 
 /// A circuit that both sides have agreed to.
-struct Circuit {
+struct OpenCircuit {
     permit: CircuitPermit,
     /// What the source has sent meanwhile.
-    early: Early,
+    early: EarlyData,
     target: Arc<Connection>,
     stop: Stream,
 }
@@ -92,9 +92,9 @@ async fn read_request<S: AsyncRead + Unpin>(
     relay: &Relay,
     connection: &Connection,
     stream: &mut S,
-) -> Option<Result<Request, Deny>> {
+) -> Option<Result<Request, DenyReason>> {
     let number = relay.next_stream();
-    let evicted = connection.silent(number);
+    let evicted = connection.await_request(number);
     let request = async {
         let request = timeout(REQUEST_TIMEOUT, wire::read_request(stream)).await;
         let now = Instant::now();
@@ -116,13 +116,13 @@ async fn read_request<S: AsyncRead + Unpin>(
         () = connection.gone().cancelled() => return None,
         () = relay.lifecycle().shutdown_token().cancelled() => return None,
     };
-    connection.heard(number);
+    connection.request_received(number);
     match request {
         Ok(Ok(request)) => Some(Ok(request)),
         Ok(Err(ReadError::Io(_))) => None,
-        Ok(Err(ReadError::Oversize | ReadError::Malformed)) => Some(Err(Deny::Malformed)),
-        Ok(Err(ReadError::Unexpected)) => Some(Err(Deny::Unexpected)),
-        Err(_) => Some(Err(Deny::Timeout)),
+        Ok(Err(ReadError::Oversize | ReadError::Malformed)) => Some(Err(DenyReason::Malformed)),
+        Ok(Err(ReadError::Unexpected)) => Some(Err(DenyReason::Unexpected)),
+        Err(_) => Some(Err(DenyReason::Timeout)),
     }
 }
 
@@ -130,9 +130,9 @@ async fn reserve<S: AsyncWrite + Unpin>(
     relay: &Arc<Relay>,
     connection: &Connection,
     stream: &mut S,
-) -> Result<(), Refusal> {
+) -> Result<(), Denied> {
     if connection.is_relayed() {
-        return Err(Deny::Relayed.into());
+        return Err(DenyReason::Relayed.into());
     }
     let addresses = relay.addresses();
     let reservation = match relay.recent_grant(connection) {
@@ -147,14 +147,14 @@ async fn reserve<S: AsyncWrite + Unpin>(
     let expire = reservation.expire();
     let voucher = voucher::sign(relay.keypair(), connection.peer, expire).map_err(|error| {
         tracing::error!(%error, "the relay's key cannot sign a reservation voucher");
-        Deny::Undelivered
+        DenyReason::Undelivered
     })?;
     let answer = wire::reserved(expire, &addresses, voucher, relay.circuit_limit());
     send(stream, &answer).await?;
     // A client that has its answer may be done with the stream before we are: only that nothing
     // moves tells that it has none.
     let closed = timeout(ANSWER_TIMEOUT, stream.close()).await;
-    let _closed_or_reset = closed.map_err(|_| Deny::Undelivered)?;
+    let _closed_or_reset = closed.map_err(|_| DenyReason::Undelivered)?;
     reservation.keep();
     Ok(())
 }
@@ -164,37 +164,38 @@ async fn grant(
     relay: &Arc<Relay>,
     connection: &Connection,
     addresses: &[Multiaddr],
-) -> Result<ReservationGuard, Refusal> {
+) -> Result<ReservationGuard, Denied> {
     relay.may_ask_to_reserve(connection)?;
     if addresses.is_empty() {
-        return Err(Deny::NoAddress.into());
+        return Err(DenyReason::NoAddress.into());
     }
     if let Some(access) = relay.access() {
-        let decision = decided(relay, connection, access.may_reserve(connection.into())).await;
+        let decision =
+            await_decision(relay, connection, access.may_reserve(connection.into())).await;
         match decision {
             Ok(()) => {}
             // A renewal is never refused for a lack of capacity, here that of the access endpoint.
-            Err(refusal) if refusal.deny == Deny::AccessBusy => {
-                let grant = relay.existing_grant(connection).ok_or(refusal)?;
+            Err(denied) if denied.reason == DenyReason::AccessBusy => {
+                let grant = relay.existing_grant(connection).ok_or(denied)?;
                 return Ok(relay.repeat(connection, grant));
             }
-            Err(refusal) => return Err(refusal),
+            Err(denied) => return Err(denied),
         }
     }
     Ok(relay.reserve(connection)?)
 }
 
 /// Waits for a decision, for as long as anybody needs it.
-async fn decided(
+async fn await_decision(
     relay: &Relay,
     connection: &Connection,
-    decision: impl Future<Output = Result<(), Refusal>>,
-) -> Result<(), Refusal> {
+    decision: impl Future<Output = Result<(), Denied>>,
+) -> Result<(), Denied> {
     tokio::select! {
         biased;
         decision = decision => decision,
-        () = connection.gone().cancelled() => Err(Deny::Disconnected.into()),
-        () = relay.lifecycle().shutdown_token().cancelled() => Err(Deny::Disconnected.into()),
+        () = connection.gone().cancelled() => Err(DenyReason::Disconnected.into()),
+        () = relay.lifecycle().shutdown_token().cancelled() => Err(DenyReason::Disconnected.into()),
     }
 }
 
@@ -203,29 +204,29 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     connection: &Arc<Connection>,
     mut stream: S,
     target: PeerId,
-) -> Result<Circuit, Refusal> {
+) -> Result<OpenCircuit, Denied> {
     if connection.is_relayed() {
-        return Err(Deny::Relayed.into());
+        return Err(DenyReason::Relayed.into());
     }
     relay.may_ask_to_connect(connection)?;
     if let Some(access) = relay.access() {
         let source = connection.as_ref().into();
-        decided(relay, connection, access.may_connect(source, target)).await?;
+        await_decision(relay, connection, access.may_connect(source, target)).await?;
     }
     let (mut permit, connections) = relay.connect(connection, target)?;
     let limit = relay.circuit_limit();
 
-    let mut early = Early::default();
+    let mut early = EarlyData::default();
     let (stop, leg) = tokio::select! {
         stop = open_stop(relay, permit.state(), connections, connection.peer) => stop?,
-        _ = early.watch(&mut stream) => return Err(Deny::Undelivered.into()),
+        _ = early.watch(&mut stream) => return Err(DenyReason::Undelivered.into()),
     };
     let target = Arc::clone(leg.connection());
-    permit.reaches(leg);
+    permit.set_target(leg);
     let connected = wire::connected(limit);
     tokio::select! {
         sent = send(&mut stream, &connected) => sent?,
-        () = permit.state().evicted().cancelled() => return Err(Deny::Evicted.into()),
+        () = permit.state().evicted().cancelled() => return Err(DenyReason::Evicted.into()),
     }
     events::circuit_accepted(
         relay,
@@ -233,7 +234,7 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         (target.peer, target.transport),
     );
     relay.count_begin();
-    Ok(Circuit {
+    Ok(OpenCircuit {
         permit,
         early,
         target,
@@ -247,11 +248,11 @@ async fn open_stop(
     state: &CircuitState,
     connections: Vec<Arc<Connection>>,
     source: PeerId,
-) -> Result<(Stream, Leg), Deny> {
+) -> Result<(Stream, CircuitLeg), DenyReason> {
     tokio::select! {
-        stop = stop::open(relay, connections, source) => stop.ok_or(Deny::StopFailed),
-        () = state.evicted().cancelled() => Err(Deny::Evicted),
-        () = relay.lifecycle().shutdown_token().cancelled() => Err(Deny::StopFailed),
+        stop = stop::open(relay, connections, source) => stop.ok_or(DenyReason::StopFailed),
+        () = state.evicted().cancelled() => Err(DenyReason::Evicted),
+        () = relay.lifecycle().shutdown_token().cancelled() => Err(DenyReason::StopFailed),
     }
 }
 
@@ -260,9 +261,9 @@ async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
     relay: &Relay,
     connection: &Connection,
     stream: S,
-    circuit: Circuit,
-) -> (CircuitPermit, Closed) {
-    let Circuit {
+    circuit: OpenCircuit,
+) -> (CircuitPermit, ClosedCircuit) {
+    let OpenCircuit {
         permit,
         early,
         target,
@@ -271,7 +272,7 @@ async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
     let opened = Instant::now();
     let totals = relay.traffic().lane(connection.transport, target.transport);
     let peers = relay.peer_stats();
-    let ends = peers.map(|peers| peers.circuit(connection.peer, target.peer));
+    let peer_stats = peers.map(|peers| peers.circuit(connection.peer, target.peer));
     let throttle = relay.throttle();
     let pacer = throttle.map(|throttle| throttle.circuit(connection.peer, target.peer));
     let source_activity = CircuitActivity::new(connection);
@@ -285,8 +286,8 @@ async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
             target_activity.note(now);
         }
         totals.add(progress.to_target, progress.to_source);
-        if let Some(ends) = &ends {
-            ends.carried(progress.to_target, progress.to_source);
+        if let Some(stats) = &peer_stats {
+            stats.add(progress.to_target, progress.to_source);
         }
         if progress.waits > 0 {
             relay.traffic().waited(progress.waits);
@@ -309,24 +310,27 @@ async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
         state: permit.state(),
     };
     let outcome = circuit::relay(source, early, target_side, bounds, pacer, &moved).await;
-    let closed = Closed {
+    let closed = ClosedCircuit {
         outcome,
         duration: opened.elapsed(),
     };
     (permit, closed)
 }
 
-async fn send<S: AsyncWrite + Unpin>(stream: &mut S, answer: &HopMessage) -> Result<(), Deny> {
+async fn send<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    answer: &HopMessage,
+) -> Result<(), DenyReason> {
     match timeout(ANSWER_TIMEOUT, wire::write(stream, answer)).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err(Deny::Undelivered),
+        Ok(Err(_)) | Err(_) => Err(DenyReason::Undelivered),
     }
 }
 
 /// Tells the client why, and ends the stream so that the client can read it.
-async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, deny: Deny) {
+async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, reason: DenyReason) {
     let answer = async {
-        wire::write(stream, &wire::refusal(deny.parts().0)).await?;
+        wire::write(stream, &wire::status(reason.status_and_reason().0)).await?;
         stream.close().await
     };
     if !matches!(timeout(ANSWER_TIMEOUT, answer).await, Ok(Ok(()))) {

@@ -21,8 +21,8 @@ use std::{
 use hashlink::LinkedHashMap;
 use libp2p::{PeerId, swarm::ConnectionId};
 
-use self::circuits::{CircuitLimits, CircuitTable, Ends};
-use super::{circuit_state::CircuitState, deny::Deny, limits::Limits};
+use self::circuits::{CircuitPeers, CircuitTable, CircuitTableLimits};
+use super::{circuit_state::CircuitState, deny_reason::DenyReason, limits::Limits};
 use crate::{
     resources::{Exceeded, Prefix, Usage},
     shrink::Shrink as _,
@@ -37,7 +37,7 @@ pub trait Connection: Clone {
     /// Identifies it among all connections of the process.
     fn id(&self) -> ConnectionId;
     /// Told when the connection starts (`true`) or stops (`false`) to hold its peer's reservation.
-    fn holds_reservation(&self, holds: bool);
+    fn set_holds_reservation(&self, holds: bool);
 }
 
 /// A granted reservation.
@@ -53,7 +53,7 @@ pub struct Grant {
 
 /// A reservation that is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ended {
+pub struct EndedReservation {
     /// Who held it.
     pub peer: PeerId,
     /// When it was granted first.
@@ -62,7 +62,7 @@ pub struct Ended {
 
 /// What a peer has here at this moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Presence {
+pub struct PeerState {
     /// Whether it holds a reservation.
     pub reservation: bool,
     /// Circuits that are open or being opened, from it or to it.
@@ -106,14 +106,14 @@ struct Reservation {
     expires: Instant,
     ip: Option<IpAddr>,
     /// From the one that asked first to the one that asked last.
-    holders: Vec<ConnectionId>,
+    reserving: Vec<ConnectionId>,
     serial: u64,
 }
 
 impl<C: Connection> Ledger<C> {
     /// Empty books under `limits`.
     pub fn new(limits: Limits) -> Self {
-        let circuits = CircuitTable::new(CircuitLimits {
+        let circuits = CircuitTable::new(CircuitTableLimits {
             total: limits.circuits,
             per_target: limits.circuits_per_target,
             shares: limits.prefix_shares.clone(),
@@ -160,7 +160,11 @@ impl<C: Connection> Ledger<C> {
     }
 
     /// A direct connection of `peer` is gone. Gives the peer's reservation if it went with it.
-    pub fn disconnected(&mut self, peer: PeerId, connection: ConnectionId) -> Option<Ended> {
+    pub fn disconnected(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+    ) -> Option<EndedReservation> {
         let entry = self.peers.get_mut(&peer)?;
         entry.connections.retain(|c| c.id() != connection);
         let Some(newest) = entry.connections.last() else {
@@ -168,10 +172,10 @@ impl<C: Connection> Ledger<C> {
             return self.remove_reservation(peer);
         };
         if let Some(reservation) = self.reservations.get_mut(&peer) {
-            reservation.holders.retain(|id| *id != connection);
-            if reservation.holders.is_empty() {
-                reservation.holders.push(newest.id());
-                newest.holds_reservation(true);
+            reservation.reserving.retain(|id| *id != connection);
+            if reservation.reserving.is_empty() {
+                reservation.reserving.push(newest.id());
+                newest.set_holds_reservation(true);
             }
         }
         None
@@ -190,12 +194,12 @@ impl<C: Connection> Ledger<C> {
         peer: PeerId,
         connection: ConnectionId,
         ip: Option<IpAddr>,
-    ) -> Result<Grant, Deny> {
+    ) -> Result<Grant, DenyReason> {
         let Some(entry) = self.peers.get(&peer) else {
-            return Err(Deny::Disconnected);
+            return Err(DenyReason::Disconnected);
         };
-        let Some(holder) = entry.connections.iter().find(|c| c.id() == connection) else {
-            return Err(Deny::Disconnected);
+        let Some(current) = entry.connections.iter().find(|c| c.id() == connection) else {
+            return Err(DenyReason::Disconnected);
         };
         if !self.reservations.contains_key(&peer) {
             self.has_room_for(ip)?;
@@ -207,7 +211,7 @@ impl<C: Connection> Ledger<C> {
         self.serial += 1;
 
         let old = self.reservations.remove(&peer);
-        let (mut since, mut holders, mut renews_after) = (now, Vec::new(), None);
+        let (mut since, mut reserving, mut renews_after) = (now, Vec::new(), None);
         let mut ip = ip;
         if let Some(old) = old {
             since = old.since;
@@ -218,19 +222,19 @@ impl<C: Connection> Ledger<C> {
                 ip = old.ip;
             }
             renews_after = Some(now.saturating_duration_since(old.granted));
-            holders = old.holders;
-            holders.retain(|id| *id != connection);
+            reserving = old.reserving;
+            reserving.retain(|id| *id != connection);
         }
-        holders.push(connection);
-        holder.holds_reservation(true);
+        reserving.push(connection);
+        current.set_holds_reservation(true);
         if self
             .limits
             .reservations_per_peer
-            .is_some_and(|max| holders.len() > max)
+            .is_some_and(|max| reserving.len() > max)
         {
-            let oldest = holders.remove(0);
+            let oldest = reserving.remove(0);
             if let Some(oldest) = entry.connections.iter().find(|c| c.id() == oldest) {
-                oldest.holds_reservation(false);
+                oldest.set_holds_reservation(false);
             }
         }
         self.reservation_usage.add(ip);
@@ -242,7 +246,7 @@ impl<C: Connection> Ledger<C> {
                 granted: now,
                 expires,
                 ip,
-                holders,
+                reserving,
                 serial,
             },
         );
@@ -269,7 +273,7 @@ impl<C: Connection> Ledger<C> {
         let recent = MIN_RENEWAL_INTERVAL.min(self.limits.reservation_ttl / 10);
         let reservation = self.reservations.get(&peer)?;
         let age = now.saturating_duration_since(reservation.granted);
-        if age >= recent || !reservation.holders.contains(&connection) {
+        if age >= recent || !reservation.reserving.contains(&connection) {
             return None;
         }
         self.existing(now, peer)
@@ -292,31 +296,31 @@ impl<C: Connection> Ledger<C> {
         })
     }
 
-    fn has_room_for(&self, ip: Option<IpAddr>) -> Result<(), Deny> {
+    fn has_room_for(&self, ip: Option<IpAddr>) -> Result<(), DenyReason> {
         if self.deadline.is_some() {
-            return Err(Deny::Draining);
+            return Err(DenyReason::Draining);
         }
         if self
             .limits
             .reservations
             .is_some_and(|max| self.reservations.len() >= max)
         {
-            return Err(Deny::Reservations);
+            return Err(DenyReason::Reservations);
         }
         self.check_address(ip)
     }
 
     /// Whether there may be one more reservation from `ip`.
-    fn check_address(&self, ip: Option<IpAddr>) -> Result<(), Deny> {
+    fn check_address(&self, ip: Option<IpAddr>) -> Result<(), DenyReason> {
         let held = ip.map_or(0, |ip| self.reservation_usage.of(Prefix::host(ip)));
         let is_full = |max| held >= max as u64;
         if ip.is_some() && self.limits.reservations_per_ip.is_some_and(is_full) {
-            return Err(Deny::ReservationsPerIp);
+            return Err(DenyReason::ReservationsPerIp);
         }
         let capacity = self.limits.reservations.map(|max| max as u64);
         let shares = &self.limits.prefix_shares;
         match self.reservation_usage.check(ip, capacity, shares) {
-            Err(Exceeded::Share) => Err(Deny::ReservationShare),
+            Err(Exceeded::Share) => Err(DenyReason::ReservationShare),
             Err(Exceeded::Capacity) | Ok(()) => Ok(()),
         }
     }
@@ -324,13 +328,13 @@ impl<C: Connection> Ledger<C> {
     /// Takes back a grant whose answer never reached the peer. A renewal stays: what was promised
     /// before is not shortened. Nothing happens when the reservation was renewed or ended since.
     /// Gives the reservation if it is gone with it.
-    pub fn revoke(&mut self, peer: PeerId, grant: &Grant) -> Option<Ended> {
+    pub fn revoke(&mut self, peer: PeerId, grant: &Grant) -> Option<EndedReservation> {
         let current = self.reservations.get(&peer)?.serial == grant.serial;
         (current && grant.renews_after.is_none()).then(|| self.remove_reservation(peer))?
     }
 
     /// Ends one reservation that is due at `now`. Call until `None`.
-    pub fn expire(&mut self, now: Instant) -> Option<Ended> {
+    pub fn expire(&mut self, now: Instant) -> Option<EndedReservation> {
         let (&peer, _) = self
             .reservations
             .front()
@@ -358,21 +362,21 @@ impl<C: Connection> Ledger<C> {
         (source, source_ip): (PeerId, Option<IpAddr>),
         target: PeerId,
         state: &Arc<CircuitState>,
-    ) -> Result<(u64, Vec<C>), Deny> {
+    ) -> Result<(u64, Vec<C>), DenyReason> {
         if source == target {
-            return Err(Deny::ConnectToSelf);
+            return Err(DenyReason::ConnectToSelf);
         }
         let reservation = self.reservations.get(&target);
         let reservation = reservation.filter(|reservation| reservation.expires > now);
         let (Some(reservation), Some(entry)) = (reservation, self.peers.get(&target)) else {
-            return Err(Deny::NoReservation);
+            return Err(DenyReason::NoReservation);
         };
         let as_source = self.peers.get(&source).map_or(0, |peer| peer.as_source);
         let is_full = |max| as_source >= max;
         if self.limits.circuits_per_source.is_some_and(is_full) {
-            return Err(Deny::SourceCircuits);
+            return Err(DenyReason::SourceCircuits);
         }
-        let ends = Ends {
+        let ends = CircuitPeers {
             source,
             source_ip,
             target,
@@ -380,13 +384,13 @@ impl<C: Connection> Ledger<C> {
         };
         let (number, evicted) = self.circuits.open(ends, entry.as_target, state)?;
         let connection = |id: &ConnectionId| entry.connections.iter().find(|c| c.id() == *id);
-        let holders = reservation.holders.iter().rev().filter_map(connection);
+        let reserving = reservation.reserving.iter().rev().filter_map(connection);
         let others = entry
             .connections
             .iter()
             .rev()
-            .filter(|c| !reservation.holders.contains(&c.id()));
-        let connections = holders.chain(others).cloned().collect();
+            .filter(|c| !reservation.reserving.contains(&c.id()));
+        let connections = reserving.chain(others).cloned().collect();
 
         self.peer(source).as_source += 1;
         self.peer(target).as_target += 1;
@@ -405,7 +409,7 @@ impl<C: Connection> Ledger<C> {
     }
 
     /// A circuit between these peers is closed.
-    fn count_closed(&mut self, &Ends { source, target, .. }: &Ends) {
+    fn count_closed(&mut self, &CircuitPeers { source, target, .. }: &CircuitPeers) {
         if let Some(entry) = self.peers.get_mut(&source) {
             entry.as_source = entry.as_source.saturating_sub(1);
         }
@@ -434,9 +438,9 @@ impl<C: Connection> Ledger<C> {
     }
 
     /// What `peer` has here.
-    pub fn presence(&self, peer: &PeerId) -> Presence {
+    pub fn peer_state(&self, peer: &PeerId) -> PeerState {
         let entry = self.peers.get(peer);
-        Presence {
+        PeerState {
             reservation: self.reservations.contains_key(peer),
             circuits: entry.map_or(0, |entry| entry.as_source + entry.as_target),
             connections: entry.map_or(0, |entry| entry.connections.len()),
@@ -478,7 +482,7 @@ impl<C: Connection> Ledger<C> {
         }
     }
 
-    fn remove_reservation(&mut self, peer: PeerId) -> Option<Ended> {
+    fn remove_reservation(&mut self, peer: PeerId) -> Option<EndedReservation> {
         let reservation = self.reservations.remove(&peer)?;
         self.reservations.shrink_when_sparse();
         self.reservation_usage.remove(reservation.ip);
@@ -488,9 +492,9 @@ impl<C: Connection> Ledger<C> {
             .iter()
             .flat_map(|entry| &entry.connections)
         {
-            connection.holds_reservation(false);
+            connection.set_holds_reservation(false);
         }
-        Some(Ended {
+        Some(EndedReservation {
             peer,
             since: reservation.since,
         })

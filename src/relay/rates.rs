@@ -4,7 +4,7 @@ use libp2p::PeerId;
 
 use super::{
     connection::Connection,
-    deny::Deny,
+    deny_reason::DenyReason,
     limits::{Limits, RequestRate},
 };
 use crate::{rate::Limiter, resources::Prefix};
@@ -33,11 +33,11 @@ impl Rates {
     ///
     /// # Errors
     /// Says whose rate it exceeds.
-    pub(super) fn reserve(&self, connection: &Connection) -> Result<(), Deny> {
+    pub(super) fn reserve(&self, connection: &Connection) -> Result<(), DenyReason> {
         self.reservations.check(
             connection,
-            Deny::ReservationRatePerPeer,
-            Deny::ReservationRatePerIp,
+            DenyReason::ReservationRatePerPeer,
+            DenyReason::ReservationRatePerIp,
         )
     }
 
@@ -45,9 +45,12 @@ impl Rates {
     ///
     /// # Errors
     /// Says whose rate it exceeds.
-    pub(super) fn connect(&self, connection: &Connection) -> Result<(), Deny> {
-        self.circuits
-            .check(connection, Deny::CircuitRatePerPeer, Deny::CircuitRatePerIp)
+    pub(super) fn connect(&self, connection: &Connection) -> Result<(), DenyReason> {
+        self.circuits.check(
+            connection,
+            DenyReason::CircuitRatePerPeer,
+            DenyReason::CircuitRatePerIp,
+        )
     }
 }
 
@@ -68,7 +71,7 @@ impl Rated {
 
     /// The peer comes first: one that exceeds its own rate takes nothing away from the others at
     /// its address.
-    fn check(&self, from: &Connection, peer: Deny, ip: Deny) -> Result<(), Deny> {
+    fn check(&self, from: &Connection, peer: DenyReason, ip: DenyReason) -> Result<(), DenyReason> {
         if self.peers.as_ref().is_some_and(|p| !p.allows(&from.peer)) {
             return Err(peer);
         }

@@ -15,13 +15,13 @@ use tokio::sync::Notify;
 
 use super::{
     access::Access,
-    circuit::End,
+    circuit::EndReason,
     circuit_state::CircuitState,
     connection::Connection,
-    deny::Deny,
+    deny_reason::DenyReason,
     events,
     guards::{CircuitPermit, Registration, ReservationGuard},
-    ledger::{Grant, Ledger, Presence},
+    ledger::{Grant, Ledger, PeerState},
     limits::{CircuitLimit, Limits},
     rates::Rates,
     throttle::Throttle,
@@ -248,9 +248,9 @@ impl Relay {
     }
 
     /// What each of these peers has here now.
-    pub fn presence(&self, peers: impl Iterator<Item = PeerId>) -> Vec<Presence> {
+    pub fn peer_states(&self, peers: impl Iterator<Item = PeerId>) -> Vec<PeerState> {
         let ledger = self.ledger();
-        peers.map(|peer| ledger.presence(&peer)).collect()
+        peers.map(|peer| ledger.peer_state(&peer)).collect()
     }
 
     /// The connections to be closed when memory has run out, at most `count`: those without a
@@ -271,7 +271,8 @@ impl Relay {
         }
         let beyond = usage.beyond_share(usage.total(), shares);
         let without_circuit = ledger.connections().filter(|c| !c.is_busy());
-        let (holding, idle): (Vec<_>, Vec<_>) = without_circuit.partition(|c| c.is_holder());
+        let (holding, idle): (Vec<_>, Vec<_>) =
+            without_circuit.partition(|c| c.holds_reservation());
         let is_beyond = |c: &&Arc<Connection>| excess(c.ip, &beyond).is_some();
         let beyond_share: Vec<_> = ledger.connections().filter(is_beyond).collect();
         let (mut some, count) = if !idle.is_empty() {
@@ -338,7 +339,7 @@ impl Relay {
 
     /// Whether a request to reserve comes within the rates. One to renew always does: a flood must
     /// not take away what a peer has.
-    pub(super) fn may_ask_to_reserve(&self, connection: &Connection) -> Result<(), Deny> {
+    pub(super) fn may_ask_to_reserve(&self, connection: &Connection) -> Result<(), DenyReason> {
         let is_limited = self.rates.limit_reservations();
         if is_limited && !self.ledger().is_reserved(&connection.peer, now()) {
             return self.rates.reserve(connection);
@@ -347,7 +348,7 @@ impl Relay {
     }
 
     /// Whether a request for a circuit comes within the rates.
-    pub(super) fn may_ask_to_connect(&self, connection: &Connection) -> Result<(), Deny> {
+    pub(super) fn may_ask_to_connect(&self, connection: &Connection) -> Result<(), DenyReason> {
         self.rates.connect(connection)
     }
 
@@ -390,7 +391,7 @@ impl Relay {
     pub(super) fn reserve(
         self: &Arc<Self>,
         connection: &Connection,
-    ) -> Result<ReservationGuard, Deny> {
+    ) -> Result<ReservationGuard, DenyReason> {
         let now = now();
         self.expire(now);
         let grant = {
@@ -436,7 +437,7 @@ impl Relay {
         self: &Arc<Self>,
         connection: &Arc<Connection>,
         target: PeerId,
-    ) -> Result<(CircuitPermit, Vec<Arc<Connection>>), Deny> {
+    ) -> Result<(CircuitPermit, Vec<Arc<Connection>>), DenyReason> {
         let state = Arc::new(CircuitState::default());
         let source = (connection.peer, connection.ip);
         let (number, connections) = self.ledger().connect(now(), source, target, &state)?;
@@ -450,8 +451,8 @@ impl Relay {
     }
 
     /// A circuit that was open has ended, and that is in the log.
-    pub(super) fn count_end(&self, end: End) {
-        let total = if end == End::Drained {
+    pub(super) fn count_end(&self, end: EndReason) {
+        let total = if end == EndReason::Drained {
             &self.cut
         } else {
             &self.finished

@@ -15,7 +15,7 @@ use opentelemetry::Context;
 use tracing::{Span, field::Empty, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use super::{connection::Connection, deny::Refusal, events::Closed, service::Relay};
+use super::{connection::Connection, deny_reason::Denied, events::ClosedCircuit, service::Relay};
 use crate::telemetry::{SPANS, integer};
 
 /// A request to reserve.
@@ -58,14 +58,14 @@ fn name(span: &Span, field: &'static str, relay: &Relay, peer: PeerId) {
 }
 
 /// The request of `span` has got its answer.
-pub(super) fn answered<T>(span: &Span, answer: &Result<T, Refusal>) {
+pub(super) fn answered<T>(span: &Span, answer: &Result<T, Denied>) {
     match answer {
         Ok(_) => {
             span.record("relay.outcome", "accepted");
         }
-        Err(refusal) => {
+        Err(denied) => {
             span.record("relay.outcome", "denied");
-            span.record("relay.reason", refusal.deny.parts().1);
+            span.record("relay.reason", denied.reason.status_and_reason().1);
         }
     }
 }
@@ -116,9 +116,9 @@ pub(super) fn circuit(
 }
 
 /// The circuit of `span` is over.
-pub(super) fn circuit_closed(span: &Span, closed: &Closed) {
+pub(super) fn circuit_closed(span: &Span, closed: &ClosedCircuit) {
     span.record("relay.bytes_to_target", integer(closed.outcome.to_target));
     span.record("relay.bytes_to_source", integer(closed.outcome.to_source));
     span.record("relay.duration", closed.duration.as_secs_f64());
-    span.record("relay.reason", closed.outcome.end.reason());
+    span.record("relay.reason", closed.outcome.end.as_str());
 }

@@ -17,7 +17,7 @@ use tracing::{Instrument, Span};
 
 use super::{
     connection::Connection,
-    guards::Leg,
+    guards::CircuitLeg,
     limits::CircuitLimit,
     service::Relay,
     spans,
@@ -38,7 +38,7 @@ pub(super) async fn open(
     relay: &Relay,
     connections: Vec<Arc<Connection>>,
     source: PeerId,
-) -> Option<(Stream, Leg)> {
+) -> Option<(Stream, CircuitLeg)> {
     let span = spans::stop();
     attempt_all(relay, &span, by_activity(connections), source)
         .instrument(span.clone())
@@ -56,7 +56,7 @@ async fn attempt_all(
     span: &Span,
     connections: Vec<Arc<Connection>>,
     source: PeerId,
-) -> Option<(Stream, Leg)> {
+) -> Option<(Stream, CircuitLeg)> {
     let mut report = Report::new(span);
     let deadline = Instant::now() + STOP_TIMEOUT;
     let mut untried = connections.into_iter().take(MAX_ATTEMPTS);
@@ -94,7 +94,7 @@ async fn attempt_all(
 
 /// What came of one attempt.
 enum Answer {
-    Accepted(Stream, Leg),
+    Accepted(Stream, CircuitLeg),
     /// The target itself answered: another connection would not change that.
     Refused,
     Failed,
@@ -107,7 +107,7 @@ async fn attempt(
     deadline: Instant,
 ) -> Answer {
     // From now on: a drain must not close a connection on which a circuit is being opened.
-    let leg = Leg::new(Arc::clone(&connection));
+    let leg = CircuitLeg::new(Arc::clone(&connection));
     let mut timing = Timing::new(relay);
     let handshake = handshake(&connection, source, relay.circuit_limit());
     let Ok(Some((stream, status))) = timeout_at(deadline, handshake).await else {

@@ -219,7 +219,7 @@ pub async fn read_stop_status<S: AsyncRead + Unpin>(stream: &mut S) -> Result<St
 }
 
 /// A STATUS that refuses a request.
-pub fn refusal(status: Status) -> HopMessage {
+pub fn status(status: Status) -> HopMessage {
     HopMessage {
         kind: Some(HopType::Status.into()),
         status: Some(status.into()),
@@ -241,7 +241,7 @@ pub fn reserved(
             voucher: Some(voucher),
         }),
         limit: Limit::from_circuit(limit),
-        ..refusal(Status::Ok)
+        ..status(Status::Ok)
     }
 }
 
@@ -249,7 +249,7 @@ pub fn reserved(
 pub fn connected(limit: CircuitLimit) -> HopMessage {
     HopMessage {
         limit: Limit::from_circuit(limit),
-        ..refusal(Status::Ok)
+        ..status(Status::Ok)
     }
 }
 
@@ -377,7 +377,7 @@ mod tests {
         for bytes in [no_kind, no_peer, unknown_kind, b"\x02\xff\xff".to_vec()] {
             assert!(matches!(request(bytes).0, Err(ReadError::Malformed)));
         }
-        let status = encode(&refusal(Status::Ok));
+        let status = encode(&status(Status::Ok));
         assert!(matches!(request(status).0, Err(ReadError::Unexpected)));
     }
 

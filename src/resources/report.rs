@@ -6,45 +6,24 @@ use super::{
     prefix::Prefix,
     usage::{Usage, scarcity},
 };
+use crate::named_enum::named_enum;
 
-/// Everything that address prefixes share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Resource {
-    /// Connections whose handshake is under way.
-    Handshakes,
-    /// Established connections.
-    Connections,
-    /// File descriptors that connections hold.
-    FileDescriptors,
-    /// Bytes in buffers of connections.
-    Buffers,
-    /// Reservations.
-    Reservations,
-    /// Circuits, counted for their sources.
-    Circuits,
-}
-
-impl Resource {
-    /// The names of all of them.
-    pub const NAMES: [&str; 6] = [
-        "handshakes",
-        "connections",
-        "file_descriptors",
-        "buffers",
-        "reservations",
-        "circuits",
-    ];
-
-    /// A short, stable word for logs and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Handshakes => "handshakes",
-            Self::Connections => "connections",
-            Self::FileDescriptors => "file_descriptors",
-            Self::Buffers => "buffers",
-            Self::Reservations => "reservations",
-            Self::Circuits => "circuits",
-        }
+named_enum! {
+    /// A resource of which each address prefix has a share.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum Resource {
+        /// Connections in their handshake.
+        Handshakes = "handshakes",
+        /// Established connections.
+        Connections = "connections",
+        /// File descriptors of connections.
+        FileDescriptors = "file_descriptors",
+        /// Bytes in buffers of connections.
+        Buffers = "buffers",
+        /// Reservations.
+        Reservations = "reservations",
+        /// Circuits, counted for their sources.
+        Circuits = "circuits",
     }
 }
 

@@ -12,7 +12,7 @@ use futures::AsyncRead;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::WaitForCancellationFuture;
 
-use super::{Direction, End, State};
+use super::{Direction, EndReason, State};
 
 /// How long a circuit stays open without progress when a side has sent all of its data and reads no
 /// more. The rest of its data is delivered to a slow reader; a reader that reads nothing does not
@@ -23,9 +23,9 @@ const UNREAD_GRACE: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
     /// Data of the side is lost, or nothing more can come of the circuit.
-    Ended(End),
+    Ended(EndReason),
     /// The side has sent all of its data and reads no more.
-    Unread(End),
+    Unread(EndReason),
 }
 
 /// Asks the stream for its failure, by a read of length zero. The relay's transports give one even
@@ -57,16 +57,18 @@ pub(super) fn find<S: AsyncRead + Unpin>(
     }
     let is_gone = gone.poll(cx).is_ready();
     if is_gone && direction.state == State::Closed {
-        return Some(Failure::Ended(End::Io));
+        return Some(Failure::Ended(EndReason::Io));
     }
     match poll_failure(cx, stream) {
-        Poll::Ready(error) if is_complete(&error) && is_gone => Some(Failure::Unread(End::Io)),
-        Poll::Ready(error) if is_complete(&error) => Some(Failure::Unread(End::Reset)),
+        Poll::Ready(error) if is_complete(&error) && is_gone => {
+            Some(Failure::Unread(EndReason::Io))
+        }
+        Poll::Ready(error) if is_complete(&error) => Some(Failure::Unread(EndReason::Reset)),
         Poll::Ready(error) => Some(Failure::Ended(error.into())),
         Poll::Pending if is_gone && direction.state == State::Closing => {
-            Some(Failure::Unread(End::Io))
+            Some(Failure::Unread(EndReason::Io))
         }
-        Poll::Pending if is_gone => Some(Failure::Ended(End::Io)),
+        Poll::Pending if is_gone => Some(Failure::Ended(EndReason::Io)),
         Poll::Pending => None,
     }
 }

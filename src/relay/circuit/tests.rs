@@ -11,10 +11,10 @@ mod failures;
 mod paced;
 mod timeouts;
 
-type End_ = Compat<DuplexStream>;
+type Pipe = Compat<DuplexStream>;
 
 /// A pipe of `capacity` bytes: the client's end and the relay's.
-fn pipe(capacity: usize) -> (End_, End_) {
+fn pipe(capacity: usize) -> (Pipe, Pipe) {
     let (client, relay) = tokio::io::duplex(capacity);
     (client.compat(), relay.compat())
 }
@@ -45,7 +45,7 @@ fn bounds<'a>(
     }
 }
 
-async fn run<S>(source: S, early: Early, target: S, limit: CircuitLimit) -> Outcome
+async fn run<S>(source: S, early: EarlyData, target: S, limit: CircuitLimit) -> Outcome
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -64,13 +64,13 @@ where
     outcome
 }
 
-async fn send_and_close(stream: &mut End_, bytes: &[u8]) {
+async fn send_and_close(stream: &mut Pipe, bytes: &[u8]) {
     // The relay may cut the circuit meanwhile.
     let _ = stream.write_all(bytes).await;
     let _ = stream.close().await;
 }
 
-async fn read_all(stream: &mut End_) -> Vec<u8> {
+async fn read_all(stream: &mut Pipe) -> Vec<u8> {
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes).await;
     bytes
@@ -86,7 +86,7 @@ fn pattern(length: usize, seed: u8) -> Vec<u8> {
 async fn one_side_may_finish_long_before_the_other() {
     let (mut a, source) = pipe(64);
     let (mut b, target) = pipe(64);
-    let circuit = run(source, Early::default(), target, limit(None, None));
+    let circuit = run(source, EarlyData::default(), target, limit(None, None));
     let clients = async {
         a.write_all(b"question").await.unwrap();
         a.close().await.unwrap();
@@ -101,17 +101,22 @@ async fn one_side_may_finish_long_before_the_other() {
         Outcome {
             to_target: 8,
             to_source: 6,
-            end: End::Eof
+            end: EndReason::Eof
         }
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn exactly_the_limit_is_a_clean_end_and_one_byte_more_is_a_cut() {
-    for (length, end) in [(1000, End::Eof), (1001, End::Bytes)] {
+    for (length, end) in [(1000, EndReason::Eof), (1001, EndReason::Bytes)] {
         let (mut a, source) = pipe(4096);
         let (mut b, target) = pipe(4096);
-        let circuit = run(source, Early::default(), target, limit(Some(1000), None));
+        let circuit = run(
+            source,
+            EarlyData::default(),
+            target,
+            limit(Some(1000), None),
+        );
         let sent = pattern(length, 1);
         let clients = async {
             let forth = async {
@@ -142,7 +147,12 @@ async fn exactly_the_limit_is_a_clean_end_and_one_byte_more_is_a_cut() {
 async fn the_limit_is_each_directions_own() {
     let (mut a, source) = pipe(4096);
     let (mut b, target) = pipe(4096);
-    let circuit = run(source, Early::default(), target, limit(Some(1000), None));
+    let circuit = run(
+        source,
+        EarlyData::default(),
+        target,
+        limit(Some(1000), None),
+    );
     let (forth, back) = (pattern(1000, 1), pattern(1000, 2));
     let clients = async {
         send_and_close(&mut a, &forth).await;
@@ -156,7 +166,7 @@ async fn the_limit_is_each_directions_own() {
         Outcome {
             to_target: 1000,
             to_source: 1000,
-            end: End::Eof
+            end: EndReason::Eof
         }
     );
 }
@@ -167,7 +177,7 @@ async fn the_duration_limit_holds_on_a_circuit_that_is_never_idle() {
     let (mut b, target) = pipe(64 * 1024);
     let circuit = run(
         source,
-        Early::default(),
+        EarlyData::default(),
         target,
         limit(None, Some(Duration::from_millis(100))),
     );
@@ -178,7 +188,7 @@ async fn the_duration_limit_holds_on_a_circuit_that_is_never_idle() {
         while b.read(&mut sink).await.is_ok_and(|n| n > 0) {}
     };
     let (outcome, (), ()) = tokio::join!(circuit, write, read);
-    assert_eq!(outcome.end, End::Duration);
+    assert_eq!(outcome.end, EndReason::Duration);
     assert!(outcome.to_target > 0);
 }
 
@@ -188,10 +198,10 @@ async fn a_drain_ends_a_circuit_at_once() {
     let (_b, target) = pipe(64);
     let (cut, state) = (CancellationToken::new(), CircuitState::default());
     let bounds = bounds(limit(None, None), &cut, &state);
-    let early = Early::default();
+    let early = EarlyData::default();
     let circuit = relay(side(source), early, side(target), bounds, None, |_| ());
     let (outcome, ()) = tokio::join!(circuit, async { cut.cancel() });
-    assert_eq!(outcome.end, End::Drained);
+    assert_eq!(outcome.end, EndReason::Drained);
 }
 
 #[tokio::test(start_paused = true)]
@@ -203,7 +213,14 @@ async fn a_side_that_has_finished_is_missed_when_it_goes() {
         let gone = source.gone.clone();
         let (shutdown, state) = (CancellationToken::new(), CircuitState::default());
         let bounds = bounds(limit(None, None), &shutdown, &state);
-        let circuit = relay(source, Early::default(), side(target), bounds, None, |_| ());
+        let circuit = relay(
+            source,
+            EarlyData::default(),
+            side(target),
+            bounds,
+            None,
+            |_| (),
+        );
         let client = async {
             if early {
                 gone.cancel();
@@ -215,21 +232,21 @@ async fn a_side_that_has_finished_is_missed_when_it_goes() {
             gone.cancel();
         };
         let (outcome, ()) = tokio::join!(circuit, client);
-        assert_eq!(outcome.end, End::Io);
+        assert_eq!(outcome.end, EndReason::Io);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_the_source_sent_early_comes_first_and_counts() {
     for (bytes, end) in [
-        (None, End::Eof),
-        (Some(12), End::Eof),
-        (Some(3), End::Bytes),
+        (None, EndReason::Eof),
+        (Some(12), EndReason::Eof),
+        (Some(3), EndReason::Bytes),
     ] {
         let (mut a, mut source) = pipe(64);
         let (mut b, target) = pipe(64);
         a.write_all(b"early ").await.unwrap();
-        let mut early = Early::default();
+        let mut early = EarlyData::default();
         tokio::select! {
             biased;
             _ = early.watch(&mut source) => panic!("the source has not failed"),
@@ -254,7 +271,7 @@ async fn a_source_that_gives_up_early_is_noticed() {
     let (a, mut source) = pipe(64);
     drop(a);
     // The in-memory pipe says EOF where a muxer would say reset: EOF is not a failure.
-    let mut early = Early::default();
+    let mut early = EarlyData::default();
     let gave_up = tokio::time::timeout(Duration::from_secs(1), early.watch(&mut source)).await;
     assert!(gave_up.is_err());
     assert!(early.eof);
@@ -262,7 +279,7 @@ async fn a_source_that_gives_up_early_is_noticed() {
 
 /// A stream that hands pieces over, if it does.
 struct Handing {
-    stream: End_,
+    stream: Pipe,
     hands: bool,
 }
 
@@ -341,9 +358,9 @@ proptest! {
             let (mut b, target) = pipe(back.capacity);
             let source = Handing { stream: source, hands: hands.0 };
             let target = Handing { stream: target, hands: hands.1 };
-            let circuit = run(source, Early::default(), target, limit(bytes, None));
+            let circuit = run(source, EarlyData::default(), target, limit(bytes, None));
             let (at, bt) = (pattern(forth.length, 3), pattern(back.length, 5));
-            let client = async |stream: &mut End_, data: &[u8], chunk: usize| {
+            let client = async |stream: &mut Pipe, data: &[u8], chunk: usize| {
                 let (mut reader, mut writer) = stream.split();
                 let write = async {
                     for part in data.chunks(chunk) {
@@ -366,7 +383,7 @@ proptest! {
                 client(&mut b, &bt, back.chunk),
             );
             let fits = bytes.is_none_or(|max| at.len() as u64 <= max && bt.len() as u64 <= max);
-            prop_assert_eq!(outcome.end, if fits { End::Eof } else { End::Bytes });
+            prop_assert_eq!(outcome.end, if fits { EndReason::Eof } else { EndReason::Bytes });
             for (received, sent, moved) in
                 [(&from_a, &at, outcome.to_target), (&from_b, &bt, outcome.to_source)]
             {

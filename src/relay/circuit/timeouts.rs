@@ -8,7 +8,7 @@ use std::{
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Bounds, CircuitLimit, End};
+use super::{Bounds, CircuitLimit, EndReason};
 
 /// The time at which a circuit last carried a byte. The clock is read only where an idle timeout
 /// needs it.
@@ -51,7 +51,7 @@ pub(super) async fn elapsed_duration(limit: CircuitLimit) {
 
 /// Waits until the circuit has been unused or idle for too long. One timer waits for the next
 /// instant at which that is possible; bytes do not move it.
-pub(super) async fn elapsed(bounds: &Bounds<'_>, activity: &Activity) -> End {
+pub(super) async fn elapsed(bounds: &Bounds<'_>, activity: &Activity) -> EndReason {
     loop {
         let Some(due) = due(bounds, activity) else {
             return pending().await;
@@ -68,7 +68,7 @@ pub(super) async fn elapsed(bounds: &Bounds<'_>, activity: &Activity) -> End {
 /// The instant at which to look again, and what may be due then.
 struct Due {
     at: Instant,
-    end: Option<End>,
+    end: Option<EndReason>,
 }
 
 fn due(bounds: &Bounds<'_>, activity: &Activity) -> Option<Due> {
@@ -76,13 +76,13 @@ fn due(bounds: &Bounds<'_>, activity: &Activity) -> Option<Due> {
     let unused = bounds.unused_timeout.filter(|_| !is_used);
     let unused = unused.and_then(|timeout| {
         let at = activity.opened.checked_add(timeout)?;
-        let end = Some(End::Unused);
+        let end = Some(EndReason::Unused);
         Some(Due { at, end })
     });
     let idle = bounds.idle_timeout.and_then(|timeout| {
         if is_used {
             let at = activity.last()?.checked_add(timeout)?;
-            let end = Some(End::Idle);
+            let end = Some(EndReason::Idle);
             Some(Due { at, end })
         } else {
             // It may be used by then.
@@ -97,7 +97,7 @@ fn due(bounds: &Bounds<'_>, activity: &Activity) -> Option<Due> {
 }
 
 /// Whether the circuit is still to end so, after a wait.
-fn is_due(bounds: &Bounds<'_>, end: End, activity: &Activity) -> bool {
+fn is_due(bounds: &Bounds<'_>, end: EndReason, activity: &Activity) -> bool {
     let due = due(bounds, activity);
     due.is_some_and(|due| due.end == Some(end) && due.at <= Instant::now())
 }

@@ -43,23 +43,23 @@ impl Endpoint {
 
 #[async_trait]
 impl Access for Endpoint {
-    async fn may_reserve(&self, peer: Requester) -> Result<(), Refusal> {
+    async fn may_reserve(&self, peer: Requester) -> Result<(), Denied> {
         self.may_repeat_reserve(peer)?;
         self.questions.fetch_add(1, Ordering::Relaxed);
         if self.denies.load(Ordering::Relaxed) {
-            return Err(Deny::AccessDecision.into());
+            return Err(DenyReason::AccessDecision.into());
         }
         Ok(())
     }
 
-    fn may_repeat_reserve(&self, _: Requester) -> Result<(), Refusal> {
+    fn may_repeat_reserve(&self, _: Requester) -> Result<(), Denied> {
         if self.rule_denies.load(Ordering::Relaxed) {
-            return Err(Deny::AccessRules.into());
+            return Err(DenyReason::AccessRules.into());
         }
         Ok(())
     }
 
-    async fn may_connect(&self, _: Requester, _: PeerId) -> Result<(), Refusal> {
+    async fn may_connect(&self, _: Requester, _: PeerId) -> Result<(), Denied> {
         Ok(())
     }
 }
@@ -236,9 +236,9 @@ async fn renewal_on_another_connection_makes_it_hold_the_reservation() {
     let peer = PeerId::random();
     let (one, other) = (fixture.client(peer), fixture.client(peer));
     one.expire().await;
-    assert!(!other.connection.is_holder());
+    assert!(!other.connection.holds_reservation());
     other.expire().await;
-    assert!(one.connection.is_holder() && other.connection.is_holder());
+    assert!(one.connection.holds_reservation() && other.connection.holds_reservation());
     assert_eq!(fixture.endpoint.questions(), 2);
 }
 
@@ -262,7 +262,7 @@ async fn circuit_that_is_evicted_while_it_is_opened_is_refused() {
     let open = open_stop(&fixture.relay, &state, connections, source);
     let evict = async { state.evict() };
     let (opened, ()) = tokio::join!(open, evict);
-    assert_eq!(opened.err(), Some(Deny::Evicted));
+    assert_eq!(opened.err(), Some(DenyReason::Evicted));
     assert!(
         !target.connection.is_busy(),
         "nothing is left of the attempt"

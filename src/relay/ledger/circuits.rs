@@ -16,14 +16,14 @@ use hashlink::LinkedHashMap;
 use libp2p::PeerId;
 
 use crate::{
-    relay::{circuit_state::CircuitState, deny::Deny},
+    relay::{circuit_state::CircuitState, deny_reason::DenyReason},
     resources::{Exceeded, Prefix, Shares, Usage, excess, scarcity},
     shrink::Shrink as _,
 };
 
 /// Both ends of a circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ends {
+pub(super) struct CircuitPeers {
     pub(super) source: PeerId,
     pub(super) source_ip: Option<IpAddr>,
     pub(super) target: PeerId,
@@ -33,7 +33,7 @@ pub(super) struct Ends {
 
 /// The limits of a [`CircuitTable`]; `None` is unlimited.
 #[derive(Clone, Debug)]
-pub(super) struct CircuitLimits {
+pub(super) struct CircuitTableLimits {
     pub(super) total: Option<usize>,
     pub(super) per_target: Option<usize>,
     pub(super) shares: Shares,
@@ -42,22 +42,22 @@ pub(super) struct CircuitLimits {
 /// All circuits that are open or being opened.
 #[derive(Debug)]
 pub(super) struct CircuitTable {
-    limits: CircuitLimits,
+    limits: CircuitTableLimits,
     /// From the oldest to the newest, by their number.
-    circuits: LinkedHashMap<u64, Circuit>,
+    circuits: LinkedHashMap<u64, CircuitEntry>,
     next: u64,
     sources: Usage,
     targets: Usage,
 }
 
 #[derive(Debug)]
-struct Circuit {
-    ends: Ends,
+struct CircuitEntry {
+    ends: CircuitPeers,
     state: Arc<CircuitState>,
 }
 
 impl CircuitTable {
-    pub(super) fn new(limits: CircuitLimits) -> Self {
+    pub(super) fn new(limits: CircuitTableLimits) -> Self {
         Self {
             limits,
             circuits: LinkedHashMap::new(),
@@ -83,11 +83,11 @@ impl CircuitTable {
     /// Says which limit or share is reached, and changes nothing.
     pub(super) fn open(
         &mut self,
-        ends: Ends,
+        ends: CircuitPeers,
         to_target: usize,
         state: &Arc<CircuitState>,
-    ) -> Result<(u64, Option<Ends>), Deny> {
-        let evicted = self.make_room(&ends, to_target)?;
+    ) -> Result<(u64, Option<CircuitPeers>), DenyReason> {
+        let evicted = self.check(&ends, to_target)?;
         let evicted = evicted.and_then(|number| {
             let circuit = self.remove(number)?;
             circuit.state.evict();
@@ -98,16 +98,16 @@ impl CircuitTable {
         self.sources.add(ends.source_ip);
         self.targets.add(ends.target_ip);
         let state = Arc::clone(state);
-        self.circuits.insert(number, Circuit { ends, state });
+        self.circuits.insert(number, CircuitEntry { ends, state });
         Ok((number, evicted))
     }
 
     /// Closes a circuit. Gives its ends, unless it is closed already or gave way to another one.
-    pub(super) fn close(&mut self, number: u64) -> Option<Ends> {
+    pub(super) fn close(&mut self, number: u64) -> Option<CircuitPeers> {
         self.remove(number).map(|circuit| circuit.ends)
     }
 
-    fn remove(&mut self, number: u64) -> Option<Circuit> {
+    fn remove(&mut self, number: u64) -> Option<CircuitEntry> {
         let circuit = self.circuits.remove(&number)?;
         self.circuits.shrink_when_sparse();
         self.sources.remove(circuit.ends.source_ip);
@@ -117,23 +117,23 @@ impl CircuitTable {
 
     /// Finds room for one more circuit: gives the number of the one that has to give way, if there
     /// is no room without that.
-    fn make_room(&self, ends: &Ends, to_target: usize) -> Result<Option<u64>, Deny> {
+    fn check(&self, ends: &CircuitPeers, to_target: usize) -> Result<Option<u64>, DenyReason> {
         let capacity = self.limits.total.map(|total| total as u64);
         let shares = &self.limits.shares;
         if self.sources.check(ends.source_ip, capacity, shares) == Err(Exceeded::Share) {
-            return Err(if self.has_room(capacity) {
-                Deny::CircuitShare
+            return Err(if self.is_below_capacity(capacity) {
+                DenyReason::CircuitShare
             } else {
-                Deny::Circuits
+                DenyReason::Circuits
             });
         }
-        if to_target > 0 && self.has_share_of_target(ends) {
-            return Err(Deny::TargetShare);
+        if to_target > 0 && self.exceeds_part_of_target(ends) {
+            return Err(DenyReason::TargetShare);
         }
         if self.limits.per_target.is_some_and(|max| to_target >= max) {
             // The circuit that gives way led to the same target: nothing else changes.
             let unused = self.unused_to_target(ends.target);
-            return unused.map(Some).ok_or(Deny::TargetCircuits);
+            return unused.map(Some).ok_or(DenyReason::TargetCircuits);
         }
         match self.targets.check(ends.target_ip, capacity, shares) {
             Ok(()) => Ok(None),
@@ -143,42 +143,49 @@ impl CircuitTable {
                     Some(_) => Ok(unused),
                     // Other sources fill the share of the target's prefix: that must not keep this
                     // one out while there is room.
-                    None if self.has_room(capacity) && !self.crowds_target(ends, capacity) => {
+                    None if self.is_below_capacity(capacity)
+                        && !self.exceeds_share_of_target(ends, capacity) =>
+                    {
                         Ok(None)
                     }
-                    None => Err(Deny::TargetShare),
+                    None => Err(DenyReason::TargetShare),
                 }
             }
             Err(Exceeded::Capacity) => {
                 let unused = capacity.and_then(|capacity| self.unused_beyond_share(capacity));
-                unused.map(Some).ok_or(Deny::Circuits)
+                unused.map(Some).ok_or(DenyReason::Circuits)
             }
         }
     }
 
-    fn unused(&self) -> impl DoubleEndedIterator<Item = (u64, &Ends)> {
+    fn unused(&self) -> impl DoubleEndedIterator<Item = (u64, &CircuitPeers)> {
         self.circuits
             .iter()
             .filter(|(_, circuit)| !circuit.state.is_used())
             .map(|(number, circuit)| (*number, &circuit.ends))
     }
 
-    fn has_room(&self, capacity: Option<u64>) -> bool {
+    fn is_below_capacity(&self, capacity: Option<u64>) -> bool {
         capacity.is_none_or(|capacity| (self.circuits.len() as u64) < capacity)
     }
 
     /// Whether the source's host prefix has its share of the share that the target's prefix has.
-    fn crowds_target(&self, ends: &Ends, capacity: Option<u64>) -> bool {
+    fn exceeds_share_of_target(&self, ends: &CircuitPeers, capacity: Option<u64>) -> bool {
         let (Some(hosts), Some(capacity)) = (hosts(ends), capacity) else {
             return false;
         };
-        let is_of_pair = |circuit: &&Circuit| self::hosts(&circuit.ends) == Some(hosts);
+        let is_of_pair = |circuit: &&CircuitEntry| self::hosts(&circuit.ends) == Some(hosts);
         let circuits = self.circuits.values().filter(is_of_pair).count();
-        self.is_crowded(hosts, circuits as u64, capacity)
+        self.uses_share_of_target(hosts, circuits as u64, capacity)
     }
 
     /// Whether so many circuits from one host prefix to another are its share of the other's share.
-    fn is_crowded(&self, (source, target): (Prefix, Prefix), circuits: u64, capacity: u64) -> bool {
+    fn uses_share_of_target(
+        &self,
+        (source, target): (Prefix, Prefix),
+        circuits: u64,
+        capacity: u64,
+    ) -> bool {
         let shares = &self.limits.shares;
         let part = shares.of(target).part_of(capacity);
         circuits >= shares.of(source).part_of(part)
@@ -187,7 +194,7 @@ impl CircuitTable {
     /// Whether a prefix of the source has its part of the circuits to the target: a half of those that
     /// there may be for a host, three quarters for a wider prefix, rounded up, unless the prefix has a
     /// larger share of everything.
-    fn has_share_of_target(&self, ends: &Ends) -> bool {
+    fn exceeds_part_of_target(&self, ends: &CircuitPeers) -> bool {
         let (Some(most), Some(ip)) = (self.limits.per_target, ends.source_ip) else {
             return false;
         };
@@ -199,7 +206,7 @@ impl CircuitTable {
                 scarcity(most)
             };
             let part = self.limits.shares.of(prefix).part_of(most).max(least);
-            let is_of_pair = |circuit: &&Circuit| {
+            let is_of_pair = |circuit: &&CircuitEntry| {
                 let source = circuit.ends.source_ip;
                 circuit.ends.target == ends.target && source.is_some_and(|ip| prefix.contains(ip))
             };
@@ -228,12 +235,13 @@ impl CircuitTable {
 
     /// The newest unused circuit to one of the target's prefixes, of the source prefix that uses most
     /// circuits, if it uses more than the source of `ends` does.
-    fn unused_to_prefixes(&self, ends: &Ends) -> Option<u64> {
-        let use_of = |ends: &Ends| source_host(ends).map_or(0, |host| self.sources.of(host));
+    fn unused_to_prefixes(&self, ends: &CircuitPeers) -> Option<u64> {
+        let use_of =
+            |ends: &CircuitPeers| source_host(ends).map_or(0, |host| self.sources.of(host));
         // Prefixes are nested: addresses that have one in common have the widest one.
-        let widest = |ends: &Ends| ends.target_ip.and_then(|ip| Prefix::scopes(ip).last());
+        let widest = |ends: &CircuitPeers| ends.target_ip.and_then(|ip| Prefix::scopes(ip).last());
         let target = widest(ends);
-        let is_near = |other: &Ends| target.is_some() && widest(other) == target;
+        let is_near = |other: &CircuitPeers| target.is_some() && widest(other) == target;
         self.unused()
             .filter(|(_, other)| is_near(other) && use_of(other) > use_of(ends))
             .max_by_key(|(number, other)| (use_of(other), *number))
@@ -255,14 +263,17 @@ impl CircuitTable {
             }
         }
         // The share of a target's prefix is used up by the sources that have most of it.
-        let is_crowded = |ends: &Ends| {
+        let uses_share_of_target = |ends: &CircuitPeers| {
             let pair = hosts(ends).and_then(|hosts| Some((hosts, *pairs.get(&hosts)?)));
-            pair.is_some_and(|(hosts, circuits)| self.is_crowded(hosts, circuits, capacity))
+            pair.is_some_and(|(hosts, circuits)| {
+                self.uses_share_of_target(hosts, circuits, capacity)
+            })
         };
         self.unused()
             .filter_map(|(number, ends)| {
                 let source = excess(ends.source_ip, &sources);
-                let target = excess(ends.target_ip, &targets).filter(|_| is_crowded(ends));
+                let target =
+                    excess(ends.target_ip, &targets).filter(|_| uses_share_of_target(ends));
                 Some((source.max(target)?, number))
             })
             .max()
@@ -271,11 +282,11 @@ impl CircuitTable {
 }
 
 /// The host prefixes of both ends.
-fn hosts(ends: &Ends) -> Option<(Prefix, Prefix)> {
+fn hosts(ends: &CircuitPeers) -> Option<(Prefix, Prefix)> {
     source_host(ends).zip(ends.target_ip.map(Prefix::host))
 }
 
-fn source_host(ends: &Ends) -> Option<Prefix> {
+fn source_host(ends: &CircuitPeers) -> Option<Prefix> {
     ends.source_ip.map(Prefix::host)
 }
 
@@ -284,15 +295,15 @@ mod tests {
     use super::*;
 
     fn table(total: usize, per_target: usize) -> CircuitTable {
-        CircuitTable::new(CircuitLimits {
+        CircuitTable::new(CircuitTableLimits {
             total: Some(total),
             per_target: Some(per_target),
             shares: Shares::default(),
         })
     }
 
-    fn ends(source_ip: &str, target: PeerId, target_ip: &str) -> Ends {
-        Ends {
+    fn ends(source_ip: &str, target: PeerId, target_ip: &str) -> CircuitPeers {
+        CircuitPeers {
             source: PeerId::random(),
             source_ip: Some(source_ip.parse().unwrap()),
             target,
@@ -301,8 +312,11 @@ mod tests {
     }
 
     /// Opens a circuit; gives its number and state.
-    fn open(table: &mut CircuitTable, ends: Ends) -> Result<(u64, Arc<CircuitState>), Deny> {
-        let to = |circuit: &&Circuit| circuit.ends.target == ends.target;
+    fn open(
+        table: &mut CircuitTable,
+        ends: CircuitPeers,
+    ) -> Result<(u64, Arc<CircuitState>), DenyReason> {
+        let to = |circuit: &&CircuitEntry| circuit.ends.target == ends.target;
         let to_target = table.circuits.values().filter(to).count();
         let state = Arc::new(CircuitState::default());
         let (number, _) = table.open(ends, to_target, &state)?;
@@ -323,7 +337,7 @@ mod tests {
             taken.push(state.unwrap().1);
         }
         let refused = open(&mut table, ends(ATTACKER, PeerId::random(), &target(12)));
-        assert_eq!(refused.unwrap_err(), Deny::CircuitShare);
+        assert_eq!(refused.unwrap_err(), DenyReason::CircuitShare);
         taken[11].mark_used();
         for n in 0..8 {
             let client = format!("198.51.{n}.1");
@@ -350,7 +364,7 @@ mod tests {
             let client = format!("198.51.{n}.1");
             let target_ip = format!("203.1.{n}.1");
             let result = open(&mut table, ends(&client, PeerId::random(), &target_ip));
-            assert_eq!(result.err(), (n == 2).then_some(Deny::Circuits));
+            assert_eq!(result.err(), (n == 2).then_some(DenyReason::Circuits));
         }
     }
 
@@ -362,7 +376,7 @@ mod tests {
             .map(|_| open(&mut table, ends(ATTACKER, target, "203.0.113.1")).unwrap())
             .collect();
         let more = open(&mut table, ends(ATTACKER, target, "203.0.113.1"));
-        assert_eq!(more.unwrap_err(), Deny::TargetShare);
+        assert_eq!(more.unwrap_err(), DenyReason::TargetShare);
         let others = ["192.0.3.2", "192.0.4.2"]
             .map(|ip| open(&mut table, ends(ip, target, "203.0.113.1")).unwrap());
         let (_, client) = open(&mut table, ends(CLIENT, target, "203.0.113.1")).unwrap();
@@ -382,7 +396,7 @@ mod tests {
             state.mark_used();
         }
         let full = open(&mut table, ends("198.51.100.2", target, "203.0.113.1"));
-        assert_eq!(full.unwrap_err(), Deny::TargetCircuits);
+        assert_eq!(full.unwrap_err(), DenyReason::TargetCircuits);
     }
 
     #[test]

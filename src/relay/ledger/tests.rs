@@ -30,7 +30,7 @@ impl Connection for Link {
         self.0
     }
 
-    fn holds_reservation(&self, holds: bool) {
+    fn set_holds_reservation(&self, holds: bool) {
         self.1.store(holds, Ordering::Relaxed);
     }
 }
@@ -79,7 +79,7 @@ fn open(
     now: Instant,
     source: PeerId,
     target: PeerId,
-) -> Result<Opened, Deny> {
+) -> Result<Opened, DenyReason> {
     let state = Arc::new(CircuitState::default());
     let opened = ledger.connect(now, (source, None), target, &state);
     opened.map(|(number, connections)| Opened {
@@ -90,12 +90,12 @@ fn open(
 }
 
 /// Why no circuit can be opened.
-fn refusal(
+fn deny_reason(
     ledger: &mut Ledger<Link>,
     now: Instant,
     source: PeerId,
     target: PeerId,
-) -> Option<Deny> {
+) -> Option<DenyReason> {
     open(ledger, now, source, target).err()
 }
 
@@ -112,7 +112,7 @@ fn a_holder_renews_when_the_relay_is_full_and_nobody_else_gets_in() {
     assert_eq!(new.renews_after, None);
     assert_eq!(
         ledger.reserve(now, c, link_c.0, None),
-        Err(Deny::Reservations)
+        Err(DenyReason::Reservations)
     );
     let later = now + TTL / 2;
     let renewed = ledger.reserve(later, a, link_a.0, None).unwrap();
@@ -139,13 +139,13 @@ fn a_reservation_ends_at_its_very_moment_and_its_slot_is_free_at_once() {
     assert_eq!(ledger.expire(just_before), None);
     assert!(open(&mut ledger, just_before, b, a).is_ok());
     assert_eq!(
-        refusal(&mut ledger, now + TTL, b, a),
-        Some(Deny::NoReservation)
+        deny_reason(&mut ledger, now + TTL, b, a),
+        Some(DenyReason::NoReservation)
     );
     assert!(link_a.holds());
     assert_eq!(
         ledger.expire(now + TTL),
-        Some(Ended {
+        Some(EndedReservation {
             peer: a,
             since: now
         })
@@ -200,11 +200,14 @@ fn one_address_gets_so_many_reservations_and_ipv6_counts_by_64() {
     };
     assert_eq!(reserve("192.0.2.1"), Ok(()));
     assert_eq!(reserve("192.0.2.2"), Ok(()));
-    assert_eq!(reserve("::ffff:192.0.2.1"), Err(Deny::ReservationsPerIp));
+    assert_eq!(
+        reserve("::ffff:192.0.2.1"),
+        Err(DenyReason::ReservationsPerIp)
+    );
     assert_eq!(reserve("2001:db8:0:1::1"), Ok(()));
     assert_eq!(
         reserve("2001:db8:0:1:ffff::2"),
-        Err(Deny::ReservationsPerIp)
+        Err(DenyReason::ReservationsPerIp)
     );
     assert_eq!(reserve("2001:db8:0:2::1"), Ok(()));
 }
@@ -226,7 +229,7 @@ fn nobody_moves_reservations_into_an_address_that_is_full() {
     // Renewed it is, and counted where it was.
     ledger.reserve(now, a, link_a.0, ips[1]).unwrap();
     let third = ledger.reserve(now, c, link_c.0, ips[0]);
-    assert_eq!(third, Err(Deny::ReservationsPerIp));
+    assert_eq!(third, Err(DenyReason::ReservationsPerIp));
     // Where there is room it moves.
     ledger.reserve(now, a, link_a.0, ips[2]).unwrap();
     assert!(ledger.reserve(now, c, link_c.0, ips[0]).is_ok());
@@ -241,17 +244,32 @@ fn circuits_count_for_the_relay_and_for_both_peers() {
         let link = connect(&mut ledger, peer, id);
         ledger.reserve(now, peer, link.0, None).unwrap();
     }
-    assert_eq!(refusal(&mut ledger, now, a, a), Some(Deny::ConnectToSelf));
-    assert_eq!(refusal(&mut ledger, now, a, c), Some(Deny::NoReservation));
+    assert_eq!(
+        deny_reason(&mut ledger, now, a, a),
+        Some(DenyReason::ConnectToSelf)
+    );
+    assert_eq!(
+        deny_reason(&mut ledger, now, a, c),
+        Some(DenyReason::NoReservation)
+    );
     let used: Vec<_> = (0..2)
         .map(|_| open(&mut ledger, now, c, a).unwrap())
         .inspect(|circuit| circuit.state.mark_used())
         .collect();
-    assert_eq!(refusal(&mut ledger, now, c, b), Some(Deny::SourceCircuits));
-    assert_eq!(refusal(&mut ledger, now, b, a), Some(Deny::TargetCircuits));
+    assert_eq!(
+        deny_reason(&mut ledger, now, c, b),
+        Some(DenyReason::SourceCircuits)
+    );
+    assert_eq!(
+        deny_reason(&mut ledger, now, b, a),
+        Some(DenyReason::TargetCircuits)
+    );
     let d = peer();
     open(&mut ledger, now, d, b).unwrap();
-    assert_eq!(refusal(&mut ledger, now, d, b), Some(Deny::Circuits));
+    assert_eq!(
+        deny_reason(&mut ledger, now, d, b),
+        Some(DenyReason::Circuits)
+    );
     ledger.disconnect(used[0].number);
     open(&mut ledger, now, d, b).unwrap();
 }
@@ -268,9 +286,9 @@ fn an_unused_circuit_to_a_full_target_gives_way() {
     assert!(first.state.evicted().is_cancelled());
     assert!(!second.state.evicted().is_cancelled());
     assert_eq!(ledger.circuits(), 2);
-    assert_eq!(ledger.presence(&b).circuits, 0, "its slot is free");
+    assert_eq!(ledger.peer_state(&b).circuits, 0, "its slot is free");
     ledger.disconnect(first.number);
-    assert_eq!((ledger.circuits(), ledger.presence(&a).circuits), (2, 2));
+    assert_eq!((ledger.circuits(), ledger.peer_state(&a).circuits), (2, 2));
 }
 
 #[test]
@@ -292,7 +310,7 @@ fn reservations_of_one_address_are_limited_to_its_share_when_they_are_scarce() {
     for network in 0..12 {
         assert_eq!(reserve(&format!("2001:db8:0:{network:x}::1")), Ok(()));
     }
-    let refused = Err(Deny::ReservationShare);
+    let refused = Err(DenyReason::ReservationShare);
     assert_eq!(reserve("2001:db8:0:f::1"), refused);
     assert_eq!(
         reserve("2001:db8:0:100::1"),
@@ -302,7 +320,7 @@ fn reservations_of_one_address_are_limited_to_its_share_when_they_are_scarce() {
     for network in 0..4 {
         assert_eq!(reserve(&format!("2001:db8:{}::1", network + 1)), Ok(()));
     }
-    assert_eq!(reserve("192.0.2.1"), Err(Deny::Reservations));
+    assert_eq!(reserve("192.0.2.1"), Err(DenyReason::Reservations));
 }
 
 #[test]
@@ -318,7 +336,10 @@ fn while_it_drains_holders_renew_until_the_deadline_and_newcomers_are_refused() 
         ledger.reserve(now, a, link_a.0, None).unwrap().expires,
         deadline
     );
-    assert_eq!(ledger.reserve(now, b, link_b.0, None), Err(Deny::Draining));
+    assert_eq!(
+        ledger.reserve(now, b, link_b.0, None),
+        Err(DenyReason::Draining)
+    );
 }
 
 #[test]

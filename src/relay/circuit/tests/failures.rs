@@ -13,13 +13,13 @@ const SENT: usize = 1000;
 
 /// A stream that fails when its token is cancelled, as those of the relay's transports do.
 struct Failing {
-    stream: End_,
+    stream: Pipe,
     failed: Pin<Box<WaitForCancellationFutureOwned>>,
     kind: ErrorKind,
 }
 
 impl Failing {
-    fn new(stream: End_, failed: &CancellationToken, kind: ErrorKind) -> Self {
+    fn new(stream: Pipe, failed: &CancellationToken, kind: ErrorKind) -> Self {
         Self {
             stream,
             failed: Box::pin(failed.clone().cancelled_owned()),
@@ -75,7 +75,7 @@ async fn fails(kind: ErrorKind, is_source: bool, finishes: bool) -> (Outcome, Du
     let (source, target) = if is_source { (from, to) } else { (to, from) };
     let (shutdown, state) = (CancellationToken::new(), CircuitState::default());
     let bounds = bounds(limit(None, None), &shutdown, &state);
-    let circuit = relay(source, Early::default(), target, bounds, None, |_| ());
+    let circuit = relay(source, EarlyData::default(), target, bounds, None, |_| ());
     let client = async {
         sender.write_all(&pattern(SENT, 1)).await.unwrap();
         if finishes {
@@ -93,8 +93,8 @@ async fn fails(kind: ErrorKind, is_source: bool, finishes: bool) -> (Outcome, Du
 #[tokio::test(start_paused = true)]
 async fn failure_of_a_side_ends_the_circuit_while_the_other_side_does_not_read() {
     for (kind, end) in [
-        (ErrorKind::ConnectionReset, End::Reset),
-        (ErrorKind::ConnectionAborted, End::Io),
+        (ErrorKind::ConnectionReset, EndReason::Reset),
+        (ErrorKind::ConnectionAborted, EndReason::Io),
     ] {
         for (is_source, finishes) in [(true, false), (true, true), (false, false), (false, true)] {
             let (outcome, after) = fails(kind, is_source, finishes).await;
@@ -113,7 +113,7 @@ async fn failure_of_a_side_ends_the_circuit_while_the_other_side_does_not_read()
 async fn complete_data_keeps_the_circuit_for_a_moment_only() {
     for is_source in [true, false] {
         let (outcome, after) = fails(ErrorKind::BrokenPipe, is_source, true).await;
-        assert_eq!(outcome.end, End::Reset);
+        assert_eq!(outcome.end, EndReason::Reset);
         assert!(
             after > Duration::ZERO && after < Duration::from_secs(10),
             "{after:?}"
@@ -129,7 +129,7 @@ async fn complete_data_is_delivered_as_long_as_it_makes_progress() {
     let sent = pattern(SENT, 1);
     let source = Failing::new(source, &failed, ErrorKind::BrokenPipe);
     let target = Failing::new(target, &CancellationToken::new(), ErrorKind::BrokenPipe);
-    let circuit = run(source, Early::default(), target, limit(None, None));
+    let circuit = run(source, EarlyData::default(), target, limit(None, None));
     let clients = async {
         send_and_close(&mut a, &sent).await;
         failed.cancel();
@@ -147,7 +147,7 @@ async fn complete_data_is_delivered_as_long_as_it_makes_progress() {
     };
     let (outcome, received) = tokio::join!(circuit, clients);
     assert_eq!(received, sent);
-    assert_eq!(outcome.end, End::Eof);
+    assert_eq!(outcome.end, EndReason::Eof);
 }
 
 #[tokio::test(start_paused = true)]
@@ -161,7 +161,7 @@ async fn reset_after_the_end_of_the_data_is_noticed_while_the_target_is_silent()
         &CancellationToken::new(),
         ErrorKind::ConnectionReset,
     );
-    let circuit = run(source, Early::default(), target, limit(None, None));
+    let circuit = run(source, EarlyData::default(), target, limit(None, None));
     let clients = async {
         send_and_close(&mut a, b"question").await;
         assert_eq!(read_all(&mut b).await, b"question");
@@ -170,7 +170,7 @@ async fn reset_after_the_end_of_the_data_is_noticed_while_the_target_is_silent()
         Instant::now()
     };
     let (outcome, failed_at) = tokio::join!(circuit, clients);
-    assert_eq!(outcome.end, End::Reset);
+    assert_eq!(outcome.end, EndReason::Reset);
     assert_eq!(failed_at.elapsed(), Duration::ZERO);
 }
 
@@ -184,7 +184,7 @@ async fn lost_connection_ends_a_blocked_circuit_whose_stream_does_not_report_it(
         let (source, target) = if is_source { (from, to) } else { (to, from) };
         let (shutdown, state) = (CancellationToken::new(), CircuitState::default());
         let bounds = bounds(limit(None, None), &shutdown, &state);
-        let circuit = relay(source, Early::default(), target, bounds, None, |_| ());
+        let circuit = relay(source, EarlyData::default(), target, bounds, None, |_| ());
         let client = async {
             sender.write_all(&pattern(SENT, 1)).await.unwrap();
             sleep(Duration::from_secs(1000)).await;
@@ -192,7 +192,7 @@ async fn lost_connection_ends_a_blocked_circuit_whose_stream_does_not_report_it(
             Instant::now()
         };
         let (outcome, gone_at) = tokio::join!(circuit, client);
-        assert_eq!(outcome.end, End::Io);
+        assert_eq!(outcome.end, EndReason::Io);
         assert_eq!(gone_at.elapsed(), Duration::ZERO);
     }
 }
@@ -203,7 +203,7 @@ async fn source_that_gives_up_early_is_noticed_when_nothing_more_is_kept() {
     let (mut a, source) = pipe(2 * EARLY_BYTES);
     a.write_all(&pattern(EARLY_BYTES + 1, 1)).await.unwrap();
     let mut source = Failing::new(source, &failed, ErrorKind::ConnectionReset);
-    let mut early = Early::default();
+    let mut early = EarlyData::default();
     let give_up = async {
         sleep(Duration::from_secs(1)).await;
         failed.cancel();

@@ -31,7 +31,12 @@ fn pacer(throttle: &Arc<Throttle>) -> Pacer {
 }
 
 /// A paced circuit without other limits, which nobody cuts, and how long it took.
-async fn run(source: End_, early: Early, target: End_, limit: CircuitLimit) -> (Outcome, Duration) {
+async fn run(
+    source: Pipe,
+    early: EarlyData,
+    target: Pipe,
+    limit: CircuitLimit,
+) -> (Outcome, Duration) {
     let (begun, throttle) = (Instant::now(), throttle());
     let (cut, state) = (CancellationToken::new(), CircuitState::default());
     let bounds = bounds(limit, &cut, &state);
@@ -60,7 +65,7 @@ async fn it_takes_as_long_as_it_should_and_nothing_is_lost() {
         let (mut a, source) = pipe(capacity);
         let (mut b, target) = pipe(1_000_000);
         let sent = pattern(210_000, 1);
-        let circuit = run(source, Early::default(), target, limit(None, None));
+        let circuit = run(source, EarlyData::default(), target, limit(None, None));
         let clients = async {
             let back = async {
                 let received = read_all(&mut b).await;
@@ -71,7 +76,7 @@ async fn it_takes_as_long_as_it_should_and_nothing_is_lost() {
         };
         let ((outcome, took), received) = tokio::join!(circuit, clients);
         assert!(received == sent, "{} bytes came", received.len());
-        assert_eq!(outcome.end, End::Eof);
+        assert_eq!(outcome.end, EndReason::Eof);
         assert_takes(took, 210_000);
     }
 }
@@ -81,7 +86,7 @@ async fn both_directions_count_together_and_get_the_same() {
     let (mut a, source) = pipe(1_000_000);
     let (mut b, target) = pipe(1_000_000);
     let (forth, back) = (pattern(105_000, 1), pattern(105_000, 2));
-    let circuit = run(source, Early::default(), target, limit(None, None));
+    let circuit = run(source, EarlyData::default(), target, limit(None, None));
     let clients = async {
         send_and_close(&mut a, &forth).await;
         send_and_close(&mut b, &back).await;
@@ -102,7 +107,7 @@ async fn both_directions_count_together_and_get_the_same() {
     };
     let ((outcome, took), received) = tokio::join!(circuit, clients);
     assert_eq!(received, (back.len(), forth.len()));
-    assert_eq!(outcome.end, End::Eof);
+    assert_eq!(outcome.end, EndReason::Eof);
     assert_takes(took, 210_000);
 }
 
@@ -113,7 +118,7 @@ async fn what_the_source_sent_early_is_paced_too() {
     let sent = pattern(EARLY_BYTES, 1);
     send_and_close(&mut a, &sent).await;
     b.close().await.unwrap();
-    let mut early = Early::default();
+    let mut early = EarlyData::default();
     let watch = timeout(Duration::from_millis(1), early.watch(&mut source));
     assert!(watch.await.is_err());
     let circuit = run(source, early, target, limit(None, None));
@@ -131,19 +136,19 @@ async fn the_byte_limit_waits_for_nothing() {
     send_and_close(&mut a, &pattern(ALLOWED + 1, 1)).await;
     let circuit = run(
         source,
-        Early::default(),
+        EarlyData::default(),
         target,
         limit(Some(ALLOWED as u64), None),
     );
     let ((outcome, took), received) = tokio::join!(circuit, read_all(&mut b));
     assert_eq!(received.len(), ALLOWED);
-    assert_eq!(outcome.end, End::Bytes);
+    assert_eq!(outcome.end, EndReason::Bytes);
     assert_eq!(took, CUT_GRACE);
 }
 
 /// A stream that is reset when somebody says so; what was sent before is left.
 struct Resettable {
-    stream: End_,
+    stream: Pipe,
     reset: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
@@ -219,7 +224,7 @@ async fn a_circuit_that_waits_ends_at_once() {
         let (begun, state) = (Instant::now(), CircuitState::default());
         let circuit = relay(
             resettable(source, reset_source),
-            Early::default(),
+            EarlyData::default(),
             resettable(target, reset_target),
             bounds(limit(None, duration), cut, &state),
             Some(pacer(&throttle)),
@@ -236,9 +241,9 @@ async fn a_circuit_that_waits_ends_at_once() {
         };
         let (outcome, ()) = tokio::join!(circuit, end);
         let expected = match cause {
-            Cause::Source | Cause::Target => End::Reset,
-            Cause::Drain => End::Drained,
-            Cause::Deadline => End::Duration,
+            Cause::Source | Cause::Target => EndReason::Reset,
+            Cause::Drain => EndReason::Drained,
+            Cause::Deadline => EndReason::Duration,
         };
         assert_eq!((outcome.end, outcome.to_target), (expected, 1000));
         assert!(begun.elapsed() < AFTER + Duration::from_millis(2));
@@ -267,13 +272,13 @@ async fn circuits_of_one_peer_share_its_bandwidth() {
         let state = CircuitState::default();
         let circuit = relay(
             side(source),
-            Early::default(),
+            EarlyData::default(),
             side(target),
             bounds(deadline, &cut, &state),
             Some(pacer),
             |_| (),
         );
-        let client = async |stream: &mut End_, sends: bool| {
+        let client = async |stream: &mut Pipe, sends: bool| {
             let (mut reader, mut writer) = stream.split();
             let piece = vec![1; piece];
             let write = async { while sends && writer.write_all(&piece).await.is_ok() {} };
@@ -284,7 +289,7 @@ async fn circuits_of_one_peer_share_its_bandwidth() {
             outcome = circuit => outcome,
             _ = async { tokio::join!(client(&mut a, true), client(&mut b, goes_back)) } => panic!(),
         };
-        assert_eq!(outcome.end, End::Duration);
+        assert_eq!(outcome.end, EndReason::Duration);
         outcome.to_target + outcome.to_source
     };
     let (large, small, both, other) = tokio::join!(
