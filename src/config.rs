@@ -48,7 +48,7 @@ pub use secret::Secret;
 
 use crate::access::Entry;
 pub use crate::relay::Limits;
-use crate::relay::{Bandwidth, CircuitLimit, RequestRate};
+use crate::relay::{BandwidthLimits, CircuitLimit, RequestRateLimits};
 use crate::resources::Shares;
 pub use crate::transport::Admission;
 
@@ -286,9 +286,9 @@ impl Config {
                 idle_circuit_timeout: None,
                 prefix_shares: Shares::default(),
                 circuit: CircuitLimit::default(),
-                reservation_rate: RequestRate::default(),
-                circuit_rate: RequestRate::default(),
-                bandwidth: Bandwidth::default(),
+                reservation_rate: RequestRateLimits::default(),
+                circuit_rate: RequestRateLimits::default(),
+                bandwidth: BandwidthLimits::default(),
             },
             circuits_per_peer: None,
             memory: MemoryLimit::Unlimited,

@@ -391,13 +391,13 @@ impl Node {
             let count = usize::try_from(excess.div_ceil(IDLE_CONNECTION_BYTES));
             let count = count.unwrap_or(usize::MAX);
             let shares = self.resources.shares();
-            let expendable = self.relay.expendable(count, !is_recent, shares);
-            if expendable.is_empty() {
+            let candidates = self.relay.connections_to_shed(count, !is_recent, shares);
+            if candidates.is_empty() {
                 return;
             }
-            let connections = expendable.len();
+            let connections = candidates.len();
             warn!(connections, "memory has run out: connections are closed");
-            for connection in expendable {
+            for connection in candidates {
                 self.gater.shed();
                 // The connection may already be closed.
                 let _ = self.swarm.close_connection(connection);

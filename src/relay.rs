@@ -31,12 +31,12 @@ mod handler;
 mod hop;
 pub mod ledger;
 mod limits;
-mod pace;
-mod rates;
+mod request_shaper;
+mod request_limiters;
 mod service;
 mod spans;
 mod stop;
-pub mod throttle;
+pub mod bandwidth;
 mod traffic;
 mod voucher;
 pub mod wire;
@@ -51,7 +51,7 @@ pub use self::{
     handler::Handler,
     hop::{ANSWER_TIMEOUT, REQUEST_TIMEOUT},
     ledger::PeerState,
-    limits::{Bandwidth, CircuitLimit, Limits, Pace, RequestRate},
+    limits::{BandwidthLimits, CircuitLimit, Limits, BandwidthLimit, RequestRateLimits},
     service::{Relay, Statistics},
     stop::STOP_TIMEOUT,
     traffic::Traffic,

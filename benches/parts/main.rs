@@ -11,7 +11,7 @@ use descord_relay::{
     metrics::Handshakes,
     relay::{
         CircuitLimit, CircuitState,
-        circuit::{self, Bounds, Early, Side},
+        circuit::{self, Bounds, EarlyData, Side},
     },
     transport::security::{Channel, Security},
 };
@@ -59,8 +59,8 @@ fn copy(bencher: Bencher) {
             shutdown: &shutdown,
             state: &state,
         };
-        let (early, pacer) = (Early::default(), None);
-        let copied = circuit::relay(side(MIB), early, side(0), bounds, pacer, |_| {});
+        let (early, limiter) = (EarlyData::default(), None);
+        let copied = circuit::relay(side(MIB), early, side(0), bounds, limiter, |_| {});
         block_on(copied)
     });
 }

@@ -87,7 +87,7 @@ async fn answer(
 
 fn described(admin: &Admin, row: &PeerRow, now: PeerState) -> Value {
     json!({
-        "peer": admin.relay.names().name(&row.peer).to_string(),
+        "peer": admin.relay.pseudonyms().name(&row.peer).to_string(),
         "now": {
             "reservation": now.reservation,
             "circuits": now.circuits,

@@ -11,7 +11,7 @@ use opentelemetry::{
 
 use crate::{
     lifecycle::Phase,
-    relay::{DenyReason, circuit::EndReason},
+    relay::{DenyReason, bandwidth::BandwidthScope, circuit::EndReason},
     resources::Resource,
 };
 
@@ -135,7 +135,7 @@ instruments! {
         "Bytes that circuits carried, as they were handed over.";
     THROTTLE_WAITS = Kind::Counter, "relay.throttle.waits", "{wait}", ["cause": &["receiver", "circuit", "peer", "relay"]],
         "Times that a circuit stopped reading until it may go on: until the receiver takes more, or for its turn in the bandwidth of the circuit, a peer or the relay.";
-    BANDWIDTH_LIMIT = Kind::Gauge, "relay.bandwidth.limit", "By/s", ["scope": &["circuit", "peer", "relay"]],
+    BANDWIDTH_LIMIT = Kind::Gauge, "relay.bandwidth.limit", "By/s", ["scope": &BandwidthScope::NAMES],
         "Bytes a second that may pass, both directions together; absent where that is unlimited.";
     STOP_DURATION = Kind::Histogram(LATENCIES), "relay.stop.duration", "s", ["outcome": &["accepted", "refused", "failed", "abandoned"]],
         "How long the targets of circuits took to answer STOP, for each attempt on one of their connections.";

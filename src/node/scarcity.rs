@@ -44,7 +44,7 @@ impl Monitor {
                 resource,
                 used = report.used,
                 limit = report.limit,
-                largest_prefix = largest.map(|(prefix, _)| relay.names().network(prefix)),
+                largest_prefix = largest.map(|(prefix, _)| relay.pseudonyms().network(prefix)),
                 largest_prefix_used = largest.map(|(_, used)| used),
                 "resource is scarce: address prefixes are limited to their shares"
             );
@@ -57,7 +57,7 @@ impl Monitor {
                 .filter(|prefix| is_private(prefix.network()) || gater.is_proxy(prefix.network()));
             if let Some(prefix) = majority.filter(|_| !self.has_majority) {
                 warn!(
-                    prefix = relay.names().network(prefix),
+                    prefix = relay.pseudonyms().network(prefix),
                     connections = report.used,
                     "more than half of the clients come from one private or proxy address: limits and \
                      shares per address apply to all of them together; set RELAY_PROXY_PROTOCOL_FROM if \

@@ -28,7 +28,7 @@ use self::{
     failure::{Failure, Grace},
     timeouts::Activity,
 };
-use super::{circuit_state::CircuitState, limits::CircuitLimit, throttle::Pacer};
+use super::{circuit_state::CircuitState, limits::CircuitLimit, bandwidth::CircuitLimiter};
 use crate::{handover, late, named_enum::named_enum, scratch};
 
 /// How much the source may send before the circuit is open, in bytes.
@@ -155,14 +155,14 @@ pub struct Bounds<'a> {
 
 /// Copies until both sides have finished, or one of the `bounds` is reached.
 ///
-/// `moved` is called with all bytes as they are handed over. With a `pacer`, no more is read than it
+/// `moved` is called with all bytes as they are handed over. With a `limiter`, no more is read than it
 /// grants.
 pub async fn relay<S, T>(
     source: Side<S>,
     early: EarlyData,
     target: Side<T>,
     bounds: Bounds<'_>,
-    mut pacer: Option<Pacer>,
+    mut limiter: Option<CircuitLimiter>,
     moved: impl Fn(Progress),
 ) -> Outcome
 where
@@ -191,15 +191,15 @@ where
             let (sent, received) = (to_target.moved, to_source.moved);
             let waits = to_target.waits + to_source.waits;
             let (forth, back);
-            if pacer.as_ref().is_some_and(Pacer::back_is_first) {
-                back = to_source.poll(cx, &mut target, &mut source, &mut pacer);
-                forth = to_target.poll(cx, &mut source, &mut target, &mut pacer);
+            if limiter.as_ref().is_some_and(CircuitLimiter::to_source_first) {
+                back = to_source.poll(cx, &mut target, &mut source, &mut limiter);
+                forth = to_target.poll(cx, &mut source, &mut target, &mut limiter);
             } else {
-                forth = to_target.poll(cx, &mut source, &mut target, &mut pacer);
-                back = to_source.poll(cx, &mut target, &mut source, &mut pacer);
+                forth = to_target.poll(cx, &mut source, &mut target, &mut limiter);
+                back = to_source.poll(cx, &mut target, &mut source, &mut limiter);
             }
-            if let Some(pacer) = &mut pacer {
-                pacer.settle();
+            if let Some(limiter) = &mut limiter {
+                limiter.release();
             }
             let progress = Progress {
                 to_target: to_target.moved - sent,
@@ -243,7 +243,7 @@ where
         };
         // Each piece may wake the connections that it came from and goes to.
         let both = poll_fn(|cx| late::turn(|| step(cx))).await;
-        drop(pacer);
+        drop(limiter);
         if both == EndReason::Bytes {
             tokio::time::sleep(CUT_GRACE).await;
         }
@@ -273,7 +273,7 @@ struct Direction {
     /// What was read and is not written.
     rest: Bytes,
     /// Bytes of `rest` that were read before there was a circuit, and are not granted yet.
-    unpaid: u64,
+    uncharged: u64,
     /// Bytes that may still be read; `None` is unlimited.
     room: Option<u64>,
     moved: u64,
@@ -283,7 +283,7 @@ struct Direction {
     waits: u64,
     is_waiting: bool,
     /// Whether it waits for its turn in the bandwidth.
-    is_paced: bool,
+    awaits_bandwidth: bool,
     state: State,
 }
 
@@ -315,13 +315,13 @@ impl Direction {
         rest.truncate(usize::try_from(allowed).unwrap_or(usize::MAX));
         Self {
             rest: rest.into(),
-            unpaid: allowed,
+            uncharged: allowed,
             room: room.map(|room| room - allowed),
             moved: 0,
             has_read: false,
             waits: 0,
             is_waiting: false,
-            is_paced: false,
+            awaits_bandwidth: false,
             state,
         }
     }
@@ -331,8 +331,8 @@ impl Direction {
     }
 
     /// Whether the reader is not read: the writer takes nothing, or the reader is at its end.
-    fn is_held_up(&self) -> bool {
-        self.is_waiting || self.is_paced || matches!(self.state, State::Closing | State::Closed)
+    fn is_paused(&self) -> bool {
+        self.is_waiting || self.awaits_bandwidth || matches!(self.state, State::Closing | State::Closed)
     }
 
     fn poll<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
@@ -340,11 +340,11 @@ impl Direction {
         cx: &mut Context<'_>,
         reader: &mut R,
         writer: &mut W,
-        pacer: &mut Option<Pacer>,
+        limiter: &mut Option<CircuitLimiter>,
     ) -> Poll<Result<(), EndReason>> {
-        while self.unpaid > 0 {
-            let granted = ready!(self.poll_granted(cx, reader, pacer))?;
-            self.unpaid -= spend(pacer, self.unpaid.min(granted));
+        while self.uncharged > 0 {
+            let granted = ready!(self.poll_bandwidth(cx, reader, limiter))?;
+            self.uncharged -= consume(limiter, self.uncharged.min(granted));
         }
         for _ in 0..READS_PER_TURN {
             ready!(self.poll_write_rest(cx, writer))?;
@@ -355,17 +355,17 @@ impl Direction {
                     // The byte that tells whether there is more than the limit is not relayed.
                     let granted = match self.room {
                         Some(0) => 1,
-                        _ => ready!(self.poll_granted(cx, reader, pacer))?,
+                        _ => ready!(self.poll_bandwidth(cx, reader, limiter))?,
                     };
                     let granted = usize::try_from(granted).unwrap_or(usize::MAX);
                     let most = granted.min(scratch::STEP_BYTES);
-                    let read = match self.hand_over(cx, reader, most) {
+                    let read = match self.take_chunk(cx, reader, most) {
                         0 => ready!(scratch::with(most, |buffer| {
                             self.poll_copy(cx, reader, writer, buffer)
                         }))?,
                         taken => taken,
                     };
-                    spend(pacer, read);
+                    consume(limiter, read);
                 }
                 State::Closing => {
                     ready!(Pin::new(&mut *writer).poll_close(cx))?;
@@ -381,26 +381,26 @@ impl Direction {
         }
         ready!(self.poll_write_rest(cx, writer))?;
         cx.waker().wake_by_ref();
-        if let Some(pacer) = pacer {
-            pacer.keep();
+        if let Some(limiter) = limiter {
+            limiter.retain();
         }
         Poll::Pending
     }
 
-    /// How many bytes may be read: all, without a pacer. While the direction waits for its turn,
+    /// How many bytes may be read: all, without a limiter. While the direction waits for its turn,
     /// nothing is read, but a failure of the reader is known at once.
-    fn poll_granted<R: AsyncRead + Unpin>(
+    fn poll_bandwidth<R: AsyncRead + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
         reader: &mut R,
-        pacer: &mut Option<Pacer>,
+        limiter: &mut Option<CircuitLimiter>,
     ) -> Poll<io::Result<u64>> {
-        let Some(pacer) = pacer else {
+        let Some(limiter) = limiter else {
             return Poll::Ready(Ok(u64::MAX));
         };
-        let granted = pacer.poll_grant(cx);
-        self.is_paced = granted.is_pending();
-        if self.is_paced
+        let granted = limiter.poll_grant(cx);
+        self.awaits_bandwidth = granted.is_pending();
+        if self.awaits_bandwidth
             && let Poll::Ready(error) = failure::poll_failure(cx, reader)
             && !failure::is_complete(&error)
         {
@@ -410,7 +410,7 @@ impl Direction {
     }
 
     /// Takes a piece from the reader, if it has one, to be written next. Gives how much that is.
-    fn hand_over<R: AsyncRead + Unpin>(
+    fn take_chunk<R: AsyncRead + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
         reader: &mut R,
@@ -502,9 +502,9 @@ impl Direction {
 }
 
 /// So many bytes of the grant are used; gives them.
-fn spend(pacer: &mut Option<Pacer>, bytes: u64) -> u64 {
-    if let Some(pacer) = pacer {
-        pacer.spend(bytes);
+fn consume(limiter: &mut Option<CircuitLimiter>, bytes: u64) -> u64 {
+    if let Some(limiter) = limiter {
+        limiter.consume(bytes);
     }
     bytes
 }

@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{ledger, pace::ReservePacing};
+use super::{ledger, request_shaper::RequestShaper};
 use crate::transport::ip_of;
 
 /// Hop streams of one connection that may be silent, or wait for the pace of RESERVE, at once. One
@@ -82,7 +82,7 @@ pub struct Connection {
     circuits: AtomicUsize,
     last_circuit_ended: Mutex<Option<Instant>>,
     last_active: Mutex<Instant>,
-    reserve_pace: Mutex<ReservePacing>,
+    reserve_shaper: Mutex<RequestShaper>,
     gone: CancellationToken,
     stops: mpsc::Sender<StopReply>,
     awaiting_request: Mutex<LinkedHashMap<u64, oneshot::Sender<()>>>,
@@ -112,7 +112,7 @@ impl Connection {
             circuits: AtomicUsize::new(0),
             last_circuit_ended: Mutex::default(),
             last_active: Mutex::new(Instant::now()),
-            reserve_pace: Mutex::default(),
+            reserve_shaper: Mutex::default(),
             gone: CancellationToken::new(),
             stops,
             awaiting_request: Mutex::default(),
@@ -174,8 +174,8 @@ impl Connection {
     }
 
     /// Counts a RESERVE that the peer has sent, and gives how long it has to wait for its turn.
-    pub(super) fn pace_reserve(&self, now: Instant) -> Duration {
-        lock(&self.reserve_pace).delay(now)
+    pub(super) fn reserve_delay(&self, now: Instant) -> Duration {
+        lock(&self.reserve_shaper).delay(now)
     }
 
     /// Whether it is itself a circuit of another relay.

@@ -35,7 +35,7 @@ pub(super) fn reservation_accepted(
     after: Option<Duration>,
     ttl: Duration,
 ) {
-    let (name, ttl_seconds) = (relay.names().name(&peer), ttl.as_secs());
+    let (name, ttl_seconds) = (relay.pseudonyms().name(&peer), ttl.as_secs());
     let outcome = if let Some(after) = after {
         if after < MIN_LOGGED_RENEWAL_INTERVAL {
             debug!(peer = %name, ttl_seconds, "reservation renewed again");
@@ -56,7 +56,7 @@ pub(super) fn reservation_accepted(
 /// A renewal was so early that the existing expiry was its answer. It is counted as any other, and
 /// only the debug log has a line of it: a flood of renewals must not flood the log.
 pub(super) fn reservation_repeated(relay: &Relay, peer: PeerId) {
-    debug!(peer = %relay.names().name(&peer), "reservation renewed again");
+    debug!(peer = %relay.pseudonyms().name(&peer), "reservation renewed again");
     relay.metrics().request("reserve", "renewed", "none");
     if let Some(peers) = relay.peer_stats() {
         peers.reserved(peer);
@@ -70,7 +70,7 @@ pub(super) fn reservation_ended(
     EndedReservation { peer, since }: EndedReservation,
     how: &'static str,
 ) {
-    info!(peer = %relay.names().name(&peer), "reservation {how}");
+    info!(peer = %relay.pseudonyms().name(&peer), "reservation {how}");
     let lasted = now().saturating_duration_since(since);
     relay.metrics().reservation_ended(how, lasted);
 }
@@ -81,8 +81,8 @@ pub(super) fn circuit_accepted(
     (target, target_transport): (PeerId, Transport),
 ) {
     info!(
-        source_peer = %relay.names().name(&source),
-        target_peer = %relay.names().name(&target),
+        source_peer = %relay.pseudonyms().name(&source),
+        target_peer = %relay.pseudonyms().name(&target),
         source_transport = source_transport.as_str(),
         target_transport = target_transport.as_str(),
         "circuit accepted"
@@ -99,8 +99,8 @@ pub(super) fn circuit_closed(
     let ClosedCircuit { outcome, duration } = closed;
     let reason = outcome.end.as_str();
     info!(
-        source_peer = %relay.names().name(&source),
-        target_peer = %relay.names().name(&target),
+        source_peer = %relay.pseudonyms().name(&source),
+        target_peer = %relay.pseudonyms().name(&target),
         bytes_to_target = outcome.to_target,
         bytes_to_source = outcome.to_source,
         duration_seconds = duration.as_secs_f64(),
@@ -124,7 +124,7 @@ pub(super) fn request_denied(
     let (status, reason) = deny_reason.status_and_reason();
     if relay.log_throttle().should_log("request", reason) {
         info!(
-            peer = %relay.names().name(&peer),
+            peer = %relay.pseudonyms().name(&peer),
             request,
             status = status.name(),
             reason,

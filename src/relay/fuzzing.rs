@@ -12,7 +12,7 @@ use super::{
     connection::Connection,
     guards::ReservationGuard,
     hop,
-    limits::{Limits, RequestRate},
+    limits::{Limits, RequestRateLimits},
     service::Relay,
     wire::{self, HopMessage, HopType, MAX_MESSAGE_BYTES, Status, StopMessage},
 };
@@ -62,8 +62,8 @@ impl Fixture {
     fn new() -> Option<Self> {
         let limits = Limits {
             // Each run is to come to the books.
-            reservation_rate: RequestRate::default(),
-            circuit_rate: RequestRate::default(),
+            reservation_rate: RequestRateLimits::default(),
+            circuit_rate: RequestRateLimits::default(),
             ..Config::default().limits
         };
         let relay = Relay::new(

@@ -155,7 +155,7 @@ impl CircuitPermit {
         let (source, target) = (self.source, self.target);
         drop(self);
         events::circuit_closed(&relay, source, target, closed);
-        relay.count_end(closed.outcome.end);
+        relay.count_ended(closed.outcome.end);
     }
 }
 

@@ -93,7 +93,7 @@ async fn read_request<S: AsyncRead + Unpin>(
     connection: &Connection,
     stream: &mut S,
 ) -> Option<Result<Request, DenyReason>> {
-    let number = relay.next_stream();
+    let number = relay.next_stream_number();
     let evicted = connection.await_request(number);
     let request = async {
         let request = timeout(REQUEST_TIMEOUT, wire::read_request(stream)).await;
@@ -102,7 +102,7 @@ async fn read_request<S: AsyncRead + Unpin>(
             connection.note_activity(now);
         }
         if matches!(request, Ok(Ok(Request::Reserve))) {
-            let delay = connection.pace_reserve(now);
+            let delay = connection.reserve_delay(now);
             if !delay.is_zero() {
                 sleep(delay).await;
             }
@@ -165,7 +165,7 @@ async fn grant(
     connection: &Connection,
     addresses: &[Multiaddr],
 ) -> Result<ReservationGuard, Denied> {
-    relay.may_ask_to_reserve(connection)?;
+    relay.check_reserve_rate(connection)?;
     if addresses.is_empty() {
         return Err(DenyReason::NoAddress.into());
     }
@@ -208,7 +208,7 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     if connection.is_relayed() {
         return Err(DenyReason::Relayed.into());
     }
-    relay.may_ask_to_connect(connection)?;
+    relay.check_connect_rate(connection)?;
     if let Some(access) = relay.access() {
         let source = connection.as_ref().into();
         await_decision(relay, connection, access.may_connect(source, target)).await?;
@@ -233,7 +233,7 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         (connection.peer, connection.transport),
         (target.peer, target.transport),
     );
-    relay.count_begin();
+    relay.count_opened();
     Ok(OpenCircuit {
         permit,
         early,
@@ -270,11 +270,13 @@ async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
         stop,
     } = circuit;
     let opened = Instant::now();
-    let totals = relay.traffic().lane(connection.transport, target.transport);
-    let peers = relay.peer_stats();
-    let peer_stats = peers.map(|peers| peers.circuit(connection.peer, target.peer));
-    let throttle = relay.throttle();
-    let pacer = throttle.map(|throttle| throttle.circuit(connection.peer, target.peer));
+    let byte_counters = relay.traffic().counters(connection.transport, target.transport);
+    let peer_stats = relay
+        .peer_stats()
+        .map(|stats| stats.circuit(connection.peer, target.peer));
+    let limiter = relay
+        .bandwidth_limiter()
+        .map(|limiter| limiter.circuit(connection.peer, target.peer));
     let source_activity = CircuitActivity::new(connection);
     let target_activity = CircuitActivity::new(&target);
     let moved = |progress: Progress| {
@@ -285,12 +287,12 @@ async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
         if progress.to_source > 0 {
             target_activity.note(now);
         }
-        totals.add(progress.to_target, progress.to_source);
+        byte_counters.add(progress.to_target, progress.to_source);
         if let Some(stats) = &peer_stats {
             stats.add(progress.to_target, progress.to_source);
         }
         if progress.waits > 0 {
-            relay.traffic().waited(progress.waits);
+            relay.traffic().count_waits(progress.waits);
         }
     };
     let source = Side {
@@ -309,7 +311,7 @@ async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
         shutdown: relay.lifecycle().shutdown_token(),
         state: permit.state(),
     };
-    let outcome = circuit::relay(source, early, target_side, bounds, pacer, &moved).await;
+    let outcome = circuit::relay(source, early, target_side, bounds, limiter, &moved).await;
     let closed = ClosedCircuit {
         outcome,
         duration: opened.elapsed(),

@@ -32,16 +32,16 @@ pub struct Limits {
     /// The limits of each circuit.
     pub circuit: CircuitLimit,
     /// How often there may be a request to reserve. Renewals are none.
-    pub reservation_rate: RequestRate,
+    pub reservation_rate: RequestRateLimits,
     /// How often there may be a request for a circuit.
-    pub circuit_rate: RequestRate,
+    pub circuit_rate: RequestRateLimits,
     /// How fast bytes may pass.
-    pub bandwidth: Bandwidth,
+    pub bandwidth: BandwidthLimits,
 }
 
 /// How often a request of one kind may come. `None` is unlimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RequestRate {
+pub struct RequestRateLimits {
     /// From one peer.
     pub per_peer: Option<Rate>,
     /// From one IP address (IPv6: one /64).
@@ -60,18 +60,18 @@ pub struct CircuitLimit {
 /// How fast bytes may pass. A byte counts once for its circuit, once for each of the circuit's two
 /// peers and once for the relay, whichever way it goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Bandwidth {
+pub struct BandwidthLimits {
     /// Through all circuits together.
-    pub relay: Pace,
+    pub relay: BandwidthLimit,
     /// Through all circuits of one peer, as source and as target together.
-    pub peer: Pace,
+    pub peer: BandwidthLimit,
     /// Through one circuit.
-    pub circuit: Pace,
+    pub circuit: BandwidthLimit,
 }
 
 /// How fast bytes may pass through one place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pace {
+pub struct BandwidthLimit {
     /// Bytes a second; `None` is as fast as they come.
     pub rate: Option<u64>,
     /// Bytes that may pass at once when fewer have passed before; `None` is a second's worth, and
@@ -80,7 +80,7 @@ pub struct Pace {
     pub burst: Option<u64>,
 }
 
-impl Pace {
+impl BandwidthLimit {
     /// Bytes that may pass at once when fewer have passed before; `None` if all may.
     pub fn burst(&self) -> Option<u64> {
         let rate = self.rate?;

@@ -23,8 +23,8 @@ use super::{
     guards::{CircuitPermit, Registration, ReservationGuard},
     ledger::{Grant, Ledger, PeerState},
     limits::{CircuitLimit, Limits},
-    rates::Rates,
-    throttle::Throttle,
+    request_limiters::RequestLimiters,
+    bandwidth::BandwidthLimiter,
     traffic::Traffic,
 };
 use crate::{
@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// Of those who hold a reservation, one in so many is closed at once when memory has run out.
-const SHED_PART: usize = 8;
+const SHED_DIVISOR: usize = 8;
 
 /// How many bytes of addresses an answer may carry: it has to stay under 4,096 bytes with its
 /// voucher, since clients refuse longer ones.
@@ -49,10 +49,10 @@ pub struct Relay {
     keypair: Keypair,
     peer_id: PeerId,
     lifecycle: Lifecycle,
-    names: Pseudonyms,
+    pseudonyms: Pseudonyms,
     ledger: Mutex<Ledger<Arc<Connection>>>,
     limits: Limits,
-    rates: Rates,
+    request_limiters: RequestLimiters,
     log_throttle: LogThrottle,
     access: Option<Arc<dyn Access>>,
     addresses: RwLock<Arc<[Multiaddr]>>,
@@ -62,7 +62,7 @@ pub struct Relay {
     metrics: Metrics,
     peer_stats: Option<Arc<PeerStats>>,
     traffic: Traffic,
-    throttle: Option<Arc<Throttle>>,
+    bandwidth_limiter: Option<Arc<BandwidthLimiter>>,
     opened: AtomicU64,
     finished: AtomicU64,
     cut: AtomicU64,
@@ -91,7 +91,7 @@ impl Relay {
     pub fn new(
         keypair: Keypair,
         limits: Limits,
-        names: Pseudonyms,
+        pseudonyms: Pseudonyms,
         lifecycle: Lifecycle,
         metrics: Metrics,
         peer_stats: Option<Arc<PeerStats>>,
@@ -101,11 +101,11 @@ impl Relay {
             peer_id: keypair.public().to_peer_id(),
             keypair,
             lifecycle,
-            names,
+            pseudonyms,
             ledger: Mutex::new(Ledger::new(limits.clone())),
-            rates: Rates::new(&limits),
+            request_limiters: RequestLimiters::new(&limits),
             log_throttle: LogThrottle::new(),
-            throttle: Throttle::new(&limits.bandwidth),
+            bandwidth_limiter: BandwidthLimiter::new(&limits.bandwidth),
             limits,
             access,
             addresses: RwLock::default(),
@@ -238,8 +238,8 @@ impl Relay {
     }
 
     /// What holds circuits to their bandwidth, if that is limited.
-    pub fn throttle(&self) -> Option<&Arc<Throttle>> {
-        self.throttle.as_ref()
+    pub fn bandwidth_limiter(&self) -> Option<&Arc<BandwidthLimiter>> {
+        self.bandwidth_limiter.as_ref()
     }
 
     /// Who moves how much, if that is kept.
@@ -258,7 +258,7 @@ impl Relay {
     /// with a circuit or without; or if there are none of these either and `holders` may be closed,
     /// some without a circuit. The newest of the address prefixes that are furthest beyond their share
     /// come first.
-    pub(crate) fn expendable(
+    pub(crate) fn connections_to_shed(
         &self,
         count: usize,
         holders: bool,
@@ -280,7 +280,7 @@ impl Relay {
         } else if !beyond_share.is_empty() {
             (beyond_share, count)
         } else if holders {
-            let part = holding.len().div_ceil(SHED_PART);
+            let part = holding.len().div_ceil(SHED_DIVISOR);
             (holding, count.min(part))
         } else {
             return Vec::new();
@@ -328,8 +328,8 @@ impl Relay {
     }
 
     /// The names under which peers appear.
-    pub fn names(&self) -> &Pseudonyms {
-        &self.names
+    pub fn pseudonyms(&self) -> &Pseudonyms {
+        &self.pseudonyms
     }
 
     /// The lines of the log about what is refused.
@@ -339,17 +339,17 @@ impl Relay {
 
     /// Whether a request to reserve comes within the rates. One to renew always does: a flood must
     /// not take away what a peer has.
-    pub(super) fn may_ask_to_reserve(&self, connection: &Connection) -> Result<(), DenyReason> {
-        let is_limited = self.rates.limit_reservations();
+    pub(super) fn check_reserve_rate(&self, connection: &Connection) -> Result<(), DenyReason> {
+        let is_limited = self.request_limiters.limits_reservations();
         if is_limited && !self.ledger().is_reserved(&connection.peer, now()) {
-            return self.rates.reserve(connection);
+            return self.request_limiters.reserve(connection);
         }
         Ok(())
     }
 
     /// Whether a request for a circuit comes within the rates.
-    pub(super) fn may_ask_to_connect(&self, connection: &Connection) -> Result<(), DenyReason> {
-        self.rates.connect(connection)
+    pub(super) fn check_connect_rate(&self, connection: &Connection) -> Result<(), DenyReason> {
+        self.request_limiters.connect(connection)
     }
 
     /// Who says which requests are granted; nothing when all are.
@@ -369,7 +369,7 @@ impl Relay {
         self.limits.circuit
     }
 
-    pub(super) fn next_stream(&self) -> u64 {
+    pub(super) fn next_stream_number(&self) -> u64 {
         self.streams.fetch_add(1, Ordering::Relaxed)
     }
 
@@ -446,12 +446,12 @@ impl Relay {
     }
 
     /// A circuit is open.
-    pub(super) fn count_begin(&self) {
+    pub(super) fn count_opened(&self) {
         self.opened.fetch_add(1, Ordering::AcqRel);
     }
 
     /// A circuit that was open has ended, and that is in the log.
-    pub(super) fn count_end(&self, end: EndReason) {
+    pub(super) fn count_ended(&self, end: EndReason) {
         let total = if end == EndReason::Drained {
             &self.cut
         } else {

@@ -9,7 +9,7 @@ use descord_relay::{
     metrics::Metrics,
     pseudonym::Pseudonyms,
     rate::{Rate, Unit},
-    relay::{Behaviour, CircuitLimit, Limits, Relay, RequestRate},
+    relay::{Behaviour, CircuitLimit, Limits, Relay, RequestRateLimits},
     transport::{self, ConnectionGater, Dials},
 };
 use futures::StreamExt;
@@ -44,7 +44,7 @@ fn serve(channel: Channel, address: &mpsc::Sender<Multiaddr>, end: &Cancellation
         let key = Keypair::generate_ed25519();
         let lifecycle = Lifecycle::new();
         // Kept, but out of reach: many requests come at once.
-        let rate = RequestRate {
+        let rate = RequestRateLimits {
             per_peer: Some(HIGH_RATE),
             per_ip: Some(HIGH_RATE),
         };

@@ -8,7 +8,7 @@ use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 use super::*;
 
 mod failures;
-mod paced;
+mod bandwidth;
 mod timeouts;
 
 type Pipe = Compat<DuplexStream>;

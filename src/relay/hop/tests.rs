@@ -21,8 +21,8 @@ use crate::{
         Access, Limits, Requester,
         connection::StopReply,
         guards::Registration,
-        limits::RequestRate,
-        pace,
+        limits::RequestRateLimits,
+        request_shaper,
         wire::{HopType, Peer, Status},
     },
 };
@@ -85,7 +85,7 @@ impl Fixture {
         let limits = Limits {
             reservations: Some(1),
             reservation_ttl: Duration::from_secs(3600),
-            reservation_rate: RequestRate::default(),
+            reservation_rate: RequestRateLimits::default(),
             ..Config::default().limits
         };
         let relay = Relay::new(
@@ -190,7 +190,7 @@ async fn flood_of_renewals_is_delayed_and_seldom_reaches_the_access_endpoint() {
         client.expire().await;
     }
     let took = begun.elapsed();
-    let least = pace::INTERVAL * (RENEWALS - pace::BURST);
+    let least = request_shaper::INTERVAL * (RENEWALS - request_shaper::BURST);
     assert!(took >= least, "{took:?}");
     assert!(took < least + Duration::from_secs(1), "{took:?}");
     let questions = u64::try_from(fixture.endpoint.questions()).unwrap();
@@ -202,12 +202,12 @@ async fn renewals_at_once_wait_one_after_the_other() {
     let fixture = Fixture::new();
     let client = fixture.client(PeerId::random());
     let begun = Instant::now();
-    for _ in 0..pace::BURST - 9 {
+    for _ in 0..request_shaper::BURST - 9 {
         client.expire().await;
     }
     assert_eq!(begun.elapsed(), Duration::ZERO);
     join_all((0..20).map(|_| client.expire())).await;
-    assert_eq!(begun.elapsed(), pace::INTERVAL * 11);
+    assert_eq!(begun.elapsed(), request_shaper::INTERVAL * 11);
 }
 
 #[tokio::test(start_paused = true)]

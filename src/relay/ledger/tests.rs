@@ -50,9 +50,9 @@ fn limits() -> Limits {
         idle_circuit_timeout: None,
         prefix_shares: crate::resources::Shares::default(),
         circuit: crate::relay::CircuitLimit::default(),
-        reservation_rate: crate::relay::RequestRate::default(),
-        circuit_rate: crate::relay::RequestRate::default(),
-        bandwidth: crate::relay::Bandwidth::default(),
+        reservation_rate: crate::relay::RequestRateLimits::default(),
+        circuit_rate: crate::relay::RequestRateLimits::default(),
+        bandwidth: crate::relay::BandwidthLimits::default(),
     }
 }
 

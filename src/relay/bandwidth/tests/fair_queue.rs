@@ -8,9 +8,9 @@ use std::{
 use proptest::prelude::*;
 
 use super::super::{
-    Rate,
+    ByteRate,
     bucket::Bucket,
-    line::{Attempt, Line, Place},
+    fair_queue::{Acquire, FairQueue, Ticket},
 };
 
 /// What happens to a line.
@@ -36,13 +36,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 /// Everything that is done to a line, and what came of it.
 struct Run {
-    line: Line,
+    queue: FairQueue,
     /// Only what is used is taken out of it.
     ideal: Bucket,
     quantum: u64,
     now: Instant,
     /// In the order in which they came.
-    places: Vec<Place>,
+    tickets: Vec<Ticket>,
     used: Vec<(Instant, u64)>,
 }
 
@@ -50,15 +50,15 @@ impl Run {
     /// Whoever came first takes what there is, and uses so much of it; gives when the next one can.
     fn serve(&mut self, part: u64) -> Option<Instant> {
         loop {
-            let first = self.places.first_mut()?;
-            let attempt = self.line.take(first, self.quantum, self.now, Waker::noop());
+            let first = self.tickets.first_mut()?;
+            let attempt = self.queue.poll_acquire(first, self.quantum, self.now, Waker::noop());
             match attempt {
-                Attempt::Behind => panic!("nobody is before the first"),
-                Attempt::Early(then) => return Some(then),
-                Attempt::Taken => {
-                    self.places.remove(0);
+                Acquire::Queued => panic!("nobody is before the first"),
+                Acquire::NotBefore(then) => return Some(then),
+                Acquire::Ready => {
+                    self.tickets.remove(0);
                     let used = self.quantum * part / 100;
-                    self.line.give_back(self.quantum - used);
+                    self.queue.refund(self.quantum - used);
                     self.ideal.take(used, self.now).unwrap();
                     self.used.push((self.now, used));
                 }
@@ -77,21 +77,21 @@ impl Run {
                 self.now = end;
             }
             Step::Join => {
-                let mut place = Place::default();
+                let mut ticket = Ticket::default();
                 let attempt = self
-                    .line
-                    .take(&mut place, self.quantum, self.now, Waker::noop());
-                if attempt == Attempt::Taken {
-                    assert!(self.places.is_empty(), "nobody is overtaken");
+                    .queue
+                    .poll_acquire(&mut ticket, self.quantum, self.now, Waker::noop());
+                if attempt == Acquire::Ready {
+                    assert!(self.tickets.is_empty(), "nobody is overtaken");
                     self.ideal.take(self.quantum, self.now).unwrap();
                     self.used.push((self.now, self.quantum));
                 } else {
-                    self.places.push(place);
+                    self.tickets.push(ticket);
                 }
             }
-            Step::Leave(index) if !self.places.is_empty() => {
-                let mut place = self.places.remove(index.index(self.places.len()));
-                self.line.leave(&mut place);
+            Step::Leave(index) if !self.tickets.is_empty() => {
+                let mut ticket = self.tickets.remove(index.index(self.tickets.len()));
+                self.queue.cancel(&mut ticket);
             }
             Step::Leave(_) => {}
         }
@@ -108,11 +108,11 @@ proptest! {
     ) {
         let (now, quantum) = (Instant::now(), (burst * part / 100).max(1));
         let mut run = Run {
-            line: Line::new(Rate { bytes_per_second, burst }, now),
+            queue: FairQueue::new(ByteRate { bytes_per_second, burst }, now),
             ideal: Bucket::new(bytes_per_second, burst, now),
             quantum,
             now,
-            places: Vec::new(),
+            tickets: Vec::new(),
             used: Vec::new(),
         };
         for step in &steps {
@@ -129,9 +129,9 @@ proptest! {
             }
         }
         // As if nobody had ever waited or given up.
-        prop_assert_eq!(run.line.left(run.now), run.ideal.left(run.now));
+        prop_assert_eq!(run.queue.available(run.now), run.ideal.available(run.now));
         // It ends: as soon as all who wait can have their quantum at this rate.
-        let waiting = run.places.len() as u128 * u128::from(quantum);
+        let waiting = run.tickets.len() as u128 * u128::from(quantum);
         let longest = (waiting * 1_000_000_000).div_ceil(bytes_per_second.into());
         run.now += Duration::from_nanos(u64::try_from(longest).unwrap());
         let begun = run.now;
@@ -139,7 +139,7 @@ proptest! {
             run.now = then;
         }
         prop_assert!(run.now - begun <= Duration::from_nanos(u64::try_from(longest).unwrap()));
-        prop_assert!(run.places.is_empty());
+        prop_assert!(run.tickets.is_empty());
     }
 }
 
@@ -147,32 +147,32 @@ proptest! {
 fn turns_come_in_order_of_arrival() {
     let now = Instant::now();
     let after = |milliseconds| now + Duration::from_millis(milliseconds);
-    let rate = Rate {
+    let rate = ByteRate {
         bytes_per_second: 1000,
         burst: 100,
     };
-    let line = Line::new(rate, now);
-    let [mut a, mut b, mut c, mut d] = [(); 4].map(|()| Place::default());
-    let take = |place: &mut Place, now| line.take(place, 50, now, Waker::noop());
-    assert_eq!(take(&mut a, now), Attempt::Taken);
-    assert_eq!(take(&mut a, now), Attempt::Taken);
-    assert_eq!(take(&mut a, now), Attempt::Early(after(50)));
-    assert_eq!(take(&mut b, now), Attempt::Behind);
-    assert_eq!(take(&mut c, now), Attempt::Behind);
+    let queue = FairQueue::new(rate, now);
+    let [mut a, mut b, mut c, mut d] = [(); 4].map(|()| Ticket::default());
+    let take = |ticket: &mut Ticket, now| queue.poll_acquire(ticket, 50, now, Waker::noop());
+    assert_eq!(take(&mut a, now), Acquire::Ready);
+    assert_eq!(take(&mut a, now), Acquire::Ready);
+    assert_eq!(take(&mut a, now), Acquire::NotBefore(after(50)));
+    assert_eq!(take(&mut b, now), Acquire::Queued);
+    assert_eq!(take(&mut c, now), Acquire::Queued);
     // There is enough for all, and still nobody is overtaken.
-    assert_eq!(take(&mut d, after(100)), Attempt::Behind);
-    assert_eq!(take(&mut b, after(100)), Attempt::Behind);
-    line.leave(&mut b);
-    assert_eq!(take(&mut a, after(100)), Attempt::Taken);
-    assert_eq!(take(&mut a, after(100)), Attempt::Behind);
-    assert_eq!(take(&mut c, after(100)), Attempt::Taken);
-    assert_eq!(take(&mut d, after(100)), Attempt::Early(after(150)));
+    assert_eq!(take(&mut d, after(100)), Acquire::Queued);
+    assert_eq!(take(&mut b, after(100)), Acquire::Queued);
+    queue.cancel(&mut b);
+    assert_eq!(take(&mut a, after(100)), Acquire::Ready);
+    assert_eq!(take(&mut a, after(100)), Acquire::Queued);
+    assert_eq!(take(&mut c, after(100)), Acquire::Ready);
+    assert_eq!(take(&mut d, after(100)), Acquire::NotBefore(after(150)));
     // What comes back is for whoever is first.
-    line.give_back(50);
-    assert_eq!(take(&mut a, after(100)), Attempt::Behind);
-    assert_eq!(take(&mut d, after(100)), Attempt::Taken);
-    assert_eq!(take(&mut a, after(100)), Attempt::Early(after(150)));
-    assert_eq!(line.left(after(125)), 25);
+    queue.refund(50);
+    assert_eq!(take(&mut a, after(100)), Acquire::Queued);
+    assert_eq!(take(&mut d, after(100)), Acquire::Ready);
+    assert_eq!(take(&mut a, after(100)), Acquire::NotBefore(after(150)));
+    assert_eq!(queue.available(after(125)), 25);
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn it_bears_everything_that_can_be_configured() {
         bucket.take(u64::MAX, now).unwrap();
         assert!(bucket.take(u64::MAX, now).unwrap_err() > now);
         for _ in 0..200 {
-            bucket.give_back(u64::MAX);
+            bucket.refund(u64::MAX);
         }
         assert!(bucket.is_full(now));
         assert!(bucket.is_full(now + Duration::from_secs(u64::from(u32::MAX))));

@@ -7,27 +7,27 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::*;
-use crate::relay::{Bandwidth, Pace, throttle::Throttle};
+use crate::relay::{BandwidthLimits, BandwidthLimit, bandwidth::BandwidthLimiter};
 
 /// Bytes a second.
 const RATE: u64 = 100_000;
 const BURST: u64 = 10_000;
 
-const PACE: Pace = Pace {
+const LIMIT: BandwidthLimit = BandwidthLimit {
     rate: Some(RATE),
     burst: Some(BURST),
 };
 
-fn throttle() -> Arc<Throttle> {
-    let bandwidth = Bandwidth {
-        circuit: PACE,
-        ..Bandwidth::default()
+fn bandwidth_limiter() -> Arc<BandwidthLimiter> {
+    let bandwidth = BandwidthLimits {
+        circuit: LIMIT,
+        ..BandwidthLimits::default()
     };
-    Throttle::new(&bandwidth).unwrap()
+    BandwidthLimiter::new(&bandwidth).unwrap()
 }
 
-fn pacer(throttle: &Arc<Throttle>) -> Pacer {
-    throttle.circuit(PeerId::random(), PeerId::random())
+fn limiter(bandwidth_limiter: &Arc<BandwidthLimiter>) -> CircuitLimiter {
+    bandwidth_limiter.circuit(PeerId::random(), PeerId::random())
 }
 
 /// A paced circuit without other limits, which nobody cuts, and how long it took.
@@ -37,11 +37,11 @@ async fn run(
     target: Pipe,
     limit: CircuitLimit,
 ) -> (Outcome, Duration) {
-    let (begun, throttle) = (Instant::now(), throttle());
+    let (begun, bandwidth_limiter) = (Instant::now(), bandwidth_limiter());
     let (cut, state) = (CancellationToken::new(), CircuitState::default());
     let bounds = bounds(limit, &cut, &state);
-    let (source, target, pacer) = (side(source), side(target), pacer(&throttle));
-    let outcome = relay(source, early, target, bounds, Some(pacer), |_| ()).await;
+    let (source, target, limiter) = (side(source), side(target), limiter(&bandwidth_limiter));
+    let outcome = relay(source, early, target, bounds, Some(limiter), |_| ()).await;
     (outcome, begun.elapsed())
 }
 
@@ -186,7 +186,7 @@ impl AsyncWrite for Resettable {
 
 /// What ends a circuit, while it waits.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Cause {
+enum Ending {
     Source,
     Target,
     Drain,
@@ -197,17 +197,17 @@ enum Cause {
 #[tokio::test(start_paused = true)]
 async fn a_circuit_that_waits_ends_at_once() {
     const AFTER: Duration = Duration::from_millis(105);
-    for cause in [Cause::Source, Cause::Target, Cause::Drain, Cause::Deadline] {
+    for ending in [Ending::Source, Ending::Target, Ending::Drain, Ending::Deadline] {
         // One quantum passes, and the next one would in seconds.
-        let slow = Pace {
+        let slow = BandwidthLimit {
             rate: Some(1000),
             burst: Some(1000),
         };
-        let bandwidth = Bandwidth {
+        let bandwidth = BandwidthLimits {
             relay: slow,
-            ..Bandwidth::default()
+            ..BandwidthLimits::default()
         };
-        let throttle = Throttle::new(&bandwidth).unwrap();
+        let bandwidth_limiter = BandwidthLimiter::new(&bandwidth).unwrap();
         let (mut a, source) = pipe(100_000);
         let (_b, target) = pipe(100_000);
         a.write_all(&pattern(50_000, 1)).await.unwrap();
@@ -220,53 +220,53 @@ async fn a_circuit_that_waits_ends_at_once() {
             },
             gone: CancellationToken::new(),
         };
-        let duration = (cause == Cause::Deadline).then_some(AFTER);
+        let duration = (ending == Ending::Deadline).then_some(AFTER);
         let (begun, state) = (Instant::now(), CircuitState::default());
         let circuit = relay(
             resettable(source, reset_source),
             EarlyData::default(),
             resettable(target, reset_target),
             bounds(limit(None, duration), cut, &state),
-            Some(pacer(&throttle)),
+            Some(limiter(&bandwidth_limiter)),
             |_| (),
         );
         let end = async {
             sleep(AFTER).await;
-            match cause {
-                Cause::Source => reset_source.cancel(),
-                Cause::Target => reset_target.cancel(),
-                Cause::Drain => cut.cancel(),
-                Cause::Deadline => {}
+            match ending {
+                Ending::Source => reset_source.cancel(),
+                Ending::Target => reset_target.cancel(),
+                Ending::Drain => cut.cancel(),
+                Ending::Deadline => {}
             }
         };
         let (outcome, ()) = tokio::join!(circuit, end);
-        let expected = match cause {
-            Cause::Source | Cause::Target => EndReason::Reset,
-            Cause::Drain => EndReason::Drained,
-            Cause::Deadline => EndReason::Duration,
+        let expected = match ending {
+            Ending::Source | Ending::Target => EndReason::Reset,
+            Ending::Drain => EndReason::Drained,
+            Ending::Deadline => EndReason::Duration,
         };
         assert_eq!((outcome.end, outcome.to_target), (expected, 1000));
         assert!(begun.elapsed() < AFTER + Duration::from_millis(2));
-        assert_eq!(throttle.left(), Some(105), "{cause:?}");
+        assert_eq!(bandwidth_limiter.available(), Some(105), "{ending:?}");
     }
 }
 
 /// Large pieces and small ones, one direction and both.
 #[tokio::test(start_paused = true)]
 async fn circuits_of_one_peer_share_its_bandwidth() {
-    let bandwidth = Bandwidth {
-        peer: PACE,
-        ..Bandwidth::default()
+    let bandwidth = BandwidthLimits {
+        peer: LIMIT,
+        ..BandwidthLimits::default()
     };
-    let (throttle, shared) = (Throttle::new(&bandwidth).unwrap(), PeerId::random());
+    let (bandwidth_limiter, shared) = (BandwidthLimiter::new(&bandwidth).unwrap(), PeerId::random());
     let circuit = async |piece: usize, goes_back: bool, is_source: bool| {
         let (mut a, source) = pipe(65_536);
         let (mut b, target) = pipe(65_536);
         let (peer, cut) = (PeerId::random(), CancellationToken::new());
-        let pacer = if is_source {
-            throttle.circuit(shared, peer)
+        let limiter = if is_source {
+            bandwidth_limiter.circuit(shared, peer)
         } else {
-            throttle.circuit(peer, shared)
+            bandwidth_limiter.circuit(peer, shared)
         };
         let deadline = limit(None, Some(Duration::from_secs(10)));
         let state = CircuitState::default();
@@ -275,7 +275,7 @@ async fn circuits_of_one_peer_share_its_bandwidth() {
             EarlyData::default(),
             side(target),
             bounds(deadline, &cut, &state),
-            Some(pacer),
+            Some(limiter),
             |_| (),
         );
         let client = async |stream: &mut Pipe, sends: bool| {

@@ -14,12 +14,12 @@ const MAX_WAITING: u32 = 64;
 /// Counts requests: [`BURST`] at once, and one more in each [`INTERVAL`]. Those that are faster have
 /// to wait; none is refused.
 #[derive(Debug, Default)]
-pub(super) struct ReservePacing {
+pub(super) struct RequestShaper {
     /// When the whole burst is available again.
     recovered: Option<Instant>,
 }
 
-impl ReservePacing {
+impl RequestShaper {
     /// Counts a request that came at `now`, and gives how long it has to wait.
     pub(super) fn delay(&mut self, now: Instant) -> Duration {
         let debt = self
@@ -37,15 +37,15 @@ mod tests {
 
     #[test]
     fn requests_beyond_the_burst_wait_for_their_turn() {
-        let (mut pace, now) = (ReservePacing::default(), Instant::now());
+        let (mut shaper, now) = (RequestShaper::default(), Instant::now());
         for _ in 0..BURST {
-            assert_eq!(pace.delay(now), Duration::ZERO);
+            assert_eq!(shaper.delay(now), Duration::ZERO);
         }
         for waiting in 1..=MAX_WAITING {
-            assert_eq!(pace.delay(now), INTERVAL * waiting);
+            assert_eq!(shaper.delay(now), INTERVAL * waiting);
         }
         assert_eq!(
-            pace.delay(now),
+            shaper.delay(now),
             INTERVAL * MAX_WAITING,
             "the wait is bounded"
         );
@@ -53,12 +53,12 @@ mod tests {
 
     #[test]
     fn burst_recovers() {
-        let (mut pace, mut now) = (ReservePacing::default(), Instant::now());
-        while pace.delay(now).is_zero() {}
+        let (mut shaper, mut now) = (RequestShaper::default(), Instant::now());
+        while shaper.delay(now).is_zero() {}
         now += INTERVAL * (BURST + 1);
         for _ in 0..BURST {
-            assert_eq!(pace.delay(now), Duration::ZERO);
+            assert_eq!(shaper.delay(now), Duration::ZERO);
         }
-        assert_eq!(pace.delay(now), INTERVAL);
+        assert_eq!(shaper.delay(now), INTERVAL);
     }
 }

@@ -50,7 +50,7 @@ impl Bucket {
     }
 
     /// Puts bytes back that were taken and did not pass.
-    pub(super) fn give_back(&mut self, bytes: u64) {
+    pub(super) fn refund(&mut self, bytes: u64) {
         let level = self.level.saturating_add(i128::from(bytes) * BYTE);
         self.level = level.min(self.burst);
     }
@@ -61,7 +61,7 @@ impl Bucket {
     }
 
     /// How many bytes there are.
-    pub(super) fn left(&self, now: Instant) -> u64 {
+    pub(super) fn available(&self, now: Instant) -> u64 {
         u64::try_from(self.level_at(now) / BYTE).unwrap_or(0)
     }
 

@@ -21,12 +21,12 @@
 //!
 //! A grant locks each bucket once or twice and costs the same however many wait; one timer runs for
 //! each line. Memory is a bucket for each circuit and each peer, and a place in one line for each
-//! circuit. Without any limit there is no [`Throttle`] at all.
+//! circuit. Without any limit there is no [`BandwidthLimiter`] at all.
 
 mod bucket;
-mod line;
-mod pacer;
-mod peers;
+mod fair_queue;
+mod circuit_limiter;
+mod peer_buckets;
 #[cfg(test)]
 mod tests;
 
@@ -41,106 +41,95 @@ use std::{
 
 use libp2p::PeerId;
 
-pub use self::pacer::Pacer;
-use self::{line::Line, peers::PeerBuckets};
+pub use self::circuit_limiter::CircuitLimiter;
+use self::{fair_queue::FairQueue, peer_buckets::PeerBuckets};
 use super::{
-    limits::{Bandwidth, Pace},
+    limits::{BandwidthLimits, BandwidthLimit},
     now,
 };
+use crate::named_enum::named_enum;
 
 /// How long a turn takes where the rate is the lowest. A timer is exact to a millisecond or two:
 /// shorter ones would not be fairer.
-const TURN: Duration = Duration::from_millis(4);
+const QUANTUM_DURATION: Duration = Duration::from_millis(4);
 /// The least that is worth to be read at once, in bytes, however low the rate.
 const MIN_QUANTUM: u64 = 1024;
 
-/// Whose bandwidth it is that a circuit waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// Its own.
-    Circuit,
-    /// That of its source or its target.
-    Peer,
-    /// The relay's.
-    Relay,
-}
-
-impl Cause {
-    /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 3] = [Self::Circuit, Self::Peer, Self::Relay];
-
-    /// A short, stable word for metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Circuit => "circuit",
-            Self::Peer => "peer",
-            Self::Relay => "relay",
-        }
+named_enum! {
+    /// What a bandwidth limit applies to.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum BandwidthScope {
+        /// One circuit.
+        Circuit = "circuit",
+        /// All circuits of one peer.
+        Peer = "peer",
+        /// All circuits of the relay.
+        Relay = "relay",
     }
 }
 
 /// The bandwidth of a relay that has a limit, and who waits for it.
 #[derive(Debug)]
-pub struct Throttle {
+pub struct BandwidthLimiter {
     /// What a circuit takes at once, in bytes.
     quantum: u64,
-    circuit: Option<Rate>,
+    circuit: Option<ByteRate>,
     peers: Option<PeerBuckets>,
-    relay: Option<Line>,
-    waits: [AtomicU64; Cause::ALL.len()],
+    relay: Option<FairQueue>,
+    waits: [AtomicU64; BandwidthScope::ALL.len()],
 }
 
-impl Throttle {
+impl BandwidthLimiter {
     /// Holds circuits to `limits`; nothing when there are none.
-    pub fn new(limits: &Bandwidth) -> Option<Arc<Self>> {
-        let rates = [limits.circuit, limits.peer, limits.relay].map(Rate::of);
-        let quantum = rates.into_iter().flatten().map(Rate::quantum).min()?;
+    pub fn new(limits: &BandwidthLimits) -> Option<Arc<Self>> {
+        let rates = [limits.circuit, limits.peer, limits.relay].map(ByteRate::of);
+        let quantum = rates.into_iter().flatten().map(ByteRate::quantum).min()?;
         let [circuit, peer, relay] = rates;
         Some(Arc::new(Self {
             quantum,
             circuit,
             peers: peer.map(PeerBuckets::new),
-            relay: relay.map(|rate| Line::new(rate, now())),
+            relay: relay.map(|rate| FairQueue::new(rate, now())),
             waits: Default::default(),
         }))
     }
 
     /// The share of a circuit between these peers, for as long as it lives.
-    pub fn circuit(self: &Arc<Self>, source: PeerId, target: PeerId) -> Pacer {
+    pub fn circuit(self: &Arc<Self>, source: PeerId, target: PeerId) -> CircuitLimiter {
         let (now, peers) = (now(), [source, target]);
         let mut buckets = Vec::new();
         buckets.extend(
             self.circuit
-                .map(|rate| (Cause::Circuit, Line::new(rate, now))),
+                .map(|rate| (BandwidthScope::Circuit, FairQueue::new(rate, now))),
         );
-        if let Some(buckets_of) = &self.peers {
-            buckets.extend(peers.map(|peer| (Cause::Peer, buckets_of.join(peer, now))));
+        if let Some(peer_buckets) = &self.peers {
+            buckets.extend(peers.map(|peer| (BandwidthScope::Peer, peer_buckets.acquire(peer, now))));
         }
-        buckets.extend(self.relay.clone().map(|bucket| (Cause::Relay, bucket)));
-        Pacer::new(Arc::clone(self), peers, buckets)
+        buckets.extend(self.relay.clone().map(|bucket| (BandwidthScope::Relay, bucket)));
+        CircuitLimiter::new(Arc::clone(self), peers, buckets)
     }
 
     /// How often circuits had to wait for their turn, by whose bandwidth it was for.
-    pub fn waits(&self) -> impl Iterator<Item = (Cause, u64)> {
-        zip(Cause::ALL, &self.waits).map(|(cause, waits)| (cause, waits.load(Ordering::Relaxed)))
+    pub fn waits(&self) -> impl Iterator<Item = (BandwidthScope, u64)> {
+        zip(BandwidthScope::ALL, &self.waits).map(|(scope, waits)| (scope, waits.load(Ordering::Relaxed)))
     }
 
     /// How many bytes may pass through the relay at once; nothing when all may.
-    pub fn left(&self) -> Option<u64> {
-        Some(self.relay.as_ref()?.left(now()))
+    pub fn available(&self) -> Option<u64> {
+        Some(self.relay.as_ref()?.available(now()))
     }
 
-    fn waited(&self, cause: Cause) {
-        if let Some(waits) = self.waits.get(cause as usize) {
+    fn count_wait(&self, scope: BandwidthScope) {
+        if let Some(waits) = self.waits.get(scope as usize) {
             waits.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    fn leave(&self, peers: [PeerId; 2]) {
+    fn release_peers(&self, peers: [PeerId; 2]) {
         if let Some(buckets) = &self.peers {
             let now = now();
             for peer in peers {
-                buckets.leave(peer, now);
+                buckets.release(peer, now);
             }
         }
     }
@@ -148,23 +137,23 @@ impl Throttle {
 
 /// A limit, with everything said that it leaves open.
 #[derive(Clone, Copy, Debug)]
-struct Rate {
+struct ByteRate {
     bytes_per_second: u64,
     burst: u64,
 }
 
-impl Rate {
-    fn of(pace: Pace) -> Option<Self> {
+impl ByteRate {
+    fn of(limit: BandwidthLimit) -> Option<Self> {
         Some(Self {
-            bytes_per_second: pace.rate?,
-            burst: pace.burst()?,
+            bytes_per_second: limit.rate?,
+            burst: limit.burst()?,
         })
     }
 
     /// What passes in a turn. Never more than the burst, which would be exceeded.
     fn quantum(self) -> u64 {
-        let turn = u128::from(self.bytes_per_second) * TURN.as_nanos() / 1_000_000_000;
-        let turn = u64::try_from(turn).unwrap_or(u64::MAX);
-        turn.max(MIN_QUANTUM).min(self.burst).max(1)
+        let bytes = u128::from(self.bytes_per_second) * QUANTUM_DURATION.as_nanos() / 1_000_000_000;
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        bytes.max(MIN_QUANTUM).min(self.burst).max(1)
     }
 }

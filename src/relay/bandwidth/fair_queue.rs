@@ -12,11 +12,11 @@ use std::{
 
 use hashlink::LinkedHashMap;
 
-use super::{Rate, bucket::Bucket};
+use super::{ByteRate, bucket::Bucket};
 
 /// A bucket that several circuits take from, each of which is in line for it once at most.
 #[derive(Clone, Debug)]
-pub(super) struct Line(Arc<Mutex<State>>);
+pub(super) struct FairQueue(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
@@ -27,31 +27,31 @@ struct State {
 }
 
 /// A place in line; none for whoever is not in it. To be handed in again, or back to
-/// [`Line::leave`].
+/// [`FairQueue::leave`].
 #[derive(Debug, Default)]
-pub(super) struct Place(Option<u64>);
+pub(super) struct Ticket(Option<u64>);
 
-impl Place {
+impl Ticket {
     /// Whether there is one.
-    pub(super) fn is_held(&self) -> bool {
+    pub(super) fn is_queued(&self) -> bool {
         self.0.is_some()
     }
 }
 
 /// What came of an attempt to take something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Attempt {
+pub(super) enum Acquire {
     /// It is taken, and the place in line is given up.
-    Taken,
+    Ready,
     /// Not before then, unless woken: nobody is before, but there is not enough yet.
-    Early(Instant),
+    NotBefore(Instant),
     /// Not before woken: somebody else is first.
-    Behind,
+    Queued,
 }
 
-impl Line {
+impl FairQueue {
     /// One where nobody waits, for a bucket that is full.
-    pub(super) fn new(rate: Rate, now: Instant) -> Self {
+    pub(super) fn new(rate: ByteRate, now: Instant) -> Self {
         Self(Arc::new(Mutex::new(State {
             bucket: Bucket::new(rate.bytes_per_second, rate.burst, now),
             waiting: LinkedHashMap::new(),
@@ -61,35 +61,35 @@ impl Line {
 
     /// Takes bytes if it is the turn of whoever has this place, who otherwise gets a place, or
     /// keeps it, and is woken when it is worth to try again.
-    pub(super) fn take(
+    pub(super) fn poll_acquire(
         &self,
-        place: &mut Place,
+        ticket: &mut Ticket,
         bytes: u64,
         now: Instant,
         waker: &Waker,
-    ) -> Attempt {
+    ) -> Acquire {
         let mut state = self.state();
         let first = state.waiting.front().map(|(ticket, _)| *ticket);
-        if first.is_some() && first != place.0 {
-            state.wait(place, waker);
-            return Attempt::Behind;
+        if first.is_some() && first != ticket.0 {
+            state.wait(ticket, waker);
+            return Acquire::Queued;
         }
         match state.bucket.take(bytes, now) {
             Ok(()) => {
                 drop(state);
-                self.leave(place);
-                Attempt::Taken
+                self.cancel(ticket);
+                Acquire::Ready
             }
             Err(then) => {
-                state.wait(place, waker);
-                Attempt::Early(then)
+                state.wait(ticket, waker);
+                Acquire::NotBefore(then)
             }
         }
     }
 
     /// Gives up a place. Whoever is first then tries again.
-    pub(super) fn leave(&self, place: &mut Place) {
-        if let Some(ticket) = place.0.take() {
+    pub(super) fn cancel(&self, ticket: &mut Ticket) {
+        if let Some(ticket) = ticket.0.take() {
             let mut state = self.state();
             state.waiting.remove(&ticket);
             wake_first(state);
@@ -97,9 +97,9 @@ impl Line {
     }
 
     /// Puts bytes back that were taken and did not pass. Whoever is first tries again.
-    pub(super) fn give_back(&self, bytes: u64) {
+    pub(super) fn refund(&self, bytes: u64) {
         let mut state = self.state();
-        state.bucket.give_back(bytes);
+        state.bucket.refund(bytes);
         wake_first(state);
     }
 
@@ -109,8 +109,8 @@ impl Line {
     }
 
     /// How many bytes there are.
-    pub(super) fn left(&self, now: Instant) -> u64 {
-        self.state().bucket.left(now)
+    pub(super) fn available(&self, now: Instant) -> u64 {
+        self.state().bucket.available(now)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -119,14 +119,14 @@ impl Line {
 }
 
 impl State {
-    fn wait(&mut self, place: &mut Place, waker: &Waker) {
-        let ticket = *place.0.get_or_insert_with(|| {
+    fn wait(&mut self, ticket: &mut Ticket, waker: &Waker) {
+        let ticket = *ticket.0.get_or_insert_with(|| {
             self.tickets += 1;
             self.tickets
         });
         // To insert it anew would put it at the end.
         match self.waiting.get_mut(&ticket) {
-            Some(known) => known.clone_from(waker),
+            Some(registered) => registered.clone_from(waker),
             None => {
                 self.waiting.insert(ticket, waker.clone());
             }

@@ -9,36 +9,36 @@ use std::{
 use hashlink::LinkedHashMap;
 use libp2p::PeerId;
 
-use super::{Rate, line::Line};
+use super::{ByteRate, fair_queue::FairQueue};
 
 /// Buckets that are kept of peers without a circuit. Beyond it, the one whose peer has been without
 /// for longest is forgotten: its peer comes back to a full one. Nobody gains by filling this up:
 /// a peer that is not known yet has a full one anyway.
-pub(super) const MAX_RESTING: usize = 16 * 1024;
+pub(super) const MAX_IDLE: usize = 16 * 1024;
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct PeerBuckets {
-    rate: Rate,
+    rate: ByteRate,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    busy: HashMap<PeerId, Busy>,
+    active: HashMap<PeerId, ActivePeer>,
     /// Of peers without a circuit, that are to find them again as they were: otherwise a new
     /// circuit would give them another burst each time. The oldest come first.
-    resting: LinkedHashMap<PeerId, Line>,
+    idle: LinkedHashMap<PeerId, FairQueue>,
 }
 
 #[derive(Debug)]
-struct Busy {
-    bucket: Line,
+struct ActivePeer {
+    bucket: FairQueue,
     circuits: usize,
 }
 
 impl PeerBuckets {
-    pub(super) fn new(rate: Rate) -> Self {
+    pub(super) fn new(rate: ByteRate) -> Self {
         Self {
             rate,
             state: Mutex::default(),
@@ -46,14 +46,14 @@ impl PeerBuckets {
     }
 
     /// The bucket of a peer that has one more circuit.
-    pub(super) fn join(&self, peer: PeerId, now: Instant) -> Line {
+    pub(super) fn acquire(&self, peer: PeerId, now: Instant) -> FairQueue {
         let mut state = self.state();
         state.forget(now);
-        let State { busy, resting } = &mut *state;
-        let entry = busy.entry(peer).or_insert_with(|| Busy {
-            bucket: resting
+        let State { active, idle } = &mut *state;
+        let entry = active.entry(peer).or_insert_with(|| ActivePeer {
+            bucket: idle
                 .remove(&peer)
-                .unwrap_or_else(|| Line::new(self.rate, now)),
+                .unwrap_or_else(|| FairQueue::new(self.rate, now)),
             circuits: 0,
         });
         entry.circuits += 1;
@@ -61,14 +61,14 @@ impl PeerBuckets {
     }
 
     /// The peer has one circuit fewer.
-    pub(super) fn leave(&self, peer: PeerId, now: Instant) {
+    pub(super) fn release(&self, peer: PeerId, now: Instant) {
         let mut state = self.state();
-        if let Some(entry) = state.busy.get_mut(&peer) {
+        if let Some(entry) = state.active.get_mut(&peer) {
             entry.circuits = entry.circuits.saturating_sub(1);
             if entry.circuits == 0
-                && let Some(entry) = state.busy.remove(&peer)
+                && let Some(entry) = state.active.remove(&peer)
             {
-                state.resting.insert(peer, entry.bucket);
+                state.idle.insert(peer, entry.bucket);
             }
         }
         state.forget(now);
@@ -78,7 +78,7 @@ impl PeerBuckets {
     #[cfg(test)]
     pub(super) fn len(&self) -> (usize, usize) {
         let state = self.state();
-        (state.busy.len(), state.resting.len())
+        (state.active.len(), state.idle.len())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -89,10 +89,10 @@ impl PeerBuckets {
 impl State {
     /// Drops the oldest that rest, as long as they are full or too many.
     fn forget(&mut self, now: Instant) {
-        while let Some((_, bucket)) = self.resting.front()
-            && (self.resting.len() > MAX_RESTING || bucket.is_full(now))
+        while let Some((_, bucket)) = self.idle.front()
+            && (self.idle.len() > MAX_IDLE || bucket.is_full(now))
         {
-            self.resting.pop_front();
+            self.idle.pop_front();
         }
     }
 }

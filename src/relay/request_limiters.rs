@@ -5,27 +5,27 @@ use libp2p::PeerId;
 use super::{
     connection::Connection,
     deny_reason::DenyReason,
-    limits::{Limits, RequestRate},
+    limits::{Limits, RequestRateLimits},
 };
 use crate::{rate::Limiter, resources::Prefix};
 
 /// The rates of both kinds of requests.
 #[derive(Debug)]
-pub(super) struct Rates {
-    reservations: Rated,
-    circuits: Rated,
+pub(super) struct RequestLimiters {
+    reservations: RequestLimiter,
+    circuits: RequestLimiter,
 }
 
-impl Rates {
+impl RequestLimiters {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
-            reservations: Rated::new(limits.reservation_rate),
-            circuits: Rated::new(limits.circuit_rate),
+            reservations: RequestLimiter::new(limits.reservation_rate),
+            circuits: RequestLimiter::new(limits.circuit_rate),
         }
     }
 
     /// Whether requests to reserve are limited at all.
-    pub(super) fn limit_reservations(&self) -> bool {
+    pub(super) fn limits_reservations(&self) -> bool {
         self.reservations.peers.is_some() || self.reservations.ips.is_some()
     }
 
@@ -56,13 +56,13 @@ impl Rates {
 
 /// The rates of one kind of requests; what is not limited costs nothing.
 #[derive(Debug)]
-struct Rated {
+struct RequestLimiter {
     peers: Option<Limiter<PeerId>>,
     ips: Option<Limiter<Prefix>>,
 }
 
-impl Rated {
-    fn new(rate: RequestRate) -> Self {
+impl RequestLimiter {
+    fn new(rate: RequestRateLimits) -> Self {
         Self {
             peers: rate.per_peer.map(Limiter::new),
             ips: rate.per_ip.map(Limiter::new),
