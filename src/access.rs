@@ -12,22 +12,22 @@
 //! [`relay::Access`](crate::relay::Access)), so nobody waits for a decision about somebody else.
 //! `docs/access.md` is for operators.
 
+mod authorization;
 mod control;
-mod decision;
 mod endpoint;
-mod entry;
 mod file;
 mod keyed_semaphore;
+mod parse;
 mod resolve;
 mod rules;
 mod single_flight;
-mod text;
+mod subject;
 
 pub use self::{
+    authorization::{MAX_CACHED, MAX_CONCURRENCY},
     control::{Access, Error, Setup},
-    decision::{MAX_CONCURRENCY, MAX_REMEMBERED},
-    entry::Entry,
     file::{Error as FileError, MAX_FILE_BYTES},
+    parse::{MAX_RULES, Problems, parse_rules},
     rules::{Effect, Origin, Rule, Rules, Scope, Verdict},
-    text::{MAX_RULES, Problems, parse},
+    subject::Subject,
 };

@@ -46,7 +46,7 @@ pub use load::Loaded;
 pub use render::reference_table;
 pub use secret::Secret;
 
-use crate::access::Entry;
+use crate::access::Subject;
 pub use crate::relay::Limits;
 use crate::relay::{BandwidthLimits, CircuitLimit, RequestRateLimits};
 use crate::resources::Shares;
@@ -139,9 +139,9 @@ pub struct Access {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AccessLists {
     /// If there are any, all others are denied.
-    pub allow: Vec<Entry>,
+    pub allow: Vec<Subject>,
     /// These win.
-    pub deny: Vec<Entry>,
+    pub deny: Vec<Subject>,
 }
 
 /// How the access endpoint is asked.

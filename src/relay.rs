@@ -18,6 +18,7 @@
 //! [`Ledger`]: ledger::Ledger
 
 mod access;
+pub mod bandwidth;
 mod behaviour;
 pub mod circuit;
 pub mod circuit_state;
@@ -31,12 +32,11 @@ mod handler;
 mod hop;
 pub mod ledger;
 mod limits;
-mod request_shaper;
 mod request_limiters;
+mod request_shaper;
 mod service;
 mod spans;
 mod stop;
-pub mod bandwidth;
 mod traffic;
 mod voucher;
 pub mod wire;
@@ -51,7 +51,7 @@ pub use self::{
     handler::Handler,
     hop::{ANSWER_TIMEOUT, REQUEST_TIMEOUT},
     ledger::PeerState,
-    limits::{BandwidthLimits, CircuitLimit, Limits, BandwidthLimit, RequestRateLimits},
+    limits::{BandwidthLimit, BandwidthLimits, CircuitLimit, Limits, RequestRateLimits},
     service::{Relay, Statistics},
     stop::STOP_TIMEOUT,
     traffic::Traffic,

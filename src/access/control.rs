@@ -11,9 +11,9 @@ use tokio::{task::spawn_blocking, time::sleep};
 use tracing::{error, info};
 
 use super::{
-    decision::Decider,
-    endpoint::{Endpoint, Question},
-    file::{self, LOOK_INTERVAL, Watched},
+    authorization::AuthorizationClient,
+    endpoint::{Endpoint, Query},
+    file::{self, POLL_INTERVAL, WatchedFile},
     rules::{Effect, Origin, Rule, Rules, Scope, Verdict},
 };
 use crate::{
@@ -45,7 +45,7 @@ pub enum Error {
 pub struct Setup {
     inline: Arc<[Rule]>,
     rules: Rules,
-    file: Option<Watched>,
+    file: Option<WatchedFile>,
     endpoint: Option<(Endpoint, AccessEndpoint)>,
 }
 
@@ -66,7 +66,7 @@ impl Setup {
         let endpoint = endpoint.transpose()?;
         let mut rules = inline.clone();
         let file = config.file.as_ref().map(|path| {
-            let (watched, more) = Watched::open(path).map_err(|cause| Error::File {
+            let (watched, more) = WatchedFile::open(path).map_err(|cause| Error::File {
                 path: path.clone(),
                 cause,
             })?;
@@ -91,20 +91,20 @@ impl Setup {
         metrics: &Metrics,
         lifecycle: &Lifecycle,
     ) -> Arc<Access> {
-        let number = self.rules.number();
-        let decider = self.endpoint.map(|(endpoint, config)| {
-            Decider::new(endpoint, &config, relay, shares, metrics.clone())
+        let number = self.rules.rule_count();
+        let authorization = self.endpoint.map(|(endpoint, config)| {
+            AuthorizationClient::new(endpoint, &config, relay, shares, metrics.clone())
         });
         info!(
             rules = number,
-            endpoint = decider.is_some(),
+            endpoint = authorization.is_some(),
             "access is controlled"
         );
         metrics.access_rules(number);
         let access = Arc::new(Access {
             rules: RwLock::new(Arc::new(self.rules)),
             inline: self.inline,
-            decider,
+            authorization,
             metrics: metrics.clone(),
         });
         if let Some(file) = self.file {
@@ -133,7 +133,7 @@ fn inline(config: &config::Access) -> Vec<Rule> {
             (1..).zip(entries).map(move |(number, entry)| Rule {
                 scope,
                 effect,
-                entry: *entry,
+                subject: *entry,
                 origin: Origin::Item(number),
             })
         })
@@ -145,7 +145,7 @@ fn inline(config: &config::Access) -> Vec<Rule> {
 pub struct Access {
     rules: RwLock<Arc<Rules>>,
     inline: Arc<[Rule]>,
-    decider: Option<Decider>,
+    authorization: Option<AuthorizationClient>,
     metrics: Metrics,
 }
 
@@ -156,38 +156,38 @@ impl Access {
     }
 
     /// Takes the rules of the file over whenever they change. What cannot be used changes nothing.
-    async fn follow(self: Arc<Self>, mut file: Watched, lifecycle: Lifecycle) {
+    async fn follow(self: Arc<Self>, mut file: WatchedFile, lifecycle: Lifecycle) {
         loop {
-            sleep(LOOK_INTERVAL).await;
+            sleep(POLL_INTERVAL).await;
             let inline = Arc::clone(&self.inline);
-            let look = spawn_blocking(move || {
-                let news = file.look();
+            let poll = spawn_blocking(move || {
+                let update = file.poll();
                 let all = |more| inline.iter().copied().chain(more).collect::<Rules>();
-                (news.map(|more: Result<Vec<_>, _>| more.map(all)), file)
+                (update.map(|more: Result<Vec<_>, _>| more.map(all)), file)
             });
             // Old rules for ever would be worse than none: nobody would notice.
-            let Ok((news, back)) = look.await else {
+            let Ok((update, back)) = poll.await else {
                 error!("the access file cannot be followed any more");
                 return lifecycle.fail();
             };
             file = back;
-            match news {
+            match update {
                 None => {}
-                Some(Ok(rules)) => self.take(rules),
-                Some(Err(cause)) => self.refuse(&cause),
+                Some(Ok(rules)) => self.replace_rules(rules),
+                Some(Err(cause)) => self.keep_rules(&cause),
             }
         }
     }
 
-    fn take(&self, rules: Rules) {
-        let number = rules.number();
+    fn replace_rules(&self, rules: Rules) {
+        let number = rules.rule_count();
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
         self.metrics.access_rules(number);
         self.metrics.access_reloaded(true);
         info!(rules = number, "the access rules have changed");
     }
 
-    fn refuse(&self, cause: &file::Error) {
+    fn keep_rules(&self, cause: &file::Error) {
         self.metrics.access_reloaded(false);
         error!(
             %cause,
@@ -195,9 +195,9 @@ impl Access {
         );
     }
 
-    async fn decide(&self, question: Question) -> Result<(), Denied> {
-        match &self.decider {
-            Some(decider) => decider.decide(question).await,
+    async fn decide(&self, question: Query) -> Result<(), Denied> {
+        match &self.authorization {
+            Some(authorization) => authorization.decide(question).await,
             None => Ok(()),
         }
     }
@@ -213,7 +213,7 @@ impl From<Verdict> for Denied {
 impl relay::Access for Access {
     async fn may_reserve(&self, peer: Requester) -> Result<(), Denied> {
         self.rules().may_reserve(&peer)?;
-        self.decide(Question::reserve(peer)).await
+        self.decide(Query::reserve(peer)).await
     }
 
     fn may_repeat_reserve(&self, peer: Requester) -> Result<(), Denied> {
@@ -222,6 +222,6 @@ impl relay::Access for Access {
 
     async fn may_connect(&self, source: Requester, target: PeerId) -> Result<(), Denied> {
         self.rules().may_connect(&source, &target)?;
-        self.decide(Question::connect(source, target)).await
+        self.decide(Query::connect(source, target)).await
     }
 }

@@ -27,7 +27,7 @@ const MAX_RULE_CHARS: usize = 32;
 
 /// What the endpoint is asked, and what a decision is remembered for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Question {
+pub(super) struct Query {
     /// "reserve" or "connect".
     kind: &'static str,
     /// Who asks, and from where.
@@ -36,7 +36,7 @@ pub(super) struct Question {
     target: Option<PeerId>,
 }
 
-impl Question {
+impl Query {
     /// Whether `peer` may reserve.
     pub(super) fn reserve(peer: Requester) -> Self {
         Self::of("reserve", peer, None)
@@ -66,8 +66,8 @@ impl Question {
     }
 
     /// The question of `relay`, as the endpoint gets it.
-    fn to_request(self, relay: PeerId) -> Request {
-        Request {
+    fn to_body(self, relay: PeerId) -> QueryBody {
+        QueryBody {
             question: self.kind,
             peer: self.requester.peer.to_string(),
             ip: self.requester.ip,
@@ -80,7 +80,7 @@ impl Question {
 
 /// The form of a question. Everything is in full: the endpoint is the operator's own.
 #[derive(Serialize)]
-struct Request {
+struct QueryBody {
     question: &'static str,
     peer: String,
     ip: Option<IpAddr>,
@@ -100,7 +100,7 @@ pub(super) struct Decision {
 
 /// Its form.
 #[derive(Deserialize)]
-struct Answer {
+struct ResponseBody {
     allow: bool,
     rule: Option<String>,
 }
@@ -149,18 +149,18 @@ impl Endpoint {
         Ok(Self {
             client: client
                 .build()
-                .map_err(|error| format!("RELAY_ACCESS_URL: {}", words(&error)))?,
+                .map_err(|error| format!("RELAY_ACCESS_URL: {}", describe(&error)))?,
             url: url.clone(),
         })
     }
 
     /// Asks in the name of `relay`. Nothing of the answer is part of an error: it may repeat what
     /// was asked.
-    pub(super) async fn ask(&self, relay: PeerId, question: Question) -> Result<Decision, Failure> {
-        let body = serde_json::to_vec(&question.to_request(relay))
+    pub(super) async fn query(&self, relay: PeerId, query: Query) -> Result<Decision, Failure> {
+        let body = serde_json::to_vec(&query.to_body(relay))
             .map(Bytes::from)
             .map_err(|error| Failure::Invalid(error.to_string()))?;
-        let unreachable = |error: reqwest::Error| Failure::Unreachable(words(&error));
+        let unreachable = |error: reqwest::Error| Failure::Unreachable(describe(&error));
         let post = || self.client.post(self.url.clone()).body(body.clone()).send();
         // The server may have closed a connection that was kept, just as it was used again. A
         // question that was heard does no harm when it is asked again.
@@ -188,7 +188,7 @@ impl Endpoint {
 }
 
 fn decision(body: &[u8]) -> Option<Decision> {
-    let answer: Answer = serde_json::from_slice(body).ok()?;
+    let answer: ResponseBody = serde_json::from_slice(body).ok()?;
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     let rule = answer.rule.filter(|rule| {
         let is_short = (1..=MAX_RULE_CHARS).contains(&rule.len());
@@ -226,7 +226,7 @@ fn certificates(path: &Path) -> Result<Vec<Certificate>, String> {
 }
 
 /// An error with what caused it, but without its own first words, which name the URL.
-fn words(error: &reqwest::Error) -> String {
+fn describe(error: &reqwest::Error) -> String {
     std::error::Error::source(error).map_or_else(|| "the request failed".to_owned(), chain)
 }
 
@@ -245,13 +245,13 @@ mod tests {
             ip: Some([192, 0, 2, 1].into()),
             transport: Transport::Quic,
         };
-        let json = |question: Question| serde_json::to_value(question.to_request(peer)).unwrap();
+        let json = |query: Query| serde_json::to_value(query.to_body(peer)).unwrap();
         let id = peer.to_string();
         let expected = serde_json::json!({
             "question": "connect", "peer": id, "ip": "192.0.2.1", "transport": "quic",
             "target": id, "relay": id,
         });
-        assert_eq!(json(Question::connect(requester, peer)), expected);
+        assert_eq!(json(Query::connect(requester, peer)), expected);
         let nowhere = Requester {
             ip: None,
             ..requester
@@ -259,7 +259,7 @@ mod tests {
         let expected = serde_json::json!({
             "question": "reserve", "peer": id, "ip": null, "transport": "quic", "relay": id,
         });
-        assert_eq!(json(Question::reserve(nowhere)), expected);
+        assert_eq!(json(Query::reserve(nowhere)), expected);
     }
 
     #[test]

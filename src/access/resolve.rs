@@ -8,7 +8,7 @@ use std::{net::ToSocketAddrs, sync::Arc};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
-/// Look-ups that may be under way.
+/// Lookups that may be under way.
 const MAX_LOOKUPS: usize = 2;
 
 /// The system's resolver.

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use libp2p::PeerId;
 use prefix_trie::joint::JointPrefixMap;
 
-use super::entry::Entry;
+use super::subject::Subject;
 use crate::relay::Requester;
 
 /// What a rule is about.
@@ -72,7 +72,7 @@ pub struct Rule {
     /// What it says.
     pub effect: Effect,
     /// Whom it is about. A network says nothing of targets.
-    pub entry: Entry,
+    pub subject: Subject,
     /// Where it is written.
     pub origin: Origin,
 }
@@ -135,14 +135,14 @@ impl FromIterator<Rule> for Rules {
                 Effect::Allow => lists.allow.get_or_insert_default(),
                 Effect::Deny => &mut lists.deny,
             };
-            match rule.entry {
-                Entry::Peer(peer) => {
+            match rule.subject {
+                Subject::Peer(peer) => {
                     list.peers.entry(peer).or_insert(rule.origin);
                 }
-                Entry::Network(network) => {
+                Subject::Network(network) => {
                     list.networks.entry(network).or_insert(rule.origin);
                 }
-                Entry::None => {}
+                Subject::None => {}
             }
         }
         rules
@@ -151,7 +151,7 @@ impl FromIterator<Rule> for Rules {
 
 impl Rules {
     /// How many there are.
-    pub fn number(&self) -> usize {
+    pub fn rule_count(&self) -> usize {
         self.number
     }
 

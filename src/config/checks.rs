@@ -10,7 +10,7 @@ use super::kind::{Kind, Size, show_duration};
 use super::load::{NAMELESS, Origins};
 use super::table::{VARIABLES, Variable, name};
 use super::{Config, NameServer};
-use crate::relay::{BandwidthLimits, BandwidthLimit};
+use crate::relay::{BandwidthLimit, BandwidthLimits};
 
 /// Clients renew in the last two minutes of a reservation, some earlier.
 const SHORTEST_SAFE_TTL: Duration = Duration::from_secs(3 * 60);

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::MemoryLimit;
 use super::fleet::{join, list};
 use super::kind::{Count, Kind, Size};
-use crate::access::Entry;
+use crate::access::Subject;
 use crate::rate::{Rate, Unit};
 use crate::resources::{Share, Shares};
 
@@ -119,8 +119,8 @@ impl Kind for NetworkShares {
                 .split_once('=')
                 .ok_or_else(|| "has no `=` and a share".to_owned())?;
             let network = match network.trim().parse()? {
-                Entry::Network(network) => network.trunc(),
-                Entry::Peer(_) | Entry::None => {
+                Subject::Network(network) => network.trunc(),
+                Subject::Peer(_) | Subject::None => {
                     return Err("does not begin with a network".to_owned());
                 }
             };
@@ -161,8 +161,8 @@ impl Kind for Networks {
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
         list(text, MAX_PROXIES, |item| match item.parse()? {
-            Entry::Network(network) => Ok(network),
-            Entry::Peer(_) | Entry::None => Err("is not a network".to_owned()),
+            Subject::Network(network) => Ok(network),
+            Subject::Peer(_) | Subject::None => Err("is not a network".to_owned()),
         })
     }
 

@@ -24,8 +24,8 @@
 //! circuit. Without any limit there is no [`BandwidthLimiter`] at all.
 
 mod bucket;
-mod fair_queue;
 mod circuit_limiter;
+mod fair_queue;
 mod peer_buckets;
 #[cfg(test)]
 mod tests;
@@ -44,7 +44,7 @@ use libp2p::PeerId;
 pub use self::circuit_limiter::CircuitLimiter;
 use self::{fair_queue::FairQueue, peer_buckets::PeerBuckets};
 use super::{
-    limits::{BandwidthLimits, BandwidthLimit},
+    limits::{BandwidthLimit, BandwidthLimits},
     now,
 };
 use crate::named_enum::named_enum;
@@ -103,15 +103,21 @@ impl BandwidthLimiter {
                 .map(|rate| (BandwidthScope::Circuit, FairQueue::new(rate, now))),
         );
         if let Some(peer_buckets) = &self.peers {
-            buckets.extend(peers.map(|peer| (BandwidthScope::Peer, peer_buckets.acquire(peer, now))));
+            buckets
+                .extend(peers.map(|peer| (BandwidthScope::Peer, peer_buckets.acquire(peer, now))));
         }
-        buckets.extend(self.relay.clone().map(|bucket| (BandwidthScope::Relay, bucket)));
+        buckets.extend(
+            self.relay
+                .clone()
+                .map(|bucket| (BandwidthScope::Relay, bucket)),
+        );
         CircuitLimiter::new(Arc::clone(self), peers, buckets)
     }
 
     /// How often circuits had to wait for their turn, by whose bandwidth it was for.
     pub fn waits(&self) -> impl Iterator<Item = (BandwidthScope, u64)> {
-        zip(BandwidthScope::ALL, &self.waits).map(|(scope, waits)| (scope, waits.load(Ordering::Relaxed)))
+        zip(BandwidthScope::ALL, &self.waits)
+            .map(|(scope, waits)| (scope, waits.load(Ordering::Relaxed)))
     }
 
     /// How many bytes may pass through the relay at once; nothing when all may.

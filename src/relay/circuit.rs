@@ -28,7 +28,7 @@ use self::{
     failure::{Failure, Grace},
     timeouts::Activity,
 };
-use super::{circuit_state::CircuitState, limits::CircuitLimit, bandwidth::CircuitLimiter};
+use super::{bandwidth::CircuitLimiter, circuit_state::CircuitState, limits::CircuitLimit};
 use crate::{handover, late, named_enum::named_enum, scratch};
 
 /// How much the source may send before the circuit is open, in bytes.
@@ -191,7 +191,10 @@ where
             let (sent, received) = (to_target.moved, to_source.moved);
             let waits = to_target.waits + to_source.waits;
             let (forth, back);
-            if limiter.as_ref().is_some_and(CircuitLimiter::to_source_first) {
+            if limiter
+                .as_ref()
+                .is_some_and(CircuitLimiter::to_source_first)
+            {
                 back = to_source.poll(cx, &mut target, &mut source, &mut limiter);
                 forth = to_target.poll(cx, &mut source, &mut target, &mut limiter);
             } else {
@@ -332,7 +335,9 @@ impl Direction {
 
     /// Whether the reader is not read: the writer takes nothing, or the reader is at its end.
     fn is_paused(&self) -> bool {
-        self.is_waiting || self.awaits_bandwidth || matches!(self.state, State::Closing | State::Closed)
+        self.is_waiting
+            || self.awaits_bandwidth
+            || matches!(self.state, State::Closing | State::Closed)
     }
 
     fn poll<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(

@@ -270,7 +270,9 @@ async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
         stop,
     } = circuit;
     let opened = Instant::now();
-    let byte_counters = relay.traffic().counters(connection.transport, target.transport);
+    let byte_counters = relay
+        .traffic()
+        .counters(connection.transport, target.transport);
     let peer_stats = relay
         .peer_stats()
         .map(|stats| stats.circuit(connection.peer, target.peer));

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use super::{
     access::Access,
+    bandwidth::BandwidthLimiter,
     circuit::EndReason,
     circuit_state::CircuitState,
     connection::Connection,
@@ -24,7 +25,6 @@ use super::{
     ledger::{Grant, Ledger, PeerState},
     limits::{CircuitLimit, Limits},
     request_limiters::RequestLimiters,
-    bandwidth::BandwidthLimiter,
     traffic::Traffic,
 };
 use crate::{

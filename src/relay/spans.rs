@@ -53,7 +53,10 @@ pub(super) fn connect(relay: &Relay, connection: &Connection, target: PeerId) ->
 /// A hash for nobody would be a waste.
 fn name(span: &Span, field: &'static str, relay: &Relay, peer: PeerId) {
     if !span.is_disabled() {
-        span.record(field, tracing::field::display(relay.pseudonyms().name(&peer)));
+        span.record(
+            field,
+            tracing::field::display(relay.pseudonyms().name(&peer)),
+        );
     }
 }
 

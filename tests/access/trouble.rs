@@ -7,7 +7,7 @@ use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
 
 use super::*;
 use crate::{
-    decider::{Decider, Mood},
+    authorization_endpoint::{AuthorizationEndpoint, Mood},
     endpoint::{reserved_on, start},
     support::{process::is, raw::Circuit},
 };
@@ -41,12 +41,12 @@ async fn without_a_decision_requests_are_refused_unless_they_are_to_be_granted()
         ("fail-open", Status::Ok),
     ] {
         let all = troubles().map(async |(mood, cause, outcome)| {
-            let decider = Decider::start(mood.clone()).await;
+            let endpoint = AuthorizationEndpoint::start(mood.clone()).await;
             let variables = [
                 ("RELAY_ACCESS_ON_ERROR", policy),
                 ("RELAY_ACCESS_TIMEOUT", "500ms"),
             ];
-            let mut relay = start(&decider, &variables).await;
+            let mut relay = start(&endpoint, &variables).await;
             // A renewal on the same connection would repeat what was granted.
             let key = Keypair::generate_ed25519();
             let mut connections = Vec::new();
@@ -66,7 +66,7 @@ async fn without_a_decision_requests_are_refused_unless_they_are_to_be_granted()
             );
             // What is no decision is not remembered.
             has(&relay, DECISIONS, &[("outcome", outcome)], 3.0).await;
-            decider.set_mood(Mood::Allow);
+            endpoint.set_mood(Mood::Allow);
             assert_status(&connections[3].reserve().await, Status::Ok);
             relay.event("the access endpoint decides again").await;
             let events = relay.stop().await;
@@ -88,8 +88,8 @@ async fn without_a_decision_requests_are_refused_unless_they_are_to_be_granted()
 /// Servers close connections that were idle for long, some just when they are used again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_was_kept_too_long_is_no_failure() {
-    let decider = Decider::start(Mood::Once).await;
-    let relay = start(&decider, &[("RELAY_ACCESS_CACHE_TTL", "0")]).await;
+    let endpoint = AuthorizationEndpoint::start(Mood::Once).await;
+    let relay = start(&endpoint, &[("RELAY_ACCESS_CACHE_TTL", "0")]).await;
     let _connections = reserved_on(5, &relay).await;
     has(&relay, DECISIONS, &[("outcome", "allowed")], 5.0).await;
     relay.stop().await;
@@ -97,12 +97,12 @@ async fn a_connection_that_was_kept_too_long_is_no_failure() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_sent_elsewhere() {
-    let elsewhere = Decider::start(Mood::Allow).await;
-    let decider = Decider::start(Mood::Redirect(elsewhere.url())).await;
+    let elsewhere = AuthorizationEndpoint::start(Mood::Allow).await;
+    let endpoint = AuthorizationEndpoint::start(Mood::Redirect(elsewhere.url())).await;
     // Nor through a proxy that something else is to go through.
     let proxy = format!("http://{}", elsewhere.address);
     let mut relay = start(
-        &decider,
+        &endpoint,
         &[
             ("RELAY_ACCESS_TOKEN", "hunter2"),
             ("HTTP_PROXY", &proxy),
@@ -114,14 +114,14 @@ async fn nothing_is_sent_elsewhere() {
     let mut peer = Raw::new(&relay.tcp()).await;
     let denied = is_refused(&mut relay, &mut peer).await;
     assert_eq!(denied["reason"], "access_unavailable", "{denied}");
-    assert_eq!(decider.questions().len(), 1);
+    assert_eq!(endpoint.questions().len(), 1);
     assert_eq!(elsewhere.questions().len(), 0);
     relay.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_is_gone_is_one_that_does_not_decide() {
-    let gone = Decider::start(Mood::Allow).await;
+    let gone = AuthorizationEndpoint::start(Mood::Allow).await;
     let url = gone.url();
     drop(gone);
     let mut relay = Relay::start(&[("RELAY_ACCESS_URL", &url)]).await;
@@ -143,9 +143,9 @@ async fn an_endpoint_that_is_gone_is_one_that_does_not_decide() {
 /// More questions than the endpoint takes wait, and are refused or granted in their time.
 #[tokio::test(flavor = "multi_thread")]
 async fn too_many_questions_are_as_good_as_no_answer() {
-    let decider = Decider::start(Mood::Hang).await;
+    let endpoint = AuthorizationEndpoint::start(Mood::Hang).await;
     let relay = start(
-        &decider,
+        &endpoint,
         &[
             ("RELAY_ACCESS_CONCURRENCY", "1"),
             ("RELAY_ACCESS_TIMEOUT", "2s"),
@@ -171,9 +171,9 @@ async fn too_many_questions_are_as_good_as_no_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn circuits_and_the_end_do_not_wait_for_a_decision() {
-    let decider = Decider::start(Mood::Allow).await;
+    let endpoint = AuthorizationEndpoint::start(Mood::Allow).await;
     let mut relay = start(
-        &decider,
+        &endpoint,
         &[
             ("RELAY_ACCESS_TIMEOUT", "10s"),
             ("RELAY_ACCESS_CACHE_TTL", "0"),
@@ -182,14 +182,14 @@ async fn circuits_and_the_end_do_not_wait_for_a_decision() {
     )
     .await;
     let mut circuit = Circuit::open(&relay.tcp()).await;
-    decider.set_mood(Mood::Hang);
-    let asked = decider.questions().len();
+    endpoint.set_mood(Mood::Hang);
+    let asked = endpoint.questions().len();
     let mut waiting = Raw::new(&relay.tcp()).await;
     let begin = Instant::now();
     let waits = async { waiting.reserve().await };
     tokio::select! {
         _ = waits => panic!("nobody has decided"),
-        () = decider.was_asked(asked + 1) => {}
+        () = endpoint.was_asked(asked + 1) => {}
     }
     for _ in 0..100 {
         circuit.near.write_all(b"ping").await.unwrap();

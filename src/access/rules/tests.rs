@@ -29,7 +29,10 @@ fn rules(lines: &[&str]) -> Rules {
     for (number, id) in PEERS.iter().enumerate() {
         text = text.replace(&format!("peer{number}"), id);
     }
-    crate::access::parse(&text).unwrap().into_iter().collect()
+    crate::access::parse_rules(&text)
+        .unwrap()
+        .into_iter()
+        .collect()
 }
 
 fn why(result: Result<(), Verdict>) -> String {
@@ -41,7 +44,7 @@ fn without_rules_everybody_may_do_everything() {
     let rules = rules(&[]);
     assert_eq!(rules.may_reserve(&from(peer(0), "")), Ok(()));
     assert_eq!(rules.may_connect(&from(peer(0), "::1"), &peer(1)), Ok(()));
-    assert_eq!(rules.number(), 0);
+    assert_eq!(rules.rule_count(), 0);
 }
 
 #[test]
@@ -97,7 +100,7 @@ fn items_of_variables_are_told_apart() {
     let rule = |scope, number| Rule {
         scope,
         effect: Effect::Deny,
-        entry: Entry::Peer(peer(0)),
+        subject: Subject::Peer(peer(0)),
         origin: Origin::Item(number),
     };
     let rules: Rules = [rule(Scope::Reserve, 2), rule(Scope::Target, 1)]
@@ -146,7 +149,7 @@ proptest! {
         let rules: Rules = (1..).zip(&networks).map(|(number, network)| Rule {
             scope: Scope::Reserve,
             effect: Effect::Deny,
-            entry: Entry::Network(*network),
+            subject: Subject::Network(*network),
             origin: Origin::Item(number),
         }).collect();
         let fits = networks.iter().filter(|network| network.contains(&ip));

@@ -12,7 +12,7 @@ use libp2p::PeerId;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
-    BandwidthScope, BandwidthLimiter,
+    BandwidthLimiter, BandwidthScope,
     fair_queue::{Acquire, FairQueue, Ticket},
 };
 use crate::relay::now;

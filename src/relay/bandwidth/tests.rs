@@ -2,9 +2,9 @@ use std::future::poll_fn;
 
 use super::*;
 
-mod bucket;
+mod fair_queue;
+mod fairness;
 mod peer_buckets;
-mod sharing;
 
 /// So many bytes a second, and so many at once.
 fn limit(rate: u64, burst: u64) -> BandwidthLimit {

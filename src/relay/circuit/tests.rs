@@ -7,8 +7,8 @@ use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
 use super::*;
 
-mod failures;
 mod bandwidth;
+mod failures;
 mod timeouts;
 
 type Pipe = Compat<DuplexStream>;

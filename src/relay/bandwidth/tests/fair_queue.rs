@@ -51,7 +51,9 @@ impl Run {
     fn serve(&mut self, part: u64) -> Option<Instant> {
         loop {
             let first = self.tickets.first_mut()?;
-            let attempt = self.queue.poll_acquire(first, self.quantum, self.now, Waker::noop());
+            let attempt = self
+                .queue
+                .poll_acquire(first, self.quantum, self.now, Waker::noop());
             match attempt {
                 Acquire::Queued => panic!("nobody is before the first"),
                 Acquire::NotBefore(then) => return Some(then),
@@ -78,9 +80,9 @@ impl Run {
             }
             Step::Join => {
                 let mut ticket = Ticket::default();
-                let attempt = self
-                    .queue
-                    .poll_acquire(&mut ticket, self.quantum, self.now, Waker::noop());
+                let attempt =
+                    self.queue
+                        .poll_acquire(&mut ticket, self.quantum, self.now, Waker::noop());
                 if attempt == Acquire::Ready {
                     assert!(self.tickets.is_empty(), "nobody is overtaken");
                     self.ideal.take(self.quantum, self.now).unwrap();

@@ -82,7 +82,11 @@ async fn what_a_circuit_did_not_use_is_there_for_the_next_one() {
     let waits: Vec<_> = shared.waits().collect();
     assert_eq!(
         waits,
-        [(BandwidthScope::Circuit, 0), (BandwidthScope::Peer, 1), (BandwidthScope::Relay, 0)]
+        [
+            (BandwidthScope::Circuit, 0),
+            (BandwidthScope::Peer, 1),
+            (BandwidthScope::Relay, 0)
+        ]
     );
     drop(limiter);
     assert_eq!(shared.peers.as_ref().unwrap().len().0, 0);

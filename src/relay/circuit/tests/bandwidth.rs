@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::*;
-use crate::relay::{BandwidthLimits, BandwidthLimit, bandwidth::BandwidthLimiter};
+use crate::relay::{BandwidthLimit, BandwidthLimits, bandwidth::BandwidthLimiter};
 
 /// Bytes a second.
 const RATE: u64 = 100_000;
@@ -197,7 +197,12 @@ enum Ending {
 #[tokio::test(start_paused = true)]
 async fn a_circuit_that_waits_ends_at_once() {
     const AFTER: Duration = Duration::from_millis(105);
-    for ending in [Ending::Source, Ending::Target, Ending::Drain, Ending::Deadline] {
+    for ending in [
+        Ending::Source,
+        Ending::Target,
+        Ending::Drain,
+        Ending::Deadline,
+    ] {
         // One quantum passes, and the next one would in seconds.
         let slow = BandwidthLimit {
             rate: Some(1000),
@@ -258,7 +263,8 @@ async fn circuits_of_one_peer_share_its_bandwidth() {
         peer: LIMIT,
         ..BandwidthLimits::default()
     };
-    let (bandwidth_limiter, shared) = (BandwidthLimiter::new(&bandwidth).unwrap(), PeerId::random());
+    let (bandwidth_limiter, shared) =
+        (BandwidthLimiter::new(&bandwidth).unwrap(), PeerId::random());
     let circuit = async |piece: usize, goes_back: bool, is_source: bool| {
         let (mut a, source) = pipe(65_536);
         let (mut b, target) = pipe(65_536);

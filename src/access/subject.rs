@@ -9,12 +9,12 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 use libp2p::PeerId;
 
-/// The word for [`Entry::None`].
+/// The word for [`Subject::None`].
 const NONE: &str = "none";
 
 /// Whom a rule is about. `Display` writes what [`FromStr`] reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Entry {
+pub enum Subject {
     /// The peer with this id.
     Peer(PeerId),
     /// Whoever connects from this network, which has no bits beyond its prefix. One of IPv4-mapped
@@ -24,7 +24,7 @@ pub enum Entry {
     None,
 }
 
-impl FromStr for Entry {
+impl FromStr for Subject {
     /// What is wrong, in words that can follow the entry.
     type Err = String;
 
@@ -42,7 +42,7 @@ impl FromStr for Entry {
     }
 }
 
-impl fmt::Display for Entry {
+impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Peer(peer) => peer.fmt(f),
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     fn written(text: &str) -> Result<String, String> {
-        text.parse::<Entry>().map(|entry| entry.to_string())
+        text.parse::<Subject>().map(|entry| entry.to_string())
     }
 
     #[test]

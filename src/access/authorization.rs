@@ -25,7 +25,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    endpoint::{Decision, Endpoint, Failure, Question},
+    endpoint::{Decision, Endpoint, Failure, Query},
     keyed_semaphore::{KeyedSemaphore, Permit},
     single_flight::SingleFlight,
 };
@@ -39,14 +39,14 @@ use crate::{
 };
 
 /// The most decisions that may be remembered: 64 MiB then.
-pub const MAX_REMEMBERED: usize = 64 * 1024;
+pub const MAX_CACHED: usize = 64 * 1024;
 /// The most decisions that may be asked for at once.
 pub const MAX_CONCURRENCY: usize = 256;
 /// One peer gets this part of them, one at least.
-const PEER_PART: usize = 8;
+const PEER_DIVISOR: usize = 8;
 /// The peers of one address prefix (IPv4 /32, IPv6 /64) get this part of them, one at least, or the
 /// prefix's share if that is larger.
-const PREFIX_PART: usize = 4;
+const PREFIX_DIVISOR: usize = 4;
 /// How often the endpoint is asked for one peer: a little more than the default rates of requests
 /// admit, so this bound shows only where those are raised or do not apply, as to renewals.
 const PEER_RATE: Rate = Rate::fixed(128, 4, Unit::Second);
@@ -55,11 +55,11 @@ const PREFIX_RATE: Rate = Rate::fixed(2048, 64, Unit::Second);
 
 /// Decides, or has the endpoint decide.
 #[derive(Debug)]
-pub(super) struct Decider {
+pub(super) struct AuthorizationClient {
     endpoint: Endpoint,
     relay: PeerId,
-    memory: Option<Cache<Question, Decision>>,
-    flights: SingleFlight<Question, Outcome>,
+    cache: Option<Cache<Query, Decision>>,
+    flights: SingleFlight<Query, Outcome>,
     peers: KeyedSemaphore<PeerId>,
     prefixes: KeyedSemaphore<Prefix>,
     peer_rate: Limiter<PeerId>,
@@ -86,7 +86,7 @@ enum Outcome {
 /// Permits that a question holds while it is under way.
 type Permits<'a> = (Permit<'a, PeerId>, Option<Permit<'a, Prefix>>);
 
-impl Decider {
+impl AuthorizationClient {
     /// Has `endpoint` decide for `relay`.
     pub(super) fn new(
         endpoint: Endpoint,
@@ -95,8 +95,8 @@ impl Decider {
         shares: Shares,
         metrics: Metrics,
     ) -> Self {
-        let memory = config.cache_ttl.filter(|_| config.cache_capacity > 0);
-        let memory = memory.map(|ttl| {
+        let cache = config.cache_ttl.filter(|_| config.cache_capacity > 0);
+        let cache = cache.map(|ttl| {
             Cache::builder()
                 .max_capacity(config.cache_capacity as u64)
                 .time_to_live(ttl)
@@ -105,7 +105,7 @@ impl Decider {
         Self {
             endpoint,
             relay,
-            memory,
+            cache,
             flights: SingleFlight::new(),
             peers: KeyedSemaphore::new(),
             prefixes: KeyedSemaphore::new(),
@@ -122,17 +122,17 @@ impl Decider {
     }
 
     /// The decision of the endpoint, or the policy for questions that it does not decide in time.
-    pub(super) async fn decide(&self, question: Question) -> Result<(), Denied> {
-        if let Some(decision) = self.remembered(&question) {
+    pub(super) async fn decide(&self, query: Query) -> Result<(), Denied> {
+        if let Some(decision) = self.cached(&query) {
             self.metrics.access_lookup("hit");
             return verdict(decision);
         }
         let mut is_first = false;
         let ask = || {
             is_first = true;
-            self.resolve(question)
+            self.resolve(query)
         };
-        let outcome = self.flights.answer(question, ask).await;
+        let outcome = self.flights.answer(query, ask).await;
         if !is_first {
             self.metrics.access_lookup("coalesced");
         }
@@ -147,29 +147,29 @@ impl Decider {
     }
 
     /// Asks the endpoint once the bounds of the peer and its address prefix admit it.
-    async fn resolve(&self, question: Question) -> Outcome {
+    async fn resolve(&self, query: Query) -> Outcome {
         // A peer whose own questions delay each other is not granted a request for that, even with
         // `fail-open`. So this wait takes nothing of the time to decide.
-        let Ok(_permits) = timeout(self.timeout, self.admit(&question)).await else {
+        let Ok(_permits) = timeout(self.timeout, self.admit(&query)).await else {
             return Outcome::Busy;
         };
         // The same question may have been answered meanwhile.
-        if let Some(decision) = self.remembered(&question) {
+        if let Some(decision) = self.cached(&query) {
             self.metrics.access_lookup("hit");
             return Outcome::Decided(decision);
         }
-        if self.memory.is_some() {
+        if self.cache.is_some() {
             self.metrics.access_lookup("miss");
         }
         let begun = Instant::now();
-        let asked = self.ask(question, begun).await;
+        let response = self.query_endpoint(query, begun).await;
         self.metrics
-            .access_decision(outcome(&asked), begun.elapsed());
-        match asked {
+            .access_decision(outcome(&response), begun.elapsed());
+        match response {
             Ok(decision) => {
                 self.worked();
-                if let Some(memory) = &self.memory {
-                    memory.insert(question, decision.clone());
+                if let Some(cache) = &self.cache {
+                    cache.insert(query, decision.clone());
                 }
                 Outcome::Decided(decision)
             }
@@ -182,18 +182,18 @@ impl Decider {
 
     /// Waits until the peer and its address prefix may have one more question under way, and until
     /// their rates admit it.
-    async fn admit(&self, question: &Question) -> Permits<'_> {
-        let peer = question.peer();
-        let of_peer = (self.concurrency / PEER_PART).max(1);
+    async fn admit(&self, query: &Query) -> Permits<'_> {
+        let peer = query.peer();
+        let of_peer = (self.concurrency / PEER_DIVISOR).max(1);
         let peer_permit = self.peers.acquire(peer, of_peer).await;
-        let prefix = question
+        let prefix = query
             .prefix()
             .filter(|prefix| self.shares.of(*prefix) != Share::ALL);
         let mut prefix_permit = None;
         if let Some(prefix) = prefix {
             let share = self.shares.of(prefix).part_of(self.concurrency as u64);
             let share = usize::try_from(share).unwrap_or(usize::MAX);
-            let of_prefix = (self.concurrency / PREFIX_PART).max(share);
+            let of_prefix = (self.concurrency / PREFIX_DIVISOR).max(share);
             prefix_permit = Some(self.prefixes.acquire(prefix, of_prefix).await);
         }
         // The peer comes first: what exceeds its own rate takes nothing from others at its address.
@@ -208,21 +208,21 @@ impl Decider {
         (peer_permit, prefix_permit)
     }
 
-    fn remembered(&self, question: &Question) -> Option<Decision> {
-        self.memory.as_ref()?.get(question)
+    fn cached(&self, query: &Query) -> Option<Decision> {
+        self.cache.as_ref()?.get(query)
     }
 
     /// Asks, from `begun` on. Half of the time may pass until it is the question's turn: what is
     /// asked too late gets no answer, and takes the time of others.
-    async fn ask(&self, question: Question, begun: Instant) -> Result<Decision, Failure> {
+    async fn query_endpoint(&self, query: Query, begun: Instant) -> Result<Decision, Failure> {
         let turn = begun + self.timeout / 2;
         let Ok(slot) = timeout_at(turn, self.slots.acquire()).await else {
             return Err(Failure::Overloaded);
         };
         let deadline = begun + self.timeout;
-        let asked = timeout_at(deadline, self.endpoint.ask(self.relay, question)).await;
+        let response = timeout_at(deadline, self.endpoint.query(self.relay, query)).await;
         drop(slot);
-        asked.unwrap_or(Err(Failure::Timeout))
+        response.unwrap_or(Err(Failure::Timeout))
     }
 
     fn worked(&self) {
@@ -233,8 +233,8 @@ impl Decider {
 
     /// Logs that there is no decision, now and then.
     fn failed(&self, failure: Failure) {
-        let told = self.trouble().failed(Instant::now().into_std());
-        if let Some(failed) = told {
+        let due = self.trouble().failed(Instant::now().into_std());
+        if let Some(failed) = due {
             let cause = match failure {
                 Failure::Unreachable(words) | Failure::Invalid(words) => words,
                 Failure::Timeout => "no answer in time".to_owned(),
@@ -272,8 +272,8 @@ fn verdict(decision: Decision) -> Result<(), Denied> {
 }
 
 /// A short, stable word for metrics.
-fn outcome(asked: &Result<Decision, Failure>) -> &'static str {
-    match asked {
+fn outcome(response: &Result<Decision, Failure>) -> &'static str {
+    match response {
         Ok(Decision { allow: true, .. }) => "allowed",
         Ok(Decision { allow: false, .. }) => "denied",
         Err(Failure::Unreachable(_)) => "unreachable",

@@ -11,8 +11,8 @@
 use std::fmt;
 
 use super::{
-    entry::Entry,
     rules::{Effect, Origin, Rule, Scope},
+    subject::Subject,
 };
 
 /// The most rules of a file; a line counts once for each of its scopes. Each takes up to 300 bytes
@@ -58,7 +58,7 @@ impl std::error::Error for Problems {}
 ///
 /// # Errors
 /// Every line that is no rule; nothing is taken of a file that has one.
-pub fn parse(text: &str) -> Result<Vec<Rule>, Problems> {
+pub fn parse_rules(text: &str) -> Result<Vec<Rule>, Problems> {
     let mut rules = Vec::new();
     let mut problems = Problems {
         first: Vec::new(),
@@ -71,7 +71,7 @@ pub fn parse(text: &str) -> Result<Vec<Rule>, Problems> {
         if line.is_empty() {
             continue;
         }
-        if let Err(problem) = read(line, number, &mut rules) {
+        if let Err(problem) = parse_line(line, number, &mut rules) {
             problems.add(number, problem);
         }
         if rules.len() > MAX_RULES {
@@ -87,7 +87,7 @@ pub fn parse(text: &str) -> Result<Vec<Rule>, Problems> {
 }
 
 /// Adds the rules of one line.
-fn read(line: &str, number: usize, rules: &mut Vec<Rule>) -> Result<(), String> {
+fn parse_line(line: &str, number: usize, rules: &mut Vec<Rule>) -> Result<(), String> {
     let mut words = line.split_whitespace();
     let (Some(effect), Some(scopes), Some(entry), None) =
         (words.next(), words.next(), words.next(), words.next())
@@ -99,7 +99,7 @@ fn read(line: &str, number: usize, rules: &mut Vec<Rule>) -> Result<(), String> 
         "deny" => Effect::Deny,
         _ => return Err("begins with neither `allow` nor `deny`".to_owned()),
     };
-    let entry: Entry = entry.parse().map_err(unquoted)?;
+    let subject: Subject = entry.parse().map_err(unquoted)?;
     let origin = Origin::Line(u32::try_from(number).unwrap_or(u32::MAX));
     for word in scopes.split(',') {
         let scope = Scope::ALL.into_iter().find(|scope| scope.as_str() == word);
@@ -107,7 +107,7 @@ fn read(line: &str, number: usize, rules: &mut Vec<Rule>) -> Result<(), String> 
         let rule = Rule {
             scope,
             effect,
-            entry,
+            subject,
             origin,
         };
         rule.check()?;
@@ -130,11 +130,11 @@ impl Rule {
     /// # Errors
     /// Why it cannot, in words that can follow the rule.
     pub fn check(&self) -> Result<(), &'static str> {
-        match (self.scope, self.effect, self.entry) {
-            (Scope::Target, _, Entry::Network(_)) => {
+        match (self.scope, self.effect, self.subject) {
+            (Scope::Target, _, Subject::Network(_)) => {
                 Err("has a network for a target: targets are peer ids")
             }
-            (_, Effect::Deny, Entry::None) => Err("denies nobody: `none` is for `allow`"),
+            (_, Effect::Deny, Subject::None) => Err("denies nobody: `none` is for `allow`"),
             _ => Ok(()),
         }
     }
@@ -154,7 +154,7 @@ mod tests {
             "\u{feff}# rules\r\n\r\n  allow reserve {PEER} # a friend\n\
              deny connect,target\t{PEER}\nallow reserve none"
         );
-        let rules = parse(&text).unwrap();
+        let rules = parse_rules(&text).unwrap();
         let seen: Vec<_> = rules
             .iter()
             .map(|r| (r.scope, r.effect, r.origin))
@@ -168,7 +168,7 @@ mod tests {
                 (Scope::Reserve, Effect::Allow, Origin::Line(5)),
             ]
         );
-        assert_eq!(parse(""), Ok(Vec::new()));
+        assert_eq!(parse_rules(""), Ok(Vec::new()));
     }
 
     #[test]
@@ -176,22 +176,27 @@ mod tests {
         let text = "allow reserve 192.0.2.7/24\nforbid reserve 192.0.2.7\ndeny reserve\n\
                     deny everything 192.0.2.7\ndeny target 192.0.2.7\ndeny connect none\n\
                     deny connect 192.0.2.7 too\ndeny reserve, 192.0.2.7\nallow reserve 192.0.2.8";
-        let problems = parse(text).unwrap_err().to_string();
+        let problems = parse_rules(text).unwrap_err().to_string();
         for line in 1..=8 {
             assert!(problems.contains(&format!("line {line} ")), "{problems}");
         }
         assert!(!problems.contains("line 9"), "{problems}");
         assert!(!problems.contains("192.0.2."), "{problems}");
         let many = "x\n".repeat(1000);
-        let problems = parse(&many).unwrap_err().to_string();
+        let problems = parse_rules(&many).unwrap_err().to_string();
         assert!(problems.ends_with("; and 990 more"), "{problems}");
     }
 
     #[test]
     fn there_are_not_too_many_rules() {
         let line = "deny reserve,connect 192.0.2.7\n";
-        assert_eq!(parse(&line.repeat(MAX_RULES / 2)).unwrap().len(), MAX_RULES);
-        let problems = parse(&line.repeat(MAX_RULES)).unwrap_err().to_string();
+        assert_eq!(
+            parse_rules(&line.repeat(MAX_RULES / 2)).unwrap().len(),
+            MAX_RULES
+        );
+        let problems = parse_rules(&line.repeat(MAX_RULES))
+            .unwrap_err()
+            .to_string();
         assert!(
             problems.contains("is beyond the 100000 rules"),
             "{problems}"
@@ -201,7 +206,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics(text in "((allow|deny|#|none|reserve|connect|target|[0-9.:/,]| |\n|.){0,40})") {
-            let _ = parse(&text);
+            let _ = parse_rules(&text);
         }
     }
 }
