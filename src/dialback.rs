@@ -4,7 +4,7 @@
 //! names, which makes the relay a scanner of networks. Three bounds hold here, before anything is sent:
 //!
 //! - **Which address.** A peer can only have an IP address dialled that it is connected from, and the
-//!   transport dials no private address ([`Dials::Global`](crate::transport::Dials::Global)): behind a
+//!   transport dials no private address ([`DialScope::Global`](crate::transport::DialScope::Global)): behind a
 //!   proxy, clients seem to connect from one. The client's address in the header of a trusted proxy
 //!   ([`transport::proxy`](crate::transport::proxy)) counts as the address of the connection.
 //! - **How often.** An address may be shared by many hosts behind a NAT, whose ports are not the
@@ -60,10 +60,10 @@ pub struct Behaviour {
     relay: Arc<Relay>,
     metrics: Metrics,
     /// Boxed: they are large, and the behaviour is moved around.
-    rates: Box<Rates>,
+    limiters: Box<DialLimiters>,
 }
 
-struct Rates {
+struct DialLimiters {
     peers: Limiter<PeerId>,
     prefixes: Limiter<Prefix>,
     total: Limiter<()>,
@@ -71,7 +71,7 @@ struct Rates {
 
 /// A dial was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum DialDenied {
     /// The peer is not connected from that IP address.
     #[error("a peer may only have the IP address dialled that it is connected from")]
     ForeignAddress,
@@ -86,7 +86,7 @@ pub enum Refused {
     RateTotal,
 }
 
-impl Refused {
+impl DialDenied {
     /// A short, stable word for metrics.
     fn outcome(self) -> &'static str {
         match self {
@@ -105,7 +105,7 @@ impl Behaviour {
             server: server::Behaviour::default(),
             relay,
             metrics,
-            rates: Box::new(Rates {
+            limiters: Box::new(DialLimiters {
                 peers: Limiter::new(RATE_PER_PEER),
                 prefixes: Limiter::new(RATE_PER_IP),
                 total: Limiter::new(RATE_TOTAL),
@@ -114,22 +114,22 @@ impl Behaviour {
     }
 
     /// Whether `peer` may have `addresses` dialled now; if so, that counts.
-    fn check(&self, peer: Option<PeerId>, addresses: &[Multiaddr]) -> Result<(), Refused> {
-        let peer = peer.ok_or(Refused::ForeignAddress)?;
+    fn check(&self, peer: Option<PeerId>, addresses: &[Multiaddr]) -> Result<(), DialDenied> {
+        let peer = peer.ok_or(DialDenied::ForeignAddress)?;
         // libp2p's server has one address dialled at a time.
         let [address] = addresses else {
-            return Err(Refused::ForeignAddress);
+            return Err(DialDenied::ForeignAddress);
         };
         // A name would have to be resolved, and could resolve to anything.
         let ip = ip_of(address)
             .filter(|ip| self.relay.is_connected_from(&peer, *ip))
-            .ok_or(Refused::ForeignAddress)?;
-        self.rates.check(peer, Prefix::host(ip))
+            .ok_or(DialDenied::ForeignAddress)?;
+        self.limiters.check(peer, Prefix::host(ip))
     }
 
     /// Has the server answer a request with `E_INTERNAL_ERROR`. It does so when the handler of the
     /// dial-back is gone before the dial-back is, so that handler is made, and dropped at once.
-    fn abandon(&mut self, connection_id: ConnectionId, peer: PeerId) {
+    fn answer_internal_error(&mut self, connection_id: ConnectionId, peer: PeerId) {
         drop(self.server.handle_established_outbound_connection(
             connection_id,
             peer,
@@ -140,17 +140,17 @@ impl Behaviour {
     }
 }
 
-impl Rates {
+impl DialLimiters {
     /// What exceeds a bound takes nothing from those after it, which concern more peers.
-    fn check(&self, peer: PeerId, prefix: Prefix) -> Result<(), Refused> {
+    fn check(&self, peer: PeerId, prefix: Prefix) -> Result<(), DialDenied> {
         if !self.peers.allows(&peer) {
-            return Err(Refused::RatePerPeer);
+            return Err(DialDenied::RatePerPeer);
         }
         if !self.prefixes.allows(&prefix) {
-            return Err(Refused::RatePerIp);
+            return Err(DialDenied::RatePerIp);
         }
         if !self.total.allows(&()) {
-            return Err(Refused::RateTotal);
+            return Err(DialDenied::RateTotal);
         }
         Ok(())
     }
@@ -215,13 +215,13 @@ impl NetworkBehaviour for Behaviour {
             connection_id,
         }) = event
         {
-            let refused = cause.downcast_ref::<Refused>();
+            let refused = cause.downcast_ref::<DialDenied>();
             if refused.is_none() {
                 // By `node::connection_limits`.
                 self.metrics.autonat_dial("max_dials");
             }
-            if refused != Some(&Refused::ForeignAddress) {
-                return self.abandon(connection_id, peer);
+            if refused != Some(&DialDenied::ForeignAddress) {
+                return self.answer_internal_error(connection_id, peer);
             }
         }
         self.server.on_swarm_event(event);
@@ -251,8 +251,8 @@ mod tests {
 
     use super::*;
 
-    fn rates() -> Rates {
-        Rates {
+    fn limiters() -> DialLimiters {
+        DialLimiters {
             peers: Limiter::new(RATE_PER_PEER),
             prefixes: Limiter::new(RATE_PER_IP),
             total: Limiter::new(RATE_TOTAL),
@@ -265,33 +265,33 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn dials_are_limited_for_a_peer_then_for_its_prefix_then_in_all() {
-        let rates = rates();
+        let limiters = limiters();
         let peer = PeerId::random();
         let burst = RATE_PER_PEER.burst.get();
         // Wherever it connects from.
         for number in 0..burst {
             let prefix = prefix(u16::try_from(number).unwrap(), 1);
-            assert_eq!(rates.check(peer, prefix), Ok(()));
+            assert_eq!(limiters.check(peer, prefix), Ok(()));
         }
-        let refused = Err(Refused::RatePerPeer);
-        assert_eq!(rates.check(peer, prefix(0, 1)), refused);
+        let refused = Err(DialDenied::RatePerPeer);
+        assert_eq!(limiters.check(peer, prefix(0, 1)), refused);
         // That took nothing from the prefix, which all its hosts share.
         for host in 1..u16::try_from(RATE_PER_IP.burst.get()).unwrap() {
-            assert_eq!(rates.check(PeerId::random(), prefix(0, host)), Ok(()));
+            assert_eq!(limiters.check(PeerId::random(), prefix(0, host)), Ok(()));
         }
-        let refused = Err(Refused::RatePerIp);
-        assert_eq!(rates.check(PeerId::random(), prefix(0, 7)), refused);
+        let refused = Err(DialDenied::RatePerIp);
+        assert_eq!(limiters.check(PeerId::random(), prefix(0, 7)), refused);
         let dialled = burst + RATE_PER_IP.burst.get() - 1;
         for site in 0..RATE_TOTAL.burst.get() - dialled {
             let prefix = prefix(u16::try_from(1000 + site).unwrap(), 1);
-            assert_eq!(rates.check(PeerId::random(), prefix), Ok(()));
+            assert_eq!(limiters.check(PeerId::random(), prefix), Ok(()));
         }
-        let refused = Err(Refused::RateTotal);
-        assert_eq!(rates.check(PeerId::random(), prefix(9999, 1)), refused);
+        let refused = Err(DialDenied::RateTotal);
+        assert_eq!(limiters.check(PeerId::random(), prefix(9999, 1)), refused);
         // One more after a while, and no more than one.
         tokio::time::advance(std::time::Duration::from_secs(10)).await;
-        assert_eq!(rates.check(peer, prefix(1, 1)), Ok(()));
-        let refused = Err(Refused::RatePerPeer);
-        assert_eq!(rates.check(peer, prefix(2, 1)), refused);
+        assert_eq!(limiters.check(peer, prefix(1, 1)), Ok(()));
+        let refused = Err(DialDenied::RatePerPeer);
+        assert_eq!(limiters.check(peer, prefix(2, 1)), refused);
     }
 }

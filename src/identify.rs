@@ -36,7 +36,7 @@ use crate::lifecycle::Lifecycle;
 
 /// What is the same for all connections.
 #[derive(Debug)]
-struct Own {
+struct LocalInfo {
     /// As the message has it.
     public_key: Vec<u8>,
     /// As the message has them.
@@ -44,7 +44,7 @@ struct Own {
     lifecycle: Lifecycle,
 }
 
-impl Own {
+impl LocalInfo {
     /// The message for a peer that is seen at `observed`, and that may speak `protocols`.
     fn message(&self, observed: &Multiaddr, protocols: Vec<String>) -> Identify {
         let addresses = self.addresses.lock();
@@ -62,7 +62,7 @@ impl Own {
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Behaviour {
-    own: Arc<Own>,
+    local: Arc<LocalInfo>,
     addresses: ExternalAddresses,
     /// Whom to tell. No more than are connected.
     pushes: VecDeque<PeerId>,
@@ -72,7 +72,7 @@ impl Behaviour {
     /// Speaks for the relay that `key` identifies. The tasks of streams are spawned on `lifecycle`.
     pub fn new(key: &PublicKey, lifecycle: Lifecycle) -> Self {
         Self {
-            own: Arc::new(Own {
+            local: Arc::new(LocalInfo {
                 public_key: key.encode_protobuf(),
                 addresses: Mutex::default(),
                 lifecycle,
@@ -88,7 +88,7 @@ impl Behaviour {
     }
 
     fn handler(&self, remote: &Multiaddr) -> Handler {
-        Handler::new(Arc::clone(&self.own), remote.clone())
+        Handler::new(Arc::clone(&self.local), remote.clone())
     }
 }
 
@@ -120,8 +120,8 @@ impl NetworkBehaviour for Behaviour {
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         if self.addresses.on_swarm_event(&event) {
             let addresses = self.addresses.iter().map(Multiaddr::to_vec).collect();
-            let own = self.own.addresses.lock();
-            *own.unwrap_or_else(PoisonError::into_inner) = addresses;
+            let local = self.local.addresses.lock();
+            *local.unwrap_or_else(PoisonError::into_inner) = addresses;
         }
     }
 

@@ -36,7 +36,7 @@ use crate::{
     relay::{Connection, Relay, Statistics, Transport},
     resources::Resources,
     telemetry::Telemetry,
-    transport::{self, ConnectionGater, Dials, quic},
+    transport::{self, ConnectionGater, DialScope, quic},
 };
 
 /// How long to wait for the first address of every listener before the relay is called ready.
@@ -154,7 +154,11 @@ impl Node {
         // Peers may seem to come from this machine or its network, where there is a proxy. A relay
         // that only this machine can reach has nobody to protect.
         let is_local = config.listen_addresses.iter().all(is_loopback);
-        let dials = if is_local { Dials::Any } else { Dials::Global };
+        let dials = if is_local {
+            DialScope::Any
+        } else {
+            DialScope::Global
+        };
         let gater = ConnectionGater::new(
             config.admission.clone(),
             resources.clone(),
@@ -238,7 +242,7 @@ impl Node {
             relay.log_throttle().clone().log_suppressed(),
         );
         self.lifecycle
-            .spawn_cancellable("resources", self.resources.clone().watch());
+            .spawn_cancellable("resources", self.resources.clone().monitor_memory());
         self.lifecycle.spawn_cancellable(
             "scarcity",
             scarcity::monitor(
@@ -285,7 +289,7 @@ impl Node {
             biased;
             () = tick(self.statistics.as_mut()) => self.log_statistics(),
             () = sleep_until(self.ready_at) => self.ready(),
-            () = self.resources.over() => self.shed(),
+            () = self.resources.memory_pressure() => self.shed(),
             () = self.resources.sockets_full() => self.free_descriptor(),
             event = self.swarm.select_next_some() => self.on_event(event),
         }

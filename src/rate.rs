@@ -8,21 +8,21 @@
 //! ever seen until somebody walks through all of them; peer ids are free, and an attacker may have
 //! four billion networks. So a [`Limiter`] keeps the states of [`MAX_KEYS`] keys, whatever comes.
 
-mod cells;
 mod limiter;
+mod state_store;
 #[cfg(test)]
 mod tests;
 
 use std::{fmt, num::NonZeroU32, time::Duration};
 
-pub use self::{cells::MAX_KEYS, limiter::Limiter};
+pub use self::{limiter::Limiter, state_store::MAX_KEYS};
 
 /// So many at once, and so many more in each while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// How many may come at once; from 1 to [`Self::MOST`].
+    /// How many may come at once; from 1 to [`Self::MAX`].
     pub burst: NonZeroU32,
-    /// How many more may come in each [`Self::per`]; from 1 to [`Self::MOST`].
+    /// How many more may come in each [`Self::per`]; from 1 to [`Self::MAX`].
     pub refill: NonZeroU32,
     /// The while.
     pub per: Unit,
@@ -41,7 +41,7 @@ pub enum Unit {
 
 impl Rate {
     /// The largest burst, and the most of a refill. With more of either, nothing would be limited.
-    pub const MOST: u32 = 1_000_000;
+    pub const MAX: u32 = 1_000_000;
 
     /// A rate that is fixed; each number is 1 at least.
     pub(crate) const fn fixed(burst: u32, refill: u32, per: Unit) -> Self {

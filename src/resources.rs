@@ -11,11 +11,11 @@ mod buffer_charge;
 mod cgroup;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
-mod limits;
 mod memory;
 mod prefix;
 mod process;
 mod report;
+mod resource_limits;
 mod usage;
 mod watermarks;
 
@@ -34,15 +34,15 @@ use tracing::{info, warn};
 
 pub use self::{
     buffer_charge::BufferCharge,
-    limits::ResourceLimits,
     memory::{ConnectionMemory, GUARANTEED_BYTES, Relief},
     prefix::{MAX_SCOPES, Prefix, Share, Shares},
     process::{open_descriptors, used_bytes},
     report::{Resource, ResourceUse, is_private},
-    usage::{BeyondShare, Exceeded, Usage, excess, scarcity},
+    resource_limits::ResourceLimits,
+    usage::{BeyondShare, Exceeded, Usage, excess, scarcity_threshold},
 };
 use self::{
-    memory::{Accounts, LEAST_RELIEF_BYTES, Relieved},
+    memory::{Accounts, MIN_RELIEF_BYTES, Relieved},
     process::SocketMemory,
     watermarks::Watermarks,
 };
@@ -60,7 +60,7 @@ pub struct Resources(Arc<Shared>);
 struct Shared {
     limits: ResourceLimits,
     watermarks: Option<Watermarks>,
-    /// Which part of each resource an address prefix may use under scarcity.
+    /// Which part of each resource an address prefix may use under scarcity_threshold.
     shares: Shares,
     /// The bytes that connections make the relay hold.
     accounts: Accounts,
@@ -71,7 +71,7 @@ struct Shared {
     /// Bytes that were in use at the last look.
     used: AtomicU64,
     /// Notified at each look that finds memory short.
-    over: Notify,
+    memory_pressure: Notify,
     /// Handshakes that are under way.
     handshakes: Mutex<Usage>,
     /// Established connections, but for those that are closed to make room.
@@ -180,7 +180,7 @@ impl Resources {
             beyond_share: Mutex::default(),
             used: AtomicU64::new(0),
             socket_memory,
-            over: Notify::new(),
+            memory_pressure: Notify::new(),
         }))
     }
 
@@ -282,11 +282,11 @@ impl Resources {
     }
 
     /// Ready after each look that finds memory short.
-    pub(crate) async fn over(&self) {
-        self.0.over.notified().await;
+    pub(crate) async fn memory_pressure(&self) {
+        self.0.memory_pressure.notified().await;
     }
 
-    /// Which part of each resource an address prefix may use under scarcity.
+    /// Which part of each resource an address prefix may use under scarcity_threshold.
     pub fn shares(&self) -> &Shares {
         &self.0.shares
     }
@@ -302,27 +302,27 @@ impl Resources {
 
     /// Requests relief of the connections that hold most, until they hold `excess` bytes together:
     /// first of those that hold more than their guarantee, and only if there are none, of those that
-    /// hold at least [`LEAST_RELIEF_BYTES`].
+    /// hold at least [`MIN_RELIEF_BYTES`].
     pub(crate) fn relieve_connections(&self, excess: u64) -> Relieved {
         let accounts = &self.0.accounts;
         let relieved = accounts.relieve(excess, GUARANTEED_BYTES + 1, false);
         if relieved.connections > 0 {
             return relieved;
         }
-        accounts.relieve(excess, LEAST_RELIEF_BYTES, false)
+        accounts.relieve(excess, MIN_RELIEF_BYTES, false)
     }
 
     /// Requests relief of the connections that hold most, until they hold `excess` bytes together, of
     /// address prefixes that hold more than their share.
     pub(crate) fn relieve_beyond_share(&self, excess: u64) -> Relieved {
-        self.0.accounts.relieve(excess, LEAST_RELIEF_BYTES, true)
+        self.0.accounts.relieve(excess, MIN_RELIEF_BYTES, true)
     }
 
     /// Whether memory has run out, as of the last look.
     pub(crate) fn has_run_out(&self) -> bool {
         let used = self.0.used.load(Ordering::Relaxed);
         let watermarks = self.0.watermarks.as_ref();
-        watermarks.is_some_and(|watermarks| watermarks.is_over(used))
+        watermarks.is_some_and(|watermarks| watermarks.is_critical(used))
     }
 
     /// Bytes that were in use at the last look beyond the low watermark.
@@ -348,7 +348,7 @@ impl Resources {
     }
 
     /// Looks at the use of memory, again and again. Runs until the relay stops, if memory has a limit.
-    pub(crate) async fn watch(self) {
+    pub(crate) async fn monitor_memory(self) {
         while self.0.watermarks.is_some() {
             // The system may be short of files for a moment.
             if let Some(used) = used_bytes() {
@@ -365,8 +365,8 @@ impl Resources {
             return;
         };
         self.0.used.store(used, Ordering::Relaxed);
-        let was_tight = self.under_pressure();
-        let under_pressure = watermarks.is_near(used, was_tight);
+        let was_under_pressure = self.under_pressure();
+        let under_pressure = watermarks.under_pressure(used, was_under_pressure);
         self.0
             .under_pressure
             .store(under_pressure, Ordering::Relaxed);
@@ -374,17 +374,17 @@ impl Resources {
         if under_pressure {
             // Before they are relieved: they would fill the memory again.
             beyond_share.extend(self.0.accounts.prefixes_beyond_share());
-            self.0.over.notify_one();
+            self.0.memory_pressure.notify_one();
         } else {
             *beyond_share = HashSet::new();
         }
         drop(beyond_share);
         let limit = self.0.limits.memory;
-        if under_pressure && !was_tight {
+        if under_pressure && !was_under_pressure {
             // Some connections bring their accounts up to date only then.
             self.0.accounts.wake_connections();
             warn!(used, limit, "memory pressure: rejecting new connections");
-        } else if was_tight && !under_pressure {
+        } else if was_under_pressure && !under_pressure {
             info!(
                 used,
                 limit, "memory pressure ended: accepting new connections"

@@ -54,7 +54,7 @@ pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Which addresses may be dialled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dials {
+pub enum DialScope {
     /// Those of the public internet, and no others.
     Global,
     /// Every one.
@@ -68,7 +68,7 @@ pub enum Dials {
 /// When `keypair` cannot make a TLS certificate or Noise keys; an Ed25519 key always can.
 pub fn build(
     keypair: &Keypair,
-    dials: Dials,
+    dials: DialScope,
     gater: &ConnectionGater,
     metrics: &Metrics,
 ) -> Result<(Transport, quic::Handle), Error> {
@@ -117,8 +117,8 @@ pub fn build(
         .or_transport(Limited::new(streams.boxed(), gater.clone()))
         .map(|either, _| either.into_inner());
     let transport = match dials {
-        Dials::Global => global_only::Transport::new(transport).boxed(),
-        Dials::Any => transport.boxed(),
+        DialScope::Global => global_only::Transport::new(transport).boxed(),
+        DialScope::Any => transport.boxed(),
     };
     Ok((transport, handle))
 }

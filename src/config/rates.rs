@@ -25,7 +25,7 @@ impl Kind for BurstAndRate {
         format!(
             "a burst and a rate such as `500+20/s` (500 at once, and 20 more each second; also `/m` \
              and `/h`), numbers up to {}, 0 = unlimited",
-            Rate::MOST
+            Rate::MAX
         )
     }
 
@@ -42,7 +42,7 @@ impl Kind for BurstAndRate {
                 .map_err(|what| format!("has a part that {what}"))?;
             let number = count.and_then(|count| NonZeroU32::new(u32::try_from(count).ok()?));
             match number {
-                Some(number) if number.get() <= Rate::MOST => Ok(number),
+                Some(number) if number.get() <= Rate::MAX => Ok(number),
                 None if count.is_none() => Err("has a part that is 0".to_owned()),
                 _ => Err("has a part that is too large".to_owned()),
             }

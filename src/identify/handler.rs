@@ -20,7 +20,7 @@ use libp2p::{
     },
 };
 
-use super::{Identify, Own};
+use super::{Identify, LocalInfo};
 use crate::relay::wire::{self, MAX_MESSAGE_BYTES};
 
 /// The peer asks.
@@ -39,34 +39,34 @@ pub struct Push;
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Handler {
-    own: Arc<Own>,
+    local: Arc<LocalInfo>,
     /// Where the peer is seen.
     observed: Multiaddr,
     /// What may be spoken on this connection.
     protocols: Vec<StreamProtocol>,
-    must_push: bool,
+    push_pending: bool,
     /// Every stream that is served holds a clone, so its count is their number, plus one.
     serving: Arc<()>,
 }
 
 impl Handler {
-    pub(super) fn new(own: Arc<Own>, observed: Multiaddr) -> Self {
+    pub(super) fn new(local: Arc<LocalInfo>, observed: Multiaddr) -> Self {
         Self {
-            own,
+            local,
             observed,
             protocols: Vec::new(),
-            must_push: false,
+            push_pending: false,
             serving: Arc::default(),
         }
     }
 
     fn message(&self) -> Identify {
         let protocols = self.protocols.iter().map(ToString::to_string).collect();
-        self.own.message(&self.observed, protocols)
+        self.local.message(&self.observed, protocols)
     }
 
-    fn say(&self, stream: Stream) {
-        self.serve(say(stream, self.message()));
+    fn send_message(&self, stream: Stream) {
+        self.serve(send(stream, self.message()));
     }
 
     /// A stream that fails is the peer's loss alone.
@@ -75,7 +75,7 @@ impl Handler {
             return;
         }
         let serving = Arc::clone(&self.serving);
-        self.own
+        self.local
             .lifecycle
             .spawn_cancellable("identify", async move {
                 let _ = tokio::time::timeout(STREAM_TIMEOUT, stream).await;
@@ -84,13 +84,13 @@ impl Handler {
     }
 }
 
-async fn say(mut stream: Stream, message: Identify) -> io::Result<()> {
+async fn send(mut stream: Stream, message: Identify) -> io::Result<()> {
     wire::write(&mut stream, &message).await?;
     stream.close().await
 }
 
 /// Reads what the peer says of itself, so that it is not told of a failure.
-async fn ignore(stream: Stream) -> io::Result<()> {
+async fn discard(stream: Stream) -> io::Result<()> {
     let most = u64::try_from(MAX_MESSAGE_BYTES).unwrap_or(u64::MAX);
     let mut nowhere = futures::io::sink();
     futures::io::copy(stream.take(most), &mut nowhere).await?;
@@ -107,20 +107,20 @@ impl ConnectionHandler for Handler {
     type OutboundOpenInfo = ();
 
     fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
-        let answer = ReadyUpgrade::new(PROTOCOL);
-        let listen = ReadyUpgrade::new(PUSH_PROTOCOL);
-        SubstreamProtocol::new(SelectUpgrade::new(answer, listen), ())
+        let identify = ReadyUpgrade::new(PROTOCOL);
+        let push = ReadyUpgrade::new(PUSH_PROTOCOL);
+        SubstreamProtocol::new(SelectUpgrade::new(identify, push), ())
     }
 
     fn on_behaviour_event(&mut self, Push: Push) {
-        self.must_push = true;
+        self.push_pending = true;
     }
 
     fn poll(
         &mut self,
         _cx: &mut Context<'_>,
     ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, (), Infallible>> {
-        if !std::mem::take(&mut self.must_push) {
+        if !std::mem::take(&mut self.push_pending) {
             return Poll::Pending;
         }
         let protocol = SubstreamProtocol::new(ReadyUpgrade::new(PUSH_PROTOCOL), ());
@@ -135,13 +135,13 @@ impl ConnectionHandler for Handler {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
                 protocol, ..
             }) => match protocol {
-                Either::Left(stream) => self.say(stream),
-                Either::Right(stream) => self.serve(ignore(stream)),
+                Either::Left(stream) => self.send_message(stream),
+                Either::Right(stream) => self.serve(discard(stream)),
             },
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
                 protocol: stream,
                 ..
-            }) => self.say(stream),
+            }) => self.send_message(stream),
             ConnectionEvent::AddressChange(change) => self.observed = change.new_address.clone(),
             ConnectionEvent::LocalProtocolsChange(ProtocolsChange::Added(added)) => {
                 self.protocols.extend(added.cloned());

@@ -12,12 +12,12 @@ use governor::{
     clock::{self, Clock as _},
 };
 
-use super::{Rate, cells::Cells};
+use super::{Rate, state_store::ShardedStore};
 
 /// Applies one [`Rate`] to every key by itself. It remembers [`MAX_KEYS`](super::MAX_KEYS) keys; see
-/// the module `cells` for what becomes of the rest. Whatever is asked takes the same time.
+/// the module `state_store` for what becomes of the rest. Whatever is asked takes the same time.
 pub struct Limiter<K> {
-    rate: RateLimiter<u64, Cells, Clock>,
+    rate: RateLimiter<u64, ShardedStore, Clock>,
     /// Keys are remembered by a hash that nobody outside can guess: it takes the same little room
     /// whatever the key is, and nobody can make up two keys with one hash.
     hasher: RandomState,
@@ -31,7 +31,7 @@ impl<K: Hash> Limiter<K> {
             .unwrap_or(Quota::per_second(rate.refill))
             .allow_burst(rate.burst);
         Self {
-            rate: RateLimiter::new(quota, Cells::new(), Clock),
+            rate: RateLimiter::new(quota, ShardedStore::new(), Clock),
             hasher: RandomState::new(),
             keys: PhantomData,
         }

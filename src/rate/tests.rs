@@ -4,7 +4,7 @@ use governor::{nanos::Nanos, state::StateStore};
 use proptest::{collection::vec, prelude::*};
 use tokio::time::{Instant, advance};
 
-use super::{cells::Cells, *};
+use super::{state_store::ShardedStore, *};
 
 fn rate(burst: u32, refill: u32, per: Unit) -> Rate {
     Rate {
@@ -109,16 +109,16 @@ fn who_waits_may_come_again_and_who_is_refused_waits_no_longer() {
 #[test]
 fn the_largest_rates_and_bursts_hold() {
     on_paused_time(async {
-        let limiter = Limiter::new(rate(Rate::MOST, 1, Unit::Hour));
+        let limiter = Limiter::new(rate(Rate::MAX, 1, Unit::Hour));
         assert_eq!(
-            (0..Rate::MOST).filter(|_| limiter.allows(&1)).count(),
+            (0..Rate::MAX).filter(|_| limiter.allows(&1)).count(),
             1_000_000
         );
         assert!(!limiter.allows(&1));
         advance(Duration::from_secs(3600)).await;
         assert!(limiter.allows(&1));
         assert!(!limiter.allows(&1));
-        let limiter = Limiter::new(rate(1, Rate::MOST, Unit::Second));
+        let limiter = Limiter::new(rate(1, Rate::MAX, Unit::Second));
         assert!(limiter.allows(&1));
         assert!(!limiter.allows(&1));
         advance(Duration::from_micros(1)).await;
@@ -152,10 +152,10 @@ fn a_million_keys_take_no_more_memory_than_the_bound() {
 
 #[test]
 fn keys_that_were_not_heard_of_for_longest_are_forgotten() {
-    let cells = Cells::new();
+    let store = ShardedStore::new();
     let touch = |key: u64| {
         let seen: Result<_, ()> =
-            cells.measure_and_replace(&key, |cell| Ok((cell.is_some(), Nanos::new(1))));
+            store.measure_and_replace(&key, |state| Ok((state.is_some(), Nanos::new(1))));
         seen.unwrap()
     };
     let keys = u64::try_from(MAX_KEYS).unwrap();
@@ -163,11 +163,11 @@ fn keys_that_were_not_heard_of_for_longest_are_forgotten() {
     assert!((0..half).all(|key| !touch(key)));
     assert!((0..half).all(touch));
     assert!((half..keys).all(|key| !touch(key)));
-    assert_eq!(cells.len(), MAX_KEYS);
+    assert_eq!(store.len(), MAX_KEYS);
     assert!((half..keys).all(touch));
 
-    // Also who is refused is heard of.
-    let refused: Result<(), ()> = cells.measure_and_replace(&2, |_| Err(()));
+    // Also who is refused is used.
+    let refused: Result<(), ()> = store.measure_and_replace(&2, |_| Err(()));
     assert_eq!(refused, Err(()));
     assert!(touch(3));
     for other in [2 + 16, 3 + 16] {

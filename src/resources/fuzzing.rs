@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     ConnectionMemory, Exceeded, GUARANTEED_BYTES, MAX_SCOPES, Prefix, Relief, ResourceLimits,
-    Resources, Shares, Usage, excess, memory::LEAST_RELIEF_BYTES, scarcity,
+    Resources, Shares, Usage, excess, memory::MIN_RELIEF_BYTES, scarcity_threshold,
 };
 use crate::relay::Limits;
 
@@ -88,7 +88,7 @@ fn memory(bytes: &[u8]) {
                     let is_within_shares = || prefixes(held.address).all(is_within);
                     assert!(
                         then <= GUARANTEED_BYTES
-                            || all + more <= scarcity(BUFFERED)
+                            || all + more <= scarcity_threshold(BUFFERED)
                             || (all + more <= BUFFERED && is_within_shares()),
                         "{more} bytes more than {all}"
                     );
@@ -120,7 +120,7 @@ fn memory(bytes: &[u8]) {
                     large.count()
                 };
                 let (least, large) = match count(GUARANTEED_BYTES + 1) {
-                    0 => (LEAST_RELIEF_BYTES, count(LEAST_RELIEF_BYTES)),
+                    0 => (MIN_RELIEF_BYTES, count(MIN_RELIEF_BYTES)),
                     large => (GUARANTEED_BYTES + 1, large),
                 };
                 let asked = resources.relieve_connections(amount).connections;
@@ -197,7 +197,9 @@ fn usage(bytes: &[u8]) {
                         units.push(ip);
                     }
                     Err(Exceeded::Capacity) => assert!(used >= CAPACITY, "{used} units"),
-                    Err(Exceeded::Share) => assert!(used >= scarcity(CAPACITY), "{used} units"),
+                    Err(Exceeded::Share) => {
+                        assert!(used >= scarcity_threshold(CAPACITY), "{used} units")
+                    }
                 }
             }
             // A close.

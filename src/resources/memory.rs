@@ -33,7 +33,7 @@ pub const GUARANTEED_BYTES: u64 = 64 * 1024;
 
 /// What a connection has to hold at least so that it is worth relief, in bytes: more than an idle
 /// connection of an ordinary client holds.
-pub(super) const LEAST_RELIEF_BYTES: u64 = 8 * 1024;
+pub(super) const MIN_RELIEF_BYTES: u64 = 8 * 1024;
 
 /// The account of one connection. Clones share it; what is charged is released with the last one.
 #[derive(Clone, Debug)]
@@ -170,7 +170,7 @@ impl Accounts {
     }
 
     /// Whether a connection of these prefixes may hold `more` bytes beyond its guarantee: under
-    /// scarcity, each prefix only up to its share.
+    /// scarcity_threshold, each prefix only up to its share.
     fn has_room(&self, scopes: &[Scope], more: u64) -> bool {
         let Some(limit) = self.limit else { return true };
         let with_more = |counters: &Counters| {
@@ -181,7 +181,7 @@ impl Accounts {
         let has_share = |scope: &Scope| {
             with_more(&scope.counters) <= self.shares.of(scope.prefix).part_of(limit)
         };
-        then <= super::scarcity(limit) || (then <= limit && scopes.iter().all(has_share))
+        then <= super::scarcity_threshold(limit) || (then <= limit && scopes.iter().all(has_share))
     }
 
     /// Whether a prefix holds more than its share.
@@ -505,9 +505,9 @@ mod tests {
         let resources = resources();
         let [idle, partial, other] =
             ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(|ip| connection(&resources, ip));
-        idle.charge(LEAST_RELIEF_BYTES - 1);
+        idle.charge(MIN_RELIEF_BYTES - 1);
         partial.charge(GUARANTEED_BYTES);
-        other.charge(LEAST_RELIEF_BYTES);
+        other.charge(MIN_RELIEF_BYTES);
         let relieved = resources.relieve_connections(GUARANTEED_BYTES);
         assert_eq!(
             (relieved.connections, relieved.bytes),

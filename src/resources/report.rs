@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::{
     prefix::Prefix,
-    usage::{Usage, scarcity},
+    usage::{Usage, scarcity_threshold},
 };
 use crate::named_enum::named_enum;
 
@@ -52,7 +52,8 @@ impl ResourceUse {
 
     /// Whether shares apply.
     pub fn is_scarce(&self) -> bool {
-        self.limit.is_some_and(|limit| self.used >= scarcity(limit))
+        self.limit
+            .is_some_and(|limit| self.used >= scarcity_threshold(limit))
     }
 
     /// The host prefix that uses more than half of everything that is in use, if that is more than a

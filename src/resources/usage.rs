@@ -7,7 +7,7 @@ use crate::shrink::Shrink as _;
 
 /// The use of a resource of this capacity from which on it is scarce, so that shares apply: three
 /// quarters, rounded up.
-pub fn scarcity(capacity: u64) -> u64 {
+pub fn scarcity_threshold(capacity: u64) -> u64 {
     capacity - capacity / 4
 }
 
@@ -77,7 +77,7 @@ impl Usage {
         let Some(capacity) = capacity else {
             return Ok(());
         };
-        if self.total >= scarcity(capacity)
+        if self.total >= scarcity_threshold(capacity)
             && scopes(ip).any(|prefix| self.of(prefix) >= shares.of(prefix).part_of(capacity))
         {
             return Err(Exceeded::Share);

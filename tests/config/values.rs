@@ -195,7 +195,7 @@ fn fields_are_the_ones_that_were_meant() {
             circuit: limit(1000, Some(65_536)),
         },
     };
-    let most = rate(Rate::MOST, Rate::MOST, Unit::Second);
+    let most = rate(Rate::MAX, Rate::MAX, Unit::Second);
     assert_eq!(config.admission.rate_per_ip, Some(most));
     assert_eq!(config.admission.proxies.len(), 3);
     assert_eq!(config.limits, limits);

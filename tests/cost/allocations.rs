@@ -10,7 +10,7 @@ use descord_relay::{
     pseudonym::Pseudonyms,
     rate::{Rate, Unit},
     relay::{Behaviour, CircuitLimit, Limits, Relay, RequestRateLimits},
-    transport::{self, ConnectionGater, Dials},
+    transport::{self, ConnectionGater, DialScope},
 };
 use futures::StreamExt;
 use libp2p::{
@@ -29,8 +29,8 @@ const COUNTED: usize = 32;
 
 /// More than any test asks for.
 const HIGH_RATE: Rate = Rate {
-    burst: NonZeroU32::new(Rate::MOST).unwrap(),
-    refill: NonZeroU32::new(Rate::MOST).unwrap(),
+    burst: NonZeroU32::new(Rate::MAX).unwrap(),
+    refill: NonZeroU32::new(Rate::MAX).unwrap(),
     per: Unit::Second,
 };
 
@@ -67,8 +67,13 @@ fn serve(channel: Channel, address: &mpsc::Sender<Multiaddr>, end: &Cancellation
             None,
         );
         let peer_id = relay.peer_id();
-        let (transport, _quic) =
-            transport::build(&key, Dials::Any, &ConnectionGater::open(), &Metrics::off()).unwrap();
+        let (transport, _quic) = transport::build(
+            &key,
+            DialScope::Any,
+            &ConnectionGater::open(),
+            &Metrics::off(),
+        )
+        .unwrap();
         let settings = Config::with_executor(move |task| lifecycle.spawn("connection", task))
             .with_idle_connection_timeout(Duration::from_secs(600));
         let mut swarm = Swarm::new(transport, Behaviour::new(relay.clone()), peer_id, settings);

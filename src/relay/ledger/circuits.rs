@@ -17,7 +17,7 @@ use libp2p::PeerId;
 
 use crate::{
     relay::{circuit_state::CircuitState, deny_reason::DenyReason},
-    resources::{Exceeded, Prefix, Shares, Usage, excess, scarcity},
+    resources::{Exceeded, Prefix, Shares, Usage, excess, scarcity_threshold},
     shrink::Shrink as _,
 };
 
@@ -203,7 +203,7 @@ impl CircuitTable {
             let least = if prefix.is_host() {
                 most.div_ceil(2)
             } else {
-                scarcity(most)
+                scarcity_threshold(most)
             };
             let part = self.limits.shares.of(prefix).part_of(most).max(least);
             let is_of_pair = |circuit: &&CircuitEntry| {

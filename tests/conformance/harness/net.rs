@@ -2,7 +2,7 @@
 
 use descord_relay::{
     metrics::Metrics,
-    transport::{self, ConnectionGater, Dials},
+    transport::{self, ConnectionGater, DialScope},
 };
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ impl Net {
             Self::Tcp | Self::WebSocket | Self::Quic => {
                 transport::build(
                     keypair,
-                    Dials::Any,
+                    DialScope::Any,
                     &ConnectionGater::open(),
                     &Metrics::off(),
                 )

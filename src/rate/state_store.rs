@@ -1,8 +1,8 @@
 //! What a limiter remembers of its keys: one number each, and of so many keys only.
 //!
 //! A key that is not remembered begins with its whole burst. When there is no room for another one,
-//! those that have not been heard of for the longest time are forgotten; one that is limited right
-//! now is heard of all the time, so a flood of new keys gains nothing but new keys. Against a
+//! those that have not been used for the longest time are forgotten; one that is limited right
+//! now is used all the time, so a flood of new keys gains nothing but new keys. Against a
 //! stranger with very many of those a rate for each is no help, whatever is remembered: the limits
 //! of all together are.
 
@@ -24,37 +24,37 @@ const SHARDS: usize = 16;
 const GENERATION: usize = 2048;
 
 /// When the debt of each key will be paid. Keys are hashes, evenly spread.
-pub(super) struct Cells([Mutex<Shard>; SHARDS]);
+pub(super) struct ShardedStore([Mutex<Shard>; SHARDS]);
 
 /// In two tables, and in no list: what is small and stays for long would lie all over the heap, and
 /// keep the pages from being given back that it shares with what has gone.
 #[derive(Default)]
 struct Shard {
-    /// Keys that were heard of since the older ones were.
+    /// Keys that were used since the older ones were.
     young: HashMap<u64, Nanos>,
     old: HashMap<u64, Nanos>,
 }
 
 impl Shard {
-    /// What is remembered of a key, which is heard of now.
-    fn recall(&mut self, key: u64) -> Option<Nanos> {
-        if let Some(cell) = self.young.get(&key) {
-            return Some(*cell);
+    /// What is remembered of a key, which is used now.
+    fn get(&mut self, key: u64) -> Option<Nanos> {
+        if let Some(state) = self.young.get(&key) {
+            return Some(*state);
         }
-        let cell = self.old.remove(&key)?;
-        self.remember(key, cell);
-        Some(cell)
+        let state = self.old.remove(&key)?;
+        self.insert(key, state);
+        Some(state)
     }
 
-    fn remember(&mut self, key: u64, cell: Nanos) {
+    fn insert(&mut self, key: u64, state: Nanos) {
         if self.young.len() >= GENERATION && !self.young.contains_key(&key) {
             self.old = mem::take(&mut self.young);
         }
-        self.young.insert(key, cell);
+        self.young.insert(key, state);
     }
 }
 
-impl Cells {
+impl ShardedStore {
     pub(super) fn new() -> Self {
         Self(Default::default())
     }
@@ -70,7 +70,7 @@ impl Cells {
     }
 }
 
-impl StateStore for Cells {
+impl StateStore for ShardedStore {
     type Key = u64;
 
     fn measure_and_replace<T, F, E>(&self, key: &u64, measure: F) -> Result<T, E>
@@ -82,8 +82,8 @@ impl StateStore for Cells {
             return measure(None).map(|(outcome, _)| outcome);
         };
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        let (outcome, next) = measure(shard.recall(*key))?;
-        shard.remember(*key, next);
+        let (outcome, next) = measure(shard.get(*key))?;
+        shard.insert(*key, next);
         Ok(outcome)
     }
 }

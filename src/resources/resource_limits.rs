@@ -3,12 +3,12 @@
 use crate::{metrics::ConnectionLimits, relay::Limits};
 
 /// However much there is: connections that may be up, and in their handshake, at once.
-const MOST_CONNECTIONS: ConnectionLimits = ConnectionLimits {
+const MAX_CONNECTIONS: ConnectionLimits = ConnectionLimits {
     active: 32_768,
     pending: 1024,
 };
 /// Handshakes that may be under way however little there is.
-const LEAST_PENDING: u64 = 64;
+const MIN_PENDING: u64 = 64;
 /// What an idle connection costs, in bytes: one over QUIC. Over TCP it is less than half of that.
 const CONNECTION_BYTES: u64 = 52 * 1024;
 
@@ -18,13 +18,13 @@ const CONNECTION_BYTES: u64 = 52 * 1024;
 const RESERVED_DESCRIPTORS: u64 = 256;
 
 /// What the windows of yamux begin with, so they cannot be smaller, in bytes.
-const LEAST_WINDOW: u64 = 256 * 1024;
+const MIN_WINDOW: u64 = 256 * 1024;
 /// More is of use to nobody but circuits around the world.
-const MOST_WINDOW: u64 = 1024 * 1024;
+const MAX_WINDOW: u64 = 1024 * 1024;
 /// The most that is kept for one connection, in bytes.
-const MOST_CONNECTION_WINDOW: u64 = 32 * 1024 * 1024;
+const MAX_CONNECTION_WINDOW: u64 = 32 * 1024 * 1024;
 /// Circuits that windows are made for when their number is not limited.
-const MANY_CIRCUITS: u64 = 4096;
+const DEFAULT_CIRCUITS: u64 = 4096;
 /// Streams of a connection without a circuit whose windows may be in use at once.
 const OTHER_STREAMS: u64 = 4;
 
@@ -57,13 +57,13 @@ impl ResourceLimits {
     /// `None` is unlimited.
     pub fn new(memory: Option<u64>, descriptors: Option<u64>, limits: &Limits) -> Self {
         let fit = |part: u64, bytes: u64| memory.map_or(u64::MAX, |memory| memory / part / bytes);
-        let pending = fit(8, CONNECTION_BYTES).max(LEAST_PENDING);
-        let pending = saturate(pending).min(MOST_CONNECTIONS.pending);
+        let pending = fit(8, CONNECTION_BYTES).max(MIN_PENDING);
+        let pending = saturate(pending).min(MAX_CONNECTIONS.pending);
         // More than handshakes in any case: a connection was one.
         let active = saturate(fit(2, CONNECTION_BYTES)).max(2 * pending);
         let count = |limit: Option<usize>| limit.map(|limit| limit as u64);
-        let circuits = count(limits.circuits).unwrap_or(MANY_CIRCUITS).max(1);
-        let stream_window = fit(4, 2 * circuits).clamp(LEAST_WINDOW, MOST_WINDOW);
+        let circuits = count(limits.circuits).unwrap_or(DEFAULT_CIRCUITS).max(1);
+        let stream_window = fit(4, 2 * circuits).clamp(MIN_WINDOW, MAX_WINDOW);
         let connection_window = count(limits.circuits_per_source)
             .zip(count(limits.circuits_per_target))
             .and_then(|(as_source, as_target)| {
@@ -71,14 +71,14 @@ impl ResourceLimits {
                 let streams = circuits.checked_add(OTHER_STREAMS)?;
                 streams.checked_mul(stream_window)
             })
-            .map_or(MOST_CONNECTION_WINDOW, |bytes| {
-                bytes.min(MOST_CONNECTION_WINDOW)
+            .map_or(MAX_CONNECTION_WINDOW, |bytes| {
+                bytes.min(MAX_CONNECTION_WINDOW)
             });
         Self {
             memory,
             descriptors,
             connections: ConnectionLimits {
-                active: active.min(MOST_CONNECTIONS.active),
+                active: active.min(MAX_CONNECTIONS.active),
                 pending,
             },
             sockets: descriptors.map(|all| all - RESERVED_DESCRIPTORS.min(all / 2)),
@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn without_limits_bounds_are_the_largest() {
         let limits = limits(None, None);
-        assert_eq!(limits.connections, MOST_CONNECTIONS);
+        assert_eq!(limits.connections, MAX_CONNECTIONS);
         assert_eq!(limits.sockets, None);
         assert_eq!(limits.stream_window, 1024 * 1024);
         assert_eq!(limits.connection_window, 14 * 1024 * 1024);
@@ -146,7 +146,7 @@ mod tests {
             prop_assert!(limits.sockets.is_some_and(|sockets| sockets > 0 && sockets < descriptors));
             prop_assert!(limits.connection_window >= limits.stream_window);
             let window = u64::from(limits.stream_window);
-            prop_assert!(window == LEAST_WINDOW || window * 2 * (circuits as u64) <= memory / 4);
+            prop_assert!(window == MIN_WINDOW || window * 2 * (circuits as u64) <= memory / 4);
         }
     }
 }
