@@ -1,19 +1,19 @@
-//! Circuit Relay v2, the relay's side: *hop* in, *stop* out.
+//! The relay side of Circuit Relay v2: the *hop* and *stop* protocols.
 //!
 //! Specification: <https://github.com/libp2p/specs/blob/master/relay/circuit-v2.md>
 //!
 //! ```text
-//! source ── hop stream ──► hop::serve ──► access: may it?  ledger: is there room?
+//! source ── hop stream ──► hop::serve ──► access: allowed?  ledger: within limits?
 //!                              │
 //!                              ├─ RESERVE: answer with expiry, addresses, voucher, limits
 //!                              └─ CONNECT: stop::open ── stop stream ──► target
 //!                                          circuit::relay copies between the two
 //! ```
 //!
-//! A connection's [`Handler`] spawns a task for each hop stream that comes in and opens the stop
-//! streams that tasks ask for. The tasks share one [`Relay`]: the books ([`Ledger`]), the key and
-//! the totals. Whatever counts is a guard that takes itself back when it is dropped, so the books
-//! are right however a task or a connection ends.
+//! The [`Handler`] of a connection spawns a task for each inbound hop stream and opens the stop
+//! streams that tasks request. The tasks share one [`Relay`]: the reservation table ([`Ledger`]),
+//! the key and the counters. Every count is held by an RAII guard, so the table is exact however a
+//! task or a connection ends.
 //!
 //! [`Ledger`]: ledger::Ledger
 

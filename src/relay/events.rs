@@ -1,8 +1,6 @@
-//! What happens to reservations and circuits, told to the operator: a line of the log and a value
-//! of the metrics for each event.
+//! Events of reservations and circuits, each reported to the log and to metrics.
 //!
-//! Peers appear under the names that [`Pseudonyms`](crate::pseudonym::Pseudonyms) gives them, and
-//! IP addresses not at all.
+//! Peers appear as [`Pseudonyms`](crate::pseudonym::Pseudonyms); IP addresses do not appear.
 
 use std::time::Duration;
 
@@ -17,18 +15,18 @@ use super::{
     service::{Relay, now},
 };
 
-/// A renewal that follows sooner is for the debug log: renewals are never refused, and whoever
-/// floods the relay with them must not flood its log.
+/// Renewals at shorter intervals are logged at debug level: they are never refused, so a flood of
+/// them must not flood the log.
 const MIN_LOGGED_RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How a circuit ended.
+/// A circuit that has ended.
 #[derive(Debug)]
 pub(super) struct ClosedCircuit {
     pub(super) outcome: Outcome,
     pub(super) duration: Duration,
 }
 
-/// `after` is how long ago the grant was that this one renews, if it renews one.
+/// `after` is the age of the grant that this one renews, if it is a renewal.
 pub(super) fn reservation_accepted(
     relay: &Relay,
     peer: PeerId,
@@ -53,8 +51,8 @@ pub(super) fn reservation_accepted(
     }
 }
 
-/// A renewal was so early that the existing expiry was its answer. It is counted as any other, and
-/// only the debug log has a line of it: a flood of renewals must not flood the log.
+/// Reports an early renewal that was answered with the existing expiry. Metrics count it as a
+/// renewal; it is logged at debug level only, so that a flood of renewals does not flood the log.
 pub(super) fn reservation_repeated(relay: &Relay, peer: PeerId) {
     debug!(peer = %relay.pseudonyms().name(&peer), "reservation renewed again");
     relay.metrics().request("reserve", "renewed", "none");
@@ -63,8 +61,8 @@ pub(super) fn reservation_repeated(relay: &Relay, peer: PeerId) {
     }
 }
 
-/// `how` is "expired", or "closed": with the peer's last connection, or because the peer could not
-/// be told of it.
+/// `how` is "expired", or "closed" if the peer's last connection was closed or the grant could not
+/// be delivered.
 pub(super) fn reservation_ended(
     relay: &Relay,
     EndedReservation { peer, since }: EndedReservation,
@@ -110,8 +108,8 @@ pub(super) fn circuit_closed(
     relay.metrics().circuit_ended(reason, *duration);
 }
 
-/// `request` is "reserve", "connect", or "unknown" when there was none to read. Not each one gets a
-/// line of its own, see [`LogThrottle`](crate::log_throttle::LogThrottle).
+/// `request` is "reserve", "connect", or "unknown" if none could be read. Log lines are limited by
+/// the [`LogThrottle`](crate::log_throttle::LogThrottle).
 pub(super) fn request_denied(
     relay: &Relay,
     peer: PeerId,

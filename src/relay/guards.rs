@@ -1,5 +1,5 @@
-//! The guards that keep the books exact: each takes back what it stands for when it is dropped, so
-//! the books are right however a task or a connection ends.
+//! RAII guards that keep the reservation table exact: each one undoes its entry when it is dropped,
+//! however a task or a connection ends.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -13,7 +13,7 @@ use super::{
     service::{Relay, now},
 };
 
-/// A connection is in the books for as long as this lives.
+/// Keeps a connection registered.
 #[derive(Debug)]
 pub(super) struct Registration {
     relay: Arc<Relay>,
@@ -21,7 +21,7 @@ pub(super) struct Registration {
 }
 
 impl Registration {
-    /// The connection has been entered.
+    /// Wraps a connection that is in the table.
     pub(super) fn new(relay: Arc<Relay>, connection: Arc<Connection>) -> Self {
         Self { relay, connection }
     }
@@ -38,7 +38,7 @@ impl Drop for Registration {
     }
 }
 
-/// A reservation whose answer is on its way to the peer.
+/// A granted reservation whose answer has not been delivered yet.
 #[derive(Debug)]
 pub(super) struct ReservationGuard {
     relay: Arc<Relay>,
@@ -48,7 +48,7 @@ pub(super) struct ReservationGuard {
 }
 
 impl ReservationGuard {
-    /// `grant` is entered, and is taken back unless it is kept.
+    /// Guards `grant`, which is revoked unless [`Self::keep`] is called.
     pub(super) fn new(relay: Arc<Relay>, peer: PeerId, grant: Grant) -> Self {
         Self {
             relay,
@@ -58,15 +58,15 @@ impl ReservationGuard {
         }
     }
 
-    /// When the reservation ends, in seconds since the Unix epoch. Rounded down: the relay never
-    /// promises more than it keeps.
+    /// Expiry of the reservation, in seconds since the Unix epoch. Rounded down, so that the
+    /// reservation lasts at least as long as announced.
     pub(super) fn expire(&self) -> u64 {
         let end = SystemTime::now() + self.grant.expires.saturating_duration_since(now());
         end.duration_since(SystemTime::UNIX_EPOCH)
             .map_or(0, |time| time.as_secs())
     }
 
-    /// The peer has its answer.
+    /// Keeps the reservation: the peer has received its answer.
     pub(super) fn keep(mut self) {
         self.kept = true;
     }
@@ -84,7 +84,7 @@ impl Drop for ReservationGuard {
     }
 }
 
-/// A connection carries a circuit, or is asked to, for as long as this lives.
+/// Marks a connection as used by a circuit that is open or being opened.
 #[derive(Debug)]
 pub(super) struct CircuitLeg(Arc<Connection>);
 
@@ -105,22 +105,22 @@ impl Drop for CircuitLeg {
     }
 }
 
-/// A circuit's slot, free again when this is dropped.
+/// The slot of a circuit. Dropping it frees the slot.
 #[derive(Debug)]
 pub(super) struct CircuitPermit {
     relay: Arc<Relay>,
     source: PeerId,
     target: PeerId,
-    /// Its number in the table.
+    /// Number of the circuit in the table.
     number: u64,
     state: Arc<CircuitState>,
-    /// Where it begins, and where it leads. Always there until this is dropped, but for the second
-    /// one while the target is asked.
+    /// Connections of the source and of the target. The second one is `None` until the target has
+    /// accepted.
     legs: (Option<CircuitLeg>, Option<CircuitLeg>),
 }
 
 impl CircuitPermit {
-    /// The circuit is entered, and begins on `connection`.
+    /// Guards a circuit that is in the table and starts on `connection`.
     pub(super) fn new(
         relay: Arc<Relay>,
         connection: &Arc<Connection>,
@@ -139,17 +139,17 @@ impl CircuitPermit {
         }
     }
 
-    /// Whether the circuit is used, and what evicts it.
+    /// The state that the circuit shares with the table.
     pub(super) fn state(&self) -> &Arc<CircuitState> {
         &self.state
     }
 
-    /// The circuit leads over this connection of the target.
+    /// Sets the connection that leads to the target.
     pub(super) fn set_target(&mut self, target: CircuitLeg) {
         self.legs.1 = Some(target);
     }
 
-    /// Frees the slot, and reports how the circuit ended.
+    /// Frees the slot, and reports the end of the circuit.
     pub(super) fn close(self, closed: &ClosedCircuit) {
         let relay = Arc::clone(&self.relay);
         let (source, target) = (self.source, self.target);
@@ -161,7 +161,7 @@ impl CircuitPermit {
 
 impl Drop for CircuitPermit {
     fn drop(&mut self) {
-        // Before anybody is told.
+        // Before waiters are notified.
         self.legs = (None, None);
         self.relay.ledger().disconnect(self.number);
         self.relay.notify_circuit_ended();

@@ -143,7 +143,7 @@ async fn the_byte_limit_waits_for_nothing() {
     let ((outcome, took), received) = tokio::join!(circuit, read_all(&mut b));
     assert_eq!(received.len(), ALLOWED);
     assert_eq!(outcome.end, EndReason::Bytes);
-    assert_eq!(took, CUT_GRACE);
+    assert_eq!(took, LIMIT_GRACE);
 }
 
 /// A stream that is reset when somebody says so; what was sent before is left.
