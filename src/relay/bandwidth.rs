@@ -1,27 +1,28 @@
-//! How fast bytes may pass: through one circuit, through all circuits of a peer, and through all.
+//! Bandwidth limits: per circuit, per peer and for the whole relay.
 //!
-//! A circuit that is too fast is not read for a while: flow control holds up whoever sends, and
-//! nothing is buffered or dropped. Before it reads, a circuit takes one *quantum* of bytes out of
-//! the bucket of each that it belongs to, and reads no more than that; what it did
-//! not read it gives back.
+//! A circuit that exceeds a limit is not read for a while. Flow control carries the back-pressure
+//! to the sender, and nothing is buffered or dropped. Before it reads, a circuit acquires one
+//! *quantum* of bytes from each token bucket that applies to it, and reads no more than that.
+//! Unused bytes are refunded.
 //!
 //! # Fairness
 //!
-//! Where there is not enough, circuits stand in line, and whoever has had its quantum
-//! goes to the end: between two turns of a circuit every other one has one at most. Both directions
-//! share the circuit's turn, and the quantum stays with them until it is used up or nothing is there
-//! to be read. So busy circuits get the same, to within a quantum, whatever the size of their pieces
-//! and whenever they came; and what a quiet one has to say waits for one quantum of each busy one.
+//! When a bucket is exhausted, circuits wait in a FIFO queue, and a circuit that has had its
+//! quantum is appended to the queue. Between two turns of a circuit, every other circuit therefore
+//! has at most one. Both directions share the quantum and keep it until it is used up or neither
+//! has anything to read. Busy circuits thus get equal bandwidth to within a quantum, regardless of
+//! the size of their reads, and a mostly idle circuit waits for at most one quantum of each busy
+//! one.
 //!
-//! A circuit stands in one line after the other: its own, which is for itself, those of its peers,
-//! and last the one of the relay, where everybody meets; it takes nothing there that it cannot use
-//! at once. In the lines before, it may be ahead by the one quantum that it has.
+//! A circuit queues for one bucket after the other: its own, those of its peers, and last that of
+//! the relay, so that it takes from the shared bucket only what it can use at once. In the earlier
+//! buckets it may be ahead by one quantum.
 //!
 //! # Cost
 //!
-//! A grant locks each bucket once or twice and costs the same however many wait; one timer runs for
-//! each line. Memory is a bucket for each circuit and each peer, and a place in one line for each
-//! circuit. Without any limit there is no [`BandwidthLimiter`] at all.
+//! A grant locks each bucket once or twice, regardless of the number of waiting circuits. Each
+//! queue has one timer. Memory is one bucket per circuit and peer, and one queue entry per circuit.
+//! Without a limit there is no [`BandwidthLimiter`].
 
 mod bucket;
 mod circuit_limiter;
@@ -49,10 +50,10 @@ use super::{
 };
 use crate::named_enum::named_enum;
 
-/// How long a turn takes where the rate is the lowest. A timer is exact to a millisecond or two:
-/// shorter ones would not be fairer.
+/// Duration of a quantum at the lowest rate. Timers are accurate to one or two milliseconds, so a
+/// shorter one would not be fairer.
 const QUANTUM_DURATION: Duration = Duration::from_millis(4);
-/// The least that is worth to be read at once, in bytes, however low the rate.
+/// Smallest quantum in bytes, at any rate.
 const MIN_QUANTUM: u64 = 1024;
 
 named_enum! {
@@ -68,10 +69,10 @@ named_enum! {
     }
 }
 
-/// The bandwidth of a relay that has a limit, and who waits for it.
+/// Bandwidth limits of a relay, with the queues for them.
 #[derive(Debug)]
 pub struct BandwidthLimiter {
-    /// What a circuit takes at once, in bytes.
+    /// Bytes that a circuit acquires at a time.
     quantum: u64,
     circuit: Option<ByteRate>,
     peers: Option<PeerBuckets>,
@@ -80,7 +81,7 @@ pub struct BandwidthLimiter {
 }
 
 impl BandwidthLimiter {
-    /// Holds circuits to `limits`; nothing when there are none.
+    /// Creates a limiter for `limits`; `None` if all are unlimited.
     pub fn new(limits: &BandwidthLimits) -> Option<Arc<Self>> {
         let rates = [limits.circuit, limits.peer, limits.relay].map(ByteRate::of);
         let quantum = rates.into_iter().flatten().map(ByteRate::quantum).min()?;
@@ -94,7 +95,7 @@ impl BandwidthLimiter {
         }))
     }
 
-    /// The share of a circuit between these peers, for as long as it lives.
+    /// Creates the limiter of a circuit between these peers.
     pub fn circuit(self: &Arc<Self>, source: PeerId, target: PeerId) -> CircuitLimiter {
         let (now, peers) = (now(), [source, target]);
         let mut buckets = Vec::new();
@@ -114,13 +115,13 @@ impl BandwidthLimiter {
         CircuitLimiter::new(Arc::clone(self), peers, buckets)
     }
 
-    /// How often circuits had to wait for their turn, by whose bandwidth it was for.
+    /// Times that circuits had to wait for bandwidth, by scope.
     pub fn waits(&self) -> impl Iterator<Item = (BandwidthScope, u64)> {
         zip(BandwidthScope::ALL, &self.waits)
             .map(|(scope, waits)| (scope, waits.load(Ordering::Relaxed)))
     }
 
-    /// How many bytes may pass through the relay at once; nothing when all may.
+    /// Bytes in the bucket of the relay; `None` if it is unlimited.
     pub fn available(&self) -> Option<u64> {
         Some(self.relay.as_ref()?.available(now()))
     }
@@ -141,7 +142,7 @@ impl BandwidthLimiter {
     }
 }
 
-/// A limit, with everything said that it leaves open.
+/// A limit with all defaults filled in.
 #[derive(Clone, Copy, Debug)]
 struct ByteRate {
     bytes_per_second: u64,
@@ -156,7 +157,8 @@ impl ByteRate {
         })
     }
 
-    /// What passes in a turn. Never more than the burst, which would be exceeded.
+    /// Bytes that a circuit acquires at a time at this rate. At most the burst, which a bucket
+    /// cannot exceed.
     fn quantum(self) -> u64 {
         let bytes = u128::from(self.bytes_per_second) * QUANTUM_DURATION.as_nanos() / 1_000_000_000;
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);

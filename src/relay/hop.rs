@@ -1,7 +1,7 @@
-//! Serves one hop stream: reads the request, answers it, and carries the circuit, if it is one.
+//! Serves one hop stream: reads the request, answers it, and relays the data of the circuit.
 //!
-//! Specification: circuit-v2, section "Hop Protocol". A straight line with a deadline at each
-//! step; whatever the request was, it gets a status.
+//! Specification: circuit-v2, section "Hop Protocol". Each step has a deadline. Every complete or
+//! malformed request is answered with a STATUS.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -22,13 +22,14 @@ use super::{
     wire::{self, HopMessage, ReadError, Request},
 };
 
-/// How long a client may take to send its request.
+/// Deadline for receiving a request.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a client may take to accept its answer.
+/// Deadline for delivering an answer.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// What is read of a request that is refused unread, so that the answer is not lost in a reset.
+/// Unread bytes of a refused request that are discarded, so that closing the stream does not become
+/// a reset that destroys the answer.
 const MAX_DISCARDED_BYTES: u64 = 16 * 1024;
-/// For how long.
+/// Deadline for discarding them.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves one hop stream to its end.
@@ -44,14 +45,14 @@ where
             let span = spans::reserve(&relay, &connection);
             let reserve = reserve(&relay, &connection, &mut stream);
             let reserved = reserve.instrument(span.clone()).await;
-            spans::answered(&span, &reserved);
+            spans::record_outcome(&span, &reserved);
             ("reserve", reserved.map(|()| None))
         }
         Ok(Request::Connect(target)) => {
             let span = spans::connect(&relay, &connection, target);
             let connect = connect(&relay, &connection, &mut stream, target);
             let opened = connect.instrument(span.clone()).await;
-            spans::answered(&span, &opened);
+            spans::record_outcome(&span, &opened);
             let cause = spans::context(&span);
             ("connect", opened.map(|circuit| Some((circuit, cause))))
         }
@@ -61,15 +62,16 @@ where
         Ok(Some((circuit, cause))) => {
             let span = spans::circuit(&relay, cause, &connection, &circuit.target);
             let (permit, closed) = relay_data(&relay, &connection, &mut stream, circuit).await;
-            // A circuit that was cut must end in a reset: its stream is dropped as it is, and
-            // before it is off the books. When the last one is, connections are closed.
+            // A circuit that the relay ended must end in a reset: its stream is dropped without
+            // being closed, and before its slot is freed, because a drain closes connections when
+            // the last slot is free.
             drop(stream);
-            spans::circuit_closed(&span, &closed);
+            spans::record_end(&span, &closed);
             drop(span);
             permit.close(&closed);
         }
         Ok(None) => {}
-        // It was granted, which has been told, and so has its end.
+        // The grant and its revocation have been reported already.
         Err(denied) if name == "reserve" && denied.reason == DenyReason::Undelivered => {}
         Err(denied) => {
             events::request_denied(&relay, connection.peer, name, &denied);
@@ -78,16 +80,16 @@ where
     }
 }
 
-/// A circuit that both sides have agreed to.
+/// A circuit that the target has accepted.
 struct OpenCircuit {
     permit: CircuitPermit,
-    /// What the source has sent meanwhile.
+    /// Data that the source sent while the circuit was being opened.
     early: EarlyData,
     target: Arc<Connection>,
     stop: Stream,
 }
 
-/// The request, or why there is none; nothing when nobody waits for an answer.
+/// Reads the request, or returns why it is denied; `None` if no answer can be delivered.
 async fn read_request<S: AsyncRead + Unpin>(
     relay: &Relay,
     connection: &Connection,
@@ -111,7 +113,7 @@ async fn read_request<S: AsyncRead + Unpin>(
     };
     let request = tokio::select! {
         request = request => request,
-        // Newer streams have evicted this one while it waited.
+        // Newer streams have evicted this one.
         Ok(()) = evicted => return None,
         () = connection.gone().cancelled() => return None,
         () = relay.lifecycle().shutdown_token().cancelled() => return None,
@@ -151,15 +153,15 @@ async fn reserve<S: AsyncWrite + Unpin>(
     })?;
     let answer = wire::reserved(expire, &addresses, voucher, relay.circuit_limit());
     send(stream, &answer).await?;
-    // A client that has its answer may be done with the stream before we are: only that nothing
-    // moves tells that it has none.
+    // A client may drop the stream as soon as it has read the answer. Only a timeout shows that the
+    // answer was not delivered.
     let closed = timeout(ANSWER_TIMEOUT, stream.close()).await;
     let _closed_or_reset = closed.map_err(|_| DenyReason::Undelivered)?;
     reservation.keep();
     Ok(())
 }
 
-/// Makes a reservation, or renews it.
+/// Grants or renews a reservation.
 async fn grant(
     relay: &Arc<Relay>,
     connection: &Connection,
@@ -174,7 +176,7 @@ async fn grant(
             await_decision(relay, connection, access.may_reserve(connection.into())).await;
         match decision {
             Ok(()) => {}
-            // A renewal is never refused for a lack of capacity, here that of the access endpoint.
+            // A renewal is never refused for lack of capacity, here that of the access endpoint.
             Err(denied) if denied.reason == DenyReason::AccessBusy => {
                 let grant = relay.existing_grant(connection).ok_or(denied)?;
                 return Ok(relay.repeat(connection, grant));
@@ -185,7 +187,7 @@ async fn grant(
     Ok(relay.reserve(connection)?)
 }
 
-/// Waits for a decision, for as long as anybody needs it.
+/// Waits for a decision while the connection and the relay are up.
 async fn await_decision(
     relay: &Relay,
     connection: &Connection,
@@ -242,7 +244,7 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     })
 }
 
-/// Opens the stream to the target, unless the relay ends the circuit meanwhile.
+/// Opens the stop stream, unless the circuit is evicted or the relay shuts down in the meantime.
 async fn open_stop(
     relay: &Relay,
     state: &CircuitState,
@@ -256,8 +258,8 @@ async fn open_stop(
     }
 }
 
-/// Carries a circuit to its end, but for the stream to the source.
-async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
+/// Relays data until the circuit ends. The stream to the source is left to the caller.
+async fn relay_data<S: AsyncRead + AsyncWrite + Unpin>(
     relay: &Relay,
     connection: &Connection,
     stream: S,
@@ -331,7 +333,7 @@ async fn send<S: AsyncWrite + Unpin>(
     }
 }
 
-/// Tells the client why, and ends the stream so that the client can read it.
+/// Sends a STATUS with the reason, and closes the stream so that the client can read it.
 async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, reason: DenyReason) {
     let answer = async {
         wire::write(stream, &wire::status(reason.status_and_reason().0)).await?;
@@ -340,8 +342,7 @@ async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, reason: DenyR
     if !matches!(timeout(ANSWER_TIMEOUT, answer).await, Ok(Ok(()))) {
         return;
     }
-    // What is left unread would turn the end of the stream into a reset, which clients take for
-    // the answer.
+    // Unread data would turn the close into a reset, and clients would lose the answer.
     let discard = async {
         let mut rest = stream.take(MAX_DISCARDED_BYTES);
         let mut chunk = [0; 1024];

@@ -1,4 +1,4 @@
-//! How often requests may come: from one peer, and from one IP address.
+//! Rate limits of requests, per peer and per IP address.
 
 use libp2p::PeerId;
 
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{rate::Limiter, resources::Prefix};
 
-/// The rates of both kinds of requests.
+/// Rate limits of reservation and circuit requests.
 #[derive(Debug)]
 pub(super) struct RequestLimiters {
     reservations: RequestLimiter,
@@ -24,15 +24,15 @@ impl RequestLimiters {
         }
     }
 
-    /// Whether requests to reserve are limited at all.
+    /// Whether reservation requests are limited at all.
     pub(super) fn limits_reservations(&self) -> bool {
         self.reservations.peers.is_some() || self.reservations.ips.is_some()
     }
 
-    /// Counts a request to reserve, which is none to renew.
+    /// Counts a request for a new reservation. Renewals are not counted.
     ///
     /// # Errors
-    /// Says whose rate it exceeds.
+    /// The rate that is exceeded.
     pub(super) fn reserve(&self, connection: &Connection) -> Result<(), DenyReason> {
         self.reservations.check(
             connection,
@@ -44,7 +44,7 @@ impl RequestLimiters {
     /// Counts a request for a circuit.
     ///
     /// # Errors
-    /// Says whose rate it exceeds.
+    /// The rate that is exceeded.
     pub(super) fn connect(&self, connection: &Connection) -> Result<(), DenyReason> {
         self.circuits.check(
             connection,
@@ -54,7 +54,7 @@ impl RequestLimiters {
     }
 }
 
-/// The rates of one kind of requests; what is not limited costs nothing.
+/// Rate limits of one kind of request.
 #[derive(Debug)]
 struct RequestLimiter {
     peers: Option<Limiter<PeerId>>,
@@ -69,8 +69,8 @@ impl RequestLimiter {
         }
     }
 
-    /// The peer comes first: one that exceeds its own rate takes nothing away from the others at
-    /// its address.
+    /// Checks the peer first: a peer that exceeds its own rate uses nothing of its IP address's
+    /// rate.
     fn check(&self, from: &Connection, peer: DenyReason, ip: DenyReason) -> Result<(), DenyReason> {
         if self.peers.as_ref().is_some_and(|p| !p.allows(&from.peer)) {
             return Err(peer);

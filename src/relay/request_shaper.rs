@@ -1,26 +1,26 @@
-//! The pace of RESERVE on one connection.
+//! Shaping of RESERVE requests on one connection.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How many a client may send at once.
+/// Requests that are served at once.
 pub(super) const BURST: u32 = 64;
-/// The time in which one more is served after that.
+/// Interval at which further requests are served.
 pub(super) const INTERVAL: Duration = Duration::from_millis(100);
-/// Those beyond the burst that wait for their turn; further ones wait no longer than these.
+/// Largest number of intervals that a request is delayed.
 const MAX_WAITING: u32 = 64;
 
-/// Counts requests: [`BURST`] at once, and one more in each [`INTERVAL`]. Those that are faster have
-/// to wait; none is refused.
+/// A token bucket of [`BURST`] requests that refills by one every [`INTERVAL`]. Requests beyond it
+/// are delayed, never refused.
 #[derive(Debug, Default)]
 pub(super) struct RequestShaper {
-    /// When the whole burst is available again.
+    /// When the bucket is full again.
     recovered: Option<Instant>,
 }
 
 impl RequestShaper {
-    /// Counts a request that came at `now`, and gives how long it has to wait.
+    /// Counts a request at `now`, and returns how long it has to be delayed.
     pub(super) fn delay(&mut self, now: Instant) -> Duration {
         let debt = self
             .recovered
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_beyond_the_burst_wait_for_their_turn() {
+    fn requests_beyond_the_burst_are_delayed() {
         let (mut shaper, now) = (RequestShaper::default(), Instant::now());
         for _ in 0..BURST {
             assert_eq!(shaper.delay(now), Duration::ZERO);

@@ -1,4 +1,4 @@
-//! How many bytes circuits have carried, by direction and by the transports of both legs.
+//! Bytes relayed, by direction and by the transports of both legs.
 
 use std::{
     iter::zip,
@@ -10,13 +10,13 @@ use std::{
 
 use super::connection::Transport;
 
-/// One way through the relay: its two totals, to the target and to the source.
+/// Bytes of one pair of transports, to the target and to the source.
 type PairCounters = [AtomicU64; 2];
 
-/// The directions, as logs and metrics name them.
+/// Names of the directions in logs and metrics.
 const DIRECTIONS: [&str; 2] = ["to_target", "to_source"];
 
-/// The totals of every way from one transport to another.
+/// Byte counters of all pairs of transports.
 #[derive(Debug, Default)]
 pub struct Traffic {
     pairs: [[Arc<PairCounters>; Transport::ALL.len()]; Transport::ALL.len()],
@@ -24,7 +24,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// The totals of circuits from `source` to `target`.
+    /// Counters of circuits from `source` to `target`.
     pub(super) fn counters(&self, source: Transport, target: Transport) -> ByteCounters {
         let pair = self
             .pairs
@@ -33,17 +33,17 @@ impl Traffic {
         ByteCounters(pair.cloned().unwrap_or_default())
     }
 
-    /// So many times more a side took nothing, and the other one was not read until it did.
+    /// Counts times that a side stopped accepting data, so that the other side was not read.
     pub(super) fn count_waits(&self, times: u64) {
         self.waits.fetch_add(times, Ordering::Relaxed);
     }
 
-    /// Times that a side took nothing, and the other one was not read until it did.
+    /// Times that a side stopped accepting data, so that the other side was not read.
     pub fn waits(&self) -> u64 {
         self.waits.load(Ordering::Relaxed)
     }
 
-    /// All bytes so far.
+    /// Total of all bytes.
     pub fn bytes(&self) -> u64 {
         let pairs = self.pairs.iter().flatten();
         pairs
@@ -52,8 +52,8 @@ impl Traffic {
             .sum()
     }
 
-    /// Tells `each` way that was used: the direction, the transports of source and target, and the
-    /// bytes.
+    /// Calls `each` with every nonzero counter: the direction, the transports of source and target,
+    /// and the bytes.
     pub fn for_each(&self, mut each: impl FnMut(&'static str, Transport, Transport, u64)) {
         for (source, pairs) in zip(Transport::ALL, &self.pairs) {
             for (target, pair) in zip(Transport::ALL, pairs) {
@@ -68,7 +68,7 @@ impl Traffic {
     }
 }
 
-/// Where one circuit adds what it carries.
+/// The counters that one circuit adds to.
 #[derive(Clone, Debug)]
 pub(super) struct ByteCounters(Arc<PairCounters>);
 

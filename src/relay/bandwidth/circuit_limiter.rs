@@ -1,4 +1,4 @@
-//! When one circuit may read, and how much.
+//! Limits the reads of one circuit.
 
 use std::{
     fmt,
@@ -17,25 +17,25 @@ use super::{
 };
 use crate::relay::now;
 
-/// One circuit's share of the bandwidth.
+/// Grants one circuit the bytes that it may read.
 ///
-/// It takes one quantum at a time out of each bucket that the circuit belongs to, which both
-/// directions use, and another one when that is used up. What nobody needs goes back: when both
-/// directions have nothing to read, and when this is dropped.
+/// It acquires one quantum at a time from every bucket that applies to the circuit. Both directions
+/// use the same quantum. Unused bytes are refunded when neither direction has anything to read, and
+/// when the limiter is dropped.
 pub struct CircuitLimiter {
     shared: Arc<BandwidthLimiter>,
     peers: [PeerId; 2],
-    /// That of the circuit, of both peers, of the relay; those that there are.
+    /// Buckets of the circuit, of both peers and of the relay, as far as they are limited.
     buckets: Vec<(BandwidthScope, FairQueue)>,
-    /// Out of how many of them the next quantum is taken.
+    /// Number of buckets from which the next quantum has been acquired.
     acquired: usize,
-    /// In line for the next one of them.
+    /// Ticket for the next bucket.
     ticket: Ticket,
     /// Bytes that may be read now.
     granted: u64,
-    /// There is none until something has to wait.
+    /// Created at the first wait.
     timer: Option<Pin<Box<Sleep>>>,
-    /// Whether a direction goes on reading by itself.
+    /// Whether a direction has yielded and will continue to read.
     is_retained: bool,
     to_source_first: bool,
 }
@@ -68,20 +68,21 @@ impl CircuitLimiter {
         }
     }
 
-    /// How many bytes may be read, at least one; or the circuit's turn has not come, and the task
-    /// is woken when it does. To be told what was read by [`Self::spend`].
+    /// Bytes that may be read, at least 1. Report the bytes that were read with [`Self::consume`].
+    /// Pending while the bandwidth is exhausted; the task is woken when it may be available.
     pub fn poll_grant(&mut self, cx: &mut Context<'_>) -> Poll<u64> {
         if self.granted == 0 {
             ready!(self.poll_acquire_all(cx));
             self.acquired = 0;
             self.granted = self.shared.quantum;
-            // Each direction is the first one at times, as that one may take everything.
+            // The directions alternate in being polled first, because the first one may use the
+            // whole quantum.
             self.to_source_first = !self.to_source_first;
         }
         Poll::Ready(self.granted)
     }
 
-    /// Takes a quantum out of every bucket.
+    /// Acquires a quantum from every bucket.
     fn poll_acquire_all(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while let Some((scope, queue)) = self.buckets.get(self.acquired) {
             let is_first_attempt = !self.ticket.is_queued();
@@ -113,22 +114,23 @@ impl CircuitLimiter {
         timer.as_mut().poll(cx)
     }
 
-    /// So many bytes of the grant were read.
+    /// Charges bytes that were read.
     pub fn consume(&mut self, bytes: u64) {
         self.granted = self.granted.saturating_sub(bytes);
     }
 
-    /// Whether the direction to the source is to be polled before the other one.
+    /// Whether the direction to the source is to be polled first.
     pub fn to_source_first(&self) -> bool {
         self.to_source_first
     }
 
-    /// A direction lets others have their turn, and will go on at once.
+    /// Keeps the rest of the grant at the next [`Self::release`]: a direction has yielded and will
+    /// continue at once.
     pub fn retain(&mut self) {
         self.is_retained = true;
     }
 
-    /// Both directions were polled: what is left goes back, unless one of them goes on.
+    /// Ends a poll of both directions: refunds the rest of the grant, unless it is retained.
     pub fn release(&mut self) {
         if !take(&mut self.is_retained) {
             let unused = take(&mut self.granted);

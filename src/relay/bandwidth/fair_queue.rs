@@ -1,8 +1,7 @@
-//! A bucket, and those who stand in line for it.
+//! A token bucket with a FIFO queue of waiting circuits.
 //!
-//! Whoever is first takes as soon as there is enough, and until then sleeps until there will be;
-//! nobody else takes anything before. So there is one timer for a line, and who comes back goes to
-//! its end.
+//! Only the first circuit of the queue can take bytes, and only it has a timer. A circuit that
+//! comes back is appended to the queue, so circuits take turns.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -14,43 +13,43 @@ use hashlink::LinkedHashMap;
 
 use super::{ByteRate, bucket::Bucket};
 
-/// A bucket that several circuits take from, each of which is in line for it once at most.
+/// A bucket shared by several circuits. Each circuit is in the queue at most once.
 #[derive(Clone, Debug)]
 pub(super) struct FairQueue(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
     bucket: Bucket,
-    /// In the order in which they came, by their tickets.
+    /// Wakers by ticket, in order of arrival.
     waiting: LinkedHashMap<u64, Waker>,
     tickets: u64,
 }
 
-/// A place in line; none for whoever is not in it. To be handed in again, or back to
-/// [`FairQueue::leave`].
+/// A position in the queue, or none. Pass it to the next attempt, or to [`FairQueue::cancel`].
 #[derive(Debug, Default)]
 pub(super) struct Ticket(Option<u64>);
 
 impl Ticket {
-    /// Whether there is one.
+    /// Whether the ticket is for a position in the queue.
     pub(super) fn is_queued(&self) -> bool {
         self.0.is_some()
     }
 }
 
-/// What came of an attempt to take something.
+/// Result of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Acquire {
-    /// It is taken, and the place in line is given up.
+    /// The bytes are taken, and the ticket is used up.
     Ready,
-    /// Not before then, unless woken: nobody is before, but there is not enough yet.
+    /// First in the queue, but the bucket has too few bytes before this instant. The task may be
+    /// woken earlier.
     NotBefore(Instant),
-    /// Not before woken: somebody else is first.
+    /// Not first in the queue. The task is woken when it may be.
     Queued,
 }
 
 impl FairQueue {
-    /// One where nobody waits, for a bucket that is full.
+    /// Creates an empty queue for a full bucket.
     pub(super) fn new(rate: ByteRate, now: Instant) -> Self {
         Self(Arc::new(Mutex::new(State {
             bucket: Bucket::new(rate.bytes_per_second, rate.burst, now),
@@ -59,8 +58,8 @@ impl FairQueue {
         })))
     }
 
-    /// Takes bytes if it is the turn of whoever has this place, who otherwise gets a place, or
-    /// keeps it, and is woken when it is worth to try again.
+    /// Takes bytes if the ticket is first in the queue or the queue is empty. Otherwise queues the
+    /// ticket, or keeps its position, and wakes the task when another attempt may succeed.
     pub(super) fn poll_acquire(
         &self,
         ticket: &mut Ticket,
@@ -87,7 +86,7 @@ impl FairQueue {
         }
     }
 
-    /// Gives up a place. Whoever is first then tries again.
+    /// Leaves the queue, and wakes the task that is first then.
     pub(super) fn cancel(&self, ticket: &mut Ticket) {
         if let Some(ticket) = ticket.0.take() {
             let mut state = self.state();
@@ -96,19 +95,19 @@ impl FairQueue {
         }
     }
 
-    /// Puts bytes back that were taken and did not pass. Whoever is first tries again.
+    /// Returns unused bytes to the bucket, and wakes the first task.
     pub(super) fn refund(&self, bytes: u64) {
         let mut state = self.state();
         state.bucket.refund(bytes);
         wake_first(state);
     }
 
-    /// Whether nothing more goes into the bucket.
+    /// Whether the bucket is full.
     pub(super) fn is_full(&self, now: Instant) -> bool {
         self.state().bucket.is_full(now)
     }
 
-    /// How many bytes there are.
+    /// Bytes in the bucket.
     pub(super) fn available(&self, now: Instant) -> u64 {
         self.state().bucket.available(now)
     }
@@ -124,7 +123,7 @@ impl State {
             self.tickets += 1;
             self.tickets
         });
-        // To insert it anew would put it at the end.
+        // Inserting it again would move it to the end.
         match self.waiting.get_mut(&ticket) {
             Some(registered) => registered.clone_from(waker),
             None => {
@@ -134,7 +133,7 @@ impl State {
     }
 }
 
-/// Wakes after the lock is released: a waker runs code of somebody else.
+/// Wakes the first task. The lock is released before, because a waker runs foreign code.
 fn wake_first(state: MutexGuard<'_, State>) {
     let first = state.waiting.front().map(|(_, waker)| waker.clone());
     drop(state);

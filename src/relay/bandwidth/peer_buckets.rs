@@ -1,4 +1,4 @@
-//! The buckets of peers, which exist while their peers have circuits, and until they are full.
+//! Buckets of peers. A bucket exists while its peer has circuits, and after that until it is full.
 
 use std::{
     collections::HashMap,
@@ -11,12 +11,12 @@ use libp2p::PeerId;
 
 use super::{ByteRate, fair_queue::FairQueue};
 
-/// Buckets that are kept of peers without a circuit. Beyond it, the one whose peer has been without
-/// for longest is forgotten: its peer comes back to a full one. Nobody gains by filling this up:
-/// a peer that is not known yet has a full one anyway.
+/// Maximum number of buckets of peers without circuits. Beyond it, the bucket that has been idle
+/// for longest is dropped, and its peer gets a full one again. Filling this up gains nothing,
+/// because a new peer id has a full bucket anyway.
 pub(super) const MAX_IDLE: usize = 16 * 1024;
 
-/// See the module's documentation.
+/// The buckets of peers; see the [module documentation](self).
 #[derive(Debug)]
 pub(super) struct PeerBuckets {
     rate: ByteRate,
@@ -26,8 +26,8 @@ pub(super) struct PeerBuckets {
 #[derive(Debug, Default)]
 struct State {
     active: HashMap<PeerId, ActivePeer>,
-    /// Of peers without a circuit, that are to find them again as they were: otherwise a new
-    /// circuit would give them another burst each time. The oldest come first.
+    /// Buckets of peers without circuits, the oldest first. They are kept because otherwise each
+    /// new circuit would get another burst.
     idle: LinkedHashMap<PeerId, FairQueue>,
 }
 
@@ -45,10 +45,10 @@ impl PeerBuckets {
         }
     }
 
-    /// The bucket of a peer that has one more circuit.
+    /// Returns the bucket of a peer for one more circuit.
     pub(super) fn acquire(&self, peer: PeerId, now: Instant) -> FairQueue {
         let mut state = self.state();
-        state.forget(now);
+        state.evict(now);
         let State { active, idle } = &mut *state;
         let entry = active.entry(peer).or_insert_with(|| ActivePeer {
             bucket: idle
@@ -60,7 +60,7 @@ impl PeerBuckets {
         entry.bucket.clone()
     }
 
-    /// The peer has one circuit fewer.
+    /// Records that the peer has one circuit fewer.
     pub(super) fn release(&self, peer: PeerId, now: Instant) {
         let mut state = self.state();
         if let Some(entry) = state.active.get_mut(&peer) {
@@ -71,10 +71,10 @@ impl PeerBuckets {
                 state.idle.insert(peer, entry.bucket);
             }
         }
-        state.forget(now);
+        state.evict(now);
     }
 
-    /// How many buckets there are: of peers with circuits, and of others.
+    /// Number of buckets of peers with circuits, and without.
     #[cfg(test)]
     pub(super) fn len(&self) -> (usize, usize) {
         let state = self.state();
@@ -87,8 +87,8 @@ impl PeerBuckets {
 }
 
 impl State {
-    /// Drops the oldest that rest, as long as they are full or too many.
-    fn forget(&mut self, now: Instant) {
+    /// Drops the oldest idle buckets while they are full or too many.
+    fn evict(&mut self, now: Instant) {
         while let Some((_, bucket)) = self.idle.front()
             && (self.idle.len() > MAX_IDLE || bucket.is_full(now))
         {

@@ -6,7 +6,7 @@ mod fair_queue;
 mod fairness;
 mod peer_buckets;
 
-/// So many bytes a second, and so many at once.
+/// A limit of this rate in bytes per second and this burst in bytes.
 fn limit(rate: u64, burst: u64) -> BandwidthLimit {
     BandwidthLimit {
         rate: Some(rate),
@@ -24,7 +24,7 @@ async fn granted(limiter: &mut CircuitLimiter) -> u64 {
 }
 
 #[test]
-fn without_a_limit_there_is_nothing() {
+fn without_a_limit_there_is_no_limiter() {
     assert!(BandwidthLimiter::new(&BandwidthLimits::default()).is_none());
     let burst_alone = BandwidthLimits {
         relay: BandwidthLimit {
@@ -37,7 +37,7 @@ fn without_a_limit_there_is_nothing() {
 }
 
 #[test]
-fn a_quantum_is_a_turn_of_the_slowest_and_fits_into_every_burst() {
+fn quantum_follows_the_lowest_rate_and_never_exceeds_a_burst() {
     let quantum = |circuit, peer, relay| {
         let bandwidth = BandwidthLimits {
             relay,
@@ -55,7 +55,7 @@ fn a_quantum_is_a_turn_of_the_slowest_and_fits_into_every_burst() {
     assert_eq!(quantum(off, of_rate(1_000_000), of_rate(10_000_000)), 4000);
     assert_eq!(quantum(of_rate(1000), off, off), MIN_QUANTUM);
     assert_eq!(quantum(limit(50_000, 1000), off, off), 1000);
-    // Timers are not exact enough for less.
+    // Timers are not precise enough for less.
     assert_eq!(limit(1_000_000, 1000).burst(), Some(10_000));
     let most = limit(u64::MAX, u64::MAX);
     assert_eq!(quantum(most, most, most), u64::MAX / 250);

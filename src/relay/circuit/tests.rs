@@ -65,7 +65,7 @@ where
 }
 
 async fn send_and_close(stream: &mut Pipe, bytes: &[u8]) {
-    // The relay may cut the circuit meanwhile.
+    // The relay may end the circuit in the meantime.
     let _ = stream.write_all(bytes).await;
     let _ = stream.close().await;
 }
@@ -83,7 +83,7 @@ fn pattern(length: usize, seed: u8) -> Vec<u8> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_side_may_finish_long_before_the_other() {
+async fn half_closed_circuit_stays_open() {
     let (mut a, source) = pipe(64);
     let (mut b, target) = pipe(64);
     let circuit = run(source, EarlyData::default(), target, limit(None, None));
@@ -107,7 +107,7 @@ async fn one_side_may_finish_long_before_the_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn exactly_the_limit_is_a_clean_end_and_one_byte_more_is_a_cut() {
+async fn exactly_the_byte_limit_ends_cleanly_and_one_byte_more_is_cut() {
     for (length, end) in [(1000, EndReason::Eof), (1001, EndReason::Bytes)] {
         let (mut a, source) = pipe(4096);
         let (mut b, target) = pipe(4096);
@@ -144,7 +144,7 @@ async fn exactly_the_limit_is_a_clean_end_and_one_byte_more_is_a_cut() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_limit_is_each_directions_own() {
+async fn byte_limit_applies_to_each_direction() {
     let (mut a, source) = pipe(4096);
     let (mut b, target) = pipe(4096);
     let circuit = run(
@@ -172,7 +172,7 @@ async fn the_limit_is_each_directions_own() {
 }
 
 #[tokio::test]
-async fn the_duration_limit_holds_on_a_circuit_that_is_never_idle() {
+async fn duration_limit_applies_to_a_busy_circuit() {
     let (mut a, source) = pipe(64 * 1024);
     let (mut b, target) = pipe(64 * 1024);
     let circuit = run(
@@ -193,7 +193,7 @@ async fn the_duration_limit_holds_on_a_circuit_that_is_never_idle() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_ends_a_circuit_at_once() {
+async fn shutdown_ends_a_circuit_at_once() {
     let (_a, source) = pipe(64);
     let (_b, target) = pipe(64);
     let (cut, state) = (CancellationToken::new(), CircuitState::default());
@@ -205,7 +205,7 @@ async fn a_drain_ends_a_circuit_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_side_that_has_finished_is_missed_when_it_goes() {
+async fn lost_connection_of_a_finished_side_is_detected() {
     for early in [false, true] {
         let (mut a, source) = pipe(64);
         let (_b, target) = pipe(64);
@@ -226,7 +226,7 @@ async fn a_side_that_has_finished_is_missed_when_it_goes() {
                 gone.cancel();
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
-            // Until it finishes, the stream itself tells.
+            // Until EOF, the stream itself reports the loss.
             a.close().await.unwrap();
             tokio::time::sleep(Duration::from_secs(1)).await;
             gone.cancel();
@@ -237,7 +237,7 @@ async fn a_side_that_has_finished_is_missed_when_it_goes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_source_sent_early_comes_first_and_counts() {
+async fn early_data_comes_first_and_counts_for_the_limit() {
     for (bytes, end) in [
         (None, EndReason::Eof),
         (Some(12), EndReason::Eof),
@@ -267,29 +267,29 @@ async fn what_the_source_sent_early_comes_first_and_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_gives_up_early_is_noticed() {
+async fn eof_of_the_source_is_not_a_failure_while_the_circuit_is_opened() {
     let (a, mut source) = pipe(64);
     drop(a);
-    // The in-memory pipe says EOF where a muxer would say reset: EOF is not a failure.
+    // The in-memory pipe reports EOF where a muxer reports a reset. EOF is not a failure.
     let mut early = EarlyData::default();
     let gave_up = tokio::time::timeout(Duration::from_secs(1), early.watch(&mut source)).await;
     assert!(gave_up.is_err());
     assert!(early.eof);
 }
 
-/// A stream that hands pieces over, if it does.
-struct Handing {
+/// A stream that can provide and accept chunks without a copy.
+struct ChunkStream {
     stream: Pipe,
-    hands: bool,
+    passes_chunks: bool,
 }
 
-impl AsyncRead for Handing {
+impl AsyncRead for ChunkStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let wanted = handover::wanted().filter(|_| self.hands);
+        let wanted = handover::wanted().filter(|_| self.passes_chunks);
         let Some(max) = wanted else {
             return Pin::new(&mut self.stream).poll_read(cx, buf);
         };
@@ -304,13 +304,13 @@ impl AsyncRead for Handing {
     }
 }
 
-impl AsyncWrite for Handing {
+impl AsyncWrite for ChunkStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let piece = handover::offered(buf).filter(|_| self.hands);
+        let piece = handover::offered(buf).filter(|_| self.passes_chunks);
         let bytes = piece.as_deref().unwrap_or(buf);
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
@@ -342,22 +342,22 @@ fn traffic() -> impl Strategy<Value = Traffic> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// What comes out is a prefix of what went in, never beyond the limit, and all of it when the
+    /// The received data is a prefix of the sent data, never beyond the limit, and complete if the
     /// circuit ends cleanly.
     #[test]
-    fn a_circuit_delivers_a_prefix(
+    fn circuit_delivers_a_prefix(
         forth in traffic(),
         back in traffic(),
         bytes in prop::option::of(0..60_000u64),
-        hands in any::<(bool, bool)>(),
+        passes_chunks in any::<(bool, bool)>(),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let (mut a, source) = pipe(forth.capacity);
             let (mut b, target) = pipe(back.capacity);
-            let source = Handing { stream: source, hands: hands.0 };
-            let target = Handing { stream: target, hands: hands.1 };
+            let source = ChunkStream { stream: source, passes_chunks: passes_chunks.0 };
+            let target = ChunkStream { stream: target, passes_chunks: passes_chunks.1 };
             let circuit = run(source, EarlyData::default(), target, limit(bytes, None));
             let (at, bt) = (pattern(forth.length, 3), pattern(back.length, 5));
             let client = async |stream: &mut Pipe, data: &[u8], chunk: usize| {

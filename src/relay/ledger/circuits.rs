@@ -1,9 +1,9 @@
-//! The open circuits: which address prefixes use them, and which ones give way to others.
+//! The circuits of the reservation table: their use by address prefixes, and eviction.
 //!
-//! A circuit counts for its source's prefixes and, apart from that, for its target's. While more
-//! than three quarters of all circuits are in use, a prefix beyond its share gets no more of them.
-//! When something is full nevertheless, one *unused* circuit, whose target has not sent a byte yet,
-//! may give way; a used one never does.
+//! A circuit counts for the prefixes of its source and, separately, for those of its target. While
+//! more than three quarters of all circuits are in use, a prefix beyond its share gets no further
+//! circuits. At a limit, one *unused* circuit, whose target has not sent a byte yet, may be
+//! evicted; used circuits are never evicted.
 
 use std::{
     cmp::Reverse,
@@ -21,17 +21,17 @@ use crate::{
     shrink::Shrink as _,
 };
 
-/// Both ends of a circuit.
+/// Both peers of a circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct CircuitPeers {
     pub(super) source: PeerId,
     pub(super) source_ip: Option<IpAddr>,
     pub(super) target: PeerId,
-    /// Where the target's reservation was made from.
+    /// Where the target reserved from.
     pub(super) target_ip: Option<IpAddr>,
 }
 
-/// The limits of a [`CircuitTable`]; `None` is unlimited.
+/// Limits of a [`CircuitTable`]; `None` is unlimited.
 #[derive(Clone, Debug)]
 pub(super) struct CircuitTableLimits {
     pub(super) total: Option<usize>,
@@ -43,7 +43,7 @@ pub(super) struct CircuitTableLimits {
 #[derive(Debug)]
 pub(super) struct CircuitTable {
     limits: CircuitTableLimits,
-    /// From the oldest to the newest, by their number.
+    /// By number, from the oldest to the newest.
     circuits: LinkedHashMap<u64, CircuitEntry>,
     next: u64,
     sources: Usage,
@@ -71,16 +71,16 @@ impl CircuitTable {
         self.circuits.len()
     }
 
-    /// How many circuits the prefixes of sources use.
+    /// Circuits of each address prefix of sources.
     pub(super) fn sources(&self) -> &Usage {
         &self.sources
     }
 
-    /// Opens a circuit to a target that `to_target` circuits lead to already. Gives its number, and
-    /// the ends of the circuit that gave way to it, if one had to; that one's state says so.
+    /// Opens a circuit to a target that has `to_target` circuits already. Returns its number, and
+    /// the peers of the circuit that was evicted for it, if any; the state of that one is marked.
     ///
     /// # Errors
-    /// Says which limit or share is reached, and changes nothing.
+    /// The limit or share that is reached. The table is unchanged.
     pub(super) fn open(
         &mut self,
         ends: CircuitPeers,
@@ -102,7 +102,7 @@ impl CircuitTable {
         Ok((number, evicted))
     }
 
-    /// Closes a circuit. Gives its ends, unless it is closed already or gave way to another one.
+    /// Closes a circuit. Returns its peers, unless it is closed or evicted already.
     pub(super) fn close(&mut self, number: u64) -> Option<CircuitPeers> {
         self.remove(number).map(|circuit| circuit.ends)
     }
@@ -115,8 +115,8 @@ impl CircuitTable {
         Some(circuit)
     }
 
-    /// Finds room for one more circuit: gives the number of the one that has to give way, if there
-    /// is no room without that.
+    /// Checks the limits for one more circuit. Returns the number of the circuit that has to be
+    /// evicted for it, if any.
     fn check(&self, ends: &CircuitPeers, to_target: usize) -> Result<Option<u64>, DenyReason> {
         let capacity = self.limits.total.map(|total| total as u64);
         let shares = &self.limits.shares;
@@ -131,7 +131,7 @@ impl CircuitTable {
             return Err(DenyReason::TargetShare);
         }
         if self.limits.per_target.is_some_and(|max| to_target >= max) {
-            // The circuit that gives way led to the same target: nothing else changes.
+            // The evicted circuit leads to the same target, so no other limit changes.
             let unused = self.unused_to_target(ends.target);
             return unused.map(Some).ok_or(DenyReason::TargetCircuits);
         }
@@ -141,8 +141,8 @@ impl CircuitTable {
                 let unused = self.unused_to_prefixes(ends);
                 match unused {
                     Some(_) => Ok(unused),
-                    // Other sources fill the share of the target's prefix: that must not keep this
-                    // one out while there is room.
+                    // Other sources use up the share of the target's prefix. That must not deny
+                    // this source while there is capacity.
                     None if self.is_below_capacity(capacity)
                         && !self.exceeds_share_of_target(ends, capacity) =>
                     {
@@ -169,7 +169,7 @@ impl CircuitTable {
         capacity.is_none_or(|capacity| (self.circuits.len() as u64) < capacity)
     }
 
-    /// Whether the source's host prefix has its share of the share that the target's prefix has.
+    /// Whether the source's host prefix uses its share of the share of the target's host prefix.
     fn exceeds_share_of_target(&self, ends: &CircuitPeers, capacity: Option<u64>) -> bool {
         let (Some(hosts), Some(capacity)) = (hosts(ends), capacity) else {
             return false;
@@ -179,7 +179,8 @@ impl CircuitTable {
         self.uses_share_of_target(hosts, circuits as u64, capacity)
     }
 
-    /// Whether so many circuits from one host prefix to another are its share of the other's share.
+    /// Whether this number of circuits from one host prefix to another is the share of the first in
+    /// the share of the second.
     fn uses_share_of_target(
         &self,
         (source, target): (Prefix, Prefix),
@@ -191,9 +192,9 @@ impl CircuitTable {
         circuits >= shares.of(source).part_of(part)
     }
 
-    /// Whether a prefix of the source has its part of the circuits to the target: a half of those that
-    /// there may be for a host, three quarters for a wider prefix, rounded up, unless the prefix has a
-    /// larger share of everything.
+    /// Whether a prefix of the source uses its part of the circuits to the target. The part is a
+    /// half of the limit for a host and three quarters for a wider prefix, rounded up, or the
+    /// prefix's configured share if that is larger.
     fn exceeds_part_of_target(&self, ends: &CircuitPeers) -> bool {
         let (Some(most), Some(ip)) = (self.limits.per_target, ends.source_ip) else {
             return false;
@@ -217,7 +218,7 @@ impl CircuitTable {
 
     /// The oldest unused circuit to `target` of the source prefix that has most of them.
     fn unused_to_target(&self, target: PeerId) -> Option<u64> {
-        // For each source prefix: how many, and the oldest of them.
+        // For each source prefix: the number of its unused circuits, and the oldest one.
         let mut prefixes = HashMap::new();
         for (number, ends) in self.unused().filter(|(_, ends)| ends.target == target) {
             match prefixes.entry(source_host(ends)) {
@@ -233,12 +234,12 @@ impl CircuitTable {
             .map(|(_, oldest)| oldest)
     }
 
-    /// The newest unused circuit to one of the target's prefixes, of the source prefix that uses most
-    /// circuits, if it uses more than the source of `ends` does.
+    /// The newest unused circuit to the target's widest prefix, of the source host that uses most
+    /// circuits, if that host uses more than the source of `ends`.
     fn unused_to_prefixes(&self, ends: &CircuitPeers) -> Option<u64> {
         let use_of =
             |ends: &CircuitPeers| source_host(ends).map_or(0, |host| self.sources.of(host));
-        // Prefixes are nested: addresses that have one in common have the widest one.
+        // Prefixes are nested: addresses that share any prefix share the widest one.
         let widest = |ends: &CircuitPeers| ends.target_ip.and_then(|ip| Prefix::scopes(ip).last());
         let target = widest(ends);
         let is_near = |other: &CircuitPeers| target.is_some() && widest(other) == target;
@@ -262,7 +263,7 @@ impl CircuitTable {
                 *pairs.entry(hosts).or_insert(0_u64) += 1;
             }
         }
-        // The share of a target's prefix is used up by the sources that have most of it.
+        // For a target's prefix, only the sources that use up its share are candidates.
         let uses_share_of_target = |ends: &CircuitPeers| {
             let pair = hosts(ends).and_then(|hosts| Some((hosts, *pairs.get(&hosts)?)));
             pair.is_some_and(|(hosts, circuits)| {
@@ -281,7 +282,7 @@ impl CircuitTable {
     }
 }
 
-/// The host prefixes of both ends.
+/// Host prefixes of source and target.
 fn hosts(ends: &CircuitPeers) -> Option<(Prefix, Prefix)> {
     source_host(ends).zip(ends.target_ip.map(Prefix::host))
 }
@@ -311,7 +312,7 @@ mod tests {
         }
     }
 
-    /// Opens a circuit; gives its number and state.
+    /// Opens a circuit; returns its number and state.
     fn open(
         table: &mut CircuitTable,
         ends: CircuitPeers,
@@ -327,9 +328,9 @@ mod tests {
     const CLIENT: &str = "198.51.100.1";
 
     #[test]
-    fn one_address_takes_three_quarters_and_gives_way_to_others() {
+    fn one_address_uses_three_quarters_and_is_evicted_for_others() {
         let mut table = table(16, 16);
-        // The ends are spread so that only the source is beyond its share.
+        // Each target has another prefix, so that only the source is beyond its share.
         let target = |n: u8| format!("203.0.{n}.1");
         let mut taken = Vec::new();
         for n in 0..12 {
@@ -349,12 +350,15 @@ mod tests {
             .map(|state| state.evicted().is_cancelled())
             .collect();
         let (first, last) = evicted.split_at(7);
-        assert!(first.iter().all(|evicted| !evicted), "the newest give way");
-        assert_eq!(last, [true, true, true, true, false], "but for used ones");
+        assert!(
+            first.iter().all(|evicted| !evicted),
+            "the newest are evicted"
+        );
+        assert_eq!(last, [true, true, true, true, false], "except used ones");
     }
 
     #[test]
-    fn used_circuits_never_give_way() {
+    fn used_circuits_are_never_evicted() {
         let mut table = table(8, 8);
         for n in 0..6 {
             let ends = ends(ATTACKER, PeerId::random(), &format!("203.0.{n}.1"));
@@ -369,10 +373,10 @@ mod tests {
     }
 
     #[test]
-    fn silent_circuits_to_a_target_give_way_to_a_new_source() {
+    fn unused_circuits_to_a_target_are_evicted_for_a_new_source() {
         let mut table = table(100, 5);
         let target = PeerId::random();
-        let silent: Vec<_> = (0..3)
+        let unused: Vec<_> = (0..3)
             .map(|_| open(&mut table, ends(ATTACKER, target, "203.0.113.1")).unwrap())
             .collect();
         let more = open(&mut table, ends(ATTACKER, target, "203.0.113.1"));
@@ -381,8 +385,8 @@ mod tests {
             .map(|ip| open(&mut table, ends(ip, target, "203.0.113.1")).unwrap());
         let (_, client) = open(&mut table, ends(CLIENT, target, "203.0.113.1")).unwrap();
         assert!(
-            silent[0].1.evicted().is_cancelled(),
-            "the oldest of the largest group"
+            unused[0].1.evicted().is_cancelled(),
+            "the oldest of the prefix with most"
         );
         assert!(
             others
@@ -390,9 +394,9 @@ mod tests {
                 .all(|(_, state)| !state.evicted().is_cancelled())
         );
         client.mark_used();
-        assert_eq!(table.close(silent[0].0), None, "it is closed already");
+        assert_eq!(table.close(unused[0].0), None, "already closed");
         assert_eq!(table.len(), 5);
-        for (_, state) in silent.iter().chain(&others) {
+        for (_, state) in unused.iter().chain(&others) {
             state.mark_used();
         }
         let full = open(&mut table, ends("198.51.100.2", target, "203.0.113.1"));
@@ -400,21 +404,21 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_fills_the_share_of_a_target_prefix_gives_way() {
+    fn other_sources_connect_when_one_source_fills_the_share_of_a_target_prefix() {
         let mut table = table(16, 16);
         for _ in 0..12 {
             open(&mut table, ends(ATTACKER, PeerId::random(), "203.0.113.1")).unwrap();
         }
-        // All share is used, by the circuits of one source.
+        // One source uses up the share of the target's prefix.
         open(&mut table, ends(CLIENT, PeerId::random(), "203.0.113.1")).unwrap();
         assert_eq!(table.len(), 12);
-        // A target elsewhere has room.
+        // Another prefix has capacity.
         open(&mut table, ends(CLIENT, PeerId::random(), "203.0.114.1")).unwrap();
         assert_eq!(table.len(), 13);
     }
 
     #[test]
-    fn nothing_is_left_of_closed_circuits() {
+    fn closed_circuits_leave_no_state() {
         let mut table = table(16, 5);
         let numbers: Vec<_> = (0..10)
             .map(|_| {

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A connection that remembers whether it was told to hold a reservation.
+/// A connection that records whether it holds a reservation.
 #[derive(Clone, Debug)]
 struct Link(ConnectionId, Arc<AtomicBool>);
 
@@ -66,7 +66,7 @@ fn connect(ledger: &mut Ledger<Link>, peer: PeerId, id: usize) -> Link {
     link
 }
 
-/// A circuit that was opened.
+/// An opened circuit.
 #[derive(Debug)]
 struct Opened {
     number: u64,
@@ -89,7 +89,7 @@ fn open(
     })
 }
 
-/// Why no circuit can be opened.
+/// The reason why a circuit is denied.
 fn deny_reason(
     ledger: &mut Ledger<Link>,
     now: Instant,
@@ -100,7 +100,7 @@ fn deny_reason(
 }
 
 #[test]
-fn a_holder_renews_when_the_relay_is_full_and_nobody_else_gets_in() {
+fn renewal_succeeds_when_the_relay_is_full_and_new_reservations_are_refused() {
     let mut ledger = Ledger::new(limits());
     let now = Instant::now();
     let (a, b, c) = (peer(), peer(), peer());
@@ -127,7 +127,7 @@ fn a_holder_renews_when_the_relay_is_full_and_nobody_else_gets_in() {
 }
 
 #[test]
-fn a_reservation_ends_at_its_very_moment_and_its_slot_is_free_at_once() {
+fn reservation_ends_exactly_at_its_expiry_and_frees_its_slot() {
     let mut ledger = Ledger::new(limits());
     let now = Instant::now();
     let (a, b) = (peer(), peer());
@@ -157,7 +157,7 @@ fn a_reservation_ends_at_its_very_moment_and_its_slot_is_free_at_once() {
 }
 
 #[test]
-fn the_peers_own_oldest_holder_gives_way() {
+fn oldest_connection_of_the_peer_stops_holding_the_reservation() {
     let mut ledger = Ledger::new(limits());
     let now = Instant::now();
     let a = peer();
@@ -167,13 +167,13 @@ fn the_peers_own_oldest_holder_gives_way() {
     }
     assert_eq!(links.clone().map(|l| l.holds()), [false, true, true]);
     assert_eq!(ledger.reservations(), 1);
-    // Holders first, each kind with its newest first.
+    // Connections that hold the reservation come first, the newest of each kind before older ones.
     let tried = open(&mut ledger, now, peer(), a).unwrap().connections;
     assert_eq!(
         tried.iter().map(|l| l.0).collect::<Vec<_>>(),
         [links[2].0, links[1].0, links[0].0]
     );
-    // It lives as long as any direct connection does.
+    // The reservation lasts as long as any direct connection.
     assert_eq!(ledger.disconnected(a, links[1].0), None);
     assert_eq!(ledger.disconnected(a, links[2].0), None);
     assert!(links[0].holds());
@@ -182,7 +182,7 @@ fn the_peers_own_oldest_holder_gives_way() {
 }
 
 #[test]
-fn one_address_gets_so_many_reservations_and_ipv6_counts_by_64() {
+fn reservations_per_address_are_limited_and_ipv6_counts_by_64() {
     let mut ledger = Ledger::new(Limits {
         reservations: None,
         reservations_per_ip: Some(1),
@@ -213,7 +213,7 @@ fn one_address_gets_so_many_reservations_and_ipv6_counts_by_64() {
 }
 
 #[test]
-fn nobody_moves_reservations_into_an_address_that_is_full() {
+fn reservations_do_not_move_into_a_full_address() {
     let mut ledger = Ledger::new(Limits {
         reservations: None,
         reservations_per_ip: Some(1),
@@ -226,11 +226,11 @@ fn nobody_moves_reservations_into_an_address_that_is_full() {
         [(a, 1), (b, 2), (c, 3)].map(|(peer, id)| connect(&mut ledger, peer, id));
     ledger.reserve(now, a, link_a.0, ips[0]).unwrap();
     ledger.reserve(now, b, link_b.0, ips[1]).unwrap();
-    // Renewed it is, and counted where it was.
+    // The reservation is renewed, but still counts for the former address.
     ledger.reserve(now, a, link_a.0, ips[1]).unwrap();
     let third = ledger.reserve(now, c, link_c.0, ips[0]);
     assert_eq!(third, Err(DenyReason::ReservationsPerIp));
-    // Where there is room it moves.
+    // It moves to an address with capacity.
     ledger.reserve(now, a, link_a.0, ips[2]).unwrap();
     assert!(ledger.reserve(now, c, link_c.0, ips[0]).is_ok());
 }
@@ -275,7 +275,7 @@ fn circuits_count_for_the_relay_and_for_both_peers() {
 }
 
 #[test]
-fn an_unused_circuit_to_a_full_target_gives_way() {
+fn unused_circuit_to_a_full_target_is_evicted() {
     let mut ledger = Ledger::new(limits());
     let now = Instant::now();
     let [a, b, c, d] = [peer(), peer(), peer(), peer()];
@@ -292,7 +292,7 @@ fn an_unused_circuit_to_a_full_target_gives_way() {
 }
 
 #[test]
-fn reservations_of_one_address_are_limited_to_its_share_when_they_are_scarce() {
+fn scarce_reservations_are_limited_to_the_share_of_a_prefix() {
     let mut ledger = Ledger::new(Limits {
         reservations: Some(16),
         ..limits()
@@ -306,7 +306,7 @@ fn reservations_of_one_address_are_limited_to_its_share_when_they_are_scarce() {
         let ip = Some(ip.parse().unwrap());
         ledger.reserve(now, peer, link.0, ip).map(|_| ())
     };
-    // The networks of a /60.
+    // Networks of one /60.
     for network in 0..12 {
         assert_eq!(reserve(&format!("2001:db8:0:{network:x}::1")), Ok(()));
     }
@@ -324,7 +324,7 @@ fn reservations_of_one_address_are_limited_to_its_share_when_they_are_scarce() {
 }
 
 #[test]
-fn while_it_drains_holders_renew_until_the_deadline_and_newcomers_are_refused() {
+fn drain_limits_renewals_to_its_deadline_and_refuses_new_reservations() {
     let mut ledger = Ledger::new(limits());
     let now = Instant::now();
     let (a, b) = (peer(), peer());
@@ -343,7 +343,7 @@ fn while_it_drains_holders_renew_until_the_deadline_and_newcomers_are_refused() 
 }
 
 #[test]
-fn a_grant_that_never_arrived_is_taken_back_unless_it_was_a_renewal_or_is_outdated() {
+fn undelivered_grant_is_revoked_unless_it_is_a_renewal_or_outdated() {
     let mut ledger = Ledger::new(limits());
     let now = Instant::now();
     let a = peer();
@@ -386,7 +386,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..120)
 }
 
-/// What must be true, kept in the plainest way.
+/// A straightforward model of the table.
 #[derive(Default)]
 struct Model {
     links: Vec<(usize, Link)>,
@@ -398,7 +398,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn the_books_equal_what_is_really_there(steps in steps()) {
+    fn table_equals_the_model(steps in steps()) {
         let peers: Vec<PeerId> = (0..6u8)
             .map(|n| Keypair::ed25519_from_bytes([n; 32]).unwrap().public().to_peer_id())
             .collect();
@@ -449,7 +449,7 @@ proptest! {
                         prop_assert!(model.reservations[&target] > now);
                         model.circuits.retain(|(_, _, other)| {
                             let evicted = other.state.evicted().is_cancelled();
-                            assert!(!(evicted && other.state.is_used()), "a used one gave way");
+                            assert!(!(evicted && other.state.is_used()), "a used circuit was evicted");
                             !evicted
                         });
                         model.circuits.push((source, target, opened));
@@ -476,9 +476,9 @@ proptest! {
             prop_assert_eq!(ledger.peers(), involved.len());
             for p in 0..6 {
                 let mut links = model.links.iter().filter(|(q, _)| *q == p).map(|(_, l)| l);
-                let holders = links.clone().filter(|link| link.holds()).count();
+                let holding = links.clone().filter(|link| link.holds()).count();
                 if model.reservations.contains_key(&p) {
-                    prop_assert!((1..=2).contains(&holders));
+                    prop_assert!((1..=2).contains(&holding));
                 } else {
                     prop_assert!(!links.any(Link::holds));
                 }

@@ -1,4 +1,4 @@
-//! The bucket, and the line for it.
+//! The token bucket and its queue.
 
 use std::{
     task::Waker,
@@ -13,14 +13,15 @@ use super::super::{
     fair_queue::{Acquire, FairQueue, Ticket},
 };
 
-/// What happens to a line.
+/// An operation on a queue.
 #[derive(Clone, Debug)]
 enum Step {
-    /// Time goes on, by so many microseconds; whose turn comes uses so much of it, in percent.
+    /// Time passes, in microseconds; circuits whose turn comes use this percentage of their
+    /// quantum.
     Wait(u64, u64),
-    /// Somebody comes.
+    /// A circuit joins.
     Join,
-    /// Somebody who waits gives up.
+    /// A waiting circuit leaves.
     Leave(prop::sample::Index),
 }
 
@@ -34,20 +35,21 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..200)
 }
 
-/// Everything that is done to a line, and what came of it.
+/// A queue under test, with the results of all operations.
 struct Run {
     queue: FairQueue,
-    /// Only what is used is taken out of it.
+    /// A bucket from which only used bytes are taken.
     ideal: Bucket,
     quantum: u64,
     now: Instant,
-    /// In the order in which they came.
+    /// Tickets in order of arrival.
     tickets: Vec<Ticket>,
     used: Vec<(Instant, u64)>,
 }
 
 impl Run {
-    /// Whoever came first takes what there is, and uses so much of it; gives when the next one can.
+    /// Serves waiting circuits while there are bytes, each using `part` percent of its quantum.
+    /// Returns when the next one can be served.
     fn serve(&mut self, part: u64) -> Option<Instant> {
         loop {
             let first = self.tickets.first_mut()?;
@@ -55,7 +57,7 @@ impl Run {
                 .queue
                 .poll_acquire(first, self.quantum, self.now, Waker::noop());
             match attempt {
-                Acquire::Queued => panic!("nobody is before the first"),
+                Acquire::Queued => panic!("the first is never queued behind another"),
                 Acquire::NotBefore(then) => return Some(then),
                 Acquire::Ready => {
                     self.tickets.remove(0);
@@ -73,7 +75,7 @@ impl Run {
             Step::Wait(microseconds, part) => {
                 let end = self.now + Duration::from_micros(*microseconds);
                 while let Some(then) = self.serve(*part).filter(|then| *then <= end) {
-                    assert!(then > self.now, "time goes on");
+                    assert!(then > self.now, "time advances");
                     self.now = then;
                 }
                 self.now = end;
@@ -84,7 +86,7 @@ impl Run {
                     self.queue
                         .poll_acquire(&mut ticket, self.quantum, self.now, Waker::noop());
                 if attempt == Acquire::Ready {
-                    assert!(self.tickets.is_empty(), "nobody is overtaken");
+                    assert!(self.tickets.is_empty(), "no circuit is overtaken");
                     self.ideal.take(self.quantum, self.now).unwrap();
                     self.used.push((self.now, self.quantum));
                 } else {
@@ -102,7 +104,7 @@ impl Run {
 
 proptest! {
     #[test]
-    fn no_more_passes_than_rate_and_burst_allow_and_nothing_is_lost(
+    fn rate_and_burst_are_never_exceeded_and_no_bytes_are_lost(
         bytes_per_second in 1000..10_000_000u64,
         burst in 1000..1_000_000u64,
         part in 1..=100u64,
@@ -120,7 +122,7 @@ proptest! {
         for step in &steps {
             run.step(step);
         }
-        // From any moment to any other one.
+        // For every interval between two grants.
         for (first, (from, _)) in run.used.iter().enumerate() {
             let mut passed = 0;
             for (to, bytes) in &run.used[first..] {
@@ -130,9 +132,9 @@ proptest! {
                 prop_assert!(u128::from(passed) * 1_000_000_000 <= allowed);
             }
         }
-        // As if nobody had ever waited or given up.
+        // As if no circuit had waited or left.
         prop_assert_eq!(run.queue.available(run.now), run.ideal.available(run.now));
-        // It ends: as soon as all who wait can have their quantum at this rate.
+        // All waiting circuits are served as soon as the rate allows.
         let waiting = run.tickets.len() as u128 * u128::from(quantum);
         let longest = (waiting * 1_000_000_000).div_ceil(bytes_per_second.into());
         run.now += Duration::from_nanos(u64::try_from(longest).unwrap());
@@ -146,7 +148,7 @@ proptest! {
 }
 
 #[test]
-fn turns_come_in_order_of_arrival() {
+fn circuits_are_served_in_order_of_arrival() {
     let now = Instant::now();
     let after = |milliseconds| now + Duration::from_millis(milliseconds);
     let rate = ByteRate {
@@ -161,7 +163,7 @@ fn turns_come_in_order_of_arrival() {
     assert_eq!(take(&mut a, now), Acquire::NotBefore(after(50)));
     assert_eq!(take(&mut b, now), Acquire::Queued);
     assert_eq!(take(&mut c, now), Acquire::Queued);
-    // There is enough for all, and still nobody is overtaken.
+    // There are enough bytes for all, but no circuit overtakes another.
     assert_eq!(take(&mut d, after(100)), Acquire::Queued);
     assert_eq!(take(&mut b, after(100)), Acquire::Queued);
     queue.cancel(&mut b);
@@ -169,7 +171,7 @@ fn turns_come_in_order_of_arrival() {
     assert_eq!(take(&mut a, after(100)), Acquire::Queued);
     assert_eq!(take(&mut c, after(100)), Acquire::Ready);
     assert_eq!(take(&mut d, after(100)), Acquire::NotBefore(after(150)));
-    // What comes back is for whoever is first.
+    // A refund goes to the first circuit of the queue.
     queue.refund(50);
     assert_eq!(take(&mut a, after(100)), Acquire::Queued);
     assert_eq!(take(&mut d, after(100)), Acquire::Ready);
@@ -178,7 +180,7 @@ fn turns_come_in_order_of_arrival() {
 }
 
 #[test]
-fn it_bears_everything_that_can_be_configured() {
+fn extreme_rates_and_bursts_do_not_overflow() {
     let now = Instant::now();
     for rate in [1, 1000, u64::MAX] {
         let mut bucket = Bucket::new(rate, u64::MAX, now);
@@ -189,7 +191,7 @@ fn it_bears_everything_that_can_be_configured() {
         }
         assert!(bucket.is_full(now));
         assert!(bucket.is_full(now + Duration::from_secs(u64::from(u32::MAX))));
-        // A clock that another thread has read a moment earlier.
+        // Another thread may have read the clock a moment earlier.
         bucket.take(1, now + Duration::from_secs(1)).unwrap();
         bucket.take(1, now).unwrap();
     }

@@ -1,4 +1,4 @@
-//! Circuits that want more than there is.
+//! Circuits that compete for bandwidth.
 
 use std::{sync::atomic::AtomicUsize, time::Duration};
 
@@ -10,12 +10,12 @@ use tokio::{
 
 use super::*;
 
-/// A circuit that always has something to read.
+/// A circuit that always has data to read.
 #[derive(Clone, Copy, Debug)]
 struct BusyCircuit {
-    /// When it comes, in milliseconds.
+    /// Start in milliseconds.
     after: u64,
-    /// What it reads at once, in bytes.
+    /// Bytes of one read.
     piece: u64,
 }
 
@@ -32,7 +32,7 @@ impl BusyCircuit {
     }
 }
 
-/// What each of these gets from the moment when all are there and the burst is gone.
+/// Bytes that each circuit gets after all have started and the burst is used up.
 fn shares(bandwidth: BandwidthLimits, circuits: &[BusyCircuit], seconds: u64) -> Vec<u64> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -68,7 +68,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn each_gets_the_same_within_a_quantum(
+    fn busy_circuits_get_equal_bandwidth_within_a_quantum(
         rate in prop::sample::select(vec![50_000, 1_000_000, 20_000_000u64]),
         circuits in prop::collection::vec(busy_circuit(), 1..8),
         limits_the_peer in any::<bool>(),
@@ -79,7 +79,7 @@ proptest! {
         } else {
             BandwidthLimits { peer: free, relay: limit, circuit: free }
         };
-        // Small pieces of a large quantum are a long test.
+        // Small reads of a large quantum would make the test slow.
         let circuits: Vec<_> = circuits
             .iter()
             .map(|c| BusyCircuit { piece: c.piece.max(rate / 20_000), ..*c })
@@ -87,7 +87,7 @@ proptest! {
         let quantum = bandwidth_limiter(bandwidth).quantum;
         let shares = shares(bandwidth, &circuits, 5);
         let (least, most) = (*shares.iter().min().unwrap(), *shares.iter().max().unwrap());
-        // One of them may be in the middle of its quantum, and another one at the end.
+        // One circuit may be in the middle of its quantum, and another one at its end.
         prop_assert!(most - least <= 2 * quantum, "{shares:?} of {quantum}");
         let (total, possible) = (shares.iter().sum::<u64>(), 5 * rate);
         let slack = quantum * (shares.len() as u64 + 1);
@@ -96,7 +96,7 @@ proptest! {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_quiet_circuit_waits_for_one_quantum_of_each_busy_one() {
+async fn idle_circuit_waits_for_one_quantum_of_each_busy_one() {
     const BUSY: u32 = 20;
     let shared = bandwidth_limiter(BandwidthLimits {
         relay: limit(1_000_000, 100_000),
@@ -119,7 +119,7 @@ async fn a_quiet_circuit_waits_for_one_quantum_of_each_busy_one() {
         quiet.consume(10);
         quiet.release();
         let waited = asked.elapsed();
-        // A timer is a millisecond late.
+        // Timers are up to a millisecond late.
         let most = QUANTUM_DURATION * (BUSY + 1) + Duration::from_millis(2);
         assert!(waited <= most, "{waited:?}");
         sleep(Duration::from_millis(77)).await;
@@ -127,8 +127,8 @@ async fn a_quiet_circuit_waits_for_one_quantum_of_each_busy_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_that_are_slower_than_their_share_leave_the_rest_to_others() {
-    // Two of three circuits have a peer of their own in common, which is the slower one.
+async fn bandwidth_unused_by_a_limited_peer_goes_to_others() {
+    // Two of three circuits share a peer whose limit is the lower one.
     let shared = bandwidth_limiter(BandwidthLimits {
         relay: limit(1_000_000, 100_000),
         peer: limit(700_000, 100_000),
@@ -154,9 +154,9 @@ async fn those_that_are_slower_than_their_share_leave_the_rest_to_others() {
     }
 }
 
-/// Nobody is woken but for a turn of its own.
+/// Waiting circuits are woken only for their turn.
 #[tokio::test(start_paused = true)]
-async fn who_waits_sleeps() {
+async fn waiting_circuits_are_not_polled() {
     let shared = bandwidth_limiter(BandwidthLimits {
         circuit: limit(1000, 1000),
         ..BandwidthLimits::default()
@@ -174,6 +174,6 @@ async fn who_waits_sleeps() {
     }
     let took = begun.elapsed();
     assert!((9.0..9.1).contains(&took.as_secs_f64()), "{took:?}");
-    // One that finds that it has to wait, and one when it is over.
+    // One poll to start a wait, and one when it is over.
     assert!(polls.into_inner() <= 19);
 }

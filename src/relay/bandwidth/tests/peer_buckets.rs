@@ -1,4 +1,4 @@
-//! The buckets of peers.
+//! Buckets of peers.
 
 use std::{
     task::Waker,
@@ -18,7 +18,7 @@ fn poll_acquire(bucket: &FairQueue, bytes: u64, now: Instant) {
 }
 
 #[test]
-fn a_peer_has_one_bucket_and_finds_it_again_as_it_was() {
+fn peer_keeps_its_bucket_until_it_is_full() {
     let (buckets, now, peer) = (PeerBuckets::new(rate()), now(), PeerId::random());
     let (first, second) = (buckets.acquire(peer, now), buckets.acquire(peer, now));
     take(&first, 4000, now);
@@ -27,12 +27,12 @@ fn a_peer_has_one_bucket_and_finds_it_again_as_it_was() {
     assert_eq!(buckets.len(), (1, 0));
     buckets.release(peer, now);
     assert_eq!(buckets.len(), (0, 1));
-    // Another circuit soon after does not come with another burst.
+    // A new circuit soon after does not get another burst.
     let later = now + Duration::from_secs(1);
     assert_eq!(buckets.acquire(peer, later).available(later), 2000);
     assert_eq!(buckets.len(), (1, 0));
     buckets.release(peer, later);
-    // Until it would be full anyway.
+    // The bucket is dropped when it is full.
     let later = later + Duration::from_secs(3);
     buckets.release(PeerId::random(), later);
     assert_eq!(buckets.len(), (0, 0));
@@ -40,7 +40,7 @@ fn a_peer_has_one_bucket_and_finds_it_again_as_it_was() {
 }
 
 #[test]
-fn no_more_are_kept_than_are_allowed() {
+fn number_of_idle_buckets_is_bounded() {
     let (buckets, now) = (PeerBuckets::new(rate()), now());
     let peers: Vec<_> = (0..=super::super::peer_buckets::MAX_IDLE)
         .map(|_| PeerId::random())
@@ -50,13 +50,13 @@ fn no_more_are_kept_than_are_allowed() {
         buckets.release(*peer, now);
     }
     assert_eq!(buckets.len(), (0, peers.len() - 1));
-    // The oldest went.
+    // The oldest was dropped.
     assert_eq!(buckets.acquire(peers[0], now).available(now), 5000);
     assert_eq!(buckets.acquire(peers[1], now).available(now), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_circuit_did_not_use_is_there_for_the_next_one() {
+async fn unused_bytes_are_refunded() {
     let shared = bandwidth_limiter(BandwidthLimits {
         relay: limit(1000, 2000),
         peer: limit(1000, 2000),
@@ -70,7 +70,7 @@ async fn what_a_circuit_did_not_use_is_there_for_the_next_one() {
     assert_eq!(left(), 976);
     drop(limiter);
     assert_eq!(left(), 1976);
-    // Its turn has not come when it is dropped.
+    // A limiter that is dropped while it waits.
     let mut limiter = shared.circuit(b, a);
     assert_eq!(granted(&mut limiter).await, 1024);
     limiter.consume(1024);

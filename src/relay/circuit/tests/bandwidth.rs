@@ -9,7 +9,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use super::*;
 use crate::relay::{BandwidthLimit, BandwidthLimits, bandwidth::BandwidthLimiter};
 
-/// Bytes a second.
+/// Bytes per second.
 const RATE: u64 = 100_000;
 const BURST: u64 = 10_000;
 
@@ -30,7 +30,7 @@ fn limiter(bandwidth_limiter: &Arc<BandwidthLimiter>) -> CircuitLimiter {
     bandwidth_limiter.circuit(PeerId::random(), PeerId::random())
 }
 
-/// A paced circuit without other limits, which nobody cuts, and how long it took.
+/// Runs a circuit with a bandwidth limit, and measures its duration.
 async fn run(
     source: Pipe,
     early: EarlyData,
@@ -45,12 +45,12 @@ async fn run(
     (outcome, begun.elapsed())
 }
 
-/// How long so many bytes take, after the burst.
+/// Expected duration of a transfer, after the burst.
 fn expected(bytes: usize) -> Duration {
     Duration::from_millis((bytes as u64 - BURST) * 1000 / RATE)
 }
 
-/// Not sooner, and later only by what timers and a quantum cost.
+/// Never shorter, and longer only by the cost of timers and a quantum.
 fn assert_takes(took: Duration, bytes: usize) {
     let (least, most) = (expected(bytes), expected(bytes) + Duration::from_millis(20));
     assert!(
@@ -60,7 +60,7 @@ fn assert_takes(took: Duration, bytes: usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_takes_as_long_as_it_should_and_nothing_is_lost() {
+async fn transfer_takes_as_long_as_the_rate_requires_and_loses_nothing() {
     for capacity in [100, 10_000, 1_000_000] {
         let (mut a, source) = pipe(capacity);
         let (mut b, target) = pipe(1_000_000);
@@ -82,7 +82,7 @@ async fn it_takes_as_long_as_it_should_and_nothing_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn both_directions_count_together_and_get_the_same() {
+async fn both_directions_share_the_limit_equally() {
     let (mut a, source) = pipe(1_000_000);
     let (mut b, target) = pipe(1_000_000);
     let (forth, back) = (pattern(105_000, 1), pattern(105_000, 2));
@@ -97,7 +97,7 @@ async fn both_directions_count_together_and_get_the_same() {
             b.read(&mut chunk).await.unwrap(),
         );
         for bytes in [at_a, at_b] {
-            // In a second, half of the burst and of the rate; and a few quanta.
+            // In one second, half of the burst and of the rate, and a few quanta.
             assert!((50_000..60_000).contains(&bytes), "{at_a} and {at_b}");
         }
         (
@@ -112,7 +112,7 @@ async fn both_directions_count_together_and_get_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_source_sent_early_is_paced_too() {
+async fn early_data_counts_for_the_bandwidth() {
     let (mut a, mut source) = pipe(EARLY_BYTES);
     let (mut b, target) = pipe(EARLY_BYTES);
     let sent = pattern(EARLY_BYTES, 1);
@@ -128,8 +128,8 @@ async fn what_the_source_sent_early_is_paced_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_byte_limit_waits_for_nothing() {
-    /// Nine quanta, which may pass at once.
+async fn byte_limit_is_detected_without_waiting_for_bandwidth() {
+    /// Nine quanta, less than the burst.
     const ALLOWED: usize = 9 * 1024;
     let (mut a, source) = pipe(1_000_000);
     let (mut b, target) = pipe(1_000_000);
@@ -146,7 +146,8 @@ async fn the_byte_limit_waits_for_nothing() {
     assert_eq!(took, LIMIT_GRACE);
 }
 
-/// A stream that is reset when somebody says so; what was sent before is left.
+/// A stream that fails with a reset when its token is cancelled; data that was sent before stays
+/// readable.
 struct Resettable {
     stream: Pipe,
     reset: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -184,7 +185,7 @@ impl AsyncWrite for Resettable {
     }
 }
 
-/// What ends a circuit, while it waits.
+/// The event that ends a waiting circuit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Ending {
     Source,
@@ -193,9 +194,9 @@ enum Ending {
     Deadline,
 }
 
-/// It ends at once, and leaves its share to others.
+/// Ending refunds the unused bytes of the circuit.
 #[tokio::test(start_paused = true)]
-async fn a_circuit_that_waits_ends_at_once() {
+async fn waiting_circuit_ends_at_once() {
     const AFTER: Duration = Duration::from_millis(105);
     for ending in [
         Ending::Source,
@@ -203,7 +204,7 @@ async fn a_circuit_that_waits_ends_at_once() {
         Ending::Drain,
         Ending::Deadline,
     ] {
-        // One quantum passes, and the next one would in seconds.
+        // One quantum passes; the next one would take seconds.
         let slow = BandwidthLimit {
             rate: Some(1000),
             burst: Some(1000),
@@ -256,7 +257,7 @@ async fn a_circuit_that_waits_ends_at_once() {
     }
 }
 
-/// Large pieces and small ones, one direction and both.
+/// Large and small writes, in one direction and in both.
 #[tokio::test(start_paused = true)]
 async fn circuits_of_one_peer_share_its_bandwidth() {
     let bandwidth = BandwidthLimits {

@@ -7,11 +7,11 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::*;
 
-/// What the pipe to a target holds that does not read.
+/// Capacity of the pipe to a target that does not read.
 const CAPACITY: usize = 100;
 const SENT: usize = 1000;
 
-/// A stream that fails when its token is cancelled, as those of the relay's transports do.
+/// A stream that fails when its token is cancelled, like those of the relay's transports.
 struct Failing {
     stream: Pipe,
     failed: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -34,7 +34,7 @@ impl AsyncRead for Failing {
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        // With this one, the data is complete.
+        // This kind leaves the data complete.
         let fails = self.kind != ErrorKind::BrokenPipe || buf.is_empty();
         if fails && self.failed.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(self.kind.into()));
@@ -64,8 +64,8 @@ impl AsyncWrite for Failing {
     }
 }
 
-/// A circuit whose first side sends more than the other one takes, and has failed in this way at the
-/// end; and how long the circuit outlives the failure.
+/// Runs a circuit of which one side sends more than the other one reads, and then fails. Returns
+/// the result, and how long the circuit outlived the failure.
 async fn fails(kind: ErrorKind, is_source: bool, finishes: bool) -> (Outcome, Duration) {
     let failed = CancellationToken::new();
     let (mut sender, from) = pipe(2 * SENT);
@@ -81,7 +81,7 @@ async fn fails(kind: ErrorKind, is_source: bool, finishes: bool) -> (Outcome, Du
         if finishes {
             sender.close().await.unwrap();
         }
-        // As long as nothing fails, a reader may take its time.
+        // Without a failure, a reader may take any time.
         sleep(Duration::from_secs(1000)).await;
         failed.cancel();
         Instant::now()
@@ -110,7 +110,7 @@ async fn failure_of_a_side_ends_the_circuit_while_the_other_side_does_not_read()
 }
 
 #[tokio::test(start_paused = true)]
-async fn complete_data_keeps_the_circuit_for_a_moment_only() {
+async fn complete_data_keeps_the_circuit_open_for_a_few_seconds_only() {
     for is_source in [true, false] {
         let (outcome, after) = fails(ErrorKind::BrokenPipe, is_source, true).await;
         assert_eq!(outcome.end, EndReason::Reset);
@@ -151,7 +151,7 @@ async fn complete_data_is_delivered_as_long_as_it_makes_progress() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reset_after_the_end_of_the_data_is_noticed_while_the_target_is_silent() {
+async fn reset_after_eof_is_detected_while_the_target_sends_nothing() {
     let failed = CancellationToken::new();
     let (mut a, source) = pipe(SENT);
     let (mut b, target) = pipe(SENT);
@@ -198,7 +198,7 @@ async fn lost_connection_ends_a_blocked_circuit_whose_stream_does_not_report_it(
 }
 
 #[tokio::test(start_paused = true)]
-async fn source_that_gives_up_early_is_noticed_when_nothing_more_is_kept() {
+async fn failure_of_the_source_is_detected_when_the_early_data_buffer_is_full() {
     let failed = CancellationToken::new();
     let (mut a, source) = pipe(2 * EARLY_BYTES);
     a.write_all(&pattern(EARLY_BYTES + 1, 1)).await.unwrap();

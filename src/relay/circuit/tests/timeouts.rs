@@ -5,14 +5,14 @@ use tokio::time::{Instant, sleep};
 use super::*;
 
 const UNUSED: Duration = Duration::from_secs(30);
-/// A second less.
+/// One second less.
 const NEARLY_UNUSED: Duration = Duration::from_secs(29);
 const IDLE: Duration = Duration::from_secs(100);
-/// A second less.
+/// One second less.
 const NEARLY_IDLE: Duration = Duration::from_secs(99);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Runs a circuit with these timeouts until it ends, and gives why and after how long.
+/// Runs a circuit with these timeouts. Returns why it ended, and after how long.
 async fn run(
     unused_timeout: Option<Duration>,
     idle_timeout: Option<Duration>,
@@ -39,7 +39,7 @@ async fn run(
 async fn circuit_ends_when_its_target_has_sent_nothing_in_time() {
     let state = CircuitState::default();
     let ended = run(Some(UNUSED), Some(IDLE), &state, async |source, _| {
-        // What the source sends does not make a circuit used.
+        // Data of the source does not make a circuit used.
         while source.write_all(b"anybody there?").await.is_ok() {
             sleep(SECOND).await;
         }
