@@ -208,7 +208,7 @@ impl Node {
     fn listen(&mut self, addresses: &[Multiaddr]) -> Result<(), Error> {
         let has_ipv6 = addresses::has_ipv6();
         if !has_ipv6 && addresses.iter().any(is_any_ipv6) {
-            info!("this machine has no IPv6: the relay listens on IPv4 alone");
+            info!("no IPv6 on this machine: listening on IPv4 only");
         }
         for address in addresses.iter().filter(|a| has_ipv6 || !is_any_ipv6(a)) {
             let failed = |error: &dyn std::error::Error| Error::Listen {
@@ -265,7 +265,7 @@ impl Node {
             self.close().await;
         };
         if AssertUnwindSafe(life).catch_unwind().await.is_err() {
-            error!("the event loop panicked: the relay ends with exit code 1");
+            error!("event loop panicked: the relay ends with exit code 1");
             lifecycle.fail();
             drain::close_remaining(&quic, &lifecycle).await;
         }
@@ -339,7 +339,7 @@ impl Node {
                 error!(
                     addresses = join(addresses.iter()),
                     %error,
-                    "a listener failed: the relay drains and ends with exit code 1"
+                    "listener failed: the relay drains and ends with exit code 1"
                 );
                 self.lifecycle.fail();
             }
@@ -383,7 +383,7 @@ impl Node {
                 connections,
                 buffered_bytes = relieved.bytes,
                 has_run_out,
-                "memory is relieved: the connections that hold most of it lose streams or are closed"
+                "relieving memory: resetting streams or closing the connections that hold most"
             );
             for _ in 0..connections {
                 self.gater.shed();
@@ -400,7 +400,7 @@ impl Node {
                 return;
             }
             let connections = candidates.len();
-            warn!(connections, "memory has run out: connections are closed");
+            warn!(connections, "out of memory: closing connections");
             for connection in candidates {
                 self.gater.shed();
                 // The connection may already be closed.
@@ -453,8 +453,8 @@ impl Node {
             warn!(
                 announced,
                 known = known.len(),
-                "not all addresses fit into an answer: set RELAY_EXTERNAL_ADDRESSES to those that \
-                 matter"
+                "not all addresses fit into an answer: set RELAY_EXTERNAL_ADDRESSES to the most \
+                 important ones"
             );
         }
         let old: Vec<_> = self.swarm.external_addresses().cloned().collect();
@@ -482,8 +482,8 @@ impl Node {
         }
         if self.external.is_empty() {
             warn!(
-                "RELAY_EXTERNAL_ADDRESSES is not set: the relay announces the addresses of its own \
-                 interfaces, which peers elsewhere may be unable to reach"
+                "RELAY_EXTERNAL_ADDRESSES is not set: announcing the addresses of the \
+                 interfaces, which remote peers may be unable to reach"
             );
         }
         let addresses = self.listeners.iter().flat_map(|(_, a)| a).cloned();

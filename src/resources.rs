@@ -60,7 +60,7 @@ pub struct Resources(Arc<Shared>);
 struct Shared {
     limits: ResourceLimits,
     watermarks: Option<Watermarks>,
-    /// Which part of each resource an address prefix may use under scarcity_threshold.
+    /// Which part of each resource an address prefix may use under scarcity.
     shares: Shares,
     /// The bytes that connections make the relay hold.
     accounts: Accounts,
@@ -286,7 +286,7 @@ impl Resources {
         self.0.memory_pressure.notified().await;
     }
 
-    /// Which part of each resource an address prefix may use under scarcity_threshold.
+    /// Which part of each resource an address prefix may use under scarcity.
     pub fn shares(&self) -> &Shares {
         &self.0.shares
     }

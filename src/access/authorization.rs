@@ -227,7 +227,7 @@ impl AuthorizationClient {
 
     fn worked(&self) {
         if let Some(failed) = self.trouble().worked() {
-            info!(failed, "the access endpoint decides again");
+            info!(failed, "access endpoint recovered");
         }
     }
 
@@ -238,13 +238,13 @@ impl AuthorizationClient {
             let cause = match failure {
                 Failure::Unreachable(words) | Failure::Invalid(words) => words,
                 Failure::Timeout => "no answer in time".to_owned(),
-                Failure::Overloaded => "too many other questions were before it".to_owned(),
+                Failure::Overloaded => "too many other queries were pending".to_owned(),
             };
             warn!(
                 cause,
                 failed,
                 policy = policy_name(self.on_error),
-                "the access endpoint does not decide; see RELAY_ACCESS_ON_ERROR"
+                "access endpoint unavailable: applying RELAY_ACCESS_ON_ERROR"
             );
         }
     }

@@ -98,7 +98,7 @@ impl Setup {
         info!(
             rules = number,
             endpoint = authorization.is_some(),
-            "access is controlled"
+            "access control enabled"
         );
         metrics.access_rules(number);
         let access = Arc::new(Access {
@@ -167,7 +167,7 @@ impl Access {
             });
             // Old rules for ever would be worse than none: nobody would notice.
             let Ok((update, back)) = poll.await else {
-                error!("the access file cannot be followed any more");
+                error!("the access file can no longer be watched");
                 return lifecycle.fail();
             };
             file = back;
@@ -184,14 +184,14 @@ impl Access {
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
         self.metrics.access_rules(number);
         self.metrics.access_reloaded(true);
-        info!(rules = number, "the access rules have changed");
+        info!(rules = number, "access rules reloaded");
     }
 
     fn keep_rules(&self, cause: &file::Error) {
         self.metrics.access_reloaded(false);
         error!(
             %cause,
-            "RELAY_ACCESS_FILE has changed and cannot be used: the rules stay as they were"
+            "RELAY_ACCESS_FILE has changed and cannot be used: keeping the previous rules"
         );
     }
 

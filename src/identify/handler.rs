@@ -1,4 +1,4 @@
-//! The streams of one connection on which the relay says who it is.
+//! Connection handler of identify.
 
 use std::{
     convert::Infallible,
@@ -23,29 +23,30 @@ use libp2p::{
 use super::{Identify, LocalInfo};
 use crate::relay::wire::{self, MAX_MESSAGE_BYTES};
 
-/// The peer asks.
+/// The peer that opens the stream reads the message.
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/ipfs/id/1.0.0");
-/// Who opens the stream tells.
+/// The peer that opens the stream sends the message.
 const PUSH_PROTOCOL: StreamProtocol = StreamProtocol::new("/ipfs/id/push/1.0.0");
-/// How long a stream may take.
+/// Deadline of a stream.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(60);
-/// How many streams of one connection are served at once; more are reset.
+/// Streams of one connection that are served at once; further ones are reset.
 const MAX_STREAMS: usize = 10;
 
-/// Tell the peer what the relay says of itself now.
+/// Instructs the handler to push the current message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Push;
 
-/// See the module's documentation.
+/// Handler of one connection; see the [module documentation](self).
 #[derive(Debug)]
 pub struct Handler {
     local: Arc<LocalInfo>,
-    /// Where the peer is seen.
+    /// Observed address of the peer.
     observed: Multiaddr,
-    /// What may be spoken on this connection.
+    /// Protocols of the connection.
     protocols: Vec<StreamProtocol>,
     push_pending: bool,
-    /// Every stream that is served holds a clone, so its count is their number, plus one.
+    /// Each stream being served holds a clone, so the reference count is the number of streams plus
+    /// one.
     serving: Arc<()>,
 }
 
@@ -69,7 +70,7 @@ impl Handler {
         self.serve(send(stream, self.message()));
     }
 
-    /// A stream that fails is the peer's loss alone.
+    /// Errors of a stream are ignored: they affect only the peer.
     fn serve(&self, stream: impl Future<Output = io::Result<()>> + Send + 'static) {
         if Arc::strong_count(&self.serving) > MAX_STREAMS {
             return;
@@ -89,7 +90,7 @@ async fn send(mut stream: Stream, message: Identify) -> io::Result<()> {
     stream.close().await
 }
 
-/// Reads what the peer says of itself, so that it is not told of a failure.
+/// Reads the message of a peer and discards it, so that the peer does not see a failure.
 async fn discard(stream: Stream) -> io::Result<()> {
     let most = u64::try_from(MAX_MESSAGE_BYTES).unwrap_or(u64::MAX);
     let mut nowhere = futures::io::sink();
@@ -152,7 +153,7 @@ impl ConnectionHandler for Handler {
                     self.protocols.retain(|protocol| protocol != gone);
                 }
             }
-            // A peer that does not know the push protocol asks again one day.
+            // A peer without support for push requests the message again later.
             _ => {}
         }
     }

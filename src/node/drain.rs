@@ -59,7 +59,7 @@ impl DrainProgress {
                 .deadline
                 .saturating_duration_since(Instant::now())
                 .as_secs(),
-            "drain goes on"
+            "drain in progress"
         );
         self.bytes = now.bytes;
     }

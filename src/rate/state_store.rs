@@ -1,10 +1,9 @@
-//! What a limiter remembers of its keys: one number each, and of so many keys only.
+//! The states of a limiter's keys: one number for each of a bounded number of keys.
 //!
-//! A key that is not remembered begins with its whole burst. When there is no room for another one,
-//! those that have not been used for the longest time are forgotten; one that is limited right
-//! now is used all the time, so a flood of new keys gains nothing but new keys. Against a
-//! stranger with very many of those a rate for each is no help, whatever is remembered: the limits
-//! of all together are.
+//! A key without state has its whole burst. When the store is full, the keys that have not been
+//! used for the longest time are evicted. A key that is being limited is used all the time, so a
+//! flood of new keys does not reset it. Against an attacker with very many keys a rate per key does
+//! not help in any case; the total limits do.
 
 use std::{
     collections::HashMap,
@@ -14,29 +13,29 @@ use std::{
 
 use governor::{nanos::Nanos, state::StateStore};
 
-/// Keys that a limiter remembers at most, some 35 bytes each; at least half of them, which are as
-/// many as there can be connections.
+/// Maximum number of keys with state, at about 35 bytes each. At least half of them, which is the
+/// maximum number of connections, are kept.
 pub const MAX_KEYS: usize = SHARDS * 2 * GENERATION;
 
-/// Neighbours do not wait for each other, and when a table grows it is a small one.
+/// Shards reduce lock contention, and keep the tables that are resized small.
 const SHARDS: usize = 16;
-/// Keys of a shard that are forgotten together.
+/// Keys of a shard that are evicted together.
 const GENERATION: usize = 2048;
 
-/// When the debt of each key will be paid. Keys are hashes, evenly spread.
+/// Theoretical arrival time of each key (GCRA), sharded by the hash of the key.
 pub(super) struct ShardedStore([Mutex<Shard>; SHARDS]);
 
-/// In two tables, and in no list: what is small and stays for long would lie all over the heap, and
-/// keep the pages from being given back that it shares with what has gone.
+/// Two tables instead of a linked list: small long-lived allocations would be scattered over the
+/// heap and keep its pages from being released.
 #[derive(Default)]
 struct Shard {
-    /// Keys that were used since the older ones were.
+    /// Keys used since the last eviction.
     young: HashMap<u64, Nanos>,
     old: HashMap<u64, Nanos>,
 }
 
 impl Shard {
-    /// What is remembered of a key, which is used now.
+    /// The state of a key, which is marked as used.
     fn get(&mut self, key: u64) -> Option<Nanos> {
         if let Some(state) = self.young.get(&key) {
             return Some(*state);
@@ -59,7 +58,7 @@ impl ShardedStore {
         Self(Default::default())
     }
 
-    /// Keys that are remembered.
+    /// Number of keys with state.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         let count = |shard: &Mutex<Shard>| {

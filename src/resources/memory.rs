@@ -170,7 +170,7 @@ impl Accounts {
     }
 
     /// Whether a connection of these prefixes may hold `more` bytes beyond its guarantee: under
-    /// scarcity_threshold, each prefix only up to its share.
+    /// scarcity, each prefix only up to its share.
     fn has_room(&self, scopes: &[Scope], more: u64) -> bool {
         let Some(limit) = self.limit else { return true };
         let with_more = |counters: &Counters| {

@@ -1,4 +1,4 @@
-//! Address prefixes, and which part of a resource each of them may use under scarcity_threshold.
+//! Address prefixes, and which part of a resource each of them may use under scarcity.
 //!
 //! One subscriber of an internet provider holds an IPv4 address or an IPv6 /64, often a /56, a
 //! hosting customer a /24 or a /48. An IP address therefore belongs to a *scope* of each of these

@@ -56,7 +56,7 @@ async fn without_a_decision_requests_are_refused_unless_they_are_to_be_granted()
             for connection in &mut connections[..3] {
                 assert_status(&connection.reserve().await, status);
             }
-            let warning = relay.event("the access endpoint does not decide").await;
+            let warning = relay.event("access endpoint unavailable").await;
             assert_eq!(warning["level"], "WARN", "{warning}");
             assert_eq!(warning["policy"], policy, "{warning}");
             let said = warning["cause"].as_str().unwrap();
@@ -68,11 +68,11 @@ async fn without_a_decision_requests_are_refused_unless_they_are_to_be_granted()
             has(&relay, DECISIONS, &[("outcome", outcome)], 3.0).await;
             endpoint.set_mood(Mood::Allow);
             assert_status(&connections[3].reserve().await, Status::Ok);
-            relay.event("the access endpoint decides again").await;
+            relay.event("access endpoint recovered").await;
             let events = relay.stop().await;
             let warnings = events.iter().filter(|e| e["level"] == "WARN");
             let warnings: Vec<_> = warnings
-                .filter(|e| is(e, "the access endpoint does not decide"))
+                .filter(|e| is(e, "access endpoint unavailable"))
                 .collect();
             assert_eq!(warnings.len(), 1, "{warnings:#?}");
             let refused = events.iter().filter(|e| is(e, "request denied"));
@@ -129,9 +129,7 @@ async fn an_endpoint_that_is_gone_is_one_that_does_not_decide() {
     let denied = is_refused(&mut relay, &mut peer).await;
     assert_eq!(denied["reason"], "access_unavailable", "{denied}");
     let events = relay.stop().await;
-    let warning = events
-        .iter()
-        .find(|e| is(e, "the access endpoint does not decide"));
+    let warning = events.iter().find(|e| is(e, "access endpoint unavailable"));
     // Neither the address of the endpoint nor what it was asked.
     let warning = warning.unwrap().to_string();
     assert!(
