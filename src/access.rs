@@ -1,16 +1,16 @@
 //! Access control: who may reserve, and who may connect to whom.
 //!
 //! ```text
-//! request ──► rules ──refuse──► PERMISSION_DENIED, with the rule in the log
+//! request ──► rules ──denied──► PERMISSION_DENIED, with the rule in the log
 //!               │
-//!               └─► endpoint, if there is one: memory ──► POST ──► its word
-//!                       no word in time: fail-closed or fail-open
+//!               └─► endpoint, if configured: cache ──► POST ──► decision
+//!                       no decision in time: fail-closed or fail-open
 //! ```
 //!
-//! [`Rules`] come from the environment and from a file that may change meanwhile; the endpoint is
-//! the operator's own. Both are asked within the task of the request (see
-//! [`relay::Access`](crate::relay::Access)), so nobody waits for a decision about somebody else.
-//! `docs/access.md` is for operators.
+//! [`Rules`] come from the environment and from a file that is reloaded when it changes; the
+//! authorization endpoint is operated by the operator. Both are queried within the task of the
+//! request (see [`relay::Access`](crate::relay::Access)), so no request waits for decisions about
+//! others. `docs/access.md` is the guide for operators.
 
 mod authorization;
 mod control;

@@ -1,15 +1,16 @@
-//! Decisions of the endpoint: remembered for a while, a few asked for at once, each in time.
+//! Client of the authorization endpoint: caches decisions, and limits the concurrency, rate and
+//! duration of queries.
 //!
 //! ```text
-//! question ──► memory ──► identical question under way? ── yes ──► its answer
-//!                                │ no
-//!                                └─► peer ──► address prefix ──► their rates ──► slot ──► POST
+//! query ──► cache ──► identical query pending? ── yes ──► its response
+//!                          │ no
+//!                          └─► peer ──► address prefix ──► their rates ──► slot ──► POST
 //! ```
 //!
-//! A peer, and all peers of an address prefix together, have a part of the slots and a rate, also
-//! when nothing is remembered. What exceeds these waits, and is refused as busy after the timeout:
-//! peer ids are free, and neither flooding the endpoint nor being granted a request by `fail-open`
-//! must be a matter of asking often.
+//! A peer, and all peers of an address prefix together, have a part of the slots and a rate, even
+//! if nothing is cached. Queries beyond these are delayed, and denied as busy after the timeout:
+//! peer ids are free, so a flood of requests must neither flood the endpoint nor be granted by
+//! `fail-open`.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -38,22 +39,23 @@ use crate::{
     telemetry::trouble::State,
 };
 
-/// The most decisions that may be remembered: 64 MiB then.
+/// Largest capacity of the cache, in decisions. It takes 64 MiB.
 pub const MAX_CACHED: usize = 64 * 1024;
-/// The most decisions that may be asked for at once.
+/// Maximum number of concurrent queries.
 pub const MAX_CONCURRENCY: usize = 256;
-/// One peer gets this part of them, one at least.
+/// Divisor of the concurrent queries that one peer may have, at least 1.
 const PEER_DIVISOR: usize = 8;
-/// The peers of one address prefix (IPv4 /32, IPv6 /64) get this part of them, one at least, or the
-/// prefix's share if that is larger.
+/// Divisor of the concurrent queries that the peers of one address prefix (IPv4 /32, IPv6 /64) may
+/// have: at least 1, or the prefix's share if that is larger.
 const PREFIX_DIVISOR: usize = 4;
-/// How often the endpoint is asked for one peer: a little more than the default rates of requests
-/// admit, so this bound shows only where those are raised or do not apply, as to renewals.
+/// Rate of queries for one peer. It slightly exceeds the default request rates, so it applies only
+/// if those are raised, or to requests that are exempt from them, such as renewals.
 const PEER_RATE: Rate = Rate::fixed(128, 4, Unit::Second);
-/// The same for all peers of one address prefix. A prefix whose share is all has no such bound.
+/// Rate of queries for all peers of one address prefix. A prefix with a share of 100 % has no such
+/// limit.
 const PREFIX_RATE: Rate = Rate::fixed(2048, 64, Unit::Second);
 
-/// Decides, or has the endpoint decide.
+/// Decides from the cache, or queries the endpoint.
 #[derive(Debug)]
 pub(super) struct AuthorizationClient {
     endpoint: Endpoint,
@@ -73,21 +75,21 @@ pub(super) struct AuthorizationClient {
     metrics: Metrics,
 }
 
-/// What came of a question.
+/// Result of a query.
 #[derive(Clone, Debug)]
 enum Outcome {
     Decided(Decision),
-    /// The endpoint does not decide.
+    /// The endpoint has not decided.
     Undecided,
-    /// The peer or its address prefix has too many questions to ask this one in time.
+    /// The peer or its address prefix has too many pending queries.
     Busy,
 }
 
-/// Permits that a question holds while it is under way.
+/// Permits of a pending query.
 type Permits<'a> = (Permit<'a, PeerId>, Option<Permit<'a, Prefix>>);
 
 impl AuthorizationClient {
-    /// Has `endpoint` decide for `relay`.
+    /// Creates a client that queries `endpoint` on behalf of `relay`.
     pub(super) fn new(
         endpoint: Endpoint,
         config: &AccessEndpoint,
@@ -121,7 +123,7 @@ impl AuthorizationClient {
         }
     }
 
-    /// The decision of the endpoint, or the policy for questions that it does not decide in time.
+    /// Returns the decision of the endpoint, or applies the policy if there is none in time.
     pub(super) async fn decide(&self, query: Query) -> Result<(), Denied> {
         if let Some(decision) = self.cached(&query) {
             self.metrics.access_lookup("hit");
@@ -132,7 +134,7 @@ impl AuthorizationClient {
             is_first = true;
             self.resolve(query)
         };
-        let outcome = self.flights.answer(query, ask).await;
+        let outcome = self.flights.run(query, ask).await;
         if !is_first {
             self.metrics.access_lookup("coalesced");
         }
@@ -146,14 +148,14 @@ impl AuthorizationClient {
         }
     }
 
-    /// Asks the endpoint once the bounds of the peer and its address prefix admit it.
+    /// Queries the endpoint when the limits of the peer and its address prefix allow it.
     async fn resolve(&self, query: Query) -> Outcome {
-        // A peer whose own questions delay each other is not granted a request for that, even with
-        // `fail-open`. So this wait takes nothing of the time to decide.
+        // A request that is delayed by its peer's own queries must not be granted for that by
+        // `fail-open`. This wait therefore does not count for the timeout of the query.
         let Ok(_permits) = timeout(self.timeout, self.admit(&query)).await else {
             return Outcome::Busy;
         };
-        // The same question may have been answered meanwhile.
+        // An identical query may have been answered in the meantime.
         if let Some(decision) = self.cached(&query) {
             self.metrics.access_lookup("hit");
             return Outcome::Decided(decision);
@@ -180,8 +182,8 @@ impl AuthorizationClient {
         }
     }
 
-    /// Waits until the peer and its address prefix may have one more question under way, and until
-    /// their rates admit it.
+    /// Waits until the concurrency and rate limits of the peer and its address prefix allow one
+    /// more query.
     async fn admit(&self, query: &Query) -> Permits<'_> {
         let peer = query.peer();
         let of_peer = (self.concurrency / PEER_DIVISOR).max(1);
@@ -196,7 +198,7 @@ impl AuthorizationClient {
             let of_prefix = (self.concurrency / PREFIX_DIVISOR).max(share);
             prefix_permit = Some(self.prefixes.acquire(prefix, of_prefix).await);
         }
-        // The peer comes first: what exceeds its own rate takes nothing from others at its address.
+        // The peer is checked first: queries beyond its own rate use nothing of its prefix's rate.
         while let Err(wait) = self.peer_rate.check(&peer) {
             sleep(wait).await;
         }
@@ -212,8 +214,8 @@ impl AuthorizationClient {
         self.cache.as_ref()?.get(query)
     }
 
-    /// Asks, from `begun` on. Half of the time may pass until it is the question's turn: what is
-    /// asked too late gets no answer, and takes the time of others.
+    /// Queries the endpoint. Waits for a slot for at most half of the timeout since `begun`: a
+    /// query that is sent later would probably time out and delay others.
     async fn query_endpoint(&self, query: Query, begun: Instant) -> Result<Decision, Failure> {
         let turn = begun + self.timeout / 2;
         let Ok(slot) = timeout_at(turn, self.slots.acquire()).await else {
@@ -231,7 +233,7 @@ impl AuthorizationClient {
         }
     }
 
-    /// Logs that there is no decision, now and then.
+    /// Logs the failure, at most once per interval.
     fn failed(&self, failure: Failure) {
         let due = self.trouble().failed(Instant::now().into_std());
         if let Some(failed) = due {
@@ -271,7 +273,7 @@ fn verdict(decision: Decision) -> Result<(), Denied> {
     }))
 }
 
-/// A short, stable word for metrics.
+/// A short, stable name for metrics.
 fn outcome(response: &Result<Decision, Failure>) -> &'static str {
     match response {
         Ok(Decision { allow: true, .. }) => "allowed",

@@ -1,4 +1,4 @@
-//! The rules and the endpoint together, as the relay asks them.
+//! Access control: rules and authorization endpoint combined.
 
 use std::{
     path::PathBuf,
@@ -24,23 +24,23 @@ use crate::{
     resources::Shares,
 };
 
-/// Why access cannot be controlled as it is to be. `Display` names the variable.
+/// Why access control cannot be set up. `Display` names the variable.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file of rules is of no use.
+    /// The rule file cannot be used.
     #[error("RELAY_ACCESS_FILE: {path:?} {cause}")]
     File {
-        /// As configured.
+        /// The configured path.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Why it cannot be used.
         cause: file::Error,
     },
-    /// The endpoint cannot be asked; in words that begin with the variable.
+    /// The endpoint cannot be set up. The text begins with the variable.
     #[error("{0}")]
     Endpoint(String),
 }
 
-/// Everything that access is controlled by, read and checked.
+/// Access control that has been loaded and validated, but not started.
 #[derive(Debug)]
 pub struct Setup {
     inline: Arc<[Rule]>,
@@ -50,10 +50,10 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Reads what `config` names; nothing when everybody may do everything. May block.
+    /// Loads the rules and the endpoint of `config`; `None` if access is not restricted. May block.
     ///
     /// # Errors
-    /// When the file or the certificates cannot be used.
+    /// If the rule file or the certificates cannot be used.
     pub fn load(config: &config::Access) -> Result<Option<Self>, Error> {
         let inline = inline(config);
         if inline.is_empty() && config.file.is_none() && config.url.is_none() {
@@ -82,8 +82,8 @@ impl Setup {
         }))
     }
 
-    /// Controls access to `relay` from now on, and follows the file until the process ends.
-    /// `shares` are the address prefixes that may ask the endpoint more than others.
+    /// Starts access control for `relay`, and reloads the rule file until the process ends.
+    /// `shares` are address prefixes that may send more queries to the endpoint.
     pub fn start(
         self,
         relay: PeerId,
@@ -115,7 +115,7 @@ impl Setup {
     }
 }
 
-/// The rules of the environment.
+/// The rules in environment variables.
 fn inline(config: &config::Access) -> Vec<Rule> {
     let lists = [
         (Scope::Reserve, &config.reserve),
@@ -140,7 +140,7 @@ fn inline(config: &config::Access) -> Vec<Rule> {
         .collect()
 }
 
-/// Controls who may reserve, and who may connect to whom.
+/// Decides on reservations and circuits.
 #[derive(Debug)]
 pub struct Access {
     rules: RwLock<Arc<Rules>>,
@@ -150,12 +150,12 @@ pub struct Access {
 }
 
 impl Access {
-    /// Those that hold now.
+    /// The current rules.
     fn rules(&self) -> Arc<Rules> {
         Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes the rules of the file over whenever they change. What cannot be used changes nothing.
+    /// Reloads the rules whenever the file changes. A file that cannot be used changes nothing.
     async fn follow(self: Arc<Self>, mut file: WatchedFile, lifecycle: Lifecycle) {
         loop {
             sleep(POLL_INTERVAL).await;
@@ -165,7 +165,7 @@ impl Access {
                 let all = |more| inline.iter().copied().chain(more).collect::<Rules>();
                 (update.map(|more: Result<Vec<_>, _>| more.map(all)), file)
             });
-            // Old rules for ever would be worse than none: nobody would notice.
+            // Outdated rules would go unnoticed, so this ends the relay.
             let Ok((update, back)) = poll.await else {
                 error!("the access file can no longer be watched");
                 return lifecycle.fail();

@@ -1,9 +1,8 @@
-//! The file of rules on the disk: read at the start, and again when it has changed.
+//! The rule file: read at the start, and again when it has changed.
 //!
-//! It is looked at every second, which works for every way of changing a file: written in place,
-//! renamed over, or swapped with the directory that a link leads to, as Kubernetes does. It is read
-//! once it has looked the same twice, so that half of what somebody is writing does not become the
-//! rules.
+//! The file is polled every second, which detects every kind of change: written in place, replaced
+//! by a rename, or switched by a symbolic link to another directory, as in Kubernetes. It is read
+//! when two polls have seen the same metadata, so that a partially written file is not used.
 
 use std::{
     fs::{File, Metadata},
@@ -18,12 +17,12 @@ use super::{
     rules::Rule,
 };
 
-/// The longest file that is read.
+/// Maximum length of the file in bytes.
 pub const MAX_FILE_BYTES: u64 = 8 * 1024 * 1024;
 
-/// How often the file is looked at.
+/// Interval of the polls.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// How often a file that cannot be used is told of again.
+/// Interval at which an unusable file is reported again.
 const RELOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Why a file cannot be used.
@@ -32,17 +31,17 @@ pub enum Error {
     /// It cannot be read.
     #[error("cannot be read: {0}")]
     Read(#[from] io::Error),
-    /// It can be read, but not understood.
+    /// It contains invalid lines.
     #[error("has mistakes: {0}")]
     Content(#[from] Problems),
 }
 
-/// How a file looks from outside. What is the same has the same content.
+/// Identifies a version of the file by its metadata. Equal stamps mean equal content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FileStamp {
-    /// Its device, inode, length, and the times of its last changes, to the nanosecond.
+    /// Device, inode, length, and times of modification and status change with nanoseconds.
     File([u64; 3], [i64; 4]),
-    /// There is none.
+    /// The metadata cannot be read.
     Failed(io::ErrorKind),
 }
 
@@ -69,15 +68,15 @@ impl FileStamp {
     }
 }
 
-/// A file of rules, and what was last seen of it. Everything here may block.
+/// A rule file, and the last version seen. All operations may block.
 #[derive(Debug)]
 pub(super) struct WatchedFile {
     path: PathBuf,
-    /// As it was when it was read last, or could not be.
+    /// Version that was last read, or could not be read.
     read: FileStamp,
-    /// As it is since, if it has changed.
+    /// A newer version seen by the last poll.
     changed: Option<FileStamp>,
-    /// When it was last found to be of no use, unless it is of use now.
+    /// When the file was last found unusable; `None` while it is usable.
     failed: Option<Instant>,
 }
 
@@ -94,8 +93,8 @@ impl WatchedFile {
         Ok((watched, rules))
     }
 
-    /// Looks at the file. Gives its rules, or why it has none, if that is update: when it has changed
-    /// and been left alone since, and once a minute while it cannot be used.
+    /// Polls the file. Returns its rules, or why it cannot be used, if it has changed and been
+    /// stable since, and once a minute while it cannot be used.
     pub(super) fn poll(&mut self) -> Option<Result<Vec<Rule>, Error>> {
         let now = FileStamp::at(&self.path);
         let is_settled = self.changed == Some(now);
@@ -115,12 +114,12 @@ impl WatchedFile {
     }
 
     fn read(&mut self) -> Result<Vec<Rule>, Error> {
-        // Opening a pipe would wait for its writer.
+        // Opening a pipe would block until it has a writer.
         if !std::fs::metadata(&self.path)?.is_file() {
             return Err(io::Error::other("not a file").into());
         }
         let file = File::open(&self.path)?;
-        // Should it be another one by now, the next look finds that out.
+        // If the file is replaced after this, the next poll detects it.
         self.read = FileStamp::from(&file.metadata()?);
         let mut bytes = Vec::new();
         let length = file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
@@ -139,7 +138,7 @@ mod tests {
 
     use super::*;
 
-    /// Looks until there is update, or three times.
+    /// Polls up to three times, until there is an update.
     fn update(watched: &mut WatchedFile) -> Option<Result<usize, String>> {
         (0..3).find_map(|_| {
             let update = watched.poll()?;
@@ -155,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_of_changing_a_file_is_seen_once_it_is_left_alone() {
+    fn every_kind_of_change_is_detected_when_the_file_is_stable() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         fs::create_dir(at("v1")).unwrap();
@@ -170,7 +169,7 @@ mod tests {
         // As Kubernetes does it.
         symlink("v2", at("new")).unwrap();
         fs::rename(at("new"), at("data")).unwrap();
-        assert!(watched.poll().is_none(), "it may not be finished");
+        assert!(watched.poll().is_none(), "it may be incomplete");
         assert_eq!(update(&mut watched), Some(Ok(2)));
         assert_eq!(update(&mut watched), None);
         // In place, in two steps.
@@ -179,14 +178,14 @@ mod tests {
         fs::write(at("v2/rules"), rules(3)).unwrap();
         assert!(watched.poll().is_none());
         assert_eq!(update(&mut watched), Some(Ok(3)));
-        // Another file in its place.
+        // Replaced by another file.
         fs::write(at("other"), rules(4)).unwrap();
         fs::rename(at("other"), at("v2/rules")).unwrap();
         assert_eq!(update(&mut watched), Some(Ok(4)));
     }
 
     #[test]
-    fn what_is_of_no_use_is_told_of_once_and_again_when_it_is_due() {
+    fn unusable_file_is_reported_once_and_again_after_the_interval() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("rules");
         let missing = WatchedFile::open(&path).unwrap_err().to_string();
@@ -207,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_a_pipe_nor_a_device_nor_too_much_is_read() {
+    fn devices_directories_and_large_files_are_not_read() {
         let directory = tempfile::tempdir().unwrap();
         for path in [Path::new("/dev/zero"), directory.path()] {
             let error = WatchedFile::open(path).unwrap_err().to_string();

@@ -1,7 +1,7 @@
-//! The file of rules, as text.
+//! Parser of the rule file.
 //!
 //! ```text
-//! # who may reserve: two peers, and a network but for one address
+//! # reservations: a peer, and a network except one address
 //! allow reserve 12D3KooW…
 //! allow reserve 198.51.100.0/24
 //! deny reserve,connect,target 12D3KooW…
@@ -15,15 +15,15 @@ use super::{
     subject::Subject,
 };
 
-/// The most rules of a file; a line counts once for each of its scopes. Each takes up to 300 bytes
-/// of memory.
+/// Maximum number of rules in a file; a line counts once for each of its scopes. A rule takes up to
+/// 300 bytes of memory.
 pub const MAX_RULES: usize = 100_000;
 
-/// The problems that are told of one by one.
+/// Maximum number of problems that are reported individually.
 const MAX_PROBLEMS: usize = 10;
 
-/// What is wrong with a file. `Display` gives a line of text with the first problems. Nothing of
-/// the content is repeated: it may be of clients.
+/// Problems of a file. `Display` lists the first ones on one line. The content is not repeated,
+/// because it may identify clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problems {
     first: Vec<(usize, String)>,
@@ -54,17 +54,17 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// Reads all rules, or says what is wrong with them.
+/// Parses all rules.
 ///
 /// # Errors
-/// Every line that is no rule; nothing is taken of a file that has one.
+/// All invalid lines; a file with an invalid line has no effect.
 pub fn parse_rules(text: &str) -> Result<Vec<Rule>, Problems> {
     let mut rules = Vec::new();
     let mut problems = Problems {
         first: Vec::new(),
         number: 0,
     };
-    // Some editors put it there.
+    // Some editors write a byte order mark.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (number, line) in text.lines().enumerate().map(|(n, line)| (n + 1, line)) {
         let line = line.split('#').next().unwrap_or_default().trim();
@@ -86,7 +86,7 @@ pub fn parse_rules(text: &str) -> Result<Vec<Rule>, Problems> {
     }
 }
 
-/// Adds the rules of one line.
+/// Appends the rules of one line.
 fn parse_line(line: &str, number: usize, rules: &mut Vec<Rule>) -> Result<(), String> {
     let mut words = line.split_whitespace();
     let (Some(effect), Some(scopes), Some(entry), None) =
@@ -116,7 +116,7 @@ fn parse_line(line: &str, number: usize, rules: &mut Vec<Rule>) -> Result<(), St
     Ok(())
 }
 
-/// The problem with an entry, without the hint at what it may be meant to be: that repeats it.
+/// The problem without the suggestion, which repeats the entry.
 fn unquoted(problem: String) -> String {
     let end = problem.find(';').unwrap_or(problem.len());
     let mut problem = problem;
@@ -125,10 +125,10 @@ fn unquoted(problem: String) -> String {
 }
 
 impl Rule {
-    /// Whether the rule can ever fit.
+    /// Checks whether the rule can ever apply.
     ///
     /// # Errors
-    /// Why it cannot, in words that can follow the rule.
+    /// Why it cannot; the text continues a sentence about the rule.
     pub fn check(&self) -> Result<(), &'static str> {
         match (self.scope, self.effect, self.subject) {
             (Scope::Target, _, Subject::Network(_)) => {
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_not_too_many_rules() {
+    fn number_of_rules_is_bounded() {
         let line = "deny reserve,connect 192.0.2.7\n";
         assert_eq!(
             parse_rules(&line.repeat(MAX_RULES / 2)).unwrap().len(),

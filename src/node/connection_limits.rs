@@ -1,11 +1,11 @@
-//! How many connections there may be, in total and from one address prefix, and how many dials.
+//! Limits of established connections, in total and per address prefix, and of dials.
 //!
-//! libp2p's own behaviour for it remembers every peer id that was ever connected, and peer ids cost
-//! strangers nothing. This one remembers connections, and those only as long as they exist.
+//! The `libp2p-connection-limits` behaviour keeps an entry for every peer id that was ever
+//! connected, and peer ids are free. This one keeps entries of existing connections only.
 //!
 //! While more than three quarters of all connections are in use, a prefix beyond its share gets no
-//! more of them. When all are in use nevertheless, the newest connection without a reservation and
-//! without a circuit of the prefix that is furthest beyond its share is closed for the new one.
+//! further ones. When all are in use, the newest connection without reservation and circuit, of the
+//! prefix furthest beyond its share, is evicted for a new one.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -32,14 +32,14 @@ use crate::{
     transport::{ConnectionGater, ip_of},
 };
 
-/// Dials that may be under way at once, and connections that may have come of them: those of
-/// `AutoNAT`, which strangers ask for. Each takes a descriptor that nobody counts.
+/// Dials that may be pending at once, and connections established by dials: those of `AutoNAT`,
+/// which peers request. Each takes a file descriptor that is not counted.
 const MAX_DIALS: usize = 64;
 
-/// Connections that can be closed to make room.
+/// Source of connections that can be evicted.
 pub(super) trait EvictionCandidates: Send + 'static {
-    /// The newest connection without a reservation and without a circuit of the prefix that is
-    /// furthest beyond its share.
+    /// The newest connection without reservation and circuit, of the prefix furthest beyond its
+    /// share.
     fn newest_unused(&self, beyond: &resources::BeyondShare) -> Option<Arc<Connection>>;
 }
 
@@ -49,36 +49,36 @@ impl EvictionCandidates for Arc<Relay> {
     }
 }
 
-/// Refuses connections for which there is no room, and closes unused ones to make some.
+/// Denies connections beyond the limits, and evicts unused ones.
 pub(super) struct Behaviour<C = Arc<Relay>> {
     resources: Resources,
     gater: ConnectionGater,
     candidates: C,
     pending_dials: HashSet<ConnectionId>,
     dialled: usize,
-    /// What each connection counts for, but for those that are closed to make room. A peer may move
-    /// to another address: the connection counts for the one that its handshake has proven.
+    /// Address for which each connection counts, except evicted ones. If a peer migrates to another
+    /// address, its connection still counts for the address of its handshake.
     established: HashMap<ConnectionId, Option<IpAddr>>,
-    /// Connections to close to make room, which the swarm has not been asked to close yet.
+    /// Evicted connections that the swarm has not been instructed to close yet.
     to_close: VecDeque<(PeerId, ConnectionId)>,
 }
 
-/// There is no room for a connection.
+/// Why a connection is denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum LimitExceeded {
-    /// As many dials are under way as may be.
-    #[error("too many dials are under way")]
+    /// Too many pending dials.
+    #[error("too many dials are pending")]
     Pending,
-    /// As many are established as may be.
+    /// Too many established connections.
     #[error("too many connections are established")]
     Established,
-    /// Connections are scarce, and an address prefix has its share of them.
-    #[error("connections are scarce, and the address prefix has its share")]
+    /// Connections are scarce, and an address prefix uses its share.
+    #[error("connections are scarce, and the address prefix uses its share")]
     Share,
 }
 
 impl LimitExceeded {
-    /// For logs and metrics.
+    /// A short, stable name for logs and metrics.
     pub(super) fn reason(self) -> &'static str {
         match self {
             Self::Pending => "max_pending",
@@ -101,7 +101,8 @@ impl<C: EvictionCandidates> Behaviour<C> {
         }
     }
 
-    /// Finds room for one more connection from `ip`, or to an address that was dialled.
+    /// Checks the limits for one more connection from `ip`; `None` for a dialled address. Evicts a
+    /// connection if necessary.
     fn check_established(&mut self, ip: Option<IpAddr>) -> Result<(), ConnectionDenied> {
         let capacity = u64::from(self.resources.limits().connections.active);
         let shares = self.resources.shares();
@@ -129,7 +130,7 @@ impl<C: EvictionCandidates> Behaviour<C> {
         Err(ConnectionDenied::new(exceeded))
     }
 
-    /// Closes a connection to make room. It does not count from now on.
+    /// Evicts a connection. It no longer counts from now on.
     fn close(&mut self, connection: &Connection) {
         if connection.evict()
             && let Some(ip) = self.established.remove(&connection.id)
@@ -141,7 +142,7 @@ impl<C: EvictionCandidates> Behaviour<C> {
     }
 }
 
-/// Where a connection comes from; those that were dialled count for no prefix.
+/// Source address of a connection. Dialled connections count for no prefix.
 fn source_of(endpoint: &ConnectedPoint) -> Option<IpAddr> {
     match endpoint {
         ConnectedPoint::Listener { send_back_addr, .. } => ip_of(send_back_addr),
@@ -245,7 +246,7 @@ impl<C: EvictionCandidates> NetworkBehaviour for Behaviour<C> {
         &mut self,
         _cx: &mut Context<'_>,
     ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        // The swarm polls its behaviours after every event, so that none has to be woken.
+        // The swarm polls its behaviours after every event, so no wake is needed.
         match self.to_close.pop_front() {
             Some((peer_id, connection)) => Poll::Ready(ToSwarm::CloseConnection {
                 peer_id,
@@ -267,7 +268,7 @@ mod tests {
         resources::{ResourceLimits, Shares},
     };
 
-    /// Connections of which the test says whether they are unused.
+    /// Connections that the test marks as used or unused.
     #[derive(Default)]
     struct Unused(Vec<Arc<Connection>>);
 
@@ -325,7 +326,7 @@ mod tests {
         }));
     }
 
-    /// A connection from `ip` is established, and unused.
+    /// Establishes an unused connection from `ip`.
     fn establish(limits: &mut Behaviour<Unused>, id: usize, ip: &str) -> Option<LimitExceeded> {
         let (peer, connection) = (PeerId::random(), ConnectionId::new_unchecked(id));
         let (local, remote) = (address("203.0.113.1"), address(ip));
@@ -371,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_of_one_address_give_way_when_all_are_in_use() {
+    fn connections_of_one_address_are_evicted_when_all_are_in_use() {
         let mut limits = limited_to(16);
         for id in 0..12 {
             assert_eq!(establish(&mut limits, id, "192.0.2.1"), None);
@@ -387,7 +388,7 @@ mod tests {
         assert_eq!(limits.resources.connections().total(), 16);
         let closing: Vec<_> = limits.to_close.iter().map(|(_, id)| *id).collect();
         assert_eq!(closing, [11, 10].map(ConnectionId::new_unchecked));
-        // Their places are taken already.
+        // They do not count any more.
         for id in [11, 10] {
             closed(&mut limits, id, &incoming("192.0.2.1"));
         }
@@ -403,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_gives_way_when_no_prefix_is_beyond_its_share() {
+    fn no_connection_is_evicted_when_no_prefix_is_beyond_its_share() {
         let mut limits = limited_to(8);
         for id in 0..8 {
             assert_eq!(establish(&mut limits, id, &format!("198.51.{id}.1")), None);
@@ -414,11 +415,11 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_counts_for_its_first_address_when_its_peer_moves() {
+    fn connection_counts_for_its_first_address_when_its_peer_migrates() {
         let mut limits = limited_to(16);
         assert_eq!(establish(&mut limits, 1, "192.0.2.1"), None);
         assert_eq!(establish(&mut limits, 2, "198.51.100.1"), None);
-        // The swarm has the new address when the connection ends.
+        // The swarm reports the new address when the connection is closed.
         closed(&mut limits, 1, &incoming("198.51.100.1"));
         let largest = limits.resources.connections().largest();
         let largest = largest.map(|(prefix, count)| (prefix.to_string(), count));
@@ -428,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn dials_have_places_of_their_own() {
+    fn dials_are_limited_separately() {
         let mut limits = limited_to(1000);
         for id in 0..MAX_DIALS {
             assert_eq!(dial(&mut limits, id), None);
@@ -445,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_of_connections_that_are_gone() {
+    fn closed_connections_leave_no_state() {
         let mut limits = limited_to(3);
         for id in 0..1000 {
             assert_eq!(establish(&mut limits, id, "192.0.2.1"), None);

@@ -1,4 +1,4 @@
-//! How a node ends: the drain, and the close.
+//! The end of a node: drain and close.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -15,19 +15,19 @@ use crate::{
     transport::quic,
 };
 
-/// How often a drain tells how far it is.
+/// Interval of progress reports.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
-/// How long circuits that were cut may take to end.
+/// How long cut circuits may take to end.
 const CUT_TIMEOUT: Duration = Duration::from_millis(100);
-/// How long the resets of circuits that were cut have to leave before the connections are closed:
-/// a QUIC connection that is closed sends nothing else any more, and a full congestion window holds
-/// them up for a round trip.
+/// How long to wait before connections are closed, so that resets of cut circuits can be sent: a
+/// closed QUIC connection sends nothing else, and a full congestion window delays them by a round
+/// trip.
 const RESET_GRACE: Duration = Duration::from_millis(200);
-/// How long the last words to the peers may take when the process ends: to close connections one
-/// by one, and then all QUIC endpoints at once.
+/// How long closing may take when the process ends: once for the connections, then for all QUIC
+/// endpoints.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// Tells how far a drain is.
+/// Reports the progress of a drain.
 struct DrainProgress {
     ticks: Interval,
     deadline: Instant,
@@ -44,7 +44,7 @@ impl DrainProgress {
         }
     }
 
-    /// Waits until it is time to tell.
+    /// Completes at the time of the next report.
     async fn tick(&mut self) {
         self.ticks.tick().await;
     }
@@ -66,7 +66,7 @@ impl DrainProgress {
 }
 
 impl Node {
-    /// Lets everything that is open finish, until the deadline.
+    /// Lets open circuits finish, until the deadline.
     pub(super) async fn drain(&mut self) {
         let span = info_span!(
             target: SPANS,
@@ -110,7 +110,8 @@ impl Node {
         drop(delay);
 
         let wait = phase("drain.wait");
-        // A newcomer is refused a connection, not a reservation: it tries the next relay at once.
+        // A new client is refused a connection, not a reservation, so that it tries the next relay
+        // at once.
         for (listener, _) in std::mem::take(&mut self.listeners) {
             self.swarm.remove_listener(listener);
         }
@@ -123,7 +124,7 @@ impl Node {
         drop(wait);
 
         let _cut = phase("drain.cut");
-        // What is left is cut; each circuit's task says so before it ends.
+        // The remaining circuits are cut; the task of each one logs its end.
         shutdown.cancel();
         self.wait_for_circuits().await;
         let after = relay.statistics();
@@ -144,7 +145,7 @@ impl Node {
         span.record("relay.reservations_moved", integer(moved.len()));
     }
 
-    /// Serves as before.
+    /// Serves normally.
     async fn keep_serving(&mut self, progress: &mut DrainProgress) {
         let relay = Arc::clone(&self.relay);
         loop {
@@ -156,8 +157,8 @@ impl Node {
         }
     }
 
-    /// Closes connections as their moment comes, until none is left. `moved` are the peers whose
-    /// reservation went with that.
+    /// Closes connections according to the schedule until none is left. Adds the peers whose
+    /// reservation ends with a connection to `moved`.
     async fn close_idle(&mut self, progress: &mut DrainProgress, moved: &mut HashSet<PeerId>) {
         let mut rng = rand::rng();
         let relay = Arc::clone(&self.relay);
@@ -177,7 +178,7 @@ impl Node {
                 () = relay.circuit_ended() => self.close_due(&mut schedule, moved),
                 event = self.swarm.select_next_some() => {
                     if let SwarmEvent::ConnectionEstablished { connection_id, .. } = event {
-                        // Its handshake had begun before the listeners were closed.
+                        // Its handshake started before the listeners were closed.
                         let late = relay.connections().into_iter().find(|c| c.id == connection_id);
                         if let Some(late) = late {
                             schedule.add(late, Instant::now(), &mut rng);
@@ -200,14 +201,14 @@ impl Node {
         }
     }
 
-    /// Whether no connection is left to wait for. The swarm waits in vain for one whose task has
-    /// panicked; the books do not.
+    /// Whether no connection is left. After a panic the swarm keeps the connection of the panicked
+    /// task, but the reservation table does not.
     fn has_no_connections(&self) -> bool {
         self.connections() == 0
             || (self.lifecycle.has_failed() && self.relay.statistics().peers == 0)
     }
 
-    /// Waits, not for long, until the end of every circuit that was cut is in the log.
+    /// Waits for a bounded time until the end of every cut circuit has been logged.
     async fn wait_for_circuits(&mut self) {
         let relay = Arc::clone(&self.relay);
         let over = async {
@@ -221,7 +222,8 @@ impl Node {
         let _ = timeout(CUT_TIMEOUT, over).await;
     }
 
-    /// Ends every circuit and connection, so that peers learn it now and not by a timeout.
+    /// Closes all circuits and connections, so that peers detect it at once instead of by a
+    /// timeout.
     pub(super) async fn close(mut self) {
         self.lifecycle.enter(Phase::Stopped);
         self.lifecycle.shutdown_token().cancel();
@@ -240,7 +242,7 @@ impl Node {
     }
 }
 
-/// Closes what needs no swarm to be closed, and waits, not for long, for the tasks of the process.
+/// Closes what does not need the swarm, and waits for a bounded time for the tasks of the process.
 pub(super) async fn close_remaining(quic: &quic::Handle, lifecycle: &Lifecycle) {
     lifecycle.shutdown_token().cancel();
     quic.close_all(0);

@@ -1,5 +1,5 @@
-//! Reports to the log when a resource becomes scarce, and when most clients come from one address that
-//! is not their own.
+//! Logs when a resource becomes scarce, and when most clients connect from one private or proxy
+//! address.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -12,10 +12,10 @@ use crate::{
     transport::ConnectionGater,
 };
 
-/// How often the use of resources is looked at.
+/// Interval of the checks.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Looks at the use of resources until the relay stops.
+/// Checks the use of resources at intervals. Runs until the relay stops.
 pub(super) async fn monitor(relay: Arc<Relay>, resources: Resources, gater: ConnectionGater) {
     let mut monitor = Monitor::default();
     let mut ticks = interval(INTERVAL);

@@ -1,4 +1,4 @@
-//! The swarm of a relay: its behaviours and the bounds around them.
+//! The swarm of a relay: its behaviours and limits.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,10 +18,10 @@ use crate::{
     transport::ConnectionGater,
 };
 
-/// Streams of one connection that may be in their protocol negotiation at once.
+/// Inbound streams of one connection that may be negotiating their protocol at once.
 const MAX_NEGOTIATING_STREAMS: usize = 256;
 
-/// Everything that a relay speaks on a connection.
+/// All protocols of a relay.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     limits: connection_limits::Behaviour,
@@ -53,7 +53,7 @@ impl Behaviour {
     }
 }
 
-/// The bounds of the swarm; its tasks are the process's.
+/// Configuration of the swarm. Its tasks are spawned on `lifecycle`.
 pub(super) fn settings(lifecycle: &Lifecycle, idle_timeout: Duration) -> Config {
     let lifecycle = lifecycle.clone();
     Config::with_executor(move |future| lifecycle.spawn("connection", future))
@@ -61,7 +61,7 @@ pub(super) fn settings(lifecycle: &Lifecycle, idle_timeout: Duration) -> Config 
         .with_max_negotiating_inbound_streams(MAX_NEGOTIATING_STREAMS)
 }
 
-/// Why a connection was refused, as a short, stable word; nothing when it failed by itself.
+/// Why a connection was denied, as a short, stable name; `None` if it failed for another reason.
 pub(super) fn denied(error: &ListenError) -> Option<&'static str> {
     let ListenError::Denied { cause } = error else {
         return None;
