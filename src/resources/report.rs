@@ -1,4 +1,4 @@
-//! How much of each resource is in use, and by which address prefix most of it.
+//! Use of each resource, and the address prefix that uses most of it.
 
 use std::net::IpAddr;
 
@@ -27,16 +27,16 @@ named_enum! {
     }
 }
 
-/// The use of one resource at this moment.
+/// Current use of one resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResourceUse {
-    /// Which one.
+    /// The resource.
     pub resource: Resource,
-    /// Units in use: bytes for [`Resource::Buffers`], else a count.
+    /// Units in use: bytes for [`Resource::Buffers`], otherwise a count.
     pub used: u64,
-    /// Units that there are; `None` is unlimited.
+    /// Capacity in units; `None` is unlimited.
     pub limit: Option<u64>,
-    /// The host prefix that uses most, and how many units.
+    /// The host prefix that uses most, with its units.
     pub largest: Option<(Prefix, u64)>,
 }
 
@@ -50,24 +50,23 @@ impl ResourceUse {
         }
     }
 
-    /// Whether shares apply.
+    /// Whether the resource is scarce, so that shares apply.
     pub fn is_scarce(&self) -> bool {
         self.limit
             .is_some_and(|limit| self.used >= scarcity_threshold(limit))
     }
 
-    /// The host prefix that uses more than half of everything that is in use, if that is more than a
-    /// few units.
+    /// The host prefix that uses more than half of all units in use, if that is more than a few.
     pub fn majority(&self) -> Option<Prefix> {
-        /// Fewer clients behind one address say nothing.
+        /// A few clients behind one address are not worth reporting.
         const FEW: u64 = 8;
         let (prefix, units) = self.largest?;
         (units > FEW && units > self.used / 2).then_some(prefix)
     }
 }
 
-/// Whether addresses like this one belong to a proxy or a local network: clients that come from the
-/// public internet never have one of their own.
+/// Whether `ip` is the address of a proxy or in a local network: clients from the public internet
+/// never have such an address.
 pub fn is_private(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => {
@@ -109,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_majority_is_more_than_half_of_more_than_a_few() {
+    fn majority_is_more_than_half_and_more_than_a_few() {
         let report = |counts: &[(&str, usize)]| {
             let mut usage = Usage::default();
             for (ip, count) in counts {

@@ -17,17 +17,17 @@ const DECISIONS: &str = "relay_access_decision_duration_seconds_count";
 /// Everything that an endpoint may do wrong, what the log says of it, and what it counts as.
 fn troubles() -> [(Mood, &'static str, &'static str); 10] {
     [
-        (Mood::Status(500), "the answer is 500", "invalid"),
-        (Mood::Status(403), "the answer is 403", "invalid"),
-        (Mood::Status(204), "the answer is 204", "invalid"),
-        (Mood::Text("yes"), "the answer is no JSON", "invalid"),
+        (Mood::Status(500), "the response is 500", "invalid"),
+        (Mood::Status(403), "the response is 403", "invalid"),
+        (Mood::Status(204), "the response is 204", "invalid"),
+        (Mood::Text("yes"), "the response is not JSON", "invalid"),
         (
             Mood::Text(r#"{"allow":"yes"}"#),
-            "the answer is no JSON",
+            "the response is not JSON",
             "invalid",
         ),
-        (Mood::Huge, "the answer is too long", "invalid"),
-        (Mood::Endless, "the answer is too long", "invalid"),
+        (Mood::Huge, "the response is too long", "invalid"),
+        (Mood::Endless, "the response is too long", "invalid"),
         (Mood::Hang, "no answer in time", "timeout"),
         (Mood::Noise, "", "unreachable"),
         (Mood::Close, "", "unreachable"),
