@@ -432,7 +432,7 @@ impl Node {
         }
     }
 
-    /// Reports the number of pending incoming connections, which only the swarm knows.
+    /// Reports the number of pending incoming connections, as counted by the swarm.
     fn count_pending(&self) {
         let info = self.swarm.network_info();
         let pending = info.connection_counters().num_pending_incoming();

@@ -134,7 +134,7 @@ impl Rule {
             (Scope::Target, _, Subject::Network(_)) => {
                 Err("has a network for a target: targets are peer ids")
             }
-            (_, Effect::Deny, Subject::None) => Err("denies nobody: `none` is for `allow`"),
+            (_, Effect::Deny, Subject::None) => Err("denies nothing: `none` is only for `allow`"),
             _ => Ok(()),
         }
     }

@@ -32,7 +32,7 @@ use crate::{
 /// interval is a tenth of their time to live.
 const MIN_RENEWAL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What the table needs to know about a connection.
+/// What the table requires of a connection.
 pub trait Connection: Clone {
     /// Id of the connection, unique in the process.
     fn id(&self) -> ConnectionId;
