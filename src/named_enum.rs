@@ -5,20 +5,20 @@
 macro_rules! named_enum {
     (
         $(#[$meta:meta])*
-        $vis:vis enum $enum:ident {
+        $vis:vis enum $type_name:ident {
             $($(#[$variant_meta:meta])* $variant:ident = $name:literal,)+
         }
     ) => {
         $(#[$meta])*
-        $vis enum $enum {
+        $vis enum $type_name {
             $($(#[$variant_meta])* $variant,)+
         }
 
-        impl $enum {
+        impl $type_name {
             /// All variants, in the order of their declaration.
             pub const ALL: [Self; Self::NAMES.len()] = [$(Self::$variant),+];
             /// Names of all variants, in the same order.
-            pub const NAMES: [&'static str; [$($name),+].len()] = [$($name),+];
+            pub const NAMES: [&str; [$($name),+].len()] = [$($name),+];
 
             /// A short, stable name for logs and metrics.
             pub fn as_str(self) -> &'static str {

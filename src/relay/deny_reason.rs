@@ -16,7 +16,7 @@ macro_rules! deny_reasons {
             pub const ALL: [Self; [$($name),+].len()] = [$(Self::$variant),+];
 
             /// Values of the `reason` attribute of metrics: "none", and the name of every variant.
-            pub const METRIC_VALUES: &'static [&'static str] = &["none", $($name),+];
+            pub const METRIC_VALUES: &[&str] = &["none", $($name),+];
 
             /// The STATUS that the client receives, and a short, stable name for logs and metrics.
             pub fn status_and_reason(self) -> (Status, &'static str) {

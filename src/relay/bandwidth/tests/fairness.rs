@@ -134,10 +134,10 @@ async fn bandwidth_unused_by_a_limited_peer_goes_to_others() {
         peer: limit(700_000, 100_000),
         circuit: BandwidthLimit::default(),
     });
-    let shared = PeerId::random();
+    let slow_peer = PeerId::random();
     let mut tasks = JoinSet::new();
     let counts: [Arc<AtomicU64>; 3] = Default::default();
-    let sources = [shared, shared, PeerId::random()];
+    let sources = [slow_peer, slow_peer, PeerId::random()];
     for (source, count) in zip(sources, &counts) {
         let circuit = BusyCircuit {
             after: 0,
