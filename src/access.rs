@@ -24,7 +24,7 @@ mod single_flight;
 mod subject;
 
 pub use self::{
-    authorization::{MAX_CACHED, MAX_CONCURRENCY},
+    authorization::{AuthorizationOutcome, CacheLookup, MAX_CACHED, MAX_CONCURRENCY},
     control::{Access, Error, Setup},
     file::{Error as FileError, MAX_FILE_BYTES},
     parse::{MAX_RULES, Problems, parse_rules},

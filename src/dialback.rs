@@ -39,6 +39,7 @@ use tracing::debug;
 
 use crate::{
     metrics::Metrics,
+    named_enum::named_enum,
     rate::{Limiter, Rate, Unit},
     relay::Relay,
     resources::Prefix,
@@ -70,6 +71,25 @@ struct DialLimiters {
     total: Limiter<()>,
 }
 
+named_enum! {
+    /// Outcome of a requested dial.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum DialOutcome {
+        /// The address was dialled.
+        Dialled = "dialled",
+        /// The peer is not connected from the IP address.
+        ForeignAddress = "foreign_address",
+        /// The peer exceeds its rate.
+        RatePerPeer = "rate_per_peer",
+        /// The address prefix exceeds its rate.
+        RatePerIp = "rate_per_ip",
+        /// The total rate is exceeded.
+        RateTotal = "rate_total",
+        /// Too many dials are pending.
+        MaxDials = "max_dials",
+    }
+}
+
 /// Why a dial was denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DialDenied {
@@ -88,13 +108,12 @@ pub enum DialDenied {
 }
 
 impl DialDenied {
-    /// A short, stable name for metrics.
-    fn outcome(self) -> &'static str {
+    fn outcome(self) -> DialOutcome {
         match self {
-            Self::ForeignAddress => "foreign_address",
-            Self::RatePerPeer => "rate_per_peer",
-            Self::RatePerIp => "rate_per_ip",
-            Self::RateTotal => "rate_total",
+            Self::ForeignAddress => DialOutcome::ForeignAddress,
+            Self::RatePerPeer => DialOutcome::RatePerPeer,
+            Self::RatePerIp => DialOutcome::RatePerIp,
+            Self::RateTotal => DialOutcome::RateTotal,
         }
     }
 }
@@ -182,12 +201,13 @@ impl NetworkBehaviour for Behaviour {
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
         match self.check(peer, addresses) {
             Ok(()) => {
-                self.metrics.autonat_dial("dialled");
+                self.metrics.autonat_dial(DialOutcome::Dialled.as_str());
                 Ok(Vec::new())
             }
             Err(refused) => {
-                debug!(reason = refused.outcome(), "AutoNAT dial refused");
-                self.metrics.autonat_dial(refused.outcome());
+                let outcome = refused.outcome().as_str();
+                debug!(reason = outcome, "AutoNAT dial refused");
+                self.metrics.autonat_dial(outcome);
                 Err(ConnectionDenied::new(refused))
             }
         }
@@ -220,7 +240,7 @@ impl NetworkBehaviour for Behaviour {
             let refused = cause.downcast_ref::<DialDenied>();
             if refused.is_none() {
                 // Denied by `node::connection_limits`.
-                self.metrics.autonat_dial("max_dials");
+                self.metrics.autonat_dial(DialOutcome::MaxDials.as_str());
             }
             if refused != Some(&DialDenied::ForeignAddress) {
                 return self.answer_internal_error(connection_id, peer);

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`cli`] | the subcommands and what each of them prints |
 //! | [`resources`] | resource manager: memory, file descriptors, and shares of address prefixes |
+//! | [`connection_deny_reason`] | why connections are denied or closed |
 //! | [`config`] | every environment variable: type, unit, default, bounds, documentation |
 //! | [`handover`] | pieces that go from one stream to another without a copy |
 //! | [`late`] | wakers that wait until a turn has ended |
@@ -43,6 +44,7 @@ pub mod access;
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod connection_deny_reason;
 pub mod dialback;
 pub mod fleet;
 #[cfg(any(test, fuzzing))]

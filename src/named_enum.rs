@@ -21,7 +21,7 @@ macro_rules! named_enum {
             pub const NAMES: [&str; [$($name),+].len()] = [$($name),+];
 
             /// A short, stable name for logs and metrics.
-            pub fn as_str(self) -> &'static str {
+            pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $name,)+
                 }

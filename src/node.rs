@@ -353,7 +353,7 @@ impl Node {
             SwarmEvent::IncomingConnectionError { error, .. } => {
                 debug!(%error, "an incoming connection failed");
                 if let Some(reason) = swarm::denied(&error) {
-                    self.gater.refused(reason);
+                    self.gater.refused(reason.as_str());
                 }
             }
             _ => {}

@@ -53,7 +53,7 @@ pub use self::{
     ledger::PeerState,
     limits::{BandwidthLimit, BandwidthLimits, CircuitLimit, Limits, RequestRateLimits},
     service::{Relay, Statistics},
-    stop::STOP_TIMEOUT,
+    stop::{STOP_TIMEOUT, StopOutcome},
     traffic::Traffic,
     voucher::{DOMAIN as VOUCHER_DOMAIN, PAYLOAD_TYPE as VOUCHER_PAYLOAD_TYPE, Voucher},
 };

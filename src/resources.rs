@@ -48,7 +48,7 @@ use self::{
     process::SocketMemory,
     watermarks::Watermarks,
 };
-use crate::{config::MemoryLimit, relay::Limits};
+use crate::{config::MemoryLimit, connection_deny_reason::ConnectionDenyReason, relay::Limits};
 
 /// Interval of memory polls. Growth between two polls is bounded by the number of pending
 /// handshakes.
@@ -105,10 +105,11 @@ impl Exhausted {
     /// A short, stable name for logs and metrics.
     pub(crate) fn reason(self) -> &'static str {
         match self {
-            Self::Memory => "memory",
-            Self::FileDescriptors => "file_descriptors",
-            Self::FileDescriptorShare => "file_descriptor_share",
+            Self::Memory => ConnectionDenyReason::Memory,
+            Self::FileDescriptors => ConnectionDenyReason::FileDescriptors,
+            Self::FileDescriptorShare => ConnectionDenyReason::FileDescriptorShare,
         }
+        .as_str()
     }
 }
 

@@ -33,6 +33,7 @@ use super::{
 use crate::{
     config::{AccessEndpoint, OnError},
     metrics::Metrics,
+    named_enum::named_enum,
     rate::{Limiter, Rate, Unit},
     relay::{Denied, DenyReason},
     resources::{Prefix, Share, Shares},
@@ -54,6 +55,38 @@ const PEER_RATE: Rate = Rate::fixed(128, 4, Unit::Second);
 /// Rate of queries for all peers of one address prefix. A prefix with a share of 100 % has no such
 /// limit.
 const PREFIX_RATE: Rate = Rate::fixed(2048, 64, Unit::Second);
+
+named_enum! {
+    /// Outcome of a query to the authorization endpoint.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum AuthorizationOutcome {
+        /// The endpoint allowed the request.
+        Allowed = "allowed",
+        /// The endpoint denied the request.
+        Denied = "denied",
+        /// The endpoint did not respond in time.
+        Timeout = "timeout",
+        /// The endpoint could not be reached.
+        Unreachable = "unreachable",
+        /// The response contained no decision.
+        Invalid = "invalid",
+        /// Too many queries were pending.
+        Overloaded = "overloaded",
+    }
+}
+
+named_enum! {
+    /// Outcome of a lookup in the cache of decisions.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum CacheLookup {
+        /// The decision was cached.
+        Hit = "hit",
+        /// The decision was not cached.
+        Miss = "miss",
+        /// An identical query was pending.
+        Coalesced = "coalesced",
+    }
+}
 
 /// Decides from the cache, or queries the endpoint.
 #[derive(Debug)]
@@ -126,7 +159,7 @@ impl AuthorizationClient {
     /// Returns the decision of the endpoint, or applies the policy if there is none in time.
     pub(super) async fn decide(&self, query: Query) -> Result<(), Denied> {
         if let Some(decision) = self.cached(&query) {
-            self.metrics.access_lookup("hit");
+            self.metrics.access_lookup(CacheLookup::Hit.as_str());
             return verdict(decision);
         }
         let mut is_first = false;
@@ -136,7 +169,7 @@ impl AuthorizationClient {
         };
         let outcome = self.flights.run(query, ask).await;
         if !is_first {
-            self.metrics.access_lookup("coalesced");
+            self.metrics.access_lookup(CacheLookup::Coalesced.as_str());
         }
         match (outcome, self.on_error) {
             (Outcome::Decided(decision), _) => verdict(decision),
@@ -157,16 +190,16 @@ impl AuthorizationClient {
         };
         // An identical query may have been answered in the meantime.
         if let Some(decision) = self.cached(&query) {
-            self.metrics.access_lookup("hit");
+            self.metrics.access_lookup(CacheLookup::Hit.as_str());
             return Outcome::Decided(decision);
         }
         if self.cache.is_some() {
-            self.metrics.access_lookup("miss");
+            self.metrics.access_lookup(CacheLookup::Miss.as_str());
         }
         let begun = Instant::now();
         let response = self.query_endpoint(query, begun).await;
         self.metrics
-            .access_decision(outcome(&response), begun.elapsed());
+            .access_decision(outcome(&response).as_str(), begun.elapsed());
         match response {
             Ok(decision) => {
                 self.worked();
@@ -273,14 +306,13 @@ fn verdict(decision: Decision) -> Result<(), Denied> {
     }))
 }
 
-/// A short, stable name for metrics.
-fn outcome(response: &Result<Decision, Failure>) -> &'static str {
+fn outcome(response: &Result<Decision, Failure>) -> AuthorizationOutcome {
     match response {
-        Ok(Decision { allow: true, .. }) => "allowed",
-        Ok(Decision { allow: false, .. }) => "denied",
-        Err(Failure::Unreachable(_)) => "unreachable",
-        Err(Failure::Invalid(_)) => "invalid",
-        Err(Failure::Timeout) => "timeout",
-        Err(Failure::Overloaded) => "overloaded",
+        Ok(Decision { allow: true, .. }) => AuthorizationOutcome::Allowed,
+        Ok(Decision { allow: false, .. }) => AuthorizationOutcome::Denied,
+        Err(Failure::Unreachable(_)) => AuthorizationOutcome::Unreachable,
+        Err(Failure::Invalid(_)) => AuthorizationOutcome::Invalid,
+        Err(Failure::Timeout) => AuthorizationOutcome::Timeout,
+        Err(Failure::Overloaded) => AuthorizationOutcome::Overloaded,
     }
 }

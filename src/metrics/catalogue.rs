@@ -10,8 +10,14 @@ use opentelemetry::{
 };
 
 use crate::{
+    access::{AuthorizationOutcome, CacheLookup},
+    connection_deny_reason::ConnectionDenyReason,
+    dialback::DialOutcome,
     lifecycle::Phase,
-    relay::{DenyReason, bandwidth::BandwidthScope, circuit::EndReason},
+    relay::{
+        DenyReason, StopOutcome, bandwidth::BandwidthScope, circuit::EndReason,
+        ledger::ReservationEnd,
+    },
     resources::Resource,
 };
 
@@ -119,7 +125,7 @@ instruments! {
         "Peers that hold a reservation.";
     RESERVATION_LIMIT = Kind::Gauge, "relay.reservation.limit", "{reservation}", [],
         "Peers that may hold a reservation at once; absent when that is unlimited.";
-    RESERVATION_DURATION = Kind::Histogram(LIFETIMES), "relay.reservation.duration", "s", ["reason": &["expired", "closed"]],
+    RESERVATION_DURATION = Kind::Histogram(LIFETIMES), "relay.reservation.duration", "s", ["reason": &ReservationEnd::NAMES],
         "How long reservations lasted, renewals included, by how they ended.";
     CIRCUITS = Kind::UpDownCounter, "relay.circuit.active", "{circuit}", [],
         "Circuits that are open or being opened.";
@@ -137,13 +143,13 @@ instruments! {
         "Times that a circuit stopped reading until it may go on: until the receiver takes more, or for its turn in the bandwidth of the circuit, a peer or the relay.";
     BANDWIDTH_LIMIT = Kind::Gauge, "relay.bandwidth.limit", "By/s", ["scope": &BandwidthScope::NAMES],
         "Bytes a second that may pass, both directions together; absent where that is unlimited.";
-    STOP_DURATION = Kind::Histogram(LATENCIES), "relay.stop.duration", "s", ["outcome": &["accepted", "refused", "failed", "abandoned"]],
+    STOP_DURATION = Kind::Histogram(LATENCIES), "relay.stop.duration", "s", ["outcome": &StopOutcome::NAMES],
         "How long the targets of circuits took to answer STOP, for each attempt on one of their connections.";
     ACCESS_DECISION_DURATION = Kind::Histogram(LATENCIES), "relay.access.decision.duration", "s", [
-        "outcome": &["allowed", "denied", "timeout", "unreachable", "invalid", "overloaded"]
+        "outcome": &AuthorizationOutcome::NAMES
     ],
         "How long the access endpoint took to decide, waiting for others included; with the last four outcomes it did not.";
-    ACCESS_LOOKUPS = Kind::Counter, "relay.access.cache.lookups", "{lookup}", ["outcome": &["hit", "miss", "coalesced"]],
+    ACCESS_LOOKUPS = Kind::Counter, "relay.access.cache.lookups", "{lookup}", ["outcome": &CacheLookup::NAMES],
         "Questions for the access endpoint: the decision was remembered, was not, or came from an identical question under way.";
     ACCESS_RULES = Kind::Gauge, "relay.access.rules", "{rule}", [],
         "Access rules that hold.";
@@ -164,13 +170,13 @@ instruments! {
     CONNECTION_LIMIT = Kind::Gauge, "relay.connection.limit", "{connection}", ["state": &["active", "pending"]],
         "Connections that may be up, or on their way, at once.";
     CONNECTIONS_DENIED = Kind::Counter, "relay.connection.denied", "{connection}", [
-        "reason": &["max_pending", "max_connections", "connection_share", "evicted", "max_connections_per_peer", "rate_connections_per_ip", "memory", "file_descriptors", "file_descriptor_share", "proxy_header", "draining", "other"]
+        "reason": &ConnectionDenyReason::NAMES
     ],
         "Connections that were refused, or closed or relieved of streams because memory ran out.";
     QUIC_OFFLOAD_FALLBACKS = Kind::Counter, "relay.quic.offload.fallbacks", "{fallback}", [],
         "Times that a batch of QUIC packets could not be sent with segmentation offload, so that packets to its destination are sent one by one for a minute.";
     AUTONAT_DIALS = Kind::Counter, "relay.autonat.dials", "{dial}", [
-        "outcome": &["dialled", "foreign_address", "rate_per_peer", "rate_per_ip", "rate_total", "max_dials"]
+        "outcome": &DialOutcome::NAMES
     ],
         "Dials that peers asked for by AutoNAT v2: dialled, or refused for the named reason.";
     PEERS = Kind::UpDownCounter, "relay.peer.active", "{peer}", [],

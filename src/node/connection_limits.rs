@@ -26,6 +26,7 @@ use libp2p::{
 };
 
 use crate::{
+    connection_deny_reason::ConnectionDenyReason,
     relay::{Connection, Relay},
     resources::{self, Resources},
     shrink::Shrink as _,
@@ -78,12 +79,12 @@ pub(super) enum LimitExceeded {
 }
 
 impl LimitExceeded {
-    /// A short, stable name for logs and metrics.
-    pub(super) fn reason(self) -> &'static str {
+    /// The reason in logs and metrics.
+    pub(super) fn reason(self) -> ConnectionDenyReason {
         match self {
-            Self::Pending => "max_pending",
-            Self::Established => "max_connections",
-            Self::Share => "connection_share",
+            Self::Pending => ConnectionDenyReason::MaxPending,
+            Self::Established => ConnectionDenyReason::MaxConnections,
+            Self::Share => ConnectionDenyReason::ConnectionShare,
         }
     }
 }

@@ -9,6 +9,7 @@ use libp2p::{
 
 use super::connection_limits::{self, LimitExceeded};
 use crate::{
+    connection_deny_reason::ConnectionDenyReason,
     dialback, identify,
     lifecycle::Lifecycle,
     metrics::Metrics,
@@ -61,14 +62,16 @@ pub(super) fn settings(lifecycle: &Lifecycle, idle_timeout: Duration) -> Config 
         .with_max_negotiating_inbound_streams(MAX_NEGOTIATING_STREAMS)
 }
 
-/// Why a connection was denied, as a short, stable name; `None` if it failed for another reason.
-pub(super) fn denied(error: &ListenError) -> Option<&'static str> {
+/// Why a connection was denied; `None` if it failed for another reason.
+pub(super) fn denied(error: &ListenError) -> Option<ConnectionDenyReason> {
     let ListenError::Denied { cause } = error else {
         return None;
     };
     Some(match cause.downcast_ref::<LimitExceeded>() {
         Some(exceeded) => exceeded.reason(),
-        None if cause.downcast_ref::<TooManyConnections>().is_some() => "max_connections_per_peer",
-        None => "other",
+        None if cause.downcast_ref::<TooManyConnections>().is_some() => {
+            ConnectionDenyReason::MaxConnectionsPerPeer
+        }
+        None => ConnectionDenyReason::Other,
     })
 }

@@ -11,7 +11,7 @@ use super::{
     circuit::Outcome,
     connection::Transport,
     deny_reason::Denied,
-    ledger::EndedReservation,
+    ledger::{EndedReservation, ReservationEnd},
     service::{Relay, now},
 };
 
@@ -61,13 +61,13 @@ pub(super) fn reservation_repeated(relay: &Relay, peer: PeerId) {
     }
 }
 
-/// `how` is "expired", or "closed" if the peer's last connection was closed or the grant could not
-/// be delivered.
+/// Reports the end of a reservation.
 pub(super) fn reservation_ended(
     relay: &Relay,
     EndedReservation { peer, since }: EndedReservation,
-    how: &'static str,
+    end: ReservationEnd,
 ) {
+    let how = end.as_str();
     info!(peer = %relay.pseudonyms().name(&peer), "reservation {how}");
     let lasted = now().saturating_duration_since(since);
     relay.metrics().reservation_ended(how, lasted);

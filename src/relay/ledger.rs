@@ -24,6 +24,7 @@ use libp2p::{PeerId, swarm::ConnectionId};
 use self::circuits::{CircuitPeers, CircuitTable, CircuitTableLimits};
 use super::{circuit_state::CircuitState, deny_reason::DenyReason, limits::Limits};
 use crate::{
+    named_enum::named_enum,
     resources::{Exceeded, Prefix, Usage},
     shrink::Shrink as _,
 };
@@ -59,6 +60,17 @@ pub struct EndedReservation {
     pub peer: PeerId,
     /// When it was first granted.
     pub since: Instant,
+}
+
+named_enum! {
+    /// How a reservation ended.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum ReservationEnd {
+        /// It was not renewed in time.
+        Expired = "expired",
+        /// The peer's last direct connection was closed, or the grant could not be delivered.
+        Closed = "closed",
+    }
 }
 
 /// Current use of the relay by one peer.

@@ -22,7 +22,7 @@ use super::{
     deny_reason::DenyReason,
     events,
     guards::{CircuitPermit, Registration, ReservationGuard},
-    ledger::{Grant, Ledger, PeerState},
+    ledger::{Grant, Ledger, PeerState, ReservationEnd},
     limits::{CircuitLimit, Limits},
     request_limiters::RequestLimiters,
     traffic::Traffic,
@@ -228,7 +228,7 @@ impl Relay {
             let Some(ended) = self.ledger().expire(now) else {
                 return;
             };
-            events::reservation_ended(self, ended, "expired");
+            events::reservation_ended(self, ended, ReservationEnd::Expired);
         }
     }
 

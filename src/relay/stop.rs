@@ -24,7 +24,7 @@ use super::{
     spans,
     wire::{self, Status},
 };
-use crate::telemetry::integer;
+use crate::{named_enum::named_enum, telemetry::integer};
 
 /// Deadline for all attempts together. Clients wait for 10 s.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(8);
@@ -32,6 +32,21 @@ pub const STOP_TIMEOUT: Duration = Duration::from_secs(8);
 const STAGGER: Duration = Duration::from_secs(1);
 /// Maximum number of connections that are tried. The last attempt has 3 s left.
 const MAX_ATTEMPTS: usize = 6;
+
+named_enum! {
+    /// Outcome of an attempt to open a circuit on a connection of its target.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum StopOutcome {
+        /// The target accepted the circuit.
+        Accepted = "accepted",
+        /// The target refused the circuit.
+        Refused = "refused",
+        /// The stream failed, or the target did not answer in time.
+        Failed = "failed",
+        /// Another attempt was faster, or the source gave up.
+        Abandoned = "abandoned",
+    }
+}
 
 /// Sends STOP for a circuit from `source` on the target's connections. `None` if all attempts fail
 /// or the target refuses.
@@ -81,12 +96,12 @@ async fn try_connections(
                 return Some((stream, leg));
             }
             Some(AttemptResult::Refused) => {
-                stop_span.outcome = "refused";
+                stop_span.outcome = StopOutcome::Refused;
                 return None;
             }
             Some(AttemptResult::Failed) => {}
             None => {
-                stop_span.outcome = "failed";
+                stop_span.outcome = StopOutcome::Failed;
                 return None;
             }
         }
@@ -113,15 +128,15 @@ async fn attempt(
     let mut timing = AttemptTimer::new(relay);
     let handshake = handshake(&connection, source, relay.circuit_limit());
     let Ok(Some((stream, status))) = timeout_at(deadline, handshake).await else {
-        timing.outcome = "failed";
+        timing.outcome = StopOutcome::Failed;
         return AttemptResult::Failed;
     };
     connection.note_activity(Instant::now());
     if status == Status::Ok {
-        timing.outcome = "accepted";
+        timing.outcome = StopOutcome::Accepted;
         AttemptResult::Accepted(stream, leg)
     } else {
-        timing.outcome = "refused";
+        timing.outcome = StopOutcome::Refused;
         AttemptResult::Refused
     }
 }
@@ -143,8 +158,8 @@ async fn handshake(
 struct AttemptTimer<'a> {
     relay: &'a Relay,
     started: Instant,
-    /// "abandoned" until there is an answer: another attempt may win, or the source may give up.
-    outcome: &'static str,
+    /// [`StopOutcome::Abandoned`] until there is an answer.
+    outcome: StopOutcome,
 }
 
 impl<'a> AttemptTimer<'a> {
@@ -152,7 +167,7 @@ impl<'a> AttemptTimer<'a> {
         Self {
             relay,
             started: Instant::now(),
-            outcome: "abandoned",
+            outcome: StopOutcome::Abandoned,
         }
     }
 }
@@ -161,7 +176,7 @@ impl Drop for AttemptTimer<'_> {
     fn drop(&mut self) {
         self.relay
             .metrics()
-            .stop(self.outcome, self.started.elapsed());
+            .stop(self.outcome.as_str(), self.started.elapsed());
     }
 }
 
@@ -170,7 +185,7 @@ struct StopSpan<'a> {
     span: &'a Span,
     attempts: usize,
     transport: &'static str,
-    outcome: &'static str,
+    outcome: StopOutcome,
 }
 
 impl<'a> StopSpan<'a> {
@@ -179,19 +194,19 @@ impl<'a> StopSpan<'a> {
             span,
             attempts: 0,
             transport: "",
-            outcome: "abandoned",
+            outcome: StopOutcome::Abandoned,
         }
     }
 
     fn attempt_started(&mut self, connection: &Connection) {
         self.attempts += 1;
         self.transport = connection.transport.as_str();
-        self.outcome = "abandoned";
+        self.outcome = StopOutcome::Abandoned;
     }
 
     fn accepted(&mut self, connection: &Connection) {
         self.transport = connection.transport.as_str();
-        self.outcome = "accepted";
+        self.outcome = StopOutcome::Accepted;
     }
 }
 
@@ -202,7 +217,7 @@ impl Drop for StopSpan<'_> {
         }
         self.span
             .record("relay.stop.attempts", integer(self.attempts));
-        self.span.record("relay.outcome", self.outcome);
+        self.span.record("relay.outcome", self.outcome.as_str());
     }
 }
 

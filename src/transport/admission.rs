@@ -8,6 +8,7 @@ use tracing::info;
 
 use super::pending::{Evicted, PendingHandshakes};
 use crate::{
+    connection_deny_reason::ConnectionDenyReason,
     log_throttle::LogThrottle,
     metrics::Metrics,
     rate::{Limiter, Rate},
@@ -54,7 +55,7 @@ pub struct RateLimited;
 
 impl RateLimited {
     /// For logs and metrics.
-    pub(super) const REASON: &str = "rate_connections_per_ip";
+    pub(super) const REASON: &str = ConnectionDenyReason::RatePerIp.as_str();
 }
 
 impl ConnectionGater {
@@ -161,7 +162,7 @@ impl ConnectionGater {
 
     /// An established connection is closed to make room for another one.
     pub(crate) fn evicted(&self) {
-        self.refused("evicted");
+        self.refused(ConnectionDenyReason::Evicted.as_str());
     }
 
     /// A connection was refused, for one of the reasons of the catalogue.

@@ -37,7 +37,10 @@ use super::{
     proxy::{self, Source},
     socket_buffers::SocketBuffers,
 };
-use crate::resources::{Descriptor, Exhausted};
+use crate::{
+    connection_deny_reason::ConnectionDenyReason,
+    resources::{Descriptor, Exhausted},
+};
 
 /// How long a proxy may take to send its header, before the time of the handshake begins. The
 /// specification wants three seconds at least, so that a packet may be lost.
@@ -97,7 +100,10 @@ impl Transport {
             return self.admit(connection);
         }
         if self.waiting.len() >= MAX_WAITING {
-            self.refuse(&connection.stream.io, "max_pending");
+            self.refuse(
+                &connection.stream.io,
+                ConnectionDenyReason::MaxPending.as_str(),
+            );
             return None;
         }
         self.waiting
@@ -114,7 +120,7 @@ impl Transport {
             remote,
         } = connection;
         if !self.listeners.contains(&listener) {
-            self.refuse(&stream.io, "draining");
+            self.refuse(&stream.io, ConnectionDenyReason::Draining.as_str());
             return None;
         }
         if ip_of(&remote).is_some_and(|ip| self.gater.check_validated(ip).is_err()) {
@@ -155,11 +161,11 @@ async fn read_proxy_header(
         Ok(Err(proxy::Error::Silent)) => return None,
         Ok(Err(error)) => {
             debug!(%error, "a connection from a proxy was refused");
-            gater.refused("proxy_header");
+            gater.refused(ConnectionDenyReason::ProxyHeader.as_str());
             return None;
         }
         Err(_) => {
-            gater.refused("proxy_header");
+            gater.refused(ConnectionDenyReason::ProxyHeader.as_str());
             return None;
         }
     }
