@@ -49,7 +49,7 @@ fn copy(bencher: Bencher) {
     bencher.counter(BytesCount::new(MIB)).bench_local(|| {
         let side = |bytes| Side {
             stream: Zeros::of(bytes),
-            gone: CancellationToken::new(),
+            closed: CancellationToken::new(),
         };
         let (shutdown, state) = (CancellationToken::new(), CircuitState::default());
         let bounds = Bounds {

@@ -32,7 +32,7 @@ pub enum Error {
     #[error("cannot be read: {0}")]
     Read(#[from] io::Error),
     /// It contains invalid lines.
-    #[error("has mistakes: {0}")]
+    #[error("has invalid lines: {0}")]
     Content(#[from] Problems),
 }
 
@@ -194,7 +194,10 @@ mod tests {
         let (mut watched, _) = WatchedFile::open(&path).unwrap();
         fs::write(&path, "nonsense").unwrap();
         let mistake = update(&mut watched).unwrap().unwrap_err();
-        assert!(mistake.starts_with("has mistakes: line 1"), "{mistake}");
+        assert!(
+            mistake.starts_with("has invalid lines: line 1"),
+            "{mistake}"
+        );
         assert_eq!(update(&mut watched), None);
         watched.failed = Instant::now().checked_sub(RELOG_INTERVAL);
         assert!(update(&mut watched).unwrap().is_err());

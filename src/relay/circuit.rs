@@ -135,7 +135,7 @@ pub struct Side<S> {
     pub stream: S,
     /// Cancelled when the connection of the stream is closed. A stream that is being read reports
     /// this as an error; a stream at EOF does not.
-    pub gone: CancellationToken,
+    pub closed: CancellationToken,
 }
 
 /// Limits and events that end a circuit, apart from its two sides.
@@ -171,14 +171,16 @@ where
 {
     let Side {
         stream: mut source,
-        gone: source_gone,
+        closed: source_closed,
     } = source;
     let Side {
         stream: mut target,
-        gone: target_gone,
+        closed: target_closed,
     } = target;
-    let (mut source_gone, mut target_gone) =
-        (pin!(source_gone.cancelled()), pin!(target_gone.cancelled()));
+    let (mut source_closed, mut target_closed) = (
+        pin!(source_closed.cancelled()),
+        pin!(target_closed.cancelled()),
+    );
     let limit = bounds.limit;
     let mut to_target = Direction::new(limit.bytes, early);
     let mut to_source = Direction::new(limit.bytes, EarlyData::default());
@@ -214,7 +216,7 @@ where
             }
             let has_moved = progress.to_target + progress.to_source > 0;
             if has_moved {
-                activity.note();
+                activity.record();
             }
             if !is_used && to_source.has_read {
                 is_used = true;
@@ -227,10 +229,10 @@ where
                     Poll::Ready(EndReason::Bytes)
                 }
                 _ => {
-                    let gone = source_gone.as_mut();
-                    let of_source = failure::find(cx, &to_target, &mut source, gone);
-                    let gone = target_gone.as_mut();
-                    let of_target = failure::find(cx, &to_source, &mut target, gone);
+                    let closed = source_closed.as_mut();
+                    let of_source = failure::find(cx, &to_target, &mut source, closed);
+                    let closed = target_closed.as_mut();
+                    let of_target = failure::find(cx, &to_source, &mut target, closed);
                     match (of_source, of_target) {
                         (Some(Failure::Ended(end)), _) | (_, Some(Failure::Ended(end))) => {
                             Poll::Ready(end)

@@ -84,7 +84,7 @@ pub struct Connection {
     last_circuit_ended: Mutex<Option<Instant>>,
     last_active: Mutex<Instant>,
     reserve_shaper: Mutex<RequestShaper>,
-    gone: CancellationToken,
+    closed: CancellationToken,
     stops: mpsc::Sender<StopReply>,
     awaiting_request: Mutex<LinkedHashMap<u64, oneshot::Sender<()>>>,
 }
@@ -114,7 +114,7 @@ impl Connection {
             last_circuit_ended: Mutex::default(),
             last_active: Mutex::new(Instant::now()),
             reserve_shaper: Mutex::default(),
-            gone: CancellationToken::new(),
+            closed: CancellationToken::new(),
             stops,
             awaiting_request: Mutex::default(),
         };
@@ -128,8 +128,8 @@ impl Connection {
     }
 
     /// Cancelled when the connection is closed.
-    pub fn gone(&self) -> &CancellationToken {
-        &self.gone
+    pub fn closed(&self) -> &CancellationToken {
+        &self.closed
     }
 
     /// Marks the connection as being closed in favour of another one. Returns `false` if it was
@@ -172,7 +172,7 @@ impl Connection {
     }
 
     /// Records a request, an answer to STOP, or data of a circuit.
-    pub(crate) fn note_activity(&self, now: Instant) {
+    pub(crate) fn record_activity(&self, now: Instant) {
         *lock(&self.last_active) = now;
     }
 
@@ -237,11 +237,11 @@ impl<'a> CircuitActivity<'a> {
     }
 
     /// Records data of the peer.
-    pub(super) fn note(&self, now: Instant) {
+    pub(super) fn record(&self, now: Instant) {
         let second = now.saturating_duration_since(self.opened).as_secs() + 1;
         if self.noted.load(Ordering::Relaxed) != second {
             self.noted.store(second, Ordering::Relaxed);
-            self.connection.note_activity(now);
+            self.connection.record_activity(now);
         }
     }
 }

@@ -29,7 +29,7 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.connection.gone().cancel();
+        self.connection.closed().cancel();
         let peer = self.connection.peer;
         let ended = self.relay.ledger().disconnected(peer, self.connection.id);
         if let Some(ended) = ended {

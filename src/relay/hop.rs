@@ -101,7 +101,7 @@ async fn read_request<S: AsyncRead + Unpin>(
         let request = timeout(REQUEST_TIMEOUT, wire::read_request(stream)).await;
         let now = Instant::now();
         if matches!(request, Ok(Ok(_))) {
-            connection.note_activity(now);
+            connection.record_activity(now);
         }
         if matches!(request, Ok(Ok(Request::Reserve))) {
             let delay = connection.reserve_delay(now);
@@ -115,7 +115,7 @@ async fn read_request<S: AsyncRead + Unpin>(
         request = request => request,
         // Newer streams have evicted this one.
         Ok(()) = evicted => return None,
-        () = connection.gone().cancelled() => return None,
+        () = connection.closed().cancelled() => return None,
         () = relay.lifecycle().shutdown_token().cancelled() => return None,
     };
     connection.request_received(number);
@@ -196,7 +196,7 @@ async fn await_decision(
     tokio::select! {
         biased;
         decision = decision => decision,
-        () = connection.gone().cancelled() => Err(DenyReason::Disconnected.into()),
+        () = connection.closed().cancelled() => Err(DenyReason::Disconnected.into()),
         () = relay.lifecycle().shutdown_token().cancelled() => Err(DenyReason::Disconnected.into()),
     }
 }
@@ -286,10 +286,10 @@ async fn relay_data<S: AsyncRead + AsyncWrite + Unpin>(
     let moved = |progress: Progress| {
         let now = Instant::now();
         if progress.to_target > 0 {
-            source_activity.note(now);
+            source_activity.record(now);
         }
         if progress.to_source > 0 {
-            target_activity.note(now);
+            target_activity.record(now);
         }
         byte_counters.add(progress.to_target, progress.to_source);
         if let Some(stats) = &peer_stats {
@@ -301,11 +301,11 @@ async fn relay_data<S: AsyncRead + AsyncWrite + Unpin>(
     };
     let source = Side {
         stream,
-        gone: connection.gone().clone(),
+        closed: connection.closed().clone(),
     };
     let target_side = Side {
         stream: stop,
-        gone: target.gone().clone(),
+        closed: target.closed().clone(),
     };
     let limits = relay.limits();
     let bounds = Bounds {

@@ -131,7 +131,7 @@ async fn attempt(
         timing.outcome = StopOutcome::Failed;
         return AttemptResult::Failed;
     };
-    connection.note_activity(Instant::now());
+    connection.record_activity(Instant::now());
     if status == Status::Ok {
         timing.outcome = StopOutcome::Accepted;
         AttemptResult::Accepted(stream, leg)
@@ -243,10 +243,10 @@ mod tests {
         let ids = |numbers: [usize; 4]| numbers.map(ConnectionId::new_unchecked);
         assert_eq!(order(), ids([0, 1, 2, 3]), "all are equal");
         tokio::time::advance(Duration::from_secs(1)).await;
-        connections[2].note_activity(Instant::now());
+        connections[2].record_activity(Instant::now());
         assert_eq!(order(), ids([2, 0, 1, 3]));
         tokio::time::advance(Duration::from_secs(1)).await;
-        connections[1].note_activity(Instant::now());
+        connections[1].record_activity(Instant::now());
         assert_eq!(order(), ids([1, 2, 0, 3]));
     }
 }

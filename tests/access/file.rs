@@ -84,7 +84,7 @@ async fn a_file_that_cannot_be_used_changes_nothing_and_is_told_of() {
     let failed = relay.event("RELAY_ACCESS_FILE has changed").await;
     assert_eq!(failed["level"], "ERROR", "{failed}");
     let cause = failed["cause"].as_str().unwrap();
-    assert!(cause.starts_with("has mistakes: line 2 "), "{cause}");
+    assert!(cause.starts_with("has invalid lines: line 2 "), "{cause}");
     assert!(
         !cause.contains("192.0.2.1") && !cause.contains(&id),
         "{cause}"
@@ -118,7 +118,7 @@ async fn no_relay_starts_without_the_rules_that_it_is_to_have() {
     fs::write(&path, "allow reserve nobody\ndeny\n").unwrap();
     let missing = directory.path().join("missing");
     for (path, expected) in [
-        (&path, "has mistakes: line 1 "),
+        (&path, "has invalid lines: line 1 "),
         (&path, "; line 2 "),
         (&missing, "cannot be read: No such file"),
     ] {

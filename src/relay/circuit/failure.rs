@@ -50,25 +50,25 @@ pub(super) fn find<S: AsyncRead + Unpin>(
     cx: &mut Context<'_>,
     direction: &Direction,
     stream: &mut S,
-    gone: Pin<&mut WaitForCancellationFuture<'_>>,
+    closed: Pin<&mut WaitForCancellationFuture<'_>>,
 ) -> Option<Failure> {
     if !direction.is_held_up() {
         return None;
     }
-    let is_gone = gone.poll(cx).is_ready();
-    if is_gone && direction.state == State::Closed {
+    let is_closed = closed.poll(cx).is_ready();
+    if is_closed && direction.state == State::Closed {
         return Some(Failure::Ended(EndReason::Io));
     }
     match poll_failure(cx, stream) {
-        Poll::Ready(error) if is_complete(&error) && is_gone => {
+        Poll::Ready(error) if is_complete(&error) && is_closed => {
             Some(Failure::Unread(EndReason::Io))
         }
         Poll::Ready(error) if is_complete(&error) => Some(Failure::Unread(EndReason::Reset)),
         Poll::Ready(error) => Some(Failure::Ended(error.into())),
-        Poll::Pending if is_gone && direction.state == State::Closing => {
+        Poll::Pending if is_closed && direction.state == State::Closing => {
             Some(Failure::Unread(EndReason::Io))
         }
-        Poll::Pending if is_gone => Some(Failure::Ended(EndReason::Io)),
+        Poll::Pending if is_closed => Some(Failure::Ended(EndReason::Io)),
         Poll::Pending => None,
     }
 }

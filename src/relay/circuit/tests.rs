@@ -22,7 +22,7 @@ fn pipe(capacity: usize) -> (Pipe, Pipe) {
 fn side<S>(stream: S) -> Side<S> {
     Side {
         stream,
-        gone: CancellationToken::new(),
+        closed: CancellationToken::new(),
     }
 }
 
@@ -210,7 +210,7 @@ async fn lost_connection_of_a_finished_side_is_detected() {
         let (mut a, source) = pipe(64);
         let (_b, target) = pipe(64);
         let source = side(source);
-        let gone = source.gone.clone();
+        let closed = source.closed.clone();
         let (shutdown, state) = (CancellationToken::new(), CircuitState::default());
         let bounds = bounds(limit(None, None), &shutdown, &state);
         let circuit = relay(
@@ -223,13 +223,13 @@ async fn lost_connection_of_a_finished_side_is_detected() {
         );
         let client = async {
             if early {
-                gone.cancel();
+                closed.cancel();
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
             // Until EOF, the stream itself reports the loss.
             a.close().await.unwrap();
             tokio::time::sleep(Duration::from_secs(1)).await;
-            gone.cancel();
+            closed.cancel();
         };
         let (outcome, ()) = tokio::join!(circuit, client);
         assert_eq!(outcome.end, EndReason::Io);

@@ -27,7 +27,7 @@ impl Activity {
     }
 
     /// Records that bytes have moved.
-    pub(super) fn note(&self) {
+    pub(super) fn record(&self) {
         if let Some(last) = &self.last {
             let elapsed = u64::try_from(self.opened.elapsed().as_millis());
             last.store(elapsed.unwrap_or(u64::MAX), Ordering::Relaxed);

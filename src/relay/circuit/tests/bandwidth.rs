@@ -224,7 +224,7 @@ async fn waiting_circuit_ends_at_once() {
                 stream,
                 reset: Box::pin(reset.clone().cancelled_owned()),
             },
-            gone: CancellationToken::new(),
+            closed: CancellationToken::new(),
         };
         let duration = (ending == Ending::Deadline).then_some(AFTER);
         let (begun, state) = (Instant::now(), CircuitState::default());

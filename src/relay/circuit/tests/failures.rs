@@ -180,7 +180,7 @@ async fn lost_connection_ends_a_blocked_circuit_whose_stream_does_not_report_it(
         let (mut sender, from) = pipe(2 * SENT);
         let (_reader, to) = pipe(CAPACITY);
         let (from, to) = (side(from), side(to));
-        let gone = from.gone.clone();
+        let closed = from.closed.clone();
         let (source, target) = if is_source { (from, to) } else { (to, from) };
         let (shutdown, state) = (CancellationToken::new(), CircuitState::default());
         let bounds = bounds(limit(None, None), &shutdown, &state);
@@ -188,7 +188,7 @@ async fn lost_connection_ends_a_blocked_circuit_whose_stream_does_not_report_it(
         let client = async {
             sender.write_all(&pattern(SENT, 1)).await.unwrap();
             sleep(Duration::from_secs(1000)).await;
-            gone.cancel();
+            closed.cancel();
             Instant::now()
         };
         let (outcome, gone_at) = tokio::join!(circuit, client);
