@@ -52,7 +52,7 @@ pub(super) fn find<S: AsyncRead + Unpin>(
     stream: &mut S,
     closed: Pin<&mut WaitForCancellationFuture<'_>>,
 ) -> Option<Failure> {
-    if !direction.is_held_up() {
+    if !direction.is_paused() {
         return None;
     }
     let is_closed = closed.poll(cx).is_ready();

@@ -12,7 +12,7 @@ fn rate() -> ByteRate {
     ByteRate::of(limit(1000, 5000)).unwrap()
 }
 
-fn poll_acquire(bucket: &FairQueue, bytes: u64, now: Instant) {
+fn take(bucket: &FairQueue, bytes: u64, now: Instant) {
     let attempt = bucket.poll_acquire(&mut Ticket::default(), bytes, now, Waker::noop());
     assert_eq!(attempt, Acquire::Ready);
 }
