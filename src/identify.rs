@@ -59,7 +59,7 @@ impl LocalInfo {
     }
 }
 
-/// The identify behaviour; see the [module documentation](self).
+/// The identify behaviour; see the module documentation.
 #[derive(Debug)]
 pub struct Behaviour {
     local: Arc<LocalInfo>,

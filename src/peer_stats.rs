@@ -1,7 +1,7 @@
 //! Traffic counters of the most active peers: since the start, and over a recent window.
 //!
 //! Memory is bounded: there is one table for the total and one for each of the ten slots of the
-//! window, and each holds at most the configured number of peers ([Space-Saving](space_saving)). A
+//! window, and each holds at most the configured number of peers (Space-Saving). A
 //! peer takes up to 3 KiB (measured), so the default of 1024 peers takes 3 MiB; a query takes the
 //! same amount again while it runs. A peer that was evicted from a full table and is added again
 //! has an error: an upper bound of its earlier counts. Counters may under-report but never

@@ -36,7 +36,7 @@ const PING_BYTES: usize = 32;
 /// replaces the oldest.
 const MAX_STREAMS: usize = 2;
 
-/// The ping behaviour; see the [module documentation](self).
+/// The ping behaviour; see the module documentation.
 #[derive(Debug, Default)]
 pub struct Behaviour;
 

@@ -36,7 +36,7 @@ const MAX_STREAMS: usize = 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Push;
 
-/// Handler of one connection; see the [module documentation](self).
+/// Handler of one connection; see the module documentation.
 #[derive(Debug)]
 pub struct Handler {
     local: Arc<LocalInfo>,

@@ -28,7 +28,7 @@ pub const MAX_CONNECTIONS_PER_PEER: usize = 16;
 #[error("the peer has its maximum of {MAX_CONNECTIONS_PER_PEER} connections")]
 pub struct TooManyConnections;
 
-/// The relay's behaviour; see the [module documentation](self).
+/// The relay's behaviour; see the module documentation.
 #[derive(Debug)]
 pub struct Behaviour {
     relay: Arc<Relay>,

@@ -31,7 +31,7 @@ use super::{
 /// timeout even if its requester has given up, so further requests wait in our own queue.
 const MAX_OPENING_STREAMS: usize = 64;
 
-/// The relay's connection handler; see the [module documentation](self).
+/// The relay's connection handler; see the module documentation.
 #[derive(Debug)]
 pub struct Handler {
     relay: Arc<Relay>,

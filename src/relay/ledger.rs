@@ -84,7 +84,7 @@ pub struct PeerState {
     pub connections: usize,
 }
 
-/// The reservation table; see the [module documentation](self).
+/// The reservation table; see the module documentation.
 #[derive(Debug)]
 pub struct Ledger<C> {
     limits: Limits,

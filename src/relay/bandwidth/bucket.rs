@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// without rounding.
 const BYTE: i128 = 1_000_000_000;
 
-/// A token bucket; see the [module documentation](self).
+/// A token bucket; see the module documentation.
 #[derive(Debug)]
 pub(super) struct Bucket {
     /// Bytes per second, equal to billionths of a byte per nanosecond.

@@ -16,7 +16,7 @@ use super::{ByteRate, fair_queue::FairQueue};
 /// because a new peer id has a full bucket anyway.
 pub(super) const MAX_IDLE: usize = 16 * 1024;
 
-/// The buckets of peers; see the [module documentation](self).
+/// The buckets of peers; see the module documentation.
 #[derive(Debug)]
 pub(super) struct PeerBuckets {
     rate: ByteRate,
