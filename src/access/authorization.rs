@@ -4,7 +4,7 @@
 //! ```text
 //! query ──► cache ──► identical query pending? ── yes ──► its response
 //!                          │ no
-//!                          └─► peer ──► address prefix ──► their rates ──► slot ──► POST
+//!                          └─► peer ──► address prefix ──► rates ──► slot ──► POST
 //! ```
 //!
 //! A peer, and all peers of an address prefix together, have a part of the slots and a rate, even
