@@ -1,33 +1,33 @@
 //! Access control: who may reserve, and who may connect to whom.
 //!
 //! ```text
-//! request ──► rules ──refuse──► PERMISSION_DENIED, with the rule in the log
+//! request ──► rules ──denied──► PERMISSION_DENIED, with the rule in the log
 //!               │
-//!               └─► endpoint, if there is one: memory ──► POST ──► its word
-//!                       no word in time: fail-closed or fail-open
+//!               └─► endpoint, if configured: cache ──► POST ──► decision
+//!                       no decision in time: fail-closed or fail-open
 //! ```
 //!
-//! [`Rules`] come from the environment and from a file that may change meanwhile; the endpoint is
-//! the operator's own. Both are asked within the task of the request (see
-//! [`relay::Access`](crate::relay::Access)), so nobody waits for a decision about somebody else.
-//! `docs/access.md` is for operators.
+//! [`Rules`] come from the environment and from a file that is reloaded when it changes; the
+//! authorization endpoint is operated by the operator. Both are queried within the task of the
+//! request (see [`relay::Access`](crate::relay::Access)), so no request waits for decisions about
+//! others. `docs/access.md` is the guide for operators.
 
+mod authorization;
 mod control;
-mod decision;
 mod endpoint;
-mod entry;
 mod file;
 mod keyed_semaphore;
+mod parse;
 mod resolve;
 mod rules;
 mod single_flight;
-mod text;
+mod subject;
 
 pub use self::{
+    authorization::{AuthorizationOutcome, CacheLookup, MAX_CACHED, MAX_CONCURRENCY},
     control::{Access, Error, Setup},
-    decision::{MAX_CONCURRENCY, MAX_REMEMBERED},
-    entry::Entry,
     file::{Error as FileError, MAX_FILE_BYTES},
+    parse::{MAX_RULES, Problems, parse_rules},
     rules::{Effect, Origin, Rule, Rules, Scope, Verdict},
-    text::{MAX_RULES, Problems, parse},
+    subject::Subject,
 };

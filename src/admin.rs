@@ -112,7 +112,7 @@ impl Admin {
 pub(crate) type Answer = (StatusCode, &'static str);
 
 async fn livez(State(admin): State<Arc<Admin>>) -> Answer {
-    if admin.lifecycle.is_faulty() {
+    if admin.lifecycle.has_failed() {
         (StatusCode::SERVICE_UNAVAILABLE, "a task panicked\n")
     } else {
         (StatusCode::OK, "ok\n")
@@ -157,7 +157,7 @@ fn resources(admin: &Admin) -> Value {
         .report()
         .into_iter()
         .chain(admin.relay.report());
-    let names = admin.relay.names();
+    let names = admin.relay.pseudonyms();
     let entry = |report: ResourceUse| {
         let largest = report.largest.map(|(prefix, used)| {
             json!({
@@ -215,7 +215,7 @@ async fn status(State(admin): State<Arc<Admin>>) -> Json<Value> {
             "burst": limits.bandwidth.relay.burst(),
             "burst_per_peer": limits.bandwidth.peer.burst(),
             "burst_per_circuit": limits.bandwidth.circuit.burst(),
-            "burst_left": admin.relay.throttle().and_then(|throttle| throttle.left()),
+            "burst_left": admin.relay.bandwidth_limiter().and_then(|limiter| limiter.available()),
         },
         "memory": {
             "used": used_bytes(),

@@ -290,7 +290,7 @@ async fn run(
     telemetry: &Telemetry,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let lifecycle = Lifecycle::new();
-    lifecycle.spawn_until_end("lost log lines", telemetry.lost_lines());
+    lifecycle.spawn_cancellable("lost log lines", telemetry.lost_lines());
     spawn_signals(&lifecycle)?;
     let node = Node::bind(config, identity, access, lifecycle.clone(), telemetry)?;
     if let Some(address) = config.admin_address {
@@ -315,7 +315,7 @@ fn spawn_signals(lifecycle: &Lifecycle) -> io::Result<()> {
     #[cfg(debug_assertions)]
     let handled = handled.chain(&[FAULT]);
     let mut signals = Signals::new(handled)?;
-    lifecycle.spawn_until_end("signals", {
+    lifecycle.spawn_cancellable("signals", {
         let lifecycle = lifecycle.clone();
         async move {
             while let Some(signal) = signals.next().await {

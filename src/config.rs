@@ -46,9 +46,9 @@ pub use load::Loaded;
 pub use render::reference_table;
 pub use secret::Secret;
 
-use crate::access::Entry;
+use crate::access::Subject;
 pub use crate::relay::Limits;
-use crate::relay::{Bandwidth, CircuitLimit, RequestRate};
+use crate::relay::{BandwidthLimits, CircuitLimit, RequestRateLimits};
 use crate::resources::Shares;
 pub use crate::transport::Admission;
 
@@ -139,9 +139,9 @@ pub struct Access {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AccessLists {
     /// If there are any, all others are denied.
-    pub allow: Vec<Entry>,
+    pub allow: Vec<Subject>,
     /// These win.
-    pub deny: Vec<Entry>,
+    pub deny: Vec<Subject>,
 }
 
 /// How the access endpoint is asked.
@@ -177,7 +177,7 @@ pub enum OnError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerStats {
     /// Of how many peers at most, 0 = of none; at most
-    /// [`MAX_CAPACITY`](crate::peers::MAX_CAPACITY).
+    /// [`MAX_CAPACITY`](crate::peer_stats::MAX_CAPACITY).
     pub capacity: usize,
     /// How long the last while is of which figures are kept apart; at least 1 s.
     pub window: Duration,
@@ -286,9 +286,9 @@ impl Config {
                 idle_circuit_timeout: None,
                 prefix_shares: Shares::default(),
                 circuit: CircuitLimit::default(),
-                reservation_rate: RequestRate::default(),
-                circuit_rate: RequestRate::default(),
-                bandwidth: Bandwidth::default(),
+                reservation_rate: RequestRateLimits::default(),
+                circuit_rate: RequestRateLimits::default(),
+                bandwidth: BandwidthLimits::default(),
             },
             circuits_per_peer: None,
             memory: MemoryLimit::Unlimited,

@@ -1,24 +1,25 @@
-//! `AutoNAT` v2: dials a peer back, so that it learns whether it can be reached.
+//! `AutoNAT` v2 server: dials peers back, so that they learn whether they are reachable.
 //!
-//! The relay dials for no other purpose. Left alone, libp2p's server dials any address that a request
-//! names, which makes the relay a scanner of networks. Three bounds hold here, before anything is sent:
+//! The relay dials for no other purpose. The server of libp2p dials any address in a request, which
+//! would turn the relay into a network scanner. Three limits apply before anything is sent:
 //!
-//! - **Which address.** A peer can only have an IP address dialled that it is connected from, and the
-//!   transport dials no private address ([`DialScope::Global`](crate::transport::DialScope::Global)): behind a
-//!   proxy, clients seem to connect from one. The client's address in the header of a trusted proxy
+//! - **Addresses.** Only IP addresses that the peer is connected from are dialled, and the
+//!   transport dials no private address
+//!   ([`DialScope::Global`](crate::transport::DialScope::Global)), because behind a proxy clients
+//!   appear to connect from one. The client address in the header of a trusted proxy
 //!   ([`transport::proxy`](crate::transport::proxy)) counts as the address of the connection.
-//! - **How often.** An address may be shared by many hosts behind a NAT, whose ports are not the
-//!   peer's. So dials are limited for each address prefix (IPv4 /32, IPv6 /64), for each peer, and in
-//!   total, in bounded memory ([`Limiter`]).
-//! - **How many at once**, in `node::connection_limits`.
+//! - **Rates.** Many hosts may share an address behind a NAT, with ports that are not the peer's.
+//!   Dials are therefore limited per address prefix (IPv4 /32, IPv6 /64), per peer and in total, in
+//!   bounded memory ([`Limiter`]).
+//! - **Simultaneous dials**, in `node::connection_limits`.
 //!
-//! # What the peer is answered
+//! # Answers to denied requests
 //!
-//! The server of libp2p knows two answers for a dial that does not take place. `E_DIAL_ERROR` is a
-//! verdict: a rust client takes the address for unreachable and does not ask again. It is the answer
-//! to a request for a foreign address, which no later request changes. `E_INTERNAL_ERROR` is no
-//! verdict: clients ask again later, or another server. It is the answer when a bound is reached.
-//! `E_REQUEST_REJECTED` would be the exact one, but only libp2p's own code can send it.
+//! The server of libp2p has two answers for a dial that does not take place. `E_DIAL_ERROR` is
+//! final: a rust client considers the address unreachable and does not request it again. It is the
+//! answer for a foreign address, which later requests cannot change. `E_INTERNAL_ERROR` is
+//! temporary: clients try again later or on another server. It is the answer when a limit is
+//! reached. `E_REQUEST_REJECTED` would be more precise, but only code inside libp2p can send it.
 
 use std::{
     sync::Arc,
@@ -38,74 +39,93 @@ use tracing::debug;
 
 use crate::{
     metrics::Metrics,
+    named_enum::named_enum,
     rate::{Limiter, Rate, Unit},
     relay::Relay,
     resources::Prefix,
     transport::ip_of,
 };
 
-/// Dials to one address prefix. A client has a few addresses to test when it starts (at most 10 at
-/// once in rust-libp2p), and tests one again after minutes. To try all 65,535 ports of an address
-/// takes a week at this rate.
+/// Dials to one address prefix. A client tests a few addresses when it starts (at most 10 at once
+/// in rust-libp2p), and retests one after minutes. Scanning all 65,535 ports of an address takes a
+/// week at this rate.
 pub const RATE_PER_IP: Rate = Rate::fixed(10, 6, Unit::Minute);
-/// Dials for one peer, to all addresses that it is connected from.
+/// Dials for one peer, to all of its addresses.
 pub const RATE_PER_PEER: Rate = Rate::fixed(10, 6, Unit::Minute);
-/// All dials. It takes 200 address prefixes that ask all the time to reach this rate, which costs a
-/// few hundredths of a processor.
+/// All dials. Reaching this rate takes 200 address prefixes with continuous requests, and a few
+/// percent of a CPU core.
 pub const RATE_TOTAL: Rate = Rate::fixed(200, 20, Unit::Second);
 
-/// libp2p's server of `AutoNAT` v2 within these bounds.
+/// The `AutoNAT` v2 server of libp2p with these limits.
 pub struct Behaviour {
     server: server::Behaviour,
     relay: Arc<Relay>,
     metrics: Metrics,
-    /// Boxed: they are large, and the behaviour is moved around.
-    rates: Box<Rates>,
+    /// Boxed, because the limiters are large and the behaviour is moved.
+    limiters: Box<DialLimiters>,
 }
 
-struct Rates {
+struct DialLimiters {
     peers: Limiter<PeerId>,
     prefixes: Limiter<Prefix>,
     total: Limiter<()>,
 }
 
-/// A dial was refused.
+named_enum! {
+    /// Outcome of a requested dial.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum DialOutcome {
+        /// The address was dialled.
+        Dialled = "dialled",
+        /// The peer is not connected from the IP address.
+        ForeignAddress = "foreign_address",
+        /// The peer exceeds its rate.
+        RatePerPeer = "rate_per_peer",
+        /// The address prefix exceeds its rate.
+        RatePerIp = "rate_per_ip",
+        /// The total rate is exceeded.
+        RateTotal = "rate_total",
+        /// Too many dials are pending.
+        MaxDials = "max_dials",
+    }
+}
+
+/// Why a dial was denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// The peer is not connected from that IP address.
-    #[error("a peer may only have the IP address dialled that it is connected from")]
+pub enum DialDenied {
+    /// The peer is not connected from this IP address.
+    #[error("only IP addresses that the peer is connected from are dialled")]
     ForeignAddress,
-    /// Too many dials for the peer.
+    /// The peer exceeds its rate.
     #[error("too many dials for the peer")]
     RatePerPeer,
-    /// Too many dials to the address prefix.
+    /// The address prefix exceeds its rate.
     #[error("too many dials to the address prefix")]
     RatePerIp,
-    /// Too many dials.
+    /// The total rate is exceeded.
     #[error("too many dials")]
     RateTotal,
 }
 
-impl Refused {
-    /// A short, stable word for metrics.
-    fn outcome(self) -> &'static str {
+impl DialDenied {
+    fn outcome(self) -> DialOutcome {
         match self {
-            Self::ForeignAddress => "foreign_address",
-            Self::RatePerPeer => "rate_per_peer",
-            Self::RatePerIp => "rate_per_ip",
-            Self::RateTotal => "rate_total",
+            Self::ForeignAddress => DialOutcome::ForeignAddress,
+            Self::RatePerPeer => DialOutcome::RatePerPeer,
+            Self::RatePerIp => DialOutcome::RatePerIp,
+            Self::RateTotal => DialOutcome::RateTotal,
         }
     }
 }
 
 impl Behaviour {
-    /// Dials peers that are connected to `relay`.
+    /// Creates a server for the peers that are connected to `relay`.
     pub fn new(relay: Arc<Relay>, metrics: Metrics) -> Self {
         Self {
             server: server::Behaviour::default(),
             relay,
             metrics,
-            rates: Box::new(Rates {
+            limiters: Box::new(DialLimiters {
                 peers: Limiter::new(RATE_PER_PEER),
                 prefixes: Limiter::new(RATE_PER_IP),
                 total: Limiter::new(RATE_TOTAL),
@@ -113,23 +133,24 @@ impl Behaviour {
         }
     }
 
-    /// Whether `peer` may have `addresses` dialled now; if so, that counts.
-    fn check(&self, peer: Option<PeerId>, addresses: &[Multiaddr]) -> Result<(), Refused> {
-        let peer = peer.ok_or(Refused::ForeignAddress)?;
-        // libp2p's server has one address dialled at a time.
+    /// Checks whether `addresses` may be dialled for `peer` now, and counts the dial if so.
+    fn check(&self, peer: Option<PeerId>, addresses: &[Multiaddr]) -> Result<(), DialDenied> {
+        let peer = peer.ok_or(DialDenied::ForeignAddress)?;
+        // The server of libp2p requests one address at a time.
         let [address] = addresses else {
-            return Err(Refused::ForeignAddress);
+            return Err(DialDenied::ForeignAddress);
         };
-        // A name would have to be resolved, and could resolve to anything.
+        // A DNS name is never dialled: it could resolve to any address.
         let ip = ip_of(address)
             .filter(|ip| self.relay.is_connected_from(&peer, *ip))
-            .ok_or(Refused::ForeignAddress)?;
-        self.rates.check(peer, Prefix::host(ip))
+            .ok_or(DialDenied::ForeignAddress)?;
+        self.limiters.check(peer, Prefix::host(ip))
     }
 
-    /// Has the server answer a request with `E_INTERNAL_ERROR`. It does so when the handler of the
-    /// dial-back is gone before the dial-back is, so that handler is made, and dropped at once.
-    fn abandon(&mut self, connection_id: ConnectionId, peer: PeerId) {
+    /// Makes the server answer with `E_INTERNAL_ERROR`. The server does so when the handler of the
+    /// dial-back connection is dropped before the dial-back, so this creates that handler and drops
+    /// it.
+    fn answer_internal_error(&mut self, connection_id: ConnectionId, peer: PeerId) {
         drop(self.server.handle_established_outbound_connection(
             connection_id,
             peer,
@@ -140,17 +161,17 @@ impl Behaviour {
     }
 }
 
-impl Rates {
-    /// What exceeds a bound takes nothing from those after it, which concern more peers.
-    fn check(&self, peer: PeerId, prefix: Prefix) -> Result<(), Refused> {
+impl DialLimiters {
+    /// Checks the narrowest limit first: a denied dial uses nothing of the wider ones.
+    fn check(&self, peer: PeerId, prefix: Prefix) -> Result<(), DialDenied> {
         if !self.peers.allows(&peer) {
-            return Err(Refused::RatePerPeer);
+            return Err(DialDenied::RatePerPeer);
         }
         if !self.prefixes.allows(&prefix) {
-            return Err(Refused::RatePerIp);
+            return Err(DialDenied::RatePerIp);
         }
         if !self.total.allows(&()) {
-            return Err(Refused::RateTotal);
+            return Err(DialDenied::RateTotal);
         }
         Ok(())
     }
@@ -180,12 +201,13 @@ impl NetworkBehaviour for Behaviour {
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
         match self.check(peer, addresses) {
             Ok(()) => {
-                self.metrics.autonat_dial("dialled");
+                self.metrics.autonat_dial(DialOutcome::Dialled.as_str());
                 Ok(Vec::new())
             }
             Err(refused) => {
-                debug!(reason = refused.outcome(), "AutoNAT dial refused");
-                self.metrics.autonat_dial(refused.outcome());
+                let outcome = refused.outcome().as_str();
+                debug!(reason = outcome, "AutoNAT dial refused");
+                self.metrics.autonat_dial(outcome);
                 Err(ConnectionDenied::new(refused))
             }
         }
@@ -215,13 +237,13 @@ impl NetworkBehaviour for Behaviour {
             connection_id,
         }) = event
         {
-            let refused = cause.downcast_ref::<Refused>();
+            let refused = cause.downcast_ref::<DialDenied>();
             if refused.is_none() {
-                // By `node::connection_limits`.
-                self.metrics.autonat_dial("max_dials");
+                // Denied by `node::connection_limits`.
+                self.metrics.autonat_dial(DialOutcome::MaxDials.as_str());
             }
-            if refused != Some(&Refused::ForeignAddress) {
-                return self.abandon(connection_id, peer);
+            if refused != Some(&DialDenied::ForeignAddress) {
+                return self.answer_internal_error(connection_id, peer);
             }
         }
         self.server.on_swarm_event(event);
@@ -251,8 +273,8 @@ mod tests {
 
     use super::*;
 
-    fn rates() -> Rates {
-        Rates {
+    fn limiters() -> DialLimiters {
+        DialLimiters {
             peers: Limiter::new(RATE_PER_PEER),
             prefixes: Limiter::new(RATE_PER_IP),
             total: Limiter::new(RATE_TOTAL),
@@ -264,34 +286,34 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn dials_are_limited_for_a_peer_then_for_its_prefix_then_in_all() {
-        let rates = rates();
+    async fn dials_are_limited_per_peer_per_prefix_and_in_total() {
+        let limiters = limiters();
         let peer = PeerId::random();
         let burst = RATE_PER_PEER.burst.get();
-        // Wherever it connects from.
+        // From any address.
         for number in 0..burst {
             let prefix = prefix(u16::try_from(number).unwrap(), 1);
-            assert_eq!(rates.check(peer, prefix), Ok(()));
+            assert_eq!(limiters.check(peer, prefix), Ok(()));
         }
-        let refused = Err(Refused::RatePerPeer);
-        assert_eq!(rates.check(peer, prefix(0, 1)), refused);
-        // That took nothing from the prefix, which all its hosts share.
+        let refused = Err(DialDenied::RatePerPeer);
+        assert_eq!(limiters.check(peer, prefix(0, 1)), refused);
+        // The denied dial used nothing of the rate of the prefix, which its hosts share.
         for host in 1..u16::try_from(RATE_PER_IP.burst.get()).unwrap() {
-            assert_eq!(rates.check(PeerId::random(), prefix(0, host)), Ok(()));
+            assert_eq!(limiters.check(PeerId::random(), prefix(0, host)), Ok(()));
         }
-        let refused = Err(Refused::RatePerIp);
-        assert_eq!(rates.check(PeerId::random(), prefix(0, 7)), refused);
+        let refused = Err(DialDenied::RatePerIp);
+        assert_eq!(limiters.check(PeerId::random(), prefix(0, 7)), refused);
         let dialled = burst + RATE_PER_IP.burst.get() - 1;
         for site in 0..RATE_TOTAL.burst.get() - dialled {
             let prefix = prefix(u16::try_from(1000 + site).unwrap(), 1);
-            assert_eq!(rates.check(PeerId::random(), prefix), Ok(()));
+            assert_eq!(limiters.check(PeerId::random(), prefix), Ok(()));
         }
-        let refused = Err(Refused::RateTotal);
-        assert_eq!(rates.check(PeerId::random(), prefix(9999, 1)), refused);
-        // One more after a while, and no more than one.
+        let refused = Err(DialDenied::RateTotal);
+        assert_eq!(limiters.check(PeerId::random(), prefix(9999, 1)), refused);
+        // One more after some time, and only one.
         tokio::time::advance(std::time::Duration::from_secs(10)).await;
-        assert_eq!(rates.check(peer, prefix(1, 1)), Ok(()));
-        let refused = Err(Refused::RatePerPeer);
-        assert_eq!(rates.check(peer, prefix(2, 1)), refused);
+        assert_eq!(limiters.check(peer, prefix(1, 1)), Ok(()));
+        let refused = Err(DialDenied::RatePerPeer);
+        assert_eq!(limiters.check(peer, prefix(2, 1)), refused);
     }
 }

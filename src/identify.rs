@@ -1,12 +1,12 @@
-//! What the relay says of itself, to whoever asks ([identify]).
+//! The [identify] protocol: reports the relay's identity and addresses to peers.
 //!
-//! Why not `libp2p-identify`. It asks every peer in turn, and keeps what each says of itself: five
-//! KiB for each idle peer, with the state of its handler, that nobody here ever looks at. A relay
-//! answers, and tells those that are connected when its addresses change; it does not ask. What
-//! peers tell it unasked is read and forgotten.
+//! This replaces `libp2p-identify`, which also sends a request to every peer and keeps the answer.
+//! With the state of its handler, that takes 5 KiB per idle peer for data that the relay does not
+//! use. This implementation answers requests, and pushes to connected peers when the relay's
+//! addresses change, but sends no requests. Pushes of peers are read and discarded.
 //!
-//! It lists the relay's external addresses and nothing that a stranger has seen, and no signed peer
-//! record: clients that do not know its legacy form drop the message.
+//! The message contains the relay's external addresses but no observed ones, and no signed peer
+//! record, because clients that do not support its legacy form drop the whole message.
 //!
 //! [identify]: https://github.com/libp2p/specs/blob/master/identify/README.md
 
@@ -34,18 +34,18 @@ pub use self::handler::{Handler, Push};
 use self::message::Identify;
 use crate::lifecycle::Lifecycle;
 
-/// What is the same for all connections.
+/// Data that all connections share.
 #[derive(Debug)]
-struct Own {
-    /// As the message has it.
+struct LocalInfo {
+    /// Public key, as encoded in the message.
     public_key: Vec<u8>,
-    /// As the message has them.
+    /// External addresses, as encoded in the message.
     addresses: Mutex<Vec<Vec<u8>>>,
     lifecycle: Lifecycle,
 }
 
-impl Own {
-    /// The message for a peer that is seen at `observed`, and that may speak `protocols`.
+impl LocalInfo {
+    /// The message for a peer observed at `observed`, with the protocols of its connection.
     fn message(&self, observed: &Multiaddr, protocols: Vec<String>) -> Identify {
         let addresses = self.addresses.lock();
         Identify {
@@ -59,20 +59,21 @@ impl Own {
     }
 }
 
-/// See the module's documentation.
+/// The identify behaviour; see the module documentation.
 #[derive(Debug)]
 pub struct Behaviour {
-    own: Arc<Own>,
+    local: Arc<LocalInfo>,
     addresses: ExternalAddresses,
-    /// Whom to tell. No more than are connected.
+    /// Peers to push to. Bounded by the number of connected peers.
     pushes: VecDeque<PeerId>,
 }
 
 impl Behaviour {
-    /// Speaks for the relay that `key` identifies. The tasks of streams are spawned on `lifecycle`.
+    /// Creates the behaviour of the relay with this public key. Tasks of streams are spawned on
+    /// `lifecycle`.
     pub fn new(key: &PublicKey, lifecycle: Lifecycle) -> Self {
         Self {
-            own: Arc::new(Own {
+            local: Arc::new(LocalInfo {
                 public_key: key.encode_protobuf(),
                 addresses: Mutex::default(),
                 lifecycle,
@@ -82,13 +83,13 @@ impl Behaviour {
         }
     }
 
-    /// Tells these peers, and nobody else, what the relay says of itself now.
+    /// Schedules a push to these peers, and only these.
     pub fn push(&mut self, peers: impl IntoIterator<Item = PeerId>) {
         self.pushes = peers.into_iter().collect();
     }
 
     fn handler(&self, remote: &Multiaddr) -> Handler {
-        Handler::new(Arc::clone(&self.own), remote.clone())
+        Handler::new(Arc::clone(&self.local), remote.clone())
     }
 }
 
@@ -120,8 +121,8 @@ impl NetworkBehaviour for Behaviour {
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         if self.addresses.on_swarm_event(&event) {
             let addresses = self.addresses.iter().map(Multiaddr::to_vec).collect();
-            let own = self.own.addresses.lock();
-            *own.unwrap_or_else(PoisonError::into_inner) = addresses;
+            let local = self.local.addresses.lock();
+            *local.unwrap_or_else(PoisonError::into_inner) = addresses;
         }
     }
 

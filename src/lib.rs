@@ -6,25 +6,27 @@
 //! | module | what belongs there |
 //! |---|---|
 //! | [`cli`] | the subcommands and what each of them prints |
-//! | [`resources`] | what the relay may use of memory and file descriptors, and what follows |
+//! | [`resources`] | resource manager: memory, file descriptors, and shares of address prefixes |
+//! | [`connection_deny_reason`] | why connections are denied or closed |
 //! | [`config`] | every environment variable: type, unit, default, bounds, documentation |
 //! | [`chunk_passing`] | zero-copy transfer of byte chunks between streams |
 //! | [`deferred_wake`] | wakers that defer the wake until the current poll has ended |
 //! | [`identity`] | the relay's key pair: given, derived from the fleet's seed, or ephemeral |
-//! | [`pseudonym`] | the names under which peers appear in logs |
-//! | [`lifecycle`] | the phase of the process, its tasks, and how it is told to stop |
+//! | [`pseudonym`] | pseudonyms of peers and networks in logs and telemetry |
+//! | [`lifecycle`] | phase of the process, its tasks, drain and shutdown tokens |
 //! | [`metrics`] | every instrument, named and described once |
+//! | [`log_throttle`] | rate limit of log lines about refused connections and requests |
 //! | [`node`] | the swarm and its event loop: serve, drain, close |
 //! | [`transport`] | TCP, QUIC and WebSocket, and the muxers that can reset what they cut |
-//! | [`rate`] | how often something may happen, for each peer and each IP address |
+//! | [`rate`] | rate limiters for many keys, in bounded memory |
 //! | [`relay`] | the protocol: reservations, circuits and their limits |
-//! | [`thread_buffer`] | per-thread buffers for bytes that are copied within one poll |
-//! | [`map_shrink`] | hash maps that release memory after a peak |
-//! | [`access`] | who may reserve, and who may connect to whom |
-//! | [`peers`] | who moves how much through the relay |
-//! | [`identify`] | what the relay says of itself |
-//! | [`ping`] | answers to who measures whether the relay is there |
-//! | [`dialback`] | AutoNAT v2: which addresses the relay dials, and how often |
+//! | [`scratch`] | room for bytes on their way, once for every thread |
+//! | [`shrink`] | tables that do not keep the room which they once needed |
+//! | [`access`] | access control: rules and the authorization endpoint |
+//! | [`peer_stats`] | traffic counters of the most active peers |
+//! | [`identify`] | the identify protocol: the relay's identity and addresses |
+//! | [`ping`] | responder of the ping protocol |
+//! | [`dialback`] | `AutoNAT` v2 server with limits on its dials |
 //! | [`admin`] | the operator's HTTP endpoints |
 //! | [`fleet`] | the directory of a fleet in DNS |
 //! | [`telemetry`] | the event log, traces, and metrics for whoever reads them |
@@ -43,6 +45,7 @@ pub mod admin;
 pub mod chunk_passing;
 pub mod cli;
 pub mod config;
+pub mod connection_deny_reason;
 pub mod deferred_wake;
 pub mod dialback;
 pub mod fleet;
@@ -51,15 +54,16 @@ pub mod fuzzing;
 pub mod identify;
 pub mod identity;
 pub mod lifecycle;
+pub mod log_throttle;
 pub mod map_shrink;
 pub mod metrics;
+mod named_enum;
 pub mod node;
-pub mod peers;
+pub mod peer_stats;
 pub mod ping;
 pub mod probe;
 pub mod pseudonym;
 pub mod rate;
-pub mod refusals;
 pub mod relay;
 pub mod resources;
 pub mod telemetry;

@@ -1,13 +1,13 @@
-//! The life of the process: its phase, the tasks that it runs, and how they are told to stop.
+//! Lifecycle of the process: its phase, its tasks, and the tokens that stop them.
 //!
 //! ```text
 //! Starting ──► Ready ──► Draining ──► Stopped
-//!                 soft ───┘      └─── hard
+//!                 drain ──┘      └── shutdown
 //! ```
 //!
-//! The *soft* token starts the drain: whatever is open may finish. The *hard* token ends
-//! everything that is left. A task that panics starts the same drain, and the process ends with an
-//! error.
+//! The *drain* token starts a graceful drain: open circuits may finish. The *shutdown* token ends
+//! everything that is left. A task that panics cancels the drain token as well, and the process
+//! then exits with an error.
 
 use std::{
     future::Future,
@@ -22,29 +22,30 @@ use futures::FutureExt;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Where the process is in its life.
+/// Phase of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Not all addresses are known yet.
+    /// Not all listen addresses are known yet.
     Starting,
-    /// It serves everybody.
+    /// Serves normally.
     Ready,
-    /// It ends as soon as it can without harm.
+    /// Drains: ends as soon as possible without cutting circuits.
     Draining {
-        /// Until then it serves as before, so that everybody who sends it peers can stop first.
+        /// Until then the relay serves normally, so that load balancers and directories can drop it
+        /// first.
         serves_until: Instant,
-        /// What is still open then is cut.
+        /// Circuits that are still open then are cut.
         deadline: Instant,
     },
-    /// It closes its connections and ends.
+    /// Closes its connections and ends.
     Stopped,
 }
 
 impl Phase {
-    /// The words of all phases, in their order.
-    pub const WORDS: [&str; 4] = ["starting", "ready", "draining", "stopped"];
+    /// Names of all phases, in order.
+    pub const NAMES: [&str; 4] = ["starting", "ready", "draining", "stopped"];
 
-    /// A short, stable word for logs, metrics and the operator's endpoints.
+    /// A short, stable name for logs, metrics and the admin endpoints.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
@@ -55,16 +56,16 @@ impl Phase {
     }
 }
 
-/// The phase, the tokens, and every task of the process. Clones share everything.
+/// The phase, the tokens and all tasks of the process. Clones share their state.
 #[derive(Clone, Debug)]
 pub struct Lifecycle {
     phase: Arc<watch::Sender<Phase>>,
     tracker: TaskTracker,
-    soft: CancellationToken,
-    hard: CancellationToken,
-    faulty: Arc<AtomicBool>,
-    /// Somebody asked for the end, which a fault is not.
-    asked: Arc<AtomicBool>,
+    drain: CancellationToken,
+    shutdown: CancellationToken,
+    failed: Arc<AtomicBool>,
+    /// Whether a stop was requested, as opposed to a drain after a failure.
+    stop_requested: Arc<AtomicBool>,
 }
 
 impl Default for Lifecycle {
@@ -72,31 +73,31 @@ impl Default for Lifecycle {
         Self {
             phase: Arc::new(watch::Sender::new(Phase::Starting)),
             tracker: TaskTracker::new(),
-            soft: CancellationToken::new(),
-            hard: CancellationToken::new(),
-            faulty: Arc::default(),
-            asked: Arc::default(),
+            drain: CancellationToken::new(),
+            shutdown: CancellationToken::new(),
+            failed: Arc::default(),
+            stop_requested: Arc::default(),
         }
     }
 }
 
 impl Lifecycle {
-    /// At the start, with no tasks and neither token cancelled.
+    /// Creates a lifecycle in the phase `Starting`, without tasks.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Where the process is now.
+    /// The current phase.
     pub fn phase(&self) -> Phase {
         *self.phase.borrow()
     }
 
-    /// The process has entered `phase`.
+    /// Sets the phase.
     pub fn enter(&self, phase: Phase) {
         self.phase.send_replace(phase);
     }
 
-    /// Runs `future` as a task. `name` is for the log, should it panic.
+    /// Spawns `future` as a task. `name` is logged if it panics.
     pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
         let lifecycle = self.clone();
         self.tracker.spawn(async move {
@@ -110,49 +111,50 @@ impl Lifecycle {
         });
     }
 
-    /// Runs `future` as a task until it ends, or until every task is to end.
-    pub fn spawn_until_end(
+    /// Spawns `future` as a task that is dropped when the shutdown token is cancelled.
+    pub fn spawn_cancellable(
         &self,
         name: &'static str,
         future: impl Future<Output = ()> + Send + 'static,
     ) {
-        let end = self.hard.clone();
+        let shutdown = self.shutdown.clone();
         self.spawn(name, async move {
-            let _ = end.run_until_cancelled(future).await;
+            let _ = shutdown.run_until_cancelled(future).await;
         });
     }
 
-    /// Something that the relay cannot do without is gone: it drains, and ends with an error.
+    /// Records a fatal failure: the relay drains, and the process exits with an error.
     pub fn fail(&self) {
-        self.faulty.store(true, Ordering::Release);
-        self.soft.cancel();
+        self.failed.store(true, Ordering::Release);
+        self.drain.cancel();
     }
 
-    /// Cancelled when the relay is to drain.
-    pub fn soft(&self) -> &CancellationToken {
-        &self.soft
+    /// Cancelled when the drain starts.
+    pub fn drain_token(&self) -> &CancellationToken {
+        &self.drain
     }
 
-    /// Cancelled when every task is to end now.
-    pub fn hard(&self) -> &CancellationToken {
-        &self.hard
+    /// Cancelled when all tasks have to end.
+    pub fn shutdown_token(&self) -> &CancellationToken {
+        &self.shutdown
     }
 
-    /// Whether something has failed that the relay cannot do without.
-    pub fn is_faulty(&self) -> bool {
-        self.faulty.load(Ordering::Acquire)
+    /// Whether a fatal failure has occurred.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
     }
 
-    /// The process was asked to stop: the first time to drain, the second time to end now. A
-    /// fault that made it drain before does not count: whoever asks because of it wants the drain.
+    /// Requests a stop: the first call starts the drain, the second one the shutdown. A drain after
+    /// a failure does not count as the first call, because a supervisor that stops a failed relay
+    /// still wants it to drain.
     pub fn stop(&self) {
-        if self.asked.swap(true, Ordering::AcqRel) {
-            self.hard.cancel();
+        if self.stop_requested.swap(true, Ordering::AcqRel) {
+            self.shutdown.cancel();
         }
-        self.soft.cancel();
+        self.drain.cancel();
     }
 
-    /// Waits until every task has ended. New ones can still be spawned meanwhile.
+    /// Waits until all tasks have ended. New tasks may still be spawned.
     pub async fn wait(&self) {
         self.tracker.close();
         self.tracker.wait().await;
@@ -164,24 +166,26 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_task_that_panics_starts_the_drain_and_leaves_a_mark() {
+    async fn panic_of_a_task_starts_the_drain_and_is_recorded() {
         let lifecycle = Lifecycle::new();
-        lifecycle.spawn("calm", async {});
-        lifecycle.spawn("faulty", async { panic!("a fault of this test") });
+        lifecycle.spawn("ordinary", async {});
+        lifecycle.spawn("panicking", async { panic!("intended by this test") });
         lifecycle.wait().await;
-        assert!(lifecycle.is_faulty());
-        assert!(lifecycle.soft().is_cancelled());
-        // A supervisor that stops the relay for it does not cut the drain short.
+        assert!(lifecycle.has_failed());
+        assert!(lifecycle.drain_token().is_cancelled());
+        // The stop of a supervisor after a failure does not cut the drain short.
         lifecycle.stop();
-        assert!(!lifecycle.hard().is_cancelled());
+        assert!(!lifecycle.shutdown_token().is_cancelled());
     }
 
     #[test]
-    fn the_second_stop_is_the_hard_one() {
+    fn second_stop_request_shuts_down() {
         let lifecycle = Lifecycle::new();
         lifecycle.stop();
-        assert!(lifecycle.soft().is_cancelled() && !lifecycle.hard().is_cancelled());
+        assert!(
+            lifecycle.drain_token().is_cancelled() && !lifecycle.shutdown_token().is_cancelled()
+        );
         lifecycle.stop();
-        assert!(lifecycle.hard().is_cancelled());
+        assert!(lifecycle.shutdown_token().is_cancelled());
     }
 }

@@ -1,12 +1,12 @@
-//! The relay as a running node: the only owner of the swarm, and its event loop.
+//! A running relay: the owner of the swarm, with its event loop.
 //!
-//! Three acts: [`Node::run`] serves until it is told to stop, drains, and closes what is left. The
-//! last two are in `ending`.
+//! [`Node::run`] has three stages: it serves until a stop is requested, drains, and closes all
+//! connections. The last two are in `drain`.
 
 mod addresses;
 mod boxed;
 mod connection_limits;
-mod ending;
+mod drain;
 mod scarcity;
 mod schedule;
 mod swarm;
@@ -31,7 +31,7 @@ use crate::{
     identity::Identity,
     lifecycle::{Lifecycle, Phase},
     metrics::{self, Metrics},
-    peers::Peers,
+    peer_stats::PeerStats,
     pseudonym::Pseudonyms,
     relay::{Connection, Relay, Statistics, Transport},
     resources::Resources,
@@ -39,29 +39,31 @@ use crate::{
     transport::{self, ConnectionGater, DialScope, quic},
 };
 
-/// How long to wait for the first address of every listener before the relay is called ready.
-/// A listener on all interfaces may have none: `[::]` where no interface has an IPv6 address.
+/// How long to wait for the first address of every listener before the relay becomes ready. A
+/// listener on all interfaces may never get one, such as `[::]` if no interface has an IPv6
+/// address.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long after the last address no more of them are expected.
+/// How long to wait for further addresses after the last one.
 const ADDRESSES_SETTLED: Duration = Duration::from_millis(100);
 
-/// How long it takes until memory that connections had is known to be free: longer than the allocator
-/// keeps it.
+/// Time after which the memory of closed connections has been returned to the system; longer than
+/// the allocator caches it.
 const SHED_PAUSE: Duration = Duration::from_secs(3);
 
-/// What closing an idle connection frees at least, in bytes.
+/// Bytes that closing an idle connection frees at least.
 const IDLE_CONNECTION_BYTES: u64 = 16 * 1024;
 
-/// Memory that was freed because it was short.
+/// Memory that was freed under pressure.
 #[derive(Clone, Copy)]
 struct Shed {
     at: Instant,
-    /// What the allocator gives back within [`SHED_PAUSE`].
+    /// Bytes that the allocator returns within [`SHED_PAUSE`].
     bytes: u64,
 }
 
 impl Shed {
-    /// What the allocator has not given back yet, and what must not be freed twice: less and less.
+    /// Estimate of the bytes that the allocator has not returned yet, which must not be freed
+    /// twice. It decreases linearly to 0.
     fn pending(self) -> u64 {
         let left = SHED_PAUSE.saturating_sub(self.at.elapsed()).as_millis();
         let pending = u128::from(self.bytes) * left / SHED_PAUSE.as_millis().max(1);
@@ -69,26 +71,26 @@ impl Shed {
     }
 }
 
-/// Why the relay could not run.
+/// Why the relay could not run, or ended with a failure.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The transports could not be set up.
     #[error("cannot set up the transports: {0}")]
     Transport(transport::Error),
-    /// An address could not be listened on.
+    /// A listen address could not be bound.
     #[error("cannot listen on {address}: {cause}")]
     Listen {
-        /// As configured.
+        /// The configured address.
         address: Multiaddr,
-        /// What the system says.
+        /// The error of the system.
         cause: String,
     },
     /// A task panicked, or a listener failed.
     #[error("the relay has failed; see the log above")]
-    Fault,
+    Failed,
 }
 
-/// A relay that listens.
+/// A relay with bound listeners.
 pub struct Node {
     swarm: Swarm<Boxed<Behaviour>>,
     quic: quic::Handle,
@@ -97,24 +99,24 @@ pub struct Node {
     resources: Resources,
     lifecycle: Lifecycle,
     metrics: Metrics,
-    /// As configured; empty means that those of the interfaces are announced.
+    /// The configured external addresses; if empty, those of the interfaces are announced.
     external: Vec<Multiaddr>,
-    /// With the addresses on which each can be reached, link-local ones left out.
+    /// Listeners with their addresses, except link-local ones.
     listeners: Vec<(ListenerId, Vec<Multiaddr>)>,
     started: Instant,
-    /// When to call the relay ready, unless it was.
+    /// When the relay becomes ready; `None` once it was.
     ready_at: Option<Instant>,
     statistics: Option<Interval>,
-    /// What was freed last because memory was short.
+    /// Memory that was last freed under pressure.
     shed: Option<Shed>,
     drain: config::Drain,
 }
 
 impl Node {
-    /// Binds every listen address. Without `access`, everybody may reserve and connect.
+    /// Binds all listen addresses. Without `access`, every peer may reserve and connect.
     ///
     /// # Errors
-    /// Names the address that cannot be bound and the cause.
+    /// If the transports cannot be set up, or an address cannot be bound.
     pub fn bind(
         config: &Config,
         identity: &Identity,
@@ -127,9 +129,9 @@ impl Node {
         let names = Pseudonyms::new(config.peer_ids, identity.pseudonym_key());
         let limits = config.limits.clone();
         let stats = &config.peer_stats;
-        // Only whoever asks the admin endpoints is told.
-        let peers = (stats.capacity > 0 && config.admin_address.is_some())
-            .then(|| Peers::new(stats.capacity, stats.window));
+        // Only the admin endpoints report these counters.
+        let peer_stats = (stats.capacity > 0 && config.admin_address.is_some())
+            .then(|| PeerStats::new(stats.capacity, stats.window));
         let access = access.map(|setup| {
             let relay = keypair.public().to_peer_id();
             setup.start(
@@ -145,14 +147,15 @@ impl Node {
             names,
             lifecycle.clone(),
             metrics.clone(),
-            peers,
+            peer_stats,
             access,
         );
         let resources = Resources::of_process(config.memory, relay.limits());
         resources.log();
         metrics::observe(&telemetry.meter(), &metrics, &relay, &lifecycle, &resources);
-        // Peers may seem to come from this machine or its network, where there is a proxy. A relay
-        // that only this machine can reach has nobody to protect.
+        // Behind a proxy, peers may appear to connect from this machine or its network. A relay
+        // that listens on loopback addresses only is exempt, as it cannot be reached from
+        // elsewhere.
         let is_local = config.listen_addresses.iter().all(is_loopback);
         let dials = if is_local {
             DialScope::Any
@@ -163,7 +166,7 @@ impl Node {
             config.admission.clone(),
             resources.clone(),
             metrics.clone(),
-            relay.refusals().clone(),
+            relay.log_throttle().clone(),
         );
         let (transport, quic) =
             transport::build(keypair, dials, &gater, &metrics).map_err(Error::Transport)?;
@@ -195,12 +198,12 @@ impl Node {
         Ok(node)
     }
 
-    /// What the node relays.
+    /// The relay that the node serves.
     pub fn relay(&self) -> &Arc<Relay> {
         &self.relay
     }
 
-    /// What the node may use.
+    /// The resource manager.
     pub fn resources(&self) -> &Resources {
         &self.resources
     }
@@ -208,7 +211,7 @@ impl Node {
     fn listen(&mut self, addresses: &[Multiaddr]) -> Result<(), Error> {
         let has_ipv6 = addresses::has_ipv6();
         if !has_ipv6 && addresses.iter().any(is_any_ipv6) {
-            info!("this machine has no IPv6: the relay listens on IPv4 alone");
+            info!("no IPv6 on this machine: listening on IPv4 only");
         }
         for address in addresses.iter().filter(|a| has_ipv6 || !is_any_ipv6(a)) {
             let failed = |error: &dyn std::error::Error| Error::Listen {
@@ -229,19 +232,21 @@ impl Node {
         }
     }
 
-    /// Serves until the relay is told to stop, and drains.
+    /// Serves until a stop is requested, then drains and closes all connections.
     ///
     /// # Errors
-    /// When a task panicked or a listener failed.
+    /// If a task panicked or a listener failed.
     pub async fn run(mut self) -> Result<(), Error> {
         let relay = Arc::clone(&self.relay);
         self.lifecycle
-            .spawn_until_end("expiry", Arc::clone(&relay).expire_reservations());
+            .spawn_cancellable("expiry", Arc::clone(&relay).expire_reservations());
+        self.lifecycle.spawn_cancellable(
+            "log throttle",
+            relay.log_throttle().clone().log_suppressed(),
+        );
         self.lifecycle
-            .spawn_until_end("refusals", relay.refusals().clone().tell_rest());
-        self.lifecycle
-            .spawn_until_end("resources", self.resources.clone().watch());
-        self.lifecycle.spawn_until_end(
+            .spawn_cancellable("resources", self.resources.clone().monitor_memory());
+        self.lifecycle.spawn_cancellable(
             "scarcity",
             scarcity::monitor(
                 Arc::clone(&relay),
@@ -249,42 +254,45 @@ impl Node {
                 self.gater.clone(),
             ),
         );
-        if let Some(peers) = relay.peers() {
+        if let Some(peers) = relay.peer_stats() {
             self.lifecycle
-                .spawn_until_end("peer statistics", Arc::clone(peers).sweep());
+                .spawn_cancellable("peer statistics", Arc::clone(peers).sweep());
         }
         let (quic, lifecycle) = (self.quic.clone(), self.lifecycle.clone());
         let life = async {
-            let _ = lifecycle.soft().run_until_cancelled(self.serve()).await;
+            let _ = lifecycle
+                .drain_token()
+                .run_until_cancelled(self.serve())
+                .await;
             self.drain().await;
             self.close().await;
         };
         if AssertUnwindSafe(life).catch_unwind().await.is_err() {
-            error!("the event loop panicked: the relay ends with exit code 1");
+            error!("event loop panicked: the relay ends with exit code 1");
             lifecycle.fail();
-            ending::close_rest(&quic, &lifecycle).await;
+            drain::close_remaining(&quic, &lifecycle).await;
         }
-        if lifecycle.is_faulty() {
-            Err(Error::Fault)
+        if lifecycle.has_failed() {
+            Err(Error::Failed)
         } else {
             Ok(())
         }
     }
 
-    /// Serves for ever.
+    /// Serves until the future is dropped.
     async fn serve(&mut self) {
         loop {
-            self.turn().await;
+            self.handle_next_event().await;
         }
     }
 
-    /// Handles whatever happens next.
-    async fn turn(&mut self) {
+    /// Handles the next event.
+    async fn handle_next_event(&mut self) {
         tokio::select! {
             biased;
             () = tick(self.statistics.as_mut()) => self.log_statistics(),
             () = sleep_until(self.ready_at) => self.ready(),
-            () = self.resources.over() => self.shed(),
+            () = self.resources.memory_pressure() => self.shed(),
             () = self.resources.sockets_full() => self.free_descriptor(),
             event = self.swarm.select_next_some() => self.on_event(event),
         }
@@ -302,7 +310,8 @@ impl Node {
                     addresses.push(address);
                 }
                 self.announce();
-                // All there are, or the first after none came in time.
+                // Either every listener has an address, or the timeout has passed and this is the
+                // first one.
                 let is_due = self.listeners.iter().all(|(_, a)| !a.is_empty());
                 let is_late = self.ready_at.is_none();
                 if self.lifecycle.phase() == Phase::Starting && (is_due || is_late) {
@@ -334,7 +343,7 @@ impl Node {
                 error!(
                     addresses = join(addresses.iter()),
                     %error,
-                    "a listener failed: the relay drains and ends with exit code 1"
+                    "listener failed: the relay drains and ends with exit code 1"
                 );
                 self.lifecycle.fail();
             }
@@ -344,7 +353,7 @@ impl Node {
             SwarmEvent::IncomingConnectionError { error, .. } => {
                 debug!(%error, "an incoming connection failed");
                 if let Some(reason) = swarm::denied(&error) {
-                    self.gater.record_refusal(reason);
+                    self.gater.record_refusal(reason.as_str());
                 }
             }
             _ => {}
@@ -352,13 +361,14 @@ impl Node {
         self.count_pending();
     }
 
-    /// Frees memory, as it is short: the connections that hold most of it in buffers reset their streams
-    /// or end, at first only those of address prefixes beyond their share, so that these do not keep new
-    /// connections out. When memory has nearly run out, all connections are candidates.
+    /// Frees memory under pressure: the connections with the largest buffers reset their streams or
+    /// are closed. At first only connections of address prefixes beyond their share are candidates,
+    /// so that these do not keep new connections out. Above the critical watermark, all connections
+    /// are.
     ///
-    /// If no connection holds anything worth it then, idle ones are closed, the newest of address
-    /// prefixes beyond their share first. Those that hold a reservation are spared as long as there are
-    /// others, and until it is known what the last that were closed have given back.
+    /// If no connection has buffers worth freeing then, idle connections are closed, the newest of
+    /// prefixes beyond their share first. Connections with a reservation are spared while there are
+    /// others, and until the memory of the last closed connections has been returned.
     fn shed(&mut self) {
         let pending = self.shed.map_or(0, Shed::pending);
         let is_recent = self.shed.is_some_and(|shed| shed.at.elapsed() < SHED_PAUSE);
@@ -367,7 +377,8 @@ impl Node {
             return;
         }
         let has_run_out = self.resources.has_run_out();
-        // Connections of others are relieved only when no prefix beyond its share has any left.
+        // Other connections are relieved only when no connection of a prefix beyond its share is
+        // left.
         let mut relieved = self.resources.relieve_beyond_share(excess);
         if relieved.connections == 0 && has_run_out {
             relieved = self.resources.relieve_connections(excess);
@@ -378,7 +389,7 @@ impl Node {
                 connections,
                 buffered_bytes = relieved.bytes,
                 has_run_out,
-                "memory is relieved: the connections that hold most of it lose streams or are closed"
+                "relieving memory: resetting streams or closing the connections that hold most"
             );
             for _ in 0..connections {
                 self.gater.record_memory_close();
@@ -390,13 +401,13 @@ impl Node {
             let count = usize::try_from(excess.div_ceil(IDLE_CONNECTION_BYTES));
             let count = count.unwrap_or(usize::MAX);
             let shares = self.resources.shares();
-            let expendable = self.relay.expendable(count, !is_recent, shares);
-            if expendable.is_empty() {
+            let candidates = self.relay.connections_to_shed(count, !is_recent, shares);
+            if candidates.is_empty() {
                 return;
             }
-            let connections = expendable.len();
-            warn!(connections, "memory has run out: connections are closed");
-            for connection in expendable {
+            let connections = candidates.len();
+            warn!(connections, "out of memory: closing connections");
+            for connection in candidates {
                 self.gater.record_memory_close();
                 // The connection may already be closed.
                 let _ = self.swarm.close_connection(connection);
@@ -409,8 +420,8 @@ impl Node {
         });
     }
 
-    /// Closes the newest unused connection that holds a descriptor, of the prefix that is furthest
-    /// beyond its share of them: one was refused because there are none left.
+    /// Frees a file descriptor after a connection was refused for lack of one: closes the newest
+    /// unused connection that holds one, of the prefix furthest beyond its share.
     fn free_descriptor(&mut self) {
         let beyond = self.resources.sockets_beyond_share();
         let has_descriptor = |connection: &Connection| connection.transport != Transport::Quic;
@@ -421,7 +432,7 @@ impl Node {
         }
     }
 
-    /// Tells how many connections are on their way in. Only the swarm knows.
+    /// Reports the number of pending incoming connections, as counted by the swarm.
     fn count_pending(&self) {
         let info = self.swarm.network_info();
         let pending = info.connection_counters().num_pending_incoming();
@@ -435,7 +446,7 @@ impl Node {
             .map(|(_, addresses)| addresses)
     }
 
-    /// Announces the configured addresses, or else those of the interfaces.
+    /// Announces the configured addresses, or those of the interfaces if none are configured.
     fn announce(&mut self) {
         let known = if self.external.is_empty() {
             own_addresses(self.listeners.iter().flat_map(|(_, a)| a))
@@ -448,8 +459,8 @@ impl Node {
             warn!(
                 announced,
                 known = known.len(),
-                "not all addresses fit into an answer: set RELAY_EXTERNAL_ADDRESSES to those that \
-                 matter"
+                "not all addresses fit into an answer: set RELAY_EXTERNAL_ADDRESSES to the most \
+                 important ones"
             );
         }
         let old: Vec<_> = self.swarm.external_addresses().cloned().collect();
@@ -477,8 +488,8 @@ impl Node {
         }
         if self.external.is_empty() {
             warn!(
-                "RELAY_EXTERNAL_ADDRESSES is not set: the relay announces the addresses of its own \
-                 interfaces, which peers elsewhere may be unable to reach"
+                "RELAY_EXTERNAL_ADDRESSES is not set: announcing the addresses of the \
+                 interfaces, which remote peers may be unable to reach"
             );
         }
         let addresses = self.listeners.iter().flat_map(|(_, a)| a).cloned();
@@ -492,12 +503,12 @@ impl Node {
         self.lifecycle.enter(Phase::Ready);
     }
 
-    /// `address` as people copy it: with the relay's peer id.
+    /// `address` with the relay's peer id, as clients need it.
     fn full(&self, address: Multiaddr) -> Multiaddr {
         address.with(Protocol::P2p(self.relay.peer_id()))
     }
 
-    /// Connections that are up or in their handshake.
+    /// Number of established connections and handshakes.
     fn connections(&self) -> u32 {
         let info = self.swarm.network_info();
         info.connection_counters().num_connections()
@@ -525,7 +536,7 @@ impl Node {
     }
 }
 
-/// What the system said, without the layers above it.
+/// The innermost cause of an error.
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
@@ -540,7 +551,7 @@ fn ticks(period: Duration) -> Interval {
     ticks
 }
 
-/// Never ends without an interval.
+/// Never completes without an interval.
 async fn tick(ticks: Option<&mut Interval>) {
     match ticks {
         Some(ticks) => {
@@ -550,7 +561,7 @@ async fn tick(ticks: Option<&mut Interval>) {
     }
 }
 
-/// Never ends without an instant.
+/// Never completes without an instant.
 async fn sleep_until(instant: Option<Instant>) {
     match instant {
         Some(instant) => tokio::time::sleep_until(instant).await,

@@ -1,10 +1,11 @@
-//! Answers [pings], so that peers learn whether the relay is there and how far away it is.
+//! Responder of the [ping] protocol, with which peers check that the relay is alive and measure the
+//! round-trip time.
 //!
-//! Why not `libp2p-ping`. It asks every peer as well, on a stream of its own, again and again. The
-//! relay's transports do that at less cost, and only when a peer is silent: `transport::yamux` and
-//! QUIC.
+//! This replaces `libp2p-ping`, which also pings every peer periodically on its own stream. The
+//! relay's transports detect dead peers at lower cost and only after silence: `transport::yamux`
+//! and QUIC.
 //!
-//! [pings]: https://github.com/libp2p/specs/blob/master/ping/ping.md
+//! [ping]: https://github.com/libp2p/specs/blob/master/ping/ping.md
 
 use std::{
     convert::Infallible,
@@ -29,13 +30,13 @@ use libp2p::{
 use tokio::task::coop::consume_budget;
 
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/ipfs/ping/1.0.0");
-/// The length of a ping, and of its answer.
+/// Length of a ping and of its response, in bytes.
 const PING_BYTES: usize = 32;
-/// How many streams of one connection are served, as the specification has it; another one takes
-/// the place of the oldest.
+/// Streams of one connection that are served, according to the specification. A further one
+/// replaces the oldest.
 const MAX_STREAMS: usize = 2;
 
-/// See the module's documentation.
+/// The ping behaviour; see the module documentation.
 #[derive(Debug, Default)]
 pub struct Behaviour;
 
@@ -83,10 +84,10 @@ impl NetworkBehaviour for Behaviour {
     }
 }
 
-/// The streams of one connection on which pings are answered.
+/// Ping streams of one connection.
 #[derive(Default)]
 pub struct Handler {
-    /// The newest comes last.
+    /// From the oldest to the newest.
     streams: Vec<BoxFuture<'static, io::Result<Infallible>>>,
 }
 
@@ -98,14 +99,14 @@ impl fmt::Debug for Handler {
     }
 }
 
-/// Answers until the peer is content, or the stream fails; both are an error here.
-async fn answer(mut stream: Stream) -> io::Result<Infallible> {
+/// Responds until the peer closes the stream or it fails; both end with an error.
+async fn respond(mut stream: Stream) -> io::Result<Infallible> {
     let mut ping = [0; PING_BYTES];
     loop {
         stream.read_exact(&mut ping).await?;
         stream.write_all(&ping).await?;
         stream.flush().await?;
-        // However many have come at once, others get their turn.
+        // Yields to other tasks, however many pings have arrived.
         consume_budget().await;
     }
 }
@@ -130,7 +131,7 @@ impl ConnectionHandler for Handler {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, (), Infallible>> {
-        // One that has ended was closed by the peer, or failed under it.
+        // Removes streams that were closed by the peer or have failed.
         self.streams
             .retain_mut(|stream| stream.poll_unpin(cx).is_pending());
         Poll::Pending
@@ -145,12 +146,12 @@ impl ConnectionHandler for Handler {
             ..
         }) = event
         {
-            // Who does nothing but ping does not use the relay.
+            // Pings alone do not keep a connection alive.
             stream.ignore_for_keep_alive();
             if self.streams.len() == MAX_STREAMS {
                 drop(self.streams.remove(0));
             }
-            self.streams.push(answer(stream).boxed());
+            self.streams.push(respond(stream).boxed());
         }
     }
 }

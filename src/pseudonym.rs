@@ -1,8 +1,8 @@
-//! Names for peers in logs and telemetry that do not give them away.
+//! Pseudonyms of peers and networks in logs and telemetry.
 //!
-//! A pseudonym is the start of an HMAC-SHA256 over the peer id. Without the key nobody can tell
-//! which peer it stands for, not even by trying all peer ids that they know of; with the same key,
-//! which the relays of a fleet derive from their seed, a peer has the same pseudonym everywhere.
+//! A pseudonym is a truncated HMAC-SHA256 of the peer id. Without the key it cannot be linked to a
+//! peer, not even by hashing all known peer ids. The relays of a fleet derive the same key from
+//! their seed, so a peer has the same pseudonym on all of them.
 
 use std::fmt;
 
@@ -14,31 +14,31 @@ use crate::config::PeerIds;
 use crate::identity::derive;
 use crate::resources::Prefix;
 
-/// What the HMAC's key is derived for.
+/// Key derivation context.
 const INFO: &[u8] = b"descord-relay/pseudonyms/hmac/v1";
 
-/// Gives peers their names. Cheap to clone and to use: a name takes two hashes and no allocation.
+/// Computes pseudonyms. Cheap to clone; a pseudonym takes two hash computations and no allocation.
 #[derive(Clone)]
 pub struct Pseudonyms {
     mode: PeerIds,
-    /// Keyed, with nothing hashed yet.
+    /// Initialized with the key.
     mac: Hmac<Sha256>,
 }
 
-/// The name of one peer; `Display` gives `p-` and 16 hexadecimal digits, or the peer id.
+/// Displayed name of a peer: `p-` and 16 hexadecimal digits, or the peer id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PeerName {
-    /// 64 bits: among a million peers, two with one name are as likely as 1 in 37 million.
+    /// 64 bits: among a million peers, the probability of a collision is 1 in 37 million.
     Pseudonym(u64),
-    /// The peer id itself.
+    /// The full peer id.
     Full(PeerId),
 }
 
 impl Pseudonyms {
-    /// Names as `mode` wants them, keyed with a secret of any length such as
+    /// Creates the pseudonyms of this mode, with a secret of any length such as
     /// [`Identity::pseudonym_key`](crate::identity::Identity::pseudonym_key).
     pub fn new(mode: PeerIds, key: &[u8]) -> Self {
-        // As long as a block of the hash, so that there is no length to be refused.
+        // The derived key has the block size of the hash, so it is always accepted.
         let key = derive::<64>(key, &[INFO]);
         Self {
             mode,
@@ -46,7 +46,7 @@ impl Pseudonyms {
         }
     }
 
-    /// The name of `peer`, the same for the same key.
+    /// Name of `peer`, deterministic for the same key.
     pub fn name(&self, peer: &PeerId) -> PeerName {
         match self.mode {
             PeerIds::Full => PeerName::Full(*peer),
@@ -62,8 +62,8 @@ impl Pseudonyms {
         }
     }
 
-    /// The name of an address prefix, the same for the same key: `n-` and 16 hexadecimal digits. It is
-    /// keyed, so that nobody without the key can find the network by trying all of them.
+    /// Pseudonym of an address prefix, deterministic for the same key: `n-` and 16 hexadecimal
+    /// digits. The key prevents finding the prefix by hashing all of them.
     pub fn network(&self, prefix: Prefix) -> String {
         let text = format!("network {prefix}");
         let hash = self.mac.clone().chain_update(text).finalize().into_bytes();
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_have_names_of_their_own() {
+    fn networks_have_pseudonyms() {
         let name = |key: &[u8], ip: &str| {
             let prefix = Prefix::host(ip.parse().unwrap());
             Pseudonyms::new(PeerIds::Pseudonym, key).network(prefix)

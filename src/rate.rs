@@ -1,34 +1,35 @@
-//! How often something may happen: for each peer and for each IP address, in bounded memory.
+//! Rate limits for many keys, such as peers and IP addresses, in bounded memory.
 //!
-//! A [`Rate`] is a burst and a refill: never more than `burst + rate × t` in any time `t`. A
-//! [`Limiter`] applies one to many keys apart. Who uses it says what its keys are: the
-//! [gater](crate::transport::ConnectionGater) counts connections, the [relay](crate::relay) requests.
+//! A [`Rate`] has a burst and a refill: over any interval of *t*, at most `burst + refill × t /
+//! per` are allowed. A [`Limiter`] applies one rate to each key separately. The callers define the
+//! keys: the [gater](crate::transport::ConnectionGater) counts connections, the
+//! [relay](crate::relay) requests.
 //!
-//! The arithmetic (GCRA) is governor's. Its own keyed stores keep a state for every key that was
-//! ever seen until somebody walks through all of them; peer ids are free, and an attacker may have
-//! four billion networks. So a [`Limiter`] keeps the states of [`MAX_KEYS`] keys, whatever comes.
+//! The algorithm (GCRA) is that of the `governor` crate. Its own keyed stores keep the state of
+//! every key until they are swept, but peer ids are free and an attacker may control billions of
+//! networks. A [`Limiter`] therefore keeps the state of at most [`MAX_KEYS`] keys.
 
-mod cells;
 mod limiter;
+mod state_store;
 #[cfg(test)]
 mod tests;
 
 use std::{fmt, num::NonZeroU32, time::Duration};
 
-pub use self::{cells::MAX_KEYS, limiter::Limiter};
+pub use self::{limiter::Limiter, state_store::MAX_KEYS};
 
-/// So many at once, and so many more in each while.
+/// A burst and a refill rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// How many may come at once; from 1 to [`Self::MOST`].
+    /// Size of the burst, from 1 to [`Self::MAX`].
     pub burst: NonZeroU32,
-    /// How many more may come in each [`Self::per`]; from 1 to [`Self::MOST`].
+    /// Number of refills in each [`Self::per`], from 1 to [`Self::MAX`].
     pub refill: NonZeroU32,
-    /// The while.
+    /// Unit of time of the refill.
     pub per: Unit,
 }
 
-/// The while in which a [`Rate`] counts.
+/// Unit of time of a [`Rate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// Written `s`.
@@ -40,10 +41,10 @@ pub enum Unit {
 }
 
 impl Rate {
-    /// The largest burst, and the most of a refill. With more of either, nothing would be limited.
-    pub const MOST: u32 = 1_000_000;
+    /// Maximum of the burst and of the refill. Larger values would not limit anything.
+    pub const MAX: u32 = 1_000_000;
 
-    /// A rate that is fixed; each number is 1 at least.
+    /// A constant rate. Both numbers are raised to at least 1.
     pub(crate) const fn fixed(burst: u32, refill: u32, per: Unit) -> Self {
         Self {
             burst: at_least_one(burst),
@@ -52,7 +53,7 @@ impl Rate {
         }
     }
 
-    /// The time in which one more may come. Rounded up, so that no more come than the rate says.
+    /// Time for one refill, rounded up so that the rate is never exceeded.
     fn interval(self) -> Duration {
         let nanos = u64::try_from(self.per.duration().as_nanos()).unwrap_or(u64::MAX);
         Duration::from_nanos(nanos.div_ceil(self.refill.get().into()))
@@ -63,7 +64,7 @@ const fn at_least_one(number: u32) -> NonZeroU32 {
     NonZeroU32::MIN.saturating_add(number.saturating_sub(1))
 }
 
-/// `500+20/s`: 500 at once, and 20 more each second.
+/// `500+20/s` is a burst of 500, and 20 more each second.
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}+{}/{}", self.burst, self.refill, self.per.letter())
@@ -71,10 +72,10 @@ impl fmt::Display for Rate {
 }
 
 impl Unit {
-    /// All of them.
+    /// All variants.
     pub const ALL: [Self; 3] = [Self::Second, Self::Minute, Self::Hour];
 
-    /// How it is written.
+    /// The letter in the text form.
     pub fn letter(self) -> char {
         match self {
             Self::Second => 's',

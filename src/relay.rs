@@ -1,28 +1,29 @@
-//! Circuit Relay v2, the relay's side: *hop* in, *stop* out.
+//! The relay side of Circuit Relay v2: the *hop* and *stop* protocols.
 //!
 //! Specification: <https://github.com/libp2p/specs/blob/master/relay/circuit-v2.md>
 //!
 //! ```text
-//! source ── hop stream ──► hop::serve ──► access: may it?  ledger: is there room?
+//! source ── hop stream ──► hop::serve ──► access: allowed?  ledger: within limits?
 //!                              │
 //!                              ├─ RESERVE: answer with expiry, addresses, voucher, limits
 //!                              └─ CONNECT: stop::open ── stop stream ──► target
 //!                                          circuit::relay copies between the two
 //! ```
 //!
-//! A connection's [`Handler`] spawns a task for each hop stream that comes in and opens the stop
-//! streams that tasks ask for. The tasks share one [`Relay`]: the books ([`Ledger`]), the key and
-//! the totals. Whatever counts is a guard that takes itself back when it is dropped, so the books
-//! are right however a task or a connection ends.
+//! The [`Handler`] of a connection spawns a task for each inbound hop stream and opens the stop
+//! streams that tasks request. The tasks share one [`Relay`]: the reservation table ([`Ledger`]),
+//! the key and the counters. Every count is held by an RAII guard, so the table is exact however a
+//! task or a connection ends.
 //!
 //! [`Ledger`]: ledger::Ledger
 
 mod access;
+pub mod bandwidth;
 mod behaviour;
 pub mod circuit;
 pub mod circuit_state;
 mod connection;
-mod deny;
+mod deny_reason;
 mod events;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -31,12 +32,11 @@ mod handler;
 mod hop;
 pub mod ledger;
 mod limits;
-mod pace;
-mod rates;
+mod request_limiters;
+mod request_shaper;
 mod service;
 mod spans;
 mod stop;
-pub mod throttle;
 mod traffic;
 mod voucher;
 pub mod wire;
@@ -46,14 +46,14 @@ pub use self::{
     access::{Access, Requester},
     behaviour::{Behaviour, MAX_CONNECTIONS_PER_PEER, TooManyConnections},
     circuit_state::CircuitState,
-    connection::{Connection, MAX_SILENT_STREAMS, Transport},
-    deny::{Deny, Refusal},
+    connection::{Connection, MAX_STREAMS_AWAITING_REQUEST, Transport},
+    deny_reason::{Denied, DenyReason},
     handler::Handler,
     hop::{ANSWER_TIMEOUT, REQUEST_TIMEOUT},
-    ledger::Presence,
-    limits::{Bandwidth, CircuitLimit, Limits, Pace, RequestRate},
+    ledger::PeerState,
+    limits::{BandwidthLimit, BandwidthLimits, CircuitLimit, Limits, RequestRateLimits},
     service::{Relay, Statistics},
-    stop::STOP_TIMEOUT,
+    stop::{STOP_TIMEOUT, StopOutcome},
     traffic::Traffic,
     voucher::{DOMAIN as VOUCHER_DOMAIN, PAYLOAD_TYPE as VOUCHER_PAYLOAD_TYPE, Voucher},
 };

@@ -1,21 +1,23 @@
-//! What the relay may use of its machine or container: memory and file descriptors.
+//! The resource manager: memory and file descriptors that the relay may use, and their use by
+//! connections and address prefixes.
 //!
-//! What it may use is found once, at the start, and a [`ResourceLimits`] made of it. How much memory is in use
-//! is looked at from time to time; descriptors are counted one by one. Near the watermarks
-//! the [`ConnectionGater`](crate::transport::ConnectionGater) refuses new connections. What connections hold in
-//! buffers is charged to an account each. When memory runs out nevertheless, the connections that hold
-//! most lose streams or are [closed](crate::node), before the system ends the whole relay.
+//! The limits are determined once, at the start ([`ResourceLimits`]). Memory use is polled;
+//! descriptors are counted one by one. Above the high watermark the
+//! [`ConnectionGater`](crate::transport::ConnectionGater) rejects new connections. Buffers are
+//! charged to an account of their connection. When memory runs out nevertheless, the connections
+//! with the largest buffers reset their streams or are [closed](crate::node), before the system
+//! kills the process.
 
 mod buffer_charge;
 #[cfg(target_os = "linux")]
 mod cgroup;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
-mod limits;
 mod memory;
 mod prefix;
 mod process;
 mod report;
+mod resource_limits;
 mod usage;
 mod watermarks;
 
@@ -34,25 +36,25 @@ use tracing::{info, warn};
 
 pub use self::{
     buffer_charge::BufferCharge,
-    limits::ResourceLimits,
     memory::{ConnectionMemory, GUARANTEED_BYTES, Relief},
     prefix::{MAX_SCOPES, Prefix, Share, Shares},
     process::{open_descriptors, used_bytes},
     report::{Resource, ResourceUse, is_private},
-    usage::{BeyondShare, Exceeded, Usage, excess, scarcity},
+    resource_limits::ResourceLimits,
+    usage::{BeyondShare, Exceeded, Usage, excess, scarcity_threshold},
 };
 use self::{
-    memory::{Accounts, LEAST_RELIEF_BYTES, Relieved},
+    memory::{Accounts, MIN_RELIEF_BYTES, Relieved},
     process::SocketMemory,
     watermarks::Watermarks,
 };
-use crate::{config::MemoryLimit, relay::Limits};
+use crate::{config::MemoryLimit, connection_deny_reason::ConnectionDenyReason, relay::Limits};
 
-/// How often the use of memory is looked at. What may come in meanwhile is bounded by the handshakes
-/// that may be under way.
+/// Interval of memory polls. Growth between two polls is bounded by the number of pending
+/// handshakes.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// What the relay may use, and how much of it is in use. Clones share everything.
+/// Limits of the process and their current use. Clones share their state.
 #[derive(Clone, Debug)]
 pub struct Resources(Arc<Shared>);
 
@@ -60,68 +62,70 @@ pub struct Resources(Arc<Shared>);
 struct Shared {
     limits: ResourceLimits,
     watermarks: Option<Watermarks>,
-    /// Which part of each resource an address prefix may use under scarcity.
+    /// Shares of each resource that apply to address prefixes under scarcity.
     shares: Shares,
-    /// The bytes that connections make the relay hold.
+    /// Accounts of the bytes in buffers of connections.
     accounts: Accounts,
-    /// Whether memory is near its watermarks.
+    /// Whether memory is under pressure.
     under_pressure: AtomicBool,
-    /// Prefixes that have held more than their share of all buffers since memory is under pressure.
+    /// Prefixes that have held more than their share of all buffers since the memory pressure
+    /// began.
     beyond_share: Mutex<HashSet<Prefix>>,
-    /// Bytes that were in use at the last look.
+    /// Bytes in use at the last poll.
     used: AtomicU64,
-    /// Notified at each look that finds memory short.
-    over: Notify,
-    /// Handshakes that are under way.
+    /// Notified by each poll that finds memory pressure.
+    memory_pressure: Notify,
+    /// Pending handshakes.
     handshakes: Mutex<Usage>,
-    /// Established connections, but for those that are closed to make room.
+    /// Established connections, except evicted ones.
     connections: Mutex<Usage>,
-    /// Connections that hold a descriptor.
+    /// Connections with a file descriptor.
     sockets: Mutex<Usage>,
     /// Notified when a connection is refused because all descriptors are in use.
     sockets_full: Notify,
-    /// Where the system reports the memory of sockets, if it counts for the limit.
+    /// Source of the memory of sockets, if it counts for the limit.
     socket_memory: Option<SocketMemory>,
 }
 
-/// Why there is no room for another connection.
+/// Why a connection is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Exhausted {
-    /// Memory is near its watermarks.
-    #[error("memory is short")]
+    /// Memory is under pressure.
+    #[error("memory is under pressure")]
     Memory,
     /// All descriptors for connections are in use.
-    #[error("file descriptors are short")]
+    #[error("all file descriptors are in use")]
     FileDescriptors,
-    /// Descriptors are scarce, and an address prefix has its share of them.
-    #[error("file descriptors are scarce, and the address prefix has its share")]
+    /// Descriptors are scarce, and an address prefix uses its share.
+    #[error("file descriptors are scarce, and the address prefix uses its share")]
     FileDescriptorShare,
 }
 
 impl Exhausted {
-    /// For logs and metrics.
+    /// A short, stable name for logs and metrics.
     pub(crate) fn reason(self) -> &'static str {
         match self {
-            Self::Memory => "memory",
-            Self::FileDescriptors => "file_descriptors",
-            Self::FileDescriptorShare => "file_descriptor_share",
+            Self::Memory => ConnectionDenyReason::Memory,
+            Self::FileDescriptors => ConnectionDenyReason::FileDescriptors,
+            Self::FileDescriptorShare => ConnectionDenyReason::FileDescriptorShare,
         }
+        .as_str()
     }
 }
 
-/// A descriptor that a connection holds, until it is dropped.
+/// The file descriptor of a connection. Dropping it frees the descriptor.
 #[derive(Debug)]
 pub struct Descriptor {
     resources: Resources,
-    /// Whose it is, if that is known.
+    /// Address for which it counts, if known.
     ip: Option<IpAddr>,
 }
 
 impl Descriptor {
-    /// The connection comes from `ip`, which is proven to be the peer's.
+    /// Counts the descriptor for `ip`, which has been proven to be the peer's address.
     ///
     /// # Errors
-    /// When descriptors are scarce and a prefix of the address has its share of them.
+    /// If descriptors are scarce and a prefix of the address uses its share.
     pub fn attribute_to(&mut self, ip: IpAddr) -> Result<(), Exhausted> {
         let (resources, ip) = (self.resources.clone(), Some(ip));
         let mut sockets = resources.sockets();
@@ -142,8 +146,8 @@ impl Drop for Descriptor {
 }
 
 impl Resources {
-    /// What this process may use of memory, unless it is configured, and of descriptors, for as many
-    /// circuits as `limits` allows.
+    /// Determines the limits of this process. `memory` is the configured limit; `limits` contains
+    /// the number of circuits to provide for.
     pub fn of_process(memory: MemoryLimit, limits: &Limits) -> Self {
         let memory = match memory {
             MemoryLimit::Auto => process::memory_limit(),
@@ -155,13 +159,13 @@ impl Resources {
         Self::with(limits, shares, process::socket_memory())
     }
 
-    /// Without an end, and with the largest windows.
+    /// Without limits, and with the largest windows.
     pub fn unlimited() -> Self {
         let limits = ResourceLimits::new(None, None, &Limits::default());
         Self::new(limits, Shares::default())
     }
 
-    /// What `limits` says.
+    /// With these limits.
     pub(crate) fn new(limits: ResourceLimits, shares: Shares) -> Self {
         Self::with(limits, shares, None)
     }
@@ -180,28 +184,28 @@ impl Resources {
             beyond_share: Mutex::default(),
             used: AtomicU64::new(0),
             socket_memory,
-            over: Notify::new(),
+            memory_pressure: Notify::new(),
         }))
     }
 
-    /// What may be used, and the bounds that follow.
+    /// The limits, and the bounds that follow from them.
     pub fn limits(&self) -> &ResourceLimits {
         &self.0.limits
     }
 
-    /// Whether memory is so near its watermarks that there should be nothing new.
+    /// Whether memory is under pressure.
     pub fn under_pressure(&self) -> bool {
         self.0.under_pressure.load(Ordering::Relaxed)
     }
 
-    /// Whether there is memory for another connection, from `ip` if that is known.
+    /// Checks whether there is memory for another connection, from `ip` if known.
     ///
-    /// Under pressure, connections of address prefixes that hold more than their share of all buffers
-    /// are rejected, as relief of theirs ends the pressure. If no prefix does, or memory has run out,
-    /// all are.
+    /// Under pressure, connections of address prefixes that hold more than their share of all
+    /// buffers are rejected, because relieving these ends the pressure. If there is no such prefix,
+    /// or the critical watermark is reached, all connections are rejected.
     ///
     /// # Errors
-    /// When there is none.
+    /// If the connection has to be rejected.
     pub fn check_memory(&self, ip: Option<IpAddr>) -> Result<(), Exhausted> {
         if !self.under_pressure() {
             return Ok(());
@@ -215,10 +219,10 @@ impl Resources {
         }
     }
 
-    /// Takes one more descriptor for a connection.
+    /// Takes a descriptor for a connection.
     ///
     /// # Errors
-    /// When the only ones that are left are for other things.
+    /// If all descriptors for connections are in use.
     pub fn descriptor(&self) -> Result<Descriptor, Exhausted> {
         let mut sockets = self.sockets();
         if sockets
@@ -236,13 +240,13 @@ impl Resources {
         })
     }
 
-    /// Ready when a connection was refused because all descriptors are in use: to be asked again and
-    /// again.
+    /// Completes when a connection has been refused because all descriptors are in use. Call it
+    /// repeatedly.
     pub(crate) async fn sockets_full(&self) {
         self.0.sockets_full.notified().await;
     }
 
-    /// The prefixes that hold more descriptors than their share.
+    /// Prefixes that hold more descriptors than their share.
     pub(crate) fn sockets_beyond_share(&self) -> BeyondShare {
         let capacity = self.0.limits.sockets.unwrap_or(u64::MAX);
         self.sockets().beyond_share(capacity, self.shares())
@@ -252,17 +256,17 @@ impl Resources {
         lock(&self.0.sockets)
     }
 
-    /// Which address prefixes have handshakes under way.
+    /// Pending handshakes by address prefix.
     pub(crate) fn handshakes(&self) -> MutexGuard<'_, Usage> {
         lock(&self.0.handshakes)
     }
 
-    /// Which address prefixes have established connections.
+    /// Established connections by address prefix.
     pub(crate) fn connections(&self) -> MutexGuard<'_, Usage> {
         lock(&self.0.connections)
     }
 
-    /// The use of each resource that connections have.
+    /// Use of each resource of connections.
     pub fn report(&self) -> [ResourceUse; 4] {
         let limits = self.limits();
         [
@@ -281,17 +285,17 @@ impl Resources {
         ]
     }
 
-    /// Ready after each look that finds memory short.
-    pub(crate) async fn over(&self) {
-        self.0.over.notified().await;
+    /// Completes after each poll that finds memory pressure.
+    pub(crate) async fn memory_pressure(&self) {
+        self.0.memory_pressure.notified().await;
     }
 
-    /// Which part of each resource an address prefix may use under scarcity.
+    /// Shares of each resource that apply to address prefixes under scarcity.
     pub fn shares(&self) -> &Shares {
         &self.0.shares
     }
 
-    /// Bytes that all connections together hold in buffers.
+    /// Bytes in buffers of all connections.
     pub fn buffered_bytes(&self) -> u64 {
         self.0.accounts.held()
     }
@@ -300,39 +304,39 @@ impl Resources {
         &self.0.accounts
     }
 
-    /// Requests relief of the connections that hold most, until they hold `excess` bytes together:
-    /// first of those that hold more than their guarantee, and only if there are none, of those that
-    /// hold at least [`LEAST_RELIEF_BYTES`].
+    /// Requests relief of the connections that hold most, until they hold `excess` bytes in total:
+    /// of connections beyond their guarantee, or if there are none, of those that hold at least
+    /// [`MIN_RELIEF_BYTES`].
     pub(crate) fn relieve_connections(&self, excess: u64) -> Relieved {
         let accounts = &self.0.accounts;
         let relieved = accounts.relieve(excess, GUARANTEED_BYTES + 1, false);
         if relieved.connections > 0 {
             return relieved;
         }
-        accounts.relieve(excess, LEAST_RELIEF_BYTES, false)
+        accounts.relieve(excess, MIN_RELIEF_BYTES, false)
     }
 
-    /// Requests relief of the connections that hold most, until they hold `excess` bytes together, of
-    /// address prefixes that hold more than their share.
+    /// Requests relief of the connections that hold most, until they hold `excess` bytes in total,
+    /// of address prefixes that hold more than their share.
     pub(crate) fn relieve_beyond_share(&self, excess: u64) -> Relieved {
-        self.0.accounts.relieve(excess, LEAST_RELIEF_BYTES, true)
+        self.0.accounts.relieve(excess, MIN_RELIEF_BYTES, true)
     }
 
-    /// Whether memory has run out, as of the last look.
+    /// Whether the last poll reached the critical watermark.
     pub(crate) fn has_run_out(&self) -> bool {
         let used = self.0.used.load(Ordering::Relaxed);
         let watermarks = self.0.watermarks.as_ref();
-        watermarks.is_some_and(|watermarks| watermarks.is_over(used))
+        watermarks.is_some_and(|watermarks| watermarks.is_critical(used))
     }
 
-    /// Bytes that were in use at the last look beyond the low watermark.
+    /// Bytes beyond the low watermark at the last poll.
     pub(crate) fn excess(&self) -> u64 {
         let used = self.0.used.load(Ordering::Relaxed);
         let watermarks = self.0.watermarks.as_ref();
         watermarks.map_or(0, |watermarks| used.saturating_sub(watermarks.low()))
     }
 
-    /// Logs what may be used, and what follows.
+    /// Logs the limits.
     pub(crate) fn log(&self) {
         let limits = self.limits();
         info!(
@@ -347,10 +351,10 @@ impl Resources {
         );
     }
 
-    /// Looks at the use of memory, again and again. Runs until the relay stops, if memory has a limit.
-    pub(crate) async fn watch(self) {
+    /// Polls the use of memory. Runs until the relay stops, if memory is limited.
+    pub(crate) async fn monitor_memory(self) {
         while self.0.watermarks.is_some() {
-            // The system may be short of files for a moment.
+            // Reading may fail when the system has no free file descriptors.
             if let Some(used) = used_bytes() {
                 let sockets = self.0.socket_memory.as_ref().and_then(SocketMemory::bytes);
                 self.update(used.saturating_add(sockets.unwrap_or(0)));
@@ -359,32 +363,32 @@ impl Resources {
         }
     }
 
-    /// So many bytes are in use, by the process and by its sockets.
+    /// Updates the bytes in use by the process and its sockets.
     pub(crate) fn update(&self, used: u64) {
         let Some(watermarks) = self.0.watermarks else {
             return;
         };
         self.0.used.store(used, Ordering::Relaxed);
-        let was_tight = self.under_pressure();
-        let under_pressure = watermarks.is_near(used, was_tight);
+        let was_under_pressure = self.under_pressure();
+        let under_pressure = watermarks.under_pressure(used, was_under_pressure);
         self.0
             .under_pressure
             .store(under_pressure, Ordering::Relaxed);
         let mut beyond_share = lock(&self.0.beyond_share);
         if under_pressure {
-            // Before they are relieved: they would fill the memory again.
+            // Before they are relieved, because they would fill the memory again.
             beyond_share.extend(self.0.accounts.prefixes_beyond_share());
-            self.0.over.notify_one();
+            self.0.memory_pressure.notify_one();
         } else {
             *beyond_share = HashSet::new();
         }
         drop(beyond_share);
         let limit = self.0.limits.memory;
-        if under_pressure && !was_tight {
-            // Some connections bring their accounts up to date only then.
+        if under_pressure && !was_under_pressure {
+            // Some connections update their accounts only when they are woken.
             self.0.accounts.wake_connections();
             warn!(used, limit, "memory pressure: rejecting new connections");
-        } else if was_tight && !under_pressure {
+        } else if was_under_pressure && !under_pressure {
             info!(
                 used,
                 limit, "memory pressure ended: accepting new connections"
@@ -442,7 +446,10 @@ mod tests {
         assert!(resources.check_memory(None).is_err());
         assert!(resources.check_memory(other).is_ok());
         resources.update(950);
-        assert!(resources.check_memory(other).is_err(), "it has run out");
+        assert!(
+            resources.check_memory(other).is_err(),
+            "above the critical watermark"
+        );
         resources.update(800);
         assert!(resources.check_memory(greedy).is_ok());
         resources.update(900);
@@ -450,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn descriptors_come_back() {
+    fn dropped_descriptors_are_free_again() {
         let resources = of(1000, 4);
         let first = resources.descriptor().unwrap();
         let _second = resources.descriptor().unwrap();
@@ -463,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unlimited_never_ends() {
+    fn unlimited_resources_are_never_exhausted() {
         let resources = Resources::unlimited();
         resources.update(u64::MAX);
         assert!(!resources.under_pressure());

@@ -119,7 +119,7 @@ async fn a_drain_tells_how_far_it_is() {
         circuit.near.write_all(&vec![7; bytes]).await.unwrap();
         circuit.near.flush().await.unwrap();
         let begun = Instant::now();
-        let progress = relay.event("drain goes on").await;
+        let progress = relay.event("drain in progress").await;
         let waited = begun.elapsed().as_secs_f64();
         assert!((4.0..7.0).contains(&waited), "after {waited} s");
         assert_eq!(progress["circuits"], 1, "{progress}");

@@ -134,7 +134,7 @@ async fn a_slow_reader_has_everything(transport: Transport) {
         circuit.near.close().await.unwrap();
     };
     let reading = async {
-        relay.event("drain goes on").await;
+        relay.event("drain in progress").await;
         reads_all(&mut circuit.far, &data).await;
     };
     tokio::join!(writing, reading);

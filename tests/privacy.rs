@@ -2,16 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
+#[path = "support/authorization_endpoint.rs"]
+mod authorization_endpoint;
 #[path = "support/collector.rs"]
 mod collector;
-#[path = "support/decider.rs"]
-mod decider;
 mod support;
 
 use std::fmt::Write as _;
 
+use authorization_endpoint::{AuthorizationEndpoint, Mood};
 use collector::Collector;
-use decider::{Decider, Mood};
 use libp2p::{PeerId, identity::Keypair};
 use support::{
     bystander,
@@ -140,7 +140,8 @@ async fn no_address_and_no_peer_id_of_a_client_is_anywhere() {
 async fn those_whom_access_control_refuses_are_named_nowhere() {
     let elsewhere = ([127, 0, 0, 3], 0).into();
     let collector = Collector::start_at(elsewhere, None).await;
-    let decider = Decider::start_at(elsewhere, Mood::Rule("not-a-member"), None).await;
+    let endpoint =
+        AuthorizationEndpoint::start_at(elsewhere, Mood::Rule("not-a-member"), None).await;
     let key = Keypair::generate_ed25519();
     let peer = key.public().to_peer_id().to_string();
     let directory = tempfile::tempdir().unwrap();
@@ -149,7 +150,7 @@ async fn those_whom_access_control_refuses_are_named_nowhere() {
     std::fs::write(&file, &rules).unwrap();
     let variables = [
         ("RELAY_ACCESS_FILE", file.to_str().unwrap()),
-        ("RELAY_ACCESS_URL", &decider.url()),
+        ("RELAY_ACCESS_URL", &endpoint.url()),
     ];
     let mut relay = start(&collector.url(), &variables).await;
     let relay_id = relay.peer_id.to_string();
@@ -158,7 +159,7 @@ async fn those_whom_access_control_refuses_are_named_nowhere() {
     denied.connect(PeerId::random()).await;
     let mut stranger = Raw::new(&relay.quic()).await;
     stranger.reserve().await;
-    decider.set_mood(Mood::Text("12D3KooW 127.0.0.1"));
+    endpoint.set_mood(Mood::Text("12D3KooW 127.0.0.1"));
     Raw::new(&relay.tcp()).await.reserve().await;
     std::fs::write(&file, format!("{rules}deny {peer} {CLIENTS}\n")).unwrap();
     relay.event("RELAY_ACCESS_FILE has changed").await;

@@ -220,7 +220,7 @@ async fn a_flood_does_not_flood_the_log() {
     }
     reaches(&relay, DENIED, "rate_circuits_per_peer", REQUESTS).await;
     let reason = "rate_circuits_per_peer";
-    let more = relay.event_where("more was refused", |e| e["reason"] == reason);
+    let more = relay.event_where("suppressed refusals", |e| e["reason"] == reason);
     let more = more.await;
     assert_eq!(more["refused"], "request");
     let of_flood =

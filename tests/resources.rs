@@ -170,7 +170,7 @@ async fn connections_that_hold_most_are_relieved_when_memory_runs_out() {
         idle.push(peer);
     }
     let mut unread = unread_circuits(&relay).await;
-    fill_until(&mut relay, &mut unread, "memory is relieved").await;
+    fill_until(&mut relay, &mut unread, "relieving memory").await;
     relay.event("memory pressure ended").await;
     assert!(refused(&relay, "memory").await >= 1.0);
     bystander::is_served(&relay.tcp()).await;

@@ -11,7 +11,7 @@ use descord_relay::{
     metrics::Handshakes,
     relay::{
         CircuitLimit, CircuitState,
-        circuit::{self, Bounds, Early, Side},
+        circuit::{self, Bounds, EarlyData, Side},
     },
     transport::security::{SecureStream, Security},
 };
@@ -49,7 +49,7 @@ fn copy(bencher: Bencher) {
     bencher.counter(BytesCount::new(MIB)).bench_local(|| {
         let side = |bytes| Side {
             stream: Zeros::of(bytes),
-            gone: CancellationToken::new(),
+            closed: CancellationToken::new(),
         };
         let (shutdown, state) = (CancellationToken::new(), CircuitState::default());
         let bounds = Bounds {
@@ -59,8 +59,8 @@ fn copy(bencher: Bencher) {
             shutdown: &shutdown,
             state: &state,
         };
-        let (early, pacer) = (Early::default(), None);
-        let copied = circuit::relay(side(MIB), early, side(0), bounds, pacer, |_| {});
+        let (early, limiter) = (EarlyData::default(), None);
+        let copied = circuit::relay(side(MIB), early, side(0), bounds, limiter, |_| {});
         block_on(copied)
     });
 }

@@ -1,4 +1,4 @@
-//! The rules and the endpoint together, as the relay asks them.
+//! Access control: rules and authorization endpoint combined.
 
 use std::{
     path::PathBuf,
@@ -11,49 +11,49 @@ use tokio::{task::spawn_blocking, time::sleep};
 use tracing::{error, info};
 
 use super::{
-    decision::Decider,
-    endpoint::{Endpoint, Question},
-    file::{self, LOOK_INTERVAL, Watched},
+    authorization::AuthorizationClient,
+    endpoint::{Endpoint, Query},
+    file::{self, POLL_INTERVAL, WatchedFile},
     rules::{Effect, Origin, Rule, Rules, Scope, Verdict},
 };
 use crate::{
     config::{self, AccessEndpoint},
     lifecycle::Lifecycle,
     metrics::Metrics,
-    relay::{self, Deny, Refusal, Requester},
+    relay::{self, Denied, DenyReason, Requester},
     resources::Shares,
 };
 
-/// Why access cannot be controlled as it is to be. `Display` names the variable.
+/// Why access control cannot be set up. `Display` names the variable.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file of rules is of no use.
+    /// The rule file cannot be used.
     #[error("RELAY_ACCESS_FILE: {path:?} {cause}")]
     File {
-        /// As configured.
+        /// The configured path.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Why it cannot be used.
         cause: file::Error,
     },
-    /// The endpoint cannot be asked; in words that begin with the variable.
+    /// The endpoint cannot be set up. The text begins with the variable.
     #[error("{0}")]
     Endpoint(String),
 }
 
-/// Everything that access is controlled by, read and checked.
+/// Access control that has been loaded and validated, but not started.
 #[derive(Debug)]
 pub struct Setup {
     inline: Arc<[Rule]>,
     rules: Rules,
-    file: Option<Watched>,
+    file: Option<WatchedFile>,
     endpoint: Option<(Endpoint, AccessEndpoint)>,
 }
 
 impl Setup {
-    /// Reads what `config` names; nothing when everybody may do everything. May block.
+    /// Loads the rules and the endpoint of `config`; `None` if access is not restricted. May block.
     ///
     /// # Errors
-    /// When the file or the certificates cannot be used.
+    /// If the rule file or the certificates cannot be used.
     pub fn load(config: &config::Access) -> Result<Option<Self>, Error> {
         let inline = inline(config);
         if inline.is_empty() && config.file.is_none() && config.url.is_none() {
@@ -66,7 +66,7 @@ impl Setup {
         let endpoint = endpoint.transpose()?;
         let mut rules = inline.clone();
         let file = config.file.as_ref().map(|path| {
-            let (watched, more) = Watched::open(path).map_err(|cause| Error::File {
+            let (watched, more) = WatchedFile::open(path).map_err(|cause| Error::File {
                 path: path.clone(),
                 cause,
             })?;
@@ -82,8 +82,8 @@ impl Setup {
         }))
     }
 
-    /// Controls access to `relay` from now on, and follows the file until the process ends.
-    /// `shares` are the address prefixes that may ask the endpoint more than others.
+    /// Starts access control for `relay`, and reloads the rule file until the process ends.
+    /// `shares` are address prefixes that may send more queries to the endpoint.
     pub fn start(
         self,
         relay: PeerId,
@@ -91,31 +91,31 @@ impl Setup {
         metrics: &Metrics,
         lifecycle: &Lifecycle,
     ) -> Arc<Access> {
-        let number = self.rules.number();
-        let decider = self.endpoint.map(|(endpoint, config)| {
-            Decider::new(endpoint, &config, relay, shares, metrics.clone())
+        let number = self.rules.rule_count();
+        let authorization = self.endpoint.map(|(endpoint, config)| {
+            AuthorizationClient::new(endpoint, &config, relay, shares, metrics.clone())
         });
         info!(
             rules = number,
-            endpoint = decider.is_some(),
-            "access is controlled"
+            endpoint = authorization.is_some(),
+            "access control enabled"
         );
         metrics.access_rules(number);
         let access = Arc::new(Access {
             rules: RwLock::new(Arc::new(self.rules)),
             inline: self.inline,
-            decider,
+            authorization,
             metrics: metrics.clone(),
         });
         if let Some(file) = self.file {
             let follow = Arc::clone(&access).follow(file, lifecycle.clone());
-            lifecycle.spawn_until_end("access file", follow);
+            lifecycle.spawn_cancellable("access file", follow);
         }
         access
     }
 }
 
-/// The rules of the environment.
+/// The rules in environment variables.
 fn inline(config: &config::Access) -> Vec<Rule> {
     let lists = [
         (Scope::Reserve, &config.reserve),
@@ -133,95 +133,95 @@ fn inline(config: &config::Access) -> Vec<Rule> {
             (1..).zip(entries).map(move |(number, entry)| Rule {
                 scope,
                 effect,
-                entry: *entry,
+                subject: *entry,
                 origin: Origin::Item(number),
             })
         })
         .collect()
 }
 
-/// Controls who may reserve, and who may connect to whom.
+/// Decides on reservations and circuits.
 #[derive(Debug)]
 pub struct Access {
     rules: RwLock<Arc<Rules>>,
     inline: Arc<[Rule]>,
-    decider: Option<Decider>,
+    authorization: Option<AuthorizationClient>,
     metrics: Metrics,
 }
 
 impl Access {
-    /// Those that hold now.
+    /// The current rules.
     fn rules(&self) -> Arc<Rules> {
         Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes the rules of the file over whenever they change. What cannot be used changes nothing.
-    async fn follow(self: Arc<Self>, mut file: Watched, lifecycle: Lifecycle) {
+    /// Reloads the rules whenever the file changes. A file that cannot be used changes nothing.
+    async fn follow(self: Arc<Self>, mut file: WatchedFile, lifecycle: Lifecycle) {
         loop {
-            sleep(LOOK_INTERVAL).await;
+            sleep(POLL_INTERVAL).await;
             let inline = Arc::clone(&self.inline);
-            let look = spawn_blocking(move || {
-                let news = file.look();
+            let poll = spawn_blocking(move || {
+                let update = file.poll();
                 let all = |more| inline.iter().copied().chain(more).collect::<Rules>();
-                (news.map(|more: Result<Vec<_>, _>| more.map(all)), file)
+                (update.map(|more: Result<Vec<_>, _>| more.map(all)), file)
             });
-            // Old rules for ever would be worse than none: nobody would notice.
-            let Ok((news, back)) = look.await else {
-                error!("the access file cannot be followed any more");
+            // Outdated rules would go unnoticed, so this ends the relay.
+            let Ok((update, back)) = poll.await else {
+                error!("the access file can no longer be watched");
                 return lifecycle.fail();
             };
             file = back;
-            match news {
+            match update {
                 None => {}
-                Some(Ok(rules)) => self.take(rules),
-                Some(Err(cause)) => self.refuse(&cause),
+                Some(Ok(rules)) => self.replace_rules(rules),
+                Some(Err(cause)) => self.keep_rules(&cause),
             }
         }
     }
 
-    fn take(&self, rules: Rules) {
-        let number = rules.number();
+    fn replace_rules(&self, rules: Rules) {
+        let number = rules.rule_count();
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
         self.metrics.access_rules(number);
         self.metrics.access_reloaded(true);
-        info!(rules = number, "the access rules have changed");
+        info!(rules = number, "access rules reloaded");
     }
 
-    fn refuse(&self, cause: &file::Error) {
+    fn keep_rules(&self, cause: &file::Error) {
         self.metrics.access_reloaded(false);
         error!(
             %cause,
-            "RELAY_ACCESS_FILE has changed and cannot be used: the rules stay as they were"
+            "RELAY_ACCESS_FILE has changed and cannot be used: keeping the previous rules"
         );
     }
 
-    async fn decide(&self, question: Question) -> Result<(), Refusal> {
-        match &self.decider {
-            Some(decider) => decider.decide(question).await,
+    async fn decide(&self, question: Query) -> Result<(), Denied> {
+        match &self.authorization {
+            Some(authorization) => authorization.decide(question).await,
             None => Ok(()),
         }
     }
 }
 
-impl From<Verdict> for Refusal {
+impl From<Verdict> for Denied {
     fn from(verdict: Verdict) -> Self {
-        Deny::AccessRules.by(verdict.to_string())
+        DenyReason::AccessRules.with_rule(verdict.to_string())
     }
 }
 
 #[async_trait]
 impl relay::Access for Access {
-    async fn may_reserve(&self, peer: Requester) -> Result<(), Refusal> {
+    async fn may_reserve(&self, peer: Requester) -> Result<(), Denied> {
         self.rules().may_reserve(&peer)?;
-        self.decide(Question::reserve(peer)).await
+        self.decide(Query::reserve(peer)).await
     }
 
-    fn may_repeat_reserve(&self, peer: Requester) -> Result<(), Refusal> {
+    fn may_repeat_reserve(&self, peer: Requester) -> Result<(), Denied> {
         Ok(self.rules().may_reserve(&peer)?)
     }
 
-    async fn may_connect(&self, source: Requester, target: PeerId) -> Result<(), Refusal> {
+    async fn may_connect(&self, source: Requester, target: PeerId) -> Result<(), Denied> {
         self.rules().may_connect(&source, &target)?;
-        self.decide(Question::connect(source, target)).await
+        self.decide(Query::connect(source, target)).await
     }
 }

@@ -1,4 +1,4 @@
-//! The operator's endpoint: one question as JSON, one answer.
+//! The operator's authorization endpoint: a query and a response in JSON.
 
 use std::{net::IpAddr, path::Path, sync::Arc};
 
@@ -20,23 +20,23 @@ use crate::{
     telemetry::{tls, trouble::chain},
 };
 
-/// The most that is read of an answer.
+/// Maximum length of a response in bytes.
 const MAX_ANSWER_BYTES: usize = 16 * 1024;
-/// The most characters of a rule's name.
+/// Maximum length of a rule's name.
 const MAX_RULE_CHARS: usize = 32;
 
-/// What the endpoint is asked, and what a decision is remembered for.
+/// A query, and the key under which its decision is cached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Question {
+pub(super) struct Query {
     /// "reserve" or "connect".
     kind: &'static str,
-    /// Who asks, and from where.
+    /// The peer that makes the request, and where it connects from.
     requester: Requester,
-    /// To whom the circuit is to lead.
+    /// The target of the circuit.
     target: Option<PeerId>,
 }
 
-impl Question {
+impl Query {
     /// Whether `peer` may reserve.
     pub(super) fn reserve(peer: Requester) -> Self {
         Self::of("reserve", peer, None)
@@ -55,19 +55,19 @@ impl Question {
         }
     }
 
-    /// Who makes the request.
+    /// The peer that makes the request.
     pub(super) fn peer(&self) -> PeerId {
         self.requester.peer
     }
 
-    /// The address prefix that it comes from, if its transport has IP addresses.
+    /// Address prefix of the peer, if its transport has IP addresses.
     pub(super) fn prefix(&self) -> Option<Prefix> {
         self.requester.ip.map(Prefix::host)
     }
 
-    /// The question of `relay`, as the endpoint gets it.
-    fn to_request(self, relay: PeerId) -> Request {
-        Request {
+    /// The request body of the query on behalf of `relay`.
+    fn to_body(self, relay: PeerId) -> QueryBody {
+        QueryBody {
             question: self.kind,
             peer: self.requester.peer.to_string(),
             ip: self.requester.ip,
@@ -78,9 +78,10 @@ impl Question {
     }
 }
 
-/// The form of a question. Everything is in full: the endpoint is the operator's own.
+/// The request body. Peer ids and addresses are not abbreviated, because the endpoint is the
+/// operator's.
 #[derive(Serialize)]
-struct Request {
+struct QueryBody {
     question: &'static str,
     peer: String,
     ip: Option<IpAddr>,
@@ -90,17 +91,17 @@ struct Request {
     relay: String,
 }
 
-/// What the endpoint says.
+/// A decision of the endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Decision {
     pub(super) allow: bool,
-    /// What the endpoint calls its rule, if that can neither be a peer id nor an address.
+    /// Name of the rule that the endpoint applied, if it cannot contain a peer id or an address.
     pub(super) rule: Option<Arc<str>>,
 }
 
-/// Its form.
+/// The response body.
 #[derive(Deserialize)]
-struct Answer {
+struct ResponseBody {
     allow: bool,
     rule: Option<String>,
 }
@@ -108,17 +109,17 @@ struct Answer {
 /// Why there is no decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// No answer, or none that is one of HTTP; in words.
+    /// No valid HTTP response; the description of the error.
     Unreachable(String),
-    /// An answer that decides nothing; in words.
+    /// A response without a decision; the description of the problem.
     Invalid(String),
-    /// Nothing in time.
+    /// No response in time.
     Timeout,
-    /// There were too many other questions to ask this one in time.
+    /// Too many queries were pending to send this one in time.
     Overloaded,
 }
 
-/// Asks the endpoint.
+/// HTTP client of the endpoint.
 #[derive(Debug)]
 pub(super) struct Endpoint {
     client: Client,
@@ -126,69 +127,69 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
-    /// The endpoint at `url`.
+    /// Creates a client of the endpoint at `url`.
     ///
     /// # Errors
-    /// In words, when the certificates cannot be used.
+    /// If the certificates or the token cannot be used.
     pub(super) fn new(url: &Url, config: &AccessEndpoint) -> Result<Self, String> {
         let mut client = Client::builder()
-            // The token and what is asked are for this one host.
+            // The token and the queries must not be sent to another host.
             .redirect(redirect::Policy::none())
             .no_proxy()
             .default_headers(headers(config.token.as_ref())?)
-            // A connection that nobody waits for any more is given up as well.
+            // An abandoned connection attempt ends as well.
             .connect_timeout(config.timeout)
             .pool_max_idle_per_host(config.concurrency)
             .dns_resolver(Resolver::default());
         if let Some(path) = &config.certificate {
             client = client.tls_certs_only(certificates(path)?);
         } else if url.scheme() == "http" {
-            // Those of the system may be missing, in a small image.
+            // A minimal image may have no CA certificates.
             client = client.tls_certs_only([]);
         }
         Ok(Self {
             client: client
                 .build()
-                .map_err(|error| format!("RELAY_ACCESS_URL: {}", words(&error)))?,
+                .map_err(|error| format!("RELAY_ACCESS_URL: {}", describe(&error)))?,
             url: url.clone(),
         })
     }
 
-    /// Asks in the name of `relay`. Nothing of the answer is part of an error: it may repeat what
-    /// was asked.
-    pub(super) async fn ask(&self, relay: PeerId, question: Question) -> Result<Decision, Failure> {
-        let body = serde_json::to_vec(&question.to_request(relay))
+    /// Sends a query on behalf of `relay`. Errors contain nothing of the response, because it may
+    /// repeat the query.
+    pub(super) async fn query(&self, relay: PeerId, query: Query) -> Result<Decision, Failure> {
+        let body = serde_json::to_vec(&query.to_body(relay))
             .map(Bytes::from)
             .map_err(|error| Failure::Invalid(error.to_string()))?;
-        let unreachable = |error: reqwest::Error| Failure::Unreachable(words(&error));
+        let unreachable = |error: reqwest::Error| Failure::Unreachable(describe(&error));
         let post = || self.client.post(self.url.clone()).body(body.clone()).send();
-        // The server may have closed a connection that was kept, just as it was used again. A
-        // question that was heard does no harm when it is asked again.
+        // The server may have closed a kept-alive connection while it was being reused. Queries are
+        // idempotent, so sending one again is safe.
         let mut answer = match post().await {
             Err(_) => post().await.map_err(unreachable)?,
             Ok(answer) => answer,
         };
         if answer.status() != StatusCode::OK {
             return Err(Failure::Invalid(format!(
-                "the answer is {}",
+                "the response is {}",
                 answer.status()
             )));
         }
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(unreachable)? {
             if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-                return Err(Failure::Invalid("the answer is too long".to_owned()));
+                return Err(Failure::Invalid("the response is too long".to_owned()));
             }
             body.extend_from_slice(&chunk);
         }
         decision(&body).ok_or_else(|| {
-            Failure::Invalid("the answer is no JSON with `allow`, true or false".to_owned())
+            Failure::Invalid("the response is not JSON with a boolean `allow`".to_owned())
         })
     }
 }
 
 fn decision(body: &[u8]) -> Option<Decision> {
-    let answer: Answer = serde_json::from_slice(body).ok()?;
+    let answer: ResponseBody = serde_json::from_slice(body).ok()?;
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     let rule = answer.rule.filter(|rule| {
         let is_short = (1..=MAX_RULE_CHARS).contains(&rule.len());
@@ -225,8 +226,8 @@ fn certificates(path: &Path) -> Result<Vec<Certificate>, String> {
     }
 }
 
-/// An error with what caused it, but without its own first words, which name the URL.
-fn words(error: &reqwest::Error) -> String {
+/// The causes of an error without its own message, which contains the URL.
+fn describe(error: &reqwest::Error) -> String {
     std::error::Error::source(error).map_or_else(|| "the request failed".to_owned(), chain)
 }
 
@@ -236,7 +237,7 @@ mod tests {
     use crate::relay::Transport;
 
     #[test]
-    fn a_question_has_everything_in_full() {
+    fn query_contains_full_peer_ids_and_addresses() {
         let peer: PeerId = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN"
             .parse()
             .unwrap();
@@ -245,13 +246,13 @@ mod tests {
             ip: Some([192, 0, 2, 1].into()),
             transport: Transport::Quic,
         };
-        let json = |question: Question| serde_json::to_value(question.to_request(peer)).unwrap();
+        let json = |query: Query| serde_json::to_value(query.to_body(peer)).unwrap();
         let id = peer.to_string();
         let expected = serde_json::json!({
             "question": "connect", "peer": id, "ip": "192.0.2.1", "transport": "quic",
             "target": id, "relay": id,
         });
-        assert_eq!(json(Question::connect(requester, peer)), expected);
+        assert_eq!(json(Query::connect(requester, peer)), expected);
         let nowhere = Requester {
             ip: None,
             ..requester
@@ -259,11 +260,11 @@ mod tests {
         let expected = serde_json::json!({
             "question": "reserve", "peer": id, "ip": null, "transport": "quic", "relay": id,
         });
-        assert_eq!(json(Question::reserve(nowhere)), expected);
+        assert_eq!(json(Query::reserve(nowhere)), expected);
     }
 
     #[test]
-    fn an_answer_decides_or_is_none() {
+    fn invalid_response_is_no_decision() {
         let says = |body: &str| decision(body.as_bytes());
         let decided = |allow, rule: Option<&str>| {
             Some(Decision {

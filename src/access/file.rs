@@ -1,9 +1,8 @@
-//! The file of rules on the disk: read at the start, and again when it has changed.
+//! The rule file: read at the start, and again when it has changed.
 //!
-//! It is looked at every second, which works for every way of changing a file: written in place,
-//! renamed over, or swapped with the directory that a link leads to, as Kubernetes does. It is read
-//! once it has looked the same twice, so that half of what somebody is writing does not become the
-//! rules.
+//! The file is polled every second, which detects every kind of change: written in place, replaced
+//! by a rename, or switched by a symbolic link to another directory, as in Kubernetes. It is read
+//! when two polls have seen the same metadata, so that a partially written file is not used.
 
 use std::{
     fs::{File, Metadata},
@@ -14,17 +13,17 @@ use std::{
 };
 
 use super::{
+    parse::{self, Problems},
     rules::Rule,
-    text::{self, Problems},
 };
 
-/// The longest file that is read.
+/// Maximum length of the file in bytes.
 pub const MAX_FILE_BYTES: u64 = 8 * 1024 * 1024;
 
-/// How often the file is looked at.
-pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// How often a file that cannot be used is told of again.
-const RETELL_INTERVAL: Duration = Duration::from_secs(60);
+/// Interval of the polls.
+pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval at which an unusable file is reported again.
+const RELOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -32,21 +31,21 @@ pub enum Error {
     /// It cannot be read.
     #[error("cannot be read: {0}")]
     Read(#[from] io::Error),
-    /// It can be read, but not understood.
-    #[error("has mistakes: {0}")]
+    /// It contains invalid lines.
+    #[error("has invalid lines: {0}")]
     Content(#[from] Problems),
 }
 
-/// How a file looks from outside. What is the same has the same content.
+/// Identifies a version of the file by its metadata. Equal stamps mean equal content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Look {
-    /// Its device, inode, length, and the times of its last changes, to the nanosecond.
+enum FileStamp {
+    /// Device, inode, length, and times of modification and status change with nanoseconds.
     File([u64; 3], [i64; 4]),
-    /// There is none.
+    /// The metadata cannot be read.
     Failed(io::ErrorKind),
 }
 
-impl From<&Metadata> for Look {
+impl From<&Metadata> for FileStamp {
     fn from(metadata: &Metadata) -> Self {
         Self::File(
             [metadata.dev(), metadata.ino(), metadata.len()],
@@ -60,7 +59,7 @@ impl From<&Metadata> for Look {
     }
 }
 
-impl Look {
+impl FileStamp {
     fn at(path: &Path) -> Self {
         match std::fs::metadata(path) {
             Ok(metadata) => Self::from(&metadata),
@@ -69,24 +68,24 @@ impl Look {
     }
 }
 
-/// A file of rules, and what was last seen of it. Everything here may block.
+/// A rule file, and the last version seen. All operations may block.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(super) struct WatchedFile {
     path: PathBuf,
-    /// As it was when it was read last, or could not be.
-    read: Look,
-    /// As it is since, if it has changed.
-    changed: Option<Look>,
-    /// When it was last found to be of no use, unless it is of use now.
+    /// Version that was last read, or could not be read.
+    read: FileStamp,
+    /// A newer version seen by the last poll.
+    changed: Option<FileStamp>,
+    /// When the file was last found unusable; `None` while it is usable.
     failed: Option<Instant>,
 }
 
-impl Watched {
+impl WatchedFile {
     /// Reads the file for the first time.
     pub(super) fn open(path: &Path) -> Result<(Self, Vec<Rule>), Error> {
         let mut watched = Self {
             path: path.to_owned(),
-            read: Look::at(path),
+            read: FileStamp::at(path),
             changed: None,
             failed: None,
         };
@@ -94,17 +93,17 @@ impl Watched {
         Ok((watched, rules))
     }
 
-    /// Looks at the file. Gives its rules, or why it has none, if that is news: when it has changed
-    /// and been left alone since, and once a minute while it cannot be used.
-    pub(super) fn look(&mut self) -> Option<Result<Vec<Rule>, Error>> {
-        let now = Look::at(&self.path);
+    /// Polls the file. Returns its rules, or why it cannot be used, if it has changed and been
+    /// stable since, and once a minute while it cannot be used.
+    pub(super) fn poll(&mut self) -> Option<Result<Vec<Rule>, Error>> {
+        let now = FileStamp::at(&self.path);
         let is_settled = self.changed == Some(now);
         self.changed = (now != self.read).then_some(now);
-        let is_news = is_settled && self.changed.is_some();
+        let has_changed = is_settled && self.changed.is_some();
         let is_due = self
             .failed
-            .is_some_and(|failed| failed.elapsed() >= RETELL_INTERVAL);
-        if !is_news && (!is_due || self.changed.is_some()) {
+            .is_some_and(|failed| failed.elapsed() >= RELOG_INTERVAL);
+        if !has_changed && (!is_due || self.changed.is_some()) {
             return None;
         }
         self.read = now;
@@ -115,13 +114,13 @@ impl Watched {
     }
 
     fn read(&mut self) -> Result<Vec<Rule>, Error> {
-        // Opening a pipe would wait for its writer.
+        // Opening a pipe would block until it has a writer.
         if !std::fs::metadata(&self.path)?.is_file() {
             return Err(io::Error::other("not a file").into());
         }
         let file = File::open(&self.path)?;
-        // Should it be another one by now, the next look finds that out.
-        self.read = Look::from(&file.metadata()?);
+        // If the file is replaced after this, the next poll detects it.
+        self.read = FileStamp::from(&file.metadata()?);
         let mut bytes = Vec::new();
         let length = file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
         if length as u64 > MAX_FILE_BYTES {
@@ -129,7 +128,7 @@ impl Watched {
         }
         let text = String::from_utf8(bytes)
             .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not UTF-8"))?;
-        Ok(text::parse(&text)?)
+        Ok(parse::parse_rules(&text)?)
     }
 }
 
@@ -139,11 +138,11 @@ mod tests {
 
     use super::*;
 
-    /// Looks until there is news, or three times.
-    fn news(watched: &mut Watched) -> Option<Result<usize, String>> {
+    /// Polls up to three times, until there is an update.
+    fn update(watched: &mut WatchedFile) -> Option<Result<usize, String>> {
         (0..3).find_map(|_| {
-            let news = watched.look()?;
-            Some(match news {
+            let update = watched.poll()?;
+            Some(match update {
                 Ok(rules) => Ok(rules.len()),
                 Err(error) => Err(error.to_string()),
             })
@@ -155,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_of_changing_a_file_is_seen_once_it_is_left_alone() {
+    fn every_kind_of_change_is_detected_when_the_file_is_stable() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         fs::create_dir(at("v1")).unwrap();
@@ -164,64 +163,67 @@ mod tests {
         fs::write(at("v2/rules"), rules(2)).unwrap();
         symlink("v1", at("data")).unwrap();
         symlink("data/rules", at("rules")).unwrap();
-        let (mut watched, first) = Watched::open(&at("rules")).unwrap();
+        let (mut watched, first) = WatchedFile::open(&at("rules")).unwrap();
         assert_eq!(first.len(), 1);
-        assert_eq!(news(&mut watched), None);
+        assert_eq!(update(&mut watched), None);
         // As Kubernetes does it.
         symlink("v2", at("new")).unwrap();
         fs::rename(at("new"), at("data")).unwrap();
-        assert!(watched.look().is_none(), "it may not be finished");
-        assert_eq!(news(&mut watched), Some(Ok(2)));
-        assert_eq!(news(&mut watched), None);
+        assert!(watched.poll().is_none(), "it may be incomplete");
+        assert_eq!(update(&mut watched), Some(Ok(2)));
+        assert_eq!(update(&mut watched), None);
         // In place, in two steps.
         fs::write(at("v2/rules"), "").unwrap();
-        assert!(watched.look().is_none());
+        assert!(watched.poll().is_none());
         fs::write(at("v2/rules"), rules(3)).unwrap();
-        assert!(watched.look().is_none());
-        assert_eq!(news(&mut watched), Some(Ok(3)));
-        // Another file in its place.
+        assert!(watched.poll().is_none());
+        assert_eq!(update(&mut watched), Some(Ok(3)));
+        // Replaced by another file.
         fs::write(at("other"), rules(4)).unwrap();
         fs::rename(at("other"), at("v2/rules")).unwrap();
-        assert_eq!(news(&mut watched), Some(Ok(4)));
+        assert_eq!(update(&mut watched), Some(Ok(4)));
     }
 
     #[test]
-    fn what_is_of_no_use_is_told_of_once_and_again_when_it_is_due() {
+    fn unusable_file_is_reported_once_and_again_after_the_interval() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("rules");
-        let missing = Watched::open(&path).unwrap_err().to_string();
+        let missing = WatchedFile::open(&path).unwrap_err().to_string();
         assert!(missing.starts_with("cannot be read: "), "{missing}");
         fs::write(&path, rules(1)).unwrap();
-        let (mut watched, _) = Watched::open(&path).unwrap();
+        let (mut watched, _) = WatchedFile::open(&path).unwrap();
         fs::write(&path, "nonsense").unwrap();
-        let mistake = news(&mut watched).unwrap().unwrap_err();
-        assert!(mistake.starts_with("has mistakes: line 1"), "{mistake}");
-        assert_eq!(news(&mut watched), None);
-        watched.failed = Instant::now().checked_sub(RETELL_INTERVAL);
-        assert!(news(&mut watched).unwrap().is_err());
+        let mistake = update(&mut watched).unwrap().unwrap_err();
+        assert!(
+            mistake.starts_with("has invalid lines: line 1"),
+            "{mistake}"
+        );
+        assert_eq!(update(&mut watched), None);
+        watched.failed = Instant::now().checked_sub(RELOG_INTERVAL);
+        assert!(update(&mut watched).unwrap().is_err());
         fs::remove_file(&path).unwrap();
-        assert!(news(&mut watched).unwrap().is_err());
-        assert_eq!(news(&mut watched), None);
+        assert!(update(&mut watched).unwrap().is_err());
+        assert_eq!(update(&mut watched), None);
         fs::write(&path, rules(2)).unwrap();
-        assert_eq!(news(&mut watched), Some(Ok(2)));
+        assert_eq!(update(&mut watched), Some(Ok(2)));
     }
 
     #[test]
-    fn neither_a_pipe_nor_a_device_nor_too_much_is_read() {
+    fn devices_directories_and_large_files_are_not_read() {
         let directory = tempfile::tempdir().unwrap();
         for path in [Path::new("/dev/zero"), directory.path()] {
-            let error = Watched::open(path).unwrap_err().to_string();
+            let error = WatchedFile::open(path).unwrap_err().to_string();
             assert_eq!(error, "cannot be read: not a file");
         }
         let path = directory.path().join("rules");
         let length = usize::try_from(MAX_FILE_BYTES).unwrap();
         fs::write(&path, "\n".repeat(length + 1)).unwrap();
-        let error = Watched::open(&path).unwrap_err().to_string();
+        let error = WatchedFile::open(&path).unwrap_err().to_string();
         assert_eq!(error, "cannot be read: larger than 8 MiB");
         fs::write(&path, "\n".repeat(length)).unwrap();
-        assert!(Watched::open(&path).is_ok());
+        assert!(WatchedFile::open(&path).is_ok());
         fs::write(&path, [0xff]).unwrap();
-        let error = Watched::open(&path).unwrap_err().to_string();
+        let error = WatchedFile::open(&path).unwrap_err().to_string();
         assert_eq!(error, "cannot be read: not UTF-8");
     }
 }

@@ -1,4 +1,4 @@
-//! A semaphore for each key: a key with many requests waits for its own alone.
+//! A semaphore per key, so that a key with many requests delays only its own.
 
 use std::{
     collections::HashMap,
@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Permits for each key. A key that holds none and waits for none takes no memory.
+/// Permits per key. A key without permits and waiters takes no memory.
 #[derive(Debug)]
 pub(super) struct KeyedSemaphore<K: Copy + Eq + Hash> {
     keys: Mutex<HashMap<K, Entry>>,
@@ -17,7 +17,7 @@ pub(super) struct KeyedSemaphore<K: Copy + Eq + Hash> {
 #[derive(Debug)]
 struct Entry {
     permits: Arc<Semaphore>,
-    /// Permits of the key, and waits for one.
+    /// Permits and waiters of the key.
     users: usize,
 }
 
@@ -28,7 +28,7 @@ impl<K: Copy + Eq + Hash> KeyedSemaphore<K> {
         }
     }
 
-    /// Waits for one of the `number` permits of `key`, and returns it when the guard is dropped.
+    /// Waits for one of the `number` permits of `key`. Dropping the guard returns it.
     pub(super) async fn acquire(&self, key: K, number: usize) -> Permit<'_, K> {
         let mut permit = self.enter(key, number);
         // The semaphore is never closed.
@@ -36,7 +36,7 @@ impl<K: Copy + Eq + Hash> KeyedSemaphore<K> {
         permit
     }
 
-    /// Counts a wait, until the guard is dropped.
+    /// Registers a waiter until the guard is dropped.
     fn enter(&self, key: K, number: usize) -> Permit<'_, K> {
         let mut keys = self.keys();
         let entry = keys.entry(key).or_insert_with(|| Entry {
@@ -57,7 +57,7 @@ impl<K: Copy + Eq + Hash> KeyedSemaphore<K> {
     }
 }
 
-/// A permit, or the wait for it.
+/// A permit, or a waiter for one.
 #[derive(Debug)]
 pub(super) struct Permit<'a, K: Copy + Eq + Hash> {
     semaphore: &'a KeyedSemaphore<K>,
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn each_key_waits_for_its_own_permits_and_is_forgotten() {
+    async fn keys_wait_for_their_own_permits_and_are_removed() {
         let semaphore = KeyedSemaphore::new();
         let (greedy, modest) = (PeerId::random(), PeerId::random());
         let first = semaphore.acquire(greedy, 2).await;

@@ -1,14 +1,14 @@
-//! Looks the endpoint's name up, a few times at once at most.
+//! DNS resolver of the endpoint's name, with bounded concurrency.
 //!
-//! The system's resolver blocks a thread, for as long as a name server keeps silent, whoever still
-//! waits for it. Without a bound, its threads would use up those that the relay has for such work.
+//! The system's resolver blocks a thread while a name server does not respond, even if the request
+//! has been abandoned. Without a limit it could use up the runtime's blocking threads.
 
 use std::{net::ToSocketAddrs, sync::Arc};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
-/// Look-ups that may be under way.
+/// Maximum number of concurrent lookups.
 const MAX_LOOKUPS: usize = 2;
 
 /// The system's resolver.

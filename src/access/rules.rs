@@ -1,7 +1,7 @@
-//! The operator's rules, and what they say of a request.
+//! The operator's access rules.
 //!
-//! What is denied is refused, whatever is allowed. Where anybody is allowed, all others are
-//! refused. A lookup costs the same however many rules there are.
+//! Deny rules take precedence over allow rules. If a scope has an allow list, everything else is
+//! denied. The cost of a lookup does not depend on the number of rules.
 
 use std::{collections::HashMap, fmt, net::IpAddr};
 
@@ -9,25 +9,25 @@ use ipnet::IpNet;
 use libp2p::PeerId;
 use prefix_trie::joint::JointPrefixMap;
 
-use super::entry::Entry;
+use super::subject::Subject;
 use crate::relay::Requester;
 
-/// What a rule is about.
+/// What a rule applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Who may reserve.
+    /// Reservations.
     Reserve,
-    /// Who may open circuits.
+    /// Circuits, by their source.
     Connect,
-    /// To whom circuits may be opened.
+    /// Circuits, by their target.
     Target,
 }
 
 impl Scope {
-    /// All of them.
+    /// All variants.
     pub const ALL: [Self; 3] = [Self::Reserve, Self::Connect, Self::Target];
 
-    /// The word for it in files and in the log.
+    /// Name in rule files and in the log.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Reserve => "reserve",
@@ -36,7 +36,7 @@ impl Scope {
         }
     }
 
-    /// The name of it in variables.
+    /// Name in environment variables.
     fn upper(self) -> &'static str {
         match self {
             Self::Reserve => "RESERVE",
@@ -49,41 +49,40 @@ impl Scope {
 /// Whether a rule allows or denies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// The entry may; whoever is on no list of this kind may not.
+    /// Allows the subject; subjects on no allow list of the scope are denied.
     Allow,
-    /// The entry may not.
+    /// Denies the subject.
     Deny,
 }
 
-/// Where a rule is written.
+/// Where a rule is defined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The item of that number, from 1, of the variable for its scope and effect.
+    /// Item number, from 1, of the variable for its scope and effect.
     Item(u32),
-    /// The line of that number, from 1, of the file.
+    /// Line number, from 1, of the file.
     Line(u32),
 }
 
 /// One rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// What it is about.
+    /// What it applies to.
     pub scope: Scope,
-    /// What it says.
+    /// Whether it allows or denies.
     pub effect: Effect,
-    /// Whom it is about. A network says nothing of targets.
-    pub entry: Entry,
-    /// Where it is written.
+    /// The peer or network. Networks do not apply to targets.
+    pub subject: Subject,
+    /// Where it is defined.
     pub origin: Origin,
 }
 
-/// The rule that refuses a request; `Display` says where the operator finds it, and nothing of the
-/// peer.
+/// Why a request is denied. `Display` names the rule for the operator, without the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// An entry of a deny list.
     Denied(Scope, Origin),
-    /// There is an allow list, and nothing of it fits.
+    /// There is an allow list without a matching entry.
     NotAllowed(Scope),
 }
 
@@ -99,7 +98,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// All rules that hold at one time.
+/// The rules in effect.
 #[derive(Debug, Default)]
 pub struct Rules {
     reserve: Lists,
@@ -110,7 +109,7 @@ pub struct Rules {
 
 #[derive(Debug, Default)]
 struct Lists {
-    /// Nothing when there is no such list: everybody who is not denied is allowed.
+    /// `None` if there is no allow list: everything that is not denied is allowed.
     allow: Option<List>,
     deny: List,
 }
@@ -135,14 +134,14 @@ impl FromIterator<Rule> for Rules {
                 Effect::Allow => lists.allow.get_or_insert_default(),
                 Effect::Deny => &mut lists.deny,
             };
-            match rule.entry {
-                Entry::Peer(peer) => {
+            match rule.subject {
+                Subject::Peer(peer) => {
                     list.peers.entry(peer).or_insert(rule.origin);
                 }
-                Entry::Network(network) => {
+                Subject::Network(network) => {
                     list.networks.entry(network).or_insert(rule.origin);
                 }
-                Entry::None => {}
+                Subject::None => {}
             }
         }
         rules
@@ -150,15 +149,15 @@ impl FromIterator<Rule> for Rules {
 }
 
 impl Rules {
-    /// How many there are.
-    pub fn number(&self) -> usize {
+    /// Number of rules.
+    pub fn rule_count(&self) -> usize {
         self.number
     }
 
     /// Whether `peer` may reserve.
     ///
     /// # Errors
-    /// The rule that refuses it.
+    /// The rule that denies it.
     pub fn may_reserve(&self, peer: &Requester) -> Result<(), Verdict> {
         self.reserve.check(Scope::Reserve, &peer.peer, peer.ip)
     }
@@ -166,7 +165,7 @@ impl Rules {
     /// Whether `source` may open a circuit to `target`.
     ///
     /// # Errors
-    /// The rule that refuses it.
+    /// The rule that denies it.
     pub fn may_connect(&self, source: &Requester, target: &PeerId) -> Result<(), Verdict> {
         self.connect
             .check(Scope::Connect, &source.peer, source.ip)?;
@@ -187,7 +186,7 @@ impl Lists {
 }
 
 impl List {
-    /// Where the entry is written that fits the peer or else, most closely, its address.
+    /// Origin of the entry for the peer, or else of the most specific network of its address.
     fn find(&self, peer: &PeerId, ip: Option<IpAddr>) -> Option<Origin> {
         let of_network = || {
             let ip = IpNet::from(ip?.to_canonical());

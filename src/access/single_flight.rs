@@ -1,4 +1,4 @@
-//! Identical questions that are under way at once share one answer.
+//! Coalesces identical concurrent queries into one.
 
 use std::{
     collections::HashMap,
@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::OnceCell;
 
-/// The questions under way. A question that is not under way takes no memory.
+/// Pending queries. A query that is not pending takes no memory.
 #[derive(Debug)]
 pub(super) struct SingleFlight<K, V> {
     flights: Mutex<HashMap<K, Flight<V>>>,
@@ -16,9 +16,9 @@ pub(super) struct SingleFlight<K, V> {
 
 #[derive(Debug)]
 struct Flight<V> {
-    answer: Arc<OnceCell<V>>,
-    /// Callers that wait for the answer.
-    users: usize,
+    response: Arc<OnceCell<V>>,
+    /// Callers that wait for the response.
+    waiters: usize,
 }
 
 impl<K: Clone + Eq + Hash, V: Clone> SingleFlight<K, V> {
@@ -28,31 +28,27 @@ impl<K: Clone + Eq + Hash, V: Clone> SingleFlight<K, V> {
         }
     }
 
-    /// The answer to `question` by `ask`, or by that of an identical question which is under way. If
-    /// that caller gives up, another one asks anew. An answer is given to those alone that waited
-    /// for it.
-    pub(super) async fn answer<F: Future<Output = V>>(
-        &self,
-        question: K,
-        ask: impl FnOnce() -> F,
-    ) -> V {
-        let user = self.enter(question);
-        let answer = user.answer.get_or_init(ask).await.clone();
-        user.finish();
-        answer
+    /// Runs `ask`, or waits for the response of an identical pending query. If the caller that runs
+    /// it is dropped, another waiting caller runs its own `ask`. A response is shared only with
+    /// callers that were waiting for it.
+    pub(super) async fn run<F: Future<Output = V>>(&self, key: K, ask: impl FnOnce() -> F) -> V {
+        let waiter = self.enter(key);
+        let response = waiter.response.get_or_init(ask).await.clone();
+        waiter.finish();
+        response
     }
 
-    fn enter(&self, question: K) -> User<'_, K, V> {
+    fn enter(&self, key: K) -> Waiter<'_, K, V> {
         let mut flights = self.flights();
-        let flight = flights.entry(question.clone()).or_insert_with(|| Flight {
-            answer: Arc::default(),
-            users: 0,
+        let flight = flights.entry(key.clone()).or_insert_with(|| Flight {
+            response: Arc::default(),
+            waiters: 0,
         });
-        flight.users += 1;
-        User {
-            answer: Arc::clone(&flight.answer),
+        flight.waiters += 1;
+        Waiter {
+            response: Arc::clone(&flight.response),
             flights: self,
-            question,
+            key,
         }
     }
 
@@ -61,41 +57,41 @@ impl<K: Clone + Eq + Hash, V: Clone> SingleFlight<K, V> {
     }
 }
 
-/// A caller that waits for an answer.
-struct User<'a, K: Clone + Eq + Hash, V: Clone> {
+/// A caller that waits for a response.
+struct Waiter<'a, K: Clone + Eq + Hash, V: Clone> {
     flights: &'a SingleFlight<K, V>,
-    question: K,
-    answer: Arc<OnceCell<V>>,
+    key: K,
+    response: Arc<OnceCell<V>>,
 }
 
-impl<K: Clone + Eq + Hash, V: Clone> User<'_, K, V> {
-    /// The flight has its answer: a later question begins another one.
+impl<K: Clone + Eq + Hash, V: Clone> Waiter<'_, K, V> {
+    /// Removes the flight, so that later queries start another one.
     fn finish(self) {
         let mut flights = self.flights.flights();
-        if is_of(flights.get(&self.question), &self.answer) {
-            flights.remove(&self.question);
+        if is_of(flights.get(&self.key), &self.response) {
+            flights.remove(&self.key);
         }
     }
 }
 
-impl<K: Clone + Eq + Hash, V: Clone> Drop for User<'_, K, V> {
+impl<K: Clone + Eq + Hash, V: Clone> Drop for Waiter<'_, K, V> {
     fn drop(&mut self) {
         let mut flights = self.flights.flights();
-        let Some(flight) = flights.get_mut(&self.question) else {
+        let Some(flight) = flights.get_mut(&self.key) else {
             return;
         };
-        if !Arc::ptr_eq(&flight.answer, &self.answer) {
+        if !Arc::ptr_eq(&flight.response, &self.response) {
             return;
         }
-        flight.users = flight.users.saturating_sub(1);
-        if flight.users == 0 {
-            flights.remove(&self.question);
+        flight.waiters = flight.waiters.saturating_sub(1);
+        if flight.waiters == 0 {
+            flights.remove(&self.key);
         }
     }
 }
 
-fn is_of<V>(flight: Option<&Flight<V>>, answer: &Arc<OnceCell<V>>) -> bool {
-    flight.is_some_and(|flight| Arc::ptr_eq(&flight.answer, answer))
+fn is_of<V>(flight: Option<&Flight<V>>, response: &Arc<OnceCell<V>>) -> bool {
+    flight.is_some_and(|flight| Arc::ptr_eq(&flight.response, response))
 }
 
 #[cfg(test)]
@@ -123,35 +119,38 @@ mod tests {
             }
         }
 
-        async fn ask(&self, question: &'static str) -> usize {
+        async fn ask(&self, key: &'static str) -> usize {
             let ask = async || {
                 sleep(Duration::from_secs(1)).await;
                 self.asked.fetch_add(1, Ordering::Relaxed) + 1
             };
-            self.flights.answer(question, ask).await
+            self.flights.run(key, ask).await
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn identical_questions_share_an_answer_and_later_ones_do_not() {
+    async fn concurrent_identical_queries_share_a_response() {
         let endpoint = Endpoint::new();
         let same = join_all((0..10).map(|_| endpoint.ask("a")));
         let (same, other) = tokio::join!(same, endpoint.ask("b"));
-        assert_eq!(same.iter().filter(|answer| **answer == same[0]).count(), 10);
+        assert_eq!(
+            same.iter().filter(|response| **response == same[0]).count(),
+            10
+        );
         assert_eq!(same[0] + other, 3);
         assert_eq!(endpoint.ask("a").await, 3);
         assert!(endpoint.flights.flights().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn question_is_asked_anew_when_its_first_caller_gives_up() {
+    async fn query_is_repeated_when_its_first_caller_gives_up() {
         let endpoint = Endpoint::new();
         let first = timeout(Duration::from_millis(500), endpoint.ask("a"));
         let (first, second) = tokio::join!(first, endpoint.ask("a"));
         assert!(first.is_err());
         assert_eq!(second, 1);
         assert!(endpoint.flights.flights().is_empty());
-        // Nothing is left of callers that all gave up.
+        // Callers that all gave up leave no state.
         let given_up = timeout(Duration::from_millis(500), endpoint.ask("a"));
         assert!(given_up.await.is_err());
         assert!(endpoint.flights.flights().is_empty());

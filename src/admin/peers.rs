@@ -14,8 +14,8 @@ use tracing::error;
 
 use super::Admin;
 use crate::{
-    peers::{Entry, Line, Peers, Period},
-    relay::Presence,
+    peer_stats::{Estimate, PeerRow, PeerStats, Period},
+    relay::PeerState,
 };
 
 /// How many peers an answer tells of unless the question says.
@@ -49,14 +49,14 @@ pub(super) async fn peers(
         Ok(_) => return refused("there is no such limit"),
         Err(error) => return refused(&error.body_text()),
     };
-    let Some(peers) = admin.relay.peers() else {
+    let Some(peers) = admin.relay.peer_stats() else {
         let off = "this is not kept: RELAY_PEER_STATS_CAPACITY is 0\n";
         return (StatusCode::NOT_FOUND, off).into_response();
     };
     match answer(&admin, peers, &question).await {
         Ok(answer) => Json(answer).into_response(),
         Err(error) => {
-            error!(%error, "the figures of peers cannot be read");
+            error!(%error, "the counters of peers cannot be read");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
@@ -69,42 +69,42 @@ fn refused(why: &str) -> Response {
 
 async fn answer(
     admin: &Admin,
-    peers: &Arc<Peers>,
+    peers: &Arc<PeerStats>,
     question: &Question,
-) -> Result<Value, crate::peers::Error> {
+) -> Result<Value, crate::peer_stats::Error> {
     let top = peers.top(question.by, question.limit).await?;
-    let presence = admin.relay.presence(top.lines.iter().map(|line| line.peer));
-    let lines: Vec<_> = zip(&top.lines, presence)
-        .map(|(line, now)| described(admin, line, now))
+    let states = admin.relay.peer_states(top.rows.iter().map(|row| row.peer));
+    let rows: Vec<_> = zip(&top.rows, states)
+        .map(|(row, now)| described(admin, row, now))
         .collect();
     Ok(json!({
         "window_seconds": peers.window().as_secs_f64(),
         "capacity": peers.capacity(),
         "tracked": top.tracked,
-        "peers": lines,
+        "peers": rows,
     }))
 }
 
-fn described(admin: &Admin, line: &Line, now: Presence) -> Value {
+fn described(admin: &Admin, row: &PeerRow, now: PeerState) -> Value {
     json!({
-        "peer": admin.relay.names().name(&line.peer).to_string(),
+        "peer": admin.relay.pseudonyms().name(&row.peer).to_string(),
         "now": {
             "reservation": now.reservation,
             "circuits": now.circuits,
             "connections": now.connections,
         },
-        "window": figures(&line.window),
-        "total": figures(&line.total),
+        "window": counters(&row.window),
+        "total": counters(&row.total),
     })
 }
 
-fn figures(Entry { figures, error }: &Entry) -> Value {
+fn counters(Estimate { counters, error }: &Estimate) -> Value {
     json!({
-        "bytes_sent": figures.sent,
-        "bytes_received": figures.received,
-        "circuits": figures.circuits,
-        "reservations": figures.reservations,
-        "denials": figures.denials,
+        "bytes_sent": counters.sent,
+        "bytes_received": counters.received,
+        "circuits": counters.circuits,
+        "reservations": counters.reservations,
+        "denials": counters.denials,
         "error": error,
     })
 }

@@ -51,7 +51,7 @@ const BACKLOG: u32 = 1024;
 pub(crate) fn serve(address: SocketAddr, routes: Router, lifecycle: &Lifecycle) -> io::Result<()> {
     let listener = listen(address)?;
     info!(address = %listener.local_addr()?, "admin endpoints");
-    lifecycle.spawn_until_end("admin", accept(listener, routes, lifecycle.clone()));
+    lifecycle.spawn_cancellable("admin", accept(listener, routes, lifecycle.clone()));
     Ok(())
 }
 
@@ -94,7 +94,7 @@ async fn accept(listener: TcpListener, routes: Router, lifecycle: Lifecycle) {
         let mut stream = TimeoutWriter::new(stream);
         stream.set_timeout(Some(WRITE_TIMEOUT));
         let connection = http.serve_connection(TokioIo::new(Box::pin(stream)), service);
-        lifecycle.spawn_until_end("admin connection", async move {
+        lifecycle.spawn_cancellable("admin connection", async move {
             select! {
                 ended = timeout(CONNECTION_TIMEOUT, connection) => {
                     if let Ok(Err(error)) = ended {

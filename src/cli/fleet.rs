@@ -170,7 +170,7 @@ async fn run(
     telemetry: &Telemetry,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let lifecycle = Lifecycle::new();
-    lifecycle.spawn_until_end("lost log lines", telemetry.lost_lines());
+    lifecycle.spawn_cancellable("lost log lines", telemetry.lost_lines());
     spawn_signals(&lifecycle)?;
     observe_process(&telemetry.meter());
     let metrics = DnsMetrics::new(&telemetry.meter());
@@ -190,15 +190,15 @@ async fn run(
     }
     let names = Names::new(config.dns.relays.clone())?;
     let (sender, addresses) = watch::channel(Addresses::default());
-    lifecycle.spawn_until_end("names", names.run(sender));
-    lifecycle.spawn_until_end("relays", relays.run(addresses));
+    lifecycle.spawn_cancellable("names", names.run(sender));
+    lifecycle.spawn_cancellable("relays", relays.run(addresses));
     lifecycle.enter(Phase::Ready);
 
-    lifecycle.soft().cancelled().await;
+    lifecycle.drain_token().cancelled().await;
     // A question takes no time, so there is nothing to drain.
-    lifecycle.hard().cancel();
+    lifecycle.shutdown_token().cancel();
     let _ = timeout(END_TIMEOUT, lifecycle.wait()).await;
-    if lifecycle.is_faulty() {
+    if lifecycle.has_failed() {
         return Err("a task panicked".into());
     }
     Ok(())

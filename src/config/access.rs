@@ -8,7 +8,7 @@ use reqwest::Url;
 use super::Secret;
 use super::fleet::{join, list};
 use super::kind::{Kind, Span, mask, show_duration};
-use crate::access::{Effect, Entry, Origin, Rule, Scope};
+use crate::access::{Effect, Origin, Rule, Scope, Subject};
 
 /// The most entries of one list. Longer ones belong in a file.
 const MAX_ENTRIES: usize = 1024;
@@ -21,7 +21,7 @@ const MAX_TOKEN: usize = 4096;
 pub(super) struct Entries(pub(super) Scope, pub(super) Effect);
 
 impl Kind for Entries {
-    type Value = Vec<Entry>;
+    type Value = Vec<Subject>;
 
     fn allowed(&self) -> String {
         let what = match self.0 {
@@ -43,7 +43,7 @@ impl Kind for Entries {
             let rule = Rule {
                 scope: self.0,
                 effect: self.1,
-                entry,
+                subject: entry,
                 origin: Origin::Item(0),
             };
             rule.check()?;

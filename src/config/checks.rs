@@ -10,7 +10,7 @@ use super::kind::{Kind, Size, show_duration};
 use super::load::{NAMELESS, Origins};
 use super::table::{VARIABLES, Variable, name};
 use super::{Config, NameServer};
-use crate::relay::{Bandwidth, Pace};
+use crate::relay::{BandwidthLimit, BandwidthLimits};
 
 /// Clients renew in the last two minutes of a reservation, some earlier.
 const SHORTEST_SAFE_TTL: Duration = Duration::from_secs(3 * 60);
@@ -150,7 +150,7 @@ fn everybody_is_a_proxy(config: &Config) -> Option<Warning> {
 
 /// A limit that is above a wider one, and a burst without a limit.
 fn bandwidth(config: &Config, origins: &Origins) -> [Option<Warning>; 6] {
-    let Bandwidth {
+    let BandwidthLimits {
         relay,
         peer,
         circuit,
@@ -159,9 +159,9 @@ fn bandwidth(config: &Config, origins: &Origins) -> [Option<Warning>; 6] {
     let peer_rate = (name::BANDWIDTH_PER_PEER, peer.rate);
     let circuit_rate = (name::BANDWIDTH_PER_CIRCUIT, circuit.rate);
     let show = |rate| Size.show(&Some(rate));
-    let useless = |burst: &str, rate: &str, pace: Pace| {
+    let useless = |burst: &str, rate: &str, limit: BandwidthLimit| {
         let text = format!("{burst} has no effect: {rate} is unlimited");
-        (pace.burst.is_some() && pace.rate.is_none()).then(|| Warning::new(text))
+        (limit.burst.is_some() && limit.rate.is_none()).then(|| Warning::new(text))
     };
     [
         without_effect(origins, circuit_rate, peer_rate, show),

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::MemoryLimit;
 use super::fleet::{join, list};
 use super::kind::{Count, Kind, Size};
-use crate::access::Entry;
+use crate::access::Subject;
 use crate::rate::{Rate, Unit};
 use crate::resources::{Share, Shares};
 
@@ -25,7 +25,7 @@ impl Kind for BurstAndRate {
         format!(
             "a burst and a rate such as `500+20/s` (500 at once, and 20 more each second; also `/m` \
              and `/h`), numbers up to {}, 0 = unlimited",
-            Rate::MOST
+            Rate::MAX
         )
     }
 
@@ -42,7 +42,7 @@ impl Kind for BurstAndRate {
                 .map_err(|what| format!("has a part that {what}"))?;
             let number = count.and_then(|count| NonZeroU32::new(u32::try_from(count).ok()?));
             match number {
-                Some(number) if number.get() <= Rate::MOST => Ok(number),
+                Some(number) if number.get() <= Rate::MAX => Ok(number),
                 None if count.is_none() => Err("has a part that is 0".to_owned()),
                 _ => Err("has a part that is too large".to_owned()),
             }
@@ -119,8 +119,8 @@ impl Kind for NetworkShares {
                 .split_once('=')
                 .ok_or_else(|| "has no `=` and a share".to_owned())?;
             let network = match network.trim().parse()? {
-                Entry::Network(network) => network.trunc(),
-                Entry::Peer(_) | Entry::None => {
+                Subject::Network(network) => network.trunc(),
+                Subject::Peer(_) | Subject::None => {
                     return Err("does not begin with a network".to_owned());
                 }
             };
@@ -161,8 +161,8 @@ impl Kind for Networks {
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
         list(text, MAX_PROXIES, |item| match item.parse()? {
-            Entry::Network(network) => Ok(network),
-            Entry::Peer(_) | Entry::None => Err("is not a network".to_owned()),
+            Subject::Network(network) => Ok(network),
+            Subject::Peer(_) | Subject::None => Err("is not a network".to_owned()),
         })
     }
 

@@ -12,8 +12,8 @@ use super::kind::{
 };
 use super::rates::{BurstAndRate, Memory, NetworkShares, Networks};
 use super::{Config, LogFormat, OnError, PeerIds};
-use crate::access::{Effect, MAX_CONCURRENCY, MAX_REMEMBERED, Scope};
-use crate::peers::MAX_CAPACITY;
+use crate::access::{Effect, MAX_CACHED, MAX_CONCURRENCY, Scope};
+use crate::peer_stats::MAX_CAPACITY;
 
 /// What every name of ours starts with.
 pub(super) const PREFIX: &str = "RELAY_";
@@ -507,7 +507,7 @@ pub(super) static VARIABLES: &[Variable] = &[
         default: Fallback::Text("8192"),
         doc: "Decisions that are remembered. Each takes up to 1 KiB.",
         handling: Handling::Plain,
-        field: field!(CountUpTo(MAX_REMEMBERED) => access.endpoint.cache_capacity),
+        field: field!(CountUpTo(MAX_CACHED) => access.endpoint.cache_capacity),
     },
     Variable {
         name: name::ACCESS_CONCURRENCY,

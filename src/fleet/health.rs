@@ -29,7 +29,7 @@ pub fn routes(
     prometheus: Option<Prometheus>,
 ) -> Router {
     let livez = async move || -> Answer {
-        if lifecycle.is_faulty() {
+        if lifecycle.has_failed() {
             (StatusCode::SERVICE_UNAVAILABLE, "a task panicked\n")
         } else {
             (StatusCode::OK, "ok\n")

@@ -51,7 +51,7 @@ impl RateLimit {
     /// At most so many answers a second to a network, and so many at once; `None` = no limit.
     pub fn new(per_second: Option<usize>) -> Self {
         Self(per_second.map(|rate| {
-            let rate = u32::try_from(rate).unwrap_or(u32::MAX).min(Rate::MOST);
+            let rate = u32::try_from(rate).unwrap_or(u32::MAX).min(Rate::MAX);
             let rate = NonZeroU32::new(rate).unwrap_or(NonZeroU32::MIN);
             Limiter::new(Rate {
                 burst: rate,

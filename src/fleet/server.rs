@@ -74,9 +74,9 @@ impl Answerer {
     ) -> io::Result<()> {
         let (udp, tcp) = bind(address)?;
         info!(address = %udp.local_addr()?, "dns answers");
-        lifecycle.spawn_until_end("dns over udp", self.clone().udp(udp, RateLimit::new(rate)));
+        lifecycle.spawn_cancellable("dns over udp", self.clone().udp(udp, RateLimit::new(rate)));
         let door = tcp::Door::new(tcp, self.clone(), lifecycle.clone());
-        lifecycle.spawn_until_end("dns over tcp", door.run());
+        lifecycle.spawn_cancellable("dns over tcp", door.run());
         Ok(())
     }
 

@@ -71,7 +71,7 @@ impl Door {
             };
             let answerer = self.answerer.clone();
             self.lifecycle
-                .spawn_until_end("dns connection", async move {
+                .spawn_cancellable("dns connection", async move {
                     let conversation = converse(&answerer, stream);
                     if let Ok(Err(error)) = timeout(CONNECTION_TIMEOUT, conversation).await {
                         debug!(%from, %error, "a connection failed");

@@ -1,4 +1,4 @@
-//! The streams of one connection on which the relay says who it is.
+//! Connection handler of identify.
 
 use std::{
     convert::Infallible,
@@ -20,75 +20,78 @@ use libp2p::{
     },
 };
 
-use super::{Identify, Own};
+use super::{Identify, LocalInfo};
 use crate::relay::wire::{self, MAX_MESSAGE_BYTES};
 
-/// The peer asks.
+/// The peer that opens the stream reads the message.
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/ipfs/id/1.0.0");
-/// Who opens the stream tells.
+/// The peer that opens the stream sends the message.
 const PUSH_PROTOCOL: StreamProtocol = StreamProtocol::new("/ipfs/id/push/1.0.0");
-/// How long a stream may take.
+/// Deadline of a stream.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(60);
-/// How many streams of one connection are served at once; more are reset.
+/// Streams of one connection that are served at once; further ones are reset.
 const MAX_STREAMS: usize = 10;
 
-/// Tell the peer what the relay says of itself now.
+/// Instructs the handler to push the current message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Push;
 
-/// See the module's documentation.
+/// Handler of one connection; see the module documentation.
 #[derive(Debug)]
 pub struct Handler {
-    own: Arc<Own>,
-    /// Where the peer is seen.
+    local: Arc<LocalInfo>,
+    /// Observed address of the peer.
     observed: Multiaddr,
-    /// What may be spoken on this connection.
+    /// Protocols of the connection.
     protocols: Vec<StreamProtocol>,
-    must_push: bool,
-    /// Every stream that is served holds a clone, so its count is their number, plus one.
+    push_pending: bool,
+    /// Each stream being served holds a clone, so the reference count is the number of streams plus
+    /// one.
     serving: Arc<()>,
 }
 
 impl Handler {
-    pub(super) fn new(own: Arc<Own>, observed: Multiaddr) -> Self {
+    pub(super) fn new(local: Arc<LocalInfo>, observed: Multiaddr) -> Self {
         Self {
-            own,
+            local,
             observed,
             protocols: Vec::new(),
-            must_push: false,
+            push_pending: false,
             serving: Arc::default(),
         }
     }
 
     fn message(&self) -> Identify {
         let protocols = self.protocols.iter().map(ToString::to_string).collect();
-        self.own.message(&self.observed, protocols)
+        self.local.message(&self.observed, protocols)
     }
 
-    fn say(&self, stream: Stream) {
-        self.serve(say(stream, self.message()));
+    fn send_message(&self, stream: Stream) {
+        self.serve(send(stream, self.message()));
     }
 
-    /// A stream that fails is the peer's loss alone.
+    /// Errors of a stream are ignored: they affect only the peer.
     fn serve(&self, stream: impl Future<Output = io::Result<()>> + Send + 'static) {
         if Arc::strong_count(&self.serving) > MAX_STREAMS {
             return;
         }
         let serving = Arc::clone(&self.serving);
-        self.own.lifecycle.spawn_until_end("identify", async move {
-            let _ = tokio::time::timeout(STREAM_TIMEOUT, stream).await;
-            drop(serving);
-        });
+        self.local
+            .lifecycle
+            .spawn_cancellable("identify", async move {
+                let _ = tokio::time::timeout(STREAM_TIMEOUT, stream).await;
+                drop(serving);
+            });
     }
 }
 
-async fn say(mut stream: Stream, message: Identify) -> io::Result<()> {
+async fn send(mut stream: Stream, message: Identify) -> io::Result<()> {
     wire::write(&mut stream, &message).await?;
     stream.close().await
 }
 
-/// Reads what the peer says of itself, so that it is not told of a failure.
-async fn ignore(stream: Stream) -> io::Result<()> {
+/// Reads the message of a peer and discards it, so that the peer does not see a failure.
+async fn discard(stream: Stream) -> io::Result<()> {
     let most = u64::try_from(MAX_MESSAGE_BYTES).unwrap_or(u64::MAX);
     let mut nowhere = futures::io::sink();
     futures::io::copy(stream.take(most), &mut nowhere).await?;
@@ -105,20 +108,20 @@ impl ConnectionHandler for Handler {
     type OutboundOpenInfo = ();
 
     fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
-        let answer = ReadyUpgrade::new(PROTOCOL);
-        let listen = ReadyUpgrade::new(PUSH_PROTOCOL);
-        SubstreamProtocol::new(SelectUpgrade::new(answer, listen), ())
+        let identify = ReadyUpgrade::new(PROTOCOL);
+        let push = ReadyUpgrade::new(PUSH_PROTOCOL);
+        SubstreamProtocol::new(SelectUpgrade::new(identify, push), ())
     }
 
     fn on_behaviour_event(&mut self, Push: Push) {
-        self.must_push = true;
+        self.push_pending = true;
     }
 
     fn poll(
         &mut self,
         _cx: &mut Context<'_>,
     ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, (), Infallible>> {
-        if !std::mem::take(&mut self.must_push) {
+        if !std::mem::take(&mut self.push_pending) {
             return Poll::Pending;
         }
         let protocol = SubstreamProtocol::new(ReadyUpgrade::new(PUSH_PROTOCOL), ());
@@ -133,13 +136,13 @@ impl ConnectionHandler for Handler {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
                 protocol, ..
             }) => match protocol {
-                Either::Left(stream) => self.say(stream),
-                Either::Right(stream) => self.serve(ignore(stream)),
+                Either::Left(stream) => self.send_message(stream),
+                Either::Right(stream) => self.serve(discard(stream)),
             },
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
                 protocol: stream,
                 ..
-            }) => self.say(stream),
+            }) => self.send_message(stream),
             ConnectionEvent::AddressChange(change) => self.observed = change.new_address.clone(),
             ConnectionEvent::LocalProtocolsChange(ProtocolsChange::Added(added)) => {
                 self.protocols.extend(added.cloned());
@@ -150,7 +153,7 @@ impl ConnectionHandler for Handler {
                     self.protocols.retain(|protocol| protocol != gone);
                 }
             }
-            // A peer that does not know the push protocol asks again one day.
+            // A peer without support for push requests the message again later.
             _ => {}
         }
     }

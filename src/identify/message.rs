@@ -1,6 +1,6 @@
-//! The one message of identify.
+//! The identify message.
 
-/// Every field of the specification but the signed peer record.
+/// All fields of the specification except the signed peer record.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(super) struct Identify {
     #[prost(bytes = "vec", optional, tag = "1")]

@@ -9,7 +9,17 @@ use opentelemetry::{
     metrics::{AsyncInstrument, Counter, Histogram, Meter, UpDownCounter},
 };
 
-use crate::{lifecycle::Phase, resources::Resource};
+use crate::{
+    access::{AuthorizationOutcome, CacheLookup},
+    connection_deny_reason::ConnectionDenyReason,
+    dialback::DialOutcome,
+    lifecycle::Phase,
+    relay::{
+        DenyReason, StopOutcome, bandwidth::BandwidthScope, circuit::EndReason,
+        ledger::ReservationEnd,
+    },
+    resources::Resource,
+};
 
 /// What an instrument measures, and how.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -71,51 +81,6 @@ const LIFETIMES: &[f64] = &[
 
 const TRANSPORTS: &[&str] = &["tcp", "quic", "websocket"];
 const SECURITIES: &[&str] = &["tls", "noise"];
-/// Those of [`Deny::parts`](crate::relay::Deny::parts), for requests that were denied.
-const DENIALS: &[&str] = &[
-    "none",
-    "relayed_connection",
-    "connect_to_self",
-    "access_rules",
-    "access_decision",
-    "access_unavailable",
-    "access_busy",
-    "max_reservations",
-    "max_reservations_per_ip",
-    "reservation_share",
-    "rate_reservations_per_peer",
-    "rate_reservations_per_ip",
-    "draining",
-    "no_address",
-    "disconnected",
-    "no_reservation",
-    "max_circuits",
-    "max_circuits_source",
-    "max_circuits_target",
-    "circuit_share_source",
-    "circuit_share_target",
-    "rate_circuits_per_peer",
-    "rate_circuits_per_ip",
-    "evicted",
-    "stop_failed",
-    "malformed_message",
-    "unexpected_message",
-    "request_timeout",
-    "answer_undelivered",
-];
-/// Those of [`End::reason`](crate::relay::circuit::End::reason).
-const ENDS: &[&str] = &[
-    "eof",
-    "max_bytes",
-    "max_duration",
-    "drained",
-    "reset",
-    "connection_lost",
-    "unused",
-    "idle",
-    "evicted",
-];
-
 /// What becomes of a query for the fleet's zone.
 const OUTCOMES: &[&str] = &[
     "answered",
@@ -153,20 +118,20 @@ instruments! {
     HOP_REQUESTS = Kind::Counter, "relay.hop.requests", "{request}", [
         "request": &["reserve", "connect", "unknown"],
         "outcome": &["accepted", "renewed", "denied"],
-        "reason": DENIALS
+        "reason": DenyReason::METRIC_VALUES
     ],
         "Requests of clients to reserve or to connect, by what came of them.";
     RESERVATIONS = Kind::UpDownCounter, "relay.reservation.active", "{reservation}", [],
         "Peers that hold a reservation.";
     RESERVATION_LIMIT = Kind::Gauge, "relay.reservation.limit", "{reservation}", [],
         "Peers that may hold a reservation at once; absent when that is unlimited.";
-    RESERVATION_DURATION = Kind::Histogram(LIFETIMES), "relay.reservation.duration", "s", ["reason": &["expired", "closed"]],
+    RESERVATION_DURATION = Kind::Histogram(LIFETIMES), "relay.reservation.duration", "s", ["reason": &ReservationEnd::NAMES],
         "How long reservations lasted, renewals included, by how they ended.";
     CIRCUITS = Kind::UpDownCounter, "relay.circuit.active", "{circuit}", [],
         "Circuits that are open or being opened.";
     CIRCUIT_LIMIT = Kind::Gauge, "relay.circuit.limit", "{circuit}", [],
         "Circuits that may be open at once; absent when that is unlimited.";
-    CIRCUIT_DURATION = Kind::Histogram(LIFETIMES), "relay.circuit.duration", "s", ["reason": ENDS],
+    CIRCUIT_DURATION = Kind::Histogram(LIFETIMES), "relay.circuit.duration", "s", ["reason": &EndReason::NAMES],
         "How long circuits lasted, by how they ended.";
     CIRCUIT_IO = Kind::Counter, "relay.circuit.io", "By", [
         "direction": &["to_target", "to_source"],
@@ -176,15 +141,15 @@ instruments! {
         "Bytes that circuits carried, as they were handed over.";
     THROTTLE_WAITS = Kind::Counter, "relay.throttle.waits", "{wait}", ["cause": &["receiver", "circuit", "peer", "relay"]],
         "Times that a circuit stopped reading until it may go on: until the receiver takes more, or for its turn in the bandwidth of the circuit, a peer or the relay.";
-    BANDWIDTH_LIMIT = Kind::Gauge, "relay.bandwidth.limit", "By/s", ["scope": &["circuit", "peer", "relay"]],
+    BANDWIDTH_LIMIT = Kind::Gauge, "relay.bandwidth.limit", "By/s", ["scope": &BandwidthScope::NAMES],
         "Bytes a second that may pass, both directions together; absent where that is unlimited.";
-    STOP_DURATION = Kind::Histogram(LATENCIES), "relay.stop.duration", "s", ["outcome": &["accepted", "refused", "failed", "abandoned"]],
+    STOP_DURATION = Kind::Histogram(LATENCIES), "relay.stop.duration", "s", ["outcome": &StopOutcome::NAMES],
         "How long the targets of circuits took to answer STOP, for each attempt on one of their connections.";
     ACCESS_DECISION_DURATION = Kind::Histogram(LATENCIES), "relay.access.decision.duration", "s", [
-        "outcome": &["allowed", "denied", "timeout", "unreachable", "invalid", "overloaded"]
+        "outcome": &AuthorizationOutcome::NAMES
     ],
         "How long the access endpoint took to decide, waiting for others included; with the last four outcomes it did not.";
-    ACCESS_LOOKUPS = Kind::Counter, "relay.access.cache.lookups", "{lookup}", ["outcome": &["hit", "miss", "coalesced"]],
+    ACCESS_LOOKUPS = Kind::Counter, "relay.access.cache.lookups", "{lookup}", ["outcome": &CacheLookup::NAMES],
         "Questions for the access endpoint: the decision was remembered, was not, or came from an identical question under way.";
     ACCESS_RULES = Kind::Gauge, "relay.access.rules", "{rule}", [],
         "Access rules that hold.";
@@ -205,13 +170,13 @@ instruments! {
     CONNECTION_LIMIT = Kind::Gauge, "relay.connection.limit", "{connection}", ["state": &["active", "pending"]],
         "Connections that may be up, or on their way, at once.";
     CONNECTIONS_DENIED = Kind::Counter, "relay.connection.denied", "{connection}", [
-        "reason": &["max_pending", "max_connections", "connection_share", "evicted", "max_connections_per_peer", "rate_connections_per_ip", "memory", "file_descriptors", "file_descriptor_share", "proxy_header", "draining", "other"]
+        "reason": &ConnectionDenyReason::NAMES
     ],
         "Connections that were refused, or closed or relieved of streams because memory ran out.";
     QUIC_OFFLOAD_FALLBACKS = Kind::Counter, "relay.quic.offload.fallbacks", "{fallback}", [],
         "Times that a batch of QUIC packets could not be sent with segmentation offload, so that packets to its destination are sent one by one for a minute.";
     AUTONAT_DIALS = Kind::Counter, "relay.autonat.dials", "{dial}", [
-        "outcome": &["dialled", "foreign_address", "rate_per_peer", "rate_per_ip", "rate_total", "max_dials"]
+        "outcome": &DialOutcome::NAMES
     ],
         "Dials that peers asked for by AutoNAT v2: dialled, or refused for the named reason.";
     PEERS = Kind::UpDownCounter, "relay.peer.active", "{peer}", [],
@@ -222,7 +187,7 @@ instruments! {
         "Units of each resource that there are; absent where that is unlimited.";
     RESOURCE_LARGEST_PREFIX = Kind::Gauge, "relay.resource.largest_prefix", "{unit}", ["resource": &Resource::NAMES],
         "Units that one IPv4 address or IPv6 /64 uses, for the one that uses most. `/status` names it by a keyed hash.";
-    PHASE = Kind::Gauge, "relay.phase", "{phase}", ["phase": &Phase::WORDS],
+    PHASE = Kind::Gauge, "relay.phase", "{phase}", ["phase": &Phase::NAMES],
         "1 for the phase that the relay is in, 0 for the others.";
     DRAIN_TIME_LEFT = Kind::Gauge, "relay.drain.time_left", "s", [],
         "Until a drain cuts what is still open; absent while there is no drain.";

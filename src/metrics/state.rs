@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     lifecycle::{Lifecycle, Phase},
-    relay::{Relay, Statistics},
+    relay::{Relay, Statistics, bandwidth::BandwidthScope},
     resources::{ResourceUse, Resources},
 };
 
@@ -103,22 +103,22 @@ pub fn observe(
         let cause = |cause| [KeyValue::new("cause", cause)];
         observer.observe(waits.traffic().waits(), &cause("receiver"));
         for (of, number) in waits
-            .throttle()
+            .bandwidth_limiter()
             .iter()
-            .flat_map(|throttle| throttle.waits())
+            .flat_map(|limiter| limiter.waits())
         {
             observer.observe(number, &cause(of.as_str()));
         }
     });
     let bandwidth = limits.bandwidth;
     BANDWIDTH_LIMIT.observe(meter, move |observer| {
-        for (scope, pace) in [
-            ("circuit", bandwidth.circuit),
-            ("peer", bandwidth.peer),
-            ("relay", bandwidth.relay),
+        for (scope, limit) in [
+            (BandwidthScope::Circuit, bandwidth.circuit),
+            (BandwidthScope::Peer, bandwidth.peer),
+            (BandwidthScope::Relay, bandwidth.relay),
         ] {
-            if let Some(rate) = pace.rate {
-                observer.observe(rate, &[KeyValue::new("scope", scope)]);
+            if let Some(rate) = limit.rate {
+                observer.observe(rate, &[KeyValue::new("scope", scope.as_str())]);
             }
         }
     });
@@ -126,7 +126,7 @@ pub fn observe(
     let phases = lifecycle.clone();
     PHASE.observe(meter, move |observer| {
         let now = phases.phase().as_str();
-        for phase in Phase::WORDS {
+        for phase in Phase::NAMES {
             let is_now = u64::from(phase == now);
             observer.observe(is_now, &[KeyValue::new("phase", phase)]);
         }

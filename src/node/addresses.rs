@@ -1,4 +1,4 @@
-//! Which addresses a relay can be reached on.
+//! Classification of listen addresses.
 
 use std::net::{IpAddr, Ipv6Addr, UdpSocket};
 
@@ -6,29 +6,29 @@ use libp2p::Multiaddr;
 
 use crate::transport::ip_of;
 
-/// Whether this machine has IPv6 at all.
+/// Whether this machine supports IPv6.
 pub(super) fn has_ipv6() -> bool {
     UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok()
 }
 
-/// Whether `address` stands for all IPv6 addresses of the machine.
+/// Whether `address` is the unspecified IPv6 address.
 pub(super) fn is_any_ipv6(address: &Multiaddr) -> bool {
     ip_of(address) == Some(Ipv6Addr::UNSPECIFIED.into())
 }
 
-/// The addresses among `listening` that another machine may dial; loopback only when there are no
-/// others.
+/// The addresses of `listening` that other machines may be able to dial; loopback addresses only if
+/// there are no others.
 pub(super) fn own_addresses<'a>(listening: impl Iterator<Item = &'a Multiaddr>) -> Vec<Multiaddr> {
     let (loopback, others): (Vec<_>, Vec<_>) = listening.cloned().partition(is_loopback);
     if others.is_empty() { loopback } else { others }
 }
 
-/// `address` is of this machine only.
+/// Whether `address` is a loopback address.
 pub(super) fn is_loopback(address: &Multiaddr) -> bool {
     ip_of(address).is_some_and(|ip| ip.is_loopback())
 }
 
-/// `address` cannot be dialled without naming an interface.
+/// Whether `address` is link-local, so that dialling it requires an interface.
 pub(super) fn is_link_local(address: &Multiaddr) -> bool {
     ip_of(address).is_some_and(|ip| match ip {
         IpAddr::V4(ip) => ip.is_link_local(),
@@ -36,7 +36,7 @@ pub(super) fn is_link_local(address: &Multiaddr) -> bool {
     })
 }
 
-/// A comma-separated list, as the configuration takes it.
+/// Joins addresses with commas, as in the configuration.
 pub(super) fn join<'a>(addresses: impl Iterator<Item = &'a Multiaddr>) -> String {
     addresses
         .map(ToString::to_string)
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn loopback_is_announced_only_where_there_is_nothing_else() {
+    fn loopback_is_announced_only_without_other_addresses() {
         let addresses = |texts: &[&str]| -> Vec<Multiaddr> {
             texts.iter().map(|text| text.parse().unwrap()).collect()
         };

@@ -1,8 +1,8 @@
-//! Handlers in boxes of their own.
+//! Boxed connection handlers.
 //!
-//! The task of a connection keeps room for its handler several times over: as an argument, as a
-//! variable, and once more for the close. The handler of all protocols together is large, and every
-//! idle peer has one; a box has the size of a pointer wherever it is kept.
+//! The task of a connection reserves space for its handler several times: as an argument, as a
+//! variable, and for closing. The combined handler of all protocols is large, and every idle
+//! connection has one; a box takes the size of a pointer in each place.
 
 use std::task::{Context, Poll};
 
@@ -16,10 +16,10 @@ use libp2p::{
     },
 };
 
-/// A behaviour that does as `B` does, with its handlers in boxes.
+/// Wraps behaviour `B` and boxes its handlers.
 pub(super) struct Boxed<B>(pub(super) B);
 
-/// A handler in its box.
+/// A boxed handler.
 pub(super) struct BoxedHandler<H>(Box<H>);
 
 impl<H> BoxedHandler<H> {

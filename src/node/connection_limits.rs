@@ -1,11 +1,11 @@
-//! How many connections there may be, in total and from one address prefix, and how many dials.
+//! Limits of established connections, in total and per address prefix, and of dials.
 //!
-//! libp2p's own behaviour for it remembers every peer id that was ever connected, and peer ids cost
-//! strangers nothing. This one remembers connections, and those only as long as they exist.
+//! The `libp2p-connection-limits` behaviour keeps an entry for every peer id that was ever
+//! connected, and peer ids are free. This one keeps entries of existing connections only.
 //!
 //! While more than three quarters of all connections are in use, a prefix beyond its share gets no
-//! more of them. When all are in use nevertheless, the newest connection without a reservation and
-//! without a circuit of the prefix that is furthest beyond its share is closed for the new one.
+//! further ones. When all are in use, the newest connection without reservation and circuit, of the
+//! prefix furthest beyond its share, is evicted for a new one.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -26,69 +26,70 @@ use libp2p::{
 };
 
 use crate::{
+    connection_deny_reason::ConnectionDenyReason,
     map_shrink::ShrinkIfSparse as _,
     relay::{Connection, Relay},
     resources::{self, Resources},
     transport::{ConnectionGater, ip_of},
 };
 
-/// Dials that may be under way at once, and connections that may have come of them: those of
-/// `AutoNAT`, which strangers ask for. Each takes a descriptor that nobody counts.
+/// Dials that may be pending at once, and connections established by dials: those of `AutoNAT`,
+/// which peers request. Each takes a file descriptor that is not counted.
 const MAX_DIALS: usize = 64;
 
-/// Connections that can be closed to make room.
-pub(super) trait Candidates: Send + 'static {
-    /// The newest connection without a reservation and without a circuit of the prefix that is
-    /// furthest beyond its share.
+/// Source of connections that can be evicted.
+pub(super) trait EvictionCandidates: Send + 'static {
+    /// The newest connection without reservation and circuit, of the prefix furthest beyond its
+    /// share.
     fn newest_unused(&self, beyond: &resources::BeyondShare) -> Option<Arc<Connection>>;
 }
 
-impl Candidates for Arc<Relay> {
+impl EvictionCandidates for Arc<Relay> {
     fn newest_unused(&self, beyond: &resources::BeyondShare) -> Option<Arc<Connection>> {
         self.newest_unused_connection(beyond, |_| true)
     }
 }
 
-/// Refuses connections for which there is no room, and closes unused ones to make some.
+/// Denies connections beyond the limits, and evicts unused ones.
 pub(super) struct Behaviour<C = Arc<Relay>> {
     resources: Resources,
     gater: ConnectionGater,
     candidates: C,
     pending_dials: HashSet<ConnectionId>,
     dialled: usize,
-    /// What each connection counts for, but for those that are closed to make room. A peer may move
-    /// to another address: the connection counts for the one that its handshake has proven.
+    /// Address for which each connection counts, except evicted ones. If a peer migrates to another
+    /// address, its connection still counts for the address of its handshake.
     established: HashMap<ConnectionId, Option<IpAddr>>,
-    /// Connections to close to make room, which the swarm has not been asked to close yet.
+    /// Evicted connections that the swarm has not been instructed to close yet.
     to_close: VecDeque<(PeerId, ConnectionId)>,
 }
 
-/// There is no room for a connection.
+/// Why a connection is denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Exceeded {
-    /// As many dials are under way as may be.
-    #[error("too many dials are under way")]
+pub(super) enum LimitExceeded {
+    /// Too many pending dials.
+    #[error("too many dials are pending")]
     Pending,
-    /// As many are established as may be.
+    /// Too many established connections.
     #[error("too many connections are established")]
     Established,
-    /// Connections are scarce, and an address prefix has its share of them.
-    #[error("connections are scarce, and the address prefix has its share")]
+    /// Connections are scarce, and an address prefix uses its share.
+    #[error("connections are scarce, and the address prefix uses its share")]
     Share,
 }
 
-impl Exceeded {
-    /// For logs and metrics.
-    pub(super) fn reason(self) -> &'static str {
+impl LimitExceeded {
+    /// The reason in logs and metrics.
+    pub(super) fn reason(self) -> ConnectionDenyReason {
         match self {
-            Self::Pending => "max_pending",
-            Self::Established => "max_connections",
-            Self::Share => "connection_share",
+            Self::Pending => ConnectionDenyReason::MaxPending,
+            Self::Established => ConnectionDenyReason::MaxConnections,
+            Self::Share => ConnectionDenyReason::ConnectionShare,
         }
     }
 }
 
-impl<C: Candidates> Behaviour<C> {
+impl<C: EvictionCandidates> Behaviour<C> {
     pub(super) fn new(resources: Resources, gater: ConnectionGater, candidates: C) -> Self {
         Self {
             resources,
@@ -101,7 +102,8 @@ impl<C: Candidates> Behaviour<C> {
         }
     }
 
-    /// Finds room for one more connection from `ip`, or to an address that was dialled.
+    /// Checks the limits for one more connection from `ip`; `None` for a dialled address. Evicts a
+    /// connection if necessary.
     fn check_established(&mut self, ip: Option<IpAddr>) -> Result<(), ConnectionDenied> {
         let capacity = u64::from(self.resources.limits().connections.active);
         let shares = self.resources.shares();
@@ -112,9 +114,9 @@ impl<C: Candidates> Behaviour<C> {
         let exceeded = match checked {
             Ok(()) => return Ok(()),
             Err(resources::Exceeded::Share) if self.resources.connections().total() < capacity => {
-                Exceeded::Share
+                LimitExceeded::Share
             }
-            Err(resources::Exceeded::Share) => Exceeded::Established,
+            Err(resources::Exceeded::Share) => LimitExceeded::Established,
             Err(resources::Exceeded::Capacity) => {
                 let beyond = self.resources.connections().beyond_share(capacity, shares);
                 match self.candidates.newest_unused(&beyond) {
@@ -122,14 +124,14 @@ impl<C: Candidates> Behaviour<C> {
                         self.close(&unused);
                         return Ok(());
                     }
-                    None => Exceeded::Established,
+                    None => LimitExceeded::Established,
                 }
             }
         };
         Err(ConnectionDenied::new(exceeded))
     }
 
-    /// Closes a connection to make room. It does not count from now on.
+    /// Evicts a connection. It no longer counts from now on.
     fn close(&mut self, connection: &Connection) {
         if connection.evict()
             && let Some(ip) = self.established.remove(&connection.id)
@@ -141,7 +143,7 @@ impl<C: Candidates> Behaviour<C> {
     }
 }
 
-/// Where a connection comes from; those that were dialled count for no prefix.
+/// Source address of a connection. Dialled connections count for no prefix.
 fn source_of(endpoint: &ConnectedPoint) -> Option<IpAddr> {
     match endpoint {
         ConnectedPoint::Listener { send_back_addr, .. } => ip_of(send_back_addr),
@@ -149,7 +151,11 @@ fn source_of(endpoint: &ConnectedPoint) -> Option<IpAddr> {
     }
 }
 
-fn below(number: usize, limit: usize, exceeded: Exceeded) -> Result<(), ConnectionDenied> {
+fn check_below(
+    number: usize,
+    limit: usize,
+    exceeded: LimitExceeded,
+) -> Result<(), ConnectionDenied> {
     if number < limit {
         Ok(())
     } else {
@@ -157,7 +163,7 @@ fn below(number: usize, limit: usize, exceeded: Exceeded) -> Result<(), Connecti
     }
 }
 
-impl<C: Candidates> NetworkBehaviour for Behaviour<C> {
+impl<C: EvictionCandidates> NetworkBehaviour for Behaviour<C> {
     type ConnectionHandler = dummy::ConnectionHandler;
     type ToSwarm = Infallible;
 
@@ -179,7 +185,7 @@ impl<C: Candidates> NetworkBehaviour for Behaviour<C> {
         _addresses: &[Multiaddr],
         _role: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        below(self.pending_dials.len(), MAX_DIALS, Exceeded::Pending)?;
+        check_below(self.pending_dials.len(), MAX_DIALS, LimitExceeded::Pending)?;
         self.pending_dials.insert(connection_id);
         Ok(Vec::new())
     }
@@ -193,7 +199,7 @@ impl<C: Candidates> NetworkBehaviour for Behaviour<C> {
         _port_use: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         self.pending_dials.remove(&connection_id);
-        below(self.dialled, MAX_DIALS, Exceeded::Established)?;
+        check_below(self.dialled, MAX_DIALS, LimitExceeded::Established)?;
         self.check_established(None)?;
         Ok(dummy::ConnectionHandler)
     }
@@ -241,7 +247,7 @@ impl<C: Candidates> NetworkBehaviour for Behaviour<C> {
         &mut self,
         _cx: &mut Context<'_>,
     ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        // The swarm polls its behaviours after every event, so that none has to be woken.
+        // The swarm polls its behaviours after every event, so no wake is needed.
         match self.to_close.pop_front() {
             Some((peer_id, connection)) => Poll::Ready(ToSwarm::CloseConnection {
                 peer_id,
@@ -263,11 +269,11 @@ mod tests {
         resources::{ResourceLimits, Shares},
     };
 
-    /// Connections of which the test says whether they are unused.
+    /// Connections that the test marks as used or unused.
     #[derive(Default)]
     struct Unused(Vec<Arc<Connection>>);
 
-    impl Candidates for Unused {
+    impl EvictionCandidates for Unused {
         fn newest_unused(&self, beyond: &resources::BeyondShare) -> Option<Arc<Connection>> {
             let candidates = self.0.iter().filter(|c| c.is_unused());
             candidates
@@ -281,9 +287,9 @@ mod tests {
         format!("/ip4/{ip}/tcp/9000").parse().unwrap()
     }
 
-    fn reason<T>(result: Result<T, ConnectionDenied>) -> Option<Exceeded> {
+    fn reason<T>(result: Result<T, ConnectionDenied>) -> Option<LimitExceeded> {
         let error = result.err()?;
-        Some(error.downcast::<Exceeded>().unwrap())
+        Some(error.downcast::<LimitExceeded>().unwrap())
     }
 
     fn incoming(ip: &str) -> ConnectedPoint {
@@ -321,8 +327,8 @@ mod tests {
         }));
     }
 
-    /// A connection from `ip` is established, and unused.
-    fn establish(limits: &mut Behaviour<Unused>, id: usize, ip: &str) -> Option<Exceeded> {
+    /// Establishes an unused connection from `ip`.
+    fn establish(limits: &mut Behaviour<Unused>, id: usize, ip: &str) -> Option<LimitExceeded> {
         let (peer, connection) = (PeerId::random(), ConnectionId::new_unchecked(id));
         let (local, remote) = (address("203.0.113.1"), address(ip));
         let result =
@@ -336,12 +342,12 @@ mod tests {
         denied
     }
 
-    fn dial(limits: &mut Behaviour<Unused>, id: usize) -> Option<Exceeded> {
+    fn dial(limits: &mut Behaviour<Unused>, id: usize) -> Option<LimitExceeded> {
         let (id, role) = (ConnectionId::new_unchecked(id), Endpoint::Dialer);
         reason(limits.handle_pending_outbound_connection(id, None, &[], role))
     }
 
-    fn reach(limits: &mut Behaviour<Unused>, id: usize) -> Option<Exceeded> {
+    fn reach(limits: &mut Behaviour<Unused>, id: usize) -> Option<LimitExceeded> {
         let (connection, peer) = (ConnectionId::new_unchecked(id), PeerId::random());
         let (role, port) = (Endpoint::Dialer, PortUse::New);
         let denied = reason(limits.handle_established_outbound_connection(
@@ -357,7 +363,7 @@ mod tests {
         denied
     }
 
-    fn with_room_for(active: u32) -> Behaviour<Unused> {
+    fn limited_to(active: u32) -> Behaviour<Unused> {
         let limits = ResourceLimits {
             connections: ConnectionLimits { active, pending: 2 },
             ..ResourceLimits::new(None, None, &Limits::default())
@@ -367,14 +373,14 @@ mod tests {
     }
 
     #[test]
-    fn connections_of_one_address_give_way_when_all_are_in_use() {
-        let mut limits = with_room_for(16);
+    fn connections_of_one_address_are_evicted_when_all_are_in_use() {
+        let mut limits = limited_to(16);
         for id in 0..12 {
             assert_eq!(establish(&mut limits, id, "192.0.2.1"), None);
         }
         assert_eq!(
             establish(&mut limits, 12, "192.0.2.1"),
-            Some(Exceeded::Share)
+            Some(LimitExceeded::Share)
         );
         for id in 12..18 {
             let ip = format!("198.51.{id}.1");
@@ -383,7 +389,7 @@ mod tests {
         assert_eq!(limits.resources.connections().total(), 16);
         let closing: Vec<_> = limits.to_close.iter().map(|(_, id)| *id).collect();
         assert_eq!(closing, [11, 10].map(ConnectionId::new_unchecked));
-        // Their places are taken already.
+        // They do not count any more.
         for id in [11, 10] {
             closed(&mut limits, id, &incoming("192.0.2.1"));
         }
@@ -399,22 +405,22 @@ mod tests {
     }
 
     #[test]
-    fn nothing_gives_way_when_no_prefix_is_beyond_its_share() {
-        let mut limits = with_room_for(8);
+    fn no_connection_is_evicted_when_no_prefix_is_beyond_its_share() {
+        let mut limits = limited_to(8);
         for id in 0..8 {
             assert_eq!(establish(&mut limits, id, &format!("198.51.{id}.1")), None);
         }
         let refused = establish(&mut limits, 8, "198.51.8.1");
-        assert_eq!(refused, Some(Exceeded::Established));
+        assert_eq!(refused, Some(LimitExceeded::Established));
         assert!(limits.to_close.is_empty());
     }
 
     #[test]
-    fn a_connection_counts_for_its_first_address_when_its_peer_moves() {
-        let mut limits = with_room_for(16);
+    fn connection_counts_for_its_first_address_when_its_peer_migrates() {
+        let mut limits = limited_to(16);
         assert_eq!(establish(&mut limits, 1, "192.0.2.1"), None);
         assert_eq!(establish(&mut limits, 2, "198.51.100.1"), None);
-        // The swarm has the new address when the connection ends.
+        // The swarm reports the new address when the connection is closed.
         closed(&mut limits, 1, &incoming("198.51.100.1"));
         let largest = limits.resources.connections().largest();
         let largest = largest.map(|(prefix, count)| (prefix.to_string(), count));
@@ -424,25 +430,25 @@ mod tests {
     }
 
     #[test]
-    fn dials_have_places_of_their_own() {
-        let mut limits = with_room_for(1000);
+    fn dials_are_limited_separately() {
+        let mut limits = limited_to(1000);
         for id in 0..MAX_DIALS {
             assert_eq!(dial(&mut limits, id), None);
         }
-        assert_eq!(dial(&mut limits, 1000), Some(Exceeded::Pending));
+        assert_eq!(dial(&mut limits, 1000), Some(LimitExceeded::Pending));
         for id in 0..MAX_DIALS {
             assert_eq!(reach(&mut limits, id), None);
         }
         assert_eq!(dial(&mut limits, 1001), None);
-        assert_eq!(reach(&mut limits, 1001), Some(Exceeded::Established));
+        assert_eq!(reach(&mut limits, 1001), Some(LimitExceeded::Established));
         closed(&mut limits, 0, &dialled());
         assert_eq!(dial(&mut limits, 1002), None);
         assert_eq!(reach(&mut limits, 1002), None);
     }
 
     #[test]
-    fn nothing_is_left_of_connections_that_are_gone() {
-        let mut limits = with_room_for(3);
+    fn closed_connections_leave_no_state() {
+        let mut limits = limited_to(3);
         for id in 0..1000 {
             assert_eq!(establish(&mut limits, id, "192.0.2.1"), None);
             closed(&mut limits, id, &incoming("192.0.2.1"));

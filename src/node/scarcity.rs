@@ -1,5 +1,5 @@
-//! Reports to the log when a resource becomes scarce, and when most clients come from one address that
-//! is not their own.
+//! Logs when a resource becomes scarce, and when most clients connect from one private or proxy
+//! address.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -12,10 +12,10 @@ use crate::{
     transport::ConnectionGater,
 };
 
-/// How often the use of resources is looked at.
+/// Interval of the checks.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Looks at the use of resources until the relay stops.
+/// Checks the use of resources at intervals. Runs until the relay stops.
 pub(super) async fn monitor(relay: Arc<Relay>, resources: Resources, gater: ConnectionGater) {
     let mut monitor = Monitor::default();
     let mut ticks = interval(INTERVAL);
@@ -44,7 +44,7 @@ impl Monitor {
                 resource,
                 used = report.used,
                 limit = report.limit,
-                largest_prefix = largest.map(|(prefix, _)| relay.names().network(prefix)),
+                largest_prefix = largest.map(|(prefix, _)| relay.pseudonyms().network(prefix)),
                 largest_prefix_used = largest.map(|(_, used)| used),
                 "resource is scarce: address prefixes are limited to their shares"
             );
@@ -57,7 +57,7 @@ impl Monitor {
                 .filter(|prefix| is_private(prefix.network()) || gater.is_proxy(prefix.network()));
             if let Some(prefix) = majority.filter(|_| !self.has_majority) {
                 warn!(
-                    prefix = relay.names().network(prefix),
+                    prefix = relay.pseudonyms().network(prefix),
                     connections = report.used,
                     "more than half of the clients come from one private or proxy address: limits and \
                      shares per address apply to all of them together; set RELAY_PROXY_PROTOCOL_FROM if \

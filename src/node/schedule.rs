@@ -1,8 +1,8 @@
-//! In which order and when the connections of a relay that drains are closed.
+//! The order and times in which a draining relay closes its connections.
 //!
-//! Clients move to another relay when they see a disconnect, and only then. All at once would be a
-//! stampede, so the idle connections get a moment each, spread over a window with jitter. One that
-//! carries a circuit is closed when its moment has come *and* its last circuit has ended.
+//! Clients move to another relay only when they are disconnected. Closing all connections at once
+//! would cause a thundering herd, so they are spread over a window with jitter. A connection with a
+//! circuit is closed when its time has come *and* its last circuit has ended.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -16,17 +16,17 @@ use tokio::time::Instant;
 
 use crate::relay::Connection;
 
-/// How long a connection stays after its last circuit, so that the peer can read the circuit's end
-/// first: many clients drop what they have not read when the connection goes.
+/// How long a connection stays open after its last circuit, so that the peer can read the end of
+/// the circuit: many clients drop unread data when the connection is closed.
 const CIRCUIT_GRACE: Duration = Duration::from_millis(500);
 
-/// When to close which connection.
+/// When to close each connection.
 #[derive(Debug)]
 pub(super) struct Schedule {
     end: Instant,
-    /// Those whose moment is still to come. The number tells apart those of one moment.
+    /// Connections whose time has not come yet. The number makes the keys unique.
     waiting: BTreeMap<(Instant, usize), Arc<Connection>>,
-    /// Those whose moment has come while they carried a circuit.
+    /// Connections whose time has come while they had a circuit.
     busy: HashMap<ConnectionId, Arc<Connection>>,
     number: usize,
 }
@@ -58,23 +58,23 @@ impl Schedule {
         schedule
     }
 
-    /// A connection that came up late gets a random moment of what is left of the window.
+    /// Adds a new connection at a random time within the rest of the window.
     pub(super) fn add(&mut self, connection: Arc<Connection>, now: Instant, rng: &mut impl Rng) {
         let left = self.end.saturating_duration_since(now);
         self.insert(now + left.mul_f64(rng.random_range(0.0..1.0)), connection);
     }
 
-    fn insert(&mut self, moment: Instant, connection: Arc<Connection>) {
+    fn insert(&mut self, time: Instant, connection: Arc<Connection>) {
         self.number += 1;
-        self.waiting.insert((moment, self.number), connection);
+        self.waiting.insert((time, self.number), connection);
     }
 
-    /// When to ask [`Self::due`] again, unless a circuit ends before.
+    /// When to call [`Self::due`] again, unless a circuit ends before.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.waiting.keys().next().map(|(moment, _)| *moment)
+        self.waiting.keys().next().map(|(time, _)| *time)
     }
 
-    /// Takes the connections that are to be closed now.
+    /// Takes the connections that have to be closed now.
     pub(super) fn due(&mut self, now: Instant) -> Vec<Arc<Connection>> {
         while let Some(first) = self
             .waiting
@@ -95,7 +95,7 @@ impl Schedule {
                 .last_circuit_ended()
                 .map(|ended| ended + CIRCUIT_GRACE)
             {
-                Some(moment) if moment > now => self.insert(moment, connection),
+                Some(time) if time > now => self.insert(time, connection),
                 _ => due.push(connection),
             }
         }
@@ -140,17 +140,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_busy_connection_outlives_its_moment_until_its_circuit_ends() {
+    async fn busy_connection_stays_open_until_its_circuit_ends() {
         let now = Instant::now();
         let connections = connections(1);
         let connection = Arc::clone(&connections[0]);
-        connection.circuit_begins();
+        connection.circuit_started();
         let mut rng = StdRng::seed_from_u64(1);
         let mut schedule = Schedule::new(connections, now, Duration::ZERO, &mut rng);
         let later = now + Duration::from_secs(10);
         assert!(schedule.due(later).is_empty());
         tokio::time::advance(Duration::from_secs(10)).await;
-        connection.circuit_ends();
+        connection.circuit_stopped();
         assert!(schedule.due(later).is_empty());
         assert_eq!(schedule.next(), Some(later + CIRCUIT_GRACE));
         assert_eq!(schedule.due(later + CIRCUIT_GRACE).len(), 1);

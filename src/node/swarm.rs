@@ -1,4 +1,4 @@
-//! The swarm of a relay: its behaviours and the bounds around them.
+//! The swarm of a relay: its behaviours and limits.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,8 +7,9 @@ use libp2p::{
     swarm::{Config, ListenError, NetworkBehaviour},
 };
 
-use super::connection_limits::{self, Exceeded};
+use super::connection_limits::{self, LimitExceeded};
 use crate::{
+    connection_deny_reason::ConnectionDenyReason,
     dialback, identify,
     lifecycle::Lifecycle,
     metrics::Metrics,
@@ -18,10 +19,10 @@ use crate::{
     transport::ConnectionGater,
 };
 
-/// Streams of one connection that may be in their protocol negotiation at once.
+/// Inbound streams of one connection that may be negotiating their protocol at once.
 const MAX_NEGOTIATING_STREAMS: usize = 256;
 
-/// Everything that a relay speaks on a connection.
+/// All protocols of a relay.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     limits: connection_limits::Behaviour,
@@ -53,7 +54,7 @@ impl Behaviour {
     }
 }
 
-/// The bounds of the swarm; its tasks are the process's.
+/// Configuration of the swarm. Its tasks are spawned on `lifecycle`.
 pub(super) fn settings(lifecycle: &Lifecycle, idle_timeout: Duration) -> Config {
     let lifecycle = lifecycle.clone();
     Config::with_executor(move |future| lifecycle.spawn("connection", future))
@@ -61,14 +62,16 @@ pub(super) fn settings(lifecycle: &Lifecycle, idle_timeout: Duration) -> Config 
         .with_max_negotiating_inbound_streams(MAX_NEGOTIATING_STREAMS)
 }
 
-/// Why a connection was refused, as a short, stable word; nothing when it failed by itself.
-pub(super) fn denied(error: &ListenError) -> Option<&'static str> {
+/// Why a connection was denied; `None` if it failed for another reason.
+pub(super) fn denied(error: &ListenError) -> Option<ConnectionDenyReason> {
     let ListenError::Denied { cause } = error else {
         return None;
     };
-    Some(match cause.downcast_ref::<Exceeded>() {
+    Some(match cause.downcast_ref::<LimitExceeded>() {
         Some(exceeded) => exceeded.reason(),
-        None if cause.downcast_ref::<TooManyConnections>().is_some() => "max_connections_per_peer",
-        None => "other",
+        None if cause.downcast_ref::<TooManyConnections>().is_some() => {
+            ConnectionDenyReason::MaxConnectionsPerPeer
+        }
+        None => ConnectionDenyReason::Other,
     })
 }

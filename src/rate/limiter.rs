@@ -1,4 +1,4 @@
-//! One rate for many keys.
+//! A rate limiter for many keys.
 
 use std::{
     fmt,
@@ -12,41 +12,42 @@ use governor::{
     clock::{self, Clock as _},
 };
 
-use super::{Rate, cells::Cells};
+use super::{Rate, state_store::ShardedStore};
 
-/// Applies one [`Rate`] to every key by itself. It remembers [`MAX_KEYS`](super::MAX_KEYS) keys; see
-/// the module `cells` for what becomes of the rest. Whatever is asked takes the same time.
+/// Applies one [`Rate`] to each key separately. Keeps the state of at most
+/// [`MAX_KEYS`](super::MAX_KEYS) keys; the module `state_store` describes the eviction. Every
+/// operation takes constant time.
 pub struct Limiter<K> {
-    rate: RateLimiter<u64, Cells, Clock>,
-    /// Keys are remembered by a hash that nobody outside can guess: it takes the same little room
-    /// whatever the key is, and nobody can make up two keys with one hash.
+    rate: RateLimiter<u64, ShardedStore, Clock>,
+    /// Keys are stored as keyed hashes: this takes the same memory for every type of key, and an
+    /// attacker cannot construct collisions.
     hasher: RandomState,
     keys: PhantomData<fn(K)>,
 }
 
 impl<K: Hash> Limiter<K> {
-    /// Nobody has been here yet.
+    /// Creates a limiter without any state.
     pub fn new(rate: Rate) -> Self {
         let quota = Quota::with_period(rate.interval())
             .unwrap_or(Quota::per_second(rate.refill))
             .allow_burst(rate.burst);
         Self {
-            rate: RateLimiter::new(quota, Cells::new(), Clock),
+            rate: RateLimiter::new(quota, ShardedStore::new(), Clock),
             hasher: RandomState::new(),
             keys: PhantomData,
         }
     }
 
-    /// Whether `key` may do it once more. It counts only if so: whoever is refused does not wait
-    /// any longer for it.
+    /// Whether `key` is allowed once more. Only allowed attempts count, so denied ones do not
+    /// extend the wait.
     pub fn allows(&self, key: &K) -> bool {
         self.check(key).is_ok()
     }
 
-    /// The same.
+    /// Like [`Self::allows`], with the wait.
     ///
     /// # Errors
-    /// When it is not allowed: the time until it is, unless the key is used meanwhile.
+    /// If the key is denied: the time until it is allowed, unless it is used before.
     pub fn check(&self, key: &K) -> Result<(), Duration> {
         self.rate
             .check_key(&self.hasher.hash_one(key))
@@ -60,7 +61,7 @@ impl<K> fmt::Debug for Limiter<K> {
     }
 }
 
-/// The clock that paused tests move.
+/// A clock that tests with paused time control.
 struct Clock;
 
 impl clock::Clock for Clock {

@@ -4,7 +4,7 @@ use governor::{nanos::Nanos, state::StateStore};
 use proptest::{collection::vec, prelude::*};
 use tokio::time::{Instant, advance};
 
-use super::{cells::Cells, *};
+use super::{state_store::ShardedStore, *};
 
 fn rate(burst: u32, refill: u32, per: Unit) -> Rate {
     Rate {
@@ -19,7 +19,7 @@ fn rates() -> impl Strategy<Value = Rate> {
     (1..20_u32, 1..50_u32, unit).prop_map(|(burst, refill, per)| rate(burst, refill, per))
 }
 
-/// Runs a future on a clock that only the test moves.
+/// Runs a future with paused time.
 fn on_paused_time<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -28,7 +28,7 @@ fn on_paused_time<T>(future: impl Future<Output = T>) -> T {
     runtime.unwrap().block_on(future)
 }
 
-/// What is granted to each of `asked`, a key and a pause before it.
+/// The decision for each key in `asked`, after the pause before it.
 async fn grants(rate: Rate, asked: &[(u8, u64)]) -> Vec<(u8, Instant, bool)> {
     let limiter = Limiter::new(rate);
     let mut granted = Vec::new();
@@ -46,7 +46,7 @@ fn asked() -> impl Strategy<Value = Vec<(u8, u64)>> {
 
 proptest! {
     #[test]
-    fn never_more_than_the_burst_and_the_rate(rate in rates(), asked in asked()) {
+    fn burst_and_rate_are_never_exceeded(rate in rates(), asked in asked()) {
         let granted = on_paused_time(grants(rate, &asked));
         for key in 0..3 {
             let times: Vec<_> = granted
@@ -67,10 +67,10 @@ proptest! {
     }
 
     #[test]
-    fn keys_do_not_take_from_each_other(rate in rates(), asked in asked()) {
+    fn keys_are_limited_separately(rate in rates(), asked in asked()) {
         let together = on_paused_time(grants(rate, &asked));
         for key in 0..3 {
-            // The same times, with nobody else there.
+            // The same times without other keys.
             let mut pause = 0;
             let mut alone = Vec::new();
             for (other, before) in &asked {
@@ -92,7 +92,7 @@ proptest! {
 }
 
 #[test]
-fn who_waits_may_come_again_and_who_is_refused_waits_no_longer() {
+fn denied_attempts_do_not_extend_the_wait() {
     on_paused_time(async {
         let limiter = Limiter::new(rate(5, 2, Unit::Second));
         let allowed = |n| (0..n).filter(|_| limiter.allows(&"key")).count();
@@ -107,18 +107,18 @@ fn who_waits_may_come_again_and_who_is_refused_waits_no_longer() {
 }
 
 #[test]
-fn the_largest_rates_and_bursts_hold() {
+fn largest_rates_and_bursts_apply() {
     on_paused_time(async {
-        let limiter = Limiter::new(rate(Rate::MOST, 1, Unit::Hour));
+        let limiter = Limiter::new(rate(Rate::MAX, 1, Unit::Hour));
         assert_eq!(
-            (0..Rate::MOST).filter(|_| limiter.allows(&1)).count(),
+            (0..Rate::MAX).filter(|_| limiter.allows(&1)).count(),
             1_000_000
         );
         assert!(!limiter.allows(&1));
         advance(Duration::from_secs(3600)).await;
         assert!(limiter.allows(&1));
         assert!(!limiter.allows(&1));
-        let limiter = Limiter::new(rate(1, Rate::MOST, Unit::Second));
+        let limiter = Limiter::new(rate(1, Rate::MAX, Unit::Second));
         assert!(limiter.allows(&1));
         assert!(!limiter.allows(&1));
         advance(Duration::from_micros(1)).await;
@@ -126,11 +126,11 @@ fn the_largest_rates_and_bursts_hold() {
     });
 }
 
-/// What is documented at [`MAX_KEYS`], and a little for the tables.
+/// The documented size at [`MAX_KEYS`], with a margin for the tables.
 const BYTES_OF_KEY: usize = 40;
 
 #[test]
-fn a_million_keys_take_no_more_memory_than_the_bound() {
+fn million_keys_stay_within_the_memory_bound() {
     on_paused_time(async {
         let limiter = Limiter::new(rate(1, 1, Unit::Hour));
         assert!(limiter.allows(&u64::MAX));
@@ -138,7 +138,7 @@ fn a_million_keys_take_no_more_memory_than_the_bound() {
             for key in 0..1_000_000_u64 {
                 assert!(limiter.allows(&key), "a new key is allowed: {key}");
                 if key % 1000 == 0 {
-                    // Heard of all the time, so it is not forgotten.
+                    // This key is used all the time, so it is not evicted.
                     assert!(!limiter.allows(&u64::MAX));
                 }
             }
@@ -151,11 +151,11 @@ fn a_million_keys_take_no_more_memory_than_the_bound() {
 }
 
 #[test]
-fn keys_that_were_not_heard_of_for_longest_are_forgotten() {
-    let cells = Cells::new();
+fn least_recently_used_keys_are_evicted() {
+    let store = ShardedStore::new();
     let touch = |key: u64| {
         let seen: Result<_, ()> =
-            cells.measure_and_replace(&key, |cell| Ok((cell.is_some(), Nanos::new(1))));
+            store.measure_and_replace(&key, |state| Ok((state.is_some(), Nanos::new(1))));
         seen.unwrap()
     };
     let keys = u64::try_from(MAX_KEYS).unwrap();
@@ -163,15 +163,15 @@ fn keys_that_were_not_heard_of_for_longest_are_forgotten() {
     assert!((0..half).all(|key| !touch(key)));
     assert!((0..half).all(touch));
     assert!((half..keys).all(|key| !touch(key)));
-    assert_eq!(cells.len(), MAX_KEYS);
+    assert_eq!(store.len(), MAX_KEYS);
     assert!((half..keys).all(touch));
 
-    // Also who is refused is heard of.
-    let refused: Result<(), ()> = cells.measure_and_replace(&2, |_| Err(()));
+    // A denied attempt marks the key as used, too.
+    let refused: Result<(), ()> = store.measure_and_replace(&2, |_| Err(()));
     assert_eq!(refused, Err(()));
     assert!(touch(3));
     for other in [2 + 16, 3 + 16] {
-        assert!(!touch(other), "the others of its shard made room");
+        assert!(!touch(other), "other keys of its shard were evicted");
     }
     assert!(touch(2) && touch(3) && touch(keys - 1));
 }

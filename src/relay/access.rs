@@ -1,7 +1,8 @@
-//! Who may reserve, and who may connect to whom: two questions, and whoever answers them.
+//! Access control as the protocol uses it: a trait that answers whether a peer may reserve, and
+//! whether it may connect to a target.
 //!
-//! The protocol knows no rules. It asks within the task of the request, so an answer may take its
-//! time without holding anybody else up; see [`crate::access`] for who answers.
+//! The protocol contains no rules. It queries the implementation within the task of the request, so
+//! a slow answer delays only that request. See [`crate::access`] for the implementation.
 
 use std::{fmt, net::IpAddr};
 
@@ -10,18 +11,18 @@ use libp2p::PeerId;
 
 use super::{
     connection::{Connection, Transport},
-    deny::Refusal,
+    deny_reason::Denied,
 };
 
-/// Who makes a request, and from where.
+/// The peer that makes a request, and where it connects from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Requester {
-    /// Who has proved to be at the other end of the connection.
+    /// The authenticated peer id.
     pub peer: PeerId,
-    /// Where the connection comes from, if its transport has IP addresses; an IPv4 address is
-    /// always given as one.
+    /// The IP address of the peer, if the transport has one. IPv4-mapped addresses are converted to
+    /// IPv4.
     pub ip: Option<IpAddr>,
-    /// Over what.
+    /// The transport of the connection.
     pub transport: Transport,
 }
 
@@ -35,20 +36,20 @@ impl From<&Connection> for Requester {
     }
 }
 
-/// Answers both questions. An implementation bounds the time that it takes, and may be dropped
-/// while it thinks: the peer may be gone.
+/// Decides on requests. Implementations bound the time that they take. A pending decision is
+/// dropped when the peer disconnects.
 #[async_trait]
 pub trait Access: fmt::Debug + Send + Sync {
-    /// Whether `peer` may reserve, or renew what it has reserved.
-    async fn may_reserve(&self, peer: Requester) -> Result<(), Refusal>;
+    /// Whether `peer` may reserve or renew its reservation.
+    async fn may_reserve(&self, peer: Requester) -> Result<(), Denied>;
 
-    /// Whether a rule refuses `peer` a renewal that repeats a grant of a few seconds ago: what can be
-    /// answered at once, without a question to anybody else.
+    /// Whether a rule denies `peer` a renewal that repeats a grant of a few seconds ago. Answers at
+    /// once, without a query to an external service.
     ///
     /// # Errors
-    /// Gives the refusal.
-    fn may_repeat_reserve(&self, peer: Requester) -> Result<(), Refusal>;
+    /// If a rule denies the renewal.
+    fn may_repeat_reserve(&self, peer: Requester) -> Result<(), Denied>;
 
     /// Whether `source` may open a circuit to `target`.
-    async fn may_connect(&self, source: Requester, target: PeerId) -> Result<(), Refusal>;
+    async fn may_connect(&self, source: Requester, target: PeerId) -> Result<(), Denied>;
 }

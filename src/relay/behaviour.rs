@@ -1,6 +1,6 @@
-//! The relay as a behaviour of a libp2p swarm: a handler for each connection, of which a peer may
-//! have so many, and nothing else.
-//! Handlers and tasks share one [`Relay`]; nothing goes through the swarm's event loop.
+//! The relay as a libp2p [`NetworkBehaviour`]: creates a handler for each connection and limits the
+//! connections of one peer. Handlers and tasks share one [`Relay`]; no request passes through the
+//! swarm's event loop.
 
 use std::{
     convert::Infallible,
@@ -19,16 +19,16 @@ use libp2p::{
 
 use super::{connection::Connection, handler::Handler, service::Relay};
 
-/// Connections that one peer may have at once. A client needs one or two; a reconnecting one a
-/// few more until its old ones are noticed to be dead.
+/// Maximum number of simultaneous connections of one peer. A client needs one or two, and a few
+/// more while it reconnects before its old connections are detected as dead.
 pub const MAX_CONNECTIONS_PER_PEER: usize = 16;
 
-/// A peer has as many connections as it may.
+/// A peer has [`MAX_CONNECTIONS_PER_PEER`] connections already.
 #[derive(Debug, thiserror::Error)]
-#[error("the peer has {MAX_CONNECTIONS_PER_PEER} connections, and may not have more")]
+#[error("the peer has its maximum of {MAX_CONNECTIONS_PER_PEER} connections")]
 pub struct TooManyConnections;
 
-/// See the module's documentation.
+/// The relay's behaviour; see the module documentation.
 #[derive(Debug)]
 pub struct Behaviour {
     relay: Arc<Relay>,

@@ -1,13 +1,13 @@
-//! The copy between the two streams of a circuit.
+//! Copies data between the two streams of a circuit.
 //!
-//! Each direction is on its own: the end of one stream closes the other one's write half and
-//! nothing else. A circuit that both sides finish ends with both streams closed. A circuit that is
-//! *cut* ends with both streams dropped unclosed, which the transports turn into a reset: data that
-//! is missing must never look complete.
+//! The directions are independent: the end of one stream closes the write half of the other stream
+//! and nothing else. If both sides finish, both streams are closed. If the relay ends the circuit,
+//! both streams are dropped without being closed, which the transports turn into a reset, so that
+//! truncated data never looks complete.
 //!
-//! A side that is not read, because the other side takes nothing, is polled for failure. A reset and
-//! a lost connection end the circuit at once. A side that has sent all of its data and reads no more
-//! leaves the circuit open as long as the data makes progress.
+//! While a side is not read because the other side is blocked, it is polled for failure. A reset or
+//! a lost connection ends the circuit at once. If a side has sent all of its data and stops
+//! reading, the circuit stays open as long as the data makes progress.
 
 mod failure;
 mod timeouts;
@@ -28,73 +28,45 @@ use self::{
     failure::{Failure, Grace},
     timeouts::Activity,
 };
-use super::{circuit_state::CircuitState, limits::CircuitLimit, throttle::Pacer};
-use crate::{chunk_passing, deferred_wake, thread_buffer};
+use super::{bandwidth::CircuitLimiter, circuit_state::CircuitState, limits::CircuitLimit};
+use crate::{chunk_passing, deferred_wake, named_enum::named_enum, thread_buffer};
 
-/// How much the source may send before the circuit is open, in bytes.
+/// Bytes that are buffered from the source before the circuit is open.
 const EARLY_BYTES: usize = 16 * 1024;
-/// How often one direction reads before it lets other tasks run, so that a busy circuit neither
-/// starves them nor its own deadline.
-const READS_PER_TURN: usize = 4;
-/// How long a circuit that went over its byte limit stays open: the bytes within the limit are on
-/// their way to the reader, and a reset must not overtake them. Over QUIC it would: a reset there
-/// discards whatever the reader has not taken yet, and nothing tells the relay when it has.
-const CUT_GRACE: Duration = Duration::from_secs(1);
+/// Reads of one direction in one poll. Then the task yields, so that a busy circuit starves neither
+/// other tasks nor its own deadline.
+const READS_PER_POLL: usize = 4;
+/// How long a circuit stays open after it reached its byte limit, so that a reset does not overtake
+/// the bytes within the limit. Over QUIC, a reset discards data that the receiver has not read, and
+/// the relay cannot observe when it has been read.
+const LIMIT_GRACE: Duration = Duration::from_secs(1);
 
-/// Why a circuit ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum End {
-    /// Both sides finished.
-    Eof,
-    /// One direction was about to carry more than the limit.
-    Bytes,
-    /// It was open for as long as the limit allows.
-    Duration,
-    /// The relay shut down.
-    Drained,
-    /// A side reset its stream.
-    Reset,
-    /// A side's connection was lost.
-    Io,
-    /// The target sent nothing for too long.
-    Unused,
-    /// It carried nothing for too long.
-    Idle,
-    /// It gave way to another circuit.
-    Evicted,
-}
-
-impl End {
-    /// All of them.
-    pub const ALL: [Self; 9] = [
-        Self::Eof,
-        Self::Bytes,
-        Self::Duration,
-        Self::Drained,
-        Self::Reset,
-        Self::Io,
-        Self::Unused,
-        Self::Idle,
-        Self::Evicted,
-    ];
-
-    /// A short, stable word for logs and metrics.
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::Eof => "eof",
-            Self::Bytes => "max_bytes",
-            Self::Duration => "max_duration",
-            Self::Drained => "drained",
-            Self::Reset => "reset",
-            Self::Io => "connection_lost",
-            Self::Unused => "unused",
-            Self::Idle => "idle",
-            Self::Evicted => "evicted",
-        }
+named_enum! {
+    /// Why a circuit ended.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum EndReason {
+        /// Both sides finished.
+        Eof = "eof",
+        /// One direction reached the byte limit.
+        Bytes = "max_bytes",
+        /// The circuit reached its duration limit.
+        Duration = "max_duration",
+        /// The relay shut down.
+        Drained = "drained",
+        /// One side reset its stream.
+        Reset = "reset",
+        /// The connection of one side was lost.
+        Io = "connection_lost",
+        /// The target sent no byte within the unused timeout.
+        Unused = "unused",
+        /// No byte moved within the idle timeout.
+        Idle = "idle",
+        /// The circuit was evicted in favour of another one.
+        Evicted = "evicted",
     }
 }
 
-impl From<io::Error> for End {
+impl From<io::Error> for EndReason {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Self::Reset,
@@ -103,39 +75,39 @@ impl From<io::Error> for End {
     }
 }
 
-/// What a circuit carried, and why it ended.
+/// Result of a circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// Bytes that the target was given.
+    /// Bytes written to the target.
     pub to_target: u64,
-    /// Bytes that the source was given.
+    /// Bytes written to the source.
     pub to_source: u64,
-    /// Why it ended.
-    pub end: End,
+    /// Why the circuit ended.
+    pub end: EndReason,
 }
 
-/// What has happened on a circuit since it was told last.
+/// Progress of a circuit since the last report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes that the target was given.
+    /// Bytes written to the target.
     pub to_target: u64,
-    /// Bytes that the source was given.
+    /// Bytes written to the source.
     pub to_source: u64,
-    /// Times that a side took no more, so that the other one was not read until it did.
+    /// Times that a side stopped accepting data, so that the other side was not read.
     pub waits: u64,
 }
 
-/// What the source sent before the circuit was open.
+/// Data of the source that arrived before the circuit was open.
 #[derive(Debug, Default)]
-pub struct Early {
+pub struct EarlyData {
     bytes: Vec<u8>,
     eof: bool,
 }
 
-impl Early {
-    /// Reads what the source sends meanwhile, so that a source that gives up is noticed at once,
-    /// also when it has sent more than is kept. Ends with an error only; drop it when the circuit is
-    /// ready, nothing that was read is lost.
+impl EarlyData {
+    /// Buffers data of the source while the circuit is being opened, and detects that the source
+    /// has given up, even when the buffer is full. Returns only with an error. Dropping the future
+    /// loses no data.
     pub async fn watch<S: AsyncRead + Unpin>(&mut self, source: &mut S) -> io::Error {
         poll_fn(|cx| {
             while !self.eof && self.bytes.len() < EARLY_BYTES {
@@ -159,39 +131,39 @@ impl Early {
 /// One side of a circuit.
 #[derive(Debug)]
 pub struct Side<S> {
-    /// Its stream.
+    /// The stream.
     pub stream: S,
-    /// Cancelled when the connection below the stream is gone. A stream that is read reports that
-    /// itself; one that is at its end does not.
-    pub gone: CancellationToken,
+    /// Cancelled when the connection of the stream is closed. A stream that is being read reports
+    /// this as an error; a stream at EOF does not.
+    pub closed: CancellationToken,
 }
 
-/// What ends a circuit besides its two sides.
+/// Limits and events that end a circuit, apart from its two sides.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds<'a> {
-    /// How long it may stay open, and how much it may carry.
+    /// Duration and byte limit.
     pub limit: CircuitLimit,
-    /// How long it may stay open until the target has sent the first byte.
+    /// Time until the target has to send its first byte.
     pub unused_timeout: Option<Duration>,
-    /// How long it may stay open without a byte in either direction, once the target has sent one.
+    /// Longest time without a byte in either direction, once the target has sent one.
     pub idle_timeout: Option<Duration>,
     /// Cancelled when the relay shuts down.
     pub shutdown: &'a CancellationToken,
-    /// Records the first byte of the target, and may evict the circuit.
+    /// Records the first byte of the target; can evict the circuit.
     pub state: &'a CircuitState,
 }
 
-/// Copies until both sides have finished, or one of the `bounds` is reached.
+/// Copies data in both directions until both sides have finished or one of the `bounds` is reached.
 ///
-/// `moved` is called with all bytes as they are handed over. With a `pacer`, no more is read than it
+/// Calls `on_progress` after each poll that moved bytes. With a `limiter`, reads no more than it
 /// grants.
 pub async fn relay<S, T>(
     source: Side<S>,
-    early: Early,
+    early: EarlyData,
     target: Side<T>,
     bounds: Bounds<'_>,
-    mut pacer: Option<Pacer>,
-    moved: impl Fn(Progress),
+    mut limiter: Option<CircuitLimiter>,
+    on_progress: impl Fn(Progress),
 ) -> Outcome
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -199,17 +171,19 @@ where
 {
     let Side {
         stream: mut source,
-        gone: source_gone,
+        closed: source_closed,
     } = source;
     let Side {
         stream: mut target,
-        gone: target_gone,
+        closed: target_closed,
     } = target;
-    let (mut source_gone, mut target_gone) =
-        (pin!(source_gone.cancelled()), pin!(target_gone.cancelled()));
+    let (mut source_closed, mut target_closed) = (
+        pin!(source_closed.cancelled()),
+        pin!(target_closed.cancelled()),
+    );
     let limit = bounds.limit;
     let mut to_target = Direction::new(limit.bytes, early);
-    let mut to_source = Direction::new(limit.bytes, Early::default());
+    let mut to_source = Direction::new(limit.bytes, EarlyData::default());
     let activity = Activity::new(bounds.idle_timeout);
     let mut is_used = false;
     let mut grace = Grace::default();
@@ -219,15 +193,18 @@ where
             let (sent, received) = (to_target.moved, to_source.moved);
             let waits = to_target.waits + to_source.waits;
             let (forth, back);
-            if pacer.as_ref().is_some_and(Pacer::back_is_first) {
-                back = to_source.poll(cx, &mut target, &mut source, &mut pacer);
-                forth = to_target.poll(cx, &mut source, &mut target, &mut pacer);
+            if limiter
+                .as_ref()
+                .is_some_and(CircuitLimiter::to_source_first)
+            {
+                back = to_source.poll(cx, &mut target, &mut source, &mut limiter);
+                forth = to_target.poll(cx, &mut source, &mut target, &mut limiter);
             } else {
-                forth = to_target.poll(cx, &mut source, &mut target, &mut pacer);
-                back = to_source.poll(cx, &mut target, &mut source, &mut pacer);
+                forth = to_target.poll(cx, &mut source, &mut target, &mut limiter);
+                back = to_source.poll(cx, &mut target, &mut source, &mut limiter);
             }
-            if let Some(pacer) = &mut pacer {
-                pacer.settle();
+            if let Some(limiter) = &mut limiter {
+                limiter.release();
             }
             let progress = Progress {
                 to_target: to_target.moved - sent,
@@ -235,11 +212,11 @@ where
                 waits: to_target.waits + to_source.waits - waits,
             };
             if progress != Progress::default() {
-                moved(progress);
+                on_progress(progress);
             }
             let has_moved = progress.to_target + progress.to_source > 0;
             if has_moved {
-                activity.note();
+                activity.record();
             }
             if !is_used && to_source.has_read {
                 is_used = true;
@@ -247,13 +224,15 @@ where
             }
             match (forth, back) {
                 (Poll::Ready(Err(end)), _) | (_, Poll::Ready(Err(end))) => Poll::Ready(end),
-                (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(End::Eof),
-                _ if to_target.is_over() || to_source.is_over() => Poll::Ready(End::Bytes),
+                (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(EndReason::Eof),
+                _ if to_target.is_limit_reached() || to_source.is_limit_reached() => {
+                    Poll::Ready(EndReason::Bytes)
+                }
                 _ => {
-                    let gone = source_gone.as_mut();
-                    let of_source = failure::find(cx, &to_target, &mut source, gone);
-                    let gone = target_gone.as_mut();
-                    let of_target = failure::find(cx, &to_source, &mut target, gone);
+                    let closed = source_closed.as_mut();
+                    let of_source = failure::find(cx, &to_target, &mut source, closed);
+                    let closed = target_closed.as_mut();
+                    let of_target = failure::find(cx, &to_source, &mut target, closed);
                     match (of_source, of_target) {
                         (Some(Failure::Ended(end)), _) | (_, Some(Failure::Ended(end))) => {
                             Poll::Ready(end)
@@ -269,22 +248,22 @@ where
                 }
             }
         };
-        // Each piece may wake the connections that it came from and goes to.
-        let both = poll_fn(|cx| deferred_wake::defer_wakes(|| step(cx))).await;
-        drop(pacer);
-        if both == End::Bytes {
-            tokio::time::sleep(CUT_GRACE).await;
+        // One poll may wake the connections of both sides; deferring the wakes merges them.
+        let end = poll_fn(|cx| deferred_wake::defer_wakes(|| step(cx))).await;
+        drop(limiter);
+        if end == EndReason::Bytes {
+            tokio::time::sleep(LIMIT_GRACE).await;
         }
-        both
+        end
     };
     let end = {
         let (copy, deadline) = (pin!(copy), pin!(timeouts::elapsed_duration(limit)));
         let timeout = pin!(timeouts::elapsed(&bounds, &activity));
         tokio::select! {
             biased;
-            () = bounds.shutdown.cancelled() => End::Drained,
-            () = bounds.state.evicted().cancelled() => End::Evicted,
-            () = deadline => End::Duration,
+            () = bounds.shutdown.cancelled() => EndReason::Drained,
+            () = bounds.state.evicted().cancelled() => EndReason::Evicted,
+            () = deadline => EndReason::Duration,
             end = timeout => end,
             end = copy => end,
         }
@@ -296,71 +275,75 @@ where
     }
 }
 
-/// One direction of a circuit. It holds bytes only while the writer takes none.
+/// One direction of a circuit. It buffers data only while the writer is blocked.
 struct Direction {
-    /// What was read and is not written.
-    rest: Bytes,
-    /// Bytes of `rest` that were read before there was a circuit, and are not granted yet.
-    unpaid: u64,
+    /// Data that was read but not yet written.
+    pending: Bytes,
+    /// Bytes of `pending` that were read before the circuit was open and are not charged to the
+    /// limiter yet.
+    uncharged: u64,
     /// Bytes that may still be read; `None` is unlimited.
-    room: Option<u64>,
+    remaining: Option<u64>,
     moved: u64,
-    /// Whether the reader has sent anything since there is a circuit.
+    /// Whether the reader has sent a byte since the circuit was opened.
     has_read: bool,
-    /// How often the writer took no more, and whether it takes none now.
+    /// Times that the writer became blocked, and whether it is blocked now.
     waits: u64,
     is_waiting: bool,
-    /// Whether it waits for its turn in the bandwidth.
-    is_paced: bool,
+    /// Whether the direction waits for the bandwidth limiter.
+    awaits_bandwidth: bool,
     state: State,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Copying,
-    /// The reader is at its end; the writer is being closed.
+    /// The reader is at EOF; the writer is being closed.
     Closing,
     Closed,
-    /// The reader has more than may be carried; the writer is being flushed.
-    Over,
-    /// The writer has everything that may be carried.
-    Full,
+    /// The reader exceeded the byte limit; the writer is being flushed.
+    Flushing,
+    /// Everything within the byte limit is flushed.
+    LimitReached,
 }
 
 impl Direction {
-    fn new(room: Option<u64>, early: Early) -> Self {
-        let Early {
+    fn new(room: Option<u64>, early: EarlyData) -> Self {
+        let EarlyData {
             bytes: mut rest,
             eof,
         } = early;
         let read = u64::try_from(rest.len()).unwrap_or(u64::MAX);
         let allowed = room.map_or(read, |room| room.min(read));
         let state = match (allowed < read, eof) {
-            (true, _) => State::Over,
+            (true, _) => State::Flushing,
             (false, true) => State::Closing,
             (false, false) => State::Copying,
         };
         rest.truncate(usize::try_from(allowed).unwrap_or(usize::MAX));
         Self {
-            rest: rest.into(),
-            unpaid: allowed,
-            room: room.map(|room| room - allowed),
+            pending: rest.into(),
+            uncharged: allowed,
+            remaining: room.map(|room| room - allowed),
             moved: 0,
             has_read: false,
             waits: 0,
             is_waiting: false,
-            is_paced: false,
+            awaits_bandwidth: false,
             state,
         }
     }
 
-    fn is_over(&self) -> bool {
-        self.state == State::Full
+    fn is_limit_reached(&self) -> bool {
+        self.state == State::LimitReached
     }
 
-    /// Whether the reader is not read: the writer takes nothing, or the reader is at its end.
-    fn is_held_up(&self) -> bool {
-        self.is_waiting || self.is_paced || matches!(self.state, State::Closing | State::Closed)
+    /// Whether the reader is not being read: the writer is blocked, the bandwidth is exhausted, or
+    /// the reader is at EOF.
+    fn is_paused(&self) -> bool {
+        self.is_waiting
+            || self.awaits_bandwidth
+            || matches!(self.state, State::Closing | State::Closed)
     }
 
     fn poll<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
@@ -368,67 +351,67 @@ impl Direction {
         cx: &mut Context<'_>,
         reader: &mut R,
         writer: &mut W,
-        pacer: &mut Option<Pacer>,
-    ) -> Poll<Result<(), End>> {
-        while self.unpaid > 0 {
-            let granted = ready!(self.poll_granted(cx, reader, pacer))?;
-            self.unpaid -= spend(pacer, self.unpaid.min(granted));
+        limiter: &mut Option<CircuitLimiter>,
+    ) -> Poll<Result<(), EndReason>> {
+        while self.uncharged > 0 {
+            let granted = ready!(self.poll_bandwidth(cx, reader, limiter))?;
+            self.uncharged -= consume(limiter, self.uncharged.min(granted));
         }
-        for _ in 0..READS_PER_TURN {
-            ready!(self.poll_write_rest(cx, writer))?;
+        for _ in 0..READS_PER_POLL {
+            ready!(self.poll_write_pending(cx, writer))?;
             match self.state {
-                // Nothing is flushed here: both muxers send by themselves what they were given, and
-                // to hear of it would only wake this task once more.
+                // No flush: both muxers send written data on their own, and waiting for it would
+                // wake this task once more.
                 State::Copying => {
-                    // The byte that tells whether there is more than the limit is not relayed.
-                    let granted = match self.room {
+                    // The byte that detects the excess over the limit is not relayed.
+                    let granted = match self.remaining {
                         Some(0) => 1,
-                        _ => ready!(self.poll_granted(cx, reader, pacer))?,
+                        _ => ready!(self.poll_bandwidth(cx, reader, limiter))?,
                     };
                     let granted = usize::try_from(granted).unwrap_or(usize::MAX);
                     let most = granted.min(thread_buffer::STEP_BYTES);
-                    let read = match self.hand_over(cx, reader, most) {
+                    let read = match self.take_chunk(cx, reader, most) {
                         0 => ready!(thread_buffer::with(most, |buffer| {
                             self.poll_copy(cx, reader, writer, buffer)
                         }))?,
                         taken => taken,
                     };
-                    spend(pacer, read);
+                    consume(limiter, read);
                 }
                 State::Closing => {
                     ready!(Pin::new(&mut *writer).poll_close(cx))?;
                     self.state = State::Closed;
                 }
                 State::Closed => return Poll::Ready(Ok(())),
-                State::Over => {
+                State::Flushing => {
                     ready!(Pin::new(&mut *writer).poll_flush(cx))?;
-                    self.state = State::Full;
+                    self.state = State::LimitReached;
                 }
-                State::Full => return Poll::Pending,
+                State::LimitReached => return Poll::Pending,
             }
         }
-        ready!(self.poll_write_rest(cx, writer))?;
+        ready!(self.poll_write_pending(cx, writer))?;
         cx.waker().wake_by_ref();
-        if let Some(pacer) = pacer {
-            pacer.keep();
+        if let Some(limiter) = limiter {
+            limiter.retain();
         }
         Poll::Pending
     }
 
-    /// How many bytes may be read: all, without a pacer. While the direction waits for its turn,
-    /// nothing is read, but a failure of the reader is known at once.
-    fn poll_granted<R: AsyncRead + Unpin>(
+    /// Bytes that may be read: unlimited without a limiter. While the direction waits for
+    /// bandwidth, the reader is polled for failure only.
+    fn poll_bandwidth<R: AsyncRead + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
         reader: &mut R,
-        pacer: &mut Option<Pacer>,
+        limiter: &mut Option<CircuitLimiter>,
     ) -> Poll<io::Result<u64>> {
-        let Some(pacer) = pacer else {
+        let Some(limiter) = limiter else {
             return Poll::Ready(Ok(u64::MAX));
         };
-        let granted = pacer.poll_grant(cx);
-        self.is_paced = granted.is_pending();
-        if self.is_paced
+        let granted = limiter.poll_grant(cx);
+        self.awaits_bandwidth = granted.is_pending();
+        if self.awaits_bandwidth
             && let Poll::Ready(error) = failure::poll_failure(cx, reader)
             && !failure::is_complete(&error)
         {
@@ -437,25 +420,25 @@ impl Direction {
         granted.map(Ok)
     }
 
-    /// Takes a piece from the reader, if it has one, to be written next. Gives how much that is.
-    fn hand_over<R: AsyncRead + Unpin>(
+    /// Takes a chunk from the reader without a copy, if it provides one. Returns its length.
+    fn take_chunk<R: AsyncRead + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
         reader: &mut R,
         most: usize,
     ) -> u64 {
-        let most = self.room.map_or(most, |room| {
+        let most = self.remaining.map_or(most, |room| {
             usize::try_from(room).unwrap_or(usize::MAX).min(most)
         });
-        let piece = chunk_passing::request_chunk(most, || Pin::new(reader).poll_read(cx, &mut []));
-        self.rest = piece.unwrap_or_default();
-        let read = self.rest.len() as u64;
+        let chunk = chunk_passing::request_chunk(most, || Pin::new(reader).poll_read(cx, &mut []));
+        self.pending = chunk.unwrap_or_default();
+        let read = self.pending.len() as u64;
         self.has_read |= read > 0;
-        self.room = self.room.map(|room| room.saturating_sub(read));
+        self.remaining = self.remaining.map(|room| room.saturating_sub(read));
         read
     }
 
-    /// Reads once, and writes what was read, or keeps it. Gives how much that is.
+    /// Reads once, and writes the data or buffers it. Returns the number of bytes read.
     fn poll_copy<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
@@ -463,26 +446,25 @@ impl Direction {
         writer: &mut W,
         buffer: &mut [u8],
     ) -> Poll<io::Result<u64>> {
-        let room = self.room.map_or(usize::MAX, |room| {
+        let room = self.remaining.map_or(usize::MAX, |room| {
             usize::try_from(room).unwrap_or(usize::MAX)
         });
-        // At the limit, one byte tells whether the reader is at its end or has more to say. It is
-        // never passed on.
+        // At the limit, one byte is read to tell EOF from more data. It is never relayed.
         let (space, _) = buffer.split_at_mut(room.max(1).min(buffer.len()));
         let read = ready!(Pin::new(reader).poll_read(cx, space))?;
         self.has_read |= read > 0;
         match read {
             0 => self.state = State::Closing,
             _ if room == 0 => {
-                self.state = State::Over;
+                self.state = State::Flushing;
                 return Poll::Ready(Ok(0));
             }
             _ => {
-                self.room = self.room.map(|room| room.saturating_sub(read as u64));
+                self.remaining = self.remaining.map(|room| room.saturating_sub(read as u64));
                 let mut bytes = space.get(..read).unwrap_or_default();
                 while !bytes.is_empty() {
                     let Poll::Ready(written) = self.poll_write(cx, writer, bytes)? else {
-                        self.rest = Bytes::copy_from_slice(bytes);
+                        self.pending = Bytes::copy_from_slice(bytes);
                         break;
                     };
                     bytes = bytes.get(written..).unwrap_or_default();
@@ -492,19 +474,19 @@ impl Direction {
         Poll::Ready(Ok(read as u64))
     }
 
-    fn poll_write_rest<W: AsyncWrite + Unpin>(
+    fn poll_write_pending<W: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
         writer: &mut W,
     ) -> Poll<io::Result<()>> {
-        while !self.rest.is_empty() {
-            let rest = self.rest.clone();
+        while !self.pending.is_empty() {
+            let pending = self.pending.clone();
             let written =
-                chunk_passing::with_chunk(&rest, |bytes| self.poll_write(cx, writer, bytes));
-            self.rest.advance(ready!(written)?);
+                chunk_passing::with_chunk(&pending, |bytes| self.poll_write(cx, writer, bytes));
+            self.pending.advance(ready!(written)?);
         }
-        // An empty slice still holds what it is a part of.
-        self.rest = Bytes::new();
+        // An empty slice would keep its backing buffer alive.
+        self.pending = Bytes::new();
         Poll::Ready(Ok(()))
     }
 
@@ -530,10 +512,10 @@ impl Direction {
     }
 }
 
-/// So many bytes of the grant are used; gives them.
-fn spend(pacer: &mut Option<Pacer>, bytes: u64) -> u64 {
-    if let Some(pacer) = pacer {
-        pacer.spend(bytes);
+/// Charges bytes to the limiter, if there is one, and returns their number.
+fn consume(limiter: &mut Option<CircuitLimiter>, bytes: u64) -> u64 {
+    if let Some(limiter) = limiter {
+        limiter.consume(bytes);
     }
     bytes
 }

@@ -1,4 +1,4 @@
-//! What a circuit and the reservation table share about the circuit.
+//! State of a circuit that its task and the reservation table share.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -6,8 +6,8 @@ use tokio_util::sync::CancellationToken;
 
 /// The state of one circuit that is open or being opened.
 ///
-/// A circuit is *unused* until its target has sent a byte after it accepted STOP. When another
-/// circuit needs its slot, an unused circuit can be evicted.
+/// A circuit is *unused* until its target has sent a byte after accepting STOP. An unused circuit
+/// can be evicted when another circuit needs its slot.
 #[derive(Debug, Default)]
 pub struct CircuitState {
     used: AtomicBool,
@@ -20,17 +20,17 @@ impl CircuitState {
         self.used.load(Ordering::Acquire)
     }
 
-    /// The target has sent a byte.
+    /// Records that the target has sent a byte.
     pub fn mark_used(&self) {
         self.used.store(true, Ordering::Release);
     }
 
-    /// Ends the circuit, also while it is being opened.
+    /// Ends the circuit, even while it is being opened.
     pub fn evict(&self) {
         self.evicted.cancel();
     }
 
-    /// Cancelled when the circuit has to end.
+    /// Cancelled when the circuit is evicted.
     pub fn evicted(&self) -> &CancellationToken {
         &self.evicted
     }

@@ -1,4 +1,4 @@
-//! A connection of a peer to the relay, as the protocol sees it.
+//! A connection of a peer to the relay, as the hop and stop protocols use it.
 
 use std::{
     net::IpAddr,
@@ -17,32 +17,33 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{ledger, pace::ReservePacing};
+use super::{ledger, request_shaper::RequestShaper};
 use crate::transport::ip_of;
 
-/// Hop streams of one connection that may be silent, or wait for the pace of RESERVE, at once. One
-/// more resets the oldest of them: streams that say nothing cannot keep out those that do.
-pub const MAX_SILENT_STREAMS: usize = 64;
-/// STOP streams that may wait to be opened on one connection at once.
+/// Hop streams of one connection that may await their request, or be delayed by the shaping of
+/// RESERVE, at once. A further stream resets the oldest of them, so that streams without a request
+/// cannot block new requests.
+pub const MAX_STREAMS_AWAITING_REQUEST: usize = 64;
+/// STOP streams of one connection that may be queued for opening at once.
 const MAX_PENDING_STOPS: usize = 64;
 
-/// Over which transport a peer is connected.
+/// Transport of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transport {
     /// TCP.
     Tcp,
     /// QUIC.
     Quic,
-    /// WebSocket.
+    /// WebSocket over TCP.
     WebSocket,
-    /// In memory; tests only.
+    /// In-memory transport, for tests only.
     Memory,
-    /// A circuit of another relay.
+    /// A circuit through another relay.
     Relayed,
 }
 
 impl Transport {
-    /// All of them, in the order of their numbers.
+    /// All variants, in declaration order.
     pub(super) const ALL: [Self; 5] = [
         Self::Tcp,
         Self::Quic,
@@ -51,7 +52,7 @@ impl Transport {
         Self::Relayed,
     ];
 
-    /// A short, stable word for logs and metrics.
+    /// A short, stable name for logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
@@ -63,35 +64,35 @@ impl Transport {
     }
 }
 
-/// Answers a request for a STOP stream: the stream, or nothing when it could not be opened.
+/// Reply to a request for a STOP stream: the stream, or `None` if it could not be opened.
 pub(crate) type StopReply = oneshot::Sender<Option<Stream>>;
 
-/// A live connection. Its handler owns the other ends.
+/// A live connection. Its handler owns the receiving ends.
 #[derive(Debug)]
 pub struct Connection {
-    /// Who is at the other end.
+    /// The authenticated remote peer.
     pub peer: PeerId,
-    /// Identifies the connection in the swarm.
+    /// Id of the connection in the swarm.
     pub id: ConnectionId,
-    /// The IP address that the peer connects from, when the transport has one.
+    /// The remote IP address, if the transport has one.
     pub ip: Option<IpAddr>,
-    /// Over what.
+    /// The transport.
     pub transport: Transport,
     holds_reservation: AtomicBool,
     evicted: AtomicBool,
     circuits: AtomicUsize,
     last_circuit_ended: Mutex<Option<Instant>>,
     last_active: Mutex<Instant>,
-    reserve_pace: Mutex<ReservePacing>,
-    gone: CancellationToken,
+    reserve_shaper: Mutex<RequestShaper>,
+    closed: CancellationToken,
     stops: mpsc::Sender<StopReply>,
-    silent: Mutex<LinkedHashMap<u64, oneshot::Sender<()>>>,
+    awaiting_request: Mutex<LinkedHashMap<u64, oneshot::Sender<()>>>,
 }
 
 impl Connection {
-    /// A connection of `peer` whose other end is at `remote`, and the requests for STOP streams
-    /// that its handler has to serve. `local` is the address that the peer came in on, if it did
-    /// come in: over a circuit, that one alone says so.
+    /// Creates a connection of `peer` at `remote`, and the receiver of its requests for STOP
+    /// streams, which its handler serves. `local` is the local address of an inbound connection;
+    /// only this address reveals that the connection is relayed.
     pub(crate) fn new(
         peer: PeerId,
         id: ConnectionId,
@@ -112,79 +113,80 @@ impl Connection {
             circuits: AtomicUsize::new(0),
             last_circuit_ended: Mutex::default(),
             last_active: Mutex::new(Instant::now()),
-            reserve_pace: Mutex::default(),
-            gone: CancellationToken::new(),
+            reserve_shaper: Mutex::default(),
+            closed: CancellationToken::new(),
             stops,
-            silent: Mutex::default(),
+            awaiting_request: Mutex::default(),
         };
         (connection, requests)
     }
 
-    /// Whether the peer's reservation is held on this connection, which keeps it open.
-    pub fn is_holder(&self) -> bool {
+    /// Whether the peer's reservation is held on this connection. If so, the connection is kept
+    /// alive.
+    pub fn holds_reservation(&self) -> bool {
         self.holds_reservation.load(Ordering::Acquire)
     }
 
-    /// Cancelled when the connection is gone.
-    pub fn gone(&self) -> &CancellationToken {
-        &self.gone
+    /// Cancelled when the connection is closed.
+    pub fn closed(&self) -> &CancellationToken {
+        &self.closed
     }
 
-    /// The connection is closed to make room for another one. `false` if that was so before.
+    /// Marks the connection as being closed in favour of another one. Returns `false` if it was
+    /// marked before.
     pub(crate) fn evict(&self) -> bool {
         !self.evicted.swap(true, Ordering::AcqRel)
     }
 
-    /// Whether it may be closed to make room: it has neither a reservation nor a circuit, and is not
-    /// being closed already.
+    /// Whether the connection may be evicted: it has neither a reservation nor a circuit, and is
+    /// not being closed already.
     pub fn is_unused(&self) -> bool {
-        !self.is_holder() && !self.is_busy() && !self.evicted.load(Ordering::Acquire)
+        !self.holds_reservation() && !self.is_busy() && !self.evicted.load(Ordering::Acquire)
     }
 
-    /// Whether a circuit that is open or being opened runs over it.
+    /// Whether a circuit that is open or being opened uses the connection.
     pub fn is_busy(&self) -> bool {
         self.circuits.load(Ordering::Acquire) > 0
     }
 
-    /// A circuit runs over it from now on.
-    pub(crate) fn circuit_begins(&self) {
+    /// Counts a circuit that uses the connection.
+    pub(crate) fn circuit_started(&self) {
         self.circuits.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// When the last circuit that ran over it has ended, if there was one.
+    /// When the last circuit on the connection ended, if there was one.
     pub fn last_circuit_ended(&self) -> Option<Instant> {
         *lock(&self.last_circuit_ended)
     }
 
-    /// A circuit that ran over it has ended.
-    pub(crate) fn circuit_ends(&self) {
+    /// Removes a circuit from the count.
+    pub(crate) fn circuit_stopped(&self) {
         *lock(&self.last_circuit_ended) = Some(Instant::now());
         self.circuits.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// When the peer last sent something that shows the connection to be alive: a request, an answer
-    /// to STOP, or bytes of a circuit; else when the connection came up.
+    /// When the peer last sent data that proves the connection alive: a request, an answer to STOP,
+    /// or data of a circuit. Initially, when the connection was established.
     pub fn last_active(&self) -> Instant {
         *lock(&self.last_active)
     }
 
-    /// The peer has sent a request, an answer to STOP, or bytes of a circuit.
-    pub(crate) fn note_activity(&self, now: Instant) {
+    /// Records a request, an answer to STOP, or data of a circuit.
+    pub(crate) fn record_activity(&self, now: Instant) {
         *lock(&self.last_active) = now;
     }
 
-    /// Counts a RESERVE that the peer has sent, and gives how long it has to wait for its turn.
-    pub(super) fn pace_reserve(&self, now: Instant) -> Duration {
-        lock(&self.reserve_pace).delay(now)
+    /// Counts a RESERVE, and returns how long it has to be delayed.
+    pub(super) fn reserve_delay(&self, now: Instant) -> Duration {
+        lock(&self.reserve_shaper).delay(now)
     }
 
-    /// Whether it is itself a circuit of another relay.
+    /// Whether the connection is a circuit through another relay.
     pub fn is_relayed(&self) -> bool {
         self.transport == Transport::Relayed
     }
 
-    /// Opens a stream for the stop protocol. `None` when that cannot be done or takes longer
-    /// than `timeout`.
+    /// Opens a stream of the stop protocol. `None` if this fails or takes longer than `timeout`.
     pub async fn open_stop(&self, timeout: Duration) -> Option<Stream> {
         let (reply, stream) = oneshot::channel();
         tokio::time::timeout(timeout, async {
@@ -195,33 +197,33 @@ impl Connection {
         .ok()?
     }
 
-    /// A new hop stream waits for its request under this number. The receiver fires when the
-    /// stream must make room for a newer one.
-    pub(super) fn silent(&self, number: u64) -> oneshot::Receiver<()> {
+    /// Registers a hop stream that awaits its request. The receiver fires when newer streams evict
+    /// it.
+    pub(super) fn await_request(&self, number: u64) -> oneshot::Receiver<()> {
         let (evict, evicted) = oneshot::channel();
-        let mut silent = lock(&self.silent);
-        silent.insert(number, evict);
-        if silent.len() > MAX_SILENT_STREAMS
-            && let Some((_, oldest)) = silent.pop_front()
+        let mut awaiting = lock(&self.awaiting_request);
+        awaiting.insert(number, evict);
+        if awaiting.len() > MAX_STREAMS_AWAITING_REQUEST
+            && let Some((_, oldest)) = awaiting.pop_front()
         {
-            // It may have ended by itself just now.
+            // The stream may have ended on its own in the meantime.
             let _ = oldest.send(());
         }
         evicted
     }
 
-    /// The hop stream of this number has made its request, or has ended.
-    pub(super) fn heard(&self, number: u64) {
-        lock(&self.silent).remove(&number);
+    /// Removes a hop stream that has received its request or has ended.
+    pub(super) fn request_received(&self, number: u64) {
+        lock(&self.awaiting_request).remove(&number);
     }
 }
 
-/// The activity of a peer within one circuit, noted on its connection once a second at most.
+/// Activity of a peer on one circuit. It is recorded on the connection at most once a second.
 #[derive(Debug)]
 pub(super) struct CircuitActivity<'a> {
     connection: &'a Connection,
     opened: Instant,
-    /// The second in which it was noted last, counted from 1.
+    /// The second of the last record, counted from 1.
     noted: AtomicU64,
 }
 
@@ -234,12 +236,12 @@ impl<'a> CircuitActivity<'a> {
         }
     }
 
-    /// Bytes of the peer have come by `now`.
-    pub(super) fn note(&self, now: Instant) {
+    /// Records data of the peer.
+    pub(super) fn record(&self, now: Instant) {
         let second = now.saturating_duration_since(self.opened).as_secs() + 1;
         if self.noted.load(Ordering::Relaxed) != second {
             self.noted.store(second, Ordering::Relaxed);
-            self.connection.note_activity(now);
+            self.connection.record_activity(now);
         }
     }
 }
@@ -253,7 +255,7 @@ impl ledger::Connection for std::sync::Arc<Connection> {
         self.id
     }
 
-    fn holds_reservation(&self, holds: bool) {
+    fn set_holds_reservation(&self, holds: bool) {
         self.holds_reservation.store(holds, Ordering::Release);
     }
 }

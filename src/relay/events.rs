@@ -1,8 +1,6 @@
-//! What happens to reservations and circuits, told to the operator: a line of the log and a value
-//! of the metrics for each event.
+//! Events of reservations and circuits, each reported to the log and to metrics.
 //!
-//! Peers appear under the names that [`Pseudonyms`](crate::pseudonym::Pseudonyms) gives them, and
-//! IP addresses not at all.
+//! Peers appear as [`Pseudonyms`](crate::pseudonym::Pseudonyms); IP addresses do not appear.
 
 use std::time::Duration;
 
@@ -12,32 +10,32 @@ use tracing::{debug, info};
 use super::{
     circuit::Outcome,
     connection::Transport,
-    deny::Refusal,
-    ledger::Ended,
+    deny_reason::Denied,
+    ledger::{EndedReservation, ReservationEnd},
     service::{Relay, now},
 };
 
-/// A renewal that follows sooner is for the debug log: renewals are never refused, and whoever
-/// floods the relay with them must not flood its log.
-const RENEWALS_TOLD: Duration = Duration::from_secs(1);
+/// Renewals at shorter intervals are logged at debug level: they are never refused, so a flood of
+/// them must not flood the log.
+const MIN_LOGGED_RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How a circuit ended.
+/// A circuit that has ended.
 #[derive(Debug)]
-pub(super) struct Closed {
+pub(super) struct ClosedCircuit {
     pub(super) outcome: Outcome,
     pub(super) duration: Duration,
 }
 
-/// `after` is how long ago the grant was that this one renews, if it renews one.
+/// `after` is the age of the grant that this one renews, if it is a renewal.
 pub(super) fn reservation_accepted(
     relay: &Relay,
     peer: PeerId,
     after: Option<Duration>,
     ttl: Duration,
 ) {
-    let (name, ttl_seconds) = (relay.names().name(&peer), ttl.as_secs());
+    let (name, ttl_seconds) = (relay.pseudonyms().name(&peer), ttl.as_secs());
     let outcome = if let Some(after) = after {
-        if after < RENEWALS_TOLD {
+        if after < MIN_LOGGED_RENEWAL_INTERVAL {
             debug!(peer = %name, ttl_seconds, "reservation renewed again");
         } else {
             info!(peer = %name, ttl_seconds, "reservation renewed");
@@ -48,25 +46,29 @@ pub(super) fn reservation_accepted(
         "accepted"
     };
     relay.metrics().request("reserve", outcome, "none");
-    if let Some(peers) = relay.peers() {
+    if let Some(peers) = relay.peer_stats() {
         peers.reserved(peer);
     }
 }
 
-/// A renewal was so early that the existing expiry was its answer. It is counted as any other, and
-/// only the debug log has a line of it: a flood of renewals must not flood the log.
+/// Reports an early renewal that was answered with the existing expiry. Metrics count it as a
+/// renewal; it is logged at debug level only, so that a flood of renewals does not flood the log.
 pub(super) fn reservation_repeated(relay: &Relay, peer: PeerId) {
-    debug!(peer = %relay.names().name(&peer), "reservation renewed again");
+    debug!(peer = %relay.pseudonyms().name(&peer), "reservation renewed again");
     relay.metrics().request("reserve", "renewed", "none");
-    if let Some(peers) = relay.peers() {
+    if let Some(peers) = relay.peer_stats() {
         peers.reserved(peer);
     }
 }
 
-/// `how` is "expired", or "closed": with the peer's last connection, or because the peer could not
-/// be told of it.
-pub(super) fn reservation_ended(relay: &Relay, Ended { peer, since }: Ended, how: &'static str) {
-    info!(peer = %relay.names().name(&peer), "reservation {how}");
+/// Reports the end of a reservation.
+pub(super) fn reservation_ended(
+    relay: &Relay,
+    EndedReservation { peer, since }: EndedReservation,
+    end: ReservationEnd,
+) {
+    let how = end.as_str();
+    info!(peer = %relay.pseudonyms().name(&peer), "reservation {how}");
     let lasted = now().saturating_duration_since(since);
     relay.metrics().reservation_ended(how, lasted);
 }
@@ -77,8 +79,8 @@ pub(super) fn circuit_accepted(
     (target, target_transport): (PeerId, Transport),
 ) {
     info!(
-        source_peer = %relay.names().name(&source),
-        target_peer = %relay.names().name(&target),
+        source_peer = %relay.pseudonyms().name(&source),
+        target_peer = %relay.pseudonyms().name(&target),
         source_transport = source_transport.as_str(),
         target_transport = target_transport.as_str(),
         "circuit accepted"
@@ -86,12 +88,17 @@ pub(super) fn circuit_accepted(
     relay.metrics().request("connect", "accepted", "none");
 }
 
-pub(super) fn circuit_closed(relay: &Relay, source: PeerId, target: PeerId, closed: &Closed) {
-    let Closed { outcome, duration } = closed;
-    let reason = outcome.end.reason();
+pub(super) fn circuit_closed(
+    relay: &Relay,
+    source: PeerId,
+    target: PeerId,
+    closed: &ClosedCircuit,
+) {
+    let ClosedCircuit { outcome, duration } = closed;
+    let reason = outcome.end.as_str();
     info!(
-        source_peer = %relay.names().name(&source),
-        target_peer = %relay.names().name(&target),
+        source_peer = %relay.pseudonyms().name(&source),
+        target_peer = %relay.pseudonyms().name(&target),
         bytes_to_target = outcome.to_target,
         bytes_to_source = outcome.to_source,
         duration_seconds = duration.as_secs_f64(),
@@ -101,27 +108,30 @@ pub(super) fn circuit_closed(relay: &Relay, source: PeerId, target: PeerId, clos
     relay.metrics().circuit_ended(reason, *duration);
 }
 
-/// `request` is "reserve", "connect", or "unknown" when there was none to read. Not each one gets a
-/// line of its own, see [`Refusals`](crate::refusals::Refusals).
+/// `request` is "reserve", "connect", or "unknown" if none could be read. Log lines are limited by
+/// the [`LogThrottle`](crate::log_throttle::LogThrottle).
 pub(super) fn request_denied(
     relay: &Relay,
     peer: PeerId,
     request: &'static str,
-    Refusal { deny, rule }: &Refusal,
+    Denied {
+        reason: deny_reason,
+        rule,
+    }: &Denied,
 ) {
-    let (status, reason) = deny.parts();
-    if relay.refusals().may_tell("request", reason) {
+    let (status, reason) = deny_reason.status_and_reason();
+    if relay.log_throttle().should_log("request", reason) {
         info!(
-            peer = %relay.names().name(&peer),
+            peer = %relay.pseudonyms().name(&peer),
             request,
             status = status.name(),
             reason,
             rule,
-            "request denied: {deny}"
+            "request denied: {deny_reason}"
         );
     }
     relay.metrics().request(request, "denied", reason);
-    if let Some(peers) = relay.peers() {
+    if let Some(peers) = relay.peer_stats() {
         peers.denied(peer);
     }
 }

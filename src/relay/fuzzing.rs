@@ -1,4 +1,4 @@
-//! What fuzzers call in here; see [`crate::fuzzing`].
+//! Entry points for fuzzers; see [`crate::fuzzing`].
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -12,7 +12,7 @@ use super::{
     connection::Connection,
     guards::ReservationGuard,
     hop,
-    limits::{Limits, RequestRate},
+    limits::{Limits, RequestRateLimits},
     service::Relay,
     wire::{self, HopMessage, HopType, MAX_MESSAGE_BYTES, Status, StopMessage},
 };
@@ -23,17 +23,17 @@ use crate::{
     pseudonym::Pseudonyms,
 };
 
-/// The longest length in front of a message that is not refused for it.
+/// Bytes of the longest length prefix that is accepted.
 const LENGTH_BYTES: usize = 2;
-/// More than is ever on its way here.
+/// More than is ever in flight here.
 const PIPE_BYTES: usize = 1024 * 1024;
 
-/// Reads `bytes` as messages of either protocol. Not a byte behind a message is taken, and a message
-/// is the same again when it is written and read.
+/// Decodes `bytes` as messages of both protocols. No byte beyond a message is consumed, and a
+/// message survives encoding and decoding.
 pub fn wire(bytes: &[u8]) {
     read_as::<HopMessage>(bytes);
     read_as::<StopMessage>(bytes);
-    // What follows from a message.
+    // Interpretation of a message.
     let _ = block_on(wire::read_request(&mut Cursor::new(bytes)));
     let _ = block_on(wire::read_stop_status(&mut Cursor::new(bytes)));
 }
@@ -52,7 +52,7 @@ fn read_as<M: Message + Default + PartialEq + Debug>(bytes: &[u8]) {
     assert!(again.is_ok_and(|again| again == message), "{message:?}");
 }
 
-/// A relay, and the runtime for its timers.
+/// A relay, and the runtime of its timers.
 struct Fixture {
     relay: Arc<Relay>,
     runtime: Runtime,
@@ -61,9 +61,9 @@ struct Fixture {
 impl Fixture {
     fn new() -> Option<Self> {
         let limits = Limits {
-            // Each run is to come to the books.
-            reservation_rate: RequestRate::default(),
-            circuit_rate: RequestRate::default(),
+            // Rate limits would keep requests from the reservation table.
+            reservation_rate: RequestRateLimits::default(),
+            circuit_rate: RequestRateLimits::default(),
             ..Config::default().limits
         };
         let relay = Relay::new(
@@ -82,20 +82,20 @@ impl Fixture {
 }
 
 thread_local! {
-    /// Tests run side by side, and each looks into the books.
+    /// Each test thread has its own relay, because it inspects the reservation table.
     static FIXTURE: Option<Fixture> = Fixture::new();
 }
 
-/// The peer that a request may name, which has a reservation.
+/// The only peer with a reservation.
 fn target() -> Option<PeerId> {
     PeerId::from_multihash(Multihash::wrap(0, b"a target").ok()?).ok()
 }
 
-/// Serves a hop stream on which a client sends `bytes` and ends. The first of them says over what
-/// the client is connected; a request may lead to a peer whose connection opens no stream.
+/// Serves a hop stream on which a client sends `bytes` and then closes. The first byte selects the
+/// client's transport; a circuit may be requested to a peer whose connection opens no streams.
 ///
-/// The client gets a status, and an end; or only an end, if it sent no whole message. Afterwards
-/// there is nothing in the books but a reservation that was granted, and at last nothing at all.
+/// The client receives a STATUS and EOF, or only EOF if it sent no complete message. Afterwards the
+/// reservation table is empty but for a granted reservation, and finally empty.
 pub fn hop(bytes: &[u8]) {
     FIXTURE.with(|fixture| {
         let (Some(fixture), Some(target)) = (fixture, target()) else {
@@ -122,8 +122,8 @@ fn exchange(Fixture { relay, runtime }: &Fixture, target: PeerId, kind: u8, sent
         let connection = Arc::new(connection);
         (Arc::clone(&connection), relay.register(connection))
     };
-    let (target, targets_place) = enter(target, 0, "/ip4/192.0.2.3/tcp/4001");
-    let (source, sources_place) = enter(PeerId::random(), 1, remote);
+    let (target, target_registration) = enter(target, 0, "/ip4/192.0.2.3/tcp/4001");
+    let (source, source_registration) = enter(PeerId::random(), 1, remote);
     let granted = relay.reserve(&target);
     assert!(granted.is_ok());
     granted.into_iter().for_each(ReservationGuard::keep);
@@ -151,12 +151,12 @@ fn exchange(Fixture { relay, runtime }: &Fixture, target: PeerId, kind: u8, sent
         after.reservations,
         before.reservations + usize::from(has_reserved)
     );
-    drop((sources_place, targets_place));
+    drop((source_registration, target_registration));
     assert_eq!(relay.statistics().reservations, 0);
     assert_eq!(relay.statistics().peers, 0);
 }
 
-/// The status in an answer, which is one message or nothing.
+/// The status of an answer, which is one message or empty.
 fn status(answer: &[u8]) -> Option<Status> {
     if answer.is_empty() {
         return None;

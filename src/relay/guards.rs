@@ -1,5 +1,5 @@
-//! The guards that keep the books exact: each takes back what it stands for when it is dropped, so
-//! the books are right however a task or a connection ends.
+//! RAII guards that keep the reservation table exact: each one undoes its entry when it is dropped,
+//! however a task or a connection ends.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -8,12 +8,12 @@ use libp2p::PeerId;
 use super::{
     circuit_state::CircuitState,
     connection::Connection,
-    events::{self, Closed},
-    ledger::Grant,
+    events::{self, ClosedCircuit},
+    ledger::{Grant, ReservationEnd},
     service::{Relay, now},
 };
 
-/// A connection is in the books for as long as this lives.
+/// Keeps a connection registered.
 #[derive(Debug)]
 pub(super) struct Registration {
     relay: Arc<Relay>,
@@ -21,7 +21,7 @@ pub(super) struct Registration {
 }
 
 impl Registration {
-    /// The connection has been entered.
+    /// Wraps a connection that is in the table.
     pub(super) fn new(relay: Arc<Relay>, connection: Arc<Connection>) -> Self {
         Self { relay, connection }
     }
@@ -29,16 +29,16 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.connection.gone().cancel();
+        self.connection.closed().cancel();
         let peer = self.connection.peer;
         let ended = self.relay.ledger().disconnected(peer, self.connection.id);
         if let Some(ended) = ended {
-            events::reservation_ended(&self.relay, ended, "closed");
+            events::reservation_ended(&self.relay, ended, ReservationEnd::Closed);
         }
     }
 }
 
-/// A reservation whose answer is on its way to the peer.
+/// A granted reservation whose answer has not been delivered yet.
 #[derive(Debug)]
 pub(super) struct ReservationGuard {
     relay: Arc<Relay>,
@@ -48,7 +48,7 @@ pub(super) struct ReservationGuard {
 }
 
 impl ReservationGuard {
-    /// `grant` is entered, and is taken back unless it is kept.
+    /// Guards `grant`, which is revoked unless [`Self::keep`] is called.
     pub(super) fn new(relay: Arc<Relay>, peer: PeerId, grant: Grant) -> Self {
         Self {
             relay,
@@ -58,15 +58,15 @@ impl ReservationGuard {
         }
     }
 
-    /// When the reservation ends, in seconds since the Unix epoch. Rounded down: the relay never
-    /// promises more than it keeps.
+    /// Expiry of the reservation, in seconds since the Unix epoch. Rounded down, so that the
+    /// reservation lasts at least as long as announced.
     pub(super) fn expire(&self) -> u64 {
         let end = SystemTime::now() + self.grant.expires.saturating_duration_since(now());
         end.duration_since(SystemTime::UNIX_EPOCH)
             .map_or(0, |time| time.as_secs())
     }
 
-    /// The peer has its answer.
+    /// Keeps the reservation: the peer has received its answer.
     pub(super) fn keep(mut self) {
         self.kept = true;
     }
@@ -79,18 +79,18 @@ impl Drop for ReservationGuard {
         }
         let ended = self.relay.ledger().revoke(self.peer, &self.grant);
         if let Some(ended) = ended {
-            events::reservation_ended(&self.relay, ended, "closed");
+            events::reservation_ended(&self.relay, ended, ReservationEnd::Closed);
         }
     }
 }
 
-/// A connection carries a circuit, or is asked to, for as long as this lives.
+/// Marks a connection as used by a circuit that is open or being opened.
 #[derive(Debug)]
-pub(super) struct Leg(Arc<Connection>);
+pub(super) struct CircuitLeg(Arc<Connection>);
 
-impl Leg {
+impl CircuitLeg {
     pub(super) fn new(connection: Arc<Connection>) -> Self {
-        connection.circuit_begins();
+        connection.circuit_started();
         Self(connection)
     }
 
@@ -99,28 +99,28 @@ impl Leg {
     }
 }
 
-impl Drop for Leg {
+impl Drop for CircuitLeg {
     fn drop(&mut self) {
-        self.0.circuit_ends();
+        self.0.circuit_stopped();
     }
 }
 
-/// A circuit's slot, free again when this is dropped.
+/// The slot of a circuit. Dropping it frees the slot.
 #[derive(Debug)]
 pub(super) struct CircuitPermit {
     relay: Arc<Relay>,
     source: PeerId,
     target: PeerId,
-    /// Its number in the table.
+    /// Number of the circuit in the table.
     number: u64,
     state: Arc<CircuitState>,
-    /// Where it begins, and where it leads. Always there until this is dropped, but for the second
-    /// one while the target is asked.
-    legs: (Option<Leg>, Option<Leg>),
+    /// Connections of the source and of the target. The second one is `None` until the target has
+    /// accepted.
+    legs: (Option<CircuitLeg>, Option<CircuitLeg>),
 }
 
 impl CircuitPermit {
-    /// The circuit is entered, and begins on `connection`.
+    /// Guards a circuit that is in the table and starts on `connection`.
     pub(super) fn new(
         relay: Arc<Relay>,
         connection: &Arc<Connection>,
@@ -128,7 +128,7 @@ impl CircuitPermit {
         number: u64,
         state: Arc<CircuitState>,
     ) -> Self {
-        let source = Leg::new(Arc::clone(connection));
+        let source = CircuitLeg::new(Arc::clone(connection));
         Self {
             relay,
             source: connection.peer,
@@ -139,29 +139,29 @@ impl CircuitPermit {
         }
     }
 
-    /// Whether the circuit is used, and what evicts it.
+    /// The state that the circuit shares with the table.
     pub(super) fn state(&self) -> &Arc<CircuitState> {
         &self.state
     }
 
-    /// The circuit leads over this connection of the target.
-    pub(super) fn reaches(&mut self, target: Leg) {
+    /// Sets the connection that leads to the target.
+    pub(super) fn set_target(&mut self, target: CircuitLeg) {
         self.legs.1 = Some(target);
     }
 
-    /// Frees the slot, and reports how the circuit ended.
-    pub(super) fn close(self, closed: &Closed) {
+    /// Frees the slot, and reports the end of the circuit.
+    pub(super) fn close(self, closed: &ClosedCircuit) {
         let relay = Arc::clone(&self.relay);
         let (source, target) = (self.source, self.target);
         drop(self);
         events::circuit_closed(&relay, source, target, closed);
-        relay.count_end(closed.outcome.end);
+        relay.count_ended(closed.outcome.end);
     }
 }
 
 impl Drop for CircuitPermit {
     fn drop(&mut self) {
-        // Before anybody is told.
+        // Before waiters are notified.
         self.legs = (None, None);
         self.relay.ledger().disconnect(self.number);
         self.relay.notify_circuit_ended();

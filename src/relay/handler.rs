@@ -1,4 +1,4 @@
-//! One connection's handler: takes hop streams in, opens stop streams out. No policy.
+//! Connection handler: accepts hop streams and opens stop streams. Contains no policy.
 
 use std::{
     convert::Infallible,
@@ -27,19 +27,19 @@ use super::{
     wire::{HOP_PROTOCOL, STOP_PROTOCOL},
 };
 
-/// Stop streams of one connection that may be on their way at once. The swarm keeps a request that
-/// nobody waits for any more until its timeout; further ones wait in their queue.
+/// Stop streams of one connection that may be opening at once. The swarm keeps a request until its
+/// timeout even if its requester has given up, so further requests wait in our own queue.
 const MAX_OPENING_STREAMS: usize = 64;
 
-/// See the module's documentation.
+/// The relay's connection handler; see the module documentation.
 #[derive(Debug)]
 pub struct Handler {
     relay: Arc<Relay>,
     connection: Arc<Connection>,
-    /// Takes the connection out of the books when the handler goes, however it goes.
+    /// Removes the connection from the table when the handler is dropped.
     _registration: Registration,
     stops: mpsc::Receiver<StopReply>,
-    /// Stop streams that the swarm is opening, whether anybody still waits for them or not.
+    /// Stop streams that the swarm is opening, including abandoned ones.
     opening: usize,
 }
 
@@ -73,9 +73,9 @@ impl ConnectionHandler for Handler {
         SubstreamProtocol::new(ReadyUpgrade::new(HOP_PROTOCOL), ())
     }
 
-    /// Open streams keep a connection alive by themselves; a reservation has none.
+    /// Open streams keep a connection alive on their own; a reservation has no stream.
     fn connection_keep_alive(&self) -> bool {
-        self.connection.is_holder()
+        self.connection.holds_reservation()
     }
 
     fn poll(
@@ -86,7 +86,7 @@ impl ConnectionHandler for Handler {
         while self.opening < MAX_OPENING_STREAMS
             && let Poll::Ready(Some(reply)) = self.stops.poll_recv(cx)
         {
-            // Whoever asked may have given up meanwhile.
+            // The requester may have dropped the receiver.
             if !reply.is_closed() {
                 let protocol = SubstreamProtocol::new(ReadyUpgrade::new(STOP_PROTOCOL), reply)
                     .with_timeout(STOP_TIMEOUT);
@@ -110,7 +110,7 @@ impl ConnectionHandler for Handler {
             Self::OutboundOpenInfo,
         >,
     ) {
-        // A reply that nobody waits for any more is no error: the stream goes with it.
+        // If the requester has dropped the receiver, the stream is dropped with the reply.
         match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
                 protocol, ..

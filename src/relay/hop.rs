@@ -1,7 +1,7 @@
-//! Serves one hop stream: reads the request, answers it, and carries the circuit, if it is one.
+//! Serves one hop stream: reads the request, answers it, and relays the data of the circuit.
 //!
-//! Specification: circuit-v2, section "Hop Protocol". A straight line with a deadline at each
-//! step; whatever the request was, it gets a status.
+//! Specification: circuit-v2, section "Hop Protocol". Each step has a deadline. Every complete or
+//! malformed request is answered with a STATUS.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -11,24 +11,25 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument;
 
 use super::{
-    circuit::{self, Bounds, Early, Progress, Side},
+    circuit::{self, Bounds, EarlyData, Progress, Side},
     circuit_state::CircuitState,
     connection::{CircuitActivity, Connection},
-    deny::{Deny, Refusal},
-    events::{self, Closed},
-    guards::{CircuitPermit, Leg, ReservationGuard},
+    deny_reason::{Denied, DenyReason},
+    events::{self, ClosedCircuit},
+    guards::{CircuitLeg, CircuitPermit, ReservationGuard},
     service::Relay,
     spans, stop, voucher,
     wire::{self, HopMessage, ReadError, Request},
 };
 
-/// How long a client may take to send its request.
+/// Deadline for receiving a request.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a client may take to accept its answer.
+/// Deadline for delivering an answer.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// What is read of a request that is refused unread, so that the answer is not lost in a reset.
+/// Unread bytes of a refused request that are discarded, so that closing the stream does not become
+/// a reset that destroys the answer.
 const MAX_DISCARDED_BYTES: u64 = 16 * 1024;
-/// For how long.
+/// Deadline for discarding them.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves one hop stream to its end.
@@ -44,65 +45,66 @@ where
             let span = spans::reserve(&relay, &connection);
             let reserve = reserve(&relay, &connection, &mut stream);
             let reserved = reserve.instrument(span.clone()).await;
-            spans::answered(&span, &reserved);
+            spans::record_outcome(&span, &reserved);
             ("reserve", reserved.map(|()| None))
         }
         Ok(Request::Connect(target)) => {
             let span = spans::connect(&relay, &connection, target);
             let connect = connect(&relay, &connection, &mut stream, target);
             let opened = connect.instrument(span.clone()).await;
-            spans::answered(&span, &opened);
+            spans::record_outcome(&span, &opened);
             let cause = spans::context(&span);
             ("connect", opened.map(|circuit| Some((circuit, cause))))
         }
-        Err(deny) => ("unknown", Err(deny.into())),
+        Err(reason) => ("unknown", Err(reason.into())),
     };
     match result {
         Ok(Some((circuit, cause))) => {
             let span = spans::circuit(&relay, cause, &connection, &circuit.target);
-            let (permit, closed) = carry(&relay, &connection, &mut stream, circuit).await;
-            // A circuit that was cut must end in a reset: its stream is dropped as it is, and
-            // before it is off the books. When the last one is, connections are closed.
+            let (permit, closed) = relay_data(&relay, &connection, &mut stream, circuit).await;
+            // A circuit that the relay ended must end in a reset: its stream is dropped without
+            // being closed, and before its slot is freed, because a drain closes connections when
+            // the last slot is free.
             drop(stream);
-            spans::circuit_closed(&span, &closed);
+            spans::record_end(&span, &closed);
             drop(span);
             permit.close(&closed);
         }
         Ok(None) => {}
-        // It was granted, which has been told, and so has its end.
-        Err(refusal) if name == "reserve" && refusal.deny == Deny::Undelivered => {}
-        Err(refusal) => {
-            events::request_denied(&relay, connection.peer, name, &refusal);
-            refuse(&mut stream, refusal.deny).await;
+        // The grant and its revocation have been reported already.
+        Err(denied) if name == "reserve" && denied.reason == DenyReason::Undelivered => {}
+        Err(denied) => {
+            events::request_denied(&relay, connection.peer, name, &denied);
+            refuse(&mut stream, denied.reason).await;
         }
     }
 }
 
-/// A circuit that both sides have agreed to.
-struct Circuit {
+/// A circuit that the target has accepted.
+struct OpenCircuit {
     permit: CircuitPermit,
-    /// What the source has sent meanwhile.
-    early: Early,
+    /// Data that the source sent while the circuit was being opened.
+    early: EarlyData,
     target: Arc<Connection>,
     stop: Stream,
 }
 
-/// The request, or why there is none; nothing when nobody waits for an answer.
+/// Reads the request, or returns why it is denied; `None` if no answer can be delivered.
 async fn read_request<S: AsyncRead + Unpin>(
     relay: &Relay,
     connection: &Connection,
     stream: &mut S,
-) -> Option<Result<Request, Deny>> {
-    let number = relay.next_stream();
-    let evicted = connection.silent(number);
+) -> Option<Result<Request, DenyReason>> {
+    let number = relay.next_stream_number();
+    let evicted = connection.await_request(number);
     let request = async {
         let request = timeout(REQUEST_TIMEOUT, wire::read_request(stream)).await;
         let now = Instant::now();
         if matches!(request, Ok(Ok(_))) {
-            connection.note_activity(now);
+            connection.record_activity(now);
         }
         if matches!(request, Ok(Ok(Request::Reserve))) {
-            let delay = connection.pace_reserve(now);
+            let delay = connection.reserve_delay(now);
             if !delay.is_zero() {
                 sleep(delay).await;
             }
@@ -111,18 +113,18 @@ async fn read_request<S: AsyncRead + Unpin>(
     };
     let request = tokio::select! {
         request = request => request,
-        // Newer streams have evicted this one while it waited.
+        // Newer streams have evicted this one.
         Ok(()) = evicted => return None,
-        () = connection.gone().cancelled() => return None,
-        () = relay.lifecycle().hard().cancelled() => return None,
+        () = connection.closed().cancelled() => return None,
+        () = relay.lifecycle().shutdown_token().cancelled() => return None,
     };
-    connection.heard(number);
+    connection.request_received(number);
     match request {
         Ok(Ok(request)) => Some(Ok(request)),
         Ok(Err(ReadError::Io(_))) => None,
-        Ok(Err(ReadError::Oversize | ReadError::Malformed)) => Some(Err(Deny::Malformed)),
-        Ok(Err(ReadError::Unexpected)) => Some(Err(Deny::Unexpected)),
-        Err(_) => Some(Err(Deny::Timeout)),
+        Ok(Err(ReadError::Oversize | ReadError::Malformed)) => Some(Err(DenyReason::Malformed)),
+        Ok(Err(ReadError::Unexpected)) => Some(Err(DenyReason::Unexpected)),
+        Err(_) => Some(Err(DenyReason::Timeout)),
     }
 }
 
@@ -130,9 +132,9 @@ async fn reserve<S: AsyncWrite + Unpin>(
     relay: &Arc<Relay>,
     connection: &Connection,
     stream: &mut S,
-) -> Result<(), Refusal> {
+) -> Result<(), Denied> {
     if connection.is_relayed() {
-        return Err(Deny::Relayed.into());
+        return Err(DenyReason::Relayed.into());
     }
     let addresses = relay.addresses();
     let reservation = match relay.recent_grant(connection) {
@@ -147,54 +149,55 @@ async fn reserve<S: AsyncWrite + Unpin>(
     let expire = reservation.expire();
     let voucher = voucher::sign(relay.keypair(), connection.peer, expire).map_err(|error| {
         tracing::error!(%error, "the relay's key cannot sign a reservation voucher");
-        Deny::Undelivered
+        DenyReason::Undelivered
     })?;
     let answer = wire::reserved(expire, &addresses, voucher, relay.circuit_limit());
     send(stream, &answer).await?;
-    // A client that has its answer may be done with the stream before we are: only that nothing
-    // moves tells that it has none.
+    // A client may drop the stream as soon as it has read the answer. Only a timeout shows that the
+    // answer was not delivered.
     let closed = timeout(ANSWER_TIMEOUT, stream.close()).await;
-    let _closed_or_reset = closed.map_err(|_| Deny::Undelivered)?;
+    let _closed_or_reset = closed.map_err(|_| DenyReason::Undelivered)?;
     reservation.keep();
     Ok(())
 }
 
-/// Makes a reservation, or renews it.
+/// Grants or renews a reservation.
 async fn grant(
     relay: &Arc<Relay>,
     connection: &Connection,
     addresses: &[Multiaddr],
-) -> Result<ReservationGuard, Refusal> {
-    relay.may_ask_to_reserve(connection)?;
+) -> Result<ReservationGuard, Denied> {
+    relay.check_reserve_rate(connection)?;
     if addresses.is_empty() {
-        return Err(Deny::NoAddress.into());
+        return Err(DenyReason::NoAddress.into());
     }
     if let Some(access) = relay.access() {
-        let decision = decided(relay, connection, access.may_reserve(connection.into())).await;
+        let decision =
+            await_decision(relay, connection, access.may_reserve(connection.into())).await;
         match decision {
             Ok(()) => {}
-            // A renewal is never refused for a lack of capacity, here that of the access endpoint.
-            Err(refusal) if refusal.deny == Deny::AccessBusy => {
-                let grant = relay.existing_grant(connection).ok_or(refusal)?;
+            // A renewal is never refused for lack of capacity, here that of the access endpoint.
+            Err(denied) if denied.reason == DenyReason::AccessBusy => {
+                let grant = relay.existing_grant(connection).ok_or(denied)?;
                 return Ok(relay.repeat(connection, grant));
             }
-            Err(refusal) => return Err(refusal),
+            Err(denied) => return Err(denied),
         }
     }
     Ok(relay.reserve(connection)?)
 }
 
-/// Waits for a decision, for as long as anybody needs it.
-async fn decided(
+/// Waits for a decision while the connection and the relay are up.
+async fn await_decision(
     relay: &Relay,
     connection: &Connection,
-    decision: impl Future<Output = Result<(), Refusal>>,
-) -> Result<(), Refusal> {
+    decision: impl Future<Output = Result<(), Denied>>,
+) -> Result<(), Denied> {
     tokio::select! {
         biased;
         decision = decision => decision,
-        () = connection.gone().cancelled() => Err(Deny::Disconnected.into()),
-        () = relay.lifecycle().hard().cancelled() => Err(Deny::Disconnected.into()),
+        () = connection.closed().cancelled() => Err(DenyReason::Disconnected.into()),
+        () = relay.lifecycle().shutdown_token().cancelled() => Err(DenyReason::Disconnected.into()),
     }
 }
 
@@ -203,37 +206,37 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     connection: &Arc<Connection>,
     mut stream: S,
     target: PeerId,
-) -> Result<Circuit, Refusal> {
+) -> Result<OpenCircuit, Denied> {
     if connection.is_relayed() {
-        return Err(Deny::Relayed.into());
+        return Err(DenyReason::Relayed.into());
     }
-    relay.may_ask_to_connect(connection)?;
+    relay.check_connect_rate(connection)?;
     if let Some(access) = relay.access() {
         let source = connection.as_ref().into();
-        decided(relay, connection, access.may_connect(source, target)).await?;
+        await_decision(relay, connection, access.may_connect(source, target)).await?;
     }
     let (mut permit, connections) = relay.connect(connection, target)?;
     let limit = relay.circuit_limit();
 
-    let mut early = Early::default();
+    let mut early = EarlyData::default();
     let (stop, leg) = tokio::select! {
         stop = open_stop(relay, permit.state(), connections, connection.peer) => stop?,
-        _ = early.watch(&mut stream) => return Err(Deny::Undelivered.into()),
+        _ = early.watch(&mut stream) => return Err(DenyReason::Undelivered.into()),
     };
     let target = Arc::clone(leg.connection());
-    permit.reaches(leg);
+    permit.set_target(leg);
     let connected = wire::connected(limit);
     tokio::select! {
         sent = send(&mut stream, &connected) => sent?,
-        () = permit.state().evicted().cancelled() => return Err(Deny::Evicted.into()),
+        () = permit.state().evicted().cancelled() => return Err(DenyReason::Evicted.into()),
     }
     events::circuit_accepted(
         relay,
         (connection.peer, connection.transport),
         (target.peer, target.transport),
     );
-    relay.count_begin();
-    Ok(Circuit {
+    relay.count_opened();
+    Ok(OpenCircuit {
         permit,
         early,
         target,
@@ -241,99 +244,105 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     })
 }
 
-/// Opens the stream to the target, unless the relay ends the circuit meanwhile.
+/// Opens the stop stream, unless the circuit is evicted or the relay shuts down in the meantime.
 async fn open_stop(
     relay: &Relay,
     state: &CircuitState,
     connections: Vec<Arc<Connection>>,
     source: PeerId,
-) -> Result<(Stream, Leg), Deny> {
+) -> Result<(Stream, CircuitLeg), DenyReason> {
     tokio::select! {
-        stop = stop::open(relay, connections, source) => stop.ok_or(Deny::StopFailed),
-        () = state.evicted().cancelled() => Err(Deny::Evicted),
-        () = relay.lifecycle().hard().cancelled() => Err(Deny::StopFailed),
+        stop = stop::open(relay, connections, source) => stop.ok_or(DenyReason::StopFailed),
+        () = state.evicted().cancelled() => Err(DenyReason::Evicted),
+        () = relay.lifecycle().shutdown_token().cancelled() => Err(DenyReason::StopFailed),
     }
 }
 
-/// Carries a circuit to its end, but for the stream to the source.
-async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
+/// Relays data until the circuit ends. The stream to the source is left to the caller.
+async fn relay_data<S: AsyncRead + AsyncWrite + Unpin>(
     relay: &Relay,
     connection: &Connection,
     stream: S,
-    circuit: Circuit,
-) -> (CircuitPermit, Closed) {
-    let Circuit {
+    circuit: OpenCircuit,
+) -> (CircuitPermit, ClosedCircuit) {
+    let OpenCircuit {
         permit,
         early,
         target,
         stop,
     } = circuit;
     let opened = Instant::now();
-    let totals = relay.traffic().lane(connection.transport, target.transport);
-    let peers = relay.peers();
-    let ends = peers.map(|peers| peers.circuit(connection.peer, target.peer));
-    let throttle = relay.throttle();
-    let pacer = throttle.map(|throttle| throttle.circuit(connection.peer, target.peer));
+    let byte_counters = relay
+        .traffic()
+        .counters(connection.transport, target.transport);
+    let peer_stats = relay
+        .peer_stats()
+        .map(|stats| stats.circuit(connection.peer, target.peer));
+    let limiter = relay
+        .bandwidth_limiter()
+        .map(|limiter| limiter.circuit(connection.peer, target.peer));
     let source_activity = CircuitActivity::new(connection);
     let target_activity = CircuitActivity::new(&target);
     let moved = |progress: Progress| {
         let now = Instant::now();
         if progress.to_target > 0 {
-            source_activity.note(now);
+            source_activity.record(now);
         }
         if progress.to_source > 0 {
-            target_activity.note(now);
+            target_activity.record(now);
         }
-        totals.add(progress.to_target, progress.to_source);
-        if let Some(ends) = &ends {
-            ends.carried(progress.to_target, progress.to_source);
+        byte_counters.add(progress.to_target, progress.to_source);
+        if let Some(stats) = &peer_stats {
+            stats.add(progress.to_target, progress.to_source);
         }
         if progress.waits > 0 {
-            relay.traffic().waited(progress.waits);
+            relay.traffic().count_waits(progress.waits);
         }
     };
     let source = Side {
         stream,
-        gone: connection.gone().clone(),
+        closed: connection.closed().clone(),
     };
     let target_side = Side {
         stream: stop,
-        gone: target.gone().clone(),
+        closed: target.closed().clone(),
     };
     let limits = relay.limits();
     let bounds = Bounds {
         limit: relay.circuit_limit(),
         unused_timeout: limits.unused_circuit_timeout,
         idle_timeout: limits.idle_circuit_timeout,
-        shutdown: relay.lifecycle().hard(),
+        shutdown: relay.lifecycle().shutdown_token(),
         state: permit.state(),
     };
-    let outcome = circuit::relay(source, early, target_side, bounds, pacer, &moved).await;
-    let closed = Closed {
+    let outcome = circuit::relay(source, early, target_side, bounds, limiter, &moved).await;
+    let closed = ClosedCircuit {
         outcome,
         duration: opened.elapsed(),
     };
     (permit, closed)
 }
 
-async fn send<S: AsyncWrite + Unpin>(stream: &mut S, answer: &HopMessage) -> Result<(), Deny> {
+async fn send<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    answer: &HopMessage,
+) -> Result<(), DenyReason> {
     match timeout(ANSWER_TIMEOUT, wire::write(stream, answer)).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err(Deny::Undelivered),
+        Ok(Err(_)) | Err(_) => Err(DenyReason::Undelivered),
     }
 }
 
-/// Tells the client why, and ends the stream so that the client can read it.
-async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, deny: Deny) {
+/// Sends a STATUS with the reason, and closes the stream so that the client can read it.
+async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, reason: DenyReason) {
     let answer = async {
-        wire::write(stream, &wire::refusal(deny.parts().0)).await?;
+        wire::write(stream, &wire::status(reason.status_and_reason().0)).await?;
         stream.close().await
     };
     if !matches!(timeout(ANSWER_TIMEOUT, answer).await, Ok(Ok(()))) {
         return;
     }
-    // What is left unread would turn the end of the stream into a reset, which clients take for
-    // the answer.
+    // Unread data would turn the close into a reset, and clients would lose the answer.
     let discard = async {
         let mut rest = stream.take(MAX_DISCARDED_BYTES);
         let mut chunk = [0; 1024];

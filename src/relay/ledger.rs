@@ -1,13 +1,13 @@
-//! Who is connected, who holds a reservation, who has circuits open: the relay's only books.
+//! The reservation table: connections, reservations and circuits of all peers.
 //!
-//! Pure and synchronous: no I/O, no clock (time is passed in), no logging. Every operation costs
-//! the same whatever the number of reservations and circuits; what it does cost grows only with
-//! the number of connections of the one peer that it is about.
+//! Pure and synchronous: no I/O, no clock (time is passed in), no logging. The cost of an operation
+//! does not depend on the number of reservations and circuits, only on the number of connections of
+//! the peer concerned.
 //!
 //! A reservation belongs to a **peer**. It ends when it expires or when the peer's last direct
-//! connection goes. The connections on which the peer asked for it *hold* it: they are kept open
-//! and tried first when a circuit is to reach the peer. When the last of them goes while others
-//! are up, the newest of those holds it from then on.
+//! connection is closed. The connections on which the peer reserved *hold* the reservation: they
+//! are kept alive and preferred for circuits to the peer. When the last of them is closed while the
+//! peer has other connections, the newest of these holds the reservation.
 
 mod circuits;
 
@@ -21,70 +21,83 @@ use std::{
 use hashlink::LinkedHashMap;
 use libp2p::{PeerId, swarm::ConnectionId};
 
-use self::circuits::{CircuitLimits, CircuitTable, Ends};
-use super::{circuit_state::CircuitState, deny::Deny, limits::Limits};
+use self::circuits::{CircuitPeers, CircuitTable, CircuitTableLimits};
+use super::{circuit_state::CircuitState, deny_reason::DenyReason, limits::Limits};
 use crate::{
     map_shrink::ShrinkIfSparse as _,
+    named_enum::named_enum,
     resources::{Exceeded, Prefix, Usage},
 };
 
-/// A renewal that follows the last grant sooner repeats that grant. Less for reservations whose time
-/// to live is below ten times this.
+/// A renewal within this time after the last grant repeats that grant. For short reservations the
+/// interval is a tenth of their time to live.
 const MIN_RENEWAL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What the ledger needs of a connection.
+/// What the table requires of a connection.
 pub trait Connection: Clone {
-    /// Identifies it among all connections of the process.
+    /// Id of the connection, unique in the process.
     fn id(&self) -> ConnectionId;
-    /// Told when the connection starts (`true`) or stops (`false`) to hold its peer's reservation.
-    fn holds_reservation(&self, holds: bool);
+    /// Called when the connection starts (`true`) or stops (`false`) to hold its peer's
+    /// reservation.
+    fn set_holds_reservation(&self, holds: bool);
 }
 
 /// A granted reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// How long ago the one was granted that this one renews; nothing if there was none.
+    /// Age of the grant that this one renews; `None` for a new reservation.
     pub renews_after: Option<Duration>,
-    /// When it ends unless it is renewed.
+    /// When the reservation expires unless it is renewed.
     pub expires: Instant,
-    /// Tells this grant from every other one, for [`Ledger::revoke`].
+    /// Identifies the grant for [`Ledger::revoke`].
     serial: u64,
 }
 
-/// A reservation that is over.
+/// A reservation that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ended {
-    /// Who held it.
+pub struct EndedReservation {
+    /// The peer that had the reservation.
     pub peer: PeerId,
-    /// When it was granted first.
+    /// When it was first granted.
     pub since: Instant,
 }
 
-/// What a peer has here at this moment.
+named_enum! {
+    /// How a reservation ended.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum ReservationEnd {
+        /// It was not renewed in time.
+        Expired = "expired",
+        /// The peer's last direct connection was closed, or the grant could not be delivered.
+        Closed = "closed",
+    }
+}
+
+/// Current use of the relay by one peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Presence {
-    /// Whether it holds a reservation.
+pub struct PeerState {
+    /// Whether the peer has a reservation.
     pub reservation: bool,
-    /// Circuits that are open or being opened, from it or to it.
+    /// Circuits from or to the peer that are open or being opened.
     pub circuits: usize,
-    /// Its direct connections.
+    /// Direct connections of the peer.
     pub connections: usize,
 }
 
-/// The books. See the module's documentation.
+/// The reservation table; see the module documentation.
 #[derive(Debug)]
 pub struct Ledger<C> {
     limits: Limits,
     peers: HashMap<PeerId, Peer<C>>,
-    /// In the order in which they expire: the time to live is the same for all, so a renewed
-    /// reservation goes to the end. Only a drain breaks the order, by ending renewals with itself;
-    /// those then wait for the end of the process.
+    /// In order of expiry: the time to live is the same for all, so a renewed reservation moves to
+    /// the end. Only a drain breaks the order, because it limits the expiry of renewals;
+    /// reservations behind them then last until the process ends.
     reservations: LinkedHashMap<PeerId, Reservation>,
-    /// How many reservations each address prefix has.
+    /// Reservations of each address prefix.
     reservation_usage: Usage,
     circuits: CircuitTable,
     serial: u64,
-    /// Set while the relay drains: no reservation lives longer.
+    /// Set while the relay drains: the latest possible expiry.
     deadline: Option<Instant>,
 }
 
@@ -92,28 +105,28 @@ pub struct Ledger<C> {
 struct Peer<C> {
     /// From the oldest to the newest.
     connections: Vec<C>,
-    /// Circuits that it has opened, and circuits that lead to it.
+    /// Circuits opened by the peer, and circuits to the peer.
     as_source: usize,
     as_target: usize,
 }
 
 #[derive(Debug)]
 struct Reservation {
-    /// When it was granted first.
+    /// When the reservation was first granted.
     since: Instant,
-    /// When it was renewed last, or else granted.
+    /// When the reservation was last granted or renewed.
     granted: Instant,
     expires: Instant,
     ip: Option<IpAddr>,
-    /// From the one that asked first to the one that asked last.
-    holders: Vec<ConnectionId>,
+    /// Connections that hold the reservation, in the order of the requests.
+    reserving: Vec<ConnectionId>,
     serial: u64,
 }
 
 impl<C: Connection> Ledger<C> {
-    /// Empty books under `limits`.
+    /// Creates an empty table with these limits.
     pub fn new(limits: Limits) -> Self {
-        let circuits = CircuitTable::new(CircuitLimits {
+        let circuits = CircuitTable::new(CircuitTableLimits {
             total: limits.circuits,
             per_target: limits.circuits_per_target,
             shares: limits.prefix_shares.clone(),
@@ -129,76 +142,80 @@ impl<C: Connection> Ledger<C> {
         }
     }
 
-    /// Peers that hold a reservation. One that has expired counts until [`Self::expire`].
+    /// Number of reservations. Expired ones count until [`Self::expire`] removes them.
     pub fn reservations(&self) -> usize {
         self.reservations.len()
     }
 
-    /// Circuits that are open or being opened.
+    /// Number of circuits that are open or being opened.
     pub fn circuits(&self) -> usize {
         self.circuits.len()
     }
 
-    /// How many reservations the address prefixes use.
+    /// Reservations of each address prefix.
     pub fn reservation_usage(&self) -> &Usage {
         &self.reservation_usage
     }
 
-    /// How many circuits the address prefixes of sources use.
+    /// Circuits of each address prefix of sources.
     pub fn circuit_usage(&self) -> &Usage {
         self.circuits.sources()
     }
 
-    /// Peers that are connected or have a circuit open.
+    /// Number of peers that are connected or have a circuit.
     pub fn peers(&self) -> usize {
         self.peers.len()
     }
 
-    /// A direct connection of `peer` is up.
+    /// Adds a direct connection of `peer`.
     pub fn connected(&mut self, peer: PeerId, connection: C) {
         self.peer(peer).connections.push(connection);
     }
 
-    /// A direct connection of `peer` is gone. Gives the peer's reservation if it went with it.
-    pub fn disconnected(&mut self, peer: PeerId, connection: ConnectionId) -> Option<Ended> {
+    /// Removes a direct connection of `peer`. Returns the peer's reservation if it ended with it.
+    pub fn disconnected(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+    ) -> Option<EndedReservation> {
         let entry = self.peers.get_mut(&peer)?;
         entry.connections.retain(|c| c.id() != connection);
         let Some(newest) = entry.connections.last() else {
-            self.forget_if_idle(peer);
+            self.remove_if_unused(peer);
             return self.remove_reservation(peer);
         };
         if let Some(reservation) = self.reservations.get_mut(&peer) {
-            reservation.holders.retain(|id| *id != connection);
-            if reservation.holders.is_empty() {
-                reservation.holders.push(newest.id());
-                newest.holds_reservation(true);
+            reservation.reserving.retain(|id| *id != connection);
+            if reservation.reserving.is_empty() {
+                reservation.reserving.push(newest.id());
+                newest.set_holds_reservation(true);
             }
         }
         None
     }
 
-    /// Reserves a slot for `peer`, or renews the one that it has.
+    /// Grants `peer` a reservation, or renews the existing one.
     ///
-    /// A renewal is never refused. Call [`Self::expire`] first, so that slots which are due are
-    /// free.
+    /// A renewal is never refused. Call [`Self::expire`] before, so that expired reservations free
+    /// their slots.
     ///
     /// # Errors
-    /// Says which limit is reached, and changes nothing.
+    /// The limit that is reached. The table is unchanged.
     pub fn reserve(
         &mut self,
         now: Instant,
         peer: PeerId,
         connection: ConnectionId,
         ip: Option<IpAddr>,
-    ) -> Result<Grant, Deny> {
+    ) -> Result<Grant, DenyReason> {
         let Some(entry) = self.peers.get(&peer) else {
-            return Err(Deny::Disconnected);
+            return Err(DenyReason::Disconnected);
         };
-        let Some(holder) = entry.connections.iter().find(|c| c.id() == connection) else {
-            return Err(Deny::Disconnected);
+        let Some(current) = entry.connections.iter().find(|c| c.id() == connection) else {
+            return Err(DenyReason::Disconnected);
         };
         if !self.reservations.contains_key(&peer) {
-            self.has_room_for(ip)?;
+            self.check_capacity(ip)?;
         }
         let expires = now + self.limits.reservation_ttl;
         let expires = self
@@ -207,30 +224,31 @@ impl<C: Connection> Ledger<C> {
         self.serial += 1;
 
         let old = self.reservations.remove(&peer);
-        let (mut since, mut holders, mut renews_after) = (now, Vec::new(), None);
+        let (mut since, mut reserving, mut renews_after) = (now, Vec::new(), None);
         let mut ip = ip;
         if let Some(old) = old {
             since = old.since;
             self.reservation_usage.remove(old.ip);
-            // A reservation that moves to an address which has all that it may have still counts for
-            // the former address: otherwise an address could be filled by moving there.
+            // A reservation that moves to an address which is at its limit still counts for the
+            // former address. Otherwise reservations could be moved into an address beyond its
+            // limit.
             if old.ip.map(Prefix::host) != ip.map(Prefix::host) && self.check_address(ip).is_err() {
                 ip = old.ip;
             }
             renews_after = Some(now.saturating_duration_since(old.granted));
-            holders = old.holders;
-            holders.retain(|id| *id != connection);
+            reserving = old.reserving;
+            reserving.retain(|id| *id != connection);
         }
-        holders.push(connection);
-        holder.holds_reservation(true);
+        reserving.push(connection);
+        current.set_holds_reservation(true);
         if self
             .limits
             .reservations_per_peer
-            .is_some_and(|max| holders.len() > max)
+            .is_some_and(|max| reserving.len() > max)
         {
-            let oldest = holders.remove(0);
+            let oldest = reserving.remove(0);
             if let Some(oldest) = entry.connections.iter().find(|c| c.id() == oldest) {
-                oldest.holds_reservation(false);
+                oldest.set_holds_reservation(false);
             }
         }
         self.reservation_usage.add(ip);
@@ -242,7 +260,7 @@ impl<C: Connection> Ledger<C> {
                 granted: now,
                 expires,
                 ip,
-                holders,
+                reserving,
                 serial,
             },
         );
@@ -253,11 +271,11 @@ impl<C: Connection> Ledger<C> {
         })
     }
 
-    /// The grant that an early renewal on `connection` repeats: that of the last renewal, if it is
-    /// recent and the connection already holds the reservation. It is not moved to a later expiry.
+    /// The grant that an early renewal on `connection` repeats: the latest one, if it is recent and
+    /// the connection holds the reservation. Its expiry is unchanged.
     ///
-    /// Not while the relay drains: each renewal then has to end with the drain.
-    pub fn repeat(
+    /// `None` while the relay drains, because every renewal then ends with the drain.
+    pub fn recent_grant(
         &mut self,
         now: Instant,
         peer: PeerId,
@@ -269,20 +287,20 @@ impl<C: Connection> Ledger<C> {
         let recent = MIN_RENEWAL_INTERVAL.min(self.limits.reservation_ttl / 10);
         let reservation = self.reservations.get(&peer)?;
         let age = now.saturating_duration_since(reservation.granted);
-        if age >= recent || !reservation.holders.contains(&connection) {
+        if age >= recent || !reservation.reserving.contains(&connection) {
             return None;
         }
-        self.existing(now, peer)
+        self.existing_grant(now, peer)
     }
 
-    /// The grant that `peer` has, if it has not expired. It is not moved to a later expiry.
-    pub fn existing(&mut self, now: Instant, peer: PeerId) -> Option<Grant> {
+    /// The unexpired grant of `peer`. Its expiry is unchanged.
+    pub fn existing_grant(&mut self, now: Instant, peer: PeerId) -> Option<Grant> {
         let reservation = self.reservations.get_mut(&peer)?;
         let age = now.saturating_duration_since(reservation.granted);
         if reservation.expires <= now {
             return None;
         }
-        // The peer has an answer from now on, even if the first one does not reach it.
+        // A new serial, so that revoking the earlier grant does not end the reservation.
         self.serial += 1;
         reservation.serial = self.serial;
         Some(Grant {
@@ -292,45 +310,45 @@ impl<C: Connection> Ledger<C> {
         })
     }
 
-    fn has_room_for(&self, ip: Option<IpAddr>) -> Result<(), Deny> {
+    fn check_capacity(&self, ip: Option<IpAddr>) -> Result<(), DenyReason> {
         if self.deadline.is_some() {
-            return Err(Deny::Draining);
+            return Err(DenyReason::Draining);
         }
         if self
             .limits
             .reservations
             .is_some_and(|max| self.reservations.len() >= max)
         {
-            return Err(Deny::Reservations);
+            return Err(DenyReason::Reservations);
         }
         self.check_address(ip)
     }
 
-    /// Whether there may be one more reservation from `ip`.
-    fn check_address(&self, ip: Option<IpAddr>) -> Result<(), Deny> {
+    /// Checks whether `ip` may have one more reservation.
+    fn check_address(&self, ip: Option<IpAddr>) -> Result<(), DenyReason> {
         let held = ip.map_or(0, |ip| self.reservation_usage.of(Prefix::host(ip)));
         let is_full = |max| held >= max as u64;
         if ip.is_some() && self.limits.reservations_per_ip.is_some_and(is_full) {
-            return Err(Deny::ReservationsPerIp);
+            return Err(DenyReason::ReservationsPerIp);
         }
         let capacity = self.limits.reservations.map(|max| max as u64);
         let shares = &self.limits.prefix_shares;
         match self.reservation_usage.check(ip, capacity, shares) {
-            Err(Exceeded::Share) => Err(Deny::ReservationShare),
+            Err(Exceeded::Share) => Err(DenyReason::ReservationShare),
             Err(Exceeded::Capacity) | Ok(()) => Ok(()),
         }
     }
 
-    /// Takes back a grant whose answer never reached the peer. A renewal stays: what was promised
-    /// before is not shortened. Nothing happens when the reservation was renewed or ended since.
-    /// Gives the reservation if it is gone with it.
-    pub fn revoke(&mut self, peer: PeerId, grant: &Grant) -> Option<Ended> {
+    /// Revokes a grant whose answer was not delivered. A renewal is not revoked, because its
+    /// reservation existed before, and neither is a grant that has been renewed or has ended since.
+    /// Returns the reservation if it ended.
+    pub fn revoke(&mut self, peer: PeerId, grant: &Grant) -> Option<EndedReservation> {
         let current = self.reservations.get(&peer)?.serial == grant.serial;
         (current && grant.renews_after.is_none()).then(|| self.remove_reservation(peer))?
     }
 
-    /// Ends one reservation that is due at `now`. Call until `None`.
-    pub fn expire(&mut self, now: Instant) -> Option<Ended> {
+    /// Ends one reservation that has expired at `now`. Call it until it returns `None`.
+    pub fn expire(&mut self, now: Instant) -> Option<EndedReservation> {
         let (&peer, _) = self
             .reservations
             .front()
@@ -338,41 +356,41 @@ impl<C: Connection> Ledger<C> {
         self.remove_reservation(peer)
     }
 
-    /// When the next reservation is due.
+    /// When the next reservation expires.
     pub fn next_expiry(&self) -> Option<Instant> {
         self.reservations
             .front()
             .map(|(_, reservation)| reservation.expires)
     }
 
-    /// Opens a circuit from `source`, which is connected from `source_ip`, and gives its number and
-    /// the target's connections in the order in which to try them: those that hold the
-    /// reservation, then its other ones, the newest of each first. An unused circuit may give way to
-    /// it; the state of that one says so.
+    /// Opens a circuit from `source`, which is connected from `source_ip`. Returns the circuit's
+    /// number and the target's connections in the order of preference: those that hold the
+    /// reservation, then the others, the newest of each first. If an unused circuit is evicted for
+    /// it, that circuit's state is marked.
     ///
     /// # Errors
-    /// Says what is missing or which limit is reached, and changes nothing.
+    /// The limit that is reached, or what is missing. The table is unchanged.
     pub fn connect(
         &mut self,
         now: Instant,
         (source, source_ip): (PeerId, Option<IpAddr>),
         target: PeerId,
         state: &Arc<CircuitState>,
-    ) -> Result<(u64, Vec<C>), Deny> {
+    ) -> Result<(u64, Vec<C>), DenyReason> {
         if source == target {
-            return Err(Deny::ConnectToSelf);
+            return Err(DenyReason::ConnectToSelf);
         }
         let reservation = self.reservations.get(&target);
         let reservation = reservation.filter(|reservation| reservation.expires > now);
         let (Some(reservation), Some(entry)) = (reservation, self.peers.get(&target)) else {
-            return Err(Deny::NoReservation);
+            return Err(DenyReason::NoReservation);
         };
         let as_source = self.peers.get(&source).map_or(0, |peer| peer.as_source);
         let is_full = |max| as_source >= max;
         if self.limits.circuits_per_source.is_some_and(is_full) {
-            return Err(Deny::SourceCircuits);
+            return Err(DenyReason::SourceCircuits);
         }
-        let ends = Ends {
+        let ends = CircuitPeers {
             source,
             source_ip,
             target,
@@ -380,13 +398,13 @@ impl<C: Connection> Ledger<C> {
         };
         let (number, evicted) = self.circuits.open(ends, entry.as_target, state)?;
         let connection = |id: &ConnectionId| entry.connections.iter().find(|c| c.id() == *id);
-        let holders = reservation.holders.iter().rev().filter_map(connection);
+        let reserving = reservation.reserving.iter().rev().filter_map(connection);
         let others = entry
             .connections
             .iter()
             .rev()
-            .filter(|c| !reservation.holders.contains(&c.id()));
-        let connections = holders.chain(others).cloned().collect();
+            .filter(|c| !reservation.reserving.contains(&c.id()));
+        let connections = reserving.chain(others).cloned().collect();
 
         self.peer(source).as_source += 1;
         self.peer(target).as_target += 1;
@@ -396,47 +414,46 @@ impl<C: Connection> Ledger<C> {
         Ok((number, connections))
     }
 
-    /// Closes the circuit that [`Self::connect`] opened under this number, unless it gave way to
-    /// another one meanwhile.
+    /// Closes the circuit of this number, unless it has been evicted.
     pub fn disconnect(&mut self, number: u64) {
         if let Some(ends) = self.circuits.close(number) {
             self.count_closed(&ends);
         }
     }
 
-    /// A circuit between these peers is closed.
-    fn count_closed(&mut self, &Ends { source, target, .. }: &Ends) {
+    /// Updates the counts of both peers of a closed circuit.
+    fn count_closed(&mut self, &CircuitPeers { source, target, .. }: &CircuitPeers) {
         if let Some(entry) = self.peers.get_mut(&source) {
             entry.as_source = entry.as_source.saturating_sub(1);
         }
         if let Some(entry) = self.peers.get_mut(&target) {
             entry.as_target = entry.as_target.saturating_sub(1);
         }
-        self.forget_if_idle(source);
-        self.forget_if_idle(target);
+        self.remove_if_unused(source);
+        self.remove_if_unused(target);
     }
 
-    /// From now on only holders may reserve, and what they are granted ends at `deadline`.
+    /// Starts a drain: only renewals are granted, and no reservation lasts beyond `deadline`.
     pub fn drain(&mut self, deadline: Instant) {
         self.deadline = Some(deadline);
     }
 
-    /// Every direct connection, in no order.
+    /// All direct connections, in no particular order.
     pub fn connections(&self) -> impl Iterator<Item = &C> {
         self.peers.values().flat_map(|entry| &entry.connections)
     }
 
-    /// How many direct connections `peer` has.
+    /// Number of direct connections of `peer`.
     pub fn connections_of(&self, peer: &PeerId) -> usize {
         self.peers
             .get(peer)
             .map_or(0, |entry| entry.connections.len())
     }
 
-    /// What `peer` has here.
-    pub fn presence(&self, peer: &PeerId) -> Presence {
+    /// Current use of the relay by `peer`.
+    pub fn peer_state(&self, peer: &PeerId) -> PeerState {
         let entry = self.peers.get(peer);
-        Presence {
+        PeerState {
             reservation: self.reservations.contains_key(peer),
             circuits: entry.map_or(0, |entry| entry.as_source + entry.as_target),
             connections: entry.map_or(0, |entry| entry.connections.len()),
@@ -450,7 +467,7 @@ impl<C: Connection> Ledger<C> {
             .is_some_and(|entry| entry.connections.iter().any(predicate))
     }
 
-    /// Whether `peer` holds a reservation that has not expired.
+    /// Whether `peer` has an unexpired reservation.
     pub fn is_reserved(&self, peer: &PeerId, now: Instant) -> bool {
         self.live_reservation(peer, now).is_some()
     }
@@ -467,7 +484,7 @@ impl<C: Connection> Ledger<C> {
         })
     }
 
-    fn forget_if_idle(&mut self, peer: PeerId) {
+    fn remove_if_unused(&mut self, peer: PeerId) {
         if self
             .peers
             .get(&peer)
@@ -478,7 +495,7 @@ impl<C: Connection> Ledger<C> {
         }
     }
 
-    fn remove_reservation(&mut self, peer: PeerId) -> Option<Ended> {
+    fn remove_reservation(&mut self, peer: PeerId) -> Option<EndedReservation> {
         let reservation = self.reservations.remove(&peer)?;
         self.reservations.shrink_if_sparse();
         self.reservation_usage.remove(reservation.ip);
@@ -488,9 +505,9 @@ impl<C: Connection> Ledger<C> {
             .iter()
             .flat_map(|entry| &entry.connections)
         {
-            connection.holds_reservation(false);
+            connection.set_holds_reservation(false);
         }
-        Some(Ended {
+        Some(EndedReservation {
             peer,
             since: reservation.since,
         })

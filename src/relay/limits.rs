@@ -1,4 +1,4 @@
-//! How much the relay gives: to everybody, to one peer, to one IP address, to one circuit.
+//! Limits of the relay: in total, per peer, per IP address and per circuit.
 
 use std::time::Duration;
 
@@ -6,82 +6,82 @@ use crate::rate::Rate;
 use crate::resources::Shares;
 use crate::thread_buffer::STEP_BYTES;
 
-/// The relay's limits. `None` is unlimited; the defaults are those of the configuration.
+/// Limits of the relay. `None` is unlimited. The defaults are those of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Peers that may hold a reservation at once.
+    /// Reservations in total.
     pub reservations: Option<usize>,
-    /// Connections of one peer that may hold its reservation at once.
+    /// Connections of one peer that hold its reservation.
     pub reservations_per_peer: Option<usize>,
-    /// Peers behind one IP address (IPv6: one /64) that may hold a reservation at once.
+    /// Reservations of one IP address (IPv6: of one /64).
     pub reservations_per_ip: Option<usize>,
-    /// How long a reservation lives unless it is renewed.
+    /// Time to live of a reservation.
     pub reservation_ttl: Duration,
-    /// Circuits that may be open at once.
+    /// Circuits in total.
     pub circuits: Option<usize>,
-    /// Circuits that one peer may have open at once as source.
+    /// Circuits of one peer as source.
     pub circuits_per_source: Option<usize>,
-    /// Circuits that may lead to one peer at once.
+    /// Circuits of one peer as target.
     pub circuits_per_target: Option<usize>,
-    /// How long a circuit may stay open until its target has sent the first byte.
+    /// How long a circuit may stay open before its target has sent the first byte.
     pub unused_circuit_timeout: Option<Duration>,
     /// How long a used circuit may stay open without a byte in either direction.
     pub idle_circuit_timeout: Option<Duration>,
-    /// Which part of reservations and circuits an address prefix may use under scarcity.
+    /// Shares of reservations and circuits that apply to address prefixes under scarcity.
     pub prefix_shares: Shares,
-    /// The limits of each circuit.
+    /// Limits of each circuit.
     pub circuit: CircuitLimit,
-    /// How often there may be a request to reserve. Renewals are none.
-    pub reservation_rate: RequestRate,
-    /// How often there may be a request for a circuit.
-    pub circuit_rate: RequestRate,
-    /// How fast bytes may pass.
-    pub bandwidth: Bandwidth,
+    /// Rate of reservation requests. Renewals are exempt.
+    pub reservation_rate: RequestRateLimits,
+    /// Rate of circuit requests.
+    pub circuit_rate: RequestRateLimits,
+    /// Bandwidth limits.
+    pub bandwidth: BandwidthLimits,
 }
 
-/// How often a request of one kind may come. `None` is unlimited.
+/// Rates of one kind of request. `None` is unlimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RequestRate {
-    /// From one peer.
+pub struct RequestRateLimits {
+    /// Per peer.
     pub per_peer: Option<Rate>,
-    /// From one IP address (IPv6: one /64).
+    /// Per IP address (IPv6: per /64).
     pub per_ip: Option<Rate>,
 }
 
-/// The limits of one circuit. `None` is unlimited.
+/// Limits of one circuit. `None` is unlimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CircuitLimit {
-    /// How long it may stay open.
+    /// Longest duration.
     pub duration: Option<Duration>,
-    /// How many bytes it may carry in each direction.
+    /// Bytes in each direction.
     pub bytes: Option<u64>,
 }
 
-/// How fast bytes may pass. A byte counts once for its circuit, once for each of the circuit's two
-/// peers and once for the relay, whichever way it goes.
+/// Bandwidth limits. Each byte, in either direction, counts for its circuit, for both peers of the
+/// circuit and for the relay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Bandwidth {
-    /// Through all circuits together.
-    pub relay: Pace,
-    /// Through all circuits of one peer, as source and as target together.
-    pub peer: Pace,
-    /// Through one circuit.
-    pub circuit: Pace,
+pub struct BandwidthLimits {
+    /// All circuits of the relay.
+    pub relay: BandwidthLimit,
+    /// All circuits of one peer, as source and as target.
+    pub peer: BandwidthLimit,
+    /// One circuit.
+    pub circuit: BandwidthLimit,
 }
 
-/// How fast bytes may pass through one place.
+/// A token bucket: a rate and a burst.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pace {
-    /// Bytes a second; `None` is as fast as they come.
+pub struct BandwidthLimit {
+    /// Bytes per second; `None` is unlimited.
     pub rate: Option<u64>,
-    /// Bytes that may pass at once when fewer have passed before; `None` is a second's worth, and
-    /// what the relay copies at once if that is more. Less than a hundredth of a second's worth is
-    /// as much: timers are not exact enough to come back for it in time.
+    /// Size of the bucket in bytes. `None` is one second of the rate, or the size of one copy step
+    /// if that is larger. Smaller values than a hundredth of a second of the rate are raised to
+    /// that, because timers are not precise enough to use less.
     pub burst: Option<u64>,
 }
 
-impl Pace {
-    /// Bytes that may pass at once when fewer have passed before; `None` if all may.
+impl BandwidthLimit {
+    /// Effective size of the bucket in bytes; `None` if the rate is unlimited.
     pub fn burst(&self) -> Option<u64> {
         let rate = self.rate?;
         let burst = self.burst.unwrap_or(rate.max(STEP_BYTES as u64));

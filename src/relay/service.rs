@@ -1,4 +1,4 @@
-//! What all connections of one relay share.
+//! State that all connections of one relay share.
 
 use std::{
     cmp::Reverse,
@@ -15,97 +15,97 @@ use tokio::sync::Notify;
 
 use super::{
     access::Access,
-    circuit::End,
+    bandwidth::BandwidthLimiter,
+    circuit::EndReason,
     circuit_state::CircuitState,
     connection::Connection,
-    deny::Deny,
+    deny_reason::DenyReason,
     events,
     guards::{CircuitPermit, Registration, ReservationGuard},
-    ledger::{Grant, Ledger, Presence},
+    ledger::{Grant, Ledger, PeerState, ReservationEnd},
     limits::{CircuitLimit, Limits},
-    rates::Rates,
-    throttle::Throttle,
+    request_limiters::RequestLimiters,
     traffic::Traffic,
 };
 use crate::{
     lifecycle::Lifecycle,
+    log_throttle::LogThrottle,
     metrics::Metrics,
-    peers::Peers,
+    peer_stats::PeerStats,
     pseudonym::Pseudonyms,
-    refusals::Refusals,
     resources::{BeyondShare, Resource, ResourceUse, Shares, Usage, excess},
 };
 
-/// Of those who hold a reservation, one in so many is closed at once when memory has run out.
-const SHED_PART: usize = 8;
+/// Divisor of the connections with a reservation that are closed at once when memory has run out.
+const SHED_DIVISOR: usize = 8;
 
-/// How many bytes of addresses an answer may carry: it has to stay under 4,096 bytes with its
-/// voucher, since clients refuse longer ones.
+/// Maximum length of all addresses in an answer, in bytes. Clients refuse messages of more than
+/// 4,096 bytes, which include the voucher.
 const MAX_ADDRESS_BYTES: usize = 3072;
 
-/// One relay: its key, its books and its totals.
+/// One relay: its key, its reservation table and its counters.
 #[derive(Debug)]
 pub struct Relay {
     keypair: Keypair,
     peer_id: PeerId,
     lifecycle: Lifecycle,
-    names: Pseudonyms,
+    pseudonyms: Pseudonyms,
     ledger: Mutex<Ledger<Arc<Connection>>>,
     limits: Limits,
-    rates: Rates,
-    refusals: Refusals,
+    request_limiters: RequestLimiters,
+    log_throttle: LogThrottle,
     access: Option<Arc<dyn Access>>,
     addresses: RwLock<Arc<[Multiaddr]>>,
     first_reservation: Notify,
     circuit_ended: Notify,
     streams: AtomicU64,
     metrics: Metrics,
-    peers: Option<Arc<Peers>>,
+    peer_stats: Option<Arc<PeerStats>>,
     traffic: Traffic,
-    throttle: Option<Arc<Throttle>>,
+    bandwidth_limiter: Option<Arc<BandwidthLimiter>>,
     opened: AtomicU64,
     finished: AtomicU64,
     cut: AtomicU64,
 }
 
-/// What the relay does at this moment and has done so far.
+/// Current state and totals of a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Statistics {
-    /// Peers that hold a reservation.
+    /// Peers with a reservation.
     pub reservations: usize,
     /// Circuits that are open or being opened.
     pub circuits: usize,
-    /// Peers that are connected or have a circuit open.
+    /// Peers that are connected or have a circuit.
     pub peers: usize,
-    /// Bytes that circuits have carried, both directions together.
+    /// Bytes that circuits have relayed, in both directions.
     pub bytes: u64,
-    /// Circuits that have ended, however they did, unless the relay itself cut them to shut down.
+    /// Circuits that have ended, except those that the relay cut at shutdown.
     pub circuits_finished: u64,
-    /// Circuits that the relay cut to shut down.
+    /// Circuits that the relay cut at shutdown.
     pub circuits_cut: u64,
 }
 
 impl Relay {
-    /// A relay that nobody is connected to, and that announces no address yet. Without `peers` it
-    /// does not keep who moves how much; without `access` everybody may reserve and connect.
+    /// Creates a relay without connections and without addresses to announce. Without `peer_stats`
+    /// there are no per-peer counters; without `access` every peer may reserve and connect.
     pub fn new(
         keypair: Keypair,
         limits: Limits,
-        names: Pseudonyms,
+        pseudonyms: Pseudonyms,
         lifecycle: Lifecycle,
         metrics: Metrics,
-        peers: Option<Arc<Peers>>,
+        peer_stats: Option<Arc<PeerStats>>,
         access: Option<Arc<dyn Access>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             peer_id: keypair.public().to_peer_id(),
             keypair,
             lifecycle,
-            names,
+            pseudonyms,
             ledger: Mutex::new(Ledger::new(limits.clone())),
-            rates: Rates::new(&limits),
-            refusals: Refusals::new(),
-            throttle: Throttle::new(&limits.bandwidth),
+            request_limiters: RequestLimiters::new(&limits),
+            log_throttle: LogThrottle::new(),
+            bandwidth_limiter: BandwidthLimiter::new(&limits.bandwidth),
             limits,
             access,
             addresses: RwLock::default(),
@@ -113,7 +113,7 @@ impl Relay {
             circuit_ended: Notify::new(),
             streams: AtomicU64::new(0),
             metrics,
-            peers,
+            peer_stats,
             traffic: Traffic::default(),
             opened: AtomicU64::new(0),
             finished: AtomicU64::new(0),
@@ -121,12 +121,12 @@ impl Relay {
         })
     }
 
-    /// The relay's own peer id.
+    /// Peer id of the relay.
     pub fn peer_id(&self) -> PeerId {
         self.peer_id
     }
 
-    /// What the relay does at this moment and has done so far.
+    /// Current state and totals.
     pub fn statistics(&self) -> Statistics {
         let ledger = self.ledger();
         Statistics {
@@ -139,7 +139,7 @@ impl Relay {
         }
     }
 
-    /// The addresses that answers carry, each ending in `/p2p/<relay>`.
+    /// Announced addresses, each ending in `/p2p/<relay>`.
     pub fn addresses(&self) -> Arc<[Multiaddr]> {
         Arc::clone(
             &self
@@ -149,8 +149,8 @@ impl Relay {
         )
     }
 
-    /// Sets the addresses that answers carry, the most important first. Those that would make an
-    /// answer too long for clients are left out; gives the number that is left.
+    /// Sets the addresses to announce, the most important first. Trailing addresses that would make
+    /// an answer too long for clients are left out. Returns the number of announced addresses.
     pub fn announce(&self, addresses: &[Multiaddr]) -> usize {
         let mut bytes = 0;
         let addresses: Arc<[Multiaddr]> = addresses
@@ -169,7 +169,7 @@ impl Relay {
         number
     }
 
-    /// Whether `peer` has a direct connection that comes from `ip`.
+    /// Whether `peer` has a direct connection from `ip`.
     pub fn is_connected_from(&self, peer: &PeerId, ip: IpAddr) -> bool {
         let from = |connection: &Arc<Connection>| {
             connection
@@ -179,38 +179,38 @@ impl Relay {
         self.ledger().any_connection(peer, from)
     }
 
-    /// From now on no newcomer may reserve, and what holders are granted ends at `deadline`.
+    /// Starts a drain: only renewals are granted, and no reservation lasts beyond `deadline`.
     pub fn drain(&self, deadline: Instant) {
         self.ledger().drain(deadline);
     }
 
-    /// How many direct connections `peer` has.
+    /// Number of direct connections of `peer`.
     pub fn connections_of(&self, peer: &PeerId) -> usize {
         self.ledger().connections_of(peer)
     }
 
-    /// Every direct connection, in no order.
+    /// All direct connections, in no particular order.
     pub fn connections(&self) -> Vec<Arc<Connection>> {
         self.ledger().connections().cloned().collect()
     }
 
-    /// Circuits that were accepted and whose end is not in the log yet.
+    /// Accepted circuits whose end has not been logged yet.
     pub fn open_circuits(&self) -> u64 {
         let ended = self.finished.load(Ordering::Acquire) + self.cut.load(Ordering::Acquire);
         self.opened.load(Ordering::Acquire).saturating_sub(ended)
     }
 
-    /// Waits until a circuit has ended since the last call.
+    /// Completes when a circuit has ended since the last call.
     pub async fn circuit_ended(&self) {
         self.circuit_ended.notified().await;
     }
 
-    /// The limits that the relay enforces.
+    /// Limits of the relay.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// Ends reservations as they expire. Runs until the relay stops.
+    /// Ends reservations when they expire. Runs until the relay stops.
     pub async fn expire_reservations(self: Arc<Self>) {
         loop {
             let next = self.ledger().next_expiry();
@@ -224,44 +224,43 @@ impl Relay {
 
     fn expire(&self, now: Instant) {
         loop {
-            // The books are not held while the event is logged.
+            // The table is not locked while the event is logged.
             let Some(ended) = self.ledger().expire(now) else {
                 return;
             };
-            events::reservation_ended(self, ended, "expired");
+            events::reservation_ended(self, ended, ReservationEnd::Expired);
         }
     }
 
-    /// The bytes that circuits have carried.
+    /// Bytes that circuits have relayed.
     pub fn traffic(&self) -> &Traffic {
         &self.traffic
     }
 
-    /// What holds circuits to their bandwidth, if that is limited.
-    pub fn throttle(&self) -> Option<&Arc<Throttle>> {
-        self.throttle.as_ref()
+    /// The bandwidth limiter, if bandwidth is limited.
+    pub fn bandwidth_limiter(&self) -> Option<&Arc<BandwidthLimiter>> {
+        self.bandwidth_limiter.as_ref()
     }
 
-    /// Who moves how much, if that is kept.
-    pub fn peers(&self) -> Option<&Arc<Peers>> {
-        self.peers.as_ref()
+    /// Per-peer counters, if they are enabled.
+    pub fn peer_stats(&self) -> Option<&Arc<PeerStats>> {
+        self.peer_stats.as_ref()
     }
 
-    /// What each of these peers has here now.
-    pub fn presence(&self, peers: impl Iterator<Item = PeerId>) -> Vec<Presence> {
+    /// Current state of each of these peers.
+    pub fn peer_states(&self, peers: impl Iterator<Item = PeerId>) -> Vec<PeerState> {
         let ledger = self.ledger();
-        peers.map(|peer| ledger.presence(&peer)).collect()
+        peers.map(|peer| ledger.peer_state(&peer)).collect()
     }
 
-    /// The connections to be closed when memory has run out, at most `count`: those without a
-    /// reservation and a circuit; or if there are none, those of address prefixes beyond their share,
-    /// with a circuit or without; or if there are none of these either and `holders` may be closed,
-    /// some without a circuit. The newest of the address prefixes that are furthest beyond their share
-    /// come first.
-    pub(crate) fn expendable(
+    /// Connections to close when memory has run out, at most `count`: those without reservation and
+    /// circuit; if there are none, those of address prefixes beyond their share, even with a
+    /// circuit; if there are none either and `may_close_reserved` is set, a part of those without
+    /// circuit. The newest of the prefixes furthest beyond their share come first.
+    pub(crate) fn connections_to_shed(
         &self,
         count: usize,
-        holders: bool,
+        may_close_reserved: bool,
         shares: &Shares,
     ) -> Vec<ConnectionId> {
         let ledger = self.ledger();
@@ -271,26 +270,30 @@ impl Relay {
         }
         let beyond = usage.beyond_share(usage.total(), shares);
         let without_circuit = ledger.connections().filter(|c| !c.is_busy());
-        let (holding, idle): (Vec<_>, Vec<_>) = without_circuit.partition(|c| c.is_holder());
+        let (reserved, idle): (Vec<_>, Vec<_>) =
+            without_circuit.partition(|c| c.holds_reservation());
         let is_beyond = |c: &&Arc<Connection>| excess(c.ip, &beyond).is_some();
         let beyond_share: Vec<_> = ledger.connections().filter(is_beyond).collect();
-        let (mut some, count) = if !idle.is_empty() {
+        let (mut candidates, count) = if !idle.is_empty() {
             (idle, count)
         } else if !beyond_share.is_empty() {
             (beyond_share, count)
-        } else if holders {
-            let part = holding.len().div_ceil(SHED_PART);
-            (holding, count.min(part))
+        } else if may_close_reserved {
+            let part = reserved.len().div_ceil(SHED_DIVISOR);
+            (reserved, count.min(part))
         } else {
             return Vec::new();
         };
-        some.sort_unstable_by_key(|c| Reverse((excess(c.ip, &beyond), c.id)));
-        some.truncate(count);
-        some.into_iter().map(|connection| connection.id).collect()
+        candidates.sort_unstable_by_key(|c| Reverse((excess(c.ip, &beyond), c.id)));
+        candidates.truncate(count);
+        candidates
+            .into_iter()
+            .map(|connection| connection.id)
+            .collect()
     }
 
-    /// The newest direct connection without a reservation and without a circuit of the prefix that is
-    /// furthest beyond its share, among those that `may_close` admits.
+    /// The newest connection without reservation and circuit, of the prefix furthest beyond its
+    /// share, among those that `may_close` accepts.
     pub(crate) fn newest_unused_connection(
         &self,
         beyond: &BeyondShare,
@@ -308,7 +311,7 @@ impl Relay {
             .map(|(_, connection)| Arc::clone(connection))
     }
 
-    /// The use of reservations and circuits.
+    /// Use of reservations and circuits.
     pub fn report(&self) -> [ResourceUse; 2] {
         let limit = |limit: Option<usize>| limit.map(|limit| limit as u64);
         let ledger = self.ledger();
@@ -326,32 +329,32 @@ impl Relay {
         ]
     }
 
-    /// The names under which peers appear.
-    pub fn names(&self) -> &Pseudonyms {
-        &self.names
+    /// Pseudonyms of peers in logs and telemetry.
+    pub fn pseudonyms(&self) -> &Pseudonyms {
+        &self.pseudonyms
     }
 
-    /// The lines of the log about what is refused.
-    pub(crate) fn refusals(&self) -> &Refusals {
-        &self.refusals
+    /// Rate limit of log lines about denied requests.
+    pub(crate) fn log_throttle(&self) -> &LogThrottle {
+        &self.log_throttle
     }
 
-    /// Whether a request to reserve comes within the rates. One to renew always does: a flood must
-    /// not take away what a peer has.
-    pub(super) fn may_ask_to_reserve(&self, connection: &Connection) -> Result<(), Deny> {
-        let is_limited = self.rates.limit_reservations();
+    /// Checks the rate limits of reservation requests. Renewals are exempt, so that a flood of
+    /// requests does not cost a peer its reservation.
+    pub(super) fn check_reserve_rate(&self, connection: &Connection) -> Result<(), DenyReason> {
+        let is_limited = self.request_limiters.limits_reservations();
         if is_limited && !self.ledger().is_reserved(&connection.peer, now()) {
-            return self.rates.reserve(connection);
+            return self.request_limiters.reserve(connection);
         }
         Ok(())
     }
 
-    /// Whether a request for a circuit comes within the rates.
-    pub(super) fn may_ask_to_connect(&self, connection: &Connection) -> Result<(), Deny> {
-        self.rates.connect(connection)
+    /// Checks the rate limits of circuit requests.
+    pub(super) fn check_connect_rate(&self, connection: &Connection) -> Result<(), DenyReason> {
+        self.request_limiters.connect(connection)
     }
 
-    /// Who says which requests are granted; nothing when all are.
+    /// Access control; `None` grants every request.
     pub(super) fn access(&self) -> Option<&dyn Access> {
         self.access.as_deref()
     }
@@ -368,7 +371,7 @@ impl Relay {
         self.limits.circuit
     }
 
-    pub(super) fn next_stream(&self) -> u64 {
+    pub(super) fn next_stream_number(&self) -> u64 {
         self.streams.fetch_add(1, Ordering::Relaxed)
     }
 
@@ -376,8 +379,8 @@ impl Relay {
         &self.metrics
     }
 
-    /// Enters a direct connection into the books, for as long as the guard lives. A relayed one
-    /// is not entered: nothing is ever relayed over it.
+    /// Registers a direct connection for as long as the guard lives. A relayed connection is not
+    /// registered, because nothing is relayed over it.
     pub(super) fn register(self: &Arc<Self>, connection: Arc<Connection>) -> Registration {
         if !connection.is_relayed() {
             self.ledger()
@@ -386,11 +389,11 @@ impl Relay {
         Registration::new(Arc::clone(self), connection)
     }
 
-    /// Reserves or renews a slot. The guard takes a new reservation back unless it is kept.
+    /// Grants or renews a reservation. The guard revokes a new reservation unless it is kept.
     pub(super) fn reserve(
         self: &Arc<Self>,
         connection: &Connection,
-    ) -> Result<ReservationGuard, Deny> {
+    ) -> Result<ReservationGuard, DenyReason> {
         let now = now();
         self.expire(now);
         let grant = {
@@ -410,17 +413,19 @@ impl Relay {
         ))
     }
 
-    /// The grant of a moment ago that an early renewal repeats, if there is one.
+    /// The recent grant that an early renewal repeats, if any.
     pub(super) fn recent_grant(&self, connection: &Connection) -> Option<Grant> {
-        self.ledger().repeat(now(), connection.peer, connection.id)
+        self.ledger()
+            .recent_grant(now(), connection.peer, connection.id)
     }
 
-    /// The grant that a renewal repeats when it cannot be decided now.
+    /// The unexpired grant, for a renewal on which no decision is available.
     pub(super) fn existing_grant(&self, connection: &Connection) -> Option<Grant> {
-        self.ledger().existing(now(), connection.peer)
+        self.ledger().existing_grant(now(), connection.peer)
     }
 
-    /// Repeats a [recent](Self::recent_grant) or [existing](Self::existing_grant) grant. Nothing is renewed by that.
+    /// Repeats a [recent](Self::recent_grant) or [existing](Self::existing_grant) grant, without
+    /// renewing it.
     pub(super) fn repeat(
         self: &Arc<Self>,
         connection: &Connection,
@@ -430,13 +435,13 @@ impl Relay {
         ReservationGuard::new(Arc::clone(self), connection.peer, grant)
     }
 
-    /// Takes a slot for a circuit that begins on `connection`, and gives the target's connections
-    /// in the order to try them.
+    /// Takes a slot for a circuit that starts on `connection`. Returns the target's connections in
+    /// the order of preference.
     pub(super) fn connect(
         self: &Arc<Self>,
         connection: &Arc<Connection>,
         target: PeerId,
-    ) -> Result<(CircuitPermit, Vec<Arc<Connection>>), Deny> {
+    ) -> Result<(CircuitPermit, Vec<Arc<Connection>>), DenyReason> {
         let state = Arc::new(CircuitState::default());
         let source = (connection.peer, connection.ip);
         let (number, connections) = self.ledger().connect(now(), source, target, &state)?;
@@ -444,14 +449,14 @@ impl Relay {
         Ok((permit, connections))
     }
 
-    /// A circuit is open.
-    pub(super) fn count_begin(&self) {
+    /// Counts an opened circuit.
+    pub(super) fn count_opened(&self) {
         self.opened.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// A circuit that was open has ended, and that is in the log.
-    pub(super) fn count_end(&self, end: End) {
-        let total = if end == End::Drained {
+    /// Counts a circuit that has ended and has been logged.
+    pub(super) fn count_ended(&self, end: EndReason) {
+        let total = if end == EndReason::Drained {
             &self.cut
         } else {
             &self.finished
@@ -460,7 +465,7 @@ impl Relay {
         self.notify_circuit_ended();
     }
 
-    /// A circuit's slot is free.
+    /// Notifies waiters that a slot is free.
     pub(super) fn notify_circuit_ended(&self) {
         self.circuit_ended.notify_one();
     }
@@ -470,7 +475,7 @@ impl Relay {
     }
 }
 
-/// The clock of the books; the one that paused tests move.
+/// Clock of the reservation table. Tests with paused time control it.
 pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }

@@ -1,24 +1,24 @@
-//! The spans of the protocol, for distributed tracing.
+//! Tracing spans of the protocol.
 //!
 //! ```text
 //! hop.reserve                     one request
-//! hop.connect                     one request, until it is answered
-//! ├── stop.connect                the target is asked
-//! └── circuit                     until the circuit is over
+//! hop.connect                     one request, until its answer
+//! ├── stop.connect                STOP to the target
+//! └── circuit                     until the circuit ends
 //! ```
 //!
-//! They exist only while somebody exports them. Peers appear under their pseudonyms, and IP
-//! addresses not at all.
+//! Spans are created only while an exporter is configured. Peers appear as pseudonyms; IP addresses
+//! do not appear.
 
 use libp2p::PeerId;
 use opentelemetry::Context;
 use tracing::{Span, field::Empty, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use super::{connection::Connection, deny::Refusal, events::Closed, service::Relay};
+use super::{connection::Connection, deny_reason::Denied, events::ClosedCircuit, service::Relay};
 use crate::telemetry::{SPANS, integer};
 
-/// A request to reserve.
+/// Span of a RESERVE request.
 pub(super) fn reserve(relay: &Relay, connection: &Connection) -> Span {
     let span = info_span!(
         target: SPANS,
@@ -29,11 +29,11 @@ pub(super) fn reserve(relay: &Relay, connection: &Connection) -> Span {
         relay.outcome = Empty,
         relay.reason = Empty,
     );
-    name(&span, "relay.peer", relay, connection.peer);
+    record_peer(&span, "relay.peer", relay, connection.peer);
     span
 }
 
-/// A request to connect to `target`.
+/// Span of a CONNECT request to `target`.
 pub(super) fn connect(relay: &Relay, connection: &Connection, target: PeerId) -> Span {
     let span = info_span!(
         target: SPANS,
@@ -45,32 +45,35 @@ pub(super) fn connect(relay: &Relay, connection: &Connection, target: PeerId) ->
         relay.outcome = Empty,
         relay.reason = Empty,
     );
-    name(&span, "relay.source", relay, connection.peer);
-    name(&span, "relay.target", relay, target);
+    record_peer(&span, "relay.source", relay, connection.peer);
+    record_peer(&span, "relay.target", relay, target);
     span
 }
 
-/// A hash for nobody would be a waste.
-fn name(span: &Span, field: &'static str, relay: &Relay, peer: PeerId) {
+/// Skips the hash while the span is disabled.
+fn record_peer(span: &Span, field: &'static str, relay: &Relay, peer: PeerId) {
     if !span.is_disabled() {
-        span.record(field, tracing::field::display(relay.names().name(&peer)));
+        span.record(
+            field,
+            tracing::field::display(relay.pseudonyms().name(&peer)),
+        );
     }
 }
 
-/// The request of `span` has got its answer.
-pub(super) fn answered<T>(span: &Span, answer: &Result<T, Refusal>) {
+/// Records the outcome of a request.
+pub(super) fn record_outcome<T>(span: &Span, answer: &Result<T, Denied>) {
     match answer {
         Ok(_) => {
             span.record("relay.outcome", "accepted");
         }
-        Err(refusal) => {
+        Err(denied) => {
             span.record("relay.outcome", "denied");
-            span.record("relay.reason", refusal.deny.parts().1);
+            span.record("relay.reason", denied.reason.status_and_reason().1);
         }
     }
 }
 
-/// A target is asked to accept a circuit; within the request.
+/// Span of STOP, within that of the request.
 pub(super) fn stop() -> Span {
     info_span!(
         target: SPANS,
@@ -82,13 +85,13 @@ pub(super) fn stop() -> Span {
     )
 }
 
-/// What a later span refers to as its cause.
+/// The context that a later span refers to as its parent.
 pub(super) fn context(span: &Span) -> Context {
     span.context()
 }
 
-/// A circuit, opened by the request of `cause`. It is no child in the sense of `tracing`, where a
-/// parent ends with its last child.
+/// Span of a circuit that the request of `cause` opened. It is not a child in terms of `tracing`,
+/// because there a parent does not close before its children.
 pub(super) fn circuit(
     relay: &Relay,
     cause: Context,
@@ -108,17 +111,17 @@ pub(super) fn circuit(
         relay.duration = Empty,
         relay.reason = Empty,
     );
-    name(&span, "relay.source", relay, source.peer);
-    name(&span, "relay.target", relay, target.peer);
-    // Nobody may be listening.
+    record_peer(&span, "relay.source", relay, source.peer);
+    record_peer(&span, "relay.target", relay, target.peer);
+    // Fails if no exporter is configured.
     let _ = span.set_parent(cause);
     span
 }
 
-/// The circuit of `span` is over.
-pub(super) fn circuit_closed(span: &Span, closed: &Closed) {
+/// Records the end of a circuit.
+pub(super) fn record_end(span: &Span, closed: &ClosedCircuit) {
     span.record("relay.bytes_to_target", integer(closed.outcome.to_target));
     span.record("relay.bytes_to_source", integer(closed.outcome.to_source));
     span.record("relay.duration", closed.duration.as_secs_f64());
-    span.record("relay.reason", closed.outcome.end.reason());
+    span.record("relay.reason", closed.outcome.end.as_str());
 }

@@ -2,11 +2,12 @@
 //!
 //! Specification: circuit-v2, section "Stop Protocol".
 //!
-//! A target may have several connections, some of which are dead and not known to be. So the attempts
-//! are staggered, as in "Happy Eyeballs" (RFC 8305): the most recently active connection is tried
-//! first, and the next one when that has failed or has not answered for [`STAGGER`]. The first OK
-//! wins; the streams of all other attempts are reset before a byte is forwarded, so that at most one
-//! circuit comes of a request. A refusal is the target's decision, and ends all attempts.
+//! A target may have several connections, some of which are dead but not detected as such. The
+//! attempts are therefore staggered, as in "Happy Eyeballs" (RFC 8305): the most recently active
+//! connection is tried first, and the next one when the attempt has failed or has been pending for
+//! [`STAGGER`]. The first OK wins. The streams of all other attempts are reset before any data is
+//! forwarded, so a request opens at most one circuit. A refusal is the target's decision, and ends
+//! all attempts.
 
 use std::{cmp::Reverse, sync::Arc, time::Duration};
 
@@ -17,85 +18,100 @@ use tracing::{Instrument, Span};
 
 use super::{
     connection::Connection,
-    guards::Leg,
+    guards::CircuitLeg,
     limits::CircuitLimit,
     service::Relay,
     spans,
     wire::{self, Status},
 };
-use crate::telemetry::integer;
+use crate::{named_enum::named_enum, telemetry::integer};
 
-/// How long all attempts together may take. Clients wait for 10 s.
+/// Deadline for all attempts together. Clients wait for 10 s.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(8);
-/// How long an attempt may be without an answer before the next connection is tried.
+/// How long an attempt may be pending before the next connection is tried.
 const STAGGER: Duration = Duration::from_secs(1);
-/// How many of the target's connections are tried. The last attempt still has 3 s.
+/// Maximum number of connections that are tried. The last attempt has 3 s left.
 const MAX_ATTEMPTS: usize = 6;
 
-/// Asks the target to accept a circuit from `source` on one of its connections. `None` when none of
-/// them works or the target refuses.
+named_enum! {
+    /// Outcome of an attempt to open a circuit on a connection of its target.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum StopOutcome {
+        /// The target accepted the circuit.
+        Accepted = "accepted",
+        /// The target refused the circuit.
+        Refused = "refused",
+        /// The stream failed, or the target did not answer in time.
+        Failed = "failed",
+        /// Another attempt was faster, or the source gave up.
+        Abandoned = "abandoned",
+    }
+}
+
+/// Sends STOP for a circuit from `source` on the target's connections. `None` if all attempts fail
+/// or the target refuses.
 pub(super) async fn open(
     relay: &Relay,
     connections: Vec<Arc<Connection>>,
     source: PeerId,
-) -> Option<(Stream, Leg)> {
+) -> Option<(Stream, CircuitLeg)> {
     let span = spans::stop();
-    attempt_all(relay, &span, by_activity(connections), source)
+    try_connections(relay, &span, by_activity(connections), source)
         .instrument(span.clone())
         .await
 }
 
-/// The most recently active connection first; of those that are equal, the order stays.
+/// Sorts by activity, most recent first. The sort is stable.
 fn by_activity(mut connections: Vec<Arc<Connection>>) -> Vec<Arc<Connection>> {
     connections.sort_by_cached_key(|connection| Reverse(connection.last_active()));
     connections
 }
 
-async fn attempt_all(
+async fn try_connections(
     relay: &Relay,
     span: &Span,
     connections: Vec<Arc<Connection>>,
     source: PeerId,
-) -> Option<(Stream, Leg)> {
-    let mut report = Report::new(span);
+) -> Option<(Stream, CircuitLeg)> {
+    let mut stop_span = StopSpan::new(span);
     let deadline = Instant::now() + STOP_TIMEOUT;
     let mut untried = connections.into_iter().take(MAX_ATTEMPTS);
     let mut attempts = FuturesUnordered::new();
     loop {
         if let Some(connection) = untried.next() {
-            report.begun(&connection);
+            stop_span.attempt_started(&connection);
             attempts.push(attempt(relay, connection, source, deadline));
         }
-        let answer = if untried.len() == 0 {
+        let result = if untried.len() == 0 {
             attempts.next().await
         } else {
             match timeout(STAGGER, attempts.next()).await {
-                Ok(answer) => answer,
+                Ok(result) => result,
                 Err(_) => continue,
             }
         };
-        match answer {
-            Some(Answer::Accepted(stream, leg)) => {
-                report.accepted(leg.connection());
+        match result {
+            Some(AttemptResult::Accepted(stream, leg)) => {
+                stop_span.accepted(leg.connection());
                 return Some((stream, leg));
             }
-            Some(Answer::Refused) => {
-                report.outcome = "refused";
+            Some(AttemptResult::Refused) => {
+                stop_span.outcome = StopOutcome::Refused;
                 return None;
             }
-            Some(Answer::Failed) => {}
+            Some(AttemptResult::Failed) => {}
             None => {
-                report.outcome = "failed";
+                stop_span.outcome = StopOutcome::Failed;
                 return None;
             }
         }
     }
 }
 
-/// What came of one attempt.
-enum Answer {
-    Accepted(Stream, Leg),
-    /// The target itself answered: another connection would not change that.
+/// Result of one attempt.
+enum AttemptResult {
+    Accepted(Stream, CircuitLeg),
+    /// Refused by the target itself: another connection would not change that.
     Refused,
     Failed,
 }
@@ -105,22 +121,23 @@ async fn attempt(
     connection: Arc<Connection>,
     source: PeerId,
     deadline: Instant,
-) -> Answer {
-    // From now on: a drain must not close a connection on which a circuit is being opened.
-    let leg = Leg::new(Arc::clone(&connection));
-    let mut timing = Timing::new(relay);
+) -> AttemptResult {
+    // Created before the handshake, so that a drain does not close a connection on which a circuit
+    // is being opened.
+    let leg = CircuitLeg::new(Arc::clone(&connection));
+    let mut timing = AttemptTimer::new(relay);
     let handshake = handshake(&connection, source, relay.circuit_limit());
     let Ok(Some((stream, status))) = timeout_at(deadline, handshake).await else {
-        timing.outcome = "failed";
-        return Answer::Failed;
+        timing.outcome = StopOutcome::Failed;
+        return AttemptResult::Failed;
     };
-    connection.note_activity(Instant::now());
+    connection.record_activity(Instant::now());
     if status == Status::Ok {
-        timing.outcome = "accepted";
-        Answer::Accepted(stream, leg)
+        timing.outcome = StopOutcome::Accepted;
+        AttemptResult::Accepted(stream, leg)
     } else {
-        timing.outcome = "refused";
-        Answer::Refused
+        timing.outcome = StopOutcome::Refused;
+        AttemptResult::Refused
     }
 }
 
@@ -137,70 +154,70 @@ async fn handshake(
     Some((stream, status))
 }
 
-/// Records how long an attempt took when it ends, however it does.
-struct Timing<'a> {
+/// Records the duration of an attempt when it is dropped.
+struct AttemptTimer<'a> {
     relay: &'a Relay,
-    begun: Instant,
-    /// "abandoned" while there is no answer: another attempt may be faster, or the source give up.
-    outcome: &'static str,
+    started: Instant,
+    /// [`StopOutcome::Abandoned`] until there is an answer.
+    outcome: StopOutcome,
 }
 
-impl<'a> Timing<'a> {
+impl<'a> AttemptTimer<'a> {
     fn new(relay: &'a Relay) -> Self {
         Self {
             relay,
-            begun: Instant::now(),
-            outcome: "abandoned",
+            started: Instant::now(),
+            outcome: StopOutcome::Abandoned,
         }
     }
 }
 
-impl Drop for Timing<'_> {
+impl Drop for AttemptTimer<'_> {
     fn drop(&mut self) {
         self.relay
             .metrics()
-            .stop(self.outcome, self.begun.elapsed());
+            .stop(self.outcome.as_str(), self.started.elapsed());
     }
 }
 
-/// Records on the span what came of all attempts together.
-struct Report<'a> {
+/// Records the result of all attempts on the span when it is dropped.
+struct StopSpan<'a> {
     span: &'a Span,
     attempts: usize,
     transport: &'static str,
-    outcome: &'static str,
+    outcome: StopOutcome,
 }
 
-impl<'a> Report<'a> {
+impl<'a> StopSpan<'a> {
     fn new(span: &'a Span) -> Self {
         Self {
             span,
             attempts: 0,
             transport: "",
-            outcome: "abandoned",
+            outcome: StopOutcome::Abandoned,
         }
     }
 
-    fn begun(&mut self, connection: &Connection) {
+    fn attempt_started(&mut self, connection: &Connection) {
         self.attempts += 1;
         self.transport = connection.transport.as_str();
-        self.outcome = "abandoned";
+        self.outcome = StopOutcome::Abandoned;
     }
 
     fn accepted(&mut self, connection: &Connection) {
         self.transport = connection.transport.as_str();
-        self.outcome = "accepted";
+        self.outcome = StopOutcome::Accepted;
     }
 }
 
-impl Drop for Report<'_> {
+impl Drop for StopSpan<'_> {
     fn drop(&mut self) {
         if self.attempts > 0 {
             self.span.record("relay.transport", self.transport);
         }
         self.span
             .record("relay.stop.attempts", integer(self.attempts));
-        self.span.record("relay.outcome", self.outcome);
+        self.span.record("relay.outcome", self.outcome.as_str());
     }
 }
 
@@ -226,10 +243,10 @@ mod tests {
         let ids = |numbers: [usize; 4]| numbers.map(ConnectionId::new_unchecked);
         assert_eq!(order(), ids([0, 1, 2, 3]), "all are equal");
         tokio::time::advance(Duration::from_secs(1)).await;
-        connections[2].note_activity(Instant::now());
+        connections[2].record_activity(Instant::now());
         assert_eq!(order(), ids([2, 0, 1, 3]));
         tokio::time::advance(Duration::from_secs(1)).await;
-        connections[1].note_activity(Instant::now());
+        connections[1].record_activity(Instant::now());
         assert_eq!(order(), ids([1, 2, 0, 3]));
     }
 }

@@ -1,4 +1,4 @@
-//! How many bytes circuits have carried, by direction and by the transports of both legs.
+//! Bytes relayed, by direction and by the transports of both legs.
 
 use std::{
     iter::zip,
@@ -10,54 +10,54 @@ use std::{
 
 use super::connection::Transport;
 
-/// One way through the relay: its two totals, to the target and to the source.
-type Lane = [AtomicU64; 2];
+/// Bytes of one pair of transports, to the target and to the source.
+type PairCounters = [AtomicU64; 2];
 
-/// The directions, as logs and metrics name them.
+/// Names of the directions in logs and metrics.
 const DIRECTIONS: [&str; 2] = ["to_target", "to_source"];
 
-/// The totals of every way from one transport to another.
+/// Byte counters of all pairs of transports.
 #[derive(Debug, Default)]
 pub struct Traffic {
-    lanes: [[Arc<Lane>; Transport::ALL.len()]; Transport::ALL.len()],
+    pairs: [[Arc<PairCounters>; Transport::ALL.len()]; Transport::ALL.len()],
     waits: AtomicU64,
 }
 
 impl Traffic {
-    /// The totals of circuits from `source` to `target`.
-    pub(super) fn lane(&self, source: Transport, target: Transport) -> Totals {
-        let lane = self
-            .lanes
+    /// Counters of circuits from `source` to `target`.
+    pub(super) fn counters(&self, source: Transport, target: Transport) -> ByteCounters {
+        let pair = self
+            .pairs
             .get(source as usize)
-            .and_then(|lanes| lanes.get(target as usize));
-        Totals(lane.cloned().unwrap_or_default())
+            .and_then(|pairs| pairs.get(target as usize));
+        ByteCounters(pair.cloned().unwrap_or_default())
     }
 
-    /// So many times more a side took nothing, and the other one was not read until it did.
-    pub(super) fn waited(&self, times: u64) {
+    /// Counts times that a side stopped accepting data, so that the other side was not read.
+    pub(super) fn count_waits(&self, times: u64) {
         self.waits.fetch_add(times, Ordering::Relaxed);
     }
 
-    /// Times that a side took nothing, and the other one was not read until it did.
+    /// Times that a side stopped accepting data, so that the other side was not read.
     pub fn waits(&self) -> u64 {
         self.waits.load(Ordering::Relaxed)
     }
 
-    /// All bytes so far.
+    /// Total of all bytes.
     pub fn bytes(&self) -> u64 {
-        let lanes = self.lanes.iter().flatten();
-        lanes
-            .flat_map(|lane| lane.iter())
+        let pairs = self.pairs.iter().flatten();
+        pairs
+            .flat_map(|pair| pair.iter())
             .map(|bytes| bytes.load(Ordering::Relaxed))
             .sum()
     }
 
-    /// Tells `each` way that was used: the direction, the transports of source and target, and the
-    /// bytes.
+    /// Calls `each` with every nonzero counter: the direction, the transports of source and target,
+    /// and the bytes.
     pub fn for_each(&self, mut each: impl FnMut(&'static str, Transport, Transport, u64)) {
-        for (source, lanes) in zip(Transport::ALL, &self.lanes) {
-            for (target, lane) in zip(Transport::ALL, lanes) {
-                for (direction, bytes) in zip(DIRECTIONS, lane.iter()) {
+        for (source, pairs) in zip(Transport::ALL, &self.pairs) {
+            for (target, pair) in zip(Transport::ALL, pairs) {
+                for (direction, bytes) in zip(DIRECTIONS, pair.iter()) {
                     match bytes.load(Ordering::Relaxed) {
                         0 => {}
                         bytes => each(direction, source, target, bytes),
@@ -68,11 +68,11 @@ impl Traffic {
     }
 }
 
-/// Where one circuit adds what it carries.
+/// The counters that one circuit adds to.
 #[derive(Clone, Debug)]
-pub(super) struct Totals(Arc<Lane>);
+pub(super) struct ByteCounters(Arc<PairCounters>);
 
-impl Totals {
+impl ByteCounters {
     pub(super) fn add(&self, to_target: u64, to_source: u64) {
         for (total, bytes) in zip(self.0.iter(), [to_target, to_source]) {
             if bytes > 0 {
@@ -89,9 +89,9 @@ mod tests {
     #[test]
     fn bytes_are_counted_by_direction_and_transports() {
         let traffic = Traffic::default();
-        traffic.lane(Transport::Tcp, Transport::Quic).add(3, 0);
-        traffic.lane(Transport::Tcp, Transport::Quic).add(2, 7);
-        traffic.lane(Transport::Quic, Transport::Tcp).add(0, 1);
+        traffic.counters(Transport::Tcp, Transport::Quic).add(3, 0);
+        traffic.counters(Transport::Tcp, Transport::Quic).add(2, 7);
+        traffic.counters(Transport::Quic, Transport::Tcp).add(0, 1);
         let mut seen = Vec::new();
         traffic.for_each(|direction, source, target, bytes| {
             seen.push((direction, source.as_str(), target.as_str(), bytes));

@@ -1,4 +1,4 @@
-//! Reservation vouchers: the relay's signed word that it serves a peer until a given time.
+//! Reservation vouchers: signed statements that the relay serves a peer until a given time.
 //!
 //! Specification: circuit-v2, section "Reservation Vouchers"; RFC 0002, "Signed Envelopes".
 
@@ -9,29 +9,29 @@ use libp2p::{
 };
 use prost::Message;
 
-/// The domain that separates this signature from every other use of the key.
+/// Signature domain, which separates vouchers from other uses of the key.
 pub const DOMAIN: &str = "libp2p-relay-rsvp";
-/// The multicodec `0x0302` as the two raw bytes that other implementations compare with.
+/// The multicodec `0x0302` as two raw bytes, as other implementations expect it.
 pub const PAYLOAD_TYPE: [u8; 2] = [0x03, 0x02];
 
-/// The signed content.
+/// Payload of the signed envelope.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Voucher {
-    /// The binary peer id of the relay.
+    /// Binary peer id of the relay.
     #[prost(bytes = "vec", optional, tag = "1")]
     pub relay: Option<Vec<u8>>,
-    /// The binary peer id of the holder.
+    /// Binary peer id of the reserved peer.
     #[prost(bytes = "vec", optional, tag = "2")]
     pub peer: Option<Vec<u8>>,
-    /// When it ends, in seconds since the Unix epoch: the same as `Reservation.expire`.
+    /// Expiry in seconds since the Unix epoch, equal to `Reservation.expire`.
     #[prost(uint64, optional, tag = "3")]
     pub expiration: Option<u64>,
 }
 
-/// Signs a voucher for `peer` and gives the bytes of its envelope.
+/// Signs a voucher for `peer`, and returns the encoded envelope.
 ///
 /// # Errors
-/// When the key cannot sign; an Ed25519 key always can.
+/// If the key cannot sign. Ed25519 keys always can.
 pub(super) fn sign(
     relay: &Keypair,
     peer: PeerId,
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_voucher_verifies_and_says_who_and_until_when() {
+    fn voucher_round_trips_peer_and_expiry() {
         let relay = Keypair::generate_ed25519();
         let peer = PeerId::random();
         let bytes = sign(&relay, peer, 1_900_000_000).unwrap();

@@ -1,10 +1,10 @@
-//! The messages of the *hop* and *stop* protocols, and how they are framed.
+//! Messages of the *hop* and *stop* protocols, and their framing.
 //!
 //! Specification: circuit-v2, section "Protobuf". Every message is preceded by its length as an
-//! unsigned varint and is at most [`MAX_MESSAGE_BYTES`] long.
+//! unsigned varint, and is at most [`MAX_MESSAGE_BYTES`] long.
 //!
-//! Reading never takes a byte beyond the message: what a peer sends together with its handshake
-//! is the first data of the circuit and stays in the stream.
+//! A read never consumes a byte beyond the message: data that a peer sends together with its
+//! handshake is the first data of the circuit and stays in the stream.
 
 use std::io;
 
@@ -14,14 +14,14 @@ use prost::Message;
 
 use super::limits::CircuitLimit;
 
-/// The protocol that clients speak to the relay.
+/// Protocol between clients and the relay.
 pub const HOP_PROTOCOL: StreamProtocol = StreamProtocol::new("/libp2p/circuit/relay/0.2.0/hop");
-/// The protocol that the relay speaks to the target of a circuit.
+/// Protocol between the relay and the target of a circuit.
 pub const STOP_PROTOCOL: StreamProtocol = StreamProtocol::new("/libp2p/circuit/relay/0.2.0/stop");
-/// No message is longer, in bytes, its length prefix not counted.
+/// Maximum length of a message in bytes, without its length prefix.
 pub const MAX_MESSAGE_BYTES: usize = 4096;
 
-/// What the relay answers to a request.
+/// Status of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration)]
 #[repr(i32)]
 #[expect(missing_docs, reason = "the names are the specification's own")]
@@ -38,7 +38,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// The specification's name.
+    /// Name in the specification.
     pub fn name(self) -> &'static str {
         match self {
             Self::Unused => "UNUSED",
@@ -54,7 +54,7 @@ impl Status {
     }
 }
 
-/// The kinds of a [`HopMessage`].
+/// Types of a [`HopMessage`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]
 #[expect(missing_docs, reason = "the names are the specification's own")]
@@ -64,7 +64,7 @@ pub enum HopType {
     Status = 2,
 }
 
-/// The kinds of a [`StopMessage`].
+/// Types of a [`StopMessage`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]
 #[expect(missing_docs, reason = "the names are the specification's own")]
@@ -73,50 +73,51 @@ pub enum StopType {
     Status = 1,
 }
 
-/// Between a client and the relay.
+/// A message between a client and the relay.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct HopMessage {
-    /// Which kind of message this is; one without a kind is malformed.
+    /// Type of the message; a message without a type is malformed.
     #[prost(enumeration = "HopType", optional, tag = "1")]
     pub kind: Option<i32>,
     /// CONNECT: the target.
     #[prost(message, optional, tag = "2")]
     pub peer: Option<Peer>,
-    /// STATUS to a RESERVE that was granted.
+    /// STATUS of a granted RESERVE.
     #[prost(message, optional, tag = "3")]
     pub reservation: Option<Reservation>,
-    /// STATUS: the limits of a circuit. Absent when there are none.
+    /// STATUS: limits of the circuit. Absent if there are none.
     #[prost(message, optional, tag = "4")]
     pub limit: Option<Limit>,
-    /// STATUS: the answer.
+    /// STATUS: status of the request.
     #[prost(enumeration = "Status", optional, tag = "5")]
     pub status: Option<i32>,
 }
 
-/// Between the relay and the target of a circuit.
+/// A message between the relay and the target of a circuit.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct StopMessage {
-    /// Which kind of message this is; one without a kind is malformed.
+    /// Type of the message; a message without a type is malformed.
     #[prost(enumeration = "StopType", optional, tag = "1")]
     pub kind: Option<i32>,
     /// CONNECT: the source.
     #[prost(message, optional, tag = "2")]
     pub peer: Option<Peer>,
-    /// CONNECT: the limits of the circuit. Absent when there are none.
+    /// CONNECT: limits of the circuit. Absent if there are none.
     #[prost(message, optional, tag = "3")]
     pub limit: Option<Limit>,
-    /// STATUS: the answer.
+    /// STATUS: status of the request.
     #[prost(enumeration = "Status", optional, tag = "4")]
     pub status: Option<i32>,
 }
 
-/// A peer that a message speaks of.
+/// A peer in a message.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Peer {
-    /// The binary peer id.
+    /// Binary peer id.
     #[prost(bytes = "vec", optional, tag = "1")]
     pub id: Option<Vec<u8>>,
-    /// Addresses for an active relay; this relay never dials, so it neither reads nor sends them.
+    /// Addresses for active relays. This relay never dials targets, so it neither reads nor sends
+    /// them.
     #[prost(bytes = "vec", repeated, tag = "2")]
     pub addrs: Vec<Vec<u8>>,
 }
@@ -124,34 +125,34 @@ pub struct Peer {
 /// A granted reservation.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Reservation {
-    /// When it ends, in seconds since the Unix epoch.
+    /// Expiry in seconds since the Unix epoch.
     #[prost(uint64, optional, tag = "1")]
     pub expire: Option<u64>,
-    /// The relay's addresses, each ending in `/p2p/<relay>`.
+    /// Addresses of the relay, each ending in `/p2p/<relay>`.
     #[prost(bytes = "vec", repeated, tag = "2")]
     pub addrs: Vec<Vec<u8>>,
-    /// A signed envelope around a [`Voucher`](super::Voucher).
+    /// Signed envelope of a [`Voucher`](super::Voucher).
     #[prost(bytes = "vec", optional, tag = "3")]
     pub voucher: Option<Vec<u8>>,
 }
 
-/// The limits of a circuit. A field that is absent is unlimited.
+/// Limits of a circuit. An absent field is unlimited.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Limit {
-    /// In seconds.
+    /// Duration in seconds.
     #[prost(uint32, optional, tag = "1")]
     pub duration: Option<u32>,
-    /// In bytes, for each direction.
+    /// Bytes in each direction.
     #[prost(uint64, optional, tag = "2")]
     pub data: Option<u64>,
 }
 
 impl Limit {
-    /// What the wire says of `limit`: nothing at all when there is none, since clients take even
-    /// an empty `limit` for a limited connection.
+    /// Converts `limit`; `None` if it is unlimited, because clients treat even an empty `limit` as
+    /// a limited connection.
     pub fn from_circuit(limit: CircuitLimit) -> Option<Self> {
         let duration = limit.duration.map(|d| {
-            // A limit below one second must not read as "unlimited".
+            // A limit below one second must not become 0, which means unlimited.
             u32::try_from(d.as_secs()).unwrap_or(u32::MAX).max(1)
         });
         (limit != CircuitLimit::default()).then_some(Self {
@@ -161,29 +162,29 @@ impl Limit {
     }
 }
 
-/// A request that a client may make on a hop stream.
+/// A request on a hop stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Reserve a slot for the peer on the other end.
+    /// Reserves a slot for the remote peer.
     Reserve,
-    /// Open a circuit to this peer.
+    /// Opens a circuit to this peer.
     Connect(PeerId),
 }
 
-/// Why there is no [`Request`].
+/// Why a message could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The stream ended or failed before a whole message had arrived: nobody waits for an answer.
+    /// The stream ended or failed before a complete message arrived, so no answer can be delivered.
     #[error("the stream ended before a whole message had arrived: {0}")]
     Io(#[from] io::Error),
-    /// The length prefix is not a varint, or says more than [`MAX_MESSAGE_BYTES`].
+    /// The length prefix is not a varint, or exceeds [`MAX_MESSAGE_BYTES`].
     #[error("the message is longer than {MAX_MESSAGE_BYTES} bytes")]
     Oversize,
-    /// The bytes are no such message, or a field that it needs is missing.
+    /// The message cannot be decoded, or a required field is missing.
     #[error("the message cannot be decoded")]
     Malformed,
-    /// It is a message, but not one that may be sent here.
-    #[error("the message is of a kind that is not expected here")]
+    /// The type of the message is not allowed here.
+    #[error("the message is of a type that is not allowed here")]
     Unexpected,
 }
 
@@ -205,7 +206,7 @@ pub async fn read_request<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Reques
     }
 }
 
-/// Reads the target's answer to a STOP.
+/// Reads the target's answer to STOP.
 pub async fn read_stop_status<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Status, ReadError> {
     let message: StopMessage = read(stream).await?;
     match message.kind.and_then(|k| StopType::try_from(k).ok()) {
@@ -218,8 +219,8 @@ pub async fn read_stop_status<S: AsyncRead + Unpin>(stream: &mut S) -> Result<St
     }
 }
 
-/// A STATUS that refuses a request.
-pub fn refusal(status: Status) -> HopMessage {
+/// A STATUS message.
+pub fn status(status: Status) -> HopMessage {
     HopMessage {
         kind: Some(HopType::Status.into()),
         status: Some(status.into()),
@@ -227,7 +228,7 @@ pub fn refusal(status: Status) -> HopMessage {
     }
 }
 
-/// The STATUS that grants a RESERVE.
+/// The STATUS of a granted RESERVE.
 pub fn reserved(
     expire: u64,
     addresses: &[Multiaddr],
@@ -241,19 +242,19 @@ pub fn reserved(
             voucher: Some(voucher),
         }),
         limit: Limit::from_circuit(limit),
-        ..refusal(Status::Ok)
+        ..status(Status::Ok)
     }
 }
 
-/// The STATUS that grants a CONNECT.
+/// The STATUS of a granted CONNECT.
 pub fn connected(limit: CircuitLimit) -> HopMessage {
     HopMessage {
         limit: Limit::from_circuit(limit),
-        ..refusal(Status::Ok)
+        ..status(Status::Ok)
     }
 }
 
-/// The STOP that announces a circuit from `source`.
+/// The STOP message for a circuit from `source`.
 pub fn stop(source: PeerId, limit: CircuitLimit) -> StopMessage {
     StopMessage {
         kind: Some(StopType::Connect.into()),
@@ -266,7 +267,7 @@ pub fn stop(source: PeerId, limit: CircuitLimit) -> StopMessage {
     }
 }
 
-/// Reads one message and not a byte more.
+/// Reads one message, and no byte beyond it.
 pub async fn read<M: Message + Default, S: AsyncRead + Unpin>(
     stream: &mut S,
 ) -> Result<M, ReadError> {
@@ -286,7 +287,7 @@ pub async fn write<M: Message, S: AsyncWrite + Unpin>(
     stream.flush().await
 }
 
-/// [`MAX_MESSAGE_BYTES`] fits into two bytes of a varint; a third is refused unread.
+/// [`MAX_MESSAGE_BYTES`] fits into a varint of two bytes; a third byte is not read.
 async fn read_length<S: AsyncRead + Unpin>(stream: &mut S) -> Result<usize, ReadError> {
     let mut length = 0;
     for shift in [0, 7] {
@@ -344,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_of_4096_bytes_is_read_and_a_longer_one_refused_by_its_length_alone() {
+    fn messages_over_4096_bytes_are_refused_by_their_length_prefix() {
         let padded = |n: usize| {
             let message = HopMessage {
                 kind: Some(HopType::Reserve.into()),
@@ -364,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_request_needs_is_required() {
+    fn missing_required_fields_are_malformed() {
         let no_kind = encode(&HopMessage::default());
         let no_peer = encode(&HopMessage {
             kind: Some(HopType::Connect.into()),
@@ -377,12 +378,12 @@ mod tests {
         for bytes in [no_kind, no_peer, unknown_kind, b"\x02\xff\xff".to_vec()] {
             assert!(matches!(request(bytes).0, Err(ReadError::Malformed)));
         }
-        let status = encode(&refusal(Status::Ok));
+        let status = encode(&status(Status::Ok));
         assert!(matches!(request(status).0, Err(ReadError::Unexpected)));
     }
 
     #[test]
-    fn no_limit_is_no_field() {
+    fn unlimited_circuit_has_no_limit_field() {
         assert_eq!(Limit::from_circuit(CircuitLimit::default()), None);
         let limit = CircuitLimit {
             duration: Some(Duration::from_millis(10)),
@@ -408,7 +409,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_written_is_read_again(
+        fn messages_round_trip(
             kind in 0..3i32,
             status in prop::option::of(prop::sample::select(vec![100, 200, 401])),
             expire in any::<u64>(),

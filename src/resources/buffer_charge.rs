@@ -1,11 +1,11 @@
-//! The part of a connection's account that is for one kind of buffer.
+//! The charge of one kind of buffer on a connection's account.
 //!
-//! A stream of yamux begins with a window of 256 KiB, however many there are, so windows alone bound
-//! nothing in a small container. What all connections hold together is counted instead.
+//! Every yamux stream starts with a window of 256 KiB, so windows alone do not bound the memory of
+//! a small container. The total of all buffers is limited instead.
 
 use super::ConnectionMemory;
 
-/// Bytes that are charged to a connection; released when this is dropped.
+/// Bytes charged to a connection. Dropping it releases them.
 #[derive(Debug)]
 pub struct BufferCharge {
     memory: ConnectionMemory,
@@ -13,23 +13,23 @@ pub struct BufferCharge {
 }
 
 impl BufferCharge {
-    /// Nothing yet, to be charged to `memory`.
+    /// Creates an empty charge on the account `memory`.
     pub fn new(memory: ConnectionMemory) -> Self {
         Self { memory, bytes: 0 }
     }
 
-    /// What is charged.
+    /// Charged bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether there is room for `more` bytes, if these buffers may hold `most` by themselves.
+    /// Whether `more` bytes may be buffered, if these buffers may hold at most `most`.
     pub fn has_room(&self, more: usize, most: usize) -> bool {
         let then = self.bytes.saturating_add(more);
         then <= most && self.memory.has_room(more as u64, u64::MAX)
     }
 
-    /// Sets what the buffers hold, in bytes.
+    /// Sets the bytes in the buffers.
     pub fn set(&mut self, bytes: usize) {
         if bytes > self.bytes {
             self.memory.charge((bytes - self.bytes) as u64);
@@ -39,14 +39,14 @@ impl BufferCharge {
         self.bytes = bytes;
     }
 
-    /// A part of the buffers, which held `before`, holds `after` now.
+    /// Updates one part of the buffers from `before` to `after` bytes.
     pub fn replace(&mut self, before: usize, after: usize) {
         if before != after {
             self.set((self.bytes + after).saturating_sub(before));
         }
     }
 
-    /// The buffers have grown by `difference` bytes, or shrunk.
+    /// Changes the bytes in the buffers by `difference`.
     pub fn change(&mut self, difference: i64) {
         let magnitude = usize::try_from(difference.unsigned_abs()).unwrap_or(usize::MAX);
         self.set(if difference < 0 {
@@ -88,11 +88,11 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_has_its_guarantee_when_all_hold_too_much() {
+    fn connection_has_its_guarantee_at_the_total_limit() {
         let resources = resources();
         let mut greedy = charge(&resources);
         assert!(greedy.has_room(ALL + GUARANTEED, 2 * ALL));
-        assert!(!greedy.has_room(ALL, ALL - 1), "its own bound");
+        assert!(!greedy.has_room(ALL, ALL - 1), "limit of these buffers");
         greedy.set(ALL + GUARANTEED);
         assert!(!greedy.has_room(1, 2 * ALL));
         let mut modest = charge(&resources);
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn without_limits_only_the_connection_has_a_bound() {
+    fn without_a_total_limit_the_limit_of_the_connection_applies() {
         let mut received = charge(&Resources::unlimited());
         received.set(1 << 40);
         assert!(received.has_room(1, usize::MAX));

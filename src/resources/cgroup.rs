@@ -1,21 +1,21 @@
-//! How much memory the system leaves a process: the smallest limit of the control groups above it,
-//! and what the machine has.
+//! The memory limit of the process: the smallest limit of its control groups and the memory of the
+//! machine.
 //!
-//! Everything is looked up below a root directory, which tests make up. What is missing or cannot be
-//! read limits nothing.
+//! All files are looked up below a root directory, which tests replace. Missing or unreadable files
+//! impose no limit.
 
 use std::path::{Component, Path, PathBuf};
 
 use procfs::{FromRead, Meminfo, ProcessCGroup, ProcessCGroups, process::MountInfo};
 
-/// The files of version 2. Beyond `memory.high` a process is slowed down until it is of no use.
+/// Limits of version 2. Beyond `memory.high` the kernel throttles a process heavily.
 const UNIFIED: &[&str] = &["memory.max", "memory.high"];
-/// The file of version 1.
+/// The limit of version 1.
 const LEGACY: &[&str] = &["memory.limit_in_bytes"];
 
-/// Bytes that the calling process may use, as the files below `root` have it.
+/// Memory limit of the calling process in bytes, according to the files below `root`.
 ///
-/// A group without a limit says "max", or a number beyond all that machines have.
+/// A group without a limit contains "max", or a number larger than any machine's memory.
 pub(super) fn memory_limit(root: &Path) -> Option<u64> {
     let machine = Meminfo::from_file(root.join("proc/meminfo")).ok();
     let machine = machine.map(|memory| memory.mem_total);
@@ -32,12 +32,12 @@ pub(super) fn memory_limit(root: &Path) -> Option<u64> {
     limits.chain(machine).min()
 }
 
-/// The file in which version 2 reports what a group's memory is used for.
+/// The file in which version 2 reports the memory of a group by kind.
 #[derive(Debug)]
 pub(crate) struct SocketMemory(PathBuf);
 
 impl SocketMemory {
-    /// Bytes that the sockets of the group occupy in the kernel.
+    /// Kernel memory of the group's sockets, in bytes.
     pub(crate) fn bytes(&self) -> Option<u64> {
         let text = std::fs::read_to_string(&self.0).ok()?;
         let sockets = text.lines().find_map(|line| line.strip_prefix("sock "))?;
@@ -45,8 +45,8 @@ impl SocketMemory {
     }
 }
 
-/// Where the memory of the calling process's sockets is reported, if it has a group of version 2 with
-/// a limit: the kernel counts it for that.
+/// Source of the memory of the calling process's sockets, if the process is in a group of version 2
+/// with a limit. The kernel counts it for that limit.
 pub(super) fn socket_memory(root: &Path) -> Option<SocketMemory> {
     let groups = ProcessCGroups::from_file(root.join("proc/self/cgroup")).ok()?;
     let group = groups.0.iter().find(|group| group.hierarchy == 0)?;
@@ -54,7 +54,7 @@ pub(super) fn socket_memory(root: &Path) -> Option<SocketMemory> {
     let mount = mounts.iter().find(|mount| mount.fs_type == "cgroup2")?;
     let (top, below) = directory(root, group, mount)?;
     let directory = top.join(below);
-    // A limit further up counts what the group uses, too.
+    // A limit of a parent group includes the memory of the group, too.
     let mut levels = below.ancestors().map(|part| top.join(part));
     levels.find_map(|level| UNIFIED.iter().find_map(|file| read(level.join(file))))?;
     let memory = SocketMemory(directory.join("memory.stat"));
@@ -69,7 +69,7 @@ fn mounts(root: &Path) -> Vec<MountInfo> {
         .collect()
 }
 
-/// The files that limit the memory of `group`, if `mount` shows the hierarchy that it is in.
+/// Limit files of `group`, if `mount` shows its hierarchy.
 fn files(group: &ProcessCGroup, mount: &MountInfo) -> Option<&'static [&'static str]> {
     match mount.fs_type.as_str() {
         "cgroup2" if group.hierarchy == 0 => Some(UNIFIED),
@@ -83,7 +83,7 @@ fn files(group: &ProcessCGroup, mount: &MountInfo) -> Option<&'static [&'static 
     }
 }
 
-/// The smallest limit of `group` and of those above it, as far up as `mount` shows them.
+/// The smallest limit of `group` and its ancestors, as far as `mount` shows them.
 fn smallest(root: &Path, group: &ProcessCGroup, mount: &MountInfo, files: &[&str]) -> Option<u64> {
     let (top, below) = directory(root, group, mount)?;
     let directories = below.ancestors().map(|part| top.join(part));
@@ -93,14 +93,14 @@ fn smallest(root: &Path, group: &ProcessCGroup, mount: &MountInfo, files: &[&str
         .min()
 }
 
-/// Where `mount` shows the hierarchy, and the directory of `group` below that.
+/// Mount point of the hierarchy, and the directory of `group` relative to it.
 fn directory<'a>(
     root: &Path,
     group: &'a ProcessCGroup,
     mount: &MountInfo,
 ) -> Option<(PathBuf, &'a Path)> {
     let top = root.join(mount.mount_point.strip_prefix("/").ok()?);
-    // A container may see its own group as the root of everything, or only that group of many.
+    // A container may see its own group as the root of the hierarchy, or only its own group.
     let path = Path::new(&group.pathname);
     let below = path.strip_prefix(&mount.root).unwrap_or(Path::new(""));
     let is_plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::RootDir);
@@ -129,10 +129,10 @@ mod tests {
                       41 23 0:37 / /sys/fs/cgroup/cpu rw,nosuid - cgroup cgroup rw,cpu\n";
     const UNLIMITED_V1: &str = "9223372036854771712\n";
 
-    /// A machine of 8 GiB, with these files besides.
+    /// A machine with 8 GiB of memory and these additional files.
     fn machine(cgroup: &str, mountinfo: &str, files: &[(&str, &str)]) -> TempDir {
         let root = tempfile::tempdir().unwrap();
-        // `Meminfo` wants these lines, which every kernel has.
+        // `Meminfo` requires these lines, which every kernel has.
         let lines = [
             "MemTotal:        8388608 kB",
             "MemFree:         1 kB",
@@ -179,7 +179,7 @@ mod tests {
             (vec![(&max, "max\n"), (&high, "50331648\n")], 48 * MIB),
             (vec![(&max, "67108864\n"), (&high, "max\n")], 64 * MIB),
             (vec![(&max, "max\n"), (&high, "max\n")], 8192 * MIB),
-            // More than the machine has.
+            // More than the memory of the machine.
             (vec![(&max, "1099511627776\n")], 8192 * MIB),
             (vec![(&max, "lots\n"), (&high, "0\n")], 8192 * MIB),
             (vec![], 8192 * MIB),
@@ -190,23 +190,23 @@ mod tests {
     }
 
     #[test]
-    fn a_container_sees_itself_as_the_root() {
+    fn container_sees_itself_as_the_root() {
         let files = [("sys/fs/cgroup/memory.max", "67108864\n")];
         assert_eq!(limit("0::/\n", V2, &files), Some(64 * MIB));
-        // Moved there from elsewhere, which it does not see.
+        // Moved there from a group that the process does not see.
         assert_eq!(limit("0::/../other\n", V2, &files), Some(64 * MIB));
-        // Without a namespace of its own, it sees its group where the mount begins.
+        // Without a cgroup namespace, the process sees its group at the mount point.
         let mounted = V2.replace(" / /sys", " /docker/abc /sys");
         assert_eq!(limit("0::/docker/abc\n", &mounted, &files), Some(64 * MIB));
     }
 
     #[test]
-    fn the_smallest_of_those_above_counts() {
+    fn smallest_limit_of_the_ancestors_applies() {
         let files = [
             ("sys/fs/cgroup/a/memory.max", "134217728\n"),
             ("sys/fs/cgroup/a/b/memory.max", "max\n"),
             ("sys/fs/cgroup/a/b/c/memory.max", "1073741824\n"),
-            // Of somebody else.
+            // A group of other processes.
             ("sys/fs/cgroup/d/memory.max", "1048576\n"),
         ];
         assert_eq!(limit("0::/a/b/c\n", V2, &files), Some(128 * MIB));
@@ -226,7 +226,7 @@ mod tests {
         ] {
             assert_eq!(limit(cgroup, V1, &files), Some(expected), "{files:?}");
         }
-        // The usual sight from inside: the group is where the mount begins.
+        // Usually the mount point shows the group itself.
         let mounted = V1.replace(" / /sys", " /docker/abc /sys");
         let file = "sys/fs/cgroup/memory/memory.limit_in_bytes";
         let found = limit(cgroup, &mounted, &[(file, "67108864\n")]);
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_of_sockets_counts_in_a_group_with_a_limit() {
+    fn memory_of_sockets_counts_in_a_group_with_a_limit() {
         let stat = "anon 100\nsock 4096\nshmem 1\n";
         let sockets = |cgroup: &str, files: &[(&str, &str)]| {
             let machine = machine(cgroup, V2, files);
@@ -274,10 +274,10 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_limits_nothing() {
+    fn unreadable_files_impose_no_limit() {
         for garbage in ["", "x\n", "0:\n", "\u{fffd}:a:b:c\n\n"] {
             assert_eq!(limit(garbage, garbage, &[]), Some(8192 * MIB), "{garbage}");
-            // A mount that is no mount does not hide the others.
+            // An invalid mount does not hide the others.
             let mounts = format!("{garbage}{V2}");
             let files = [("sys/fs/cgroup/memory.max", "67108864\n")];
             assert_eq!(limit("0::/\n", &mounts, &files), Some(64 * MIB));

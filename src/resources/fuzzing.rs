@@ -1,4 +1,4 @@
-//! What fuzzers call in here; see [`crate::fuzzing`].
+//! Entry points for fuzzers; see [`crate::fuzzing`].
 
 use std::{
     collections::HashMap,
@@ -8,29 +8,28 @@ use std::{
 
 use super::{
     ConnectionMemory, Exceeded, GUARANTEED_BYTES, MAX_SCOPES, Prefix, Relief, ResourceLimits,
-    Resources, Shares, Usage, excess, memory::LEAST_RELIEF_BYTES, scarcity,
+    Resources, Shares, Usage, excess, memory::MIN_RELIEF_BYTES, scarcity_threshold,
 };
 use crate::relay::Limits;
 
-/// Bytes that all connections together may hold: a few times as much as is guaranteed to each of
-/// them, so that the limit is reached.
+/// Limit of all buffers in bytes: a few times the guarantee of a connection, so that it is reached.
 const BUFFERED: u64 = 8 * GUARANTEED_BYTES;
-/// Bytes that one connection may hold.
-const MOST: u64 = BUFFERED / 2;
-/// Connections at once.
+/// Limit of the buffers of one connection in bytes.
+const MAX_PER_CONNECTION: u64 = BUFFERED / 2;
+/// Simultaneous connections.
 const CONNECTIONS: usize = 16;
-/// Units of what is counted by prefix.
+/// Capacity of resources that are counted in units.
 const CAPACITY: u64 = 16;
 
-/// Carries out the steps in `bytes`, each of three: what it is, which connection or address, and how
-/// much. Grants, reads, resets and closes may come in any order. Sums are exact and never negative,
-/// nothing is granted above a limit, and at last nothing is in use.
+/// Executes the steps in `bytes`. Each step has three bytes: its kind, a connection or address, and
+/// an amount. Grants, reads, resets and closes occur in any order. Checks that sums are exact and
+/// never negative, that no limit is exceeded, and that nothing is in use at the end.
 pub fn resources(bytes: &[u8]) {
     memory(bytes);
     usage(bytes);
 }
 
-/// One of a few addresses, some of which have prefixes in common.
+/// One of a few addresses, some of which share prefixes.
 fn address(number: u8) -> IpAddr {
     let (network, host) = (number >> 1 & 3, number & 1);
     if number & 8 == 0 {
@@ -41,7 +40,7 @@ fn address(number: u8) -> IpAddr {
     }
 }
 
-/// A connection, and what it holds according to the steps.
+/// A connection, and the bytes that it holds according to the steps.
 struct Held {
     memory: ConnectionMemory,
     address: Option<IpAddr>,
@@ -60,7 +59,7 @@ fn memory(bytes: &[u8]) {
     let (steps, _) = bytes.as_chunks::<3>();
     for [step, which, amount] in steps {
         let number = usize::from(*which) % CONNECTIONS;
-        // Up to a third of what there is.
+        // Up to a third of the limit.
         let amount = u64::from(*amount) * (BUFFERED / 3 / 255);
         if step % 8 == 0 && connections.len() < CONNECTIONS {
             connections.push(Held {
@@ -75,12 +74,12 @@ fn memory(bytes: &[u8]) {
             continue;
         };
         match step % 8 {
-            // A grant: bytes arrive if there is room for them.
+            // A grant: bytes arrive if they are within the limits.
             0..=2 => {
                 let then = held.bytes + amount;
                 let more = pooled(then) - pooled(held.bytes);
-                if held.memory.has_room(amount, MOST) {
-                    assert!(then <= MOST, "{then} bytes of a connection");
+                if held.memory.has_room(amount, MAX_PER_CONNECTION) {
+                    assert!(then <= MAX_PER_CONNECTION, "{then} bytes of a connection");
                     let is_within = |prefix: Prefix| {
                         let used = before.get(&prefix).copied().unwrap_or(0);
                         used + more <= shares.of(prefix).part_of(BUFFERED)
@@ -88,7 +87,7 @@ fn memory(bytes: &[u8]) {
                     let is_within_shares = || prefixes(held.address).all(is_within);
                     assert!(
                         then <= GUARANTEED_BYTES
-                            || all + more <= scarcity(BUFFERED)
+                            || all + more <= scarcity_threshold(BUFFERED)
                             || (all + more <= BUFFERED && is_within_shares()),
                         "{more} bytes more than {all}"
                     );
@@ -96,17 +95,17 @@ fn memory(bytes: &[u8]) {
                     held.bytes = then;
                 }
             }
-            // A read, of more than there is at times.
+            // A read, sometimes of more than is held.
             3 => {
                 held.memory.release(amount);
                 held.bytes -= amount.min(held.bytes);
             }
-            // A reset: everything is thrown away.
+            // A reset releases all bytes.
             4 => {
                 let bytes = std::mem::take(&mut held.bytes);
                 held.memory.release(bytes);
             }
-            // The address is proven, or is another one from now on.
+            // The address is proven, or changes.
             5 => {
                 let address = address(which >> 4);
                 held.memory.attribute_to(address);
@@ -114,13 +113,13 @@ fn memory(bytes: &[u8]) {
             }
             // Memory runs out.
             6 => {
-                // Those within their guarantee are asked only when no other connection is left.
+                // Connections within their guarantee are candidates only if there are no others.
                 let count = |least: u64| {
                     let large = connections.iter().filter(|held| held.bytes >= least);
                     large.count()
                 };
                 let (least, large) = match count(GUARANTEED_BYTES + 1) {
-                    0 => (LEAST_RELIEF_BYTES, count(LEAST_RELIEF_BYTES)),
+                    0 => (MIN_RELIEF_BYTES, count(MIN_RELIEF_BYTES)),
                     large => (GUARANTEED_BYTES + 1, large),
                 };
                 let asked = resources.relieve_connections(amount).connections;
@@ -154,7 +153,7 @@ fn check(resources: &Resources, connections: &[Held]) {
     }
     let all: u64 = connections.iter().map(|held| held.bytes).sum();
     assert_eq!(resources.buffered_bytes(), all);
-    // A connection may have its guarantee when the others have all there is.
+    // Connections may have their guarantee beyond the total limit.
     let most = BUFFERED + GUARANTEED_BYTES * connections.len() as u64;
     assert!(all <= most, "{all} bytes");
 }
@@ -163,7 +162,7 @@ fn prefixes(address: Option<IpAddr>) -> impl Iterator<Item = Prefix> {
     address.into_iter().flat_map(Prefix::scopes)
 }
 
-/// What a connection holds beyond its guarantee.
+/// Bytes that a connection holds beyond its guarantee.
 fn pooled(bytes: u64) -> u64 {
     bytes.saturating_sub(GUARANTEED_BYTES)
 }
@@ -178,7 +177,7 @@ fn pooled_by_prefix(connections: &[Held]) -> HashMap<Prefix, u64> {
     bytes
 }
 
-/// The same for what is counted in units by prefix: connections, reservations, circuits.
+/// The same for resources that are counted in units: connections, reservations, circuits.
 fn usage(bytes: &[u8]) {
     let shares = Shares::default();
     let mut usage = Usage::default();
@@ -186,7 +185,7 @@ fn usage(bytes: &[u8]) {
     let (steps, _) = bytes.as_chunks::<3>();
     for [step, which, amount] in steps {
         match step % 4 {
-            // A grant. Some have no address.
+            // A grant, sometimes without an address.
             0..=2 => {
                 let ip = (amount % 8 > 0).then(|| address(*which));
                 let used = usage.total();
@@ -197,7 +196,9 @@ fn usage(bytes: &[u8]) {
                         units.push(ip);
                     }
                     Err(Exceeded::Capacity) => assert!(used >= CAPACITY, "{used} units"),
-                    Err(Exceeded::Share) => assert!(used >= scarcity(CAPACITY), "{used} units"),
+                    Err(Exceeded::Share) => {
+                        assert!(used >= scarcity_threshold(CAPACITY), "{used} units")
+                    }
                 }
             }
             // A close.

@@ -1,11 +1,11 @@
-//! The bytes that connections make the relay hold: received and not read, queued and not sent, and
-//! parts of frames.
+//! Bytes in buffers of connections: received but not read, queued but not sent, and incomplete
+//! frames.
 //!
-//! Each connection has one account, which its muxer and its security channel charge when bytes
-//! arrive in a buffer and release when they leave it. All accounts together have a part of the
-//! memory; an address prefix has its [share](super::Shares) of that. When the process comes to the
-//! end of its memory nevertheless, the connections that hold most are asked to reset their streams,
-//! and are closed when that was not enough.
+//! Each connection has one account. Its muxer and its security channel charge the account when
+//! bytes enter a buffer, and release them when the bytes leave it. All accounts together are
+//! limited to a part of the memory, of which each address prefix has a [share](super::Shares). When
+//! the process runs out of memory nevertheless, the connections that hold most are requested to
+//! reset their streams, and are closed if that is not enough.
 
 use std::{
     cmp::Reverse,
@@ -27,28 +27,28 @@ use super::{
 };
 use crate::map_shrink::ShrinkIfSparse as _;
 
-/// What each connection may hold even when all together hold too much: the longest frame, in bytes,
-/// that common implementations send.
+/// Bytes that each connection may hold even beyond the total limit: the longest frame that common
+/// implementations send.
 pub const GUARANTEED_BYTES: u64 = 64 * 1024;
 
-/// What a connection has to hold at least so that it is worth relief, in bytes: more than an idle
-/// connection of an ordinary client holds.
-pub(super) const LEAST_RELIEF_BYTES: u64 = 8 * 1024;
+/// Bytes that a connection has to hold to be worth relieving: more than an idle connection of an
+/// ordinary client holds.
+pub(super) const MIN_RELIEF_BYTES: u64 = 8 * 1024;
 
-/// The account of one connection. Clones share it; what is charged is released with the last one.
+/// The account of one connection. Clones share it; dropping the last one releases its bytes.
 #[derive(Clone, Debug)]
 pub struct ConnectionMemory(Arc<Account>);
 
-/// What a connection that holds much has to do when memory runs out.
+/// Request to a connection to free memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relief {
-    /// Reset the streams for which it holds bytes.
+    /// Reset the streams for which the connection holds bytes.
     ResetStreams,
-    /// End.
+    /// Close the connection.
     Close,
 }
 
-/// Connections of which relief was requested, and what they held together.
+/// Connections of which relief was requested, and the bytes that they held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Relieved {
     pub(crate) connections: usize,
@@ -60,18 +60,18 @@ struct Account {
     resources: Resources,
     id: u64,
     state: Mutex<State>,
-    /// What has to be done next: 0 for nothing, or a level of [`Relief`].
+    /// The pending request: 0 for none, or a level of [`Relief`].
     requested: AtomicU8,
-    /// Wakes the connection's task when something has to be done.
+    /// Wakes the connection's task when relief is requested.
     task: AtomicWaker,
 }
 
 #[derive(Debug, Default)]
 struct State {
     held: u64,
-    /// The counters of the prefixes that the connection's address belongs to.
+    /// Counters of the prefixes of the connection's address.
     scopes: Vec<Scope>,
-    /// How often relief was requested since the connection held no more than its guarantee.
+    /// Number of requests since the connection last held at most its guarantee.
     requests: u8,
 }
 
@@ -81,22 +81,22 @@ struct Scope {
     counters: Arc<Counters>,
 }
 
-/// What connections hold together, in bytes.
+/// Bytes that connections hold in total.
 #[derive(Debug, Default)]
 struct Counters {
     held: AtomicU64,
-    /// What each of them holds beyond its guarantee: only this is limited, so that connections within
-    /// their guarantee take nothing from others, however many there are.
+    /// Bytes beyond the guarantee of each connection. Only these are limited, so that connections
+    /// within their guarantee use nothing of the limit, however many there are.
     pooled: AtomicU64,
 }
 
-/// What one connection holds beyond its guarantee, in bytes.
+/// Bytes of one connection beyond its guarantee.
 fn pooled(held: u64) -> u64 {
     held.saturating_sub(GUARANTEED_BYTES)
 }
 
 impl Counters {
-    /// A connection of the prefix holds `after` bytes now instead of `before`.
+    /// Updates the counters after a connection has changed from `before` to `after` bytes.
     fn change(&self, before: u64, after: u64) {
         for (counter, before, after) in [
             (&self.held, before, after),
@@ -115,10 +115,10 @@ impl Counters {
     }
 }
 
-/// All accounts.
+/// The accounts of all connections.
 #[derive(Debug)]
 pub(super) struct Accounts {
-    /// Bytes that all accounts together may hold; `None` is unlimited.
+    /// Limit of all accounts in bytes; `None` is unlimited.
     limit: Option<u64>,
     shares: Shares,
     counters: Counters,
@@ -142,12 +142,12 @@ impl Accounts {
         }
     }
 
-    /// Bytes that all connections together hold.
+    /// Bytes that all connections hold.
     pub(super) fn held(&self) -> u64 {
         self.counters.held.load(Ordering::Relaxed)
     }
 
-    /// The bytes in use, and the host prefix that holds most of them.
+    /// Bytes in use, and the host prefix that holds most of them.
     pub(super) fn report(&self) -> ResourceUse {
         let registry = self.registry();
         let hosts = registry
@@ -169,8 +169,8 @@ impl Accounts {
         lock(&self.registry)
     }
 
-    /// Whether a connection of these prefixes may hold `more` bytes beyond its guarantee: under
-    /// scarcity, each prefix only up to its share.
+    /// Whether a connection of these prefixes may hold `more` bytes beyond its guarantee. Under
+    /// scarcity, each prefix is limited to its share.
     fn has_room(&self, scopes: &[Scope], more: u64) -> bool {
         let Some(limit) = self.limit else { return true };
         let with_more = |counters: &Counters| {
@@ -181,7 +181,7 @@ impl Accounts {
         let has_share = |scope: &Scope| {
             with_more(&scope.counters) <= self.shares.of(scope.prefix).part_of(limit)
         };
-        then <= super::scarcity(limit) || (then <= limit && scopes.iter().all(has_share))
+        then <= super::scarcity_threshold(limit) || (then <= limit && scopes.iter().all(has_share))
     }
 
     /// Whether a prefix holds more than its share.
@@ -191,7 +191,7 @@ impl Accounts {
         self.limit.is_some_and(|limit| held > share(limit))
     }
 
-    /// Wakes the task of every connection that waits for relief.
+    /// Wakes the tasks of all connections that poll for relief.
     pub(super) fn wake_connections(&self) {
         let accounts: Vec<_> = self.registry().accounts.values().cloned().collect();
         for account in accounts.iter().filter_map(Weak::upgrade) {
@@ -199,7 +199,8 @@ impl Accounts {
         }
     }
 
-    /// The prefixes that hold more than their share. They are few, as shares are large parts.
+    /// Prefixes that hold more than their share. There are few of them, because shares are large
+    /// fractions.
     pub(super) fn prefixes_beyond_share(&self) -> Vec<Prefix> {
         let registry = self.registry();
         let prefixes = registry.prefixes.iter();
@@ -209,8 +210,9 @@ impl Accounts {
             .collect()
     }
 
-    /// Requests relief of the connections that hold most, and at least `least` bytes each, until they
-    /// hold `excess` bytes together; or only of those of address prefixes beyond their share.
+    /// Requests relief of the connections that hold most, and at least `least` bytes each, until
+    /// they hold `excess` bytes in total. With `beyond_share`, only of connections of prefixes
+    /// beyond their share.
     pub(super) fn relieve(&self, excess: u64, least: u64, beyond_share: bool) -> Relieved {
         let accounts: Vec<_> = self.registry().accounts.values().cloned().collect();
         let mut candidates: Vec<_> = accounts
@@ -261,8 +263,7 @@ impl ConnectionMemory {
         Self(account)
     }
 
-    /// The connection comes from `ip`, which is proven to be the peer's: what it holds counts for the
-    /// prefixes of this address from now on.
+    /// Counts the account for the prefixes of `ip`, which has been proven to be the peer's address.
     pub fn attribute_to(&self, ip: IpAddr) {
         let mut state = self.0.state();
         self.0.leave_scopes(&mut state);
@@ -276,12 +277,12 @@ impl ConnectionMemory {
             .collect();
     }
 
-    /// What the connection holds, in bytes.
+    /// Bytes that the connection holds.
     pub fn held(&self) -> u64 {
         self.0.state().held
     }
 
-    /// Whether the connection may hold `more` further bytes, if it may hold `most` by itself.
+    /// Whether the connection may hold `more` further bytes, if its own limit is `most`.
     pub fn has_room(&self, more: u64, most: u64) -> bool {
         let state = self.0.state();
         let then = state.held.saturating_add(more);
@@ -290,7 +291,7 @@ impl ConnectionMemory {
         then <= most && (more == 0 || accounts.has_room(&state.scopes, more))
     }
 
-    /// So many bytes have arrived in a buffer.
+    /// Charges bytes that have entered a buffer.
     pub fn charge(&self, bytes: u64) {
         if bytes == 0 {
             return;
@@ -300,14 +301,14 @@ impl ConnectionMemory {
         self.0.hold(&mut state, held);
     }
 
-    /// So many bytes have left a buffer, or were thrown away; no more than were charged.
+    /// Releases bytes that have left a buffer or were discarded; at most as many as were charged.
     pub fn release(&self, bytes: u64) {
         if bytes > 0 {
             self.0.release(&mut self.0.state(), bytes);
         }
     }
 
-    /// What has to be done because memory runs out. Wakes the task when there is something.
+    /// Polls for a request to free memory. The task is woken when there is one.
     pub fn poll_relief(&self, cx: &mut Context<'_>) -> Poll<Relief> {
         self.0.task.register(cx.waker());
         match self.0.requested.swap(0, Ordering::AcqRel) {
@@ -324,7 +325,7 @@ impl Account {
     }
 
     fn release(&self, state: &mut State, bytes: u64) {
-        // No more than is held: the sums stay exact whatever a caller does.
+        // Never below 0: the totals stay exact even if a caller releases too much.
         let held = state.held.saturating_sub(bytes);
         self.hold(state, held);
         if state.held <= GUARANTEED_BYTES {
@@ -332,7 +333,7 @@ impl Account {
         }
     }
 
-    /// Sets what the connection holds, in bytes.
+    /// Sets the bytes that the connection holds.
     fn hold(&self, state: &mut State, held: u64) {
         self.resources.accounts().counters.change(state.held, held);
         for scope in &state.scopes {
@@ -351,14 +352,14 @@ impl Account {
         self.task.wake();
     }
 
-    /// What is held no longer counts for any prefix.
+    /// Removes the account from the counters of its prefixes.
     fn leave_scopes(&self, state: &mut State) {
         let held = state.held;
         let mut registry = self.resources.accounts().registry();
         for Scope { prefix, counters } in state.scopes.drain(..) {
             counters.change(held, 0);
             drop(counters);
-            // Only the table itself has a handle: no connection of the prefix is left.
+            // Only the table has a reference: there is no connection of this prefix left.
             let is_unused = |counters: &Arc<Counters>| Arc::strong_count(counters) == 1;
             if registry.prefixes.get(&prefix).is_some_and(is_unused) {
                 registry.prefixes.remove(&prefix);
@@ -407,12 +408,15 @@ mod tests {
     }
 
     #[test]
-    fn shares_apply_under_scarcity_alone() {
+    fn shares_apply_only_under_scarcity() {
         let resources = resources();
         let greedy = connection(&resources, "192.0.2.1");
         let three_quarters = GUARANTEED_BYTES + ALL / 4 * 3;
         assert!(greedy.has_room(three_quarters, ALL));
-        assert!(!greedy.has_room(three_quarters, ALL / 2), "its own bound");
+        assert!(
+            !greedy.has_room(three_quarters, ALL / 2),
+            "limit of the connection"
+        );
         greedy.charge(three_quarters);
         assert!(!greedy.has_room(1, ALL));
         let neighbour = connection(&resources, "192.0.2.2");
@@ -429,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_within_their_guarantee_take_nothing_from_others() {
+    fn connections_within_their_guarantee_do_not_use_the_limit() {
         let resources = resources();
         let many: Vec<_> = (0..2 * ALL / GUARANTEED_BYTES)
             .map(|_| connection(&resources, "192.0.2.1"))
@@ -443,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn relief_is_requested_of_the_largest_first_and_grows() {
+    fn largest_connections_are_relieved_first_and_closed_next() {
         let resources = resources();
         let [large, small, modest] =
             ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(|ip| connection(&resources, ip));
@@ -501,13 +505,13 @@ mod tests {
     }
 
     #[test]
-    fn small_holders_are_relieved_when_none_is_large() {
+    fn small_connections_are_relieved_when_none_is_large() {
         let resources = resources();
         let [idle, partial, other] =
             ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(|ip| connection(&resources, ip));
-        idle.charge(LEAST_RELIEF_BYTES - 1);
+        idle.charge(MIN_RELIEF_BYTES - 1);
         partial.charge(GUARANTEED_BYTES);
-        other.charge(LEAST_RELIEF_BYTES);
+        other.charge(MIN_RELIEF_BYTES);
         let relieved = resources.relieve_connections(GUARANTEED_BYTES);
         assert_eq!(
             (relieved.connections, relieved.bytes),
@@ -520,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_of_connections_that_are_gone() {
+    fn dropped_accounts_leave_no_state() {
         let resources = resources();
         for number in 0..100_u8 {
             let memory = connection(&resources, &format!("192.0.{number}.1"));
@@ -535,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_limit_only_the_connection_has_a_bound() {
+    fn without_a_total_limit_the_limit_of_the_connection_applies() {
         let memory = ConnectionMemory::new(Resources::unlimited());
         memory.charge(1 << 40);
         assert!(memory.has_room(1, u64::MAX));

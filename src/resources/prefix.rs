@@ -1,8 +1,8 @@
-//! Address prefixes, and which part of a resource each of them may use under scarcity.
+//! Address prefixes, and their shares of resources under scarcity.
 //!
-//! One subscriber of an internet provider holds an IPv4 address or an IPv6 /64, often a /56, a
-//! hosting customer a /24 or a /48. An IP address therefore belongs to a *scope* of each of these
-//! lengths, and a resource that it uses counts in all of them.
+//! A subscriber of an internet provider has an IPv4 address or an IPv6 /64, often a /56; a hosting
+//! customer has a /24 or a /48. An IP address therefore belongs to one *scope* of each of these
+//! lengths, and its use of a resource counts for all of them.
 
 use std::{
     fmt,
@@ -11,14 +11,14 @@ use std::{
 
 use ipnet::IpNet;
 
-/// The lengths of IPv4 prefixes that have a share, from the longest to the shortest.
+/// Lengths of IPv4 prefixes with a share, longest first.
 const V4_LENGTHS: [u8; 2] = [32, 24];
-/// The same of IPv6 prefixes.
+/// Lengths of IPv6 prefixes with a share, longest first.
 const V6_LENGTHS: [u8; 3] = [64, 56, 48];
-/// The most scopes that an address belongs to.
+/// Maximum number of scopes of an address.
 pub const MAX_SCOPES: usize = 3;
 
-/// A network prefix that has a share: an IPv4 /32 or /24, or an IPv6 /64, /56 or /48.
+/// A network prefix with a share: an IPv4 /32 or /24, or an IPv6 /64, /56 or /48.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Prefix {
     network: IpAddr,
@@ -26,8 +26,7 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// The prefixes of `ip`, from the longest to the shortest. An IPv4 address that is written as an
-    /// IPv6 one counts as IPv4.
+    /// Prefixes of `ip`, longest first. An IPv4-mapped address counts as IPv4.
     pub fn scopes(ip: IpAddr) -> impl Iterator<Item = Self> + Clone {
         let ip = ip.to_canonical();
         let lengths: &'static [u8] = match ip {
@@ -37,7 +36,7 @@ impl Prefix {
         lengths.iter().map(move |length| Self::of(ip, *length))
     }
 
-    /// The longest prefix of `ip`: what one host or subscriber has.
+    /// The longest prefix of `ip`, which one host or subscriber has.
     pub fn host(ip: IpAddr) -> Self {
         let ip = ip.to_canonical();
         match ip {
@@ -60,51 +59,51 @@ impl Prefix {
         Self { network, length }
     }
 
-    /// Whether `ip` belongs to it.
+    /// Whether `ip` is in this prefix.
     pub fn contains(self, ip: IpAddr) -> bool {
         Self::scopes(ip).any(|scope| scope == self)
     }
 
-    /// Whether it is the longest kind: what one host or subscriber has.
+    /// Whether the prefix has the longest length, that of one host or subscriber.
     pub fn is_host(self) -> bool {
         matches!(self.length, 32 | 64)
     }
 
-    /// How many bits of the address it fixes.
+    /// Length in bits.
     pub fn length(self) -> u8 {
         self.length
     }
 
-    /// The first address of the network.
+    /// First address of the network.
     pub fn network(self) -> IpAddr {
         self.network
     }
 }
 
-/// `192.0.2.0/24`. For the operator alone: neither logs nor telemetry show addresses of clients.
+/// `192.0.2.0/24`. For the operator only: neither logs nor telemetry contain addresses of clients.
 impl fmt::Display for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.network, self.length)
     }
 }
 
-/// A part of a resource, in millionths of it.
+/// A fraction of a resource, in millionths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Share(u32);
 
 impl Share {
-    /// All of it: the prefix has no bound of its own.
+    /// All of the resource: the prefix has no limit apart from the total.
     pub const ALL: Self = Self(1_000_000);
 
-    /// `numerator / denominator`, rounded down to a millionth; `None` unless it is more than nothing
-    /// and no more than all.
+    /// `numerator / denominator`, rounded down to a millionth; `None` unless it is greater than 0
+    /// and at most 1.
     pub fn of(numerator: u32, denominator: u32) -> Option<Self> {
         let millionths = u64::from(numerator) * 1_000_000 / u64::from(denominator.max(1));
         let millionths = u32::try_from(millionths).ok()?;
         (denominator > 0 && (1..=1_000_000).contains(&millionths)).then_some(Self(millionths))
     }
 
-    /// Its part of `capacity`, at least 1.
+    /// This fraction of `capacity`, at least 1.
     pub fn part_of(self, capacity: u64) -> u64 {
         let part = u128::from(capacity) * u128::from(self.0) / 1_000_000;
         u64::try_from(part).unwrap_or(u64::MAX).max(1)
@@ -122,9 +121,9 @@ impl fmt::Display for Share {
 impl std::str::FromStr for Share {
     type Err = &'static str;
 
-    /// Reads `1/8`, `12.5%` or `100%`.
+    /// Parses `1/8`, `12.5%` or `100%`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const ALLOWED: &str = "a share is a fraction like 1/8 or a percentage like 12.5%, more than 0 and at most all";
+        const ALLOWED: &str = "a share is a fraction like 1/8 or a percentage like 12.5%, greater than 0 and at most 100%";
         let share = if let Some((numerator, denominator)) = text.split_once('/') {
             let parse = |part: &str| part.trim().parse().ok();
             parse(numerator)
@@ -148,26 +147,27 @@ impl std::str::FromStr for Share {
     }
 }
 
-/// Which share each prefix has.
+/// Shares of all prefixes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shares {
     overrides: Vec<(IpNet, Share)>,
 }
 
 impl Shares {
-    /// The defaults, but for these networks: every prefix within one has at least its share. The
-    /// most specific network decides.
+    /// The defaults, except for these networks: every prefix within a network has its share. The
+    /// most specific network applies.
     pub fn new(overrides: Vec<(IpNet, Share)>) -> Self {
         Self { overrides }
     }
 
-    /// The networks whose shares differ from the defaults.
+    /// Networks whose shares differ from the defaults.
     pub fn overrides(&self) -> &[(IpNet, Share)] {
         &self.overrides
     }
 
-    /// The share of `prefix`: an eighth for a host, a quarter for an IPv4 /24 or IPv6 /56, a half for
-    /// an IPv6 /48, unless a network that it is a part of, or that is a part of it, has more.
+    /// Share of `prefix`. The default is an eighth for a host, a quarter for an IPv4 /24 or an IPv6
+    /// /56, and a half for an IPv6 /48. A network that contains the prefix overrides it; a network
+    /// within the prefix raises it.
     pub fn of(&self, prefix: Prefix) -> Share {
         let default = match prefix.length {
             32 | 64 => Share(125_000),
@@ -183,7 +183,7 @@ impl Shares {
         if let Some((_, share)) = enclosing {
             return *share;
         }
-        // A host with a larger share needs the same of every prefix around it.
+        // A host with a larger share needs the same share for all of its prefixes.
         let within = |network: &IpNet| {
             network.prefix_len() > prefix.length
                 && Prefix::of(network.network(), prefix.length).network == prefix.network
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_belongs_to_each_of_its_prefixes() {
+    fn address_belongs_to_each_of_its_prefixes() {
         let scopes = |ip: &str| -> Vec<_> {
             Prefix::scopes(ip.parse().unwrap())
                 .map(|prefix| prefix.to_string())
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_specific_network_decides() {
+    fn most_specific_network_applies() {
         let networks = [("100.64.0.0/10", "1/2"), ("100.64.1.0/24", "100%")];
         let shares = Shares::new(
             networks
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_with_a_larger_share_widens_the_prefixes_around_it() {
+    fn larger_share_of_a_host_raises_those_of_its_prefixes() {
         let shares = Shares::new(vec![("192.0.2.7/32".parse().unwrap(), Share::ALL)]);
         assert_eq!(shares.of(prefix("192.0.2.7", 32)), Share::ALL);
         assert_eq!(shares.of(prefix("192.0.2.7", 24)), Share::ALL);
@@ -280,14 +280,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_address_of_ipv4_is_one_however_it_is_written(bits in any::<u32>()) {
+        fn ipv4_mapped_addresses_are_ipv4(bits in any::<u32>()) {
             let v4 = Ipv4Addr::from_bits(bits);
             prop_assert_eq!(Prefix::host(v4.into()).network(), IpAddr::from(v4));
             prop_assert_eq!(Prefix::host(v4.to_ipv6_mapped().into()).network(), IpAddr::from(v4));
         }
 
         #[test]
-        fn a_network_of_ipv6_is_one(bits in any::<u128>(), host in any::<u64>(), bit in 64..128_u32) {
+        fn hosts_of_an_ipv6_64_share_a_prefix(bits in any::<u128>(), host in any::<u64>(), bit in 64..128_u32) {
             let ip = |bits| IpAddr::from(Ipv6Addr::from_bits(bits));
             prop_assume!(ip(bits).to_canonical().is_ipv6());
             let same = bits >> 64 << 64 | u128::from(host);

@@ -1,29 +1,29 @@
-//! What the system tells of this process: what it may use, and what it uses.
+//! Limits and resource use of this process, as the system reports them.
 
 pub(super) use self::system::SocketMemory;
 
-/// Files, sockets and pipes that the process may have open at once; `None` is unlimited.
+/// Limit of open file descriptors; `None` is unlimited.
 pub(super) fn descriptor_limit() -> Option<u64> {
     let limit = rlimit::Resource::NOFILE.get_soft().ok()?;
     (limit < rlimit::INFINITY).then_some(limit)
 }
 
-/// Bytes of memory that the process may use, if the system tells.
+/// Memory limit in bytes, if known.
 pub(super) fn memory_limit() -> Option<u64> {
     system::memory_limit()
 }
 
-/// Bytes of memory that the process has in use, if the system tells.
+/// Memory in use in bytes, if known.
 pub fn used_bytes() -> Option<u64> {
     system::used_bytes()
 }
 
-/// Where the system reports the memory of the process's sockets, if that counts for its limit.
+/// Source of the memory of the process's sockets, if it counts for the limit.
 pub(super) fn socket_memory() -> Option<SocketMemory> {
     system::socket_memory()
 }
 
-/// Files, sockets and pipes that the process has open, if the system tells.
+/// Open file descriptors, if known.
 pub fn open_descriptors() -> Option<u64> {
     system::open_descriptors()
 }
@@ -47,8 +47,8 @@ mod system {
 
     pub(super) fn used_bytes() -> Option<u64> {
         let statm = Process::myself().and_then(|process| process.statm()).ok()?;
-        // What is shared is mapped from files, the program itself above all: the kernel takes it back
-        // when memory is short.
+        // Shared pages are mapped from files, mostly the program itself. The kernel reclaims them
+        // under pressure.
         let pages = statm.resident.saturating_sub(statm.shared);
         Some(pages.saturating_mul(procfs::page_size()))
     }
@@ -59,7 +59,7 @@ mod system {
     }
 }
 
-/// Systems that tell nothing.
+/// Systems that report nothing.
 #[cfg(not(target_os = "linux"))]
 mod system {
     #[derive(Debug)]

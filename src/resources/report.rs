@@ -1,63 +1,42 @@
-//! How much of each resource is in use, and by which address prefix most of it.
+//! Use of each resource, and the address prefix that uses most of it.
 
 use std::net::IpAddr;
 
 use super::{
     prefix::Prefix,
-    usage::{Usage, scarcity},
+    usage::{Usage, scarcity_threshold},
 };
+use crate::named_enum::named_enum;
 
-/// Everything that address prefixes share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Resource {
-    /// Connections whose handshake is under way.
-    Handshakes,
-    /// Established connections.
-    Connections,
-    /// File descriptors that connections hold.
-    FileDescriptors,
-    /// Bytes in buffers of connections.
-    Buffers,
-    /// Reservations.
-    Reservations,
-    /// Circuits, counted for their sources.
-    Circuits,
-}
-
-impl Resource {
-    /// The names of all of them.
-    pub const NAMES: [&str; 6] = [
-        "handshakes",
-        "connections",
-        "file_descriptors",
-        "buffers",
-        "reservations",
-        "circuits",
-    ];
-
-    /// A short, stable word for logs and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Handshakes => "handshakes",
-            Self::Connections => "connections",
-            Self::FileDescriptors => "file_descriptors",
-            Self::Buffers => "buffers",
-            Self::Reservations => "reservations",
-            Self::Circuits => "circuits",
-        }
+named_enum! {
+    /// A resource of which each address prefix has a share.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum Resource {
+        /// Connections in their handshake.
+        Handshakes = "handshakes",
+        /// Established connections.
+        Connections = "connections",
+        /// File descriptors of connections.
+        FileDescriptors = "file_descriptors",
+        /// Bytes in buffers of connections.
+        Buffers = "buffers",
+        /// Reservations.
+        Reservations = "reservations",
+        /// Circuits, counted for their sources.
+        Circuits = "circuits",
     }
 }
 
-/// The use of one resource at this moment.
+/// Current use of one resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResourceUse {
-    /// Which one.
+    /// The resource.
     pub resource: Resource,
-    /// Units in use: bytes for [`Resource::Buffers`], else a count.
+    /// Units in use: bytes for [`Resource::Buffers`], otherwise a count.
     pub used: u64,
-    /// Units that there are; `None` is unlimited.
+    /// Capacity in units; `None` is unlimited.
     pub limit: Option<u64>,
-    /// The host prefix that uses most, and how many units.
+    /// The host prefix that uses most, with its units.
     pub largest: Option<(Prefix, u64)>,
 }
 
@@ -71,23 +50,23 @@ impl ResourceUse {
         }
     }
 
-    /// Whether shares apply.
+    /// Whether the resource is scarce, so that shares apply.
     pub fn is_scarce(&self) -> bool {
-        self.limit.is_some_and(|limit| self.used >= scarcity(limit))
+        self.limit
+            .is_some_and(|limit| self.used >= scarcity_threshold(limit))
     }
 
-    /// The host prefix that uses more than half of everything that is in use, if that is more than a
-    /// few units.
+    /// The host prefix that uses more than half of all units in use, if that is more than a few.
     pub fn majority(&self) -> Option<Prefix> {
-        /// Fewer clients behind one address say nothing.
+        /// A few clients behind one address are not worth reporting.
         const FEW: u64 = 8;
         let (prefix, units) = self.largest?;
         (units > FEW && units > self.used / 2).then_some(prefix)
     }
 }
 
-/// Whether addresses like this one belong to a proxy or a local network: clients that come from the
-/// public internet never have one of their own.
+/// Whether `ip` is the address of a proxy or in a local network: clients from the public internet
+/// never have such an address.
 pub fn is_private(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => {
@@ -129,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_majority_is_more_than_half_of_more_than_a_few() {
+    fn majority_is_more_than_half_and_more_than_a_few() {
         let report = |counts: &[(&str, usize)]| {
             let mut usage = Usage::default();
             for (ip, count) in counts {

@@ -1,29 +1,29 @@
-//! How much of one resource each address prefix uses, and which prefixes are beyond their share. Pure.
+//! Use of one resource by each address prefix, and the prefixes beyond their share. Pure.
 
 use std::{cmp::Reverse, collections::HashMap, net::IpAddr};
 
 use super::prefix::{Prefix, Shares};
 use crate::map_shrink::ShrinkIfSparse as _;
 
-/// The use of a resource of this capacity from which on it is scarce, so that shares apply: three
-/// quarters, rounded up.
-pub fn scarcity(capacity: u64) -> u64 {
+/// Use of a resource at which it becomes scarce, so that shares apply: three quarters of the
+/// capacity, rounded up.
+pub fn scarcity_threshold(capacity: u64) -> u64 {
     capacity - capacity / 4
 }
 
-/// Prefixes that use more than their share, and how many millionths of it they use.
+/// Prefixes that use more than their share, with their use in millionths of the share.
 pub type BeyondShare = HashMap<Prefix, u64>;
 
-/// Why there is nothing of a resource.
+/// Why a unit is not available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Exceeded {
-    /// All of it is in use.
+    /// The whole capacity is in use.
     Capacity,
-    /// It is scarce, and a prefix of the address uses its share.
+    /// The resource is scarce, and a prefix of the address uses its share.
     Share,
 }
 
-/// How many units of one resource each address prefix uses.
+/// Units of one resource that each address prefix uses.
 #[derive(Debug, Default)]
 pub struct Usage {
     total: u64,
@@ -31,17 +31,17 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Units in use.
+    /// Total of units in use.
     pub fn total(&self) -> u64 {
         self.total
     }
 
-    /// Units that a prefix uses.
+    /// Units that `prefix` uses.
     pub fn of(&self, prefix: Prefix) -> u64 {
         self.prefixes.get(&prefix).copied().unwrap_or(0)
     }
 
-    /// One more unit is in use by `ip`. Without an address it counts in the total alone.
+    /// Adds a unit for `ip`. Without an address, it counts for the total only.
     pub fn add(&mut self, ip: Option<IpAddr>) {
         self.total += 1;
         for prefix in scopes(ip) {
@@ -49,7 +49,7 @@ impl Usage {
         }
     }
 
-    /// One unit that was [added](Self::add) for `ip` is free again.
+    /// Removes a unit that was [added](Self::add) for `ip`.
     pub fn remove(&mut self, ip: Option<IpAddr>) {
         self.total = self.total.saturating_sub(1);
         for prefix in scopes(ip) {
@@ -64,10 +64,10 @@ impl Usage {
         }
     }
 
-    /// Whether `ip` may use one more unit of `capacity`; `None` is unlimited.
+    /// Checks whether `ip` may use one more unit of `capacity`; `None` is unlimited.
     ///
     /// # Errors
-    /// Says whether the resource or a share of it is used up.
+    /// Whether the capacity or a share is used up.
     pub fn check(
         &self,
         ip: Option<IpAddr>,
@@ -77,7 +77,7 @@ impl Usage {
         let Some(capacity) = capacity else {
             return Ok(());
         };
-        if self.total >= scarcity(capacity)
+        if self.total >= scarcity_threshold(capacity)
             && scopes(ip).any(|prefix| self.of(prefix) >= shares.of(prefix).part_of(capacity))
         {
             return Err(Exceeded::Share);
@@ -88,10 +88,9 @@ impl Usage {
         Ok(())
     }
 
-    /// The prefixes that use more than their share of `capacity`, and how many millionths of their
-    /// share they use. They are few, as shares are large parts.
+    /// Prefixes that use more than their share of `capacity`, with their use in millionths of the
+    /// share. There are few of them, because shares are large fractions.
     pub fn beyond_share(&self, capacity: u64, shares: &Shares) -> BeyondShare {
-        // No share is smaller than this, but for those that the operator sets.
         let use_of = |(prefix, count): (&Prefix, &u64)| {
             let part = shares.of(*prefix).part_of(capacity);
             (*count > part).then(|| (*prefix, millionths(*count, part)))
@@ -109,7 +108,7 @@ impl Usage {
     }
 }
 
-/// How far an address is beyond the share of one of its prefixes, given those of
+/// How far an address is beyond the share of one of its prefixes, according to
 /// [`Usage::beyond_share`]; `None` if it is not.
 pub fn excess(ip: Option<IpAddr>, beyond: &BeyondShare) -> Option<u64> {
     if beyond.is_empty() {
@@ -144,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn below_three_quarters_no_share_applies() {
+    fn shares_do_not_apply_below_three_quarters() {
         let mut usage = Usage::default();
         let one = ip("192.0.2.1");
         for _ in 0..75 {
@@ -174,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_48_has_half() {
+    fn ipv6_48_has_a_half() {
         let mut usage = Usage::default();
         let mut taken = 0;
         for _ in 0..75 {
@@ -196,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unlimited_has_no_shares() {
+    fn unlimited_resources_have_no_shares() {
         let mut usage = Usage::default();
         for _ in 0..1000 {
             assert_eq!(
@@ -210,7 +209,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn counts_equal_what_was_added(steps in prop::collection::vec((0..4_u8, 0..4_u8, any::<bool>()), 0..300)) {
+        fn counts_equal_the_added_units(steps in prop::collection::vec((0..4_u8, 0..4_u8, any::<bool>()), 0..300)) {
             let mut usage = Usage::default();
             let mut held = Vec::new();
             for (net, host, adds) in steps {

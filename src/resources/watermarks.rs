@@ -1,43 +1,48 @@
-//! When memory is short, and when it is no more.
+//! Watermarks of memory use, in bytes.
 
-/// From so many hundredths of the limit on, somebody has to go.
-const OVER: u64 = 95;
-/// From so many hundredths of the limit on, it is short.
-const NEAR: u64 = 90;
-/// Below so many, it is no more. In between it stays what it was, so that it does not flap.
-const FAR: u64 = 85;
+/// Percentage of the limit from which on connections are closed.
+const CRITICAL_PERCENT: u64 = 95;
+/// Percentage of the limit at which memory pressure begins.
+const HIGH_PERCENT: u64 = 90;
+/// Percentage of the limit below which memory pressure ends. The gap to the high watermark is the
+/// hysteresis that keeps the state from flapping.
+const LOW_PERCENT: u64 = 85;
 
-/// Three marks, in bytes.
+/// Three watermarks, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Watermarks {
-    over: u64,
-    near: u64,
-    far: u64,
+    critical: u64,
+    high: u64,
+    low: u64,
 }
 
 impl Watermarks {
-    /// The watermarks of `limit` bytes.
+    /// The watermarks of a limit in bytes.
     pub(super) fn of(limit: u64) -> Self {
-        let hundredths = |n: u64| limit / 100 * n + limit % 100 * n / 100;
+        let percent = |n: u64| limit / 100 * n + limit % 100 * n / 100;
         Self {
-            over: hundredths(OVER),
-            near: hundredths(NEAR),
-            far: hundredths(FAR),
+            critical: percent(CRITICAL_PERCENT),
+            high: percent(HIGH_PERCENT),
+            low: percent(LOW_PERCENT),
         }
     }
 
-    /// Whether so many used bytes are over it.
-    pub(super) fn is_over(self, used: u64) -> bool {
-        used >= self.over
+    /// Whether `used` bytes have reached the critical watermark.
+    pub(super) fn is_critical(self, used: u64) -> bool {
+        used >= self.critical
     }
 
-    /// The use in bytes below which memory is not short any more.
+    /// The low watermark, in bytes.
     pub(super) fn low(self) -> u64 {
-        self.far
+        self.low
     }
 
-    /// Whether so many used bytes are near it, if they `was` near before.
-    pub(super) fn is_near(self, used: u64, was: bool) -> bool {
-        used >= if was { self.far } else { self.near }
+    /// Whether memory is under pressure at `used` bytes, given whether it was before.
+    pub(super) fn under_pressure(self, used: u64, was_under_pressure: bool) -> bool {
+        used >= if was_under_pressure {
+            self.low
+        } else {
+            self.high
+        }
     }
 }

@@ -8,9 +8,10 @@ use tracing::info;
 
 use super::pending::{Evicted, PendingHandshakes};
 use crate::{
+    connection_deny_reason::ConnectionDenyReason,
+    log_throttle::LogThrottle,
     metrics::Metrics,
     rate::{Limiter, Rate},
-    refusals::Refusals,
     resources::{Descriptor, Exhausted, Prefix, Resources},
 };
 
@@ -35,7 +36,7 @@ struct Shared {
     resources: Resources,
     pending: PendingHandshakes,
     metrics: Metrics,
-    refusals: Refusals,
+    log_throttle: LogThrottle,
 }
 
 #[derive(Debug)]
@@ -54,7 +55,7 @@ pub struct RateLimited;
 
 impl RateLimited {
     /// The reason for logs and metrics.
-    pub(super) const REASON: &str = "rate_connections_per_ip";
+    pub(super) const REASON: &str = ConnectionDenyReason::RatePerIp.as_str();
 }
 
 impl ConnectionGater {
@@ -64,7 +65,7 @@ impl ConnectionGater {
         admission: Admission,
         resources: Resources,
         metrics: Metrics,
-        refusals: Refusals,
+        log_throttle: LogThrottle,
     ) -> Self {
         let rates = admission.rate_per_ip.map(|rate| RateLimiters {
             validated: Limiter::new(rate),
@@ -76,7 +77,7 @@ impl ConnectionGater {
             pending: PendingHandshakes::new(resources.clone()),
             resources,
             metrics,
-            refusals,
+            log_throttle,
         }))
     }
 
@@ -86,7 +87,7 @@ impl ConnectionGater {
             Admission::default(),
             Resources::unlimited(),
             Metrics::off(),
-            Refusals::new(),
+            LogThrottle::new(),
         )
     }
 
@@ -165,13 +166,13 @@ impl ConnectionGater {
 
     /// Counts and logs an established connection that is closed in favour of another one.
     pub(crate) fn record_eviction(&self) {
-        self.record_refusal("evicted");
+        self.record_refusal(ConnectionDenyReason::Evicted.as_str());
     }
 
     /// Counts and logs a connection that was refused, for one of the reasons in the metrics catalogue.
     pub(crate) fn record_refusal(&self, reason: &'static str) {
         self.0.metrics.connection_denied(reason);
-        if self.0.refusals.may_tell("connection", reason) {
+        if self.0.log_throttle.should_log("connection", reason) {
             info!(reason, "connection refused");
         }
     }
@@ -189,7 +190,7 @@ mod tests {
             admission,
             Resources::unlimited(),
             Metrics::off(),
-            Refusals::new(),
+            LogThrottle::new(),
         )
     }
 

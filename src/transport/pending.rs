@@ -29,6 +29,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{ConnectionGater, ip_of};
 use crate::{
+    connection_deny_reason::ConnectionDenyReason,
     map_shrink::ShrinkIfSparse as _,
     resources::{Prefix, Resources},
 };
@@ -77,7 +78,7 @@ pub struct Evicted;
 
 impl Evicted {
     /// The reason for logs and metrics.
-    pub(super) const REASON: &str = "max_pending";
+    pub(super) const REASON: &str = ConnectionDenyReason::MaxPending.as_str();
 }
 
 impl From<Evicted> for io::Error {

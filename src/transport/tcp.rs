@@ -38,7 +38,10 @@ use super::{
     proxy::{self, Source},
     socket_buffers::SocketBuffers,
 };
-use crate::resources::{Descriptor, Exhausted};
+use crate::{
+    connection_deny_reason::ConnectionDenyReason,
+    resources::{Descriptor, Exhausted},
+};
 
 /// The time within which a proxy has to send its header, before the timeout of the handshake starts. The
 /// specification requires at least three seconds, for retransmissions.
@@ -100,7 +103,10 @@ impl TcpTransport {
             return self.admit(connection);
         }
         if self.pending_headers.len() >= MAX_PENDING_HEADERS {
-            self.refuse(&connection.stream.io, "max_pending");
+            self.refuse(
+                &connection.stream.io,
+                ConnectionDenyReason::MaxPending.as_str(),
+            );
             return None;
         }
         self.pending_headers
@@ -117,7 +123,7 @@ impl TcpTransport {
             remote,
         } = connection;
         if !self.listeners.contains(&listener) {
-            self.refuse(&stream.io, "draining");
+            self.refuse(&stream.io, ConnectionDenyReason::Draining.as_str());
             return None;
         }
         if ip_of(&remote).is_some_and(|ip| self.gater.check_validated(ip).is_err()) {
@@ -159,11 +165,11 @@ async fn read_proxy_header(
         Ok(Err(proxy::Error::NoData)) => return None,
         Ok(Err(error)) => {
             debug!(%error, "connection from a proxy refused");
-            gater.record_refusal("proxy_header");
+            gater.record_refusal(ConnectionDenyReason::ProxyHeader.as_str());
             return None;
         }
         Err(_) => {
-            gater.record_refusal("proxy_header");
+            gater.record_refusal(ConnectionDenyReason::ProxyHeader.as_str());
             return None;
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use descord_relay::relay::{
-    MAX_SILENT_STREAMS, REQUEST_TIMEOUT,
+    MAX_STREAMS_AWAITING_REQUEST, REQUEST_TIMEOUT,
     wire::{self, HopMessage, MAX_MESSAGE_BYTES, Status},
 };
 use futures::AsyncWriteExt;
@@ -81,7 +81,7 @@ async fn an_oversize_message() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_status() {
-    let message = encoded(&wire::refusal(Status::Ok));
+    let message = encoded(&wire::status(Status::Ok));
     is_answered(&message, Status::UnexpectedMessage).await;
 }
 
@@ -190,14 +190,14 @@ async fn silent_streams(address: impl Fn(&Relay) -> Multiaddr) {
     let began = Instant::now();
     let ends = silent.join_all().await;
     assert!(began.elapsed() < REQUEST_TIMEOUT + SLACK);
-    let malformed = encoded(&wire::refusal(Status::MalformedMessage));
+    let malformed = encoded(&wire::status(Status::MalformedMessage));
     let (told, untold): (Vec<_>, Vec<_>) = ends
         .into_iter()
         .map(|(bytes, _)| bytes)
         .partition(|bytes| *bytes == malformed);
     assert!(untold.iter().all(Vec::is_empty), "{untold:?}");
     // The others had to make room at once.
-    assert!(told.len() <= MAX_SILENT_STREAMS, "{}", told.len());
+    assert!(told.len() <= MAX_STREAMS_AWAITING_REQUEST, "{}", told.len());
     drop(offender);
     victim.recovers().await;
 }

@@ -49,7 +49,7 @@ async fn a_mount_that_is_swapped_changes_the_rules() {
 
     let text = format!("deny connect {source}\n\ndeny reserve {target} # for a while\n");
     remount(mount.path(), "..2", &text);
-    let changed = relay.event("the access rules have changed").await;
+    let changed = relay.event("access rules reloaded").await;
     assert_eq!(changed["rules"], 3, "{changed}");
     has(&relay, "relay_access_rules", &[], 3.0).await;
     has(&relay, RELOADS, &[("outcome", "success")], 1.0).await;
@@ -64,7 +64,7 @@ async fn a_mount_that_is_swapped_changes_the_rules() {
     assert_eq!(&read, b"still here");
 
     remount(mount.path(), "..3", "");
-    relay.event("the access rules have changed").await;
+    relay.event("access rules reloaded").await;
     assert_status(&circuit.target.reserve().await, Status::Ok);
     relay.stop().await;
 }
@@ -84,7 +84,7 @@ async fn a_file_that_cannot_be_used_changes_nothing_and_is_told_of() {
     let failed = relay.event("RELAY_ACCESS_FILE has changed").await;
     assert_eq!(failed["level"], "ERROR", "{failed}");
     let cause = failed["cause"].as_str().unwrap();
-    assert!(cause.starts_with("has mistakes: line 2 "), "{cause}");
+    assert!(cause.starts_with("has invalid lines: line 2 "), "{cause}");
     assert!(
         !cause.contains("192.0.2.1") && !cause.contains(&id),
         "{cause}"
@@ -104,7 +104,7 @@ async fn a_file_that_cannot_be_used_changes_nothing_and_is_told_of() {
     remount(mount.path(), "..3", "deny target none_of_these # not yet\n");
     relay.event("RELAY_ACCESS_FILE has changed").await;
     fs::write(mount.path().join("..3/access.rules"), "").unwrap();
-    relay.event("the access rules have changed").await;
+    relay.event("access rules reloaded").await;
     has(&relay, "relay_access_stale", &[], 0.0).await;
     assert_status(&stranger.reserve().await, Status::Ok);
     relay.stop().await;
@@ -118,7 +118,7 @@ async fn no_relay_starts_without_the_rules_that_it_is_to_have() {
     fs::write(&path, "allow reserve nobody\ndeny\n").unwrap();
     let missing = directory.path().join("missing");
     for (path, expected) in [
-        (&path, "has mistakes: line 1 "),
+        (&path, "has invalid lines: line 1 "),
         (&path, "; line 2 "),
         (&missing, "cannot be read: No such file"),
     ] {
@@ -155,11 +155,9 @@ async fn a_file_that_is_being_written_is_waited_for() {
     }
     assert_status(&stranger.reserve().await, Status::PermissionDenied);
     fs::write(&file, "allow reserve 127.0.0.0/8").unwrap();
-    relay.event("the access rules have changed").await;
+    relay.event("access rules reloaded").await;
     assert_status(&stranger.reserve().await, Status::Ok);
     let changes = relay.stop().await;
-    let changes = changes
-        .iter()
-        .filter(|e| is(e, "the access rules have changed"));
+    let changes = changes.iter().filter(|e| is(e, "access rules reloaded"));
     assert_eq!(changes.count(), 1);
 }

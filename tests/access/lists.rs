@@ -19,7 +19,7 @@ async fn nobody_else_than_those_who_are_allowed_may_reserve() {
     let circuit = Circuit::between(stranger, holder).await;
     drop(circuit);
     let events = relay.stop().await;
-    let controlled = events.iter().find(|e| is(e, "access is controlled"));
+    let controlled = events.iter().find(|e| is(e, "access control enabled"));
     assert_eq!(controlled.unwrap()["rules"], 1);
 }
 
@@ -76,5 +76,5 @@ async fn without_a_rule_nothing_is_controlled() {
     .await;
     Circuit::open(&relay.tcp()).await;
     let events = relay.stop().await;
-    assert!(!events.iter().any(|e| is(e, "access is controlled")));
+    assert!(!events.iter().any(|e| is(e, "access control enabled")));
 }

@@ -7,8 +7,8 @@
     reason = "tests fail loudly"
 )]
 
-#[path = "../support/decider.rs"]
-mod decider;
+#[path = "../support/authorization_endpoint.rs"]
+mod authorization_endpoint;
 mod endpoint;
 mod file;
 mod lists;

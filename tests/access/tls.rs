@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    decider::{Decider, Mood},
+    authorization_endpoint::{AuthorizationEndpoint, Mood},
     pki::Pki,
     support::process::command,
 };
@@ -16,8 +16,9 @@ async fn only_an_endpoint_that_can_be_believed_is_asked() {
         (None, Status::PermissionDenied),
     ] {
         let loopback = ([127, 0, 0, 1], 0).into();
-        let decider = Decider::start_at(loopback, Mood::Allow, Some(ours.open_server())).await;
-        let url = format!("https://{}/", decider.address);
+        let endpoint =
+            AuthorizationEndpoint::start_at(loopback, Mood::Allow, Some(ours.open_server())).await;
+        let url = format!("https://{}/", endpoint.address);
         let certificate = trusted.unwrap_or_default();
         let relay = Relay::start(&[
             ("RELAY_ACCESS_URL", &url),
@@ -26,7 +27,7 @@ async fn only_an_endpoint_that_can_be_believed_is_asked() {
         .await;
         let mut peer = Raw::new(&relay.tcp()).await;
         assert_status(&peer.reserve().await, status);
-        assert_eq!(decider.questions().is_empty(), status != Status::Ok);
+        assert_eq!(endpoint.questions().is_empty(), status != Status::Ok);
         relay.stop().await;
     }
 }

@@ -7,7 +7,7 @@ use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
 
 use super::*;
 use crate::{
-    decider::{Decider, Mood},
+    authorization_endpoint::{AuthorizationEndpoint, Mood},
     endpoint::{reserved_on, start},
     support::{process::is, raw::Circuit},
 };
@@ -17,17 +17,17 @@ const DECISIONS: &str = "relay_access_decision_duration_seconds_count";
 /// Everything that an endpoint may do wrong, what the log says of it, and what it counts as.
 fn troubles() -> [(Mood, &'static str, &'static str); 10] {
     [
-        (Mood::Status(500), "the answer is 500", "invalid"),
-        (Mood::Status(403), "the answer is 403", "invalid"),
-        (Mood::Status(204), "the answer is 204", "invalid"),
-        (Mood::Text("yes"), "the answer is no JSON", "invalid"),
+        (Mood::Status(500), "the response is 500", "invalid"),
+        (Mood::Status(403), "the response is 403", "invalid"),
+        (Mood::Status(204), "the response is 204", "invalid"),
+        (Mood::Text("yes"), "the response is not JSON", "invalid"),
         (
             Mood::Text(r#"{"allow":"yes"}"#),
-            "the answer is no JSON",
+            "the response is not JSON",
             "invalid",
         ),
-        (Mood::Huge, "the answer is too long", "invalid"),
-        (Mood::Endless, "the answer is too long", "invalid"),
+        (Mood::Huge, "the response is too long", "invalid"),
+        (Mood::Endless, "the response is too long", "invalid"),
         (Mood::Hang, "no answer in time", "timeout"),
         (Mood::Noise, "", "unreachable"),
         (Mood::Close, "", "unreachable"),
@@ -41,12 +41,12 @@ async fn without_a_decision_requests_are_refused_unless_they_are_to_be_granted()
         ("fail-open", Status::Ok),
     ] {
         let all = troubles().map(async |(mood, cause, outcome)| {
-            let decider = Decider::start(mood.clone()).await;
+            let endpoint = AuthorizationEndpoint::start(mood.clone()).await;
             let variables = [
                 ("RELAY_ACCESS_ON_ERROR", policy),
                 ("RELAY_ACCESS_TIMEOUT", "500ms"),
             ];
-            let mut relay = start(&decider, &variables).await;
+            let mut relay = start(&endpoint, &variables).await;
             // A renewal on the same connection would repeat what was granted.
             let key = Keypair::generate_ed25519();
             let mut connections = Vec::new();
@@ -56,7 +56,7 @@ async fn without_a_decision_requests_are_refused_unless_they_are_to_be_granted()
             for connection in &mut connections[..3] {
                 assert_status(&connection.reserve().await, status);
             }
-            let warning = relay.event("the access endpoint does not decide").await;
+            let warning = relay.event("access endpoint unavailable").await;
             assert_eq!(warning["level"], "WARN", "{warning}");
             assert_eq!(warning["policy"], policy, "{warning}");
             let said = warning["cause"].as_str().unwrap();
@@ -66,13 +66,13 @@ async fn without_a_decision_requests_are_refused_unless_they_are_to_be_granted()
             );
             // What is no decision is not remembered.
             has(&relay, DECISIONS, &[("outcome", outcome)], 3.0).await;
-            decider.set_mood(Mood::Allow);
+            endpoint.set_mood(Mood::Allow);
             assert_status(&connections[3].reserve().await, Status::Ok);
-            relay.event("the access endpoint decides again").await;
+            relay.event("access endpoint recovered").await;
             let events = relay.stop().await;
             let warnings = events.iter().filter(|e| e["level"] == "WARN");
             let warnings: Vec<_> = warnings
-                .filter(|e| is(e, "the access endpoint does not decide"))
+                .filter(|e| is(e, "access endpoint unavailable"))
                 .collect();
             assert_eq!(warnings.len(), 1, "{warnings:#?}");
             let refused = events.iter().filter(|e| is(e, "request denied"));
@@ -88,8 +88,8 @@ async fn without_a_decision_requests_are_refused_unless_they_are_to_be_granted()
 /// Servers close connections that were idle for long, some just when they are used again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_was_kept_too_long_is_no_failure() {
-    let decider = Decider::start(Mood::Once).await;
-    let relay = start(&decider, &[("RELAY_ACCESS_CACHE_TTL", "0")]).await;
+    let endpoint = AuthorizationEndpoint::start(Mood::Once).await;
+    let relay = start(&endpoint, &[("RELAY_ACCESS_CACHE_TTL", "0")]).await;
     let _connections = reserved_on(5, &relay).await;
     has(&relay, DECISIONS, &[("outcome", "allowed")], 5.0).await;
     relay.stop().await;
@@ -97,12 +97,12 @@ async fn a_connection_that_was_kept_too_long_is_no_failure() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_sent_elsewhere() {
-    let elsewhere = Decider::start(Mood::Allow).await;
-    let decider = Decider::start(Mood::Redirect(elsewhere.url())).await;
+    let elsewhere = AuthorizationEndpoint::start(Mood::Allow).await;
+    let endpoint = AuthorizationEndpoint::start(Mood::Redirect(elsewhere.url())).await;
     // Nor through a proxy that something else is to go through.
     let proxy = format!("http://{}", elsewhere.address);
     let mut relay = start(
-        &decider,
+        &endpoint,
         &[
             ("RELAY_ACCESS_TOKEN", "hunter2"),
             ("HTTP_PROXY", &proxy),
@@ -114,14 +114,14 @@ async fn nothing_is_sent_elsewhere() {
     let mut peer = Raw::new(&relay.tcp()).await;
     let denied = is_refused(&mut relay, &mut peer).await;
     assert_eq!(denied["reason"], "access_unavailable", "{denied}");
-    assert_eq!(decider.questions().len(), 1);
+    assert_eq!(endpoint.questions().len(), 1);
     assert_eq!(elsewhere.questions().len(), 0);
     relay.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_is_gone_is_one_that_does_not_decide() {
-    let gone = Decider::start(Mood::Allow).await;
+    let gone = AuthorizationEndpoint::start(Mood::Allow).await;
     let url = gone.url();
     drop(gone);
     let mut relay = Relay::start(&[("RELAY_ACCESS_URL", &url)]).await;
@@ -129,9 +129,7 @@ async fn an_endpoint_that_is_gone_is_one_that_does_not_decide() {
     let denied = is_refused(&mut relay, &mut peer).await;
     assert_eq!(denied["reason"], "access_unavailable", "{denied}");
     let events = relay.stop().await;
-    let warning = events
-        .iter()
-        .find(|e| is(e, "the access endpoint does not decide"));
+    let warning = events.iter().find(|e| is(e, "access endpoint unavailable"));
     // Neither the address of the endpoint nor what it was asked.
     let warning = warning.unwrap().to_string();
     assert!(
@@ -143,9 +141,9 @@ async fn an_endpoint_that_is_gone_is_one_that_does_not_decide() {
 /// More questions than the endpoint takes wait, and are refused or granted in their time.
 #[tokio::test(flavor = "multi_thread")]
 async fn too_many_questions_are_as_good_as_no_answer() {
-    let decider = Decider::start(Mood::Hang).await;
+    let endpoint = AuthorizationEndpoint::start(Mood::Hang).await;
     let relay = start(
-        &decider,
+        &endpoint,
         &[
             ("RELAY_ACCESS_CONCURRENCY", "1"),
             ("RELAY_ACCESS_TIMEOUT", "2s"),
@@ -171,9 +169,9 @@ async fn too_many_questions_are_as_good_as_no_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn circuits_and_the_end_do_not_wait_for_a_decision() {
-    let decider = Decider::start(Mood::Allow).await;
+    let endpoint = AuthorizationEndpoint::start(Mood::Allow).await;
     let mut relay = start(
-        &decider,
+        &endpoint,
         &[
             ("RELAY_ACCESS_TIMEOUT", "10s"),
             ("RELAY_ACCESS_CACHE_TTL", "0"),
@@ -182,14 +180,14 @@ async fn circuits_and_the_end_do_not_wait_for_a_decision() {
     )
     .await;
     let mut circuit = Circuit::open(&relay.tcp()).await;
-    decider.set_mood(Mood::Hang);
-    let asked = decider.questions().len();
+    endpoint.set_mood(Mood::Hang);
+    let asked = endpoint.questions().len();
     let mut waiting = Raw::new(&relay.tcp()).await;
     let begin = Instant::now();
     let waits = async { waiting.reserve().await };
     tokio::select! {
         _ = waits => panic!("nobody has decided"),
-        () = decider.was_asked(asked + 1) => {}
+        () = endpoint.was_asked(asked + 1) => {}
     }
     for _ in 0..100 {
         circuit.near.write_all(b"ping").await.unwrap();

@@ -39,7 +39,7 @@ fn lists() {
             [PEER, "192.0.2.0/24", "2001:db8::1/128", "198.51.100.7/32"]
         );
         assert_eq!(lists.deny, lists.allow);
-        item(&deny, "none", "denies nobody: `none` is for `allow`");
+        item(&deny, "none", "denies nothing: `none` is only for `allow`");
         item(
             &allow,
             "192.0.2.1/24",

@@ -3,7 +3,7 @@
 use super::*;
 use descord_relay::{
     rate::{Rate, Unit},
-    relay::{Bandwidth, CircuitLimit, Pace, RequestRate},
+    relay::{BandwidthLimit, BandwidthLimits, CircuitLimit, RequestRateLimits},
     resources::{Share, Shares},
 };
 
@@ -148,8 +148,8 @@ fn every_variable_takes_effect() {
     );
 }
 
-fn pace(rate: u64, burst: Option<u64>) -> Pace {
-    Pace {
+fn limit(rate: u64, burst: Option<u64>) -> BandwidthLimit {
+    BandwidthLimit {
         rate: Some(rate),
         burst,
     }
@@ -181,21 +181,21 @@ fn fields_are_the_ones_that_were_meant() {
             duration: Some(Duration::from_secs(5400)),
             bytes: Some(65_536),
         },
-        reservation_rate: RequestRate {
+        reservation_rate: RequestRateLimits {
             per_peer: Some(rate(1, 2, Unit::Minute)),
             per_ip: None,
         },
-        circuit_rate: RequestRate {
+        circuit_rate: RequestRateLimits {
             per_peer: Some(rate(3, 4, Unit::Hour)),
             per_ip: Some(rate(5, 6, Unit::Second)),
         },
-        bandwidth: Bandwidth {
-            relay: pace(10_000_000, None),
-            peer: pace(524_288, Some(1000)),
-            circuit: pace(1000, Some(65_536)),
+        bandwidth: BandwidthLimits {
+            relay: limit(10_000_000, None),
+            peer: limit(524_288, Some(1000)),
+            circuit: limit(1000, Some(65_536)),
         },
     };
-    let most = rate(Rate::MOST, Rate::MOST, Unit::Second);
+    let most = rate(Rate::MAX, Rate::MAX, Unit::Second);
     assert_eq!(config.admission.rate_per_ip, Some(most));
     assert_eq!(config.admission.proxies.len(), 3);
     assert_eq!(config.limits, limits);

@@ -9,7 +9,7 @@ use descord_relay::{
     metrics::Metrics,
     pseudonym::Pseudonyms,
     rate::{Rate, Unit},
-    relay::{Behaviour, CircuitLimit, Limits, Relay, RequestRate},
+    relay::{Behaviour, CircuitLimit, Limits, Relay, RequestRateLimits},
     transport::{self, ConnectionGater, DialScope},
 };
 use futures::StreamExt;
@@ -29,8 +29,8 @@ const COUNTED: usize = 32;
 
 /// More than any test asks for.
 const HIGH_RATE: Rate = Rate {
-    burst: NonZeroU32::new(Rate::MOST).unwrap(),
-    refill: NonZeroU32::new(Rate::MOST).unwrap(),
+    burst: NonZeroU32::new(Rate::MAX).unwrap(),
+    refill: NonZeroU32::new(Rate::MAX).unwrap(),
     per: Unit::Second,
 };
 
@@ -44,7 +44,7 @@ fn serve(channel: Channel, address: &mpsc::Sender<Multiaddr>, end: &Cancellation
         let key = Keypair::generate_ed25519();
         let lifecycle = Lifecycle::new();
         // Kept, but out of reach: many requests come at once.
-        let rate = RequestRate {
+        let rate = RequestRateLimits {
             per_peer: Some(HIGH_RATE),
             per_ip: Some(HIGH_RATE),
         };

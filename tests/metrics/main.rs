@@ -3,11 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
+#[path = "../support/authorization_endpoint.rs"]
+mod authorization_endpoint;
 #[path = "../support/autonat.rs"]
 mod autonat;
 mod bounded;
-#[path = "../support/decider.rs"]
-mod decider;
 mod document;
 mod moves;
 #[path = "../support/mod.rs"]

@@ -19,9 +19,8 @@ use tokio::{
 };
 
 use crate::{
-    autonat,
-    decider::{Decider, Mood},
-    reaches, start,
+    authorization_endpoint::{AuthorizationEndpoint, Mood},
+    autonat, reaches, start,
     support::{
         PATIENCE,
         process::{Relay, kill, socket},
@@ -207,10 +206,10 @@ async fn access() -> Vec<Scrape> {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("access.rules");
     std::fs::write(&file, "deny connect 192.0.2.1").unwrap();
-    let decider = Decider::start(Mood::Deny).await;
+    let endpoint = AuthorizationEndpoint::start(Mood::Deny).await;
     let relay = start(&[
         ("RELAY_ACCESS_FILE", file.to_str().unwrap()),
-        ("RELAY_ACCESS_URL", &decider.url()),
+        ("RELAY_ACCESS_URL", &endpoint.url()),
     ])
     .await;
     let mut scrapes = vec![reaches(&relay, "relay_access_rules", &[], 1.0).await];

@@ -23,13 +23,16 @@ fn from(peer: PeerId, ip: &str) -> Requester {
     }
 }
 
-/// Rules that are written as in a file, with the peers' numbers instead of their ids.
+/// Rules as in a file, with `peerN` in place of peer ids.
 fn rules(lines: &[&str]) -> Rules {
     let mut text = lines.join("\n");
     for (number, id) in PEERS.iter().enumerate() {
         text = text.replace(&format!("peer{number}"), id);
     }
-    crate::access::parse(&text).unwrap().into_iter().collect()
+    crate::access::parse_rules(&text)
+        .unwrap()
+        .into_iter()
+        .collect()
 }
 
 fn why(result: Result<(), Verdict>) -> String {
@@ -37,15 +40,15 @@ fn why(result: Result<(), Verdict>) -> String {
 }
 
 #[test]
-fn without_rules_everybody_may_do_everything() {
+fn without_rules_everything_is_allowed() {
     let rules = rules(&[]);
     assert_eq!(rules.may_reserve(&from(peer(0), "")), Ok(()));
     assert_eq!(rules.may_connect(&from(peer(0), "::1"), &peer(1)), Ok(()));
-    assert_eq!(rules.number(), 0);
+    assert_eq!(rules.rule_count(), 0);
 }
 
 #[test]
-fn what_is_denied_is_refused_whatever_is_allowed() {
+fn deny_rules_take_precedence() {
     let rules = rules(&[
         "allow reserve peer0",
         "allow reserve 192.0.2.0/24",
@@ -66,7 +69,7 @@ fn what_is_denied_is_refused_whatever_is_allowed() {
 }
 
 #[test]
-fn each_scope_has_lists_of_its_own() {
+fn scopes_have_separate_lists() {
     let rules = rules(&["allow connect peer0", "deny target peer2"]);
     let connect =
         |source, target| why(rules.may_connect(&from(peer(source), "::1"), &peer(target)));
@@ -77,7 +80,7 @@ fn each_scope_has_lists_of_its_own() {
 }
 
 #[test]
-fn an_allow_list_of_nobody_refuses_everybody() {
+fn allow_list_of_none_denies_everything() {
     let rules = rules(&["allow target none"]);
     let connect = why(rules.may_connect(&from(peer(0), ""), &peer(1)));
     assert_eq!(connect, "not among allow target");
@@ -85,7 +88,7 @@ fn an_allow_list_of_nobody_refuses_everybody() {
 }
 
 #[test]
-fn all_of_ipv6_is_not_ipv4() {
+fn ipv6_networks_do_not_match_ipv4() {
     let rules = rules(&["deny reserve ::/0"]);
     let reserve = |ip| rules.may_reserve(&from(peer(0), ip)).is_ok();
     assert!(!reserve("2001:db8::1"));
@@ -93,11 +96,11 @@ fn all_of_ipv6_is_not_ipv4() {
 }
 
 #[test]
-fn items_of_variables_are_told_apart() {
+fn verdict_names_the_variable_and_item() {
     let rule = |scope, number| Rule {
         scope,
         effect: Effect::Deny,
-        entry: Entry::Peer(peer(0)),
+        subject: Subject::Peer(peer(0)),
         origin: Origin::Item(number),
     };
     let rules: Rules = [rule(Scope::Reserve, 2), rule(Scope::Target, 1)]
@@ -117,7 +120,7 @@ fn network() -> impl Strategy<Value = IpNet> {
     prop_oneof![v4, v6].prop_map(|network| network.unwrap().trunc())
 }
 
-/// Some address of the network of that number, or any address.
+/// An address of the network of this index, or any address.
 fn address(networks: &[IpNet], at: usize, bits: u128) -> IpAddr {
     let host = bits.to_be_bytes();
     match networks.get(at) {
@@ -135,9 +138,9 @@ fn address(networks: &[IpNet], at: usize, bits: u128) -> IpAddr {
 }
 
 proptest! {
-    /// The tree finds what a look at each network finds, and the closest of them.
+    /// A lookup finds the most specific network that contains the address.
     #[test]
-    fn networks_are_found(
+    fn most_specific_network_is_found(
         networks in proptest::collection::vec(network(), 0..40),
         at in 0..10usize,
         bits: u128,
@@ -146,7 +149,7 @@ proptest! {
         let rules: Rules = (1..).zip(&networks).map(|(number, network)| Rule {
             scope: Scope::Reserve,
             effect: Effect::Deny,
-            entry: Entry::Network(*network),
+            subject: Subject::Network(*network),
             origin: Origin::Item(number),
         }).collect();
         let fits = networks.iter().filter(|network| network.contains(&ip));

@@ -1,5 +1,5 @@
-//! Failures of a side that is not read: because the other side is blocked, or because it has
-//! finished.
+//! Detects the failure of a side that is not being read, because the other side is blocked or
+//! because it is at EOF.
 
 use std::{
     io,
@@ -12,24 +12,24 @@ use futures::AsyncRead;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::WaitForCancellationFuture;
 
-use super::{Direction, End, State};
+use super::{Direction, EndReason, State};
 
-/// How long a circuit stays open without progress when a side has sent all of its data and reads no
-/// more. The rest of its data is delivered to a slow reader; a reader that reads nothing does not
-/// keep the circuit open.
+/// How long a circuit stays open without progress after a side has sent all of its data and stopped
+/// reading. A slow reader still gets the remaining data; a reader that reads nothing does not keep
+/// the circuit open.
 const UNREAD_GRACE: Duration = Duration::from_secs(5);
 
-/// How a side has failed.
+/// Failure of a side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// Data of the side is lost, or nothing more can come of the circuit.
-    Ended(End),
-    /// The side has sent all of its data and reads no more.
-    Unread(End),
+    /// Data of the side is lost, or the circuit cannot make progress any more.
+    Ended(EndReason),
+    /// The side has sent all of its data and has stopped reading.
+    Unread(EndReason),
 }
 
-/// Asks the stream for its failure, by a read of length zero. The relay's transports give one even
-/// if data is left to be read; other streams give none.
+/// Polls a stream for failure with a zero-length read. The relay's transports report one even if
+/// unread data is buffered; other streams never do.
 pub(super) fn poll_failure<S: AsyncRead + Unpin>(
     cx: &mut Context<'_>,
     stream: &mut S,
@@ -40,44 +40,46 @@ pub(super) fn poll_failure<S: AsyncRead + Unpin>(
     }
 }
 
-/// Whether this error of [`poll_failure`] leaves the data of the side complete.
+/// Whether the data of the side is complete despite this error of [`poll_failure`].
 pub(super) fn is_complete(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe
 }
 
-/// Looks for a failure of the side that `direction` reads from, which is not read now.
+/// Checks the side that `direction` reads from for failure, if it is not being read now.
 pub(super) fn find<S: AsyncRead + Unpin>(
     cx: &mut Context<'_>,
     direction: &Direction,
     stream: &mut S,
-    gone: Pin<&mut WaitForCancellationFuture<'_>>,
+    closed: Pin<&mut WaitForCancellationFuture<'_>>,
 ) -> Option<Failure> {
-    if !direction.is_held_up() {
+    if !direction.is_paused() {
         return None;
     }
-    let is_gone = gone.poll(cx).is_ready();
-    if is_gone && direction.state == State::Closed {
-        return Some(Failure::Ended(End::Io));
+    let is_closed = closed.poll(cx).is_ready();
+    if is_closed && direction.state == State::Closed {
+        return Some(Failure::Ended(EndReason::Io));
     }
     match poll_failure(cx, stream) {
-        Poll::Ready(error) if is_complete(&error) && is_gone => Some(Failure::Unread(End::Io)),
-        Poll::Ready(error) if is_complete(&error) => Some(Failure::Unread(End::Reset)),
-        Poll::Ready(error) => Some(Failure::Ended(error.into())),
-        Poll::Pending if is_gone && direction.state == State::Closing => {
-            Some(Failure::Unread(End::Io))
+        Poll::Ready(error) if is_complete(&error) && is_closed => {
+            Some(Failure::Unread(EndReason::Io))
         }
-        Poll::Pending if is_gone => Some(Failure::Ended(End::Io)),
+        Poll::Ready(error) if is_complete(&error) => Some(Failure::Unread(EndReason::Reset)),
+        Poll::Ready(error) => Some(Failure::Ended(error.into())),
+        Poll::Pending if is_closed && direction.state == State::Closing => {
+            Some(Failure::Unread(EndReason::Io))
+        }
+        Poll::Pending if is_closed => Some(Failure::Ended(EndReason::Io)),
         Poll::Pending => None,
     }
 }
 
-/// The time that a circuit has left when a side reads no more.
+/// Remaining time of a circuit of which one side has stopped reading.
 #[derive(Debug, Default)]
 pub(super) struct Grace(Option<Pin<Box<Sleep>>>);
 
 impl Grace {
-    /// Ready when the circuit has made no progress for too long. `has_moved` is whether it has
-    /// since the last call.
+    /// Ready when the circuit has made no progress for [`UNREAD_GRACE`]. `has_moved` is whether it
+    /// made progress since the last call.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, has_moved: bool) -> Poll<()> {
         let timer = self.0.get_or_insert_with(|| Box::pin(sleep(UNREAD_GRACE)));
         if has_moved {
@@ -86,7 +88,7 @@ impl Grace {
         timer.as_mut().poll(cx)
     }
 
-    /// No side is known to read no more.
+    /// Resets the timer: no side has stopped reading.
     pub(super) fn clear(&mut self) {
         self.0 = None;
     }

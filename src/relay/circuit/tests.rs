@@ -7,14 +7,14 @@ use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
 use super::*;
 
+mod bandwidth;
 mod failures;
-mod paced;
 mod timeouts;
 
-type End_ = Compat<DuplexStream>;
+type Pipe = Compat<DuplexStream>;
 
 /// A pipe of `capacity` bytes: the client's end and the relay's.
-fn pipe(capacity: usize) -> (End_, End_) {
+fn pipe(capacity: usize) -> (Pipe, Pipe) {
     let (client, relay) = tokio::io::duplex(capacity);
     (client.compat(), relay.compat())
 }
@@ -22,7 +22,7 @@ fn pipe(capacity: usize) -> (End_, End_) {
 fn side<S>(stream: S) -> Side<S> {
     Side {
         stream,
-        gone: CancellationToken::new(),
+        closed: CancellationToken::new(),
     }
 }
 
@@ -45,7 +45,7 @@ fn bounds<'a>(
     }
 }
 
-async fn run<S>(source: S, early: Early, target: S, limit: CircuitLimit) -> Outcome
+async fn run<S>(source: S, early: EarlyData, target: S, limit: CircuitLimit) -> Outcome
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -64,13 +64,13 @@ where
     outcome
 }
 
-async fn send_and_close(stream: &mut End_, bytes: &[u8]) {
-    // The relay may cut the circuit meanwhile.
+async fn send_and_close(stream: &mut Pipe, bytes: &[u8]) {
+    // The relay may end the circuit in the meantime.
     let _ = stream.write_all(bytes).await;
     let _ = stream.close().await;
 }
 
-async fn read_all(stream: &mut End_) -> Vec<u8> {
+async fn read_all(stream: &mut Pipe) -> Vec<u8> {
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes).await;
     bytes
@@ -83,10 +83,10 @@ fn pattern(length: usize, seed: u8) -> Vec<u8> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_side_may_finish_long_before_the_other() {
+async fn half_closed_circuit_stays_open() {
     let (mut a, source) = pipe(64);
     let (mut b, target) = pipe(64);
-    let circuit = run(source, Early::default(), target, limit(None, None));
+    let circuit = run(source, EarlyData::default(), target, limit(None, None));
     let clients = async {
         a.write_all(b"question").await.unwrap();
         a.close().await.unwrap();
@@ -101,17 +101,22 @@ async fn one_side_may_finish_long_before_the_other() {
         Outcome {
             to_target: 8,
             to_source: 6,
-            end: End::Eof
+            end: EndReason::Eof
         }
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn exactly_the_limit_is_a_clean_end_and_one_byte_more_is_a_cut() {
-    for (length, end) in [(1000, End::Eof), (1001, End::Bytes)] {
+async fn exactly_the_byte_limit_ends_cleanly_and_one_byte_more_is_cut() {
+    for (length, end) in [(1000, EndReason::Eof), (1001, EndReason::Bytes)] {
         let (mut a, source) = pipe(4096);
         let (mut b, target) = pipe(4096);
-        let circuit = run(source, Early::default(), target, limit(Some(1000), None));
+        let circuit = run(
+            source,
+            EarlyData::default(),
+            target,
+            limit(Some(1000), None),
+        );
         let sent = pattern(length, 1);
         let clients = async {
             let forth = async {
@@ -139,10 +144,15 @@ async fn exactly_the_limit_is_a_clean_end_and_one_byte_more_is_a_cut() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_limit_is_each_directions_own() {
+async fn byte_limit_applies_to_each_direction() {
     let (mut a, source) = pipe(4096);
     let (mut b, target) = pipe(4096);
-    let circuit = run(source, Early::default(), target, limit(Some(1000), None));
+    let circuit = run(
+        source,
+        EarlyData::default(),
+        target,
+        limit(Some(1000), None),
+    );
     let (forth, back) = (pattern(1000, 1), pattern(1000, 2));
     let clients = async {
         send_and_close(&mut a, &forth).await;
@@ -156,18 +166,18 @@ async fn the_limit_is_each_directions_own() {
         Outcome {
             to_target: 1000,
             to_source: 1000,
-            end: End::Eof
+            end: EndReason::Eof
         }
     );
 }
 
 #[tokio::test]
-async fn the_duration_limit_holds_on_a_circuit_that_is_never_idle() {
+async fn duration_limit_applies_to_a_busy_circuit() {
     let (mut a, source) = pipe(64 * 1024);
     let (mut b, target) = pipe(64 * 1024);
     let circuit = run(
         source,
-        Early::default(),
+        EarlyData::default(),
         target,
         limit(None, Some(Duration::from_millis(100))),
     );
@@ -178,58 +188,65 @@ async fn the_duration_limit_holds_on_a_circuit_that_is_never_idle() {
         while b.read(&mut sink).await.is_ok_and(|n| n > 0) {}
     };
     let (outcome, (), ()) = tokio::join!(circuit, write, read);
-    assert_eq!(outcome.end, End::Duration);
+    assert_eq!(outcome.end, EndReason::Duration);
     assert!(outcome.to_target > 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_ends_a_circuit_at_once() {
+async fn shutdown_ends_a_circuit_at_once() {
     let (_a, source) = pipe(64);
     let (_b, target) = pipe(64);
     let (cut, state) = (CancellationToken::new(), CircuitState::default());
     let bounds = bounds(limit(None, None), &cut, &state);
-    let early = Early::default();
+    let early = EarlyData::default();
     let circuit = relay(side(source), early, side(target), bounds, None, |_| ());
     let (outcome, ()) = tokio::join!(circuit, async { cut.cancel() });
-    assert_eq!(outcome.end, End::Drained);
+    assert_eq!(outcome.end, EndReason::Drained);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_side_that_has_finished_is_missed_when_it_goes() {
+async fn lost_connection_of_a_finished_side_is_detected() {
     for early in [false, true] {
         let (mut a, source) = pipe(64);
         let (_b, target) = pipe(64);
         let source = side(source);
-        let gone = source.gone.clone();
+        let closed = source.closed.clone();
         let (shutdown, state) = (CancellationToken::new(), CircuitState::default());
         let bounds = bounds(limit(None, None), &shutdown, &state);
-        let circuit = relay(source, Early::default(), side(target), bounds, None, |_| ());
+        let circuit = relay(
+            source,
+            EarlyData::default(),
+            side(target),
+            bounds,
+            None,
+            |_| (),
+        );
         let client = async {
             if early {
-                gone.cancel();
+                closed.cancel();
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
-            // Until it finishes, the stream itself tells.
+            // Until EOF, the stream itself reports the loss.
             a.close().await.unwrap();
             tokio::time::sleep(Duration::from_secs(1)).await;
-            gone.cancel();
+            closed.cancel();
         };
         let (outcome, ()) = tokio::join!(circuit, client);
-        assert_eq!(outcome.end, End::Io);
+        assert_eq!(outcome.end, EndReason::Io);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_source_sent_early_comes_first_and_counts() {
+async fn early_data_comes_first_and_counts_for_the_limit() {
     for (bytes, end) in [
-        (None, End::Eof),
-        (Some(12), End::Eof),
-        (Some(3), End::Bytes),
+        (None, EndReason::Eof),
+        (Some(12), EndReason::Eof),
+        (Some(3), EndReason::Bytes),
     ] {
         let (mut a, mut source) = pipe(64);
         let (mut b, target) = pipe(64);
         a.write_all(b"early ").await.unwrap();
-        let mut early = Early::default();
+        let mut early = EarlyData::default();
         tokio::select! {
             biased;
             _ = early.watch(&mut source) => panic!("the source has not failed"),
@@ -250,29 +267,29 @@ async fn what_the_source_sent_early_comes_first_and_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_gives_up_early_is_noticed() {
+async fn eof_of_the_source_is_not_a_failure_while_the_circuit_is_opened() {
     let (a, mut source) = pipe(64);
     drop(a);
-    // The in-memory pipe says EOF where a muxer would say reset: EOF is not a failure.
-    let mut early = Early::default();
+    // The in-memory pipe reports EOF where a muxer reports a reset. EOF is not a failure.
+    let mut early = EarlyData::default();
     let gave_up = tokio::time::timeout(Duration::from_secs(1), early.watch(&mut source)).await;
     assert!(gave_up.is_err());
     assert!(early.eof);
 }
 
-/// A stream that hands pieces over, if it does.
-struct Handing {
-    stream: End_,
-    hands: bool,
+/// A stream that can provide and accept chunks without a copy.
+struct ChunkStream {
+    stream: Pipe,
+    passes_chunks: bool,
 }
 
-impl AsyncRead for Handing {
+impl AsyncRead for ChunkStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let wanted = chunk_passing::requested_len().filter(|_| self.hands);
+        let wanted = chunk_passing::requested_len().filter(|_| self.passes_chunks);
         let Some(max) = wanted else {
             return Pin::new(&mut self.stream).poll_read(cx, buf);
         };
@@ -287,13 +304,13 @@ impl AsyncRead for Handing {
     }
 }
 
-impl AsyncWrite for Handing {
+impl AsyncWrite for ChunkStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let piece = chunk_passing::accept_chunk(buf).filter(|_| self.hands);
+        let piece = chunk_passing::accept_chunk(buf).filter(|_| self.passes_chunks);
         let bytes = piece.as_deref().unwrap_or(buf);
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
@@ -325,25 +342,25 @@ fn traffic() -> impl Strategy<Value = Traffic> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// What comes out is a prefix of what went in, never beyond the limit, and all of it when the
+    /// The received data is a prefix of the sent data, never beyond the limit, and complete if the
     /// circuit ends cleanly.
     #[test]
-    fn a_circuit_delivers_a_prefix(
+    fn circuit_delivers_a_prefix(
         forth in traffic(),
         back in traffic(),
         bytes in prop::option::of(0..60_000u64),
-        hands in any::<(bool, bool)>(),
+        passes_chunks in any::<(bool, bool)>(),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let (mut a, source) = pipe(forth.capacity);
             let (mut b, target) = pipe(back.capacity);
-            let source = Handing { stream: source, hands: hands.0 };
-            let target = Handing { stream: target, hands: hands.1 };
-            let circuit = run(source, Early::default(), target, limit(bytes, None));
+            let source = ChunkStream { stream: source, passes_chunks: passes_chunks.0 };
+            let target = ChunkStream { stream: target, passes_chunks: passes_chunks.1 };
+            let circuit = run(source, EarlyData::default(), target, limit(bytes, None));
             let (at, bt) = (pattern(forth.length, 3), pattern(back.length, 5));
-            let client = async |stream: &mut End_, data: &[u8], chunk: usize| {
+            let client = async |stream: &mut Pipe, data: &[u8], chunk: usize| {
                 let (mut reader, mut writer) = stream.split();
                 let write = async {
                     for part in data.chunks(chunk) {
@@ -366,7 +383,7 @@ proptest! {
                 client(&mut b, &bt, back.chunk),
             );
             let fits = bytes.is_none_or(|max| at.len() as u64 <= max && bt.len() as u64 <= max);
-            prop_assert_eq!(outcome.end, if fits { End::Eof } else { End::Bytes });
+            prop_assert_eq!(outcome.end, if fits { EndReason::Eof } else { EndReason::Bytes });
             for (received, sent, moved) in
                 [(&from_a, &at, outcome.to_target), (&from_b, &bt, outcome.to_source)]
             {

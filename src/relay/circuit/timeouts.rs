@@ -1,4 +1,4 @@
-//! The timeouts of circuits that carry nothing.
+//! Duration limit and inactivity timeouts of circuits.
 
 use std::{
     future::pending,
@@ -8,14 +8,13 @@ use std::{
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Bounds, CircuitLimit, End};
+use super::{Bounds, CircuitLimit, EndReason};
 
-/// The time at which a circuit last carried a byte. The clock is read only where an idle timeout
-/// needs it.
+/// Time of the last byte of a circuit. The clock is read only if there is an idle timeout.
 #[derive(Debug)]
 pub(super) struct Activity {
     opened: Instant,
-    /// Milliseconds since then.
+    /// Milliseconds since `opened`.
     last: Option<AtomicU64>,
 }
 
@@ -27,8 +26,8 @@ impl Activity {
         }
     }
 
-    /// The circuit has carried bytes.
-    pub(super) fn note(&self) {
+    /// Records that bytes have moved.
+    pub(super) fn record(&self) {
         if let Some(last) = &self.last {
             let elapsed = u64::try_from(self.opened.elapsed().as_millis());
             last.store(elapsed.unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -41,7 +40,7 @@ impl Activity {
     }
 }
 
-/// Waits until the circuit has been open for as long as it may.
+/// Completes when the circuit reaches its duration limit.
 pub(super) async fn elapsed_duration(limit: CircuitLimit) {
     match limit.duration {
         Some(duration) => sleep(duration).await,
@@ -49,11 +48,11 @@ pub(super) async fn elapsed_duration(limit: CircuitLimit) {
     }
 }
 
-/// Waits until the circuit has been unused or idle for too long. One timer waits for the next
-/// instant at which that is possible; bytes do not move it.
-pub(super) async fn elapsed(bounds: &Bounds<'_>, activity: &Activity) -> End {
+/// Completes when the circuit has been unused or idle for too long. A single timer waits for the
+/// next possible instant; moving bytes does not reset it.
+pub(super) async fn elapsed(bounds: &Bounds<'_>, activity: &Activity) -> EndReason {
     loop {
-        let Some(due) = due(bounds, activity) else {
+        let Some(due) = next_timeout(bounds, activity) else {
             return pending().await;
         };
         sleep_until(due.at).await;
@@ -65,29 +64,29 @@ pub(super) async fn elapsed(bounds: &Bounds<'_>, activity: &Activity) -> End {
     }
 }
 
-/// The instant at which to look again, and what may be due then.
-struct Due {
+/// The next instant to check, and the reason that may apply then.
+struct Timeout {
     at: Instant,
-    end: Option<End>,
+    end: Option<EndReason>,
 }
 
-fn due(bounds: &Bounds<'_>, activity: &Activity) -> Option<Due> {
+fn next_timeout(bounds: &Bounds<'_>, activity: &Activity) -> Option<Timeout> {
     let is_used = bounds.state.is_used();
     let unused = bounds.unused_timeout.filter(|_| !is_used);
     let unused = unused.and_then(|timeout| {
         let at = activity.opened.checked_add(timeout)?;
-        let end = Some(End::Unused);
-        Some(Due { at, end })
+        let end = Some(EndReason::Unused);
+        Some(Timeout { at, end })
     });
     let idle = bounds.idle_timeout.and_then(|timeout| {
         if is_used {
             let at = activity.last()?.checked_add(timeout)?;
-            let end = Some(End::Idle);
-            Some(Due { at, end })
+            let end = Some(EndReason::Idle);
+            Some(Timeout { at, end })
         } else {
-            // It may be used by then.
+            // The circuit may be used by then.
             let at = Instant::now().checked_add(timeout)?;
-            Some(Due { at, end: None })
+            Some(Timeout { at, end: None })
         }
     });
     [unused, idle]
@@ -96,8 +95,8 @@ fn due(bounds: &Bounds<'_>, activity: &Activity) -> Option<Due> {
         .min_by_key(|due| due.at)
 }
 
-/// Whether the circuit is still to end so, after a wait.
-fn is_due(bounds: &Bounds<'_>, end: End, activity: &Activity) -> bool {
-    let due = due(bounds, activity);
+/// Whether the circuit still has to end for this reason.
+fn is_due(bounds: &Bounds<'_>, end: EndReason, activity: &Activity) -> bool {
+    let due = next_timeout(bounds, activity);
     due.is_some_and(|due| due.end == Some(end) && due.at <= Instant::now())
 }

@@ -1,4 +1,4 @@
-//! Requests on hop streams in memory, with a clock that tests move.
+//! Requests on in-memory hop streams with paused time.
 
 use std::sync::{
     Mutex,
@@ -21,50 +21,50 @@ use crate::{
         Access, Limits, Requester,
         connection::StopReply,
         guards::Registration,
-        limits::RequestRate,
-        pace,
+        limits::RequestRateLimits,
+        request_shaper,
         wire::{HopType, Peer, Status},
     },
 };
 
-/// An access endpoint that counts the questions, and a rule that can be switched on.
+/// An access endpoint that counts queries, and a rule that can be switched on.
 #[derive(Debug, Default)]
 struct Endpoint {
-    questions: AtomicUsize,
+    queries: AtomicUsize,
     denies: AtomicBool,
     rule_denies: AtomicBool,
 }
 
 impl Endpoint {
-    fn questions(&self) -> usize {
-        self.questions.load(Ordering::Relaxed)
+    fn queries(&self) -> usize {
+        self.queries.load(Ordering::Relaxed)
     }
 }
 
 #[async_trait]
 impl Access for Endpoint {
-    async fn may_reserve(&self, peer: Requester) -> Result<(), Refusal> {
+    async fn may_reserve(&self, peer: Requester) -> Result<(), Denied> {
         self.may_repeat_reserve(peer)?;
-        self.questions.fetch_add(1, Ordering::Relaxed);
+        self.queries.fetch_add(1, Ordering::Relaxed);
         if self.denies.load(Ordering::Relaxed) {
-            return Err(Deny::AccessDecision.into());
+            return Err(DenyReason::AccessDecision.into());
         }
         Ok(())
     }
 
-    fn may_repeat_reserve(&self, _: Requester) -> Result<(), Refusal> {
+    fn may_repeat_reserve(&self, _: Requester) -> Result<(), Denied> {
         if self.rule_denies.load(Ordering::Relaxed) {
-            return Err(Deny::AccessRules.into());
+            return Err(DenyReason::AccessRules.into());
         }
         Ok(())
     }
 
-    async fn may_connect(&self, _: Requester, _: PeerId) -> Result<(), Refusal> {
+    async fn may_connect(&self, _: Requester, _: PeerId) -> Result<(), Denied> {
         Ok(())
     }
 }
 
-/// A relay with room for one reservation, and what decides on access.
+/// A relay with a capacity of one reservation, and its access control.
 struct Fixture {
     relay: Arc<Relay>,
     endpoint: Arc<Endpoint>,
@@ -85,7 +85,7 @@ impl Fixture {
         let limits = Limits {
             reservations: Some(1),
             reservation_ttl: Duration::from_secs(3600),
-            reservation_rate: RequestRate::default(),
+            reservation_rate: RequestRateLimits::default(),
             ..Config::default().limits
         };
         let relay = Relay::new(
@@ -143,7 +143,7 @@ impl Client {
         self.request(&request).await
     }
 
-    /// Reserves, which succeeds, and gives the expiry.
+    /// Reserves successfully, and returns the expiry.
     async fn expire(&self) -> u64 {
         let answer = self.reserve().await;
         assert!(is(&answer, Status::Ok), "{answer:?}");
@@ -155,8 +155,8 @@ fn is(answer: &HopMessage, status: Status) -> bool {
     answer.status == Some(status.into())
 }
 
-/// The system clock, which gives the expiry, is not paused: it may be one second further at the
-/// end of a test.
+/// The expiry is computed from the system clock, which is not paused: it may differ by one second
+/// at the end of a test.
 fn assert_same(expire: u64, first: u64) {
     assert!(expire.abs_diff(first) <= 1, "{expire} is not {first}");
 }
@@ -172,16 +172,16 @@ async fn early_renewals_repeat_the_expiry_on_a_full_relay() {
         let expire = client.expire().await;
         assert!(expire < first, "{expire} is not earlier than {first}");
     }
-    assert_eq!(fixture.endpoint.questions(), 1);
+    assert_eq!(fixture.endpoint.queries(), 1);
     tokio::time::advance(Duration::from_secs(1)).await;
     assert_same(client.expire().await, first);
-    assert_eq!(fixture.endpoint.questions(), 2);
+    assert_eq!(fixture.endpoint.queries(), 2);
     let other = fixture.client(PeerId::random());
     assert!(is(&other.reserve().await, Status::ReservationRefused));
 }
 
 #[tokio::test(start_paused = true)]
-async fn flood_of_renewals_is_delayed_and_seldom_reaches_the_access_endpoint() {
+async fn flood_of_renewals_is_delayed_and_rarely_queries_the_access_endpoint() {
     const RENEWALS: u32 = 500;
     let fixture = Fixture::new();
     let client = fixture.client(PeerId::random());
@@ -190,24 +190,24 @@ async fn flood_of_renewals_is_delayed_and_seldom_reaches_the_access_endpoint() {
         client.expire().await;
     }
     let took = begun.elapsed();
-    let least = pace::INTERVAL * (RENEWALS - pace::BURST);
+    let least = request_shaper::INTERVAL * (RENEWALS - request_shaper::BURST);
     assert!(took >= least, "{took:?}");
     assert!(took < least + Duration::from_secs(1), "{took:?}");
-    let questions = u64::try_from(fixture.endpoint.questions()).unwrap();
-    assert!(questions <= 1 + took.as_secs() / 5, "{questions} questions");
+    let queries = u64::try_from(fixture.endpoint.queries()).unwrap();
+    assert!(queries <= 1 + took.as_secs() / 5, "{queries} queries");
 }
 
 #[tokio::test(start_paused = true)]
-async fn renewals_at_once_wait_one_after_the_other() {
+async fn simultaneous_renewals_are_delayed_one_after_the_other() {
     let fixture = Fixture::new();
     let client = fixture.client(PeerId::random());
     let begun = Instant::now();
-    for _ in 0..pace::BURST - 9 {
+    for _ in 0..request_shaper::BURST - 9 {
         client.expire().await;
     }
     assert_eq!(begun.elapsed(), Duration::ZERO);
     join_all((0..20).map(|_| client.expire())).await;
-    assert_eq!(begun.elapsed(), pace::INTERVAL * 11);
+    assert_eq!(begun.elapsed(), request_shaper::INTERVAL * 11);
 }
 
 #[tokio::test(start_paused = true)]
@@ -236,10 +236,10 @@ async fn renewal_on_another_connection_makes_it_hold_the_reservation() {
     let peer = PeerId::random();
     let (one, other) = (fixture.client(peer), fixture.client(peer));
     one.expire().await;
-    assert!(!other.connection.is_holder());
+    assert!(!other.connection.holds_reservation());
     other.expire().await;
-    assert!(one.connection.is_holder() && other.connection.is_holder());
-    assert_eq!(fixture.endpoint.questions(), 2);
+    assert!(one.connection.holds_reservation() && other.connection.holds_reservation());
+    assert_eq!(fixture.endpoint.queries(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -253,7 +253,7 @@ async fn renewal_during_a_drain_ends_with_the_drain() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn circuit_that_is_evicted_while_it_is_opened_is_refused() {
+async fn circuit_evicted_while_being_opened_is_refused() {
     let fixture = Fixture::new();
     let (source, target) = (PeerId::random(), PeerId::random());
     let target = fixture.client(target);
@@ -262,15 +262,12 @@ async fn circuit_that_is_evicted_while_it_is_opened_is_refused() {
     let open = open_stop(&fixture.relay, &state, connections, source);
     let evict = async { state.evict() };
     let (opened, ()) = tokio::join!(open, evict);
-    assert_eq!(opened.err(), Some(Deny::Evicted));
-    assert!(
-        !target.connection.is_busy(),
-        "nothing is left of the attempt"
-    );
+    assert_eq!(opened.err(), Some(DenyReason::Evicted));
+    assert!(!target.connection.is_busy(), "the attempt leaves no state");
 }
 
 #[tokio::test(start_paused = true)]
-async fn target_that_does_not_answer_fails_the_circuit_in_time() {
+async fn unresponsive_target_fails_the_circuit_within_the_deadline() {
     let fixture = Fixture::new();
     let (source, target) = (fixture.client(PeerId::random()), PeerId::random());
     let connections: Vec<_> = (0..8).map(|_| fixture.client(target)).collect();

@@ -1,9 +1,9 @@
-//! The open circuits: which address prefixes use them, and which ones give way to others.
+//! The circuits of the reservation table: their use by address prefixes, and eviction.
 //!
-//! A circuit counts for its source's prefixes and, apart from that, for its target's. While more
-//! than three quarters of all circuits are in use, a prefix beyond its share gets no more of them.
-//! When something is full nevertheless, one *unused* circuit, whose target has not sent a byte yet,
-//! may give way; a used one never does.
+//! A circuit counts for the prefixes of its source and, separately, for those of its target. While
+//! more than three quarters of all circuits are in use, a prefix beyond its share gets no further
+//! circuits. At a limit, one *unused* circuit, whose target has not sent a byte yet, may be
+//! evicted; used circuits are never evicted.
 
 use std::{
     cmp::Reverse,
@@ -17,23 +17,23 @@ use libp2p::PeerId;
 
 use crate::{
     map_shrink::ShrinkIfSparse as _,
-    relay::{circuit_state::CircuitState, deny::Deny},
-    resources::{Exceeded, Prefix, Shares, Usage, excess, scarcity},
+    relay::{circuit_state::CircuitState, deny_reason::DenyReason},
+    resources::{Exceeded, Prefix, Shares, Usage, excess, scarcity_threshold},
 };
 
-/// Both ends of a circuit.
+/// Both peers of a circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ends {
+pub(super) struct CircuitPeers {
     pub(super) source: PeerId,
     pub(super) source_ip: Option<IpAddr>,
     pub(super) target: PeerId,
-    /// Where the target's reservation was made from.
+    /// Where the target reserved from.
     pub(super) target_ip: Option<IpAddr>,
 }
 
-/// The limits of a [`CircuitTable`]; `None` is unlimited.
+/// Limits of a [`CircuitTable`]; `None` is unlimited.
 #[derive(Clone, Debug)]
-pub(super) struct CircuitLimits {
+pub(super) struct CircuitTableLimits {
     pub(super) total: Option<usize>,
     pub(super) per_target: Option<usize>,
     pub(super) shares: Shares,
@@ -42,22 +42,22 @@ pub(super) struct CircuitLimits {
 /// All circuits that are open or being opened.
 #[derive(Debug)]
 pub(super) struct CircuitTable {
-    limits: CircuitLimits,
-    /// From the oldest to the newest, by their number.
-    circuits: LinkedHashMap<u64, Circuit>,
+    limits: CircuitTableLimits,
+    /// By number, from the oldest to the newest.
+    circuits: LinkedHashMap<u64, CircuitEntry>,
     next: u64,
     sources: Usage,
     targets: Usage,
 }
 
 #[derive(Debug)]
-struct Circuit {
-    ends: Ends,
+struct CircuitEntry {
+    ends: CircuitPeers,
     state: Arc<CircuitState>,
 }
 
 impl CircuitTable {
-    pub(super) fn new(limits: CircuitLimits) -> Self {
+    pub(super) fn new(limits: CircuitTableLimits) -> Self {
         Self {
             limits,
             circuits: LinkedHashMap::new(),
@@ -71,23 +71,23 @@ impl CircuitTable {
         self.circuits.len()
     }
 
-    /// How many circuits the prefixes of sources use.
+    /// Circuits of each address prefix of sources.
     pub(super) fn sources(&self) -> &Usage {
         &self.sources
     }
 
-    /// Opens a circuit to a target that `to_target` circuits lead to already. Gives its number, and
-    /// the ends of the circuit that gave way to it, if one had to; that one's state says so.
+    /// Opens a circuit to a target that has `to_target` circuits already. Returns its number, and
+    /// the peers of the circuit that was evicted for it, if any; the state of that one is marked.
     ///
     /// # Errors
-    /// Says which limit or share is reached, and changes nothing.
+    /// The limit or share that is reached. The table is unchanged.
     pub(super) fn open(
         &mut self,
-        ends: Ends,
+        ends: CircuitPeers,
         to_target: usize,
         state: &Arc<CircuitState>,
-    ) -> Result<(u64, Option<Ends>), Deny> {
-        let evicted = self.make_room(&ends, to_target)?;
+    ) -> Result<(u64, Option<CircuitPeers>), DenyReason> {
+        let evicted = self.check(&ends, to_target)?;
         let evicted = evicted.and_then(|number| {
             let circuit = self.remove(number)?;
             circuit.state.evict();
@@ -98,16 +98,16 @@ impl CircuitTable {
         self.sources.add(ends.source_ip);
         self.targets.add(ends.target_ip);
         let state = Arc::clone(state);
-        self.circuits.insert(number, Circuit { ends, state });
+        self.circuits.insert(number, CircuitEntry { ends, state });
         Ok((number, evicted))
     }
 
-    /// Closes a circuit. Gives its ends, unless it is closed already or gave way to another one.
-    pub(super) fn close(&mut self, number: u64) -> Option<Ends> {
+    /// Closes a circuit. Returns its peers, unless it is closed or evicted already.
+    pub(super) fn close(&mut self, number: u64) -> Option<CircuitPeers> {
         self.remove(number).map(|circuit| circuit.ends)
     }
 
-    fn remove(&mut self, number: u64) -> Option<Circuit> {
+    fn remove(&mut self, number: u64) -> Option<CircuitEntry> {
         let circuit = self.circuits.remove(&number)?;
         self.circuits.shrink_if_sparse();
         self.sources.remove(circuit.ends.source_ip);
@@ -115,25 +115,25 @@ impl CircuitTable {
         Some(circuit)
     }
 
-    /// Finds room for one more circuit: gives the number of the one that has to give way, if there
-    /// is no room without that.
-    fn make_room(&self, ends: &Ends, to_target: usize) -> Result<Option<u64>, Deny> {
+    /// Checks the limits for one more circuit. Returns the number of the circuit that has to be
+    /// evicted for it, if any.
+    fn check(&self, ends: &CircuitPeers, to_target: usize) -> Result<Option<u64>, DenyReason> {
         let capacity = self.limits.total.map(|total| total as u64);
         let shares = &self.limits.shares;
         if self.sources.check(ends.source_ip, capacity, shares) == Err(Exceeded::Share) {
-            return Err(if self.has_room(capacity) {
-                Deny::CircuitShare
+            return Err(if self.is_below_capacity(capacity) {
+                DenyReason::CircuitShare
             } else {
-                Deny::Circuits
+                DenyReason::Circuits
             });
         }
-        if to_target > 0 && self.has_share_of_target(ends) {
-            return Err(Deny::TargetShare);
+        if to_target > 0 && self.exceeds_part_of_target(ends) {
+            return Err(DenyReason::TargetShare);
         }
         if self.limits.per_target.is_some_and(|max| to_target >= max) {
-            // The circuit that gives way led to the same target: nothing else changes.
+            // The evicted circuit leads to the same target, so no other limit changes.
             let unused = self.unused_to_target(ends.target);
-            return unused.map(Some).ok_or(Deny::TargetCircuits);
+            return unused.map(Some).ok_or(DenyReason::TargetCircuits);
         }
         match self.targets.check(ends.target_ip, capacity, shares) {
             Ok(()) => Ok(None),
@@ -141,53 +141,61 @@ impl CircuitTable {
                 let unused = self.unused_to_prefixes(ends);
                 match unused {
                     Some(_) => Ok(unused),
-                    // Other sources fill the share of the target's prefix: that must not keep this
-                    // one out while there is room.
-                    None if self.has_room(capacity) && !self.crowds_target(ends, capacity) => {
+                    // Other sources use up the share of the target's prefix. That must not deny
+                    // this source while there is capacity.
+                    None if self.is_below_capacity(capacity)
+                        && !self.exceeds_share_of_target(ends, capacity) =>
+                    {
                         Ok(None)
                     }
-                    None => Err(Deny::TargetShare),
+                    None => Err(DenyReason::TargetShare),
                 }
             }
             Err(Exceeded::Capacity) => {
                 let unused = capacity.and_then(|capacity| self.unused_beyond_share(capacity));
-                unused.map(Some).ok_or(Deny::Circuits)
+                unused.map(Some).ok_or(DenyReason::Circuits)
             }
         }
     }
 
-    fn unused(&self) -> impl DoubleEndedIterator<Item = (u64, &Ends)> {
+    fn unused(&self) -> impl DoubleEndedIterator<Item = (u64, &CircuitPeers)> {
         self.circuits
             .iter()
             .filter(|(_, circuit)| !circuit.state.is_used())
             .map(|(number, circuit)| (*number, &circuit.ends))
     }
 
-    fn has_room(&self, capacity: Option<u64>) -> bool {
+    fn is_below_capacity(&self, capacity: Option<u64>) -> bool {
         capacity.is_none_or(|capacity| (self.circuits.len() as u64) < capacity)
     }
 
-    /// Whether the source's host prefix has its share of the share that the target's prefix has.
-    fn crowds_target(&self, ends: &Ends, capacity: Option<u64>) -> bool {
+    /// Whether the source's host prefix uses its share of the share of the target's host prefix.
+    fn exceeds_share_of_target(&self, ends: &CircuitPeers, capacity: Option<u64>) -> bool {
         let (Some(hosts), Some(capacity)) = (hosts(ends), capacity) else {
             return false;
         };
-        let is_of_pair = |circuit: &&Circuit| self::hosts(&circuit.ends) == Some(hosts);
+        let is_of_pair = |circuit: &&CircuitEntry| self::hosts(&circuit.ends) == Some(hosts);
         let circuits = self.circuits.values().filter(is_of_pair).count();
-        self.is_crowded(hosts, circuits as u64, capacity)
+        self.uses_share_of_target(hosts, circuits as u64, capacity)
     }
 
-    /// Whether so many circuits from one host prefix to another are its share of the other's share.
-    fn is_crowded(&self, (source, target): (Prefix, Prefix), circuits: u64, capacity: u64) -> bool {
+    /// Whether this number of circuits from one host prefix to another is the share of the first in
+    /// the share of the second.
+    fn uses_share_of_target(
+        &self,
+        (source, target): (Prefix, Prefix),
+        circuits: u64,
+        capacity: u64,
+    ) -> bool {
         let shares = &self.limits.shares;
         let part = shares.of(target).part_of(capacity);
         circuits >= shares.of(source).part_of(part)
     }
 
-    /// Whether a prefix of the source has its part of the circuits to the target: a half of those that
-    /// there may be for a host, three quarters for a wider prefix, rounded up, unless the prefix has a
-    /// larger share of everything.
-    fn has_share_of_target(&self, ends: &Ends) -> bool {
+    /// Whether a prefix of the source uses its part of the circuits to the target. The part is a
+    /// half of the limit for a host and three quarters for a wider prefix, rounded up, or the
+    /// prefix's configured share if that is larger.
+    fn exceeds_part_of_target(&self, ends: &CircuitPeers) -> bool {
         let (Some(most), Some(ip)) = (self.limits.per_target, ends.source_ip) else {
             return false;
         };
@@ -196,10 +204,10 @@ impl CircuitTable {
             let least = if prefix.is_host() {
                 most.div_ceil(2)
             } else {
-                scarcity(most)
+                scarcity_threshold(most)
             };
             let part = self.limits.shares.of(prefix).part_of(most).max(least);
-            let is_of_pair = |circuit: &&Circuit| {
+            let is_of_pair = |circuit: &&CircuitEntry| {
                 let source = circuit.ends.source_ip;
                 circuit.ends.target == ends.target && source.is_some_and(|ip| prefix.contains(ip))
             };
@@ -210,7 +218,7 @@ impl CircuitTable {
 
     /// The oldest unused circuit to `target` of the source prefix that has most of them.
     fn unused_to_target(&self, target: PeerId) -> Option<u64> {
-        // For each source prefix: how many, and the oldest of them.
+        // For each source prefix: the number of its unused circuits, and the oldest one.
         let mut prefixes = HashMap::new();
         for (number, ends) in self.unused().filter(|(_, ends)| ends.target == target) {
             match prefixes.entry(source_host(ends)) {
@@ -226,14 +234,15 @@ impl CircuitTable {
             .map(|(_, oldest)| oldest)
     }
 
-    /// The newest unused circuit to one of the target's prefixes, of the source prefix that uses most
-    /// circuits, if it uses more than the source of `ends` does.
-    fn unused_to_prefixes(&self, ends: &Ends) -> Option<u64> {
-        let use_of = |ends: &Ends| source_host(ends).map_or(0, |host| self.sources.of(host));
-        // Prefixes are nested: addresses that have one in common have the widest one.
-        let widest = |ends: &Ends| ends.target_ip.and_then(|ip| Prefix::scopes(ip).last());
+    /// The newest unused circuit to the target's widest prefix, of the source host that uses most
+    /// circuits, if that host uses more than the source of `ends`.
+    fn unused_to_prefixes(&self, ends: &CircuitPeers) -> Option<u64> {
+        let use_of =
+            |ends: &CircuitPeers| source_host(ends).map_or(0, |host| self.sources.of(host));
+        // Prefixes are nested: addresses that share any prefix share the widest one.
+        let widest = |ends: &CircuitPeers| ends.target_ip.and_then(|ip| Prefix::scopes(ip).last());
         let target = widest(ends);
-        let is_near = |other: &Ends| target.is_some() && widest(other) == target;
+        let is_near = |other: &CircuitPeers| target.is_some() && widest(other) == target;
         self.unused()
             .filter(|(_, other)| is_near(other) && use_of(other) > use_of(ends))
             .max_by_key(|(number, other)| (use_of(other), *number))
@@ -254,15 +263,18 @@ impl CircuitTable {
                 *pairs.entry(hosts).or_insert(0_u64) += 1;
             }
         }
-        // The share of a target's prefix is used up by the sources that have most of it.
-        let is_crowded = |ends: &Ends| {
+        // For a target's prefix, only the sources that use up its share are candidates.
+        let uses_share_of_target = |ends: &CircuitPeers| {
             let pair = hosts(ends).and_then(|hosts| Some((hosts, *pairs.get(&hosts)?)));
-            pair.is_some_and(|(hosts, circuits)| self.is_crowded(hosts, circuits, capacity))
+            pair.is_some_and(|(hosts, circuits)| {
+                self.uses_share_of_target(hosts, circuits, capacity)
+            })
         };
         self.unused()
             .filter_map(|(number, ends)| {
                 let source = excess(ends.source_ip, &sources);
-                let target = excess(ends.target_ip, &targets).filter(|_| is_crowded(ends));
+                let target =
+                    excess(ends.target_ip, &targets).filter(|_| uses_share_of_target(ends));
                 Some((source.max(target)?, number))
             })
             .max()
@@ -270,12 +282,12 @@ impl CircuitTable {
     }
 }
 
-/// The host prefixes of both ends.
-fn hosts(ends: &Ends) -> Option<(Prefix, Prefix)> {
+/// Host prefixes of source and target.
+fn hosts(ends: &CircuitPeers) -> Option<(Prefix, Prefix)> {
     source_host(ends).zip(ends.target_ip.map(Prefix::host))
 }
 
-fn source_host(ends: &Ends) -> Option<Prefix> {
+fn source_host(ends: &CircuitPeers) -> Option<Prefix> {
     ends.source_ip.map(Prefix::host)
 }
 
@@ -284,15 +296,15 @@ mod tests {
     use super::*;
 
     fn table(total: usize, per_target: usize) -> CircuitTable {
-        CircuitTable::new(CircuitLimits {
+        CircuitTable::new(CircuitTableLimits {
             total: Some(total),
             per_target: Some(per_target),
             shares: Shares::default(),
         })
     }
 
-    fn ends(source_ip: &str, target: PeerId, target_ip: &str) -> Ends {
-        Ends {
+    fn ends(source_ip: &str, target: PeerId, target_ip: &str) -> CircuitPeers {
+        CircuitPeers {
             source: PeerId::random(),
             source_ip: Some(source_ip.parse().unwrap()),
             target,
@@ -300,9 +312,12 @@ mod tests {
         }
     }
 
-    /// Opens a circuit; gives its number and state.
-    fn open(table: &mut CircuitTable, ends: Ends) -> Result<(u64, Arc<CircuitState>), Deny> {
-        let to = |circuit: &&Circuit| circuit.ends.target == ends.target;
+    /// Opens a circuit; returns its number and state.
+    fn open(
+        table: &mut CircuitTable,
+        ends: CircuitPeers,
+    ) -> Result<(u64, Arc<CircuitState>), DenyReason> {
+        let to = |circuit: &&CircuitEntry| circuit.ends.target == ends.target;
         let to_target = table.circuits.values().filter(to).count();
         let state = Arc::new(CircuitState::default());
         let (number, _) = table.open(ends, to_target, &state)?;
@@ -313,9 +328,9 @@ mod tests {
     const CLIENT: &str = "198.51.100.1";
 
     #[test]
-    fn one_address_takes_three_quarters_and_gives_way_to_others() {
+    fn one_address_uses_three_quarters_and_is_evicted_for_others() {
         let mut table = table(16, 16);
-        // The ends are spread so that only the source is beyond its share.
+        // Each target has another prefix, so that only the source is beyond its share.
         let target = |n: u8| format!("203.0.{n}.1");
         let mut taken = Vec::new();
         for n in 0..12 {
@@ -323,7 +338,7 @@ mod tests {
             taken.push(state.unwrap().1);
         }
         let refused = open(&mut table, ends(ATTACKER, PeerId::random(), &target(12)));
-        assert_eq!(refused.unwrap_err(), Deny::CircuitShare);
+        assert_eq!(refused.unwrap_err(), DenyReason::CircuitShare);
         taken[11].mark_used();
         for n in 0..8 {
             let client = format!("198.51.{n}.1");
@@ -335,12 +350,15 @@ mod tests {
             .map(|state| state.evicted().is_cancelled())
             .collect();
         let (first, last) = evicted.split_at(7);
-        assert!(first.iter().all(|evicted| !evicted), "the newest give way");
-        assert_eq!(last, [true, true, true, true, false], "but for used ones");
+        assert!(
+            first.iter().all(|evicted| !evicted),
+            "the newest are evicted"
+        );
+        assert_eq!(last, [true, true, true, true, false], "except used ones");
     }
 
     #[test]
-    fn used_circuits_never_give_way() {
+    fn used_circuits_are_never_evicted() {
         let mut table = table(8, 8);
         for n in 0..6 {
             let ends = ends(ATTACKER, PeerId::random(), &format!("203.0.{n}.1"));
@@ -350,25 +368,25 @@ mod tests {
             let client = format!("198.51.{n}.1");
             let target_ip = format!("203.1.{n}.1");
             let result = open(&mut table, ends(&client, PeerId::random(), &target_ip));
-            assert_eq!(result.err(), (n == 2).then_some(Deny::Circuits));
+            assert_eq!(result.err(), (n == 2).then_some(DenyReason::Circuits));
         }
     }
 
     #[test]
-    fn silent_circuits_to_a_target_give_way_to_a_new_source() {
+    fn unused_circuits_to_a_target_are_evicted_for_a_new_source() {
         let mut table = table(100, 5);
         let target = PeerId::random();
-        let silent: Vec<_> = (0..3)
+        let unused: Vec<_> = (0..3)
             .map(|_| open(&mut table, ends(ATTACKER, target, "203.0.113.1")).unwrap())
             .collect();
         let more = open(&mut table, ends(ATTACKER, target, "203.0.113.1"));
-        assert_eq!(more.unwrap_err(), Deny::TargetShare);
+        assert_eq!(more.unwrap_err(), DenyReason::TargetShare);
         let others = ["192.0.3.2", "192.0.4.2"]
             .map(|ip| open(&mut table, ends(ip, target, "203.0.113.1")).unwrap());
         let (_, client) = open(&mut table, ends(CLIENT, target, "203.0.113.1")).unwrap();
         assert!(
-            silent[0].1.evicted().is_cancelled(),
-            "the oldest of the largest group"
+            unused[0].1.evicted().is_cancelled(),
+            "the oldest of the prefix with most"
         );
         assert!(
             others
@@ -376,31 +394,31 @@ mod tests {
                 .all(|(_, state)| !state.evicted().is_cancelled())
         );
         client.mark_used();
-        assert_eq!(table.close(silent[0].0), None, "it is closed already");
+        assert_eq!(table.close(unused[0].0), None, "already closed");
         assert_eq!(table.len(), 5);
-        for (_, state) in silent.iter().chain(&others) {
+        for (_, state) in unused.iter().chain(&others) {
             state.mark_used();
         }
         let full = open(&mut table, ends("198.51.100.2", target, "203.0.113.1"));
-        assert_eq!(full.unwrap_err(), Deny::TargetCircuits);
+        assert_eq!(full.unwrap_err(), DenyReason::TargetCircuits);
     }
 
     #[test]
-    fn a_source_that_fills_the_share_of_a_target_prefix_gives_way() {
+    fn other_sources_connect_when_one_source_fills_the_share_of_a_target_prefix() {
         let mut table = table(16, 16);
         for _ in 0..12 {
             open(&mut table, ends(ATTACKER, PeerId::random(), "203.0.113.1")).unwrap();
         }
-        // All share is used, by the circuits of one source.
+        // One source uses up the share of the target's prefix.
         open(&mut table, ends(CLIENT, PeerId::random(), "203.0.113.1")).unwrap();
         assert_eq!(table.len(), 12);
-        // A target elsewhere has room.
+        // Another prefix has capacity.
         open(&mut table, ends(CLIENT, PeerId::random(), "203.0.114.1")).unwrap();
         assert_eq!(table.len(), 13);
     }
 
     #[test]
-    fn nothing_is_left_of_closed_circuits() {
+    fn closed_circuits_leave_no_state() {
         let mut table = table(16, 5);
         let numbers: Vec<_> = (0..10)
             .map(|_| {

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A connection that remembers whether it was told to hold a reservation.
+/// A connection that records whether it holds a reservation.
 #[derive(Clone, Debug)]
 struct Link(ConnectionId, Arc<AtomicBool>);
 
@@ -30,7 +30,7 @@ impl Connection for Link {
         self.0
     }
 
-    fn holds_reservation(&self, holds: bool) {
+    fn set_holds_reservation(&self, holds: bool) {
         self.1.store(holds, Ordering::Relaxed);
     }
 }
@@ -50,9 +50,9 @@ fn limits() -> Limits {
         idle_circuit_timeout: None,
         prefix_shares: crate::resources::Shares::default(),
         circuit: crate::relay::CircuitLimit::default(),
-        reservation_rate: crate::relay::RequestRate::default(),
-        circuit_rate: crate::relay::RequestRate::default(),
-        bandwidth: crate::relay::Bandwidth::default(),
+        reservation_rate: crate::relay::RequestRateLimits::default(),
+        circuit_rate: crate::relay::RequestRateLimits::default(),
+        bandwidth: crate::relay::BandwidthLimits::default(),
     }
 }
 
@@ -66,7 +66,7 @@ fn connect(ledger: &mut Ledger<Link>, peer: PeerId, id: usize) -> Link {
     link
 }
 
-/// A circuit that was opened.
+/// An opened circuit.
 #[derive(Debug)]
 struct Opened {
     number: u64,
@@ -79,7 +79,7 @@ fn open(
     now: Instant,
     source: PeerId,
     target: PeerId,
-) -> Result<Opened, Deny> {
+) -> Result<Opened, DenyReason> {
     let state = Arc::new(CircuitState::default());
     let opened = ledger.connect(now, (source, None), target, &state);
     opened.map(|(number, connections)| Opened {
@@ -89,18 +89,18 @@ fn open(
     })
 }
 
-/// Why no circuit can be opened.
-fn refusal(
+/// The reason why a circuit is denied.
+fn deny_reason(
     ledger: &mut Ledger<Link>,
     now: Instant,
     source: PeerId,
     target: PeerId,
-) -> Option<Deny> {
+) -> Option<DenyReason> {
     open(ledger, now, source, target).err()
 }
 
 #[test]
-fn a_holder_renews_when_the_relay_is_full_and_nobody_else_gets_in() {
+fn renewal_succeeds_when_the_relay_is_full_and_new_reservations_are_refused() {
     let mut ledger = Ledger::new(limits());
     let now = Instant::now();
     let (a, b, c) = (peer(), peer(), peer());
@@ -112,7 +112,7 @@ fn a_holder_renews_when_the_relay_is_full_and_nobody_else_gets_in() {
     assert_eq!(new.renews_after, None);
     assert_eq!(
         ledger.reserve(now, c, link_c.0, None),
-        Err(Deny::Reservations)
+        Err(DenyReason::Reservations)
     );
     let later = now + TTL / 2;
     let renewed = ledger.reserve(later, a, link_a.0, None).unwrap();
@@ -127,7 +127,7 @@ fn a_holder_renews_when_the_relay_is_full_and_nobody_else_gets_in() {
 }
 
 #[test]
-fn a_reservation_ends_at_its_very_moment_and_its_slot_is_free_at_once() {
+fn reservation_ends_exactly_at_its_expiry_and_frees_its_slot() {
     let mut ledger = Ledger::new(limits());
     let now = Instant::now();
     let (a, b) = (peer(), peer());
@@ -139,13 +139,13 @@ fn a_reservation_ends_at_its_very_moment_and_its_slot_is_free_at_once() {
     assert_eq!(ledger.expire(just_before), None);
     assert!(open(&mut ledger, just_before, b, a).is_ok());
     assert_eq!(
-        refusal(&mut ledger, now + TTL, b, a),
-        Some(Deny::NoReservation)
+        deny_reason(&mut ledger, now + TTL, b, a),
+        Some(DenyReason::NoReservation)
     );
     assert!(link_a.holds());
     assert_eq!(
         ledger.expire(now + TTL),
-        Some(Ended {
+        Some(EndedReservation {
             peer: a,
             since: now
         })
@@ -157,7 +157,7 @@ fn a_reservation_ends_at_its_very_moment_and_its_slot_is_free_at_once() {
 }
 
 #[test]
-fn the_peers_own_oldest_holder_gives_way() {
+fn oldest_connection_of_the_peer_stops_holding_the_reservation() {
     let mut ledger = Ledger::new(limits());
     let now = Instant::now();
     let a = peer();
@@ -167,13 +167,13 @@ fn the_peers_own_oldest_holder_gives_way() {
     }
     assert_eq!(links.clone().map(|l| l.holds()), [false, true, true]);
     assert_eq!(ledger.reservations(), 1);
-    // Holders first, each kind with its newest first.
+    // Connections that hold the reservation come first, the newest of each kind before older ones.
     let tried = open(&mut ledger, now, peer(), a).unwrap().connections;
     assert_eq!(
         tried.iter().map(|l| l.0).collect::<Vec<_>>(),
         [links[2].0, links[1].0, links[0].0]
     );
-    // It lives as long as any direct connection does.
+    // The reservation lasts as long as any direct connection.
     assert_eq!(ledger.disconnected(a, links[1].0), None);
     assert_eq!(ledger.disconnected(a, links[2].0), None);
     assert!(links[0].holds());
@@ -182,7 +182,7 @@ fn the_peers_own_oldest_holder_gives_way() {
 }
 
 #[test]
-fn one_address_gets_so_many_reservations_and_ipv6_counts_by_64() {
+fn reservations_per_address_are_limited_and_ipv6_counts_by_64() {
     let mut ledger = Ledger::new(Limits {
         reservations: None,
         reservations_per_ip: Some(1),
@@ -200,17 +200,20 @@ fn one_address_gets_so_many_reservations_and_ipv6_counts_by_64() {
     };
     assert_eq!(reserve("192.0.2.1"), Ok(()));
     assert_eq!(reserve("192.0.2.2"), Ok(()));
-    assert_eq!(reserve("::ffff:192.0.2.1"), Err(Deny::ReservationsPerIp));
+    assert_eq!(
+        reserve("::ffff:192.0.2.1"),
+        Err(DenyReason::ReservationsPerIp)
+    );
     assert_eq!(reserve("2001:db8:0:1::1"), Ok(()));
     assert_eq!(
         reserve("2001:db8:0:1:ffff::2"),
-        Err(Deny::ReservationsPerIp)
+        Err(DenyReason::ReservationsPerIp)
     );
     assert_eq!(reserve("2001:db8:0:2::1"), Ok(()));
 }
 
 #[test]
-fn nobody_moves_reservations_into_an_address_that_is_full() {
+fn reservations_do_not_move_into_a_full_address() {
     let mut ledger = Ledger::new(Limits {
         reservations: None,
         reservations_per_ip: Some(1),
@@ -223,11 +226,11 @@ fn nobody_moves_reservations_into_an_address_that_is_full() {
         [(a, 1), (b, 2), (c, 3)].map(|(peer, id)| connect(&mut ledger, peer, id));
     ledger.reserve(now, a, link_a.0, ips[0]).unwrap();
     ledger.reserve(now, b, link_b.0, ips[1]).unwrap();
-    // Renewed it is, and counted where it was.
+    // The reservation is renewed, but still counts for the former address.
     ledger.reserve(now, a, link_a.0, ips[1]).unwrap();
     let third = ledger.reserve(now, c, link_c.0, ips[0]);
-    assert_eq!(third, Err(Deny::ReservationsPerIp));
-    // Where there is room it moves.
+    assert_eq!(third, Err(DenyReason::ReservationsPerIp));
+    // It moves to an address with capacity.
     ledger.reserve(now, a, link_a.0, ips[2]).unwrap();
     assert!(ledger.reserve(now, c, link_c.0, ips[0]).is_ok());
 }
@@ -241,23 +244,38 @@ fn circuits_count_for_the_relay_and_for_both_peers() {
         let link = connect(&mut ledger, peer, id);
         ledger.reserve(now, peer, link.0, None).unwrap();
     }
-    assert_eq!(refusal(&mut ledger, now, a, a), Some(Deny::ConnectToSelf));
-    assert_eq!(refusal(&mut ledger, now, a, c), Some(Deny::NoReservation));
+    assert_eq!(
+        deny_reason(&mut ledger, now, a, a),
+        Some(DenyReason::ConnectToSelf)
+    );
+    assert_eq!(
+        deny_reason(&mut ledger, now, a, c),
+        Some(DenyReason::NoReservation)
+    );
     let used: Vec<_> = (0..2)
         .map(|_| open(&mut ledger, now, c, a).unwrap())
         .inspect(|circuit| circuit.state.mark_used())
         .collect();
-    assert_eq!(refusal(&mut ledger, now, c, b), Some(Deny::SourceCircuits));
-    assert_eq!(refusal(&mut ledger, now, b, a), Some(Deny::TargetCircuits));
+    assert_eq!(
+        deny_reason(&mut ledger, now, c, b),
+        Some(DenyReason::SourceCircuits)
+    );
+    assert_eq!(
+        deny_reason(&mut ledger, now, b, a),
+        Some(DenyReason::TargetCircuits)
+    );
     let d = peer();
     open(&mut ledger, now, d, b).unwrap();
-    assert_eq!(refusal(&mut ledger, now, d, b), Some(Deny::Circuits));
+    assert_eq!(
+        deny_reason(&mut ledger, now, d, b),
+        Some(DenyReason::Circuits)
+    );
     ledger.disconnect(used[0].number);
     open(&mut ledger, now, d, b).unwrap();
 }
 
 #[test]
-fn an_unused_circuit_to_a_full_target_gives_way() {
+fn unused_circuit_to_a_full_target_is_evicted() {
     let mut ledger = Ledger::new(limits());
     let now = Instant::now();
     let [a, b, c, d] = [peer(), peer(), peer(), peer()];
@@ -268,13 +286,13 @@ fn an_unused_circuit_to_a_full_target_gives_way() {
     assert!(first.state.evicted().is_cancelled());
     assert!(!second.state.evicted().is_cancelled());
     assert_eq!(ledger.circuits(), 2);
-    assert_eq!(ledger.presence(&b).circuits, 0, "its slot is free");
+    assert_eq!(ledger.peer_state(&b).circuits, 0, "its slot is free");
     ledger.disconnect(first.number);
-    assert_eq!((ledger.circuits(), ledger.presence(&a).circuits), (2, 2));
+    assert_eq!((ledger.circuits(), ledger.peer_state(&a).circuits), (2, 2));
 }
 
 #[test]
-fn reservations_of_one_address_are_limited_to_its_share_when_they_are_scarce() {
+fn scarce_reservations_are_limited_to_the_share_of_a_prefix() {
     let mut ledger = Ledger::new(Limits {
         reservations: Some(16),
         ..limits()
@@ -288,11 +306,11 @@ fn reservations_of_one_address_are_limited_to_its_share_when_they_are_scarce() {
         let ip = Some(ip.parse().unwrap());
         ledger.reserve(now, peer, link.0, ip).map(|_| ())
     };
-    // The networks of a /60.
+    // Networks of one /60.
     for network in 0..12 {
         assert_eq!(reserve(&format!("2001:db8:0:{network:x}::1")), Ok(()));
     }
-    let refused = Err(Deny::ReservationShare);
+    let refused = Err(DenyReason::ReservationShare);
     assert_eq!(reserve("2001:db8:0:f::1"), refused);
     assert_eq!(
         reserve("2001:db8:0:100::1"),
@@ -302,11 +320,11 @@ fn reservations_of_one_address_are_limited_to_its_share_when_they_are_scarce() {
     for network in 0..4 {
         assert_eq!(reserve(&format!("2001:db8:{}::1", network + 1)), Ok(()));
     }
-    assert_eq!(reserve("192.0.2.1"), Err(Deny::Reservations));
+    assert_eq!(reserve("192.0.2.1"), Err(DenyReason::Reservations));
 }
 
 #[test]
-fn while_it_drains_holders_renew_until_the_deadline_and_newcomers_are_refused() {
+fn drain_limits_renewals_to_its_deadline_and_refuses_new_reservations() {
     let mut ledger = Ledger::new(limits());
     let now = Instant::now();
     let (a, b) = (peer(), peer());
@@ -318,11 +336,14 @@ fn while_it_drains_holders_renew_until_the_deadline_and_newcomers_are_refused() 
         ledger.reserve(now, a, link_a.0, None).unwrap().expires,
         deadline
     );
-    assert_eq!(ledger.reserve(now, b, link_b.0, None), Err(Deny::Draining));
+    assert_eq!(
+        ledger.reserve(now, b, link_b.0, None),
+        Err(DenyReason::Draining)
+    );
 }
 
 #[test]
-fn a_grant_that_never_arrived_is_taken_back_unless_it_was_a_renewal_or_is_outdated() {
+fn undelivered_grant_is_revoked_unless_it_is_a_renewal_or_outdated() {
     let mut ledger = Ledger::new(limits());
     let now = Instant::now();
     let a = peer();
@@ -365,7 +386,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..120)
 }
 
-/// What must be true, kept in the plainest way.
+/// A straightforward model of the table.
 #[derive(Default)]
 struct Model {
     links: Vec<(usize, Link)>,
@@ -377,7 +398,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn the_books_equal_what_is_really_there(steps in steps()) {
+    fn table_equals_the_model(steps in steps()) {
         let peers: Vec<PeerId> = (0..6u8)
             .map(|n| Keypair::ed25519_from_bytes([n; 32]).unwrap().public().to_peer_id())
             .collect();
@@ -428,7 +449,7 @@ proptest! {
                         prop_assert!(model.reservations[&target] > now);
                         model.circuits.retain(|(_, _, other)| {
                             let evicted = other.state.evicted().is_cancelled();
-                            assert!(!(evicted && other.state.is_used()), "a used one gave way");
+                            assert!(!(evicted && other.state.is_used()), "a used circuit was evicted");
                             !evicted
                         });
                         model.circuits.push((source, target, opened));
@@ -455,9 +476,9 @@ proptest! {
             prop_assert_eq!(ledger.peers(), involved.len());
             for p in 0..6 {
                 let mut links = model.links.iter().filter(|(q, _)| *q == p).map(|(_, l)| l);
-                let holders = links.clone().filter(|link| link.holds()).count();
+                let holding = links.clone().filter(|link| link.holds()).count();
                 if model.reservations.contains_key(&p) {
-                    prop_assert!((1..=2).contains(&holders));
+                    prop_assert!((1..=2).contains(&holding));
                 } else {
                     prop_assert!(!links.any(Link::holds));
                 }

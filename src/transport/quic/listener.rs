@@ -13,6 +13,7 @@ use libp2p::core::transport::{ListenerId, TransportEvent};
 use super::connection::ConnectionConfig;
 use super::interfaces::{AddressChange, Interfaces};
 use super::{Config, Connection, Error, Event, address, connection};
+use crate::connection_deny_reason::ConnectionDenyReason;
 use crate::metrics::Handshakes;
 use crate::transport::admission::{ConnectionGater, RateLimited};
 
@@ -85,9 +86,9 @@ impl Listener {
         let remote = incoming.remote_address();
         let is_validated = incoming.remote_address_validated();
         let denied = if self.removed {
-            Some("draining")
+            Some(ConnectionDenyReason::Draining.as_str())
         } else if pending >= self.max_pending {
-            Some("max_pending")
+            Some(ConnectionDenyReason::MaxPending.as_str())
         } else if let Err(cause) = self.gater.resources().check_memory(Some(remote.ip())) {
             Some(cause.reason())
         } else if is_validated && self.gater.check_validated(remote.ip()).is_err() {

@@ -1,6 +1,6 @@
 //! Requests that are none. Each is followed by one that is, on the same connection.
 
-use descord_relay::relay::wire::{HopMessage, HopType, MAX_MESSAGE_BYTES, Peer, Status, refusal};
+use descord_relay::relay::wire::{self, HopMessage, HopType, MAX_MESSAGE_BYTES, Peer, Status};
 use futures::AsyncWriteExt;
 use libp2p::PeerId;
 
@@ -116,7 +116,7 @@ async fn longest(relay: Server) -> String {
 }
 
 async fn status(relay: Server) -> String {
-    after(relay, frame(&refusal(Status::Ok))).await
+    after(relay, frame(&wire::status(Status::Ok))).await
 }
 
 async fn unknown_fields(relay: Server) -> String {

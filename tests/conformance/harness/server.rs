@@ -8,7 +8,7 @@ use descord_relay::{
     lifecycle::Lifecycle,
     metrics::Metrics,
     pseudonym::Pseudonyms,
-    relay::{self, Bandwidth, CircuitLimit, Limits, Relay, RequestRate},
+    relay::{self, BandwidthLimits, CircuitLimit, Limits, Relay, RequestRateLimits},
 };
 use futures::StreamExt;
 use libp2p::{
@@ -49,9 +49,9 @@ pub fn limits() -> Limits {
             duration: Some(Duration::from_secs(3600)),
             bytes: Some(100_000_000),
         },
-        reservation_rate: RequestRate::default(),
-        circuit_rate: RequestRate::default(),
-        bandwidth: Bandwidth::default(),
+        reservation_rate: RequestRateLimits::default(),
+        circuit_rate: RequestRateLimits::default(),
+        bandwidth: BandwidthLimits::default(),
     }
 }
 
@@ -149,7 +149,7 @@ impl Server {
         timeout(PATIENCE, clean)
             .await
             .map_err(|_| format!("the clients are gone, but {:?}", books.statistics()))?;
-        if tasks.is_faulty() {
+        if tasks.has_failed() {
             return Err("a task of the relay panicked".into());
         }
         Ok(())

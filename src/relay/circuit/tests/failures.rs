@@ -7,19 +7,19 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::*;
 
-/// What the pipe to a target holds that does not read.
+/// Capacity of the pipe to a target that does not read.
 const CAPACITY: usize = 100;
 const SENT: usize = 1000;
 
-/// A stream that fails when its token is cancelled, as those of the relay's transports do.
+/// A stream that fails when its token is cancelled, like those of the relay's transports.
 struct Failing {
-    stream: End_,
+    stream: Pipe,
     failed: Pin<Box<WaitForCancellationFutureOwned>>,
     kind: ErrorKind,
 }
 
 impl Failing {
-    fn new(stream: End_, failed: &CancellationToken, kind: ErrorKind) -> Self {
+    fn new(stream: Pipe, failed: &CancellationToken, kind: ErrorKind) -> Self {
         Self {
             stream,
             failed: Box::pin(failed.clone().cancelled_owned()),
@@ -34,7 +34,7 @@ impl AsyncRead for Failing {
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        // With this one, the data is complete.
+        // This kind leaves the data complete.
         let fails = self.kind != ErrorKind::BrokenPipe || buf.is_empty();
         if fails && self.failed.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(self.kind.into()));
@@ -64,8 +64,8 @@ impl AsyncWrite for Failing {
     }
 }
 
-/// A circuit whose first side sends more than the other one takes, and has failed in this way at the
-/// end; and how long the circuit outlives the failure.
+/// Runs a circuit of which one side sends more than the other one reads, and then fails. Returns
+/// the result, and how long the circuit outlived the failure.
 async fn fails(kind: ErrorKind, is_source: bool, finishes: bool) -> (Outcome, Duration) {
     let failed = CancellationToken::new();
     let (mut sender, from) = pipe(2 * SENT);
@@ -75,13 +75,13 @@ async fn fails(kind: ErrorKind, is_source: bool, finishes: bool) -> (Outcome, Du
     let (source, target) = if is_source { (from, to) } else { (to, from) };
     let (shutdown, state) = (CancellationToken::new(), CircuitState::default());
     let bounds = bounds(limit(None, None), &shutdown, &state);
-    let circuit = relay(source, Early::default(), target, bounds, None, |_| ());
+    let circuit = relay(source, EarlyData::default(), target, bounds, None, |_| ());
     let client = async {
         sender.write_all(&pattern(SENT, 1)).await.unwrap();
         if finishes {
             sender.close().await.unwrap();
         }
-        // As long as nothing fails, a reader may take its time.
+        // Without a failure, a reader may take any time.
         sleep(Duration::from_secs(1000)).await;
         failed.cancel();
         Instant::now()
@@ -93,8 +93,8 @@ async fn fails(kind: ErrorKind, is_source: bool, finishes: bool) -> (Outcome, Du
 #[tokio::test(start_paused = true)]
 async fn failure_of_a_side_ends_the_circuit_while_the_other_side_does_not_read() {
     for (kind, end) in [
-        (ErrorKind::ConnectionReset, End::Reset),
-        (ErrorKind::ConnectionAborted, End::Io),
+        (ErrorKind::ConnectionReset, EndReason::Reset),
+        (ErrorKind::ConnectionAborted, EndReason::Io),
     ] {
         for (is_source, finishes) in [(true, false), (true, true), (false, false), (false, true)] {
             let (outcome, after) = fails(kind, is_source, finishes).await;
@@ -110,10 +110,10 @@ async fn failure_of_a_side_ends_the_circuit_while_the_other_side_does_not_read()
 }
 
 #[tokio::test(start_paused = true)]
-async fn complete_data_keeps_the_circuit_for_a_moment_only() {
+async fn complete_data_keeps_the_circuit_open_for_a_few_seconds_only() {
     for is_source in [true, false] {
         let (outcome, after) = fails(ErrorKind::BrokenPipe, is_source, true).await;
-        assert_eq!(outcome.end, End::Reset);
+        assert_eq!(outcome.end, EndReason::Reset);
         assert!(
             after > Duration::ZERO && after < Duration::from_secs(10),
             "{after:?}"
@@ -129,7 +129,7 @@ async fn complete_data_is_delivered_as_long_as_it_makes_progress() {
     let sent = pattern(SENT, 1);
     let source = Failing::new(source, &failed, ErrorKind::BrokenPipe);
     let target = Failing::new(target, &CancellationToken::new(), ErrorKind::BrokenPipe);
-    let circuit = run(source, Early::default(), target, limit(None, None));
+    let circuit = run(source, EarlyData::default(), target, limit(None, None));
     let clients = async {
         send_and_close(&mut a, &sent).await;
         failed.cancel();
@@ -147,11 +147,11 @@ async fn complete_data_is_delivered_as_long_as_it_makes_progress() {
     };
     let (outcome, received) = tokio::join!(circuit, clients);
     assert_eq!(received, sent);
-    assert_eq!(outcome.end, End::Eof);
+    assert_eq!(outcome.end, EndReason::Eof);
 }
 
 #[tokio::test(start_paused = true)]
-async fn reset_after_the_end_of_the_data_is_noticed_while_the_target_is_silent() {
+async fn reset_after_eof_is_detected_while_the_target_sends_nothing() {
     let failed = CancellationToken::new();
     let (mut a, source) = pipe(SENT);
     let (mut b, target) = pipe(SENT);
@@ -161,7 +161,7 @@ async fn reset_after_the_end_of_the_data_is_noticed_while_the_target_is_silent()
         &CancellationToken::new(),
         ErrorKind::ConnectionReset,
     );
-    let circuit = run(source, Early::default(), target, limit(None, None));
+    let circuit = run(source, EarlyData::default(), target, limit(None, None));
     let clients = async {
         send_and_close(&mut a, b"question").await;
         assert_eq!(read_all(&mut b).await, b"question");
@@ -170,7 +170,7 @@ async fn reset_after_the_end_of_the_data_is_noticed_while_the_target_is_silent()
         Instant::now()
     };
     let (outcome, failed_at) = tokio::join!(circuit, clients);
-    assert_eq!(outcome.end, End::Reset);
+    assert_eq!(outcome.end, EndReason::Reset);
     assert_eq!(failed_at.elapsed(), Duration::ZERO);
 }
 
@@ -180,30 +180,30 @@ async fn lost_connection_ends_a_blocked_circuit_whose_stream_does_not_report_it(
         let (mut sender, from) = pipe(2 * SENT);
         let (_reader, to) = pipe(CAPACITY);
         let (from, to) = (side(from), side(to));
-        let gone = from.gone.clone();
+        let closed = from.closed.clone();
         let (source, target) = if is_source { (from, to) } else { (to, from) };
         let (shutdown, state) = (CancellationToken::new(), CircuitState::default());
         let bounds = bounds(limit(None, None), &shutdown, &state);
-        let circuit = relay(source, Early::default(), target, bounds, None, |_| ());
+        let circuit = relay(source, EarlyData::default(), target, bounds, None, |_| ());
         let client = async {
             sender.write_all(&pattern(SENT, 1)).await.unwrap();
             sleep(Duration::from_secs(1000)).await;
-            gone.cancel();
+            closed.cancel();
             Instant::now()
         };
         let (outcome, gone_at) = tokio::join!(circuit, client);
-        assert_eq!(outcome.end, End::Io);
+        assert_eq!(outcome.end, EndReason::Io);
         assert_eq!(gone_at.elapsed(), Duration::ZERO);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn source_that_gives_up_early_is_noticed_when_nothing_more_is_kept() {
+async fn failure_of_the_source_is_detected_when_the_early_data_buffer_is_full() {
     let failed = CancellationToken::new();
     let (mut a, source) = pipe(2 * EARLY_BYTES);
     a.write_all(&pattern(EARLY_BYTES + 1, 1)).await.unwrap();
     let mut source = Failing::new(source, &failed, ErrorKind::ConnectionReset);
-    let mut early = Early::default();
+    let mut early = EarlyData::default();
     let give_up = async {
         sleep(Duration::from_secs(1)).await;
         failed.cancel();

@@ -5,20 +5,20 @@ use tokio::time::{Instant, sleep};
 use super::*;
 
 const UNUSED: Duration = Duration::from_secs(30);
-/// A second less.
+/// One second less.
 const NEARLY_UNUSED: Duration = Duration::from_secs(29);
 const IDLE: Duration = Duration::from_secs(100);
-/// A second less.
+/// One second less.
 const NEARLY_IDLE: Duration = Duration::from_secs(99);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Runs a circuit with these timeouts until it ends, and gives why and after how long.
+/// Runs a circuit with these timeouts. Returns why it ended, and after how long.
 async fn run(
     unused_timeout: Option<Duration>,
     idle_timeout: Option<Duration>,
     state: &CircuitState,
-    clients: impl AsyncFnOnce(&mut End_, &mut End_),
-) -> (End, Duration) {
+    clients: impl AsyncFnOnce(&mut Pipe, &mut Pipe),
+) -> (EndReason, Duration) {
     let (mut a, source) = pipe(100_000);
     let (mut b, target) = pipe(100_000);
     let (shutdown, begun) = (CancellationToken::new(), Instant::now());
@@ -29,7 +29,7 @@ async fn run(
     };
     let (source, target) = (side(source), side(target));
     let circuit = async {
-        let outcome = relay(source, Early::default(), target, bounds, None, |_| ()).await;
+        let outcome = relay(source, EarlyData::default(), target, bounds, None, |_| ()).await;
         (outcome.end, begun.elapsed())
     };
     tokio::join!(circuit, clients(&mut a, &mut b)).0
@@ -39,12 +39,12 @@ async fn run(
 async fn circuit_ends_when_its_target_has_sent_nothing_in_time() {
     let state = CircuitState::default();
     let ended = run(Some(UNUSED), Some(IDLE), &state, async |source, _| {
-        // What the source sends does not make a circuit used.
+        // Data of the source does not make a circuit used.
         while source.write_all(b"anybody there?").await.is_ok() {
             sleep(SECOND).await;
         }
     });
-    assert_eq!(ended.await, (End::Unused, UNUSED));
+    assert_eq!(ended.await, (EndReason::Unused, UNUSED));
     assert!(!state.is_used());
 }
 
@@ -61,7 +61,7 @@ async fn circuit_whose_target_has_sent_a_byte_is_used() {
         source.close().await.unwrap();
         target.close().await.unwrap();
     });
-    assert_eq!(ended.await, (End::Eof, NEARLY_UNUSED + 10 * UNUSED));
+    assert_eq!(ended.await, (EndReason::Eof, NEARLY_UNUSED + 10 * UNUSED));
 }
 
 #[tokio::test(start_paused = true)]
@@ -76,7 +76,7 @@ async fn used_circuit_ends_when_no_byte_has_moved_in_time() {
                 sender.write_all(b"still here").await.unwrap();
             }
         });
-        assert_eq!(ended.await, (End::Idle, 5 * NEARLY_IDLE + IDLE));
+        assert_eq!(ended.await, (EndReason::Idle, 5 * NEARLY_IDLE + IDLE));
     }
 }
 
@@ -88,7 +88,7 @@ async fn idle_timeout_waits_until_the_circuit_is_used() {
         target.write_all(b"!").await.unwrap();
     });
     let (end, after) = ended.await;
-    assert_eq!(end, End::Idle);
+    assert_eq!(end, EndReason::Idle);
     let least = 11 * IDLE + SECOND;
     assert!((least..=least + IDLE).contains(&after), "{after:?}");
 }
@@ -101,7 +101,7 @@ async fn circuits_without_timeouts_stay_open() {
         source.close().await.unwrap();
         target.close().await.unwrap();
     });
-    assert_eq!(ended.await, (End::Eof, 1000 * IDLE));
+    assert_eq!(ended.await, (EndReason::Eof, 1000 * IDLE));
 }
 
 #[tokio::test(start_paused = true)]
@@ -111,5 +111,5 @@ async fn evicted_circuit_ends_at_once() {
         sleep(SECOND).await;
         state.evict();
     });
-    assert_eq!(ended.await, (End::Evicted, SECOND));
+    assert_eq!(ended.await, (EndReason::Evicted, SECOND));
 }

@@ -7,8 +7,8 @@ use super::super::credit::INITIAL_WINDOW;
 use super::super::flow_control::FlowControl;
 use super::send_window::{Loss, Path};
 use super::*;
+use crate::log_throttle::LogThrottle;
 use crate::metrics::Metrics;
-use crate::refusals::Refusals;
 use crate::relay::Limits;
 use crate::resources::{ResourceLimits, Resources, Shares};
 use crate::transport::{Admission, ConnectionGater};
@@ -26,7 +26,7 @@ async fn server(buffered: Option<u64>) -> (Server, Resources) {
         Admission::default(),
         resources.clone(),
         Metrics::off(),
-        Refusals::new(),
+        LogThrottle::new(),
     );
     let keypair = Keypair::generate_ed25519();
     let server = Server::with(&keypair, LOOPBACK, |config| config.gater = gater).await;

@@ -1,4 +1,4 @@
-//! Whom a rule is about: a peer, a network, or nobody.
+//! Subjects of access rules: peers and networks.
 
 use std::{
     fmt,
@@ -9,30 +9,30 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 use libp2p::PeerId;
 
-/// The word for [`Entry::None`].
+/// Text form of [`Subject::None`].
 const NONE: &str = "none";
 
-/// Whom a rule is about. `Display` writes what [`FromStr`] reads.
+/// What a rule applies to. `Display` writes the form that [`FromStr`] reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Entry {
+pub enum Subject {
     /// The peer with this id.
     Peer(PeerId),
-    /// Whoever connects from this network, which has no bits beyond its prefix. One of IPv4-mapped
-    /// addresses is given as the network of IPv4 that it is.
+    /// Peers that connect from this network. It has no bits beyond its prefix, and networks of
+    /// IPv4-mapped addresses are converted to IPv4.
     Network(IpNet),
-    /// Nobody: an allow list of nobody refuses everybody.
+    /// No peer: an allow list with only this denies everything.
     None,
 }
 
-impl FromStr for Entry {
-    /// What is wrong, in words that can follow the entry.
+impl FromStr for Subject {
+    /// The problem; the text continues a sentence about the entry.
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text == NONE {
             return Ok(Self::None);
         }
-        // Addresses have dots or colons, and peer ids neither.
+        // IP addresses contain dots or colons, peer ids do not.
         if !text.contains(['.', ':']) {
             let peer = text.parse().map(Self::Peer);
             return peer
@@ -42,7 +42,7 @@ impl FromStr for Entry {
     }
 }
 
-impl fmt::Display for Entry {
+impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Peer(peer) => peer.fmt(f),
@@ -59,7 +59,7 @@ fn network(text: &str) -> Result<IpNet, String> {
     let network: IpNet = text
         .parse()
         .map_err(|_| "is not an IP address or a network such as 192.0.2.0/24".to_owned())?;
-    // What is meant is more likely one address, or another prefix, than the whole network.
+    // Probably a single address or another prefix is meant.
     if network != network.trunc() {
         return Err(format!(
             "has bits beyond its prefix; the network is {}",
@@ -85,11 +85,11 @@ mod tests {
     use super::*;
 
     fn written(text: &str) -> Result<String, String> {
-        text.parse::<Entry>().map(|entry| entry.to_string())
+        text.parse::<Subject>().map(|entry| entry.to_string())
     }
 
     #[test]
-    fn entries_are_read_and_written() {
+    fn subjects_round_trip() {
         let peer = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
         for (text, expected) in [
             (peer, peer),
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_entry_is_refused() {
+    fn invalid_subjects_are_refused() {
         for (text, problem) in [
             ("", "neither a peer id"),
             ("12D3KooW", "neither a peer id"),

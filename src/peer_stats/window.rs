@@ -1,4 +1,4 @@
-//! The last while: a ring of short times, each with a table of its own.
+//! Counters of the recent time: a ring of slots, each with its own table.
 
 use std::{
     collections::VecDeque,
@@ -8,61 +8,61 @@ use std::{
 
 use libp2p::PeerId;
 
-use super::table::{Figures, Snapshot, Table};
+use super::space_saving::{PeerCounters, Snapshot, SpaceSaving};
 
-/// In how many steps the window moves on.
+/// Slots of the window. The window advances by one slot at a time.
 pub(super) const SLOTS: u32 = 10;
 
-/// What peers did during the last while, give or take a step.
+/// Counters of the recent time, accurate to one slot.
 #[derive(Debug)]
 pub(super) struct Window {
     capacity: usize,
     slot: Duration,
-    /// Since when what happens goes into `current`.
+    /// Start of the current slot.
     since: Instant,
-    current: Table,
-    /// Those before it, from the oldest to the newest.
+    current: SpaceSaving,
+    /// Finished slots, from the oldest to the newest.
     past: VecDeque<Arc<Snapshot>>,
 }
 
 impl Window {
-    /// The window of this length that ends now, with nothing in it.
+    /// Creates an empty window of this length that ends now.
     pub(super) fn new(capacity: usize, length: Duration, now: Instant) -> Self {
         Self {
             capacity,
-            slot: slot(length),
+            slot: slot_length(length),
             since: now,
-            current: Table::new(capacity),
+            current: SpaceSaving::new(capacity),
             past: VecDeque::new(),
         }
     }
 
-    /// `peer` did this just now.
-    pub(super) fn add(&mut self, now: Instant, peer: PeerId, figures: Figures) {
+    /// Adds to the counters of `peer`.
+    pub(super) fn add(&mut self, now: Instant, peer: PeerId, counters: PeerCounters) {
         self.advance(now);
-        self.current.add(peer, figures);
+        self.current.add(peer, counters);
     }
 
-    /// What peers did during the whole window. The past is shared, not copied.
+    /// Snapshots of all slots of the window. Those of finished slots are shared, not copied.
     pub(super) fn snapshots(&mut self, now: Instant) -> Vec<Arc<Snapshot>> {
         self.advance(now);
         let current = Arc::new(self.current.snapshot());
         self.past.iter().cloned().chain([current]).collect()
     }
 
-    /// Forgets what is older than the window.
+    /// Drops slots older than the window.
     fn advance(&mut self, now: Instant) {
         let passed = now.saturating_duration_since(self.since);
         if passed >= self.slot * SLOTS {
-            // It is all over, and it need not be counted how often.
+            // The whole window has passed; there is no need to advance slot by slot.
             self.past.clear();
-            self.current = Table::new(self.capacity);
+            self.current = SpaceSaving::new(self.capacity);
             self.since = now;
             return;
         }
         while now.saturating_duration_since(self.since) >= self.slot {
             self.past.push_back(Arc::new(self.current.snapshot()));
-            self.current = Table::new(self.capacity);
+            self.current = SpaceSaving::new(self.capacity);
             self.since += self.slot;
             if self.past.len() >= SLOTS as usize {
                 self.past.pop_front();
@@ -71,7 +71,7 @@ impl Window {
     }
 }
 
-/// The step in which a window of this length moves on.
-pub(super) fn slot(length: Duration) -> Duration {
+/// Length of one slot of a window of this length.
+pub(super) fn slot_length(length: Duration) -> Duration {
     (length / SLOTS).max(Duration::from_millis(1))
 }

@@ -1,4 +1,4 @@
-//! How a node ends: the drain, and the close.
+//! The end of a node: drain and close.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -15,26 +15,26 @@ use crate::{
     transport::quic,
 };
 
-/// How often a drain tells how far it is.
+/// Interval of progress reports.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
-/// How long circuits that were cut may take to end.
+/// How long cut circuits may take to end.
 const CUT_TIMEOUT: Duration = Duration::from_millis(100);
-/// How long the resets of circuits that were cut have to leave before the connections are closed:
-/// a QUIC connection that is closed sends nothing else any more, and a full congestion window holds
-/// them up for a round trip.
+/// How long to wait before connections are closed, so that resets of cut circuits can be sent: a
+/// closed QUIC connection sends nothing else, and a full congestion window delays them by a round
+/// trip.
 const RESET_GRACE: Duration = Duration::from_millis(200);
-/// How long the last words to the peers may take when the process ends: to close connections one
-/// by one, and then all QUIC endpoints at once.
+/// How long closing may take when the process ends: once for the connections, then for all QUIC
+/// endpoints.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// Tells how far a drain is.
-struct Progress {
+/// Reports the progress of a drain.
+struct DrainProgress {
     ticks: Interval,
     deadline: Instant,
     bytes: u64,
 }
 
-impl Progress {
+impl DrainProgress {
     fn new(relay: &Relay, deadline: Instant) -> Self {
         let bytes = relay.statistics().bytes;
         Self {
@@ -44,12 +44,12 @@ impl Progress {
         }
     }
 
-    /// Waits until it is time to tell.
+    /// Completes at the time of the next report.
     async fn tick(&mut self) {
         self.ticks.tick().await;
     }
 
-    fn tell(&mut self, relay: &Relay) {
+    fn log(&mut self, relay: &Relay) {
         let now = relay.statistics();
         info!(
             circuits = now.circuits,
@@ -59,14 +59,14 @@ impl Progress {
                 .deadline
                 .saturating_duration_since(Instant::now())
                 .as_secs(),
-            "drain goes on"
+            "drain in progress"
         );
         self.bytes = now.bytes;
     }
 }
 
 impl Node {
-    /// Lets everything that is open finish, until the deadline.
+    /// Lets open circuits finish, until the deadline.
     pub(super) async fn drain(&mut self) {
         let span = info_span!(
             target: SPANS,
@@ -78,10 +78,10 @@ impl Node {
             relay.circuits_cut = Empty,
             relay.reservations_moved = Empty,
         );
-        self.drain_within(&span).await;
+        self.drain_in_span(&span).await;
     }
 
-    async fn drain_within(&mut self, span: &Span) {
+    async fn drain_in_span(&mut self, span: &Span) {
         let phase = |name| info_span!(target: SPANS, parent: span, "drain phase", otel.name = name);
         let begun = Instant::now();
         let serves_until = begun + self.drain.delay;
@@ -101,31 +101,32 @@ impl Node {
         );
         span.record("relay.circuits", integer(before.circuits));
         span.record("relay.reservations", integer(before.reservations));
-        let hard = self.lifecycle.hard().clone();
-        let mut progress = Progress::new(&relay, deadline);
+        let shutdown = self.lifecycle.shutdown_token().clone();
+        let mut progress = DrainProgress::new(&relay, deadline);
         let delay = phase("drain.delay");
-        let serve_on = hard.run_until_cancelled(self.serve_on(&mut progress));
-        let _ = timeout_at(serves_until, serve_on).await;
+        let keep_serving = shutdown.run_until_cancelled(self.keep_serving(&mut progress));
+        let _ = timeout_at(serves_until, keep_serving).await;
 
         drop(delay);
 
         let wait = phase("drain.wait");
-        // A newcomer is refused a connection, not a reservation: it tries the next relay at once.
+        // A new client is refused a connection, not a reservation, so that it tries the next relay
+        // at once.
         for (listener, _) in std::mem::take(&mut self.listeners) {
             self.swarm.remove_listener(listener);
         }
         relay.drain(deadline.into_std());
         info!("no new connections are accepted");
         let mut moved = HashSet::new();
-        let close_idle = hard.run_until_cancelled(self.close_idle(&mut progress, &mut moved));
+        let close_idle = shutdown.run_until_cancelled(self.close_idle(&mut progress, &mut moved));
         let _ = timeout_at(deadline, close_idle).await;
 
         drop(wait);
 
         let _cut = phase("drain.cut");
-        // What is left is cut; each circuit's task says so before it ends.
-        hard.cancel();
-        self.circuits_over().await;
+        // The remaining circuits are cut; the task of each one logs its end.
+        shutdown.cancel();
+        self.wait_for_circuits().await;
         let after = relay.statistics();
         if after.circuits_cut > before.circuits_cut {
             let _ = timeout(RESET_GRACE, self.serve()).await;
@@ -144,21 +145,21 @@ impl Node {
         span.record("relay.reservations_moved", integer(moved.len()));
     }
 
-    /// Serves as before.
-    async fn serve_on(&mut self, progress: &mut Progress) {
+    /// Serves normally.
+    async fn keep_serving(&mut self, progress: &mut DrainProgress) {
         let relay = Arc::clone(&self.relay);
         loop {
             tokio::select! {
                 biased;
-                () = progress.tick() => progress.tell(&relay),
-                () = self.turn() => {}
+                () = progress.tick() => progress.log(&relay),
+                () = self.handle_next_event() => {}
             }
         }
     }
 
-    /// Closes connections as their moment comes, until none is left. `moved` are the peers whose
-    /// reservation went with that.
-    async fn close_idle(&mut self, progress: &mut Progress, moved: &mut HashSet<PeerId>) {
+    /// Closes connections according to the schedule until none is left. Adds the peers whose
+    /// reservation ends with a connection to `moved`.
+    async fn close_idle(&mut self, progress: &mut DrainProgress, moved: &mut HashSet<PeerId>) {
         let mut rng = rand::rng();
         let relay = Arc::clone(&self.relay);
         let mut schedule = Schedule::new(
@@ -167,17 +168,17 @@ impl Node {
             self.drain.window,
             &mut rng,
         );
-        while !self.is_deserted() {
+        while !self.has_no_connections() {
             tokio::select! {
                 biased;
-                () = progress.tick() => progress.tell(&relay),
+                () = progress.tick() => progress.log(&relay),
                 () = sleep_until(schedule.next()) => {
                     self.close_due(&mut schedule, moved);
                 }
                 () = relay.circuit_ended() => self.close_due(&mut schedule, moved),
                 event = self.swarm.select_next_some() => {
                     if let SwarmEvent::ConnectionEstablished { connection_id, .. } = event {
-                        // Its handshake had begun before the listeners were closed.
+                        // Its handshake started before the listeners were closed.
                         let late = relay.connections().into_iter().find(|c| c.id == connection_id);
                         if let Some(late) = late {
                             schedule.add(late, Instant::now(), &mut rng);
@@ -193,22 +194,22 @@ impl Node {
 
     fn close_due(&mut self, schedule: &mut Schedule, moved: &mut HashSet<PeerId>) {
         for connection in schedule.due(Instant::now()) {
-            if connection.is_holder() {
+            if connection.holds_reservation() {
                 moved.insert(connection.peer);
             }
             let _ = self.swarm.close_connection(connection.id);
         }
     }
 
-    /// Whether no connection is left to wait for. The swarm waits in vain for one whose task has
-    /// panicked; the books do not.
-    fn is_deserted(&self) -> bool {
+    /// Whether no connection is left. After a panic the swarm keeps the connection of the panicked
+    /// task, but the reservation table does not.
+    fn has_no_connections(&self) -> bool {
         self.connections() == 0
-            || (self.lifecycle.is_faulty() && self.relay.statistics().peers == 0)
+            || (self.lifecycle.has_failed() && self.relay.statistics().peers == 0)
     }
 
-    /// Waits, not for long, until the end of every circuit that was cut is in the log.
-    async fn circuits_over(&mut self) {
+    /// Waits for a bounded time until the end of every cut circuit has been logged.
+    async fn wait_for_circuits(&mut self) {
         let relay = Arc::clone(&self.relay);
         let over = async {
             while relay.open_circuits() > 0 {
@@ -221,28 +222,29 @@ impl Node {
         let _ = timeout(CUT_TIMEOUT, over).await;
     }
 
-    /// Ends every circuit and connection, so that peers learn it now and not by a timeout.
+    /// Closes all circuits and connections, so that peers detect it at once instead of by a
+    /// timeout.
     pub(super) async fn close(mut self) {
         self.lifecycle.enter(Phase::Stopped);
-        self.lifecycle.hard().cancel();
+        self.lifecycle.shutdown_token().cancel();
         for peer in self.swarm.connected_peers().copied().collect::<Vec<_>>() {
             let _ = self.swarm.disconnect_peer_id(peer);
         }
         let closed = async {
-            while !self.is_deserted() {
+            while !self.has_no_connections() {
                 self.swarm.select_next_some().await;
             }
         };
         let _ = timeout(CLOSE_TIMEOUT, closed).await;
         let (quic, lifecycle) = (self.quic.clone(), self.lifecycle.clone());
         drop(self);
-        close_rest(&quic, &lifecycle).await;
+        close_remaining(&quic, &lifecycle).await;
     }
 }
 
-/// Closes what needs no swarm to be closed, and waits, not for long, for the tasks of the process.
-pub(super) async fn close_rest(quic: &quic::Handle, lifecycle: &Lifecycle) {
-    lifecycle.hard().cancel();
+/// Closes what does not need the swarm, and waits for a bounded time for the tasks of the process.
+pub(super) async fn close_remaining(quic: &quic::Handle, lifecycle: &Lifecycle) {
+    lifecycle.shutdown_token().cancel();
     quic.close_all(0);
     let rest = async { tokio::join!(quic.wait_idle(), lifecycle.wait()) };
     let _ = timeout(CLOSE_TIMEOUT, rest).await;

@@ -1,9 +1,9 @@
-//! The peers that weigh most, in bounded memory.
+//! The most active peers, in bounded memory.
 //!
-//! The Space-Saving algorithm: a newcomer to a full table takes the place of the lightest entry,
-//! and its weight as the error of its own, since nobody knows any more whether the newcomer had
-//! been there before. So whoever weighs more than the whole divided by the capacity is in the
-//! table, whatever the others do.
+//! This is the Space-Saving algorithm (Metwally, Agrawal, El Abbadi 2005). A peer that is added to
+//! a full table replaces the entry of the lowest weight, and takes over its weight as its error,
+//! because the peer may have been in the table before. Every peer whose weight exceeds the total
+//! weight divided by the capacity is therefore in the table.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -12,36 +12,36 @@ use std::{
 
 use libp2p::PeerId;
 
-/// What a peer did.
+/// Counters of one peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Figures {
-    /// Bytes that it sent through circuits.
+pub struct PeerCounters {
+    /// Bytes that the peer sent through circuits.
     pub sent: u64,
-    /// Bytes that it was sent through circuits.
+    /// Bytes that the peer received through circuits.
     pub received: u64,
-    /// Circuits that were opened, from it or to it.
+    /// Circuits opened by the peer or to it.
     pub circuits: u64,
-    /// Reservations that it was granted, renewals included.
+    /// Reservations granted to the peer, renewals included.
     pub reservations: u64,
-    /// Requests of its that were denied.
+    /// Denied requests of the peer.
     pub denials: u64,
 }
 
-impl Figures {
-    /// Both directions together.
+impl PeerCounters {
+    /// Bytes of both directions.
     pub fn bytes(&self) -> u64 {
         self.sent.saturating_add(self.received)
     }
 
-    /// A request weighs no more than a byte: to push out who moved data, strangers have to ask
-    /// more often, one way or another, than the capacity times the bytes.
+    /// A request weighs as much as one byte: to evict a peer that moved data, other peers have to
+    /// send more requests in total than the capacity times its bytes.
     fn weight(&self) -> u64 {
         let requests = [self.circuits, self.reservations, self.denials];
         requests.into_iter().fold(self.bytes(), u64::saturating_add)
     }
 }
 
-impl AddAssign for Figures {
+impl AddAssign for PeerCounters {
     fn add_assign(&mut self, other: Self) {
         for (sum, more) in [
             (&mut self.sent, other.sent),
@@ -55,32 +55,32 @@ impl AddAssign for Figures {
     }
 }
 
-/// What is known of a peer.
+/// Estimated counters of one peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Entry {
-    /// What it did since it was entered: never more than is true.
-    pub figures: Figures,
-    /// What it did before and is forgotten, all figures together: at most this.
+pub struct Estimate {
+    /// Counts since the peer was added to the table; a lower bound.
+    pub counters: PeerCounters,
+    /// Upper bound of the weight that the peer had before and that was dropped, over all counters.
     pub error: u64,
 }
 
-impl Entry {
+impl Estimate {
     fn weight(&self) -> u64 {
-        self.figures.weight().saturating_add(self.error)
+        self.counters.weight().saturating_add(self.error)
     }
 }
 
-/// The heaviest peers.
+/// A Space-Saving table.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(super) struct SpaceSaving {
     capacity: usize,
-    entries: HashMap<PeerId, Entry>,
-    /// From the lightest to the heaviest.
+    entries: HashMap<PeerId, Estimate>,
+    /// Entries by weight, lowest first.
     order: BTreeSet<(u64, PeerId)>,
 }
 
-impl Table {
-    /// An empty one, of at most `capacity` entries and at least one.
+impl SpaceSaving {
+    /// Creates an empty table of at most `capacity` entries, at least one.
     pub(super) fn new(capacity: usize) -> Self {
         Self {
             capacity: capacity.max(1),
@@ -89,24 +89,24 @@ impl Table {
         }
     }
 
-    /// `peer` did this as well.
-    pub(super) fn add(&mut self, peer: PeerId, figures: Figures) {
+    /// Adds to the counters of `peer`.
+    pub(super) fn add(&mut self, peer: PeerId, counters: PeerCounters) {
         let mut entry = match self.entries.get(&peer) {
             Some(entry) => {
                 self.order.remove(&(entry.weight(), peer));
                 *entry
             }
-            None => Entry {
-                figures: Figures::default(),
+            None => Estimate {
+                counters: PeerCounters::default(),
                 error: self.make_room(),
             },
         };
-        entry.figures += figures;
+        entry.counters += counters;
         self.order.insert((entry.weight(), peer));
         self.entries.insert(peer, entry);
     }
 
-    /// Takes the lightest entry out of a full table, and gives its weight.
+    /// Evicts the entry of the lowest weight if the table is full, and returns its weight.
     fn make_room(&mut self) -> u64 {
         if self.entries.len() < self.capacity {
             return 0;
@@ -117,7 +117,7 @@ impl Table {
         })
     }
 
-    /// What is in it now.
+    /// Copies the current entries.
     pub(super) fn snapshot(&self) -> Snapshot {
         let is_full = self.entries.len() >= self.capacity;
         let least = self.order.first().filter(|_| is_full);
@@ -128,28 +128,29 @@ impl Table {
     }
 }
 
-/// What a table held.
+/// Entries of a table at one time.
 #[derive(Debug, Default)]
 pub(super) struct Snapshot {
-    pub(super) entries: Vec<(PeerId, Entry)>,
-    /// Whoever is not in it did at most this, all figures together.
+    pub(super) entries: Vec<(PeerId, Estimate)>,
+    /// Upper bound of the weight of a peer that is not in the table.
     pub(super) missing: u64,
 }
 
-/// What all these know of each peer, and what a peer that is in none of them did at most.
-pub(super) fn merged<'a>(
+/// Sums the entries of each peer over all snapshots. The second value is the upper bound of the
+/// weight of a peer that is in none of them.
+pub(super) fn merge<'a>(
     snapshots: impl Iterator<Item = &'a Snapshot> + Clone,
-) -> (HashMap<PeerId, Entry>, u64) {
+) -> (HashMap<PeerId, Estimate>, u64) {
     let missing = |sum: u64, snapshot: &Snapshot| sum.saturating_add(snapshot.missing);
     let missing = snapshots.clone().fold(0, missing);
-    let mut peers: HashMap<PeerId, Entry> = HashMap::new();
+    let mut peers: HashMap<PeerId, Estimate> = HashMap::new();
     for snapshot in snapshots {
         for (peer, entry) in &snapshot.entries {
-            let sum = peers.entry(*peer).or_insert(Entry {
-                figures: Figures::default(),
+            let sum = peers.entry(*peer).or_insert(Estimate {
+                counters: PeerCounters::default(),
                 error: missing,
             });
-            sum.figures += entry.figures;
+            sum.counters += entry.counters;
             sum.error = (sum.error - snapshot.missing.min(sum.error)).saturating_add(entry.error);
         }
     }

@@ -83,7 +83,7 @@ pub struct Question {
 }
 
 /// An endpoint that listens. It goes away when it is dropped.
-pub struct Decider {
+pub struct AuthorizationEndpoint {
     pub address: SocketAddr,
     shared: Arc<Shared>,
     server: JoinHandle<()>,
@@ -98,13 +98,13 @@ struct Shared {
     peak: AtomicUsize,
 }
 
-impl Drop for Decider {
+impl Drop for AuthorizationEndpoint {
     fn drop(&mut self) {
         self.server.abort();
     }
 }
 
-impl Decider {
+impl AuthorizationEndpoint {
     /// On a free port of the loopback interface.
     pub async fn start(mood: Mood) -> Self {
         Self::start_at(([127, 0, 0, 1], 0).into(), mood, None).await

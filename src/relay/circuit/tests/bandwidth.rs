@@ -7,45 +7,50 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::*;
-use crate::relay::{Bandwidth, Pace, throttle::Throttle};
+use crate::relay::{BandwidthLimit, BandwidthLimits, bandwidth::BandwidthLimiter};
 
-/// Bytes a second.
+/// Bytes per second.
 const RATE: u64 = 100_000;
 const BURST: u64 = 10_000;
 
-const PACE: Pace = Pace {
+const LIMIT: BandwidthLimit = BandwidthLimit {
     rate: Some(RATE),
     burst: Some(BURST),
 };
 
-fn throttle() -> Arc<Throttle> {
-    let bandwidth = Bandwidth {
-        circuit: PACE,
-        ..Bandwidth::default()
+fn bandwidth_limiter() -> Arc<BandwidthLimiter> {
+    let bandwidth = BandwidthLimits {
+        circuit: LIMIT,
+        ..BandwidthLimits::default()
     };
-    Throttle::new(&bandwidth).unwrap()
+    BandwidthLimiter::new(&bandwidth).unwrap()
 }
 
-fn pacer(throttle: &Arc<Throttle>) -> Pacer {
-    throttle.circuit(PeerId::random(), PeerId::random())
+fn limiter(bandwidth_limiter: &Arc<BandwidthLimiter>) -> CircuitLimiter {
+    bandwidth_limiter.circuit(PeerId::random(), PeerId::random())
 }
 
-/// A paced circuit without other limits, which nobody cuts, and how long it took.
-async fn run(source: End_, early: Early, target: End_, limit: CircuitLimit) -> (Outcome, Duration) {
-    let (begun, throttle) = (Instant::now(), throttle());
+/// Runs a circuit with a bandwidth limit, and measures its duration.
+async fn run(
+    source: Pipe,
+    early: EarlyData,
+    target: Pipe,
+    limit: CircuitLimit,
+) -> (Outcome, Duration) {
+    let (begun, bandwidth_limiter) = (Instant::now(), bandwidth_limiter());
     let (cut, state) = (CancellationToken::new(), CircuitState::default());
     let bounds = bounds(limit, &cut, &state);
-    let (source, target, pacer) = (side(source), side(target), pacer(&throttle));
-    let outcome = relay(source, early, target, bounds, Some(pacer), |_| ()).await;
+    let (source, target, limiter) = (side(source), side(target), limiter(&bandwidth_limiter));
+    let outcome = relay(source, early, target, bounds, Some(limiter), |_| ()).await;
     (outcome, begun.elapsed())
 }
 
-/// How long so many bytes take, after the burst.
+/// Expected duration of a transfer, after the burst.
 fn expected(bytes: usize) -> Duration {
     Duration::from_millis((bytes as u64 - BURST) * 1000 / RATE)
 }
 
-/// Not sooner, and later only by what timers and a quantum cost.
+/// Never shorter, and longer only by the cost of timers and a quantum.
 fn assert_takes(took: Duration, bytes: usize) {
     let (least, most) = (expected(bytes), expected(bytes) + Duration::from_millis(20));
     assert!(
@@ -55,12 +60,12 @@ fn assert_takes(took: Duration, bytes: usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_takes_as_long_as_it_should_and_nothing_is_lost() {
+async fn transfer_takes_as_long_as_the_rate_requires_and_loses_nothing() {
     for capacity in [100, 10_000, 1_000_000] {
         let (mut a, source) = pipe(capacity);
         let (mut b, target) = pipe(1_000_000);
         let sent = pattern(210_000, 1);
-        let circuit = run(source, Early::default(), target, limit(None, None));
+        let circuit = run(source, EarlyData::default(), target, limit(None, None));
         let clients = async {
             let back = async {
                 let received = read_all(&mut b).await;
@@ -71,17 +76,17 @@ async fn it_takes_as_long_as_it_should_and_nothing_is_lost() {
         };
         let ((outcome, took), received) = tokio::join!(circuit, clients);
         assert!(received == sent, "{} bytes came", received.len());
-        assert_eq!(outcome.end, End::Eof);
+        assert_eq!(outcome.end, EndReason::Eof);
         assert_takes(took, 210_000);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn both_directions_count_together_and_get_the_same() {
+async fn both_directions_share_the_limit_equally() {
     let (mut a, source) = pipe(1_000_000);
     let (mut b, target) = pipe(1_000_000);
     let (forth, back) = (pattern(105_000, 1), pattern(105_000, 2));
-    let circuit = run(source, Early::default(), target, limit(None, None));
+    let circuit = run(source, EarlyData::default(), target, limit(None, None));
     let clients = async {
         send_and_close(&mut a, &forth).await;
         send_and_close(&mut b, &back).await;
@@ -92,7 +97,7 @@ async fn both_directions_count_together_and_get_the_same() {
             b.read(&mut chunk).await.unwrap(),
         );
         for bytes in [at_a, at_b] {
-            // In a second, half of the burst and of the rate; and a few quanta.
+            // In one second, half of the burst and of the rate, and a few quanta.
             assert!((50_000..60_000).contains(&bytes), "{at_a} and {at_b}");
         }
         (
@@ -102,18 +107,18 @@ async fn both_directions_count_together_and_get_the_same() {
     };
     let ((outcome, took), received) = tokio::join!(circuit, clients);
     assert_eq!(received, (back.len(), forth.len()));
-    assert_eq!(outcome.end, End::Eof);
+    assert_eq!(outcome.end, EndReason::Eof);
     assert_takes(took, 210_000);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_source_sent_early_is_paced_too() {
+async fn early_data_counts_for_the_bandwidth() {
     let (mut a, mut source) = pipe(EARLY_BYTES);
     let (mut b, target) = pipe(EARLY_BYTES);
     let sent = pattern(EARLY_BYTES, 1);
     send_and_close(&mut a, &sent).await;
     b.close().await.unwrap();
-    let mut early = Early::default();
+    let mut early = EarlyData::default();
     let watch = timeout(Duration::from_millis(1), early.watch(&mut source));
     assert!(watch.await.is_err());
     let circuit = run(source, early, target, limit(None, None));
@@ -123,27 +128,28 @@ async fn what_the_source_sent_early_is_paced_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_byte_limit_waits_for_nothing() {
-    /// Nine quanta, which may pass at once.
+async fn byte_limit_is_detected_without_waiting_for_bandwidth() {
+    /// Nine quanta, less than the burst.
     const ALLOWED: usize = 9 * 1024;
     let (mut a, source) = pipe(1_000_000);
     let (mut b, target) = pipe(1_000_000);
     send_and_close(&mut a, &pattern(ALLOWED + 1, 1)).await;
     let circuit = run(
         source,
-        Early::default(),
+        EarlyData::default(),
         target,
         limit(Some(ALLOWED as u64), None),
     );
     let ((outcome, took), received) = tokio::join!(circuit, read_all(&mut b));
     assert_eq!(received.len(), ALLOWED);
-    assert_eq!(outcome.end, End::Bytes);
-    assert_eq!(took, CUT_GRACE);
+    assert_eq!(outcome.end, EndReason::Bytes);
+    assert_eq!(took, LIMIT_GRACE);
 }
 
-/// A stream that is reset when somebody says so; what was sent before is left.
+/// A stream that fails with a reset when its token is cancelled; data that was sent before stays
+/// readable.
 struct Resettable {
-    stream: End_,
+    stream: Pipe,
     reset: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
@@ -179,30 +185,35 @@ impl AsyncWrite for Resettable {
     }
 }
 
-/// What ends a circuit, while it waits.
+/// The event that ends a waiting circuit.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Cause {
+enum Ending {
     Source,
     Target,
     Drain,
     Deadline,
 }
 
-/// It ends at once, and leaves its share to others.
+/// Ending refunds the unused bytes of the circuit.
 #[tokio::test(start_paused = true)]
-async fn a_circuit_that_waits_ends_at_once() {
+async fn waiting_circuit_ends_at_once() {
     const AFTER: Duration = Duration::from_millis(105);
-    for cause in [Cause::Source, Cause::Target, Cause::Drain, Cause::Deadline] {
-        // One quantum passes, and the next one would in seconds.
-        let slow = Pace {
+    for ending in [
+        Ending::Source,
+        Ending::Target,
+        Ending::Drain,
+        Ending::Deadline,
+    ] {
+        // One quantum passes; the next one would take seconds.
+        let slow = BandwidthLimit {
             rate: Some(1000),
             burst: Some(1000),
         };
-        let bandwidth = Bandwidth {
+        let bandwidth = BandwidthLimits {
             relay: slow,
-            ..Bandwidth::default()
+            ..BandwidthLimits::default()
         };
-        let throttle = Throttle::new(&bandwidth).unwrap();
+        let bandwidth_limiter = BandwidthLimiter::new(&bandwidth).unwrap();
         let (mut a, source) = pipe(100_000);
         let (_b, target) = pipe(100_000);
         a.write_all(&pattern(50_000, 1)).await.unwrap();
@@ -213,67 +224,68 @@ async fn a_circuit_that_waits_ends_at_once() {
                 stream,
                 reset: Box::pin(reset.clone().cancelled_owned()),
             },
-            gone: CancellationToken::new(),
+            closed: CancellationToken::new(),
         };
-        let duration = (cause == Cause::Deadline).then_some(AFTER);
+        let duration = (ending == Ending::Deadline).then_some(AFTER);
         let (begun, state) = (Instant::now(), CircuitState::default());
         let circuit = relay(
             resettable(source, reset_source),
-            Early::default(),
+            EarlyData::default(),
             resettable(target, reset_target),
             bounds(limit(None, duration), cut, &state),
-            Some(pacer(&throttle)),
+            Some(limiter(&bandwidth_limiter)),
             |_| (),
         );
         let end = async {
             sleep(AFTER).await;
-            match cause {
-                Cause::Source => reset_source.cancel(),
-                Cause::Target => reset_target.cancel(),
-                Cause::Drain => cut.cancel(),
-                Cause::Deadline => {}
+            match ending {
+                Ending::Source => reset_source.cancel(),
+                Ending::Target => reset_target.cancel(),
+                Ending::Drain => cut.cancel(),
+                Ending::Deadline => {}
             }
         };
         let (outcome, ()) = tokio::join!(circuit, end);
-        let expected = match cause {
-            Cause::Source | Cause::Target => End::Reset,
-            Cause::Drain => End::Drained,
-            Cause::Deadline => End::Duration,
+        let expected = match ending {
+            Ending::Source | Ending::Target => EndReason::Reset,
+            Ending::Drain => EndReason::Drained,
+            Ending::Deadline => EndReason::Duration,
         };
         assert_eq!((outcome.end, outcome.to_target), (expected, 1000));
         assert!(begun.elapsed() < AFTER + Duration::from_millis(2));
-        assert_eq!(throttle.left(), Some(105), "{cause:?}");
+        assert_eq!(bandwidth_limiter.available(), Some(105), "{ending:?}");
     }
 }
 
-/// Large pieces and small ones, one direction and both.
+/// Large and small writes, in one direction and in both.
 #[tokio::test(start_paused = true)]
 async fn circuits_of_one_peer_share_its_bandwidth() {
-    let bandwidth = Bandwidth {
-        peer: PACE,
-        ..Bandwidth::default()
+    let bandwidth = BandwidthLimits {
+        peer: LIMIT,
+        ..BandwidthLimits::default()
     };
-    let (throttle, shared) = (Throttle::new(&bandwidth).unwrap(), PeerId::random());
+    let (bandwidth_limiter, shared) =
+        (BandwidthLimiter::new(&bandwidth).unwrap(), PeerId::random());
     let circuit = async |piece: usize, goes_back: bool, is_source: bool| {
         let (mut a, source) = pipe(65_536);
         let (mut b, target) = pipe(65_536);
         let (peer, cut) = (PeerId::random(), CancellationToken::new());
-        let pacer = if is_source {
-            throttle.circuit(shared, peer)
+        let limiter = if is_source {
+            bandwidth_limiter.circuit(shared, peer)
         } else {
-            throttle.circuit(peer, shared)
+            bandwidth_limiter.circuit(peer, shared)
         };
         let deadline = limit(None, Some(Duration::from_secs(10)));
         let state = CircuitState::default();
         let circuit = relay(
             side(source),
-            Early::default(),
+            EarlyData::default(),
             side(target),
             bounds(deadline, &cut, &state),
-            Some(pacer),
+            Some(limiter),
             |_| (),
         );
-        let client = async |stream: &mut End_, sends: bool| {
+        let client = async |stream: &mut Pipe, sends: bool| {
             let (mut reader, mut writer) = stream.split();
             let piece = vec![1; piece];
             let write = async { while sends && writer.write_all(&piece).await.is_ok() {} };
@@ -284,7 +296,7 @@ async fn circuits_of_one_peer_share_its_bandwidth() {
             outcome = circuit => outcome,
             _ = async { tokio::join!(client(&mut a, true), client(&mut b, goes_back)) } => panic!(),
         };
-        assert_eq!(outcome.end, End::Duration);
+        assert_eq!(outcome.end, EndReason::Duration);
         outcome.to_target + outcome.to_source
     };
     let (large, small, both, other) = tokio::join!(

@@ -1,26 +1,26 @@
-//! A bucket of bytes that fills at a rate, up to a burst.
+//! A token bucket of bytes, with a rate and a burst.
 //!
 //! Pure: time is passed in.
 
 use std::time::{Duration, Instant};
 
-/// What a bucket holds is counted in billionths of a byte: what a nanosecond adds is then a whole
-/// number, the rate, and nothing is ever rounded.
+/// Tokens are counted in billionths of a byte: a nanosecond then adds exactly `rate` of them,
+/// without rounding.
 const BYTE: i128 = 1_000_000_000;
 
-/// See the module's documentation.
+/// A token bucket; see the module documentation.
 #[derive(Debug)]
 pub(super) struct Bucket {
-    /// Bytes a second, and billionths of a byte a nanosecond.
+    /// Bytes per second, equal to billionths of a byte per nanosecond.
     rate: i128,
     burst: i128,
-    /// What was in it at `at`.
+    /// Level at the time `at`.
     level: i128,
     at: Instant,
 }
 
 impl Bucket {
-    /// A full one, which fills at `rate` bytes a second up to `burst` bytes.
+    /// Creates a full bucket that refills at `rate` bytes per second up to `burst` bytes.
     pub(super) fn new(rate: u64, burst: u64, now: Instant) -> Self {
         let burst = i128::from(burst) * BYTE;
         Self {
@@ -31,10 +31,10 @@ impl Bucket {
         }
     }
 
-    /// Takes bytes out, which must not be more than the burst.
+    /// Takes bytes, at most the burst.
     ///
     /// # Errors
-    /// When there will be as many, if nobody else takes any. Nothing is taken then.
+    /// If the level is too low: when it will be high enough. Nothing is taken.
     pub(super) fn take(&mut self, bytes: u64, now: Instant) -> Result<(), Instant> {
         self.level = self.level_at(now);
         self.at = self.at.max(now);
@@ -49,19 +49,19 @@ impl Bucket {
         Ok(())
     }
 
-    /// Puts bytes back that were taken and did not pass.
-    pub(super) fn give_back(&mut self, bytes: u64) {
+    /// Returns unused bytes to the bucket.
+    pub(super) fn refund(&mut self, bytes: u64) {
         let level = self.level.saturating_add(i128::from(bytes) * BYTE);
         self.level = level.min(self.burst);
     }
 
-    /// Whether nothing more goes in.
+    /// Whether the level equals the burst.
     pub(super) fn is_full(&self, now: Instant) -> bool {
         self.level_at(now) == self.burst
     }
 
-    /// How many bytes there are.
-    pub(super) fn left(&self, now: Instant) -> u64 {
+    /// Bytes in the bucket.
+    pub(super) fn available(&self, now: Instant) -> u64 {
         u64::try_from(self.level_at(now) / BYTE).unwrap_or(0)
     }
 

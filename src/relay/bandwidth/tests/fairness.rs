@@ -1,4 +1,4 @@
-//! Circuits that want more than there is.
+//! Circuits that compete for bandwidth.
 
 use std::{sync::atomic::AtomicUsize, time::Duration};
 
@@ -10,37 +10,37 @@ use tokio::{
 
 use super::*;
 
-/// A circuit that always has something to read.
+/// A circuit that always has data to read.
 #[derive(Clone, Copy, Debug)]
-struct Hungry {
-    /// When it comes, in milliseconds.
+struct BusyCircuit {
+    /// Start in milliseconds.
     after: u64,
-    /// What it reads at once, in bytes.
+    /// Bytes of one read.
     piece: u64,
 }
 
-impl Hungry {
-    async fn run(self, throttle: Arc<Throttle>, peers: [PeerId; 2], used: Arc<AtomicU64>) {
+impl BusyCircuit {
+    async fn run(self, shared: Arc<BandwidthLimiter>, peers: [PeerId; 2], used: Arc<AtomicU64>) {
         sleep(Duration::from_millis(self.after)).await;
-        let mut pacer = throttle.circuit(peers[0], peers[1]);
+        let mut limiter = shared.circuit(peers[0], peers[1]);
         loop {
-            let bytes = granted(&mut pacer).await.min(self.piece);
-            pacer.spend(bytes);
+            let bytes = granted(&mut limiter).await.min(self.piece);
+            limiter.consume(bytes);
             used.fetch_add(bytes, Ordering::Relaxed);
             yield_now().await;
         }
     }
 }
 
-/// What each of these gets from the moment when all are there and the burst is gone.
-fn shares(bandwidth: Bandwidth, circuits: &[Hungry], seconds: u64) -> Vec<u64> {
+/// Bytes that each circuit gets after all have started and the burst is used up.
+fn shares(bandwidth: BandwidthLimits, circuits: &[BusyCircuit], seconds: u64) -> Vec<u64> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .unwrap();
     runtime.block_on(async {
-        let (throttle, source) = (throttle(bandwidth), PeerId::random());
+        let (shared, source) = (bandwidth_limiter(bandwidth), PeerId::random());
         let mut tasks = JoinSet::new();
         let mut counts = Vec::new();
         let start = Instant::now() + Duration::from_secs(1);
@@ -48,7 +48,7 @@ fn shares(bandwidth: Bandwidth, circuits: &[Hungry], seconds: u64) -> Vec<u64> {
             let used = Arc::new(AtomicU64::new(0));
             counts.push(used.clone());
             let peers = [source, PeerId::random()];
-            tasks.spawn(circuit.run(throttle.clone(), peers, used));
+            tasks.spawn(circuit.run(shared.clone(), peers, used));
         }
         let read = || -> Vec<u64> { counts.iter().map(|n| n.load(Ordering::Relaxed)).collect() };
         sleep_until(start).await;
@@ -60,34 +60,34 @@ fn shares(bandwidth: Bandwidth, circuits: &[Hungry], seconds: u64) -> Vec<u64> {
     })
 }
 
-fn hungry() -> impl Strategy<Value = Hungry> {
-    (0..500u64, 1..40_000u64).prop_map(|(after, piece)| Hungry { after, piece })
+fn busy_circuit() -> impl Strategy<Value = BusyCircuit> {
+    (0..500u64, 1..40_000u64).prop_map(|(after, piece)| BusyCircuit { after, piece })
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn each_gets_the_same_within_a_quantum(
+    fn busy_circuits_get_equal_bandwidth_within_a_quantum(
         rate in prop::sample::select(vec![50_000, 1_000_000, 20_000_000u64]),
-        circuits in prop::collection::vec(hungry(), 1..8),
-        is_of_a_peer in any::<bool>(),
+        circuits in prop::collection::vec(busy_circuit(), 1..8),
+        limits_the_peer in any::<bool>(),
     ) {
-        let (pace, free) = (pace(rate, rate / 10), Pace::default());
-        let bandwidth = if is_of_a_peer {
-            Bandwidth { peer: pace, relay: free, circuit: free }
+        let (limit, free) = (limit(rate, rate / 10), BandwidthLimit::default());
+        let bandwidth = if limits_the_peer {
+            BandwidthLimits { peer: limit, relay: free, circuit: free }
         } else {
-            Bandwidth { peer: free, relay: pace, circuit: free }
+            BandwidthLimits { peer: free, relay: limit, circuit: free }
         };
-        // Small pieces of a large quantum are a long test.
+        // Small reads of a large quantum would make the test slow.
         let circuits: Vec<_> = circuits
             .iter()
-            .map(|c| Hungry { piece: c.piece.max(rate / 20_000), ..*c })
+            .map(|c| BusyCircuit { piece: c.piece.max(rate / 20_000), ..*c })
             .collect();
-        let quantum = throttle(bandwidth).quantum;
+        let quantum = bandwidth_limiter(bandwidth).quantum;
         let shares = shares(bandwidth, &circuits, 5);
         let (least, most) = (*shares.iter().min().unwrap(), *shares.iter().max().unwrap());
-        // One of them may be in the middle of its quantum, and another one at the end.
+        // One circuit may be in the middle of its quantum, and another one at its end.
         prop_assert!(most - least <= 2 * quantum, "{shares:?} of {quantum}");
         let (total, possible) = (shares.iter().sum::<u64>(), 5 * rate);
         let slack = quantum * (shares.len() as u64 + 1);
@@ -96,54 +96,54 @@ proptest! {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_quiet_circuit_waits_for_one_quantum_of_each_busy_one() {
+async fn idle_circuit_waits_for_one_quantum_of_each_busy_one() {
     const BUSY: u32 = 20;
-    let throttle = throttle(Bandwidth {
-        relay: pace(1_000_000, 100_000),
-        ..Bandwidth::default()
+    let shared = bandwidth_limiter(BandwidthLimits {
+        relay: limit(1_000_000, 100_000),
+        ..BandwidthLimits::default()
     });
     let mut tasks = JoinSet::new();
     for _ in 0..BUSY {
-        let circuit = Hungry {
+        let circuit = BusyCircuit {
             after: 0,
             piece: u64::MAX,
         };
         let peers = [PeerId::random(), PeerId::random()];
-        tasks.spawn(circuit.run(throttle.clone(), peers, Arc::default()));
+        tasks.spawn(circuit.run(shared.clone(), peers, Arc::default()));
     }
     sleep(Duration::from_secs(1)).await;
-    let mut quiet = throttle.circuit(PeerId::random(), PeerId::random());
+    let mut quiet = shared.circuit(PeerId::random(), PeerId::random());
     for _ in 0..10 {
         let asked = Instant::now();
         granted(&mut quiet).await;
-        quiet.spend(10);
-        quiet.settle();
+        quiet.consume(10);
+        quiet.release();
         let waited = asked.elapsed();
-        // A timer is a millisecond late.
-        let most = TURN * (BUSY + 1) + Duration::from_millis(2);
+        // Timers are up to a millisecond late.
+        let most = QUANTUM_DURATION * (BUSY + 1) + Duration::from_millis(2);
         assert!(waited <= most, "{waited:?}");
         sleep(Duration::from_millis(77)).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_that_are_slower_than_their_share_leave_the_rest_to_others() {
-    // Two of three circuits have a peer of their own in common, which is the slower one.
-    let throttle = throttle(Bandwidth {
-        relay: pace(1_000_000, 100_000),
-        peer: pace(700_000, 100_000),
-        circuit: Pace::default(),
+async fn bandwidth_unused_by_a_limited_peer_goes_to_others() {
+    // Two of three circuits share a peer whose limit is the lower one.
+    let shared = bandwidth_limiter(BandwidthLimits {
+        relay: limit(1_000_000, 100_000),
+        peer: limit(700_000, 100_000),
+        circuit: BandwidthLimit::default(),
     });
-    let shared = PeerId::random();
+    let slow_peer = PeerId::random();
     let mut tasks = JoinSet::new();
     let counts: [Arc<AtomicU64>; 3] = Default::default();
-    let sources = [shared, shared, PeerId::random()];
+    let sources = [slow_peer, slow_peer, PeerId::random()];
     for (source, count) in zip(sources, &counts) {
-        let circuit = Hungry {
+        let circuit = BusyCircuit {
             after: 0,
             piece: u64::MAX,
         };
-        tasks.spawn(circuit.run(throttle.clone(), [source, PeerId::random()], count.clone()));
+        tasks.spawn(circuit.run(shared.clone(), [source, PeerId::random()], count.clone()));
     }
     sleep(Duration::from_secs(20)).await;
     let total: u64 = counts.iter().map(|n| n.load(Ordering::Relaxed)).sum();
@@ -154,26 +154,26 @@ async fn those_that_are_slower_than_their_share_leave_the_rest_to_others() {
     }
 }
 
-/// Nobody is woken but for a turn of its own.
+/// Waiting circuits are woken only for their turn.
 #[tokio::test(start_paused = true)]
-async fn who_waits_sleeps() {
-    let throttle = throttle(Bandwidth {
-        circuit: pace(1000, 1000),
-        ..Bandwidth::default()
+async fn waiting_circuits_are_not_polled() {
+    let shared = bandwidth_limiter(BandwidthLimits {
+        circuit: limit(1000, 1000),
+        ..BandwidthLimits::default()
     });
-    let mut pacer = throttle.circuit(PeerId::random(), PeerId::random());
+    let mut limiter = shared.circuit(PeerId::random(), PeerId::random());
     let polls = AtomicUsize::new(0);
     let begun = Instant::now();
     for _ in 0..10 {
         let bytes = poll_fn(|cx| {
             polls.fetch_add(1, Ordering::Relaxed);
-            pacer.poll_grant(cx)
+            limiter.poll_grant(cx)
         })
         .await;
-        pacer.spend(bytes);
+        limiter.consume(bytes);
     }
     let took = begun.elapsed();
     assert!((9.0..9.1).contains(&took.as_secs_f64()), "{took:?}");
-    // One that finds that it has to wait, and one when it is over.
+    // One poll to start a wait, and one when it is over.
     assert!(polls.into_inner() <= 19);
 }

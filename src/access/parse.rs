@@ -1,7 +1,7 @@
-//! The file of rules, as text.
+//! Parser of the rule file.
 //!
 //! ```text
-//! # who may reserve: two peers, and a network but for one address
+//! # reservations: a peer, and a network except one address
 //! allow reserve 12D3KooW…
 //! allow reserve 198.51.100.0/24
 //! deny reserve,connect,target 12D3KooW…
@@ -11,19 +11,19 @@
 use std::fmt;
 
 use super::{
-    entry::Entry,
     rules::{Effect, Origin, Rule, Scope},
+    subject::Subject,
 };
 
-/// The most rules of a file; a line counts once for each of its scopes. Each takes up to 300 bytes
-/// of memory.
+/// Maximum number of rules in a file; a line counts once for each of its scopes. A rule takes up to
+/// 300 bytes of memory.
 pub const MAX_RULES: usize = 100_000;
 
-/// The problems that are told of one by one.
+/// Maximum number of problems that are reported individually.
 const MAX_PROBLEMS: usize = 10;
 
-/// What is wrong with a file. `Display` gives a line of text with the first problems. Nothing of
-/// the content is repeated: it may be of clients.
+/// Problems of a file. `Display` lists the first ones on one line. The content is not repeated,
+/// because it may identify clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problems {
     first: Vec<(usize, String)>,
@@ -54,24 +54,24 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// Reads all rules, or says what is wrong with them.
+/// Parses all rules.
 ///
 /// # Errors
-/// Every line that is no rule; nothing is taken of a file that has one.
-pub fn parse(text: &str) -> Result<Vec<Rule>, Problems> {
+/// All invalid lines; a file with an invalid line has no effect.
+pub fn parse_rules(text: &str) -> Result<Vec<Rule>, Problems> {
     let mut rules = Vec::new();
     let mut problems = Problems {
         first: Vec::new(),
         number: 0,
     };
-    // Some editors put it there.
+    // Some editors write a byte order mark.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (number, line) in text.lines().enumerate().map(|(n, line)| (n + 1, line)) {
         let line = line.split('#').next().unwrap_or_default().trim();
         if line.is_empty() {
             continue;
         }
-        if let Err(problem) = read(line, number, &mut rules) {
+        if let Err(problem) = parse_line(line, number, &mut rules) {
             problems.add(number, problem);
         }
         if rules.len() > MAX_RULES {
@@ -86,8 +86,8 @@ pub fn parse(text: &str) -> Result<Vec<Rule>, Problems> {
     }
 }
 
-/// Adds the rules of one line.
-fn read(line: &str, number: usize, rules: &mut Vec<Rule>) -> Result<(), String> {
+/// Appends the rules of one line.
+fn parse_line(line: &str, number: usize, rules: &mut Vec<Rule>) -> Result<(), String> {
     let mut words = line.split_whitespace();
     let (Some(effect), Some(scopes), Some(entry), None) =
         (words.next(), words.next(), words.next(), words.next())
@@ -99,7 +99,7 @@ fn read(line: &str, number: usize, rules: &mut Vec<Rule>) -> Result<(), String> 
         "deny" => Effect::Deny,
         _ => return Err("begins with neither `allow` nor `deny`".to_owned()),
     };
-    let entry: Entry = entry.parse().map_err(unquoted)?;
+    let subject: Subject = entry.parse().map_err(unquoted)?;
     let origin = Origin::Line(u32::try_from(number).unwrap_or(u32::MAX));
     for word in scopes.split(',') {
         let scope = Scope::ALL.into_iter().find(|scope| scope.as_str() == word);
@@ -107,7 +107,7 @@ fn read(line: &str, number: usize, rules: &mut Vec<Rule>) -> Result<(), String> 
         let rule = Rule {
             scope,
             effect,
-            entry,
+            subject,
             origin,
         };
         rule.check()?;
@@ -116,7 +116,7 @@ fn read(line: &str, number: usize, rules: &mut Vec<Rule>) -> Result<(), String> 
     Ok(())
 }
 
-/// The problem with an entry, without the hint at what it may be meant to be: that repeats it.
+/// The problem without the suggestion, which repeats the entry.
 fn unquoted(problem: String) -> String {
     let end = problem.find(';').unwrap_or(problem.len());
     let mut problem = problem;
@@ -125,16 +125,16 @@ fn unquoted(problem: String) -> String {
 }
 
 impl Rule {
-    /// Whether the rule can ever fit.
+    /// Checks whether the rule can ever apply.
     ///
     /// # Errors
-    /// Why it cannot, in words that can follow the rule.
+    /// Why it cannot; the text continues a sentence about the rule.
     pub fn check(&self) -> Result<(), &'static str> {
-        match (self.scope, self.effect, self.entry) {
-            (Scope::Target, _, Entry::Network(_)) => {
+        match (self.scope, self.effect, self.subject) {
+            (Scope::Target, _, Subject::Network(_)) => {
                 Err("has a network for a target: targets are peer ids")
             }
-            (_, Effect::Deny, Entry::None) => Err("denies nobody: `none` is for `allow`"),
+            (_, Effect::Deny, Subject::None) => Err("denies nothing: `none` is only for `allow`"),
             _ => Ok(()),
         }
     }
@@ -154,7 +154,7 @@ mod tests {
             "\u{feff}# rules\r\n\r\n  allow reserve {PEER} # a friend\n\
              deny connect,target\t{PEER}\nallow reserve none"
         );
-        let rules = parse(&text).unwrap();
+        let rules = parse_rules(&text).unwrap();
         let seen: Vec<_> = rules
             .iter()
             .map(|r| (r.scope, r.effect, r.origin))
@@ -168,7 +168,7 @@ mod tests {
                 (Scope::Reserve, Effect::Allow, Origin::Line(5)),
             ]
         );
-        assert_eq!(parse(""), Ok(Vec::new()));
+        assert_eq!(parse_rules(""), Ok(Vec::new()));
     }
 
     #[test]
@@ -176,22 +176,27 @@ mod tests {
         let text = "allow reserve 192.0.2.7/24\nforbid reserve 192.0.2.7\ndeny reserve\n\
                     deny everything 192.0.2.7\ndeny target 192.0.2.7\ndeny connect none\n\
                     deny connect 192.0.2.7 too\ndeny reserve, 192.0.2.7\nallow reserve 192.0.2.8";
-        let problems = parse(text).unwrap_err().to_string();
+        let problems = parse_rules(text).unwrap_err().to_string();
         for line in 1..=8 {
             assert!(problems.contains(&format!("line {line} ")), "{problems}");
         }
         assert!(!problems.contains("line 9"), "{problems}");
         assert!(!problems.contains("192.0.2."), "{problems}");
         let many = "x\n".repeat(1000);
-        let problems = parse(&many).unwrap_err().to_string();
+        let problems = parse_rules(&many).unwrap_err().to_string();
         assert!(problems.ends_with("; and 990 more"), "{problems}");
     }
 
     #[test]
-    fn there_are_not_too_many_rules() {
+    fn number_of_rules_is_bounded() {
         let line = "deny reserve,connect 192.0.2.7\n";
-        assert_eq!(parse(&line.repeat(MAX_RULES / 2)).unwrap().len(), MAX_RULES);
-        let problems = parse(&line.repeat(MAX_RULES)).unwrap_err().to_string();
+        assert_eq!(
+            parse_rules(&line.repeat(MAX_RULES / 2)).unwrap().len(),
+            MAX_RULES
+        );
+        let problems = parse_rules(&line.repeat(MAX_RULES))
+            .unwrap_err()
+            .to_string();
         assert!(
             problems.contains("is beyond the 100000 rules"),
             "{problems}"
@@ -201,7 +206,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics(text in "((allow|deny|#|none|reserve|connect|target|[0-9.:/,]| |\n|.){0,40})") {
-            let _ = parse(&text);
+            let _ = parse_rules(&text);
         }
     }
 }
