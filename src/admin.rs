@@ -109,9 +109,9 @@ impl Admin {
 }
 
 /// An answer in words.
-pub(crate) type Answer = (StatusCode, &'static str);
+pub(crate) type PlainResponse = (StatusCode, &'static str);
 
-async fn livez(State(admin): State<Arc<Admin>>) -> Answer {
+async fn livez(State(admin): State<Arc<Admin>>) -> PlainResponse {
     if admin.lifecycle.is_faulty() {
         (StatusCode::SERVICE_UNAVAILABLE, "a task panicked\n")
     } else {
@@ -119,7 +119,7 @@ async fn livez(State(admin): State<Arc<Admin>>) -> Answer {
     }
 }
 
-async fn readyz(State(admin): State<Arc<Admin>>) -> Answer {
+async fn readyz(State(admin): State<Arc<Admin>>) -> PlainResponse {
     if admin.is_ready() {
         (StatusCode::OK, "ok\n")
     } else {

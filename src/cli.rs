@@ -1,6 +1,6 @@
 //! The subcommands, and what each of them prints.
 
-mod fleet;
+mod dns;
 mod operator;
 mod output;
 
@@ -81,7 +81,7 @@ enum Command {
         #[command(subcommand)]
         command: Option<IdentityCommand>,
     },
-    Dnsaddr(fleet::DnsaddrArgs),
+    Dnsaddr(dns::DnsaddrArgs),
     /// Answer DNS queries for the fleet's zone, and follow the relays: those that drain or are
     /// silent are left out.
     Dns,
@@ -131,8 +131,8 @@ pub fn main() -> ExitCode {
         Command::LogFilter { filter } => {
             with(unannounced(), |loaded| operator::log_filter(loaded, filter))
         }
-        Command::Dnsaddr(args) => fleet::dnsaddr(&args),
-        Command::Dns => with(unannounced(), fleet::dns),
+        Command::Dnsaddr(args) => dns::dnsaddr(&args),
+        Command::Dns => with(unannounced(), dns::dns),
         Command::Identity { command: None } => with_config(print_identity),
         Command::Config { reference: true } => output::print(reference_table()),
         Command::Config { reference: false } => with_config(print_config),

@@ -19,9 +19,9 @@
 mod access;
 mod address;
 mod checks;
+mod dns;
 mod environment;
 mod error;
-mod fleet;
 mod kind;
 mod load;
 mod placeholder;
@@ -40,8 +40,8 @@ use reqwest::Url;
 
 pub(crate) use address::check_external;
 pub use address::{MAX_EXTERNAL_ADDRESSES, MAX_EXTERNAL_ADDRESSES_BYTES};
+pub use dns::MAX_FLEET;
 pub use error::{Errors, VariableError, Warning};
-pub use fleet::MAX_FLEET;
 pub use load::Loaded;
 pub use render::reference_table;
 pub use secret::Secret;

@@ -26,7 +26,7 @@
 //! | [`ping`] | answers to who measures whether the relay is there |
 //! | [`dialback`] | AutoNAT v2: which addresses the relay dials, and how often |
 //! | [`admin`] | the operator's HTTP endpoints |
-//! | [`fleet`] | the directory of a fleet in DNS |
+//! | [`dns`] | the directory of a fleet in DNS |
 //! | [`telemetry`] | the event log, traces, and metrics for whoever reads them |
 //! | `fuzzing` | what must hold whatever bytes come in; for tests and fuzzers alone |
 //! | [`probe`] | a client that proves that a relay works, end to end |
@@ -43,7 +43,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod dialback;
-pub mod fleet;
+pub mod dns;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod handover;

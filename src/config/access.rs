@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::Url;
 
 use super::Secret;
-use super::fleet::{join, list};
+use super::dns::{join, list};
 use super::kind::{Kind, Span, mask, show_duration};
 use crate::access::{Effect, Entry, Origin, Rule, Scope};
 

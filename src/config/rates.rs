@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use ipnet::IpNet;
 
 use super::MemoryLimit;
-use super::fleet::{join, list};
+use super::dns::{join, list};
 use super::kind::{Count, Kind, Size};
 use crate::access::Entry;
 use crate::rate::{Rate, Unit};

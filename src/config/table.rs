@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::access::{CountFromOne, EndpointUrl, Entries, FilePath, SpanWithin, Token};
 use super::address::{External, Listen};
+use super::dns::{Instances, NameServers, RelayHosts, Sockets, Ttl, ZoneName};
 use super::error::VariableError;
-use super::fleet::{Instances, NameServers, RelayHosts, Sockets, Ttl, ZoneName};
 use super::kind::{
     Choice, Count, CountUpTo, Instance, Kind, PrivateKey, Seed, Size, SizeOrZero, Socket, Span,
     SpanOrZero,

@@ -1,4 +1,4 @@
-//! Packets to the answerer of the fleet's zone.
+//! Packets to the server of the fleet's zone.
 
 use std::sync::LazyLock;
 
@@ -7,22 +7,22 @@ use libp2p::{Multiaddr, PeerId};
 
 use crate::{
     config::{Config, NameServer},
-    fleet::{
-        answer::{Transport, answer},
-        directory::{Listing, Standing},
+    dns::{
+        directory::{Listing, ZoneState},
         dnsaddr::{MAX_UDP_BYTES, Member},
-        zone::{Origin, Zone},
+        response::{DnsTransport, respond},
+        zone::{Zone, ZoneConfig},
     },
 };
 
 /// Some relays, and a name server within the zone.
 static ZONE: LazyLock<Option<Zone>> = LazyLock::new(|| {
     let member = |number: u8| {
-        let texts = [
+        let txt_records = [
             format!("/ip4/192.0.2.{number}/tcp/9000"),
             format!("/ip6/2001:db8::{number:x}/udp/9000/quic-v1"),
         ];
-        let addresses = texts
+        let addresses = txt_records
             .iter()
             .filter_map(|text| text.parse::<Multiaddr>().ok());
         Member::new(
@@ -34,14 +34,14 @@ static ZONE: LazyLock<Option<Zone>> = LazyLock::new(|| {
     let listing = Listing {
         listed: (0..20).map(member).collect(),
         unlisted: vec![member(200)],
-        standing: Standing::Current,
+        state: ZoneState::Current,
     };
     let mut dns = Config::default().dns;
     dns.servers = vec![NameServer {
         name: "ns.fleet.example.org".to_owned(),
         addresses: vec![std::net::Ipv4Addr::new(192, 0, 2, 53).into()],
     }];
-    let origin = Origin::new("fleet.example.org", &dns).ok()?;
+    let origin = ZoneConfig::new("fleet.example.org", &dns).ok()?;
     Some(Zone::new(&origin, &listing, 7))
 });
 
@@ -51,11 +51,12 @@ pub fn dns(bytes: &[u8]) {
     let zone = ZONE.as_ref();
     assert!(zone.is_some(), "the zone is one");
     for (transport, most) in [
-        (Transport::Udp, MAX_UDP_BYTES),
-        (Transport::UdpTruncated, MAX_UDP_BYTES),
-        (Transport::Tcp, usize::from(u16::MAX)),
+        (DnsTransport::Udp, MAX_UDP_BYTES),
+        (DnsTransport::UdpTruncated, MAX_UDP_BYTES),
+        (DnsTransport::Tcp, usize::from(u16::MAX)),
     ] {
-        let Some(answer) = zone.and_then(|zone| answer(zone, bytes, transport, bytes.len())) else {
+        let Some(answer) = zone.and_then(|zone| respond(zone, bytes, transport, bytes.len()))
+        else {
             continue;
         };
         assert!(answer.bytes.len() <= most, "{} bytes", answer.bytes.len());

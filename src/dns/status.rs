@@ -11,7 +11,7 @@ use crate::config::{MAX_EXTERNAL_ADDRESSES, check_external};
 
 /// What a relay says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
+pub struct RelayStatus {
     /// Who it is, and where it can be dialled.
     pub member: Member,
     /// Whether it serves everybody. One that does not says so itself: it starts, drains or stops.
@@ -20,38 +20,39 @@ pub struct Report {
 
 /// Why a report is of no use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unusable {
+pub enum StatusError {
     /// It is not what a relay answers.
     #[error("the answer is not that of a relay")]
     Malformed,
     /// The seed and the names give no relay of that peer id.
     #[error("its peer id is none of the fleet's")]
-    Stranger,
+    NotAMember,
 }
 
 /// The peer ids of the fleet, with the instance names that give them.
-pub type Known = HashMap<PeerId, String>;
+pub type FleetMembers = HashMap<PeerId, String>;
 
 #[derive(Deserialize)]
-struct Status {
+struct StatusBody {
     peer_id: String,
     instance: Option<String>,
     phase: String,
     addresses: Vec<String>,
 }
 
-impl Report {
+impl RelayStatus {
     /// Reads the body of an answer. With `known`, only those relays count, and their names are not
     /// for them to choose. Addresses that no client could dial are left out, and more than
     /// [`MAX_EXTERNAL_ADDRESSES`].
     ///
     /// # Errors
     /// When the answer is of no use.
-    pub fn parse(body: &[u8], known: Option<&Known>) -> Result<Self, Unusable> {
-        let status: Status = serde_json::from_slice(body).map_err(|_| Unusable::Malformed)?;
-        let peer_id: PeerId = status.peer_id.parse().map_err(|_| Unusable::Malformed)?;
+    pub fn parse(body: &[u8], known: Option<&FleetMembers>) -> Result<Self, StatusError> {
+        let status: StatusBody =
+            serde_json::from_slice(body).map_err(|_| StatusError::Malformed)?;
+        let peer_id: PeerId = status.peer_id.parse().map_err(|_| StatusError::Malformed)?;
         let instance = match known {
-            Some(known) => Some(known.get(&peer_id).ok_or(Unusable::Stranger)?.as_str()),
+            Some(known) => Some(known.get(&peer_id).ok_or(StatusError::NotAMember)?.as_str()),
             None => status.instance.as_deref(),
         };
         let addresses = status.addresses.iter();
@@ -105,7 +106,7 @@ mod tests {
             "nonsense".to_owned(),
             good,
         ];
-        let report = Report::parse(&body(&id, &addresses), None).unwrap();
+        let report = RelayStatus::parse(&body(&id, &addresses), None).unwrap();
         let address: Multiaddr = "/ip4/192.0.2.1/tcp/9000".parse().unwrap();
         assert_eq!(
             report.member,
@@ -119,27 +120,27 @@ mod tests {
         let id = PeerId::random();
         let address = |port| format!("/ip4/192.0.2.1/tcp/{port}/p2p/{id}");
         let addresses: Vec<_> = (1..1000).map(address).collect();
-        let report = Report::parse(&body(&id, &addresses), None).unwrap();
+        let report = RelayStatus::parse(&body(&id, &addresses), None).unwrap();
         assert_eq!(report.member.addresses().len(), MAX_EXTERNAL_ADDRESSES);
     }
 
     #[test]
     fn a_fleet_that_is_known_takes_nobody_else_and_keeps_its_names() {
         let id = PeerId::random();
-        let known = Known::from([(id, "relay-7".to_owned())]);
-        let parse = |id| Report::parse(&body(&id, &[]), Some(&known));
+        let known = FleetMembers::from([(id, "relay-7".to_owned())]);
+        let parse = |id| RelayStatus::parse(&body(&id, &[]), Some(&known));
         assert_eq!(parse(id).unwrap().member.label(), "relay-7");
-        assert_eq!(parse(PeerId::random()), Err(Unusable::Stranger));
+        assert_eq!(parse(PeerId::random()), Err(StatusError::NotAMember));
     }
 
     proptest! {
         #[test]
         fn no_answer_panics(body: Vec<u8>, text in "\\PC*") {
-            let _ = Report::parse(&body, None);
+            let _ = RelayStatus::parse(&body, None);
             let status = json!({
                 "peer_id": text, "instance": text, "phase": text, "addresses": [text],
             });
-            let _ = Report::parse(status.to_string().as_bytes(), None);
+            let _ = RelayStatus::parse(status.to_string().as_bytes(), None);
         }
     }
 }

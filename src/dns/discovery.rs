@@ -23,25 +23,25 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where the relays are, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Addresses {
+pub struct DiscoveredAddresses {
     /// Each once; at most [`MAX_FLEET`].
-    pub known: Vec<SocketAddr>,
+    pub addresses: Vec<SocketAddr>,
     /// Whether every name stands for something.
     pub is_complete: bool,
 }
 
 /// Looks the relays' names up, again and again.
 #[derive(Debug)]
-pub struct Names {
+pub struct RelayDiscovery {
     hosts: Vec<RelayHost>,
     resolver: TokioResolver,
     /// What each host stood for when it was last known.
-    found: BTreeMap<usize, BTreeSet<IpAddr>>,
+    resolved: BTreeMap<usize, BTreeSet<IpAddr>>,
     /// Which hosts could not be looked up the last time.
-    lost: BTreeSet<usize>,
+    failed: BTreeSet<usize>,
 }
 
-impl Names {
+impl RelayDiscovery {
     /// Looks these up with the system's resolver.
     ///
     /// # Errors
@@ -56,15 +56,15 @@ impl Names {
         Ok(Self {
             hosts,
             resolver: builder.build()?,
-            found: BTreeMap::new(),
-            lost: BTreeSet::new(),
+            resolved: BTreeMap::new(),
+            failed: BTreeSet::new(),
         })
     }
 
     /// Sends the addresses of all hosts whenever they change, for ever.
-    pub async fn run(mut self, addresses: watch::Sender<Addresses>) {
+    pub async fn run(mut self, addresses: watch::Sender<DiscoveredAddresses>) {
         loop {
-            self.look_up().await;
+            self.resolve().await;
             let now = self.addresses();
             addresses.send_if_modified(|last| {
                 let is_new = *last != now;
@@ -77,21 +77,21 @@ impl Names {
 
     /// A name that cannot be looked up keeps what it stood for: its relays tell themselves whether
     /// they are there.
-    async fn look_up(&mut self) {
-        let lookups = self.hosts.iter().map(|host| look_up(&self.resolver, host));
+    async fn resolve(&mut self) {
+        let lookups = self.hosts.iter().map(|host| resolve(&self.resolver, host));
         let found = join_all(lookups).await;
         for (index, (found, RelayHost { host, .. })) in
             found.into_iter().zip(&self.hosts).enumerate()
         {
             match found {
                 Ok(ips) => {
-                    self.found.insert(index, ips);
-                    if self.lost.remove(&index) {
+                    self.resolved.insert(index, ips);
+                    if self.failed.remove(&index) {
                         info!(host, "the name is found again");
                     }
                 }
                 Err(error) => {
-                    if self.lost.insert(index) {
+                    if self.failed.insert(index) {
                         warn!(host, %error, "cannot look the name up; what it stood for stays");
                     }
                 }
@@ -99,21 +99,21 @@ impl Names {
         }
     }
 
-    fn addresses(&self) -> Addresses {
-        let hosts = self.found.iter().filter_map(|(index, ips)| {
+    fn addresses(&self) -> DiscoveredAddresses {
+        let hosts = self.resolved.iter().filter_map(|(index, ips)| {
             let port = self.hosts.get(*index)?.port;
             Some(ips.iter().map(move |ip| SocketAddr::new(*ip, port)))
         });
         let addresses: BTreeSet<_> = hosts.flatten().collect();
-        Addresses {
-            known: addresses.into_iter().take(MAX_FLEET).collect(),
-            is_complete: self.found.len() == self.hosts.len(),
+        DiscoveredAddresses {
+            addresses: addresses.into_iter().take(MAX_FLEET).collect(),
+            is_complete: self.resolved.len() == self.hosts.len(),
         }
     }
 }
 
 /// What a host stands for; never nothing.
-async fn look_up(
+async fn resolve(
     resolver: &TokioResolver,
     RelayHost { host, .. }: &RelayHost,
 ) -> Result<BTreeSet<IpAddr>, Box<dyn std::error::Error + Send + Sync>> {

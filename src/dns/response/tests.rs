@@ -6,7 +6,7 @@ use hickory_proto::rr::rdata::A;
 use proptest::prelude::*;
 
 use super::*;
-use crate::fleet::{directory::Listing, zone::tests as zones};
+use crate::dns::{directory::Listing, zone::tests as zones};
 
 const FLEET: &str = "_dnsaddr.fleet.example.org.";
 
@@ -24,14 +24,14 @@ fn with_edns(mut message: Message, payload: u16, version: u8) -> Message {
     message
 }
 
-fn ask_over(zone: &Zone, message: &Message, transport: Transport, turn: usize) -> Message {
+fn ask_over(zone: &Zone, message: &Message, transport: DnsTransport, rotation: usize) -> Message {
     let packet = message.to_vec().unwrap();
-    let answer = answer(zone, &packet, transport, turn).unwrap();
+    let answer = respond(zone, &packet, transport, rotation).unwrap();
     Message::from_vec(&answer.bytes).unwrap()
 }
 
 fn ask(zone: &Zone, message: &Message) -> Message {
-    ask_over(zone, message, Transport::Udp, 0)
+    ask_over(zone, message, DnsTransport::Udp, 0)
 }
 
 fn code(zone: &Zone, message: &Message) -> ResponseCode {
@@ -146,7 +146,7 @@ fn other_classes_and_opcodes_are_not_implemented() {
     chaos.queries[0].query_class = DNSClass::CH;
     assert_eq!(code(&zone, &chaos), ResponseCode::NotImp);
     for opcode in [
-        OpCode::Status,
+        OpCode::StatusBody,
         OpCode::Notify,
         OpCode::Update,
         OpCode::Unknown(9),
@@ -180,8 +180,8 @@ fn an_answer_is_not_answered() {
     let zone = zones::zone(1);
     let message = question(FLEET, RecordType::TXT).into_response();
     let packet = message.to_vec().unwrap();
-    assert_eq!(answer(&zone, &packet, Transport::Udp, 0), None);
-    assert_eq!(answer(&zone, &packet[..11], Transport::Udp, 0), None);
+    assert_eq!(respond(&zone, &packet, DnsTransport::Udp, 0), None);
+    assert_eq!(respond(&zone, &packet[..11], DnsTransport::Udp, 0), None);
 }
 
 #[test]
@@ -200,15 +200,15 @@ fn what_is_too_long_comes_over_tcp() {
     let zone = zones::zone(10);
     let plain = question(FLEET, RecordType::TXT);
     for (message, transport, is_whole) in [
-        (plain.clone(), Transport::Udp, false),
-        (with_edns(plain.clone(), 700, 0), Transport::Udp, false),
-        (with_edns(plain.clone(), 1232, 0), Transport::Udp, true),
+        (plain.clone(), DnsTransport::Udp, false),
+        (with_edns(plain.clone(), 700, 0), DnsTransport::Udp, false),
+        (with_edns(plain.clone(), 1232, 0), DnsTransport::Udp, true),
         (
             with_edns(plain.clone(), 1232, 0),
-            Transport::UdpTruncated,
+            DnsTransport::UdpTruncated,
             false,
         ),
-        (plain, Transport::Tcp, true),
+        (plain, DnsTransport::Tcp, true),
     ] {
         let reply = ask_over(&zone, &message, transport, 0);
         assert_eq!(reply.truncation, !is_whole, "{transport:?}");
@@ -223,12 +223,12 @@ fn a_large_fleet_is_shown_in_turns() {
     let zone = zones::zone(40);
     let message = question(FLEET, RecordType::TXT);
     let mut seen = HashSet::new();
-    for turn in 0..40 {
-        let reply = ask_over(&zone, &message, Transport::Tcp, turn);
-        assert_eq!(reply.answers.len(), MAX_TEXTS);
+    for rotation in 0..40 {
+        let reply = ask_over(&zone, &message, DnsTransport::Tcp, rotation);
+        assert_eq!(reply.answers.len(), MAX_TXT_RECORDS);
         assert!(
             seen.insert(reply.answers[0].data.clone().to_string()),
-            "{turn}"
+            "{rotation}"
         );
     }
 }
@@ -250,26 +250,30 @@ fn a_header_that_promises_much_is_malformed() {
     for count in [4, 6, 8, 10] {
         let mut packet = question(FLEET, RecordType::TXT).to_vec().unwrap();
         packet[count] = 0xff;
-        let answer = answer(&zone, &packet, Transport::Udp, 0).unwrap();
+        let answer = respond(&zone, &packet, DnsTransport::Udp, 0).unwrap();
         assert_eq!(answer.outcome, "formerr");
         assert_eq!(answer.bytes.len(), 12);
     }
 }
 
-fn check(packet: &[u8], turn: usize, relays: usize) {
+fn check(packet: &[u8], rotation: usize, relays: usize) {
     let zone = zones::zone(relays);
-    for transport in [Transport::Udp, Transport::UdpTruncated, Transport::Tcp] {
-        let Some(answer) = answer(&zone, packet, transport, turn) else {
+    for transport in [
+        DnsTransport::Udp,
+        DnsTransport::UdpTruncated,
+        DnsTransport::Tcp,
+    ] {
+        let Some(answer) = respond(&zone, packet, transport, rotation) else {
             continue;
         };
         let limit = match transport {
-            Transport::Udp => MAX_UDP_BYTES,
-            Transport::UdpTruncated => MIN_UDP_BYTES,
-            Transport::Tcp => MAX_TCP_BYTES,
+            DnsTransport::Udp => MAX_UDP_BYTES,
+            DnsTransport::UdpTruncated => MIN_UDP_BYTES,
+            DnsTransport::Tcp => MAX_TCP_BYTES,
         };
         assert!(answer.bytes.len() <= limit);
         let reply = Message::from_vec(&answer.bytes).unwrap();
-        assert!(reply.answers.len() <= MAX_TEXTS);
+        assert!(reply.answers.len() <= MAX_TXT_RECORDS);
         assert_eq!(reply.message_type, MessageType::Response);
         assert_eq!(answer.bytes[..2], packet[..2]);
         assert!(!reply.recursion_available);
@@ -278,8 +282,8 @@ fn check(packet: &[u8], turn: usize, relays: usize) {
 
 proptest! {
     #[test]
-    fn no_bytes_panic(packet: Vec<u8>, turn: usize) {
-        check(&packet, turn, 3);
+    fn no_bytes_panic(packet: Vec<u8>, rotation: usize) {
+        check(&packet, rotation, 3);
     }
 
     /// Questions with some bytes changed, cut or added.
@@ -292,7 +296,7 @@ proptest! {
         changes in proptest::collection::vec((0..80_usize, any::<u8>()), 0..4),
         cut in 0..100_usize,
         more in proptest::collection::vec(any::<u8>(), 0..20),
-        turn: usize,
+        rotation: usize,
         relays in 0..40_usize,
     ) {
         let mut message = question(&name, RecordType::from(record_type));
@@ -307,6 +311,6 @@ proptest! {
         }
         packet.truncate(packet.len().saturating_sub(cut.saturating_sub(80)));
         packet.extend(more);
-        check(&packet, turn, relays);
+        check(&packet, rotation, relays);
     }
 }

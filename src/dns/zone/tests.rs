@@ -6,7 +6,7 @@ use super::*;
 use crate::config::Config;
 
 /// The zone `fleet.example.org` with so many relays, each with an address of IPv4 and IPv6.
-pub(in crate::fleet) fn zone(relays: usize) -> Zone {
+pub(in crate::dns) fn zone(relays: usize) -> Zone {
     let member = |n: usize| {
         let addresses = [
             format!("/ip4/192.0.2.{}/tcp/9000", n % 250),
@@ -19,12 +19,12 @@ pub(in crate::fleet) fn zone(relays: usize) -> Zone {
     of(&Listing {
         listed: (0..relays).map(member).collect(),
         unlisted: vec![member(1000)],
-        standing: Standing::Current,
+        state: ZoneState::Current,
     })
 }
 
 /// The zone with this list, and a name server inside it.
-pub(in crate::fleet) fn of(listing: &Listing) -> Zone {
+pub(in crate::dns) fn of(listing: &Listing) -> Zone {
     let mut dns = Config::default().dns;
     dns.servers = vec![
         NameServer {
@@ -36,13 +36,13 @@ pub(in crate::fleet) fn of(listing: &Listing) -> Zone {
             addresses: Vec::new(),
         },
     ];
-    let origin = Origin::new("fleet.example.org", &dns).unwrap();
+    let origin = ZoneConfig::new("fleet.example.org", &dns).unwrap();
     Zone::new(&origin, listing, 7)
 }
 
 fn count(zone: &Zone, name: &str, record_type: RecordType) -> Option<usize> {
     let name = LowerName::new(&Name::from_ascii(name).unwrap());
-    let Found::Node(sets) = zone.find(&name) else {
+    let Lookup::Records(sets) = zone.lookup(&name) else {
         return None;
     };
     let set = sets.iter().find(|set| set.record_type == record_type);
@@ -82,12 +82,15 @@ fn every_name_has_what_belongs_to_it() {
 #[test]
 fn other_names_are_not_there() {
     let zone = zone(2);
-    let find = |name: &str| zone.find(&LowerName::new(&Name::from_ascii(name).unwrap()));
+    let lookup = |name: &str| zone.lookup(&LowerName::new(&Name::from_ascii(name).unwrap()));
     for name in ["x", "relay-2", "x.relay-0", "_dnsaddr.relay-2"] {
-        assert_eq!(find(&format!("{name}.fleet.example.org.")), Found::Nothing);
+        assert_eq!(
+            lookup(&format!("{name}.fleet.example.org.")),
+            Lookup::NameError
+        );
     }
     for name in ["example.org.", "org.", ".", "xfleet.example.org.", "a.b."] {
-        assert_eq!(find(name), Found::Foreign);
+        assert_eq!(lookup(name), Lookup::OutOfZone);
     }
 }
 
@@ -110,10 +113,10 @@ fn a_relay_cannot_take_a_name_server_s_name() {
         name: "ns.fleet.example.org".to_owned(),
         addresses: vec!["192.0.2.53".parse().unwrap()],
     }];
-    let origin = Origin::new("fleet.example.org", &dns).unwrap();
+    let origin = ZoneConfig::new("fleet.example.org", &dns).unwrap();
     let zone = Zone::new(&origin, &listing, 0);
     let name = LowerName::new(&Name::from_ascii("ns.fleet.example.org.").unwrap());
-    let Found::Node([set]) = zone.find(&name) else {
+    let Lookup::Records([set]) = zone.lookup(&name) else {
         panic!("one record set");
     };
     assert_eq!(set.data, [RData::A(A([192, 0, 2, 53].into()))]);

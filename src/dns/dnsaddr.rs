@@ -1,16 +1,16 @@
-//! The texts of a fleet's `_dnsaddr` records.
+//! The TXT strings of a fleet's `_dnsaddr` records.
 //!
 //! What clients do with `/dnsaddr/<name>` decides their shape:
 //!
 //! - They read the TXT records of `_dnsaddr.<name>` that start with `dnsaddr=`; rust reads the
 //!   first string of a record alone. So each text is one string.
-//! - With `/p2p/<id>` behind the name, rust and go keep the texts that end in it, and js those that
+//! - With `/p2p/<id>` behind the name, rust and go keep the TXT strings that end in it, and js those that
 //!   contain it. So each text ends in a peer id, those that point to another name included.
-//! - rust takes 16 such texts of an answer, looks up 32 names for one address, those in `/dns4` and
+//! - rust takes 16 such TXT strings of an answer, looks up 32 names for one address, those in `/dns4` and
 //!   the like included, and tries 16 addresses. go takes 100 addresses and goes 4 names deep, js
 //!   goes 32 names deep and tries 25 addresses.
 //!
-//! So an answer has at most 16 texts, and one that is whole in a UDP packet wherever that can be: a
+//! So an answer has at most 16 TXT strings, and one that is whole in a UDP packet wherever that can be: a
 //! fleet's own record set holds the addresses themselves while they fit, and otherwise one pointer
 //! for each relay, `/dnsaddr/<relay>.<zone>/p2p/<id>`, to a record set of its own.
 
@@ -19,10 +19,10 @@ use std::collections::HashSet;
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 
 /// Texts that rust's clients read of one answer.
-pub const MAX_TEXTS: usize = 16;
+pub const MAX_TXT_RECORDS: usize = 16;
 
 /// Bytes of a string in a TXT record.
-pub const MAX_TEXT_BYTES: usize = 255;
+pub const MAX_TXT_BYTES: usize = 255;
 
 /// Bytes of an answer that is not truncated over UDP, by most clients and resolvers: what fits
 /// into a packet that no network has to take apart.
@@ -74,13 +74,13 @@ impl Member {
         &self.addresses
     }
 
-    /// The texts of its own record set. Addresses whose text is too long for one are left out.
-    pub fn texts(&self) -> Vec<String> {
+    /// The TXT strings of its own record set. Addresses whose text is too long for one are left out.
+    pub fn txt_records(&self) -> Vec<String> {
         self.addresses
             .iter()
             .map(|address| text(&address.clone().with(Protocol::P2p(self.peer_id))))
-            .filter(|text| text.len() <= MAX_TEXT_BYTES)
-            .take(MAX_TEXTS)
+            .filter(|text| text.len() <= MAX_TXT_BYTES)
+            .take(MAX_TXT_RECORDS)
             .collect()
     }
 
@@ -93,7 +93,7 @@ impl Member {
 
 /// Gives each of `members` a label of its own: of several with one label, all but the first are
 /// named by their peer id.
-pub fn tell_apart(members: &mut [Member]) {
+pub fn dedup_labels(members: &mut [Member]) {
     let mut taken = HashSet::new();
     for member in members {
         if !taken.insert(member.label.clone()) {
@@ -103,26 +103,28 @@ pub fn tell_apart(members: &mut [Member]) {
     }
 }
 
-/// The texts of the fleet's own record set, one for each address or one for each relay. There are
-/// more than [`MAX_TEXTS`] of them if the fleet has more relays than that.
-pub fn fleet_texts(zone: &str, members: &[Member]) -> Vec<String> {
-    let addresses: Vec<_> = members.iter().flat_map(Member::texts).collect();
-    if addresses.len() <= MAX_TEXTS && answer_bytes(zone, &addresses) <= MAX_UDP_BYTES {
+/// The TXT strings of the fleet's own record set, one for each address or one for each relay. There are
+/// more than [`MAX_TXT_RECORDS`] of them if the fleet has more relays than that.
+pub fn fleet_txt_records(zone: &str, members: &[Member]) -> Vec<String> {
+    let addresses: Vec<_> = members.iter().flat_map(Member::txt_records).collect();
+    if addresses.len() <= MAX_TXT_RECORDS && answer_bytes(zone, &addresses) <= MAX_UDP_BYTES {
         return addresses;
     }
-    let reachable = members.iter().filter(|member| !member.texts().is_empty());
+    let reachable = members
+        .iter()
+        .filter(|member| !member.txt_records().is_empty());
     reachable.map(|member| member.pointer(zone)).collect()
 }
 
-/// How long the answer with these texts is: header, question, EDNS, and for each text its record
+/// How long the answer with these TXT strings is: header, question, EDNS, and for each text its record
 /// with a compressed name and the length of the string.
-fn answer_bytes(zone: &str, texts: &[String]) -> usize {
+fn answer_bytes(zone: &str, txt_records: &[String]) -> usize {
     const HEADER: usize = 12;
     const EDNS: usize = 11;
     const RECORD: usize = 2 + 2 + 2 + 4 + 2 + 1;
     // Each label has one byte for its length, and the root is one byte.
     let question = PREFIX.len() + 1 + zone.len() + 2 + 4;
-    let records: usize = texts.iter().map(|text| RECORD + text.len()).sum();
+    let records: usize = txt_records.iter().map(|text| RECORD + text.len()).sum();
     HEADER + question + EDNS + records
 }
 
@@ -156,11 +158,11 @@ mod tests {
     #[test]
     fn a_small_fleet_is_listed_by_its_addresses() {
         let members = [member(0, 2), member(1, 2), member(2, 2)];
-        let texts = fleet_texts(ZONE, &members);
+        let txt_records = fleet_txt_records(ZONE, &members);
         let id = members[0].peer_id;
-        assert_eq!(texts.len(), 6);
+        assert_eq!(txt_records.len(), 6);
         assert_eq!(
-            texts[0],
+            txt_records[0],
             format!("dnsaddr=/ip4/192.0.2.1/tcp/9000/p2p/{id}")
         );
     }
@@ -168,24 +170,24 @@ mod tests {
     #[test]
     fn a_larger_fleet_is_listed_by_its_relays() {
         let members: Vec<_> = (0..9).map(|n| member(n, 2)).collect();
-        let texts = fleet_texts(ZONE, &members);
+        let txt_records = fleet_txt_records(ZONE, &members);
         let id = members[8].peer_id;
-        assert_eq!(texts.len(), 9);
+        assert_eq!(txt_records.len(), 9);
         assert_eq!(
-            texts[8],
+            txt_records[8],
             format!("dnsaddr=/dnsaddr/relay-8.fleet.example.org/p2p/{id}")
         );
-        assert_eq!(members[8].texts().len(), 2);
+        assert_eq!(members[8].txt_records().len(), 2);
         // Few records may be too long together, too.
         let members: Vec<_> = (0..2).map(|n| member(n, 8)).collect();
-        assert_eq!(fleet_texts(ZONE, &members).len(), 2);
+        assert_eq!(fleet_txt_records(ZONE, &members).len(), 2);
     }
 
     #[test]
     fn a_relay_that_nobody_can_dial_is_not_pointed_to() {
         let mut members: Vec<_> = (0..17).map(|n| member(n, 1)).collect();
         members.push(member(17, 0));
-        assert_eq!(fleet_texts(ZONE, &members).len(), 17);
+        assert_eq!(fleet_txt_records(ZONE, &members).len(), 17);
     }
 
     #[test]
@@ -205,7 +207,7 @@ mod tests {
     fn labels_are_unique() {
         let mut members = [member(0, 1), member(0, 1), member(1, 1)];
         let addresses = members[1].addresses.clone();
-        tell_apart(&mut members);
+        dedup_labels(&mut members);
         let id = members[1].peer_id.to_string().to_ascii_lowercase();
         assert_eq!(
             members.each_ref().map(Member::label),
@@ -228,8 +230,8 @@ mod tests {
             let members: Vec<_> = (0..relays)
                 .map(|_| Member::new(Some(&name), PeerId::random(), vec![address.clone()]))
                 .collect();
-            for text in fleet_texts(&zone, &members) {
-                prop_assert!(text.len() <= MAX_TEXT_BYTES);
+            for text in fleet_txt_records(&zone, &members) {
+                prop_assert!(text.len() <= MAX_TXT_BYTES);
                 prop_assert!(text.strip_prefix("dnsaddr=").unwrap().parse::<Multiaddr>().is_ok());
             }
         }

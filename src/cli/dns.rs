@@ -9,16 +9,16 @@ use super::{output, spawn_signals, usage, with_telemetry};
 use crate::{
     admin,
     config::{Config, Loaded},
-    fleet::{
-        dnsaddr::{Member, tell_apart},
+    dns::{
+        discovery::{DiscoveredAddresses, RelayDiscovery},
+        dnsaddr::{Member, dedup_labels},
         health,
         metrics::DnsMetrics,
-        names::{Addresses, Names},
-        print,
-        report::Known,
-        server::Answerer,
-        watch::Watch,
-        zone::Origin,
+        poller::StatusPoller,
+        server::DnsServer,
+        status::FleetMembers,
+        zone::ZoneConfig,
+        zone_file,
     },
     identity,
     lifecycle::{Lifecycle, Phase},
@@ -107,16 +107,16 @@ fn print_records(args: &DnsaddrArgs) -> Result<ExitCode, ExitCode> {
             members.push(member);
         }
     }
-    tell_apart(&mut members);
-    let sets = print::text_sets(zone, &members);
-    for warning in print::warnings(&sets, &members) {
+    dedup_labels(&mut members);
+    let sets = zone_file::txt_record_sets(zone, &members);
+    for warning in zone_file::warnings(&sets, &members) {
         output::report(format_args!("warning: {warning}"));
     }
     Ok(if args.json {
-        let endpoints = print::endpoints(&sets, args.ttl.as_secs());
+        let endpoints = zone_file::to_dns_endpoint(&sets, args.ttl.as_secs());
         output::print_line(format_args!("{endpoints:#}"))
     } else {
-        output::print(print::zone_file(&sets))
+        output::print(zone_file::to_zone_file(&sets))
     })
 }
 
@@ -137,17 +137,17 @@ pub(super) fn dns(Loaded { config, .. }: &Loaded) -> ExitCode {
 }
 
 /// The zone that the environment speaks of.
-fn origin(config: &Config) -> Result<Origin, ExitCode> {
+fn origin(config: &Config) -> Result<ZoneConfig, ExitCode> {
     require(&[
         ("RELAY_DNS_ZONE", config.dns.zone.is_some()),
         ("RELAY_DNS_RELAYS", !config.dns.relays.is_empty()),
     ])?;
     let zone = config.dns.zone.as_deref().unwrap_or_default();
-    Origin::new(zone, &config.dns).map_err(|error| usage(&format!("RELAY_DNS_ZONE: {error}")))
+    ZoneConfig::new(zone, &config.dns).map_err(|error| usage(&format!("RELAY_DNS_ZONE: {error}")))
 }
 
 /// The peer ids of the fleet, if the seed and the names are told.
-fn known(config: &Config) -> Option<Known> {
+fn known(config: &Config) -> Option<FleetMembers> {
     let seed = config.identity.seed.as_ref();
     match (seed, config.fleet.as_slice()) {
         (Some(_), []) | (None, _) => {
@@ -166,7 +166,7 @@ fn known(config: &Config) -> Option<Known> {
 
 async fn run(
     config: &Config,
-    origin: Origin,
+    origin: ZoneConfig,
     telemetry: &Telemetry,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let lifecycle = Lifecycle::new();
@@ -174,10 +174,10 @@ async fn run(
     spawn_signals(&lifecycle)?;
     observe_process(&telemetry.meter());
     let metrics = DnsMetrics::new(&telemetry.meter());
-    let relays = Watch::new(origin, known(config), metrics.clone());
-    let answerer = Answerer::new(relays.zone(), metrics);
+    let relays = StatusPoller::new(origin, known(config), metrics.clone());
+    let server = DnsServer::new(relays.zone(), metrics);
     for &address in &config.dns.listen {
-        let serving = answerer.serve(address, config.dns.rate, &lifecycle);
+        let serving = server.serve(address, config.dns.rate, &lifecycle);
         serving
             .map_err(|error| format!("cannot listen on {address} (RELAY_DNS_LISTEN): {error}"))?;
     }
@@ -188,8 +188,8 @@ async fn run(
             format!("cannot listen on {address} (RELAY_ADMIN_ADDRESS): {error}")
         })?;
     }
-    let names = Names::new(config.dns.relays.clone())?;
-    let (sender, addresses) = watch::channel(Addresses::default());
+    let names = RelayDiscovery::new(config.dns.relays.clone())?;
+    let (sender, addresses) = watch::channel(DiscoveredAddresses::default());
     lifecycle.spawn_until_end("names", names.run(sender));
     lifecycle.spawn_until_end("relays", relays.run(addresses));
     lifecycle.enter(Phase::Ready);

@@ -1,10 +1,10 @@
-//! The answerer's own HTTP endpoints.
+//! The server's own HTTP endpoints.
 //!
 //! | path | answer |
 //! |---|---|
 //! | `/livez` | 200 while the process is sane, 503 after a task panicked |
 //! | `/readyz` | 200 once the relays have been heard of, from then on |
-//! | `/metrics` | what the answerer counts, as Prometheus reads it |
+//! | `/metrics` | what the server counts, as Prometheus reads it |
 
 use std::sync::Arc;
 
@@ -15,28 +15,28 @@ use axum::{
 };
 use tokio::sync::watch;
 
-use super::{directory::Standing, zone::Zone};
+use super::{directory::ZoneState, zone::Zone};
 use crate::{
-    admin::{self, Answer, server::only_get},
+    admin::{self, PlainResponse, server::only_get},
     lifecycle::Lifecycle,
     telemetry::prometheus::Prometheus,
 };
 
-/// The endpoints. With a stale zone the answerer is ready: that is what the last good set is for.
+/// The endpoints. With a stale zone the server is ready: that is what the last good set is for.
 pub fn routes(
     zone: watch::Receiver<Arc<Zone>>,
     lifecycle: Lifecycle,
     prometheus: Option<Prometheus>,
 ) -> Router {
-    let livez = async move || -> Answer {
+    let livez = async move || -> PlainResponse {
         if lifecycle.is_faulty() {
             (StatusCode::SERVICE_UNAVAILABLE, "a task panicked\n")
         } else {
             (StatusCode::OK, "ok\n")
         }
     };
-    let readyz = async move || -> Answer {
-        if zone.borrow().standing() == Standing::Unknown {
+    let readyz = async move || -> PlainResponse {
+        if zone.borrow().state() == ZoneState::Unknown {
             (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the relays have not answered\n",

@@ -21,11 +21,11 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    directory::{Census, Directory, Listing, Standing},
+    directory::{Directory, Listing, RelayCounts, ZoneState},
+    discovery::DiscoveredAddresses,
     metrics::DnsMetrics,
-    names::Addresses,
-    report::{Known, Report, Unusable},
-    zone::{Origin, Zone},
+    status::{FleetMembers, RelayStatus, StatusError},
+    zone::{Zone, ZoneConfig},
 };
 use crate::admin::client;
 
@@ -36,43 +36,43 @@ const JITTER: f64 = 0.1;
 /// How long a relay may take to answer: less than the shortest interval.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(400);
 /// Rounds after which the first zone waits for no relay any longer: about two seconds.
-const WAITED_FOR: u32 = 4;
+const STARTUP_POLLS: u32 = 4;
 /// Rounds without any answer from the start on, after which the log says so: about five seconds.
-const PATIENCE: u32 = 10;
+const WARN_AFTER_POLLS: u32 = 10;
 
 /// Follows the relays of a fleet.
 #[derive(Debug)]
-pub struct Watch {
-    origin: Origin,
-    known: Option<Known>,
+pub struct StatusPoller {
+    origin: ZoneConfig,
+    members: Option<FleetMembers>,
     metrics: DnsMetrics,
     directory: Directory,
     zone: watch::Sender<Arc<Zone>>,
-    shown: Listing,
-    counted: Census,
-    strangers: usize,
+    published: Listing,
+    counts: RelayCounts,
+    unknown_relays: usize,
     rounds: u32,
     /// Whether the relays have been heard of that are there.
-    is_up: bool,
+    is_initialized: bool,
     serial: u32,
 }
 
-impl Watch {
+impl StatusPoller {
     /// Follows relays into the zone of `origin`. With `known`, nobody else gets into it.
-    pub fn new(origin: Origin, known: Option<Known>, metrics: DnsMetrics) -> Self {
-        let shown = Listing::default();
-        let zone = Arc::new(Zone::new(&origin, &shown, 0));
+    pub fn new(origin: ZoneConfig, known: Option<FleetMembers>, metrics: DnsMetrics) -> Self {
+        let published = Listing::default();
+        let zone = Arc::new(Zone::new(&origin, &published, 0));
         Self {
             origin,
             known,
             metrics,
             directory: Directory::default(),
             zone: watch::Sender::new(zone),
-            shown,
-            counted: Census::default(),
-            strangers: 0,
+            published,
+            counts: RelayCounts::default(),
+            unknown_relays: 0,
             rounds: 0,
-            is_up: false,
+            is_initialized: false,
             serial: 0,
         }
     }
@@ -83,92 +83,95 @@ impl Watch {
     }
 
     /// Asks the relays at these addresses, whichever they are at the time, for ever.
-    pub async fn run(mut self, addresses: watch::Receiver<Addresses>) {
+    pub async fn run(mut self, addresses: watch::Receiver<DiscoveredAddresses>) {
         loop {
             let next =
                 Instant::now() + INTERVAL.mul_f64(rand::random_range(1.0 - JITTER..1.0 + JITTER));
-            let Addresses { known, is_complete } = addresses.borrow().clone();
+            let DiscoveredAddresses {
+                addresses: known,
+                is_complete,
+            } = addresses.borrow().clone();
             // There are at most MAX_FLEET of them, and a relay's answer is bounded, too.
-            let bodies = join_all(known.into_iter().map(ask)).await;
+            let bodies = join_all(known.into_iter().map(poll_status)).await;
             self.rounds = self.rounds.saturating_add(1);
             let is_whole = is_complete && bodies.iter().all(Option::is_some);
-            self.is_up |= is_whole || self.rounds >= WAITED_FOR;
-            self.take(bodies.iter().flatten().map(Vec::as_slice));
+            self.is_initialized |= is_whole || self.rounds >= STARTUP_POLLS;
+            self.apply(bodies.iter().flatten().map(Vec::as_slice));
             sleep_until(next).await;
         }
     }
 
     /// Takes the answers of one round.
-    fn take<'a>(&mut self, bodies: impl Iterator<Item = &'a [u8]>) {
-        let mut strangers = 0;
+    fn apply<'a>(&mut self, bodies: impl Iterator<Item = &'a [u8]>) {
+        let mut unknown_relays = 0;
         let mut reports = Vec::new();
         for body in bodies {
-            match Report::parse(body, self.known.as_ref()) {
+            match RelayStatus::parse(body, self.members.as_ref()) {
                 Ok(report) => reports.push(report),
-                Err(unusable) => {
-                    strangers += usize::from(unusable == Unusable::Stranger);
-                    debug!(%unusable, "a relay's answer is of no use");
+                Err(error) => {
+                    unknown_relays += usize::from(error == StatusError::NotAMember);
+                    debug!(%error, "a relay's answer is of no use");
                 }
             }
         }
-        self.directory.round(reports);
-        let listing = if self.is_up {
+        self.directory.update(reports);
+        let listing = if self.is_initialized {
             self.directory.listing()
         } else {
             Listing::default()
         };
-        let census = self.directory.census();
-        self.metrics.fleet(census, listing.standing);
-        let before = self.shown.standing;
-        let is_new = listing != self.shown;
+        let counts = self.directory.counts();
+        self.metrics.fleet(counts, listing.state);
+        let before = self.published.state;
+        let is_new = listing != self.published;
         if is_new {
             self.serial = serial_after(self.serial);
             let zone = Zone::new(&self.origin, &listing, self.serial);
             self.zone.send_replace(Arc::new(zone));
-            self.shown = listing;
+            self.published = listing;
         }
-        if self.rounds == PATIENCE && self.shown.standing == Standing::Unknown {
+        if self.rounds == WARN_AFTER_POLLS && self.published.state == ZoneState::Unknown {
             warn!("no relay has answered yet: every question gets SERVFAIL");
         }
         // What the log says holds already.
-        if is_new || census != self.counted {
-            self.tell(before, census);
-            self.counted = census;
+        if is_new || counts != self.counts {
+            self.log_changes(before, counts);
+            self.counts = counts;
         }
-        if strangers > self.strangers {
+        if unknown_relays > self.unknown_relays {
             warn!(
-                relays = strangers,
+                relays = unknown_relays,
                 "relays are left out: RELAY_IDENTITY_SEED and RELAY_FLEET_INSTANCES give none of \
                  their peer id"
             );
         }
-        self.strangers = strangers;
+        self.unknown_relays = unknown_relays;
     }
 
     /// Logs what has changed.
-    fn tell(&self, before: Standing, census: Census) {
-        let Census {
+    fn log_changes(&self, before: ZoneState, counts: RelayCounts) {
+        let RelayCounts {
             ready,
             unready,
             silent,
-        } = census;
-        let listed = self.shown.listed.len();
-        match (before, self.shown.standing) {
-            (Standing::Current | Standing::Unknown, Standing::Stale) => warn!(
+        } = counts;
+        let listed = self.published.listed.len();
+        match (before, self.published.state) {
+            (ZoneState::Current | ZoneState::Unknown, ZoneState::Stale) => warn!(
                 listed,
                 unready, silent, "the zone is stale: no relay is ready, the last good set stays"
             ),
-            (Standing::Stale, Standing::Current) => {
+            (ZoneState::Stale, ZoneState::Current) => {
                 info!(listed, ready, unready, silent, "the zone is current again");
             }
-            (_, Standing::Current) => info!(listed, ready, unready, silent, "relays changed"),
-            (_, Standing::Stale | Standing::Unknown) => {}
+            (_, ZoneState::Current) => info!(listed, ready, unready, silent, "relays changed"),
+            (_, ZoneState::Stale | ZoneState::Unknown) => {}
         }
     }
 }
 
 /// The body of the relay's `/status`, if there is one in time.
-async fn ask(address: SocketAddr) -> Option<Vec<u8>> {
+async fn poll_status(address: SocketAddr) -> Option<Vec<u8>> {
     match timeout(ANSWER_TIMEOUT, client::get(address, "/status")).await {
         Ok(Ok((status, body))) if status.is_success() => return Some(body.to_vec()),
         Ok(Ok((status, _))) => debug!(%address, %status, "a relay gives no status"),

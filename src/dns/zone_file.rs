@@ -4,35 +4,35 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::dnsaddr::{MAX_TEXTS, Member, PREFIX, fleet_texts};
+use super::dnsaddr::{MAX_TXT_RECORDS, Member, PREFIX, fleet_txt_records};
 
 /// The TXT records of one name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TextSet {
+pub struct TxtRecordSet {
     /// The full name, without the dot at its end.
     pub name: String,
     /// One string for each record.
-    pub texts: Vec<String>,
+    pub txt_records: Vec<String>,
 }
 
 /// All record sets of a fleet: its own first, then one of each relay.
-pub fn text_sets(zone: &str, members: &[Member]) -> Vec<TextSet> {
-    let own = TextSet {
+pub fn txt_record_sets(zone: &str, members: &[Member]) -> Vec<TxtRecordSet> {
+    let own = TxtRecordSet {
         name: format!("{PREFIX}.{zone}"),
-        texts: fleet_texts(zone, members),
+        txt_records: fleet_txt_records(zone, members),
     };
-    let each = members.iter().map(|member| TextSet {
+    let each = members.iter().map(|member| TxtRecordSet {
         name: format!("{PREFIX}.{}.{zone}", member.label()),
-        texts: member.texts(),
+        txt_records: member.txt_records(),
     });
     std::iter::once(own).chain(each).collect()
 }
 
 /// As lines of a zone file.
-pub fn zone_file(sets: &[TextSet]) -> String {
+pub fn to_zone_file(sets: &[TxtRecordSet]) -> String {
     let mut lines = String::new();
     for set in sets {
-        for text in &set.texts {
+        for text in &set.txt_records {
             // Writing to a string cannot fail.
             let _ = writeln!(lines, "{}. IN TXT {}", set.name, quote(text));
         }
@@ -41,30 +41,33 @@ pub fn zone_file(sets: &[TextSet]) -> String {
 }
 
 /// As the `spec` of a `DNSEndpoint`, the resource that external-dns reads. `ttl` is in seconds.
-pub fn endpoints(sets: &[TextSet], ttl: u64) -> Value {
-    let endpoint = |set: &TextSet| {
+pub fn to_dns_endpoint(sets: &[TxtRecordSet], ttl: u64) -> Value {
+    let endpoint = |set: &TxtRecordSet| {
         json!({
             "dnsName": set.name,
             "recordType": "TXT",
             "recordTTL": ttl,
-            "targets": set.texts,
+            "targets": set.txt_records,
         })
     };
     json!({ "endpoints": sets.iter().map(endpoint).collect::<Vec<_>>() })
 }
 
 /// What clients cannot make use of, in words for the operator.
-pub fn warnings(sets: &[TextSet], members: &[Member]) -> Vec<String> {
+pub fn warnings(sets: &[TxtRecordSet], members: &[Member]) -> Vec<String> {
     let mut warnings = Vec::new();
-    if let Some(own) = sets.first().filter(|own| own.texts.len() > MAX_TEXTS) {
+    if let Some(own) = sets
+        .first()
+        .filter(|own| own.txt_records.len() > MAX_TXT_RECORDS)
+    {
         warnings.push(format!(
-            "{} has {} records: rust-libp2p reads {MAX_TEXTS} of them",
+            "{} has {} records: rust-libp2p reads {MAX_TXT_RECORDS} of them",
             own.name,
-            own.texts.len()
+            own.txt_records.len()
         ));
     }
     for member in members {
-        let left_out = member.addresses().len() - member.texts().len();
+        let left_out = member.addresses().len() - member.txt_records().len();
         if left_out > 0 {
             warnings.push(format!(
                 "{}: {left_out} of its addresses are too long for a TXT record",
@@ -112,17 +115,17 @@ mod tests {
         let peer_id = PeerId::random();
         let address = "/dns4/relay-0.example.org/tcp/9000".parse().unwrap();
         let members = [Member::new(Some("relay-0"), peer_id, vec![address])];
-        let sets = text_sets("fleet.example.org", &members);
+        let sets = txt_record_sets("fleet.example.org", &members);
         let text = format!("dnsaddr=/dns4/relay-0.example.org/tcp/9000/p2p/{peer_id}");
         assert_eq!(
-            zone_file(&sets),
+            to_zone_file(&sets),
             format!(
                 "_dnsaddr.fleet.example.org. IN TXT \"{text}\"\n\
                  _dnsaddr.relay-0.fleet.example.org. IN TXT \"{text}\"\n"
             )
         );
         assert_eq!(
-            endpoints(&sets, 300)["endpoints"][1],
+            to_dns_endpoint(&sets, 300)["endpoints"][1],
             json!({
                 "dnsName": "_dnsaddr.relay-0.fleet.example.org",
                 "recordType": "TXT",

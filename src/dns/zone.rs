@@ -15,8 +15,8 @@ use hickory_proto::{
 use libp2p::{Multiaddr, multiaddr::Protocol};
 
 use super::{
-    directory::{Listing, Standing},
-    dnsaddr::{Member, PREFIX, fleet_texts},
+    directory::{Listing, ZoneState},
+    dnsaddr::{Member, PREFIX, fleet_txt_records},
 };
 use crate::config::{self, NameServer};
 
@@ -29,7 +29,7 @@ const EXPIRE: i32 = 86_400;
 
 /// What of a zone does not depend on the relays.
 #[derive(Clone, Debug)]
-pub struct Origin {
+pub struct ZoneConfig {
     text: String,
     name: Name,
     servers: Vec<(Name, Vec<IpAddr>)>,
@@ -37,7 +37,7 @@ pub struct Origin {
     ttl: u32,
 }
 
-impl Origin {
+impl ZoneConfig {
     /// The zone of this name.
     ///
     /// # Errors
@@ -69,7 +69,7 @@ pub struct Zone {
     nodes: HashMap<LowerName, Vec<RecordSet>>,
     soa: SOA,
     ttl: u32,
-    standing: Standing,
+    state: ZoneState,
 }
 
 /// The records of one name and type.
@@ -85,18 +85,18 @@ pub struct RecordSet {
 
 /// What a zone says of a name.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Found<'a> {
+pub enum Lookup<'a> {
     /// The name belongs to another zone.
-    Foreign,
+    OutOfZone,
     /// There is no such name.
-    Nothing,
+    NameError,
     /// The name is there, and has these records of all types.
-    Node(&'a [RecordSet]),
+    Records(&'a [RecordSet]),
 }
 
 impl Zone {
     /// The zone with these relays in it. `serial` grows from each version to the next.
-    pub fn new(origin: &Origin, listing: &Listing, serial: u32) -> Self {
+    pub fn new(origin: &ZoneConfig, listing: &Listing, serial: u32) -> Self {
         let apex = &origin.name;
         let primary = origin.servers.first().map_or(apex, |(name, _)| name);
         let soa = SOA::new(
@@ -115,7 +115,7 @@ impl Zone {
             nodes: HashMap::new(),
             soa: soa.clone(),
             ttl: origin.ttl,
-            standing: listing.standing,
+            state: listing.state,
         };
         zone.add(apex, origin.ttl, vec![RData::SOA(soa)]);
         let servers = origin.servers.iter();
@@ -126,25 +126,25 @@ impl Zone {
                 zone.add_addresses(name, SERVER_TTL, addresses.iter().copied());
             }
         }
-        zone.add_texts(apex, fleet_texts(&origin.text, &listing.listed));
+        zone.add_texts(apex, fleet_txt_records(&origin.text, &listing.listed));
         zone.add_addresses(apex, origin.ttl, listing.listed.iter().flat_map(ips));
         for member in listing.listed.iter().chain(&listing.unlisted) {
             // Labels are checked where they are made.
             if let Ok(name) = apex.prepend_label(member.label()) {
                 zone.add_addresses(&name, origin.ttl, ips(member));
-                zone.add_texts(&name, member.texts());
+                zone.add_texts(&name, member.txt_records());
             }
         }
         zone
     }
 
     /// What the zone says of `name`.
-    pub fn find(&self, name: &LowerName) -> Found<'_> {
+    pub fn lookup(&self, name: &LowerName) -> Lookup<'_> {
         if !self.origin.zone_of(name) {
-            return Found::Foreign;
+            return Lookup::OutOfZone;
         }
         let node = self.nodes.get(name);
-        node.map_or(Found::Nothing, |sets| Found::Node(sets))
+        node.map_or(Lookup::NameError, |sets| Lookup::Records(sets))
     }
 
     /// Where the zone begins.
@@ -163,15 +163,15 @@ impl Zone {
     }
 
     /// Whether the list of relays is good.
-    pub fn standing(&self) -> Standing {
-        self.standing
+    pub fn state(&self) -> ZoneState {
+        self.state
     }
 
-    fn add_texts(&mut self, name: &Name, texts: Vec<String>) {
+    fn add_texts(&mut self, name: &Name, txt_records: Vec<String>) {
         if let Ok(name) = name.prepend_label(PREFIX) {
             // The name exists while the zone has such relays at all, whether one is there or not.
             self.node(&name);
-            let data = texts
+            let data = txt_records
                 .into_iter()
                 .map(|text| RData::TXT(TXT::new(vec![text])));
             self.add(&name, self.ttl, data.collect());

@@ -4,8 +4,8 @@
 //! - One that says anything else (it starts, drains, stops) is not listed from that round on. Its
 //!   own name stays while it answers: those who hold its address may still reach it.
 //! - One that does not answer is forgiven one round: a lost packet is no failure.
-//! - If no relay is ready, those that were ready when they were last heard of are listed again: the
-//!   last good set. It is the answerer that has lost its way then, most likely; and if they are
+//! - If no relay is ready, those that were ready when they were last entry of are listed again: the
+//!   last good set. It is the server that has lost its way then, most likely; and if they are
 //!   really gone, a wrong address costs a client no more than none. A relay that has said that it
 //!   drains is not among them: it refuses newcomers, and being refused is dearer to clients than
 //!   finding nobody, as go's shun a relay for an hour after that. So if all relays drain, the set
@@ -16,26 +16,26 @@ use std::collections::BTreeMap;
 use libp2p::PeerId;
 
 use super::{
-    dnsaddr::{Member, tell_apart},
-    report::Report,
+    dnsaddr::{Member, dedup_labels},
+    status::RelayStatus,
 };
 use crate::config::MAX_FLEET;
 
 /// Rounds in a row that a relay may miss before it counts as silent.
-const FORGIVEN: u32 = 1;
+const MAX_MISSED_POLLS: u32 = 1;
 /// Rounds in a row after which a silent relay is forgotten, while others are ready: about a minute.
 /// Those that fell silent together with the last one have been silent for less.
-const REMEMBERED: u32 = 120;
+const FORGET_AFTER_POLLS: u32 = 120;
 
 /// What is known of the relays.
 #[derive(Debug, Default)]
 pub struct Directory {
-    relays: BTreeMap<PeerId, Heard>,
+    relays: BTreeMap<PeerId, RelayEntry>,
 }
 
 #[derive(Debug)]
-struct Heard {
-    last: Report,
+struct RelayEntry {
+    last: RelayStatus,
     /// Rounds since then.
     missed: u32,
 }
@@ -48,12 +48,12 @@ pub struct Listing {
     /// Those that only their own names lead to.
     pub unlisted: Vec<Member>,
     /// Whether the list is good.
-    pub standing: Standing,
+    pub state: ZoneState,
 }
 
 /// Whether a list is good.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Standing {
+pub enum ZoneState {
     /// No relay has ever answered, or not yet all that may be there.
     #[default]
     Unknown,
@@ -65,7 +65,7 @@ pub enum Standing {
 
 /// How many relays there are of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Census {
+pub struct RelayCounts {
     /// They serve everybody.
     pub ready: usize,
     /// They answer, but are not ready.
@@ -74,9 +74,9 @@ pub struct Census {
     pub silent: usize,
 }
 
-impl Heard {
+impl RelayEntry {
     fn is_silent(&self) -> bool {
-        self.missed > FORGIVEN
+        self.missed > MAX_MISSED_POLLS
     }
 
     fn is_ready(&self) -> bool {
@@ -87,26 +87,27 @@ impl Heard {
 impl Directory {
     /// Takes the answers of one round. Of two with one peer id, one that is ready counts: a name
     /// may lead to a relay by several addresses, or to its successor.
-    pub fn round(&mut self, reports: impl IntoIterator<Item = Report>) {
-        for heard in self.relays.values_mut() {
-            heard.missed = heard.missed.saturating_add(1);
+    pub fn update(&mut self, reports: impl IntoIterator<Item = RelayStatus>) {
+        for entry in self.relays.values_mut() {
+            entry.missed = entry.missed.saturating_add(1);
         }
         for report in reports {
             let id = *report.member.peer_id();
-            let is_second = self.relays.get(&id).is_some_and(|heard| heard.missed == 0);
+            let is_second = self.relays.get(&id).is_some_and(|entry| entry.missed == 0);
             if report.is_ready || !is_second {
-                let heard = Heard {
+                let entry = RelayEntry {
                     last: report,
                     missed: 0,
                 };
-                self.relays.insert(id, heard);
+                self.relays.insert(id, entry);
             }
         }
-        if self.relays.values().any(Heard::is_ready) {
-            self.relays.retain(|_, heard| heard.missed < REMEMBERED);
+        if self.relays.values().any(RelayEntry::is_ready) {
+            self.relays
+                .retain(|_, entry| entry.missed < FORGET_AFTER_POLLS);
         }
         while self.relays.len() > MAX_FLEET {
-            let oldest = self.relays.iter().max_by_key(|(_, heard)| heard.missed);
+            let oldest = self.relays.iter().max_by_key(|(_, entry)| entry.missed);
             let Some(oldest) = oldest.map(|(id, _)| *id) else {
                 break;
             };
@@ -116,47 +117,47 @@ impl Directory {
 
     /// The relays that belong into the zone now.
     pub fn listing(&self) -> Listing {
-        let members = |is_wanted: fn(&Heard) -> bool| -> Vec<Member> {
-            let wanted = self.relays.values().filter(|heard| is_wanted(heard));
-            wanted.map(|heard| heard.last.member.clone()).collect()
+        let members = |is_wanted: fn(&RelayEntry) -> bool| -> Vec<Member> {
+            let wanted = self.relays.values().filter(|entry| is_wanted(entry));
+            wanted.map(|entry| entry.last.member.clone()).collect()
         };
-        let mut listed = members(Heard::is_ready);
-        let mut standing = Standing::Current;
+        let mut listed = members(RelayEntry::is_ready);
+        let mut state = ZoneState::Current;
         if listed.is_empty() {
-            listed = members(|heard| heard.last.is_ready);
+            listed = members(|entry| entry.last.is_ready);
             if !listed.is_empty() {
-                standing = Standing::Stale;
+                state = ZoneState::Stale;
             } else if self.relays.is_empty() {
-                standing = Standing::Unknown;
+                state = ZoneState::Unknown;
             }
         }
-        let unlisted = members(|heard| !heard.last.is_ready && !heard.is_silent());
+        let unlisted = members(|entry| !entry.last.is_ready && !entry.is_silent());
         let first_unlisted = listed.len();
         let mut all = listed;
         all.extend(unlisted);
-        tell_apart(&mut all);
+        dedup_labels(&mut all);
         let unlisted = all.split_off(first_unlisted);
         Listing {
             listed: all,
             unlisted,
-            standing,
+            state,
         }
     }
 
     /// How many relays there are of each kind.
-    pub fn census(&self) -> Census {
-        let mut census = Census::default();
-        for heard in self.relays.values() {
-            let count = if heard.is_silent() {
-                &mut census.silent
-            } else if heard.last.is_ready {
-                &mut census.ready
+    pub fn counts(&self) -> RelayCounts {
+        let mut counts = RelayCounts::default();
+        for entry in self.relays.values() {
+            let count = if entry.is_silent() {
+                &mut counts.silent
+            } else if entry.last.is_ready {
+                &mut counts.ready
             } else {
-                &mut census.unready
+                &mut counts.unready
             };
             *count += 1;
         }
-        census
+        counts
     }
 }
 
@@ -170,119 +171,119 @@ mod tests {
         ids
     }
 
-    fn report(id: PeerId, is_ready: bool) -> Report {
+    fn report(id: PeerId, is_ready: bool) -> RelayStatus {
         let address = "/ip4/192.0.2.1/tcp/9000".parse().unwrap();
-        Report {
+        RelayStatus {
             member: Member::new(None, id, vec![address]),
             is_ready,
         }
     }
 
     /// One round, in which these are ready and those drain.
-    fn round(directory: &mut Directory, ready: &[PeerId], draining: &[PeerId]) {
+    fn update(directory: &mut Directory, ready: &[PeerId], draining: &[PeerId]) {
         let ready = ready.iter().map(|id| report(*id, true));
         let draining = draining.iter().map(|id| report(*id, false));
-        directory.round(ready.chain(draining));
+        directory.update(ready.chain(draining));
     }
 
-    fn listed(directory: &Directory) -> (Vec<PeerId>, Standing) {
+    fn listed(directory: &Directory) -> (Vec<PeerId>, ZoneState) {
         let listing = directory.listing();
         let ids = listing.listed.iter().map(|member| *member.peer_id());
-        (ids.collect(), listing.standing)
+        (ids.collect(), listing.state)
     }
 
     #[test]
     fn nothing_is_known_before_the_first_answer() {
         let mut directory = Directory::default();
         assert_eq!(directory.listing(), Listing::default());
-        round(&mut directory, &[], &[]);
-        assert_eq!(directory.listing().standing, Standing::Unknown);
+        update(&mut directory, &[], &[]);
+        assert_eq!(directory.listing().state, ZoneState::Unknown);
     }
 
     #[test]
     fn a_draining_relay_is_dropped_at_once_and_keeps_its_name() {
         let [a, b] = ids();
         let mut directory = Directory::default();
-        round(&mut directory, &[a, b], &[]);
-        round(&mut directory, &[a], &[b]);
-        assert_eq!(listed(&directory), (vec![a], Standing::Current));
+        update(&mut directory, &[a, b], &[]);
+        update(&mut directory, &[a], &[b]);
+        assert_eq!(listed(&directory), (vec![a], ZoneState::Current));
         assert_eq!(directory.listing().unlisted, [report(b, false).member]);
         for _ in 0..2 {
-            round(&mut directory, &[a], &[]);
+            update(&mut directory, &[a], &[]);
         }
         assert_eq!(directory.listing().unlisted, []);
-        round(&mut directory, &[a, b], &[]);
-        assert_eq!(listed(&directory), (vec![a, b], Standing::Current));
+        update(&mut directory, &[a, b], &[]);
+        assert_eq!(listed(&directory), (vec![a, b], ZoneState::Current));
     }
 
     #[test]
     fn a_silent_relay_is_forgiven_one_round() {
         let [a, b] = ids();
         let mut directory = Directory::default();
-        round(&mut directory, &[a, b], &[]);
-        round(&mut directory, &[a], &[]);
+        update(&mut directory, &[a, b], &[]);
+        update(&mut directory, &[a], &[]);
         assert_eq!(listed(&directory).0, [a, b]);
-        round(&mut directory, &[a], &[]);
-        assert_eq!(listed(&directory), (vec![a], Standing::Current));
-        let expected = Census {
+        update(&mut directory, &[a], &[]);
+        assert_eq!(listed(&directory), (vec![a], ZoneState::Current));
+        let expected = RelayCounts {
             ready: 1,
             unready: 0,
             silent: 1,
         };
-        assert_eq!(directory.census(), expected);
+        assert_eq!(directory.counts(), expected);
     }
 
     #[test]
     fn the_last_good_set_stays_when_all_are_silent() {
         let [a, b, c] = ids();
         let mut directory = Directory::default();
-        round(&mut directory, &[a, b, c], &[]);
+        update(&mut directory, &[a, b, c], &[]);
         // They are lost one after the other, as timeouts have it.
-        round(&mut directory, &[b, c], &[]);
-        round(&mut directory, &[c], &[]);
+        update(&mut directory, &[b, c], &[]);
+        update(&mut directory, &[c], &[]);
         for _ in 0..1000 {
-            round(&mut directory, &[], &[]);
+            update(&mut directory, &[], &[]);
         }
-        assert_eq!(listed(&directory), (vec![a, b, c], Standing::Stale));
+        assert_eq!(listed(&directory), (vec![a, b, c], ZoneState::Stale));
         // Whoever comes back ends it.
-        round(&mut directory, &[b], &[]);
-        assert_eq!(listed(&directory), (vec![b], Standing::Current));
-        assert_eq!(directory.census().silent, 0, "they were silent for long");
+        update(&mut directory, &[b], &[]);
+        assert_eq!(listed(&directory), (vec![b], ZoneState::Current));
+        assert_eq!(directory.counts().silent, 0, "they were silent for long");
     }
 
     #[test]
     fn who_was_gone_for_long_is_not_in_the_last_good_set() {
         let [a, b] = ids();
         let mut directory = Directory::default();
-        round(&mut directory, &[a, b], &[]);
-        for _ in 0..REMEMBERED {
-            round(&mut directory, &[a], &[]);
+        update(&mut directory, &[a, b], &[]);
+        for _ in 0..FORGET_AFTER_POLLS {
+            update(&mut directory, &[a], &[]);
         }
         for _ in 0..5 {
-            round(&mut directory, &[], &[]);
+            update(&mut directory, &[], &[]);
         }
-        assert_eq!(listed(&directory), (vec![a], Standing::Stale));
+        assert_eq!(listed(&directory), (vec![a], ZoneState::Stale));
     }
 
     #[test]
     fn who_said_goodbye_is_not_in_the_last_good_set() {
         let [a, b] = ids();
         let mut directory = Directory::default();
-        round(&mut directory, &[a, b], &[]);
-        round(&mut directory, &[b], &[a]);
+        update(&mut directory, &[a, b], &[]);
+        update(&mut directory, &[b], &[a]);
         for _ in 0..5 {
-            round(&mut directory, &[], &[]);
+            update(&mut directory, &[], &[]);
         }
-        assert_eq!(listed(&directory), (vec![b], Standing::Stale));
+        assert_eq!(listed(&directory), (vec![b], ZoneState::Stale));
 
         let mut directory = Directory::default();
-        round(&mut directory, &[a, b], &[]);
-        round(&mut directory, &[], &[a, b]);
-        assert_eq!(listed(&directory), (vec![], Standing::Current));
+        update(&mut directory, &[a, b], &[]);
+        update(&mut directory, &[], &[a, b]);
+        assert_eq!(listed(&directory), (vec![], ZoneState::Current));
         for _ in 0..5 {
-            round(&mut directory, &[], &[]);
+            update(&mut directory, &[], &[]);
         }
-        assert_eq!(listed(&directory), (vec![], Standing::Current));
+        assert_eq!(listed(&directory), (vec![], ZoneState::Current));
     }
 
     #[test]
@@ -290,8 +291,8 @@ mod tests {
         let [a] = ids();
         for is_first_ready in [true, false] {
             let mut directory = Directory::default();
-            directory.round([report(a, is_first_ready), report(a, !is_first_ready)]);
-            assert_eq!(listed(&directory), (vec![a], Standing::Current));
+            directory.update([report(a, is_first_ready), report(a, !is_first_ready)]);
+            assert_eq!(listed(&directory), (vec![a], ZoneState::Current));
         }
     }
 
@@ -300,7 +301,7 @@ mod tests {
     fn memory_is_bounded() {
         let mut directory = Directory::default();
         for _ in 0..2 * MAX_FLEET {
-            round(&mut directory, &[PeerId::random()], &[]);
+            update(&mut directory, &[PeerId::random()], &[]);
         }
         assert!(directory.relays.len() <= MAX_FLEET);
     }

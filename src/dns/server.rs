@@ -1,4 +1,4 @@
-//! The sockets of the answerer.
+//! The sockets of the server.
 //!
 //! UDP is worked off packet by packet in one task for each socket: what comes faster than it can be
 //! answered waits in the system's buffer and is lost there, and never takes our memory.
@@ -18,43 +18,43 @@ use tokio::{
 use tracing::{debug, info};
 
 use super::{
-    answer::{Answer, Transport, answer},
-    limit::{RateLimit, Verdict},
     metrics::DnsMetrics,
+    rate_limit::{RateLimitAction, ResponseRateLimit},
+    response::{DnsTransport, Response, respond},
     tcp,
     zone::Zone,
 };
 use crate::lifecycle::Lifecycle;
 
 /// Bytes of a question over UDP; what is longer is cut, and malformed then.
-const MAX_QUESTION_BYTES: usize = 2048;
+const MAX_QUERY_BYTES: usize = 2048;
 /// Attempts to find a port that is free over both UDP and TCP, where any will do.
 const PORT_ATTEMPTS: usize = 16;
 /// Connections that wait to be accepted.
 const TCP_BACKLOG: i32 = 128;
 /// The rest after an error of a socket that may last.
-const ERROR_PAUSE: Duration = Duration::from_millis(100);
+const ERROR_BACKOFF: Duration = Duration::from_millis(100);
 
 /// What all sockets share. Clones share everything.
 #[derive(Clone, Debug)]
-pub struct Answerer {
+pub struct DnsServer {
     zone: watch::Receiver<Arc<Zone>>,
     metrics: DnsMetrics,
 }
 
-impl Answerer {
+impl DnsServer {
     /// Answers from whatever zone is current.
     pub fn new(zone: watch::Receiver<Arc<Zone>>, metrics: DnsMetrics) -> Self {
         Self { zone, metrics }
     }
 
     /// The answer to one packet, counted; `None` is silence.
-    pub(super) fn answer(&self, packet: &[u8], transport: Transport) -> Option<Vec<u8>> {
+    pub(super) fn respond(&self, packet: &[u8], transport: DnsTransport) -> Option<Vec<u8>> {
         let zone = Arc::clone(&self.zone.borrow());
         // Counted up, it could go round in step with the questions of a client.
-        let turn = rand::random::<u16>();
-        let answer = answer(&zone, packet, transport, turn.into());
-        let Some(Answer { bytes, outcome }) = answer else {
+        let rotation = rand::random::<u16>();
+        let answer = respond(&zone, packet, transport, rotation.into());
+        let Some(Response { bytes, outcome }) = answer else {
             self.metrics.query(transport, "ignored");
             return None;
         };
@@ -74,25 +74,28 @@ impl Answerer {
     ) -> io::Result<()> {
         let (udp, tcp) = bind(address)?;
         info!(address = %udp.local_addr()?, "dns answers");
-        lifecycle.spawn_until_end("dns over udp", self.clone().udp(udp, RateLimit::new(rate)));
-        let door = tcp::Door::new(tcp, self.clone(), lifecycle.clone());
-        lifecycle.spawn_until_end("dns over tcp", door.run());
+        lifecycle.spawn_until_end(
+            "dns over udp",
+            self.clone().udp(udp, ResponseRateLimit::new(rate)),
+        );
+        let tcp = tcp::TcpServer::new(tcp, self.clone(), lifecycle.clone());
+        lifecycle.spawn_until_end("dns over tcp", tcp.run());
         Ok(())
     }
 
-    async fn udp(self, socket: UdpSocket, limit: RateLimit) {
-        let mut packet = vec![0; MAX_QUESTION_BYTES];
+    async fn udp(self, socket: UdpSocket, limit: ResponseRateLimit) {
+        let mut packet = vec![0; MAX_QUERY_BYTES];
         loop {
             let (length, from) = match socket.recv_from(&mut packet).await {
                 Ok(received) => received,
                 Err(error) => {
                     debug!(%error, "cannot receive a packet");
-                    tokio::time::sleep(ERROR_PAUSE).await;
+                    tokio::time::sleep(ERROR_BACKOFF).await;
                     continue;
                 }
             };
             let packet = packet.get(..length).unwrap_or_default();
-            if let Some(answer) = self.answer_packet(packet, from, &limit)
+            if let Some(answer) = self.respond_to_packet(packet, from, &limit)
                 // What the system has no room for is lost, as packets are.
                 && let Err(error) = socket.try_send_to(&answer, from)
             {
@@ -101,24 +104,29 @@ impl Answerer {
         }
     }
 
-    fn answer_packet(&self, packet: &[u8], from: SocketAddr, limit: &RateLimit) -> Option<Vec<u8>> {
-        if !may_ask(from) {
+    fn respond_to_packet(
+        &self,
+        packet: &[u8],
+        from: SocketAddr,
+        limit: &ResponseRateLimit,
+    ) -> Option<Vec<u8>> {
+        if !is_valid_source(from) {
             return None;
         }
         let transport = match limit.check(from.ip()) {
-            Verdict::Answer => Transport::Udp,
-            Verdict::Truncate => Transport::UdpTruncated,
-            Verdict::Drop => {
-                self.metrics.query(Transport::Udp, "limited");
+            RateLimitAction::Respond => DnsTransport::Udp,
+            RateLimitAction::Truncate => DnsTransport::UdpTruncated,
+            RateLimitAction::Drop => {
+                self.metrics.query(DnsTransport::Udp, "limited");
                 return None;
             }
         };
-        self.answer(packet, transport)
+        self.respond(packet, transport)
     }
 }
 
 /// Nobody asks from there; it can only be forged.
-fn may_ask(from: SocketAddr) -> bool {
+fn is_valid_source(from: SocketAddr) -> bool {
     let is_many = match from.ip() {
         IpAddr::V4(ip) => ip.is_broadcast() || ip.is_multicast() || ip.is_unspecified(),
         IpAddr::V6(ip) => ip.is_multicast() || ip.is_unspecified(),
@@ -130,9 +138,9 @@ fn may_ask(from: SocketAddr) -> bool {
 fn bind(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
     let mut attempts = 1;
     loop {
-        let udp = bind_one(address, Type::DGRAM)?;
+        let udp = bind_socket(address, Type::DGRAM)?;
         let udp = UdpSocket::from_std(udp.into())?;
-        match bind_one(udp.local_addr()?, Type::STREAM) {
+        match bind_socket(udp.local_addr()?, Type::STREAM) {
             Ok(tcp) => {
                 tcp.listen(TCP_BACKLOG)?;
                 return Ok((udp, TcpListener::from_std(tcp.into())?));
@@ -143,7 +151,7 @@ fn bind(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
     }
 }
 
-fn bind_one(address: SocketAddr, kind: Type) -> io::Result<Socket> {
+fn bind_socket(address: SocketAddr, kind: Type) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind, None)?;
     if address.is_ipv6() {
         // `[::]` would take the port of `0.0.0.0` as well.
@@ -164,23 +172,23 @@ mod tests {
 
     #[test]
     fn who_cannot_ask_is_not_answered() {
-        let may_ask = |from: &str| may_ask(from.parse().unwrap());
+        let is_valid_source = |from: &str| is_valid_source(from.parse().unwrap());
         for forged in [
             "192.0.2.1:0",
             "224.0.0.1:53",
             "255.255.255.255:53",
             "[ff02::1]:53",
         ] {
-            assert!(!may_ask(forged), "{forged}");
+            assert!(!is_valid_source(forged), "{forged}");
         }
-        assert!(may_ask("192.0.2.1:53") && may_ask("[2001:db8::1]:40000"));
+        assert!(is_valid_source("192.0.2.1:53") && is_valid_source("[2001:db8::1]:40000"));
     }
 
     #[tokio::test]
     async fn one_port_serves_ipv4_and_ipv6() {
         let (udp, _tcp) = bind("0.0.0.0:0".parse().unwrap()).unwrap();
         let port = udp.local_addr().unwrap().port();
-        match bind_one(SocketAddr::new("::".parse().unwrap(), port), Type::DGRAM) {
+        match bind_socket(SocketAddr::new("::".parse().unwrap(), port), Type::DGRAM) {
             Ok(_) => {}
             Err(error) => assert_ne!(error.kind(), io::ErrorKind::AddrInUse, "{error}"),
         }

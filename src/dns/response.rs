@@ -1,4 +1,4 @@
-//! One packet, one answer: everything that the answerer says, as a function of bytes.
+//! One packet, one answer: everything that the server says, as a function of bytes.
 //!
 //! | question | answer |
 //! |---|---|
@@ -23,9 +23,9 @@ use hickory_proto::{
 };
 
 use super::{
-    directory::Standing,
-    dnsaddr::{MAX_TEXTS, MAX_UDP_BYTES},
-    zone::{Found, RecordSet, Zone},
+    directory::ZoneState,
+    dnsaddr::{MAX_TXT_RECORDS, MAX_UDP_BYTES},
+    zone::{Lookup, RecordSet, Zone},
 };
 
 /// What every client takes over UDP.
@@ -39,7 +39,7 @@ const ANY_TTL: u32 = 3600;
 
 /// How an answer travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
+pub enum DnsTransport {
     /// In one packet.
     Udp,
     /// In one packet, without any record: the client is to come back over TCP.
@@ -50,16 +50,21 @@ pub enum Transport {
 
 /// What is sent back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct Response {
     /// The whole packet.
     pub bytes: Vec<u8>,
     /// What came of the question, in one of a few words.
     pub outcome: &'static str,
 }
 
-/// Answers one packet; `None` is silence. `turn` says which record of a set is the first, counted
+/// Answers one packet; `None` is silence. `rotation` says which record of a set is the first, counted
 /// around: drawn anew for each answer, it shows all records of a large set, and prefers none.
-pub fn answer(zone: &Zone, packet: &[u8], transport: Transport, turn: usize) -> Option<Answer> {
+pub fn respond(
+    zone: &Zone,
+    packet: &[u8],
+    transport: DnsTransport,
+    rotation: usize,
+) -> Option<Response> {
     let mut decoder = BinDecoder::new(packet);
     let header = Header::read(&mut decoder).ok()?;
     if header.message_type == MessageType::Response {
@@ -68,24 +73,24 @@ pub fn answer(zone: &Zone, packet: &[u8], transport: Transport, turn: usize) -> 
     let mut reply = Message::response(header.id, header.op_code);
     reply.metadata.recursion_desired = header.recursion_desired;
     let mut limit = MIN_UDP_BYTES;
-    match Question::read(&header, &mut decoder) {
+    match Request::read(&header, &mut decoder) {
         Err(code) => reply.metadata.response_code = code,
-        Ok(Question { query, edns }) => {
-            reply.edns = edns.as_ref().map(edns_of);
+        Ok(Request { query, edns }) => {
+            reply.edns = edns.as_ref().map(response_edns);
             if let Some(edns) = &edns {
                 limit = usize::from(edns.max_payload()).clamp(MIN_UDP_BYTES, MAX_UDP_BYTES);
             }
             if edns.is_some_and(|edns| edns.version() > 0) {
                 reply.metadata.response_code = ResponseCode::BADVERS;
-            } else if transport == Transport::UdpTruncated {
+            } else if transport == DnsTransport::UdpTruncated {
                 reply.metadata.truncation = true;
             } else {
-                fill(&mut reply, zone, &query, turn);
+                answer_query(&mut reply, zone, &query, rotation);
             }
             reply.queries = vec![query];
         }
     }
-    if transport == Transport::Tcp {
+    if transport == DnsTransport::Tcp {
         limit = MAX_TCP_BYTES;
     }
     let mut bytes = reply.to_vec().ok()?;
@@ -93,19 +98,19 @@ pub fn answer(zone: &Zone, packet: &[u8], transport: Transport, turn: usize) -> 
         reply = reply.truncate();
         bytes = reply.to_vec().ok()?;
     }
-    Some(Answer {
+    Some(Response {
         bytes,
         outcome: outcome(&reply),
     })
 }
 
 /// What a packet asks.
-struct Question {
+struct Request {
     query: Query,
     edns: Option<Edns>,
 }
 
-impl Question {
+impl Request {
     /// Reads what follows the header. The counts in it are checked first: they decide how much
     /// memory is taken.
     fn read(header: &Header, decoder: &mut BinDecoder<'_>) -> Result<Self, ResponseCode> {
@@ -132,7 +137,7 @@ impl Question {
 }
 
 /// What is said of our own abilities to a client that has told of its own.
-fn edns_of(client: &Edns) -> Edns {
+fn response_edns(client: &Edns) -> Edns {
     let mut edns = Edns::new();
     edns.set_max_payload(u16::try_from(MAX_UDP_BYTES).unwrap_or(u16::MAX));
     edns.set_dnssec_ok(client.flags().dnssec_ok);
@@ -140,26 +145,26 @@ fn edns_of(client: &Edns) -> Edns {
 }
 
 /// Puts into `reply` what the zone says.
-fn fill(reply: &mut Message, zone: &Zone, query: &Query, turn: usize) {
+fn answer_query(reply: &mut Message, zone: &Zone, query: &Query, rotation: usize) {
     let metadata = &mut reply.metadata;
     if query.query_class != DNSClass::IN {
         metadata.response_code = ResponseCode::NotImp;
         return;
     }
-    let found = zone.find(&LowerName::new(&query.name));
+    let found = zone.lookup(&LowerName::new(&query.name));
     let is_transfer = matches!(query.query_type, RecordType::AXFR | RecordType::IXFR);
-    if found == Found::Foreign || is_transfer {
+    if found == Lookup::OutOfZone || is_transfer {
         metadata.response_code = ResponseCode::Refused;
         return;
     }
-    if zone.standing() == Standing::Unknown {
+    if zone.state() == ZoneState::Unknown {
         metadata.response_code = ResponseCode::ServFail;
         return;
     }
     metadata.authoritative = true;
     let sets = match found {
-        Found::Node(sets) => sets,
-        Found::Foreign | Found::Nothing => {
+        Lookup::Records(sets) => sets,
+        Lookup::OutOfZone | Lookup::NameError => {
             metadata.response_code = ResponseCode::NXDomain;
             reply.authorities = vec![soa(zone)];
             return;
@@ -172,7 +177,7 @@ fn fill(reply: &mut Message, zone: &Zone, query: &Query, turn: usize) {
     }
     let wanted = |set: &&RecordSet| set.record_type == query.query_type;
     match sets.iter().find(wanted) {
-        Some(set) => reply.answers = records(&query.name, set, turn),
+        Some(set) => reply.answers = records(&query.name, set, rotation),
         None => reply.authorities = vec![soa(zone)],
     }
     if query.query_type == RecordType::NS {
@@ -180,13 +185,13 @@ fn fill(reply: &mut Message, zone: &Zone, query: &Query, turn: usize) {
     }
 }
 
-/// The records of `set`, from the one whose turn it is. They have the name as the client wrote it:
+/// The records of `set`, from the one whose rotation it is. They have the name as the client wrote it:
 /// some check that each letter comes back in its case.
-fn records(name: &Name, set: &RecordSet, turn: usize) -> Vec<Record> {
+fn records(name: &Name, set: &RecordSet, rotation: usize) -> Vec<Record> {
     // A set is never empty, and a remainder of zero would be a panic.
-    let first = turn.checked_rem(set.data.len()).unwrap_or(0);
+    let first = rotation.checked_rem(set.data.len()).unwrap_or(0);
     let data = set.data.iter().cycle().skip(first);
-    data.take(set.data.len().min(MAX_TEXTS))
+    data.take(set.data.len().min(MAX_TXT_RECORDS))
         .map(|data| Record::from_rdata(name.clone(), set.ttl, data.clone()))
         .collect()
 }
@@ -198,7 +203,7 @@ fn glue(zone: &Zone, servers: &[Record]) -> Vec<Record> {
         let RData::NS(name) = &server.data else {
             continue;
         };
-        if let Found::Node(sets) = zone.find(&LowerName::new(name)) {
+        if let Lookup::Records(sets) = zone.lookup(&LowerName::new(name)) {
             glue.extend(sets.iter().flat_map(|set| records(name, set, 0)));
         }
     }

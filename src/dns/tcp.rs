@@ -17,7 +17,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{answer::Transport, limit::Network, server::Answerer};
+use super::{rate_limit::ClientNetwork, response::DnsTransport, server::DnsServer};
 use crate::lifecycle::Lifecycle;
 
 /// Connections at once; more are closed.
@@ -26,31 +26,31 @@ const MAX_CONNECTIONS: usize = 256;
 const MAX_CONNECTIONS_PER_NETWORK: usize = 32;
 /// How long a connection may live.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a question may take, from the end of the last answer on, and an answer.
-const STEP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a query may take, from the end of the last answer on, and an answer.
+const IO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Questions on one connection.
-const MAX_QUESTIONS: usize = 100;
-/// Bytes of a question.
-const MAX_QUESTION_BYTES: usize = 2048;
+const MAX_QUERIES: usize = 100;
+/// Bytes of a query.
+const MAX_QUERY_BYTES: usize = 2048;
 /// The rest after an error of the listener that may last.
-const ERROR_PAUSE: Duration = Duration::from_millis(100);
+const ERROR_BACKOFF: Duration = Duration::from_millis(100);
 
 /// Answers on one listener.
 #[derive(Debug)]
-pub(super) struct Door {
+pub(super) struct TcpServer {
     listener: TcpListener,
-    answerer: Answerer,
+    server: DnsServer,
     lifecycle: Lifecycle,
-    slots: Slots,
+    limiter: ConnectionLimiter,
 }
 
-impl Door {
-    pub(super) fn new(listener: TcpListener, answerer: Answerer, lifecycle: Lifecycle) -> Self {
+impl TcpServer {
+    pub(super) fn new(listener: TcpListener, server: DnsServer, lifecycle: Lifecycle) -> Self {
         Self {
             listener,
-            answerer,
+            server,
             lifecycle,
-            slots: Slots::default(),
+            limiter: ConnectionLimiter::default(),
         }
     }
 
@@ -61,32 +61,32 @@ impl Door {
                 Err(error) => {
                     // Too many open files, most likely: some will be closed.
                     debug!(%error, "cannot accept a connection");
-                    tokio::time::sleep(ERROR_PAUSE).await;
+                    tokio::time::sleep(ERROR_BACKOFF).await;
                     continue;
                 }
             };
-            let Some(slot) = self.slots.take(from.ip().into()) else {
+            let Some(permit) = self.limiter.try_acquire(from.ip().into()) else {
                 debug!(%from, "too many connections");
                 continue;
             };
-            let answerer = self.answerer.clone();
+            let server = self.server.clone();
             self.lifecycle
                 .spawn_until_end("dns connection", async move {
-                    let conversation = converse(&answerer, stream);
-                    if let Ok(Err(error)) = timeout(CONNECTION_TIMEOUT, conversation).await {
+                    let serving = serve_connection(&server, stream);
+                    if let Ok(Err(error)) = timeout(CONNECTION_TIMEOUT, serving).await {
                         debug!(%from, %error, "a connection failed");
                     }
-                    drop(slot);
+                    drop(permit);
                 });
         }
     }
 }
 
-/// Answers one question after the other.
-async fn converse(answerer: &Answerer, mut stream: TcpStream) -> io::Result<()> {
-    for _ in 0..MAX_QUESTIONS {
-        let question = timeout(STEP_TIMEOUT, read(&mut stream)).await??;
-        let Some(answer) = question.and_then(|q| answerer.answer(&q, Transport::Tcp)) else {
+/// Answers one query after the other.
+async fn serve_connection(server: &DnsServer, mut stream: TcpStream) -> io::Result<()> {
+    for _ in 0..MAX_QUERIES {
+        let query = timeout(IO_TIMEOUT, read_message(&mut stream)).await??;
+        let Some(answer) = query.and_then(|q| server.respond(&q, DnsTransport::Tcp)) else {
             break;
         };
         let Ok(length) = u16::try_from(answer.len()) else {
@@ -94,39 +94,39 @@ async fn converse(answerer: &Answerer, mut stream: TcpStream) -> io::Result<()> 
         };
         // In one piece: some clients expect the length and the message in one packet.
         let message = [length.to_be_bytes().as_slice(), &answer].concat();
-        timeout(STEP_TIMEOUT, stream.write_all(&message)).await??;
+        timeout(IO_TIMEOUT, stream.write_all(&message)).await??;
     }
-    timeout(STEP_TIMEOUT, stream.shutdown()).await?
+    timeout(IO_TIMEOUT, stream.shutdown()).await?
 }
 
-/// One question; `None` at the end, and for one that is longer than any that makes sense.
-async fn read(stream: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
+/// One query; `None` at the end, and for one that is longer than any that makes sense.
+async fn read_message(stream: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
     let length = match stream.read_u16().await {
         Ok(length) => usize::from(length),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         Err(error) => return Err(error),
     };
-    if length > MAX_QUESTION_BYTES {
+    if length > MAX_QUERY_BYTES {
         return Ok(None);
     }
-    let mut question = vec![0; length];
-    stream.read_exact(&mut question).await?;
-    Ok(Some(question))
+    let mut query = vec![0; length];
+    stream.read_exact(&mut query).await?;
+    Ok(Some(query))
 }
 
 /// The connections that are open, by network.
 #[derive(Clone, Debug, Default)]
-struct Slots(Arc<Mutex<HashMap<Network, usize>>>);
+struct ConnectionLimiter(Arc<Mutex<HashMap<ClientNetwork, usize>>>);
 
 /// A connection that counts until this is dropped.
 #[derive(Debug)]
-struct Slot {
-    slots: Slots,
-    network: Network,
+struct ConnectionPermit {
+    limiter: ConnectionLimiter,
+    network: ClientNetwork,
 }
 
-impl Slots {
-    fn take(&self, network: Network) -> Option<Slot> {
+impl ConnectionLimiter {
+    fn try_acquire(&self, network: ClientNetwork) -> Option<ConnectionPermit> {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let own = open.get(&network).copied().unwrap_or(0);
         let all: usize = open.values().sum();
@@ -134,16 +134,20 @@ impl Slots {
             return None;
         }
         open.insert(network, own + 1);
-        Some(Slot {
-            slots: self.clone(),
+        Some(ConnectionPermit {
+            limiter: self.clone(),
             network,
         })
     }
 }
 
-impl Drop for Slot {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut open = self.slots.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self
+            .limiter
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         match open.get_mut(&self.network) {
             Some(count) if *count > 1 => *count -= 1,
             _ => {
@@ -159,23 +163,23 @@ mod tests {
 
     use super::*;
 
-    fn network(n: usize) -> Network {
+    fn network(n: usize) -> ClientNetwork {
         let n = u32::try_from(n).unwrap();
-        Network::from(std::net::IpAddr::from(Ipv4Addr::from_bits(n << 8)))
+        ClientNetwork::from(std::net::IpAddr::from(Ipv4Addr::from_bits(n << 8)))
     }
 
     #[test]
     fn connections_are_bounded_for_each_network_and_in_all() {
-        let slots = Slots::default();
+        let limiter = ConnectionLimiter::default();
         let mut taken: Vec<_> = (0..MAX_CONNECTIONS_PER_NETWORK)
-            .map(|_| slots.take(network(0)).unwrap())
+            .map(|_| limiter.try_acquire(network(0)).unwrap())
             .collect();
-        assert!(slots.take(network(0)).is_none());
-        while let Some(slot) = slots.take(network(taken.len())) {
-            taken.push(slot);
+        assert!(limiter.try_acquire(network(0)).is_none());
+        while let Some(permit) = limiter.try_acquire(network(taken.len())) {
+            taken.push(permit);
         }
         assert_eq!(taken.len(), MAX_CONNECTIONS);
         taken.clear();
-        assert!(slots.0.lock().unwrap().is_empty());
+        assert!(limiter.0.lock().unwrap().is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! What the answerer counts.
+//! What the server counts.
 //!
 //! An attribute takes few values, whatever clients do: never a name that was asked for, nor an
 //! address.
@@ -11,38 +11,38 @@ use opentelemetry::{
 };
 
 use super::{
-    answer::Transport,
-    directory::{Census, Standing},
+    directory::{RelayCounts, ZoneState},
+    response::DnsTransport,
 };
 use crate::metrics::catalogue::{DNS_QUERIES, DNS_RELAYS, DNS_STALE};
 
-/// The instruments of the answerer. Clones share everything.
+/// The instruments of the server. Clones share everything.
 #[derive(Clone, Debug)]
 pub struct DnsMetrics {
     queries: Counter<u64>,
-    fleet: Arc<Mutex<(Census, Standing)>>,
+    fleet: Arc<Mutex<(RelayCounts, ZoneState)>>,
 }
 
 impl DnsMetrics {
     /// The instruments of `meter`. To be called once.
     pub fn new(meter: &Meter) -> Self {
-        let fleet = Arc::<Mutex<(Census, Standing)>>::default();
+        let fleet = Arc::<Mutex<(RelayCounts, ZoneState)>>::default();
         let now = |fleet: &Mutex<_>| *fleet.lock().unwrap_or_else(PoisonError::into_inner);
         let relays = Arc::clone(&fleet);
         DNS_RELAYS.observe(meter, move |observer| {
-            let (census, _): (Census, Standing) = now(&relays);
+            let (counts, _): (RelayCounts, ZoneState) = now(&relays);
             for (state, count) in [
-                ("ready", census.ready),
-                ("unready", census.unready),
-                ("silent", census.silent),
+                ("ready", counts.ready),
+                ("unready", counts.unready),
+                ("silent", counts.silent),
             ] {
                 observer.observe(count as u64, &[KeyValue::new("state", state)]);
             }
         });
-        let standing = Arc::clone(&fleet);
+        let state = Arc::clone(&fleet);
         DNS_STALE.observe(meter, move |observer| {
-            let (_, standing): (Census, Standing) = now(&standing);
-            observer.observe(u64::from(standing == Standing::Stale), &[]);
+            let (_, state): (RelayCounts, ZoneState) = now(&state);
+            observer.observe(u64::from(state == ZoneState::Stale), &[]);
         });
         Self {
             queries: DNS_QUERIES.counter(meter),
@@ -50,12 +50,12 @@ impl DnsMetrics {
         }
     }
 
-    /// A query came to one of the outcomes of [`Answer`](super::answer::Answer), or was "ignored"
+    /// A query came to one of the outcomes of [`Response`](super::response::Response), or was "ignored"
     /// (no query at all) or "limited".
-    pub(super) fn query(&self, transport: Transport, outcome: &'static str) {
+    pub(super) fn query(&self, transport: DnsTransport, outcome: &'static str) {
         let transport = match transport {
-            Transport::Udp | Transport::UdpTruncated => "udp",
-            Transport::Tcp => "tcp",
+            DnsTransport::Udp | DnsTransport::UdpTruncated => "udp",
+            DnsTransport::Tcp => "tcp",
         };
         let attributes = [
             KeyValue::new("transport", transport),
@@ -65,7 +65,7 @@ impl DnsMetrics {
     }
 
     /// The relays are such now.
-    pub(super) fn fleet(&self, census: Census, standing: Standing) {
-        *self.fleet.lock().unwrap_or_else(PoisonError::into_inner) = (census, standing);
+    pub(super) fn fleet(&self, counts: RelayCounts, state: ZoneState) {
+        *self.fleet.lock().unwrap_or_else(PoisonError::into_inner) = (counts, state);
     }
 }

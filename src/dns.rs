@@ -4,7 +4,7 @@
 //! `_dnsaddr.<zone>`. They come from one of two places:
 //!
 //! - `descord-relay dnsaddr` computes them from the fleet's seed and the relays' names, before
-//!   anything runs ([`print`](mod@print)). Whoever serves them does not know which relays are up.
+//!   anything runs ([`zone_file`]). Whoever serves them does not know which relays are up.
 //! - `descord-relay dns` answers for the zone itself, and follows the relays.
 //!
 //! ```text
@@ -23,8 +23,8 @@
 //!
 //! | module | what belongs there |
 //! |---|---|
-//! | [`dnsaddr`] | the texts of the records, and what clients can read of them |
-//! | [`print`](mod@print) | the records of the whole fleet, for other name servers |
+//! | [`dnsaddr`] | the TXT strings of the records, and what clients can read of them |
+//! | [`zone_file`] | the records of the whole fleet, for other name servers |
 //! | [`report`] | what a relay says of itself, checked |
 //! | [`directory`] | which relays are there and fit now |
 //! | [`names`] | where the relays are |
@@ -33,23 +33,23 @@
 //! | [`mod@answer`] | one packet, one answer |
 //! | [`limit`] | the response-rate limit |
 //! | [`server`], [`tcp`] | the sockets |
-//! | [`health`] | the answerer's own HTTP endpoints |
-//! | [`metrics`] | what the answerer counts |
+//! | [`health`] | the server's own HTTP endpoints |
+//! | [`metrics`] | what the server counts |
 //!
-//! The answerer knows one zone and asks nobody on behalf of a client, so it can be no open
+//! The server knows one zone and asks nobody on behalf of a client, so it can be no open
 //! resolver; what it sends is hardly larger than what it got, unless the network that seems to ask
 //! stays below its limit.
 
-pub mod answer;
 pub mod directory;
+pub mod discovery;
 pub mod dnsaddr;
 pub mod health;
-pub mod limit;
 pub mod metrics;
-pub mod names;
-pub mod print;
-pub mod report;
+pub mod poller;
+pub mod rate_limit;
+pub mod response;
 pub mod server;
+pub mod status;
 pub mod tcp;
-pub mod watch;
 pub mod zone;
+pub mod zone_file;

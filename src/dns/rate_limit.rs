@@ -15,9 +15,9 @@ use crate::rate::{Limiter, Rate, Unit};
 /// The network that an address belongs to: a /24 of IPv4 or a /56 of IPv6, as little as one
 /// customer has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Network(u64);
+pub struct ClientNetwork(u64);
 
-impl From<IpAddr> for Network {
+impl From<IpAddr> for ClientNetwork {
     fn from(ip: IpAddr) -> Self {
         match ip.to_canonical() {
             IpAddr::V4(ip) => Self(u64::from(Ipv4Addr::to_bits(ip) >> 8)),
@@ -33,9 +33,9 @@ impl From<IpAddr> for Network {
 
 /// What is to be done with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RateLimitAction {
     /// It is answered.
-    Answer,
+    Respond,
     /// It is told to come back over TCP.
     Truncate,
     /// It is dropped.
@@ -45,9 +45,9 @@ pub enum Verdict {
 /// How many answers each network gets. Networks are remembered as a [`Limiter`] does it: forged ones
 /// that are only seen now and then do no harm to anybody, and one that is flooded is not forgotten.
 #[derive(Debug)]
-pub struct RateLimit(Option<Limiter<Network>>);
+pub struct ResponseRateLimit(Option<Limiter<ClientNetwork>>);
 
-impl RateLimit {
+impl ResponseRateLimit {
     /// At most so many answers a second to a network, and so many at once; `None` = no limit.
     pub fn new(per_second: Option<usize>) -> Self {
         Self(per_second.map(|rate| {
@@ -62,17 +62,17 @@ impl RateLimit {
     }
 
     /// What is to be done with a packet that comes from `ip` now.
-    pub fn check(&self, ip: IpAddr) -> Verdict {
+    pub fn check(&self, ip: IpAddr) -> RateLimitAction {
         match &self.0 {
             Some(limiter) if !limiter.allows(&ip.into()) => {
-                // By chance: who asks in turn with somebody else must not get silence alone.
+                // By chance: who asks in rotation with somebody else must not get silence alone.
                 if rand::random() {
-                    Verdict::Truncate
+                    RateLimitAction::Truncate
                 } else {
-                    Verdict::Drop
+                    RateLimitAction::Drop
                 }
             }
-            _ => Verdict::Answer,
+            _ => RateLimitAction::Respond,
         }
     }
 }
@@ -90,7 +90,7 @@ mod tests {
     }
 
     /// What so many packets get, at one moment: answers, truncated ones.
-    fn flood(limit: &RateLimit, from: &str, packets: usize) -> (usize, usize) {
+    fn flood(limit: &ResponseRateLimit, from: &str, packets: usize) -> (usize, usize) {
         let verdicts: Vec<_> = (0..packets).map(|_| limit.check(ip(from))).collect();
         let count = |wanted| {
             verdicts
@@ -98,12 +98,15 @@ mod tests {
                 .filter(|verdict| **verdict == wanted)
                 .count()
         };
-        (count(Verdict::Answer), count(Verdict::Truncate))
+        (
+            count(RateLimitAction::Respond),
+            count(RateLimitAction::Truncate),
+        )
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_network_gets_so_many_answers_a_second() {
-        let limit = RateLimit::new(Some(10));
+        let limit = ResponseRateLimit::new(Some(10));
         let (answers, truncated) = flood(&limit, "192.0.2.1", 1010);
         assert_eq!(answers, 10);
         // Every other one, within seven deviations.
@@ -116,7 +119,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn networks_do_not_share() {
-        let limit = RateLimit::new(Some(1));
+        let limit = ResponseRateLimit::new(Some(1));
         for (first, same, other) in [
             ("192.0.2.1", "192.0.2.255", "192.0.3.1"),
             (
@@ -126,27 +129,27 @@ mod tests {
             ),
             ("::ffff:203.0.113.1", "203.0.113.9", "::203.0.113.1"),
         ] {
-            assert_eq!(limit.check(ip(first)), Verdict::Answer);
-            assert_ne!(limit.check(ip(same)), Verdict::Answer, "{same}");
-            assert_eq!(limit.check(ip(other)), Verdict::Answer, "{other}");
+            assert_eq!(limit.check(ip(first)), RateLimitAction::Respond);
+            assert_ne!(limit.check(ip(same)), RateLimitAction::Respond, "{same}");
+            assert_eq!(limit.check(ip(other)), RateLimitAction::Respond, "{other}");
         }
     }
 
     #[test]
     fn no_limit_is_none() {
-        let limit = RateLimit::new(None);
+        let limit = ResponseRateLimit::new(None);
         assert_eq!(flood(&limit, "::1", 1000), (1000, 0));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_flooded_network_stays_limited_among_forged_ones() {
-        let limit = RateLimit::new(Some(1));
-        assert_eq!(limit.check(ip("192.0.2.1")), Verdict::Answer);
+        let limit = ResponseRateLimit::new(Some(1));
+        assert_eq!(limit.check(ip("192.0.2.1")), RateLimitAction::Respond);
         for n in 0..100_000 {
             let forged = Ipv4Addr::from_bits(0x0a00_0000 + (n << 8));
             limit.check(forged.into());
             if n % 1000 == 0 {
-                assert_ne!(limit.check(ip("192.0.2.1")), Verdict::Answer);
+                assert_ne!(limit.check(ip("192.0.2.1")), RateLimitAction::Respond);
             }
         }
     }
