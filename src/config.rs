@@ -22,14 +22,15 @@ mod checks;
 mod dns;
 mod environment;
 mod error;
-mod kind;
+mod list;
 mod load;
-mod placeholder;
-mod rates;
 mod render;
+mod resources;
 mod secret;
 mod service_link;
 mod table;
+mod template;
+mod value_format;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

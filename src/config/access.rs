@@ -6,21 +6,21 @@ use std::time::Duration;
 use reqwest::Url;
 
 use super::Secret;
-use super::dns::{join, list};
-use super::kind::{Kind, Span, mask, show_duration};
+use super::list::{join, parse_list};
+use super::value_format::{MinDuration, ValueFormat, mask, show_duration};
 use crate::access::{Effect, Entry, Origin, Rule, Scope};
 
-/// The most entries of one list. Longer ones belong in a file.
+/// Maximum number of entries of one list. Longer ones belong in a file.
 const MAX_ENTRIES: usize = 1024;
 
-/// The most characters of the endpoint's address, and of its token.
+/// Maximum number of characters of the endpoint's address, and of its token.
 const MAX_URL: usize = 2048;
 const MAX_TOKEN: usize = 4096;
 
 /// Entries of the allow or the deny list of one scope.
-pub(super) struct Entries(pub(super) Scope, pub(super) Effect);
+pub(super) struct AccessEntries(pub(super) Scope, pub(super) Effect);
 
-impl Kind for Entries {
+impl ValueFormat for AccessEntries {
     type Value = Vec<Entry>;
 
     fn allowed(&self) -> String {
@@ -38,7 +38,7 @@ impl Kind for Entries {
     }
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
-        list(text, MAX_ENTRIES, |item| {
+        parse_list(text, MAX_ENTRIES, |item| {
             let entry = item.parse()?;
             let rule = Rule {
                 scope: self.0,
@@ -59,7 +59,7 @@ impl Kind for Entries {
 /// The path of a file, or none.
 pub(super) struct FilePath;
 
-impl Kind for FilePath {
+impl ValueFormat for FilePath {
     type Value = Option<PathBuf>;
 
     fn allowed(&self) -> String {
@@ -82,7 +82,7 @@ impl Kind for FilePath {
 /// Where the endpoint is, or none.
 pub(super) struct EndpointUrl;
 
-impl Kind for EndpointUrl {
+impl ValueFormat for EndpointUrl {
     type Value = Option<Url>;
 
     fn allowed(&self) -> String {
@@ -114,9 +114,9 @@ impl Kind for EndpointUrl {
 }
 
 /// What the relay proves to the endpoint that it is one of its own with, or nothing.
-pub(super) struct Token;
+pub(super) struct BearerToken;
 
-impl Kind for Token {
+impl ValueFormat for BearerToken {
     type Value = Option<Secret>;
 
     fn allowed(&self) -> String {
@@ -140,28 +140,28 @@ impl Kind for Token {
 }
 
 /// How long, between two bounds.
-pub(super) struct SpanWithin {
-    pub(super) least: Duration,
-    pub(super) most: Duration,
+pub(super) struct DurationRange {
+    pub(super) min: Duration,
+    pub(super) max: Duration,
 }
 
-impl SpanWithin {
-    fn span(&self) -> Span {
-        Span { least: self.least }
+impl DurationRange {
+    fn span(&self) -> MinDuration {
+        MinDuration { min: self.min }
     }
 }
 
-impl Kind for SpanWithin {
+impl ValueFormat for DurationRange {
     type Value = Duration;
 
     fn allowed(&self) -> String {
-        let most = show_duration(self.most);
-        format!("{}, at most {most}", self.span().allowed())
+        let max = show_duration(self.max);
+        format!("{}, at most {max}", self.span().allowed())
     }
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
         let duration = self.span().parse(text)?;
-        if duration > self.most {
+        if duration > self.max {
             return Err("is too long".to_owned());
         }
         Ok(duration)
@@ -173,9 +173,9 @@ impl Kind for SpanWithin {
 }
 
 /// How many, at least one and at most this many.
-pub(super) struct CountFromOne(pub(super) usize);
+pub(super) struct CountInRange(pub(super) usize);
 
-impl Kind for CountFromOne {
+impl ValueFormat for CountInRange {
     type Value = usize;
 
     fn allowed(&self) -> String {

@@ -6,29 +6,30 @@ use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 
 use super::error::quote;
-use super::kind::Kind;
+use super::list::{items, join};
+use super::value_format::ValueFormat;
 
-/// The most addresses that can be announced.
+/// Maximum number of addresses that can be announced.
 ///
 /// Together with [`MAX_EXTERNAL_ADDRESSES_BYTES`] this keeps the answer to a RESERVE below the
 /// 4,096 bytes that clients read: the peer id appended to each address takes 41 bytes and its
 /// framing 3, so that 16 × 44 + 2,560 leave more than 800 bytes for the voucher and the rest.
 pub const MAX_EXTERNAL_ADDRESSES: usize = 16;
 
-/// The most bytes, in binary form and without peer ids, of all announced addresses together.
+/// Maximum number of bytes, in binary form and without peer ids, of all announced addresses together.
 pub const MAX_EXTERNAL_ADDRESSES_BYTES: usize = 2_560;
 
-/// The most bytes of one announced address; a DNS name of 249 characters fits.
+/// Maximum number of bytes of one announced address; a DNS name of 249 characters fits.
 const MAX_ADDRESS_BYTES: usize = 255;
 
-/// The most characters of a DNS name, and of one label of it.
-const MAX_NAME: usize = 253;
-const MAX_LABEL: usize = 63;
+/// Maximum number of characters of a DNS name, and of one label of it.
+const MAX_DNS_NAME_LENGTH: usize = 253;
+const MAX_DNS_LABEL_LENGTH: usize = 63;
 
 /// Where to listen.
-pub(super) struct Listen;
+pub(super) struct ListenAddresses;
 
-impl Kind for Listen {
+impl ValueFormat for ListenAddresses {
     type Value = Vec<Multiaddr>;
 
     fn allowed(&self) -> String {
@@ -60,14 +61,14 @@ impl Kind for Listen {
     }
 
     fn show(&self, value: &Self::Value) -> String {
-        join(value)
+        join(value.iter())
     }
 }
 
 /// What to announce.
-pub(super) struct External;
+pub(super) struct ExternalAddresses;
 
-impl Kind for External {
+impl ValueFormat for ExternalAddresses {
     type Value = Vec<Multiaddr>;
 
     fn allowed(&self) -> String {
@@ -105,20 +106,20 @@ impl Kind for External {
     }
 
     fn show(&self, value: &Self::Value) -> String {
-        join(value)
+        join(value.iter())
     }
 }
 
 /// What a listen address binds.
 #[derive(PartialEq, Eq)]
-struct Socket {
+struct BoundSocket {
     ip: IpAddr,
     udp: bool,
     port: u16,
 }
 
 /// `None` unless the address has one of the shapes that the relay can listen on.
-fn listen_socket(address: &Multiaddr) -> Option<Socket> {
+fn listen_socket(address: &Multiaddr) -> Option<BoundSocket> {
     let mut protocols = address.iter();
     let ip = match protocols.next()? {
         Protocol::Ip4(ip) => IpAddr::V4(ip),
@@ -127,17 +128,17 @@ fn listen_socket(address: &Multiaddr) -> Option<Socket> {
     };
     let rest: Vec<_> = protocols.collect();
     match rest.as_slice() {
-        [Protocol::Tcp(port)] => Some(Socket {
+        [Protocol::Tcp(port)] => Some(BoundSocket {
             ip,
             udp: false,
             port: *port,
         }),
-        [Protocol::Tcp(port), Protocol::Ws(path)] if path == "/" => Some(Socket {
+        [Protocol::Tcp(port), Protocol::Ws(path)] if path == "/" => Some(BoundSocket {
             ip,
             udp: false,
             port: *port,
         }),
-        [Protocol::Udp(port), Protocol::QuicV1] => Some(Socket {
+        [Protocol::Udp(port), Protocol::QuicV1] => Some(BoundSocket {
             ip,
             udp: true,
             port: *port,
@@ -190,27 +191,15 @@ pub(crate) fn check_external(address: &Multiaddr) -> Result<(), &'static str> {
 /// Letters, digits, hyphens and underscores in labels that are neither empty nor too long.
 pub(super) fn is_dns_name(name: &str) -> bool {
     let label = |label: &str| {
-        (1..=MAX_LABEL).contains(&label.len())
+        (1..=MAX_DNS_LABEL_LENGTH).contains(&label.len())
             && label
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
     };
-    name.len() <= MAX_NAME && name.split('.').all(label)
-}
-
-/// The items of a list; those that are empty, as after a trailing comma, are left out.
-pub(super) fn items(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',')
-        .map(str::trim)
-        .filter(|item| !item.is_empty())
+    name.len() <= MAX_DNS_NAME_LENGTH && name.split('.').all(label)
 }
 
 fn parse_item(item: &str) -> Result<Multiaddr, String> {
     item.parse()
         .map_err(|error| format!("is not a multiaddr ({error})"))
-}
-
-fn join(addresses: &[Multiaddr]) -> String {
-    let texts: Vec<_> = addresses.iter().map(Multiaddr::to_string).collect();
-    texts.join(",")
 }

@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use super::error::{VariableError, Warning};
-use super::kind::{Kind, Size, show_duration};
-use super::load::{NAMELESS, Origins};
+use super::load::{DEFAULT_INSTANCE_NAME, ValueSources};
 use super::table::{VARIABLES, Variable, name};
+use super::value_format::{Size, ValueFormat, show_duration};
 use super::{Config, NameServer};
 use crate::relay::{Bandwidth, Pace};
 
@@ -19,12 +19,12 @@ const SHORTEST_SAFE_TTL: Duration = Duration::from_secs(3 * 60);
 /// compared: the field still holds the default.
 pub(super) fn errors(
     config: &Config,
-    origins: &Origins,
+    sources: &ValueSources,
     found: &[VariableError],
 ) -> Vec<VariableError> {
     let mut errors = Vec::new();
-    let sound = |name: &str| found.iter().all(|error| error.name() != name);
-    if origins.is_set(name::SEED) && origins.is_set(name::KEY) {
+    let is_valid = |name: &str| found.iter().all(|error| error.name() != name);
+    if sources.is_set(name::SEED) && sources.is_set(name::KEY) {
         errors.push(VariableError::new(
             name::KEY,
             format!(
@@ -33,11 +33,12 @@ pub(super) fn errors(
             ),
         ));
     }
-    if config.access.url.is_none() && sound(name::ACCESS_URL) {
-        errors.extend(without_url(config));
+    if config.access.url.is_none() && is_valid(name::ACCESS_URL) {
+        errors.extend(settings_without_access_url(config));
     }
     let drain = &config.drain;
-    if sound(name::DRAIN_WINDOW) && sound(name::DRAIN_TIMEOUT) && drain.window > drain.timeout {
+    if is_valid(name::DRAIN_WINDOW) && is_valid(name::DRAIN_TIMEOUT) && drain.window > drain.timeout
+    {
         errors.push(VariableError::new(
             name::DRAIN_WINDOW,
             format!(
@@ -48,10 +49,10 @@ pub(super) fn errors(
             ),
         ));
     }
-    if sound(name::DNS_SERVERS) {
+    if is_valid(name::DNS_SERVERS) {
         errors.extend(config.dns.zone.iter().flat_map(|zone| {
             let servers = config.dns.servers.iter();
-            servers.filter_map(|server| misplaced(server, zone))
+            servers.filter_map(|server| check_name_server(server, zone))
         }));
     }
     errors
@@ -59,7 +60,7 @@ pub(super) fn errors(
 
 /// Whoever says how to ask an access endpoint wants one to be asked: without it, everybody would be
 /// granted what it is to refuse.
-fn without_url(config: &Config) -> impl Iterator<Item = VariableError> {
+fn settings_without_access_url(config: &Config) -> impl Iterator<Item = VariableError> {
     let defaults = Config::default();
     let about = [
         name::ACCESS_TOKEN,
@@ -83,7 +84,7 @@ fn without_url(config: &Config) -> impl Iterator<Item = VariableError> {
 
 /// Nobody finds a server inside the zone without asking the zone, and nobody believes the zone
 /// about a server outside of it.
-fn misplaced(server: &NameServer, zone: &str) -> Option<VariableError> {
+fn check_name_server(server: &NameServer, zone: &str) -> Option<VariableError> {
     let rest = server.name.strip_suffix(zone);
     let is_inside = rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
     let what = match (is_inside, server.addresses.is_empty()) {
@@ -99,46 +100,46 @@ fn misplaced(server: &NameServer, zone: &str) -> Option<VariableError> {
 }
 
 /// Values that can be used but are probably not what was meant.
-pub(super) fn warnings(config: &Config, origins: &Origins) -> Vec<Warning> {
+pub(super) fn warnings(config: &Config, sources: &ValueSources) -> Vec<Warning> {
     let limits = &config.limits;
     [
         short_ttl(config),
-        without_effect(
-            origins,
+        limit_without_effect(
+            sources,
             (name::RESERVATIONS_PER_IP, limits.reservations_per_ip),
             (name::RESERVATIONS, limits.reservations),
             |count| count.to_string(),
         ),
-        without_effect(
-            origins,
+        limit_without_effect(
+            sources,
             (name::CIRCUITS_PER_PEER, config.circuits_per_peer),
             (name::CIRCUITS, limits.circuits),
             |count| count.to_string(),
         ),
-        without_effect(
-            origins,
+        limit_without_effect(
+            sources,
             (name::CIRCUITS_PER_SOURCE, limits.circuits_per_source),
             (name::CIRCUITS, limits.circuits),
             |count| count.to_string(),
         ),
-        without_effect(
-            origins,
+        limit_without_effect(
+            sources,
             (name::CIRCUITS_PER_TARGET, limits.circuits_per_target),
             (name::CIRCUITS, limits.circuits),
             |count| count.to_string(),
         ),
-        everybody_is_a_proxy(config),
+        trusts_every_address(config),
         circuits_outlive_drain(config),
-        shared_name(config, origins),
+        shared_instance_name(config, sources),
     ]
     .into_iter()
-    .chain(bandwidth(config, origins))
+    .chain(bandwidth(config, sources))
     .flatten()
     .collect()
 }
 
 /// Whoever is believed about its address has as many as it likes.
-fn everybody_is_a_proxy(config: &Config) -> Option<Warning> {
+fn trusts_every_address(config: &Config) -> Option<Warning> {
     let mut proxies = config.admission.proxies.iter();
     let network = proxies.find(|network| network.prefix_len() == 0)?;
     Some(Warning::new(format!(
@@ -149,7 +150,7 @@ fn everybody_is_a_proxy(config: &Config) -> Option<Warning> {
 }
 
 /// A limit that is above a wider one, and a burst without a limit.
-fn bandwidth(config: &Config, origins: &Origins) -> [Option<Warning>; 6] {
+fn bandwidth(config: &Config, sources: &ValueSources) -> [Option<Warning>; 6] {
     let Bandwidth {
         relay,
         peer,
@@ -164,9 +165,10 @@ fn bandwidth(config: &Config, origins: &Origins) -> [Option<Warning>; 6] {
         (pace.burst.is_some() && pace.rate.is_none()).then(|| Warning::new(text))
     };
     [
-        without_effect(origins, circuit_rate, peer_rate, show),
-        without_effect(origins, circuit_rate, relay_rate, show).filter(|_| peer.rate.is_none()),
-        without_effect(origins, peer_rate, relay_rate, show),
+        limit_without_effect(sources, circuit_rate, peer_rate, show),
+        limit_without_effect(sources, circuit_rate, relay_rate, show)
+            .filter(|_| peer.rate.is_none()),
+        limit_without_effect(sources, peer_rate, relay_rate, show),
         useless(name::BURST, name::BANDWIDTH, relay),
         useless(name::BURST_PER_PEER, name::BANDWIDTH_PER_PEER, peer),
         useless(
@@ -191,14 +193,14 @@ fn short_ttl(config: &Config) -> Option<Warning> {
 }
 
 /// A limit for one peer or address that is above the one for all.
-fn without_effect<T: Copy + PartialOrd>(
-    origins: &Origins,
+fn limit_without_effect<T: Copy + PartialOrd>(
+    sources: &ValueSources,
     (name, each): (&str, Option<T>),
     (total_name, total): (&str, Option<T>),
     show: impl Fn(T) -> String,
 ) -> Option<Warning> {
     let (each, total) = (each?, total?);
-    (origins.is_set(name) && each > total).then(|| {
+    (sources.is_set(name) && each > total).then(|| {
         let (each, total) = (show(each), show(total));
         Warning::new(format!(
             "{name} ({each}) has no effect: {total_name} ({total}) is lower"
@@ -222,10 +224,10 @@ fn circuits_outlive_drain(config: &Config) -> Option<Warning> {
 }
 
 /// Two relays that derive their keys from one seed and one name would be the same peer.
-fn shared_name(config: &Config, origins: &Origins) -> Option<Warning> {
+fn shared_instance_name(config: &Config, sources: &ValueSources) -> Option<Warning> {
     let instance = config.identity.instance.as_str();
-    let common = matches!(instance, NAMELESS | "localhost");
-    (common && origins.is_set(name::SEED) && !origins.is_set(name::INSTANCE)).then(|| {
+    let common = matches!(instance, DEFAULT_INSTANCE_NAME | "localhost");
+    (common && sources.is_set(name::SEED) && !sources.is_set(name::INSTANCE)).then(|| {
         Warning::new(format!(
             "{} is not set and the host name says little: every relay named {instance} with this \
              seed has the same peer id",

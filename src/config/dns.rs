@@ -3,40 +3,40 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::address::{is_dns_name, items};
-use super::error::quote;
-use super::kind::{Instance, Kind, Span, show_duration};
+use super::address::is_dns_name;
+use super::list::{join, parse_list};
+use super::value_format::{InstanceName, MinDuration, ValueFormat, show_duration};
 use super::{NameServer, RelayHost};
 
-/// The most relays of a fleet, by name or by address.
+/// Maximum number of relays of a fleet, by name or by address.
 pub const MAX_FLEET: usize = 256;
 
-/// The most characters of the zone's name: a TXT string of 255 bytes has to hold it together with
+/// Maximum number of characters of the zone's name: a TXT string of 255 bytes has to hold it together with
 /// the name of a relay and a peer id.
-const MAX_ZONE: usize = 100;
+const MAX_ZONE_LENGTH: usize = 100;
 
-/// The most name servers, and addresses to listen on.
+/// Maximum number of name servers, and addresses to listen on.
 const MAX_SERVERS: usize = 16;
 
 /// The port of a relay's operator endpoints, unless another one is given.
 const ADMIN_PORT: u16 = 8080;
 
 /// The longest time to live. What is cached longer does not follow the relays at all.
-const LONGEST_TTL: Duration = Duration::from_secs(3600);
+const MAX_TTL: Duration = Duration::from_secs(3600);
 
 /// The zone that is answered for, in lower case and without the dot at its end; or none.
 pub(super) struct ZoneName;
 
-impl Kind for ZoneName {
+impl ValueFormat for ZoneName {
     type Value = Option<String>;
 
     fn allowed(&self) -> String {
-        format!("a DNS name of at most {MAX_ZONE} characters, such as `fleet.example.org`")
+        format!("a DNS name of at most {MAX_ZONE_LENGTH} characters, such as `fleet.example.org`")
     }
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
         let name = host_name(text)?;
-        if name.len() > MAX_ZONE {
+        if name.len() > MAX_ZONE_LENGTH {
             return Err("is too long".to_owned());
         }
         Ok(Some(name))
@@ -48,20 +48,20 @@ impl Kind for ZoneName {
 }
 
 /// The instance names of a fleet.
-pub(super) struct Instances;
+pub(super) struct InstanceNames;
 
-impl Kind for Instances {
+impl ValueFormat for InstanceNames {
     type Value = Vec<String>;
 
     fn allowed(&self) -> String {
         format!(
             "a comma-separated list of at most {MAX_FLEET} names, each {}",
-            Instance.allowed()
+            InstanceName.allowed()
         )
     }
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
-        list(text, MAX_FLEET, |item| Instance.parse(item))
+        parse_list(text, MAX_FLEET, |item| InstanceName.parse(item))
     }
 
     fn show(&self, value: &Self::Value) -> String {
@@ -70,9 +70,9 @@ impl Kind for Instances {
 }
 
 /// Where to answer queries.
-pub(super) struct Sockets;
+pub(super) struct SocketAddresses;
 
-impl Kind for Sockets {
+impl ValueFormat for SocketAddresses {
     type Value = Vec<SocketAddr>;
 
     fn allowed(&self) -> String {
@@ -87,7 +87,7 @@ impl Kind for Sockets {
             item.parse()
                 .map_err(|_| "is not an IP address and a port".to_owned())
         };
-        list(text, MAX_SERVERS, socket)
+        parse_list(text, MAX_SERVERS, socket)
     }
 
     fn show(&self, value: &Self::Value) -> String {
@@ -98,7 +98,7 @@ impl Kind for Sockets {
 /// Where the relays' operator endpoints are.
 pub(super) struct RelayHosts;
 
-impl Kind for RelayHosts {
+impl ValueFormat for RelayHosts {
     type Value = Vec<RelayHost>;
 
     fn allowed(&self) -> String {
@@ -109,7 +109,7 @@ impl Kind for RelayHosts {
     }
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
-        list(text, MAX_FLEET, relay_host)
+        parse_list(text, MAX_FLEET, relay_host)
     }
 
     fn show(&self, value: &Self::Value) -> String {
@@ -152,7 +152,7 @@ fn relay_host(item: &str) -> Result<RelayHost, String> {
 /// The zone's name servers.
 pub(super) struct NameServers;
 
-impl Kind for NameServers {
+impl ValueFormat for NameServers {
     type Value = Vec<NameServer>;
 
     fn allowed(&self) -> String {
@@ -164,7 +164,7 @@ impl Kind for NameServers {
     }
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
-        list(text, MAX_SERVERS, |item| {
+        parse_list(text, MAX_SERVERS, |item| {
             let (name, addresses) = item.split_once('=').unwrap_or((item, ""));
             let addresses = addresses.split('+').filter(|address| !address.is_empty());
             let addresses: Result<_, _> = addresses.map(str::parse::<IpAddr>).collect();
@@ -189,28 +189,28 @@ impl Kind for NameServers {
 }
 
 /// How long answers may be cached.
-pub(super) struct Ttl;
+pub(super) struct DnsTtl;
 
-impl Ttl {
-    const SPAN: Span = Span {
-        least: Duration::from_secs(1),
+impl DnsTtl {
+    const RANGE: MinDuration = MinDuration {
+        min: Duration::from_secs(1),
     };
 }
 
-impl Kind for Ttl {
+impl ValueFormat for DnsTtl {
     type Value = Duration;
 
     fn allowed(&self) -> String {
         format!(
             "{}, at most {}",
-            Self::SPAN.allowed(),
-            show_duration(LONGEST_TTL)
+            Self::RANGE.allowed(),
+            show_duration(MAX_TTL)
         )
     }
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
-        let ttl = Self::SPAN.parse(text)?;
-        if ttl > LONGEST_TTL {
+        let ttl = Self::RANGE.parse(text)?;
+        if ttl > MAX_TTL {
             return Err("is too long".to_owned());
         }
         Ok(ttl)
@@ -229,35 +229,4 @@ fn host_name(text: &str) -> Result<String, String> {
     } else {
         Err("is not a DNS name".to_owned())
     }
-}
-
-/// The items of a list, each once.
-pub(super) fn list<T: PartialEq>(
-    text: &str,
-    most: usize,
-    parse: impl Fn(&str) -> Result<T, String>,
-) -> Result<Vec<T>, String> {
-    let mut values = Vec::new();
-    for item in items(text) {
-        let problem = |what: &str| format!("contains {}, which {what}", quote(item));
-        let value = parse(item).map_err(|what| problem(&what))?;
-        if values.contains(&value) {
-            return Err(problem("is there twice"));
-        }
-        values.push(value);
-        if values.len() > most {
-            return Err(format!("contains more than {most} items"));
-        }
-    }
-    if values.is_empty() {
-        return Err("contains nothing".to_owned());
-    }
-    Ok(values)
-}
-
-pub(super) fn join(items: impl Iterator<Item = impl ToString>) -> String {
-    items
-        .map(|item| item.to_string())
-        .collect::<Vec<_>>()
-        .join(",")
 }

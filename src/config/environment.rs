@@ -5,10 +5,10 @@ use std::ffi::OsString;
 
 use super::error::{VariableError, Warning};
 use super::service_link::is_service_link;
-use super::table::{FILE_SUFFIX, Handling, PREFIX, VARIABLES, Variable};
+use super::table::{FILE_SUFFIX, PREFIX, TextHandling, VARIABLES, Variable};
 
 /// How alike two names must be, from 0 to 1, for one to be suggested instead of the other.
-const ALIKE: f64 = 0.6;
+const MIN_SIMILARITY: f64 = 0.6;
 
 /// An environment; of pairs with the same name the last one counts.
 #[derive(Default)]
@@ -26,7 +26,7 @@ pub(super) struct Environment {
 }
 
 impl Environment {
-    pub(super) fn sort<K, V>(pairs: impl IntoIterator<Item = (K, V)>) -> Self
+    pub(super) fn from_pairs<K, V>(pairs: impl IntoIterator<Item = (K, V)>) -> Self
     where
         K: Into<OsString>,
         V: Into<OsString>,
@@ -63,10 +63,10 @@ impl Environment {
                 .push(VariableError::new(name, "the value is not valid UTF-8"));
         };
         let text = match variable.handling {
-            Handling::Secret if !is_file => value.trim_end_matches(['\r', '\n']),
+            TextHandling::Secret if !is_file => value.trim_end_matches(['\r', '\n']),
             _ => value.trim(),
         };
-        if text.is_empty() && variable.handling != Handling::EmptyCounts {
+        if text.is_empty() && variable.handling != TextHandling::EmptyIsValue {
             return;
         }
         let texts = if is_file {
@@ -111,7 +111,7 @@ fn unknown(name: &str, rest: &str) -> VariableError {
             let bare = known.strip_prefix(PREFIX).unwrap_or(&known);
             (strsim::normalized_damerau_levenshtein(rest, bare), known)
         })
-        .filter(|(alike, _)| *alike >= ALIKE)
+        .filter(|(alike, _)| *alike >= MIN_SIMILARITY)
         .max_by(|(a, _), (b, _)| a.total_cmp(b));
     let hint = closest.map_or_else(
         || "`descord-relay config --reference` lists all variables".to_owned(),

@@ -12,15 +12,15 @@ use zeroize::Zeroizing;
 
 use super::environment::Environment;
 use super::error::{Errors, VariableError, Warning, quote};
-use super::kind::{Instance, Kind};
-use super::table::{Fallback, Handling, VARIABLES, Variable, name};
-use super::{Config, Secret, checks, placeholder};
+use super::table::{DefaultValue, TextHandling, VARIABLES, Variable, name};
+use super::value_format::{InstanceName, ValueFormat};
+use super::{Config, Secret, checks, template};
 
 /// Where Linux keeps the machine's host name.
 const HOST_NAME_FILE: &str = "/proc/sys/kernel/hostname";
 
 /// The instance name of a machine that has no usable host name.
-pub(super) const NAMELESS: &str = "relay";
+pub(super) const DEFAULT_INSTANCE_NAME: &str = "relay";
 
 /// Secrets are short; a path such as `/dev/zero` must not fill the memory.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
@@ -33,25 +33,25 @@ pub struct Loaded {
     /// What the operator should be told.
     pub warnings: Vec<Warning>,
     /// Where the values came from.
-    pub(super) origins: Origins,
+    pub(super) sources: ValueSources,
 }
 
 /// Where the value of each variable came from.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Origins(BTreeMap<&'static str, Origin>);
+pub(super) struct ValueSources(BTreeMap<&'static str, ValueSource>);
 
 /// Where a value that is no default came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(super) enum ValueSource {
     /// The variable itself.
     Variable,
     /// The file that the variable's `_FILE` form names.
     File,
 }
 
-impl Origins {
+impl ValueSources {
     /// `None` = the default.
-    pub(super) fn of(&self, name: &str) -> Option<Origin> {
+    pub(super) fn of(&self, name: &str) -> Option<ValueSource> {
         self.0.get(name).copied()
     }
 
@@ -88,25 +88,25 @@ impl Config {
         K: Into<OsString>,
         V: Into<OsString>,
     {
-        let mut environment = Environment::sort(vars);
+        let mut environment = Environment::from_pairs(vars);
         let mut errors = std::mem::take(&mut environment.errors);
         let mut warnings = environment.warnings();
-        let sources = Sources::new(environment, &read);
+        let inputs = Inputs::new(environment, &read);
         let mut config = Config::default();
-        let mut origins = Origins::default();
+        let mut sources = ValueSources::default();
         for variable in VARIABLES {
-            if let Some(origin) = sources.origin(variable) {
-                origins.0.insert(variable.name, origin);
+            if let Some(source) = inputs.source(variable) {
+                sources.0.insert(variable.name, source);
             }
-            errors.extend(sources.apply(variable, &mut config).err());
+            errors.extend(inputs.apply(variable, &mut config).err());
         }
-        errors.extend(checks::errors(&config, &origins, &errors));
+        errors.extend(checks::errors(&config, &sources, &errors));
         Errors::check(errors)?;
-        warnings.extend(checks::warnings(&config, &origins));
+        warnings.extend(checks::warnings(&config, &sources));
         Ok(Loaded {
             config,
             warnings,
-            origins,
+            sources,
         })
     }
 }
@@ -136,7 +136,7 @@ impl Provider for Layer {
 }
 
 /// Everything that values come from.
-struct Sources<'a> {
+struct Inputs<'a> {
     /// The defaults below the environment.
     layers: Figment,
     /// The paths given for secrets. Their contents do not become a layer, which would keep copies
@@ -145,13 +145,13 @@ struct Sources<'a> {
     read: &'a dyn Fn(&Path) -> io::Result<String>,
 }
 
-impl<'a> Sources<'a> {
+impl<'a> Inputs<'a> {
     fn new(environment: Environment, read: &'a dyn Fn(&Path) -> io::Result<String>) -> Self {
         let mut defaults: BTreeMap<_, _> = VARIABLES
             .iter()
             .filter_map(|variable| match variable.default {
-                Fallback::Text(text) => Some((variable.name, text.to_owned())),
-                Fallback::Words(_) => None,
+                DefaultValue::Text(text) => Some((variable.name, text.to_owned())),
+                DefaultValue::Described(_) => None,
             })
             .collect();
         defaults.insert(name::INSTANCE, host_name(environment.host_name, read));
@@ -170,12 +170,12 @@ impl<'a> Sources<'a> {
         }
     }
 
-    fn origin(&self, variable: &Variable) -> Option<Origin> {
+    fn source(&self, variable: &Variable) -> Option<ValueSource> {
         if self.files.contains_key(variable.name) {
-            return Some(Origin::File);
+            return Some(ValueSource::File);
         }
         let layer = self.layers.find_metadata(variable.name)?;
-        (layer.name == Layer::ENVIRONMENT).then_some(Origin::Variable)
+        (layer.name == Layer::ENVIRONMENT).then_some(ValueSource::Variable)
     }
 
     /// Sets the variable's field, if there is a text for it.
@@ -189,13 +189,15 @@ impl<'a> Sources<'a> {
         let text = Zeroizing::new(self.text(variable.name)?);
         let refuse = |problem: String| {
             let shown = match variable.handling {
-                Handling::Secret | Handling::Url => Secret::MASK,
-                Handling::Plain | Handling::EmptyCounts | Handling::Template => &quote(&text),
+                TextHandling::Secret | TextHandling::Url => Secret::MASK,
+                TextHandling::Plain | TextHandling::EmptyIsValue | TextHandling::Template => {
+                    &quote(&text)
+                }
             };
             variable.refuse(variable.name, shown, &problem)
         };
-        if variable.handling == Handling::Template {
-            let text = placeholder::expand(&text, &self.text(name::INSTANCE)?).map_err(refuse)?;
+        if variable.handling == TextHandling::Template {
+            let text = template::expand(&text, &self.text(name::INSTANCE)?).map_err(refuse)?;
             return (variable.field.set)(config, &text).map_err(refuse);
         }
         (variable.field.set)(config, &text).map_err(refuse)
@@ -247,11 +249,11 @@ fn show_path(path: &str) -> String {
 
 /// The machine's host name, if it can be an instance name.
 fn host_name(variable: Option<String>, read: &dyn Fn(&Path) -> io::Result<String>) -> String {
-    let usable = |text: String| Instance.parse(text.trim()).ok();
+    let usable = |text: String| InstanceName.parse(text.trim()).ok();
     variable
         .and_then(usable)
         .or_else(|| read(Path::new(HOST_NAME_FILE)).ok().and_then(usable))
-        .unwrap_or_else(|| NAMELESS.to_owned())
+        .unwrap_or_else(|| DEFAULT_INSTANCE_NAME.to_owned())
 }
 
 fn read_file(path: &Path) -> io::Result<String> {

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::Config;
-use super::load::{Loaded, Origin};
-use super::table::{Fallback, VARIABLES, Variable};
+use super::load::{Loaded, ValueSource};
+use super::table::{DefaultValue, VARIABLES, Variable};
 
 impl Loaded {
     /// What is in effect, as the lines of an env file: each variable below a comment that says
@@ -15,19 +15,19 @@ impl Loaded {
         for variable in VARIABLES {
             let show = variable.field.show;
             let default = match variable.default {
-                Fallback::Text(_) => show(&defaults),
-                Fallback::Words(words) => words.to_owned(),
+                DefaultValue::Text(_) => show(&defaults),
+                DefaultValue::Described(words) => words.to_owned(),
             };
-            let origin = match self.origins.of(variable.name) {
+            let source = match self.sources.of(variable.name) {
                 None => format!("default: {default}"),
-                Some(Origin::Variable) => format!("set; default: {default}"),
-                Some(Origin::File) => format!("set by a file; default: {default}"),
+                Some(ValueSource::Variable) => format!("set; default: {default}"),
+                Some(ValueSource::File) => format!("set by a file; default: {default}"),
             };
             let value = show(&self.config);
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
-                "# {} [{origin}]\n{}={value}",
+                "# {} [{source}]\n{}={value}",
                 variable.doc, variable.name
             );
         }
@@ -51,14 +51,14 @@ pub fn reference_table() -> String {
     table
 }
 
-fn default_cell(default: Fallback) -> String {
+fn default_cell(default: DefaultValue) -> String {
     match default {
         // A space after each comma lets a long list break into lines.
-        Fallback::Text(text) => {
+        DefaultValue::Text(text) => {
             let items: Vec<_> = text.split(',').map(|item| format!("`{item}`")).collect();
             items.join(", ")
         }
-        Fallback::Words(words) => words.to_owned(),
+        DefaultValue::Described(words) => words.to_owned(),
     }
 }
 

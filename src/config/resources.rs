@@ -6,19 +6,19 @@ use std::num::NonZeroU32;
 use ipnet::IpNet;
 
 use super::MemoryLimit;
-use super::dns::{join, list};
-use super::kind::{Count, Kind, Size};
+use super::list::{join, parse_list};
+use super::value_format::{Count, Size, ValueFormat};
 use crate::access::Entry;
 use crate::rate::{Rate, Unit};
 use crate::resources::{Share, Shares};
 
-/// The most networks of proxies.
+/// Maximum number of proxy networks.
 const MAX_PROXIES: usize = 64;
 
 /// So many at once, and so many more in each while; 0 = unlimited.
 pub(super) struct BurstAndRate;
 
-impl Kind for BurstAndRate {
+impl ValueFormat for BurstAndRate {
     type Value = Option<Rate>;
 
     fn allowed(&self) -> String {
@@ -62,17 +62,17 @@ impl Kind for BurstAndRate {
 }
 
 /// Bytes of memory, or as many as there are.
-pub(super) struct Memory;
+pub(super) struct MemoryLimitFormat;
 
 /// The word for as many as there are.
 const AUTO: &str = "auto";
 
-impl Memory {
+impl MemoryLimitFormat {
     /// The process alone needs as much. Less is a unit that was forgotten.
     const LEAST: u64 = 16 * bytesize::MIB;
 }
 
-impl Kind for Memory {
+impl ValueFormat for MemoryLimitFormat {
     type Value = MemoryLimit;
 
     fn allowed(&self) -> String {
@@ -100,9 +100,9 @@ impl Kind for Memory {
 }
 
 /// Networks with the share that each address prefix in them has.
-pub(super) struct NetworkShares;
+pub(super) struct PrefixShares;
 
-impl Kind for NetworkShares {
+impl ValueFormat for PrefixShares {
     type Value = Shares;
 
     fn allowed(&self) -> String {
@@ -114,7 +114,7 @@ impl Kind for NetworkShares {
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
         let mut networks = Vec::new();
-        let shares = list(text, MAX_PROXIES, |item| {
+        let shares = parse_list(text, MAX_PROXIES, |item| {
             let (network, share) = item
                 .split_once('=')
                 .ok_or_else(|| "has no `=` and a share".to_owned())?;
@@ -147,9 +147,9 @@ impl Kind for NetworkShares {
 }
 
 /// Networks, or none.
-pub(super) struct Networks;
+pub(super) struct NetworkList;
 
-impl Kind for Networks {
+impl ValueFormat for NetworkList {
     type Value = Vec<IpNet>;
 
     fn allowed(&self) -> String {
@@ -160,7 +160,7 @@ impl Kind for Networks {
     }
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
-        list(text, MAX_PROXIES, |item| match item.parse()? {
+        parse_list(text, MAX_PROXIES, |item| match item.parse()? {
             Entry::Network(network) => Ok(network),
             Entry::Peer(_) | Entry::None => Err("is not a network".to_owned()),
         })

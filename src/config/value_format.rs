@@ -9,16 +9,16 @@ use super::Secret;
 use crate::identity;
 
 /// The longest duration, about 136 years: seconds are 32 bits wide on the wire.
-const LONGEST: Duration = Duration::from_secs(u32::MAX as u64);
+const MAX_DURATION: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// The fewest characters of a fleet seed. Short ones could be guessed from a relay's peer id.
 const SEED_MIN_CHARS: usize = 16;
 
-/// The most characters of an instance name: as many as a host name may have.
+/// Maximum number of characters of an instance name: as many as a host name may have.
 const INSTANCE_MAX_CHARS: usize = 253;
 
 /// One way of writing values.
-pub(super) trait Kind {
+pub(super) trait ValueFormat {
     /// What the text stands for.
     type Value;
 
@@ -36,7 +36,7 @@ pub(super) trait Kind {
 /// How many; 0 = unlimited.
 pub(super) struct Count;
 
-impl Kind for Count {
+impl ValueFormat for Count {
     type Value = Option<usize>;
 
     fn allowed(&self) -> String {
@@ -62,7 +62,7 @@ impl Kind for Count {
 /// How many, at most this many; 0 = off.
 pub(super) struct CountUpTo(pub(super) usize);
 
-impl Kind for CountUpTo {
+impl ValueFormat for CountUpTo {
     type Value = usize;
 
     fn allowed(&self) -> String {
@@ -84,7 +84,7 @@ impl Kind for CountUpTo {
 /// How many bytes; 0 = unlimited.
 pub(super) struct Size;
 
-impl Kind for Size {
+impl ValueFormat for Size {
     type Value = Option<u64>;
 
     fn allowed(&self) -> String {
@@ -136,7 +136,7 @@ pub(super) struct SizeOrZero {
     pub(super) zero: &'static str,
 }
 
-impl Kind for SizeOrZero {
+impl ValueFormat for SizeOrZero {
     type Value = Option<u64>;
 
     fn allowed(&self) -> String {
@@ -156,26 +156,26 @@ impl Kind for SizeOrZero {
     }
 }
 
-/// How long, at least `least`.
-pub(super) struct Span {
-    pub(super) least: Duration,
+/// How long, at least `min`.
+pub(super) struct MinDuration {
+    pub(super) min: Duration,
 }
 
-impl Kind for Span {
+impl ValueFormat for MinDuration {
     type Value = Duration;
 
     fn allowed(&self) -> String {
-        let least = if self.least.is_zero() {
+        let min = if self.min.is_zero() {
             String::new()
         } else {
-            format!(", at least {}", show_duration(self.least))
+            format!(", at least {}", show_duration(self.min))
         };
-        format!("a duration such as `90s` or `1h 30m`{least}")
+        format!("a duration such as `90s` or `1h 30m`{min}")
     }
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
         let duration = parse_duration(text)?;
-        if duration < self.least {
+        if duration < self.min {
             return Err("is too short".to_owned());
         }
         Ok(duration)
@@ -187,28 +187,28 @@ impl Kind for Span {
 }
 
 /// How long, at least a second, or 0, which means `zero`.
-pub(super) struct SpanOrZero {
+pub(super) struct DurationOrZero {
     pub(super) zero: &'static str,
 }
 
-impl SpanOrZero {
-    const SPAN: Span = Span {
-        least: Duration::from_secs(1),
+impl DurationOrZero {
+    const RANGE: MinDuration = MinDuration {
+        min: Duration::from_secs(1),
     };
 }
 
-impl Kind for SpanOrZero {
+impl ValueFormat for DurationOrZero {
     type Value = Option<Duration>;
 
     fn allowed(&self) -> String {
-        format!("{}, 0 = {}", Self::SPAN.allowed(), self.zero)
+        format!("{}, 0 = {}", Self::RANGE.allowed(), self.zero)
     }
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
         if parse_duration(text)?.is_zero() {
             return Ok(None);
         }
-        Self::SPAN.parse(text).map(Some)
+        Self::RANGE.parse(text).map(Some)
     }
 
     fn show(&self, value: &Self::Value) -> String {
@@ -225,7 +225,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     }
     let duration =
         humantime::parse_duration(text).map_err(|error| format!("is not a duration ({error})"))?;
-    if duration > LONGEST {
+    if duration > MAX_DURATION {
         return Err("is longer than 136 years".to_owned());
     }
     Ok(duration)
@@ -241,7 +241,7 @@ pub(super) fn show_duration(duration: Duration) -> String {
 /// One of a few words.
 pub(super) struct Choice<T: 'static>(pub(super) &'static [(&'static str, T)]);
 
-impl<T: Copy + PartialEq> Kind for Choice<T> {
+impl<T: Copy + PartialEq> ValueFormat for Choice<T> {
     type Value = T;
 
     fn allowed(&self) -> String {
@@ -264,9 +264,9 @@ impl<T: Copy + PartialEq> Kind for Choice<T> {
 }
 
 /// A socket address, or nothing.
-pub(super) struct Socket;
+pub(super) struct OptionalSocketAddress;
 
-impl Kind for Socket {
+impl ValueFormat for OptionalSocketAddress {
     type Value = Option<SocketAddr>;
 
     fn allowed(&self) -> String {
@@ -288,9 +288,9 @@ impl Kind for Socket {
 }
 
 /// The name of a relay within its fleet.
-pub(super) struct Instance;
+pub(super) struct InstanceName;
 
-impl Kind for Instance {
+impl ValueFormat for InstanceName {
     type Value = String;
 
     fn allowed(&self) -> String {
@@ -317,7 +317,7 @@ impl Kind for Instance {
 /// The secret that a fleet shares.
 pub(super) struct Seed;
 
-impl Kind for Seed {
+impl ValueFormat for Seed {
     type Value = Option<Secret>;
 
     fn allowed(&self) -> String {
@@ -339,7 +339,7 @@ impl Kind for Seed {
 /// A private key of its own.
 pub(super) struct PrivateKey;
 
-impl Kind for PrivateKey {
+impl ValueFormat for PrivateKey {
     type Value = Option<Secret>;
 
     fn allowed(&self) -> String {
