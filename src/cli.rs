@@ -290,7 +290,7 @@ async fn run(
     telemetry: &Telemetry,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let lifecycle = Lifecycle::new();
-    lifecycle.spawn_until_end("lost log lines", telemetry.lost_lines());
+    lifecycle.spawn_until_end("lost log lines", telemetry.report_lost_lines());
     spawn_signals(&lifecycle)?;
     let node = Node::bind(config, identity, access, lifecycle.clone(), telemetry)?;
     if let Some(address) = config.admin_address {

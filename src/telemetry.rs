@@ -1,21 +1,18 @@
 //! What the relay tells its operator: the event log, traces, and metrics.
 
+pub(crate) mod export_health;
 mod exporter;
-mod given;
-mod grpc;
-mod http;
 pub mod log;
+mod otel_env;
 mod otlp;
-mod parse;
+mod otlp_grpc;
+mod otlp_http;
+pub(crate) mod pem;
 pub mod prometheus;
 mod providers;
-mod queue;
-mod resolved;
 mod resource;
 mod settings;
-pub(crate) mod tls;
-pub(crate) mod trouble;
-mod variables;
+mod span_queue;
 
 use std::sync::Arc;
 
@@ -39,11 +36,11 @@ use self::{
     providers::Providers,
 };
 pub use self::{
+    otel_env::{names as variable_names, reference_table},
     settings::{
-        Batch, Compression, Destination, Metrics as MetricsSettings, Propagator, Protocol,
-        Settings, Traces as TracesSettings,
+        Batch, Compression, Destination, MetricsSettings, Propagator, Protocol, Settings,
+        TracesSettings,
     },
-    variables::{names as variable_names, reference_table},
 };
 use crate::{config::Config, metrics::Metrics};
 
@@ -163,8 +160,8 @@ impl Telemetry {
     }
 
     /// Tells of lost lines of the log, now and then, for ever.
-    pub fn lost_lines(&self) -> impl Future<Output = ()> + Send + 'static {
-        self.log.tell_lost(self.metrics.clone())
+    pub fn report_lost_lines(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.log.report_lost_lines(self.metrics.clone())
     }
 }
 

@@ -35,7 +35,7 @@ use crate::{
     rate::{Limiter, Rate, Unit},
     relay::{Deny, Refusal},
     resources::{Prefix, Share, Shares},
-    telemetry::trouble::State,
+    telemetry::export_health::FailureLog,
 };
 
 /// The most decisions that may be remembered: 64 MiB then.
@@ -69,7 +69,7 @@ pub(super) struct Decider {
     concurrency: usize,
     timeout: Duration,
     on_error: OnError,
-    trouble: Mutex<State>,
+    failure_log: Mutex<FailureLog>,
     metrics: Metrics,
 }
 
@@ -116,7 +116,7 @@ impl Decider {
             concurrency: config.concurrency,
             timeout: config.timeout,
             on_error: config.on_error,
-            trouble: Mutex::default(),
+            failure_log: Mutex::default(),
             metrics,
         }
     }
@@ -224,14 +224,14 @@ impl Decider {
     }
 
     fn worked(&self) {
-        if let Some(failed) = self.trouble().worked() {
+        if let Some(failed) = self.failure_log().record_success() {
             info!(failed, "the access endpoint decides again");
         }
     }
 
     /// Logs that there is no decision, now and then.
     fn failed(&self, failure: Failure) {
-        let told = self.trouble().failed(Instant::now().into_std());
+        let told = self.failure_log().record_failure(Instant::now().into_std());
         if let Some(failed) = told {
             let cause = match failure {
                 Failure::Unreachable(words) | Failure::Invalid(words) => words,
@@ -247,8 +247,10 @@ impl Decider {
         }
     }
 
-    fn trouble(&self) -> std::sync::MutexGuard<'_, State> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    fn failure_log(&self) -> std::sync::MutexGuard<'_, FailureLog> {
+        self.failure_log
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     config::{AccessEndpoint, Secret},
     relay::Requester,
     resources::Prefix,
-    telemetry::{tls, trouble::chain},
+    telemetry::{export_health::chain, pem},
 };
 
 /// The most that is read of an answer.
@@ -215,13 +215,13 @@ fn headers(token: Option<&Secret>) -> Result<HeaderMap, String> {
 
 fn certificates(path: &Path) -> Result<Vec<Certificate>, String> {
     const VARIABLE: &str = "RELAY_ACCESS_CERTIFICATE";
-    let pem = tls::read(VARIABLE, path)?;
+    let pem = pem::read(VARIABLE, path)?;
     match Certificate::from_pem_bundle(&pem) {
         Ok(certificates) if certificates.is_empty() => {
-            Err(tls::unusable(VARIABLE, &"there is no certificate in it"))
+            Err(pem::invalid(VARIABLE, &"there is no certificate in it"))
         }
         Ok(certificates) => Ok(certificates),
-        Err(error) => Err(tls::unusable(VARIABLE, &error)),
+        Err(error) => Err(pem::invalid(VARIABLE, &error)),
     }
 }
 

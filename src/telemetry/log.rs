@@ -16,7 +16,7 @@ use tracing_subscriber::{
     fmt, reload,
 };
 
-use self::writer::{Lines, Writing};
+use self::writer::{LogWriter, WorkerGuard};
 use super::{SPANS, StartError};
 use crate::{config::LogFormat, metrics::Metrics};
 
@@ -35,8 +35,8 @@ const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 /// The log, open. What still waits is written when this is dropped.
 #[derive(Debug)]
 pub(super) struct Log {
-    _writing: Writing,
-    lines: Lines,
+    _worker: WorkerGuard,
+    writer: LogWriter,
     filter: FilterHandle,
 }
 
@@ -52,16 +52,16 @@ pub(super) fn open(
     let text = filter.filter(|f| !f.is_empty()).unwrap_or(DEFAULT_FILTER);
     let (filter, reload) = reload::Layer::new(EnvFilter::try_new(text)?);
     let is_terminal = io::stdout().is_terminal();
-    let (lines, writing) = writer::start(io::stdout()).map_err(StartError::Writer)?;
+    let (writer, worker) = writer::spawn(io::stdout()).map_err(StartError::Writer)?;
     let log = Log {
-        _writing: writing,
-        lines: lines.clone(),
+        _worker: worker,
+        writer: writer.clone(),
         filter: FilterHandle {
             text: Arc::new(Mutex::new(text.to_owned())),
             reload,
         },
     };
-    let lines = fmt::layer().with_writer(lines);
+    let lines = fmt::layer().with_writer(writer);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
         LogFormat::Text => lines.with_ansi(is_terminal).with_target(false).boxed(),
         LogFormat::Auto if is_terminal => lines.with_target(false).boxed(),
@@ -81,25 +81,28 @@ impl Log {
     }
 
     /// Counts lost lines, and tells of them now and then, for ever.
-    pub(super) fn tell_lost(&self, metrics: Metrics) -> impl Future<Output = ()> + Send + 'static {
-        let written = self.lines.clone();
+    pub(super) fn report_lost_lines(
+        &self,
+        metrics: Metrics,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let writer = self.writer.clone();
         async move {
-            let (mut counted, mut told) = (0, 0);
-            let mut tell_at = Instant::now() + LOST_INTERVAL;
+            let (mut counted, mut reported) = (0, 0);
+            let mut report_at = Instant::now() + LOST_INTERVAL;
             loop {
                 tokio::time::sleep(COUNT_INTERVAL).await;
-                let lost = written.lost();
+                let lost = writer.lost();
                 metrics.lost("logs", lost - counted);
                 counted = lost;
-                if tell_at <= Instant::now() {
-                    tell_at = Instant::now() + LOST_INTERVAL;
-                    if lost > told {
-                        let lines = lost - told;
+                if report_at <= Instant::now() {
+                    report_at = Instant::now() + LOST_INTERVAL;
+                    if lost > reported {
+                        let lines = lost - reported;
                         warn!(
                             lines,
                             "lines of this log were lost: nobody read them in time"
                         );
-                        told = lost;
+                        reported = lost;
                     }
                 }
             }

@@ -20,12 +20,12 @@ pub const MAX_AGE: Duration = Duration::from_secs(1);
 pub struct Prometheus {
     registry: Registry,
     /// One rendering at a time, and the latest of each format.
-    rendered: Arc<Mutex<Latest>>,
+    rendered: Arc<Mutex<RenderingCache>>,
 }
 
 /// The latest rendering of each format.
 #[derive(Debug, Default)]
-struct Latest {
+struct RenderingCache {
     open_metrics: Option<Rendering>,
     text: Option<Rendering>,
 }
@@ -37,7 +37,7 @@ struct Rendering {
     bytes: Bytes,
 }
 
-impl Latest {
+impl RenderingCache {
     fn of(&mut self, format: Format) -> &mut Option<Rendering> {
         match format {
             Format::OpenMetrics => &mut self.open_metrics,

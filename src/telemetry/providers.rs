@@ -15,12 +15,12 @@ use tokio::{runtime::Handle, sync::oneshot, time::timeout};
 use tracing::warn;
 
 use super::{
-    exporter::{self, Watched},
+    export_health::ExportHealth,
+    exporter::{self, MonitoredExporter},
     otlp,
-    queue::Queue,
     resource::resource,
     settings::{Propagator, Settings},
-    trouble::Trouble,
+    span_queue::SpanQueue,
 };
 use crate::metrics::Metrics;
 
@@ -33,7 +33,7 @@ pub(super) struct Providers {
     pub(super) meters: SdkMeterProvider,
     /// `None` when nobody wants spans: then none are made.
     pub(super) tracers: Option<SdkTracerProvider>,
-    troubles: Vec<Arc<Trouble>>,
+    health: Vec<Arc<ExportHealth>>,
 }
 
 impl Providers {
@@ -52,13 +52,13 @@ impl Providers {
                 let mut builder = Builder {
                     settings,
                     runtime,
-                    troubles: Vec::new(),
+                    health: Vec::new(),
                     problems: Vec::new(),
                 };
                 let providers = Self {
                     tracers: builder.tracers(resource),
                     meters: builder.meters(meters),
-                    troubles: builder.troubles,
+                    health: builder.health,
                 };
                 return (providers, builder.problems);
             }
@@ -68,15 +68,15 @@ impl Providers {
         let providers = Self {
             meters: meters.build(),
             tracers: None,
-            troubles: Vec::new(),
+            health: Vec::new(),
         };
         (providers, problem.into_iter().collect())
     }
 
     /// Counts exports by these instruments from now on.
     pub(super) fn count_by(&self, metrics: &Metrics) {
-        for trouble in &self.troubles {
-            trouble.count_by(metrics);
+        for health in &self.health {
+            health.count_by(metrics);
         }
     }
 
@@ -90,8 +90,8 @@ impl Providers {
             on_a_thread(move || tracers.is_none_or(|t| t.shutdown_with_timeout(limit).is_ok())),
         );
         let is_done = timeout(FLUSH_TIMEOUT, ended).await == Ok((Some(true), Some(true)));
-        let is_failing = self.troubles.iter().any(|trouble| trouble.is_failing());
-        let lost: u64 = self.troubles.iter().map(|t| t.take_lost()).sum();
+        let is_failing = self.health.iter().any(|health| health.is_failing());
+        let lost: u64 = self.health.iter().map(|t| t.take_lost()).sum();
         if !is_done || is_failing || lost > 0 {
             warn!(
                 seconds = FLUSH_TIMEOUT.as_secs(),
@@ -105,7 +105,7 @@ impl Providers {
 struct Builder<'a> {
     settings: &'a Settings,
     runtime: Handle,
-    troubles: Vec<Arc<Trouble>>,
+    health: Vec<Arc<ExportHealth>>,
     problems: Vec<String>,
 }
 
@@ -121,7 +121,7 @@ impl Builder<'_> {
         }
         if settings.console {
             let exporter = opentelemetry_stdout::SpanExporter::default();
-            let exporter = Watched::console(exporter, "traces", &self.runtime);
+            let exporter = MonitoredExporter::console(exporter, "traces", &self.runtime);
             queues.push(self.queue(exporter));
         }
         if queues.is_empty() {
@@ -148,23 +148,23 @@ impl Builder<'_> {
             let exporter = opentelemetry_stdout::MetricExporter::builder()
                 .with_temporality(metrics.temporality)
                 .build();
-            let exporter = Watched::console(exporter, "metrics", &self.runtime);
+            let exporter = MonitoredExporter::console(exporter, "metrics", &self.runtime);
             meters = meters.with_reader(self.reader(exporter));
         }
         meters.build()
     }
 
-    fn queue<E: SpanExporter + 'static>(&mut self, exporter: Watched<E>) -> Queue {
-        let trouble = Arc::clone(&exporter.trouble);
-        self.troubles.push(Arc::clone(&trouble));
-        Queue::new(exporter, self.settings.traces.batch, trouble)
+    fn queue<E: SpanExporter + 'static>(&mut self, exporter: MonitoredExporter<E>) -> SpanQueue {
+        let health = Arc::clone(&exporter.health);
+        self.health.push(Arc::clone(&health));
+        SpanQueue::new(exporter, self.settings.traces.batch, health)
     }
 
     fn reader<E: PushMetricExporter>(
         &mut self,
-        exporter: Watched<E>,
-    ) -> PeriodicReader<Watched<E>> {
-        self.troubles.push(Arc::clone(&exporter.trouble));
+        exporter: MonitoredExporter<E>,
+    ) -> PeriodicReader<MonitoredExporter<E>> {
+        self.health.push(Arc::clone(&exporter.health));
         PeriodicReader::builder(exporter)
             .with_interval(self.settings.metrics.interval)
             .build()

@@ -18,14 +18,14 @@ pub struct Settings {
     /// Whose traces a request may continue.
     pub propagators: Vec<Propagator>,
     /// What becomes of spans.
-    pub traces: Traces,
+    pub traces: TracesSettings,
     /// What becomes of metrics, apart from `/metrics`.
-    pub metrics: Metrics,
+    pub metrics: MetricsSettings,
 }
 
 /// What becomes of spans.
 #[derive(Clone, Debug)]
-pub struct Traces {
+pub struct TracesSettings {
     /// The collector to push to.
     pub otlp: Option<Destination>,
     /// Whether they are printed.
@@ -49,7 +49,7 @@ pub struct Batch {
 
 /// What becomes of metrics.
 #[derive(Clone, Debug)]
-pub struct Metrics {
+pub struct MetricsSettings {
     /// The collector to push to.
     pub otlp: Option<Destination>,
     /// Whether they are printed.

@@ -1,4 +1,4 @@
-//! Lines on their way to standard output, written by a thread of its own.
+//! LogWriter on their way to standard output, written by a thread of its own.
 //!
 //! Waking a thread costs more than to make a line. So it is woken for the first line alone, lets
 //! more of them gather for a moment, and writes them at once.
@@ -17,30 +17,30 @@ use std::{
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines that may wait. When whoever reads them stops, further lines are lost: a log that is not
+/// LogWriter that may wait. When whoever reads them stops, further lines are lost: a log that is not
 /// read must not hold up the relay.
-const MAX_WAITING_LINES: usize = 16 * 1024;
+const MAX_QUEUED_LINES: usize = 16 * 1024;
 /// How long lines gather before they are written.
-const GATHER: Duration = Duration::from_millis(10);
+const BATCH_DELAY: Duration = Duration::from_millis(10);
 /// How long the end waits for whoever reads the last lines.
-const LAST_LINES: Duration = Duration::from_secs(1);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// A buffer of more bytes is not kept for the next lines.
-const KEPT_BYTES: usize = 64 * 1024;
+const MAX_IDLE_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Takes lines. Clones share everything.
 #[derive(Clone, Debug)]
-pub(super) struct Lines(Arc<Shared>);
+pub(super) struct LogWriter(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    waiting: Mutex<Waiting>,
+    queue: Mutex<LineQueue>,
     /// The thread is to look: at the first line, or at the end.
-    look: Condvar,
+    ready: Condvar,
     lost: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct LineQueue {
     bytes: Vec<u8>,
     lines: usize,
     ended: bool,
@@ -48,7 +48,7 @@ struct Waiting {
 
 /// The thread that writes. What still waits is written when this is dropped, if it is read soon.
 #[derive(Debug)]
-pub(super) struct Writing {
+pub(super) struct WorkerGuard {
     shared: Arc<Shared>,
     ended: mpsc::Receiver<()>,
 }
@@ -57,11 +57,13 @@ pub(super) struct Writing {
 ///
 /// # Errors
 /// When the system has no thread left.
-pub(super) fn start(mut output: impl Write + Send + 'static) -> io::Result<(Lines, Writing)> {
+pub(super) fn spawn(
+    mut output: impl Write + Send + 'static,
+) -> io::Result<(LogWriter, WorkerGuard)> {
     let shared = Arc::new(Shared::default());
     let (end, ended) = mpsc::channel();
-    let lines = Lines(Arc::clone(&shared));
-    let writing = Writing {
+    let writer = LogWriter(Arc::clone(&shared));
+    let guard = WorkerGuard {
         shared: Arc::clone(&shared),
         ended,
     };
@@ -72,17 +74,17 @@ pub(super) fn start(mut output: impl Write + Send + 'static) -> io::Result<(Line
             // Nobody may wait for it any more.
             let _ = end.send(());
         })?;
-    Ok((lines, writing))
+    Ok((writer, guard))
 }
 
-impl Lines {
-    /// Lines that were lost so far.
+impl LogWriter {
+    /// LogWriter that were lost so far.
     pub(super) fn lost(&self) -> u64 {
         self.0.lost.load(Ordering::Relaxed)
     }
 }
 
-impl<'a> MakeWriter<'a> for Lines {
+impl<'a> MakeWriter<'a> for LogWriter {
     type Writer = &'a Self;
 
     fn make_writer(&'a self) -> Self::Writer {
@@ -91,7 +93,7 @@ impl<'a> MakeWriter<'a> for Lines {
 }
 
 /// Each call brings one line.
-impl Write for &Lines {
+impl Write for &LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.0.push(line);
         Ok(line.len())
@@ -105,18 +107,18 @@ impl Write for &Lines {
 impl Shared {
     fn push(&self, line: &[u8]) {
         let is_first = {
-            let mut waiting = self.waiting();
-            if waiting.lines >= MAX_WAITING_LINES {
+            let mut queue = self.queue();
+            if queue.lines >= MAX_QUEUED_LINES {
                 self.lost.fetch_add(1, Ordering::Relaxed);
                 return;
             }
-            waiting.bytes.extend_from_slice(line);
-            waiting.lines += 1;
-            waiting.lines == 1
+            queue.bytes.extend_from_slice(line);
+            queue.lines += 1;
+            queue.lines == 1
         };
         // Whoever has been woken already finds the others.
         if is_first {
-            self.look.notify_one();
+            self.ready.notify_one();
         }
     }
 
@@ -124,16 +126,16 @@ impl Shared {
     fn write_all(&self, output: &mut impl Write) {
         let mut bytes = Vec::new();
         loop {
-            let nothing = |waiting: &mut Waiting| waiting.lines == 0 && !waiting.ended;
-            let waiting = self.look.wait_while(self.waiting(), nothing);
-            let waiting = waiting.unwrap_or_else(PoisonError::into_inner);
-            let is_open = |waiting: &mut Waiting| !waiting.ended;
-            let gathered = self.look.wait_timeout_while(waiting, GATHER, is_open);
-            let (mut waiting, _) = gathered.unwrap_or_else(PoisonError::into_inner);
-            mem::swap(&mut waiting.bytes, &mut bytes);
-            let lines = mem::take(&mut waiting.lines);
-            let is_end = waiting.ended;
-            drop(waiting);
+            let nothing = |queue: &mut LineQueue| queue.lines == 0 && !queue.ended;
+            let queue = self.ready.wait_while(self.queue(), nothing);
+            let queue = queue.unwrap_or_else(PoisonError::into_inner);
+            let is_open = |queue: &mut LineQueue| !queue.ended;
+            let gathered = self.ready.wait_timeout_while(queue, BATCH_DELAY, is_open);
+            let (mut queue, _) = gathered.unwrap_or_else(PoisonError::into_inner);
+            mem::swap(&mut queue.bytes, &mut bytes);
+            let lines = mem::take(&mut queue.lines);
+            let is_end = queue.ended;
+            drop(queue);
             if output
                 .write_all(&bytes)
                 .and_then(|()| output.flush())
@@ -145,21 +147,21 @@ impl Shared {
                 return;
             }
             bytes.clear();
-            bytes.shrink_to(KEPT_BYTES);
+            bytes.shrink_to(MAX_IDLE_BUFFER_BYTES);
         }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queue(&self) -> MutexGuard<'_, LineQueue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Writing {
+impl Drop for WorkerGuard {
     fn drop(&mut self) {
-        self.shared.waiting().ended = true;
-        self.shared.look.notify_one();
+        self.shared.queue().ended = true;
+        self.shared.ready.notify_one();
         // Nobody may read.
-        let _ = self.ended.recv_timeout(LAST_LINES);
+        let _ = self.ended.recv_timeout(FLUSH_TIMEOUT);
     }
 }
 

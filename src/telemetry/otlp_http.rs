@@ -10,10 +10,10 @@ use reqwest::{
 };
 
 use super::{
-    exporter::LastCause,
+    export_health::{ExportError, chain},
+    exporter::LastExportError,
+    pem::{self, TlsFiles},
     settings::Destination,
-    tls::{self, Files},
-    trouble::{Cause, chain},
 };
 
 /// The most that is read of an answer. Collectors answer in some bytes.
@@ -21,10 +21,10 @@ const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
 /// A client that sends just the headers that it was given, and knows why it failed.
 #[derive(Debug)]
-pub(super) struct Http {
+pub(super) struct OtlpHttpClient {
     client: Client,
     headers: HeaderMap,
-    cause: LastCause,
+    last_error: LastExportError,
 }
 
 /// The answers to spans and to metrics are alike.
@@ -41,12 +41,12 @@ struct PartialSuccess {
     rejected: i64,
 }
 
-impl Http {
-    /// A client for `destination` that reports to `cause`.
+impl OtlpHttpClient {
+    /// A client for `destination` that reports to `last_error`.
     pub(super) fn new(
         destination: &Destination,
-        files: &Files,
-        cause: LastCause,
+        files: &TlsFiles,
+        last_error: LastExportError,
     ) -> Result<Self, String> {
         let mut client = Client::builder()
             // A header that is meant for one host must not reach another.
@@ -54,7 +54,7 @@ impl Http {
         let is_plain = destination.url.scheme() == "http";
         if let Some(pem) = &files.certificate {
             let certificates = reqwest::Certificate::from_pem_bundle(pem)
-                .map_err(|error| tls::unusable(tls::CERTIFICATE, &error))?;
+                .map_err(|error| pem::invalid(pem::CERTIFICATE, &error))?;
             client = client.tls_certs_only(certificates);
         } else if is_plain {
             // Those of the system may be missing, in a small image.
@@ -63,17 +63,17 @@ impl Http {
         if let Some((certificate, key)) = &files.identity {
             let pem = [certificate.as_slice(), b"\n", key].concat();
             let identity = reqwest::Identity::from_pem(&pem)
-                .map_err(|error| tls::unusable(tls::CLIENT, &error))?;
+                .map_err(|error| pem::invalid(pem::CLIENT, &error))?;
             client = client.identity(identity);
         }
         Ok(Self {
-            client: client.build().map_err(|error| words(&error))?,
+            client: client.build().map_err(|error| error_message(&error))?,
             headers: destination.headers.clone(),
-            cause,
+            last_error,
         })
     }
 
-    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Cause> {
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, ExportError> {
         let mut headers = self.headers.clone();
         // The exporter adds headers from the environment; here it was read, once, already.
         for name in [CONTENT_TYPE, CONTENT_ENCODING, USER_AGENT] {
@@ -94,8 +94,8 @@ impl Http {
             }
             body.extend_from_slice(&chunk);
         }
-        self.cause
-            .set(judge(answer.status(), answer.headers(), &body));
+        self.last_error
+            .set(check_response(answer.status(), answer.headers(), &body));
         let mut response = Response::new(Bytes::from(body));
         *response.status_mut() = answer.status();
         // It says when to try again.
@@ -107,19 +107,19 @@ impl Http {
 }
 
 #[async_trait]
-impl HttpClient for Http {
+impl HttpClient for OtlpHttpClient {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        self.cause.set(None);
-        self.send(request).await.map_err(|cause| {
-            let what = cause.what.clone();
-            self.cause.set(Some(cause));
+        self.last_error.set(None);
+        self.send(request).await.map_err(|last_error| {
+            let what = last_error.message.clone();
+            self.last_error.set(Some(last_error));
             what.into()
         })
     }
 }
 
 /// What is wrong with an answer. Its text is not repeated: it may contain what was sent.
-fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<Cause> {
+fn check_response(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<ExportError> {
     if !status.is_success() {
         let check = match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "OTEL_EXPORTER_OTLP_HEADERS",
@@ -128,7 +128,7 @@ fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<Cause> 
             }
             _ => "OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_EXPORTER_OTLP_PROTOCOL",
         };
-        return Some(Cause::new(format!("the answer is {status}"), check));
+        return Some(ExportError::new(format!("the answer is {status}"), check));
     }
     // Some answer in JSON what they were told in protobuf.
     let is_json = headers
@@ -144,33 +144,33 @@ fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<Cause> 
             let refused = u64::try_from(rejected)
                 .ok()
                 .filter(|refused| *refused > 0)?;
-            Some(Cause {
-                what: format!("the collector refused {refused} items of an export"),
+            Some(ExportError {
+                message: format!("the collector refused {refused} items of an export"),
                 check: "the log of the collector",
-                refused: Some(refused),
+                rejected: Some(refused),
             })
         }
     }
 }
 
-fn not_otlp(what: &str) -> Cause {
-    Cause::new(
+fn not_otlp(what: &str) -> ExportError {
+    ExportError::new(
         what,
         "OTEL_EXPORTER_OTLP_ENDPOINT: there seems to be something else than a collector",
     )
 }
 
-fn no_answer(error: &reqwest::Error) -> Cause {
-    let what = words(error);
+fn no_answer(error: &reqwest::Error) -> ExportError {
+    let what = error_message(error);
     let check = if what.contains("ertificate") || what.contains("alert") {
         "OTEL_EXPORTER_OTLP_CERTIFICATE, OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"
     } else {
         "OTEL_EXPORTER_OTLP_ENDPOINT, and whether the collector runs"
     };
-    Cause::new(what, check)
+    ExportError::new(what, check)
 }
 
 /// An error with what caused it, but without its own first words, which name the URL.
-fn words(error: &reqwest::Error) -> String {
+fn error_message(error: &reqwest::Error) -> String {
     std::error::Error::source(error).map_or_else(|| "the request failed".to_owned(), chain)
 }

@@ -22,13 +22,13 @@ const CLIENT_KEY: &str = "OTEL_EXPORTER_OTLP_CLIENT_KEY";
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// The contents of the PEM files that a destination names.
-pub(super) struct Files {
+pub(super) struct TlsFiles {
     pub(super) certificate: Option<Vec<u8>>,
     /// Certificate and key.
     pub(super) identity: Option<(Vec<u8>, Zeroizing<Vec<u8>>)>,
 }
 
-impl Files {
+impl TlsFiles {
     /// Reads what `destination` names.
     ///
     /// # Errors
@@ -56,7 +56,7 @@ impl Files {
 }
 
 /// A file whose content cannot be used.
-pub(crate) fn unusable(variable: &str, error: &dyn fmt::Display) -> String {
+pub(crate) fn invalid(variable: &str, error: &dyn fmt::Display) -> String {
     format!("{variable}: {error}")
 }
 

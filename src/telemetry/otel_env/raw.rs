@@ -10,10 +10,10 @@ use opentelemetry_sdk::metrics::Temporality;
 use reqwest::{Url, header::HeaderMap};
 
 use super::{
-    resolved::Signal,
-    settings::{Compression, Propagator, Protocol, Settings},
-    variables::{Field, VARIABLES, Variable},
+    config::Signal,
+    table::{Field, VARIABLES, Variable},
 };
+use crate::telemetry::settings::{Compression, Propagator, Protocol, Settings};
 
 /// Values longer than this many characters are cut in warnings.
 const MAX_SHOWN: usize = 200;
@@ -50,7 +50,7 @@ impl SamplerKind {
 
 /// What the variables say; `None` where they say nothing.
 #[derive(Default)]
-pub(super) struct Given {
+pub(super) struct RawConfig {
     pub(super) disabled: Option<bool>,
     pub(super) service_name: Option<String>,
     pub(super) attributes: Option<Vec<(String, String)>>,
@@ -59,14 +59,14 @@ pub(super) struct Given {
     pub(super) metrics_exporters: Option<Vec<Exporter>>,
     pub(super) sampler: Option<SamplerKind>,
     pub(super) sampler_ratio: Option<f64>,
-    pub(super) batch: GivenBatch,
+    pub(super) batch: RawBatch,
     pub(super) metric_interval: Option<Duration>,
     pub(super) metric_timeout: Option<Duration>,
     pub(super) temporality: Option<Temporality>,
 }
 
 #[derive(Default)]
-pub(super) struct GivenBatch {
+pub(super) struct RawBatch {
     pub(super) delay: Option<Duration>,
     pub(super) timeout: Option<Duration>,
     pub(super) queue: Option<usize>,
@@ -75,8 +75,8 @@ pub(super) struct GivenBatch {
 
 /// What the variables say that each signal has a form of.
 #[derive(Default)]
-pub(super) struct GivenOtlp {
-    pub(super) endpoint: Option<Address>,
+pub(super) struct RawOtlp {
+    pub(super) endpoint: Option<EndpointAddress>,
     pub(super) protocol: Option<Protocol>,
     pub(super) headers: Option<HeaderMap>,
     pub(super) timeout: Option<Duration>,
@@ -88,7 +88,7 @@ pub(super) struct GivenOtlp {
 }
 
 /// An endpoint as it is written.
-pub(super) struct Address {
+pub(super) struct EndpointAddress {
     pub(super) url: Url,
     /// The same without TLS, if it is written without a scheme.
     pub(super) without_tls: Option<Url>,
@@ -106,8 +106,8 @@ impl Settings {
             .into_iter()
             .map(|(name, value)| (name.into(), value.into()))
             .collect();
-        let mut given = Given::default();
-        let [mut all, mut traces, mut metrics] = <[GivenOtlp; 3]>::default();
+        let mut raw = RawConfig::default();
+        let [mut all, mut traces, mut metrics] = <[RawOtlp; 3]>::default();
         let mut warnings = Vec::new();
         for variable in VARIABLES {
             let mut read = |name: &str, set: &mut dyn FnMut(&str) -> Option<()>| {
@@ -119,7 +119,7 @@ impl Settings {
                 }
             };
             match variable.field {
-                Field::One(set) => read(variable.name, &mut |text| set(&mut given, text)),
+                Field::One(set) => read(variable.name, &mut |text| set(&mut raw, text)),
                 Field::Signals(set) => {
                     read(variable.name, &mut |text| set(&mut all, text));
                     for (signal, own) in [("TRACES", &mut traces), ("METRICS", &mut metrics)] {
@@ -142,7 +142,7 @@ impl Settings {
             all: &all,
             own: &metrics,
         };
-        let settings = given.settings(&traces, &metrics, &mut warnings);
+        let settings = raw.settings(&traces, &metrics, &mut warnings);
         (settings, warnings)
     }
 }

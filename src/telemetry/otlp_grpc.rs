@@ -12,9 +12,9 @@ use tonic::{
 };
 
 use super::{
+    export_health::chain,
+    pem::{self, TlsFiles},
     settings::Destination,
-    tls::{self, Files},
-    trouble::chain,
 };
 
 /// Drops the connection, so that the next request makes a new one.
@@ -40,7 +40,7 @@ impl Reconnect {
 /// A channel that connects when it is used first, and again whenever the connection is lost.
 pub(super) fn channel(
     destination: &Destination,
-    files: &Files,
+    files: &TlsFiles,
     runtime: &Handle,
 ) -> Result<(Channel, Reconnect), String> {
     let mut endpoint = Endpoint::from_shared(destination.url.to_string())
@@ -57,7 +57,7 @@ pub(super) fn channel(
         }
         endpoint = endpoint
             .tls_config(tls)
-            .map_err(|error| tls::unusable("the certificates", &chain(&error)))?;
+            .map_err(|error| pem::invalid("the certificates", &chain(&error)))?;
     }
     // The tasks of the channel belong to the runtime that is current.
     let _current = runtime.enter();

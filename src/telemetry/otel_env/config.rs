@@ -12,9 +12,10 @@ use reqwest::{
     header::{AUTHORIZATION, HeaderValue},
 };
 
-use super::{
-    given::{Address, Exporter, Given, GivenOtlp, SamplerKind},
-    settings::{Batch, Compression, Destination, Metrics, Propagator, Protocol, Settings, Traces},
+use super::raw::{EndpointAddress, Exporter, RawConfig, RawOtlp, SamplerKind};
+use crate::telemetry::settings::{
+    Batch, Compression, Destination, MetricsSettings, Propagator, Protocol, Settings,
+    TracesSettings,
 };
 
 /// How long an export may take unless a variable says otherwise.
@@ -26,8 +27,8 @@ pub(super) struct Signal<'a> {
     pub(super) name: &'static str,
     /// What is appended to the endpoint for all signals.
     pub(super) path: &'static str,
-    pub(super) all: &'a GivenOtlp,
-    pub(super) own: &'a GivenOtlp,
+    pub(super) all: &'a RawOtlp,
+    pub(super) own: &'a RawOtlp,
 }
 
 impl SamplerKind {
@@ -44,7 +45,7 @@ impl SamplerKind {
     }
 }
 
-impl Given {
+impl RawConfig {
     /// What is in force, and what the operator should be told besides.
     pub(super) fn settings(
         self,
@@ -68,7 +69,7 @@ impl Given {
         let queue = self.batch.queue.unwrap_or(2048);
         Settings {
             disabled,
-            traces: Traces {
+            traces: TracesSettings {
                 otlp: destination(
                     traces,
                     self.traces_exporters.as_ref(),
@@ -85,7 +86,7 @@ impl Given {
                     size: self.batch.size.unwrap_or(512).min(queue),
                 },
             },
-            metrics: Metrics {
+            metrics: MetricsSettings {
                 otlp: destination(
                     metrics,
                     self.metrics_exporters.as_ref(),
@@ -107,7 +108,7 @@ impl Given {
 
 impl Signal<'_> {
     /// What holds for this signal: its own value, or else the one for all.
-    fn pick<T: Clone>(&self, field: impl Fn(&GivenOtlp) -> &Option<T>) -> Option<T> {
+    fn pick<T: Clone>(&self, field: impl Fn(&RawOtlp) -> &Option<T>) -> Option<T> {
         field(self.own).clone().or_else(|| field(self.all).clone())
     }
 
@@ -158,7 +159,7 @@ impl Signal<'_> {
             Protocol::Http => "http://localhost:4318",
             Protocol::Grpc => "http://localhost:4317",
         };
-        let Some(Address { url, without_tls }) = address else {
+        let Some(EndpointAddress { url, without_tls }) = address else {
             let default = Url::parse(default).map_err(|error| error.to_string())?;
             return Ok(self.with_path(default, protocol));
         };

@@ -8,7 +8,7 @@ use reqwest::{
     header::{HeaderMap, HeaderName, HeaderValue},
 };
 
-use super::given::Address;
+use super::raw::EndpointAddress;
 
 /// The longest time between two exports.
 const LONGEST_INTERVAL_MS: u64 = 24 * 60 * 60 * 1000;
@@ -106,15 +106,15 @@ pub(super) fn headers(text: &str) -> Option<HeaderMap> {
 }
 
 /// A URL, or `host:port`, which gRPC takes as well.
-pub(super) fn address(text: &str) -> Option<Address> {
+pub(super) fn address(text: &str) -> Option<EndpointAddress> {
     let address = if text.contains("://") {
-        Address {
+        EndpointAddress {
             url: Url::parse(text).ok()?,
             without_tls: None,
         }
     } else {
         let with = |scheme: &str| Url::parse(&format!("{scheme}://{text}")).ok();
-        Address {
+        EndpointAddress {
             url: with("https")?,
             without_tls: Some(with("http")?),
         }

@@ -7,10 +7,10 @@ use std::fmt::Write as _;
 use opentelemetry_sdk::metrics::Temporality;
 
 use super::{
-    given::{Exporter, Given, GivenOtlp, SamplerKind},
     parse,
-    settings::{Compression, Propagator, Protocol},
+    raw::{Exporter, RawConfig, RawOtlp, SamplerKind},
 };
+use crate::telemetry::settings::{Compression, Propagator, Protocol};
 
 /// What the names of the variables start with that each signal has a form of.
 const OTLP: &str = "OTEL_EXPORTER_OTLP_";
@@ -34,9 +34,9 @@ pub(super) struct Variable {
 /// Where a value goes. `None` when it is not allowed.
 pub(super) enum Field {
     /// There is one.
-    One(fn(&mut Given, &str) -> Option<()>),
+    One(fn(&mut RawConfig, &str) -> Option<()>),
     /// There is one for all signals and one for each, which wins.
-    Signals(fn(&mut GivenOtlp, &str) -> Option<()>),
+    Signals(fn(&mut RawOtlp, &str) -> Option<()>),
 }
 
 impl Variable {
@@ -72,16 +72,16 @@ impl Variable {
 /// `one!(path.of.field = parse)`, `signals!(field = parse)`: where a value goes once it is parsed.
 macro_rules! one {
     ($($field:ident).+ = $parse:expr) => {
-        Field::One(|given, text| {
-            given.$($field).+ = Some($parse(text)?);
+        Field::One(|raw, text| {
+            raw.$($field).+ = Some($parse(text)?);
             Some(())
         })
     };
 }
 macro_rules! signals {
     ($field:ident = $parse:expr) => {
-        Field::Signals(|given, text| {
-            given.$field = Some($parse(text)?);
+        Field::Signals(|raw, text| {
+            raw.$field = Some($parse(text)?);
             Some(())
         })
     };
@@ -333,7 +333,7 @@ pub fn reference_table() -> String {
             Field::Signals(_) => " ¹",
             Field::One(_) => "",
         };
-        // Writing to a string cannot fail.
+        // WorkerGuard to a string cannot fail.
         let _ = writeln!(
             table,
             "| `{}`{forms} | {} | {} Allowed: {}. |",

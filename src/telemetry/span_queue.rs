@@ -15,27 +15,27 @@ use opentelemetry_sdk::{
     trace::{BatchConfigBuilder, BatchSpanProcessor, Span, SpanData, SpanExporter, SpanProcessor},
 };
 
-use super::{settings::Batch, trouble::Trouble};
+use super::{export_health::ExportHealth, settings::Batch};
 
 /// Takes spans until the queue is full, and counts what it cannot take. The processor of the SDK
 /// would drop that silently.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(super) struct SpanQueue {
     processor: BatchSpanProcessor,
     size: usize,
     /// Spans that wait, those on their way included.
     waiting: Arc<AtomicUsize>,
-    trouble: Arc<Trouble>,
+    health: Arc<ExportHealth>,
 }
 
-impl Queue {
-    /// Collects spans for `exporter`, and tells `trouble` of those that are lost.
-    pub(super) fn new<E>(exporter: E, batch: Batch, trouble: Arc<Trouble>) -> Self
+impl SpanQueue {
+    /// Collects spans for `exporter`, and tells `health` of those that are lost.
+    pub(super) fn new<E>(exporter: E, batch: Batch, health: Arc<ExportHealth>) -> Self
     where
         E: SpanExporter + 'static,
     {
         let waiting = Arc::new(AtomicUsize::new(0));
-        let exporter = Counted {
+        let exporter = CountingExporter {
             exporter,
             waiting: Arc::clone(&waiting),
         };
@@ -48,12 +48,12 @@ impl Queue {
             processor: BatchSpanProcessor::new(exporter, config),
             size: batch.queue,
             waiting,
-            trouble,
+            health,
         }
     }
 }
 
-impl SpanProcessor for Queue {
+impl SpanProcessor for SpanQueue {
     fn on_start(&self, span: &mut Span, context: &Context) {
         self.processor.on_start(span, context);
     }
@@ -70,7 +70,7 @@ impl SpanProcessor for Queue {
             });
         match place {
             Ok(_) => self.processor.on_end(span),
-            Err(_) => self.trouble.lost(1),
+            Err(_) => self.health.record_lost(1),
         }
     }
 
@@ -89,12 +89,12 @@ impl SpanProcessor for Queue {
 
 /// An exporter that gives back the places of what it has exported.
 #[derive(Debug)]
-struct Counted<E> {
+struct CountingExporter<E> {
     exporter: E,
     waiting: Arc<AtomicUsize>,
 }
 
-impl<E: SpanExporter> SpanExporter for Counted<E> {
+impl<E: SpanExporter> SpanExporter for CountingExporter<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len();
         let result = self.exporter.export(batch).await;
