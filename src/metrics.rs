@@ -30,8 +30,8 @@ use self::catalogue::{
 };
 pub(crate) use self::process::observe as observe_process;
 pub use self::{
-    catalogue::{Attribute, DNS_INSTRUMENTS, INSTRUMENTS, Instrument, Kind},
-    handshakes::{Handshake, Handshakes, Open},
+    catalogue::{Attribute, DNS_INSTRUMENTS, INSTRUMENTS, Instrument, InstrumentKind},
+    handshakes::{ConnectionGuard, Handshake, Handshakes},
     state::{ConnectionLimits, observe},
 };
 
@@ -83,13 +83,13 @@ impl Metrics {
             lost: LOST.counter(meter),
             pending: AtomicU64::new(0),
         }));
-        metrics.begin();
+        metrics.init_zero_series();
         metrics
     }
 
     /// What is rare begins at zero. Otherwise its first event would be invisible: the value before
     /// it would be unknown.
-    fn begin(&self) {
+    fn init_zero_series(&self) {
         let begin = |counter: &Counter<u64>, instrument: &Instrument| {
             let [attribute] = instrument.attributes else {
                 return;
@@ -105,8 +105,8 @@ impl Metrics {
     }
 
     /// Instruments that nobody reads.
-    pub fn off() -> Self {
-        Self::new(&NoopMeterProvider::new().meter("off"))
+    pub fn noop() -> Self {
+        Self::new(&NoopMeterProvider::new().meter("noop"))
     }
 
     /// A request was answered. `request` is "reserve", "connect" or "unknown", `outcome` is

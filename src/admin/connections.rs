@@ -44,12 +44,12 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Table {
     /// In the order in which they were accepted.
-    open: Vec<Open>,
+    open: Vec<OpenConnection>,
     next_id: u64,
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenConnection {
     id: u64,
     prefix: Prefix,
     since: Instant,
@@ -58,7 +58,7 @@ struct Open {
 
 /// An open connection, until this is dropped.
 #[derive(Debug)]
-pub(super) struct ConnectionGuard {
+pub(super) struct ConnectionPermit {
     id: u64,
     shared: Arc<Shared>,
     replaced: CancellationToken,
@@ -66,7 +66,7 @@ pub(super) struct ConnectionGuard {
 
 impl Connections {
     /// Enters a connection from `ip`, once there is room for it.
-    pub(super) async fn enter(&self, ip: IpAddr) -> ConnectionGuard {
+    pub(super) async fn enter(&self, ip: IpAddr) -> ConnectionPermit {
         while let Some(until) = self.make_room() {
             select! {
                 () = sleep_until(until) => {}
@@ -77,13 +77,13 @@ impl Connections {
         let mut table = self.0.table();
         let id = table.next_id;
         table.next_id += 1;
-        table.open.push(Open {
+        table.open.push(OpenConnection {
             id,
             prefix: Prefix::host(ip),
             since: Instant::now(),
             replaced: replaced.clone(),
         });
-        ConnectionGuard {
+        ConnectionPermit {
             id,
             shared: Arc::clone(&self.0),
             replaced,
@@ -114,7 +114,7 @@ impl Table {
             *numbers.entry(open.prefix).or_default() += 1;
         }
         let most = numbers.values().copied().max()?;
-        let is_largest = |open: &Open| numbers.get(&open.prefix) == Some(&most);
+        let is_largest = |open: &OpenConnection| numbers.get(&open.prefix) == Some(&most);
         self.open.iter().position(is_largest)
     }
 }
@@ -125,14 +125,14 @@ impl Shared {
     }
 }
 
-impl ConnectionGuard {
+impl ConnectionPermit {
     /// Waits until another connection replaces this one.
     pub(super) async fn replaced(&self) {
         self.replaced.cancelled().await;
     }
 }
 
-impl Drop for ConnectionGuard {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.shared.table().open.retain(|open| open.id != self.id);
         self.shared.closed.notify_one();
@@ -146,7 +146,7 @@ mod tests {
     const CROWD: [u8; 4] = [192, 0, 2, 1];
     const OTHER: [u8; 4] = [192, 0, 2, 2];
 
-    fn is_replaced(guard: &ConnectionGuard) -> bool {
+    fn is_replaced(guard: &ConnectionPermit) -> bool {
         guard.replaced.is_cancelled()
     }
 

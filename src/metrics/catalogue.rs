@@ -17,7 +17,7 @@ pub struct Instrument {
     /// As OpenTelemetry has it.
     pub name: &'static str,
     /// How values add up.
-    pub kind: Kind,
+    pub kind: InstrumentKind,
     /// As [UCUM](https://ucum.org) writes it.
     pub unit: &'static str,
     /// What its values are told apart by.
@@ -37,7 +37,7 @@ pub struct Attribute {
 
 /// How the values of an instrument add up.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Kind {
+pub enum InstrumentKind {
     /// They only grow.
     Counter,
     /// They come and go, and add up over relays.
@@ -48,7 +48,7 @@ pub enum Kind {
     Histogram(&'static [f64]),
 }
 
-impl Kind {
+impl InstrumentKind {
     /// A word for documents.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -150,125 +150,125 @@ macro_rules! instruments {
 
 instruments! {
     INSTRUMENTS, "Every instrument of the relay, in the order in which the documentation lists them.";
-    HOP_REQUESTS = Kind::Counter, "relay.hop.requests", "{request}", [
+    HOP_REQUESTS = InstrumentKind::Counter, "relay.hop.requests", "{request}", [
         "request": &["reserve", "connect", "unknown"],
         "outcome": &["accepted", "renewed", "denied"],
         "reason": DENIALS
     ],
         "Requests of clients to reserve or to connect, by what came of them.";
-    RESERVATIONS = Kind::UpDownCounter, "relay.reservation.active", "{reservation}", [],
+    RESERVATIONS = InstrumentKind::UpDownCounter, "relay.reservation.active", "{reservation}", [],
         "Peers that hold a reservation.";
-    RESERVATION_LIMIT = Kind::Gauge, "relay.reservation.limit", "{reservation}", [],
+    RESERVATION_LIMIT = InstrumentKind::Gauge, "relay.reservation.limit", "{reservation}", [],
         "Peers that may hold a reservation at once; absent when that is unlimited.";
-    RESERVATION_DURATION = Kind::Histogram(LIFETIMES), "relay.reservation.duration", "s", ["reason": &["expired", "closed"]],
+    RESERVATION_DURATION = InstrumentKind::Histogram(LIFETIMES), "relay.reservation.duration", "s", ["reason": &["expired", "closed"]],
         "How long reservations lasted, renewals included, by how they ended.";
-    CIRCUITS = Kind::UpDownCounter, "relay.circuit.active", "{circuit}", [],
+    CIRCUITS = InstrumentKind::UpDownCounter, "relay.circuit.active", "{circuit}", [],
         "Circuits that are open or being opened.";
-    CIRCUIT_LIMIT = Kind::Gauge, "relay.circuit.limit", "{circuit}", [],
+    CIRCUIT_LIMIT = InstrumentKind::Gauge, "relay.circuit.limit", "{circuit}", [],
         "Circuits that may be open at once; absent when that is unlimited.";
-    CIRCUIT_DURATION = Kind::Histogram(LIFETIMES), "relay.circuit.duration", "s", ["reason": ENDS],
+    CIRCUIT_DURATION = InstrumentKind::Histogram(LIFETIMES), "relay.circuit.duration", "s", ["reason": ENDS],
         "How long circuits lasted, by how they ended.";
-    CIRCUIT_IO = Kind::Counter, "relay.circuit.io", "By", [
+    CIRCUIT_IO = InstrumentKind::Counter, "relay.circuit.io", "By", [
         "direction": &["to_target", "to_source"],
         "source_transport": TRANSPORTS,
         "target_transport": TRANSPORTS
     ],
         "Bytes that circuits carried, as they were handed over.";
-    THROTTLE_WAITS = Kind::Counter, "relay.throttle.waits", "{wait}", ["cause": &["receiver", "circuit", "peer", "relay"]],
+    THROTTLE_WAITS = InstrumentKind::Counter, "relay.throttle.waits", "{wait}", ["cause": &["receiver", "circuit", "peer", "relay"]],
         "Times that a circuit stopped reading until it may go on: until the receiver takes more, or for its turn in the bandwidth of the circuit, a peer or the relay.";
-    BANDWIDTH_LIMIT = Kind::Gauge, "relay.bandwidth.limit", "By/s", ["scope": &["circuit", "peer", "relay"]],
+    BANDWIDTH_LIMIT = InstrumentKind::Gauge, "relay.bandwidth.limit", "By/s", ["scope": &["circuit", "peer", "relay"]],
         "Bytes a second that may pass, both directions together; absent where that is unlimited.";
-    STOP_DURATION = Kind::Histogram(LATENCIES), "relay.stop.duration", "s", ["outcome": &["accepted", "refused", "failed", "abandoned"]],
+    STOP_DURATION = InstrumentKind::Histogram(LATENCIES), "relay.stop.duration", "s", ["outcome": &["accepted", "refused", "failed", "abandoned"]],
         "How long the targets of circuits took to answer STOP, for each attempt on one of their connections.";
-    ACCESS_DECISION_DURATION = Kind::Histogram(LATENCIES), "relay.access.decision.duration", "s", [
+    ACCESS_DECISION_DURATION = InstrumentKind::Histogram(LATENCIES), "relay.access.decision.duration", "s", [
         "outcome": &["allowed", "denied", "timeout", "unreachable", "invalid", "overloaded"]
     ],
         "How long the access endpoint took to decide, waiting for others included; with the last four outcomes it did not.";
-    ACCESS_LOOKUPS = Kind::Counter, "relay.access.cache.lookups", "{lookup}", ["outcome": &["hit", "miss", "coalesced"]],
+    ACCESS_LOOKUPS = InstrumentKind::Counter, "relay.access.cache.lookups", "{lookup}", ["outcome": &["hit", "miss", "coalesced"]],
         "Questions for the access endpoint: the decision was remembered, was not, or came from an identical question under way.";
-    ACCESS_RULES = Kind::Gauge, "relay.access.rules", "{rule}", [],
+    ACCESS_RULES = InstrumentKind::Gauge, "relay.access.rules", "{rule}", [],
         "Access rules that hold.";
-    ACCESS_RELOADS = Kind::Counter, "relay.access.reloads", "{reload}", ["outcome": &["success", "failure"]],
+    ACCESS_RELOADS = InstrumentKind::Counter, "relay.access.reloads", "{reload}", ["outcome": &["success", "failure"]],
         "Times that the file of access rules had changed and was read again; one that cannot be used is read every minute.";
-    ACCESS_STALE = Kind::Gauge, "relay.access.stale", "{state}", [],
+    ACCESS_STALE = InstrumentKind::Gauge, "relay.access.stale", "{state}", [],
         "1 while the file of access rules cannot be used and older rules hold; 0 otherwise.";
-    HANDSHAKE_DURATION = Kind::Histogram(LATENCIES), "relay.handshake.duration", "s", [
+    HANDSHAKE_DURATION = InstrumentKind::Histogram(LATENCIES), "relay.handshake.duration", "s", [
         "transport": TRANSPORTS,
         "security": SECURITIES,
         "outcome": &["completed", "failed"]
     ],
         "How long a peer that connected and the relay took to prove who they are.";
-    CONNECTIONS = Kind::UpDownCounter, "relay.connection.active", "{connection}", ["transport": TRANSPORTS, "security": SECURITIES],
+    CONNECTIONS = InstrumentKind::UpDownCounter, "relay.connection.active", "{connection}", ["transport": TRANSPORTS, "security": SECURITIES],
         "Connections whose peer has proved who it is.";
-    CONNECTIONS_PENDING = Kind::UpDownCounter, "relay.connection.pending", "{connection}", [],
+    CONNECTIONS_PENDING = InstrumentKind::UpDownCounter, "relay.connection.pending", "{connection}", [],
         "Connections that come in and are not up yet. Those of a proxy count when it has told where they come from.";
-    CONNECTION_LIMIT = Kind::Gauge, "relay.connection.limit", "{connection}", ["state": &["active", "pending"]],
+    CONNECTION_LIMIT = InstrumentKind::Gauge, "relay.connection.limit", "{connection}", ["state": &["active", "pending"]],
         "Connections that may be up, or on their way, at once.";
-    CONNECTIONS_DENIED = Kind::Counter, "relay.connection.denied", "{connection}", [
+    CONNECTIONS_DENIED = InstrumentKind::Counter, "relay.connection.denied", "{connection}", [
         "reason": &["max_pending", "max_connections", "connection_share", "evicted", "max_connections_per_peer", "rate_connections_per_ip", "memory", "file_descriptors", "file_descriptor_share", "proxy_header", "draining", "other"]
     ],
         "Connections that were refused, or closed or relieved of streams because memory ran out.";
-    QUIC_OFFLOAD_FALLBACKS = Kind::Counter, "relay.quic.offload.fallbacks", "{fallback}", [],
+    QUIC_OFFLOAD_FALLBACKS = InstrumentKind::Counter, "relay.quic.offload.fallbacks", "{fallback}", [],
         "Times that a batch of QUIC packets could not be sent with segmentation offload, so that packets to its destination are sent one by one for a minute.";
-    AUTONAT_DIALS = Kind::Counter, "relay.autonat.dials", "{dial}", [
+    AUTONAT_DIALS = InstrumentKind::Counter, "relay.autonat.dials", "{dial}", [
         "outcome": &["dialled", "foreign_address", "rate_per_peer", "rate_per_ip", "rate_total", "max_dials"]
     ],
         "Dials that peers asked for by AutoNAT v2: dialled, or refused for the named reason.";
-    PEERS = Kind::UpDownCounter, "relay.peer.active", "{peer}", [],
+    PEERS = InstrumentKind::UpDownCounter, "relay.peer.active", "{peer}", [],
         "Peers that are connected or have a circuit open.";
-    RESOURCE_USAGE = Kind::Gauge, "relay.resource.usage", "{unit}", ["resource": &Resource::NAMES],
+    RESOURCE_USAGE = InstrumentKind::Gauge, "relay.resource.usage", "{unit}", ["resource": &Resource::NAMES],
         "Units of each resource that address prefixes share which are in use: bytes of buffers, else a count.";
-    RESOURCE_LIMIT = Kind::Gauge, "relay.resource.limit", "{unit}", ["resource": &Resource::NAMES],
+    RESOURCE_LIMIT = InstrumentKind::Gauge, "relay.resource.limit", "{unit}", ["resource": &Resource::NAMES],
         "Units of each resource that there are; absent where that is unlimited.";
-    RESOURCE_LARGEST_PREFIX = Kind::Gauge, "relay.resource.largest_prefix", "{unit}", ["resource": &Resource::NAMES],
+    RESOURCE_LARGEST_PREFIX = InstrumentKind::Gauge, "relay.resource.largest_prefix", "{unit}", ["resource": &Resource::NAMES],
         "Units that one IPv4 address or IPv6 /64 uses, for the one that uses most. `/status` names it by a keyed hash.";
-    PHASE = Kind::Gauge, "relay.phase", "{phase}", ["phase": &Phase::WORDS],
+    PHASE = InstrumentKind::Gauge, "relay.phase", "{phase}", ["phase": &Phase::WORDS],
         "1 for the phase that the relay is in, 0 for the others.";
-    DRAIN_TIME_LEFT = Kind::Gauge, "relay.drain.time_left", "s", [],
+    DRAIN_TIME_LEFT = InstrumentKind::Gauge, "relay.drain.time_left", "s", [],
         "Until a drain cuts what is still open; absent while there is no drain.";
-    UPTIME = Kind::Gauge, "process.uptime", "s", [],
+    UPTIME = InstrumentKind::Gauge, "process.uptime", "s", [],
         "Since the relay was started.";
-    CPU_TIME = Kind::Counter, "process.cpu.time", "s", ["cpu.mode": &["user", "system"]],
+    CPU_TIME = InstrumentKind::Counter, "process.cpu.time", "s", ["cpu.mode": &["user", "system"]],
         "Processor time that the relay has used.";
-    MEMORY_USAGE = Kind::UpDownCounter, "process.memory.usage", "By", [],
+    MEMORY_USAGE = InstrumentKind::UpDownCounter, "process.memory.usage", "By", [],
         "Memory that the relay has in use (resident set).";
-    MEMORY_LIMIT = Kind::Gauge, "relay.memory.limit", "By", [],
+    MEMORY_LIMIT = InstrumentKind::Gauge, "relay.memory.limit", "By", [],
         "Memory that the relay may use; absent when that is unlimited.";
-    MEMORY_VIRTUAL = Kind::UpDownCounter, "process.memory.virtual", "By", [],
+    MEMORY_VIRTUAL = InstrumentKind::UpDownCounter, "process.memory.virtual", "By", [],
         "Address space that the relay has taken.";
-    FILE_DESCRIPTORS = Kind::UpDownCounter, "process.unix.file_descriptor.count", "{file_descriptor}", [],
+    FILE_DESCRIPTORS = InstrumentKind::UpDownCounter, "process.unix.file_descriptor.count", "{file_descriptor}", [],
         "Files, sockets and pipes that are open.";
-    FILE_DESCRIPTOR_LIMIT = Kind::Gauge, "relay.file_descriptor.limit", "{file_descriptor}", [],
+    FILE_DESCRIPTOR_LIMIT = InstrumentKind::Gauge, "relay.file_descriptor.limit", "{file_descriptor}", [],
         "Files, sockets and pipes that may be open at once; absent when that is unlimited.";
-    THREADS = Kind::UpDownCounter, "process.thread.count", "{thread}", [],
+    THREADS = InstrumentKind::UpDownCounter, "process.thread.count", "{thread}", [],
         "Threads of the process.";
-    RUNTIME_WORKERS = Kind::UpDownCounter, "relay.runtime.workers", "{thread}", [],
+    RUNTIME_WORKERS = InstrumentKind::UpDownCounter, "relay.runtime.workers", "{thread}", [],
         "Threads that run the relay's tasks.";
-    RUNTIME_TASKS = Kind::UpDownCounter, "relay.runtime.tasks", "{task}", [],
+    RUNTIME_TASKS = InstrumentKind::UpDownCounter, "relay.runtime.tasks", "{task}", [],
         "Tasks that have not ended.";
-    RUNTIME_QUEUE = Kind::UpDownCounter, "relay.runtime.queue", "{task}", [],
+    RUNTIME_QUEUE = InstrumentKind::UpDownCounter, "relay.runtime.queue", "{task}", [],
         "Tasks that wait in the queue that all threads share.";
-    RUNTIME_BUSY = Kind::Counter, "relay.runtime.busy_time", "s", [],
+    RUNTIME_BUSY = InstrumentKind::Counter, "relay.runtime.busy_time", "s", [],
         "Time that the threads spent on running tasks, all together.";
-    EXPORTS = Kind::Counter, "relay.telemetry.exports", "{export}", [
+    EXPORTS = InstrumentKind::Counter, "relay.telemetry.exports", "{export}", [
         "signal": &["traces", "metrics"],
         "outcome": &["success", "failure"]
     ],
         "Batches of telemetry that were sent to the collector.";
-    LOST = Kind::Counter, "relay.telemetry.lost", "{item}", ["signal": &["traces", "logs"]],
+    LOST = InstrumentKind::Counter, "relay.telemetry.lost", "{item}", ["signal": &["traces", "logs"]],
         "Lines of the log and spans that were lost: nobody took them in time.";
 }
 
 instruments! {
     DNS_INSTRUMENTS, "Every instrument of `descord-relay dns`.";
-    DNS_QUERIES = Kind::Counter, "relay.dns.queries", "{query}", [
+    DNS_QUERIES = InstrumentKind::Counter, "relay.dns.queries", "{query}", [
         "transport": &["udp", "tcp"],
         "outcome": OUTCOMES
     ],
         "Queries to the answerer, by what came of them.";
-    DNS_RELAYS = Kind::Gauge, "relay.dns.relays", "{relay}", ["state": &["ready", "unready", "silent"]],
+    DNS_RELAYS = InstrumentKind::Gauge, "relay.dns.relays", "{relay}", ["state": &["ready", "unready", "silent"]],
         "Relays that the answerer knows of, by what they say.";
-    DNS_STALE = Kind::Gauge, "relay.dns.stale", "{state}", [],
+    DNS_STALE = InstrumentKind::Gauge, "relay.dns.stale", "{state}", [],
         "1 while the zone holds the last good set, as no relay is ready; 0 otherwise.";
 }
 
@@ -291,7 +291,7 @@ impl Instrument {
 
     pub(super) fn histogram(&self, meter: &Meter) -> Histogram<f64> {
         let bounds = match self.kind {
-            Kind::Histogram(bounds) => bounds.to_vec(),
+            InstrumentKind::Histogram(bounds) => bounds.to_vec(),
             _ => Vec::new(),
         };
         meter
@@ -309,7 +309,7 @@ impl Instrument {
         observe: impl Fn(&dyn AsyncInstrument<u64>) + Send + Sync + 'static,
     ) {
         match self.kind {
-            Kind::Counter => {
+            InstrumentKind::Counter => {
                 meter
                     .u64_observable_counter(self.name)
                     .with_unit(self.unit)
@@ -317,7 +317,7 @@ impl Instrument {
                     .with_callback(observe)
                     .build();
             }
-            Kind::UpDownCounter => {
+            InstrumentKind::UpDownCounter => {
                 meter
                     .i64_observable_up_down_counter(self.name)
                     .with_unit(self.unit)
@@ -327,7 +327,7 @@ impl Instrument {
                     })
                     .build();
             }
-            Kind::Gauge | Kind::Histogram(_) => {
+            InstrumentKind::Gauge | InstrumentKind::Histogram(_) => {
                 meter
                     .u64_observable_gauge(self.name)
                     .with_unit(self.unit)
@@ -344,7 +344,7 @@ impl Instrument {
         meter: &Meter,
         observe: impl Fn(&dyn AsyncInstrument<f64>) + Send + Sync + 'static,
     ) {
-        if self.kind == Kind::Counter {
+        if self.kind == InstrumentKind::Counter {
             meter
                 .f64_observable_counter(self.name)
                 .with_unit(self.unit)

@@ -20,8 +20,8 @@ impl Handshakes {
     }
 
     /// Those that nobody wants to know of.
-    pub fn unwatched() -> Self {
-        Self::new(Metrics::off(), "none")
+    pub fn noop() -> Self {
+        Self::new(Metrics::noop(), "none")
     }
 
     /// A peer begins a handshake, by the means of `security`: "tls" or "noise". It has failed unless
@@ -58,9 +58,9 @@ pub struct Handshake {
 
 impl Handshake {
     /// Both sides know who the other one is.
-    pub(crate) fn complete(mut self) -> Open {
+    pub(crate) fn complete(mut self) -> ConnectionGuard {
         self.outcome = "completed";
-        let open = Open {
+        let open = ConnectionGuard {
             metrics: self.handshakes.metrics.clone(),
             attributes: [
                 KeyValue::new("transport", self.handshakes.transport),
@@ -88,18 +88,18 @@ impl Drop for Handshake {
 
 /// A connection is open for as long as this lives.
 #[derive(Debug)]
-pub struct Open {
+pub struct ConnectionGuard {
     metrics: Metrics,
     attributes: [KeyValue; 2],
 }
 
-impl Open {
+impl ConnectionGuard {
     fn count(&self, change: i64) {
         self.metrics.0.connections.add(change, &self.attributes);
     }
 }
 
-impl Drop for Open {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.count(-1);
     }

@@ -85,7 +85,7 @@ impl ConnectionGater {
         Self::new(
             Admission::default(),
             Resources::unlimited(),
-            Metrics::off(),
+            Metrics::noop(),
             Refusals::new(),
         )
     }
@@ -184,7 +184,7 @@ mod tests {
         ConnectionGater::new(
             admission,
             Resources::unlimited(),
-            Metrics::off(),
+            Metrics::noop(),
             Refusals::new(),
         )
     }

@@ -21,7 +21,7 @@ use libp2p::{
 use rustls::ServerConfig;
 
 use super::{noise, tls as ours};
-use crate::metrics::{Handshake, Handshakes, Open};
+use crate::metrics::{ConnectionGuard, Handshake, Handshakes};
 
 /// TLS 1.3 and Noise.
 #[derive(Clone)]
@@ -61,7 +61,7 @@ type Io<C> = Either<Either<ours::Channel<C>, tls::TlsStream<C>>, noise::Channel<
 pub struct Channel<C> {
     io: Io<C>,
     /// Counts it for as long as it is there.
-    _open: Open,
+    _open: ConnectionGuard,
 }
 
 impl UpgradeInfo for Security {

@@ -62,13 +62,13 @@ fn serve(channel: Channel, address: &mpsc::Sender<Multiaddr>, end: &Cancellation
             limits,
             Pseudonyms::new(PeerIds::Pseudonym, b"a key"),
             lifecycle.clone(),
-            Metrics::off(),
+            Metrics::noop(),
             None,
             None,
         );
         let peer_id = relay.peer_id();
         let (transport, _quic) =
-            transport::build(&key, Dials::Any, &ConnectionGater::open(), &Metrics::off()).unwrap();
+            transport::build(&key, Dials::Any, &ConnectionGater::open(), &Metrics::noop()).unwrap();
         let settings = Config::with_executor(move |task| lifecycle.spawn("connection", task))
             .with_idle_connection_timeout(Duration::from_secs(600));
         let mut swarm = Swarm::new(transport, Behaviour::new(relay.clone()), peer_id, settings);

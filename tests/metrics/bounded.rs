@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use descord_relay::{
-    metrics::{INSTRUMENTS, Kind},
+    metrics::{INSTRUMENTS, InstrumentKind},
     relay::wire::{HopMessage, HopType, Status},
 };
 use futures::AsyncWriteExt;
@@ -82,7 +82,7 @@ fn is_listed(sample: &Sample) -> bool {
     INSTRUMENTS.iter().any(|instrument| {
         let name = name(instrument);
         let (names, is_histogram) = match instrument.kind {
-            Kind::Histogram(_) => (
+            InstrumentKind::Histogram(_) => (
                 ["_bucket", "_sum", "_count"]
                     .map(|s| format!("{name}{s}"))
                     .to_vec(),

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use descord_relay::{
-    metrics::{INSTRUMENTS, Kind},
+    metrics::{INSTRUMENTS, InstrumentKind},
     relay::{
         MAX_CONNECTIONS_PER_PEER,
         wire::{self, Status, StopMessage, StopType},
@@ -312,7 +312,7 @@ async fn every_instrument_moves() {
 
     for instrument in INSTRUMENTS {
         let series = match instrument.kind {
-            Kind::Histogram(_) => format!("{}_count", name(instrument)),
+            InstrumentKind::Histogram(_) => format!("{}_count", name(instrument)),
             _ => name(instrument),
         };
         if ELSEWHERE.contains(&instrument.name) {

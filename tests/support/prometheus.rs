@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use descord_relay::{
-    metrics::{Instrument, Kind},
+    metrics::{Instrument, InstrumentKind},
     telemetry::prometheus::MAX_AGE,
 };
 use tokio::time::{sleep, timeout};
@@ -27,8 +27,8 @@ pub fn name(instrument: &Instrument) -> String {
         unit => panic!("Prometheus' word for {unit} is not known here"),
     };
     let total = match instrument.kind {
-        Kind::Counter => "_total",
-        Kind::UpDownCounter | Kind::Gauge | Kind::Histogram(_) => "",
+        InstrumentKind::Counter => "_total",
+        InstrumentKind::UpDownCounter | InstrumentKind::Gauge | InstrumentKind::Histogram(_) => "",
     };
     format!("{}{unit}{total}", label(instrument.name))
 }

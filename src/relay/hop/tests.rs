@@ -93,7 +93,7 @@ impl Fixture {
             limits,
             Pseudonyms::new(PeerIds::Pseudonym, &[7; 32]),
             Lifecycle::new(),
-            Metrics::off(),
+            Metrics::noop(),
             None,
             Some(Arc::clone(&endpoint) as Arc<dyn Access>),
         );

@@ -60,7 +60,7 @@ impl Net {
                     keypair,
                     Dials::Any,
                     &ConnectionGater::open(),
-                    &Metrics::off(),
+                    &Metrics::noop(),
                 )
                 .unwrap()
                 .0

@@ -192,7 +192,7 @@ fn ours(keypair: &Keypair, limits: &Limits) -> (Arc<Relay>, Lifecycle) {
         limits.clone(),
         names,
         tasks.clone(),
-        Metrics::off(),
+        Metrics::noop(),
         None,
         None,
     );
