@@ -145,7 +145,7 @@ async fn drainz(State(admin): State<Arc<Admin>>) -> Json<Value> {
 }
 
 /// A rate as its variable says it.
-fn written(rate: Option<Rate>) -> Option<String> {
+fn rate_text(rate: Option<Rate>) -> Option<String> {
     rate.map(|rate| rate.to_string())
 }
 
@@ -194,8 +194,8 @@ async fn status(State(admin): State<Arc<Admin>>) -> Json<Value> {
             "limit": limits.reservations,
             "limit_per_peer": limits.reservations_per_peer,
             "limit_per_ip": limits.reservations_per_ip,
-            "rate_per_peer": written(limits.reservation_rate.per_peer),
-            "rate_per_ip": written(limits.reservation_rate.per_ip),
+            "rate_per_peer": rate_text(limits.reservation_rate.per_peer),
+            "rate_per_ip": rate_text(limits.reservation_rate.per_ip),
             "ttl_seconds": limits.reservation_ttl.as_secs(),
         },
         "circuits": {
@@ -203,8 +203,8 @@ async fn status(State(admin): State<Arc<Admin>>) -> Json<Value> {
             "limit": limits.circuits,
             "limit_per_source": limits.circuits_per_source,
             "limit_per_target": limits.circuits_per_target,
-            "rate_per_peer": written(limits.circuit_rate.per_peer),
-            "rate_per_ip": written(limits.circuit_rate.per_ip),
+            "rate_per_peer": rate_text(limits.circuit_rate.per_peer),
+            "rate_per_ip": rate_text(limits.circuit_rate.per_ip),
             "limit_seconds": limits.circuit.duration.map(|d| d.as_secs()),
             "limit_bytes": limits.circuit.bytes,
         },

@@ -24,7 +24,7 @@ use crate::{
     access,
     admin::Admin,
     config::{Config, Loaded, reference_table},
-    identity::{self, Identity, Source},
+    identity::{self, Identity, KeySource},
     lifecycle::Lifecycle,
     node::Node,
     probe,
@@ -35,7 +35,7 @@ use crate::{
 pub const EX_USAGE: u8 = 64;
 
 /// How long the process waits at its end for what blocks a thread, such as the look-up of a name.
-const BLOCKED_TIMEOUT: Duration = Duration::from_secs(1);
+const BLOCKING_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// So many tasks run before the runtime looks for what has come in, if there are always more. With
 /// tokio's own 61, a message waits for as many turns of circuits that are busy: milliseconds, many
@@ -49,7 +49,7 @@ const STOP_SIGNALS: [i32; 2] = [SIGTERM, SIGINT];
 const IGNORED_SIGNALS: [i32; 3] = [SIGHUP, SIGUSR1, SIGUSR2];
 /// The signal that makes a task panic: in test builds only.
 #[cfg(debug_assertions)]
-const FAULT: i32 = signal_hook::consts::SIGALRM;
+const PANIC_SIGNAL: i32 = signal_hook::consts::SIGALRM;
 
 /// A libp2p Circuit Relay v2 server.
 ///
@@ -113,7 +113,7 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() {
                 EX_USAGE.into()
             } else {
-                output::written(printed.and_then(|()| io::stdout().flush()))
+                output::exit_code(printed.and_then(|()| io::stdout().flush()))
             };
         }
     };
@@ -121,18 +121,22 @@ pub fn main() -> ExitCode {
         Command::Serve => with_config(serve),
         Command::Probe(args) => with_runtime(async {
             let ended = probe::execute(args).await;
-            ended.unwrap_or_else(|error| output::written(Err(error)))
+            ended.unwrap_or_else(|error| output::exit_code(Err(error)))
         }),
         Command::Identity {
             command: Some(IdentityCommand::Generate { to }),
         } => generate_seed(to.as_deref()),
-        Command::Healthcheck => with(unannounced(), operator::healthcheck),
-        Command::Status => with(unannounced(), operator::status),
+        Command::Healthcheck => {
+            load_config_from(env_without_external_addresses(), operator::healthcheck)
+        }
+        Command::Status => load_config_from(env_without_external_addresses(), operator::status),
         Command::LogFilter { filter } => {
-            with(unannounced(), |loaded| operator::log_filter(loaded, filter))
+            load_config_from(env_without_external_addresses(), |loaded| {
+                operator::log_filter(loaded, filter)
+            })
         }
         Command::Dnsaddr(args) => dns::dnsaddr(&args),
-        Command::Dns => with(unannounced(), dns::dns),
+        Command::Dns => load_config_from(env_without_external_addresses(), dns::dns),
         Command::Identity { command: None } => with_config(print_identity),
         Command::Config { reference: true } => output::print(reference_table()),
         Command::Config { reference: false } => with_config(print_config),
@@ -141,26 +145,26 @@ pub fn main() -> ExitCode {
 
 /// Reads the environment and goes on with what it says, or says everything that is wrong with it.
 fn with_config(command: impl FnOnce(&Loaded) -> ExitCode) -> ExitCode {
-    with(env::vars_os(), command)
+    load_config_from(env::vars_os(), command)
 }
 
-fn with(
+fn load_config_from(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
     command: impl FnOnce(&Loaded) -> ExitCode,
 ) -> ExitCode {
     match Config::from_env(environment) {
         Ok(loaded) => command(&loaded),
-        Err(errors) => usage(&errors),
+        Err(errors) => usage_error(&errors),
     }
 }
 
 /// The environment without the addresses that relays announce: whoever announces nothing may share
 /// it with them, and need not have a name that their template can be filled with.
-fn unannounced() -> impl Iterator<Item = (OsString, OsString)> {
+fn env_without_external_addresses() -> impl Iterator<Item = (OsString, OsString)> {
     env::vars_os().filter(|(name, _)| name != "RELAY_EXTERNAL_ADDRESSES")
 }
 
-fn usage(error: &dyn std::fmt::Display) -> ExitCode {
+fn usage_error(error: &dyn std::fmt::Display) -> ExitCode {
     output::report(error);
     EX_USAGE.into()
 }
@@ -173,7 +177,7 @@ fn with_runtime(future: impl Future<Output = ExitCode>) -> ExitCode {
     {
         Ok(runtime) => {
             let code = runtime.block_on(future);
-            runtime.shutdown_timeout(BLOCKED_TIMEOUT);
+            runtime.shutdown_timeout(BLOCKING_SHUTDOWN_TIMEOUT);
             code
         }
         Err(error) => {
@@ -185,7 +189,7 @@ fn with_runtime(future: impl Future<Output = ExitCode>) -> ExitCode {
 
 fn print_config(loaded: &Loaded) -> ExitCode {
     if let Err(error) = access::Setup::load(&loaded.config.access) {
-        return usage(&error);
+        return usage_error(&error);
     }
     let code = output::print(loaded.render());
     for warning in &loaded.warnings {
@@ -211,12 +215,12 @@ fn generate_seed(to: Option<&Path>) -> ExitCode {
 
 fn print_identity(loaded: &Loaded) -> ExitCode {
     match Identity::from_config(&loaded.config.identity) {
-        Ok(identity) if identity.source() == Source::Ephemeral => usage(
+        Ok(identity) if identity.source() == KeySource::Ephemeral => usage_error(
             &"neither RELAY_IDENTITY_SEED nor RELAY_IDENTITY_KEY is set: each start of the relay \
               would have a peer id of its own",
         ),
         Ok(identity) => output::print_line(identity.peer_id()),
-        Err(error) => usage(&error),
+        Err(error) => usage_error(&error),
     }
 }
 
@@ -231,7 +235,7 @@ fn with_telemetry(
     with_runtime(async {
         let telemetry = match Telemetry::start(config, &settings, filter.as_deref()) {
             Ok(telemetry) => telemetry,
-            Err(error @ StartError::Filter(_)) => return usage(&error),
+            Err(error @ StartError::Filter(_)) => return usage_error(&error),
             Err(error) => {
                 output::report(error);
                 return ExitCode::FAILURE;
@@ -259,17 +263,17 @@ fn serve(
 ) -> ExitCode {
     let identity = match Identity::from_config(&config.identity) {
         Ok(identity) => identity,
-        Err(error) => return usage(&error),
+        Err(error) => return usage_error(&error),
     };
     let access = match access::Setup::load(&config.access) {
         Ok(access) => access,
-        Err(error) => return usage(&error),
+        Err(error) => return usage_error(&error),
     };
     with_telemetry(config, async |telemetry| {
         for warning in warnings {
             warn!("{warning}");
         }
-        if identity.source() == Source::Ephemeral {
+        if identity.source() == KeySource::Ephemeral {
             warn!(
                 "neither RELAY_IDENTITY_SEED nor RELAY_IDENTITY_KEY is set: the relay has a new \
                  peer id at each start, and what clients know of it is void then"
@@ -313,14 +317,14 @@ async fn run(
 fn spawn_signals(lifecycle: &Lifecycle) -> io::Result<()> {
     let handled = STOP_SIGNALS.iter().chain(&IGNORED_SIGNALS);
     #[cfg(debug_assertions)]
-    let handled = handled.chain(&[FAULT]);
+    let handled = handled.chain(&[PANIC_SIGNAL]);
     let mut signals = Signals::new(handled)?;
     lifecycle.spawn_until_end("signals", {
         let lifecycle = lifecycle.clone();
         async move {
             while let Some(signal) = signals.next().await {
                 #[cfg(debug_assertions)]
-                if signal == FAULT {
+                if signal == PANIC_SIGNAL {
                     lifecycle.spawn("fault", async { panic!("a fault was injected") });
                     continue;
                 }

@@ -30,13 +30,13 @@ const PSEUDONYM_INFO: &[u8] = b"descord-relay/pseudonym/v1";
 /// The relay's key pair, and what else is derived from the same secret.
 pub struct Identity {
     keypair: Keypair,
-    source: Source,
+    source: KeySource,
     pseudonym_key: Zeroizing<[u8; 32]>,
 }
 
 /// Where a key pair comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
+pub enum KeySource {
     /// `RELAY_IDENTITY_KEY`.
     Key,
     /// `RELAY_IDENTITY_SEED` and `RELAY_INSTANCE`.
@@ -69,21 +69,21 @@ impl Identity {
     pub fn from_config(config: &config::Identity) -> Result<Self, Error> {
         match (&config.key, &config.seed) {
             (Some(_), Some(_)) => Err(Error::Ambiguous),
-            (Some(key), None) => Ok(Self::of_key(decode_key(key)?, Source::Key)),
+            (Some(key), None) => Ok(Self::of_key(decode_key(key)?, KeySource::Key)),
             (None, Some(seed)) => Ok(Self {
                 keypair: derive_keypair(seed, &config.instance),
-                source: Source::Seed,
+                source: KeySource::Seed,
                 // Without the instance name: a peer has one pseudonym on all relays of a fleet.
                 pseudonym_key: derive(seed.expose().as_bytes(), &[PSEUDONYM_INFO]),
             }),
             (None, None) => Ok(Self::of_key(
                 ed25519::Keypair::generate(),
-                Source::Ephemeral,
+                KeySource::Ephemeral,
             )),
         }
     }
 
-    fn of_key(keypair: ed25519::Keypair, source: Source) -> Self {
+    fn of_key(keypair: ed25519::Keypair, source: KeySource) -> Self {
         let pseudonym_key = derive(keypair.secret().as_ref(), &[PSEUDONYM_INFO]);
         Self {
             keypair: keypair.into(),
@@ -103,7 +103,7 @@ impl Identity {
     }
 
     /// Where the key pair comes from.
-    pub fn source(&self) -> Source {
+    pub fn source(&self) -> KeySource {
         self.source
     }
 
@@ -123,7 +123,7 @@ impl fmt::Debug for Identity {
     }
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for KeySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Key => "key",
@@ -235,7 +235,7 @@ mod tests {
         );
         let identity = Identity::from_config(&config(Some(SEED), None)).unwrap();
         assert_eq!(identity.peer_id(), peer_id_of(&seed, "relay-0"));
-        assert_eq!(identity.source(), Source::Seed);
+        assert_eq!(identity.source(), KeySource::Seed);
     }
 
     #[test]
@@ -258,7 +258,7 @@ mod tests {
         for text in [text.as_str(), text.trim_end_matches('=')] {
             let identity = Identity::from_config(&config(None, Some(text))).unwrap();
             assert_eq!(identity.peer_id(), keypair.public().to_peer_id());
-            assert_eq!(identity.source(), Source::Key);
+            assert_eq!(identity.source(), KeySource::Key);
         }
     }
 
@@ -286,7 +286,7 @@ mod tests {
         let ephemeral = || Identity::from_config(&config(None, None)).unwrap();
         assert_ne!(ephemeral().peer_id(), ephemeral().peer_id());
         assert_ne!(ephemeral().pseudonym_key(), ephemeral().pseudonym_key());
-        assert_eq!(ephemeral().source(), Source::Ephemeral);
+        assert_eq!(ephemeral().source(), KeySource::Ephemeral);
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub use failure::{Cause, Failure, Step};
 pub use report::{Format, Report};
 
 use report::Printer;
-use session::Effort;
+use session::ProbeSettings;
 
 /// Prove that relays work: reserve on each, connect through it, and echo data both ways.
 ///
@@ -83,19 +83,19 @@ pub async fn execute(args: Args) -> io::Result<ExitCode> {
 ///
 /// Writing failed. What is wrong with a relay stands in its report.
 pub async fn run(args: &Args, format: Format, out: &mut impl Write) -> io::Result<Vec<Report>> {
-    let effort = Effort {
+    let settings = ProbeSettings {
         bytes: args.bytes.as_u64(),
         pings: args.pings,
         timeout: args.timeout,
     };
     let mut printer = Printer { format, out };
     let mut reports = Vec::new();
-    for given in &args.addresses {
-        for relay in resolve(given, args.dns_server.as_deref(), args.timeout).await {
+    for address in &args.addresses {
+        for relay in resolve(address, args.dns_server.as_deref(), args.timeout).await {
             let report = match relay {
                 Ok(address) => {
                     printer.begin(&address)?;
-                    session::probe(address, effort, |step, report| printer.step(step, report))
+                    session::probe(address, settings, |step, report| printer.step(step, report))
                         .await?
                 }
                 Err((address, failure)) => {
@@ -113,17 +113,17 @@ pub async fn run(args: &Args, format: Format, out: &mut impl Write) -> io::Resul
 
 /// The relays behind an address, and what could not be resolved.
 async fn resolve(
-    given: &Multiaddr,
+    address: &Multiaddr,
     server: Option<&str>,
     timeout: Duration,
 ) -> Vec<Result<Multiaddr, (Multiaddr, Failure)>> {
     let step = Step::Resolve;
     let lookup = async |name| resolve::txt_records(server, name).await;
-    match tokio::time::timeout(timeout, resolve::relays(given, lookup)).await {
+    match tokio::time::timeout(timeout, resolve::relays(address, lookup)).await {
         Ok(relays) => relays
             .into_iter()
             .map(|relay| relay.map_err(|lost| (lost.address, Failure::new(step, lost.cause))))
             .collect(),
-        Err(_) => vec![Err((given.clone(), Failure::timeout(step, timeout)))],
+        Err(_) => vec![Err((address.clone(), Failure::timeout(step, timeout)))],
     }
 }

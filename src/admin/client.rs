@@ -23,7 +23,7 @@ pub type Error = Box<dyn std::error::Error + Send + Sync>;
 /// # Errors
 /// When there is no whole answer within two seconds.
 pub async fn get(address: SocketAddr, path: &str) -> Result<(StatusCode, Bytes), Error> {
-    ask(Method::GET, address, path, Bytes::new()).await
+    request(Method::GET, address, path, Bytes::new()).await
 }
 
 /// Puts `body` to `path` in the same way.
@@ -35,10 +35,10 @@ pub async fn put(
     path: &str,
     body: String,
 ) -> Result<(StatusCode, Bytes), Error> {
-    ask(Method::PUT, address, path, body.into()).await
+    request(Method::PUT, address, path, body.into()).await
 }
 
-async fn ask(
+async fn request(
     method: Method,
     address: SocketAddr,
     path: &str,

@@ -66,8 +66,8 @@ pub(super) struct ConnectionPermit {
 
 impl Connections {
     /// Enters a connection from `ip`, once there is room for it.
-    pub(super) async fn enter(&self, ip: IpAddr) -> ConnectionPermit {
-        while let Some(until) = self.make_room() {
+    pub(super) async fn register(&self, ip: IpAddr) -> ConnectionPermit {
+        while let Some(until) = self.try_replace() {
             select! {
                 () = sleep_until(until) => {}
                 () = self.0.closed.notified() => {}
@@ -91,7 +91,7 @@ impl Connections {
     }
 
     /// Replaces a connection if all are in use; gives the time to try again when it is too early.
-    fn make_room(&self) -> Option<Instant> {
+    fn try_replace(&self) -> Option<Instant> {
         let mut table = self.0.table();
         if table.open.len() < MAX_CONNECTIONS {
             return None;
@@ -143,7 +143,7 @@ impl Drop for ConnectionPermit {
 mod tests {
     use super::*;
 
-    const CROWD: [u8; 4] = [192, 0, 2, 1];
+    const BUSY_PREFIX: [u8; 4] = [192, 0, 2, 1];
     const OTHER: [u8; 4] = [192, 0, 2, 2];
 
     fn is_replaced(guard: &ConnectionPermit) -> bool {
@@ -153,16 +153,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn new_connection_replaces_oldest_of_the_largest_prefix() {
         let connections = Connections::default();
-        let other = connections.enter(OTHER.into()).await;
-        let mut crowd = Vec::new();
+        let other = connections.register(OTHER.into()).await;
+        let mut busy = Vec::new();
         for _ in 0..2 * MAX_CONNECTIONS {
-            crowd.push(connections.enter(CROWD.into()).await);
+            busy.push(connections.register(BUSY_PREFIX.into()).await);
         }
         assert!(!is_replaced(&other));
-        let replaced = crowd.iter().filter(|guard| is_replaced(guard)).count();
+        let replaced = busy.iter().filter(|guard| is_replaced(guard)).count();
         assert_eq!(replaced, MAX_CONNECTIONS + 1);
-        assert!(crowd.iter().take(replaced).all(is_replaced));
-        drop((other, crowd));
+        assert!(busy.iter().take(replaced).all(is_replaced));
+        drop((other, busy));
         assert!(connections.0.table().open.is_empty());
     }
 
@@ -171,10 +171,10 @@ mod tests {
         let connections = Connections::default();
         let mut open = Vec::new();
         for _ in 0..MAX_CONNECTIONS {
-            open.push(connections.enter(CROWD.into()).await);
+            open.push(connections.register(BUSY_PREFIX.into()).await);
         }
         let begin = Instant::now();
-        let next = connections.enter(CROWD.into()).await;
+        let next = connections.register(BUSY_PREFIX.into()).await;
         assert_eq!(begin.elapsed(), MIN_AGE);
         assert!(open.first().is_some_and(is_replaced));
         drop((open, next));
@@ -185,11 +185,11 @@ mod tests {
         let connections = Connections::default();
         let mut open = Vec::new();
         for _ in 0..MAX_CONNECTIONS {
-            open.push(connections.enter(CROWD.into()).await);
+            open.push(connections.register(BUSY_PREFIX.into()).await);
         }
         let begin = Instant::now();
         let closing = async { drop(open.pop()) };
-        let (next, ()) = tokio::join!(connections.enter(CROWD.into()), closing);
+        let (next, ()) = tokio::join!(connections.register(BUSY_PREFIX.into()), closing);
         assert_eq!(begin.elapsed(), Duration::ZERO);
         assert!(!open.iter().any(is_replaced));
         drop(next);

@@ -13,11 +13,11 @@ use super::Admin;
 use crate::telemetry::prometheus::{Format, Prometheus};
 
 pub(super) async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
-    answer(admin.prometheus.as_ref(), &headers).await
+    respond(admin.prometheus.as_ref(), &headers).await
 }
 
 /// The metrics in the format that the client takes, if they can be read.
-pub(crate) async fn answer(prometheus: Option<&Prometheus>, headers: &HeaderMap) -> Response {
+pub(crate) async fn respond(prometheus: Option<&Prometheus>, headers: &HeaderMap) -> Response {
     let Some(prometheus) = prometheus else {
         let why = "OTEL_SDK_DISABLED switches the metrics off\n";
         return (StatusCode::NOT_FOUND, why).into_response();

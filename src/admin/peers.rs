@@ -18,7 +18,7 @@ use crate::{
     relay::Presence,
 };
 
-/// How many peers an answer tells of unless the question says.
+/// How many peers an answer tells of unless the query says.
 const DEFAULT_LIMIT: usize = 20;
 /// How many it tells of at most.
 const MAX_LIMIT: usize = 1000;
@@ -26,12 +26,12 @@ const MAX_LIMIT: usize = 1000;
 /// What may be asked.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct Question {
+pub(super) struct PeersQuery {
     limit: usize,
     by: Period,
 }
 
-impl Default for Question {
+impl Default for PeersQuery {
     fn default() -> Self {
         Self {
             limit: DEFAULT_LIMIT,
@@ -42,18 +42,18 @@ impl Default for Question {
 
 pub(super) async fn peers(
     State(admin): State<Arc<Admin>>,
-    question: Result<Query<Question>, QueryRejection>,
+    query: Result<Query<PeersQuery>, QueryRejection>,
 ) -> Response {
-    let question = match question {
-        Ok(Query(question)) if (1..=MAX_LIMIT).contains(&question.limit) => question,
-        Ok(_) => return refused("there is no such limit"),
-        Err(error) => return refused(&error.body_text()),
+    let query = match query {
+        Ok(Query(query)) if (1..=MAX_LIMIT).contains(&query.limit) => query,
+        Ok(_) => return bad_request("there is no such limit"),
+        Err(error) => return bad_request(&error.body_text()),
     };
     let Some(peers) = admin.relay.peers() else {
         let off = "this is not kept: RELAY_PEER_STATS_CAPACITY is 0\n";
         return (StatusCode::NOT_FOUND, off).into_response();
     };
-    match answer(&admin, peers, &question).await {
+    match top_peers(&admin, peers, &query).await {
         Ok(answer) => Json(answer).into_response(),
         Err(error) => {
             error!(%error, "the figures of peers cannot be read");
@@ -62,20 +62,20 @@ pub(super) async fn peers(
     }
 }
 
-fn refused(why: &str) -> Response {
+fn bad_request(why: &str) -> Response {
     let text = format!("{why}; allowed: limit=1 to {MAX_LIMIT}, by=window or by=total\n");
     (StatusCode::BAD_REQUEST, text).into_response()
 }
 
-async fn answer(
+async fn top_peers(
     admin: &Admin,
     peers: &Arc<Peers>,
-    question: &Question,
+    query: &PeersQuery,
 ) -> Result<Value, crate::peers::Error> {
-    let top = peers.top(question.by, question.limit).await?;
+    let top = peers.top(query.by, query.limit).await?;
     let presence = admin.relay.presence(top.lines.iter().map(|line| line.peer));
     let lines: Vec<_> = zip(&top.lines, presence)
-        .map(|(line, now)| described(admin, line, now))
+        .map(|(line, now)| peer_json(admin, line, now))
         .collect();
     Ok(json!({
         "window_seconds": peers.window().as_secs_f64(),
@@ -85,7 +85,7 @@ async fn answer(
     }))
 }
 
-fn described(admin: &Admin, line: &Line, now: Presence) -> Value {
+fn peer_json(admin: &Admin, line: &Line, now: Presence) -> Value {
     json!({
         "peer": admin.relay.names().name(&line.peer).to_string(),
         "now": {
@@ -93,12 +93,12 @@ fn described(admin: &Admin, line: &Line, now: Presence) -> Value {
             "circuits": now.circuits,
             "connections": now.connections,
         },
-        "window": figures(&line.window),
-        "total": figures(&line.total),
+        "window": counters_json(&line.window),
+        "total": counters_json(&line.total),
     })
 }
 
-fn figures(Entry { figures, error }: &Entry) -> Value {
+fn counters_json(Entry { figures, error }: &Entry) -> Value {
     json!({
         "bytes_sent": figures.sent,
         "bytes_received": figures.received,

@@ -85,7 +85,7 @@ async fn accept(listener: TcpListener, routes: Router, lifecycle: Lifecycle) {
                 continue;
             }
         };
-        let guard = connections.enter(remote.ip()).await;
+        let guard = connections.register(remote.ip()).await;
         let routes = routes.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(ConnectInfo(remote));

@@ -5,7 +5,7 @@ use std::{env, ffi::OsString, process::ExitCode, time::Duration};
 use tokio::{sync::watch, time::timeout};
 use tracing::warn;
 
-use super::{output, spawn_signals, usage, with_telemetry};
+use super::{output, spawn_signals, usage_error, with_telemetry};
 use crate::{
     admin,
     config::{Config, Loaded},
@@ -27,9 +27,9 @@ use crate::{
 };
 
 /// The name that the environment is read for before the names of the relays are known.
-const ANY_INSTANCE: &str = "relay-0";
+const PLACEHOLDER_INSTANCE: &str = "relay-0";
 /// How long what is under way at the end may take.
-const END_TIMEOUT: Duration = Duration::from_millis(500);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Print the fleet's `_dnsaddr` records, for name servers that do not follow the relays.
 ///
@@ -57,7 +57,7 @@ fn load(instance: &str) -> Result<Config, ExitCode> {
     let instance = (OsString::from("RELAY_INSTANCE"), OsString::from(instance));
     match Config::from_env(env::vars_os().chain([instance])) {
         Ok(loaded) => Ok(loaded.config),
-        Err(errors) => Err(usage(&errors)),
+        Err(errors) => Err(usage_error(&errors)),
     }
 }
 
@@ -71,7 +71,7 @@ fn require(needed: &[(&str, bool)]) -> Result<(), ExitCode> {
     if missing.is_empty() {
         Ok(())
     } else {
-        Err(usage(&missing.join("\n")))
+        Err(usage_error(&missing.join("\n")))
     }
 }
 
@@ -80,7 +80,10 @@ pub(super) fn dnsaddr(args: &DnsaddrArgs) -> ExitCode {
 }
 
 fn print_records(args: &DnsaddrArgs) -> Result<ExitCode, ExitCode> {
-    let first = args.instances.first().map_or(ANY_INSTANCE, String::as_str);
+    let first = args
+        .instances
+        .first()
+        .map_or(PLACEHOLDER_INSTANCE, String::as_str);
     let config = load(first)?;
     let instances = match args.instances.as_slice() {
         [] => &config.fleet,
@@ -121,7 +124,7 @@ fn print_records(args: &DnsaddrArgs) -> Result<ExitCode, ExitCode> {
 }
 
 pub(super) fn dns(Loaded { config, .. }: &Loaded) -> ExitCode {
-    let origin = match origin(config) {
+    let origin = match zone_config(config) {
         Ok(origin) => origin,
         Err(code) => return code,
     };
@@ -137,17 +140,18 @@ pub(super) fn dns(Loaded { config, .. }: &Loaded) -> ExitCode {
 }
 
 /// The zone that the environment speaks of.
-fn origin(config: &Config) -> Result<ZoneConfig, ExitCode> {
+fn zone_config(config: &Config) -> Result<ZoneConfig, ExitCode> {
     require(&[
         ("RELAY_DNS_ZONE", config.dns.zone.is_some()),
         ("RELAY_DNS_RELAYS", !config.dns.relays.is_empty()),
     ])?;
     let zone = config.dns.zone.as_deref().unwrap_or_default();
-    ZoneConfig::new(zone, &config.dns).map_err(|error| usage(&format!("RELAY_DNS_ZONE: {error}")))
+    ZoneConfig::new(zone, &config.dns)
+        .map_err(|error| usage_error(&format!("RELAY_DNS_ZONE: {error}")))
 }
 
 /// The peer ids of the fleet, if the seed and the names are told.
-fn known(config: &Config) -> Option<FleetMembers> {
+fn fleet_members(config: &Config) -> Option<FleetMembers> {
     let seed = config.identity.seed.as_ref();
     match (seed, config.fleet.as_slice()) {
         (Some(_), []) | (None, _) => {
@@ -174,30 +178,30 @@ async fn run(
     spawn_signals(&lifecycle)?;
     observe_process(&telemetry.meter());
     let metrics = DnsMetrics::new(&telemetry.meter());
-    let relays = StatusPoller::new(origin, known(config), metrics.clone());
-    let server = DnsServer::new(relays.zone(), metrics);
+    let poller = StatusPoller::new(origin, fleet_members(config), metrics.clone());
+    let server = DnsServer::new(poller.zone(), metrics);
     for &address in &config.dns.listen {
         let serving = server.serve(address, config.dns.rate, &lifecycle);
         serving
             .map_err(|error| format!("cannot listen on {address} (RELAY_DNS_LISTEN): {error}"))?;
     }
     if let Some(address) = config.admin_address {
-        let routes = health::routes(relays.zone(), lifecycle.clone(), telemetry.prometheus());
+        let routes = health::routes(poller.zone(), lifecycle.clone(), telemetry.prometheus());
         let serving = admin::server::serve(address, routes, &lifecycle);
         serving.map_err(|error| {
             format!("cannot listen on {address} (RELAY_ADMIN_ADDRESS): {error}")
         })?;
     }
-    let names = RelayDiscovery::new(config.dns.relays.clone())?;
+    let discovery = RelayDiscovery::new(config.dns.relays.clone())?;
     let (sender, addresses) = watch::channel(DiscoveredAddresses::default());
-    lifecycle.spawn_until_end("names", names.run(sender));
-    lifecycle.spawn_until_end("relays", relays.run(addresses));
+    lifecycle.spawn_until_end("relay discovery", discovery.run(sender));
+    lifecycle.spawn_until_end("status poller", poller.run(addresses));
     lifecycle.enter(Phase::Ready);
 
     lifecycle.soft().cancelled().await;
     // A question takes no time, so there is nothing to drain.
     lifecycle.hard().cancel();
-    let _ = timeout(END_TIMEOUT, lifecycle.wait()).await;
+    let _ = timeout(SHUTDOWN_TIMEOUT, lifecycle.wait()).await;
     if lifecycle.is_faulty() {
         return Err("a task panicked".into());
     }

@@ -16,7 +16,7 @@ const EX_CLOSED_PIPE: u8 = 141;
 /// standard error.
 pub(super) fn print(text: impl Display) -> ExitCode {
     let mut out = io::stdout().lock();
-    written(write!(out, "{text}").and_then(|()| out.flush()))
+    exit_code(write!(out, "{text}").and_then(|()| out.flush()))
 }
 
 /// The same with a line break at the end.
@@ -25,7 +25,7 @@ pub(super) fn print_line(text: impl Display) -> ExitCode {
 }
 
 /// The exit code of a command whose output was written with this result.
-pub(super) fn written(result: io::Result<()>) -> ExitCode {
+pub(super) fn exit_code(result: io::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.kind() == ErrorKind::BrokenPipe => EX_CLOSED_PIPE.into(),

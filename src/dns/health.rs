@@ -45,8 +45,9 @@ pub fn routes(
             (StatusCode::OK, "ok\n")
         }
     };
-    let metrics =
-        async move |headers: HeaderMap| admin::metrics::answer(prometheus.as_ref(), &headers).await;
+    let metrics = async move |headers: HeaderMap| {
+        admin::metrics::respond(prometheus.as_ref(), &headers).await
+    };
     Router::new()
         .route("/livez", only_get(get(livez)))
         .route("/readyz", only_get(get(readyz)))

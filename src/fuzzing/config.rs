@@ -19,13 +19,13 @@ pub fn config(bytes: &[u8]) {
     let loaded = match Config::from_env_with(pairs.iter().copied(), |_| nothing()) {
         Ok(loaded) => loaded,
         Err(errors) => {
-            let said = errors.to_string();
-            assert!(!said.is_empty());
+            let message = errors.to_string();
+            assert!(!message.is_empty());
             for (name, value) in &pairs {
                 let is_secret = ["RELAY_IDENTITY_SEED", "RELAY_IDENTITY_KEY"].contains(name);
                 let is_elsewhere = pairs.iter().any(|(n, v)| n != name && v.contains(value));
                 if is_secret && value.len() >= MIN_SECRET_BYTES && !is_elsewhere {
-                    assert!(!said.contains(value), "{said}");
+                    assert!(!message.contains(value), "{message}");
                 }
             }
             return;

@@ -31,55 +31,55 @@ pub fn noise(bytes: &[u8]) {
     let [Some(ours), Some(theirs)] = &*KEYS else {
         panic!("an Ed25519 key can sign");
     };
-    let stranger = Way::default();
-    stranger.held().extend(bytes);
-    stranger.end();
+    let unauthenticated = Pipe::default();
+    unauthenticated.buffer().extend(bytes);
+    unauthenticated.close();
     let accepted = block_on(accept(
         ours.clone(),
-        Socket::new(&stranger, &Way::default()),
+        PipeEnd::new(&unauthenticated, &Pipe::default()),
     ));
     assert!(accepted.is_err(), "nobody has proved anything");
 
-    let (there, back) = (Way::default(), Way::default());
-    let dialled = dial(theirs.clone(), Socket::new(&back, &there));
-    let accepted = accept(ours.clone(), Socket::new(&there, &back));
+    let (there, back) = (Pipe::default(), Pipe::default());
+    let dialled = dial(theirs.clone(), PipeEnd::new(&back, &there));
+    let accepted = accept(ours.clone(), PipeEnd::new(&there, &back));
     let (Ok((_, mut near)), Ok((_, mut far))) = block_on(join(dialled, accepted)) else {
         panic!("both are honest");
     };
     let mut written = Vec::new();
     let mut rest = bytes;
     while let [step, length, tail @ ..] = rest {
-        let (given, tail) = tail.split_at(tail.len().min(usize::from(*length)));
+        let (payload, tail) = tail.split_at(tail.len().min(usize::from(*length)));
         rest = tail;
         match step % 4 {
             // An honest frame.
             0 => {
                 let sent = block_on(async {
-                    near.write_all(given).await?;
+                    near.write_all(payload).await?;
                     near.flush().await
                 });
                 assert!(sent.is_ok());
-                written.extend_from_slice(given);
+                written.extend_from_slice(payload);
             }
             // Bytes in between.
-            1 => there.held().extend(given),
+            1 => there.buffer().extend(payload),
             // A byte that is another one on its way.
             2 => {
-                let mut held = there.held();
-                let at = held.len().saturating_sub(1 + usize::from(*length));
-                if let Some(byte) = held.get_mut(at) {
+                let mut buffer = there.buffer();
+                let at = buffer.len().saturating_sub(1 + usize::from(*length));
+                if let Some(byte) = buffer.get_mut(at) {
                     *byte ^= step;
                 }
             }
             // Bytes that do not arrive.
             _ => {
-                let mut held = there.held();
-                let left = held.len().saturating_sub(usize::from(*length));
-                held.truncate(left);
+                let mut buffer = there.buffer();
+                let left = buffer.len().saturating_sub(usize::from(*length));
+                buffer.truncate(left);
             }
         }
     }
-    there.end();
+    there.close();
     let mut read = Vec::new();
     // It may well fail.
     let _ = block_on(far.read_to_end(&mut read));
@@ -88,30 +88,30 @@ pub fn noise(bytes: &[u8]) {
 
 /// One direction of a socket, to which everybody has access.
 #[derive(Clone, Default)]
-struct Way {
+struct Pipe {
     bytes: Arc<Mutex<VecDeque<u8>>>,
-    has_ended: Arc<AtomicBool>,
+    is_closed: Arc<AtomicBool>,
 }
 
-impl Way {
-    fn held(&self) -> MutexGuard<'_, VecDeque<u8>> {
+impl Pipe {
+    fn buffer(&self) -> MutexGuard<'_, VecDeque<u8>> {
         self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn end(&self) {
-        self.has_ended.store(true, Ordering::Relaxed);
+    fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
     }
 }
 
 /// One end of a socket. Whoever finds nothing asks again and again: the other end is in the same
 /// task.
-struct Socket {
-    reads: Way,
-    writes: Way,
+struct PipeEnd {
+    reads: Pipe,
+    writes: Pipe,
 }
 
-impl Socket {
-    fn new(reads: &Way, writes: &Way) -> Self {
+impl PipeEnd {
+    fn new(reads: &Pipe, writes: &Pipe) -> Self {
         Self {
             reads: reads.clone(),
             writes: writes.clone(),
@@ -119,28 +119,28 @@ impl Socket {
     }
 }
 
-impl AsyncRead for Socket {
+impl AsyncRead for PipeEnd {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let mut held = self.reads.held();
-        if held.is_empty() && !self.reads.has_ended.load(Ordering::Relaxed) {
+        let mut queued = self.reads.buffer();
+        if queued.is_empty() && !self.reads.is_closed.load(Ordering::Relaxed) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        Poll::Ready(held.read(buffer))
+        Poll::Ready(queued.read(buffer))
     }
 }
 
-impl AsyncWrite for Socket {
+impl AsyncWrite for PipeEnd {
     fn poll_write(
         self: Pin<&mut Self>,
         _: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.writes.held().extend(bytes);
+        self.writes.buffer().extend(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
 
@@ -149,7 +149,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.writes.end();
+        self.writes.close();
         Poll::Ready(Ok(()))
     }
 }

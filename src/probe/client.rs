@@ -23,7 +23,7 @@ struct Behaviour {
 
 /// Limits of a circuit, as the relay announces them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Limit {
+pub(super) struct AnnouncedLimit {
     /// How long a circuit may last.
     pub(super) duration: Option<Duration>,
     /// How much data a circuit may carry, in bytes.
@@ -150,7 +150,7 @@ impl Client {
     }
 
     /// Reserves a slot on a relay that this client is connected to.
-    pub(super) async fn reserve(&mut self, relay: Multiaddr) -> Result<Limit, Cause> {
+    pub(super) async fn reserve(&mut self, relay: Multiaddr) -> Result<AnnouncedLimit, Cause> {
         let listener = self
             .swarm
             .listen_on(relay.with(Protocol::P2pCircuit))
@@ -160,9 +160,11 @@ impl Client {
                 SwarmEvent::Behaviour(BehaviourEvent::Relay(
                     relay::client::Event::ReservationReqAccepted { limit, .. },
                 )) => {
-                    return Ok(limit.map_or_else(Limit::default, |limit| Limit {
-                        duration: limit.duration(),
-                        bytes: limit.data_in_bytes(),
+                    return Ok(limit.map_or_else(AnnouncedLimit::default, |limit| {
+                        AnnouncedLimit {
+                            duration: limit.duration(),
+                            bytes: limit.data_in_bytes(),
+                        }
                     }));
                 }
                 SwarmEvent::ListenerError { listener_id, error }

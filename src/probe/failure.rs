@@ -68,7 +68,7 @@ impl Failure {
     /// The step had not ended when its time was over.
     pub(super) fn timeout(step: Step, after: Duration) -> Self {
         let cause = Cause::new(format!(
-            "not done within {}",
+            "not done with_timeout {}",
             humantime::format_duration(after)
         ));
         let hint = match step {

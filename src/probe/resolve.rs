@@ -1,4 +1,4 @@
-//! From the addresses that were given to the addresses of single relays.
+//! From the addresses on the command line to the addresses of single relays.
 //!
 //! libp2p's DNS transport dials one address of a `/dnsaddr` name, whichever works. A probe is to
 //! prove them all, so the name is taken apart here.
@@ -23,7 +23,7 @@ use super::failure::Cause;
 /// beyond is of no use to them.
 const MAX_TXT_RECORDS: usize = 16;
 
-/// Names that are looked up for one given address; records may point to other names.
+/// Names that are looked up for one address; records may point to other names.
 const MAX_LOOKUPS: usize = 32;
 
 /// An address that names no relay.
@@ -39,12 +39,12 @@ pub(super) struct Unresolved {
 ///
 /// Each address comes out once. A name that cannot be resolved does not hide the others.
 pub(super) async fn relays(
-    given: &Multiaddr,
+    address: &Multiaddr,
     lookup: impl AsyncFn(String) -> Result<Vec<String>, Cause>,
 ) -> Vec<Result<Multiaddr, Unresolved>> {
     let mut found = Vec::new();
     let mut lookups = 0;
-    let mut pending = VecDeque::from([given.clone()]);
+    let mut pending = VecDeque::from([address.clone()]);
     while let Some(address) = pending.pop_front() {
         let result = match split_at_name(&address) {
             None => Some(relay_address(&address)),
@@ -198,8 +198,8 @@ mod tests {
         }
     }
 
-    async fn resolve(given: &str) -> Vec<Result<String, String>> {
-        relays(&given.parse().unwrap(), fleet)
+    async fn resolve(address: &str) -> Vec<Result<String, String>> {
+        relays(&address.parse().unwrap(), fleet)
             .await
             .into_iter()
             .map(|relay| match relay {

@@ -60,8 +60,8 @@ async fn peer(listen: &str, config: Option<relay::Config>) -> (Swarm<Behaviour>,
     (swarm, address)
 }
 
-/// Limits of the server under which the probe's default effort fits.
-fn roomy() -> relay::Config {
+/// Limits of the server under which the probe's default settings fit.
+fn ample_limits() -> relay::Config {
     relay::Config {
         max_circuit_bytes: 100_000_000,
         ..relay::Config::default()
@@ -90,7 +90,7 @@ async fn probe(swarm: &mut Swarm<Behaviour>, args: &Args, format: Format) -> (Ve
 }
 
 async fn works_over(listen: &str, transport: &str) {
-    let (mut relay, address) = peer(listen, Some(roomy())).await;
+    let (mut relay, address) = peer(listen, Some(ample_limits())).await;
     let id = *relay.local_peer_id();
     let full = address.clone().with(Protocol::P2p(id));
     let (reports, out) = probe(&mut relay, &args([full.clone()]), Format::Json).await;
@@ -143,7 +143,7 @@ async fn a_relay_works_over_websocket() {
 
 #[tokio::test]
 async fn the_peer_id_may_be_left_out() {
-    let (mut relay, address) = peer(TCP, Some(roomy())).await;
+    let (mut relay, address) = peer(TCP, Some(ample_limits())).await;
     let id = *relay.local_peer_id();
     let (reports, _) = probe(&mut relay, &args([address]), Format::Json).await;
     assert!(reports[0].ok, "{reports:?}");
@@ -181,7 +181,7 @@ fn assert_failed(report: &Report, step: Step, words: &str) {
 }
 
 /// An address on which nothing listens any more.
-fn nobody() -> Multiaddr {
+fn unused_address() -> Multiaddr {
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = socket.local_addr().unwrap().port();
     format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap()
@@ -189,15 +189,15 @@ fn nobody() -> Multiaddr {
 
 #[tokio::test]
 async fn nothing_listens() {
-    let (mut bystander, _) = peer(TCP, None).await;
-    let (reports, _) = probe(&mut bystander, &args([nobody()]), Format::Json).await;
+    let (mut idle_peer, _) = peer(TCP, None).await;
+    let (reports, _) = probe(&mut idle_peer, &args([unused_address()]), Format::Json).await;
     assert_failed(&reports[0], Step::Connect, "refused");
     assert!(reports[0].hint.is_some());
 }
 
 #[tokio::test]
 async fn another_peer_answers() {
-    let (mut relay, address) = peer(TCP, Some(roomy())).await;
+    let (mut relay, address) = peer(TCP, Some(ample_limits())).await;
     let address = address.with(Protocol::P2p(PeerId::random()));
     let (reports, _) = probe(&mut relay, &args([address]), Format::Json).await;
     assert_failed(
@@ -260,20 +260,25 @@ async fn a_silent_peer_is_given_up_on() {
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = socket.local_addr().unwrap().port();
     let address = format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap();
-    let (mut bystander, _) = peer(TCP, None).await;
+    let (mut idle_peer, _) = peer(TCP, None).await;
     let args = Args {
         timeout: Duration::from_millis(200),
         ..args([address])
     };
-    let (reports, _) = probe(&mut bystander, &args, Format::Json).await;
+    let (reports, _) = probe(&mut idle_peer, &args, Format::Json).await;
     assert_eq!(reports[0].failed_step, Some(Step::Connect), "{reports:?}");
     assert!(reports[0].error.is_some());
 }
 
 #[tokio::test]
 async fn every_relay_is_probed_though_one_fails() {
-    let (mut relay, address) = peer(TCP, Some(roomy())).await;
-    let (reports, out) = probe(&mut relay, &args([nobody(), address.clone()]), Format::Text).await;
+    let (mut relay, address) = peer(TCP, Some(ample_limits())).await;
+    let (reports, out) = probe(
+        &mut relay,
+        &args([unused_address(), address.clone()]),
+        Format::Text,
+    )
+    .await;
     assert_eq!(
         reports.iter().map(|report| report.ok).collect::<Vec<_>>(),
         [false, true]

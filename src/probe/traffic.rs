@@ -83,7 +83,7 @@ pub(super) async fn ping(
 
 /// How much the bulk exchange may send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Budget {
+pub(super) struct ExchangeLimit {
     /// Bytes each way, at most.
     pub(super) bytes: u64,
     /// Time after which no more is sent, so that a slow path still gives a measurement.
@@ -92,14 +92,14 @@ pub(super) struct Budget {
 
 /// The bulk exchange, every byte of it checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Exchange {
+pub(super) struct ExchangeResult {
     /// Bytes each way.
     pub(super) bytes: u64,
     /// From the first byte sent to the last one received.
     pub(super) elapsed: Duration,
 }
 
-impl Exchange {
+impl ExchangeResult {
     /// Megabytes (10⁶ bytes) per second in each direction, to three decimals.
     #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 bytes")]
     pub(super) fn megabytes_per_second(self) -> f64 {
@@ -111,13 +111,13 @@ impl Exchange {
 /// Sends bulk data and receives its echo at the same time, so both directions are busy at once.
 pub(super) async fn exchange(
     stream: impl AsyncRead + AsyncWrite,
-    budget: Budget,
-) -> Result<Exchange, Cause> {
+    limit: ExchangeLimit,
+) -> Result<ExchangeResult, Cause> {
     let seed = rand::random();
     let started = Instant::now();
     let (reader, writer) = stream.split();
     let (sent, received) = try_join(
-        send(writer, Pattern::new(seed), budget),
+        send(writer, Pattern::new(seed), limit),
         receive(reader, Pattern::new(seed)),
     )
     .await?;
@@ -126,7 +126,7 @@ pub(super) async fn exchange(
             "sent {sent} bytes, but only {received} came back"
         )));
     }
-    Ok(Exchange {
+    Ok(ExchangeResult {
         bytes: sent,
         elapsed: started.elapsed(),
     })
@@ -135,13 +135,13 @@ pub(super) async fn exchange(
 async fn send(
     mut writer: impl AsyncWrite + Unpin,
     mut pattern: Pattern,
-    budget: Budget,
+    limit: ExchangeLimit,
 ) -> Result<u64, Cause> {
     let started = Instant::now();
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut sent = 0;
-    while sent < budget.bytes && started.elapsed() < budget.send_for {
-        let rest = usize::try_from(budget.bytes - sent).unwrap_or(usize::MAX);
+    while sent < limit.bytes && started.elapsed() < limit.send_for {
+        let rest = usize::try_from(limit.bytes - sent).unwrap_or(usize::MAX);
         let chunk = buffer.get_mut(..rest.min(CHUNK_BYTES)).unwrap_or_default();
         pattern.fill(chunk);
         writer
@@ -221,7 +221,7 @@ mod tests {
 
     use super::*;
 
-    const BUDGET: Budget = Budget {
+    const BUDGET: ExchangeLimit = ExchangeLimit {
         bytes: 300_000,
         send_for: Duration::from_secs(60),
     };
@@ -232,7 +232,7 @@ mod tests {
     }
 
     /// A listener that changes what it sends back.
-    async fn twist(mut stream: Compat<DuplexStream>, change: impl Fn(&mut Vec<u8>)) {
+    async fn corrupt(mut stream: Compat<DuplexStream>, change: impl Fn(&mut Vec<u8>)) {
         let mut data = Vec::new();
         stream.read_to_end(&mut data).await.unwrap();
         change(&mut data);
@@ -256,13 +256,13 @@ mod tests {
     #[tokio::test]
     async fn sending_stops_in_time() {
         let (near, mut far) = streams();
-        let budget = Budget {
+        let limit = ExchangeLimit {
             bytes: u64::MAX,
             send_for: Duration::from_millis(5),
         };
-        let (done, ()) = futures::join!(exchange(near, budget), echo(&mut far));
+        let (done, ()) = futures::join!(exchange(near, limit), echo(&mut far));
         let done = done.unwrap();
-        assert!(done.bytes > 0 && done.elapsed >= budget.send_for);
+        assert!(done.bytes > 0 && done.elapsed >= limit.send_for);
     }
 
     #[tokio::test]
@@ -276,7 +276,7 @@ mod tests {
         ];
         for (change, message) in changes {
             let (near, far) = streams();
-            let (done, ()) = futures::join!(exchange(near, BUDGET), twist(far, change));
+            let (done, ()) = futures::join!(exchange(near, BUDGET), corrupt(far, change));
             let cause = done.unwrap_err();
             assert!(cause.message.contains(message), "{message:?} in {cause:?}");
         }
