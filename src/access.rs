@@ -12,6 +12,7 @@
 //! [`relay::Access`](crate::relay::Access)), so nobody waits for a decision about somebody else.
 //! `docs/access.md` is for operators.
 
+mod config;
 mod control;
 mod decision;
 mod endpoint;
@@ -24,6 +25,7 @@ mod single_flight;
 mod text;
 
 pub use self::{
+    config::{AccessConfig, AccessLists, EndpointConfig, OnError},
     control::{Access, Error, Setup},
     decision::{MAX_CONCURRENCY, MAX_REMEMBERED},
     entry::Entry,

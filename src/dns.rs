@@ -40,6 +40,7 @@
 //! resolver; what it sends is hardly larger than what it got, unless the network that seems to ask
 //! stays below its limit.
 
+pub mod config;
 pub mod directory;
 pub mod discovery;
 pub mod dnsaddr;

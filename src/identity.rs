@@ -19,13 +19,38 @@ use libp2p::identity::{Keypair, ed25519};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::config::{self, Secret};
+use crate::secret::Secret;
 
 /// What the key of an instance is derived for. Another text gives every relay another peer id.
 const IDENTITY_INFO: &[u8] = b"descord-relay/identity/v1/";
 
 /// What the key of the pseudonyms is derived for.
 const PSEUDONYM_INFO: &[u8] = b"descord-relay/pseudonym/v1";
+
+/// The instance name of a machine without a usable host name.
+pub const DEFAULT_INSTANCE: &str = "relay";
+
+/// Where the key pair comes from: the key, else the seed together with the instance name, else a
+/// random number generator. A loaded configuration never has both a key and a seed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityConfig {
+    /// Name of this relay within the fleet.
+    pub instance: String,
+    /// The fleet's shared secret; at least 16 characters.
+    pub seed: Option<Secret>,
+    /// Base64 of an Ed25519 private key in libp2p's protobuf form.
+    pub key: Option<Secret>,
+}
+
+impl Default for IdentityConfig {
+    fn default() -> Self {
+        Self {
+            instance: DEFAULT_INSTANCE.to_owned(),
+            seed: None,
+            key: None,
+        }
+    }
+}
 
 /// The relay's key pair, and what else is derived from the same secret.
 pub struct Identity {
@@ -66,7 +91,7 @@ impl Identity {
     /// # Errors
     /// When the key cannot be used, or there is a seed too; a configuration that was loaded
     /// from an environment has no such fault.
-    pub fn from_config(config: &config::Identity) -> Result<Self, Error> {
+    pub fn from_config(config: &IdentityConfig) -> Result<Self, Error> {
         match (&config.key, &config.seed) {
             (Some(_), Some(_)) => Err(Error::Ambiguous),
             (Some(key), None) => Ok(Self::of_key(decode_key(key)?, KeySource::Key)),
@@ -213,8 +238,8 @@ mod tests {
 
     const SEED: &str = "correct horse battery staple";
 
-    fn config(seed: Option<&str>, key: Option<&str>) -> config::Identity {
-        config::Identity {
+    fn config(seed: Option<&str>, key: Option<&str>) -> IdentityConfig {
+        IdentityConfig {
             instance: "relay-0".to_owned(),
             seed: seed.map(Secret::new),
             key: key.map(Secret::new),
@@ -241,7 +266,7 @@ mod tests {
     #[test]
     fn pseudonyms_are_keyed_alike_in_a_fleet() {
         let first = Identity::from_config(&config(Some(SEED), None)).unwrap();
-        let second = config::Identity {
+        let second = IdentityConfig {
             instance: "relay-1".into(),
             ..config(Some(SEED), None)
         };
@@ -294,7 +319,7 @@ mod tests {
         let seed = generate_seed();
         assert_ne!(seed, generate_seed());
         assert_eq!(seed.len(), 43);
-        let loaded = config::Config::from_env([("RELAY_IDENTITY_SEED", &seed)]).unwrap();
+        let loaded = crate::config::Config::from_env([("RELAY_IDENTITY_SEED", &seed)]).unwrap();
         assert_eq!(loaded.config.identity.seed, Some(Secret::new(seed)));
     }
 

@@ -44,6 +44,7 @@ pub mod cli;
 pub mod config;
 pub mod dialback;
 pub mod dns;
+pub mod external_address;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod handover;
@@ -62,6 +63,7 @@ pub mod refusals;
 pub mod relay;
 pub mod resources;
 pub mod scratch;
+pub mod secret;
 pub mod shrink;
 pub mod telemetry;
 pub mod transport;

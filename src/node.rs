@@ -27,9 +27,9 @@ use self::{
 };
 use crate::{
     access,
-    config::{self, Config},
+    config::Config,
     identity::Identity,
-    lifecycle::{Lifecycle, Phase},
+    lifecycle::{DrainConfig, Lifecycle, Phase},
     metrics::{self, Metrics},
     peers::Peers,
     pseudonym::Pseudonyms,
@@ -107,7 +107,7 @@ pub struct Node {
     statistics: Option<Interval>,
     /// What was freed last because memory was short.
     shed: Option<Shed>,
-    drain: config::Drain,
+    drain: DrainConfig,
 }
 
 impl Node {

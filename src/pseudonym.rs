@@ -10,12 +10,35 @@ use hkdf::hmac::{Hmac, KeyInit, Mac};
 use libp2p::PeerId;
 use sha2::Sha256;
 
-use crate::config::PeerIds;
 use crate::identity::derive;
 use crate::resources::Prefix;
 
 /// What the HMAC's key is derived for.
 const INFO: &[u8] = b"descord-relay/pseudonyms/hmac/v1";
+
+/// How peers are named in everything that the relay prints or exports.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PeerIds {
+    /// A keyed hash, the same on every relay of the fleet.
+    #[default]
+    Pseudonym,
+    /// The peer id itself.
+    Full,
+}
+
+impl PeerIds {
+    /// All values.
+    pub const ALL: [Self; 2] = [Self::Pseudonym, Self::Full];
+}
+
+impl fmt::Display for PeerIds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pseudonym => "pseudonym",
+            Self::Full => "full",
+        })
+    }
+}
 
 /// Gives peers their names. Cheap to clone and to use: a name takes two hashes and no allocation.
 #[derive(Clone)]

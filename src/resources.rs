@@ -13,6 +13,7 @@ mod cgroup;
 pub(crate) mod fuzzing;
 mod limits;
 mod memory;
+mod memory_limit;
 mod prefix;
 mod process;
 mod report;
@@ -36,6 +37,7 @@ pub use self::{
     buffer_charge::BufferCharge,
     limits::ResourceLimits,
     memory::{ConnectionMemory, GUARANTEED_BYTES, Relief},
+    memory_limit::MemoryLimit,
     prefix::{MAX_SCOPES, Prefix, Share, Shares},
     process::{open_descriptors, used_bytes},
     report::{Resource, ResourceUse, is_private},
@@ -46,7 +48,7 @@ use self::{
     process::SocketMemory,
     watermarks::Watermarks,
 };
-use crate::{config::MemoryLimit, relay::Limits};
+use crate::relay::Limits;
 
 /// How often the use of memory is looked at. What may come in meanwhile is bounded by the handshakes
 /// that may be under way.

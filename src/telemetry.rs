@@ -193,8 +193,8 @@ mod tests {
     use opentelemetry_sdk::trace::SdkTracerProvider;
     use tracing::{dispatcher, info_span};
 
+    use super::log::LogFormat;
     use super::*;
-    use crate::config::LogFormat;
 
     /// Whether spans are made, whatever the log is told of.
     fn makes_spans(tracer: Option<&SdkTracer>) -> bool {

@@ -11,13 +11,13 @@ use tokio::{task::spawn_blocking, time::sleep};
 use tracing::{error, info};
 
 use super::{
+    config::{AccessConfig, EndpointConfig},
     decision::Decider,
     endpoint::{Endpoint, Question},
     file::{self, LOOK_INTERVAL, Watched},
     rules::{Effect, Origin, Rule, Rules, Scope, Verdict},
 };
 use crate::{
-    config::{self, AccessEndpoint},
     lifecycle::Lifecycle,
     metrics::Metrics,
     relay::{self, Deny, Refusal, Requester},
@@ -46,7 +46,7 @@ pub struct Setup {
     inline: Arc<[Rule]>,
     rules: Rules,
     file: Option<Watched>,
-    endpoint: Option<(Endpoint, AccessEndpoint)>,
+    endpoint: Option<(Endpoint, EndpointConfig)>,
 }
 
 impl Setup {
@@ -54,7 +54,7 @@ impl Setup {
     ///
     /// # Errors
     /// When the file or the certificates cannot be used.
-    pub fn load(config: &config::Access) -> Result<Option<Self>, Error> {
+    pub fn load(config: &AccessConfig) -> Result<Option<Self>, Error> {
         let inline = inline(config);
         if inline.is_empty() && config.file.is_none() && config.url.is_none() {
             return Ok(None);
@@ -116,7 +116,7 @@ impl Setup {
 }
 
 /// The rules of the environment.
-fn inline(config: &config::Access) -> Vec<Rule> {
+fn inline(config: &AccessConfig) -> Vec<Rule> {
     let lists = [
         (Scope::Reserve, &config.reserve),
         (Scope::Connect, &config.connect),

@@ -25,12 +25,12 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
+    config::{EndpointConfig, OnError},
     endpoint::{Decision, Endpoint, Failure, Question},
     keyed_semaphore::{KeyedSemaphore, Permit},
     single_flight::SingleFlight,
 };
 use crate::{
-    config::{AccessEndpoint, OnError},
     metrics::Metrics,
     rate::{Limiter, Rate, Unit},
     relay::{Deny, Refusal},
@@ -90,7 +90,7 @@ impl Decider {
     /// Has `endpoint` decide for `relay`.
     pub(super) fn new(
         endpoint: Endpoint,
-        config: &AccessEndpoint,
+        config: &EndpointConfig,
         relay: PeerId,
         shares: Shares,
         metrics: Metrics,

@@ -12,11 +12,11 @@ use reqwest::{
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::resolve::Resolver;
+use super::{config::EndpointConfig, resolve::Resolver};
 use crate::{
-    config::{AccessEndpoint, Secret},
     relay::Requester,
     resources::Prefix,
+    secret::Secret,
     telemetry::{export_health::chain, pem},
 };
 
@@ -130,7 +130,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// In words, when the certificates cannot be used.
-    pub(super) fn new(url: &Url, config: &AccessEndpoint) -> Result<Self, String> {
+    pub(super) fn new(url: &Url, config: &EndpointConfig) -> Result<Self, String> {
         let mut client = Client::builder()
             // The token and what is asked are for this one host.
             .redirect(redirect::Policy::none())
@@ -140,7 +140,7 @@ impl Endpoint {
             .connect_timeout(config.timeout)
             .pool_max_idle_per_host(config.concurrency)
             .dns_resolver(Resolver::default());
-        if let Some(path) = &config.certificate {
+        if let Some(path) = &config.ca_file {
             client = client.tls_certs_only(certificates(path)?);
         } else if url.scheme() == "http" {
             // Those of the system may be missing, in a small image.

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-use super::Secret;
 use super::list::{join, parse_list};
 use super::value_format::{MinDuration, ValueFormat, mask, show_duration};
 use crate::access::{Effect, Entry, Origin, Rule, Scope};
+use crate::secret::Secret;
 
 /// Maximum number of entries of one list. Longer ones belong in a file.
 const MAX_ENTRIES: usize = 1024;

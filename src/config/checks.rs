@@ -5,11 +5,13 @@
 
 use std::time::Duration;
 
+use super::Config;
 use super::error::{VariableError, Warning};
-use super::load::{DEFAULT_INSTANCE_NAME, ValueSources};
+use super::load::ValueSources;
 use super::table::{VARIABLES, Variable, name};
 use super::value_format::{Size, ValueFormat, show_duration};
-use super::{Config, NameServer};
+use crate::dns::config::NameServer;
+use crate::identity::DEFAULT_INSTANCE;
 use crate::relay::{Bandwidth, Pace};
 
 /// Clients renew in the last two minutes of a reservation, some earlier.
@@ -226,7 +228,7 @@ fn circuits_outlive_drain(config: &Config) -> Option<Warning> {
 /// Two relays that derive their keys from one seed and one name would be the same peer.
 fn shared_instance_name(config: &Config, sources: &ValueSources) -> Option<Warning> {
     let instance = config.identity.instance.as_str();
-    let common = matches!(instance, DEFAULT_INSTANCE_NAME | "localhost");
+    let common = matches!(instance, DEFAULT_INSTANCE | "localhost");
     (common && sources.is_set(name::SEED) && !sources.is_set(name::INSTANCE)).then(|| {
         Warning::new(format!(
             "{} is not set and the host name says little: every relay named {instance} with this \

@@ -1,15 +1,11 @@
 //! What the fleet's directory is told: its zone, its relays, and its name servers.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::address::is_dns_name;
 use super::list::{join, parse_list};
 use super::value_format::{InstanceName, MinDuration, ValueFormat, show_duration};
-use super::{NameServer, RelayHost};
-
-/// Maximum number of relays of a fleet, by name or by address.
-pub const MAX_FLEET: usize = 256;
+use crate::dns::config::{DEFAULT_ADMIN_PORT, MAX_RELAYS, NameServer, RelayHost, parse_dns_name};
 
 /// Maximum number of characters of the zone's name: a TXT string of 255 bytes has to hold it together with
 /// the name of a relay and a peer id.
@@ -17,9 +13,6 @@ const MAX_ZONE_LENGTH: usize = 100;
 
 /// Maximum number of name servers, and addresses to listen on.
 const MAX_SERVERS: usize = 16;
-
-/// The port of a relay's operator endpoints, unless another one is given.
-const ADMIN_PORT: u16 = 8080;
 
 /// The longest time to live. What is cached longer does not follow the relays at all.
 const MAX_TTL: Duration = Duration::from_secs(3600);
@@ -35,7 +28,7 @@ impl ValueFormat for ZoneName {
     }
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
-        let name = host_name(text)?;
+        let name = parse_dns_name(text).map_err(|error| error.to_string())?;
         if name.len() > MAX_ZONE_LENGTH {
             return Err("is too long".to_owned());
         }
@@ -55,13 +48,13 @@ impl ValueFormat for InstanceNames {
 
     fn allowed(&self) -> String {
         format!(
-            "a comma-separated list of at most {MAX_FLEET} names, each {}",
+            "a comma-separated list of at most {MAX_RELAYS} names, each {}",
             InstanceName.allowed()
         )
     }
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
-        parse_list(text, MAX_FLEET, |item| InstanceName.parse(item))
+        parse_list(text, MAX_RELAYS, |item| InstanceName.parse(item))
     }
 
     fn show(&self, value: &Self::Value) -> String {
@@ -103,50 +96,20 @@ impl ValueFormat for RelayHosts {
 
     fn allowed(&self) -> String {
         format!(
-            "a comma-separated list of at most {MAX_FLEET} names or IP addresses, each with a \
-             port or {ADMIN_PORT}, such as `relays.internal`, `relay-0:8080` or `[2001:db8::1]:8080`"
+            "a comma-separated list of at most {MAX_RELAYS} names or IP addresses, each with a \
+             port or {DEFAULT_ADMIN_PORT}, such as `relays.internal`, `relay-0:8080` or `[2001:db8::1]:8080`"
         )
     }
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
-        parse_list(text, MAX_FLEET, relay_host)
+        parse_list(text, MAX_RELAYS, |item| {
+            item.parse::<RelayHost>().map_err(|error| error.to_string())
+        })
     }
 
     fn show(&self, value: &Self::Value) -> String {
-        let shown = value.iter().map(|relay| match relay.host.parse() {
-            Ok(ip) => SocketAddr::new(ip, relay.port).to_string(),
-            Err(_) => format!("{}:{}", relay.host, relay.port),
-        });
-        join(shown)
+        join(value.iter())
     }
-}
-
-fn relay_host(item: &str) -> Result<RelayHost, String> {
-    if let Ok(ip) = item.parse::<IpAddr>() {
-        return Ok(RelayHost {
-            host: ip.to_string(),
-            port: ADMIN_PORT,
-        });
-    }
-    if let Ok(address) = item.parse::<SocketAddr>() {
-        return Ok(RelayHost {
-            host: address.ip().to_string(),
-            port: address.port(),
-        });
-    }
-    let (host, port) = match item.rsplit_once(':') {
-        Some((host, port)) => {
-            let port = port.parse().map_err(|_| "has no valid port".to_owned())?;
-            (host, port)
-        }
-        None => (item, ADMIN_PORT),
-    };
-    // A dot at the end keeps the resolver from trying its search list: it stays.
-    host_name(host)?;
-    Ok(RelayHost {
-        host: host.to_owned(),
-        port,
-    })
 }
 
 /// The zone's name servers.
@@ -165,26 +128,13 @@ impl ValueFormat for NameServers {
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
         parse_list(text, MAX_SERVERS, |item| {
-            let (name, addresses) = item.split_once('=').unwrap_or((item, ""));
-            let addresses = addresses.split('+').filter(|address| !address.is_empty());
-            let addresses: Result<_, _> = addresses.map(str::parse::<IpAddr>).collect();
-            Ok(NameServer {
-                name: host_name(name)?,
-                addresses: addresses.map_err(|_| "has no valid IP address".to_owned())?,
-            })
+            item.parse::<NameServer>()
+                .map_err(|error| error.to_string())
         })
     }
 
     fn show(&self, value: &Self::Value) -> String {
-        let shown = value.iter().map(|server| {
-            let addresses: Vec<_> = server.addresses.iter().map(IpAddr::to_string).collect();
-            if addresses.is_empty() {
-                server.name.clone()
-            } else {
-                format!("{}={}", server.name, addresses.join("+"))
-            }
-        });
-        join(shown)
+        join(value.iter())
     }
 }
 
@@ -218,15 +168,5 @@ impl ValueFormat for DnsTtl {
 
     fn show(&self, value: &Self::Value) -> String {
         show_duration(*value)
-    }
-}
-
-/// A DNS name in lower case, without the dot at its end.
-fn host_name(text: &str) -> Result<String, String> {
-    let name = text.strip_suffix('.').unwrap_or(text);
-    if is_dns_name(name) {
-        Ok(name.to_ascii_lowercase())
-    } else {
-        Err("is not a DNS name".to_owned())
     }
 }

@@ -12,15 +12,14 @@ use zeroize::Zeroizing;
 
 use super::environment::Environment;
 use super::error::{Errors, VariableError, Warning, quote};
-use super::table::{DefaultValue, TextHandling, VARIABLES, Variable, name};
+use super::table::{TextHandling, VARIABLES, Variable, name};
 use super::value_format::{InstanceName, ValueFormat};
-use super::{Config, Secret, checks, template};
+use super::{Config, checks, template};
+use crate::identity::DEFAULT_INSTANCE;
+use crate::secret::Secret;
 
 /// Where Linux keeps the machine's host name.
 const HOST_NAME_FILE: &str = "/proc/sys/kernel/hostname";
-
-/// The instance name of a machine that has no usable host name.
-pub(super) const DEFAULT_INSTANCE_NAME: &str = "relay";
 
 /// Secrets are short; a path such as `/dev/zero` must not fill the memory.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
@@ -147,14 +146,8 @@ struct Inputs<'a> {
 
 impl<'a> Inputs<'a> {
     fn new(environment: Environment, read: &'a dyn Fn(&Path) -> io::Result<String>) -> Self {
-        let mut defaults: BTreeMap<_, _> = VARIABLES
-            .iter()
-            .filter_map(|variable| match variable.default {
-                DefaultValue::Text(text) => Some((variable.name, text.to_owned())),
-                DefaultValue::Described(_) => None,
-            })
-            .collect();
-        defaults.insert(name::INSTANCE, host_name(environment.host_name, read));
+        let instance = host_name(environment.host_name, read);
+        let defaults = BTreeMap::from([(name::INSTANCE, instance)]);
         let layers = Figment::from(Layer {
             name: Layer::DEFAULTS,
             values: defaults,
@@ -253,7 +246,7 @@ fn host_name(variable: Option<String>, read: &dyn Fn(&Path) -> io::Result<String
     variable
         .and_then(usable)
         .or_else(|| read(Path::new(HOST_NAME_FILE)).ok().and_then(usable))
-        .unwrap_or_else(|| DEFAULT_INSTANCE_NAME.to_owned())
+        .unwrap_or_else(|| DEFAULT_INSTANCE.to_owned())
 }
 
 fn read_file(path: &Path) -> io::Result<String> {

@@ -15,7 +15,7 @@ impl Loaded {
         for variable in VARIABLES {
             let show = variable.field.show;
             let default = match variable.default {
-                DefaultValue::Text(_) => show(&defaults),
+                DefaultValue::FromConfig => show(&defaults),
                 DefaultValue::Described(words) => words.to_owned(),
             };
             let source = match self.sources.of(variable.name) {
@@ -35,8 +35,9 @@ impl Loaded {
     }
 }
 
-/// The reference of all variables, as a table in Markdown that ends in a line break.
+/// The reference of all variables, as a Markdown table that ends in a line break.
 pub fn reference_table() -> String {
+    let defaults = Config::default();
     let mut table = "| Variable | Default | Meaning |\n|---|---|---|\n".to_owned();
     for variable in VARIABLES {
         // Writing to a string cannot fail.
@@ -44,17 +45,18 @@ pub fn reference_table() -> String {
             table,
             "| `{}` | {} | {} |",
             variable.name,
-            default_cell(variable.default),
+            default_cell(variable, &defaults),
             meaning_cell(variable)
         );
     }
     table
 }
 
-fn default_cell(default: DefaultValue) -> String {
-    match default {
+fn default_cell(variable: &Variable, defaults: &Config) -> String {
+    match variable.default {
         // A space after each comma lets a long list break into lines.
-        DefaultValue::Text(text) => {
+        DefaultValue::FromConfig => {
+            let text = (variable.field.show)(defaults);
             let items: Vec<_> = text.split(',').map(|item| format!("`{item}`")).collect();
             items.join(", ")
         }

@@ -1,16 +1,13 @@
 //! What the relay is told of newcomers and floods: rates, the memory that there is, and the proxies
 //! that it believes.
 
-use std::num::NonZeroU32;
-
 use ipnet::IpNet;
 
-use super::MemoryLimit;
 use super::list::{join, parse_list};
-use super::value_format::{Count, Size, ValueFormat};
+use super::value_format::{Size, ValueFormat};
 use crate::access::Entry;
-use crate::rate::{Rate, Unit};
-use crate::resources::{Share, Shares};
+use crate::rate::{ParseRateError, Rate};
+use crate::resources::{MemoryLimit, Share, Shares};
 
 /// Maximum number of proxy networks.
 const MAX_PROXIES: usize = 64;
@@ -33,27 +30,9 @@ impl ValueFormat for BurstAndRate {
         if text == "0" {
             return Ok(None);
         }
-        let no_rate = || "is not a burst and a rate".to_owned();
-        let (burst, rest) = text.split_once('+').ok_or_else(no_rate)?;
-        let (refill, unit) = rest.split_once('/').ok_or_else(no_rate)?;
-        let number = |text: &str| -> Result<NonZeroU32, String> {
-            let count = Count
-                .parse(text.trim())
-                .map_err(|what| format!("has a part that {what}"))?;
-            let number = count.and_then(|count| NonZeroU32::new(u32::try_from(count).ok()?));
-            match number {
-                Some(number) if number.get() <= Rate::MOST => Ok(number),
-                None if count.is_none() => Err("has a part that is 0".to_owned()),
-                _ => Err("has a part that is too large".to_owned()),
-            }
-        };
-        let is_unit = |known: &&Unit| unit.trim().chars().eq([known.letter()]);
-        let unit = Unit::ALL.iter().find(is_unit);
-        Ok(Some(Rate {
-            burst: number(burst)?,
-            refill: number(refill)?,
-            per: *unit.ok_or_else(|| "has a unit other than s, m and h".to_owned())?,
-        }))
+        text.parse()
+            .map(Some)
+            .map_err(|error: ParseRateError| error.to_string())
     }
 
     fn show(&self, value: &Self::Value) -> String {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Config;
 use super::access::{
     AccessEntries, BearerToken, CountInRange, DurationRange, EndpointUrl, FilePath,
 };
@@ -13,9 +14,10 @@ use super::value_format::{
     Choice, Count, CountUpTo, DurationOrZero, InstanceName, MinDuration, OptionalSocketAddress,
     PrivateKey, Seed, Size, SizeOrZero, ValueFormat,
 };
-use super::{Config, LogFormat, OnError, PeerIds};
-use crate::access::{Effect, MAX_CONCURRENCY, MAX_REMEMBERED, Scope};
+use crate::access::{Effect, MAX_CONCURRENCY, MAX_REMEMBERED, OnError, Scope};
 use crate::peers::MAX_CAPACITY;
+use crate::pseudonym::PeerIds;
+use crate::telemetry::log::LogFormat;
 
 /// What every name of ours starts with.
 pub(super) const PREFIX: &str = "RELAY_";
@@ -70,12 +72,12 @@ pub(super) struct Variable {
     pub(super) field: Field,
 }
 
-/// What holds when a variable is not set.
+/// The value of a variable that is not set.
 #[derive(Clone, Copy)]
 pub(super) enum DefaultValue {
-    /// The same as this text.
-    Text(&'static str),
-    /// Something that no text in this table can say.
+    /// The value of the field in [`Config::default`].
+    FromConfig,
+    /// A default that depends on the machine or on other variables, in words.
     Described(&'static str),
 }
 
@@ -139,26 +141,15 @@ const BURST: SizeOrZero = SizeOrZero {
     what: "a size",
     zero: "a second's worth, and 64KiB at least",
 };
-const ON_ERROR: Choice<OnError> = Choice(&[
-    ("fail-closed", OnError::FailClosed),
-    ("fail-open", OnError::FailOpen),
-]);
-const LOG_FORMATS: Choice<LogFormat> = Choice(&[
-    ("auto", LogFormat::Auto),
-    ("text", LogFormat::Text),
-    ("json", LogFormat::Json),
-]);
-const PEER_IDS: Choice<PeerIds> =
-    Choice(&[("pseudonym", PeerIds::Pseudonym), ("full", PeerIds::Full)]);
+const ON_ERROR: Choice<OnError> = Choice(&OnError::ALL);
+const LOG_FORMATS: Choice<LogFormat> = Choice(&LogFormat::ALL);
+const PEER_IDS: Choice<PeerIds> = Choice(&PeerIds::ALL);
 
 /// Every variable, in the order in which people meet them.
 pub(super) static VARIABLES: &[Variable] = &[
     Variable {
         name: "RELAY_LISTEN_ADDRESSES",
-        default: DefaultValue::Text(
-            "/ip4/0.0.0.0/tcp/9000,/ip4/0.0.0.0/udp/9000/quic-v1,\
-             /ip6/::/tcp/9000,/ip6/::/udp/9000/quic-v1",
-        ),
+        default: DefaultValue::FromConfig,
         doc: "Where the relay accepts connections: TCP, QUIC and WebSocket.",
         handling: TextHandling::Plain,
         field: field!(ListenAddresses => listen_addresses),
@@ -196,28 +187,28 @@ pub(super) static VARIABLES: &[Variable] = &[
     },
     Variable {
         name: name::RESERVATIONS,
-        default: DefaultValue::Text("1024"),
+        default: DefaultValue::FromConfig,
         doc: "Peers that hold a reservation at once.",
         handling: TextHandling::Plain,
         field: field!(Count => limits.reservations),
     },
     Variable {
         name: "RELAY_MAX_RESERVATIONS_PER_PEER",
-        default: DefaultValue::Text("3"),
+        default: DefaultValue::FromConfig,
         doc: "Connections of one peer that may hold its reservation.",
         handling: TextHandling::Plain,
         field: field!(Count => limits.reservations_per_peer),
     },
     Variable {
         name: name::RESERVATIONS_PER_IP,
-        default: DefaultValue::Text("64"),
+        default: DefaultValue::FromConfig,
         doc: "Reservations made from one IP address (IPv6: from one /64).",
         handling: TextHandling::Plain,
         field: field!(Count => limits.reservations_per_ip),
     },
     Variable {
         name: name::RESERVATION_TTL,
-        default: DefaultValue::Text("1h"),
+        default: DefaultValue::FromConfig,
         doc: "How long a reservation lives unless it is renewed. Clients renew minutes before \
               the end, so values below 3m lead to gaps.",
         handling: TextHandling::Plain,
@@ -225,14 +216,14 @@ pub(super) static VARIABLES: &[Variable] = &[
     },
     Variable {
         name: name::CIRCUITS,
-        default: DefaultValue::Text("512"),
+        default: DefaultValue::FromConfig,
         doc: "Circuits open at once.",
         handling: TextHandling::Plain,
         field: field!(Count => limits.circuits),
     },
     Variable {
         name: name::CIRCUITS_PER_PEER,
-        default: DefaultValue::Text("5"),
+        default: DefaultValue::FromConfig,
         doc: "Circuits of one peer as source, and as many as target. Sets \
               `RELAY_MAX_CIRCUITS_PER_SOURCE` and `RELAY_MAX_CIRCUITS_PER_TARGET`, unless those are \
               set themselves.",
@@ -265,18 +256,16 @@ pub(super) static VARIABLES: &[Variable] = &[
         handling: TextHandling::Plain,
         field: field!(Count => limits.circuits_per_target),
     },
-    // Long enough for a handshake and the first request over a slow network.
     Variable {
         name: "RELAY_UNUSED_CIRCUIT_TIMEOUT",
-        default: DefaultValue::Text("30s"),
+        default: DefaultValue::FromConfig,
         doc: "How long a circuit may stay open until its target has sent the first byte.",
         handling: TextHandling::Plain,
         field: field!(DurationOrZero { zero: "unlimited" } => limits.unused_circuit_timeout),
     },
-    // Off: applications keep quiet circuits open for hours.
     Variable {
         name: "RELAY_IDLE_CIRCUIT_TIMEOUT",
-        default: DefaultValue::Text("0"),
+        default: DefaultValue::FromConfig,
         doc: "How long a circuit may stay open without a byte in either direction, once its target has \
               sent one.",
         handling: TextHandling::Plain,
@@ -295,69 +284,59 @@ pub(super) static VARIABLES: &[Variable] = &[
     },
     Variable {
         name: name::CIRCUIT_DURATION,
-        default: DefaultValue::Text("1h"),
+        default: DefaultValue::FromConfig,
         doc: "How long one circuit may last.",
         handling: TextHandling::Plain,
         field: field!(DurationOrZero { zero: "unlimited" } => limits.circuit.duration),
     },
     Variable {
         name: "RELAY_MAX_CIRCUIT_BYTES",
-        default: DefaultValue::Text("100MB"),
+        default: DefaultValue::FromConfig,
         doc: "What one circuit may carry, in each direction.",
         handling: TextHandling::Plain,
         field: field!(Size => limits.circuit.bytes),
     },
     Variable {
         name: "RELAY_MAX_MEMORY",
-        default: DefaultValue::Text("auto"),
+        default: DefaultValue::FromConfig,
         doc: "Memory that the relay may use; `auto` is the limit of its container, or else all that \
               the machine has. From 90 % on newcomers are refused; see `docs/limits.md`.",
         handling: TextHandling::Plain,
         field: field!(MemoryLimitFormat => memory),
     },
-    // One address may be that of a thousand customers of a mobile network, who all come back at
-    // once when the relay was restarted: as many as may reserve from there, each with a few
-    // connections, and as many again who only connect. The steady rate costs two hundredths of a
-    // processor.
     Variable {
         name: "RELAY_RATE_CONNECTIONS_PER_IP",
-        default: DefaultValue::Text("500+20/s"),
+        default: DefaultValue::FromConfig,
         doc: "Connections from one IP address (IPv6: from one /64): so many at once, and so many \
               more each second.",
         handling: TextHandling::Plain,
         field: field!(BurstAndRate => admission.rate_per_ip),
     },
-    // A client reserves once, and again when its connection was lost: this one may lose it every
-    // six seconds for ever.
     Variable {
         name: "RELAY_RATE_RESERVATIONS_PER_PEER",
-        default: DefaultValue::Text("20+10/m"),
+        default: DefaultValue::FromConfig,
         doc: "Reservations that one peer asks for. To renew is always allowed.",
         handling: TextHandling::Plain,
         field: field!(BurstAndRate => limits.reservation_rate.per_peer),
     },
-    // As for connections: each of those may ask for one.
     Variable {
         name: "RELAY_RATE_RESERVATIONS_PER_IP",
-        default: DefaultValue::Text("500+10/s"),
+        default: DefaultValue::FromConfig,
         doc: "Reservations that are asked for from one IP address (IPv6: from one /64). To renew \
               is always allowed.",
         handling: TextHandling::Plain,
         field: field!(BurstAndRate => limits.reservation_rate.per_ip),
     },
-    // A client that joins a network may look for a hundred peers at once; whoever has found them
-    // directly soon needs few circuits.
     Variable {
         name: "RELAY_RATE_CIRCUITS_PER_PEER",
-        default: DefaultValue::Text("100+2/s"),
+        default: DefaultValue::FromConfig,
         doc: "Circuits that one peer asks for.",
         handling: TextHandling::Plain,
         field: field!(BurstAndRate => limits.circuit_rate.per_peer),
     },
-    // Ten such clients at once.
     Variable {
         name: "RELAY_RATE_CIRCUITS_PER_IP",
-        default: DefaultValue::Text("1000+20/s"),
+        default: DefaultValue::FromConfig,
         doc: "Circuits that are asked for from one IP address (IPv6: from one /64).",
         handling: TextHandling::Plain,
         field: field!(BurstAndRate => limits.circuit_rate.per_ip),
@@ -373,42 +352,42 @@ pub(super) static VARIABLES: &[Variable] = &[
     },
     Variable {
         name: name::BANDWIDTH,
-        default: DefaultValue::Text("0"),
+        default: DefaultValue::FromConfig,
         doc: "Bytes a second through all circuits together, both directions counted; see `docs/bandwidth.md`.",
         handling: TextHandling::Plain,
         field: field!(RATE => limits.bandwidth.relay.rate),
     },
     Variable {
         name: name::BURST,
-        default: DefaultValue::Text("0"),
+        default: DefaultValue::FromConfig,
         doc: "Bytes that may pass the relay at once, after fewer have passed than `RELAY_MAX_BANDWIDTH` allows.",
         handling: TextHandling::Plain,
         field: field!(BURST => limits.bandwidth.relay.burst),
     },
     Variable {
         name: name::BANDWIDTH_PER_PEER,
-        default: DefaultValue::Text("0"),
+        default: DefaultValue::FromConfig,
         doc: "Bytes a second through the circuits of one peer, at either end, both directions counted.",
         handling: TextHandling::Plain,
         field: field!(RATE => limits.bandwidth.peer.rate),
     },
     Variable {
         name: name::BURST_PER_PEER,
-        default: DefaultValue::Text("0"),
+        default: DefaultValue::FromConfig,
         doc: "The same of one peer, for `RELAY_MAX_BANDWIDTH_PER_PEER`.",
         handling: TextHandling::Plain,
         field: field!(BURST => limits.bandwidth.peer.burst),
     },
     Variable {
         name: name::BANDWIDTH_PER_CIRCUIT,
-        default: DefaultValue::Text("0"),
+        default: DefaultValue::FromConfig,
         doc: "Bytes a second through one circuit, both directions counted.",
         handling: TextHandling::Plain,
         field: field!(RATE => limits.bandwidth.circuit.rate),
     },
     Variable {
         name: name::BURST_PER_CIRCUIT,
-        default: DefaultValue::Text("0"),
+        default: DefaultValue::FromConfig,
         doc: "The same of one circuit, for `RELAY_MAX_BANDWIDTH_PER_CIRCUIT`.",
         handling: TextHandling::Plain,
         field: field!(BURST => limits.bandwidth.circuit.burst),
@@ -481,67 +460,67 @@ pub(super) static VARIABLES: &[Variable] = &[
         default: DefaultValue::Described("none"),
         doc: "A PEM file with the certificates that the access endpoint is believed by, instead of those of the system.",
         handling: TextHandling::Plain,
-        field: field!(FilePath => access.endpoint.certificate),
+        field: field!(FilePath => access.endpoint.ca_file),
     },
     Variable {
         name: name::ACCESS_TIMEOUT,
-        default: DefaultValue::Text("2s"),
+        default: DefaultValue::FromConfig,
         doc: "How long a decision of the access endpoint may take. A request of a peer or an IP address with too many questions waits as long again at most.",
         handling: TextHandling::Plain,
         field: field!(ACCESS_TIMEOUT_RANGE => access.endpoint.timeout),
     },
     Variable {
         name: name::ACCESS_ON_ERROR,
-        default: DefaultValue::Text("fail-closed"),
+        default: DefaultValue::FromConfig,
         doc: "Without a decision of the access endpoint in time: refuse the request, or grant it.",
         handling: TextHandling::Plain,
         field: field!(ON_ERROR => access.endpoint.on_error),
     },
     Variable {
         name: name::ACCESS_CACHE_TTL,
-        default: DefaultValue::Text("30s"),
+        default: DefaultValue::FromConfig,
         doc: "How long a decision of the access endpoint holds for the same question.",
         handling: TextHandling::Plain,
         field: field!(DurationOrZero { zero: "off" } => access.endpoint.cache_ttl),
     },
     Variable {
         name: name::ACCESS_CACHE_CAPACITY,
-        default: DefaultValue::Text("8192"),
+        default: DefaultValue::FromConfig,
         doc: "Decisions that are remembered. Each takes up to 1 KiB.",
         handling: TextHandling::Plain,
         field: field!(CountUpTo(MAX_REMEMBERED) => access.endpoint.cache_capacity),
     },
     Variable {
         name: name::ACCESS_CONCURRENCY,
-        default: DefaultValue::Text("32"),
+        default: DefaultValue::FromConfig,
         doc: "Decisions that the access endpoint is asked for at once. One peer has an eighth of them, one IP address (IPv6: one /64) a quarter or its share in `RELAY_PREFIX_SHARES`.",
         handling: TextHandling::Plain,
         field: field!(CountInRange(MAX_CONCURRENCY) => access.endpoint.concurrency),
     },
     Variable {
         name: "RELAY_IDLE_TIMEOUT",
-        default: DefaultValue::Text("60s"),
+        default: DefaultValue::FromConfig,
         doc: "How long a connection may hold neither a reservation nor a circuit.",
         handling: TextHandling::Plain,
         field: field!(AT_LEAST_5S => idle_timeout),
     },
     Variable {
         name: "RELAY_STATS_INTERVAL",
-        default: DefaultValue::Text("60s"),
+        default: DefaultValue::FromConfig,
         doc: "Time between two lines of statistics in the log.",
         handling: TextHandling::Plain,
         field: field!(DurationOrZero { zero: "off" } => stats_interval),
     },
     Variable {
         name: "RELAY_LOG_FORMAT",
-        default: DefaultValue::Text("auto"),
+        default: DefaultValue::FromConfig,
         doc: "Shape of the log; `auto` is `text` in a terminal and `json` otherwise.",
         handling: TextHandling::Plain,
         field: field!(LOG_FORMATS => log_format),
     },
     Variable {
         name: "RELAY_PEER_IDS",
-        default: DefaultValue::Text("pseudonym"),
+        default: DefaultValue::FromConfig,
         doc: "How peers are named in logs and telemetry: by a keyed hash, the same on all \
               relays that share a seed, or by their peer ids.",
         handling: TextHandling::Plain,
@@ -549,14 +528,14 @@ pub(super) static VARIABLES: &[Variable] = &[
     },
     Variable {
         name: "RELAY_ADMIN_ADDRESS",
-        default: DefaultValue::Text("0.0.0.0:8080"),
+        default: DefaultValue::FromConfig,
         doc: "Where the operator's HTTP endpoints listen.",
         handling: TextHandling::EmptyIsValue,
         field: field!(OptionalSocketAddress => admin_address),
     },
     Variable {
         name: "RELAY_PEER_STATS_CAPACITY",
-        default: DefaultValue::Text("1024"),
+        default: DefaultValue::FromConfig,
         doc: "Peers of which `/peers` knows how much they moved; when there are more, those that \
               moved least are forgotten. Each takes up to 3 KiB.",
         handling: TextHandling::Plain,
@@ -564,14 +543,14 @@ pub(super) static VARIABLES: &[Variable] = &[
     },
     Variable {
         name: "RELAY_PEER_STATS_WINDOW",
-        default: DefaultValue::Text("5m"),
+        default: DefaultValue::FromConfig,
         doc: "The last while of which `/peers` tells apart from the total.",
         handling: TextHandling::Plain,
         field: field!(AT_LEAST_1S => peer_stats.window),
     },
     Variable {
         name: "RELAY_DRAIN_DELAY",
-        default: DefaultValue::Text("5s"),
+        default: DefaultValue::FromConfig,
         doc: "After the signal to end: how long everything still works, so that DNS and load \
               balancers can forget this relay first.",
         handling: TextHandling::Plain,
@@ -579,7 +558,7 @@ pub(super) static VARIABLES: &[Variable] = &[
     },
     Variable {
         name: name::DRAIN_WINDOW,
-        default: DefaultValue::Text("30s"),
+        default: DefaultValue::FromConfig,
         doc: "After the delay: the time over which peers without a circuit are sent away, one by \
               one. At most `RELAY_DRAIN_TIMEOUT`.",
         handling: TextHandling::Plain,
@@ -587,7 +566,7 @@ pub(super) static VARIABLES: &[Variable] = &[
     },
     Variable {
         name: name::DRAIN_TIMEOUT,
-        default: DefaultValue::Text("5m"),
+        default: DefaultValue::FromConfig,
         doc: "After the delay: how long open circuits may take to end by themselves. No circuit \
               that is open at the signal is cut when this is longer than \
               `RELAY_MAX_CIRCUIT_DURATION`.",
@@ -619,7 +598,7 @@ pub(super) static VARIABLES: &[Variable] = &[
     },
     Variable {
         name: "RELAY_DNS_LISTEN",
-        default: DefaultValue::Text("0.0.0.0:5300"),
+        default: DefaultValue::FromConfig,
         doc: "`dns`: where queries are answered, over UDP and TCP.",
         handling: TextHandling::Plain,
         field: field!(SocketAddresses => dns.listen),
@@ -633,7 +612,7 @@ pub(super) static VARIABLES: &[Variable] = &[
     },
     Variable {
         name: "RELAY_DNS_TTL",
-        default: DefaultValue::Text("5s"),
+        default: DefaultValue::FromConfig,
         doc: "`dns`: how long answers may be cached. With a `RELAY_DRAIN_DELAY` two seconds \
               longer, a relay is forgotten before it refuses anybody.",
         handling: TextHandling::Plain,
@@ -641,7 +620,7 @@ pub(super) static VARIABLES: &[Variable] = &[
     },
     Variable {
         name: "RELAY_DNS_RATE_LIMIT",
-        default: DefaultValue::Text("100"),
+        default: DefaultValue::FromConfig,
         doc: "`dns`: answers a second over UDP to one /24 of IPv4 or /56 of IPv6. Beyond it, \
               every second query is told to come back over TCP.",
         handling: TextHandling::Plain,
@@ -669,21 +648,4 @@ impl Variable {
             format!("{what} {problem}; allowed: {}", (self.field.allowed)()),
         )
     }
-}
-
-/// The configuration that an empty environment gives.
-pub(super) fn defaults() -> Config {
-    let mut config = Config::blank();
-    for variable in VARIABLES {
-        if let DefaultValue::Text(text) = variable.default {
-            let set = (variable.field.set)(&mut config, text);
-            debug_assert_eq!(
-                set,
-                Ok(()),
-                "the default of {} is not allowed",
-                variable.name
-            );
-        }
-    }
-    config
 }

@@ -1,12 +1,13 @@
 //! Values as people write them: counts, sizes, durations, choices, names and secrets.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use super::Secret;
 use crate::identity;
+use crate::secret::Secret;
 
 /// The longest duration, about 136 years: seconds are 32 bits wide on the wire.
 const MAX_DURATION: Duration = Duration::from_secs(u32::MAX as u64);
@@ -238,28 +239,25 @@ pub(super) fn show_duration(duration: Duration) -> String {
         .replace(' ', "")
 }
 
-/// One of a few words.
-pub(super) struct Choice<T: 'static>(pub(super) &'static [(&'static str, T)]);
+/// One of a few values, written as their `Display`.
+pub(super) struct Choice<T: 'static>(pub(super) &'static [T]);
 
-impl<T: Copy + PartialEq> ValueFormat for Choice<T> {
+impl<T: Copy + Display> ValueFormat for Choice<T> {
     type Value = T;
 
     fn allowed(&self) -> String {
-        let words: Vec<_> = self.0.iter().map(|(word, _)| format!("`{word}`")).collect();
-        words.join(" or ")
+        let choices: Vec<_> = self.0.iter().map(|value| format!("`{value}`")).collect();
+        choices.join(" or ")
     }
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
-        self.0
-            .iter()
-            .find(|(word, _)| word.eq_ignore_ascii_case(text))
-            .map(|(_, value)| *value)
-            .ok_or_else(|| "is not one of the choices".to_owned())
+        let is_meant = |value: &&T| value.to_string().eq_ignore_ascii_case(text);
+        let value = self.0.iter().find(is_meant).copied();
+        value.ok_or_else(|| "is not one of the choices".to_owned())
     }
 
     fn show(&self, value: &Self::Value) -> String {
-        let word = self.0.iter().find(|(_, candidate)| candidate == value);
-        word.map_or_else(String::new, |(word, _)| (*word).to_owned())
+        value.to_string()
     }
 }
 

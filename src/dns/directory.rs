@@ -16,10 +16,10 @@ use std::collections::BTreeMap;
 use libp2p::PeerId;
 
 use super::{
+    config::MAX_RELAYS,
     dnsaddr::{Member, dedup_labels},
     status::RelayStatus,
 };
-use crate::config::MAX_FLEET;
 
 /// Rounds in a row that a relay may miss before it counts as silent.
 const MAX_MISSED_POLLS: u32 = 1;
@@ -106,7 +106,7 @@ impl Directory {
             self.relays
                 .retain(|_, entry| entry.missed < FORGET_AFTER_POLLS);
         }
-        while self.relays.len() > MAX_FLEET {
+        while self.relays.len() > MAX_RELAYS {
             let oldest = self.relays.iter().max_by_key(|(_, entry)| entry.missed);
             let Some(oldest) = oldest.map(|(id, _)| *id) else {
                 break;
@@ -300,9 +300,9 @@ mod tests {
     #[test]
     fn memory_is_bounded() {
         let mut directory = Directory::default();
-        for _ in 0..2 * MAX_FLEET {
+        for _ in 0..2 * MAX_RELAYS {
             update(&mut directory, &[PeerId::random()], &[]);
         }
-        assert!(directory.relays.len() <= MAX_FLEET);
+        assert!(directory.relays.len() <= MAX_RELAYS);
     }
 }

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use crate::config::{MAX_FLEET, RelayHost};
+use super::config::{MAX_RELAYS, RelayHost};
 
 /// Between two look-ups of the relays' names.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(1);
@@ -24,7 +24,7 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Where the relays are, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DiscoveredAddresses {
-    /// Each once; at most [`MAX_FLEET`].
+    /// Each once; at most [`MAX_RELAYS`].
     pub addresses: Vec<SocketAddr>,
     /// Whether every name stands for something.
     pub is_complete: bool,
@@ -106,7 +106,7 @@ impl RelayDiscovery {
         });
         let addresses: BTreeSet<_> = hosts.flatten().collect();
         DiscoveredAddresses {
-            addresses: addresses.into_iter().take(MAX_FLEET).collect(),
+            addresses: addresses.into_iter().take(MAX_RELAYS).collect(),
             is_complete: self.resolved.len() == self.hosts.len(),
         }
     }

@@ -91,7 +91,7 @@ impl StatusPoller {
                 addresses: known,
                 is_complete,
             } = addresses.borrow().clone();
-            // There are at most MAX_FLEET of them, and a relay's answer is bounded, too.
+            // There are at most MAX_RELAYS of them, and a relay's answer is bounded, too.
             let bodies = join_all(known.into_iter().map(poll_status)).await;
             self.rounds = self.rounds.saturating_add(1);
             let is_whole = is_complete && bodies.iter().all(Option::is_some);

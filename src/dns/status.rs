@@ -7,7 +7,7 @@ use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use serde::Deserialize;
 
 use super::dnsaddr::Member;
-use crate::config::{MAX_EXTERNAL_ADDRESSES, check_external};
+use crate::external_address::{MAX_EXTERNAL_ADDRESSES, check_external_address};
 
 /// What a relay says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl RelayStatus {
 fn dialable(text: &str, peer_id: PeerId) -> Option<Multiaddr> {
     let mut address: Multiaddr = text.parse().ok()?;
     let is_its_own = address.pop() == Some(Protocol::P2p(peer_id));
-    (is_its_own && check_external(&address).is_ok()).then_some(address)
+    (is_its_own && check_external_address(&address).is_ok()).then_some(address)
 }
 
 #[cfg(test)]

@@ -15,10 +15,10 @@ use hickory_proto::{
 use libp2p::{Multiaddr, multiaddr::Protocol};
 
 use super::{
+    config::{DnsConfig, NameServer},
     directory::{Listing, ZoneState},
     dnsaddr::{Member, PREFIX, fleet_txt_records},
 };
-use crate::config::{self, NameServer};
 
 /// How long name servers may be cached, in seconds: they do not come and go like relays.
 const SERVER_TTL: u32 = 3600;
@@ -42,7 +42,7 @@ impl ZoneConfig {
     ///
     /// # Errors
     /// When a name is no DNS name; those of a loaded configuration are.
-    pub fn new(zone: &str, dns: &config::Dns) -> Result<Self, ProtoError> {
+    pub fn new(zone: &str, dns: &DnsConfig) -> Result<Self, ProtoError> {
         let absolute = |name: &str| Name::from_ascii(format!("{name}."));
         let mut servers = Vec::new();
         for NameServer { name, addresses } in &dns.servers {

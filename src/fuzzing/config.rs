@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::config::{Config, Secret};
+use crate::{config::Config, secret::Secret};
 
 /// Shorter values of secrets may well be words of a message.
 const MIN_SECRET_BYTES: usize = 12;

@@ -5,14 +5,12 @@ use std::sync::LazyLock;
 use hickory_proto::op::{Message, MessageType};
 use libp2p::{Multiaddr, PeerId};
 
-use crate::{
-    config::{Config, NameServer},
-    dns::{
-        directory::{Listing, ZoneState},
-        dnsaddr::{MAX_UDP_BYTES, Member},
-        response::{DnsTransport, respond},
-        zone::{Zone, ZoneConfig},
-    },
+use crate::dns::{
+    config::{DnsConfig, NameServer},
+    directory::{Listing, ZoneState},
+    dnsaddr::{MAX_UDP_BYTES, Member},
+    response::{DnsTransport, respond},
+    zone::{Zone, ZoneConfig},
 };
 
 /// Some relays, and a name server within the zone.
@@ -36,7 +34,7 @@ static ZONE: LazyLock<Option<Zone>> = LazyLock::new(|| {
         unlisted: vec![member(200)],
         state: ZoneState::Current,
     };
-    let mut dns = Config::default().dns;
+    let mut dns = DnsConfig::default();
     dns.servers = vec![NameServer {
         name: "ns.fleet.example.org".to_owned(),
         addresses: vec![std::net::Ipv4Addr::new(192, 0, 2, 53).into()],

@@ -3,6 +3,7 @@
 mod writer;
 
 use std::{
+    fmt,
     io::{self, IsTerminal},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -13,12 +14,13 @@ use tracing::warn;
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
     filter::{FilterExt, LevelFilter, ParseError, filter_fn},
-    fmt, reload,
+    fmt::layer,
+    reload,
 };
 
 use self::writer::{LogWriter, WorkerGuard};
 use super::{SPANS, StartError};
-use crate::{config::LogFormat, metrics::Metrics};
+use crate::metrics::Metrics;
 
 /// The `tracing` target of lines that no filter holds back.
 pub(crate) const ALWAYS: &str = "descord_relay::always";
@@ -31,6 +33,33 @@ const DEFAULT_FILTER: &str = "error,descord_relay=info";
 const LOST_INTERVAL: Duration = Duration::from_secs(60);
 /// How often they are counted.
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Shape of the event log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// [`Text`](Self::Text) in a terminal, [`Json`](Self::Json) otherwise.
+    #[default]
+    Auto,
+    /// One readable line per event.
+    Text,
+    /// One JSON object per event.
+    Json,
+}
+
+impl LogFormat {
+    /// All values.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Text, Self::Json];
+}
+
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Text => "text",
+            Self::Json => "json",
+        })
+    }
+}
 
 /// The log, open. What still waits is written when this is dropped.
 #[derive(Debug)]
@@ -61,7 +90,7 @@ pub(super) fn open(
             reload,
         },
     };
-    let lines = fmt::layer().with_writer(writer);
+    let lines = layer().with_writer(writer);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
         LogFormat::Text => lines.with_ansi(is_terminal).with_target(false).boxed(),
         LogFormat::Auto if is_terminal => lines.with_target(false).boxed(),

@@ -88,10 +88,10 @@ fn the_endpoint() {
     let access = endpoint.access;
     assert_eq!(access.url.unwrap().as_str(), URL.1);
     assert_eq!(access.endpoint.timeout, Duration::from_secs(10));
-    assert_eq!(access.endpoint.on_error, config::OnError::FailOpen);
+    assert_eq!(access.endpoint.on_error, OnError::FailOpen);
     assert_eq!(access.endpoint.cache_ttl, None);
     let default = config(&[URL]).access.endpoint;
-    assert_eq!(default.on_error, config::OnError::FailClosed);
+    assert_eq!(default.on_error, OnError::FailClosed);
     assert_eq!(default.timeout, Duration::from_secs(2));
     for (value, problem) in [
         ("members", "is not a URL (relative URL without a base)"),

@@ -35,7 +35,7 @@ fn an_empty_environment_is_enough() {
     assert!(config.external_addresses.is_empty());
     assert_eq!(
         config.identity,
-        config::Identity {
+        IdentityConfig {
             instance: "relay-2".to_owned(),
             seed: None,
             key: None
@@ -87,7 +87,7 @@ fn an_empty_environment_is_enough() {
     assert!(config.fleet.is_empty());
     assert_eq!(
         config.dns,
-        config::Dns {
+        DnsConfig {
             zone: None,
             listen: vec![SocketAddr::from(([0, 0, 0, 0], 5300))],
             relays: Vec::new(),

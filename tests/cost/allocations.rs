@@ -4,10 +4,9 @@ use std::{num::NonZeroU32, sync::mpsc, thread, time::Duration};
 
 use allocation_counter::AllocationInfo;
 use descord_relay::{
-    config::PeerIds,
     lifecycle::Lifecycle,
     metrics::Metrics,
-    pseudonym::Pseudonyms,
+    pseudonym::{PeerIds, Pseudonyms},
     rate::{Rate, Unit},
     relay::{Behaviour, CircuitLimit, Limits, Relay, RequestRate},
     transport::{self, ConnectionGater, Dials},

@@ -3,7 +3,6 @@
 use libp2p::PeerId;
 
 use super::*;
-use crate::config::Config;
 
 /// The zone `fleet.example.org` with so many relays, each with an address of IPv4 and IPv6.
 pub(in crate::dns) fn zone(relays: usize) -> Zone {
@@ -25,7 +24,7 @@ pub(in crate::dns) fn zone(relays: usize) -> Zone {
 
 /// The zone with this list, and a name server inside it.
 pub(in crate::dns) fn of(listing: &Listing) -> Zone {
-    let mut dns = Config::default().dns;
+    let mut dns = DnsConfig::default();
     dns.servers = vec![
         NameServer {
             name: "a.ns.fleet.example.org".to_owned(),
@@ -108,7 +107,7 @@ fn a_relay_cannot_take_a_name_server_s_name() {
         listed: vec![Member::new(Some("ns"), PeerId::random(), vec![address])],
         ..Listing::default()
     };
-    let mut dns = Config::default().dns;
+    let mut dns = DnsConfig::default();
     dns.servers = vec![NameServer {
         name: "ns.fleet.example.org".to_owned(),
         addresses: vec!["192.0.2.53".parse().unwrap()],

@@ -13,10 +13,10 @@ use tokio_util::compat::TokioAsyncReadCompatExt;
 
 use super::*;
 use crate::{
-    config::{Config, PeerIds},
+    config::Config,
     lifecycle::Lifecycle,
     metrics::Metrics,
-    pseudonym::Pseudonyms,
+    pseudonym::{PeerIds, Pseudonyms},
     relay::{
         Access, Limits, Requester,
         connection::StopReply,

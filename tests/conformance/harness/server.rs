@@ -4,10 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use descord_relay::resources::{Share, Shares};
 use descord_relay::{
-    config::PeerIds,
     lifecycle::Lifecycle,
     metrics::Metrics,
-    pseudonym::Pseudonyms,
+    pseudonym::{PeerIds, Pseudonyms},
     relay::{self, Bandwidth, CircuitLimit, Limits, Relay, RequestRate},
 };
 use futures::StreamExt;

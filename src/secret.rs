@@ -1,23 +1,23 @@
-//! Text that must not be seen.
+//! Secret text: masked when printed, zeroed when dropped.
 
 use std::fmt;
 
 use zeroize::Zeroizing;
 
-/// A secret text: printed as `***` by `Debug` and `Display`, wiped from memory when dropped.
+/// A secret text. `Debug` and `Display` print `***`; the memory is zeroed on drop.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// What is printed in place of a secret.
+    /// Printed in place of a secret.
     pub(crate) const MASK: &str = "***";
 
-    /// Takes the text over; no other copy is made.
+    /// Takes ownership of the text without making another copy.
     pub fn new(text: impl Into<String>) -> Self {
         Self(Zeroizing::new(text.into()))
     }
 
-    /// The text itself, for deriving and decoding keys alone.
+    /// The text itself, for deriving and decoding keys.
     pub fn expose(&self) -> &str {
         &self.0
     }
