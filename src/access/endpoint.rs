@@ -214,7 +214,7 @@ fn headers(token: Option<&Secret>) -> Result<HeaderMap, String> {
 }
 
 fn certificates(path: &Path) -> Result<Vec<Certificate>, String> {
-    const VARIABLE: &str = "RELAY_ACCESS_CERTIFICATE";
+    const VARIABLE: &str = "RELAY_ACCESS_CA_FILE";
     let pem = pem::read(VARIABLE, path)?;
     match Certificate::from_pem_bundle(&pem) {
         Ok(certificates) if certificates.is_empty() => {

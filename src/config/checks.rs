@@ -66,7 +66,7 @@ fn settings_without_access_url(config: &Config) -> impl Iterator<Item = Variable
     let defaults = Config::default();
     let about = [
         name::ACCESS_TOKEN,
-        name::ACCESS_CERTIFICATE,
+        name::ACCESS_CA_FILE,
         name::ACCESS_TIMEOUT,
         name::ACCESS_ON_ERROR,
         name::ACCESS_CACHE_TTL,
@@ -147,7 +147,7 @@ fn trusts_every_address(config: &Config) -> Option<Warning> {
     Some(Warning::new(format!(
         "{} contains {network}: whoever connects may say that it is somebody else, and no limit \
          per IP address holds",
-        name::PROXIES
+        name::TRUSTED_PROXIES
     )))
 }
 

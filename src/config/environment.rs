@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use super::error::{VariableError, Warning};
 use super::service_link::is_service_link;
-use super::table::{FILE_SUFFIX, PREFIX, TextHandling, VARIABLES, Variable};
+use super::table::{FILE_SUFFIX, PREFIX, RENAMED_VARIABLES, TextHandling, VARIABLES, Variable};
 
 /// How alike two names must be, from 0 to 1, for one to be suggested instead of the other.
 const MIN_SIMILARITY: f64 = 0.6;
@@ -54,7 +54,11 @@ impl Environment {
             None if is_service_link(rest, &value.to_string_lossy()) => {
                 return self.service_links.push(name.to_owned());
             }
-            None => return self.errors.push(unknown(name, rest)),
+            None => {
+                return self
+                    .errors
+                    .push(renamed(name).unwrap_or_else(|| unknown(name, rest)));
+            }
         };
         // The value is left out: it may be a secret, and cannot be shown as it is anyway.
         let Ok(value) = value.into_string() else {
@@ -97,6 +101,15 @@ fn find(name: &str) -> Option<(&'static Variable, bool)> {
         let variable = by_name(name.strip_suffix(FILE_SUFFIX)?)?;
         variable.is_secret().then_some((variable, true))
     })
+}
+
+/// The error about the old name of a renamed variable.
+fn renamed(name: &str) -> Option<VariableError> {
+    let (_, new) = RENAMED_VARIABLES.iter().find(|(old, _)| *old == name)?;
+    Some(VariableError::new(
+        name,
+        format!("was renamed; set {new} instead"),
+    ))
 }
 
 /// The value is not part of the error: it may be a secret under a mistyped name.

@@ -38,7 +38,7 @@ pub(super) mod name {
     pub(in crate::config) const CIRCUITS_PER_SOURCE: &str = "RELAY_MAX_CIRCUITS_PER_SOURCE";
     pub(in crate::config) const CIRCUITS_PER_TARGET: &str = "RELAY_MAX_CIRCUITS_PER_TARGET";
     pub(in crate::config) const CIRCUIT_DURATION: &str = "RELAY_MAX_CIRCUIT_DURATION";
-    pub(in crate::config) const PROXIES: &str = "RELAY_PROXY_PROTOCOL_FROM";
+    pub(in crate::config) const TRUSTED_PROXIES: &str = "RELAY_TRUSTED_PROXIES";
     pub(in crate::config) const BANDWIDTH: &str = "RELAY_MAX_BANDWIDTH";
     pub(in crate::config) const BANDWIDTH_PER_PEER: &str = "RELAY_MAX_BANDWIDTH_PER_PEER";
     pub(in crate::config) const BANDWIDTH_PER_CIRCUIT: &str = "RELAY_MAX_BANDWIDTH_PER_CIRCUIT";
@@ -47,7 +47,7 @@ pub(super) mod name {
     pub(in crate::config) const BURST_PER_CIRCUIT: &str = "RELAY_MAX_BURST_PER_CIRCUIT";
     pub(in crate::config) const ACCESS_URL: &str = "RELAY_ACCESS_URL";
     pub(in crate::config) const ACCESS_TOKEN: &str = "RELAY_ACCESS_TOKEN";
-    pub(in crate::config) const ACCESS_CERTIFICATE: &str = "RELAY_ACCESS_CERTIFICATE";
+    pub(in crate::config) const ACCESS_CA_FILE: &str = "RELAY_ACCESS_CA_FILE";
     pub(in crate::config) const ACCESS_TIMEOUT: &str = "RELAY_ACCESS_TIMEOUT";
     pub(in crate::config) const ACCESS_ON_ERROR: &str = "RELAY_ACCESS_ON_ERROR";
     pub(in crate::config) const ACCESS_CACHE_TTL: &str = "RELAY_ACCESS_CACHE_TTL";
@@ -57,6 +57,13 @@ pub(super) mod name {
     pub(in crate::config) const DRAIN_TIMEOUT: &str = "RELAY_DRAIN_TIMEOUT";
     pub(in crate::config) const DNS_SERVERS: &str = "RELAY_DNS_NS";
 }
+
+/// Variables that were renamed, as pairs of the old and the new name. The old name is an error, so
+/// that its value is never ignored silently.
+pub(super) const RENAMED_VARIABLES: [(&str, &str); 2] = [
+    ("RELAY_ACCESS_CERTIFICATE", name::ACCESS_CA_FILE),
+    ("RELAY_PROXY_PROTOCOL_FROM", name::TRUSTED_PROXIES),
+];
 
 /// One environment variable.
 pub(super) struct Variable {
@@ -342,7 +349,7 @@ pub(super) static VARIABLES: &[Variable] = &[
         field: field!(BurstAndRate => limits.circuit_rate.per_ip),
     },
     Variable {
-        name: name::PROXIES,
+        name: name::TRUSTED_PROXIES,
         default: DefaultValue::Described("none"),
         doc: "The proxies and load balancers that say where a TCP or WebSocket connection really \
               comes from, in a PROXY protocol v2 header. Without it they are refused; from anybody \
@@ -456,7 +463,7 @@ pub(super) static VARIABLES: &[Variable] = &[
         field: field!(BearerToken => access.endpoint.token),
     },
     Variable {
-        name: name::ACCESS_CERTIFICATE,
+        name: name::ACCESS_CA_FILE,
         default: DefaultValue::Described("none"),
         doc: "A PEM file with the certificates that the access endpoint is believed by, instead of those of the system.",
         handling: TextHandling::Plain,

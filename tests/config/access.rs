@@ -83,7 +83,7 @@ fn the_endpoint() {
         ("RELAY_ACCESS_CACHE_TTL", "0"),
         ("RELAY_ACCESS_CACHE_CAPACITY", "65536"),
         ("RELAY_ACCESS_CONCURRENCY", "256"),
-        ("RELAY_ACCESS_CERTIFICATE", "/etc/ca.pem"),
+        ("RELAY_ACCESS_CA_FILE", "/etc/ca.pem"),
     ]);
     let access = endpoint.access;
     assert_eq!(access.url.unwrap().as_str(), URL.1);
@@ -186,7 +186,7 @@ fn the_token_is_a_secret() {
 fn how_to_ask_says_that_there_is_somebody_to_ask() {
     let set = [
         ("RELAY_ACCESS_TOKEN", "hunter2"),
-        ("RELAY_ACCESS_CERTIFICATE", "/etc/ca.pem"),
+        ("RELAY_ACCESS_CA_FILE", "/etc/ca.pem"),
         ("RELAY_ACCESS_TIMEOUT", "1s"),
         ("RELAY_ACCESS_ON_ERROR", "fail-open"),
         ("RELAY_ACCESS_CACHE_TTL", "1m"),

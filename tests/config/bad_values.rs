@@ -253,7 +253,7 @@ fn proxies() {
         let problem = format!("contains \"{value}\", which {problem}");
         let allowed = "allowed: a comma-separated list of at most 64 IP addresses and networks \
                        such as `10.0.0.0/8`";
-        check("RELAY_PROXY_PROTOCOL_FROM", value, &problem, allowed);
+        check("RELAY_TRUSTED_PROXIES", value, &problem, allowed);
     }
 }
 

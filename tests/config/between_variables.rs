@@ -58,12 +58,12 @@ fn limits_without_effect() {
 
 #[test]
 fn everybody_as_a_proxy() {
-    let warning = warnings(&[("RELAY_PROXY_PROTOCOL_FROM", "10.0.0.0/8,::/0")]);
+    let warning = warnings(&[("RELAY_TRUSTED_PROXIES", "10.0.0.0/8,::/0")]);
     assert!(
-        warning[0].starts_with("RELAY_PROXY_PROTOCOL_FROM contains ::/0: whoever connects"),
+        warning[0].starts_with("RELAY_TRUSTED_PROXIES contains ::/0: whoever connects"),
         "{warning:?}"
     );
-    assert!(warnings(&[("RELAY_PROXY_PROTOCOL_FROM", "0.0.0.0/1")]).is_empty());
+    assert!(warnings(&[("RELAY_TRUSTED_PROXIES", "0.0.0.0/1")]).is_empty());
 }
 
 #[test]
