@@ -1,8 +1,9 @@
 //! Every instrument of the relay, named and described once.
 //!
-//! Names are those of OpenTelemetry; Prometheus reads them with `_` for `.`, the unit at the end,
-//! and `_total` after a counter. Whatever peers do, an attribute takes few values, which are all
-//! listed here: never a peer id, an address, or anything else that a peer chooses.
+//! Names follow the semantic conventions of OpenTelemetry. In the Prometheus exposition they have
+//! `_` for `.`, the unit at the end, and `_total` after a counter, except that the metrics of the
+//! process have the names that Prometheus client libraries give them. The values of an attribute
+//! are few and all listed here: never a peer id, an address, or anything else that a peer chooses.
 
 use opentelemetry::{
     KeyValue,
@@ -68,6 +69,40 @@ const LATENCIES: &[f64] = &[
 const LIFETIMES: &[f64] = &[
     0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 21600.0, 86400.0,
 ];
+
+/// The version of the build.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The source revision of the build, which the `Dockerfile` sets.
+const REVISION: &str = match option_env!("DESCORD_RELAY_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
+
+/// Metrics of the process under the names that Prometheus client libraries give them, by the names
+/// that would follow from OpenTelemetry's semantic conventions. They have no labels.
+const CONVENTIONAL_NAMES: [(&str, &str); 6] = [
+    (
+        "process_cpu_time_seconds_total",
+        "process_cpu_seconds_total",
+    ),
+    (
+        "process_memory_usage_bytes",
+        "process_resident_memory_bytes",
+    ),
+    (
+        "process_memory_virtual_bytes",
+        "process_virtual_memory_bytes",
+    ),
+    ("process_unix_file_descriptor_count", "process_open_fds"),
+    ("relay_file_descriptor_limit", "process_max_fds"),
+    ("process_thread_count", "process_threads"),
+];
+
+/// The conventional name of the metric that has the derived name `derived` in the exposition.
+pub(crate) fn conventional_name(derived: &str) -> Option<&'static str> {
+    let renamed = CONVENTIONAL_NAMES.iter().find(|(name, _)| *name == derived);
+    renamed.map(|(_, conventional)| *conventional)
+}
 
 const TRANSPORTS: &[&str] = &["tcp", "quic", "websocket"];
 const SECURITIES: &[&str] = &["tls", "noise"];
@@ -226,6 +261,10 @@ instruments! {
         "1 for the phase that the relay is in, 0 for the others.";
     DRAIN_TIME_LEFT = InstrumentKind::Gauge, "relay.drain.time_left", "s", [],
         "Until a drain cuts what is still open; absent while there is no drain.";
+    BUILD_INFO = InstrumentKind::Gauge, "relay.build.info", "{build}", ["version": &[VERSION], "revision": &[REVISION]],
+        "Always 1; the version and the source revision of the build are its attributes.";
+    START_TIME = InstrumentKind::Gauge, "process.start_time", "s", [],
+        "Start time of the process, in seconds since the Unix epoch.";
     UPTIME = InstrumentKind::Gauge, "process.uptime", "s", [],
         "Since the relay was started.";
     CPU_TIME = InstrumentKind::Counter, "process.cpu.time", "s", ["cpu.mode": &["user", "system"]],
@@ -273,6 +312,36 @@ instruments! {
 }
 
 impl Instrument {
+    /// The name of the metric at `/metrics`; for a histogram, the prefix of its series.
+    pub fn prometheus_name(&self) -> String {
+        let derived = self.derived_name();
+        conventional_name(&derived).map_or(derived, str::to_owned)
+    }
+
+    /// The labels of the metric at `/metrics`, by the names of the attributes.
+    pub fn prometheus_attributes(&self) -> &'static [Attribute] {
+        match conventional_name(&self.derived_name()) {
+            Some(_) => &[],
+            None => self.attributes,
+        }
+    }
+
+    /// The name that the exporter derives: underscores for dots, the unit, and `_total` after a
+    /// counter.
+    fn derived_name(&self) -> String {
+        let unit = match self.unit {
+            "s" => "_seconds",
+            "By" => "_bytes",
+            "By/s" => "_bytes_per_second",
+            _ => "",
+        };
+        let total = match self.kind {
+            InstrumentKind::Counter => "_total",
+            _ => "",
+        };
+        format!("{}{unit}{total}", self.name.replace('.', "_"))
+    }
+
     pub(crate) fn counter(&self, meter: &Meter) -> Counter<u64> {
         meter
             .u64_counter(self.name)
@@ -339,7 +408,7 @@ impl Instrument {
     }
 
     /// Asks `observe` for fractions whenever somebody reads.
-    pub(super) fn observe_f64(
+    pub(crate) fn observe_f64(
         &self,
         meter: &Meter,
         observe: impl Fn(&dyn AsyncInstrument<f64>) + Send + Sync + 'static,

@@ -1,6 +1,7 @@
 //! The metrics as Prometheus reads them: as OpenMetrics, or in its own older text format.
 
 mod accept;
+mod conventional;
 mod open_metrics;
 
 use std::{sync::Arc, time::Duration};
@@ -74,7 +75,8 @@ impl Prometheus {
         // Not on a thread that relays.
         let read = spawn_blocking(move || {
             let begun = Instant::now();
-            let bytes = Bytes::from(format.render(registry.gather())?);
+            let families = conventional::rename(registry.gather());
+            let bytes = Bytes::from(format.render(families)?);
             *latest.of(format) = Some(Rendering {
                 begun,
                 bytes: bytes.clone(),

@@ -274,9 +274,11 @@ const ELSEWHERE: [&str; 3] = [
 ];
 
 /// These may well stay as they are; the phases always add up to one.
-const FIXED: [&str; 4] = [
+const FIXED: [&str; 6] = [
     "process.memory.virtual",
+    "process.start_time",
     "process.thread.count",
+    "relay.build.info",
     "relay.phase",
     "relay.runtime.workers",
 ];

@@ -22,7 +22,7 @@ fn known() -> BTreeMap<String, &'static [Attribute]> {
         };
         for suffix in suffixes {
             let series = format!("{}{suffix}", name(instrument));
-            known.insert(series, instrument.attributes);
+            known.insert(series, instrument.prometheus_attributes());
         }
     }
     known
