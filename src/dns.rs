@@ -1,44 +1,46 @@
-//! The directory of a fleet in DNS.
+//! The DNS directory of a fleet.
 //!
-//! Clients find the relays by one address, `/dnsaddr/<zone>`, which stands for the TXT records of
-//! `_dnsaddr.<zone>`. They come from one of two places:
+//! Clients find the relays through one address, `/dnsaddr/<zone>`, which resolves to the TXT records
+//! of `_dnsaddr.<zone>`. The records come from one of two places:
 //!
-//! - `descord-relay dnsaddr` computes them from the fleet's seed and the relays' names, before
-//!   anything runs ([`zone_file`]). Whoever serves them does not know which relays are up.
-//! - `descord-relay dns` answers for the zone itself, and follows the relays.
+//! - `descord-relay dnsaddr` computes them from the fleet's seed and the relays' names, before any
+//!   relay runs ([`zone_file`]). The name server that publishes them does not know which relays are
+//!   up.
+//! - `descord-relay dns` is an authoritative DNS server for the zone that polls the relays.
 //!
 //! ```text
-//! names ─► watch: asks each relay's /status, twice a second
-//!                      │ reports, taken for hostile
+//! discovery ─► poller: polls /status of each relay, twice a second
+//!                      │ statuses; untrusted input
 //!                      ▼
-//!                  directory: who is listed; pure
-//!                      │ when it changes
+//!                  directory: which relays are published; pure
+//!                      │ on change
 //!                      ▼
-//!                    zone: record sets, immutable
+//!                    zone: record sets; immutable
 //!                      │ shared with
 //!                      ▼
-//! packets ─► server ─► answer: bytes to bytes; pure
-//!              └ limit: how many answers a network gets
+//! packets ─► server ─► response: bytes to bytes; pure
+//!              └ rate_limit: responses per client network
 //! ```
 //!
-//! | module | what belongs there |
+//! | module | contents |
 //! |---|---|
-//! | [`dnsaddr`] | the TXT strings of the records, and what clients can read of them |
+//! | [`config`] | the settings |
+//! | [`dnsaddr`] | the TXT records, and the limits of client implementations |
 //! | [`zone_file`] | the records of the whole fleet, for other name servers |
-//! | [`report`] | what a relay says of itself, checked |
-//! | [`directory`] | which relays are there and fit now |
-//! | [`names`] | where the relays are |
-//! | [`watch`] | asks the relays, and puts up the zone that follows from it |
+//! | [`status`] | a relay's status, validated |
+//! | [`directory`] | which relays are up and ready |
+//! | [`discovery`] | resolves the relays' host names |
+//! | [`poller`] | polls the relays and publishes the resulting zone |
 //! | [`zone`] | the record sets |
-//! | [`mod@answer`] | one packet, one answer |
-//! | [`limit`] | the response-rate limit |
+//! | [`response`] | the response to one packet |
+//! | [`rate_limit`] | response rate limiting |
 //! | [`server`], [`tcp`] | the sockets |
-//! | [`health`] | the server's own HTTP endpoints |
-//! | [`metrics`] | what the server counts |
+//! | [`health`] | the server's HTTP endpoints |
+//! | [`metrics`] | the server's instruments |
 //!
-//! The server knows one zone and asks nobody on behalf of a client, so it can be no open
-//! resolver; what it sends is hardly larger than what it got, unless the network that seems to ask
-//! stays below its limit.
+//! The server answers for one zone and never recurses, so it cannot be an open resolver. Rate
+//! limiting bounds its use for amplification: beyond the limit, a response is no longer than the
+//! query.
 
 pub mod config;
 pub mod directory;

@@ -1,15 +1,14 @@
-//! Which relays are there and fit now. Pure: rounds of answers are passed in.
+//! Which relays are up and ready. Pure: the statuses of each poll are passed in.
 //!
-//! - A relay that says that it is ready is listed.
-//! - One that says anything else (it starts, drains, stops) is not listed from that round on. Its
-//!   own name stays while it answers: those who hold its address may still reach it.
-//! - One that does not answer is forgiven one round: a lost packet is no failure.
-//! - If no relay is ready, those that were ready when they were last entry of are listed again: the
-//!   last good set. It is the server that has lost its way then, most likely; and if they are
-//!   really gone, a wrong address costs a client no more than none. A relay that has said that it
-//!   drains is not among them: it refuses newcomers, and being refused is dearer to clients than
-//!   finding nobody, as go's shun a relay for an hour after that. So if all relays drain, the set
-//!   is empty.
+//! - A relay that reports that it is ready is listed.
+//! - A relay that reports another phase (starting, draining, stopped) is removed from the list at
+//!   that poll. Its own name stays while it responds, for clients that have its address.
+//! - A relay may miss one poll: a lost packet is not a failure.
+//! - If no relay is ready, the relays that were ready at their last response are listed again: the
+//!   last good set. Most likely the DNS server has lost its network; and if the relays are really
+//!   down, a stale address costs a client no more than an empty answer. Draining relays are not part
+//!   of the set: they refuse new reservations, and go-libp2p then avoids a relay for an hour, which
+//!   is worse than an empty answer. If all relays drain, the set is empty.
 
 use std::collections::BTreeMap;
 
@@ -21,13 +20,13 @@ use super::{
     status::RelayStatus,
 };
 
-/// Rounds in a row that a relay may miss before it counts as silent.
+/// Consecutive polls that a relay may miss before it counts as silent.
 const MAX_MISSED_POLLS: u32 = 1;
-/// Rounds in a row after which a silent relay is forgotten, while others are ready: about a minute.
-/// Those that fell silent together with the last one have been silent for less.
+/// Consecutive missed polls after which a silent relay is forgotten, while others are ready: about a
+/// minute. Relays that fell silent together with the last one have missed fewer.
 const FORGET_AFTER_POLLS: u32 = 120;
 
-/// What is known of the relays.
+/// The known relays.
 #[derive(Debug, Default)]
 pub struct Directory {
     relays: BTreeMap<PeerId, RelayEntry>,
@@ -36,41 +35,41 @@ pub struct Directory {
 #[derive(Debug)]
 struct RelayEntry {
     last: RelayStatus,
-    /// Rounds since then.
+    /// Polls since then.
     missed: u32,
 }
 
-/// The relays that belong into the zone.
+/// The relays to publish in the zone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// Those that clients are sent to.
+    /// Relays that are part of the fleet's own record set.
     pub listed: Vec<Member>,
-    /// Those that only their own names lead to.
+    /// Relays that only have record sets of their own names.
     pub unlisted: Vec<Member>,
-    /// Whether the list is good.
+    /// Whether the list is up to date.
     pub state: ZoneState,
 }
 
-/// Whether a list is good.
+/// Whether the list of relays is up to date.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ZoneState {
-    /// No relay has ever answered, or not yet all that may be there.
+    /// No relay has responded yet, or not all of them at startup.
     #[default]
     Unknown,
-    /// As the relays say.
+    /// The list follows from the latest poll.
     Current,
-    /// The last good one: no relay is ready, and some that were are silent.
+    /// The list is the last good set: no relay is ready, and some that were ready are silent.
     Stale,
 }
 
-/// How many relays there are of each kind.
+/// Number of relays by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RelayCounts {
-    /// They serve everybody.
+    /// Relays that report that they are ready.
     pub ready: usize,
-    /// They answer, but are not ready.
+    /// Relays that respond, but are not ready.
     pub unready: usize,
-    /// They do not answer.
+    /// Relays that do not respond.
     pub silent: usize,
 }
 
@@ -85,8 +84,8 @@ impl RelayEntry {
 }
 
 impl Directory {
-    /// Takes the answers of one round. Of two with one peer id, one that is ready counts: a name
-    /// may lead to a relay by several addresses, or to its successor.
+    /// Applies the statuses of one poll. If two have the same peer id, a ready one takes precedence:
+    /// a name may resolve to several addresses of a relay, or to its successor.
     pub fn update(&mut self, reports: impl IntoIterator<Item = RelayStatus>) {
         for entry in self.relays.values_mut() {
             entry.missed = entry.missed.saturating_add(1);
@@ -115,7 +114,7 @@ impl Directory {
         }
     }
 
-    /// The relays that belong into the zone now.
+    /// The relays to publish now.
     pub fn listing(&self) -> Listing {
         let members = |is_wanted: fn(&RelayEntry) -> bool| -> Vec<Member> {
             let wanted = self.relays.values().filter(|entry| is_wanted(entry));
@@ -144,7 +143,7 @@ impl Directory {
         }
     }
 
-    /// How many relays there are of each kind.
+    /// Number of relays by state.
     pub fn counts(&self) -> RelayCounts {
         let mut counts = RelayCounts::default();
         for entry in self.relays.values() {
@@ -179,7 +178,7 @@ mod tests {
         }
     }
 
-    /// One round, in which these are ready and those drain.
+    /// One poll, with these relays ready and these draining.
     fn update(directory: &mut Directory, ready: &[PeerId], draining: &[PeerId]) {
         let ready = ready.iter().map(|id| report(*id, true));
         let draining = draining.iter().map(|id| report(*id, false));
@@ -193,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_known_before_the_first_answer() {
+    fn state_is_unknown_before_first_status() {
         let mut directory = Directory::default();
         assert_eq!(directory.listing(), Listing::default());
         update(&mut directory, &[], &[]);
@@ -201,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_draining_relay_is_dropped_at_once_and_keeps_its_name() {
+    fn draining_relay_is_unlisted_at_once_and_keeps_its_name() {
         let [a, b] = ids();
         let mut directory = Directory::default();
         update(&mut directory, &[a, b], &[]);
@@ -217,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_relay_is_forgiven_one_round() {
+    fn relay_may_miss_one_poll() {
         let [a, b] = ids();
         let mut directory = Directory::default();
         update(&mut directory, &[a, b], &[]);
@@ -234,25 +233,25 @@ mod tests {
     }
 
     #[test]
-    fn the_last_good_set_stays_when_all_are_silent() {
+    fn last_good_set_stays_when_all_relays_are_silent() {
         let [a, b, c] = ids();
         let mut directory = Directory::default();
         update(&mut directory, &[a, b, c], &[]);
-        // They are lost one after the other, as timeouts have it.
+        // They fall silent one after the other, as timeouts do.
         update(&mut directory, &[b, c], &[]);
         update(&mut directory, &[c], &[]);
         for _ in 0..1000 {
             update(&mut directory, &[], &[]);
         }
         assert_eq!(listed(&directory), (vec![a, b, c], ZoneState::Stale));
-        // Whoever comes back ends it.
+        // One relay that responds again ends it.
         update(&mut directory, &[b], &[]);
         assert_eq!(listed(&directory), (vec![b], ZoneState::Current));
         assert_eq!(directory.counts().silent, 0, "they were silent for long");
     }
 
     #[test]
-    fn who_was_gone_for_long_is_not_in_the_last_good_set() {
+    fn relay_silent_for_long_is_not_in_the_last_good_set() {
         let [a, b] = ids();
         let mut directory = Directory::default();
         update(&mut directory, &[a, b], &[]);
@@ -266,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn who_said_goodbye_is_not_in_the_last_good_set() {
+    fn relay_that_drained_is_not_in_the_last_good_set() {
         let [a, b] = ids();
         let mut directory = Directory::default();
         update(&mut directory, &[a, b], &[]);
@@ -287,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_answers_the_ready_one_counts() {
+    fn ready_status_takes_precedence_among_two() {
         let [a] = ids();
         for is_first_ready in [true, false] {
             let mut directory = Directory::default();
@@ -296,9 +295,9 @@ mod tests {
         }
     }
 
-    /// A hostile relay that is another one each time.
+    /// A hostile relay with another peer id at each poll.
     #[test]
-    fn memory_is_bounded() {
+    fn number_of_relays_is_bounded() {
         let mut directory = Directory::default();
         for _ in 0..2 * MAX_RELAYS {
             update(&mut directory, &[PeerId::random()], &[]);

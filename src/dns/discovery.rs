@@ -1,4 +1,4 @@
-//! Where the relays are: their names, looked up again and again.
+//! Discovery: resolves the relays' host names periodically.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,40 +16,40 @@ use tracing::{info, warn};
 
 use super::config::{MAX_RELAYS, RelayHost};
 
-/// Between two look-ups of the relays' names.
+/// Interval between two lookups of a name.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a look-up may take.
+/// Deadline of a lookup.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where the relays are, as far as it is known.
+/// The addresses of the relays' admin APIs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DiscoveredAddresses {
-    /// Each once; at most [`MAX_RELAYS`].
+    /// Without duplicates; at most [`MAX_RELAYS`].
     pub addresses: Vec<SocketAddr>,
-    /// Whether every name stands for something.
+    /// Whether every name has been resolved.
     pub is_complete: bool,
 }
 
-/// Looks the relays' names up, again and again.
+/// Resolves the relays' host names periodically.
 #[derive(Debug)]
 pub struct RelayDiscovery {
     hosts: Vec<RelayHost>,
     resolver: TokioResolver,
-    /// What each host stood for when it was last known.
+    /// The addresses of the last successful lookup of each host, by its index.
     resolved: BTreeMap<usize, BTreeSet<IpAddr>>,
-    /// Which hosts could not be looked up the last time.
+    /// Hosts whose last lookup failed.
     failed: BTreeSet<usize>,
 }
 
 impl RelayDiscovery {
-    /// Looks these up with the system's resolver.
+    /// Resolves `hosts` with the system's resolver.
     ///
     /// # Errors
-    /// When the system's resolver is not configured.
+    /// When the system's resolver configuration cannot be read.
     pub fn new(hosts: Vec<RelayHost>) -> Result<Self, NetError> {
         let mut builder = TokioResolver::builder_tokio()?;
         let options = builder.options_mut();
-        // Some systems say that names may be cached for ten minutes, and change them in seconds.
+        // Some systems set a TTL of ten minutes for names that change within seconds.
         options.cache_size = 0;
         options.timeout = LOOKUP_TIMEOUT / 2;
         options.attempts = 1;
@@ -61,7 +61,7 @@ impl RelayDiscovery {
         })
     }
 
-    /// Sends the addresses of all hosts whenever they change, for ever.
+    /// Sends the addresses of all hosts whenever they change. Never returns.
     pub async fn run(mut self, addresses: watch::Sender<DiscoveredAddresses>) {
         loop {
             self.resolve().await;
@@ -75,8 +75,8 @@ impl RelayDiscovery {
         }
     }
 
-    /// A name that cannot be looked up keeps what it stood for: its relays tell themselves whether
-    /// they are there.
+    /// A name whose lookup fails keeps its last addresses: the status poll finds out whether the
+    /// relays are up.
     async fn resolve(&mut self) {
         let lookups = self.hosts.iter().map(|host| resolve(&self.resolver, host));
         let found = join_all(lookups).await;
@@ -87,12 +87,12 @@ impl RelayDiscovery {
                 Ok(ips) => {
                     self.resolved.insert(index, ips);
                     if self.failed.remove(&index) {
-                        info!(host, "the name is found again");
+                        info!(host, "lookup succeeded again");
                     }
                 }
                 Err(error) => {
                     if self.failed.insert(index) {
-                        warn!(host, %error, "cannot look the name up; what it stood for stays");
+                        warn!(host, %error, "lookup failed, keeping the last addresses");
                     }
                 }
             }
@@ -112,7 +112,7 @@ impl RelayDiscovery {
     }
 }
 
-/// What a host stands for; never nothing.
+/// The addresses of a host; never empty.
 async fn resolve(
     resolver: &TokioResolver,
     RelayHost { host, .. }: &RelayHost,
@@ -123,7 +123,7 @@ async fn resolve(
     let found = timeout(LOOKUP_TIMEOUT, resolver.lookup_ip(host.as_str())).await??;
     let ips: BTreeSet<_> = found.iter().collect();
     if ips.is_empty() {
-        return Err("it stands for no address".into());
+        return Err("the name has no address".into());
     }
     Ok(ips)
 }

@@ -1,40 +1,41 @@
-//! The TXT strings of a fleet's `_dnsaddr` records.
+//! The TXT records of a fleet's `_dnsaddr` names.
 //!
-//! What clients do with `/dnsaddr/<name>` decides their shape:
+//! Their shape follows from what client implementations do with `/dnsaddr/<name>`:
 //!
-//! - They read the TXT records of `_dnsaddr.<name>` that start with `dnsaddr=`; rust reads the
-//!   first string of a record alone. So each text is one string.
-//! - With `/p2p/<id>` behind the name, rust and go keep the TXT strings that end in it, and js those that
-//!   contain it. So each text ends in a peer id, those that point to another name included.
-//! - rust takes 16 such TXT strings of an answer, looks up 32 names for one address, those in `/dns4` and
-//!   the like included, and tries 16 addresses. go takes 100 addresses and goes 4 names deep, js
-//!   goes 32 names deep and tries 25 addresses.
+//! - Clients read the TXT records of `_dnsaddr.<name>` that start with `dnsaddr=`; rust-libp2p reads
+//!   only the first string of a record. So each record has one string.
+//! - With `/p2p/<id>` after the name, rust-libp2p and go-libp2p keep the records that end in it, and
+//!   js-libp2p those that contain it. So each record ends in a peer id, including those that point to
+//!   another name.
+//! - rust-libp2p uses 16 records of an answer, resolves 32 names per address (including those in
+//!   `/dns4` and the like), and tries 16 addresses. go-libp2p uses 100 addresses and resolves 4 levels
+//!   of names; js-libp2p resolves 32 levels and tries 25 addresses.
 //!
-//! So an answer has at most 16 TXT strings, and one that is whole in a UDP packet wherever that can be: a
+//! So an answer has at most 16 records, and fits into a UDP packet where that is possible: the
 //! fleet's own record set holds the addresses themselves while they fit, and otherwise one pointer
-//! for each relay, `/dnsaddr/<relay>.<zone>/p2p/<id>`, to a record set of its own.
+//! per relay, `/dnsaddr/<relay>.<zone>/p2p/<id>`, to the record set of that relay.
 
 use std::collections::HashSet;
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 
-/// Texts that rust's clients read of one answer.
+/// Maximum number of records of an answer; rust-libp2p reads no more.
 pub const MAX_TXT_RECORDS: usize = 16;
 
-/// Bytes of a string in a TXT record.
+/// Maximum length of a string in a TXT record, in bytes.
 pub const MAX_TXT_BYTES: usize = 255;
 
-/// Bytes of an answer that is not truncated over UDP, by most clients and resolvers: what fits
-/// into a packet that no network has to take apart.
+/// Maximum length of a response over UDP, in bytes: most clients and resolvers accept as much, and
+/// no network fragments it.
 pub const MAX_UDP_BYTES: usize = 1232;
 
-/// What the record sets of `/dnsaddr/<name>` are named: this, a dot, the name.
+/// The first label of the names with `dnsaddr` records: `_dnsaddr.<name>`.
 pub const PREFIX: &str = "_dnsaddr";
 
-/// The most bytes of a label of a DNS name.
+/// Maximum length of a label of a DNS name, in bytes.
 const MAX_LABEL: usize = 63;
 
-/// A relay of the fleet, as it stands in the zone.
+/// A relay of the fleet, as published in the zone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     label: String,
@@ -43,10 +44,10 @@ pub struct Member {
 }
 
 impl Member {
-    /// The relay of this instance name, if it has one. `addresses` are without the peer id.
+    /// A relay with its instance name, if it has one. `addresses` are without the peer id.
     ///
     /// Its label in the zone is the instance name in lower case, or the peer id in lower case where
-    /// the instance name cannot be a label.
+    /// the instance name is not a valid label.
     pub fn new(instance: Option<&str>, peer_id: PeerId, addresses: Vec<Multiaddr>) -> Self {
         let label = instance
             .filter(|instance| is_label(instance))
@@ -59,22 +60,22 @@ impl Member {
         }
     }
 
-    /// Its name in the zone, without the zone.
+    /// Its label in the zone.
     pub fn label(&self) -> &str {
         &self.label
     }
 
-    /// Who it is.
+    /// Its peer id.
     pub fn peer_id(&self) -> &PeerId {
         &self.peer_id
     }
 
-    /// Where it can be dialled.
+    /// The addresses at which it can be dialled.
     pub fn addresses(&self) -> &[Multiaddr] {
         &self.addresses
     }
 
-    /// The TXT strings of its own record set. Addresses whose text is too long for one are left out.
+    /// The records of its own name. Addresses that do not fit into a record are skipped.
     pub fn txt_records(&self) -> Vec<String> {
         self.addresses
             .iter()
@@ -84,15 +85,14 @@ impl Member {
             .collect()
     }
 
-    /// The text that points to its own record set.
+    /// The record that points to its own name.
     fn pointer(&self, zone: &str) -> String {
         let name = Protocol::Dnsaddr(format!("{}.{zone}", self.label).into());
         text(&Multiaddr::from(name).with(Protocol::P2p(self.peer_id)))
     }
 }
 
-/// Gives each of `members` a label of its own: of several with one label, all but the first are
-/// named by their peer id.
+/// Makes labels unique: of several members with the same label, all but the first use their peer id.
 pub fn dedup_labels(members: &mut [Member]) {
     let mut taken = HashSet::new();
     for member in members {
@@ -103,8 +103,8 @@ pub fn dedup_labels(members: &mut [Member]) {
     }
 }
 
-/// The TXT strings of the fleet's own record set, one for each address or one for each relay. There are
-/// more than [`MAX_TXT_RECORDS`] of them if the fleet has more relays than that.
+/// The records of the fleet's own name, one for each address or one for each relay. There are more
+/// than [`MAX_TXT_RECORDS`] of them if the fleet has more relays than that.
 pub fn fleet_txt_records(zone: &str, members: &[Member]) -> Vec<String> {
     let addresses: Vec<_> = members.iter().flat_map(Member::txt_records).collect();
     if addresses.len() <= MAX_TXT_RECORDS && answer_bytes(zone, &addresses) <= MAX_UDP_BYTES {
@@ -116,13 +116,13 @@ pub fn fleet_txt_records(zone: &str, members: &[Member]) -> Vec<String> {
     reachable.map(|member| member.pointer(zone)).collect()
 }
 
-/// How long the answer with these TXT strings is: header, question, EDNS, and for each text its record
-/// with a compressed name and the length of the string.
+/// Length of the response with these records: header, question, EDNS, and for each record its
+/// compressed name and the length byte of its string.
 fn answer_bytes(zone: &str, txt_records: &[String]) -> usize {
     const HEADER: usize = 12;
     const EDNS: usize = 11;
     const RECORD: usize = 2 + 2 + 2 + 4 + 2 + 1;
-    // Each label has one byte for its length, and the root is one byte.
+    // Each label takes one byte for its length, and the root takes one byte.
     let question = PREFIX.len() + 1 + zone.len() + 2 + 4;
     let records: usize = txt_records.iter().map(|text| RECORD + text.len()).sum();
     HEADER + question + EDNS + records
@@ -132,7 +132,7 @@ fn text(address: &Multiaddr) -> String {
     format!("dnsaddr={address}")
 }
 
-/// Letters, digits and hyphens in the middle: what every resolver takes for a host's name.
+/// Letters, digits and inner hyphens, which every resolver accepts in a host name.
 fn is_label(text: &str) -> bool {
     let is_inner = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
     (1..=MAX_LABEL).contains(&text.len())
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_fleet_is_listed_by_its_addresses() {
+    fn small_fleet_is_listed_by_addresses() {
         let members = [member(0, 2), member(1, 2), member(2, 2)];
         let txt_records = fleet_txt_records(ZONE, &members);
         let id = members[0].peer_id;
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_larger_fleet_is_listed_by_its_relays() {
+    fn larger_fleet_is_listed_by_relays() {
         let members: Vec<_> = (0..9).map(|n| member(n, 2)).collect();
         let txt_records = fleet_txt_records(ZONE, &members);
         let id = members[8].peer_id;
@@ -178,20 +178,20 @@ mod tests {
             format!("dnsaddr=/dnsaddr/relay-8.fleet.example.org/p2p/{id}")
         );
         assert_eq!(members[8].txt_records().len(), 2);
-        // Few records may be too long together, too.
+        // A few records may be too long together.
         let members: Vec<_> = (0..2).map(|n| member(n, 8)).collect();
         assert_eq!(fleet_txt_records(ZONE, &members).len(), 2);
     }
 
     #[test]
-    fn a_relay_that_nobody_can_dial_is_not_pointed_to() {
+    fn relay_without_addresses_is_not_pointed_to() {
         let mut members: Vec<_> = (0..17).map(|n| member(n, 1)).collect();
         members.push(member(17, 0));
         assert_eq!(fleet_txt_records(ZONE, &members).len(), 17);
     }
 
     #[test]
-    fn a_name_that_is_no_label_gives_way_to_the_peer_id() {
+    fn invalid_label_is_replaced_by_the_peer_id() {
         let peer_id = PeerId::random();
         let label = |instance| Member::new(instance, peer_id, Vec::new()).label;
         let id = peer_id.to_string().to_ascii_lowercase();
@@ -217,9 +217,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the zone and the names: every text fits into its string.
+        /// For any zone and names, every record fits into its string.
         #[test]
-        fn texts_fit(
+        fn records_fit(
             zone in "[a-z]{1,50}\\.[a-z]{1,49}",
             name in "[a-z0-9]{1,63}",
             host in "[a-z.]{1,250}",

@@ -1,10 +1,10 @@
-//! The server's own HTTP endpoints.
+//! The DNS server's HTTP endpoints.
 //!
-//! | path | answer |
+//! | path | response |
 //! |---|---|
-//! | `/livez` | 200 while the process is sane, 503 after a task panicked |
-//! | `/readyz` | 200 once the relays have been heard of, from then on |
-//! | `/metrics` | what the server counts, as Prometheus reads it |
+//! | `/livez` | 200 while the process is healthy, 503 after a task panicked |
+//! | `/readyz` | 200 once the state of the relays is known |
+//! | `/metrics` | the server's metrics for Prometheus |
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::{
     telemetry::prometheus::Prometheus,
 };
 
-/// The endpoints. With a stale zone the server is ready: that is what the last good set is for.
+/// The endpoints. With a stale zone the server is ready, because it serves the last good set.
 pub fn routes(
     zone: watch::Receiver<Arc<Zone>>,
     lifecycle: Lifecycle,
@@ -39,7 +39,7 @@ pub fn routes(
         if zone.borrow().state() == ZoneState::Unknown {
             (
                 StatusCode::SERVICE_UNAVAILABLE,
-                "the relays have not answered\n",
+                "the relays have not responded\n",
             )
         } else {
             (StatusCode::OK, "ok\n")

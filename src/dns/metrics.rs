@@ -1,7 +1,6 @@
-//! What the server counts.
+//! The DNS server's instruments.
 //!
-//! An attribute takes few values, whatever clients do: never a name that was asked for, nor an
-//! address.
+//! Attributes take few values and never depend on clients: no queried name and no address is one.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,7 +15,7 @@ use super::{
 };
 use crate::metrics::catalogue::{DNS_QUERIES, DNS_RELAYS, DNS_STALE};
 
-/// The instruments of the server. Clones share everything.
+/// The DNS server's instruments. Clones share the same state.
 #[derive(Clone, Debug)]
 pub struct DnsMetrics {
     queries: Counter<u64>,
@@ -24,7 +23,7 @@ pub struct DnsMetrics {
 }
 
 impl DnsMetrics {
-    /// The instruments of `meter`. To be called once.
+    /// Creates the instruments with `meter`. Must be called only once.
     pub fn new(meter: &Meter) -> Self {
         let fleet = Arc::<Mutex<(RelayCounts, ZoneState)>>::default();
         let now = |fleet: &Mutex<_>| *fleet.lock().unwrap_or_else(PoisonError::into_inner);
@@ -50,8 +49,8 @@ impl DnsMetrics {
         }
     }
 
-    /// A query came to one of the outcomes of [`Response`](super::response::Response), or was "ignored"
-    /// (no query at all) or "limited".
+    /// Counts a query. `outcome` is one of [`Response`](super::response::Response), or "ignored" (not
+    /// a query) or "limited".
     pub(super) fn query(&self, transport: DnsTransport, outcome: &'static str) {
         let transport = match transport {
             DnsTransport::Udp | DnsTransport::UdpTruncated => "udp",
@@ -64,7 +63,7 @@ impl DnsMetrics {
         self.queries.add(1, &attributes);
     }
 
-    /// The relays are such now.
+    /// Sets the number of relays and the state of the zone.
     pub(super) fn fleet(&self, counts: RelayCounts, state: ZoneState) {
         *self.fleet.lock().unwrap_or_else(PoisonError::into_inner) = (counts, state);
     }

@@ -1,11 +1,11 @@
-//! Asks the relays how they are, and puts up the zone that follows from it.
+//! Polls the relays' status and publishes the resulting zone.
 //!
-//! A round every half second asks all relays at once. One that drains is out of the zone with the
-//! round that hears of it; one that falls silent with the second round that misses it. Each round
-//! takes less time than lies between two, so both come well within two seconds.
+//! Every half second, all relays are polled at once. A draining relay is removed from the zone at the
+//! poll that finds it draining, a silent one at the second poll that it misses. A poll takes less
+//! time than the interval between two, so both happen well within two seconds.
 //!
-//! The first zone is put up when every relay has answered, or after some rounds without one: who
-//! asked sooner for a relay yet to be heard of would be told that there is none.
+//! The first zone is published when every relay has responded, or after some polls: an earlier one
+//! would deny the existence of relays that have not responded yet.
 
 use std::{
     net::SocketAddr,
@@ -29,18 +29,19 @@ use super::{
 };
 use crate::admin::client;
 
-/// Between the beginnings of two rounds, on average.
+/// Average interval between the starts of two polls.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// How much shorter or longer it may be, so that several answerers do not ask in step.
+/// Relative jitter of the interval, so that several DNS servers do not poll in step.
 const JITTER: f64 = 0.1;
-/// How long a relay may take to answer: less than the shortest interval.
+/// Deadline of a relay's response: less than the shortest interval.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(400);
-/// Rounds after which the first zone waits for no relay any longer: about two seconds.
+/// Polls after which the first zone is published without a complete set of responses: about two
+/// seconds.
 const STARTUP_POLLS: u32 = 4;
-/// Rounds without any answer from the start on, after which the log says so: about five seconds.
+/// Polls without any response since the start after which a warning is logged: about five seconds.
 const WARN_AFTER_POLLS: u32 = 10;
 
-/// Follows the relays of a fleet.
+/// Polls the status of a fleet's relays.
 #[derive(Debug)]
 pub struct StatusPoller {
     origin: ZoneConfig,
@@ -52,13 +53,13 @@ pub struct StatusPoller {
     counts: RelayCounts,
     unknown_relays: usize,
     rounds: u32,
-    /// Whether the relays have been heard of that are there.
+    /// Whether the state of the relays is known.
     is_initialized: bool,
     serial: u32,
 }
 
 impl StatusPoller {
-    /// Follows relays into the zone of `origin`. With `known`, nobody else gets into it.
+    /// A poller that publishes the zone of `origin`. With `known`, other relays are ignored.
     pub fn new(origin: ZoneConfig, known: Option<FleetMembers>, metrics: DnsMetrics) -> Self {
         let published = Listing::default();
         let zone = Arc::new(Zone::new(&origin, &published, 0));
@@ -77,12 +78,12 @@ impl StatusPoller {
         }
     }
 
-    /// The zone as it is at any time.
+    /// The current zone.
     pub fn zone(&self) -> watch::Receiver<Arc<Zone>> {
         self.zone.subscribe()
     }
 
-    /// Asks the relays at these addresses, whichever they are at the time, for ever.
+    /// Polls the relays at the current `addresses`. Never returns.
     pub async fn run(mut self, addresses: watch::Receiver<DiscoveredAddresses>) {
         loop {
             let next =
@@ -91,7 +92,7 @@ impl StatusPoller {
                 addresses: known,
                 is_complete,
             } = addresses.borrow().clone();
-            // There are at most MAX_RELAYS of them, and a relay's answer is bounded, too.
+            // There are at most MAX_RELAYS addresses, and the length of a response is bounded.
             let bodies = join_all(known.into_iter().map(poll_status)).await;
             self.rounds = self.rounds.saturating_add(1);
             let is_whole = is_complete && bodies.iter().all(Option::is_some);
@@ -101,7 +102,7 @@ impl StatusPoller {
         }
     }
 
-    /// Takes the answers of one round.
+    /// Applies the responses of one poll.
     fn apply<'a>(&mut self, bodies: impl Iterator<Item = &'a [u8]>) {
         let mut unknown_relays = 0;
         let mut reports = Vec::new();
@@ -110,7 +111,7 @@ impl StatusPoller {
                 Ok(report) => reports.push(report),
                 Err(error) => {
                     unknown_relays += usize::from(error == StatusError::NotAMember);
-                    debug!(%error, "a relay's answer is of no use");
+                    debug!(%error, "invalid status of a relay");
                 }
             }
         }
@@ -131,9 +132,9 @@ impl StatusPoller {
             self.published = listing;
         }
         if self.rounds == WARN_AFTER_POLLS && self.published.state == ZoneState::Unknown {
-            warn!("no relay has answered yet: every question gets SERVFAIL");
+            warn!("no relay has responded yet: all queries are answered with SERVFAIL");
         }
-        // What the log says holds already.
+        // The zone is published before the log line.
         if is_new || counts != self.counts {
             self.log_changes(before, counts);
             self.counts = counts;
@@ -141,8 +142,8 @@ impl StatusPoller {
         if unknown_relays > self.unknown_relays {
             warn!(
                 relays = unknown_relays,
-                "relays are left out: RELAY_IDENTITY_SEED and RELAY_FLEET_INSTANCES give none of \
-                 their peer id"
+                "ignoring relays whose peer ids do not follow from RELAY_IDENTITY_SEED and \
+                 RELAY_FLEET_INSTANCES"
             );
         }
         self.unknown_relays = unknown_relays;
@@ -159,7 +160,9 @@ impl StatusPoller {
         match (before, self.published.state) {
             (ZoneState::Current | ZoneState::Unknown, ZoneState::Stale) => warn!(
                 listed,
-                unready, silent, "the zone is stale: no relay is ready, the last good set stays"
+                unready,
+                silent,
+                "the zone is stale: no relay is ready, publishing the last good set"
             ),
             (ZoneState::Stale, ZoneState::Current) => {
                 info!(listed, ready, unready, silent, "the zone is current again");
@@ -170,18 +173,18 @@ impl StatusPoller {
     }
 }
 
-/// The body of the relay's `/status`, if there is one in time.
+/// The body of the relay's `/status`, if the relay responds in time.
 async fn poll_status(address: SocketAddr) -> Option<Vec<u8>> {
     match timeout(ANSWER_TIMEOUT, client::get(address, "/status")).await {
         Ok(Ok((status, body))) if status.is_success() => return Some(body.to_vec()),
-        Ok(Ok((status, _))) => debug!(%address, %status, "a relay gives no status"),
-        Ok(Err(error)) => debug!(%address, %error, "a relay does not answer"),
-        Err(_) => debug!(%address, "a relay does not answer in time"),
+        Ok(Ok((status, _))) => debug!(%address, %status, "status request failed"),
+        Ok(Err(error)) => debug!(%address, %error, "status request failed"),
+        Err(_) => debug!(%address, "status request timed out"),
     }
     None
 }
 
-/// The version of the zone that follows `last`: the time, so that it grows over restarts, too.
+/// The serial number of the zone after `last`: the current time, so that it also grows over restarts.
 fn serial_after(last: u32) -> u32 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.map_or(0, |now| now.as_secs());

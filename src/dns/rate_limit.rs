@@ -1,9 +1,9 @@
-//! The response-rate limit: how many answers one network gets over UDP.
+//! Response rate limiting: how many responses one client network gets over UDP.
 //!
-//! The sender of a packet may be forged, to have the answers sent to a victim. So a network gets
-//! only so many answers a second. Beyond that, one packet in two gets a truncated answer, not
-//! longer than the question, which sends a real client to TCP, where nobody can forge an address:
-//! it gets through while somebody else uses its name. The rest gets silence.
+//! The source address of a packet may be spoofed, so that responses flood a third party. The number
+//! of responses per second to a network is therefore limited. Beyond the limit, half of the packets
+//! get a truncated response, no longer than the query, which makes a real client retry over TCP,
+//! where addresses cannot be spoofed. The other half is dropped.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -12,8 +12,7 @@ use std::{
 
 use crate::rate::{Limiter, Rate, Unit};
 
-/// The network that an address belongs to: a /24 of IPv4 or a /56 of IPv6, as little as one
-/// customer has.
+/// The network of an address: an IPv4 /24 or an IPv6 /56, the smallest usual customer assignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientNetwork(u64);
 
@@ -21,7 +20,7 @@ impl From<IpAddr> for ClientNetwork {
     fn from(ip: IpAddr) -> Self {
         match ip.to_canonical() {
             IpAddr::V4(ip) => Self(u64::from(Ipv4Addr::to_bits(ip) >> 8)),
-            // The first bytes of IPv6 as a number, above those of all IPv4.
+            // The IPv6 prefix as a number above all IPv4 prefixes.
             IpAddr::V6(ip) => {
                 let [a, b, c, d, ..] = ip.segments().map(u64::from);
                 let prefix = (a << 48 | b << 32 | c << 16 | d) >> 8;
@@ -31,24 +30,25 @@ impl From<IpAddr> for ClientNetwork {
     }
 }
 
-/// What is to be done with a packet.
+/// What to do with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateLimitAction {
-    /// It is answered.
+    /// Send the response.
     Respond,
-    /// It is told to come back over TCP.
+    /// Send a truncated response, which makes the client retry over TCP.
     Truncate,
-    /// It is dropped.
+    /// Drop the packet.
     Drop,
 }
 
-/// How many answers each network gets. Networks are remembered as a [`Limiter`] does it: forged ones
-/// that are only seen now and then do no harm to anybody, and one that is flooded is not forgotten.
+/// Limits the responses to each client network. A [`Limiter`] tracks the networks: rarely seen ones
+/// are forgotten first, a flooded one is not.
 #[derive(Debug)]
 pub struct ResponseRateLimit(Option<Limiter<ClientNetwork>>);
 
 impl ResponseRateLimit {
-    /// At most so many answers a second to a network, and so many at once; `None` = no limit.
+    /// At most `per_second` responses a second to a network, with a burst of the same number; `None`
+    /// is unlimited.
     pub fn new(per_second: Option<usize>) -> Self {
         Self(per_second.map(|rate| {
             let rate = u32::try_from(rate).unwrap_or(u32::MAX).min(Rate::MOST);
@@ -61,11 +61,12 @@ impl ResponseRateLimit {
         }))
     }
 
-    /// What is to be done with a packet that comes from `ip` now.
+    /// What to do with a packet that arrives from `ip` now.
     pub fn check(&self, ip: IpAddr) -> RateLimitAction {
         match &self.0 {
             Some(limiter) if !limiter.allows(&ip.into()) => {
-                // By chance: who asks in rotation with somebody else must not get silence alone.
+                // Random, so that a client whose queries alternate with those of another one gets
+                // truncated responses as well.
                 if rand::random() {
                     RateLimitAction::Truncate
                 } else {
@@ -89,7 +90,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// What so many packets get, at one moment: answers, truncated ones.
+    /// Counts the full and the truncated responses to a burst of packets.
     fn flood(limit: &ResponseRateLimit, from: &str, packets: usize) -> (usize, usize) {
         let verdicts: Vec<_> = (0..packets).map(|_| limit.check(ip(from))).collect();
         let count = |wanted| {
@@ -105,11 +106,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_network_gets_so_many_answers_a_second() {
+    async fn responses_per_second_to_a_network_are_limited() {
         let limit = ResponseRateLimit::new(Some(10));
         let (answers, truncated) = flood(&limit, "192.0.2.1", 1010);
         assert_eq!(answers, 10);
-        // Every other one, within seven deviations.
+        // Half of them, within seven standard deviations.
         assert!((390..=610).contains(&truncated), "{truncated}");
         advance(Duration::from_millis(550)).await;
         assert_eq!(flood(&limit, "192.0.2.1", 30).0, 5);
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn networks_do_not_share() {
+    async fn networks_are_limited_separately() {
         let limit = ResponseRateLimit::new(Some(1));
         for (first, same, other) in [
             ("192.0.2.1", "192.0.2.255", "192.0.3.1"),
@@ -136,13 +137,13 @@ mod tests {
     }
 
     #[test]
-    fn no_limit_is_none() {
+    fn none_is_unlimited() {
         let limit = ResponseRateLimit::new(None);
         assert_eq!(flood(&limit, "::1", 1000), (1000, 0));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_flooded_network_stays_limited_among_forged_ones() {
+    async fn flooded_network_stays_limited_among_spoofed_ones() {
         let limit = ResponseRateLimit::new(Some(1));
         assert_eq!(limit.check(ip("192.0.2.1")), RateLimitAction::Respond);
         for n in 0..100_000 {

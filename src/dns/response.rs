@@ -1,20 +1,20 @@
-//! One packet, one answer: everything that the server says, as a function of bytes.
+//! The response to one packet, as a pure function of bytes.
 //!
-//! | question | answer |
+//! | query | response |
 //! |---|---|
-//! | a name and type of the zone | the records, at most 16, from another one each time |
-//! | a name of the zone, another type | nothing, with the SOA |
-//! | no name of the zone | NXDOMAIN, with the SOA |
-//! | any name of the zone before the relays were heard of | SERVFAIL, so that another server is asked |
+//! | a name and type of the zone | the records, at most 16, rotated |
+//! | a name of the zone, another type | no records, with the SOA |
+//! | a name that does not exist in the zone | NXDOMAIN, with the SOA |
+//! | any name of the zone before the state of the relays is known | SERVFAIL, so that resolvers try another server |
 //! | ANY | one HINFO record (RFC 8482) |
-//! | a transfer, or a name of another zone | REFUSED |
+//! | a zone transfer, or a name outside of the zone | REFUSED |
 //! | another class or opcode | NOTIMP |
 //! | an EDNS version other than 0 | BADVERS |
-//! | what is no question, or more than one | FORMERR |
-//! | an answer; what has no header | silence |
+//! | no question, or more than one | FORMERR |
+//! | a response, or a packet without a header | none |
 //!
-//! No answer over UDP is longer than the client says, or than 1232 bytes. What would be is left out
-//! as a whole, with TC, and the client comes back over TCP.
+//! A response over UDP is at most as long as the client's EDNS size, and at most 1232 bytes. A longer
+//! one is sent without records and with TC, and the client retries over TCP.
 
 use hickory_proto::{
     op::{Edns, Header, Message, MessageType, Metadata, OpCode, Query, ResponseCode},
@@ -28,37 +28,38 @@ use super::{
     zone::{Lookup, RecordSet, Zone},
 };
 
-/// What every client takes over UDP.
+/// The UDP size that every client supports, in bytes.
 const MIN_UDP_BYTES: usize = 512;
-/// Bytes of a message over TCP.
+/// Maximum length of a message over TCP, in bytes.
 const MAX_TCP_BYTES: usize = u16::MAX as usize;
-/// Additional records of a question: EDNS, and a signature that is not looked at.
+/// Maximum number of additional records of a query: EDNS, and a signature, which is ignored.
 const MAX_ADDITIONALS: u16 = 2;
-/// How long the answer to ANY may be cached, in seconds; it never changes.
+/// TTL of the response to ANY, in seconds; it never changes.
 const ANY_TTL: u32 = 3600;
 
-/// How an answer travels.
+/// The transport of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DnsTransport {
-    /// In one packet.
+    /// One UDP packet.
     Udp,
-    /// In one packet, without any record: the client is to come back over TCP.
+    /// One UDP packet without records: the client retries over TCP.
     UdpTruncated,
-    /// As long as it has to be.
+    /// TCP, without a limit of length other than that of the protocol.
     Tcp,
 }
 
-/// What is sent back.
+/// A response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
-    /// The whole packet.
+    /// The packet.
     pub bytes: Vec<u8>,
-    /// What came of the question, in one of a few words.
+    /// The outcome, as an attribute of metrics.
     pub outcome: &'static str,
 }
 
-/// Answers one packet; `None` is silence. `rotation` says which record of a set is the first, counted
-/// around: drawn anew for each answer, it shows all records of a large set, and prefers none.
+/// Responds to one packet; `None` if it gets no response. `rotation` is the index of the first record
+/// of a set, modulo its size: a random number for each response shows all records of a large set
+/// with equal probability.
 pub fn respond(
     zone: &Zone,
     packet: &[u8],
@@ -104,22 +105,22 @@ pub fn respond(
     })
 }
 
-/// What a packet asks.
+/// A query.
 struct Request {
     query: Query,
     edns: Option<Edns>,
 }
 
 impl Request {
-    /// Reads what follows the header. The counts in it are checked first: they decide how much
-    /// memory is taken.
+    /// Reads the packet after the header. The counts in the header are checked first, because they
+    /// decide how much memory is allocated.
     fn read(header: &Header, decoder: &mut BinDecoder<'_>) -> Result<Self, ResponseCode> {
         if header.op_code != OpCode::Query {
             return Err(ResponseCode::NotImp);
         }
         let counts = &header.counts;
         let is_question = counts.queries == 1 && counts.answers == 0;
-        // A request for a transfer brings the version that it has.
+        // A request for a transfer has the version of the zone that the client has.
         let is_bounded = counts.authorities <= 1 && counts.additionals <= MAX_ADDITIONALS;
         if !is_question || !is_bounded {
             return Err(ResponseCode::FormErr);
@@ -136,7 +137,7 @@ impl Request {
     }
 }
 
-/// What is said of our own abilities to a client that has told of its own.
+/// The EDNS of the response to a client that sent EDNS.
 fn response_edns(client: &Edns) -> Edns {
     let mut edns = Edns::new();
     edns.set_max_payload(u16::try_from(MAX_UDP_BYTES).unwrap_or(u16::MAX));
@@ -144,7 +145,7 @@ fn response_edns(client: &Edns) -> Edns {
     edns
 }
 
-/// Puts into `reply` what the zone says.
+/// Fills `reply` with the zone's records for `query`.
 fn answer_query(reply: &mut Message, zone: &Zone, query: &Query, rotation: usize) {
     let metadata = &mut reply.metadata;
     if query.query_class != DNSClass::IN {
@@ -185,10 +186,10 @@ fn answer_query(reply: &mut Message, zone: &Zone, query: &Query, rotation: usize
     }
 }
 
-/// The records of `set`, from the one whose rotation it is. They have the name as the client wrote it:
-/// some check that each letter comes back in its case.
+/// The records of `set`, rotated. They have the name as the client wrote it: some clients check that
+/// its case is preserved.
 fn records(name: &Name, set: &RecordSet, rotation: usize) -> Vec<Record> {
-    // A set is never empty, and a remainder of zero would be a panic.
+    // A set is never empty, but a remainder of zero would panic.
     let first = rotation.checked_rem(set.data.len()).unwrap_or(0);
     let data = set.data.iter().cycle().skip(first);
     data.take(set.data.len().min(MAX_TXT_RECORDS))
@@ -196,7 +197,7 @@ fn records(name: &Name, set: &RecordSet, rotation: usize) -> Vec<Record> {
         .collect()
 }
 
-/// The addresses of those name servers that are in the zone.
+/// The addresses of the name servers that are inside the zone.
 fn glue(zone: &Zone, servers: &[Record]) -> Vec<Record> {
     let mut glue = Vec::new();
     for server in servers {
@@ -210,7 +211,7 @@ fn glue(zone: &Zone, servers: &[Record]) -> Vec<Record> {
     glue
 }
 
-/// The record that tells how long "no" may be cached.
+/// The SOA, which has the TTL of negative responses.
 fn soa(zone: &Zone) -> Record {
     Record::from_rdata(
         zone.name().clone(),

@@ -1,7 +1,7 @@
-//! The sockets of the server.
+//! The DNS server's sockets.
 //!
-//! UDP is worked off packet by packet in one task for each socket: what comes faster than it can be
-//! answered waits in the system's buffer and is lost there, and never takes our memory.
+//! One task per UDP socket responds to one packet after the other: packets that arrive faster queue
+//! in the bounded buffer of the kernel and are dropped there.
 
 use std::{
     io,
@@ -26,16 +26,16 @@ use super::{
 };
 use crate::lifecycle::Lifecycle;
 
-/// Bytes of a question over UDP; what is longer is cut, and malformed then.
+/// Maximum length of a query over UDP, in bytes; a longer one is cut, and malformed.
 const MAX_QUERY_BYTES: usize = 2048;
-/// Attempts to find a port that is free over both UDP and TCP, where any will do.
+/// Attempts to find a port that is free over both UDP and TCP, if any port will do.
 const PORT_ATTEMPTS: usize = 16;
-/// Connections that wait to be accepted.
+/// Backlog of the TCP listeners.
 const TCP_BACKLOG: i32 = 128;
-/// The rest after an error of a socket that may last.
+/// Delay after a socket error that may persist.
 const ERROR_BACKOFF: Duration = Duration::from_millis(100);
 
-/// What all sockets share. Clones share everything.
+/// A DNS server for the current zone. Clones share the same state.
 #[derive(Clone, Debug)]
 pub struct DnsServer {
     zone: watch::Receiver<Arc<Zone>>,
@@ -43,15 +43,15 @@ pub struct DnsServer {
 }
 
 impl DnsServer {
-    /// Answers from whatever zone is current.
+    /// A server for the current value of `zone`.
     pub fn new(zone: watch::Receiver<Arc<Zone>>, metrics: DnsMetrics) -> Self {
         Self { zone, metrics }
     }
 
-    /// The answer to one packet, counted; `None` is silence.
+    /// Responds to one packet and counts the outcome; `None` if there is no response.
     pub(super) fn respond(&self, packet: &[u8], transport: DnsTransport) -> Option<Vec<u8>> {
         let zone = Arc::clone(&self.zone.borrow());
-        // Counted up, it could go round in step with the questions of a client.
+        // Random: a counter could stay in phase with the queries of a client.
         let rotation = rand::random::<u16>();
         let answer = respond(&zone, packet, transport, rotation.into());
         let Some(Response { bytes, outcome }) = answer else {
@@ -62,7 +62,8 @@ impl DnsServer {
         Some(bytes)
     }
 
-    /// Answers on `address` until the process ends; at most `rate` packets a second to one network.
+    /// Serves `address` until shutdown, with at most `rate` responses a second to one network over
+    /// UDP.
     ///
     /// # Errors
     /// When the address cannot be bound over UDP and TCP.
@@ -73,7 +74,7 @@ impl DnsServer {
         lifecycle: &Lifecycle,
     ) -> io::Result<()> {
         let (udp, tcp) = bind(address)?;
-        info!(address = %udp.local_addr()?, "dns answers");
+        info!(address = %udp.local_addr()?, "dns server listening");
         lifecycle.spawn_until_end(
             "dns over udp",
             self.clone().udp(udp, ResponseRateLimit::new(rate)),
@@ -89,17 +90,17 @@ impl DnsServer {
             let (length, from) = match socket.recv_from(&mut packet).await {
                 Ok(received) => received,
                 Err(error) => {
-                    debug!(%error, "cannot receive a packet");
+                    debug!(%error, "receive failed");
                     tokio::time::sleep(ERROR_BACKOFF).await;
                     continue;
                 }
             };
             let packet = packet.get(..length).unwrap_or_default();
             if let Some(answer) = self.respond_to_packet(packet, from, &limit)
-                // What the system has no room for is lost, as packets are.
+                // A response that does not fit into the kernel's buffer is dropped.
                 && let Err(error) = socket.try_send_to(&answer, from)
             {
-                debug!(%from, %error, "cannot send an answer");
+                debug!(%from, %error, "send failed");
             }
         }
     }
@@ -125,7 +126,7 @@ impl DnsServer {
     }
 }
 
-/// Nobody asks from there; it can only be forged.
+/// Whether a packet can have this source address; otherwise it is spoofed.
 fn is_valid_source(from: SocketAddr) -> bool {
     let is_many = match from.ip() {
         IpAddr::V4(ip) => ip.is_broadcast() || ip.is_multicast() || ip.is_unspecified(),
@@ -134,7 +135,7 @@ fn is_valid_source(from: SocketAddr) -> bool {
     from.port() != 0 && !is_many
 }
 
-/// Both sockets on one port.
+/// Binds UDP and TCP sockets on the same port.
 fn bind(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
     let mut attempts = 1;
     loop {
@@ -154,11 +155,11 @@ fn bind(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
 fn bind_socket(address: SocketAddr, kind: Type) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind, None)?;
     if address.is_ipv6() {
-        // `[::]` would take the port of `0.0.0.0` as well.
+        // Otherwise `[::]` would also bind the port of `0.0.0.0`.
         socket.set_only_v6(true)?;
     }
     if kind == Type::STREAM {
-        // Connections of the process before may linger.
+        // Connections of an earlier process may be in TIME_WAIT.
         socket.set_reuse_address(true)?;
     }
     socket.set_nonblocking(true)?;
@@ -171,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_cannot_ask_is_not_answered() {
+    fn invalid_source_addresses_are_ignored() {
         let is_valid_source = |from: &str| is_valid_source(from.parse().unwrap());
         for forged in [
             "192.0.2.1:0",

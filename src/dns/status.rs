@@ -1,5 +1,5 @@
-//! What a relay says of itself, in its `/status`, taken for hostile: whoever answers at the address
-//! of a relay decides where a zone sends people.
+//! The status of a relay, from its `/status`. It is untrusted input: a host at the address of a relay
+//! would decide where the zone leads clients.
 
 use std::collections::HashMap;
 
@@ -9,27 +9,27 @@ use serde::Deserialize;
 use super::dnsaddr::Member;
 use crate::external_address::{MAX_EXTERNAL_ADDRESSES, check_external_address};
 
-/// What a relay says of itself.
+/// The status of a relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RelayStatus {
-    /// Who it is, and where it can be dialled.
+    /// Its peer id, label and addresses.
     pub member: Member,
-    /// Whether it serves everybody. One that does not says so itself: it starts, drains or stops.
+    /// Whether it is ready. It is not while it starts, drains or stops.
     pub is_ready: bool,
 }
 
-/// Why a report is of no use.
+/// Why a status is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StatusError {
-    /// It is not what a relay answers.
-    #[error("the answer is not that of a relay")]
+    /// It does not have the format of a relay's status.
+    #[error("malformed status")]
     Malformed,
-    /// The seed and the names give no relay of that peer id.
-    #[error("its peer id is none of the fleet's")]
+    /// Its peer id does not belong to the fleet.
+    #[error("the peer id does not belong to the fleet")]
     NotAMember,
 }
 
-/// The peer ids of the fleet, with the instance names that give them.
+/// The peer ids of the fleet's relays, with their instance names.
 pub type FleetMembers = HashMap<PeerId, String>;
 
 #[derive(Deserialize)]
@@ -41,12 +41,12 @@ struct StatusBody {
 }
 
 impl RelayStatus {
-    /// Reads the body of an answer. With `known`, only those relays count, and their names are not
-    /// for them to choose. Addresses that no client could dial are left out, and more than
+    /// Parses the body of a response. With `known`, only those relays are accepted, under their known
+    /// names. Addresses that clients cannot dial are skipped, as are those beyond
     /// [`MAX_EXTERNAL_ADDRESSES`].
     ///
     /// # Errors
-    /// When the answer is of no use.
+    /// When the status is malformed, or that of an unknown relay.
     pub fn parse(body: &[u8], known: Option<&FleetMembers>) -> Result<Self, StatusError> {
         let status: StatusBody =
             serde_json::from_slice(body).map_err(|_| StatusError::Malformed)?;
@@ -67,7 +67,7 @@ impl RelayStatus {
     }
 }
 
-/// The address without the peer id at its end, if it is this relay's and can be dialled.
+/// The address without its `/p2p` suffix, if that is the relay's own and clients can dial it.
 fn dialable(text: &str, peer_id: PeerId) -> Option<Multiaddr> {
     let mut address: Multiaddr = text.parse().ok()?;
     let is_its_own = address.pop() == Some(Protocol::P2p(peer_id));
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn only_addresses_that_can_be_dialled_are_taken() {
+    fn addresses_that_cannot_be_dialled_are_skipped() {
         let (id, other) = (PeerId::random(), PeerId::random());
         let good = format!("/ip4/192.0.2.1/tcp/9000/p2p/{id}");
         let addresses = [
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fleet_that_is_known_takes_nobody_else_and_keeps_its_names() {
+    fn known_fleet_rejects_other_relays_and_keeps_its_names() {
         let id = PeerId::random();
         let known = FleetMembers::from([(id, "relay-7".to_owned())]);
         let parse = |id| RelayStatus::parse(&body(&id, &[]), Some(&known));
@@ -135,7 +135,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_answer_panics(body: Vec<u8>, text in "\\PC*") {
+        fn no_body_panics(body: Vec<u8>, text in "\\PC*") {
             let _ = RelayStatus::parse(&body, None);
             let status = json!({
                 "peer_id": text, "instance": text, "phase": text, "addresses": [text],

@@ -1,7 +1,7 @@
-//! DNS over TCP, for answers that do not fit into a packet and for clients beyond the limit.
+//! DNS over TCP, for responses that do not fit into a packet and for clients beyond the rate limit.
 //!
-//! An address cannot be forged here, so answers are not limited; connections are, in number, for
-//! each network, and in time.
+//! Addresses cannot be spoofed here, so responses are not limited. Connections are: their number in
+//! total and per client network, and their duration.
 
 use std::{
     collections::HashMap,
@@ -20,22 +20,22 @@ use tracing::debug;
 use super::{rate_limit::ClientNetwork, response::DnsTransport, server::DnsServer};
 use crate::lifecycle::Lifecycle;
 
-/// Connections at once; more are closed.
+/// Maximum number of connections; more are closed.
 const MAX_CONNECTIONS: usize = 256;
-/// Connections at once from one /24 or /56.
+/// Maximum number of connections from one client network.
 const MAX_CONNECTIONS_PER_NETWORK: usize = 32;
-/// How long a connection may live.
+/// Maximum duration of a connection.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a query may take, from the end of the last answer on, and an answer.
+/// Deadline of receiving a query, from the last response on, and of sending a response.
 const IO_TIMEOUT: Duration = Duration::from_secs(5);
-/// Questions on one connection.
+/// Maximum number of queries on one connection.
 const MAX_QUERIES: usize = 100;
-/// Bytes of a query.
+/// Maximum length of a query, in bytes.
 const MAX_QUERY_BYTES: usize = 2048;
-/// The rest after an error of the listener that may last.
+/// Delay after an error of the listener that may persist.
 const ERROR_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Answers on one listener.
+/// Serves one listener.
 #[derive(Debug)]
 pub(super) struct TcpServer {
     listener: TcpListener,
@@ -59,8 +59,8 @@ impl TcpServer {
             let (stream, from) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    // Too many open files, most likely: some will be closed.
-                    debug!(%error, "cannot accept a connection");
+                    // Most likely the process has too many open files; some will be closed.
+                    debug!(%error, "accept failed");
                     tokio::time::sleep(ERROR_BACKOFF).await;
                     continue;
                 }
@@ -74,7 +74,7 @@ impl TcpServer {
                 .spawn_until_end("dns connection", async move {
                     let serving = serve_connection(&server, stream);
                     if let Ok(Err(error)) = timeout(CONNECTION_TIMEOUT, serving).await {
-                        debug!(%from, %error, "a connection failed");
+                        debug!(%from, %error, "connection failed");
                     }
                     drop(permit);
                 });
@@ -82,7 +82,7 @@ impl TcpServer {
     }
 }
 
-/// Answers one query after the other.
+/// Responds to one query after the other.
 async fn serve_connection(server: &DnsServer, mut stream: TcpStream) -> io::Result<()> {
     for _ in 0..MAX_QUERIES {
         let query = timeout(IO_TIMEOUT, read_message(&mut stream)).await??;
@@ -92,14 +92,14 @@ async fn serve_connection(server: &DnsServer, mut stream: TcpStream) -> io::Resu
         let Ok(length) = u16::try_from(answer.len()) else {
             break;
         };
-        // In one piece: some clients expect the length and the message in one packet.
+        // In one write: some clients expect the length and the message in one segment.
         let message = [length.to_be_bytes().as_slice(), &answer].concat();
         timeout(IO_TIMEOUT, stream.write_all(&message)).await??;
     }
     timeout(IO_TIMEOUT, stream.shutdown()).await?
 }
 
-/// One query; `None` at the end, and for one that is longer than any that makes sense.
+/// Reads one query; `None` at the end of the stream, and for one that is too long.
 async fn read_message(stream: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
     let length = match stream.read_u16().await {
         Ok(length) => usize::from(length),
@@ -114,11 +114,11 @@ async fn read_message(stream: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(query))
 }
 
-/// The connections that are open, by network.
+/// The number of open connections by client network.
 #[derive(Clone, Debug, Default)]
 struct ConnectionLimiter(Arc<Mutex<HashMap<ClientNetwork, usize>>>);
 
-/// A connection that counts until this is dropped.
+/// Counts a connection until it is dropped.
 #[derive(Debug)]
 struct ConnectionPermit {
     limiter: ConnectionLimiter,
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_are_bounded_for_each_network_and_in_all() {
+    fn connections_are_bounded_per_network_and_in_total() {
         let limiter = ConnectionLimiter::default();
         let mut taken: Vec<_> = (0..MAX_CONNECTIONS_PER_NETWORK)
             .map(|_| limiter.try_acquire(network(0)).unwrap())

@@ -1,4 +1,4 @@
-//! The record sets of the zone: built when the list of relays changes, and never changed.
+//! The record sets of the zone: rebuilt when the list of relays changes, and immutable.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -20,28 +20,28 @@ use super::{
     dnsaddr::{Member, PREFIX, fleet_txt_records},
 };
 
-/// How long name servers may be cached, in seconds: they do not come and go like relays.
+/// TTL of the name servers' records, in seconds: they change less often than relays.
 const SERVER_TTL: u32 = 3600;
-/// How long secondary servers wait, in seconds. There are none: the zone is not transferred.
+/// SOA timers for secondary servers, in seconds. There are none: the zone is not transferred.
 const REFRESH: i32 = 3600;
 const RETRY: i32 = 600;
 const EXPIRE: i32 = 86_400;
 
-/// What of a zone does not depend on the relays.
+/// The part of a zone that does not depend on the relays.
 #[derive(Clone, Debug)]
 pub struct ZoneConfig {
     text: String,
     name: Name,
     servers: Vec<(Name, Vec<IpAddr>)>,
-    /// Of what depends on the relays, in seconds.
+    /// TTL of the records that depend on the relays, in seconds.
     ttl: u32,
 }
 
 impl ZoneConfig {
-    /// The zone of this name.
+    /// The zone `zone` with the name servers and the TTL of `dns`.
     ///
     /// # Errors
-    /// When a name is no DNS name; those of a loaded configuration are.
+    /// When a name is not a DNS name; those of a loaded configuration are.
     pub fn new(zone: &str, dns: &DnsConfig) -> Result<Self, ProtoError> {
         let absolute = |name: &str| Name::from_ascii(format!("{name}."));
         let mut servers = Vec::new();
@@ -60,12 +60,12 @@ impl ZoneConfig {
     }
 }
 
-/// A zone and all that it holds.
+/// A zone with its records.
 #[derive(Clone, Debug)]
 pub struct Zone {
     name: Name,
     origin: LowerName,
-    /// Every name that exists, those without records of their own included.
+    /// Every name that exists, including empty non-terminals.
     nodes: HashMap<LowerName, Vec<RecordSet>>,
     soa: SOA,
     ttl: u32,
@@ -75,27 +75,27 @@ pub struct Zone {
 /// The records of one name and type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordSet {
-    /// The type of them all.
+    /// The type of all records.
     pub record_type: RecordType,
-    /// How long they may be cached, in seconds.
+    /// TTL, in seconds.
     pub ttl: u32,
-    /// Never empty.
+    /// The records; never empty.
     pub data: Vec<RData>,
 }
 
-/// What a zone says of a name.
+/// The result of looking up a name.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Lookup<'a> {
-    /// The name belongs to another zone.
+    /// The name is outside of the zone.
     OutOfZone,
-    /// There is no such name.
+    /// The name does not exist.
     NameError,
-    /// The name is there, and has these records of all types.
+    /// The name exists, with these record sets.
     Records(&'a [RecordSet]),
 }
 
 impl Zone {
-    /// The zone with these relays in it. `serial` grows from each version to the next.
+    /// The zone with the relays of `listing`. `serial` grows from each version to the next.
     pub fn new(origin: &ZoneConfig, listing: &Listing, serial: u32) -> Self {
         let apex = &origin.name;
         let primary = origin.servers.first().map_or(apex, |(name, _)| name);
@@ -129,7 +129,7 @@ impl Zone {
         zone.add_texts(apex, fleet_txt_records(&origin.text, &listing.listed));
         zone.add_addresses(apex, origin.ttl, listing.listed.iter().flat_map(ips));
         for member in listing.listed.iter().chain(&listing.unlisted) {
-            // Labels are checked where they are made.
+            // Labels are validated by Member::new.
             if let Ok(name) = apex.prepend_label(member.label()) {
                 zone.add_addresses(&name, origin.ttl, ips(member));
                 zone.add_texts(&name, member.txt_records());
@@ -138,7 +138,7 @@ impl Zone {
         zone
     }
 
-    /// What the zone says of `name`.
+    /// Looks up `name`.
     pub fn lookup(&self, name: &LowerName) -> Lookup<'_> {
         if !self.origin.zone_of(name) {
             return Lookup::OutOfZone;
@@ -147,29 +147,29 @@ impl Zone {
         node.map_or(Lookup::NameError, |sets| Lookup::Records(sets))
     }
 
-    /// Where the zone begins.
+    /// The apex of the zone.
     pub fn name(&self) -> &Name {
         &self.name
     }
 
-    /// The record that answers carry when they carry nothing else.
+    /// The SOA record of negative responses.
     pub fn soa(&self) -> &SOA {
         &self.soa
     }
 
-    /// How long what depends on the relays may be cached, in seconds.
+    /// TTL of the records that depend on the relays, in seconds.
     pub fn ttl(&self) -> u32 {
         self.ttl
     }
 
-    /// Whether the list of relays is good.
+    /// Whether the list of relays is up to date.
     pub fn state(&self) -> ZoneState {
         self.state
     }
 
     fn add_texts(&mut self, name: &Name, txt_records: Vec<String>) {
         if let Ok(name) = name.prepend_label(PREFIX) {
-            // The name exists while the zone has such relays at all, whether one is there or not.
+            // The name exists even while there are no records.
             self.node(&name);
             let data = txt_records
                 .into_iter()
@@ -193,7 +193,8 @@ impl Zone {
         self.add(name, ttl, v6.collect());
     }
 
-    /// The first records of a name and type stay: a relay cannot take a name server's name.
+    /// Adds a record set, unless the name has one of that type: a relay cannot replace the records of
+    /// a name server.
     fn add(&mut self, name: &Name, ttl: u32, data: Vec<RData>) {
         let Some(record_type) = data.first().map(RData::record_type) else {
             return;
@@ -208,7 +209,7 @@ impl Zone {
         }
     }
 
-    /// The node of `name`, which exists from now on together with those above it.
+    /// The node of `name`; creates it and the nodes above it.
     fn node(&mut self, name: &Name) -> &mut Vec<RecordSet> {
         let mut above = LowerName::new(&name.base_name());
         while self.origin.zone_of(&above) && above != self.origin {
@@ -219,7 +220,7 @@ impl Zone {
     }
 }
 
-/// The IP addresses at which a relay can be dialled without a name.
+/// The IP addresses of a relay that can be dialled without DNS.
 fn ips(member: &Member) -> impl Iterator<Item = IpAddr> {
     let first = |address: &Multiaddr| match address.iter().next() {
         Some(Protocol::Ip4(ip)) => Some(IpAddr::V4(ip)),

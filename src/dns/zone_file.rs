@@ -9,13 +9,13 @@ use super::dnsaddr::{MAX_TXT_RECORDS, Member, PREFIX, fleet_txt_records};
 /// The TXT records of one name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TxtRecordSet {
-    /// The full name, without the dot at its end.
+    /// The full name, without the trailing dot.
     pub name: String,
-    /// One string for each record.
+    /// One string per record.
     pub txt_records: Vec<String>,
 }
 
-/// All record sets of a fleet: its own first, then one of each relay.
+/// The record sets of a fleet: that of the fleet first, then one per relay.
 pub fn txt_record_sets(zone: &str, members: &[Member]) -> Vec<TxtRecordSet> {
     let own = TxtRecordSet {
         name: format!("{PREFIX}.{zone}"),
@@ -28,7 +28,7 @@ pub fn txt_record_sets(zone: &str, members: &[Member]) -> Vec<TxtRecordSet> {
     std::iter::once(own).chain(each).collect()
 }
 
-/// As lines of a zone file.
+/// Formats the record sets as lines of a zone file.
 pub fn to_zone_file(sets: &[TxtRecordSet]) -> String {
     let mut lines = String::new();
     for set in sets {
@@ -40,7 +40,8 @@ pub fn to_zone_file(sets: &[TxtRecordSet]) -> String {
     lines
 }
 
-/// As the `spec` of a `DNSEndpoint`, the resource that external-dns reads. `ttl` is in seconds.
+/// Formats the record sets as the `spec` of a `DNSEndpoint`, the resource of external-dns. `ttl` is in
+/// seconds.
 pub fn to_dns_endpoint(sets: &[TxtRecordSet], ttl: u64) -> Value {
     let endpoint = |set: &TxtRecordSet| {
         json!({
@@ -53,7 +54,7 @@ pub fn to_dns_endpoint(sets: &[TxtRecordSet], ttl: u64) -> Value {
     json!({ "endpoints": sets.iter().map(endpoint).collect::<Vec<_>>() })
 }
 
-/// What clients cannot make use of, in words for the operator.
+/// Warnings about records that clients cannot use.
 pub fn warnings(sets: &[TxtRecordSet], members: &[Member]) -> Vec<String> {
     let mut warnings = Vec::new();
     if let Some(own) = sets
@@ -61,7 +62,7 @@ pub fn warnings(sets: &[TxtRecordSet], members: &[Member]) -> Vec<String> {
         .filter(|own| own.txt_records.len() > MAX_TXT_RECORDS)
     {
         warnings.push(format!(
-            "{} has {} records: rust-libp2p reads {MAX_TXT_RECORDS} of them",
+            "{} has {} records: rust-libp2p uses {MAX_TXT_RECORDS} of them",
             own.name,
             own.txt_records.len()
         ));
@@ -70,7 +71,7 @@ pub fn warnings(sets: &[TxtRecordSet], members: &[Member]) -> Vec<String> {
         let left_out = member.addresses().len() - member.txt_records().len();
         if left_out > 0 {
             warnings.push(format!(
-                "{}: {left_out} of its addresses are too long for a TXT record",
+                "{}: {left_out} of its addresses do not fit into a TXT record",
                 member.label()
             ));
         }
@@ -78,7 +79,7 @@ pub fn warnings(sets: &[TxtRecordSet], members: &[Member]) -> Vec<String> {
     warnings
 }
 
-/// A string of a zone file, in quotes.
+/// A quoted string of a zone file.
 fn quote(text: &str) -> String {
     let mut quoted = String::from("\"");
     for byte in text.bytes() {
@@ -105,13 +106,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strings_are_quoted_as_zone_files_have_it() {
+    fn strings_are_quoted_in_zone_file_syntax() {
         assert_eq!(quote("dnsaddr=/a/b"), r#""dnsaddr=/a/b""#);
         assert_eq!(quote("a\"b\\c\n\u{e4}"), r#""a\"b\\c\010\195\164""#);
     }
 
     #[test]
-    fn a_fleet_is_printed_in_both_forms() {
+    fn fleet_is_formatted_as_zone_file_and_as_dns_endpoint() {
         let peer_id = PeerId::random();
         let address = "/dns4/relay-0.example.org/tcp/9000".parse().unwrap();
         let members = [Member::new(Some("relay-0"), peer_id, vec![address])];

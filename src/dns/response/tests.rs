@@ -1,4 +1,4 @@
-//! Questions of every kind, and bytes of every kind.
+//! Queries of every kind, and arbitrary bytes.
 
 use std::collections::HashSet;
 
@@ -43,7 +43,7 @@ fn code(zone: &Zone, message: &Message) -> ResponseCode {
 }
 
 #[test]
-fn records_come_under_the_name_as_it_was_asked() {
+fn records_have_the_name_as_queried() {
     let zone = zones::zone(2);
     let name = "_DNSaddr.Fleet.example.ORG.";
     let reply = ask(&zone, &with_edns(question(name, RecordType::TXT), 1232, 0));
@@ -58,7 +58,7 @@ fn records_come_under_the_name_as_it_was_asked() {
 }
 
 #[test]
-fn what_is_not_there_is_denied_with_the_soa() {
+fn nonexistent_name_or_type_is_denied_with_the_soa() {
     let zone = zones::zone(2);
     let cases = [
         (FLEET, RecordType::A, ResponseCode::NoError),
@@ -105,7 +105,7 @@ fn name_servers_come_with_their_addresses() {
 }
 
 #[test]
-fn any_is_answered_with_next_to_nothing() {
+fn any_is_answered_with_one_hinfo_record() {
     let reply = ask(
         &zones::zone(2),
         &question("fleet.example.org.", RecordType::ANY),
@@ -117,7 +117,7 @@ fn any_is_answered_with_next_to_nothing() {
 }
 
 #[test]
-fn what_is_not_ours_is_refused() {
+fn names_outside_the_zone_are_refused() {
     let zone = zones::zone(2);
     for name in [
         "example.org.",
@@ -158,7 +158,7 @@ fn other_classes_and_opcodes_are_not_implemented() {
 }
 
 #[test]
-fn a_question_is_exactly_one() {
+fn query_has_exactly_one_question() {
     let zone = zones::zone(1);
     let mut none = question(FLEET, RecordType::TXT);
     let query = none.queries.remove(0);
@@ -176,7 +176,7 @@ fn a_question_is_exactly_one() {
 }
 
 #[test]
-fn an_answer_is_not_answered() {
+fn responses_are_ignored() {
     let zone = zones::zone(1);
     let message = question(FLEET, RecordType::TXT).into_response();
     let packet = message.to_vec().unwrap();
@@ -185,7 +185,7 @@ fn an_answer_is_not_answered() {
 }
 
 #[test]
-fn a_later_edns_is_told_which_one_is_spoken() {
+fn later_edns_version_is_answered_with_badvers() {
     let message = with_edns(question(FLEET, RecordType::TXT), 1232, 1);
     let reply = ask(&zones::zone(1), &message);
     // Two codes share the number.
@@ -196,7 +196,7 @@ fn a_later_edns_is_told_which_one_is_spoken() {
 }
 
 #[test]
-fn what_is_too_long_comes_over_tcp() {
+fn long_response_is_truncated_over_udp() {
     let zone = zones::zone(10);
     let plain = question(FLEET, RecordType::TXT);
     for (message, transport, is_whole) in [
@@ -219,7 +219,7 @@ fn what_is_too_long_comes_over_tcp() {
 }
 
 #[test]
-fn a_large_fleet_is_shown_in_turns() {
+fn large_fleet_is_rotated() {
     let zone = zones::zone(40);
     let message = question(FLEET, RecordType::TXT);
     let mut seen = HashSet::new();
@@ -234,7 +234,7 @@ fn a_large_fleet_is_shown_in_turns() {
 }
 
 #[test]
-fn another_server_is_asked_while_nothing_is_known() {
+fn unknown_zone_state_is_answered_with_servfail() {
     let zone = zones::of(&Listing::default());
     let reply = ask(&zone, &question(FLEET, RecordType::TXT));
     assert_eq!(reply.metadata.response_code, ResponseCode::ServFail);
@@ -243,9 +243,9 @@ fn another_server_is_asked_while_nothing_is_known() {
     assert_eq!(code(&zone, &foreign), ResponseCode::Refused);
 }
 
-/// The counts in a header do not decide how much memory is taken.
+/// The counts in a header do not decide how much memory is allocated.
 #[test]
-fn a_header_that_promises_much_is_malformed() {
+fn header_with_large_counts_is_malformed() {
     let zone = zones::zone(1);
     for count in [4, 6, 8, 10] {
         let mut packet = question(FLEET, RecordType::TXT).to_vec().unwrap();
@@ -286,9 +286,9 @@ proptest! {
         check(&packet, rotation, 3);
     }
 
-    /// Questions with some bytes changed, cut or added.
+    /// Queries with some bytes changed, removed or added.
     #[test]
-    fn no_damaged_question_panics(
+    fn no_damaged_query_panics(
         name in prop_oneof![Just(FLEET.to_owned()), "([a-zA-Z0-9_]{1,60}\\.){0,3}fleet\\.example\\.org\\."],
         record_type: u16,
         payload: u16,

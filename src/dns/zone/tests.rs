@@ -1,10 +1,10 @@
-//! What is in a zone.
+//! The contents of a zone.
 
 use libp2p::PeerId;
 
 use super::*;
 
-/// The zone `fleet.example.org` with so many relays, each with an address of IPv4 and IPv6.
+/// The zone `fleet.example.org` with this number of relays, each with IPv4 and IPv6 addresses.
 pub(in crate::dns) fn zone(relays: usize) -> Zone {
     let member = |n: usize| {
         let addresses = [
@@ -22,7 +22,7 @@ pub(in crate::dns) fn zone(relays: usize) -> Zone {
     })
 }
 
-/// The zone with this list, and a name server inside it.
+/// The zone with this list, and with a name server inside it.
 pub(in crate::dns) fn of(listing: &Listing) -> Zone {
     let mut dns = DnsConfig::default();
     dns.servers = vec![
@@ -49,7 +49,7 @@ fn count(zone: &Zone, name: &str, record_type: RecordType) -> Option<usize> {
 }
 
 #[test]
-fn every_name_has_what_belongs_to_it() {
+fn every_name_has_its_records() {
     let zone = zone(2);
     for (name, [soa, ns, txt, a, aaaa]) in [
         ("fleet.example.org.", [1, 2, 0, 2, 2]),
@@ -57,11 +57,11 @@ fn every_name_has_what_belongs_to_it() {
         ("_dnsaddr.fleet.example.org.", [0, 0, 6, 0, 0]),
         ("relay-0.fleet.example.org.", [0, 0, 0, 1, 1]),
         ("_dnsaddr.relay-1.fleet.example.org.", [0, 0, 3, 0, 0]),
-        // One that is not listed keeps its own name.
+        // An unlisted relay keeps its own name.
         ("relay-1000.fleet.example.org.", [0, 0, 0, 1, 1]),
         ("_dnsaddr.relay-1000.fleet.example.org.", [0, 0, 3, 0, 0]),
         ("a.ns.fleet.example.org.", [0, 0, 0, 1, 0]),
-        // Something is below it.
+        // An empty non-terminal.
         ("ns.fleet.example.org.", [0, 0, 0, 0, 0]),
     ] {
         let types = [
@@ -79,7 +79,7 @@ fn every_name_has_what_belongs_to_it() {
 }
 
 #[test]
-fn other_names_are_not_there() {
+fn other_names_do_not_exist() {
     let zone = zone(2);
     let lookup = |name: &str| zone.lookup(&LowerName::new(&Name::from_ascii(name).unwrap()));
     for name in ["x", "relay-2", "x.relay-0", "_dnsaddr.relay-2"] {
@@ -94,14 +94,14 @@ fn other_names_are_not_there() {
 }
 
 #[test]
-fn a_fleet_without_relays_has_its_name_all_the_same() {
+fn fleet_without_relays_keeps_its_name() {
     let zone = zone(0);
     let txt = count(&zone, "_dnsaddr.fleet.example.org.", RecordType::TXT);
     assert_eq!(txt, Some(0));
 }
 
 #[test]
-fn a_relay_cannot_take_a_name_server_s_name() {
+fn relay_cannot_take_the_name_of_a_name_server() {
     let address = "/ip4/203.0.113.1/tcp/9000".parse().unwrap();
     let listing = Listing {
         listed: vec![Member::new(Some("ns"), PeerId::random(), vec![address])],
