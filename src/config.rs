@@ -1,8 +1,9 @@
-//! Configuration from environment variables alone.
+//! Configuration from environment variables.
 //!
-//! Every variable is declared once, in `config/table.rs`; parsing, the list of known names, the output of
-//! `descord-relay config` and the reference table of the documentation all come from there. The
-//! process environment is never read in here: pairs are passed in, so that tests need none.
+//! Every variable is declared once, in `config/table.rs`, which is the source of parsing, of the list
+//! of known names, of the output of `descord-relay config` and of the reference in the documentation.
+//! Settings are types of the modules that they configure, with their own defaults. This module never
+//! reads the process environment: pairs are passed in, so tests need not change it.
 //!
 //! ```
 //! use descord_relay::config::Config;

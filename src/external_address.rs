@@ -1,4 +1,4 @@
-//! Addresses that the relay announces: which ones clients can dial, and how many there may be.
+//! External addresses: which addresses clients can dial, and how many the relay may announce.
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
 
@@ -9,23 +9,23 @@ use libp2p::{Multiaddr, multiaddr::Protocol};
 /// framing 3, so that 16 × 44 + 2,560 leave more than 800 bytes for the voucher and the rest.
 pub const MAX_EXTERNAL_ADDRESSES: usize = 16;
 
-/// Maximum number of bytes, in binary form and without peer ids, of all announced addresses together.
+/// Maximum total length of the announced addresses, in bytes of their binary form without peer ids.
 pub const MAX_EXTERNAL_ADDRESSES_BYTES: usize = 2_560;
 
-/// Maximum number of bytes of one announced address; a DNS name of 249 characters fits.
+/// Maximum length of one announced address, in bytes; a DNS name of 249 characters fits.
 const MAX_ADDRESS_BYTES: usize = 255;
 
-/// Maximum number of characters of a DNS name, and of one label of it.
+/// Maximum length of a DNS name and of one of its labels, in characters.
 const MAX_DNS_NAME_LENGTH: usize = 253;
 const MAX_DNS_LABEL_LENGTH: usize = 63;
 
-/// Whether clients can use the address once the relay's peer id is appended to it.
+/// Checks that clients can dial the address once the relay's peer id is appended to it.
 pub(crate) fn check_external_address(address: &Multiaddr) -> Result<(), &'static str> {
-    const SHAPE: &str = "is not of a kind that clients can dial";
+    const SHAPE: &str = "is not an address that clients can dial";
     let mut protocols = address.iter();
     match protocols.next() {
-        Some(Protocol::Ip4(ip)) if ip.is_unspecified() => Err("is not the address of a machine"),
-        Some(Protocol::Ip6(ip)) if ip.is_unspecified() => Err("is not the address of a machine"),
+        Some(Protocol::Ip4(ip)) if ip.is_unspecified() => Err("is the unspecified address"),
+        Some(Protocol::Ip6(ip)) if ip.is_unspecified() => Err("is the unspecified address"),
         Some(Protocol::Ip4(_) | Protocol::Ip6(_)) => Ok(()),
         Some(Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name)) => {
             if is_dns_name(&name) {
@@ -45,7 +45,7 @@ pub(crate) fn check_external_address(address: &Multiaddr) -> Result<(), &'static
         | [Protocol::Udp(port), Protocol::QuicV1] => *port,
         _ => return Err(SHAPE),
     };
-    // `/x-parity-ws/<path>` is the same protocol to the library, and unknown to other clients.
+    // `/x-parity-ws/<path>` is parsed as the same protocol, and is unknown to other implementations.
     let has_path =
         |p: &Protocol<'_>| matches!(p, Protocol::Ws(path) | Protocol::Wss(path) if path != "/");
     if rest.iter().any(has_path) {
@@ -60,7 +60,7 @@ pub(crate) fn check_external_address(address: &Multiaddr) -> Result<(), &'static
     Ok(())
 }
 
-/// Letters, digits, hyphens and underscores in labels that are neither empty nor too long.
+/// Letters, digits, hyphens and underscores, in labels of valid length.
 pub(crate) fn is_dns_name(name: &str) -> bool {
     let label = |label: &str| {
         (1..=MAX_DNS_LABEL_LENGTH).contains(&label.len())

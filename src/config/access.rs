@@ -1,4 +1,4 @@
-//! What access control is told: lists, a file, and an endpoint that decides.
+//! Formats of access control settings: lists, a file, and the access endpoint.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use super::value_format::{MinDuration, ValueFormat, mask, show_duration};
 use crate::access::{Effect, Entry, Origin, Rule, Scope};
 use crate::secret::Secret;
 
-/// Maximum number of entries of one list. Longer ones belong in a file.
+/// Maximum number of entries of one list; a file may have more.
 const MAX_ENTRIES: usize = 1024;
 
-/// Maximum number of characters of the endpoint's address, and of its token.
+/// Maximum length of the endpoint's URL and of its token, in characters.
 const MAX_URL: usize = 2048;
 const MAX_TOKEN: usize = 4096;
 
@@ -79,7 +79,7 @@ impl ValueFormat for FilePath {
     }
 }
 
-/// Where the endpoint is, or none.
+/// The URL of the access endpoint, or none.
 pub(super) struct EndpointUrl;
 
 impl ValueFormat for EndpointUrl {
@@ -96,12 +96,12 @@ impl ValueFormat for EndpointUrl {
         }
         let url = Url::parse(text).map_err(|error| format!("is not a URL ({error})"))?;
         if !matches!(url.scheme(), "http" | "https") {
-            return Err("is of another scheme".to_owned());
+            return Err("has another scheme".to_owned());
         }
         if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
-            return Err("has a part that it must not have".to_owned());
+            return Err("has a part that is not allowed".to_owned());
         }
-        // The `@` after a password that contains `/` or `?` is parsed as a part of the path or query.
+        // After a password with `/` or `?`, the `@` is parsed as part of the path or query.
         if text.contains('@') {
             return Err("contains `@`".to_owned());
         }
@@ -113,14 +113,14 @@ impl ValueFormat for EndpointUrl {
     }
 }
 
-/// What the relay proves to the endpoint that it is one of its own with, or nothing.
+/// A bearer token, or none.
 pub(super) struct BearerToken;
 
 impl ValueFormat for BearerToken {
     type Value = Option<Secret>;
 
     fn allowed(&self) -> String {
-        format!("1 to {MAX_TOKEN} visible characters of ASCII, without spaces")
+        format!("1 to {MAX_TOKEN} visible ASCII characters, without spaces")
     }
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
@@ -139,14 +139,14 @@ impl ValueFormat for BearerToken {
     }
 }
 
-/// How long, between two bounds.
+/// A duration between two bounds.
 pub(super) struct DurationRange {
     pub(super) min: Duration,
     pub(super) max: Duration,
 }
 
 impl DurationRange {
-    fn span(&self) -> MinDuration {
+    fn lower_bound(&self) -> MinDuration {
         MinDuration { min: self.min }
     }
 }
@@ -156,11 +156,11 @@ impl ValueFormat for DurationRange {
 
     fn allowed(&self) -> String {
         let max = show_duration(self.max);
-        format!("{}, at most {max}", self.span().allowed())
+        format!("{}, at most {max}", self.lower_bound().allowed())
     }
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
-        let duration = self.span().parse(text)?;
+        let duration = self.lower_bound().parse(text)?;
         if duration > self.max {
             return Err("is too long".to_owned());
         }
@@ -172,7 +172,7 @@ impl ValueFormat for DurationRange {
     }
 }
 
-/// How many, at least one and at most this many.
+/// A number from 1 to the bound.
 pub(super) struct CountInRange(pub(super) usize);
 
 impl ValueFormat for CountInRange {

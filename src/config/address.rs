@@ -1,4 +1,4 @@
-//! Lists of multiaddrs: where to listen, and what to announce.
+//! Formats of lists of multiaddrs: listen addresses and external addresses.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use crate::external_address::{
     MAX_EXTERNAL_ADDRESSES, MAX_EXTERNAL_ADDRESSES_BYTES, check_external_address,
 };
 
-/// Where to listen.
+/// Listen addresses.
 pub(super) struct ListenAddresses;
 
 impl ValueFormat for ListenAddresses {
@@ -31,11 +31,11 @@ impl ValueFormat for ListenAddresses {
             let problem = |what: &str| format!("contains {}, which {what}", quote(item));
             let address = parse_item(item).map_err(|what| problem(&what))?;
             let socket = listen_socket(&address)
-                .ok_or_else(|| problem("is not of a kind that the relay can listen on"))?;
-            // Port 0 lets the system choose, a different one each time.
+                .ok_or_else(|| problem("is not a listen address that the relay supports"))?;
+            // Port 0 lets the system choose a different port each time.
             let taken = socket.port != 0 && sockets.contains(&socket);
             if taken || addresses.contains(&address) {
-                return Err(problem("needs a port that another item takes already"));
+                return Err(problem("uses the port of another item"));
             }
             sockets.push(socket);
             addresses.push(address);
@@ -51,7 +51,7 @@ impl ValueFormat for ListenAddresses {
     }
 }
 
-/// What to announce.
+/// External addresses.
 pub(super) struct ExternalAddresses;
 
 impl ValueFormat for ExternalAddresses {
@@ -72,7 +72,7 @@ impl ValueFormat for ExternalAddresses {
             let address = parse_item(item).map_err(|what| problem(&what))?;
             check_external_address(&address).map_err(problem)?;
             if addresses.contains(&address) {
-                return Err(problem("is there twice"));
+                return Err(problem("occurs twice"));
             }
             addresses.push(address);
             if addresses.len() > MAX_EXTERNAL_ADDRESSES {
@@ -84,8 +84,8 @@ impl ValueFormat for ExternalAddresses {
         let total: usize = addresses.iter().map(Multiaddr::len).sum();
         if total > MAX_EXTERNAL_ADDRESSES_BYTES {
             return Err(format!(
-                "takes {total} bytes in all, more than the {MAX_EXTERNAL_ADDRESSES_BYTES} that \
-                 fit into an answer"
+                "takes {total} bytes in total, more than the {MAX_EXTERNAL_ADDRESSES_BYTES} that \
+                 fit into a response"
             ));
         }
         Ok(addresses)
@@ -96,7 +96,7 @@ impl ValueFormat for ExternalAddresses {
     }
 }
 
-/// What a listen address binds.
+/// The socket that a listen address binds.
 #[derive(PartialEq, Eq)]
 struct BoundSocket {
     ip: IpAddr,
@@ -104,7 +104,7 @@ struct BoundSocket {
     port: u16,
 }
 
-/// `None` unless the address has one of the shapes that the relay can listen on.
+/// `None` unless the relay can listen on an address of this form.
 fn listen_socket(address: &Multiaddr) -> Option<BoundSocket> {
     let mut protocols = address.iter();
     let ip = match protocols.next()? {

@@ -1,7 +1,7 @@
-//! What holds between variables, rather than of one.
+//! Checks across variables.
 //!
-//! A limit that has no effect only because another one was lowered is not worth a line at every
-//! start. That an upgrade cuts circuits is, even if the defaults are the cause.
+//! A limit that has no effect only because another one was lowered causes no warning. Upgrades that
+//! cut circuits do, even if the defaults are the cause.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use crate::dns::config::NameServer;
 use crate::identity::DEFAULT_INSTANCE;
 use crate::relay::{Bandwidth, Pace};
 
-/// Clients renew in the last two minutes of a reservation, some earlier.
+/// Clients renew in the last two minutes of a reservation, some of them earlier.
 const SHORTEST_SAFE_TTL: Duration = Duration::from_secs(3 * 60);
 
-/// Values that contradict each other. Values that are wrong by themselves (`found`) are not
-/// compared: the field still holds the default.
+/// Errors about values that contradict each other. Variables with an error of their own (`found`) are
+/// not compared, because their fields still have the default.
 pub(super) fn errors(
     config: &Config,
     sources: &ValueSources,
@@ -60,8 +60,8 @@ pub(super) fn errors(
     errors
 }
 
-/// Whoever says how to ask an access endpoint wants one to be asked: without it, everybody would be
-/// granted what it is to refuse.
+/// Settings of the access endpoint without its URL are an error: otherwise all requests that the
+/// endpoint is to decide on would be granted.
 fn settings_without_access_url(config: &Config) -> impl Iterator<Item = VariableError> {
     let defaults = Config::default();
     let about = [
@@ -81,17 +81,17 @@ fn settings_without_access_url(config: &Config) -> impl Iterator<Item = Variable
     let names: Vec<_> = set.map(|variable| variable.name).collect();
     names
         .into_iter()
-        .map(|name| VariableError::new(name, format!("is of no use without {}", name::ACCESS_URL)))
+        .map(|name| VariableError::new(name, format!("has no effect without {}", name::ACCESS_URL)))
 }
 
-/// Nobody finds a server inside the zone without asking the zone, and nobody believes the zone
-/// about a server outside of it.
+/// A name server inside the zone needs glue records; for a name outside of the zone, resolvers ignore
+/// them.
 fn check_name_server(server: &NameServer, zone: &str) -> Option<VariableError> {
     let rest = server.name.strip_suffix(zone);
     let is_inside = rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
     let what = match (is_inside, server.addresses.is_empty()) {
         (true, true) => "is inside the zone and needs its IP address: write",
-        (false, false) => "is outside of the zone, which cannot tell its address: do not write",
+        (false, false) => "is outside of the zone, which cannot have its address: do not write",
         _ => return None,
     };
     let name = &server.name;
@@ -101,7 +101,7 @@ fn check_name_server(server: &NameServer, zone: &str) -> Option<VariableError> {
     ))
 }
 
-/// Values that can be used but are probably not what was meant.
+/// Warnings about values that are valid but probably unintended.
 pub(super) fn warnings(config: &Config, sources: &ValueSources) -> Vec<Warning> {
     let limits = &config.limits;
     [
@@ -140,18 +140,18 @@ pub(super) fn warnings(config: &Config, sources: &ValueSources) -> Vec<Warning> 
     .collect()
 }
 
-/// Whoever is believed about its address has as many as it likes.
+/// A trusted proxy may claim any client address.
 fn trusts_every_address(config: &Config) -> Option<Warning> {
     let mut proxies = config.admission.proxies.iter();
     let network = proxies.find(|network| network.prefix_len() == 0)?;
     Some(Warning::new(format!(
-        "{} contains {network}: whoever connects may say that it is somebody else, and no limit \
-         per IP address holds",
+        "{} contains {network}: any client can claim any address, so limits per IP address have no \
+         effect",
         name::TRUSTED_PROXIES
     )))
 }
 
-/// A limit that is above a wider one, and a burst without a limit.
+/// Limits that are above a wider one, and bursts without a limit.
 fn bandwidth(config: &Config, sources: &ValueSources) -> [Option<Warning>; 6] {
     let Bandwidth {
         relay,
@@ -186,7 +186,7 @@ fn short_ttl(config: &Config) -> Option<Warning> {
     (ttl < SHORTEST_SAFE_TTL).then(|| {
         Warning::new(format!(
             "{} is {}: below {}, clients that renew in the last minutes of a reservation lose it \
-             for a while",
+             temporarily",
             name::RESERVATION_TTL,
             show_duration(ttl),
             show_duration(SHORTEST_SAFE_TTL)
@@ -194,7 +194,7 @@ fn short_ttl(config: &Config) -> Option<Warning> {
     })
 }
 
-/// A limit for one peer or address that is above the one for all.
+/// A limit per peer or per address that is above the total limit.
 fn limit_without_effect<T: Copy + PartialOrd>(
     sources: &ValueSources,
     (name, each): (&str, Option<T>),
@@ -216,7 +216,7 @@ fn circuits_outlive_drain(config: &Config) -> Option<Warning> {
     let longer = duration.is_none_or(|duration| duration > timeout);
     longer.then(|| {
         Warning::new(format!(
-            "{} ({}) is shorter than {} ({}): an upgrade cuts the circuits that need longer",
+            "{} ({}) is shorter than {} ({}): an upgrade cuts longer circuits",
             name::DRAIN_TIMEOUT,
             show_duration(timeout),
             name::CIRCUIT_DURATION,
@@ -225,13 +225,13 @@ fn circuits_outlive_drain(config: &Config) -> Option<Warning> {
     })
 }
 
-/// Two relays that derive their keys from one seed and one name would be the same peer.
+/// Two relays that derive their keys from the same seed and name would be the same peer.
 fn shared_instance_name(config: &Config, sources: &ValueSources) -> Option<Warning> {
     let instance = config.identity.instance.as_str();
     let common = matches!(instance, DEFAULT_INSTANCE | "localhost");
     (common && sources.is_set(name::SEED) && !sources.is_set(name::INSTANCE)).then(|| {
         Warning::new(format!(
-            "{} is not set and the host name says little: every relay named {instance} with this \
+            "{} is not set and the host name is not unique: every relay named {instance} with this \
              seed has the same peer id",
             name::INSTANCE
         ))

@@ -1,4 +1,4 @@
-//! What the fleet's directory is told: its zone, its relays, and its name servers.
+//! Formats of the settings of the DNS server: zone, relays, name servers.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,17 +7,17 @@ use super::list::{join, parse_list};
 use super::value_format::{InstanceName, MinDuration, ValueFormat, show_duration};
 use crate::dns::config::{DEFAULT_ADMIN_PORT, MAX_RELAYS, NameServer, RelayHost, parse_dns_name};
 
-/// Maximum number of characters of the zone's name: a TXT string of 255 bytes has to hold it together with
+/// Maximum length of the zone's name, in characters: a TXT string of 255 bytes holds it together with
 /// the name of a relay and a peer id.
 const MAX_ZONE_LENGTH: usize = 100;
 
-/// Maximum number of name servers, and addresses to listen on.
+/// Maximum number of name servers, and of listen addresses.
 const MAX_SERVERS: usize = 16;
 
-/// The longest time to live. What is cached longer does not follow the relays at all.
+/// Maximum TTL. Longer cached records would not follow the state of the relays.
 const MAX_TTL: Duration = Duration::from_secs(3600);
 
-/// The zone that is answered for, in lower case and without the dot at its end; or none.
+/// The name of the zone, in lower case and without the trailing dot; or none.
 pub(super) struct ZoneName;
 
 impl ValueFormat for ZoneName {
@@ -62,7 +62,7 @@ impl ValueFormat for InstanceNames {
     }
 }
 
-/// Where to answer queries.
+/// Listen addresses of the DNS server.
 pub(super) struct SocketAddresses;
 
 impl ValueFormat for SocketAddresses {
@@ -88,7 +88,7 @@ impl ValueFormat for SocketAddresses {
     }
 }
 
-/// Where the relays' operator endpoints are.
+/// The relays' admin API endpoints.
 pub(super) struct RelayHosts;
 
 impl ValueFormat for RelayHosts {
@@ -138,7 +138,7 @@ impl ValueFormat for NameServers {
     }
 }
 
-/// How long answers may be cached.
+/// TTL of the records.
 pub(super) struct DnsTtl;
 
 impl DnsTtl {

@@ -1,4 +1,4 @@
-//! The pairs of an environment, sorted into what is ours and what is not.
+//! The pairs of an environment, sorted into known variables, errors and ignored ones.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -7,19 +7,19 @@ use super::error::{VariableError, Warning};
 use super::service_link::is_service_link;
 use super::table::{FILE_SUFFIX, PREFIX, RENAMED_VARIABLES, TextHandling, VARIABLES, Variable};
 
-/// How alike two names must be, from 0 to 1, for one to be suggested instead of the other.
+/// Minimum similarity of two names, from 0 to 1, for one to be suggested instead of the other.
 const MIN_SIMILARITY: f64 = 0.6;
 
-/// An environment; of pairs with the same name the last one counts.
+/// An environment. Of pairs with the same name, the last one takes effect.
 #[derive(Default)]
 pub(super) struct Environment {
     /// The texts of the variables that are set.
     pub(super) values: BTreeMap<&'static str, String>,
-    /// The paths given for secrets, by the name of the secret's own variable.
+    /// The paths of secret files, by the name of the secret's own variable.
     pub(super) files: BTreeMap<&'static str, String>,
     /// `HOSTNAME`, which shells and container runtimes set.
     pub(super) host_name: Option<String>,
-    /// What cannot be meant.
+    /// Names that are unknown, and values that are not text.
     pub(super) errors: Vec<VariableError>,
     /// Names of variables that Kubernetes injected.
     service_links: Vec<String>,
@@ -47,7 +47,7 @@ impl Environment {
         environment
     }
 
-    /// Adds a variable of our prefix; `rest` is its name without that.
+    /// Adds a variable with our prefix; `rest` is its name without the prefix.
     fn add(&mut self, name: &str, rest: &str, value: OsString) {
         let (variable, is_file) = match find(name) {
             Some(found) => found,
@@ -60,7 +60,7 @@ impl Environment {
                     .push(renamed(name).unwrap_or_else(|| unknown(name, rest)));
             }
         };
-        // The value is left out: it may be a secret, and cannot be shown as it is anyway.
+        // Without the value: it may be a secret, and is not printable.
         let Ok(value) = value.into_string() else {
             return self
                 .errors
@@ -81,7 +81,7 @@ impl Environment {
         texts.insert(variable.name, text.to_owned());
     }
 
-    /// What is odd about the environment as such.
+    /// Warnings about the environment as a whole.
     pub(super) fn warnings(&self) -> Vec<Warning> {
         if self.service_links.is_empty() {
             return Vec::new();
@@ -94,7 +94,7 @@ impl Environment {
     }
 }
 
-/// The variable of that name, or the one whose file is named by it (`true`).
+/// The variable of that name, and whether the name is that of its file.
 fn find(name: &str) -> Option<(&'static Variable, bool)> {
     let by_name = |name: &str| VARIABLES.iter().find(|variable| variable.name == name);
     by_name(name).map(|variable| (variable, false)).or_else(|| {
@@ -103,7 +103,7 @@ fn find(name: &str) -> Option<(&'static Variable, bool)> {
     })
 }
 
-/// The error about the old name of a renamed variable.
+/// The error about the old name of a renamed variable, if it is one.
 fn renamed(name: &str) -> Option<VariableError> {
     let (_, new) = RENAMED_VARIABLES.iter().find(|(old, _)| *old == name)?;
     Some(VariableError::new(
@@ -112,7 +112,7 @@ fn renamed(name: &str) -> Option<VariableError> {
     ))
 }
 
-/// The value is not part of the error: it may be a secret under a mistyped name.
+/// The error does not contain the value, which may be a secret under a mistyped name.
 fn unknown(name: &str, rest: &str) -> VariableError {
     let known = VARIABLES.iter().flat_map(|variable| {
         [Some(variable.name.to_owned()), variable.file_name()]

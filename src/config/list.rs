@@ -20,7 +20,7 @@ pub(super) fn parse_list<T: PartialEq>(
         let problem = |what: &str| format!("contains {}, which {what}", quote(item));
         let value = parse(item).map_err(|what| problem(&what))?;
         if values.contains(&value) {
-            return Err(problem("is there twice"));
+            return Err(problem("occurs twice"));
         }
         values.push(value);
         if values.len() > max {

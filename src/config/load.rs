@@ -1,4 +1,4 @@
-//! From an environment to a [`Config`]: layers, files, and every error at once.
+//! From an environment to a [`Config`], with all errors at once.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -18,38 +18,38 @@ use super::{Config, checks, template};
 use crate::identity::DEFAULT_INSTANCE;
 use crate::secret::Secret;
 
-/// Where Linux keeps the machine's host name.
+/// The file in which Linux keeps the host name.
 const HOST_NAME_FILE: &str = "/proc/sys/kernel/hostname";
 
-/// Secrets are short; a path such as `/dev/zero` must not fill the memory.
+/// Maximum size of a secret file; a path such as `/dev/zero` must not exhaust the memory.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
-/// A configuration and what is odd about it.
+/// A configuration and its warnings.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     /// The configuration; every value is within its bounds.
     pub config: Config,
-    /// What the operator should be told.
+    /// Warnings for the operator.
     pub warnings: Vec<Warning>,
-    /// Where the values came from.
+    /// The sources of the values.
     pub(super) sources: ValueSources,
 }
 
-/// Where the value of each variable came from.
+/// The sources of all values that are set.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ValueSources(BTreeMap<&'static str, ValueSource>);
 
-/// Where a value that is no default came from.
+/// The source of a value that is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ValueSource {
     /// The variable itself.
     Variable,
-    /// The file that the variable's `_FILE` form names.
+    /// The file that the `_FILE` form of the variable names.
     File,
 }
 
 impl ValueSources {
-    /// `None` = the default.
+    /// The source of the value of `name`; `None` if it is the default.
     pub(super) fn of(&self, name: &str) -> Option<ValueSource> {
         self.0.get(name).copied()
     }
@@ -61,12 +61,12 @@ impl ValueSources {
 }
 
 impl Config {
-    /// Reads the pairs of an environment, for instance `std::env::vars_os()`. Names without the
-    /// prefix `RELAY_` are not ours and are passed over, apart from `HOSTNAME`. The files that
-    /// `_FILE` variables name are read, and nothing else but the machine's host name.
+    /// Parses the pairs of an environment, such as `std::env::vars_os()`. Names without the prefix
+    /// `RELAY_` are ignored, except for `HOSTNAME`. Reads the files that `_FILE` variables name, and the
+    /// machine's host name.
     ///
     /// # Errors
-    /// Everything that is wrong, at once.
+    /// All errors of the environment at once.
     pub fn from_env<K, V>(vars: impl IntoIterator<Item = (K, V)>) -> Result<Loaded, Errors>
     where
         K: Into<OsString>,
@@ -75,10 +75,10 @@ impl Config {
         Self::from_env_with(vars, read_file)
     }
 
-    /// As [`from_env`](Self::from_env), with `read` in place of the file system.
+    /// Same as [`from_env`](Self::from_env), with `read` in place of the file system.
     ///
     /// # Errors
-    /// Everything that is wrong, at once.
+    /// All errors of the environment at once.
     pub fn from_env_with<K, V>(
         vars: impl IntoIterator<Item = (K, V)>,
         read: impl Fn(&Path) -> io::Result<String>,
@@ -110,8 +110,8 @@ impl Config {
     }
 }
 
-/// One layer of values, all kept as text: figment would guess types, and take the digits of an
-/// instance name for a number.
+/// One layer of values. All values are text: figment would infer types, and parse an instance name of
+/// digits as a number.
 struct Layer {
     name: &'static str,
     values: BTreeMap<&'static str, String>,
@@ -134,12 +134,12 @@ impl Provider for Layer {
     }
 }
 
-/// Everything that values come from.
+/// The inputs of a configuration.
 struct Inputs<'a> {
-    /// The defaults below the environment.
+    /// The default of the instance name below the environment.
     layers: Figment,
-    /// The paths given for secrets. Their contents do not become a layer, which would keep copies
-    /// of them in memory.
+    /// The paths of secret files. Their contents are not part of a layer, which would keep copies in
+    /// memory.
     files: BTreeMap<&'static str, String>,
     read: &'a dyn Fn(&Path) -> io::Result<String>,
 }
@@ -171,7 +171,7 @@ impl<'a> Inputs<'a> {
         (layer.name == Layer::ENVIRONMENT).then_some(ValueSource::Variable)
     }
 
-    /// Sets the variable's field, if there is a text for it.
+    /// Sets the field of `variable` if the variable has a value.
     fn apply(&self, variable: &Variable, config: &mut Config) -> Result<(), VariableError> {
         if let Some(path) = self.files.get(variable.name) {
             return self.apply_file(variable, path, config);
@@ -219,7 +219,7 @@ impl<'a> Inputs<'a> {
         })
     }
 
-    /// The text of a variable that has one.
+    /// The value of a variable that is set.
     fn text(&self, name: &str) -> Result<String, VariableError> {
         self.layers
             .extract_inner(name)
@@ -227,8 +227,8 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// A path as it appears in a message. What does not start like a path may be a secret that was
-/// given in place of one.
+/// A path for a message. A text that does not start like a path is masked, because it may be the secret
+/// itself.
 fn show_path(path: &str) -> String {
     if path.starts_with(['/', '.']) {
         quote(path)
@@ -240,7 +240,7 @@ fn show_path(path: &str) -> String {
     }
 }
 
-/// The machine's host name, if it can be an instance name.
+/// The machine's host name, if it is a valid instance name.
 fn host_name(variable: Option<String>, read: &dyn Fn(&Path) -> io::Result<String>) -> String {
     let usable = |text: String| InstanceName.parse(text.trim()).ok();
     variable

@@ -1,4 +1,4 @@
-//! The configuration as text: what is in effect, and the reference of all variables.
+//! The configuration as text: the effective values, and the reference of all variables.
 
 use std::fmt::Write as _;
 
@@ -7,8 +7,8 @@ use super::load::{Loaded, ValueSource};
 use super::table::{DefaultValue, VARIABLES, Variable};
 
 impl Loaded {
-    /// What is in effect, as the lines of an env file: each variable below a comment that says
-    /// what it means, what the default is, and whether that is what holds. Secrets are masked.
+    /// The effective configuration as lines of an env file. A comment above each variable has its
+    /// meaning, its default, and whether it is set. Secrets are masked.
     pub fn render(&self) -> String {
         let defaults = Config::default();
         let mut text = String::new();
@@ -66,7 +66,7 @@ fn default_cell(variable: &Variable, defaults: &Config) -> String {
 
 fn meaning_cell(variable: &Variable) -> String {
     let file = variable.file_name().map_or_else(String::new, |name| {
-        format!(" A secret; `{name}` may name a file that contains it instead.")
+        format!(" Secret; `{name}` may name a file with the value instead.")
     });
     format!(
         "{} Allowed: {}.{file}",

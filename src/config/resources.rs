@@ -1,5 +1,4 @@
-//! What the relay is told of newcomers and floods: rates, the memory that there is, and the proxies
-//! that it believes.
+//! Formats of rates, of the memory limit, of prefix shares and of networks.
 
 use ipnet::IpNet;
 
@@ -9,10 +8,10 @@ use crate::access::Entry;
 use crate::rate::{ParseRateError, Rate};
 use crate::resources::{MemoryLimit, Share, Shares};
 
-/// Maximum number of proxy networks.
+/// Maximum number of proxy networks, and of prefix shares.
 const MAX_PROXIES: usize = 64;
 
-/// So many at once, and so many more in each while; 0 = unlimited.
+/// A burst and a sustained rate; 0 = unlimited.
 pub(super) struct BurstAndRate;
 
 impl ValueFormat for BurstAndRate {
@@ -20,7 +19,7 @@ impl ValueFormat for BurstAndRate {
 
     fn allowed(&self) -> String {
         format!(
-            "a burst and a rate such as `500+20/s` (500 at once, and 20 more each second; also `/m` \
+            "a burst and a sustained rate such as `500+20/s` (a burst of 500, then 20 per second; also `/m` \
              and `/h`), numbers up to {}, 0 = unlimited",
             Rate::MOST
         )
@@ -40,14 +39,14 @@ impl ValueFormat for BurstAndRate {
     }
 }
 
-/// Bytes of memory, or as many as there are.
+/// The memory limit.
 pub(super) struct MemoryLimitFormat;
 
-/// The word for as many as there are.
+/// The text of [`MemoryLimit::Auto`].
 const AUTO: &str = "auto";
 
 impl MemoryLimitFormat {
-    /// The process alone needs as much. Less is a unit that was forgotten.
+    /// The process needs as much. Smaller values lack a unit.
     const LEAST: u64 = 16 * bytesize::MIB;
 }
 
@@ -78,7 +77,7 @@ impl ValueFormat for MemoryLimitFormat {
     }
 }
 
-/// Networks with the share that each address prefix in them has.
+/// Networks with the share of each address prefix in them.
 pub(super) struct PrefixShares;
 
 impl ValueFormat for PrefixShares {
@@ -125,7 +124,7 @@ impl ValueFormat for PrefixShares {
     }
 }
 
-/// Networks, or none.
+/// A list of networks, or none.
 pub(super) struct NetworkList;
 
 impl ValueFormat for NetworkList {

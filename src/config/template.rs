@@ -1,10 +1,10 @@
-//! `{instance}` and `{index}`: one text that differs from relay to relay of a fleet.
+//! Placeholders: `{instance}` and `{index}` in values that differ between the relays of a fleet.
 
-/// Replaces `{instance}` by the instance name and `{index}` by the digits at its end.
+/// Replaces `{instance}` by the instance name and `{index}` by its trailing digits.
 ///
 /// # Errors
-/// An unknown placeholder, a brace without its other half, or `{index}` with a name that ends in
-/// no digit; in words that can follow the text.
+/// An unknown placeholder, an unbalanced brace, or `{index}` with an instance name that does not end
+/// in a digit; in words that can follow the text.
 pub(super) fn expand(text: &str, instance: &str) -> Result<String, String> {
     let mut expanded = String::with_capacity(text.len());
     let mut rest = text;
@@ -49,7 +49,7 @@ mod tests {
     use super::expand;
 
     #[test]
-    fn replaces_both_placeholders() {
+    fn placeholders_are_replaced() {
         let expanded = expand("/dns/{instance}.example/tcp/900{index}", "relay-12");
         assert_eq!(expanded.as_deref(), Ok("/dns/relay-12.example/tcp/90012"));
         assert_eq!(expand("plain", "x").as_deref(), Ok("plain"));
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn names_what_it_cannot_replace() {
+    fn invalid_placeholders_are_errors() {
         assert!(expand("{index}", "relay").is_err_and(|e| e.contains("ends in no number")));
         assert!(expand("{pod}", "relay").is_err_and(|e| e.contains("unknown placeholder")));
         assert!(expand("{instance", "relay").is_err_and(|e| e.contains("without a `}`")));

@@ -1,4 +1,4 @@
-//! Values as people write them: counts, sizes, durations, choices, names and secrets.
+//! Formats of values: counts, sizes, durations, choices, names and secrets.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -9,32 +9,32 @@ use bytesize::ByteSize;
 use crate::identity;
 use crate::secret::Secret;
 
-/// The longest duration, about 136 years: seconds are 32 bits wide on the wire.
+/// Maximum duration, about 136 years: seconds are 32 bits wide on the wire.
 const MAX_DURATION: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// The fewest characters of a fleet seed. Short ones could be guessed from a relay's peer id.
+/// Minimum length of a fleet seed, in characters. Shorter ones could be guessed from a peer id.
 const SEED_MIN_CHARS: usize = 16;
 
-/// Maximum number of characters of an instance name: as many as a host name may have.
+/// Maximum length of an instance name, in characters: that of a host name.
 const INSTANCE_MAX_CHARS: usize = 253;
 
-/// One way of writing values.
+/// The text format of a value.
 pub(super) trait ValueFormat {
-    /// What the text stands for.
+    /// The type of the value.
     type Value;
 
-    /// What is allowed, in words that can follow `allowed: `.
+    /// The allowed values, in words that can follow `allowed: `.
     fn allowed(&self) -> String;
 
-    /// Reads a text without surrounding whitespace. An error is what is wrong, in words that can
-    /// follow the value: `"x" is not a whole number`.
+    /// Parses a text without surrounding whitespace. An error is the problem, in words that can follow
+    /// the value: `"x" is not a whole number`.
     fn parse(&self, text: &str) -> Result<Self::Value, String>;
 
-    /// Writes a value so that [`parse`](Self::parse) reads the same value again.
+    /// Formats a value so that [`parse`](Self::parse) returns the same value.
     fn show(&self, value: &Self::Value) -> String;
 }
 
-/// How many; 0 = unlimited.
+/// A count; 0 = unlimited.
 pub(super) struct Count;
 
 impl ValueFormat for Count {
@@ -60,7 +60,7 @@ impl ValueFormat for Count {
     }
 }
 
-/// How many, at most this many; 0 = off.
+/// A count up to a bound; 0 = off.
 pub(super) struct CountUpTo(pub(super) usize);
 
 impl ValueFormat for CountUpTo {
@@ -82,7 +82,7 @@ impl ValueFormat for CountUpTo {
     }
 }
 
-/// How many bytes; 0 = unlimited.
+/// A number of bytes; 0 = unlimited.
 pub(super) struct Size;
 
 impl ValueFormat for Size {
@@ -97,9 +97,9 @@ impl ValueFormat for Size {
             .parse::<ByteSize>()
             .map_err(|_| "is not a size".to_owned())?;
         match size.as_u64() {
-            // What is too large saturates there, and must not become a limit nobody wrote.
+            // Larger sizes saturate, which must not set a limit that differs from the text.
             u64::MAX => Err("is too large".to_owned()),
-            // A fraction of a byte must not become "unlimited".
+            // A fraction of a byte must not mean "unlimited".
             0 if text.contains(|c| matches!(c, '1'..='9')) => {
                 Err("is less than one byte".to_owned())
             }
@@ -121,7 +121,7 @@ impl ValueFormat for Size {
             ("", 1),
         ];
         let bytes = value.unwrap_or(0);
-        // Whatever unit gives the shortest text without losing a byte: 100MB, 64KiB, 1500.
+        // The unit with the shortest exact text: 100MB, 64KiB, 1500.
         UNITS
             .iter()
             .filter(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit))
@@ -131,7 +131,7 @@ impl ValueFormat for Size {
     }
 }
 
-/// `what` in bytes, 1 KB or more, or 0, which means `zero`. Less is a unit that was forgotten.
+/// A size from 1 KB, or 0, which means `zero`. Smaller sizes lack a unit.
 pub(super) struct SizeOrZero {
     pub(super) what: &'static str,
     pub(super) zero: &'static str,
@@ -157,7 +157,7 @@ impl ValueFormat for SizeOrZero {
     }
 }
 
-/// How long, at least `min`.
+/// A duration of at least `min`.
 pub(super) struct MinDuration {
     pub(super) min: Duration,
 }
@@ -187,7 +187,7 @@ impl ValueFormat for MinDuration {
     }
 }
 
-/// How long, at least a second, or 0, which means `zero`.
+/// A duration of at least a second, or 0, which means `zero`.
 pub(super) struct DurationOrZero {
     pub(super) zero: &'static str,
 }
@@ -232,14 +232,14 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
-/// `1h30m`: without the spaces, which shells and env files treat differently.
+/// `1h30m`: without spaces, which shells and env files treat differently.
 pub(super) fn show_duration(duration: Duration) -> String {
     humantime::format_duration(duration)
         .to_string()
         .replace(' ', "")
 }
 
-/// One of a few values, written as their `Display`.
+/// One of a few values, formatted by `Display`.
 pub(super) struct Choice<T: 'static>(pub(super) &'static [T]);
 
 impl<T: Copy + Display> ValueFormat for Choice<T> {
@@ -261,7 +261,7 @@ impl<T: Copy + Display> ValueFormat for Choice<T> {
     }
 }
 
-/// A socket address, or nothing.
+/// A socket address, or none.
 pub(super) struct OptionalSocketAddress;
 
 impl ValueFormat for OptionalSocketAddress {
@@ -285,7 +285,7 @@ impl ValueFormat for OptionalSocketAddress {
     }
 }
 
-/// The name of a relay within its fleet.
+/// The instance name of a relay.
 pub(super) struct InstanceName;
 
 impl ValueFormat for InstanceName {
@@ -312,7 +312,7 @@ impl ValueFormat for InstanceName {
     }
 }
 
-/// The secret that a fleet shares.
+/// The seed of a fleet.
 pub(super) struct Seed;
 
 impl ValueFormat for Seed {
@@ -334,7 +334,7 @@ impl ValueFormat for Seed {
     }
 }
 
-/// A private key of its own.
+/// A private key.
 pub(super) struct PrivateKey;
 
 impl ValueFormat for PrivateKey {

@@ -54,7 +54,7 @@ fn lists() {
         check(
             &allow,
             &twice,
-            &format!("contains {PEER:?}, which is there twice"),
+            &format!("contains {PEER:?}, which occurs twice"),
         );
     }
     item(
@@ -95,10 +95,10 @@ fn the_endpoint() {
     assert_eq!(default.timeout, Duration::from_secs(2));
     for (value, problem) in [
         ("members", "is not a URL (relative URL without a base)"),
-        ("ftp://members", "is of another scheme"),
-        ("https://user@members", "has a part that it must not have"),
-        ("https://:pass@members", "has a part that it must not have"),
-        ("https://members#top", "has a part that it must not have"),
+        ("ftp://members", "has another scheme"),
+        ("https://user@members", "has a part that is not allowed"),
+        ("https://:pass@members", "has a part that is not allowed"),
+        ("https://members#top", "has a part that is not allowed"),
         ("https://members/a@b", "contains `@`"),
     ] {
         let error = errors(&[("RELAY_ACCESS_URL", value)]);
@@ -193,7 +193,7 @@ fn how_to_ask_says_that_there_is_somebody_to_ask() {
         ("RELAY_ACCESS_CACHE_CAPACITY", "1"),
         ("RELAY_ACCESS_CONCURRENCY", "1"),
     ];
-    let expected = set.map(|(name, _)| format!("{name}: is of no use without RELAY_ACCESS_URL"));
+    let expected = set.map(|(name, _)| format!("{name}: has no effect without RELAY_ACCESS_URL"));
     assert_eq!(errors(&set), expected.join("\n"));
     config(&[&set[..], &[URL]].concat());
     // What is so by default says nothing.

@@ -19,7 +19,7 @@ fn an_empty_environment_is_enough() {
         warnings,
         [
             "RELAY_DRAIN_TIMEOUT (5m) is shorter than RELAY_MAX_CIRCUIT_DURATION (1h): an upgrade \
-             cuts the circuits that need longer"
+             cuts longer circuits"
         ]
     );
     let config = loaded.config;
