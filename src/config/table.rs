@@ -19,13 +19,13 @@ use crate::peers::MAX_CAPACITY;
 use crate::pseudonym::PeerIds;
 use crate::telemetry::log::LogFormat;
 
-/// What every name of ours starts with.
+/// The prefix of all variables.
 pub(super) const PREFIX: &str = "RELAY_";
 
-/// What the name of a variable that holds the path of a secret ends in.
+/// The suffix of variables with the path of a secret file.
 pub(super) const FILE_SUFFIX: &str = "_FILE";
 
-/// The names that more than this table speaks of.
+/// The names that are used outside of this table.
 pub(super) mod name {
     pub(in crate::config) const INSTANCE: &str = "RELAY_INSTANCE";
     pub(in crate::config) const SEED: &str = "RELAY_IDENTITY_SEED";
@@ -69,13 +69,13 @@ pub(super) const RENAMED_VARIABLES: [(&str, &str); 2] = [
 pub(super) struct Variable {
     /// The full name.
     pub(super) name: &'static str,
-    /// What holds when the variable is not set.
+    /// The value while the variable is not set.
     pub(super) default: DefaultValue,
-    /// What it means, in one sentence or two.
+    /// Its meaning, in one or two sentences.
     pub(super) doc: &'static str,
-    /// How its text is treated before it is parsed.
+    /// How the text is prepared for parsing.
     pub(super) handling: TextHandling,
-    /// What may be written, and where it goes.
+    /// The format, and the field of the configuration.
     pub(super) field: Field,
 }
 
@@ -88,29 +88,29 @@ pub(super) enum DefaultValue {
     Described(&'static str),
 }
 
-/// How a text is treated before it is parsed.
+/// How the text of a variable is prepared for parsing.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum TextHandling {
-    /// Trimmed; empty counts as not set.
+    /// Trimmed; empty means unset.
     Plain,
-    /// Trimmed; empty means something.
+    /// Trimmed; empty is a value.
     EmptyIsValue,
-    /// Trimmed, placeholders replaced; empty counts as not set.
+    /// Trimmed, with placeholders replaced; empty means unset.
     Template,
-    /// Trimmed; empty counts as not set. A wrong value is not shown: it may contain a password.
+    /// Trimmed; empty means unset. Errors mask the value, which may contain a password.
     Url,
-    /// Only line breaks at the end are taken off; never shown; may come from a file.
+    /// Only trailing line breaks are removed; always masked; may come from a file.
     Secret,
 }
 
-/// A field of [`Config`], seen as text.
+/// A field of [`Config`] in text form.
 pub(super) struct Field {
     pub(super) allowed: fn() -> String,
     pub(super) set: fn(&mut Config, &str) -> Result<(), String>,
     pub(super) show: fn(&Config) -> String,
 }
 
-/// `field!(ValueFormat => path.of.field)`: a field whose texts are of that [`ValueFormat`].
+/// `field!(Format => path.of.field)`: a field with the [`ValueFormat`] `Format`.
 macro_rules! field {
     ($format:expr => $($field:ident).+) => {
         Field {
@@ -141,99 +141,101 @@ const ACCESS_TIMEOUT_RANGE: DurationRange = DurationRange {
     max: Duration::from_secs(10),
 };
 const RATE: SizeOrZero = SizeOrZero {
-    what: "a size for each second",
+    what: "a size per second",
     zero: "unlimited",
 };
 const BURST: SizeOrZero = SizeOrZero {
     what: "a size",
-    zero: "a second's worth, and 64KiB at least",
+    zero: "the bytes of one second, at least 64KiB",
 };
 const ON_ERROR: Choice<OnError> = Choice(&OnError::ALL);
 const LOG_FORMATS: Choice<LogFormat> = Choice(&LogFormat::ALL);
 const PEER_IDS: Choice<PeerIds> = Choice(&PeerIds::ALL);
 
-/// Every variable, in the order in which people meet them.
+/// Every variable, in the order of the reference.
 pub(super) static VARIABLES: &[Variable] = &[
     Variable {
         name: "RELAY_LISTEN_ADDRESSES",
         default: DefaultValue::FromConfig,
-        doc: "Where the relay accepts connections: TCP, QUIC and WebSocket.",
+        doc: "Addresses on which the relay accepts connections: TCP, QUIC and WebSocket.",
         handling: TextHandling::Plain,
         field: field!(ListenAddresses => listen_addresses),
     },
     Variable {
         name: "RELAY_EXTERNAL_ADDRESSES",
-        default: DefaultValue::Described("the addresses of the machine's own interfaces"),
-        doc: "The addresses that clients are told to dial, without the peer id. `{instance}` \
-              stands for `RELAY_INSTANCE`, `{index}` for the number at its end (`relay-2`: `2`).",
+        default: DefaultValue::Described("the addresses of the machine's interfaces"),
+        doc: "Addresses that the relay announces to clients, without the peer id. \
+              `{instance}` is replaced by `RELAY_INSTANCE`, `{index}` by its trailing number \
+              (`relay-2`: `2`).",
         handling: TextHandling::Template,
         field: field!(ExternalAddresses => external_addresses),
     },
     Variable {
         name: name::INSTANCE,
         default: DefaultValue::Described("the machine's host name"),
-        doc: "The name of this relay within its fleet. Together with the seed it gives the peer \
-              id, so it must be unique and stay the same over restarts.",
+        doc: "Name of this relay within its fleet. The peer id is derived from it and the \
+              seed, so it must be unique and stable over restarts.",
         handling: TextHandling::Plain,
         field: field!(InstanceName => identity.instance),
     },
     Variable {
         name: name::SEED,
         default: DefaultValue::Described("none"),
-        doc: "The secret of the fleet, the same for all its relays: peer ids and pseudonyms are \
-              derived from it. With neither seed nor key the peer id changes at every start.",
+        doc: "Shared secret of the fleet, the same on all its relays: peer ids and \
+              pseudonyms are derived from it. Without a seed and a key, the peer id changes \
+              at every start.",
         handling: TextHandling::Secret,
         field: field!(Seed => identity.seed),
     },
     Variable {
         name: name::KEY,
         default: DefaultValue::Described("none"),
-        doc: "The private key of this relay, instead of a seed.",
+        doc: "Private key of this relay, instead of a seed.",
         handling: TextHandling::Secret,
         field: field!(PrivateKey => identity.key),
     },
     Variable {
         name: name::RESERVATIONS,
         default: DefaultValue::FromConfig,
-        doc: "Peers that hold a reservation at once.",
+        doc: "Maximum number of peers with a reservation.",
         handling: TextHandling::Plain,
         field: field!(Count => limits.reservations),
     },
     Variable {
         name: "RELAY_MAX_RESERVATIONS_PER_PEER",
         default: DefaultValue::FromConfig,
-        doc: "Connections of one peer that may hold its reservation.",
+        doc: "Maximum number of connections of one peer that hold its reservation.",
         handling: TextHandling::Plain,
         field: field!(Count => limits.reservations_per_peer),
     },
     Variable {
         name: name::RESERVATIONS_PER_IP,
         default: DefaultValue::FromConfig,
-        doc: "Reservations made from one IP address (IPv6: from one /64).",
+        doc: "Maximum number of reservations from one IP address (IPv6: one /64).",
         handling: TextHandling::Plain,
         field: field!(Count => limits.reservations_per_ip),
     },
     Variable {
         name: name::RESERVATION_TTL,
         default: DefaultValue::FromConfig,
-        doc: "How long a reservation lives unless it is renewed. Clients renew minutes before \
-              the end, so values below 3m lead to gaps.",
+        doc: "Lifetime of a reservation unless it is renewed. Clients renew minutes before \
+              it expires, so values below 3m cause gaps.",
         handling: TextHandling::Plain,
         field: field!(AT_LEAST_30S => limits.reservation_ttl),
     },
     Variable {
         name: name::CIRCUITS,
         default: DefaultValue::FromConfig,
-        doc: "Circuits open at once.",
+        doc: "Maximum number of open circuits.",
         handling: TextHandling::Plain,
         field: field!(Count => limits.circuits),
     },
     Variable {
         name: name::CIRCUITS_PER_PEER,
         default: DefaultValue::FromConfig,
-        doc: "Circuits of one peer as source, and as many as target. Sets \
-              `RELAY_MAX_CIRCUITS_PER_SOURCE` and `RELAY_MAX_CIRCUITS_PER_TARGET`, unless those are \
-              set themselves.",
+        doc: "Maximum number of circuits of one peer as source, and as target. Sets \
+              `RELAY_MAX_CIRCUITS_PER_SOURCE` and `RELAY_MAX_CIRCUITS_PER_TARGET`, unless \
+              those are set.",
         handling: TextHandling::Plain,
         field: Field {
             allowed: || Count.allowed(),
@@ -251,30 +253,30 @@ pub(super) static VARIABLES: &[Variable] = &[
     Variable {
         name: name::CIRCUITS_PER_SOURCE,
         default: DefaultValue::Described("`RELAY_MAX_CIRCUITS_PER_PEER`"),
-        doc: "Circuits that one peer has opened.",
+        doc: "Maximum number of circuits that one peer has opened.",
         handling: TextHandling::Plain,
         field: field!(Count => limits.circuits_per_source),
     },
     Variable {
         name: name::CIRCUITS_PER_TARGET,
         default: DefaultValue::Described("`RELAY_MAX_CIRCUITS_PER_PEER`"),
-        doc: "Circuits that lead to one peer. When they are all in use, unused ones give way to a \
-              new one.",
+        doc: "Maximum number of circuits to one peer. At the limit, a new circuit replaces \
+              an unused one.",
         handling: TextHandling::Plain,
         field: field!(Count => limits.circuits_per_target),
     },
     Variable {
         name: "RELAY_UNUSED_CIRCUIT_TIMEOUT",
         default: DefaultValue::FromConfig,
-        doc: "How long a circuit may stay open until its target has sent the first byte.",
+        doc: "How long a circuit may stay open until its target sends the first byte.",
         handling: TextHandling::Plain,
         field: field!(DurationOrZero { zero: "unlimited" } => limits.unused_circuit_timeout),
     },
     Variable {
         name: "RELAY_IDLE_CIRCUIT_TIMEOUT",
         default: DefaultValue::FromConfig,
-        doc: "How long a circuit may stay open without a byte in either direction, once its target has \
-              sent one.",
+        doc: "How long a circuit may stay open without a byte in either direction, after the \
+              first byte of its target.",
         handling: TextHandling::Plain,
         field: field!(DurationOrZero { zero: "unlimited" } => limits.idle_circuit_timeout),
     },
@@ -283,154 +285,158 @@ pub(super) static VARIABLES: &[Variable] = &[
         default: DefaultValue::Described(
             "1/8 for an IPv4 address and an IPv6 /64, 1/4 for an IPv4 /24 and an IPv6 /56, 1/2 for an IPv6 /48",
         ),
-        doc: "Networks whose address prefixes may use another part of each resource when more than \
-              three quarters of it are in use: mobile networks, proxies, networks of your own. See \
-              `docs/limits.md`.",
+        doc: "Networks whose address prefixes have another share of each resource while more \
+              than three quarters of it are in use, such as mobile networks, proxies and \
+              your own networks. See `docs/limits.md`.",
         handling: TextHandling::Plain,
         field: field!(PrefixShares => limits.prefix_shares),
     },
     Variable {
         name: name::CIRCUIT_DURATION,
         default: DefaultValue::FromConfig,
-        doc: "How long one circuit may last.",
+        doc: "Maximum duration of a circuit.",
         handling: TextHandling::Plain,
         field: field!(DurationOrZero { zero: "unlimited" } => limits.circuit.duration),
     },
     Variable {
         name: "RELAY_MAX_CIRCUIT_BYTES",
         default: DefaultValue::FromConfig,
-        doc: "What one circuit may carry, in each direction.",
+        doc: "Maximum number of bytes that a circuit carries in each direction.",
         handling: TextHandling::Plain,
         field: field!(Size => limits.circuit.bytes),
     },
     Variable {
         name: "RELAY_MAX_MEMORY",
         default: DefaultValue::FromConfig,
-        doc: "Memory that the relay may use; `auto` is the limit of its container, or else all that \
-              the machine has. From 90 % on newcomers are refused; see `docs/limits.md`.",
+        doc: "Memory limit of the relay; `auto` is the limit of its container, or else the \
+              machine's memory. Above 90 %, new connections are rejected; see \
+              `docs/limits.md`.",
         handling: TextHandling::Plain,
         field: field!(MemoryLimitFormat => memory),
     },
     Variable {
         name: "RELAY_RATE_CONNECTIONS_PER_IP",
         default: DefaultValue::FromConfig,
-        doc: "Connections from one IP address (IPv6: from one /64): so many at once, and so many \
-              more each second.",
+        doc: "Rate of connections from one IP address (IPv6: one /64): burst and sustained \
+              rate.",
         handling: TextHandling::Plain,
         field: field!(BurstAndRate => admission.rate_per_ip),
     },
     Variable {
         name: "RELAY_RATE_RESERVATIONS_PER_PEER",
         default: DefaultValue::FromConfig,
-        doc: "Reservations that one peer asks for. To renew is always allowed.",
+        doc: "Rate of reservation requests from one peer. Renewals are exempt.",
         handling: TextHandling::Plain,
         field: field!(BurstAndRate => limits.reservation_rate.per_peer),
     },
     Variable {
         name: "RELAY_RATE_RESERVATIONS_PER_IP",
         default: DefaultValue::FromConfig,
-        doc: "Reservations that are asked for from one IP address (IPv6: from one /64). To renew \
-              is always allowed.",
+        doc: "Rate of reservation requests from one IP address (IPv6: one /64). Renewals are \
+              exempt.",
         handling: TextHandling::Plain,
         field: field!(BurstAndRate => limits.reservation_rate.per_ip),
     },
     Variable {
         name: "RELAY_RATE_CIRCUITS_PER_PEER",
         default: DefaultValue::FromConfig,
-        doc: "Circuits that one peer asks for.",
+        doc: "Rate of circuit requests from one peer.",
         handling: TextHandling::Plain,
         field: field!(BurstAndRate => limits.circuit_rate.per_peer),
     },
     Variable {
         name: "RELAY_RATE_CIRCUITS_PER_IP",
         default: DefaultValue::FromConfig,
-        doc: "Circuits that are asked for from one IP address (IPv6: from one /64).",
+        doc: "Rate of circuit requests from one IP address (IPv6: one /64).",
         handling: TextHandling::Plain,
         field: field!(BurstAndRate => limits.circuit_rate.per_ip),
     },
     Variable {
         name: name::TRUSTED_PROXIES,
         default: DefaultValue::Described("none"),
-        doc: "The proxies and load balancers that say where a TCP or WebSocket connection really \
-              comes from, in a PROXY protocol v2 header. Without it they are refused; from anybody \
-              else it is not read.",
+        doc: "Proxies and load balancers that send the client's address of each TCP or \
+              WebSocket connection in a PROXY protocol v2 header. Their connections are \
+              rejected without the header; from other addresses it is not read.",
         handling: TextHandling::Plain,
         field: field!(NetworkList => admission.proxies),
     },
     Variable {
         name: name::BANDWIDTH,
         default: DefaultValue::FromConfig,
-        doc: "Bytes a second through all circuits together, both directions counted; see `docs/bandwidth.md`.",
+        doc: "Bytes per second through all circuits together, in both directions; see \
+              `docs/bandwidth.md`.",
         handling: TextHandling::Plain,
         field: field!(RATE => limits.bandwidth.relay.rate),
     },
     Variable {
         name: name::BURST,
         default: DefaultValue::FromConfig,
-        doc: "Bytes that may pass the relay at once, after fewer have passed than `RELAY_MAX_BANDWIDTH` allows.",
+        doc: "Burst for `RELAY_MAX_BANDWIDTH`: bytes that may pass at once after a period \
+              below the limit.",
         handling: TextHandling::Plain,
         field: field!(BURST => limits.bandwidth.relay.burst),
     },
     Variable {
         name: name::BANDWIDTH_PER_PEER,
         default: DefaultValue::FromConfig,
-        doc: "Bytes a second through the circuits of one peer, at either end, both directions counted.",
+        doc: "Bytes per second through the circuits of one peer, as source and target, in \
+              both directions.",
         handling: TextHandling::Plain,
         field: field!(RATE => limits.bandwidth.peer.rate),
     },
     Variable {
         name: name::BURST_PER_PEER,
         default: DefaultValue::FromConfig,
-        doc: "The same of one peer, for `RELAY_MAX_BANDWIDTH_PER_PEER`.",
+        doc: "Burst for `RELAY_MAX_BANDWIDTH_PER_PEER`.",
         handling: TextHandling::Plain,
         field: field!(BURST => limits.bandwidth.peer.burst),
     },
     Variable {
         name: name::BANDWIDTH_PER_CIRCUIT,
         default: DefaultValue::FromConfig,
-        doc: "Bytes a second through one circuit, both directions counted.",
+        doc: "Bytes per second through one circuit, in both directions.",
         handling: TextHandling::Plain,
         field: field!(RATE => limits.bandwidth.circuit.rate),
     },
     Variable {
         name: name::BURST_PER_CIRCUIT,
         default: DefaultValue::FromConfig,
-        doc: "The same of one circuit, for `RELAY_MAX_BANDWIDTH_PER_CIRCUIT`.",
+        doc: "Burst for `RELAY_MAX_BANDWIDTH_PER_CIRCUIT`.",
         handling: TextHandling::Plain,
         field: field!(BURST => limits.bandwidth.circuit.burst),
     },
     Variable {
         name: "RELAY_ACCESS_RESERVE_ALLOW",
         default: DefaultValue::Described("none"),
-        doc: "Who may reserve, by peer id or by IP address: if set, nobody else.",
+        doc: "Peers and networks that may reserve; if set, all others are denied.",
         handling: TextHandling::Plain,
         field: field!(AccessEntries(Scope::Reserve, Effect::Allow) => access.reserve.allow),
     },
     Variable {
         name: "RELAY_ACCESS_RESERVE_DENY",
         default: DefaultValue::Described("none"),
-        doc: "Who may not reserve, even if allowed.",
+        doc: "Peers and networks that may not reserve, even if allowed.",
         handling: TextHandling::Plain,
         field: field!(AccessEntries(Scope::Reserve, Effect::Deny) => access.reserve.deny),
     },
     Variable {
         name: "RELAY_ACCESS_CONNECT_ALLOW",
         default: DefaultValue::Described("none"),
-        doc: "Who may open circuits, by peer id or by IP address: if set, nobody else.",
+        doc: "Peers and networks that may open circuits; if set, all others are denied.",
         handling: TextHandling::Plain,
         field: field!(AccessEntries(Scope::Connect, Effect::Allow) => access.connect.allow),
     },
     Variable {
         name: "RELAY_ACCESS_CONNECT_DENY",
         default: DefaultValue::Described("none"),
-        doc: "Who may not open circuits, even if allowed.",
+        doc: "Peers and networks that may not open circuits, even if allowed.",
         handling: TextHandling::Plain,
         field: field!(AccessEntries(Scope::Connect, Effect::Deny) => access.connect.deny),
     },
     Variable {
         name: "RELAY_ACCESS_TARGET_ALLOW",
         default: DefaultValue::Described("none"),
-        doc: "Peers that circuits may lead to: if set, to nobody else.",
+        doc: "Peers that circuits may lead to; if set, all others are denied.",
         handling: TextHandling::Plain,
         field: field!(AccessEntries(Scope::Target, Effect::Allow) => access.target.allow),
     },
@@ -444,84 +450,89 @@ pub(super) static VARIABLES: &[Variable] = &[
     Variable {
         name: "RELAY_ACCESS_FILE",
         default: DefaultValue::Described("none"),
-        doc: "A file with more such rules, read again when it changes; see `docs/access.md`.",
+        doc: "File with more access rules, reloaded when it changes; see `docs/access.md`.",
         handling: TextHandling::Plain,
         field: field!(FilePath => access.file),
     },
     Variable {
         name: name::ACCESS_URL,
         default: DefaultValue::Described("none"),
-        doc: "An endpoint of yours that decides about what no rule refuses. It receives peer ids and IP addresses in full; see `docs/access.md`.",
+        doc: "HTTP endpoint of yours that decides on requests that no rule denies. It \
+              receives full peer ids and IP addresses; see `docs/access.md`.",
         handling: TextHandling::Url,
         field: field!(EndpointUrl => access.url),
     },
     Variable {
         name: name::ACCESS_TOKEN,
         default: DefaultValue::Described("none"),
-        doc: "Sent to the access endpoint as a bearer token.",
+        doc: "Bearer token for the access endpoint.",
         handling: TextHandling::Secret,
         field: field!(BearerToken => access.endpoint.token),
     },
     Variable {
         name: name::ACCESS_CA_FILE,
         default: DefaultValue::Described("none"),
-        doc: "A PEM file with the certificates that the access endpoint is believed by, instead of those of the system.",
+        doc: "PEM file of CA certificates to trust for the access endpoint, instead of the \
+              system store.",
         handling: TextHandling::Plain,
         field: field!(FilePath => access.endpoint.ca_file),
     },
     Variable {
         name: name::ACCESS_TIMEOUT,
         default: DefaultValue::FromConfig,
-        doc: "How long a decision of the access endpoint may take. A request of a peer or an IP address with too many questions waits as long again at most.",
+        doc: "Deadline of a decision of the access endpoint. A request waits up to as long \
+              again while its peer or IP address has too many pending decisions.",
         handling: TextHandling::Plain,
         field: field!(ACCESS_TIMEOUT_RANGE => access.endpoint.timeout),
     },
     Variable {
         name: name::ACCESS_ON_ERROR,
         default: DefaultValue::FromConfig,
-        doc: "Without a decision of the access endpoint in time: refuse the request, or grant it.",
+        doc: "Policy without a decision in time: deny the request, or grant it.",
         handling: TextHandling::Plain,
         field: field!(ON_ERROR => access.endpoint.on_error),
     },
     Variable {
         name: name::ACCESS_CACHE_TTL,
         default: DefaultValue::FromConfig,
-        doc: "How long a decision of the access endpoint holds for the same question.",
+        doc: "How long a decision of the access endpoint is cached.",
         handling: TextHandling::Plain,
         field: field!(DurationOrZero { zero: "off" } => access.endpoint.cache_ttl),
     },
     Variable {
         name: name::ACCESS_CACHE_CAPACITY,
         default: DefaultValue::FromConfig,
-        doc: "Decisions that are remembered. Each takes up to 1 KiB.",
+        doc: "Maximum number of cached decisions, up to 1 KiB each.",
         handling: TextHandling::Plain,
         field: field!(CountUpTo(MAX_REMEMBERED) => access.endpoint.cache_capacity),
     },
     Variable {
         name: name::ACCESS_CONCURRENCY,
         default: DefaultValue::FromConfig,
-        doc: "Decisions that the access endpoint is asked for at once. One peer has an eighth of them, one IP address (IPv6: one /64) a quarter or its share in `RELAY_PREFIX_SHARES`.",
+        doc: "Maximum number of concurrent requests to the access endpoint. One peer may use \
+              an eighth of them, one IP address (IPv6: one /64) a quarter or its share in \
+              `RELAY_PREFIX_SHARES`.",
         handling: TextHandling::Plain,
         field: field!(CountInRange(MAX_CONCURRENCY) => access.endpoint.concurrency),
     },
     Variable {
         name: "RELAY_IDLE_TIMEOUT",
         default: DefaultValue::FromConfig,
-        doc: "How long a connection may hold neither a reservation nor a circuit.",
+        doc: "How long a connection may have neither a reservation nor a circuit.",
         handling: TextHandling::Plain,
         field: field!(AT_LEAST_5S => idle_timeout),
     },
     Variable {
         name: "RELAY_STATS_INTERVAL",
         default: DefaultValue::FromConfig,
-        doc: "Time between two lines of statistics in the log.",
+        doc: "Interval between two statistics lines in the log.",
         handling: TextHandling::Plain,
         field: field!(DurationOrZero { zero: "off" } => stats_interval),
     },
     Variable {
         name: "RELAY_LOG_FORMAT",
         default: DefaultValue::FromConfig,
-        doc: "Shape of the log; `auto` is `text` in a terminal and `json` otherwise.",
+        doc: "Format of the log; `auto` is `text` in a terminal and `json` otherwise.",
         handling: TextHandling::Plain,
         field: field!(LOG_FORMATS => log_format),
     },
@@ -529,126 +540,126 @@ pub(super) static VARIABLES: &[Variable] = &[
         name: "RELAY_PEER_IDS",
         default: DefaultValue::FromConfig,
         doc: "How peers are named in logs and telemetry: by a keyed hash, the same on all \
-              relays that share a seed, or by their peer ids.",
+              relays that share a seed, or by their full peer ids.",
         handling: TextHandling::Plain,
         field: field!(PEER_IDS => peer_ids),
     },
     Variable {
         name: "RELAY_ADMIN_ADDRESS",
         default: DefaultValue::FromConfig,
-        doc: "Where the operator's HTTP endpoints listen.",
+        doc: "Socket of the admin API over HTTP.",
         handling: TextHandling::EmptyIsValue,
         field: field!(OptionalSocketAddress => admin_address),
     },
     Variable {
         name: "RELAY_PEER_STATS_CAPACITY",
         default: DefaultValue::FromConfig,
-        doc: "Peers of which `/peers` knows how much they moved; when there are more, those that \
-              moved least are forgotten. Each takes up to 3 KiB.",
+        doc: "Maximum number of peers that `/peers` tracks; beyond it, the peers with the \
+              least traffic are dropped. Each takes up to 3 KiB.",
         handling: TextHandling::Plain,
         field: field!(CountUpTo(MAX_CAPACITY) => peer_stats.capacity),
     },
     Variable {
         name: "RELAY_PEER_STATS_WINDOW",
         default: DefaultValue::FromConfig,
-        doc: "The last while of which `/peers` tells apart from the total.",
+        doc: "Length of the recent window that `/peers` reports in addition to totals.",
         handling: TextHandling::Plain,
         field: field!(AT_LEAST_1S => peer_stats.window),
     },
     Variable {
         name: "RELAY_DRAIN_DELAY",
         default: DefaultValue::FromConfig,
-        doc: "After the signal to end: how long everything still works, so that DNS and load \
-              balancers can forget this relay first.",
+        doc: "After the stop signal: how long everything keeps working, so that DNS and load \
+              balancers can drop this relay first.",
         handling: TextHandling::Plain,
         field: field!(ANY_DURATION => drain.delay),
     },
     Variable {
         name: name::DRAIN_WINDOW,
         default: DefaultValue::FromConfig,
-        doc: "After the delay: the time over which peers without a circuit are sent away, one by \
-              one. At most `RELAY_DRAIN_TIMEOUT`.",
+        doc: "After the delay: period over which peers without a circuit are disconnected \
+              one by one. At most `RELAY_DRAIN_TIMEOUT`.",
         handling: TextHandling::Plain,
         field: field!(ANY_DURATION => drain.window),
     },
     Variable {
         name: name::DRAIN_TIMEOUT,
         default: DefaultValue::FromConfig,
-        doc: "After the delay: how long open circuits may take to end by themselves. No circuit \
-              that is open at the signal is cut when this is longer than \
-              `RELAY_MAX_CIRCUIT_DURATION`.",
+        doc: "After the delay: how long open circuits may take to end. If it is longer than \
+              `RELAY_MAX_CIRCUIT_DURATION`, no circuit that is open at the signal is cut.",
         handling: TextHandling::Plain,
         field: field!(ANY_DURATION => drain.timeout),
     },
     Variable {
         name: "RELAY_FLEET_INSTANCES",
         default: DefaultValue::Described("none"),
-        doc: "`dns`, `dnsaddr`: the names of all relays of the fleet. With the seed they give \
-              the peer ids that belong to it.",
+        doc: "`dns`, `dnsaddr`: names of all relays of the fleet. The fleet's peer ids are \
+              derived from them and the seed.",
         handling: TextHandling::Plain,
         field: field!(InstanceNames => fleet),
     },
     Variable {
         name: "RELAY_DNS_ZONE",
         default: DefaultValue::Described("none"),
-        doc: "`dns`, `dnsaddr`: the zone that holds the fleet's records.",
+        doc: "`dns`, `dnsaddr`: zone of the fleet's records.",
         handling: TextHandling::Plain,
         field: field!(ZoneName => dns.zone),
     },
     Variable {
         name: "RELAY_DNS_RELAYS",
         default: DefaultValue::Described("none"),
-        doc: "`dns`: where the relays' operator endpoints are. A name stands for all the \
-              addresses that it resolves to.",
+        doc: "`dns`: admin API endpoints of the relays. A name stands for all addresses that \
+              it resolves to.",
         handling: TextHandling::Plain,
         field: field!(RelayHosts => dns.relays),
     },
     Variable {
         name: "RELAY_DNS_LISTEN",
         default: DefaultValue::FromConfig,
-        doc: "`dns`: where queries are answered, over UDP and TCP.",
+        doc: "`dns`: sockets on which queries are answered, over UDP and TCP.",
         handling: TextHandling::Plain,
         field: field!(SocketAddresses => dns.listen),
     },
     Variable {
         name: name::DNS_SERVERS,
         default: DefaultValue::Described("`ns.` and the zone"),
-        doc: "`dns`: the name servers that the zone is delegated to.",
+        doc: "`dns`: name servers that the zone is delegated to.",
         handling: TextHandling::Plain,
         field: field!(NameServers => dns.servers),
     },
     Variable {
         name: "RELAY_DNS_TTL",
         default: DefaultValue::FromConfig,
-        doc: "`dns`: how long answers may be cached. With a `RELAY_DRAIN_DELAY` two seconds \
-              longer, a relay is forgotten before it refuses anybody.",
+        doc: "`dns`: TTL of the records. If `RELAY_DRAIN_DELAY` is two seconds longer, \
+              clients no longer resolve a relay when it begins to refuse requests.",
         handling: TextHandling::Plain,
         field: field!(DnsTtl => dns.ttl),
     },
     Variable {
         name: "RELAY_DNS_RATE_LIMIT",
         default: DefaultValue::FromConfig,
-        doc: "`dns`: answers a second over UDP to one /24 of IPv4 or /56 of IPv6. Beyond it, \
-              every second query is told to come back over TCP.",
+        doc: "`dns`: responses per second over UDP to one IPv4 /24 or IPv6 /56. Beyond it, \
+              every second query gets a truncated response, so that the client retries over \
+              TCP.",
         handling: TextHandling::Plain,
         field: field!(Count => dns.rate),
     },
 ];
 
 impl Variable {
-    /// Whether its text must never be shown.
+    /// Whether its value is masked.
     pub(super) fn is_secret(&self) -> bool {
         self.handling == TextHandling::Secret
     }
 
-    /// The name of the variable that holds the path of a file with this one's text.
+    /// The name of the variable with the path of a file that contains the value.
     pub(super) fn file_name(&self) -> Option<String> {
         self.is_secret()
             .then(|| format!("{}{FILE_SUFFIX}", self.name))
     }
 
-    /// An error about `name`, which is this variable's or that of its file: `what` (the value, or
-    /// what stands for it), `problem`, and what is allowed instead.
+    /// An error about `name`, which is the name of this variable or of its file: `what` (the value, or
+    /// a description of it), `problem`, and the allowed values.
     pub(super) fn refuse(&self, name: &str, what: &str, problem: &str) -> VariableError {
         VariableError::new(
             name,

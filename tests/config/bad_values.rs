@@ -268,8 +268,8 @@ fn sizes() {
 #[test]
 fn bandwidths() {
     let written = "such as `10MB`, `512KiB` or plain bytes, from 1KB";
-    let rate = format!("allowed: a size for each second {written}, 0 = unlimited");
-    let burst = format!("allowed: a size {written}, 0 = a second's worth, and 64KiB at least");
+    let rate = format!("allowed: a size per second {written}, 0 = unlimited");
+    let burst = format!("allowed: a size {written}, 0 = the bytes of one second, at least 64KiB");
     for place in ["", "_PER_PEER", "_PER_CIRCUIT"] {
         for (what, allowed) in [("BANDWIDTH", &rate), ("BURST", &burst)] {
             let name = format!("RELAY_MAX_{what}{place}");
