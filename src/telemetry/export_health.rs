@@ -1,4 +1,4 @@
-//! What the operator is told when an exporter does not get through: soon, clearly, and seldom.
+//! Health of exporters: failures are logged at once, and repeated failures at most once a minute.
 
 use std::{
     sync::{
@@ -12,22 +12,22 @@ use tracing::{info, warn};
 
 use crate::metrics::Metrics;
 
-/// How often the log tells of an exporter that fails.
+/// Minimum interval between two warnings about an exporter.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Why an export failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ExportError {
-    /// What happened. Neither a header nor anything that the collector says is part of it.
+    /// The error. It never contains a header or the body of a response.
     pub(super) message: String,
-    /// What the operator may look at.
+    /// What the operator should check.
     pub(super) check: &'static str,
-    /// How many items were refused, when the others arrived.
+    /// Number of items that the collector rejected, if it accepted the others.
     pub(super) rejected: Option<u64>,
 }
 
 impl ExportError {
-    /// Nothing arrived.
+    /// An error of the whole export.
     pub(super) fn new(message: impl Into<String>, check: &'static str) -> Self {
         Self {
             message: message.into(),
@@ -37,7 +37,7 @@ impl ExportError {
     }
 }
 
-/// An error in words, with all that caused it.
+/// An error and its sources, joined by colons.
 pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut error_message = error.to_string();
     let mut error = error;
@@ -48,29 +48,29 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     error_message
 }
 
-/// Keeps account of an exporter, and tells of it.
+/// Records the health of an exporter: counts and logs its failures.
 #[derive(Debug)]
 pub(super) struct ExportHealth {
     /// "traces" or "metrics".
     signal: &'static str,
-    /// Where it exports to, without secrets.
+    /// The endpoint, without secrets.
     endpoint: String,
-    /// They exist only after the exporters do.
+    /// Set after the exporters are created.
     metrics: OnceLock<Metrics>,
-    /// Items that were lost and not told of.
+    /// Lost items since the last log line about them.
     lost: AtomicU64,
     state: Mutex<FailureLog>,
 }
 
-/// What has failed, and what of it the log knows.
+/// Decides which failures are logged.
 #[derive(Debug, Default)]
 pub(crate) struct FailureLog {
-    /// Exports that failed since the log last said so.
+    /// Failures since the last log line about them.
     failed: u64,
     last_warning: Option<Instant>,
-    /// Whether the last export did.
+    /// Whether the last attempt failed.
     is_failing: bool,
-    /// Whether the last thing that the log says is that it fails.
+    /// Whether the last log line is about a failure.
     is_failure_logged: bool,
 }
 
@@ -85,13 +85,13 @@ impl ExportHealth {
         }
     }
 
-    /// Counts by these instruments from now on.
+    /// Sets the instruments that count exports.
     pub(super) fn count_by(&self, metrics: &Metrics) {
-        // Only the first ones count.
+        // Only the first call has an effect.
         let _ = self.metrics.set(metrics.clone());
     }
 
-    /// So many items will never arrive. It only counts, for those who must not be held up.
+    /// Counts lost items. It does not log, so that it never blocks.
     pub(super) fn record_lost(&self, items: u64) {
         self.lost.fetch_add(items, Ordering::Relaxed);
         if let Some(metrics) = self.metrics.get() {
@@ -99,7 +99,7 @@ impl ExportHealth {
         }
     }
 
-    /// An export got through.
+    /// Records a successful export.
     pub(super) fn record_success(&self) {
         self.count(true);
         let mut state = self.state();
@@ -109,7 +109,7 @@ impl ExportHealth {
                 endpoint = self.endpoint,
                 failed,
                 lost = self.take_lost(),
-                "telemetry is exported again"
+                "telemetry export recovered"
             );
         }
         if self.lost.load(Ordering::Relaxed) > 0 && state.is_due(Instant::now()) {
@@ -118,12 +118,12 @@ impl ExportHealth {
                 endpoint = self.endpoint,
                 lost = self.take_lost(),
                 check = "OTEL_BSP_MAX_QUEUE_SIZE",
-                "telemetry was lost: there is more than can be exported"
+                "telemetry lost: more spans than can be exported"
             );
         }
     }
 
-    /// An export did not get through.
+    /// Records a failed export.
     pub(super) fn record_failure(&self, error: &ExportError) {
         self.count(false);
         if let Some(failed) = self.state().record_failure(Instant::now()) {
@@ -134,17 +134,17 @@ impl ExportHealth {
                 check = error.check,
                 failed,
                 lost = self.take_lost(),
-                "telemetry cannot be exported; the relay goes on without"
+                "telemetry export failed"
             );
         }
     }
 
-    /// Whether the last export did not get through.
+    /// Whether the last export failed.
     pub(super) fn is_failing(&self) -> bool {
         self.state().is_failing
     }
 
-    /// What was lost since the log last told of it, and is told of now.
+    /// Resets the number of lost items to report.
     pub(super) fn take_lost(&self) -> u64 {
         self.lost.swap(0, Ordering::Relaxed)
     }
@@ -161,7 +161,7 @@ impl ExportHealth {
 }
 
 impl FailureLog {
-    /// An export failed. Gives how many have since the log last said so, if it is to say so now.
+    /// Records a failure. Returns the number of failures since the last log line, if one is due.
     pub(crate) fn record_failure(&mut self, now: Instant) -> Option<u64> {
         self.failed += 1;
         self.is_failing = true;
@@ -171,14 +171,14 @@ impl FailureLog {
         })
     }
 
-    /// An export got through. Gives how many failed that the log does not know of, if it is to say
-    /// that they do no more.
+    /// Records a success. Returns the number of failures since the last log line, if that was about a
+    /// failure.
     pub(crate) fn record_success(&mut self) -> Option<u64> {
         self.is_failing = false;
         std::mem::take(&mut self.is_failure_logged).then(|| std::mem::take(&mut self.failed))
     }
 
-    /// Whether the log may be given a warning. If so, this counts as one.
+    /// Whether a warning may be logged now. If so, it counts as logged.
     fn is_due(&mut self, now: Instant) -> bool {
         let is_due = self.last_warning.is_none_or(|last_warning| {
             now.saturating_duration_since(last_warning) >= WARNING_INTERVAL
@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_warning_comes_at_once_and_then_once_a_minute() {
+    fn warning_is_logged_at_once_and_then_once_a_minute() {
         let mut state = FailureLog::default();
         let begin = Instant::now();
         let at = |seconds| begin + Duration::from_secs(seconds);
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exporter_that_comes_and_goes_makes_no_more_noise() {
+    fn flapping_exporter_logs_no_more_often() {
         let mut state = FailureLog::default();
         let begin = Instant::now();
         let mut lines = 0;

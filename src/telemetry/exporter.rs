@@ -1,4 +1,4 @@
-//! What stands between the SDK and an exporter, so that one that fails harms nobody else.
+//! A wrapper of exporters that bounds their time and records their health.
 
 use std::{
     io,
@@ -22,8 +22,8 @@ use super::{
     otlp_grpc::Reconnect,
 };
 
-/// Starts the runtime of what talks to collectors. It has a thread of its own, which no circuit
-/// waits for, and lasts as long as the process: an export that hangs may outlive everything else.
+/// Starts the runtime of the exporters. It has a separate thread, on which no circuit depends, and runs
+/// as long as the process: an export that hangs may outlive everything else.
 pub(super) fn runtime() -> io::Result<Handle> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -35,27 +35,26 @@ pub(super) fn runtime() -> io::Result<Handle> {
     Ok(handle)
 }
 
-/// An exporter that is watched: what it does has a deadline, and whatever comes of it is told to
-/// its [`ExportHealth`].
+/// An exporter with a deadline, whose failures are recorded in an [`ExportHealth`].
 #[derive(Debug)]
 pub(super) struct MonitoredExporter<E> {
     pub(super) exporter: E,
     pub(super) runtime: Handle,
-    /// For an export with all its retries.
+    /// Deadline of an export, including retries.
     pub(super) timeout: Duration,
     pub(super) health: Arc<ExportHealth>,
     pub(super) last_error: LastExportError,
-    /// For a connection that does not notice that it is dead.
+    /// Replaces a connection that is dead but does not fail.
     pub(super) reconnect: Option<Reconnect>,
 }
 
 impl<E> MonitoredExporter<E> {
-    /// An exporter that prints.
+    /// An exporter to standard output.
     pub(super) fn console(exporter: E, signal: &'static str, runtime: &Handle) -> Self {
         Self {
             exporter,
             runtime: runtime.clone(),
-            // Whoever reads it may stop; nobody else waits for that.
+            // The reader may stop reading; only this exporter waits for it.
             timeout: Duration::MAX,
             health: Arc::new(ExportHealth::new(signal, "console".to_owned())),
             last_error: LastExportError::default(),
@@ -64,7 +63,7 @@ impl<E> MonitoredExporter<E> {
     }
 }
 
-/// Why the last request failed, as whoever made it knows. The errors of the SDK keep it back.
+/// The error of the last request, set by the HTTP client: errors of the SDK lack it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LastExportError(Arc<Mutex<Option<ExportError>>>);
 
@@ -79,10 +78,9 @@ impl LastExportError {
 }
 
 impl<E> MonitoredExporter<E> {
-    /// Waits for `export`, on the thread of the SDK that is there for that. So many `items` are
-    /// lost if it fails.
+    /// Waits for `export` on the SDK's export thread. If it fails, `items` are lost.
     fn monitor(&self, items: usize, export: impl Future<Output = OTelSdkResult>) -> OTelSdkResult {
-        // A panic would end the SDK's thread, and with it the signal.
+        // A panic would end the SDK's thread, and with it all exports of the signal.
         let export = AssertUnwindSafe(export).catch_unwind();
         let deadline = async { timeout(self.timeout, export).await };
         let ended = self.runtime.block_on(deadline);
@@ -102,7 +100,7 @@ impl<E> MonitoredExporter<E> {
                 if let Some(reconnect) = &self.reconnect {
                     reconnect.now();
                 }
-                // Something may have gone wrong before, and a retry be under way.
+                // An earlier attempt may have failed, and a retry be in progress.
                 let last_error = known.unwrap_or_else(|| timed_out(self.timeout));
                 (Err(OTelSdkError::Timeout(self.timeout)), Some(last_error))
             }
@@ -139,7 +137,7 @@ impl<E: SpanExporter> SpanExporter for MonitoredExporter<E> {
 
 impl<E: PushMetricExporter> PushMetricExporter for MonitoredExporter<E> {
     async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
-        // What is not there is in the next ones, unless they are differences.
+        // Missing points are part of the next export, unless the temporality is delta.
         self.monitor(0, self.exporter.export(metrics))
     }
 
@@ -158,18 +156,18 @@ impl<E: PushMetricExporter> PushMetricExporter for MonitoredExporter<E> {
 
 fn timed_out(timeout: Duration) -> ExportError {
     ExportError::new(
-        format!("no answer within {} ms", timeout.as_millis()),
-        "whether the collector is there and keeps up; OTEL_EXPORTER_OTLP_TIMEOUT",
+        format!("no response within {} ms", timeout.as_millis()),
+        "whether the collector runs and keeps up; OTEL_EXPORTER_OTLP_TIMEOUT",
     )
 }
 
-/// What the error of an exporter says, for those that say it by nothing else.
+/// The error of an exporter without a more detailed one.
 fn export_error(error: &OTelSdkError) -> ExportError {
     let what = match error {
         OTelSdkError::InternalFailure(what) => what.clone(),
         error => error.to_string(),
     };
-    // What comes before names a type of the exporter.
+    // The text before the code names a type of the exporter.
     let code = what.split_once("gRPC code: ").map(|(_, code)| code);
     let what = code.unwrap_or(&what);
     let has = |words: &[&str]| words.iter().any(|word| what.contains(word));

@@ -22,19 +22,19 @@ use self::writer::{LogWriter, WorkerGuard};
 use super::{SPANS, StartError};
 use crate::metrics::Metrics;
 
-/// The `tracing` target of lines that no filter holds back.
+/// The `tracing` target of events that no filter drops.
 pub(crate) const ALWAYS: &str = "descord_relay::always";
 
-/// What is logged unless `RUST_LOG` says otherwise. The libraries below report much that strangers
-/// cause, and with addresses: only their errors are of use.
+/// The default of `RUST_LOG`. Libraries log many events that remote peers cause, with addresses: only
+/// their errors are of use.
 const DEFAULT_FILTER: &str = "error,descord_relay=info";
 
-/// How often the log tells of lines that were lost.
+/// Minimum interval between two log lines about lost lines.
 const LOST_INTERVAL: Duration = Duration::from_secs(60);
-/// How often they are counted.
+/// Interval at which lost lines are counted.
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Shape of the event log.
+/// Format of the event log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LogFormat {
     /// [`Text`](Self::Text) in a terminal, [`Json`](Self::Json) otherwise.
@@ -61,7 +61,7 @@ impl fmt::Display for LogFormat {
     }
 }
 
-/// The log, open. What still waits is written when this is dropped.
+/// The log. Queued lines are written when it is dropped.
 #[derive(Debug)]
 pub(super) struct Log {
     _worker: WorkerGuard,
@@ -69,11 +69,11 @@ pub(super) struct Log {
     filter: FilterHandle,
 }
 
-/// Writes events to standard output, once the layer is part of the subscriber.
+/// Creates a layer that writes events to standard output.
 ///
 /// # Errors
-/// When `filter` is not of the form that `RUST_LOG` takes, or there can be no thread that writes;
-/// then nothing has been done.
+/// When `filter` does not have the syntax of `RUST_LOG`, or the writer thread cannot be started; then
+/// there is no effect.
 pub(super) fn open(
     format: LogFormat,
     filter: Option<&str>,
@@ -96,7 +96,7 @@ pub(super) fn open(
         LogFormat::Auto if is_terminal => lines.with_target(false).boxed(),
         LogFormat::Auto | LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    // The spans that are exported would be repeated in every line.
+    // Otherwise every line would repeat the exported spans.
     let is_ours = filter_fn(|metadata| metadata.target() != SPANS);
     let is_always = filter_fn(|metadata| metadata.target() == ALWAYS);
     let is_always = is_always.with_max_level_hint(LevelFilter::WARN);
@@ -109,7 +109,7 @@ impl Log {
         self.filter.clone()
     }
 
-    /// Counts lost lines, and tells of them now and then, for ever.
+    /// Counts lost lines, and logs their number periodically. Never completes.
     pub(super) fn report_lost_lines(
         &self,
         metrics: Metrics,
@@ -127,10 +127,7 @@ impl Log {
                     report_at = Instant::now() + LOST_INTERVAL;
                     if lost > reported {
                         let lines = lost - reported;
-                        warn!(
-                            lines,
-                            "lines of this log were lost: nobody read them in time"
-                        );
+                        warn!(lines, "log lines lost: the reader of the log is too slow");
                         reported = lost;
                     }
                 }
@@ -139,7 +136,7 @@ impl Log {
     }
 }
 
-/// Says what is logged, and changes it.
+/// Reads and changes the log filter.
 #[derive(Clone, Debug)]
 pub struct FilterHandle {
     text: Arc<Mutex<String>>,
@@ -147,15 +144,15 @@ pub struct FilterHandle {
 }
 
 impl FilterHandle {
-    /// The filter that is in force, in the form of `RUST_LOG`.
+    /// The current filter, in the syntax of `RUST_LOG`.
     pub fn get(&self) -> String {
         self.text().clone()
     }
 
-    /// Logs by this filter from now on. Empty stands for the default.
+    /// Sets the filter; empty restores the default.
     ///
     /// # Errors
-    /// When it is not of the form that `RUST_LOG` takes; then nothing changes.
+    /// When `filter` does not have the syntax of `RUST_LOG`; then nothing changes.
     pub fn set(&self, filter: &str) -> Result<(), ParseError> {
         let filter = if filter.is_empty() {
             DEFAULT_FILTER
@@ -164,7 +161,7 @@ impl FilterHandle {
         };
         let parsed = EnvFilter::try_new(filter)?;
         let mut text = self.text();
-        // It fails only when the log is gone, and then nothing is to be filtered.
+        // It fails only after the log was dropped.
         if self.reload.reload(parsed).is_ok() {
             filter.clone_into(&mut text);
         }

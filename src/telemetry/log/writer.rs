@@ -1,7 +1,7 @@
-//! LogWriter on their way to standard output, written by a thread of its own.
+//! A non-blocking log writer: a thread writes queued lines to standard output.
 //!
-//! Waking a thread costs more than to make a line. So it is woken for the first line alone, lets
-//! more of them gather for a moment, and writes them at once.
+//! Waking a thread costs more than formatting a line. The thread is woken for the first line only,
+//! waits a moment for more of them, and writes them in one batch.
 
 use std::{
     io::{self, Write},
@@ -17,24 +17,24 @@ use std::{
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// LogWriter that may wait. When whoever reads them stops, further lines are lost: a log that is not
-/// read must not hold up the relay.
+/// Maximum number of queued lines. If the reader stops, further lines are lost: the relay never waits
+/// for the reader of its log.
 const MAX_QUEUED_LINES: usize = 16 * 1024;
-/// How long lines gather before they are written.
+/// How long lines are collected before they are written.
 const BATCH_DELAY: Duration = Duration::from_millis(10);
-/// How long the end waits for whoever reads the last lines.
+/// Deadline of writing the last lines.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
-/// A buffer of more bytes is not kept for the next lines.
+/// Maximum capacity of the buffer that is kept for the next batch.
 const MAX_IDLE_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Takes lines. Clones share everything.
+/// Queues lines. Clones share the same state.
 #[derive(Clone, Debug)]
 pub(super) struct LogWriter(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
     queue: Mutex<LineQueue>,
-    /// The thread is to look: at the first line, or at the end.
+    /// Notified at the first line, and at the end.
     ready: Condvar,
     lost: AtomicU64,
 }
@@ -46,17 +46,18 @@ struct LineQueue {
     ended: bool,
 }
 
-/// The thread that writes. What still waits is written when this is dropped, if it is read soon.
+/// The handle of the writer thread. When dropped, it waits until queued lines are written, within
+/// [`FLUSH_TIMEOUT`].
 #[derive(Debug)]
 pub(super) struct WorkerGuard {
     shared: Arc<Shared>,
     ended: mpsc::Receiver<()>,
 }
 
-/// Writes lines to `output` from now on.
+/// Starts a thread that writes lines to `output`.
 ///
 /// # Errors
-/// When the system has no thread left.
+/// When the thread cannot be started.
 pub(super) fn spawn(
     mut output: impl Write + Send + 'static,
 ) -> io::Result<(LogWriter, WorkerGuard)> {
@@ -71,14 +72,14 @@ pub(super) fn spawn(
         .name("log".to_owned())
         .spawn(move || {
             shared.write_all(&mut output);
-            // Nobody may wait for it any more.
+            // The guard may have timed out.
             let _ = end.send(());
         })?;
     Ok((writer, guard))
 }
 
 impl LogWriter {
-    /// LogWriter that were lost so far.
+    /// Number of lost lines.
     pub(super) fn lost(&self) -> u64 {
         self.0.lost.load(Ordering::Relaxed)
     }
@@ -92,7 +93,7 @@ impl<'a> MakeWriter<'a> for LogWriter {
     }
 }
 
-/// Each call brings one line.
+/// Each call writes one line.
 impl Write for &LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.0.push(line);
@@ -116,13 +117,13 @@ impl Shared {
             queue.lines += 1;
             queue.lines == 1
         };
-        // Whoever has been woken already finds the others.
+        // For further lines, the thread has been woken already.
         if is_first {
             self.ready.notify_one();
         }
     }
 
-    /// Writes all lines, until the end.
+    /// Writes lines until the end.
     fn write_all(&self, output: &mut impl Write) {
         let mut bytes = Vec::new();
         loop {
@@ -160,7 +161,7 @@ impl Drop for WorkerGuard {
     fn drop(&mut self) {
         self.shared.queue().ended = true;
         self.shared.ready.notify_one();
-        // Nobody may read.
+        // The reader may have stopped.
         let _ = self.ended.recv_timeout(FLUSH_TIMEOUT);
     }
 }

@@ -1,6 +1,6 @@
-//! What follows from the `OTEL_*` variables: the defaults, and which of two holds.
+//! From raw values to settings: defaults and precedence.
 //!
-//! A variable for one signal wins over the one for all.
+//! The variable of one signal takes precedence over the one for all signals.
 
 use std::time::Duration;
 
@@ -18,14 +18,14 @@ use crate::telemetry::settings::{
     TracesSettings,
 };
 
-/// How long an export may take unless a variable says otherwise.
+/// Default deadline of an export.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// One of the signals that are pushed.
+/// A signal that is exported over OTLP.
 pub(super) struct Signal<'a> {
-    /// As in the names of variables.
+    /// Its name in the names of variables.
     pub(super) name: &'static str,
-    /// What is appended to the endpoint for all signals.
+    /// The path that is appended to the endpoint for all signals.
     pub(super) path: &'static str,
     pub(super) all: &'a RawOtlp,
     pub(super) own: &'a RawOtlp,
@@ -46,7 +46,7 @@ impl SamplerKind {
 }
 
 impl RawConfig {
-    /// What is in force, and what the operator should be told besides.
+    /// The settings; adds warnings for the operator.
     pub(super) fn settings(
         self,
         traces: &Signal<'_>,
@@ -107,19 +107,19 @@ impl RawConfig {
 }
 
 impl Signal<'_> {
-    /// What holds for this signal: its own value, or else the one for all.
+    /// The value for this signal, or else the value for all signals.
     fn pick<T: Clone>(&self, field: impl Fn(&RawOtlp) -> &Option<T>) -> Option<T> {
         field(self.own).clone().or_else(|| field(self.all).clone())
     }
 
-    /// `None` when the endpoint cannot be used; the warning says so. `limit` is another bound on
-    /// how long an export may take.
+    /// `None`, with a warning, if the endpoint cannot be used. `limit` is another bound on the duration
+    /// of an export.
     fn destination(&self, limit: Duration, warnings: &mut Vec<String>) -> Option<Destination> {
         let protocol = self.pick(|otlp| &otlp.protocol).unwrap_or(Protocol::Http);
         let mut url = match self.url(protocol) {
             Ok(url) => url,
             Err(warning) => {
-                // Both signals may find the same wrong.
+                // Both signals may have the same problem.
                 if !warnings.contains(&warning) {
                     warnings.push(warning);
                 }
@@ -165,7 +165,7 @@ impl Signal<'_> {
         };
         match without_tls {
             Some(_) if protocol == Protocol::Http => Err(format!(
-                "{name} is ignored: with http/protobuf it has to start with http:// or https://"
+                "{name} is ignored: with http/protobuf it must start with http:// or https://"
             )),
             Some(url) if self.pick(|otlp| &otlp.insecure) == Some(true) => Ok(url.clone()),
             _ if self.own.endpoint.is_some() => Ok(url.clone()),
@@ -173,7 +173,7 @@ impl Signal<'_> {
         }
     }
 
-    /// The endpoint for all signals has one path for each, with HTTP.
+    /// Over HTTP, the endpoint for all signals is extended by the path of the signal.
     fn with_path(&self, mut url: Url, protocol: Protocol) -> Url {
         if protocol == Protocol::Http {
             let path = format!("{}/{}", url.path().trim_end_matches('/'), self.path);
@@ -183,7 +183,7 @@ impl Signal<'_> {
     }
 }
 
-/// Moves the user and the password out of `url`, into the header that says the same.
+/// Moves user and password from `url` to an `Authorization` header.
 fn take_credentials(url: &mut Url) -> Option<HeaderValue> {
     if url.username().is_empty() && url.password().is_none() {
         return None;
@@ -191,7 +191,7 @@ fn take_credentials(url: &mut Url) -> Option<HeaderValue> {
     let decode = |text| percent_decode_str(text).collect::<Vec<_>>();
     let (user, password) = (url.username(), url.password().unwrap_or_default());
     let pair = [decode(user), b":".to_vec(), decode(password)].concat();
-    // An HTTP URL can do without.
+    // It fails only for URLs without a host.
     let _ = url.set_username("");
     let _ = url.set_password(None);
     let mut value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(pair))).ok()?;

@@ -1,4 +1,4 @@
-//! How the values of `OTEL_*` variables are written.
+//! Parsers for the values of `OTEL_*` variables.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -10,13 +10,13 @@ use reqwest::{
 
 use super::raw::EndpointAddress;
 
-/// The longest time between two exports.
+/// Maximum interval between two exports.
 const LONGEST_INTERVAL_MS: u64 = 24 * 60 * 60 * 1000;
-/// The longest time that an export may take.
+/// Maximum deadline of an export.
 const LONGEST_TIMEOUT_MS: u64 = 10 * 60 * 1000;
-/// The shortest time between two exports: anything less would be a busy loop.
+/// Minimum interval between two exports; a shorter one would be a busy loop.
 const SHORTEST_INTERVAL_MS: u64 = 10;
-/// The most spans that may wait: some hundred bytes each, taken in advance.
+/// Maximum number of queued spans: some hundred bytes each, allocated in advance.
 const MAX_SPANS: usize = 32 * 1024;
 
 /// "true" or "false".
@@ -28,7 +28,7 @@ pub(super) fn boolean(text: &str) -> Option<bool> {
     }
 }
 
-/// One of these words.
+/// One of several words.
 pub(super) fn word<T: Clone>(text: &str, words: &[(&str, T)]) -> Option<T> {
     let found = words
         .iter()
@@ -36,7 +36,7 @@ pub(super) fn word<T: Clone>(text: &str, words: &[(&str, T)]) -> Option<T> {
     found.map(|(_, value)| value.clone())
 }
 
-/// Some of these words, or "none" alone for no value at all.
+/// A list of words, or "none" alone for the empty list.
 pub(super) fn words<T: Clone>(text: &str, words: &[(&str, T)]) -> Option<Vec<T>> {
     if text.eq_ignore_ascii_case("none") {
         return Some(Vec::new());
@@ -46,12 +46,12 @@ pub(super) fn words<T: Clone>(text: &str, words: &[(&str, T)]) -> Option<Vec<T>>
         .collect()
 }
 
-/// Milliseconds between two exports.
+/// An interval, in milliseconds.
 pub(super) fn interval(text: &str) -> Option<Duration> {
     millis(text, SHORTEST_INTERVAL_MS, LONGEST_INTERVAL_MS)
 }
 
-/// Milliseconds that something may take.
+/// A deadline, in milliseconds.
 pub(super) fn timeout(text: &str) -> Option<Duration> {
     millis(text, 1, LONGEST_TIMEOUT_MS)
 }
@@ -69,14 +69,14 @@ pub(super) fn spans(text: &str) -> Option<usize> {
     (1..=MAX_SPANS).contains(&spans).then_some(spans)
 }
 
-/// A share, from 0 to 1.
+/// A ratio from 0 to 1.
 pub(super) fn ratio(text: &str) -> Option<f64> {
     let ratio = text.parse().ok()?;
     (0.0..=1.0).contains(&ratio).then_some(ratio)
 }
 
-/// `key=value,key=value`, with percent-encoded values. One bad item spoils the whole, as the
-/// specification has it.
+/// `key=value,key=value`, with percent-encoded values. One invalid item invalidates the whole value, as
+/// the specification requires.
 pub(super) fn pairs(text: &str) -> Option<Vec<(String, String)>> {
     text.split(',')
         .map(str::trim)
@@ -93,7 +93,7 @@ pub(super) fn pairs(text: &str) -> Option<Vec<(String, String)>> {
         .collect()
 }
 
-/// The same, as headers whose values are never shown.
+/// Pairs as headers whose values are marked as sensitive.
 pub(super) fn headers(text: &str) -> Option<HeaderMap> {
     let mut headers = HeaderMap::new();
     for (key, value) in pairs(text)? {
@@ -105,7 +105,7 @@ pub(super) fn headers(text: &str) -> Option<HeaderMap> {
     Some(headers)
 }
 
-/// A URL, or `host:port`, which gRPC takes as well.
+/// A URL, or `host:port`, which is allowed with gRPC.
 pub(super) fn address(text: &str) -> Option<EndpointAddress> {
     let address = if text.contains("://") {
         EndpointAddress {

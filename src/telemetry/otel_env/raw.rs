@@ -1,8 +1,7 @@
-//! What the `OTEL_*` variables say.
+//! The raw values of `OTEL_*` variables.
 //!
-//! The rules are those of OpenTelemetry: empty counts as not set, and what is not allowed is
-//! ignored with a warning. Nothing in here reads the environment of the process: pairs are passed
-//! in. What follows from them is in `resolved`.
+//! The rules are those of OpenTelemetry: an empty value means unset, and an invalid value is ignored
+//! with a warning. This module never reads the process environment: pairs are passed in.
 
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
 
@@ -15,10 +14,10 @@ use super::{
 };
 use crate::telemetry::settings::{Compression, Propagator, Protocol, Settings};
 
-/// Values longer than this many characters are cut in warnings.
+/// Longer values are cut in warnings, in characters.
 const MAX_SHOWN: usize = 200;
 
-/// Where a signal goes.
+/// An exporter of a signal.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Exporter {
     Otlp,
@@ -26,7 +25,7 @@ pub(super) enum Exporter {
     Prometheus,
 }
 
-/// How it is decided which traces are recorded.
+/// A sampler of traces.
 #[derive(Clone, Copy)]
 pub(super) enum SamplerKind {
     On,
@@ -48,7 +47,7 @@ impl SamplerKind {
     ];
 }
 
-/// What the variables say; `None` where they say nothing.
+/// The values of all variables; `None` if unset.
 #[derive(Default)]
 pub(super) struct RawConfig {
     pub(super) disabled: Option<bool>,
@@ -73,7 +72,7 @@ pub(super) struct RawBatch {
     pub(super) size: Option<usize>,
 }
 
-/// What the variables say that each signal has a form of.
+/// The values of variables that also have a form for each signal.
 #[derive(Default)]
 pub(super) struct RawOtlp {
     pub(super) endpoint: Option<EndpointAddress>,
@@ -87,16 +86,16 @@ pub(super) struct RawOtlp {
     pub(super) client_certificate: Option<PathBuf>,
 }
 
-/// An endpoint as it is written.
+/// An endpoint.
 pub(super) struct EndpointAddress {
     pub(super) url: Url,
-    /// The same without TLS, if it is written without a scheme.
+    /// The same without TLS, if the value has no scheme.
     pub(super) without_tls: Option<Url>,
 }
 
 impl Settings {
-    /// Reads the pairs of an environment, for instance `std::env::vars_os()`, and gives what the
-    /// operator should be told of them as well. Nothing is so wrong that the relay could not run.
+    /// Parses the pairs of an environment, such as `std::env::vars_os()`, and returns warnings for the
+    /// operator. No environment is an error.
     pub fn from_env<K, V>(vars: impl IntoIterator<Item = (K, V)>) -> (Self, Vec<String>)
     where
         K: Into<OsString>,

@@ -1,6 +1,6 @@
 use super::*;
 
-/// Tells of each write, which lasts until it is taken.
+/// Sends each write to a channel, and blocks until it is received.
 struct Output(mpsc::SyncSender<String>);
 
 impl Write for Output {
@@ -21,11 +21,11 @@ fn output() -> (Output, mpsc::Receiver<String>) {
 }
 
 #[test]
-fn lines_that_come_together_are_written_together_and_in_their_order() {
+fn concurrent_lines_are_written_in_batches_in_order() {
     let (output, written) = output();
     let (writer, _guard) = spawn(output).unwrap();
     (&writer).write_all(b"first\n").unwrap();
-    // While that is on its way, these gather.
+    // These lines are queued while the first write blocks.
     let mut all = written.recv().unwrap();
     for number in 0..100 {
         writeln!(&writer, "{number}").unwrap();
@@ -42,7 +42,7 @@ fn lines_that_come_together_are_written_together_and_in_their_order() {
 }
 
 #[test]
-fn what_waits_at_the_end_is_written() {
+fn queued_lines_are_written_at_the_end() {
     let (output, written) = output();
     let (writer, guard) = spawn(output).unwrap();
     (&writer).write_all(b"the last line\n").unwrap();
@@ -52,13 +52,13 @@ fn what_waits_at_the_end_is_written() {
 }
 
 #[test]
-fn nobody_waits_for_a_log_that_is_not_read() {
+fn log_that_is_not_read_blocks_no_writer() {
     let (output, written) = output();
     let (writer, guard) = spawn(output).unwrap();
     for _ in 0..3 * MAX_QUEUED_LINES {
         (&writer).write_all(b"x\n").unwrap();
     }
-    // One buffer is being written, and one waits.
+    // One buffer is being written, and one is queued.
     let most = 2 * MAX_QUEUED_LINES as u64;
     assert!(writer.lost() >= 3 * MAX_QUEUED_LINES as u64 - most);
     assert!(writer.0.queue().lines <= MAX_QUEUED_LINES);
@@ -67,7 +67,7 @@ fn nobody_waits_for_a_log_that_is_not_read() {
 }
 
 #[test]
-fn what_cannot_be_written_is_lost() {
+fn lines_that_cannot_be_written_are_lost() {
     let (output, written) = output();
     drop(written);
     let (writer, guard) = spawn(output).unwrap();
