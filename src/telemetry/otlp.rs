@@ -1,9 +1,9 @@
 //! The exporters that push to a collector.
 //!
-//! They read variables of the environment by themselves when they are told nothing. So they are
-//! told everything that they can be told: what is in force is what [`Settings`] says, and not a
-//! second reading of the same variables. What is left is the compression, where "none" cannot be
-//! told: that is only left out where the variables say nothing else.
+//! The exporter builders read environment variables for everything that is not set explicitly, so
+//! everything is set from [`Settings`], to avoid a second interpretation of the same variables. The
+//! exception is the compression "none", which cannot be set: it is left out, and then the variables
+//! say the same.
 //!
 //! [`Settings`]: super::settings::Settings
 
@@ -31,14 +31,16 @@ pub(super) fn spans(
     runtime: &Handle,
 ) -> Result<MonitoredExporter<SpanExporter>, String> {
     let builder = SpanExporter::builder();
-    let mut watched = MonitoredExporter::idle("traces", destination, runtime);
+    let mut monitored = MonitoredExporter::without_exporter("traces", destination, runtime);
     let exporter = match destination.protocol {
-        settings::Protocol::Http => watched.over_http(destination, builder.with_http())?.build(),
-        settings::Protocol::Grpc => watched
+        settings::Protocol::Http => monitored
+            .over_http(destination, builder.with_http())?
+            .build(),
+        settings::Protocol::Grpc => monitored
             .over_grpc(destination, builder.with_tonic())?
             .build(),
     };
-    watched.with(exporter)
+    monitored.with(exporter)
 }
 
 /// Exports metrics to `destination`.
@@ -48,19 +50,21 @@ pub(super) fn metrics(
     runtime: &Handle,
 ) -> Result<MonitoredExporter<MetricExporter>, String> {
     let builder = MetricExporter::builder().with_temporality(temporality);
-    let mut watched = MonitoredExporter::idle("metrics", destination, runtime);
+    let mut monitored = MonitoredExporter::without_exporter("metrics", destination, runtime);
     let exporter = match destination.protocol {
-        settings::Protocol::Http => watched.over_http(destination, builder.with_http())?.build(),
-        settings::Protocol::Grpc => watched
+        settings::Protocol::Http => monitored
+            .over_http(destination, builder.with_http())?
+            .build(),
+        settings::Protocol::Grpc => monitored
             .over_grpc(destination, builder.with_tonic())?
             .build(),
     };
-    watched.with(exporter)
+    monitored.with(exporter)
 }
 
-/// Everything but an exporter.
+/// The parts of a monitored exporter without the exporter itself.
 impl MonitoredExporter<()> {
-    fn idle(signal: &'static str, destination: &Destination, runtime: &Handle) -> Self {
+    fn without_exporter(signal: &'static str, destination: &Destination, runtime: &Handle) -> Self {
         Self {
             exporter: (),
             runtime: runtime.clone(),

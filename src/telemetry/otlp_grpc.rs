@@ -1,4 +1,4 @@
-//! The connection of OTLP over gRPC.
+//! OTLP over gRPC.
 
 use opentelemetry_otlp::tonic_types::{
     metadata::MetadataMap,
@@ -17,10 +17,10 @@ use super::{
     settings::Destination,
 };
 
-/// Drops the connection, so that the next request makes a new one.
+/// Replaces the connection, so that the next request uses a new one.
 ///
-/// A connection whose other end has vanished without a word looks alive for many minutes, and
-/// nothing else would make the channel doubt it.
+/// A connection whose other end disappeared looks alive for many minutes, and the channel itself would
+/// keep it.
 #[derive(Debug)]
 pub(super) struct Reconnect {
     changes: mpsc::Sender<Change<(), Endpoint>>,
@@ -29,7 +29,7 @@ pub(super) struct Reconnect {
 
 impl Reconnect {
     pub(super) fn now(&self) {
-        // When these do not fit, the same is on its way already.
+        // If the channel is full, a replacement is pending already.
         let _ = self.changes.try_send(Change::Remove(()));
         let _ = self
             .changes
@@ -37,7 +37,7 @@ impl Reconnect {
     }
 }
 
-/// A channel that connects when it is used first, and again whenever the connection is lost.
+/// A channel that connects at the first request, and reconnects when the connection is lost.
 pub(super) fn channel(
     destination: &Destination,
     files: &TlsFiles,
@@ -59,16 +59,16 @@ pub(super) fn channel(
             .tls_config(tls)
             .map_err(|error| pem::invalid("the certificates", &chain(&error)))?;
     }
-    // The tasks of the channel belong to the runtime that is current.
+    // The channel spawns its tasks on the current runtime.
     let _current = runtime.enter();
-    // Balanced over one connection, because that one can be replaced.
+    // A balanced channel with one endpoint, because that endpoint can be replaced.
     let (channel, changes) = Channel::balance_channel(2);
     let reconnect = Reconnect { changes, endpoint };
     reconnect.now();
     Ok((channel, reconnect))
 }
 
-/// Sends just these headers: the exporter adds those from the environment a second time.
+/// Replaces the metadata: the exporter would add the headers of the environment a second time.
 #[derive(Clone)]
 pub(super) struct Headers(MetadataMap);
 

@@ -1,4 +1,4 @@
-//! The requests of OTLP over HTTP.
+//! OTLP over HTTP.
 
 use async_trait::async_trait;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
@@ -16,10 +16,10 @@ use super::{
     settings::Destination,
 };
 
-/// The most that is read of an answer. Collectors answer in some bytes.
+/// Maximum length of a response; those of collectors have some bytes.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
-/// A client that sends just the headers that it was given, and knows why it failed.
+/// A client that sends only the configured headers, and records why requests fail.
 #[derive(Debug)]
 pub(super) struct OtlpHttpClient {
     client: Client,
@@ -27,7 +27,7 @@ pub(super) struct OtlpHttpClient {
     last_error: LastExportError,
 }
 
-/// The answers to spans and to metrics are alike.
+/// The response to spans and to metrics, which have the same format.
 #[derive(PartialEq, Message)]
 struct ExportResponse {
     #[prost(message, optional, tag = "1")]
@@ -36,20 +36,20 @@ struct ExportResponse {
 
 #[derive(PartialEq, Message)]
 struct PartialSuccess {
-    /// Spans, or points of metrics.
+    /// Number of spans or of data points.
     #[prost(int64, tag = "1")]
     rejected: i64,
 }
 
 impl OtlpHttpClient {
-    /// A client for `destination` that reports to `last_error`.
+    /// A client for `destination` that records errors in `last_error`.
     pub(super) fn new(
         destination: &Destination,
         files: &TlsFiles,
         last_error: LastExportError,
     ) -> Result<Self, String> {
         let mut client = Client::builder()
-            // A header that is meant for one host must not reach another.
+            // Redirects could leak headers to another host.
             .redirect(redirect::Policy::none());
         let is_plain = destination.url.scheme() == "http";
         if let Some(pem) = &files.certificate {
@@ -57,7 +57,7 @@ impl OtlpHttpClient {
                 .map_err(|error| pem::invalid(pem::CERTIFICATE, &error))?;
             client = client.tls_certs_only(certificates);
         } else if is_plain {
-            // Those of the system may be missing, in a small image.
+            // The system store may be missing in a minimal image.
             client = client.tls_certs_only([]);
         }
         if let Some((certificate, key)) = &files.identity {
@@ -75,7 +75,7 @@ impl OtlpHttpClient {
 
     async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, ExportError> {
         let mut headers = self.headers.clone();
-        // The exporter adds headers from the environment; here it was read, once, already.
+        // The exporter adds headers from the environment, which are part of the settings already.
         for name in [CONTENT_TYPE, CONTENT_ENCODING, USER_AGENT] {
             if let Some(value) = request.headers().get(&name) {
                 headers.insert(name, value.clone());
@@ -90,7 +90,7 @@ impl OtlpHttpClient {
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(|error| no_answer(&error))? {
             if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-                return Err(not_otlp("the answer is too long"));
+                return Err(not_otlp("the response is too long"));
             }
             body.extend_from_slice(&chunk);
         }
@@ -98,7 +98,7 @@ impl OtlpHttpClient {
             .set(check_response(answer.status(), answer.headers(), &body));
         let mut response = Response::new(Bytes::from(body));
         *response.status_mut() = answer.status();
-        // It says when to try again.
+        // The exporter uses it as the retry delay.
         if let Some(value) = answer.headers().get(RETRY_AFTER) {
             response.headers_mut().insert(RETRY_AFTER, value.clone());
         }
@@ -118,19 +118,22 @@ impl HttpClient for OtlpHttpClient {
     }
 }
 
-/// What is wrong with an answer. Its text is not repeated: it may contain what was sent.
+/// Checks a response. The error omits its body, which may contain parts of the request.
 fn check_response(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<ExportError> {
     if !status.is_success() {
         let check = match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "OTEL_EXPORTER_OTLP_HEADERS",
             _ if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
-                "the collector, and what is behind it"
+                "the collector and its backend"
             }
             _ => "OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_EXPORTER_OTLP_PROTOCOL",
         };
-        return Some(ExportError::new(format!("the answer is {status}"), check));
+        return Some(ExportError::new(
+            format!("the collector responded with {status}"),
+            check,
+        ));
     }
-    // Some answer in JSON what they were told in protobuf.
+    // Some collectors respond in JSON to requests in protobuf.
     let is_json = headers
         .get(CONTENT_TYPE)
         .is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
@@ -138,14 +141,14 @@ fn check_response(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Optio
         return None;
     }
     match ExportResponse::decode(body) {
-        Err(_) => Some(not_otlp("the answer is not of OTLP")),
+        Err(_) => Some(not_otlp("the response is not OTLP")),
         Ok(response) => {
             let rejected = response.partial_success?.rejected;
             let refused = u64::try_from(rejected)
                 .ok()
                 .filter(|refused| *refused > 0)?;
             Some(ExportError {
-                message: format!("the collector refused {refused} items of an export"),
+                message: format!("the collector rejected {refused} items of an export"),
                 check: "the log of the collector",
                 rejected: Some(refused),
             })
@@ -156,7 +159,7 @@ fn check_response(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Optio
 fn not_otlp(what: &str) -> ExportError {
     ExportError::new(
         what,
-        "OTEL_EXPORTER_OTLP_ENDPOINT: there seems to be something else than a collector",
+        "OTEL_EXPORTER_OTLP_ENDPOINT: the endpoint may not be a collector",
     )
 }
 
@@ -170,7 +173,7 @@ fn no_answer(error: &reqwest::Error) -> ExportError {
     ExportError::new(what, check)
 }
 
-/// An error with what caused it, but without its own first words, which name the URL.
+/// The sources of an error, without its own message, which contains the URL.
 fn error_message(error: &reqwest::Error) -> String {
     std::error::Error::source(error).map_or_else(|| "the request failed".to_owned(), chain)
 }

@@ -1,4 +1,4 @@
-//! The certificates and keys that a collector is spoken to with.
+//! PEM files of TLS certificates and keys.
 
 use std::{
     fmt,
@@ -11,28 +11,28 @@ use zeroize::Zeroizing;
 
 use super::settings::Destination;
 
-/// What the errors about the collector's certificates speak of.
+/// The variable of the CA certificates for the collector, for errors.
 pub(super) const CERTIFICATE: &str = "OTEL_EXPORTER_OTLP_CERTIFICATE";
-/// What the errors about the relay's own certificate speak of.
+/// The variables of the client certificate, for errors.
 pub(super) const CLIENT: &str =
     "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY";
 const CLIENT_KEY: &str = "OTEL_EXPORTER_OTLP_CLIENT_KEY";
 
-/// All the certificates of a system are some hundred KiB.
+/// Maximum size of a file; the CA certificates of a system have some hundred KiB.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
-/// The contents of the PEM files that a destination names.
+/// The contents of the PEM files of a destination.
 pub(super) struct TlsFiles {
     pub(super) certificate: Option<Vec<u8>>,
-    /// Certificate and key.
+    /// Client certificate and key.
     pub(super) identity: Option<(Vec<u8>, Zeroizing<Vec<u8>>)>,
 }
 
 impl TlsFiles {
-    /// Reads what `destination` names.
+    /// Reads the files of `destination`.
     ///
     /// # Errors
-    /// In words for the operator, when a file is missing or cannot be read.
+    /// A message for the operator, when a file is missing or cannot be read.
     pub(super) fn read(destination: &Destination) -> Result<Self, String> {
         let certificate = destination.certificate.as_deref();
         let client = (
@@ -49,18 +49,18 @@ impl TlsFiles {
                     Zeroizing::new(read(CLIENT_KEY, key)?),
                 )),
                 (None, None) => None,
-                _ => return Err(format!("{CLIENT} can only be set together")),
+                _ => return Err(format!("{CLIENT} must be set together")),
             },
         })
     }
 }
 
-/// A file whose content cannot be used.
+/// The error about a file with invalid content.
 pub(crate) fn invalid(variable: &str, error: &dyn fmt::Display) -> String {
     format!("{variable}: {error}")
 }
 
-/// The content of a file that `variable` names; at most 1 MiB.
+/// Reads the file that `variable` names; at most 1 MiB.
 pub(crate) fn read(variable: &str, path: &Path) -> Result<Vec<u8>, String> {
     let mut content = Vec::new();
     let read = File::open(path)

@@ -1,4 +1,4 @@
-//! What the relay says of itself with everything that it exports.
+//! The OpenTelemetry resource of the relay.
 
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::{Resource, resource::TelemetryResourceDetector};
@@ -10,7 +10,7 @@ pub(super) fn resource(settings: &Settings, instance: &str) -> Resource {
     let given = settings.attributes.iter();
     let given = given.map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
     let name = settings.service_name.as_ref();
-    // Later ones replace earlier ones.
+    // Later attributes replace earlier ones.
     Resource::builder_empty()
         .with_detector(Box::new(TelemetryResourceDetector))
         .with_attributes([

@@ -1,4 +1,4 @@
-//! The bound on spans that wait to be exported.
+//! A bound on the number of queued spans.
 
 use std::{
     sync::{
@@ -17,19 +17,19 @@ use opentelemetry_sdk::{
 
 use super::{export_health::ExportHealth, settings::Batch};
 
-/// Takes spans until the queue is full, and counts what it cannot take. The processor of the SDK
-/// would drop that silently.
+/// A span processor that counts the spans that do not fit into its queue; the processor of the SDK
+/// drops them silently.
 #[derive(Debug)]
 pub(super) struct SpanQueue {
     processor: BatchSpanProcessor,
     size: usize,
-    /// Spans that wait, those on their way included.
+    /// Number of queued spans, including those of an export in progress.
     waiting: Arc<AtomicUsize>,
     health: Arc<ExportHealth>,
 }
 
 impl SpanQueue {
-    /// Collects spans for `exporter`, and tells `health` of those that are lost.
+    /// Queues spans for `exporter`, and records lost ones in `health`.
     pub(super) fn new<E>(exporter: E, batch: Batch, health: Arc<ExportHealth>) -> Self
     where
         E: SpanExporter + 'static,
@@ -59,7 +59,7 @@ impl SpanProcessor for SpanQueue {
     }
 
     fn on_end(&self, span: SpanData) {
-        // The batch processor of the SDK would export it.
+        // The batch processor of the SDK would export unsampled spans.
         if !span.span_context.is_sampled() {
             return;
         }
@@ -87,7 +87,7 @@ impl SpanProcessor for SpanQueue {
     }
 }
 
-/// An exporter that gives back the places of what it has exported.
+/// An exporter that releases the queue slots of exported spans.
 #[derive(Debug)]
 struct CountingExporter<E> {
     exporter: E,

@@ -142,7 +142,7 @@ async fn what_the_collector_refuses_is_told_of() {
     carry(&relay).await;
     let warning = relay.event("telemetry export failed").await;
     let cause = warning["cause"].as_str().unwrap();
-    assert!(cause.contains("refused 3"), "{warning}");
+    assert!(cause.contains("rejected 3"), "{warning}");
     relay.stop().await;
 }
 
@@ -178,7 +178,7 @@ async fn the_end_tells_of_what_was_lost() {
     // What is lost within the minute that follows is told of only then.
     carry(&relay).await;
     let events = relay.stop().await;
-    let mut last = events.iter().filter(|e| is(e, "the last traces"));
+    let mut last = events.iter().filter(|e| is(e, "not all traces"));
     let warning = last.next().unwrap();
     assert!(warning["lost"].as_u64().unwrap() > 0, "{warning}");
     assert!(last.next().is_none(), "{events:#?}");
@@ -205,7 +205,7 @@ async fn the_end_does_not_wait_for_a_dead_collector() {
         assert_eq!(relay.exit_code().await, Some(0));
         let seconds = drained.elapsed().as_secs_f64();
         assert!(seconds < 5.0, "{protocol}: {seconds}");
-        let gave_up = relay.events.iter().filter(|e| is(e, "the last traces"));
+        let gave_up = relay.events.iter().filter(|e| is(e, "not all traces"));
         assert_eq!(gave_up.count(), 1, "{:#?}", relay.events);
     }
 }

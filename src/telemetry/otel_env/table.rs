@@ -1,6 +1,6 @@
-//! The table of all `OTEL_*` variables that the relay honours.
+//! The table of all supported `OTEL_*` variables.
 //!
-//! Parsing, warnings and the reference in `docs/telemetry.md` all come from here.
+//! It is the source of parsing, of warnings and of the reference in `docs/telemetry.md`.
 
 use std::fmt::Write as _;
 
@@ -12,30 +12,30 @@ use super::{
 };
 use crate::telemetry::settings::{Compression, Propagator, Protocol};
 
-/// What the names of the variables start with that each signal has a form of.
+/// The prefix of variables that also have a form for each signal.
 const OTLP: &str = "OTEL_EXPORTER_OTLP_";
 
 /// One environment variable.
 pub(super) struct Variable {
-    /// The full name, in the form that holds for all signals.
+    /// The full name, in the form for all signals.
     pub(super) name: &'static str,
-    /// What holds when it is not set, for people.
+    /// The default, for the documentation.
     default: &'static str,
-    /// What may be written, for people.
+    /// The allowed values, for the documentation.
     pub(super) allowed: &'static str,
-    /// What it does, in one sentence.
+    /// Its meaning, in one sentence.
     doc: &'static str,
-    /// Whether the value must not be shown.
+    /// Whether the value is masked.
     pub(super) is_secret: bool,
-    /// Where the value goes.
+    /// The setter of the value.
     pub(super) field: Field,
 }
 
-/// Where a value goes. `None` when it is not allowed.
+/// The setter of a value; it returns `None` if the value is not allowed.
 pub(super) enum Field {
-    /// There is one.
+    /// A variable with a single form.
     One(fn(&mut RawConfig, &str) -> Option<()>),
-    /// There is one for all signals and one for each, which wins.
+    /// A variable that also has a form for each signal, which takes precedence.
     Signals(fn(&mut RawOtlp, &str) -> Option<()>),
 }
 
@@ -69,7 +69,7 @@ impl Variable {
     }
 }
 
-/// `one!(path.of.field = parse)`, `signals!(field = parse)`: where a value goes once it is parsed.
+/// `one!(path.of.field = parse)`, `signals!(field = parse)`: parses a value and sets the field.
 macro_rules! one {
     ($($field:ident).+ = $parse:expr) => {
         Field::One(|raw, text| {
@@ -94,13 +94,13 @@ const SPANS: &str = "a number from 1 to 32768";
 const PAIRS: &str = "`key=value,key=value`, values percent-encoded";
 const PATH: &str = "the path of a PEM file";
 
-/// Every variable, in the order in which people meet them.
+/// Every variable, in the order of the reference.
 pub(super) static VARIABLES: &[Variable] = &[
     Variable::new(
         "OTEL_SDK_DISABLED",
         "`false`",
         BOOLEAN,
-        "Switches traces and metrics off, `/metrics` included.",
+        "Disables traces and metrics, including `/metrics`.",
         one!(disabled = parse::boolean),
     ),
     Variable::new(
@@ -114,15 +114,15 @@ pub(super) static VARIABLES: &[Variable] = &[
         "OTEL_RESOURCE_ATTRIBUTES",
         "none",
         PAIRS,
-        "Attributes of the resource; they replace what the relay says of itself, and \
+        "Attributes of the resource; they replace the relay's own, and \
          `OTEL_SERVICE_NAME` replaces their `service.name`.",
         one!(attributes = parse::pairs),
     ),
     Variable::new(
         "OTEL_TRACES_EXPORTER",
-        "`otlp` once an endpoint is set, else `none`",
+        "`otlp` if an endpoint is set, else `none`",
         "a list of `otlp` and `console`, or `none`",
-        "Where spans go.",
+        "Exporters of spans.",
         one!(
             traces_exporters = |text| parse::words(
                 text,
@@ -132,9 +132,9 @@ pub(super) static VARIABLES: &[Variable] = &[
     ),
     Variable::new(
         "OTEL_METRICS_EXPORTER",
-        "`otlp` once an endpoint is set, else `none`",
+        "`otlp` if an endpoint is set, else `none`",
         "a list of `otlp`, `console` and `prometheus`, or `none`",
-        "Where metrics go; `prometheus` is `/metrics`, which is served anyway if \
+        "Exporters of metrics; `prometheus` is `/metrics`, which is always served if \
          `RELAY_ADMIN_ADDRESS` is set.",
         one!(
             metrics_exporters = |text| parse::words(
@@ -159,7 +159,7 @@ pub(super) static VARIABLES: &[Variable] = &[
         "OTEL_EXPORTER_OTLP_PROTOCOL",
         "`http/protobuf`",
         "`http/protobuf` or `grpc`",
-        "How the collector is spoken to.",
+        "The protocol of the collector.",
         signals!(
             protocol = |text| parse::word(
                 text,
@@ -171,7 +171,7 @@ pub(super) static VARIABLES: &[Variable] = &[
         "OTEL_EXPORTER_OTLP_HEADERS",
         "none",
         PAIRS,
-        "Headers of every request to the collector. A secret.",
+        "Headers of every request to the collector. Secret.",
         signals!(headers = parse::headers),
     )
     .secret(),
@@ -179,14 +179,14 @@ pub(super) static VARIABLES: &[Variable] = &[
         "OTEL_EXPORTER_OTLP_TIMEOUT",
         "`10000`",
         TIMEOUT,
-        "How long an export may take, with everything that belongs to it.",
+        "Deadline of an export, including retries.",
         signals!(timeout = parse::timeout),
     ),
     Variable::new(
         "OTEL_EXPORTER_OTLP_COMPRESSION",
         "`none`",
         "`gzip` or `none`",
-        "How requests are compressed.",
+        "Compression of requests.",
         signals!(
             compression = |text| parse::word(
                 text,
@@ -198,28 +198,28 @@ pub(super) static VARIABLES: &[Variable] = &[
         "OTEL_EXPORTER_OTLP_INSECURE",
         "`false`",
         BOOLEAN,
-        "With gRPC and an endpoint without a scheme: no TLS.",
+        "With gRPC and an endpoint without a scheme: connect without TLS.",
         signals!(insecure = parse::boolean),
     ),
     Variable::new(
         "OTEL_EXPORTER_OTLP_CERTIFICATE",
         "the system's certificates",
         PATH,
-        "The certificates that may vouch for the collector, instead of the system's.",
+        "PEM file of CA certificates to trust for the collector, instead of the system store.",
         signals!(certificate = |text: &str| Some(text.into())),
     ),
     Variable::new(
         "OTEL_EXPORTER_OTLP_CLIENT_KEY",
         "none",
         PATH,
-        "The private key of the certificate that the relay shows.",
+        "The private key of the relay's client certificate.",
         signals!(client_key = |text: &str| Some(text.into())),
     ),
     Variable::new(
         "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
         "none",
         PATH,
-        "The certificate that the relay shows to the collector; it needs its key.",
+        "The relay's client certificate; it requires the key.",
         signals!(client_certificate = |text: &str| Some(text.into())),
     ),
     Variable::new(
@@ -234,58 +234,58 @@ pub(super) static VARIABLES: &[Variable] = &[
         "OTEL_TRACES_SAMPLER_ARG",
         "`1.0`",
         "a number from 0 to 1",
-        "The share of traces that `traceidratio` records.",
+        "The ratio of traces that `traceidratio` records.",
         one!(sampler_ratio = parse::ratio),
     ),
     Variable::new(
         "OTEL_BSP_SCHEDULE_DELAY",
         "`5000`",
         INTERVAL,
-        "Time between two exports of spans.",
+        "Interval between two exports of spans.",
         one!(batch.delay = parse::interval),
     ),
     Variable::new(
         "OTEL_BSP_EXPORT_TIMEOUT",
         "`30000`",
         TIMEOUT,
-        "How long an export of spans may take; the smaller of this and \
-         `OTEL_EXPORTER_OTLP_TIMEOUT` holds.",
+        "Deadline of an export of spans; the shorter of this and \
+         `OTEL_EXPORTER_OTLP_TIMEOUT` applies.",
         one!(batch.timeout = parse::timeout),
     ),
     Variable::new(
         "OTEL_BSP_MAX_QUEUE_SIZE",
         "`2048`",
         SPANS,
-        "Spans that may wait to be exported, those on their way included; more are dropped.",
+        "Maximum number of spans in the queue, including those of an export in progress; more are dropped.",
         one!(batch.queue = parse::spans),
     ),
     Variable::new(
         "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
         "`512`",
         SPANS,
-        "Spans of one export; at most `OTEL_BSP_MAX_QUEUE_SIZE`.",
+        "Maximum number of spans of one export; at most `OTEL_BSP_MAX_QUEUE_SIZE`.",
         one!(batch.size = parse::spans),
     ),
     Variable::new(
         "OTEL_METRIC_EXPORT_INTERVAL",
         "`60000`",
         INTERVAL,
-        "Time between two exports of metrics.",
+        "Interval between two exports of metrics.",
         one!(metric_interval = parse::interval),
     ),
     Variable::new(
         "OTEL_METRIC_EXPORT_TIMEOUT",
         "`30000`",
         TIMEOUT,
-        "How long an export of metrics may take; the smaller of this and \
-         `OTEL_EXPORTER_OTLP_TIMEOUT` holds.",
+        "Deadline of an export of metrics; the shorter of this and \
+         `OTEL_EXPORTER_OTLP_TIMEOUT` applies.",
         one!(metric_timeout = parse::timeout),
     ),
     Variable::new(
         "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
         "`cumulative`",
         "`cumulative`, `delta` or `lowmemory`",
-        "Whether counters and histograms are pushed as totals or as differences.",
+        "Whether counters and histograms are exported as totals or as differences.",
         one!(
             temporality = |text| parse::word(
                 text,
@@ -301,8 +301,8 @@ pub(super) static VARIABLES: &[Variable] = &[
         "OTEL_PROPAGATORS",
         "`tracecontext,baggage`",
         "a list of `tracecontext` and `baggage`, or `none`",
-        "Whose traces the requests to the admin endpoints may continue. Baggage has no effect: \
-         the relay passes nothing on.",
+        "Formats of trace context in requests to the admin API. Baggage has no effect, because \
+         the relay propagates no context.",
         one!(
             propagators = |text| parse::words(
                 text,
@@ -315,7 +315,7 @@ pub(super) static VARIABLES: &[Variable] = &[
     ),
 ];
 
-/// The names of all variables, the forms for one signal included.
+/// The names of all variables, including the forms for one signal.
 pub fn names() -> Vec<String> {
     let forms = |variable: &Variable| {
         let signals = ["TRACES", "METRICS"];
@@ -325,7 +325,7 @@ pub fn names() -> Vec<String> {
     VARIABLES.iter().flat_map(forms).flatten().collect()
 }
 
-/// The reference of all variables, as a table in Markdown that ends in a line break.
+/// The reference of all variables, as a Markdown table that ends in a line break.
 pub fn reference_table() -> String {
     let mut table = "| Variable | Default | Meaning |\n|---|---|---|\n".to_owned();
     for variable in VARIABLES {
@@ -333,7 +333,7 @@ pub fn reference_table() -> String {
             Field::Signals(_) => " ¹",
             Field::One(_) => "",
         };
-        // WorkerGuard to a string cannot fail.
+        // Writing to a string cannot fail.
         let _ = writeln!(
             table,
             "| `{}`{forms} | {} | {} Allowed: {}. |",
