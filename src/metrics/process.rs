@@ -1,4 +1,4 @@
-//! The process and its runtime.
+//! Instruments of the process and its runtime.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -9,7 +9,7 @@ use super::catalogue::{
     BUILD_INFO, RUNTIME_BUSY, RUNTIME_QUEUE, RUNTIME_TASKS, RUNTIME_WORKERS, START_TIME, UPTIME,
 };
 
-/// Looks up what the process uses. To be called from within the runtime.
+/// Registers the instruments of the process. Must be called within the runtime.
 pub(crate) fn observe(meter: &Meter) {
     BUILD_INFO.observe(meter, |observer| {
         let attributes: Vec<_> = BUILD_INFO
@@ -52,7 +52,7 @@ fn runtime(meter: &Meter) {
     });
 }
 
-/// What Linux tells of a process in `/proc`.
+/// Statistics of the process from `/proc`.
 #[cfg(target_os = "linux")]
 mod linux {
     use opentelemetry::{KeyValue, metrics::Meter};

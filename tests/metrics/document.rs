@@ -31,7 +31,7 @@ the same command fails when the file is out of date.
 const OF_DNS: &str = "
 ## `descord-relay dns`
 
-Besides those of the process:
+In addition to `relay.build.info` and the metrics of the process and its runtime:
 
 ";
 
