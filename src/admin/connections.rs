@@ -1,13 +1,13 @@
-//! Connections to the operator's endpoints: a bound on their number, and which one gives way.
+//! Connections to the admin API: a bound on their number, and which one is replaced at the bound.
 //!
-//! A health check has to be answered while clients that never read hold every connection. No part of
-//! the capacity is kept for `/livez` and `/readyz`: what a connection asks for is known only after
-//! its request has been read, and a client that sends none would hold that part as well. Instead, a
-//! new connection is always served at once. When all are in use, it replaces the oldest connection of
-//! the address prefix that has most of them, so a Prometheus or a supervisor at another address keeps
-//! its connections. A connection is not replaced in its first moments, long enough to answer a
-//! request that comes with it: a flood of connections from the address of the supervisor does not
-//! keep the answer from it.
+//! Health checks must be answered while clients that never read hold all connections. Reserving
+//! capacity for `/livez` and `/readyz` does not help: the path is known only after the request has been
+//! read, and clients that send none would hold that capacity as well. Instead, a new connection is
+//! always served at once. At the bound, it replaces the oldest connection of the address prefix with
+//! most connections, so a Prometheus or a supervisor at another address keeps its connections. A
+//! connection is not replaced within its first moments, long enough to respond to a request that is
+//! sent with it, so a flood of connections from the supervisor's own address does not suppress the
+//! response.
 
 use std::{
     collections::HashMap,
@@ -25,13 +25,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::resources::Prefix;
 
-/// Connections that are served at once.
+/// Maximum number of connections.
 pub(super) const MAX_CONNECTIONS: usize = 64;
-/// How long a connection is served at least before another one replaces it. New connections wait for
-/// that long at most; with a full backlog of 1024, the last of them for 0.4 s.
+/// Minimum time before a connection can be replaced. New connections wait for at most that long; with
+/// a full backlog of 1024, the last of them waits 0.4 s.
 const MIN_AGE: Duration = Duration::from_millis(10);
 
-/// The open connections. Clones share everything.
+/// The open connections. Clones share the same state.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Connections(Arc<Shared>);
 
@@ -56,7 +56,7 @@ struct OpenConnection {
     replaced: CancellationToken,
 }
 
-/// An open connection, until this is dropped.
+/// Registers an open connection until it is dropped.
 #[derive(Debug)]
 pub(super) struct ConnectionPermit {
     id: u64,
@@ -65,7 +65,7 @@ pub(super) struct ConnectionPermit {
 }
 
 impl Connections {
-    /// Enters a connection from `ip`, once there is room for it.
+    /// Registers a connection from `ip`, once there is room for it.
     pub(super) async fn register(&self, ip: IpAddr) -> ConnectionPermit {
         while let Some(until) = self.try_replace() {
             select! {
@@ -90,7 +90,7 @@ impl Connections {
         }
     }
 
-    /// Replaces a connection if all are in use; gives the time to try again when it is too early.
+    /// Replaces a connection at the bound; returns the time to try again if it is too early.
     fn try_replace(&self) -> Option<Instant> {
         let mut table = self.0.table();
         if table.open.len() < MAX_CONNECTIONS {
@@ -126,7 +126,7 @@ impl Shared {
 }
 
 impl ConnectionPermit {
-    /// Waits until another connection replaces this one.
+    /// Completes when another connection replaces this one.
     pub(super) async fn replaced(&self) {
         self.replaced.cancelled().await;
     }
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn closed_connection_makes_room_at_once() {
+    async fn closed_connection_is_replaced_at_once() {
         let connections = Connections::default();
         let mut open = Vec::new();
         for _ in 0..MAX_CONNECTIONS {

@@ -1,4 +1,4 @@
-//! `/peers`: who moves how much.
+//! `/peers`: traffic by peer.
 
 use std::{iter::zip, sync::Arc};
 
@@ -18,12 +18,12 @@ use crate::{
     relay::Presence,
 };
 
-/// How many peers an answer tells of unless the query says.
+/// Default number of peers in a response.
 const DEFAULT_LIMIT: usize = 20;
-/// How many it tells of at most.
+/// Maximum number of peers in a response.
 const MAX_LIMIT: usize = 1000;
 
-/// What may be asked.
+/// The query parameters.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct PeersQuery {
@@ -46,17 +46,17 @@ pub(super) async fn peers(
 ) -> Response {
     let query = match query {
         Ok(Query(query)) if (1..=MAX_LIMIT).contains(&query.limit) => query,
-        Ok(_) => return bad_request("there is no such limit"),
+        Ok(_) => return bad_request("invalid limit"),
         Err(error) => return bad_request(&error.body_text()),
     };
     let Some(peers) = admin.relay.peers() else {
-        let off = "this is not kept: RELAY_PEER_STATS_CAPACITY is 0\n";
+        let off = "disabled: RELAY_PEER_STATS_CAPACITY is 0\n";
         return (StatusCode::NOT_FOUND, off).into_response();
     };
     match top_peers(&admin, peers, &query).await {
         Ok(answer) => Json(answer).into_response(),
         Err(error) => {
-            error!(%error, "the figures of peers cannot be read");
+            error!(%error, "cannot read peer statistics");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }

@@ -1,4 +1,4 @@
-//! `dnsaddr` and `dns`: the directory of a fleet.
+//! `dnsaddr` and `dns`: the DNS directory of a fleet.
 
 use std::{env, ffi::OsString, process::ExitCode, time::Duration};
 
@@ -26,33 +26,31 @@ use crate::{
     telemetry::Telemetry,
 };
 
-/// The name that the environment is read for before the names of the relays are known.
+/// The instance name with which the environment is read before the relays' names are known.
 const PLACEHOLDER_INSTANCE: &str = "relay-0";
-/// How long what is under way at the end may take.
+/// Deadline of the tasks at shutdown.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Print the fleet's `_dnsaddr` records, for name servers that do not follow the relays.
+/// Print the fleet's `_dnsaddr` records, for other name servers.
 ///
-/// The peer ids come from `RELAY_IDENTITY_SEED` and the names of the relays, the addresses from
-/// `RELAY_EXTERNAL_ADDRESSES` with `{instance}` and `{index}` in it, the zone from
-/// `RELAY_DNS_ZONE`. Nothing has to run.
+/// Peer ids are derived from `RELAY_IDENTITY_SEED` and the relays' names, addresses from
+/// `RELAY_EXTERNAL_ADDRESSES` with `{instance}` and `{index}`, and the zone is `RELAY_DNS_ZONE`. No
+/// relay needs to run.
 #[derive(Debug, clap::Args)]
 pub(super) struct DnsaddrArgs {
-    /// The names of all relays, such as `relay-0 relay-1 relay-2`; otherwise those of
-    /// `RELAY_FLEET_INSTANCES`.
+    /// Names of all relays, such as `relay-0 relay-1 relay-2`; default: `RELAY_FLEET_INSTANCES`.
     #[arg(value_name = "INSTANCE")]
     instances: Vec<String>,
-    /// Print the `spec` of a `DNSEndpoint`, which external-dns reads, instead of lines of a zone
-    /// file.
+    /// Print the `spec` of a `DNSEndpoint` for external-dns instead of a zone file.
     #[arg(long)]
     json: bool,
-    /// How long the records may be cached, for `--json`. They follow no relay, so they need not be
-    /// short-lived.
+    /// TTL of the records, for `--json`. The records do not depend on the state of the relays, so they
+    /// may be cached for long.
     #[arg(long, default_value = "5m", value_name = "TIME", value_parser = humantime::parse_duration)]
     ttl: Duration,
 }
 
-/// The environment as the relay of this name has it.
+/// The configuration of the relay with this instance name.
 fn load(instance: &str) -> Result<Config, ExitCode> {
     let instance = (OsString::from("RELAY_INSTANCE"), OsString::from(instance));
     match Config::from_env(env::vars_os().chain([instance])) {
@@ -61,12 +59,12 @@ fn load(instance: &str) -> Result<Config, ExitCode> {
     }
 }
 
-/// Says which of these variables are missing, if any is.
+/// Reports the variables that are missing.
 fn require(needed: &[(&str, bool)]) -> Result<(), ExitCode> {
     let missing: Vec<_> = needed
         .iter()
         .filter(|(_, is_set)| !is_set)
-        .map(|(name, _)| format!("{name}: is not set, and is needed here"))
+        .map(|(name, _)| format!("{name}: is required by this command"))
         .collect();
     if missing.is_empty() {
         Ok(())
@@ -131,15 +129,15 @@ pub(super) fn dns(Loaded { config, .. }: &Loaded) -> ExitCode {
     with_telemetry(config, async |telemetry| {
         if config.dns.servers.is_empty() {
             warn!(
-                "RELAY_DNS_NS is not set: the zone names a server that has no address, and cannot \
-                 be delegated"
+                "RELAY_DNS_NS is not set: the zone has a name server without an address and cannot be \
+                 delegated"
             );
         }
         run(config, origin, telemetry).await
     })
 }
 
-/// The zone that the environment speaks of.
+/// The zone of the configuration.
 fn zone_config(config: &Config) -> Result<ZoneConfig, ExitCode> {
     require(&[
         ("RELAY_DNS_ZONE", config.dns.zone.is_some()),
@@ -150,14 +148,14 @@ fn zone_config(config: &Config) -> Result<ZoneConfig, ExitCode> {
         .map_err(|error| usage_error(&format!("RELAY_DNS_ZONE: {error}")))
 }
 
-/// The peer ids of the fleet, if the seed and the names are told.
+/// The peer ids of the fleet, if both the seed and the names are set.
 fn fleet_members(config: &Config) -> Option<FleetMembers> {
     let seed = config.identity.seed.as_ref();
     match (seed, config.fleet.as_slice()) {
         (Some(_), []) | (None, _) => {
             warn!(
-                "RELAY_IDENTITY_SEED and RELAY_FLEET_INSTANCES are not both set: whoever answers \
-                 in the place of a relay gets into the zone"
+                "RELAY_IDENTITY_SEED and RELAY_FLEET_INSTANCES are not both set: any host at \
+                 the address of a relay is published in the zone"
             );
             None
         }
@@ -199,7 +197,7 @@ async fn run(
     lifecycle.enter(Phase::Ready);
 
     lifecycle.soft().cancelled().await;
-    // A question takes no time, so there is nothing to drain.
+    // A query takes no time, so there is nothing to drain.
     lifecycle.hard().cancel();
     let _ = timeout(SHUTDOWN_TIMEOUT, lifecycle.wait()).await;
     if lifecycle.is_faulty() {

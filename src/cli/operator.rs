@@ -1,4 +1,4 @@
-//! The subcommands that ask the relay of this environment.
+//! The subcommands that call the admin API of the relay with this environment.
 
 use std::{net::SocketAddr, process::ExitCode};
 
@@ -48,7 +48,7 @@ fn print_error(_: SocketAddr, status: StatusCode, why: &str) {
     report(format_args!("{status}: {}", why.trim_end()));
 }
 
-/// Tells what the relay answers to a request, or why there is no answer.
+/// Sends a request to the admin API, and handles the response or prints the error.
 fn query_admin(
     loaded: &Loaded,
     request: impl AsyncFnOnce(SocketAddr) -> Result<(StatusCode, Bytes), client::Error>,
@@ -56,14 +56,14 @@ fn query_admin(
     on_success: impl FnOnce(&str) -> ExitCode,
 ) -> ExitCode {
     let Some(address) = loaded.config.admin_address else {
-        return usage_error(&"RELAY_ADMIN_ADDRESS is empty: there is nothing to ask");
+        return usage_error(&"RELAY_ADMIN_ADDRESS is empty: the relay has no admin API");
     };
     with_runtime(async move {
         let (status, text) = match request(address).await {
             Ok(answer) => answer,
             Err(error) => {
                 report(format_args!(
-                    "the relay at {address} does not answer: {error}"
+                    "the relay at {address} does not respond: {error}"
                 ));
                 return ExitCode::FAILURE;
             }
