@@ -1,9 +1,9 @@
-//! The relay's key pair: given, derived from the fleet's seed, or ephemeral.
+//! The relay's key pair: configured, derived from the fleet's seed, or ephemeral.
 //!
-//! Clients advertise addresses that contain the relay's peer id, so it has to survive restarts,
-//! without a disk. A fleet shares one secret, the seed; each relay derives its own Ed25519 key from
-//! the seed and its instance name by HKDF-SHA256 (RFC 5869). Whoever knows the seed can compute the
-//! peer ids of the whole fleet before any relay runs.
+//! Clients advertise addresses that contain the relay's peer id, so it must survive restarts, without
+//! a disk. A fleet shares one secret, the seed; each relay derives its own Ed25519 key from the seed
+//! and its instance name with HKDF-SHA256 (RFC 5869). With the seed, the peer ids of the whole fleet
+//! can be computed before any relay runs.
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -21,10 +21,10 @@ use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 
-/// What the key of an instance is derived for. Another text gives every relay another peer id.
+/// HKDF info of instance keys. Another value would change the peer id of every relay.
 const IDENTITY_INFO: &[u8] = b"descord-relay/identity/v1/";
 
-/// What the key of the pseudonyms is derived for.
+/// HKDF info of the key of pseudonyms.
 const PSEUDONYM_INFO: &[u8] = b"descord-relay/pseudonym/v1";
 
 /// The instance name of a machine without a usable host name.
@@ -52,45 +52,44 @@ impl Default for IdentityConfig {
     }
 }
 
-/// The relay's key pair, and what else is derived from the same secret.
+/// The relay's key pair, and other keys derived from the same secret.
 pub struct Identity {
     keypair: Keypair,
     source: KeySource,
     pseudonym_key: Zeroizing<[u8; 32]>,
 }
 
-/// Where a key pair comes from.
+/// The source of a key pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeySource {
     /// `RELAY_IDENTITY_KEY`.
     Key,
     /// `RELAY_IDENTITY_SEED` and `RELAY_INSTANCE`.
     Seed,
-    /// Chance: the peer id is another one after every start.
+    /// A random number generator: the peer id changes at every start.
     Ephemeral,
 }
 
-/// Why there is no key pair. `Display` tells what is wrong with the key, without showing it, in
-/// words that can follow its name.
+/// Why there is no key pair. `Display` gives the problem without the key, in words that can follow the
+/// name of the variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The key is not base64 text.
     #[error("is not base64")]
     NotBase64,
-    /// The key is not the protobuf form of a private key, or one of another kind.
+    /// The key is not an Ed25519 private key in libp2p's protobuf form.
     #[error("is not an Ed25519 private key in libp2p's protobuf form")]
     NotEd25519,
-    /// There are a key and a seed, and no way to tell which one is meant.
-    #[error("is given together with a seed")]
+    /// Both a key and a seed are set.
+    #[error("is set together with a seed")]
     Ambiguous,
 }
 
 impl Identity {
-    /// The key if there is one, else what seed and instance name give, else a new key pair.
+    /// The configured key, else the key derived from seed and instance name, else a new key pair.
     ///
     /// # Errors
-    /// When the key cannot be used, or there is a seed too; a configuration that was loaded
-    /// from an environment has no such fault.
+    /// When the key is invalid, or a seed is set as well; a loaded configuration has neither problem.
     pub fn from_config(config: &IdentityConfig) -> Result<Self, Error> {
         match (&config.key, &config.seed) {
             (Some(_), Some(_)) => Err(Error::Ambiguous),
@@ -98,7 +97,7 @@ impl Identity {
             (None, Some(seed)) => Ok(Self {
                 keypair: derive_keypair(seed, &config.instance),
                 source: KeySource::Seed,
-                // Without the instance name: a peer has one pseudonym on all relays of a fleet.
+                // Independent of the instance name: a peer has one pseudonym on all relays of a fleet.
                 pseudonym_key: derive(seed.expose().as_bytes(), &[PSEUDONYM_INFO]),
             }),
             (None, None) => Ok(Self::of_key(
@@ -122,18 +121,18 @@ impl Identity {
         &self.keypair
     }
 
-    /// The name of the relay in every address.
+    /// The peer id, which is part of every address of the relay.
     pub fn peer_id(&self) -> PeerId {
         self.keypair.public().to_peer_id()
     }
 
-    /// Where the key pair comes from.
+    /// The source of the key pair.
     pub fn source(&self) -> KeySource {
         self.source
     }
 
-    /// What [`Pseudonyms`](crate::pseudonym::Pseudonyms) are keyed with: the same on all relays of
-    /// one seed, else as lasting as the key pair.
+    /// The key of [`Pseudonyms`](crate::pseudonym::Pseudonyms): the same on all relays with the same
+    /// seed, otherwise derived from the relay's own key.
     pub fn pseudonym_key(&self) -> &[u8] {
         self.pseudonym_key.as_slice()
     }
@@ -158,23 +157,23 @@ impl fmt::Display for KeySource {
     }
 }
 
-/// The peer id of the fleet's relay with that instance name.
+/// The peer id of the relay with this instance name.
 pub fn peer_id_of(seed: &Secret, instance: &str) -> PeerId {
     derive_keypair(seed, instance).public().to_peer_id()
 }
 
-/// A new seed for a fleet: 256 random bits from the system's generator, in URL-safe base64, which
+/// Generates a seed for a fleet: 256 random bits from the system's generator, in URL-safe base64, which
 /// needs no quoting in shells, env files and YAML.
 pub fn generate_seed() -> String {
     let bits = Zeroizing::new(rand::random::<[u8; 32]>());
     URL_SAFE_NO_PAD.encode(bits.as_slice())
 }
 
-/// Writes a new seed to a file that only its owner and group may read; `false` if there is such a
-/// file already, which is then left as it is.
+/// Writes a new seed to a file that only its owner and group can read. Returns `false` if the file
+/// exists; it is not changed.
 ///
 /// # Errors
-/// When the file cannot be written; then there is none.
+/// When the file cannot be written; then it does not exist.
 pub fn write_new_seed(path: &Path) -> io::Result<bool> {
     let mut options = OpenOptions::new();
     let mut file = match options.write(true).create_new(true).mode(0o440).open(path) {
@@ -187,13 +186,13 @@ pub fn write_new_seed(path: &Path) -> io::Result<bool> {
     let seed = Zeroizing::new(generate_seed());
     let written = writeln!(file, "{}", *seed).and_then(|()| file.sync_all());
     if written.is_err() {
-        // Half a seed would be taken for a whole one.
+        // A partial seed must not be used.
         let _ = fs::remove_file(path);
     }
     written.map(|()| true)
 }
 
-/// Reads the base64 form, with or without padding, in which libp2p tools write private keys.
+/// Decodes the base64 form of private keys of libp2p tools, with or without padding.
 ///
 /// # Errors
 /// When the text is not base64, or not an Ed25519 key.
@@ -206,10 +205,7 @@ pub fn decode_key(key: &Secret) -> Result<ed25519::Keypair, Error> {
     keypair.try_into_ed25519().map_err(|_| Error::NotEd25519)
 }
 
-#[expect(
-    clippy::expect_used,
-    reason = "32 bytes, whichever they are, are an Ed25519 secret key"
-)]
+#[expect(clippy::expect_used, reason = "any 32 bytes are an Ed25519 secret key")]
 fn derive_keypair(seed: &Secret, instance: &str) -> Keypair {
     let mut bytes = derive::<32>(
         seed.expose().as_bytes(),
@@ -218,17 +214,17 @@ fn derive_keypair(seed: &Secret, instance: &str) -> Keypair {
     Keypair::ed25519_from_bytes(bytes.as_mut_slice()).expect("a key of 32 bytes")
 }
 
-/// HKDF-SHA256 without a salt; `info` is the concatenation of its parts.
+/// HKDF-SHA256 without salt; `info` is the concatenation of its parts.
 #[expect(
     clippy::expect_used,
-    reason = "HKDF gives up to 255 hashes, and no caller wants as much"
+    reason = "HKDF gives up to 255 hashes, and the assertion below bounds the length"
 )]
 pub(crate) fn derive<const N: usize>(secret: &[u8], info: &[&[u8]]) -> Zeroizing<[u8; N]> {
-    const { assert!(N <= 255 * 32, "more than HKDF-SHA256 gives") };
+    const { assert!(N <= 255 * 32, "longer than the output of HKDF-SHA256") };
     let mut output = Zeroizing::new([0; N]);
     Hkdf::<Sha256>::new(None, secret)
         .expand_multi_info(info, output.as_mut_slice())
-        .expect("a length that was checked when this was compiled");
+        .expect("the length is checked at compile time");
     output
 }
 
@@ -246,9 +242,9 @@ mod tests {
         }
     }
 
-    /// A change of the derivation would give every relay in the world another peer id.
+    /// A change of the derivation would change the peer id of every relay.
     #[test]
-    fn the_derivation_is_fixed() {
+    fn derivation_is_stable() {
         let seed = Secret::new(SEED);
         assert_eq!(
             peer_id_of(&seed, "relay-0").to_string(),
@@ -264,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn pseudonyms_are_keyed_alike_in_a_fleet() {
+    fn relays_of_a_fleet_share_the_pseudonym_key() {
         let first = Identity::from_config(&config(Some(SEED), None)).unwrap();
         let second = IdentityConfig {
             instance: "relay-1".into(),
@@ -276,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_used_as_it_is() {
+    fn configured_key_is_used() {
         let keypair = Keypair::generate_ed25519();
         let bytes = keypair.to_protobuf_encoding().unwrap();
         let text = STANDARD_PAD_INDIFFERENT.encode(bytes);
@@ -288,12 +284,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused() {
+    fn invalid_keys_are_refused() {
         let refused = |key: &str| decode_key(&Secret::new(key)).err();
         assert_eq!(refused("no base64!"), Some(Error::NotBase64));
         assert_eq!(refused(""), Some(Error::NotEd25519));
         assert_eq!(refused("AAAA"), Some(Error::NotEd25519));
-        // The type says secp256k1.
+        // The key type is secp256k1.
         assert_eq!(
             refused("CAISIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAB"),
             Some(Error::NotEd25519)
@@ -301,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_and_a_seed_are_one_too_many() {
+    fn key_and_seed_exclude_each_other() {
         let both = Identity::from_config(&config(Some(SEED), Some("AAAA")));
         assert_eq!(both.err(), Some(Error::Ambiguous));
     }
@@ -315,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_generated_seed_can_be_used_as_it_is() {
+    fn generated_seed_is_valid() {
         let seed = generate_seed();
         assert_ne!(seed, generate_seed());
         assert_eq!(seed.len(), 43);

@@ -1,35 +1,36 @@
 //! A libp2p [Circuit Relay v2] server for fleets.
 //!
-//! The crate is the product behind the `descord-relay` binary; its modules are rooms with one
-//! purpose each:
+//! The library of the `descord-relay` binary.
 //!
-//! | module | what belongs there |
+//! | module | contents |
 //! |---|---|
-//! | [`cli`] | the subcommands and what each of them prints |
-//! | [`resources`] | what the relay may use of memory and file descriptors, and what follows |
+//! | [`cli`] | the subcommands |
+//! | [`resources`] | the resource manager: limits of memory, file descriptors and connections |
 //! | [`config`] | every environment variable: type, unit, default, bounds, documentation |
-//! | [`handover`] | pieces that go from one stream to another without a copy |
-//! | [`late`] | wakers that wait until a turn has ended |
-//! | [`identity`] | the relay's key pair: given, derived from the fleet's seed, or ephemeral |
-//! | [`pseudonym`] | the names under which peers appear in logs |
-//! | [`lifecycle`] | the phase of the process, its tasks, and how it is told to stop |
-//! | [`metrics`] | every instrument, named and described once |
+//! | [`handover`] | passing of buffers between streams without a copy |
+//! | [`late`] | wakers that are deferred until the end of a poll |
+//! | [`external_address`] | which addresses clients can dial |
+//! | [`identity`] | the relay's key pair: configured, derived from the fleet's seed, or ephemeral |
+//! | [`pseudonym`] | the names of peers in logs and telemetry |
+//! | [`lifecycle`] | the phase of the process, its tasks, drain and shutdown |
+//! | [`metrics`] | the catalogue of instruments |
 //! | [`node`] | the swarm and its event loop: serve, drain, close |
-//! | [`transport`] | TCP, QUIC and WebSocket, and the muxers that can reset what they cut |
-//! | [`rate`] | how often something may happen, for each peer and each IP address |
-//! | [`relay`] | the protocol: reservations, circuits and their limits |
-//! | [`scratch`] | room for bytes on their way, once for every thread |
-//! | [`shrink`] | tables that do not keep the room which they once needed |
-//! | [`access`] | who may reserve, and who may connect to whom |
-//! | [`peers`] | who moves how much through the relay |
-//! | [`identify`] | what the relay says of itself |
-//! | [`ping`] | answers to who measures whether the relay is there |
-//! | [`dialback`] | AutoNAT v2: which addresses the relay dials, and how often |
-//! | [`admin`] | the operator's HTTP endpoints |
-//! | [`dns`] | the directory of a fleet in DNS |
-//! | [`telemetry`] | the event log, traces, and metrics for whoever reads them |
-//! | `fuzzing` | what must hold whatever bytes come in; for tests and fuzzers alone |
-//! | [`probe`] | a client that proves that a relay works, end to end |
+//! | [`transport`] | TCP, QUIC and WebSocket, and stream muxers that preserve resets |
+//! | [`rate`] | rate limits per peer and per IP address |
+//! | [`relay`] | Circuit Relay v2: reservations, circuits and their limits |
+//! | [`scratch`] | per-thread buffers for data in transit |
+//! | [`secret`] | secret text |
+//! | [`shrink`] | hash maps that shrink after peaks |
+//! | [`access`] | access control for reservations and circuits |
+//! | [`peers`] | statistics per peer |
+//! | [`identify`] | the identify protocol |
+//! | [`ping`] | the ping responder |
+//! | [`dialback`] | AutoNAT v2: limits of dialback |
+//! | [`admin`] | the admin API over HTTP |
+//! | [`dns`] | the DNS directory of a fleet |
+//! | [`telemetry`] | the event log, traces, and metrics export |
+//! | `fuzzing` | entry points of fuzzers |
+//! | [`probe`] | an end-to-end test client |
 //!
 //! [Circuit Relay v2]: https://github.com/libp2p/specs/blob/master/relay/circuit-v2.md
 

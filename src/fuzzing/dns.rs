@@ -1,4 +1,4 @@
-//! Packets to the server of the fleet's zone.
+//! The DNS server, with arbitrary packets.
 
 use std::sync::LazyLock;
 
@@ -13,7 +13,7 @@ use crate::dns::{
     zone::{Zone, ZoneConfig},
 };
 
-/// Some relays, and a name server within the zone.
+/// A zone with some relays and a name server.
 static ZONE: LazyLock<Option<Zone>> = LazyLock::new(|| {
     let member = |number: u8| {
         let txt_records = [
@@ -43,11 +43,11 @@ static ZONE: LazyLock<Option<Zone>> = LazyLock::new(|| {
     Some(Zone::new(&origin, &listing, 7))
 });
 
-/// Answers the packet `bytes` over each transport. An answer is a message that can be read, is the
-/// answer to this very packet, and not longer than it may be.
+/// Responds to the packet `bytes` over each transport. A response is a valid message with the id of the
+/// query, and not longer than allowed.
 pub fn dns(bytes: &[u8]) {
     let zone = ZONE.as_ref();
-    assert!(zone.is_some(), "the zone is one");
+    assert!(zone.is_some(), "the zone is valid");
     for (transport, most) in [
         (DnsTransport::Udp, MAX_UDP_BYTES),
         (DnsTransport::UdpTruncated, MAX_UDP_BYTES),

@@ -1,4 +1,4 @@
-//! Noise: handshakes, and the frames behind one.
+//! Noise: the handshake, and the frames after it.
 
 use std::{
     collections::VecDeque,
@@ -18,18 +18,18 @@ use libp2p::identity::Keypair;
 
 use crate::transport::noise::{Keys, accept, dial};
 
-/// The keys of both sides. That of Noise itself is new for each handshake.
+/// The identity keys of both sides. The static keys of Noise are new for each handshake.
 static KEYS: LazyLock<[Option<Keys>; 2]> =
     LazyLock::new(|| [(); 2].map(|()| Keys::new(&Keypair::generate_ed25519()).ok()));
 
-/// Takes `bytes` for what a dialler says, which proves nothing; and, behind an honest handshake, for
-/// what somebody in between does to the frames.
+/// Uses `bytes` as the messages of an unauthenticated dialler, and as modifications of the frames after
+/// a regular handshake.
 ///
-/// In the second case each step begins with two bytes: what it is, and a length. What is read is
-/// always the start of what the honest side has written, whatever comes between.
+/// In the second case, each step starts with two bytes, its kind and a length. The plaintext that is
+/// read is always a prefix of the plaintext that was written.
 pub fn noise(bytes: &[u8]) {
     let [Some(ours), Some(theirs)] = &*KEYS else {
-        panic!("an Ed25519 key can sign");
+        panic!("Ed25519 keys can sign");
     };
     let unauthenticated = Pipe::default();
     unauthenticated.buffer().extend(bytes);
@@ -38,13 +38,13 @@ pub fn noise(bytes: &[u8]) {
         ours.clone(),
         PipeEnd::new(&unauthenticated, &Pipe::default()),
     ));
-    assert!(accepted.is_err(), "nobody has proved anything");
+    assert!(accepted.is_err(), "the dialler is not authenticated");
 
     let (there, back) = (Pipe::default(), Pipe::default());
     let dialled = dial(theirs.clone(), PipeEnd::new(&back, &there));
     let accepted = accept(ours.clone(), PipeEnd::new(&there, &back));
     let (Ok((_, mut near)), Ok((_, mut far))) = block_on(join(dialled, accepted)) else {
-        panic!("both are honest");
+        panic!("the handshake is regular");
     };
     let mut written = Vec::new();
     let mut rest = bytes;
@@ -52,7 +52,7 @@ pub fn noise(bytes: &[u8]) {
         let (payload, tail) = tail.split_at(tail.len().min(usize::from(*length)));
         rest = tail;
         match step % 4 {
-            // An honest frame.
+            // Write a regular frame.
             0 => {
                 let sent = block_on(async {
                     near.write_all(payload).await?;
@@ -61,9 +61,9 @@ pub fn noise(bytes: &[u8]) {
                 assert!(sent.is_ok());
                 written.extend_from_slice(payload);
             }
-            // Bytes in between.
+            // Insert bytes.
             1 => there.buffer().extend(payload),
-            // A byte that is another one on its way.
+            // Change a byte.
             2 => {
                 let mut buffer = there.buffer();
                 let at = buffer.len().saturating_sub(1 + usize::from(*length));
@@ -71,7 +71,7 @@ pub fn noise(bytes: &[u8]) {
                     *byte ^= step;
                 }
             }
-            // Bytes that do not arrive.
+            // Remove bytes.
             _ => {
                 let mut buffer = there.buffer();
                 let left = buffer.len().saturating_sub(usize::from(*length));
@@ -81,12 +81,12 @@ pub fn noise(bytes: &[u8]) {
     }
     there.close();
     let mut read = Vec::new();
-    // It may well fail.
+    // A read error is expected after a modification.
     let _ = block_on(far.read_to_end(&mut read));
     assert!(written.starts_with(&read), "{} bytes", read.len());
 }
 
-/// One direction of a socket, to which everybody has access.
+/// One direction of a connection, with access to the bytes in transit.
 #[derive(Clone, Default)]
 struct Pipe {
     bytes: Arc<Mutex<VecDeque<u8>>>,
@@ -103,8 +103,8 @@ impl Pipe {
     }
 }
 
-/// One end of a socket. Whoever finds nothing asks again and again: the other end is in the same
-/// task.
+/// One end of a connection. A read without data wakes the task again at once, because the other end is
+/// part of the same task.
 struct PipeEnd {
     reads: Pipe,
     writes: Pipe,

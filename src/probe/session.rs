@@ -1,4 +1,4 @@
-//! The steps of a probe, one after the other, each with a deadline.
+//! The steps of a probe, in order, each with a deadline.
 
 use std::{
     io,
@@ -17,23 +17,23 @@ use super::{
 
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/descord-relay/probe/1.0.0");
 
-/// What one small message costs on the wire, with all of its framing, generously.
+/// An upper bound of the cost of one small message on the wire, including framing.
 const PING_COST: u64 = 256;
 
-/// How much a probe does.
+/// The settings of a probe.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ProbeSettings {
-    /// Bulk data each way, in bytes.
+    /// Bulk data in each direction, in bytes.
     pub(super) bytes: u64,
-    /// Small messages.
+    /// Number of small messages.
     pub(super) pings: u32,
-    /// Time for each step.
+    /// Deadline of each step.
     pub(super) timeout: Duration,
 }
 
 impl ProbeSettings {
-    /// Bulk data that fits an announced limit: a quarter each way. That is half of the limit even
-    /// where the relay counts both directions together; the rest is for handshakes and framing.
+    /// Bulk data within an announced limit: a quarter in each direction. That is half of the limit even
+    /// if the relay counts both directions together; the rest is for handshakes and framing.
     fn exchange_limit(self, limit: AnnouncedLimit) -> ExchangeLimit {
         let send_for = self.timeout / 2;
         ExchangeLimit {
@@ -46,7 +46,7 @@ impl ProbeSettings {
         }
     }
 
-    /// Small messages that fit an eighth of an announced limit.
+    /// Number of small messages within an eighth of an announced limit.
     fn pings(self, limit: AnnouncedLimit) -> u32 {
         let fitting = limit.bytes.map_or(u64::MAX, |limit| limit / 8 / PING_COST);
         self.pings
@@ -55,11 +55,11 @@ impl ProbeSettings {
     }
 }
 
-/// Probes one relay; `progress` is told of each step that succeeded.
+/// Probes one relay; `progress` is called after each successful step.
 ///
 /// # Errors
 ///
-/// Only those of `progress`: what is wrong with the relay stands in the report.
+/// Those of `progress`; failures of the relay are part of the report.
 pub(super) async fn probe(
     address: Multiaddr,
     settings: ProbeSettings,
@@ -152,8 +152,8 @@ impl ClientPair {
             .await
     }
 
-    /// Opens a stream from the dialer to the listener, who echoes, and works on it, for as long as
-    /// the relay stays the only path between them.
+    /// Opens a stream from the dialer to the listener, which echoes, and runs `work` while the relay
+    /// stays the only path between them.
     async fn with_stream<T>(
         &mut self,
         work: impl AsyncFnOnce(Stream) -> Result<T, Cause>,
@@ -169,7 +169,7 @@ impl ClientPair {
             while let Some((_, mut stream)) = streams.next().await {
                 traffic::echo(&mut stream).await;
             }
-            Cause::new("the listener takes no streams")
+            Cause::new("the listener accepts no streams")
         };
         tokio::select! {
             result = echoed => result,
@@ -180,7 +180,7 @@ impl ClientPair {
     }
 }
 
-/// Makes sure that one end of the connection sees a circuit, and nothing else.
+/// Checks that one end of the connection has a circuit, and no other connection.
 fn relayed(connection: &Connection) -> Result<(), Cause> {
     let remote = connection.endpoint.get_remote_address();
     if !connection.endpoint.is_relayed() {
