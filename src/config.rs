@@ -126,7 +126,7 @@ impl Default for Config {
             limits,
             memory: MemoryLimit::default(),
             admission: Admission {
-                // One address may be that of a thousand customers of a mobile network, who all
+                // One address may be that of a thousand customers of a mobile network that all
                 // reconnect at once after a restart of the relay: the burst allows as many as may
                 // reserve from one address, each with a few connections, and as many again that
                 // only connect. The sustained rate costs 2 % of a CPU core.

@@ -7,7 +7,7 @@ use reqwest::Url;
 use super::Entry;
 use crate::secret::Secret;
 
-/// Who may reserve, and who may connect to whom. By default, everybody may.
+/// Access control for reservations and circuits. By default, all peers have access.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AccessConfig {
     /// Peers and networks that may reserve.

@@ -17,7 +17,7 @@ use crate::relay::{Bandwidth, Pace};
 /// Clients renew in the last two minutes of a reservation, some of them earlier.
 const SHORTEST_SAFE_TTL: Duration = Duration::from_secs(3 * 60);
 
-/// Errors about values that contradict each other. Variables with an error of their own (`found`) are
+/// Errors about values that contradict each other. Variables that are invalid themselves (`found`) are
 /// not compared, because their fields still have the default.
 pub(super) fn errors(
     config: &Config,

@@ -12,7 +12,7 @@ use crate::external_address::is_dns_name;
 /// Maximum number of relays of a fleet, by name or by address.
 pub const MAX_RELAYS: usize = 256;
 
-/// The port of a relay's admin API, unless another one is given.
+/// The port of a relay's admin API, unless another one is set.
 pub(crate) const DEFAULT_ADMIN_PORT: u16 = 8080;
 
 /// The settings of the DNS server and of `descord-relay dnsaddr`.

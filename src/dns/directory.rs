@@ -44,7 +44,7 @@ struct RelayEntry {
 pub struct Listing {
     /// Relays that are part of the fleet's own record set.
     pub listed: Vec<Member>,
-    /// Relays that only have record sets of their own names.
+    /// Relays that are published under their names only.
     pub unlisted: Vec<Member>,
     /// Whether the list is up to date.
     pub state: ZoneState,

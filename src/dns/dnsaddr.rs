@@ -75,7 +75,7 @@ impl Member {
         &self.addresses
     }
 
-    /// The records of its own name. Addresses that do not fit into a record are skipped.
+    /// The records of the relay's name. Addresses that do not fit into a record are skipped.
     pub fn txt_records(&self) -> Vec<String> {
         self.addresses
             .iter()

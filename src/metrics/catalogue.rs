@@ -248,7 +248,7 @@ instruments! {
     AUTONAT_DIALS = InstrumentKind::Counter, "relay.autonat.dials", "{dial}", [
         "outcome": &["dialled", "foreign_address", "rate_per_peer", "rate_per_ip", "rate_total", "max_dials"]
     ],
-        "Dial requests over AutoNAT v2: dialled, or refused for the given reason.";
+        "Dial requests over AutoNAT v2: dialled, or refused for the stated reason.";
     PEERS = InstrumentKind::UpDownCounter, "relay.peer.active", "{peer}", [],
         "Peers that are connected or have an open circuit.";
     RESOURCE_USAGE = InstrumentKind::Gauge, "relay.resource.usage", "{unit}", ["resource": &Resource::NAMES],

@@ -66,14 +66,14 @@ pub(super) async fn probe(
     mut progress: impl FnMut(Step, &Report) -> io::Result<()>,
 ) -> io::Result<Report> {
     let mut report = Report::new(address);
-    let mut told = Ok(());
+    let mut progressed = Ok(());
     let mut done = |step, report: &Report| {
-        if told.is_ok() {
-            told = progress(step, report);
+        if progressed.is_ok() {
+            progressed = progress(step, report);
         }
     };
     let result = Box::pin(steps(&mut report, settings, &mut done)).await;
-    told?;
+    progressed?;
     Ok(match result {
         Ok(()) => Report { ok: true, ..report },
         Err(failure) => report.failed(failure),

@@ -3,7 +3,7 @@
 //! The exporter builders read environment variables for everything that is not set explicitly, so
 //! everything is set from [`Settings`], to avoid a second interpretation of the same variables. The
 //! exception is the compression "none", which cannot be set: it is left out, and then the variables
-//! say the same.
+//! do not set it either.
 //!
 //! [`Settings`]: super::settings::Settings
 

@@ -24,18 +24,18 @@ fn with_edns(mut message: Message, payload: u16, version: u8) -> Message {
     message
 }
 
-fn ask_over(zone: &Zone, message: &Message, transport: DnsTransport, rotation: usize) -> Message {
+fn query_over(zone: &Zone, message: &Message, transport: DnsTransport, rotation: usize) -> Message {
     let packet = message.to_vec().unwrap();
     let answer = respond(zone, &packet, transport, rotation).unwrap();
     Message::from_vec(&answer.bytes).unwrap()
 }
 
-fn ask(zone: &Zone, message: &Message) -> Message {
-    ask_over(zone, message, DnsTransport::Udp, 0)
+fn query(zone: &Zone, message: &Message) -> Message {
+    query_over(zone, message, DnsTransport::Udp, 0)
 }
 
 fn code(zone: &Zone, message: &Message) -> ResponseCode {
-    let reply = ask(zone, message);
+    let reply = query(zone, message);
     assert_eq!(reply.id, 4711);
     assert_eq!(reply.message_type, MessageType::Response);
     assert!(!reply.recursion_available);
@@ -46,7 +46,7 @@ fn code(zone: &Zone, message: &Message) -> ResponseCode {
 fn records_have_the_name_as_queried() {
     let zone = zones::zone(2);
     let name = "_DNSaddr.Fleet.example.ORG.";
-    let reply = ask(&zone, &with_edns(question(name, RecordType::TXT), 1232, 0));
+    let reply = query(&zone, &with_edns(question(name, RecordType::TXT), 1232, 0));
     assert!(reply.authoritative && reply.recursion_desired && !reply.truncation);
     assert_eq!(reply.answers.len(), 6);
     assert_eq!(reply.queries[0].name.to_ascii(), name);
@@ -80,7 +80,7 @@ fn nonexistent_name_or_type_is_denied_with_the_soa() {
         ),
     ];
     for (name, record_type, expected) in cases {
-        let reply = ask(&zone, &question(name, record_type));
+        let reply = query(&zone, &question(name, record_type));
         assert_eq!(reply.metadata.response_code, expected, "{name}");
         assert!(reply.authoritative && reply.answers.is_empty(), "{name}");
         let [soa] = reply.authorities.as_slice() else {
@@ -93,7 +93,7 @@ fn nonexistent_name_or_type_is_denied_with_the_soa() {
 
 #[test]
 fn name_servers_come_with_their_addresses() {
-    let reply = ask(
+    let reply = query(
         &zones::zone(1),
         &question("fleet.example.org.", RecordType::NS),
     );
@@ -106,7 +106,7 @@ fn name_servers_come_with_their_addresses() {
 
 #[test]
 fn any_is_answered_with_one_hinfo_record() {
-    let reply = ask(
+    let reply = query(
         &zones::zone(2),
         &question("fleet.example.org.", RecordType::ANY),
     );
@@ -125,7 +125,7 @@ fn names_outside_the_zone_are_refused() {
         ".",
         "_dnsaddr.bootstrap.libp2p.io.",
     ] {
-        let reply = ask(&zone, &question(name, RecordType::TXT));
+        let reply = query(&zone, &question(name, RecordType::TXT));
         assert_eq!(
             reply.metadata.response_code,
             ResponseCode::Refused,
@@ -187,7 +187,7 @@ fn responses_are_ignored() {
 #[test]
 fn later_edns_version_is_answered_with_badvers() {
     let message = with_edns(question(FLEET, RecordType::TXT), 1232, 1);
-    let reply = ask(&zones::zone(1), &message);
+    let reply = query(&zones::zone(1), &message);
     // Two codes share the number.
     let code = u16::from(reply.metadata.response_code);
     assert_eq!(code, u16::from(ResponseCode::BADVERS));
@@ -210,7 +210,7 @@ fn long_response_is_truncated_over_udp() {
         ),
         (plain, DnsTransport::Tcp, true),
     ] {
-        let reply = ask_over(&zone, &message, transport, 0);
+        let reply = query_over(&zone, &message, transport, 0);
         assert_eq!(reply.truncation, !is_whole, "{transport:?}");
         assert_eq!(reply.answers.len(), if is_whole { 10 } else { 0 });
         assert_eq!(reply.queries.len(), 1);
@@ -224,7 +224,7 @@ fn large_fleet_is_rotated() {
     let message = question(FLEET, RecordType::TXT);
     let mut seen = HashSet::new();
     for rotation in 0..40 {
-        let reply = ask_over(&zone, &message, DnsTransport::Tcp, rotation);
+        let reply = query_over(&zone, &message, DnsTransport::Tcp, rotation);
         assert_eq!(reply.answers.len(), MAX_TXT_RECORDS);
         assert!(
             seen.insert(reply.answers[0].data.clone().to_string()),
@@ -236,7 +236,7 @@ fn large_fleet_is_rotated() {
 #[test]
 fn unknown_zone_state_is_answered_with_servfail() {
     let zone = zones::of(&Listing::default());
-    let reply = ask(&zone, &question(FLEET, RecordType::TXT));
+    let reply = query(&zone, &question(FLEET, RecordType::TXT));
     assert_eq!(reply.metadata.response_code, ResponseCode::ServFail);
     assert!(!reply.authoritative);
     let foreign = question("example.org.", RecordType::TXT);
