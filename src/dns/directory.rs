@@ -1,7 +1,7 @@
 //! Which relays are up and ready. Pure: the statuses of each poll are passed in.
 //!
-//! - A relay that reports that it is ready is listed.
-//! - A relay that reports another phase (starting, draining, stopped) is removed from the list at
+//! - A relay that statuses that it is ready is listed.
+//! - A relay that statuses another phase (starting, draining, stopped) is removed from the list at
 //!   that poll. Its own name stays while it responds, for clients that have its address.
 //! - A relay may miss one poll: a lost packet is not a failure.
 //! - If no relay is ready, the relays that were ready at their last response are listed again: the
@@ -65,7 +65,7 @@ pub enum ZoneState {
 /// Number of relays by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RelayCounts {
-    /// Relays that report that they are ready.
+    /// Relays that status that they are ready.
     pub ready: usize,
     /// Relays that respond, but are not ready.
     pub unready: usize,
@@ -86,16 +86,16 @@ impl RelayEntry {
 impl Directory {
     /// Applies the statuses of one poll. If two have the same peer id, a ready one takes precedence:
     /// a name may resolve to several addresses of a relay, or to its successor.
-    pub fn update(&mut self, reports: impl IntoIterator<Item = RelayStatus>) {
+    pub fn update(&mut self, statuses: impl IntoIterator<Item = RelayStatus>) {
         for entry in self.relays.values_mut() {
             entry.missed = entry.missed.saturating_add(1);
         }
-        for report in reports {
-            let id = *report.member.peer_id();
+        for status in statuses {
+            let id = *status.member.peer_id();
             let is_second = self.relays.get(&id).is_some_and(|entry| entry.missed == 0);
-            if report.is_ready || !is_second {
+            if status.is_ready || !is_second {
                 let entry = RelayEntry {
-                    last: report,
+                    last: status,
                     missed: 0,
                 };
                 self.relays.insert(id, entry);

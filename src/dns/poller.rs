@@ -52,27 +52,27 @@ pub struct StatusPoller {
     published: Listing,
     counts: RelayCounts,
     unknown_relays: usize,
-    rounds: u32,
+    polls: u32,
     /// Whether the state of the relays is known.
     is_initialized: bool,
     serial: u32,
 }
 
 impl StatusPoller {
-    /// A poller that publishes the zone of `origin`. With `known`, other relays are ignored.
-    pub fn new(origin: ZoneConfig, known: Option<FleetMembers>, metrics: DnsMetrics) -> Self {
+    /// A poller that publishes the zone of `origin`. With `members`, other relays are ignored.
+    pub fn new(origin: ZoneConfig, members: Option<FleetMembers>, metrics: DnsMetrics) -> Self {
         let published = Listing::default();
         let zone = Arc::new(Zone::new(&origin, &published, 0));
         Self {
             origin,
-            known,
+            members,
             metrics,
             directory: Directory::default(),
             zone: watch::Sender::new(zone),
             published,
             counts: RelayCounts::default(),
             unknown_relays: 0,
-            rounds: 0,
+            polls: 0,
             is_initialized: false,
             serial: 0,
         }
@@ -89,14 +89,14 @@ impl StatusPoller {
             let next =
                 Instant::now() + INTERVAL.mul_f64(rand::random_range(1.0 - JITTER..1.0 + JITTER));
             let DiscoveredAddresses {
-                addresses: known,
+                addresses: relays,
                 is_complete,
             } = addresses.borrow().clone();
             // There are at most MAX_RELAYS addresses, and the length of a response is bounded.
-            let bodies = join_all(known.into_iter().map(poll_status)).await;
-            self.rounds = self.rounds.saturating_add(1);
+            let bodies = join_all(relays.into_iter().map(poll_status)).await;
+            self.polls = self.polls.saturating_add(1);
             let is_whole = is_complete && bodies.iter().all(Option::is_some);
-            self.is_initialized |= is_whole || self.rounds >= STARTUP_POLLS;
+            self.is_initialized |= is_whole || self.polls >= STARTUP_POLLS;
             self.apply(bodies.iter().flatten().map(Vec::as_slice));
             sleep_until(next).await;
         }
@@ -105,17 +105,17 @@ impl StatusPoller {
     /// Applies the responses of one poll.
     fn apply<'a>(&mut self, bodies: impl Iterator<Item = &'a [u8]>) {
         let mut unknown_relays = 0;
-        let mut reports = Vec::new();
+        let mut statuses = Vec::new();
         for body in bodies {
             match RelayStatus::parse(body, self.members.as_ref()) {
-                Ok(report) => reports.push(report),
+                Ok(status) => statuses.push(status),
                 Err(error) => {
                     unknown_relays += usize::from(error == StatusError::NotAMember);
                     debug!(%error, "invalid status of a relay");
                 }
             }
         }
-        self.directory.update(reports);
+        self.directory.update(statuses);
         let listing = if self.is_initialized {
             self.directory.listing()
         } else {
@@ -131,7 +131,7 @@ impl StatusPoller {
             self.zone.send_replace(Arc::new(zone));
             self.published = listing;
         }
-        if self.rounds == WARN_AFTER_POLLS && self.published.state == ZoneState::Unknown {
+        if self.polls == WARN_AFTER_POLLS && self.published.state == ZoneState::Unknown {
             warn!("no relay has responded yet: all queries are answered with SERVFAIL");
         }
         // The zone is published before the log line.

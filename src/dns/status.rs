@@ -106,13 +106,13 @@ mod tests {
             "nonsense".to_owned(),
             good,
         ];
-        let report = RelayStatus::parse(&body(&id, &addresses), None).unwrap();
+        let status = RelayStatus::parse(&body(&id, &addresses), None).unwrap();
         let address: Multiaddr = "/ip4/192.0.2.1/tcp/9000".parse().unwrap();
         assert_eq!(
-            report.member,
+            status.member,
             Member::new(Some("relay-0"), id, vec![address])
         );
-        assert!(report.is_ready);
+        assert!(status.is_ready);
     }
 
     #[test]
@@ -120,8 +120,8 @@ mod tests {
         let id = PeerId::random();
         let address = |port| format!("/ip4/192.0.2.1/tcp/{port}/p2p/{id}");
         let addresses: Vec<_> = (1..1000).map(address).collect();
-        let report = RelayStatus::parse(&body(&id, &addresses), None).unwrap();
-        assert_eq!(report.member.addresses().len(), MAX_EXTERNAL_ADDRESSES);
+        let status = RelayStatus::parse(&body(&id, &addresses), None).unwrap();
+        assert_eq!(status.member.addresses().len(), MAX_EXTERNAL_ADDRESSES);
     }
 
     #[test]

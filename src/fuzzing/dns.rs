@@ -34,11 +34,13 @@ static ZONE: LazyLock<Option<Zone>> = LazyLock::new(|| {
         unlisted: vec![member(200)],
         state: ZoneState::Current,
     };
-    let mut dns = DnsConfig::default();
-    dns.servers = vec![NameServer {
-        name: "ns.fleet.example.org".to_owned(),
-        addresses: vec![std::net::Ipv4Addr::new(192, 0, 2, 53).into()],
-    }];
+    let dns = DnsConfig {
+        servers: vec![NameServer {
+            name: "ns.fleet.example.org".to_owned(),
+            addresses: vec![std::net::Ipv4Addr::new(192, 0, 2, 53).into()],
+        }],
+        ..DnsConfig::default()
+    };
     let origin = ZoneConfig::new("fleet.example.org", &dns).ok()?;
     Some(Zone::new(&origin, &listing, 7))
 });

@@ -24,17 +24,19 @@ pub(in crate::dns) fn zone(relays: usize) -> Zone {
 
 /// The zone with this list, and with a name server inside it.
 pub(in crate::dns) fn of(listing: &Listing) -> Zone {
-    let mut dns = DnsConfig::default();
-    dns.servers = vec![
-        NameServer {
-            name: "a.ns.fleet.example.org".to_owned(),
-            addresses: vec!["192.0.2.53".parse().unwrap()],
-        },
-        NameServer {
-            name: "dns.example.org".to_owned(),
-            addresses: Vec::new(),
-        },
-    ];
+    let dns = DnsConfig {
+        servers: vec![
+            NameServer {
+                name: "a.ns.fleet.example.org".to_owned(),
+                addresses: vec!["192.0.2.53".parse().unwrap()],
+            },
+            NameServer {
+                name: "dns.example.org".to_owned(),
+                addresses: Vec::new(),
+            },
+        ],
+        ..DnsConfig::default()
+    };
     let origin = ZoneConfig::new("fleet.example.org", &dns).unwrap();
     Zone::new(&origin, listing, 7)
 }
@@ -107,11 +109,13 @@ fn relay_cannot_take_the_name_of_a_name_server() {
         listed: vec![Member::new(Some("ns"), PeerId::random(), vec![address])],
         ..Listing::default()
     };
-    let mut dns = DnsConfig::default();
-    dns.servers = vec![NameServer {
-        name: "ns.fleet.example.org".to_owned(),
-        addresses: vec!["192.0.2.53".parse().unwrap()],
-    }];
+    let dns = DnsConfig {
+        servers: vec![NameServer {
+            name: "ns.fleet.example.org".to_owned(),
+            addresses: vec!["192.0.2.53".parse().unwrap()],
+        }],
+        ..DnsConfig::default()
+    };
     let origin = ZoneConfig::new("fleet.example.org", &dns).unwrap();
     let zone = Zone::new(&origin, &listing, 0);
     let name = LowerName::new(&Name::from_ascii("ns.fleet.example.org.").unwrap());
