@@ -4,6 +4,7 @@
 //!
 //! | module | contents |
 //! |---|---|
+//! | [`choice`] | values that are written as one of a few words |
 //! | [`cli`] | the subcommands |
 //! | [`resources`] | the resource manager: limits of memory, file descriptors and connections |
 //! | [`config`] | every environment variable: type, unit, default, bounds, documentation |
@@ -20,6 +21,7 @@
 //! | [`relay`] | Circuit Relay v2: reservations, circuits and their limits |
 //! | [`scratch`] | per-thread buffers for data in transit |
 //! | [`secret`] | secret text |
+//! | [`size`] | sizes in bytes, as text |
 //! | [`shrink`] | hash maps that shrink after peaks |
 //! | [`access`] | access control for reservations and circuits |
 //! | [`peers`] | statistics per peer |
@@ -41,6 +43,7 @@
 
 pub mod access;
 pub mod admin;
+pub mod choice;
 pub mod cli;
 pub mod config;
 pub mod dialback;
@@ -66,5 +69,6 @@ pub mod resources;
 pub mod scratch;
 pub mod secret;
 pub mod shrink;
+pub mod size;
 pub mod telemetry;
 pub mod transport;

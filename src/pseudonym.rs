@@ -5,11 +5,13 @@
 //! which the relays of a fleet derive from their seed, a peer has the same pseudonym everywhere.
 
 use std::fmt;
+use std::str::FromStr;
 
 use hkdf::hmac::{Hmac, KeyInit, Mac};
 use libp2p::PeerId;
 use sha2::Sha256;
 
+use crate::choice::{self, ParseChoiceError};
 use crate::identity::derive;
 use crate::resources::Prefix;
 
@@ -37,6 +39,14 @@ impl fmt::Display for PeerIds {
             Self::Pseudonym => "pseudonym",
             Self::Full => "full",
         })
+    }
+}
+
+impl FromStr for PeerIds {
+    type Err = ParseChoiceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        choice::parse(&Self::ALL, text)
     }
 }
 

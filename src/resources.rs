@@ -37,7 +37,7 @@ pub use self::{
     buffer_charge::BufferCharge,
     limits::ResourceLimits,
     memory::{ConnectionMemory, GUARANTEED_BYTES, Relief},
-    memory_limit::MemoryLimit,
+    memory_limit::{MemoryLimit, ParseMemoryLimitError},
     prefix::{MAX_SCOPES, Prefix, Share, Shares},
     process::{open_descriptors, used_bytes},
     report::{Resource, ResourceUse, is_private},

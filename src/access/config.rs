@@ -1,11 +1,14 @@
 //! The settings of access control.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use reqwest::Url;
 
 use super::Entry;
-use crate::secret::Secret;
+use crate::{
+    choice::{self, ParseChoiceError},
+    secret::Secret,
+};
 
 /// Access control for reservations and circuits. By default, all peers have access.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -88,5 +91,13 @@ impl fmt::Display for OnError {
             Self::FailClosed => "fail-closed",
             Self::FailOpen => "fail-open",
         })
+    }
+}
+
+impl FromStr for OnError {
+    type Err = ParseChoiceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        choice::parse(&Self::ALL, text)
     }
 }

@@ -3,10 +3,10 @@
 use ipnet::IpNet;
 
 use super::list::{join, parse_list};
-use super::value_format::{Size, ValueFormat};
+use super::value_format::ValueFormat;
 use crate::access::Entry;
 use crate::rate::{ParseRateError, Rate};
-use crate::resources::{MemoryLimit, Share, Shares};
+use crate::resources::{MemoryLimit, ParseMemoryLimitError, Share, Shares};
 
 /// Maximum number of proxy networks, and of prefix shares.
 const MAX_PROXIES: usize = 64;
@@ -42,14 +42,6 @@ impl ValueFormat for BurstAndRate {
 /// The memory limit.
 pub(super) struct MemoryLimitFormat;
 
-/// The text of [`MemoryLimit::Auto`].
-const AUTO: &str = "auto";
-
-impl MemoryLimitFormat {
-    /// The process needs as much. Smaller values lack a unit.
-    const LEAST: u64 = 16 * bytesize::MIB;
-}
-
 impl ValueFormat for MemoryLimitFormat {
     type Value = MemoryLimit;
 
@@ -58,22 +50,12 @@ impl ValueFormat for MemoryLimitFormat {
     }
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
-        if text.eq_ignore_ascii_case(AUTO) {
-            return Ok(MemoryLimit::Auto);
-        }
-        match Size.parse(text)? {
-            Some(bytes) if bytes < Self::LEAST => Err("is less than 16MiB".to_owned()),
-            Some(bytes) => Ok(MemoryLimit::Bytes(bytes)),
-            None => Ok(MemoryLimit::Unlimited),
-        }
+        text.parse()
+            .map_err(|error: ParseMemoryLimitError| error.to_string())
     }
 
     fn show(&self, value: &Self::Value) -> String {
-        match value {
-            MemoryLimit::Auto => AUTO.to_owned(),
-            MemoryLimit::Bytes(bytes) => Size.show(&Some(*bytes)),
-            MemoryLimit::Unlimited => Size.show(&None),
-        }
+        value.to_string()
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::fmt::Display;
 use std::net::SocketAddr;
+use std::str::FromStr;
 use std::time::Duration;
 
-use bytesize::ByteSize;
-
+use crate::choice::ParseChoiceError;
 use crate::identity;
 use crate::secret::Secret;
+use crate::size;
 
 /// Maximum duration, about 136 years: seconds are 32 bits wide on the wire.
 const MAX_DURATION: Duration = Duration::from_secs(u32::MAX as u64);
@@ -93,41 +94,11 @@ impl ValueFormat for Size {
     }
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
-        let size = text
-            .parse::<ByteSize>()
-            .map_err(|_| "is not a size".to_owned())?;
-        match size.as_u64() {
-            // Larger sizes saturate, which must not set a limit that differs from the text.
-            u64::MAX => Err("is too large".to_owned()),
-            // A fraction of a byte must not mean "unlimited".
-            0 if text.contains(|c| matches!(c, '1'..='9')) => {
-                Err("is less than one byte".to_owned())
-            }
-            0 => Ok(None),
-            bytes => Ok(Some(bytes)),
-        }
+        size::parse(text).map_err(|error| error.to_string())
     }
 
     fn show(&self, value: &Self::Value) -> String {
-        const UNITS: [(&str, u64); 9] = [
-            ("KB", bytesize::KB),
-            ("KiB", bytesize::KIB),
-            ("MB", bytesize::MB),
-            ("MiB", bytesize::MIB),
-            ("GB", bytesize::GB),
-            ("GiB", bytesize::GIB),
-            ("TB", bytesize::TB),
-            ("TiB", bytesize::TIB),
-            ("", 1),
-        ];
-        let bytes = value.unwrap_or(0);
-        // The unit with the shortest exact text: 100MB, 64KiB, 1500.
-        UNITS
-            .iter()
-            .filter(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit))
-            .map(|(name, unit)| format!("{}{name}", bytes / unit))
-            .min_by_key(String::len)
-            .unwrap_or_else(|| bytes.to_string())
+        size::format(value.unwrap_or(0))
     }
 }
 
@@ -242,7 +213,7 @@ pub(super) fn show_duration(duration: Duration) -> String {
 /// One of a few values, formatted by `Display`.
 pub(super) struct Choice<T: 'static>(pub(super) &'static [T]);
 
-impl<T: Copy + Display> ValueFormat for Choice<T> {
+impl<T: Display + FromStr<Err = ParseChoiceError>> ValueFormat for Choice<T> {
     type Value = T;
 
     fn allowed(&self) -> String {
@@ -251,9 +222,8 @@ impl<T: Copy + Display> ValueFormat for Choice<T> {
     }
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
-        let is_meant = |value: &&T| value.to_string().eq_ignore_ascii_case(text);
-        let value = self.0.iter().find(is_meant).copied();
-        value.ok_or_else(|| "is not one of the choices".to_owned())
+        text.parse()
+            .map_err(|error: ParseChoiceError| error.to_string())
     }
 
     fn show(&self, value: &Self::Value) -> String {

@@ -5,6 +5,7 @@ mod writer;
 use std::{
     fmt,
     io::{self, IsTerminal},
+    str::FromStr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -20,7 +21,10 @@ use tracing_subscriber::{
 
 use self::writer::{LogWriter, WorkerGuard};
 use super::{SPANS, StartError};
-use crate::metrics::Metrics;
+use crate::{
+    choice::{self, ParseChoiceError},
+    metrics::Metrics,
+};
 
 /// The `tracing` target of events that no filter drops.
 pub(crate) const ALWAYS: &str = "descord_relay::always";
@@ -58,6 +62,14 @@ impl fmt::Display for LogFormat {
             Self::Text => "text",
             Self::Json => "json",
         })
+    }
+}
+
+impl FromStr for LogFormat {
+    type Err = ParseChoiceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        choice::parse(&Self::ALL, text)
     }
 }
 
