@@ -52,7 +52,7 @@ fn print_error(_: SocketAddr, status: StatusCode, why: &str) {
 fn query_admin(
     loaded: &Loaded,
     request: impl AsyncFnOnce(SocketAddr) -> Result<(StatusCode, Bytes), client::Error>,
-    print_error: impl FnOnce(SocketAddr, StatusCode, &str),
+    on_error: impl FnOnce(SocketAddr, StatusCode, &str),
     on_success: impl FnOnce(&str) -> ExitCode,
 ) -> ExitCode {
     let Some(address) = loaded.config.admin_address else {
@@ -72,7 +72,7 @@ fn query_admin(
         if status.is_success() {
             return on_success(&text);
         }
-        print_error(address, status, &text);
+        on_error(address, status, &text);
         ExitCode::FAILURE
     })
 }
