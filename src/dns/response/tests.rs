@@ -146,7 +146,7 @@ fn other_classes_and_opcodes_are_not_implemented() {
     chaos.queries[0].query_class = DNSClass::CH;
     assert_eq!(code(&zone, &chaos), ResponseCode::NotImp);
     for opcode in [
-        OpCode::StatusBody,
+        OpCode::Status,
         OpCode::Notify,
         OpCode::Update,
         OpCode::Unknown(9),

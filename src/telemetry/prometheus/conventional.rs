@@ -33,7 +33,6 @@ mod tests {
     use opentelemetry::{KeyValue, metrics::MeterProvider};
     use opentelemetry_sdk::metrics::SdkMeterProvider;
 
-    use super::*;
     use crate::{
         metrics::catalogue::{CPU_TIME, MEMORY_USAGE},
         telemetry::prometheus::{Format, Prometheus},

@@ -19,7 +19,7 @@ use super::flow_control::{FlowControl, Windows};
 use super::send_window::SendWindow;
 use super::stream::Undelivered;
 use super::{Config, Error, Stream, address, tls};
-use crate::metrics::{Handshake, Open};
+use crate::metrics::{ConnectionGuard, Handshake};
 use crate::resources::Relief;
 use crate::transport::{ConnectionGater, slack};
 
@@ -89,13 +89,13 @@ pub struct Connection {
     check: Option<Pin<Box<Sleep>>>,
     gater: ConnectionGater,
     /// Counts it for as long as it is there.
-    _open: Open,
+    _open: ConnectionGuard,
     /// When the end of the connection is given up.
     close_timeout: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connection {
-    fn new(connection: quinn::Connection, limits: &Limits, counted: Open) -> Self {
+    fn new(connection: quinn::Connection, limits: &Limits, counted: ConnectionGuard) -> Self {
         // Futures that are kept, not made anew for each poll: their wakers live in them.
         let accept = |connection: quinn::Connection| async move {
             Some((connection.accept_bi().await, connection))
