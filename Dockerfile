@@ -26,9 +26,12 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     cargo auditable build --locked --release --target "$(rustc --print host-tuple)"
 
 COPY src src
+# Reported by the metric relay_build_info.
+ARG REVISION=unknown
 # Cargo goes by times, and a source can be older than the layer above.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     touch src/main.rs src/lib.rs \
+    && export DESCORD_RELAY_REVISION="${REVISION}" \
     && cargo auditable build --locked --release --target "$(rustc --print host-tuple)" \
     && cp "target/$(rustc --print host-tuple)/release/descord-relay" /descord-relay
 

@@ -13,6 +13,7 @@
 //! others. `docs/access.md` is the guide for operators.
 
 mod authorization;
+mod config;
 mod control;
 mod endpoint;
 mod file;
@@ -25,6 +26,7 @@ mod subject;
 
 pub use self::{
     authorization::{AuthorizationOutcome, CacheLookup, MAX_CACHED, MAX_CONCURRENCY},
+    config::{AccessConfig, AccessLists, EndpointConfig, OnError},
     control::{Access, Error, Setup},
     file::{Error as FileError, MAX_FILE_BYTES},
     parse::{MAX_RULES, Problems, parse_rules},

@@ -1,18 +1,18 @@
-//! The operator's HTTP endpoints.
+//! The admin API over HTTP.
 //!
-//! | path | answer |
+//! | path | response |
 //! |---|---|
-//! | `/livez` | 200 while the process is sane, 503 after a task panicked |
-//! | `/readyz` | 200 from "listening, addresses known" until a drain has nothing left to end |
+//! | `/livez` | 200 while the process is healthy, 503 after a task panicked |
+//! | `/readyz` | 200 from listening with known addresses until a drain has nothing left to end |
 //! | `/drainz` | JSON: the phase, and what a drain still waits for |
-//! | `/status` | JSON: who the relay is, what it does, and its limits |
-//! | `/peers` | JSON: the peers that move most |
-//! | `/log-filter` | what is logged; PUT changes it; only for this machine |
-//! | `/metrics` | every instrument, as Prometheus reads it: OpenMetrics or text |
+//! | `/status` | JSON: identity, state and limits of the relay |
+//! | `/peers` | JSON: the peers with most traffic |
+//! | `/log-filter` | the log filter; PUT changes it; from this machine only |
+//! | `/metrics` | metrics for Prometheus: OpenMetrics or text |
 //!
-//! Readiness is held during a drain on purpose: an endpoint that is not ready loses its UDP
-//! flows at once, and with them every circuit over QUIC. Who must not send new peers any more
-//! reads the phase instead.
+//! A draining relay stays ready on purpose: an endpoint that is not ready loses its UDP flows at once,
+//! and with them every circuit over QUIC. Load balancers and directories that must send no new peers
+//! read the phase instead.
 
 pub mod client;
 mod connections;
@@ -38,7 +38,7 @@ use crate::{
     telemetry::{Telemetry, log::FilterHandle, prometheus::Prometheus},
 };
 
-/// What the endpoints tell of.
+/// The state of the admin API.
 #[derive(Debug)]
 pub struct Admin {
     relay: Arc<Relay>,
@@ -52,8 +52,7 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Tells of `relay`, which has this name within its fleet, of what it may use, and of what
-    /// `telemetry` knows, from now on.
+    /// The admin API of `relay` with this instance name.
     pub fn new(
         relay: Arc<Relay>,
         resources: Resources,
@@ -73,7 +72,7 @@ impl Admin {
         })
     }
 
-    /// Serves on `address` until the process ends. Requests may be part of traces.
+    /// Serves the API on `address` until shutdown. Requests may be part of traces.
     ///
     /// # Errors
     /// When the address cannot be bound.
@@ -99,7 +98,7 @@ impl Admin {
             Phase::Starting | Phase::Stopped => false,
             Phase::Ready => true,
             Phase::Draining { serves_until, .. } => {
-                // Whoever has a reservation may still get circuits.
+                // Reserved peers may still get circuits.
                 let statistics = self.relay.statistics();
                 let is_needed = statistics.circuits > 0 || statistics.reservations > 0;
                 Instant::now() < serves_until || is_needed
@@ -108,10 +107,10 @@ impl Admin {
     }
 }
 
-/// An answer in words.
-pub(crate) type Answer = (StatusCode, &'static str);
+/// A plain text response.
+pub(crate) type PlainResponse = (StatusCode, &'static str);
 
-async fn livez(State(admin): State<Arc<Admin>>) -> Answer {
+async fn livez(State(admin): State<Arc<Admin>>) -> PlainResponse {
     if admin.lifecycle.has_failed() {
         (StatusCode::SERVICE_UNAVAILABLE, "a task panicked\n")
     } else {
@@ -119,7 +118,7 @@ async fn livez(State(admin): State<Arc<Admin>>) -> Answer {
     }
 }
 
-async fn readyz(State(admin): State<Arc<Admin>>) -> Answer {
+async fn readyz(State(admin): State<Arc<Admin>>) -> PlainResponse {
     if admin.is_ready() {
         (StatusCode::OK, "ok\n")
     } else {
@@ -144,13 +143,13 @@ async fn drainz(State(admin): State<Arc<Admin>>) -> Json<Value> {
     }))
 }
 
-/// A rate as its variable says it.
-fn written(rate: Option<Rate>) -> Option<String> {
+/// A rate in the format of its variable.
+fn rate_text(rate: Option<Rate>) -> Option<String> {
     rate.map(|rate| rate.to_string())
 }
 
-/// The use of everything that address prefixes share, and the prefix that uses most of it under a
-/// name that does not give it away.
+/// The usage of the resources that address prefixes share. The prefix with the highest usage is named by
+/// a keyed hash.
 fn resources(admin: &Admin) -> Value {
     let reports = admin
         .resources
@@ -194,8 +193,8 @@ async fn status(State(admin): State<Arc<Admin>>) -> Json<Value> {
             "limit": limits.reservations,
             "limit_per_peer": limits.reservations_per_peer,
             "limit_per_ip": limits.reservations_per_ip,
-            "rate_per_peer": written(limits.reservation_rate.per_peer),
-            "rate_per_ip": written(limits.reservation_rate.per_ip),
+            "rate_per_peer": rate_text(limits.reservation_rate.per_peer),
+            "rate_per_ip": rate_text(limits.reservation_rate.per_ip),
             "ttl_seconds": limits.reservation_ttl.as_secs(),
         },
         "circuits": {
@@ -203,8 +202,8 @@ async fn status(State(admin): State<Arc<Admin>>) -> Json<Value> {
             "limit": limits.circuits,
             "limit_per_source": limits.circuits_per_source,
             "limit_per_target": limits.circuits_per_target,
-            "rate_per_peer": written(limits.circuit_rate.per_peer),
-            "rate_per_ip": written(limits.circuit_rate.per_ip),
+            "rate_per_peer": rate_text(limits.circuit_rate.per_peer),
+            "rate_per_ip": rate_text(limits.circuit_rate.per_ip),
             "limit_seconds": limits.circuit.duration.map(|d| d.as_secs()),
             "limit_bytes": limits.circuit.bytes,
         },

@@ -1,6 +1,6 @@
-//! The subcommands, and what each of them prints.
+//! The subcommands and their output.
 
-mod fleet;
+mod dns;
 mod operator;
 mod output;
 
@@ -24,36 +24,36 @@ use crate::{
     access,
     admin::Admin,
     config::{Config, Loaded, reference_table},
-    identity::{self, Identity, Source},
+    identity::{self, Identity, KeySource},
     lifecycle::Lifecycle,
     node::Node,
     probe,
     telemetry::{self, StartError, Telemetry},
 };
 
-/// The process ends with this code when it was started or configured wrongly (`EX_USAGE`).
+/// Exit code for invalid arguments or an invalid configuration (`EX_USAGE`).
 pub const EX_USAGE: u8 = 64;
 
-/// How long the process waits at its end for what blocks a thread, such as the look-up of a name.
-const BLOCKED_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long shutdown waits for blocking threads, such as the lookup of a name.
+const BLOCKING_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// So many tasks run before the runtime looks for what has come in, if there are always more. With
-/// tokio's own 61, a message waits for as many turns of circuits that are busy: milliseconds, many
-/// times what it costs to look.
+/// Number of tasks that a worker runs between two polls for I/O events. With tokio's default of 61, a
+/// message waits for as many polls of busy circuits: milliseconds, many times the cost of polling for
+/// events.
 const EVENT_INTERVAL: u32 = 2;
 
-/// The signals that stop the process.
+/// Signals that start the drain; a second one ends the process.
 const STOP_SIGNALS: [i32; 2] = [SIGTERM, SIGINT];
-/// The signals that are logged and otherwise ignored. Their default is to end the process at once,
-/// with all circuits; they arrive when a terminal closes, or from tools that reload or rotate logs.
+/// Signals that are logged and otherwise ignored. Their default action would end the process with all
+/// circuits; they are sent when a terminal closes, or by tools that reload or rotate logs.
 const IGNORED_SIGNALS: [i32; 3] = [SIGHUP, SIGUSR1, SIGUSR2];
-/// The signal that makes a task panic: in test builds only.
+/// The signal that makes a task panic, in debug builds only.
 #[cfg(debug_assertions)]
-const FAULT: i32 = signal_hook::consts::SIGALRM;
+const PANIC_SIGNAL: i32 = signal_hook::consts::SIGALRM;
 
 /// A libp2p Circuit Relay v2 server.
 ///
-/// Everything is configured by environment variables: `descord-relay config` lists them.
+/// The configuration comes from environment variables; `descord-relay config` lists them.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 struct Cli {
@@ -65,27 +65,27 @@ struct Cli {
 enum Command {
     /// Run the relay (the default).
     Serve,
-    /// Prove that relays work: reserve, connect through them, send data both ways.
+    /// Test relays end to end: reserve, connect through them, send data both ways.
     Probe(probe::Args),
-    /// Ask the relay of this environment whether it is ready; for images without a shell.
+    /// Check whether the relay with this environment is ready; for images without a shell.
     Healthcheck,
-    /// Print what the relay of this environment says of itself, as JSON: its phase, limits, totals.
+    /// Print the status of the relay with this environment as JSON: phase, limits, totals.
     Status,
-    /// Print what the relay of this environment logs, or change it without a restart.
+    /// Print or change the log filter of the relay with this environment, without a restart.
     LogFilter {
-        /// As in `RUST_LOG`, such as `debug` or `descord_relay=trace`; empty for the default.
+        /// A filter in the syntax of `RUST_LOG`, such as `debug` or `descord_relay=trace`; empty restores
+        /// the default.
         filter: Option<String>,
     },
-    /// Print the peer id that the environment gives the relay.
+    /// Print the peer id of a relay with this environment.
     Identity {
         #[command(subcommand)]
         command: Option<IdentityCommand>,
     },
-    Dnsaddr(fleet::DnsaddrArgs),
-    /// Answer DNS queries for the fleet's zone, and follow the relays: those that drain or are
-    /// silent are left out.
+    Dnsaddr(dns::DnsaddrArgs),
+    /// Answer DNS queries for the fleet's zone with the relays that are ready.
     Dns,
-    /// Print the configuration that the environment gives, secrets masked.
+    /// Print the configuration from this environment, with masked secrets.
     Config {
         /// Print the reference of all variables as a Markdown table instead.
         #[arg(long)]
@@ -95,16 +95,16 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum IdentityCommand {
-    /// Print a new seed for a fleet, to be used as `RELAY_IDENTITY_SEED`.
+    /// Print a new seed for a fleet, for `RELAY_IDENTITY_SEED`.
     Generate {
-        /// Write it to this file instead, for its owner and group to read, unless the file exists;
-        /// to be used as `RELAY_IDENTITY_SEED_FILE`.
+        /// Write the seed to this file instead, readable by its owner and group, unless the file exists;
+        /// for `RELAY_IDENTITY_SEED_FILE`.
         #[arg(long, value_name = "FILE")]
         to: Option<PathBuf>,
     },
 }
 
-/// Runs the command that the process was given.
+/// Parses the arguments and runs the command.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -113,7 +113,7 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() {
                 EX_USAGE.into()
             } else {
-                output::written(printed.and_then(|()| io::stdout().flush()))
+                output::exit_code(printed.and_then(|()| io::stdout().flush()))
             };
         }
     };
@@ -121,46 +121,50 @@ pub fn main() -> ExitCode {
         Command::Serve => with_config(serve),
         Command::Probe(args) => with_runtime(async {
             let ended = probe::execute(args).await;
-            ended.unwrap_or_else(|error| output::written(Err(error)))
+            ended.unwrap_or_else(|error| output::exit_code(Err(error)))
         }),
         Command::Identity {
             command: Some(IdentityCommand::Generate { to }),
         } => generate_seed(to.as_deref()),
-        Command::Healthcheck => with(unannounced(), operator::healthcheck),
-        Command::Status => with(unannounced(), operator::status),
-        Command::LogFilter { filter } => {
-            with(unannounced(), |loaded| operator::log_filter(loaded, filter))
+        Command::Healthcheck => {
+            load_config_from(env_without_external_addresses(), operator::healthcheck)
         }
-        Command::Dnsaddr(args) => fleet::dnsaddr(&args),
-        Command::Dns => with(unannounced(), fleet::dns),
+        Command::Status => load_config_from(env_without_external_addresses(), operator::status),
+        Command::LogFilter { filter } => {
+            load_config_from(env_without_external_addresses(), |loaded| {
+                operator::log_filter(loaded, filter)
+            })
+        }
+        Command::Dnsaddr(args) => dns::dnsaddr(&args),
+        Command::Dns => load_config_from(env_without_external_addresses(), dns::dns),
         Command::Identity { command: None } => with_config(print_identity),
         Command::Config { reference: true } => output::print(reference_table()),
         Command::Config { reference: false } => with_config(print_config),
     }
 }
 
-/// Reads the environment and goes on with what it says, or says everything that is wrong with it.
+/// Runs a command with the configuration from the environment, or prints all errors.
 fn with_config(command: impl FnOnce(&Loaded) -> ExitCode) -> ExitCode {
-    with(env::vars_os(), command)
+    load_config_from(env::vars_os(), command)
 }
 
-fn with(
+fn load_config_from(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
     command: impl FnOnce(&Loaded) -> ExitCode,
 ) -> ExitCode {
     match Config::from_env(environment) {
         Ok(loaded) => command(&loaded),
-        Err(errors) => usage(&errors),
+        Err(errors) => usage_error(&errors),
     }
 }
 
-/// The environment without the addresses that relays announce: whoever announces nothing may share
-/// it with them, and need not have a name that their template can be filled with.
-fn unannounced() -> impl Iterator<Item = (OsString, OsString)> {
+/// The environment without external addresses. Commands that do not announce any may run with the
+/// environment of a fleet, where the instance name is unknown and the template cannot be expanded.
+fn env_without_external_addresses() -> impl Iterator<Item = (OsString, OsString)> {
     env::vars_os().filter(|(name, _)| name != "RELAY_EXTERNAL_ADDRESSES")
 }
 
-fn usage(error: &dyn std::fmt::Display) -> ExitCode {
+fn usage_error(error: &dyn std::fmt::Display) -> ExitCode {
     output::report(error);
     EX_USAGE.into()
 }
@@ -173,7 +177,7 @@ fn with_runtime(future: impl Future<Output = ExitCode>) -> ExitCode {
     {
         Ok(runtime) => {
             let code = runtime.block_on(future);
-            runtime.shutdown_timeout(BLOCKED_TIMEOUT);
+            runtime.shutdown_timeout(BLOCKING_SHUTDOWN_TIMEOUT);
             code
         }
         Err(error) => {
@@ -185,7 +189,7 @@ fn with_runtime(future: impl Future<Output = ExitCode>) -> ExitCode {
 
 fn print_config(loaded: &Loaded) -> ExitCode {
     if let Err(error) = access::Setup::load(&loaded.config.access) {
-        return usage(&error);
+        return usage_error(&error);
     }
     let code = output::print(loaded.render());
     for warning in &loaded.warnings {
@@ -200,10 +204,10 @@ fn generate_seed(to: Option<&Path>) -> ExitCode {
     };
     let name = path.display();
     match identity::write_new_seed(path) {
-        Ok(true) => output::print_line(format_args!("a new seed is in {name}")),
+        Ok(true) => output::print_line(format_args!("wrote a new seed to {name}")),
         Ok(false) => output::print_line(format_args!("{name} exists already")),
         Err(error) => {
-            output::report(format_args!("no seed could be written to {name}: {error}"));
+            output::report(format_args!("cannot write a seed to {name}: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -211,27 +215,27 @@ fn generate_seed(to: Option<&Path>) -> ExitCode {
 
 fn print_identity(loaded: &Loaded) -> ExitCode {
     match Identity::from_config(&loaded.config.identity) {
-        Ok(identity) if identity.source() == Source::Ephemeral => usage(
-            &"neither RELAY_IDENTITY_SEED nor RELAY_IDENTITY_KEY is set: each start of the relay \
-              would have a peer id of its own",
+        Ok(identity) if identity.source() == KeySource::Ephemeral => usage_error(
+            &"neither RELAY_IDENTITY_SEED nor RELAY_IDENTITY_KEY is set: the peer id would \
+              change at every start",
         ),
         Ok(identity) => output::print_line(identity.peer_id()),
-        Err(error) => usage(&error),
+        Err(error) => usage_error(&error),
     }
 }
 
-/// Runs `service` while telemetry tells of it, and tells what is left when it has ended.
+/// Runs `service` with telemetry, and flushes telemetry afterwards.
 fn with_telemetry(
     config: &Config,
     service: impl AsyncFnOnce(&Telemetry) -> Result<(), Box<dyn std::error::Error>>,
 ) -> ExitCode {
-    // What is no text counts as empty.
+    // A value that is not Unicode is treated as empty.
     let filter = env::var_os("RUST_LOG").map(|text| text.into_string().unwrap_or_default());
     let (settings, ignored) = telemetry::Settings::from_env(env::vars_os());
     with_runtime(async {
         let telemetry = match Telemetry::start(config, &settings, filter.as_deref()) {
             Ok(telemetry) => telemetry,
-            Err(error @ StartError::Filter(_)) => return usage(&error),
+            Err(error @ StartError::Filter(_)) => return usage_error(&error),
             Err(error) => {
                 output::report(error);
                 return ExitCode::FAILURE;
@@ -259,25 +263,25 @@ fn serve(
 ) -> ExitCode {
     let identity = match Identity::from_config(&config.identity) {
         Ok(identity) => identity,
-        Err(error) => return usage(&error),
+        Err(error) => return usage_error(&error),
     };
     let access = match access::Setup::load(&config.access) {
         Ok(access) => access,
-        Err(error) => return usage(&error),
+        Err(error) => return usage_error(&error),
     };
     with_telemetry(config, async |telemetry| {
         for warning in warnings {
             warn!("{warning}");
         }
-        if identity.source() == Source::Ephemeral {
+        if identity.source() == KeySource::Ephemeral {
             warn!(
-                "neither RELAY_IDENTITY_SEED nor RELAY_IDENTITY_KEY is set: the relay has a new \
-                 peer id at each start, and what clients know of it is void then"
+                "neither RELAY_IDENTITY_SEED nor RELAY_IDENTITY_KEY is set: the peer id changes \
+                 at every start, and addresses that clients know become invalid"
             );
         }
-        // A connection takes one, and many systems begin with 1024.
+        // Each connection uses a descriptor, and many systems set a soft limit of 1024.
         if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
-            warn!("the limit of open files stays as it is: {error}");
+            warn!("cannot raise the limit of open files: {error}");
         }
         Box::pin(run(config, &identity, access, telemetry)).await
     })
@@ -290,7 +294,7 @@ async fn run(
     telemetry: &Telemetry,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let lifecycle = Lifecycle::new();
-    lifecycle.spawn_cancellable("lost log lines", telemetry.lost_lines());
+    lifecycle.spawn_cancellable("lost log lines", telemetry.report_lost_lines());
     spawn_signals(&lifecycle)?;
     let node = Node::bind(config, identity, access, lifecycle.clone(), telemetry)?;
     if let Some(address) = config.admin_address {
@@ -309,18 +313,18 @@ async fn run(
     Ok(())
 }
 
-/// Lets signals stop the process, and keeps others from ending it.
+/// Handles signals: some start the drain, others are ignored.
 fn spawn_signals(lifecycle: &Lifecycle) -> io::Result<()> {
     let handled = STOP_SIGNALS.iter().chain(&IGNORED_SIGNALS);
     #[cfg(debug_assertions)]
-    let handled = handled.chain(&[FAULT]);
+    let handled = handled.chain(&[PANIC_SIGNAL]);
     let mut signals = Signals::new(handled)?;
     lifecycle.spawn_cancellable("signals", {
         let lifecycle = lifecycle.clone();
         async move {
             while let Some(signal) = signals.next().await {
                 #[cfg(debug_assertions)]
-                if signal == FAULT {
+                if signal == PANIC_SIGNAL {
                     lifecycle.spawn("fault", async { panic!("a fault was injected") });
                     continue;
                 }

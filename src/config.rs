@@ -1,8 +1,9 @@
-//! Configuration from environment variables alone.
+//! Configuration from environment variables.
 //!
-//! Every variable is declared once, in `config/table.rs`; parsing, the list of known names, the output of
-//! `descord-relay config` and the reference table of the documentation all come from there. The
-//! process environment is never read in here: pairs are passed in, so that tests need none.
+//! Every variable is declared once, in `config/table.rs`, which is the source of parsing, of the list
+//! of known names, of the output of `descord-relay config` and of the reference in the documentation.
+//! Settings are types of the modules that they configure, with their own defaults. This module never
+//! reads the process environment: pairs are passed in, so tests need not change it.
 //!
 //! ```
 //! use descord_relay::config::Config;
@@ -19,319 +20,148 @@
 mod access;
 mod address;
 mod checks;
+mod dns;
 mod environment;
 mod error;
-mod fleet;
-mod kind;
+mod list;
 mod load;
-mod placeholder;
-mod rates;
 mod render;
-mod secret;
+mod resources;
 mod service_link;
 mod table;
+mod template;
+mod value_format;
 
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use libp2p::Multiaddr;
-use reqwest::Url;
+use libp2p::{Multiaddr, multiaddr::Protocol};
 
-pub(crate) use address::check_external;
-pub use address::{MAX_EXTERNAL_ADDRESSES, MAX_EXTERNAL_ADDRESSES_BYTES};
 pub use error::{Errors, VariableError, Warning};
-pub use fleet::MAX_FLEET;
 pub use load::Loaded;
 pub use render::reference_table;
-pub use secret::Secret;
 
-use crate::access::Subject;
-pub use crate::relay::Limits;
-use crate::relay::{BandwidthLimits, CircuitLimit, RequestRateLimits};
-use crate::resources::Shares;
-pub use crate::transport::Admission;
+use crate::access::AccessConfig;
+use crate::dns::config::DnsConfig;
+use crate::identity::IdentityConfig;
+use crate::lifecycle::DrainConfig;
+use crate::pseudonym::PeerIds;
+use crate::rate::{Rate, Unit};
+use crate::relay::Limits;
+use crate::resources::MemoryLimit;
+use crate::telemetry::log::LogFormat;
+use crate::transport::Admission;
 
-/// Everything that the relay can be told. [`Default`] is what an empty environment gives, apart
-/// from the instance name, which is then the machine's host name.
+/// The configuration of every subcommand. [`Default`] is the configuration of an empty environment,
+/// apart from the instance name, which is then the machine's host name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Where to accept connections; never empty.
+    /// Addresses on which the relay accepts connections; never empty.
     pub listen_addresses: Vec<Multiaddr>,
-    /// What to announce, without a peer id; empty means the addresses of the machine's own
-    /// interfaces. At most [`MAX_EXTERNAL_ADDRESSES`].
+    /// Addresses to announce, without a peer id; empty means the addresses of the machine's own
+    /// interfaces. At most
+    /// [`MAX_EXTERNAL_ADDRESSES`](crate::external_address::MAX_EXTERNAL_ADDRESSES).
     pub external_addresses: Vec<Multiaddr>,
     /// Where the key pair comes from.
-    pub identity: Identity,
-    /// Reservations and circuits.
+    pub identity: IdentityConfig,
+    /// Limits of reservations and circuits.
     pub limits: Limits,
-    /// What the limits of circuits of one source and of one target are, unless those are set
-    /// themselves. It has no effect besides.
+    /// Sets the limits of circuits per source and per target, unless those are set themselves. It
+    /// has no other effect.
     pub circuits_per_peer: Option<usize>,
     /// How much memory the relay may use.
     pub memory: MemoryLimit,
-    /// Connections, before they are up.
+    /// Admission of new connections, before the handshake.
     pub admission: Admission,
-    /// Who may reserve, and who may connect to whom.
-    pub access: Access,
-    /// How long a connection may hold neither a reservation nor a circuit; at least 5 s.
+    /// Access control.
+    pub access: AccessConfig,
+    /// How long a connection may have neither a reservation nor a circuit; at least 5 s.
     pub idle_timeout: Duration,
-    /// Time between two lines of statistics; `None` = no such lines.
+    /// Interval between two statistics lines in the log; `None` disables them.
     pub stats_interval: Option<Duration>,
     /// Shape of the event log.
     pub log_format: LogFormat,
-    /// How peers are named in logs, traces and answers to the operator.
+    /// How peers are named in logs, traces and the admin API.
     pub peer_ids: PeerIds,
-    /// What is kept of who moves how much.
+    /// Statistics per peer.
     pub peer_stats: PeerStats,
-    /// Where the operator's HTTP endpoints listen; `None` = nowhere.
+    /// Socket of the admin API; `None` disables it.
     pub admin_address: Option<SocketAddr>,
-    /// The graceful end.
-    pub drain: Drain,
-    /// The instance names of the whole fleet; at most [`MAX_FLEET`]. Empty = not told.
+    /// Timing of the graceful drain.
+    pub drain: DrainConfig,
+    /// The instance names of the whole fleet; at most
+    /// [`MAX_RELAYS`](crate::dns::config::MAX_RELAYS). Empty if unknown.
     pub fleet: Vec<String>,
-    /// The fleet's directory in DNS.
-    pub dns: Dns,
+    /// The DNS server of the fleet.
+    pub dns: DnsConfig,
 }
 
-/// Where the key pair comes from: the key, else the seed together with the instance name, else
-/// chance. A loaded configuration never has both a key and a seed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    /// Name of this relay within the fleet.
-    pub instance: String,
-    /// The fleet's shared secret; at least 16 characters.
-    pub seed: Option<Secret>,
-    /// Base64 of an Ed25519 private key in libp2p's protobuf form.
-    pub key: Option<Secret>,
-}
-
-/// How much memory the relay may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MemoryLimit {
-    /// What the system leaves it: the smallest limit of its control groups, or else all that the
-    /// machine has.
-    Auto,
-    /// So many bytes.
-    Bytes(u64),
-    /// Any amount.
-    Unlimited,
-}
-
-/// Who may reserve, and who may connect to whom: everybody, unless something here is set.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Access {
-    /// Who may reserve.
-    pub reserve: AccessLists,
-    /// Who may open circuits.
-    pub connect: AccessLists,
-    /// To whom circuits may be opened; no entry is a network.
-    pub target: AccessLists,
-    /// More rules, which may change while the relay runs.
-    pub file: Option<PathBuf>,
-    /// Who decides when no rule refuses; `None` = nobody is asked.
-    pub url: Option<Url>,
-    /// The rest of what is known of whom to ask.
-    pub endpoint: AccessEndpoint,
-}
-
-/// Entries that are allowed, and entries that are not.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AccessLists {
-    /// If there are any, all others are denied.
-    pub allow: Vec<Subject>,
-    /// These win.
-    pub deny: Vec<Subject>,
-}
-
-/// How the access endpoint is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AccessEndpoint {
-    /// Sent as a bearer token.
-    pub token: Option<Secret>,
-    /// A PEM file with the certificates that are trusted instead of the system's.
-    pub certificate: Option<PathBuf>,
-    /// How long a decision may take; from 10 ms to 10 s. A peer waits as long again at most for
-    /// other questions of its own.
-    pub timeout: Duration,
-    /// What becomes of a request when there is no decision.
-    pub on_error: OnError,
-    /// How long a decision is remembered; `None` = not at all.
-    pub cache_ttl: Option<Duration>,
-    /// How many decisions are remembered, 0 = none.
-    pub cache_capacity: usize,
-    /// How many decisions may be asked for at once; at least 1.
-    pub concurrency: usize,
-}
-
-/// What becomes of a request when the endpoint that is to decide does not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnError {
-    /// It is refused.
-    FailClosed,
-    /// It is granted.
-    FailOpen,
-}
-
-/// What is kept of who moves how much.
+/// Statistics per peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerStats {
-    /// Of how many peers at most, 0 = of none; at most
+    /// Maximum number of tracked peers, 0 disables the statistics; at most
     /// [`MAX_CAPACITY`](crate::peer_stats::MAX_CAPACITY).
     pub capacity: usize,
-    /// How long the last while is of which figures are kept apart; at least 1 s.
+    /// Length of the recent window that is reported in addition to totals; at least 1 s.
     pub window: Duration,
 }
 
-/// The graceful end: what happens between the first signal and the exit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Drain {
-    /// Time in which everything still works, so that DNS and endpoints can forget this relay.
-    pub delay: Duration,
-    /// Time over which the disconnections of idle peers are spread; never longer than `timeout`.
-    pub window: Duration,
-    /// Time that open circuits are given to end by themselves.
-    pub timeout: Duration,
-}
-
-/// The fleet's directory in DNS: `descord-relay dns` and `descord-relay dnsaddr`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dns {
-    /// The zone, in lower case and without the dot at its end.
-    pub zone: Option<String>,
-    /// Where queries are answered, over UDP and TCP; never empty.
-    pub listen: Vec<SocketAddr>,
-    /// Where the relays' operator endpoints are; at most [`MAX_FLEET`].
-    pub relays: Vec<RelayHost>,
-    /// How long answers may be cached; from a second to an hour.
-    pub ttl: Duration,
-    /// The zone's name servers, the first one being the primary. Each one inside the zone has an
-    /// address, and no other one.
-    pub servers: Vec<NameServer>,
-    /// Answers a second to one network over UDP; `None` = no limit.
-    pub rate: Option<usize>,
-}
-
-/// Where the operator's endpoints of one relay are, or of all that a name stands for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RelayHost {
-    /// A DNS name or an IP address.
-    pub host: String,
-    /// The port of the endpoints.
-    pub port: u16,
-}
-
-/// A name server of the zone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NameServer {
-    /// Its name, in lower case and without the dot at its end.
-    pub name: String,
-    /// Its addresses, if its name is inside the zone.
-    pub addresses: Vec<IpAddr>,
-}
-
-/// Shape of the event log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// [`Text`](Self::Text) in a terminal, [`Json`](Self::Json) otherwise.
-    Auto,
-    /// One readable line per event.
-    Text,
-    /// One JSON object per event.
-    Json,
-}
-
-/// How peers are named in everything that the relay prints or exports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PeerIds {
-    /// A keyed hash, the same on every relay of the fleet.
-    Pseudonym,
-    /// The peer id itself.
-    Full,
+impl Default for PeerStats {
+    fn default() -> Self {
+        Self {
+            capacity: 1024,
+            window: Duration::from_secs(5 * 60),
+        }
+    }
 }
 
 impl Default for Config {
     fn default() -> Self {
-        table::defaults()
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Config::default().limits
-    }
-}
-
-impl Config {
-    /// A configuration in which nothing is set yet: only the start from which the table's defaults
-    /// are set.
-    fn blank() -> Self {
+        let limits = Limits::default();
         Self {
-            listen_addresses: Vec::new(),
+            listen_addresses: default_listen_addresses(),
             external_addresses: Vec::new(),
-            identity: Identity {
-                instance: "relay".to_owned(),
-                seed: None,
-                key: None,
+            identity: IdentityConfig::default(),
+            circuits_per_peer: limits.circuits_per_source,
+            limits,
+            memory: MemoryLimit::default(),
+            admission: Admission {
+                // One address may be that of a thousand customers of a mobile network that all
+                // reconnect at once after a restart of the relay: the burst allows as many as may
+                // reserve from one address, each with a few connections, and as many again that
+                // only connect. The sustained rate costs 2 % of a CPU core.
+                rate_per_ip: Some(Rate::fixed(500, 20, Unit::Second)),
+                proxies: Vec::new(),
             },
-            limits: Limits {
-                reservations: None,
-                reservations_per_peer: None,
-                reservations_per_ip: None,
-                reservation_ttl: Duration::ZERO,
-                circuits: None,
-                circuits_per_source: None,
-                circuits_per_target: None,
-                unused_circuit_timeout: None,
-                idle_circuit_timeout: None,
-                prefix_shares: Shares::default(),
-                circuit: CircuitLimit::default(),
-                reservation_rate: RequestRateLimits::default(),
-                circuit_rate: RequestRateLimits::default(),
-                bandwidth: BandwidthLimits::default(),
-            },
-            circuits_per_peer: None,
-            memory: MemoryLimit::Unlimited,
-            admission: Admission::default(),
-            access: Access {
-                reserve: AccessLists::default(),
-                connect: AccessLists::default(),
-                target: AccessLists::default(),
-                file: None,
-                url: None,
-                endpoint: AccessEndpoint {
-                    token: None,
-                    certificate: None,
-                    timeout: Duration::ZERO,
-                    on_error: OnError::FailClosed,
-                    cache_ttl: None,
-                    cache_capacity: 0,
-                    concurrency: 1,
-                },
-            },
-            idle_timeout: Duration::ZERO,
-            stats_interval: None,
-            log_format: LogFormat::Auto,
-            peer_ids: PeerIds::Pseudonym,
-            peer_stats: PeerStats {
-                capacity: 0,
-                window: Duration::ZERO,
-            },
-            admin_address: None,
-            drain: Drain {
-                delay: Duration::ZERO,
-                window: Duration::ZERO,
-                timeout: Duration::ZERO,
-            },
+            access: AccessConfig::default(),
+            idle_timeout: Duration::from_secs(60),
+            stats_interval: Some(Duration::from_secs(60)),
+            log_format: LogFormat::default(),
+            peer_ids: PeerIds::default(),
+            peer_stats: PeerStats::default(),
+            admin_address: Some((Ipv4Addr::UNSPECIFIED, 8080).into()),
+            drain: DrainConfig::default(),
             fleet: Vec::new(),
-            dns: Dns {
-                zone: None,
-                listen: Vec::new(),
-                relays: Vec::new(),
-                ttl: Duration::ZERO,
-                servers: Vec::new(),
-                rate: None,
-            },
+            dns: DnsConfig::default(),
         }
     }
+}
+
+/// TCP and QUIC on port 9000 of all interfaces.
+fn default_listen_addresses() -> Vec<Multiaddr> {
+    const PORT: u16 = 9000;
+    let hosts = [
+        Protocol::Ip4(Ipv4Addr::UNSPECIFIED),
+        Protocol::Ip6(Ipv6Addr::UNSPECIFIED),
+    ];
+    hosts
+        .into_iter()
+        .flat_map(|host| {
+            let host = Multiaddr::from(host);
+            [
+                host.clone().with(Protocol::Tcp(PORT)),
+                host.with(Protocol::Udp(PORT)).with(Protocol::QuicV1),
+            ]
+        })
+        .collect()
 }

@@ -1,8 +1,8 @@
-//! What fuzzers call: for every place where bytes of strangers come in, and for the resources that
-//! remote peers use, a function that takes any bytes, and panics if a promise is broken.
+//! Entry points of fuzzers: one for each parser of untrusted input, and one for the resource manager.
+//! Each takes arbitrary bytes and panics when an invariant is violated.
 //!
-//! `fuzz/` drives them by coverage, on a nightly compiler; the tests here, on any compiler, with the
-//! inputs of `fuzz/corpus` and with others by chance. Neither is in a build of the relay.
+//! `fuzz/` runs them guided by coverage, on a nightly compiler. The tests here run them on any compiler,
+//! with the inputs of `fuzz/corpus` and with random ones. They are not part of the binary.
 
 mod config;
 mod dns;

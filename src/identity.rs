@@ -1,9 +1,9 @@
-//! The relay's key pair: given, derived from the fleet's seed, or ephemeral.
+//! The relay's key pair: configured, derived from the fleet's seed, or ephemeral.
 //!
-//! Clients advertise addresses that contain the relay's peer id, so it has to survive restarts,
-//! without a disk. A fleet shares one secret, the seed; each relay derives its own Ed25519 key from
-//! the seed and its instance name by HKDF-SHA256 (RFC 5869). Whoever knows the seed can compute the
-//! peer ids of the whole fleet before any relay runs.
+//! Clients advertise addresses that contain the relay's peer id, so it must survive restarts, without
+//! a disk. A fleet shares one secret, the seed; each relay derives its own Ed25519 key from the seed
+//! and its instance name with HKDF-SHA256 (RFC 5869). With the seed, the peer ids of the whole fleet
+//! can be computed before any relay runs.
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -19,71 +19,95 @@ use libp2p::identity::{Keypair, ed25519};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::config::{self, Secret};
+use crate::secret::Secret;
 
-/// What the key of an instance is derived for. Another text gives every relay another peer id.
+/// HKDF info of instance keys. Another value would change the peer id of every relay.
 const IDENTITY_INFO: &[u8] = b"descord-relay/identity/v1/";
 
-/// What the key of the pseudonyms is derived for.
+/// HKDF info of the key of pseudonyms.
 const PSEUDONYM_INFO: &[u8] = b"descord-relay/pseudonym/v1";
 
-/// The relay's key pair, and what else is derived from the same secret.
+/// The instance name of a machine without a usable host name.
+pub const DEFAULT_INSTANCE: &str = "relay";
+
+/// Where the key pair comes from: the key, else the seed together with the instance name, else a
+/// random number generator. A loaded configuration never has both a key and a seed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityConfig {
+    /// Name of this relay within the fleet.
+    pub instance: String,
+    /// The fleet's shared secret; at least 16 characters.
+    pub seed: Option<Secret>,
+    /// Base64 of an Ed25519 private key in libp2p's protobuf form.
+    pub key: Option<Secret>,
+}
+
+impl Default for IdentityConfig {
+    fn default() -> Self {
+        Self {
+            instance: DEFAULT_INSTANCE.to_owned(),
+            seed: None,
+            key: None,
+        }
+    }
+}
+
+/// The relay's key pair, and other keys derived from the same secret.
 pub struct Identity {
     keypair: Keypair,
-    source: Source,
+    source: KeySource,
     pseudonym_key: Zeroizing<[u8; 32]>,
 }
 
-/// Where a key pair comes from.
+/// The source of a key pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
+pub enum KeySource {
     /// `RELAY_IDENTITY_KEY`.
     Key,
     /// `RELAY_IDENTITY_SEED` and `RELAY_INSTANCE`.
     Seed,
-    /// Chance: the peer id is another one after every start.
+    /// A random number generator: the peer id changes at every start.
     Ephemeral,
 }
 
-/// Why there is no key pair. `Display` tells what is wrong with the key, without showing it, in
-/// words that can follow its name.
+/// Why there is no key pair. `Display` gives the problem without the key, in words that can follow the
+/// name of the variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The key is not base64 text.
     #[error("is not base64")]
     NotBase64,
-    /// The key is not the protobuf form of a private key, or one of another kind.
+    /// The key is not an Ed25519 private key in libp2p's protobuf form.
     #[error("is not an Ed25519 private key in libp2p's protobuf form")]
     NotEd25519,
-    /// There are a key and a seed, and no way to tell which one is meant.
-    #[error("is given together with a seed")]
+    /// Both a key and a seed are set.
+    #[error("is set together with a seed")]
     Ambiguous,
 }
 
 impl Identity {
-    /// The key if there is one, else what seed and instance name give, else a new key pair.
+    /// The configured key, else the key derived from seed and instance name, else a new key pair.
     ///
     /// # Errors
-    /// When the key cannot be used, or there is a seed too; a configuration that was loaded
-    /// from an environment has no such fault.
-    pub fn from_config(config: &config::Identity) -> Result<Self, Error> {
+    /// When the key is invalid, or a seed is set as well; a loaded configuration has neither problem.
+    pub fn from_config(config: &IdentityConfig) -> Result<Self, Error> {
         match (&config.key, &config.seed) {
             (Some(_), Some(_)) => Err(Error::Ambiguous),
-            (Some(key), None) => Ok(Self::of_key(decode_key(key)?, Source::Key)),
+            (Some(key), None) => Ok(Self::of_key(decode_key(key)?, KeySource::Key)),
             (None, Some(seed)) => Ok(Self {
                 keypair: derive_keypair(seed, &config.instance),
-                source: Source::Seed,
-                // Without the instance name: a peer has one pseudonym on all relays of a fleet.
+                source: KeySource::Seed,
+                // Independent of the instance name: a peer has one pseudonym on all relays of a fleet.
                 pseudonym_key: derive(seed.expose().as_bytes(), &[PSEUDONYM_INFO]),
             }),
             (None, None) => Ok(Self::of_key(
                 ed25519::Keypair::generate(),
-                Source::Ephemeral,
+                KeySource::Ephemeral,
             )),
         }
     }
 
-    fn of_key(keypair: ed25519::Keypair, source: Source) -> Self {
+    fn of_key(keypair: ed25519::Keypair, source: KeySource) -> Self {
         let pseudonym_key = derive(keypair.secret().as_ref(), &[PSEUDONYM_INFO]);
         Self {
             keypair: keypair.into(),
@@ -97,18 +121,18 @@ impl Identity {
         &self.keypair
     }
 
-    /// The name of the relay in every address.
+    /// The peer id, which is part of every address of the relay.
     pub fn peer_id(&self) -> PeerId {
         self.keypair.public().to_peer_id()
     }
 
-    /// Where the key pair comes from.
-    pub fn source(&self) -> Source {
+    /// The source of the key pair.
+    pub fn source(&self) -> KeySource {
         self.source
     }
 
-    /// What [`Pseudonyms`](crate::pseudonym::Pseudonyms) are keyed with: the same on all relays of
-    /// one seed, else as lasting as the key pair.
+    /// The key of [`Pseudonyms`](crate::pseudonym::Pseudonyms): the same on all relays with the same
+    /// seed, otherwise derived from the relay's own key.
     pub fn pseudonym_key(&self) -> &[u8] {
         self.pseudonym_key.as_slice()
     }
@@ -123,7 +147,7 @@ impl fmt::Debug for Identity {
     }
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for KeySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Key => "key",
@@ -133,23 +157,23 @@ impl fmt::Display for Source {
     }
 }
 
-/// The peer id of the fleet's relay with that instance name.
+/// The peer id of the relay with this instance name.
 pub fn peer_id_of(seed: &Secret, instance: &str) -> PeerId {
     derive_keypair(seed, instance).public().to_peer_id()
 }
 
-/// A new seed for a fleet: 256 random bits from the system's generator, in URL-safe base64, which
+/// Generates a seed for a fleet: 256 random bits from the system's generator, in URL-safe base64, which
 /// needs no quoting in shells, env files and YAML.
 pub fn generate_seed() -> String {
     let bits = Zeroizing::new(rand::random::<[u8; 32]>());
     URL_SAFE_NO_PAD.encode(bits.as_slice())
 }
 
-/// Writes a new seed to a file that only its owner and group may read; `false` if there is such a
-/// file already, which is then left as it is.
+/// Writes a new seed to a file that only its owner and group can read. Returns `false` if the file
+/// exists; it is not changed.
 ///
 /// # Errors
-/// When the file cannot be written; then there is none.
+/// When the file cannot be written; then it does not exist.
 pub fn write_new_seed(path: &Path) -> io::Result<bool> {
     let mut options = OpenOptions::new();
     let mut file = match options.write(true).create_new(true).mode(0o440).open(path) {
@@ -162,13 +186,13 @@ pub fn write_new_seed(path: &Path) -> io::Result<bool> {
     let seed = Zeroizing::new(generate_seed());
     let written = writeln!(file, "{}", *seed).and_then(|()| file.sync_all());
     if written.is_err() {
-        // Half a seed would be taken for a whole one.
+        // A partial seed must not be used.
         let _ = fs::remove_file(path);
     }
     written.map(|()| true)
 }
 
-/// Reads the base64 form, with or without padding, in which libp2p tools write private keys.
+/// Decodes the base64 form of private keys of libp2p tools, with or without padding.
 ///
 /// # Errors
 /// When the text is not base64, or not an Ed25519 key.
@@ -181,10 +205,7 @@ pub fn decode_key(key: &Secret) -> Result<ed25519::Keypair, Error> {
     keypair.try_into_ed25519().map_err(|_| Error::NotEd25519)
 }
 
-#[expect(
-    clippy::expect_used,
-    reason = "32 bytes, whichever they are, are an Ed25519 secret key"
-)]
+#[expect(clippy::expect_used, reason = "any 32 bytes are an Ed25519 secret key")]
 fn derive_keypair(seed: &Secret, instance: &str) -> Keypair {
     let mut bytes = derive::<32>(
         seed.expose().as_bytes(),
@@ -193,17 +214,17 @@ fn derive_keypair(seed: &Secret, instance: &str) -> Keypair {
     Keypair::ed25519_from_bytes(bytes.as_mut_slice()).expect("a key of 32 bytes")
 }
 
-/// HKDF-SHA256 without a salt; `info` is the concatenation of its parts.
+/// HKDF-SHA256 without salt; `info` is the concatenation of its parts.
 #[expect(
     clippy::expect_used,
-    reason = "HKDF gives up to 255 hashes, and no caller wants as much"
+    reason = "HKDF gives up to 255 hashes, and the assertion below bounds the length"
 )]
 pub(crate) fn derive<const N: usize>(secret: &[u8], info: &[&[u8]]) -> Zeroizing<[u8; N]> {
-    const { assert!(N <= 255 * 32, "more than HKDF-SHA256 gives") };
+    const { assert!(N <= 255 * 32, "longer than the output of HKDF-SHA256") };
     let mut output = Zeroizing::new([0; N]);
     Hkdf::<Sha256>::new(None, secret)
         .expand_multi_info(info, output.as_mut_slice())
-        .expect("a length that was checked when this was compiled");
+        .expect("the length is checked at compile time");
     output
 }
 
@@ -213,17 +234,17 @@ mod tests {
 
     const SEED: &str = "correct horse battery staple";
 
-    fn config(seed: Option<&str>, key: Option<&str>) -> config::Identity {
-        config::Identity {
+    fn config(seed: Option<&str>, key: Option<&str>) -> IdentityConfig {
+        IdentityConfig {
             instance: "relay-0".to_owned(),
             seed: seed.map(Secret::new),
             key: key.map(Secret::new),
         }
     }
 
-    /// A change of the derivation would give every relay in the world another peer id.
+    /// A change of the derivation would change the peer id of every relay.
     #[test]
-    fn the_derivation_is_fixed() {
+    fn derivation_is_stable() {
         let seed = Secret::new(SEED);
         assert_eq!(
             peer_id_of(&seed, "relay-0").to_string(),
@@ -235,13 +256,13 @@ mod tests {
         );
         let identity = Identity::from_config(&config(Some(SEED), None)).unwrap();
         assert_eq!(identity.peer_id(), peer_id_of(&seed, "relay-0"));
-        assert_eq!(identity.source(), Source::Seed);
+        assert_eq!(identity.source(), KeySource::Seed);
     }
 
     #[test]
-    fn pseudonyms_are_keyed_alike_in_a_fleet() {
+    fn relays_of_a_fleet_share_the_pseudonym_key() {
         let first = Identity::from_config(&config(Some(SEED), None)).unwrap();
-        let second = config::Identity {
+        let second = IdentityConfig {
             instance: "relay-1".into(),
             ..config(Some(SEED), None)
         };
@@ -251,24 +272,24 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_used_as_it_is() {
+    fn configured_key_is_used() {
         let keypair = Keypair::generate_ed25519();
         let bytes = keypair.to_protobuf_encoding().unwrap();
         let text = STANDARD_PAD_INDIFFERENT.encode(bytes);
         for text in [text.as_str(), text.trim_end_matches('=')] {
             let identity = Identity::from_config(&config(None, Some(text))).unwrap();
             assert_eq!(identity.peer_id(), keypair.public().to_peer_id());
-            assert_eq!(identity.source(), Source::Key);
+            assert_eq!(identity.source(), KeySource::Key);
         }
     }
 
     #[test]
-    fn what_is_no_key_is_refused() {
+    fn invalid_keys_are_refused() {
         let refused = |key: &str| decode_key(&Secret::new(key)).err();
         assert_eq!(refused("no base64!"), Some(Error::NotBase64));
         assert_eq!(refused(""), Some(Error::NotEd25519));
         assert_eq!(refused("AAAA"), Some(Error::NotEd25519));
-        // The type says secp256k1.
+        // The key type is secp256k1.
         assert_eq!(
             refused("CAISIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAB"),
             Some(Error::NotEd25519)
@@ -276,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_and_a_seed_are_one_too_many() {
+    fn key_and_seed_exclude_each_other() {
         let both = Identity::from_config(&config(Some(SEED), Some("AAAA")));
         assert_eq!(both.err(), Some(Error::Ambiguous));
     }
@@ -286,15 +307,15 @@ mod tests {
         let ephemeral = || Identity::from_config(&config(None, None)).unwrap();
         assert_ne!(ephemeral().peer_id(), ephemeral().peer_id());
         assert_ne!(ephemeral().pseudonym_key(), ephemeral().pseudonym_key());
-        assert_eq!(ephemeral().source(), Source::Ephemeral);
+        assert_eq!(ephemeral().source(), KeySource::Ephemeral);
     }
 
     #[test]
-    fn a_generated_seed_can_be_used_as_it_is() {
+    fn generated_seed_is_valid() {
         let seed = generate_seed();
         assert_ne!(seed, generate_seed());
         assert_eq!(seed.len(), 43);
-        let loaded = config::Config::from_env([("RELAY_IDENTITY_SEED", &seed)]).unwrap();
+        let loaded = crate::config::Config::from_env([("RELAY_IDENTITY_SEED", &seed)]).unwrap();
         assert_eq!(loaded.config.identity.seed, Some(Secret::new(seed)));
     }
 

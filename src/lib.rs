@@ -1,37 +1,38 @@
 //! A libp2p [Circuit Relay v2] server for fleets.
 //!
-//! The crate is the product behind the `descord-relay` binary; its modules are rooms with one
-//! purpose each:
+//! The library of the `descord-relay` binary.
 //!
-//! | module | what belongs there |
+//! | module | contents |
 //! |---|---|
-//! | [`cli`] | the subcommands and what each of them prints |
-//! | [`resources`] | resource manager: memory, file descriptors, and shares of address prefixes |
-//! | [`connection_deny_reason`] | why connections are denied or closed |
+//! | [`choice`] | values that are written as one of a few words |
+//! | [`cli`] | the subcommands |
+//! | [`resources`] | the resource manager: limits of memory, file descriptors and connections |
 //! | [`config`] | every environment variable: type, unit, default, bounds, documentation |
-//! | [`chunk_passing`] | zero-copy transfer of byte chunks between streams |
-//! | [`deferred_wake`] | wakers that defer the wake until the current poll has ended |
-//! | [`identity`] | the relay's key pair: given, derived from the fleet's seed, or ephemeral |
-//! | [`pseudonym`] | pseudonyms of peers and networks in logs and telemetry |
-//! | [`lifecycle`] | phase of the process, its tasks, drain and shutdown tokens |
-//! | [`metrics`] | every instrument, named and described once |
-//! | [`log_throttle`] | rate limit of log lines about refused connections and requests |
+//! | [`handover`] | passing of buffers between streams without a copy |
+//! | [`late`] | wakers that are deferred until the end of a poll |
+//! | [`external_address`] | which addresses clients can dial |
+//! | [`identity`] | the relay's key pair: configured, derived from the fleet's seed, or ephemeral |
+//! | [`pseudonym`] | the names of peers in logs and telemetry |
+//! | [`lifecycle`] | the phase of the process, its tasks, drain and shutdown |
+//! | [`metrics`] | the catalogue of instruments |
 //! | [`node`] | the swarm and its event loop: serve, drain, close |
-//! | [`transport`] | TCP, QUIC and WebSocket, and the muxers that can reset what they cut |
-//! | [`rate`] | rate limiters for many keys, in bounded memory |
-//! | [`relay`] | the protocol: reservations, circuits and their limits |
-//! | [`scratch`] | room for bytes on their way, once for every thread |
-//! | [`shrink`] | tables that do not keep the room which they once needed |
-//! | [`access`] | access control: rules and the authorization endpoint |
-//! | [`peer_stats`] | traffic counters of the most active peers |
-//! | [`identify`] | the identify protocol: the relay's identity and addresses |
-//! | [`ping`] | responder of the ping protocol |
-//! | [`dialback`] | `AutoNAT` v2 server with limits on its dials |
-//! | [`admin`] | the operator's HTTP endpoints |
-//! | [`fleet`] | the directory of a fleet in DNS |
-//! | [`telemetry`] | the event log, traces, and metrics for whoever reads them |
-//! | `fuzzing` | what must hold whatever bytes come in; for tests and fuzzers alone |
-//! | [`probe`] | a client that proves that a relay works, end to end |
+//! | [`transport`] | TCP, QUIC and WebSocket, and stream muxers that preserve resets |
+//! | [`rate`] | rate limits per peer and per IP address |
+//! | [`relay`] | Circuit Relay v2: reservations, circuits and their limits |
+//! | [`scratch`] | per-thread buffers for data in transit |
+//! | [`secret`] | secret text |
+//! | [`size`] | sizes in bytes, as text |
+//! | [`shrink`] | hash maps that shrink after peaks |
+//! | [`access`] | access control for reservations and circuits |
+//! | [`peers`] | statistics per peer |
+//! | [`identify`] | the identify protocol |
+//! | [`ping`] | the ping responder |
+//! | [`dialback`] | AutoNAT v2: limits of dialback |
+//! | [`admin`] | the admin API over HTTP |
+//! | [`dns`] | the DNS directory of a fleet |
+//! | [`telemetry`] | the event log, traces, and metrics export |
+//! | `fuzzing` | entry points of fuzzers |
+//! | [`probe`] | an end-to-end test client |
 //!
 //! [Circuit Relay v2]: https://github.com/libp2p/specs/blob/master/relay/circuit-v2.md
 
@@ -42,13 +43,15 @@
 
 pub mod access;
 pub mod admin;
+pub mod choice;
 pub mod chunk_passing;
 pub mod cli;
 pub mod config;
 pub mod connection_deny_reason;
 pub mod deferred_wake;
 pub mod dialback;
-pub mod fleet;
+pub mod dns;
+pub mod external_address;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod identify;
@@ -66,6 +69,8 @@ pub mod pseudonym;
 pub mod rate;
 pub mod relay;
 pub mod resources;
+pub mod secret;
+pub mod size;
 pub mod telemetry;
 pub mod thread_buffer;
 pub mod transport;

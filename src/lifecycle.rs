@@ -16,11 +16,33 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use futures::FutureExt;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Timing of the graceful drain, from the first signal to the exit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DrainConfig {
+    /// How long everything keeps working, so that DNS and load balancers can drop this relay.
+    pub delay: Duration,
+    /// Period over which the disconnections of idle peers are spread; at most `timeout`.
+    pub window: Duration,
+    /// How long open circuits may take to end.
+    pub timeout: Duration,
+}
+
+impl Default for DrainConfig {
+    fn default() -> Self {
+        Self {
+            delay: Duration::from_secs(5),
+            window: Duration::from_secs(30),
+            timeout: Duration::from_secs(5 * 60),
+        }
+    }
+}
 
 /// Phase of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,12 +1,12 @@
-//! See the library, `descord_relay`.
+//! The entry point: it runs [`descord_relay::cli`].
 
 use std::process::ExitCode;
 
 use tikv_jemallocator::Jemalloc;
 
-/// Gives back what peers have used who are gone, which the system's allocator does not. How soon
-/// says `.cargo/config.toml`. By a feature of the crate it is that of the libraries, too, which are
-/// written in C: they allocate in each handshake, and glibc would keep that for each thread.
+/// jemalloc returns the memory of disconnected peers to the system, which the system's allocator does
+/// not; `.cargo/config.toml` sets the delay. A feature of the crate makes it the allocator of C
+/// libraries as well: they allocate during each handshake, and glibc would keep an arena per thread.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 

@@ -1,8 +1,7 @@
-//! What the relay counts and measures, for OTLP and Prometheus alike.
+//! The relay's instruments, exported over OTLP and at `/metrics`.
 //!
-//! One set of instruments; whoever reads them (a push to a collector, `/metrics`) sees the same
-//! values. Events are told to [`Metrics`] where they become true; what is a state rather than an
-//! event is looked up when somebody reads, see [`observe`].
+//! Both exports read the same instruments. Events are recorded in [`Metrics`] at the place where they
+//! happen; state is read by callbacks at collection time, see [`observe`].
 
 mod access;
 pub(crate) mod catalogue;
@@ -30,12 +29,12 @@ use self::catalogue::{
 };
 pub(crate) use self::process::observe as observe_process;
 pub use self::{
-    catalogue::{Attribute, DNS_INSTRUMENTS, INSTRUMENTS, Instrument, Kind},
-    handshakes::{Handshake, Handshakes, Open},
+    catalogue::{Attribute, DNS_INSTRUMENTS, INSTRUMENTS, Instrument, InstrumentKind},
+    handshakes::{ConnectionGuard, Handshake, Handshakes},
     state::{ConnectionLimits, observe},
 };
 
-/// The instruments that are told of events. Clones share everything.
+/// The instruments that record events. Clones share the same state.
 #[derive(Clone, Debug)]
 pub struct Metrics(Arc<Instruments>);
 
@@ -57,12 +56,12 @@ struct Instruments {
     autonat_dials: Counter<u64>,
     exports: Counter<u64>,
     lost: Counter<u64>,
-    /// Connections on their way; only the swarm knows, which says so from time to time.
+    /// Pending connections, which only the swarm knows; set periodically.
     pending: AtomicU64,
 }
 
 impl Metrics {
-    /// The instruments of `meter`.
+    /// Creates the instruments with `meter`.
     pub fn new(meter: &Meter) -> Self {
         let metrics = Self(Arc::new(Instruments {
             requests: HOP_REQUESTS.counter(meter),
@@ -83,13 +82,13 @@ impl Metrics {
             lost: LOST.counter(meter),
             pending: AtomicU64::new(0),
         }));
-        metrics.begin();
+        metrics.init_zero_series();
         metrics
     }
 
-    /// What is rare begins at zero. Otherwise its first event would be invisible: the value before
-    /// it would be unknown.
-    fn begin(&self) {
+    /// Creates the series of rare events with the value zero. Without an earlier value, the increase by
+    /// the first event would not be visible.
+    fn init_zero_series(&self) {
         let begin = |counter: &Counter<u64>, instrument: &Instrument| {
             let [attribute] = instrument.attributes else {
                 return;
@@ -104,13 +103,13 @@ impl Metrics {
         self.0.offload_fallbacks.add(0, &[]);
     }
 
-    /// Instruments that nobody reads.
-    pub fn off() -> Self {
-        Self::new(&NoopMeterProvider::new().meter("off"))
+    /// Instruments without a reader.
+    pub fn noop() -> Self {
+        Self::new(&NoopMeterProvider::new().meter("noop"))
     }
 
-    /// A request was answered. `request` is "reserve", "connect" or "unknown", `outcome` is
-    /// "accepted", "renewed" or "denied", `reason` is why it was denied, or "none".
+    /// Counts a request. `request` is "reserve", "connect" or "unknown", `outcome` is "accepted",
+    /// "renewed" or "denied", `reason` is why it was denied, or "none".
     pub(crate) fn request(
         &self,
         request: &'static str,
@@ -125,7 +124,7 @@ impl Metrics {
         self.0.requests.add(1, &attributes);
     }
 
-    /// A reservation that had lasted so long has ended. `reason` is "expired" or "closed".
+    /// Records the end of a reservation after `lasted`. `reason` is "expired" or "closed".
     pub(crate) fn reservation_ended(&self, reason: &'static str, lasted: Duration) {
         let reason = [KeyValue::new("reason", reason)];
         self.0
@@ -133,8 +132,8 @@ impl Metrics {
             .record(lasted.as_secs_f64(), &reason);
     }
 
-    /// A circuit that had been open so long has ended, for the reason of this name, see
-    /// [`EndReason`](crate::relay::circuit::EndReason).
+    /// Records the end of a circuit after `lasted`, with one of the reasons of
+    /// [`End::reason`](crate::relay::circuit::End::reason).
     pub(crate) fn circuit_ended(&self, reason: &'static str, lasted: Duration) {
         let reason = [KeyValue::new("reason", reason)];
         self.0
@@ -142,36 +141,36 @@ impl Metrics {
             .record(lasted.as_secs_f64(), &reason);
     }
 
-    /// An attempt to open a circuit on a connection of its target has ended. `outcome` is "accepted",
-    /// "refused", "failed", or "abandoned": another attempt was faster, or the source gave up.
+    /// Records an attempt to open a circuit on a connection of its target. `outcome` is "accepted",
+    /// "refused", "failed", or "abandoned" if another attempt was faster or the source gave up.
     pub(crate) fn stop(&self, outcome: &'static str, took: Duration) {
         let outcome = [KeyValue::new("outcome", outcome)];
         self.0.stop_duration.record(took.as_secs_f64(), &outcome);
     }
 
-    /// A connection was refused for one of a few reasons.
+    /// Counts a rejected connection, with one of the reasons of the catalogue.
     pub(crate) fn connection_denied(&self, reason: &'static str) {
         self.0.denied.add(1, &[KeyValue::new("reason", reason)]);
     }
 
-    /// Packets of QUIC to one destination are sent without segmentation offload for a while.
+    /// Counts a fallback to sending QUIC packets to one destination without segmentation offload.
     pub(crate) fn offload_fallback(&self) {
         self.0.offload_fallbacks.add(1, &[]);
     }
 
-    /// A peer asked for a dial by `AutoNAT`, and one of the outcomes of the catalogue came of it.
+    /// Counts a dial request over `AutoNAT`, with one of the outcomes of the catalogue.
     pub(crate) fn autonat_dial(&self, outcome: &'static str) {
         self.0
             .autonat_dials
             .add(1, &[KeyValue::new("outcome", outcome)]);
     }
 
-    /// So many connections are on their way in.
+    /// Sets the number of pending incoming connections.
     pub(crate) fn connections_pending(&self, number: u32) {
         self.0.pending.store(number.into(), Ordering::Relaxed);
     }
 
-    /// A batch of `signal` ("traces", "metrics") was sent to the collector, or could not be.
+    /// Counts an export of a batch of `signal` ("traces", "metrics").
     pub(crate) fn exported(&self, signal: &'static str, success: bool) {
         let outcome = if success { "success" } else { "failure" };
         let attributes = [
@@ -181,9 +180,9 @@ impl Metrics {
         self.0.exports.add(1, &attributes);
     }
 
-    /// So many items of `signal` ("traces", "logs") were lost because nobody took them in time.
+    /// Counts items of `signal` ("traces", "logs") that were lost because the queue was full.
     pub(crate) fn lost(&self, signal: &'static str, items: u64) {
-        // Nothing at all would begin a series of its own.
+        // Adding zero would create a series.
         if items > 0 {
             self.0.lost.add(items, &[KeyValue::new("signal", signal)]);
         }
@@ -199,7 +198,7 @@ mod tests {
     use super::INSTRUMENTS;
 
     #[test]
-    fn names_are_unique() {
+    fn instrument_names_are_unique() {
         let mut names: Vec<_> = INSTRUMENTS.iter().map(|i| i.name).collect();
         names.sort_unstable();
         names.dedup();

@@ -27,9 +27,9 @@ use self::{
 };
 use crate::{
     access,
-    config::{self, Config},
+    config::Config,
     identity::Identity,
-    lifecycle::{Lifecycle, Phase},
+    lifecycle::{DrainConfig, Lifecycle, Phase},
     metrics::{self, Metrics},
     peer_stats::PeerStats,
     pseudonym::Pseudonyms,
@@ -109,7 +109,7 @@ pub struct Node {
     statistics: Option<Interval>,
     /// Memory that was last freed under pressure.
     shed: Option<Shed>,
-    drain: config::Drain,
+    drain: DrainConfig,
 }
 
 impl Node {

@@ -1,11 +1,11 @@
-//! `descord-relay probe`: proves that relays work, with nothing but what any client does.
+//! `descord-relay probe`: tests relays end to end, as a client does.
 //!
-//! Two clients with fresh keys meet through the relay. One reserves a slot and listens, the other
-//! dials it as `<relay>/p2p-circuit/p2p/<listener>`; then they send data both ways and check every
-//! byte of it. Each [`Step`] has a deadline, and the one that fails is named. An announced limit
-//! is respected: no more than half of a circuit's data is used.
+//! Two clients with fresh keys connect through the relay. One reserves a slot and listens, the other
+//! dials it as `<relay>/p2p-circuit/p2p/<listener>`; then they exchange data in both directions and
+//! verify every byte. Each [`Step`] has a deadline, and the report names the step that fails. The probe
+//! uses at most half of the data of an announced limit.
 //!
-//! Anyone can run it against any Circuit Relay v2 relay; it needs no access to the relay itself.
+//! It works with any Circuit Relay v2 relay, and needs no access to the relay itself.
 
 mod client;
 mod failure;
@@ -29,36 +29,36 @@ pub use failure::{Cause, Failure, Step};
 pub use report::{Format, Report};
 
 use report::Printer;
-use session::Effort;
+use session::ProbeSettings;
 
-/// Prove that relays work: reserve on each, connect through it, and echo data both ways.
+/// Test relays end to end: reserve on each, connect through it, and echo data in both directions.
 ///
-/// Exits with 0 when every relay works, and with 1 when any does not.
+/// Exits with 0 if all relays work, otherwise with 1.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Addresses of relays, such as `/ip4/192.0.2.1/tcp/9000/p2p/12D3KooW…`. Without `/p2p/…` the
-    /// relay is taken for what it says it is; `/dnsaddr/…` stands for all the relays in its records.
+    /// Addresses of relays, such as `/ip4/192.0.2.1/tcp/9000/p2p/12D3KooW…`. Without `/p2p/…`, any peer
+    /// id is accepted; `/dnsaddr/…` stands for all relays in its records.
     #[arg(required = true, value_name = "ADDRESS")]
     pub addresses: Vec<Multiaddr>,
-    /// The name server, with its port or on port 53, to ask for the records of `/dnsaddr/…` instead
-    /// of the system's: one that no zone is delegated to yet, for instance.
+    /// Name server for the records of `/dnsaddr/…`, with a port (default 53), instead of the system's
+    /// resolver; for a zone that is not delegated yet, for instance.
     #[arg(long, value_name = "HOST")]
     pub dns_server: Option<String>,
-    /// Print one JSON object per relay, as is done whenever the output is not a terminal.
+    /// Print one JSON object per relay; the default if the output is not a terminal.
     #[arg(long)]
     pub json: bool,
-    /// Bulk data to send each way; less is sent where the relay announces a limit.
+    /// Bulk data to send in each direction; less if the relay announces a limit.
     #[arg(long, default_value = "8MiB", value_name = "SIZE")]
     pub bytes: ByteSize,
-    /// Small messages to send, one after the other.
+    /// Number of small messages to send, one after the other.
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub pings: u32,
-    /// Time that each step may take.
+    /// Deadline of each step.
     #[arg(long, default_value = "15s", value_name = "TIME", value_parser = humantime::parse_duration)]
     pub timeout: Duration,
 }
 
-/// Runs the subcommand on standard output. The exit code is a failure unless all relays work.
+/// Runs the subcommand with standard output. The exit code is a failure unless all relays work.
 ///
 /// # Errors
 /// When the output cannot be written.
@@ -77,25 +77,25 @@ pub async fn execute(args: Args) -> io::Result<ExitCode> {
     })
 }
 
-/// Probes the relays one after the other, so that they do not compete, and writes what it finds.
+/// Probes the relays one after the other, so that they do not compete, and writes the results.
 ///
 /// # Errors
 ///
-/// Writing failed. What is wrong with a relay stands in its report.
+/// When the output cannot be written. Failures of a relay are part of its report.
 pub async fn run(args: &Args, format: Format, out: &mut impl Write) -> io::Result<Vec<Report>> {
-    let effort = Effort {
+    let settings = ProbeSettings {
         bytes: args.bytes.as_u64(),
         pings: args.pings,
         timeout: args.timeout,
     };
     let mut printer = Printer { format, out };
     let mut reports = Vec::new();
-    for given in &args.addresses {
-        for relay in resolve(given, args.dns_server.as_deref(), args.timeout).await {
+    for address in &args.addresses {
+        for relay in resolve(address, args.dns_server.as_deref(), args.timeout).await {
             let report = match relay {
                 Ok(address) => {
                     printer.begin(&address)?;
-                    session::probe(address, effort, |step, report| printer.step(step, report))
+                    session::probe(address, settings, |step, report| printer.step(step, report))
                         .await?
                 }
                 Err((address, failure)) => {
@@ -111,19 +111,19 @@ pub async fn run(args: &Args, format: Format, out: &mut impl Write) -> io::Resul
     Ok(reports)
 }
 
-/// The relays behind an address, and what could not be resolved.
+/// The relays of an address, and failures to resolve it.
 async fn resolve(
-    given: &Multiaddr,
+    address: &Multiaddr,
     server: Option<&str>,
     timeout: Duration,
 ) -> Vec<Result<Multiaddr, (Multiaddr, Failure)>> {
     let step = Step::Resolve;
     let lookup = async |name| resolve::txt_records(server, name).await;
-    match tokio::time::timeout(timeout, resolve::relays(given, lookup)).await {
+    match tokio::time::timeout(timeout, resolve::relays(address, lookup)).await {
         Ok(relays) => relays
             .into_iter()
             .map(|relay| relay.map_err(|lost| (lost.address, Failure::new(step, lost.cause))))
             .collect(),
-        Err(_) => vec![Err((given.clone(), Failure::timeout(step, timeout)))],
+        Err(_) => vec![Err((address.clone(), Failure::timeout(step, timeout)))],
     }
 }

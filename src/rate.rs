@@ -14,7 +14,7 @@ mod state_store;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, num::NonZeroU32, time::Duration};
+use std::{fmt, num::NonZeroU32, str::FromStr, time::Duration};
 
 pub use self::{limiter::Limiter, state_store::MAX_KEYS};
 
@@ -68,6 +68,57 @@ const fn at_least_one(number: u32) -> NonZeroU32 {
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}+{}/{}", self.burst, self.refill, self.per.letter())
+    }
+}
+
+/// Why a text is not a [`Rate`]. `Display` gives words that can follow the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParseRateError {
+    /// The text has not the form `BURST+REFILL/UNIT`.
+    #[error("is not a burst and a rate")]
+    Malformed,
+    /// The burst or the refill is not a number.
+    #[error("has a part that is not a whole number")]
+    NotANumber,
+    /// The burst or the refill is 0.
+    #[error("has a part that is 0")]
+    Zero,
+    /// The burst or the refill is larger than [`Rate::MAX`].
+    #[error("has a part that is too large")]
+    TooLarge,
+    /// The unit is not that of a [`Unit`].
+    #[error("has a unit other than s, m and h")]
+    UnknownUnit,
+}
+
+/// Parses the form of [`Display`](fmt::Display); spaces around the parts are ignored.
+impl FromStr for Rate {
+    type Err = ParseRateError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (burst, rest) = text.split_once('+').ok_or(ParseRateError::Malformed)?;
+        let (refill, unit) = rest.split_once('/').ok_or(ParseRateError::Malformed)?;
+        let burst = parse_number(burst.trim())?;
+        let refill = parse_number(refill.trim())?;
+        let is_unit = |known: &&Unit| unit.trim().chars().eq([known.letter()]);
+        let per = Unit::ALL.iter().find(is_unit).copied();
+        Ok(Self {
+            burst,
+            refill,
+            per: per.ok_or(ParseRateError::UnknownUnit)?,
+        })
+    }
+}
+
+/// A number from 1 to [`Rate::MAX`].
+fn parse_number(text: &str) -> Result<NonZeroU32, ParseRateError> {
+    match text.parse::<u32>() {
+        Ok(number) if number > Rate::MAX => Err(ParseRateError::TooLarge),
+        Ok(number) => NonZeroU32::new(number).ok_or(ParseRateError::Zero),
+        Err(_) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Err(ParseRateError::TooLarge)
+        }
+        Err(_) => Err(ParseRateError::NotANumber),
     }
 }
 

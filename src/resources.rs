@@ -14,6 +14,7 @@ mod cgroup;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod memory;
+mod memory_limit;
 mod prefix;
 mod process;
 mod report;
@@ -37,6 +38,7 @@ use tracing::{info, warn};
 pub use self::{
     buffer_charge::BufferCharge,
     memory::{ConnectionMemory, GUARANTEED_BYTES, Relief},
+    memory_limit::{MemoryLimit, ParseMemoryLimitError},
     prefix::{MAX_SCOPES, Prefix, Share, Shares},
     process::{open_descriptors, used_bytes},
     report::{Resource, ResourceUse, is_private},
@@ -48,7 +50,7 @@ use self::{
     process::SocketMemory,
     watermarks::Watermarks,
 };
-use crate::{config::MemoryLimit, connection_deny_reason::ConnectionDenyReason, relay::Limits};
+use crate::{connection_deny_reason::ConnectionDenyReason, relay::Limits};
 
 /// Interval of memory polls. Growth between two polls is bounded by the number of pending
 /// handshakes.

@@ -1,21 +1,18 @@
-//! What the relay tells its operator: the event log, traces, and metrics.
+//! Telemetry: the event log, traces, and metrics.
 
+pub(crate) mod export_health;
 mod exporter;
-mod given;
-mod grpc;
-mod http;
 pub mod log;
+mod otel_env;
 mod otlp;
-mod parse;
+mod otlp_grpc;
+mod otlp_http;
+pub(crate) mod pem;
 pub mod prometheus;
 mod providers;
-mod queue;
-mod resolved;
 mod resource;
 mod settings;
-pub(crate) mod tls;
-pub(crate) mod trouble;
-mod variables;
+mod span_queue;
 
 use std::sync::Arc;
 
@@ -39,18 +36,18 @@ use self::{
     providers::Providers,
 };
 pub use self::{
+    otel_env::{names as variable_names, reference_table},
     settings::{
-        Batch, Compression, Destination, Metrics as MetricsSettings, Propagator, Protocol,
-        Settings, Traces as TracesSettings,
+        Batch, Compression, Destination, MetricsSettings, Propagator, Protocol, Settings,
+        TracesSettings,
     },
-    variables::{names as variable_names, reference_table},
 };
 use crate::{config::Config, metrics::Metrics};
 
-/// The `tracing` target of the spans that are exported. They are no part of the log.
+/// The `tracing` target of exported spans. They are not part of the log.
 pub const SPANS: &str = "descord_relay::spans";
 
-/// `number` as an attribute of a span: unsigned ones would arrive as text.
+/// `number` as a span attribute; unsigned integers would be exported as text.
 pub(crate) fn integer(number: impl TryInto<i64>) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
 }
@@ -58,28 +55,27 @@ pub(crate) fn integer(number: impl TryInto<i64>) -> i64 {
 /// Why the metrics cannot be read.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why there is nothing to be told.
+/// Why telemetry cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The filter of the log is not of the form that `RUST_LOG` takes.
+    /// The filter of the log does not have the syntax of `RUST_LOG`.
     #[error("RUST_LOG: {0}")]
     Filter(#[from] ParseError),
-    /// Nothing can write the log.
+    /// The thread that writes the log cannot be started.
     #[error("cannot write the log: {0}")]
     Writer(std::io::Error),
-    /// There is nothing that `/metrics` could read.
-    #[error("cannot keep metrics: {0}")]
+    /// The reader for `/metrics` cannot be created.
+    #[error("cannot collect metrics: {0}")]
     Metrics(Error),
-    /// Something else tells already.
-    #[error("cannot open the log: {0}")]
+    /// A global subscriber is set already.
+    #[error("cannot install the log: {0}")]
     Log(#[from] TryInitError),
 }
 
-/// Everything that tells the operator something. What still waits to be told is told when it is
-/// stopped or dropped.
+/// The telemetry of the process. What is queued is exported when it is stopped or dropped.
 #[derive(Debug)]
 pub struct Telemetry {
-    // Dropped last, in the order of these fields: the others may have something to say.
+    // Dropped in the order of these fields, the log last: the others may log.
     providers: Providers,
     propagator: Arc<TextMapCompositePropagator>,
     metrics: Metrics,
@@ -88,18 +84,18 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Tells from now on. `filter` is the value of `RUST_LOG`, if it is set. To be called once, and
-    /// from within the runtime. An exporter that cannot be had is told of, and done without.
+    /// Starts telemetry. `filter` is the value of `RUST_LOG`, if it is set. Must be called once, within
+    /// the runtime. An exporter that cannot be created is reported in the log and omitted.
     ///
     /// # Errors
-    /// When `filter` is not of the form that `RUST_LOG` takes, when there can be no log or no
-    /// `/metrics`, or when this has been called before.
+    /// When `filter` does not have the syntax of `RUST_LOG`, when the log or `/metrics` cannot be set
+    /// up, or on a second call.
     pub fn start(
         config: &Config,
         settings: &Settings,
         filter: Option<&str>,
     ) -> Result<Self, StartError> {
-        // First: nothing is to be exported of a relay that was configured wrongly.
+        // First: nothing is exported by a relay with an invalid filter.
         let (log, lines) = log::open(config.log_format, filter)?;
         let mut meters = SdkMeterProvider::builder();
         let mut prometheus = None;
@@ -111,7 +107,7 @@ impl Telemetry {
         let (providers, mut problems) = Providers::new(settings, &config.identity.instance, meters);
         if settings.metrics.prometheus && config.admin_address.is_none() {
             problems.push(
-                "OTEL_METRICS_EXPORTER asks for prometheus, but RELAY_ADMIN_ADDRESS is empty: \
+                "OTEL_METRICS_EXPORTER contains prometheus, but RELAY_ADMIN_ADDRESS is empty: \
                  /metrics is not served"
                     .to_owned(),
             );
@@ -132,47 +128,47 @@ impl Telemetry {
         })
     }
 
-    /// Exports what is still to be exported, in a bounded time, and ends.
+    /// Flushes the exporters within a bounded time, and shuts down.
     pub async fn stop(self) {
         self.providers.stop().await;
     }
 
-    /// What finds the trace that a request belongs to.
+    /// The propagator that extracts the trace context of requests.
     pub fn propagator(&self) -> &Arc<TextMapCompositePropagator> {
         &self.propagator
     }
 
-    /// The instruments that are told of events.
+    /// The instruments that record events.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
-    /// What the instruments that are looked up belong to.
+    /// The meter for observable instruments.
     pub fn meter(&self) -> Meter {
         self.providers.meters.meter(SCOPE)
     }
 
-    /// Reads the instruments for Prometheus; none when there is no server that could be asked.
+    /// The metrics for Prometheus; `None` if `/metrics` is not served.
     pub fn prometheus(&self) -> Option<Prometheus> {
         self.prometheus.clone()
     }
 
-    /// Changes what is logged.
+    /// A handle that changes the log filter.
     pub fn log_filter(&self) -> FilterHandle {
         self.log.filter()
     }
 
-    /// Tells of lost lines of the log, now and then, for ever.
-    pub fn lost_lines(&self) -> impl Future<Output = ()> + Send + 'static {
-        self.log.tell_lost(self.metrics.clone())
+    /// Counts lost log lines, and logs their number periodically. Never completes.
+    pub fn report_lost_lines(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.log.report_lost_lines(self.metrics.clone())
     }
 }
 
-/// The instrumentation scope of everything that is measured here.
+/// The instrumentation scope.
 const SCOPE: &str = env!("CARGO_PKG_NAME");
 
-/// Gives events to the log, and spans to the tracer. Without a tracer there is no layer for spans
-/// at all: even one that is `None` would make each of them cost something.
+/// Passes events to the log, and spans to the tracer. Without a tracer there is no layer for spans:
+/// even one that is `None` would add a cost to each span.
 fn subscriber<L>(lines: L, tracer: Option<SdkTracer>) -> Dispatch
 where
     L: Layer<Registry> + Send + Sync,
@@ -196,10 +192,10 @@ mod tests {
     use opentelemetry_sdk::trace::SdkTracerProvider;
     use tracing::{dispatcher, info_span};
 
+    use super::log::LogFormat;
     use super::*;
-    use crate::config::LogFormat;
 
-    /// Whether spans are made, whatever the log is told of.
+    /// Whether spans are created, regardless of the log filter.
     fn makes_spans(tracer: Option<&SdkTracer>) -> bool {
         let [first, second] = ["trace", "[hop]=trace"].map(|filter| {
             let (_log, lines) = log::open(LogFormat::Json, Some(filter)).unwrap();
@@ -211,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_are_made_only_when_somebody_wants_them() {
+    fn spans_are_created_only_with_a_tracer() {
         assert!(!makes_spans(None));
         let tracers = SdkTracerProvider::builder().build();
         assert!(makes_spans(Some(&tracers.tracer("test"))));

@@ -358,7 +358,7 @@ async fn healthcheck_asks_the_relay_of_its_environment() {
     }
     relay.signal(15);
     assert_eq!(relay.exit_code().await, Some(0));
-    is_unhealthy(address, "does not answer").await;
+    is_unhealthy(address, "does not respond").await;
 }
 
 /// In an image there is no other way to ask.
@@ -379,7 +379,7 @@ async fn the_status_can_be_printed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn healthcheck_fails_when_nobody_answers_in_time() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    is_unhealthy(silent.local_addr().unwrap(), "does not answer").await;
+    is_unhealthy(silent.local_addr().unwrap(), "does not respond").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

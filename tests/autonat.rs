@@ -47,7 +47,7 @@ async fn a_clients_own_addresses_are_tested() {
 /// Behind a proxy that tells where its clients are, a client's own address is the one that is told.
 #[tokio::test(flavor = "multi_thread")]
 async fn behind_a_proxy_the_clients_own_addresses_are_tested() {
-    let relay = Relay::start(&[("RELAY_PROXY_PROTOCOL_FROM", "127.0.0.2")]).await;
+    let relay = Relay::start(&[("RELAY_TRUSTED_PROXIES", "127.0.0.2")]).await;
     let proxy = Forward::start(&relay.tcp(), loopback(2), header("127.0.0.1:4001")).await;
     let mut client = Client::new(&proxy.address()).await;
     for address in client.addresses.clone() {

@@ -190,8 +190,8 @@ async fn the_window_forgets_and_the_total_does_not() {
 async fn a_bad_question_is_told_what_is_allowed() {
     let relay = start(&[]).await;
     for (query, why) in [
-        ("limit=0", "no such limit"),
-        ("limit=1001", "no such limit"),
+        ("limit=0", "invalid limit"),
+        ("limit=1001", "invalid limit"),
         ("limit=-1", "limit"),
         ("limit=", "limit"),
         ("limit=many", "limit"),

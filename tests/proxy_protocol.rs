@@ -26,7 +26,7 @@ use tokio::{
 /// The proxy is at 127.0.0.2, whose word is believed, and somebody else at 127.0.0.3.
 const PROXY: u8 = 2;
 const STRANGER: u8 = 3;
-const PROXIES: (&str, &str) = ("RELAY_PROXY_PROTOCOL_FROM", "127.0.0.2,192.0.2.0/24");
+const PROXIES: (&str, &str) = ("RELAY_TRUSTED_PROXIES", "127.0.0.2,192.0.2.0/24");
 /// How much later than by its deadline something may happen on a busy machine.
 const SLACK: Duration = Duration::from_secs(5);
 

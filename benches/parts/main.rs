@@ -109,7 +109,7 @@ async fn read(stream: &mut (impl AsyncRead + Unpin), chunk: usize) {
 
 /// The relay's side, as its transports have it.
 fn security() -> Security {
-    Security::new(&Keypair::generate_ed25519(), Handshakes::unwatched()).unwrap()
+    Security::new(&Keypair::generate_ed25519(), Handshakes::noop()).unwrap()
 }
 
 /// A client's side, as libp2p has it.

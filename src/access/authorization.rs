@@ -26,18 +26,18 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
+    config::{EndpointConfig, OnError},
     endpoint::{Decision, Endpoint, Failure, Query},
     keyed_semaphore::{KeyedSemaphore, Permit},
     single_flight::SingleFlight,
 };
 use crate::{
-    config::{AccessEndpoint, OnError},
     metrics::Metrics,
     named_enum::named_enum,
     rate::{Limiter, Rate, Unit},
     relay::{Denied, DenyReason},
     resources::{Prefix, Share, Shares},
-    telemetry::trouble::State,
+    telemetry::export_health::FailureLog,
 };
 
 /// Largest capacity of the cache, in decisions. It takes 64 MiB.
@@ -104,7 +104,7 @@ pub(super) struct AuthorizationClient {
     concurrency: usize,
     timeout: Duration,
     on_error: OnError,
-    trouble: Mutex<State>,
+    failure_log: Mutex<FailureLog>,
     metrics: Metrics,
 }
 
@@ -125,7 +125,7 @@ impl AuthorizationClient {
     /// Creates a client that queries `endpoint` on behalf of `relay`.
     pub(super) fn new(
         endpoint: Endpoint,
-        config: &AccessEndpoint,
+        config: &EndpointConfig,
         relay: PeerId,
         shares: Shares,
         metrics: Metrics,
@@ -151,7 +151,7 @@ impl AuthorizationClient {
             concurrency: config.concurrency,
             timeout: config.timeout,
             on_error: config.on_error,
-            trouble: Mutex::default(),
+            failure_log: Mutex::default(),
             metrics,
         }
     }
@@ -261,14 +261,14 @@ impl AuthorizationClient {
     }
 
     fn worked(&self) {
-        if let Some(failed) = self.trouble().worked() {
+        if let Some(failed) = self.failure_log().record_success() {
             info!(failed, "access endpoint recovered");
         }
     }
 
     /// Logs the failure, at most once per interval.
     fn failed(&self, failure: Failure) {
-        let due = self.trouble().failed(Instant::now().into_std());
+        let due = self.failure_log().record_failure(Instant::now().into_std());
         if let Some(failed) = due {
             let cause = match failure {
                 Failure::Unreachable(words) | Failure::Invalid(words) => words,
@@ -284,8 +284,10 @@ impl AuthorizationClient {
         }
     }
 
-    fn trouble(&self) -> std::sync::MutexGuard<'_, State> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    fn failure_log(&self) -> std::sync::MutexGuard<'_, FailureLog> {
+        self.failure_log
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -12,12 +12,12 @@ use tracing::{error, info};
 
 use super::{
     authorization::AuthorizationClient,
+    config::{AccessConfig, EndpointConfig},
     endpoint::{Endpoint, Query},
     file::{self, POLL_INTERVAL, WatchedFile},
     rules::{Effect, Origin, Rule, Rules, Scope, Verdict},
 };
 use crate::{
-    config::{self, AccessEndpoint},
     lifecycle::Lifecycle,
     metrics::Metrics,
     relay::{self, Denied, DenyReason, Requester},
@@ -46,7 +46,7 @@ pub struct Setup {
     inline: Arc<[Rule]>,
     rules: Rules,
     file: Option<WatchedFile>,
-    endpoint: Option<(Endpoint, AccessEndpoint)>,
+    endpoint: Option<(Endpoint, EndpointConfig)>,
 }
 
 impl Setup {
@@ -54,7 +54,7 @@ impl Setup {
     ///
     /// # Errors
     /// If the rule file or the certificates cannot be used.
-    pub fn load(config: &config::Access) -> Result<Option<Self>, Error> {
+    pub fn load(config: &AccessConfig) -> Result<Option<Self>, Error> {
         let inline = inline(config);
         if inline.is_empty() && config.file.is_none() && config.url.is_none() {
             return Ok(None);
@@ -116,7 +116,7 @@ impl Setup {
 }
 
 /// The rules in environment variables.
-fn inline(config: &config::Access) -> Vec<Rule> {
+fn inline(config: &AccessConfig) -> Vec<Rule> {
     let lists = [
         (Scope::Reserve, &config.reserve),
         (Scope::Connect, &config.connect),

@@ -12,12 +12,12 @@ use reqwest::{
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::resolve::Resolver;
+use super::{config::EndpointConfig, resolve::Resolver};
 use crate::{
-    config::{AccessEndpoint, Secret},
     relay::Requester,
     resources::Prefix,
-    telemetry::{tls, trouble::chain},
+    secret::Secret,
+    telemetry::{export_health::chain, pem},
 };
 
 /// Maximum length of a response in bytes.
@@ -131,7 +131,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// If the certificates or the token cannot be used.
-    pub(super) fn new(url: &Url, config: &AccessEndpoint) -> Result<Self, String> {
+    pub(super) fn new(url: &Url, config: &EndpointConfig) -> Result<Self, String> {
         let mut client = Client::builder()
             // The token and the queries must not be sent to another host.
             .redirect(redirect::Policy::none())
@@ -141,7 +141,7 @@ impl Endpoint {
             .connect_timeout(config.timeout)
             .pool_max_idle_per_host(config.concurrency)
             .dns_resolver(Resolver::default());
-        if let Some(path) = &config.certificate {
+        if let Some(path) = &config.ca_file {
             client = client.tls_certs_only(certificates(path)?);
         } else if url.scheme() == "http" {
             // A minimal image may have no CA certificates.
@@ -215,14 +215,14 @@ fn headers(token: Option<&Secret>) -> Result<HeaderMap, String> {
 }
 
 fn certificates(path: &Path) -> Result<Vec<Certificate>, String> {
-    const VARIABLE: &str = "RELAY_ACCESS_CERTIFICATE";
-    let pem = tls::read(VARIABLE, path)?;
+    const VARIABLE: &str = "RELAY_ACCESS_CA_FILE";
+    let pem = pem::read(VARIABLE, path)?;
     match Certificate::from_pem_bundle(&pem) {
         Ok(certificates) if certificates.is_empty() => {
-            Err(tls::unusable(VARIABLE, &"there is no certificate in it"))
+            Err(pem::invalid(VARIABLE, &"there is no certificate in it"))
         }
         Ok(certificates) => Ok(certificates),
-        Err(error) => Err(tls::unusable(VARIABLE, &error)),
+        Err(error) => Err(pem::invalid(VARIABLE, &error)),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Asks a relay's admin endpoints: from inside an image without a shell.
+//! A client of the admin API, for images without a shell.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -10,35 +10,35 @@ use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1, heade
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 
-/// How long an answer may take.
+/// Deadline of a response.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// How long an answer may be, in bytes.
+/// Maximum length of a response body, in bytes.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// Why there was no answer.
+/// Why a request failed.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// Gets `path` from the admin endpoints at `address`; an unspecified IP means this machine.
+/// GETs `path` from the admin API at `address`; an unspecified IP address means this machine.
 ///
 /// # Errors
-/// When there is no whole answer within two seconds.
+/// When there is no complete response within two seconds.
 pub async fn get(address: SocketAddr, path: &str) -> Result<(StatusCode, Bytes), Error> {
-    ask(Method::GET, address, path, Bytes::new()).await
+    request(Method::GET, address, path, Bytes::new()).await
 }
 
-/// Puts `body` to `path` in the same way.
+/// PUTs `body` to `path` in the same way.
 ///
 /// # Errors
-/// When there is no whole answer within two seconds.
+/// When there is no complete response within two seconds.
 pub async fn put(
     address: SocketAddr,
     path: &str,
     body: String,
 ) -> Result<(StatusCode, Bytes), Error> {
-    ask(Method::PUT, address, path, body.into()).await
+    request(Method::PUT, address, path, body.into()).await
 }
 
-async fn ask(
+async fn request(
     method: Method,
     address: SocketAddr,
     path: &str,
@@ -53,7 +53,7 @@ async fn ask(
     timeout(TIMEOUT, async {
         let stream = TcpStream::connect(address).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // The sender goes with the answer, and the connection with the sender.
+        // Dropping the sender ends the connection after the response.
         let answer = async move {
             let (head, body) = sender.send_request(request).await?.into_parts();
             let body = Limited::new(body, MAX_BODY_BYTES)

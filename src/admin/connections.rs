@@ -1,13 +1,13 @@
-//! Connections to the operator's endpoints: a bound on their number, and which one gives way.
+//! Connections to the admin API: a bound on their number, and which one is replaced at the bound.
 //!
-//! A health check has to be answered while clients that never read hold every connection. No part of
-//! the capacity is kept for `/livez` and `/readyz`: what a connection asks for is known only after
-//! its request has been read, and a client that sends none would hold that part as well. Instead, a
-//! new connection is always served at once. When all are in use, it replaces the oldest connection of
-//! the address prefix that has most of them, so a Prometheus or a supervisor at another address keeps
-//! its connections. A connection is not replaced in its first moments, long enough to answer a
-//! request that comes with it: a flood of connections from the address of the supervisor does not
-//! keep the answer from it.
+//! Health checks must be answered while clients that never read hold all connections. Reserving
+//! capacity for `/livez` and `/readyz` does not help: the path is known only after the request has been
+//! read, and clients that send none would hold that capacity as well. Instead, a new connection is
+//! always served at once. At the bound, it replaces the oldest connection of the address prefix with
+//! most connections, so a Prometheus or a supervisor at another address keeps its connections. A
+//! connection is not replaced within its first moments, long enough to respond to a request that is
+//! sent with it, so a flood of connections from the supervisor's own address does not suppress the
+//! response.
 
 use std::{
     collections::HashMap,
@@ -25,13 +25,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::resources::Prefix;
 
-/// Connections that are served at once.
+/// Maximum number of connections.
 pub(super) const MAX_CONNECTIONS: usize = 64;
-/// How long a connection is served at least before another one replaces it. New connections wait for
-/// that long at most; with a full backlog of 1024, the last of them for 0.4 s.
+/// Minimum time before a connection can be replaced. New connections wait for at most that long; with
+/// a full backlog of 1024, the last of them waits 0.4 s.
 const MIN_AGE: Duration = Duration::from_millis(10);
 
-/// The open connections. Clones share everything.
+/// The open connections. Clones share the same state.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Connections(Arc<Shared>);
 
@@ -44,30 +44,30 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Table {
     /// In the order in which they were accepted.
-    open: Vec<Open>,
+    open: Vec<OpenConnection>,
     next_id: u64,
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenConnection {
     id: u64,
     prefix: Prefix,
     since: Instant,
     replaced: CancellationToken,
 }
 
-/// An open connection, until this is dropped.
+/// Registers an open connection until it is dropped.
 #[derive(Debug)]
-pub(super) struct ConnectionGuard {
+pub(super) struct ConnectionPermit {
     id: u64,
     shared: Arc<Shared>,
     replaced: CancellationToken,
 }
 
 impl Connections {
-    /// Enters a connection from `ip`, once there is room for it.
-    pub(super) async fn enter(&self, ip: IpAddr) -> ConnectionGuard {
-        while let Some(until) = self.make_room() {
+    /// Registers a connection from `ip`, once there is room for it.
+    pub(super) async fn register(&self, ip: IpAddr) -> ConnectionPermit {
+        while let Some(until) = self.try_replace() {
             select! {
                 () = sleep_until(until) => {}
                 () = self.0.closed.notified() => {}
@@ -77,21 +77,21 @@ impl Connections {
         let mut table = self.0.table();
         let id = table.next_id;
         table.next_id += 1;
-        table.open.push(Open {
+        table.open.push(OpenConnection {
             id,
             prefix: Prefix::host(ip),
             since: Instant::now(),
             replaced: replaced.clone(),
         });
-        ConnectionGuard {
+        ConnectionPermit {
             id,
             shared: Arc::clone(&self.0),
             replaced,
         }
     }
 
-    /// Replaces a connection if all are in use; gives the time to try again when it is too early.
-    fn make_room(&self) -> Option<Instant> {
+    /// Replaces a connection at the bound; returns the time to try again if it is too early.
+    fn try_replace(&self) -> Option<Instant> {
         let mut table = self.0.table();
         if table.open.len() < MAX_CONNECTIONS {
             return None;
@@ -114,7 +114,7 @@ impl Table {
             *numbers.entry(open.prefix).or_default() += 1;
         }
         let most = numbers.values().copied().max()?;
-        let is_largest = |open: &Open| numbers.get(&open.prefix) == Some(&most);
+        let is_largest = |open: &OpenConnection| numbers.get(&open.prefix) == Some(&most);
         self.open.iter().position(is_largest)
     }
 }
@@ -125,14 +125,14 @@ impl Shared {
     }
 }
 
-impl ConnectionGuard {
-    /// Waits until another connection replaces this one.
+impl ConnectionPermit {
+    /// Completes when another connection replaces this one.
     pub(super) async fn replaced(&self) {
         self.replaced.cancelled().await;
     }
 }
 
-impl Drop for ConnectionGuard {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.shared.table().open.retain(|open| open.id != self.id);
         self.shared.closed.notify_one();
@@ -143,26 +143,26 @@ impl Drop for ConnectionGuard {
 mod tests {
     use super::*;
 
-    const CROWD: [u8; 4] = [192, 0, 2, 1];
+    const BUSY_PREFIX: [u8; 4] = [192, 0, 2, 1];
     const OTHER: [u8; 4] = [192, 0, 2, 2];
 
-    fn is_replaced(guard: &ConnectionGuard) -> bool {
+    fn is_replaced(guard: &ConnectionPermit) -> bool {
         guard.replaced.is_cancelled()
     }
 
     #[tokio::test(start_paused = true)]
     async fn new_connection_replaces_oldest_of_the_largest_prefix() {
         let connections = Connections::default();
-        let other = connections.enter(OTHER.into()).await;
-        let mut crowd = Vec::new();
+        let other = connections.register(OTHER.into()).await;
+        let mut busy = Vec::new();
         for _ in 0..2 * MAX_CONNECTIONS {
-            crowd.push(connections.enter(CROWD.into()).await);
+            busy.push(connections.register(BUSY_PREFIX.into()).await);
         }
         assert!(!is_replaced(&other));
-        let replaced = crowd.iter().filter(|guard| is_replaced(guard)).count();
+        let replaced = busy.iter().filter(|guard| is_replaced(guard)).count();
         assert_eq!(replaced, MAX_CONNECTIONS + 1);
-        assert!(crowd.iter().take(replaced).all(is_replaced));
-        drop((other, crowd));
+        assert!(busy.iter().take(replaced).all(is_replaced));
+        drop((other, busy));
         assert!(connections.0.table().open.is_empty());
     }
 
@@ -171,25 +171,25 @@ mod tests {
         let connections = Connections::default();
         let mut open = Vec::new();
         for _ in 0..MAX_CONNECTIONS {
-            open.push(connections.enter(CROWD.into()).await);
+            open.push(connections.register(BUSY_PREFIX.into()).await);
         }
         let begin = Instant::now();
-        let next = connections.enter(CROWD.into()).await;
+        let next = connections.register(BUSY_PREFIX.into()).await;
         assert_eq!(begin.elapsed(), MIN_AGE);
         assert!(open.first().is_some_and(is_replaced));
         drop((open, next));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn closed_connection_makes_room_at_once() {
+    async fn closed_connection_is_replaced_at_once() {
         let connections = Connections::default();
         let mut open = Vec::new();
         for _ in 0..MAX_CONNECTIONS {
-            open.push(connections.enter(CROWD.into()).await);
+            open.push(connections.register(BUSY_PREFIX.into()).await);
         }
         let begin = Instant::now();
         let closing = async { drop(open.pop()) };
-        let (next, ()) = tokio::join!(connections.enter(CROWD.into()), closing);
+        let (next, ()) = tokio::join!(connections.register(BUSY_PREFIX.into()), closing);
         assert_eq!(begin.elapsed(), Duration::ZERO);
         assert!(!open.iter().any(is_replaced));
         drop(next);

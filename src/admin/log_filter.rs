@@ -1,10 +1,10 @@
-//! `/log-filter`: what is logged, seen and changed without a restart.
+//! `/log-filter`: reads and changes the log filter without a restart.
 //!
-//! Over HTTP from this machine, and not by a signal: a signal carries no filter, and whoever can
-//! send one can run `descord-relay log-filter` as well, in a container or a pod too. Debug levels
-//! show the addresses of clients, so nobody from elsewhere may switch them on. Nor may a page in a
-//! browser on this machine: when a name that it owns is made to lead here, the request still says
-//! that name, and before it writes to `localhost` the browser asks whether it may, which is denied.
+//! Over HTTP from this machine instead of by a signal: a signal has no argument, and a user who can send
+//! one can also run `descord-relay log-filter`, in a container or a pod too. Debug levels show the
+//! addresses of clients, so remote requests are refused. So are those of web pages in a browser on this
+//! machine: with DNS rebinding, the `Host` header has the name of the page, and for `localhost` the
+//! browser sends a preflight request before a PUT, which is denied.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -23,10 +23,10 @@ use tracing::warn;
 use super::Admin;
 use crate::telemetry::log::ALWAYS;
 
-/// How long a filter may be, in bytes.
+/// Maximum length of a filter, in bytes.
 const MAX_FILTER_BYTES: usize = 4096;
 
-/// What whoever may not ask is told.
+/// The response to requests that are not from this machine.
 const REFUSED: &str = "only for this machine, addressed as localhost, 127.0.0.1 or [::1]: \
                        run `descord-relay log-filter` where the relay runs\n";
 
@@ -44,11 +44,11 @@ async fn show(State(admin): State<Arc<Admin>>) -> String {
 async fn change(State(admin): State<Arc<Admin>>, filter: String) -> Response {
     let old = admin.log_filter.get();
     if let Err(error) = admin.log_filter.set(filter.trim()) {
-        let text = format!("this is not a filter in the form of RUST_LOG: {error}\n");
+        let text = format!("not a filter in the syntax of RUST_LOG: {error}\n");
         return (StatusCode::BAD_REQUEST, text).into_response();
     }
     let new = admin.log_filter.get();
-    warn!(target: ALWAYS, old, new, "the log filter was changed");
+    warn!(target: ALWAYS, old, new, "log filter changed");
     (StatusCode::OK, new + "\n").into_response()
 }
 
@@ -64,7 +64,7 @@ async fn only_local(
     }
 }
 
-/// Whether a request comes from this machine and was meant for it.
+/// Whether a request is from this machine and addressed to it.
 fn is_local(remote: IpAddr, headers: &HeaderMap) -> bool {
     let mut hosts = headers.get_all(header::HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else {
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_may_ask() {
+    fn local_requests_are_allowed() {
         for remote in ["127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1"] {
             for host in ["localhost", "LocalHost:8080", "127.0.0.1:1", "[::1]:8080"] {
                 assert!(is_allowed(remote, &[host]), "{remote} {host}");
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn others_may_not() {
+    fn remote_requests_are_refused() {
         for remote in [
             "10.0.0.1",
             "::ffff:10.0.0.1",

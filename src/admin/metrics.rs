@@ -1,4 +1,4 @@
-//! `/metrics`: the instruments as Prometheus reads them.
+//! `/metrics`: the metrics for Prometheus.
 
 use std::sync::Arc;
 
@@ -13,13 +13,13 @@ use super::Admin;
 use crate::telemetry::prometheus::{Format, Prometheus};
 
 pub(super) async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
-    answer(admin.prometheus.as_ref(), &headers).await
+    respond(admin.prometheus.as_ref(), &headers).await
 }
 
-/// The metrics in the format that the client takes, if they can be read.
-pub(crate) async fn answer(prometheus: Option<&Prometheus>, headers: &HeaderMap) -> Response {
+/// The metrics in the format that the client prefers.
+pub(crate) async fn respond(prometheus: Option<&Prometheus>, headers: &HeaderMap) -> Response {
     let Some(prometheus) = prometheus else {
-        let why = "OTEL_SDK_DISABLED switches the metrics off\n";
+        let why = "OTEL_SDK_DISABLED disables metrics\n";
         return (StatusCode::NOT_FOUND, why).into_response();
     };
     let accept: Vec<_> = headers
@@ -31,7 +31,7 @@ pub(crate) async fn answer(prometheus: Option<&Prometheus>, headers: &HeaderMap)
     match prometheus.read(format).await {
         Ok(text) => ([(header::CONTENT_TYPE, format.content_type())], text).into_response(),
         Err(error) => {
-            error!(%error, "the metrics cannot be read");
+            error!(%error, "cannot render metrics");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }

@@ -1,4 +1,4 @@
-//! `/peers`: who moves how much.
+//! `/peers`: traffic by peer.
 
 use std::{iter::zip, sync::Arc};
 
@@ -18,20 +18,20 @@ use crate::{
     relay::PeerState,
 };
 
-/// How many peers an answer tells of unless the question says.
+/// Default number of peers in a response.
 const DEFAULT_LIMIT: usize = 20;
-/// How many it tells of at most.
+/// Maximum number of peers in a response.
 const MAX_LIMIT: usize = 1000;
 
-/// What may be asked.
+/// The query parameters.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct Question {
+pub(super) struct PeersQuery {
     limit: usize,
     by: Period,
 }
 
-impl Default for Question {
+impl Default for PeersQuery {
     fn default() -> Self {
         Self {
             limit: DEFAULT_LIMIT,
@@ -42,40 +42,40 @@ impl Default for Question {
 
 pub(super) async fn peers(
     State(admin): State<Arc<Admin>>,
-    question: Result<Query<Question>, QueryRejection>,
+    query: Result<Query<PeersQuery>, QueryRejection>,
 ) -> Response {
-    let question = match question {
-        Ok(Query(question)) if (1..=MAX_LIMIT).contains(&question.limit) => question,
-        Ok(_) => return refused("there is no such limit"),
-        Err(error) => return refused(&error.body_text()),
+    let query = match query {
+        Ok(Query(query)) if (1..=MAX_LIMIT).contains(&query.limit) => query,
+        Ok(_) => return bad_request("invalid limit"),
+        Err(error) => return bad_request(&error.body_text()),
     };
     let Some(peers) = admin.relay.peer_stats() else {
-        let off = "this is not kept: RELAY_PEER_STATS_CAPACITY is 0\n";
+        let off = "disabled: RELAY_PEER_STATS_CAPACITY is 0\n";
         return (StatusCode::NOT_FOUND, off).into_response();
     };
-    match answer(&admin, peers, &question).await {
+    match top_peers(&admin, peers, &query).await {
         Ok(answer) => Json(answer).into_response(),
         Err(error) => {
-            error!(%error, "the counters of peers cannot be read");
+            error!(%error, "cannot read peer statistics");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
 }
 
-fn refused(why: &str) -> Response {
+fn bad_request(why: &str) -> Response {
     let text = format!("{why}; allowed: limit=1 to {MAX_LIMIT}, by=window or by=total\n");
     (StatusCode::BAD_REQUEST, text).into_response()
 }
 
-async fn answer(
+async fn top_peers(
     admin: &Admin,
     peers: &Arc<PeerStats>,
-    question: &Question,
+    query: &PeersQuery,
 ) -> Result<Value, crate::peer_stats::Error> {
-    let top = peers.top(question.by, question.limit).await?;
+    let top = peers.top(query.by, query.limit).await?;
     let states = admin.relay.peer_states(top.rows.iter().map(|row| row.peer));
     let rows: Vec<_> = zip(&top.rows, states)
-        .map(|(row, now)| described(admin, row, now))
+        .map(|(row, now)| peer_json(admin, row, now))
         .collect();
     Ok(json!({
         "window_seconds": peers.window().as_secs_f64(),
@@ -85,7 +85,7 @@ async fn answer(
     }))
 }
 
-fn described(admin: &Admin, row: &PeerRow, now: PeerState) -> Value {
+fn peer_json(admin: &Admin, row: &PeerRow, now: PeerState) -> Value {
     json!({
         "peer": admin.relay.pseudonyms().name(&row.peer).to_string(),
         "now": {
@@ -93,12 +93,12 @@ fn described(admin: &Admin, row: &PeerRow, now: PeerState) -> Value {
             "circuits": now.circuits,
             "connections": now.connections,
         },
-        "window": counters(&row.window),
-        "total": counters(&row.total),
+        "window": counters_json(&row.window),
+        "total": counters_json(&row.total),
     })
 }
 
-fn counters(Estimate { counters, error }: &Estimate) -> Value {
+fn counters_json(Estimate { counters, error }: &Estimate) -> Value {
     json!({
         "bytes_sent": counters.sent,
         "bytes_received": counters.received,

@@ -1,4 +1,4 @@
-//! The HTTP server below the operator's endpoints, with a bound on everything.
+//! The HTTP server of the admin API, with bounds on all resources.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -29,22 +29,21 @@ use tracing::{debug, info};
 use super::connections::Connections;
 use crate::lifecycle::Lifecycle;
 
-/// How long a request's headers may take.
+/// Deadline of a request's headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long an answer may wait until the client reads more of it.
+/// Maximum time that a response waits for the client to read more of it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection may live.
+/// Maximum duration of a connection.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
-/// How much of a request is buffered.
+/// Maximum buffer for a request, in bytes.
 const MAX_BUFFER_BYTES: usize = 16 * 1024;
-/// What the system buffers of answers on a connection; Linux doubles it. The less it is, the sooner
-/// progress of a slow client is seen.
+/// The kernel's send buffer of a connection, which Linux doubles. With a small one, lack of progress of
+/// a slow client is detected sooner.
 const SEND_BUFFER_BYTES: u32 = 32 * 1024;
-/// Connections that the system accepts in advance.
+/// Backlog of the listener.
 const BACKLOG: u32 = 1024;
 
-/// Serves `routes` on `address` until the process ends. Handlers find the remote address as
-/// [`ConnectInfo`].
+/// Serves `routes` on `address` until shutdown. Handlers get the remote address as [`ConnectInfo`].
 ///
 /// # Errors
 /// When the address cannot be bound.
@@ -55,7 +54,7 @@ pub(crate) fn serve(address: SocketAddr, routes: Router, lifecycle: &Lifecycle) 
     Ok(())
 }
 
-/// Listens with a bound on what the system buffers, which accepted connections inherit.
+/// Listens with a bound on the kernel's send buffer, which accepted connections inherit.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()
@@ -79,13 +78,13 @@ async fn accept(listener: TcpListener, routes: Router, lifecycle: Lifecycle) {
         let (stream, remote) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Too many open files, most likely: some will be closed.
-                debug!(%error, "cannot accept a connection to the admin endpoints");
+                // Most likely the process has too many open files; some will be closed.
+                debug!(%error, "accept failed on the admin API");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
-        let guard = connections.enter(remote.ip()).await;
+        let guard = connections.register(remote.ip()).await;
         let routes = routes.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(ConnectInfo(remote));
@@ -98,18 +97,18 @@ async fn accept(listener: TcpListener, routes: Router, lifecycle: Lifecycle) {
             select! {
                 ended = timeout(CONNECTION_TIMEOUT, connection) => {
                     if let Ok(Err(error)) = ended {
-                        debug!(%error, "a connection to the admin endpoints failed");
+                        debug!(%error, "admin connection failed");
                     }
                 }
                 () = guard.replaced() => {
-                    debug!("a connection to the admin endpoints was replaced by a new one");
+                    debug!("admin connection replaced by a new one");
                 }
             }
         });
     }
 }
 
-/// HEAD would be served like GET otherwise.
+/// Rejects HEAD, which would be served like GET otherwise.
 pub(crate) fn without_head<S>(route: MethodRouter<S>, allowed: &'static str) -> MethodRouter<S>
 where
     S: Clone + Send + Sync + 'static,
@@ -117,7 +116,7 @@ where
     route.head(async move || (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, allowed)]))
 }
 
-/// A route that answers to GET alone.
+/// A route for GET only.
 pub(crate) fn only_get<S>(route: MethodRouter<S>) -> MethodRouter<S>
 where
     S: Clone + Send + Sync + 'static,

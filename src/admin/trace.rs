@@ -1,4 +1,4 @@
-//! Spans of requests to the admin endpoints, for whoever asks within a trace.
+//! Spans of requests to the admin API that are part of a trace.
 
 use std::sync::Arc;
 
@@ -19,8 +19,8 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::telemetry::{SPANS, integer};
 
-/// Gives each request of `routes` that belongs to a recorded trace a span in it. The others get
-/// none: health checks would make up most of all spans.
+/// Adds a span to each request of `routes` that belongs to a sampled trace. Other requests have none:
+/// health checks would dominate all spans.
 pub(super) fn traced(routes: Router, propagator: Arc<TextMapCompositePropagator>) -> Router {
     routes.route_layer(middleware::from_fn_with_state(propagator, trace))
 }
@@ -47,7 +47,7 @@ async fn trace(
         http.response.status_code = Empty,
         otel.status_code = Empty,
     );
-    // Nobody may be listening.
+    // It fails without a tracing layer.
     let _ = span.set_parent(cause);
     let response = next.run(request).instrument(span.clone()).await;
     let status = response.status();

@@ -1,4 +1,4 @@
-//! The subcommands that ask the relay of this environment.
+//! The subcommands that call the admin API of the relay with this environment.
 
 use std::{net::SocketAddr, process::ExitCode};
 
@@ -6,12 +6,12 @@ use hyper::{StatusCode, body::Bytes};
 
 use super::{
     output::{print, print_line, report},
-    usage, with_runtime,
+    usage_error, with_runtime,
 };
 use crate::{admin::client, config::Loaded};
 
 pub(super) fn healthcheck(loaded: &Loaded) -> ExitCode {
-    ask(
+    query_admin(
         loaded,
         async |address| client::get(address, "/readyz").await,
         |address, status, _| {
@@ -24,55 +24,55 @@ pub(super) fn healthcheck(loaded: &Loaded) -> ExitCode {
 }
 
 pub(super) fn status(loaded: &Loaded) -> ExitCode {
-    ask(
+    query_admin(
         loaded,
         async |address| client::get(address, "/status").await,
-        refused,
+        print_error,
         |text| print_line(text.trim_end()),
     )
 }
 
 pub(super) fn log_filter(loaded: &Loaded, filter: Option<String>) -> ExitCode {
-    ask(
+    query_admin(
         loaded,
         async |address| match filter {
             Some(filter) => client::put(address, "/log-filter", filter).await,
             None => client::get(address, "/log-filter").await,
         },
-        refused,
+        print_error,
         |text| print(text),
     )
 }
 
-fn refused(_: SocketAddr, status: StatusCode, why: &str) {
+fn print_error(_: SocketAddr, status: StatusCode, why: &str) {
     report(format_args!("{status}: {}", why.trim_end()));
 }
 
-/// Tells what the relay answers to a question, or why there is no answer.
-fn ask(
+/// Sends a request to the admin API, and handles the response or prints the error.
+fn query_admin(
     loaded: &Loaded,
-    question: impl AsyncFnOnce(SocketAddr) -> Result<(StatusCode, Bytes), client::Error>,
-    refused: impl FnOnce(SocketAddr, StatusCode, &str),
-    answered: impl FnOnce(&str) -> ExitCode,
+    request: impl AsyncFnOnce(SocketAddr) -> Result<(StatusCode, Bytes), client::Error>,
+    on_error: impl FnOnce(SocketAddr, StatusCode, &str),
+    on_success: impl FnOnce(&str) -> ExitCode,
 ) -> ExitCode {
     let Some(address) = loaded.config.admin_address else {
-        return usage(&"RELAY_ADMIN_ADDRESS is empty: there is nothing to ask");
+        return usage_error(&"RELAY_ADMIN_ADDRESS is empty: the relay has no admin API");
     };
     with_runtime(async move {
-        let (status, text) = match question(address).await {
+        let (status, text) = match request(address).await {
             Ok(answer) => answer,
             Err(error) => {
                 report(format_args!(
-                    "the relay at {address} does not answer: {error}"
+                    "the relay at {address} does not respond: {error}"
                 ));
                 return ExitCode::FAILURE;
             }
         };
         let text = String::from_utf8_lossy(&text);
         if status.is_success() {
-            return answered(&text);
+            return on_success(&text);
         }
-        refused(address, status, &text);
+        on_error(address, status, &text);
         ExitCode::FAILURE
     })
 }

@@ -1,26 +1,26 @@
-//! What access control is told: lists, a file, and an endpoint that decides.
+//! Formats of access control settings: lists, a file, and the access endpoint.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::Url;
 
-use super::Secret;
-use super::fleet::{join, list};
-use super::kind::{Kind, Span, mask, show_duration};
+use super::list::{join, parse_list};
+use super::value_format::{MinDuration, ValueFormat, mask, show_duration};
 use crate::access::{Effect, Origin, Rule, Scope, Subject};
+use crate::secret::Secret;
 
-/// The most entries of one list. Longer ones belong in a file.
+/// Maximum number of entries of one list; a file may have more.
 const MAX_ENTRIES: usize = 1024;
 
-/// The most characters of the endpoint's address, and of its token.
+/// Maximum length of the endpoint's URL and of its token, in characters.
 const MAX_URL: usize = 2048;
 const MAX_TOKEN: usize = 4096;
 
 /// Entries of the allow or the deny list of one scope.
-pub(super) struct Entries(pub(super) Scope, pub(super) Effect);
+pub(super) struct AccessEntries(pub(super) Scope, pub(super) Effect);
 
-impl Kind for Entries {
+impl ValueFormat for AccessEntries {
     type Value = Vec<Subject>;
 
     fn allowed(&self) -> String {
@@ -38,7 +38,7 @@ impl Kind for Entries {
     }
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
-        list(text, MAX_ENTRIES, |item| {
+        parse_list(text, MAX_ENTRIES, |item| {
             let entry = item.parse()?;
             let rule = Rule {
                 scope: self.0,
@@ -59,7 +59,7 @@ impl Kind for Entries {
 /// The path of a file, or none.
 pub(super) struct FilePath;
 
-impl Kind for FilePath {
+impl ValueFormat for FilePath {
     type Value = Option<PathBuf>;
 
     fn allowed(&self) -> String {
@@ -79,10 +79,10 @@ impl Kind for FilePath {
     }
 }
 
-/// Where the endpoint is, or none.
+/// The URL of the access endpoint, or none.
 pub(super) struct EndpointUrl;
 
-impl Kind for EndpointUrl {
+impl ValueFormat for EndpointUrl {
     type Value = Option<Url>;
 
     fn allowed(&self) -> String {
@@ -96,12 +96,12 @@ impl Kind for EndpointUrl {
         }
         let url = Url::parse(text).map_err(|error| format!("is not a URL ({error})"))?;
         if !matches!(url.scheme(), "http" | "https") {
-            return Err("is of another scheme".to_owned());
+            return Err("has another scheme".to_owned());
         }
         if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
-            return Err("has a part that it must not have".to_owned());
+            return Err("has a part that is not allowed".to_owned());
         }
-        // The `@` after a password that contains `/` or `?` is parsed as a part of the path or query.
+        // After a password with `/` or `?`, the `@` is parsed as part of the path or query.
         if text.contains('@') {
             return Err("contains `@`".to_owned());
         }
@@ -113,14 +113,14 @@ impl Kind for EndpointUrl {
     }
 }
 
-/// What the relay proves to the endpoint that it is one of its own with, or nothing.
-pub(super) struct Token;
+/// A bearer token, or none.
+pub(super) struct BearerToken;
 
-impl Kind for Token {
+impl ValueFormat for BearerToken {
     type Value = Option<Secret>;
 
     fn allowed(&self) -> String {
-        format!("1 to {MAX_TOKEN} visible characters of ASCII, without spaces")
+        format!("1 to {MAX_TOKEN} visible ASCII characters, without spaces")
     }
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
@@ -139,29 +139,29 @@ impl Kind for Token {
     }
 }
 
-/// How long, between two bounds.
-pub(super) struct SpanWithin {
-    pub(super) least: Duration,
-    pub(super) most: Duration,
+/// A duration between two bounds.
+pub(super) struct DurationRange {
+    pub(super) min: Duration,
+    pub(super) max: Duration,
 }
 
-impl SpanWithin {
-    fn span(&self) -> Span {
-        Span { least: self.least }
+impl DurationRange {
+    fn lower_bound(&self) -> MinDuration {
+        MinDuration { min: self.min }
     }
 }
 
-impl Kind for SpanWithin {
+impl ValueFormat for DurationRange {
     type Value = Duration;
 
     fn allowed(&self) -> String {
-        let most = show_duration(self.most);
-        format!("{}, at most {most}", self.span().allowed())
+        let max = show_duration(self.max);
+        format!("{}, at most {max}", self.lower_bound().allowed())
     }
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
-        let duration = self.span().parse(text)?;
-        if duration > self.most {
+        let duration = self.lower_bound().parse(text)?;
+        if duration > self.max {
             return Err("is too long".to_owned());
         }
         Ok(duration)
@@ -172,10 +172,10 @@ impl Kind for SpanWithin {
     }
 }
 
-/// How many, at least one and at most this many.
-pub(super) struct CountFromOne(pub(super) usize);
+/// A number from 1 to the bound.
+pub(super) struct CountInRange(pub(super) usize);
 
-impl Kind for CountFromOne {
+impl ValueFormat for CountInRange {
     type Value = usize;
 
     fn allowed(&self) -> String {

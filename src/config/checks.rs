@@ -1,30 +1,32 @@
-//! What holds between variables, rather than of one.
+//! Checks across variables.
 //!
-//! A limit that has no effect only because another one was lowered is not worth a line at every
-//! start. That an upgrade cuts circuits is, even if the defaults are the cause.
+//! A limit that has no effect only because another one was lowered causes no warning. Upgrades that
+//! cut circuits do, even if the defaults are the cause.
 
 use std::time::Duration;
 
+use super::Config;
 use super::error::{VariableError, Warning};
-use super::kind::{Kind, Size, show_duration};
-use super::load::{NAMELESS, Origins};
+use super::load::ValueSources;
 use super::table::{VARIABLES, Variable, name};
-use super::{Config, NameServer};
+use super::value_format::{Size, ValueFormat, show_duration};
+use crate::dns::config::NameServer;
+use crate::identity::DEFAULT_INSTANCE;
 use crate::relay::{BandwidthLimit, BandwidthLimits};
 
-/// Clients renew in the last two minutes of a reservation, some earlier.
+/// Clients renew in the last two minutes of a reservation, some of them earlier.
 const SHORTEST_SAFE_TTL: Duration = Duration::from_secs(3 * 60);
 
-/// Values that contradict each other. Values that are wrong by themselves (`found`) are not
-/// compared: the field still holds the default.
+/// Errors about values that contradict each other. Variables that are invalid themselves (`found`) are
+/// not compared, because their fields still have the default.
 pub(super) fn errors(
     config: &Config,
-    origins: &Origins,
+    sources: &ValueSources,
     found: &[VariableError],
 ) -> Vec<VariableError> {
     let mut errors = Vec::new();
-    let sound = |name: &str| found.iter().all(|error| error.name() != name);
-    if origins.is_set(name::SEED) && origins.is_set(name::KEY) {
+    let is_valid = |name: &str| found.iter().all(|error| error.name() != name);
+    if sources.is_set(name::SEED) && sources.is_set(name::KEY) {
         errors.push(VariableError::new(
             name::KEY,
             format!(
@@ -33,11 +35,12 @@ pub(super) fn errors(
             ),
         ));
     }
-    if config.access.url.is_none() && sound(name::ACCESS_URL) {
-        errors.extend(without_url(config));
+    if config.access.url.is_none() && is_valid(name::ACCESS_URL) {
+        errors.extend(settings_without_access_url(config));
     }
     let drain = &config.drain;
-    if sound(name::DRAIN_WINDOW) && sound(name::DRAIN_TIMEOUT) && drain.window > drain.timeout {
+    if is_valid(name::DRAIN_WINDOW) && is_valid(name::DRAIN_TIMEOUT) && drain.window > drain.timeout
+    {
         errors.push(VariableError::new(
             name::DRAIN_WINDOW,
             format!(
@@ -48,22 +51,22 @@ pub(super) fn errors(
             ),
         ));
     }
-    if sound(name::DNS_SERVERS) {
+    if is_valid(name::DNS_SERVERS) {
         errors.extend(config.dns.zone.iter().flat_map(|zone| {
             let servers = config.dns.servers.iter();
-            servers.filter_map(|server| misplaced(server, zone))
+            servers.filter_map(|server| check_name_server(server, zone))
         }));
     }
     errors
 }
 
-/// Whoever says how to ask an access endpoint wants one to be asked: without it, everybody would be
-/// granted what it is to refuse.
-fn without_url(config: &Config) -> impl Iterator<Item = VariableError> {
+/// Settings of the access endpoint without its URL are an error: otherwise all requests that the
+/// endpoint is to decide on would be granted.
+fn settings_without_access_url(config: &Config) -> impl Iterator<Item = VariableError> {
     let defaults = Config::default();
     let about = [
         name::ACCESS_TOKEN,
-        name::ACCESS_CERTIFICATE,
+        name::ACCESS_CA_FILE,
         name::ACCESS_TIMEOUT,
         name::ACCESS_ON_ERROR,
         name::ACCESS_CACHE_TTL,
@@ -78,17 +81,17 @@ fn without_url(config: &Config) -> impl Iterator<Item = VariableError> {
     let names: Vec<_> = set.map(|variable| variable.name).collect();
     names
         .into_iter()
-        .map(|name| VariableError::new(name, format!("is of no use without {}", name::ACCESS_URL)))
+        .map(|name| VariableError::new(name, format!("has no effect without {}", name::ACCESS_URL)))
 }
 
-/// Nobody finds a server inside the zone without asking the zone, and nobody believes the zone
-/// about a server outside of it.
-fn misplaced(server: &NameServer, zone: &str) -> Option<VariableError> {
+/// A name server inside the zone needs glue records; for a name outside of the zone, resolvers ignore
+/// them.
+fn check_name_server(server: &NameServer, zone: &str) -> Option<VariableError> {
     let rest = server.name.strip_suffix(zone);
     let is_inside = rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
     let what = match (is_inside, server.addresses.is_empty()) {
         (true, true) => "is inside the zone and needs its IP address: write",
-        (false, false) => "is outside of the zone, which cannot tell its address: do not write",
+        (false, false) => "is outside of the zone, which cannot have its address: do not write",
         _ => return None,
     };
     let name = &server.name;
@@ -98,58 +101,58 @@ fn misplaced(server: &NameServer, zone: &str) -> Option<VariableError> {
     ))
 }
 
-/// Values that can be used but are probably not what was meant.
-pub(super) fn warnings(config: &Config, origins: &Origins) -> Vec<Warning> {
+/// Warnings about values that are valid but probably unintended.
+pub(super) fn warnings(config: &Config, sources: &ValueSources) -> Vec<Warning> {
     let limits = &config.limits;
     [
         short_ttl(config),
-        without_effect(
-            origins,
+        limit_without_effect(
+            sources,
             (name::RESERVATIONS_PER_IP, limits.reservations_per_ip),
             (name::RESERVATIONS, limits.reservations),
             |count| count.to_string(),
         ),
-        without_effect(
-            origins,
+        limit_without_effect(
+            sources,
             (name::CIRCUITS_PER_PEER, config.circuits_per_peer),
             (name::CIRCUITS, limits.circuits),
             |count| count.to_string(),
         ),
-        without_effect(
-            origins,
+        limit_without_effect(
+            sources,
             (name::CIRCUITS_PER_SOURCE, limits.circuits_per_source),
             (name::CIRCUITS, limits.circuits),
             |count| count.to_string(),
         ),
-        without_effect(
-            origins,
+        limit_without_effect(
+            sources,
             (name::CIRCUITS_PER_TARGET, limits.circuits_per_target),
             (name::CIRCUITS, limits.circuits),
             |count| count.to_string(),
         ),
-        everybody_is_a_proxy(config),
+        trusts_every_address(config),
         circuits_outlive_drain(config),
-        shared_name(config, origins),
+        shared_instance_name(config, sources),
     ]
     .into_iter()
-    .chain(bandwidth(config, origins))
+    .chain(bandwidth(config, sources))
     .flatten()
     .collect()
 }
 
-/// Whoever is believed about its address has as many as it likes.
-fn everybody_is_a_proxy(config: &Config) -> Option<Warning> {
+/// A trusted proxy may claim any client address.
+fn trusts_every_address(config: &Config) -> Option<Warning> {
     let mut proxies = config.admission.proxies.iter();
     let network = proxies.find(|network| network.prefix_len() == 0)?;
     Some(Warning::new(format!(
-        "{} contains {network}: whoever connects may say that it is somebody else, and no limit \
-         per IP address holds",
-        name::PROXIES
+        "{} contains {network}: any client can claim any address, so limits per IP address have no \
+         effect",
+        name::TRUSTED_PROXIES
     )))
 }
 
-/// A limit that is above a wider one, and a burst without a limit.
-fn bandwidth(config: &Config, origins: &Origins) -> [Option<Warning>; 6] {
+/// Limits that are above a wider one, and bursts without a limit.
+fn bandwidth(config: &Config, sources: &ValueSources) -> [Option<Warning>; 6] {
     let BandwidthLimits {
         relay,
         peer,
@@ -164,9 +167,10 @@ fn bandwidth(config: &Config, origins: &Origins) -> [Option<Warning>; 6] {
         (limit.burst.is_some() && limit.rate.is_none()).then(|| Warning::new(text))
     };
     [
-        without_effect(origins, circuit_rate, peer_rate, show),
-        without_effect(origins, circuit_rate, relay_rate, show).filter(|_| peer.rate.is_none()),
-        without_effect(origins, peer_rate, relay_rate, show),
+        limit_without_effect(sources, circuit_rate, peer_rate, show),
+        limit_without_effect(sources, circuit_rate, relay_rate, show)
+            .filter(|_| peer.rate.is_none()),
+        limit_without_effect(sources, peer_rate, relay_rate, show),
         useless(name::BURST, name::BANDWIDTH, relay),
         useless(name::BURST_PER_PEER, name::BANDWIDTH_PER_PEER, peer),
         useless(
@@ -182,7 +186,7 @@ fn short_ttl(config: &Config) -> Option<Warning> {
     (ttl < SHORTEST_SAFE_TTL).then(|| {
         Warning::new(format!(
             "{} is {}: below {}, clients that renew in the last minutes of a reservation lose it \
-             for a while",
+             temporarily",
             name::RESERVATION_TTL,
             show_duration(ttl),
             show_duration(SHORTEST_SAFE_TTL)
@@ -190,15 +194,15 @@ fn short_ttl(config: &Config) -> Option<Warning> {
     })
 }
 
-/// A limit for one peer or address that is above the one for all.
-fn without_effect<T: Copy + PartialOrd>(
-    origins: &Origins,
+/// A limit per peer or per address that is above the total limit.
+fn limit_without_effect<T: Copy + PartialOrd>(
+    sources: &ValueSources,
     (name, each): (&str, Option<T>),
     (total_name, total): (&str, Option<T>),
     show: impl Fn(T) -> String,
 ) -> Option<Warning> {
     let (each, total) = (each?, total?);
-    (origins.is_set(name) && each > total).then(|| {
+    (sources.is_set(name) && each > total).then(|| {
         let (each, total) = (show(each), show(total));
         Warning::new(format!(
             "{name} ({each}) has no effect: {total_name} ({total}) is lower"
@@ -212,7 +216,7 @@ fn circuits_outlive_drain(config: &Config) -> Option<Warning> {
     let longer = duration.is_none_or(|duration| duration > timeout);
     longer.then(|| {
         Warning::new(format!(
-            "{} ({}) is shorter than {} ({}): an upgrade cuts the circuits that need longer",
+            "{} ({}) is shorter than {} ({}): an upgrade cuts longer circuits",
             name::DRAIN_TIMEOUT,
             show_duration(timeout),
             name::CIRCUIT_DURATION,
@@ -221,13 +225,13 @@ fn circuits_outlive_drain(config: &Config) -> Option<Warning> {
     })
 }
 
-/// Two relays that derive their keys from one seed and one name would be the same peer.
-fn shared_name(config: &Config, origins: &Origins) -> Option<Warning> {
+/// Two relays that derive their keys from the same seed and name would be the same peer.
+fn shared_instance_name(config: &Config, sources: &ValueSources) -> Option<Warning> {
     let instance = config.identity.instance.as_str();
-    let common = matches!(instance, NAMELESS | "localhost");
-    (common && origins.is_set(name::SEED) && !origins.is_set(name::INSTANCE)).then(|| {
+    let common = matches!(instance, DEFAULT_INSTANCE | "localhost");
+    (common && sources.is_set(name::SEED) && !sources.is_set(name::INSTANCE)).then(|| {
         Warning::new(format!(
-            "{} is not set and the host name says little: every relay named {instance} with this \
+            "{} is not set and the host name is not unique: every relay named {instance} with this \
              seed has the same peer id",
             name::INSTANCE
         ))

@@ -1,32 +1,32 @@
-//! The pairs of an environment, sorted into what is ours and what is not.
+//! The pairs of an environment, sorted into known variables, errors and ignored ones.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use super::error::{VariableError, Warning};
 use super::service_link::is_service_link;
-use super::table::{FILE_SUFFIX, Handling, PREFIX, VARIABLES, Variable};
+use super::table::{FILE_SUFFIX, PREFIX, RENAMED_VARIABLES, TextHandling, VARIABLES, Variable};
 
-/// How alike two names must be, from 0 to 1, for one to be suggested instead of the other.
-const ALIKE: f64 = 0.6;
+/// Minimum similarity of two names, from 0 to 1, for one to be suggested instead of the other.
+const MIN_SIMILARITY: f64 = 0.6;
 
-/// An environment; of pairs with the same name the last one counts.
+/// An environment. Of pairs with the same name, the last one takes effect.
 #[derive(Default)]
 pub(super) struct Environment {
     /// The texts of the variables that are set.
     pub(super) values: BTreeMap<&'static str, String>,
-    /// The paths given for secrets, by the name of the secret's own variable.
+    /// The paths of secret files, by the name of the secret's own variable.
     pub(super) files: BTreeMap<&'static str, String>,
     /// `HOSTNAME`, which shells and container runtimes set.
     pub(super) host_name: Option<String>,
-    /// What cannot be meant.
+    /// Names that are unknown, and values that are not text.
     pub(super) errors: Vec<VariableError>,
     /// Names of variables that Kubernetes injected.
     service_links: Vec<String>,
 }
 
 impl Environment {
-    pub(super) fn sort<K, V>(pairs: impl IntoIterator<Item = (K, V)>) -> Self
+    pub(super) fn from_pairs<K, V>(pairs: impl IntoIterator<Item = (K, V)>) -> Self
     where
         K: Into<OsString>,
         V: Into<OsString>,
@@ -47,26 +47,30 @@ impl Environment {
         environment
     }
 
-    /// Adds a variable of our prefix; `rest` is its name without that.
+    /// Adds a variable with our prefix; `rest` is its name without the prefix.
     fn add(&mut self, name: &str, rest: &str, value: OsString) {
         let (variable, is_file) = match find(name) {
             Some(found) => found,
             None if is_service_link(rest, &value.to_string_lossy()) => {
                 return self.service_links.push(name.to_owned());
             }
-            None => return self.errors.push(unknown(name, rest)),
+            None => {
+                return self
+                    .errors
+                    .push(renamed(name).unwrap_or_else(|| unknown(name, rest)));
+            }
         };
-        // The value is left out: it may be a secret, and cannot be shown as it is anyway.
+        // Without the value: it may be a secret, and is not printable.
         let Ok(value) = value.into_string() else {
             return self
                 .errors
                 .push(VariableError::new(name, "the value is not valid UTF-8"));
         };
         let text = match variable.handling {
-            Handling::Secret if !is_file => value.trim_end_matches(['\r', '\n']),
+            TextHandling::Secret if !is_file => value.trim_end_matches(['\r', '\n']),
             _ => value.trim(),
         };
-        if text.is_empty() && variable.handling != Handling::EmptyCounts {
+        if text.is_empty() && variable.handling != TextHandling::EmptyIsValue {
             return;
         }
         let texts = if is_file {
@@ -77,7 +81,7 @@ impl Environment {
         texts.insert(variable.name, text.to_owned());
     }
 
-    /// What is odd about the environment as such.
+    /// Warnings about the environment as a whole.
     pub(super) fn warnings(&self) -> Vec<Warning> {
         if self.service_links.is_empty() {
             return Vec::new();
@@ -90,7 +94,7 @@ impl Environment {
     }
 }
 
-/// The variable of that name, or the one whose file is named by it (`true`).
+/// The variable of that name, and whether the name is that of its file.
 fn find(name: &str) -> Option<(&'static Variable, bool)> {
     let by_name = |name: &str| VARIABLES.iter().find(|variable| variable.name == name);
     by_name(name).map(|variable| (variable, false)).or_else(|| {
@@ -99,7 +103,16 @@ fn find(name: &str) -> Option<(&'static Variable, bool)> {
     })
 }
 
-/// The value is not part of the error: it may be a secret under a mistyped name.
+/// The error about the old name of a renamed variable, if it is one.
+fn renamed(name: &str) -> Option<VariableError> {
+    let (_, new) = RENAMED_VARIABLES.iter().find(|(old, _)| *old == name)?;
+    Some(VariableError::new(
+        name,
+        format!("was renamed; set {new} instead"),
+    ))
+}
+
+/// The error does not contain the value, which may be a secret under a mistyped name.
 fn unknown(name: &str, rest: &str) -> VariableError {
     let known = VARIABLES.iter().flat_map(|variable| {
         [Some(variable.name.to_owned()), variable.file_name()]
@@ -111,7 +124,7 @@ fn unknown(name: &str, rest: &str) -> VariableError {
             let bare = known.strip_prefix(PREFIX).unwrap_or(&known);
             (strsim::normalized_damerau_levenshtein(rest, bare), known)
         })
-        .filter(|(alike, _)| *alike >= ALIKE)
+        .filter(|(alike, _)| *alike >= MIN_SIMILARITY)
         .max_by(|(a, _), (b, _)| a.total_cmp(b));
     let hint = closest.map_or_else(
         || "`descord-relay config --reference` lists all variables".to_owned(),

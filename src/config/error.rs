@@ -1,12 +1,12 @@
-//! What can be wrong with an environment, and what is merely odd.
+//! Errors and warnings about an environment.
 
 use std::fmt;
 
-/// Values longer than this many characters are cut in messages.
+/// Longer values are cut in messages, in characters.
 const MAX_SHOWN: usize = 500;
 
-/// One variable that cannot be used. `Display` gives one line: the full name of the variable, its
-/// value unless secret, what is wrong, and what is allowed.
+/// An error about one variable. `Display` gives one line: the full name of the variable, its value
+/// unless it is a secret, the problem, and the allowed values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VariableError {
     name: String,
@@ -36,13 +36,12 @@ impl fmt::Display for VariableError {
 
 impl std::error::Error for VariableError {}
 
-/// Everything that is wrong with an environment at once; never empty. `Display` prints one line
-/// per error.
+/// All errors of an environment; never empty. `Display` prints one line per error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Errors(Vec<VariableError>);
 
 impl Errors {
-    /// `Ok` when nothing is wrong.
+    /// `Ok` without errors.
     pub(super) fn check(errors: Vec<VariableError>) -> Result<(), Self> {
         if errors.is_empty() {
             Ok(())
@@ -51,7 +50,7 @@ impl Errors {
         }
     }
 
-    /// Each error, in the order of the reference table, after the names that are unknown.
+    /// The errors, those about unknown names first, then in the order of the reference table.
     pub fn iter(&self) -> impl Iterator<Item = &VariableError> {
         self.0.iter()
     }
@@ -71,7 +70,7 @@ impl fmt::Display for Errors {
 
 impl std::error::Error for Errors {}
 
-/// A configuration that can be used but is probably not what was meant. `Display` gives one line.
+/// A valid but probably unintended configuration. `Display` gives one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning(String);
 
@@ -87,7 +86,7 @@ impl fmt::Display for Warning {
     }
 }
 
-/// A value as it appears in a message: quoted, escaped, and of bounded length.
+/// A value for a message: quoted, escaped, and of bounded length.
 pub(super) fn quote(text: &str) -> String {
     if text.chars().nth(MAX_SHOWN).is_none() {
         return format!("{text:?}");
@@ -96,7 +95,7 @@ pub(super) fn quote(text: &str) -> String {
     format!("{start:?}…")
 }
 
-/// Escapes what would break a line or a terminal.
+/// Escapes control characters.
 fn one_line(text: &str) -> String {
     text.chars()
         .flat_map(|c| {

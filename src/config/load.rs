@@ -1,4 +1,4 @@
-//! From an environment to a [`Config`]: layers, files, and every error at once.
+//! From an environment to a [`Config`], with all errors at once.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,46 +12,45 @@ use zeroize::Zeroizing;
 
 use super::environment::Environment;
 use super::error::{Errors, VariableError, Warning, quote};
-use super::kind::{Instance, Kind};
-use super::table::{Fallback, Handling, VARIABLES, Variable, name};
-use super::{Config, Secret, checks, placeholder};
+use super::table::{TextHandling, VARIABLES, Variable, name};
+use super::value_format::{InstanceName, ValueFormat};
+use super::{Config, checks, template};
+use crate::identity::DEFAULT_INSTANCE;
+use crate::secret::Secret;
 
-/// Where Linux keeps the machine's host name.
+/// The file in which Linux keeps the host name.
 const HOST_NAME_FILE: &str = "/proc/sys/kernel/hostname";
 
-/// The instance name of a machine that has no usable host name.
-pub(super) const NAMELESS: &str = "relay";
-
-/// Secrets are short; a path such as `/dev/zero` must not fill the memory.
+/// Maximum size of a secret file; a path such as `/dev/zero` must not exhaust the memory.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
-/// A configuration and what is odd about it.
+/// A configuration and its warnings.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     /// The configuration; every value is within its bounds.
     pub config: Config,
-    /// What the operator should be told.
+    /// Warnings for the operator.
     pub warnings: Vec<Warning>,
-    /// Where the values came from.
-    pub(super) origins: Origins,
+    /// The sources of the values.
+    pub(super) sources: ValueSources,
 }
 
-/// Where the value of each variable came from.
+/// The sources of all values that are set.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Origins(BTreeMap<&'static str, Origin>);
+pub(super) struct ValueSources(BTreeMap<&'static str, ValueSource>);
 
-/// Where a value that is no default came from.
+/// The source of a value that is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(super) enum ValueSource {
     /// The variable itself.
     Variable,
-    /// The file that the variable's `_FILE` form names.
+    /// The file that the `_FILE` form of the variable names.
     File,
 }
 
-impl Origins {
-    /// `None` = the default.
-    pub(super) fn of(&self, name: &str) -> Option<Origin> {
+impl ValueSources {
+    /// The source of the value of `name`; `None` if it is the default.
+    pub(super) fn of(&self, name: &str) -> Option<ValueSource> {
         self.0.get(name).copied()
     }
 
@@ -62,12 +61,12 @@ impl Origins {
 }
 
 impl Config {
-    /// Reads the pairs of an environment, for instance `std::env::vars_os()`. Names without the
-    /// prefix `RELAY_` are not ours and are passed over, apart from `HOSTNAME`. The files that
-    /// `_FILE` variables name are read, and nothing else but the machine's host name.
+    /// Parses the pairs of an environment, such as `std::env::vars_os()`. Names without the prefix
+    /// `RELAY_` are ignored, except for `HOSTNAME`. Reads the files that `_FILE` variables name, and the
+    /// machine's host name.
     ///
     /// # Errors
-    /// Everything that is wrong, at once.
+    /// All errors of the environment at once.
     pub fn from_env<K, V>(vars: impl IntoIterator<Item = (K, V)>) -> Result<Loaded, Errors>
     where
         K: Into<OsString>,
@@ -76,10 +75,10 @@ impl Config {
         Self::from_env_with(vars, read_file)
     }
 
-    /// As [`from_env`](Self::from_env), with `read` in place of the file system.
+    /// Same as [`from_env`](Self::from_env), with `read` in place of the file system.
     ///
     /// # Errors
-    /// Everything that is wrong, at once.
+    /// All errors of the environment at once.
     pub fn from_env_with<K, V>(
         vars: impl IntoIterator<Item = (K, V)>,
         read: impl Fn(&Path) -> io::Result<String>,
@@ -88,31 +87,31 @@ impl Config {
         K: Into<OsString>,
         V: Into<OsString>,
     {
-        let mut environment = Environment::sort(vars);
+        let mut environment = Environment::from_pairs(vars);
         let mut errors = std::mem::take(&mut environment.errors);
         let mut warnings = environment.warnings();
-        let sources = Sources::new(environment, &read);
+        let inputs = Inputs::new(environment, &read);
         let mut config = Config::default();
-        let mut origins = Origins::default();
+        let mut sources = ValueSources::default();
         for variable in VARIABLES {
-            if let Some(origin) = sources.origin(variable) {
-                origins.0.insert(variable.name, origin);
+            if let Some(source) = inputs.source(variable) {
+                sources.0.insert(variable.name, source);
             }
-            errors.extend(sources.apply(variable, &mut config).err());
+            errors.extend(inputs.apply(variable, &mut config).err());
         }
-        errors.extend(checks::errors(&config, &origins, &errors));
+        errors.extend(checks::errors(&config, &sources, &errors));
         Errors::check(errors)?;
-        warnings.extend(checks::warnings(&config, &origins));
+        warnings.extend(checks::warnings(&config, &sources));
         Ok(Loaded {
             config,
             warnings,
-            origins,
+            sources,
         })
     }
 }
 
-/// One layer of values, all kept as text: figment would guess types, and take the digits of an
-/// instance name for a number.
+/// One layer of values. All values are text: figment would infer types, and parse an instance name of
+/// digits as a number.
 struct Layer {
     name: &'static str,
     values: BTreeMap<&'static str, String>,
@@ -135,26 +134,20 @@ impl Provider for Layer {
     }
 }
 
-/// Everything that values come from.
-struct Sources<'a> {
-    /// The defaults below the environment.
+/// The inputs of a configuration.
+struct Inputs<'a> {
+    /// The default of the instance name below the environment.
     layers: Figment,
-    /// The paths given for secrets. Their contents do not become a layer, which would keep copies
-    /// of them in memory.
+    /// The paths of secret files. Their contents are not part of a layer, which would keep copies in
+    /// memory.
     files: BTreeMap<&'static str, String>,
     read: &'a dyn Fn(&Path) -> io::Result<String>,
 }
 
-impl<'a> Sources<'a> {
+impl<'a> Inputs<'a> {
     fn new(environment: Environment, read: &'a dyn Fn(&Path) -> io::Result<String>) -> Self {
-        let mut defaults: BTreeMap<_, _> = VARIABLES
-            .iter()
-            .filter_map(|variable| match variable.default {
-                Fallback::Text(text) => Some((variable.name, text.to_owned())),
-                Fallback::Words(_) => None,
-            })
-            .collect();
-        defaults.insert(name::INSTANCE, host_name(environment.host_name, read));
+        let instance = host_name(environment.host_name, read);
+        let defaults = BTreeMap::from([(name::INSTANCE, instance)]);
         let layers = Figment::from(Layer {
             name: Layer::DEFAULTS,
             values: defaults,
@@ -170,15 +163,15 @@ impl<'a> Sources<'a> {
         }
     }
 
-    fn origin(&self, variable: &Variable) -> Option<Origin> {
+    fn source(&self, variable: &Variable) -> Option<ValueSource> {
         if self.files.contains_key(variable.name) {
-            return Some(Origin::File);
+            return Some(ValueSource::File);
         }
         let layer = self.layers.find_metadata(variable.name)?;
-        (layer.name == Layer::ENVIRONMENT).then_some(Origin::Variable)
+        (layer.name == Layer::ENVIRONMENT).then_some(ValueSource::Variable)
     }
 
-    /// Sets the variable's field, if there is a text for it.
+    /// Sets the field of `variable` if the variable has a value.
     fn apply(&self, variable: &Variable, config: &mut Config) -> Result<(), VariableError> {
         if let Some(path) = self.files.get(variable.name) {
             return self.apply_file(variable, path, config);
@@ -189,13 +182,15 @@ impl<'a> Sources<'a> {
         let text = Zeroizing::new(self.text(variable.name)?);
         let refuse = |problem: String| {
             let shown = match variable.handling {
-                Handling::Secret | Handling::Url => Secret::MASK,
-                Handling::Plain | Handling::EmptyCounts | Handling::Template => &quote(&text),
+                TextHandling::Secret | TextHandling::Url => Secret::MASK,
+                TextHandling::Plain | TextHandling::EmptyIsValue | TextHandling::Template => {
+                    &quote(&text)
+                }
             };
             variable.refuse(variable.name, shown, &problem)
         };
-        if variable.handling == Handling::Template {
-            let text = placeholder::expand(&text, &self.text(name::INSTANCE)?).map_err(refuse)?;
+        if variable.handling == TextHandling::Template {
+            let text = template::expand(&text, &self.text(name::INSTANCE)?).map_err(refuse)?;
             return (variable.field.set)(config, &text).map_err(refuse);
         }
         (variable.field.set)(config, &text).map_err(refuse)
@@ -224,7 +219,7 @@ impl<'a> Sources<'a> {
         })
     }
 
-    /// The text of a variable that has one.
+    /// The value of a variable that is set.
     fn text(&self, name: &str) -> Result<String, VariableError> {
         self.layers
             .extract_inner(name)
@@ -232,8 +227,8 @@ impl<'a> Sources<'a> {
     }
 }
 
-/// A path as it appears in a message. What does not start like a path may be a secret that was
-/// given in place of one.
+/// A path for a message. A text that does not start like a path is masked, because it may be the secret
+/// itself.
 fn show_path(path: &str) -> String {
     if path.starts_with(['/', '.']) {
         quote(path)
@@ -245,13 +240,13 @@ fn show_path(path: &str) -> String {
     }
 }
 
-/// The machine's host name, if it can be an instance name.
+/// The machine's host name, if it is a valid instance name.
 fn host_name(variable: Option<String>, read: &dyn Fn(&Path) -> io::Result<String>) -> String {
-    let usable = |text: String| Instance.parse(text.trim()).ok();
+    let usable = |text: String| InstanceName.parse(text.trim()).ok();
     variable
         .and_then(usable)
         .or_else(|| read(Path::new(HOST_NAME_FILE)).ok().and_then(usable))
-        .unwrap_or_else(|| NAMELESS.to_owned())
+        .unwrap_or_else(|| DEFAULT_INSTANCE.to_owned())
 }
 
 fn read_file(path: &Path) -> io::Result<String> {

@@ -1,33 +1,33 @@
-//! The configuration as text: what is in effect, and the reference of all variables.
+//! The configuration as text: the effective values, and the reference of all variables.
 
 use std::fmt::Write as _;
 
 use super::Config;
-use super::load::{Loaded, Origin};
-use super::table::{Fallback, VARIABLES, Variable};
+use super::load::{Loaded, ValueSource};
+use super::table::{DefaultValue, VARIABLES, Variable};
 
 impl Loaded {
-    /// What is in effect, as the lines of an env file: each variable below a comment that says
-    /// what it means, what the default is, and whether that is what holds. Secrets are masked.
+    /// The effective configuration as lines of an env file. A comment above each variable has its
+    /// meaning, its default, and whether it is set. Secrets are masked.
     pub fn render(&self) -> String {
         let defaults = Config::default();
         let mut text = String::new();
         for variable in VARIABLES {
             let show = variable.field.show;
             let default = match variable.default {
-                Fallback::Text(_) => show(&defaults),
-                Fallback::Words(words) => words.to_owned(),
+                DefaultValue::FromConfig => show(&defaults),
+                DefaultValue::Described(words) => words.to_owned(),
             };
-            let origin = match self.origins.of(variable.name) {
+            let source = match self.sources.of(variable.name) {
                 None => format!("default: {default}"),
-                Some(Origin::Variable) => format!("set; default: {default}"),
-                Some(Origin::File) => format!("set by a file; default: {default}"),
+                Some(ValueSource::Variable) => format!("set; default: {default}"),
+                Some(ValueSource::File) => format!("set by a file; default: {default}"),
             };
             let value = show(&self.config);
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
-                "# {} [{origin}]\n{}={value}",
+                "# {} [{source}]\n{}={value}",
                 variable.doc, variable.name
             );
         }
@@ -35,8 +35,9 @@ impl Loaded {
     }
 }
 
-/// The reference of all variables, as a table in Markdown that ends in a line break.
+/// The reference of all variables, as a Markdown table that ends in a line break.
 pub fn reference_table() -> String {
+    let defaults = Config::default();
     let mut table = "| Variable | Default | Meaning |\n|---|---|---|\n".to_owned();
     for variable in VARIABLES {
         // Writing to a string cannot fail.
@@ -44,27 +45,28 @@ pub fn reference_table() -> String {
             table,
             "| `{}` | {} | {} |",
             variable.name,
-            default_cell(variable.default),
+            default_cell(variable, &defaults),
             meaning_cell(variable)
         );
     }
     table
 }
 
-fn default_cell(default: Fallback) -> String {
-    match default {
+fn default_cell(variable: &Variable, defaults: &Config) -> String {
+    match variable.default {
         // A space after each comma lets a long list break into lines.
-        Fallback::Text(text) => {
+        DefaultValue::FromConfig => {
+            let text = (variable.field.show)(defaults);
             let items: Vec<_> = text.split(',').map(|item| format!("`{item}`")).collect();
             items.join(", ")
         }
-        Fallback::Words(words) => words.to_owned(),
+        DefaultValue::Described(words) => words.to_owned(),
     }
 }
 
 fn meaning_cell(variable: &Variable) -> String {
     let file = variable.file_name().map_or_else(String::new, |name| {
-        format!(" A secret; `{name}` may name a file that contains it instead.")
+        format!(" Secret; `{name}` may name a file with the value instead.")
     });
     format!(
         "{} Allowed: {}.{file}",

@@ -1,12 +1,12 @@
 //! Variables that Kubernetes injects for the services of a namespace.
 //!
-//! A service named `relay`, or `relay-` and more, gives every container variables that start like
-//! our own. They are told apart by the shape of name and value together: a mistyped variable of
-//! ours must not pass as one of these.
+//! For a service named `relay` or `relay-…`, Kubernetes sets variables with our prefix in every
+//! container. They are recognized by the form of both name and value, so that a mistyped variable of
+//! the relay is not ignored.
 
 use std::net::IpAddr;
 
-/// Whether Kubernetes would inject a variable of this name, given without `RELAY_`, and value.
+/// Whether Kubernetes would inject a variable with this name (without `RELAY_`) and value.
 pub(super) fn is_service_link(name: &str, value: &str) -> bool {
     let segments: Vec<_> = name.split('_').collect();
     match segments.as_slice() {
@@ -50,7 +50,7 @@ mod tests {
     use super::is_service_link;
 
     #[test]
-    fn knows_what_kubernetes_injects() {
+    fn variables_of_kubernetes_are_recognized() {
         for (name, value) in [
             ("PORT", "tcp://10.96.0.1:9000"),
             ("SERVICE_HOST", "10.96.0.1"),
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn lets_mistyped_names_be_errors() {
+    fn mistyped_names_are_not_service_links() {
         for (name, value) in [
             ("PORT", "9000"),
             ("ADMIN_PORT", "8080"),

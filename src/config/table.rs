@@ -2,26 +2,30 @@
 
 use std::time::Duration;
 
-use super::access::{CountFromOne, EndpointUrl, Entries, FilePath, SpanWithin, Token};
-use super::address::{External, Listen};
-use super::error::VariableError;
-use super::fleet::{Instances, NameServers, RelayHosts, Sockets, Ttl, ZoneName};
-use super::kind::{
-    Choice, Count, CountUpTo, Instance, Kind, PrivateKey, Seed, Size, SizeOrZero, Socket, Span,
-    SpanOrZero,
+use super::Config;
+use super::access::{
+    AccessEntries, BearerToken, CountInRange, DurationRange, EndpointUrl, FilePath,
 };
-use super::rates::{BurstAndRate, Memory, NetworkShares, Networks};
-use super::{Config, LogFormat, OnError, PeerIds};
-use crate::access::{Effect, MAX_CACHED, MAX_CONCURRENCY, Scope};
+use super::address::{ExternalAddresses, ListenAddresses};
+use super::dns::{DnsTtl, InstanceNames, NameServers, RelayHosts, SocketAddresses, ZoneName};
+use super::error::VariableError;
+use super::resources::{BurstAndRate, MemoryLimitFormat, NetworkList, PrefixShares};
+use super::value_format::{
+    Choice, Count, CountUpTo, DurationOrZero, InstanceName, MinDuration, OptionalSocketAddress,
+    PrivateKey, Seed, Size, SizeOrZero, ValueFormat,
+};
+use crate::access::{Effect, MAX_CACHED, MAX_CONCURRENCY, OnError, Scope};
 use crate::peer_stats::MAX_CAPACITY;
+use crate::pseudonym::PeerIds;
+use crate::telemetry::log::LogFormat;
 
-/// What every name of ours starts with.
+/// The prefix of all variables.
 pub(super) const PREFIX: &str = "RELAY_";
 
-/// What the name of a variable that holds the path of a secret ends in.
+/// The suffix of variables with the path of a secret file.
 pub(super) const FILE_SUFFIX: &str = "_FILE";
 
-/// The names that more than this table speaks of.
+/// The names that are used outside of this table.
 pub(super) mod name {
     pub(in crate::config) const INSTANCE: &str = "RELAY_INSTANCE";
     pub(in crate::config) const SEED: &str = "RELAY_IDENTITY_SEED";
@@ -34,7 +38,7 @@ pub(super) mod name {
     pub(in crate::config) const CIRCUITS_PER_SOURCE: &str = "RELAY_MAX_CIRCUITS_PER_SOURCE";
     pub(in crate::config) const CIRCUITS_PER_TARGET: &str = "RELAY_MAX_CIRCUITS_PER_TARGET";
     pub(in crate::config) const CIRCUIT_DURATION: &str = "RELAY_MAX_CIRCUIT_DURATION";
-    pub(in crate::config) const PROXIES: &str = "RELAY_PROXY_PROTOCOL_FROM";
+    pub(in crate::config) const TRUSTED_PROXIES: &str = "RELAY_TRUSTED_PROXIES";
     pub(in crate::config) const BANDWIDTH: &str = "RELAY_MAX_BANDWIDTH";
     pub(in crate::config) const BANDWIDTH_PER_PEER: &str = "RELAY_MAX_BANDWIDTH_PER_PEER";
     pub(in crate::config) const BANDWIDTH_PER_CIRCUIT: &str = "RELAY_MAX_BANDWIDTH_PER_CIRCUIT";
@@ -43,7 +47,7 @@ pub(super) mod name {
     pub(in crate::config) const BURST_PER_CIRCUIT: &str = "RELAY_MAX_BURST_PER_CIRCUIT";
     pub(in crate::config) const ACCESS_URL: &str = "RELAY_ACCESS_URL";
     pub(in crate::config) const ACCESS_TOKEN: &str = "RELAY_ACCESS_TOKEN";
-    pub(in crate::config) const ACCESS_CERTIFICATE: &str = "RELAY_ACCESS_CERTIFICATE";
+    pub(in crate::config) const ACCESS_CA_FILE: &str = "RELAY_ACCESS_CA_FILE";
     pub(in crate::config) const ACCESS_TIMEOUT: &str = "RELAY_ACCESS_TIMEOUT";
     pub(in crate::config) const ACCESS_ON_ERROR: &str = "RELAY_ACCESS_ON_ERROR";
     pub(in crate::config) const ACCESS_CACHE_TTL: &str = "RELAY_ACCESS_CACHE_TTL";
@@ -54,187 +58,185 @@ pub(super) mod name {
     pub(in crate::config) const DNS_SERVERS: &str = "RELAY_DNS_NS";
 }
 
+/// Variables that were renamed, as pairs of the old and the new name. The old name is an error, so
+/// that its value is never ignored silently.
+pub(super) const RENAMED_VARIABLES: [(&str, &str); 2] = [
+    ("RELAY_ACCESS_CERTIFICATE", name::ACCESS_CA_FILE),
+    ("RELAY_PROXY_PROTOCOL_FROM", name::TRUSTED_PROXIES),
+];
+
 /// One environment variable.
 pub(super) struct Variable {
     /// The full name.
     pub(super) name: &'static str,
-    /// What holds when the variable is not set.
-    pub(super) default: Fallback,
-    /// What it means, in one sentence or two.
+    /// The value while the variable is not set.
+    pub(super) default: DefaultValue,
+    /// Its meaning, in one or two sentences.
     pub(super) doc: &'static str,
-    /// How its text is treated before it is parsed.
-    pub(super) handling: Handling,
-    /// What may be written, and where it goes.
+    /// How the text is prepared for parsing.
+    pub(super) handling: TextHandling,
+    /// The format, and the field of the configuration.
     pub(super) field: Field,
 }
 
-/// What holds when a variable is not set.
+/// The value of a variable that is not set.
 #[derive(Clone, Copy)]
-pub(super) enum Fallback {
-    /// The same as this text.
-    Text(&'static str),
-    /// Something that no text in this table can say.
-    Words(&'static str),
+pub(super) enum DefaultValue {
+    /// The value of the field in [`Config::default`].
+    FromConfig,
+    /// A default that depends on the machine or on other variables, in words.
+    Described(&'static str),
 }
 
-/// How a text is treated before it is parsed.
+/// How the text of a variable is prepared for parsing.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Handling {
-    /// Trimmed; empty counts as not set.
+pub(super) enum TextHandling {
+    /// Trimmed; empty means unset.
     Plain,
-    /// Trimmed; empty means something.
-    EmptyCounts,
-    /// Trimmed, placeholders replaced; empty counts as not set.
+    /// Trimmed; empty is a value.
+    EmptyIsValue,
+    /// Trimmed, with placeholders replaced; empty means unset.
     Template,
-    /// Trimmed; empty counts as not set. A wrong value is not shown: it may contain a password.
+    /// Trimmed; empty means unset. Errors mask the value, which may contain a password.
     Url,
-    /// Only line breaks at the end are taken off; never shown; may come from a file.
+    /// Only trailing line breaks are removed; always masked; may come from a file.
     Secret,
 }
 
-/// A field of [`Config`], seen as text.
+/// A field of [`Config`] in text form.
 pub(super) struct Field {
     pub(super) allowed: fn() -> String,
     pub(super) set: fn(&mut Config, &str) -> Result<(), String>,
     pub(super) show: fn(&Config) -> String,
 }
 
-/// `field!(Kind => path.of.field)`: a field whose texts are of that [`Kind`].
+/// `field!(Format => path.of.field)`: a field with the [`ValueFormat`] `Format`.
 macro_rules! field {
-    ($kind:expr => $($field:ident).+) => {
+    ($format:expr => $($field:ident).+) => {
         Field {
-            allowed: || $kind.allowed(),
+            allowed: || $format.allowed(),
             set: |config, text| {
-                config.$($field).+ = $kind.parse(text)?;
+                config.$($field).+ = $format.parse(text)?;
                 Ok(())
             },
-            show: |config| $kind.show(&config.$($field).+),
+            show: |config| $format.show(&config.$($field).+),
         }
     };
 }
 
-const SECONDS_0: Span = Span {
-    least: Duration::ZERO,
+const ANY_DURATION: MinDuration = MinDuration {
+    min: Duration::ZERO,
 };
-const SECONDS_1: Span = Span {
-    least: Duration::from_secs(1),
+const AT_LEAST_1S: MinDuration = MinDuration {
+    min: Duration::from_secs(1),
 };
-const SECONDS_5: Span = Span {
-    least: Duration::from_secs(5),
+const AT_LEAST_5S: MinDuration = MinDuration {
+    min: Duration::from_secs(5),
 };
-const SECONDS_30: Span = Span {
-    least: Duration::from_secs(30),
+const AT_LEAST_30S: MinDuration = MinDuration {
+    min: Duration::from_secs(30),
 };
-const DECISION: SpanWithin = SpanWithin {
-    least: Duration::from_millis(10),
-    most: Duration::from_secs(10),
+const ACCESS_TIMEOUT_RANGE: DurationRange = DurationRange {
+    min: Duration::from_millis(10),
+    max: Duration::from_secs(10),
 };
 const RATE: SizeOrZero = SizeOrZero {
-    what: "a size for each second",
+    what: "a size per second",
     zero: "unlimited",
 };
 const BURST: SizeOrZero = SizeOrZero {
     what: "a size",
-    zero: "a second's worth, and 64KiB at least",
+    zero: "the bytes of one second, at least 64KiB",
 };
-const ON_ERROR: Choice<OnError> = Choice(&[
-    ("fail-closed", OnError::FailClosed),
-    ("fail-open", OnError::FailOpen),
-]);
-const LOG_FORMATS: Choice<LogFormat> = Choice(&[
-    ("auto", LogFormat::Auto),
-    ("text", LogFormat::Text),
-    ("json", LogFormat::Json),
-]);
-const PEER_IDS: Choice<PeerIds> =
-    Choice(&[("pseudonym", PeerIds::Pseudonym), ("full", PeerIds::Full)]);
+const ON_ERROR: Choice<OnError> = Choice(&OnError::ALL);
+const LOG_FORMATS: Choice<LogFormat> = Choice(&LogFormat::ALL);
+const PEER_IDS: Choice<PeerIds> = Choice(&PeerIds::ALL);
 
-/// Every variable, in the order in which people meet them.
+/// Every variable, in the order of the reference.
 pub(super) static VARIABLES: &[Variable] = &[
     Variable {
         name: "RELAY_LISTEN_ADDRESSES",
-        default: Fallback::Text(
-            "/ip4/0.0.0.0/tcp/9000,/ip4/0.0.0.0/udp/9000/quic-v1,\
-             /ip6/::/tcp/9000,/ip6/::/udp/9000/quic-v1",
-        ),
-        doc: "Where the relay accepts connections: TCP, QUIC and WebSocket.",
-        handling: Handling::Plain,
-        field: field!(Listen => listen_addresses),
+        default: DefaultValue::FromConfig,
+        doc: "Addresses on which the relay accepts connections: TCP, QUIC and WebSocket.",
+        handling: TextHandling::Plain,
+        field: field!(ListenAddresses => listen_addresses),
     },
     Variable {
         name: "RELAY_EXTERNAL_ADDRESSES",
-        default: Fallback::Words("the addresses of the machine's own interfaces"),
-        doc: "The addresses that clients are told to dial, without the peer id. `{instance}` \
-              stands for `RELAY_INSTANCE`, `{index}` for the number at its end (`relay-2`: `2`).",
-        handling: Handling::Template,
-        field: field!(External => external_addresses),
+        default: DefaultValue::Described("the addresses of the machine's interfaces"),
+        doc: "Addresses that the relay announces to clients, without the peer id. \
+              `{instance}` is replaced by `RELAY_INSTANCE`, `{index}` by its trailing number \
+              (`relay-2`: `2`).",
+        handling: TextHandling::Template,
+        field: field!(ExternalAddresses => external_addresses),
     },
     Variable {
         name: name::INSTANCE,
-        default: Fallback::Words("the machine's host name"),
-        doc: "The name of this relay within its fleet. Together with the seed it gives the peer \
-              id, so it must be unique and stay the same over restarts.",
-        handling: Handling::Plain,
-        field: field!(Instance => identity.instance),
+        default: DefaultValue::Described("the machine's host name"),
+        doc: "Name of this relay within its fleet. The peer id is derived from it and the \
+              seed, so it must be unique and stable over restarts.",
+        handling: TextHandling::Plain,
+        field: field!(InstanceName => identity.instance),
     },
     Variable {
         name: name::SEED,
-        default: Fallback::Words("none"),
-        doc: "The secret of the fleet, the same for all its relays: peer ids and pseudonyms are \
-              derived from it. With neither seed nor key the peer id changes at every start.",
-        handling: Handling::Secret,
+        default: DefaultValue::Described("none"),
+        doc: "Shared secret of the fleet, the same on all its relays: peer ids and \
+              pseudonyms are derived from it. Without a seed and a key, the peer id changes \
+              at every start.",
+        handling: TextHandling::Secret,
         field: field!(Seed => identity.seed),
     },
     Variable {
         name: name::KEY,
-        default: Fallback::Words("none"),
-        doc: "The private key of this relay, instead of a seed.",
-        handling: Handling::Secret,
+        default: DefaultValue::Described("none"),
+        doc: "Private key of this relay, instead of a seed.",
+        handling: TextHandling::Secret,
         field: field!(PrivateKey => identity.key),
     },
     Variable {
         name: name::RESERVATIONS,
-        default: Fallback::Text("1024"),
-        doc: "Peers that hold a reservation at once.",
-        handling: Handling::Plain,
+        default: DefaultValue::FromConfig,
+        doc: "Maximum number of peers with a reservation.",
+        handling: TextHandling::Plain,
         field: field!(Count => limits.reservations),
     },
     Variable {
         name: "RELAY_MAX_RESERVATIONS_PER_PEER",
-        default: Fallback::Text("3"),
-        doc: "Connections of one peer that may hold its reservation.",
-        handling: Handling::Plain,
+        default: DefaultValue::FromConfig,
+        doc: "Maximum number of connections of one peer that hold its reservation.",
+        handling: TextHandling::Plain,
         field: field!(Count => limits.reservations_per_peer),
     },
     Variable {
         name: name::RESERVATIONS_PER_IP,
-        default: Fallback::Text("64"),
-        doc: "Reservations made from one IP address (IPv6: from one /64).",
-        handling: Handling::Plain,
+        default: DefaultValue::FromConfig,
+        doc: "Maximum number of reservations from one IP address (IPv6: one /64).",
+        handling: TextHandling::Plain,
         field: field!(Count => limits.reservations_per_ip),
     },
     Variable {
         name: name::RESERVATION_TTL,
-        default: Fallback::Text("1h"),
-        doc: "How long a reservation lives unless it is renewed. Clients renew minutes before \
-              the end, so values below 3m lead to gaps.",
-        handling: Handling::Plain,
-        field: field!(SECONDS_30 => limits.reservation_ttl),
+        default: DefaultValue::FromConfig,
+        doc: "Lifetime of a reservation unless it is renewed. Clients renew minutes before \
+              it expires, so values below 3m cause gaps.",
+        handling: TextHandling::Plain,
+        field: field!(AT_LEAST_30S => limits.reservation_ttl),
     },
     Variable {
         name: name::CIRCUITS,
-        default: Fallback::Text("512"),
-        doc: "Circuits open at once.",
-        handling: Handling::Plain,
+        default: DefaultValue::FromConfig,
+        doc: "Maximum number of open circuits.",
+        handling: TextHandling::Plain,
         field: field!(Count => limits.circuits),
     },
     Variable {
         name: name::CIRCUITS_PER_PEER,
-        default: Fallback::Text("5"),
-        doc: "Circuits of one peer as source, and as many as target. Sets \
-              `RELAY_MAX_CIRCUITS_PER_SOURCE` and `RELAY_MAX_CIRCUITS_PER_TARGET`, unless those are \
-              set themselves.",
-        handling: Handling::Plain,
+        default: DefaultValue::FromConfig,
+        doc: "Maximum number of circuits of one peer as source, and as target. Sets \
+              `RELAY_MAX_CIRCUITS_PER_SOURCE` and `RELAY_MAX_CIRCUITS_PER_TARGET`, unless \
+              those are set.",
+        handling: TextHandling::Plain,
         field: Field {
             allowed: || Count.allowed(),
             set: |config, text| {
@@ -250,438 +252,418 @@ pub(super) static VARIABLES: &[Variable] = &[
     // After the variable that sets both.
     Variable {
         name: name::CIRCUITS_PER_SOURCE,
-        default: Fallback::Words("`RELAY_MAX_CIRCUITS_PER_PEER`"),
-        doc: "Circuits that one peer has opened.",
-        handling: Handling::Plain,
+        default: DefaultValue::Described("`RELAY_MAX_CIRCUITS_PER_PEER`"),
+        doc: "Maximum number of circuits that one peer has opened.",
+        handling: TextHandling::Plain,
         field: field!(Count => limits.circuits_per_source),
     },
     Variable {
         name: name::CIRCUITS_PER_TARGET,
-        default: Fallback::Words("`RELAY_MAX_CIRCUITS_PER_PEER`"),
-        doc: "Circuits that lead to one peer. When they are all in use, unused ones give way to a \
-              new one.",
-        handling: Handling::Plain,
+        default: DefaultValue::Described("`RELAY_MAX_CIRCUITS_PER_PEER`"),
+        doc: "Maximum number of circuits to one peer. At the limit, a new circuit replaces \
+              an unused one.",
+        handling: TextHandling::Plain,
         field: field!(Count => limits.circuits_per_target),
     },
-    // Long enough for a handshake and the first request over a slow network.
     Variable {
         name: "RELAY_UNUSED_CIRCUIT_TIMEOUT",
-        default: Fallback::Text("30s"),
-        doc: "How long a circuit may stay open until its target has sent the first byte.",
-        handling: Handling::Plain,
-        field: field!(SpanOrZero { zero: "unlimited" } => limits.unused_circuit_timeout),
+        default: DefaultValue::FromConfig,
+        doc: "How long a circuit may stay open until its target sends the first byte.",
+        handling: TextHandling::Plain,
+        field: field!(DurationOrZero { zero: "unlimited" } => limits.unused_circuit_timeout),
     },
-    // Off: applications keep quiet circuits open for hours.
     Variable {
         name: "RELAY_IDLE_CIRCUIT_TIMEOUT",
-        default: Fallback::Text("0"),
-        doc: "How long a circuit may stay open without a byte in either direction, once its target has \
-              sent one.",
-        handling: Handling::Plain,
-        field: field!(SpanOrZero { zero: "unlimited" } => limits.idle_circuit_timeout),
+        default: DefaultValue::FromConfig,
+        doc: "How long a circuit may stay open without a byte in either direction, after the \
+              first byte of its target.",
+        handling: TextHandling::Plain,
+        field: field!(DurationOrZero { zero: "unlimited" } => limits.idle_circuit_timeout),
     },
     Variable {
         name: "RELAY_PREFIX_SHARES",
-        default: Fallback::Words(
+        default: DefaultValue::Described(
             "1/8 for an IPv4 address and an IPv6 /64, 1/4 for an IPv4 /24 and an IPv6 /56, 1/2 for an IPv6 /48",
         ),
-        doc: "Networks whose address prefixes may use another part of each resource when more than \
-              three quarters of it are in use: mobile networks, proxies, networks of your own. See \
-              `docs/limits.md`.",
-        handling: Handling::Plain,
-        field: field!(NetworkShares => limits.prefix_shares),
+        doc: "Networks whose address prefixes have another share of each resource while more \
+              than three quarters of it are in use, such as mobile networks, proxies and \
+              your own networks. See `docs/limits.md`.",
+        handling: TextHandling::Plain,
+        field: field!(PrefixShares => limits.prefix_shares),
     },
     Variable {
         name: name::CIRCUIT_DURATION,
-        default: Fallback::Text("1h"),
-        doc: "How long one circuit may last.",
-        handling: Handling::Plain,
-        field: field!(SpanOrZero { zero: "unlimited" } => limits.circuit.duration),
+        default: DefaultValue::FromConfig,
+        doc: "Maximum duration of a circuit.",
+        handling: TextHandling::Plain,
+        field: field!(DurationOrZero { zero: "unlimited" } => limits.circuit.duration),
     },
     Variable {
         name: "RELAY_MAX_CIRCUIT_BYTES",
-        default: Fallback::Text("100MB"),
-        doc: "What one circuit may carry, in each direction.",
-        handling: Handling::Plain,
+        default: DefaultValue::FromConfig,
+        doc: "Maximum number of bytes that a circuit carries in each direction.",
+        handling: TextHandling::Plain,
         field: field!(Size => limits.circuit.bytes),
     },
     Variable {
         name: "RELAY_MAX_MEMORY",
-        default: Fallback::Text("auto"),
-        doc: "Memory that the relay may use; `auto` is the limit of its container, or else all that \
-              the machine has. From 90 % on newcomers are refused; see `docs/limits.md`.",
-        handling: Handling::Plain,
-        field: field!(Memory => memory),
+        default: DefaultValue::FromConfig,
+        doc: "Memory limit of the relay; `auto` is the limit of its container, or else the \
+              machine's memory. Above 90 %, new connections are rejected; see \
+              `docs/limits.md`.",
+        handling: TextHandling::Plain,
+        field: field!(MemoryLimitFormat => memory),
     },
-    // One address may be that of a thousand customers of a mobile network, who all come back at
-    // once when the relay was restarted: as many as may reserve from there, each with a few
-    // connections, and as many again who only connect. The steady rate costs two hundredths of a
-    // processor.
     Variable {
         name: "RELAY_RATE_CONNECTIONS_PER_IP",
-        default: Fallback::Text("500+20/s"),
-        doc: "Connections from one IP address (IPv6: from one /64): so many at once, and so many \
-              more each second.",
-        handling: Handling::Plain,
+        default: DefaultValue::FromConfig,
+        doc: "Rate of connections from one IP address (IPv6: one /64): burst and sustained \
+              rate.",
+        handling: TextHandling::Plain,
         field: field!(BurstAndRate => admission.rate_per_ip),
     },
-    // A client reserves once, and again when its connection was lost: this one may lose it every
-    // six seconds for ever.
     Variable {
         name: "RELAY_RATE_RESERVATIONS_PER_PEER",
-        default: Fallback::Text("20+10/m"),
-        doc: "Reservations that one peer asks for. To renew is always allowed.",
-        handling: Handling::Plain,
+        default: DefaultValue::FromConfig,
+        doc: "Rate of reservation requests from one peer. Renewals are exempt.",
+        handling: TextHandling::Plain,
         field: field!(BurstAndRate => limits.reservation_rate.per_peer),
     },
-    // As for connections: each of those may ask for one.
     Variable {
         name: "RELAY_RATE_RESERVATIONS_PER_IP",
-        default: Fallback::Text("500+10/s"),
-        doc: "Reservations that are asked for from one IP address (IPv6: from one /64). To renew \
-              is always allowed.",
-        handling: Handling::Plain,
+        default: DefaultValue::FromConfig,
+        doc: "Rate of reservation requests from one IP address (IPv6: one /64). Renewals are \
+              exempt.",
+        handling: TextHandling::Plain,
         field: field!(BurstAndRate => limits.reservation_rate.per_ip),
     },
-    // A client that joins a network may look for a hundred peers at once; whoever has found them
-    // directly soon needs few circuits.
     Variable {
         name: "RELAY_RATE_CIRCUITS_PER_PEER",
-        default: Fallback::Text("100+2/s"),
-        doc: "Circuits that one peer asks for.",
-        handling: Handling::Plain,
+        default: DefaultValue::FromConfig,
+        doc: "Rate of circuit requests from one peer.",
+        handling: TextHandling::Plain,
         field: field!(BurstAndRate => limits.circuit_rate.per_peer),
     },
-    // Ten such clients at once.
     Variable {
         name: "RELAY_RATE_CIRCUITS_PER_IP",
-        default: Fallback::Text("1000+20/s"),
-        doc: "Circuits that are asked for from one IP address (IPv6: from one /64).",
-        handling: Handling::Plain,
+        default: DefaultValue::FromConfig,
+        doc: "Rate of circuit requests from one IP address (IPv6: one /64).",
+        handling: TextHandling::Plain,
         field: field!(BurstAndRate => limits.circuit_rate.per_ip),
     },
     Variable {
-        name: name::PROXIES,
-        default: Fallback::Words("none"),
-        doc: "The proxies and load balancers that say where a TCP or WebSocket connection really \
-              comes from, in a PROXY protocol v2 header. Without it they are refused; from anybody \
-              else it is not read.",
-        handling: Handling::Plain,
-        field: field!(Networks => admission.proxies),
+        name: name::TRUSTED_PROXIES,
+        default: DefaultValue::Described("none"),
+        doc: "Proxies and load balancers that send the client's address of each TCP or \
+              WebSocket connection in a PROXY protocol v2 header. Their connections are \
+              rejected without the header; from other addresses it is not read.",
+        handling: TextHandling::Plain,
+        field: field!(NetworkList => admission.proxies),
     },
     Variable {
         name: name::BANDWIDTH,
-        default: Fallback::Text("0"),
-        doc: "Bytes a second through all circuits together, both directions counted; see `docs/bandwidth.md`.",
-        handling: Handling::Plain,
+        default: DefaultValue::FromConfig,
+        doc: "Bytes per second through all circuits together, in both directions; see \
+              `docs/bandwidth.md`.",
+        handling: TextHandling::Plain,
         field: field!(RATE => limits.bandwidth.relay.rate),
     },
     Variable {
         name: name::BURST,
-        default: Fallback::Text("0"),
-        doc: "Bytes that may pass the relay at once, after fewer have passed than `RELAY_MAX_BANDWIDTH` allows.",
-        handling: Handling::Plain,
+        default: DefaultValue::FromConfig,
+        doc: "Burst for `RELAY_MAX_BANDWIDTH`: bytes that may pass at once after a period \
+              below the limit.",
+        handling: TextHandling::Plain,
         field: field!(BURST => limits.bandwidth.relay.burst),
     },
     Variable {
         name: name::BANDWIDTH_PER_PEER,
-        default: Fallback::Text("0"),
-        doc: "Bytes a second through the circuits of one peer, at either end, both directions counted.",
-        handling: Handling::Plain,
+        default: DefaultValue::FromConfig,
+        doc: "Bytes per second through the circuits of one peer, as source and target, in \
+              both directions.",
+        handling: TextHandling::Plain,
         field: field!(RATE => limits.bandwidth.peer.rate),
     },
     Variable {
         name: name::BURST_PER_PEER,
-        default: Fallback::Text("0"),
-        doc: "The same of one peer, for `RELAY_MAX_BANDWIDTH_PER_PEER`.",
-        handling: Handling::Plain,
+        default: DefaultValue::FromConfig,
+        doc: "Burst for `RELAY_MAX_BANDWIDTH_PER_PEER`.",
+        handling: TextHandling::Plain,
         field: field!(BURST => limits.bandwidth.peer.burst),
     },
     Variable {
         name: name::BANDWIDTH_PER_CIRCUIT,
-        default: Fallback::Text("0"),
-        doc: "Bytes a second through one circuit, both directions counted.",
-        handling: Handling::Plain,
+        default: DefaultValue::FromConfig,
+        doc: "Bytes per second through one circuit, in both directions.",
+        handling: TextHandling::Plain,
         field: field!(RATE => limits.bandwidth.circuit.rate),
     },
     Variable {
         name: name::BURST_PER_CIRCUIT,
-        default: Fallback::Text("0"),
-        doc: "The same of one circuit, for `RELAY_MAX_BANDWIDTH_PER_CIRCUIT`.",
-        handling: Handling::Plain,
+        default: DefaultValue::FromConfig,
+        doc: "Burst for `RELAY_MAX_BANDWIDTH_PER_CIRCUIT`.",
+        handling: TextHandling::Plain,
         field: field!(BURST => limits.bandwidth.circuit.burst),
     },
     Variable {
         name: "RELAY_ACCESS_RESERVE_ALLOW",
-        default: Fallback::Words("none"),
-        doc: "Who may reserve, by peer id or by IP address: if set, nobody else.",
-        handling: Handling::Plain,
-        field: field!(Entries(Scope::Reserve, Effect::Allow) => access.reserve.allow),
+        default: DefaultValue::Described("none"),
+        doc: "Peers and networks that may reserve; if set, all others are denied.",
+        handling: TextHandling::Plain,
+        field: field!(AccessEntries(Scope::Reserve, Effect::Allow) => access.reserve.allow),
     },
     Variable {
         name: "RELAY_ACCESS_RESERVE_DENY",
-        default: Fallback::Words("none"),
-        doc: "Who may not reserve, even if allowed.",
-        handling: Handling::Plain,
-        field: field!(Entries(Scope::Reserve, Effect::Deny) => access.reserve.deny),
+        default: DefaultValue::Described("none"),
+        doc: "Peers and networks that may not reserve, even if allowed.",
+        handling: TextHandling::Plain,
+        field: field!(AccessEntries(Scope::Reserve, Effect::Deny) => access.reserve.deny),
     },
     Variable {
         name: "RELAY_ACCESS_CONNECT_ALLOW",
-        default: Fallback::Words("none"),
-        doc: "Who may open circuits, by peer id or by IP address: if set, nobody else.",
-        handling: Handling::Plain,
-        field: field!(Entries(Scope::Connect, Effect::Allow) => access.connect.allow),
+        default: DefaultValue::Described("none"),
+        doc: "Peers and networks that may open circuits; if set, all others are denied.",
+        handling: TextHandling::Plain,
+        field: field!(AccessEntries(Scope::Connect, Effect::Allow) => access.connect.allow),
     },
     Variable {
         name: "RELAY_ACCESS_CONNECT_DENY",
-        default: Fallback::Words("none"),
-        doc: "Who may not open circuits, even if allowed.",
-        handling: Handling::Plain,
-        field: field!(Entries(Scope::Connect, Effect::Deny) => access.connect.deny),
+        default: DefaultValue::Described("none"),
+        doc: "Peers and networks that may not open circuits, even if allowed.",
+        handling: TextHandling::Plain,
+        field: field!(AccessEntries(Scope::Connect, Effect::Deny) => access.connect.deny),
     },
     Variable {
         name: "RELAY_ACCESS_TARGET_ALLOW",
-        default: Fallback::Words("none"),
-        doc: "Peers that circuits may lead to: if set, to nobody else.",
-        handling: Handling::Plain,
-        field: field!(Entries(Scope::Target, Effect::Allow) => access.target.allow),
+        default: DefaultValue::Described("none"),
+        doc: "Peers that circuits may lead to; if set, all others are denied.",
+        handling: TextHandling::Plain,
+        field: field!(AccessEntries(Scope::Target, Effect::Allow) => access.target.allow),
     },
     Variable {
         name: "RELAY_ACCESS_TARGET_DENY",
-        default: Fallback::Words("none"),
+        default: DefaultValue::Described("none"),
         doc: "Peers that circuits may not lead to, even if allowed.",
-        handling: Handling::Plain,
-        field: field!(Entries(Scope::Target, Effect::Deny) => access.target.deny),
+        handling: TextHandling::Plain,
+        field: field!(AccessEntries(Scope::Target, Effect::Deny) => access.target.deny),
     },
     Variable {
         name: "RELAY_ACCESS_FILE",
-        default: Fallback::Words("none"),
-        doc: "A file with more such rules, read again when it changes; see `docs/access.md`.",
-        handling: Handling::Plain,
+        default: DefaultValue::Described("none"),
+        doc: "File with more access rules, reloaded when it changes; see `docs/access.md`.",
+        handling: TextHandling::Plain,
         field: field!(FilePath => access.file),
     },
     Variable {
         name: name::ACCESS_URL,
-        default: Fallback::Words("none"),
-        doc: "An endpoint of yours that decides about what no rule refuses. It receives peer ids and IP addresses in full; see `docs/access.md`.",
-        handling: Handling::Url,
+        default: DefaultValue::Described("none"),
+        doc: "HTTP endpoint of yours that decides on requests that no rule denies. It \
+              receives full peer ids and IP addresses; see `docs/access.md`.",
+        handling: TextHandling::Url,
         field: field!(EndpointUrl => access.url),
     },
     Variable {
         name: name::ACCESS_TOKEN,
-        default: Fallback::Words("none"),
-        doc: "Sent to the access endpoint as a bearer token.",
-        handling: Handling::Secret,
-        field: field!(Token => access.endpoint.token),
+        default: DefaultValue::Described("none"),
+        doc: "Bearer token for the access endpoint.",
+        handling: TextHandling::Secret,
+        field: field!(BearerToken => access.endpoint.token),
     },
     Variable {
-        name: name::ACCESS_CERTIFICATE,
-        default: Fallback::Words("none"),
-        doc: "A PEM file with the certificates that the access endpoint is believed by, instead of those of the system.",
-        handling: Handling::Plain,
-        field: field!(FilePath => access.endpoint.certificate),
+        name: name::ACCESS_CA_FILE,
+        default: DefaultValue::Described("none"),
+        doc: "PEM file of CA certificates to trust for the access endpoint, instead of the \
+              system store.",
+        handling: TextHandling::Plain,
+        field: field!(FilePath => access.endpoint.ca_file),
     },
     Variable {
         name: name::ACCESS_TIMEOUT,
-        default: Fallback::Text("2s"),
-        doc: "How long a decision of the access endpoint may take. A request of a peer or an IP address with too many questions waits as long again at most.",
-        handling: Handling::Plain,
-        field: field!(DECISION => access.endpoint.timeout),
+        default: DefaultValue::FromConfig,
+        doc: "Deadline of a decision of the access endpoint. A request waits up to as long \
+              again while its peer or IP address has too many pending decisions.",
+        handling: TextHandling::Plain,
+        field: field!(ACCESS_TIMEOUT_RANGE => access.endpoint.timeout),
     },
     Variable {
         name: name::ACCESS_ON_ERROR,
-        default: Fallback::Text("fail-closed"),
-        doc: "Without a decision of the access endpoint in time: refuse the request, or grant it.",
-        handling: Handling::Plain,
+        default: DefaultValue::FromConfig,
+        doc: "Policy without a decision in time: deny the request, or grant it.",
+        handling: TextHandling::Plain,
         field: field!(ON_ERROR => access.endpoint.on_error),
     },
     Variable {
         name: name::ACCESS_CACHE_TTL,
-        default: Fallback::Text("30s"),
-        doc: "How long a decision of the access endpoint holds for the same question.",
-        handling: Handling::Plain,
-        field: field!(SpanOrZero { zero: "off" } => access.endpoint.cache_ttl),
+        default: DefaultValue::FromConfig,
+        doc: "How long a decision of the access endpoint is cached.",
+        handling: TextHandling::Plain,
+        field: field!(DurationOrZero { zero: "off" } => access.endpoint.cache_ttl),
     },
     Variable {
         name: name::ACCESS_CACHE_CAPACITY,
-        default: Fallback::Text("8192"),
-        doc: "Decisions that are remembered. Each takes up to 1 KiB.",
-        handling: Handling::Plain,
+        default: DefaultValue::FromConfig,
+        doc: "Maximum number of cached decisions, up to 1 KiB each.",
+        handling: TextHandling::Plain,
         field: field!(CountUpTo(MAX_CACHED) => access.endpoint.cache_capacity),
     },
     Variable {
         name: name::ACCESS_CONCURRENCY,
-        default: Fallback::Text("32"),
-        doc: "Decisions that the access endpoint is asked for at once. One peer has an eighth of them, one IP address (IPv6: one /64) a quarter or its share in `RELAY_PREFIX_SHARES`.",
-        handling: Handling::Plain,
-        field: field!(CountFromOne(MAX_CONCURRENCY) => access.endpoint.concurrency),
+        default: DefaultValue::FromConfig,
+        doc: "Maximum number of concurrent requests to the access endpoint. One peer may use \
+              an eighth of them, one IP address (IPv6: one /64) a quarter or its share in \
+              `RELAY_PREFIX_SHARES`.",
+        handling: TextHandling::Plain,
+        field: field!(CountInRange(MAX_CONCURRENCY) => access.endpoint.concurrency),
     },
     Variable {
         name: "RELAY_IDLE_TIMEOUT",
-        default: Fallback::Text("60s"),
-        doc: "How long a connection may hold neither a reservation nor a circuit.",
-        handling: Handling::Plain,
-        field: field!(SECONDS_5 => idle_timeout),
+        default: DefaultValue::FromConfig,
+        doc: "How long a connection may have neither a reservation nor a circuit.",
+        handling: TextHandling::Plain,
+        field: field!(AT_LEAST_5S => idle_timeout),
     },
     Variable {
         name: "RELAY_STATS_INTERVAL",
-        default: Fallback::Text("60s"),
-        doc: "Time between two lines of statistics in the log.",
-        handling: Handling::Plain,
-        field: field!(SpanOrZero { zero: "off" } => stats_interval),
+        default: DefaultValue::FromConfig,
+        doc: "Interval between two statistics lines in the log.",
+        handling: TextHandling::Plain,
+        field: field!(DurationOrZero { zero: "off" } => stats_interval),
     },
     Variable {
         name: "RELAY_LOG_FORMAT",
-        default: Fallback::Text("auto"),
-        doc: "Shape of the log; `auto` is `text` in a terminal and `json` otherwise.",
-        handling: Handling::Plain,
+        default: DefaultValue::FromConfig,
+        doc: "Format of the log; `auto` is `text` in a terminal and `json` otherwise.",
+        handling: TextHandling::Plain,
         field: field!(LOG_FORMATS => log_format),
     },
     Variable {
         name: "RELAY_PEER_IDS",
-        default: Fallback::Text("pseudonym"),
+        default: DefaultValue::FromConfig,
         doc: "How peers are named in logs and telemetry: by a keyed hash, the same on all \
-              relays that share a seed, or by their peer ids.",
-        handling: Handling::Plain,
+              relays that share a seed, or by their full peer ids.",
+        handling: TextHandling::Plain,
         field: field!(PEER_IDS => peer_ids),
     },
     Variable {
         name: "RELAY_ADMIN_ADDRESS",
-        default: Fallback::Text("0.0.0.0:8080"),
-        doc: "Where the operator's HTTP endpoints listen.",
-        handling: Handling::EmptyCounts,
-        field: field!(Socket => admin_address),
+        default: DefaultValue::FromConfig,
+        doc: "Socket of the admin API over HTTP.",
+        handling: TextHandling::EmptyIsValue,
+        field: field!(OptionalSocketAddress => admin_address),
     },
     Variable {
         name: "RELAY_PEER_STATS_CAPACITY",
-        default: Fallback::Text("1024"),
-        doc: "Peers of which `/peers` knows how much they moved; when there are more, those that \
-              moved least are forgotten. Each takes up to 3 KiB.",
-        handling: Handling::Plain,
+        default: DefaultValue::FromConfig,
+        doc: "Maximum number of peers that `/peers` tracks; beyond it, the peers with the \
+              least traffic are dropped. Each takes up to 3 KiB.",
+        handling: TextHandling::Plain,
         field: field!(CountUpTo(MAX_CAPACITY) => peer_stats.capacity),
     },
     Variable {
         name: "RELAY_PEER_STATS_WINDOW",
-        default: Fallback::Text("5m"),
-        doc: "The last while of which `/peers` tells apart from the total.",
-        handling: Handling::Plain,
-        field: field!(SECONDS_1 => peer_stats.window),
+        default: DefaultValue::FromConfig,
+        doc: "Length of the recent window that `/peers` reports in addition to totals.",
+        handling: TextHandling::Plain,
+        field: field!(AT_LEAST_1S => peer_stats.window),
     },
     Variable {
         name: "RELAY_DRAIN_DELAY",
-        default: Fallback::Text("5s"),
-        doc: "After the signal to end: how long everything still works, so that DNS and load \
-              balancers can forget this relay first.",
-        handling: Handling::Plain,
-        field: field!(SECONDS_0 => drain.delay),
+        default: DefaultValue::FromConfig,
+        doc: "After the stop signal: how long everything keeps working, so that DNS and load \
+              balancers can drop this relay first.",
+        handling: TextHandling::Plain,
+        field: field!(ANY_DURATION => drain.delay),
     },
     Variable {
         name: name::DRAIN_WINDOW,
-        default: Fallback::Text("30s"),
-        doc: "After the delay: the time over which peers without a circuit are sent away, one by \
-              one. At most `RELAY_DRAIN_TIMEOUT`.",
-        handling: Handling::Plain,
-        field: field!(SECONDS_0 => drain.window),
+        default: DefaultValue::FromConfig,
+        doc: "After the delay: period over which peers without a circuit are disconnected \
+              one by one. At most `RELAY_DRAIN_TIMEOUT`.",
+        handling: TextHandling::Plain,
+        field: field!(ANY_DURATION => drain.window),
     },
     Variable {
         name: name::DRAIN_TIMEOUT,
-        default: Fallback::Text("5m"),
-        doc: "After the delay: how long open circuits may take to end by themselves. No circuit \
-              that is open at the signal is cut when this is longer than \
-              `RELAY_MAX_CIRCUIT_DURATION`.",
-        handling: Handling::Plain,
-        field: field!(SECONDS_0 => drain.timeout),
+        default: DefaultValue::FromConfig,
+        doc: "After the delay: how long open circuits may take to end. If it is longer than \
+              `RELAY_MAX_CIRCUIT_DURATION`, no circuit that is open at the signal is cut.",
+        handling: TextHandling::Plain,
+        field: field!(ANY_DURATION => drain.timeout),
     },
     Variable {
         name: "RELAY_FLEET_INSTANCES",
-        default: Fallback::Words("none"),
-        doc: "`dns`, `dnsaddr`: the names of all relays of the fleet. With the seed they give \
-              the peer ids that belong to it.",
-        handling: Handling::Plain,
-        field: field!(Instances => fleet),
+        default: DefaultValue::Described("none"),
+        doc: "`dns`, `dnsaddr`: names of all relays of the fleet. The fleet's peer ids are \
+              derived from them and the seed.",
+        handling: TextHandling::Plain,
+        field: field!(InstanceNames => fleet),
     },
     Variable {
         name: "RELAY_DNS_ZONE",
-        default: Fallback::Words("none"),
-        doc: "`dns`, `dnsaddr`: the zone that holds the fleet's records.",
-        handling: Handling::Plain,
+        default: DefaultValue::Described("none"),
+        doc: "`dns`, `dnsaddr`: zone of the fleet's records.",
+        handling: TextHandling::Plain,
         field: field!(ZoneName => dns.zone),
     },
     Variable {
         name: "RELAY_DNS_RELAYS",
-        default: Fallback::Words("none"),
-        doc: "`dns`: where the relays' operator endpoints are. A name stands for all the \
-              addresses that it resolves to.",
-        handling: Handling::Plain,
+        default: DefaultValue::Described("none"),
+        doc: "`dns`: admin API endpoints of the relays. A name stands for all addresses that \
+              it resolves to.",
+        handling: TextHandling::Plain,
         field: field!(RelayHosts => dns.relays),
     },
     Variable {
         name: "RELAY_DNS_LISTEN",
-        default: Fallback::Text("0.0.0.0:5300"),
-        doc: "`dns`: where queries are answered, over UDP and TCP.",
-        handling: Handling::Plain,
-        field: field!(Sockets => dns.listen),
+        default: DefaultValue::FromConfig,
+        doc: "`dns`: sockets on which queries are answered, over UDP and TCP.",
+        handling: TextHandling::Plain,
+        field: field!(SocketAddresses => dns.listen),
     },
     Variable {
         name: name::DNS_SERVERS,
-        default: Fallback::Words("`ns.` and the zone"),
-        doc: "`dns`: the name servers that the zone is delegated to.",
-        handling: Handling::Plain,
+        default: DefaultValue::Described("`ns.` and the zone"),
+        doc: "`dns`: name servers that the zone is delegated to.",
+        handling: TextHandling::Plain,
         field: field!(NameServers => dns.servers),
     },
     Variable {
         name: "RELAY_DNS_TTL",
-        default: Fallback::Text("5s"),
-        doc: "`dns`: how long answers may be cached. With a `RELAY_DRAIN_DELAY` two seconds \
-              longer, a relay is forgotten before it refuses anybody.",
-        handling: Handling::Plain,
-        field: field!(Ttl => dns.ttl),
+        default: DefaultValue::FromConfig,
+        doc: "`dns`: TTL of the records. If `RELAY_DRAIN_DELAY` is two seconds longer, \
+              clients no longer resolve a relay when it begins to refuse requests.",
+        handling: TextHandling::Plain,
+        field: field!(DnsTtl => dns.ttl),
     },
     Variable {
         name: "RELAY_DNS_RATE_LIMIT",
-        default: Fallback::Text("100"),
-        doc: "`dns`: answers a second over UDP to one /24 of IPv4 or /56 of IPv6. Beyond it, \
-              every second query is told to come back over TCP.",
-        handling: Handling::Plain,
+        default: DefaultValue::FromConfig,
+        doc: "`dns`: responses per second over UDP to one IPv4 /24 or IPv6 /56. Beyond it, \
+              every second query gets a truncated response, so that the client retries over \
+              TCP.",
+        handling: TextHandling::Plain,
         field: field!(Count => dns.rate),
     },
 ];
 
 impl Variable {
-    /// Whether its text must never be shown.
+    /// Whether its value is masked.
     pub(super) fn is_secret(&self) -> bool {
-        self.handling == Handling::Secret
+        self.handling == TextHandling::Secret
     }
 
-    /// The name of the variable that holds the path of a file with this one's text.
+    /// The name of the variable with the path of a file that contains the value.
     pub(super) fn file_name(&self) -> Option<String> {
         self.is_secret()
             .then(|| format!("{}{FILE_SUFFIX}", self.name))
     }
 
-    /// An error about `name`, which is this variable's or that of its file: `what` (the value, or
-    /// what stands for it), `problem`, and what is allowed instead.
+    /// An error about `name`, which is the name of this variable or of its file: `what` (the value, or
+    /// a description of it), `problem`, and the allowed values.
     pub(super) fn refuse(&self, name: &str, what: &str, problem: &str) -> VariableError {
         VariableError::new(
             name,
             format!("{what} {problem}; allowed: {}", (self.field.allowed)()),
         )
     }
-}
-
-/// The configuration that an empty environment gives.
-pub(super) fn defaults() -> Config {
-    let mut config = Config::blank();
-    for variable in VARIABLES {
-        if let Fallback::Text(text) = variable.default {
-            let set = (variable.field.set)(&mut config, text);
-            debug_assert_eq!(
-                set,
-                Ok(()),
-                "the default of {} is not allowed",
-                variable.name
-            );
-        }
-    }
-    config
 }

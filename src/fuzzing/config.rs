@@ -1,14 +1,14 @@
-//! The configuration, from an environment of any kind.
+//! The configuration parser, with arbitrary environments.
 
 use std::io;
 
-use crate::config::{Config, Secret};
+use crate::{config::Config, secret::Secret};
 
-/// Shorter values of secrets may well be words of a message.
+/// Shorter secrets may occur in a message by chance.
 const MIN_SECRET_BYTES: usize = 12;
 
-/// Reads `bytes` as lines `NAME=VALUE` of an environment. Either all errors come, without any
-/// secret, or a configuration that is the same again when it is written down and read.
+/// Parses `bytes` as `NAME=VALUE` lines of an environment. The result is either an error without any
+/// secret, or a configuration that is equal after rendering and parsing.
 pub fn config(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let pairs: Vec<_> = text
@@ -19,13 +19,13 @@ pub fn config(bytes: &[u8]) {
     let loaded = match Config::from_env_with(pairs.iter().copied(), |_| nothing()) {
         Ok(loaded) => loaded,
         Err(errors) => {
-            let said = errors.to_string();
-            assert!(!said.is_empty());
+            let message = errors.to_string();
+            assert!(!message.is_empty());
             for (name, value) in &pairs {
                 let is_secret = ["RELAY_IDENTITY_SEED", "RELAY_IDENTITY_KEY"].contains(name);
                 let is_elsewhere = pairs.iter().any(|(n, v)| n != name && v.contains(value));
                 if is_secret && value.len() >= MIN_SECRET_BYTES && !is_elsewhere {
-                    assert!(!said.contains(value), "{said}");
+                    assert!(!message.contains(value), "{message}");
                 }
             }
             return;

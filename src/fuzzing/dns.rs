@@ -1,28 +1,26 @@
-//! Packets to the answerer of the fleet's zone.
+//! The DNS server, with arbitrary packets.
 
 use std::sync::LazyLock;
 
 use hickory_proto::op::{Message, MessageType};
 use libp2p::{Multiaddr, PeerId};
 
-use crate::{
-    config::{Config, NameServer},
-    fleet::{
-        answer::{Transport, answer},
-        directory::{Listing, Standing},
-        dnsaddr::{MAX_UDP_BYTES, Member},
-        zone::{Origin, Zone},
-    },
+use crate::dns::{
+    config::{DnsConfig, NameServer},
+    directory::{Listing, ZoneState},
+    dnsaddr::{MAX_UDP_BYTES, Member},
+    response::{DnsTransport, respond},
+    zone::{Zone, ZoneConfig},
 };
 
-/// Some relays, and a name server within the zone.
+/// A zone with some relays and a name server.
 static ZONE: LazyLock<Option<Zone>> = LazyLock::new(|| {
     let member = |number: u8| {
-        let texts = [
+        let txt_records = [
             format!("/ip4/192.0.2.{number}/tcp/9000"),
             format!("/ip6/2001:db8::{number:x}/udp/9000/quic-v1"),
         ];
-        let addresses = texts
+        let addresses = txt_records
             .iter()
             .filter_map(|text| text.parse::<Multiaddr>().ok());
         Member::new(
@@ -34,28 +32,31 @@ static ZONE: LazyLock<Option<Zone>> = LazyLock::new(|| {
     let listing = Listing {
         listed: (0..20).map(member).collect(),
         unlisted: vec![member(200)],
-        standing: Standing::Current,
+        state: ZoneState::Current,
     };
-    let mut dns = Config::default().dns;
-    dns.servers = vec![NameServer {
-        name: "ns.fleet.example.org".to_owned(),
-        addresses: vec![std::net::Ipv4Addr::new(192, 0, 2, 53).into()],
-    }];
-    let origin = Origin::new("fleet.example.org", &dns).ok()?;
+    let dns = DnsConfig {
+        servers: vec![NameServer {
+            name: "ns.fleet.example.org".to_owned(),
+            addresses: vec![std::net::Ipv4Addr::new(192, 0, 2, 53).into()],
+        }],
+        ..DnsConfig::default()
+    };
+    let origin = ZoneConfig::new("fleet.example.org", &dns).ok()?;
     Some(Zone::new(&origin, &listing, 7))
 });
 
-/// Answers the packet `bytes` over each transport. An answer is a message that can be read, is the
-/// answer to this very packet, and not longer than it may be.
+/// Responds to the packet `bytes` over each transport. A response is a valid message with the id of the
+/// query, and not longer than allowed.
 pub fn dns(bytes: &[u8]) {
     let zone = ZONE.as_ref();
-    assert!(zone.is_some(), "the zone is one");
+    assert!(zone.is_some(), "the zone is valid");
     for (transport, most) in [
-        (Transport::Udp, MAX_UDP_BYTES),
-        (Transport::UdpTruncated, MAX_UDP_BYTES),
-        (Transport::Tcp, usize::from(u16::MAX)),
+        (DnsTransport::Udp, MAX_UDP_BYTES),
+        (DnsTransport::UdpTruncated, MAX_UDP_BYTES),
+        (DnsTransport::Tcp, usize::from(u16::MAX)),
     ] {
-        let Some(answer) = zone.and_then(|zone| answer(zone, bytes, transport, bytes.len())) else {
+        let Some(answer) = zone.and_then(|zone| respond(zone, bytes, transport, bytes.len()))
+        else {
             continue;
         };
         assert!(answer.bytes.len() <= most, "{} bytes", answer.bytes.len());

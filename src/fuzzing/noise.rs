@@ -1,4 +1,4 @@
-//! Noise: handshakes, and the frames behind one.
+//! Noise: the handshake, and the frames after it.
 
 use std::{
     collections::VecDeque,
@@ -18,100 +18,100 @@ use libp2p::identity::Keypair;
 
 use crate::transport::noise::{Keys, accept, dial};
 
-/// The keys of both sides. That of Noise itself is new for each handshake.
+/// The identity keys of both sides. The static keys of Noise are new for each handshake.
 static KEYS: LazyLock<[Option<Keys>; 2]> =
     LazyLock::new(|| [(); 2].map(|()| Keys::new(&Keypair::generate_ed25519()).ok()));
 
-/// Takes `bytes` for what a dialler says, which proves nothing; and, behind an honest handshake, for
-/// what somebody in between does to the frames.
+/// Uses `bytes` as the messages of an unauthenticated dialler, and as modifications of the frames after
+/// a regular handshake.
 ///
-/// In the second case each step begins with two bytes: what it is, and a length. What is read is
-/// always the start of what the honest side has written, whatever comes between.
+/// In the second case, each step starts with two bytes, its kind and a length. The plaintext that is
+/// read is always a prefix of the plaintext that was written.
 pub fn noise(bytes: &[u8]) {
     let [Some(ours), Some(theirs)] = &*KEYS else {
-        panic!("an Ed25519 key can sign");
+        panic!("Ed25519 keys can sign");
     };
-    let stranger = Way::default();
-    stranger.held().extend(bytes);
-    stranger.end();
+    let unauthenticated = Pipe::default();
+    unauthenticated.buffer().extend(bytes);
+    unauthenticated.close();
     let accepted = block_on(accept(
         ours.clone(),
-        Socket::new(&stranger, &Way::default()),
+        PipeEnd::new(&unauthenticated, &Pipe::default()),
     ));
-    assert!(accepted.is_err(), "nobody has proved anything");
+    assert!(accepted.is_err(), "the dialler is not authenticated");
 
-    let (there, back) = (Way::default(), Way::default());
-    let dialled = dial(theirs.clone(), Socket::new(&back, &there));
-    let accepted = accept(ours.clone(), Socket::new(&there, &back));
+    let (there, back) = (Pipe::default(), Pipe::default());
+    let dialled = dial(theirs.clone(), PipeEnd::new(&back, &there));
+    let accepted = accept(ours.clone(), PipeEnd::new(&there, &back));
     let (Ok((_, mut near)), Ok((_, mut far))) = block_on(join(dialled, accepted)) else {
-        panic!("both are honest");
+        panic!("the handshake is regular");
     };
     let mut written = Vec::new();
     let mut rest = bytes;
     while let [step, length, tail @ ..] = rest {
-        let (given, tail) = tail.split_at(tail.len().min(usize::from(*length)));
+        let (payload, tail) = tail.split_at(tail.len().min(usize::from(*length)));
         rest = tail;
         match step % 4 {
-            // An honest frame.
+            // Write a regular frame.
             0 => {
                 let sent = block_on(async {
-                    near.write_all(given).await?;
+                    near.write_all(payload).await?;
                     near.flush().await
                 });
                 assert!(sent.is_ok());
-                written.extend_from_slice(given);
+                written.extend_from_slice(payload);
             }
-            // Bytes in between.
-            1 => there.held().extend(given),
-            // A byte that is another one on its way.
+            // Insert bytes.
+            1 => there.buffer().extend(payload),
+            // Change a byte.
             2 => {
-                let mut held = there.held();
-                let at = held.len().saturating_sub(1 + usize::from(*length));
-                if let Some(byte) = held.get_mut(at) {
+                let mut buffer = there.buffer();
+                let at = buffer.len().saturating_sub(1 + usize::from(*length));
+                if let Some(byte) = buffer.get_mut(at) {
                     *byte ^= step;
                 }
             }
-            // Bytes that do not arrive.
+            // Remove bytes.
             _ => {
-                let mut held = there.held();
-                let left = held.len().saturating_sub(usize::from(*length));
-                held.truncate(left);
+                let mut buffer = there.buffer();
+                let left = buffer.len().saturating_sub(usize::from(*length));
+                buffer.truncate(left);
             }
         }
     }
-    there.end();
+    there.close();
     let mut read = Vec::new();
-    // It may well fail.
+    // A read error is expected after a modification.
     let _ = block_on(far.read_to_end(&mut read));
     assert!(written.starts_with(&read), "{} bytes", read.len());
 }
 
-/// One direction of a socket, to which everybody has access.
+/// One direction of a connection, with access to the bytes in transit.
 #[derive(Clone, Default)]
-struct Way {
+struct Pipe {
     bytes: Arc<Mutex<VecDeque<u8>>>,
-    has_ended: Arc<AtomicBool>,
+    is_closed: Arc<AtomicBool>,
 }
 
-impl Way {
-    fn held(&self) -> MutexGuard<'_, VecDeque<u8>> {
+impl Pipe {
+    fn buffer(&self) -> MutexGuard<'_, VecDeque<u8>> {
         self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn end(&self) {
-        self.has_ended.store(true, Ordering::Relaxed);
+    fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
     }
 }
 
-/// One end of a socket. Whoever finds nothing asks again and again: the other end is in the same
-/// task.
-struct Socket {
-    reads: Way,
-    writes: Way,
+/// One end of a connection. A read without data wakes the task again at once, because the other end is
+/// part of the same task.
+struct PipeEnd {
+    reads: Pipe,
+    writes: Pipe,
 }
 
-impl Socket {
-    fn new(reads: &Way, writes: &Way) -> Self {
+impl PipeEnd {
+    fn new(reads: &Pipe, writes: &Pipe) -> Self {
         Self {
             reads: reads.clone(),
             writes: writes.clone(),
@@ -119,28 +119,28 @@ impl Socket {
     }
 }
 
-impl AsyncRead for Socket {
+impl AsyncRead for PipeEnd {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let mut held = self.reads.held();
-        if held.is_empty() && !self.reads.has_ended.load(Ordering::Relaxed) {
+        let mut queued = self.reads.buffer();
+        if queued.is_empty() && !self.reads.is_closed.load(Ordering::Relaxed) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        Poll::Ready(held.read(buffer))
+        Poll::Ready(queued.read(buffer))
     }
 }
 
-impl AsyncWrite for Socket {
+impl AsyncWrite for PipeEnd {
     fn poll_write(
         self: Pin<&mut Self>,
         _: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.writes.held().extend(bytes);
+        self.writes.buffer().extend(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
 
@@ -149,7 +149,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.writes.end();
+        self.writes.close();
         Poll::Ready(Ok(()))
     }
 }

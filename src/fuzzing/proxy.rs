@@ -1,11 +1,11 @@
-//! The header of the PROXY protocol.
+//! The parser of PROXY protocol headers.
 
 use futures::{executor::block_on, io::Cursor};
 
 use crate::transport::proxy::{MAX_HEADER_BYTES, Source, read};
 
-/// Reads `bytes` as the start of a connection. No more than the longest header is taken, and of a
-/// good one not a byte behind it; an IPv4 address is given as one.
+/// Parses `bytes` as the start of a connection. It reads at most the length of the longest header, and
+/// exactly the length of a valid one; IPv4-mapped addresses are converted to IPv4.
 pub fn proxy(bytes: &[u8]) {
     let mut stream = Cursor::new(bytes);
     let result = block_on(read(&mut stream));

@@ -1,4 +1,4 @@
-//! Every target, with the corpus that is kept and with what chance brings.
+//! Every target, with the stored corpus and with random inputs.
 
 use std::{fs, io, path::Path};
 
@@ -17,7 +17,7 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
     inputs
 }
 
-/// An input of the corpus of which a few bytes are others, or missing, or more.
+/// An input of the corpus with a few bytes changed, removed or added.
 fn variations(target: &str) -> impl Strategy<Value = Vec<u8>> {
     let change = (any::<prop::sample::Index>(), 0..4_usize, any::<Vec<u8>>());
     let changes = prop::collection::vec(change, 0..4);
@@ -34,9 +34,9 @@ fn variations(target: &str) -> impl Strategy<Value = Vec<u8>> {
 
 macro_rules! targets {
     ($($target:ident),*) => {
-        /// Nobody adds a fuzzer without its tests.
+        /// A new fuzz target must be listed here.
         #[test]
-        fn every_fuzzer_is_there() {
+        fn every_fuzz_target_is_listed() {
             let listed = [$(concat!(stringify!($target), ".rs")),*];
             let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/fuzz_targets");
             let name = |file: io::Result<fs::DirEntry>| file.unwrap().file_name();
@@ -49,7 +49,7 @@ macro_rules! targets {
             use super::*;
 
             #[test]
-            fn keeps_its_promises_with_the_corpus() {
+            fn invariants_hold_for_the_corpus() {
                 for input in corpus(stringify!($target)) {
                     super::super::$target(&input);
                 }
@@ -59,7 +59,7 @@ macro_rules! targets {
                 #![proptest_config(ProptestConfig::with_cases(128))]
 
                 #[test]
-                fn keeps_its_promises_by_chance(
+                fn invariants_hold_for_random_inputs(
                     input in prop_oneof![
                         3 => variations(stringify!($target)),
                         1 => any::<Vec<u8>>(),

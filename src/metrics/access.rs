@@ -1,4 +1,4 @@
-//! What access control tells.
+//! Metrics of access control.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -7,7 +7,7 @@ use opentelemetry::KeyValue;
 use super::Metrics;
 
 impl Metrics {
-    /// The access endpoint was asked, and `outcome` came of it: "allowed", "denied", "timeout",
+    /// Records a query to the access endpoint. `outcome` is "allowed", "denied", "timeout",
     /// "unreachable", "invalid" or "overloaded".
     pub(crate) fn access_decision(&self, outcome: &'static str, took: Duration) {
         let outcome = [KeyValue::new("outcome", outcome)];
@@ -16,19 +16,19 @@ impl Metrics {
             .record(took.as_secs_f64(), &outcome);
     }
 
-    /// A decision was remembered ("hit"), was not ("miss"), or was that of an identical question under
-    /// way ("coalesced").
+    /// Counts a lookup in the cache of decisions: "hit", "miss", or "coalesced" with an identical query
+    /// in progress.
     pub(crate) fn access_lookup(&self, outcome: &'static str) {
         let outcome = [KeyValue::new("outcome", outcome)];
         self.0.access_lookups.add(1, &outcome);
     }
 
-    /// So many rules hold.
+    /// Sets the number of rules in effect.
     pub(crate) fn access_rules(&self, number: usize) {
         self.0.access_rules.store(number as u64, Ordering::Relaxed);
     }
 
-    /// The file of rules was read again. Unless that worked, older rules hold.
+    /// Counts a reload of the file of rules. After a failure, older rules stay in effect.
     pub(crate) fn access_reloaded(&self, success: bool) {
         let outcome = if success { "success" } else { "failure" };
         let outcome = [KeyValue::new("outcome", outcome)];
@@ -36,7 +36,7 @@ impl Metrics {
         self.0.access_stale.store(!success, Ordering::Relaxed);
     }
 
-    /// How many rules hold, and whether the file says something else.
+    /// The number of rules in effect, and whether the file is invalid.
     pub(super) fn access(&self) -> (u64, bool) {
         (
             self.0.access_rules.load(Ordering::Relaxed),

@@ -1,8 +1,9 @@
-//! Every instrument of the relay, named and described once.
+//! The catalogue of all instruments: names, units, attributes, descriptions.
 //!
-//! Names are those of OpenTelemetry; Prometheus reads them with `_` for `.`, the unit at the end,
-//! and `_total` after a counter. Whatever peers do, an attribute takes few values, which are all
-//! listed here: never a peer id, an address, or anything else that a peer chooses.
+//! Names follow the semantic conventions of OpenTelemetry. In the Prometheus exposition they have
+//! `_` for `.`, the unit at the end, and `_total` after a counter, except that the metrics of the
+//! process have the names that Prometheus client libraries give them. The values of an attribute
+//! are few and all listed here: never a peer id, an address, or anything else that a peer chooses.
 
 use opentelemetry::{
     KeyValue,
@@ -21,45 +22,45 @@ use crate::{
     resources::Resource,
 };
 
-/// What an instrument measures, and how.
+/// The definition of an instrument.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Instrument {
-    /// As OpenTelemetry has it.
+    /// The name in OpenTelemetry.
     pub name: &'static str,
-    /// How values add up.
-    pub kind: Kind,
-    /// As [UCUM](https://ucum.org) writes it.
+    /// The kind of instrument.
+    pub kind: InstrumentKind,
+    /// The unit in [UCUM](https://ucum.org).
     pub unit: &'static str,
-    /// What its values are told apart by.
+    /// The attributes of its data points.
     pub attributes: &'static [Attribute],
-    /// In one sentence.
+    /// The description, in one sentence.
     pub description: &'static str,
 }
 
-/// What the values of an instrument are told apart by.
+/// An attribute of an instrument.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Attribute {
-    /// Its name.
+    /// The key.
     pub key: &'static str,
-    /// All that it can be.
+    /// All possible values.
     pub values: &'static [&'static str],
 }
 
-/// How the values of an instrument add up.
+/// The kind of an instrument.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Kind {
-    /// They only grow.
+pub enum InstrumentKind {
+    /// A monotonic sum.
     Counter,
-    /// They come and go, and add up over relays.
+    /// A sum that can decrease; it can be added up over relays.
     UpDownCounter,
-    /// The value of this moment.
+    /// A current value.
     Gauge,
-    /// How values are spread, over buckets that end at these bounds.
+    /// A histogram with these upper bounds of buckets.
     Histogram(&'static [f64]),
 }
 
-impl Kind {
-    /// A word for documents.
+impl InstrumentKind {
+    /// The name of the kind for documentation.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -70,18 +71,52 @@ impl Kind {
     }
 }
 
-/// Beyond the 8 s of a STOP and the 10 s after which a handshake is given up.
+/// Up to more than the 8 s deadline of STOP and the 10 s deadline of a handshake.
 const LATENCIES: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0,
 ];
-/// From a handshake that fails at once to a circuit of a day.
+/// From a handshake that fails at once to a circuit that lasts a day.
 const LIFETIMES: &[f64] = &[
     0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 21600.0, 86400.0,
 ];
 
+/// The version of the build.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The source revision of the build, which the `Dockerfile` sets.
+const REVISION: &str = match option_env!("DESCORD_RELAY_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
+
+/// Metrics of the process that have another name in Prometheus client libraries: pairs of the name
+/// derived from OpenTelemetry's semantic conventions, and the conventional one. They have no labels.
+const CONVENTIONAL_NAMES: [(&str, &str); 6] = [
+    (
+        "process_cpu_time_seconds_total",
+        "process_cpu_seconds_total",
+    ),
+    (
+        "process_memory_usage_bytes",
+        "process_resident_memory_bytes",
+    ),
+    (
+        "process_memory_virtual_bytes",
+        "process_virtual_memory_bytes",
+    ),
+    ("process_unix_file_descriptor_count", "process_open_fds"),
+    ("relay_file_descriptor_limit", "process_max_fds"),
+    ("process_thread_count", "process_threads"),
+];
+
+/// The conventional name of the metric that has the derived name `derived` in the exposition.
+pub(crate) fn conventional_name(derived: &str) -> Option<&'static str> {
+    let renamed = CONVENTIONAL_NAMES.iter().find(|(name, _)| *name == derived);
+    renamed.map(|(_, conventional)| *conventional)
+}
+
 const TRANSPORTS: &[&str] = &["tcp", "quic", "websocket"];
 const SECURITIES: &[&str] = &["tls", "noise"];
-/// What becomes of a query for the fleet's zone.
+/// The outcomes of DNS queries.
 const OUTCOMES: &[&str] = &[
     "answered",
     "nodata",
@@ -96,8 +131,8 @@ const OUTCOMES: &[&str] = &[
     "limited",
 ];
 
-/// `instruments! { LIST, "what it is of"; NAME = kind, "name", "unit", ["key": values, …], "description"; … }`: a
-/// constant for each instrument, and a list of them all.
+/// `instruments! { LIST, "doc"; NAME = kind, "name", "unit", ["key": values, …], "description"; … }`:
+/// defines a constant for each instrument, and a list of all of them.
 macro_rules! instruments {
     ($list:ident, $doc:literal; $($constant:ident = $kind:expr, $name:literal, $unit:literal, [$($key:literal: $values:expr),*], $description:literal;)+) => {
         $(pub(crate) const $constant: Instrument = Instrument {
@@ -114,130 +149,164 @@ macro_rules! instruments {
 }
 
 instruments! {
-    INSTRUMENTS, "Every instrument of the relay, in the order in which the documentation lists them.";
-    HOP_REQUESTS = Kind::Counter, "relay.hop.requests", "{request}", [
+    INSTRUMENTS, "Every instrument of the relay, in the order of the documentation.";
+    HOP_REQUESTS = InstrumentKind::Counter, "relay.hop.requests", "{request}", [
         "request": &["reserve", "connect", "unknown"],
         "outcome": &["accepted", "renewed", "denied"],
         "reason": DenyReason::METRIC_VALUES
     ],
-        "Requests of clients to reserve or to connect, by what came of them.";
-    RESERVATIONS = Kind::UpDownCounter, "relay.reservation.active", "{reservation}", [],
-        "Peers that hold a reservation.";
-    RESERVATION_LIMIT = Kind::Gauge, "relay.reservation.limit", "{reservation}", [],
-        "Peers that may hold a reservation at once; absent when that is unlimited.";
-    RESERVATION_DURATION = Kind::Histogram(LIFETIMES), "relay.reservation.duration", "s", ["reason": &ReservationEnd::NAMES],
-        "How long reservations lasted, renewals included, by how they ended.";
-    CIRCUITS = Kind::UpDownCounter, "relay.circuit.active", "{circuit}", [],
+        "Requests to reserve or to connect, by outcome.";
+    RESERVATIONS = InstrumentKind::UpDownCounter, "relay.reservation.active", "{reservation}", [],
+        "Peers with a reservation.";
+    RESERVATION_LIMIT = InstrumentKind::Gauge, "relay.reservation.limit", "{reservation}", [],
+        "Maximum number of peers with a reservation; absent if unlimited.";
+    RESERVATION_DURATION = InstrumentKind::Histogram(LIFETIMES), "relay.reservation.duration", "s", ["reason": &ReservationEnd::NAMES],
+        "Duration of reservations including renewals, by how they ended.";
+    CIRCUITS = InstrumentKind::UpDownCounter, "relay.circuit.active", "{circuit}", [],
         "Circuits that are open or being opened.";
-    CIRCUIT_LIMIT = Kind::Gauge, "relay.circuit.limit", "{circuit}", [],
-        "Circuits that may be open at once; absent when that is unlimited.";
-    CIRCUIT_DURATION = Kind::Histogram(LIFETIMES), "relay.circuit.duration", "s", ["reason": &EndReason::NAMES],
-        "How long circuits lasted, by how they ended.";
-    CIRCUIT_IO = Kind::Counter, "relay.circuit.io", "By", [
+    CIRCUIT_LIMIT = InstrumentKind::Gauge, "relay.circuit.limit", "{circuit}", [],
+        "Maximum number of circuits; absent if unlimited.";
+    CIRCUIT_DURATION = InstrumentKind::Histogram(LIFETIMES), "relay.circuit.duration", "s", ["reason": &EndReason::NAMES],
+        "Duration of circuits, by how they ended.";
+    CIRCUIT_IO = InstrumentKind::Counter, "relay.circuit.io", "By", [
         "direction": &["to_target", "to_source"],
         "source_transport": TRANSPORTS,
         "target_transport": TRANSPORTS
     ],
-        "Bytes that circuits carried, as they were handed over.";
-    THROTTLE_WAITS = Kind::Counter, "relay.throttle.waits", "{wait}", ["cause": &["receiver", "circuit", "peer", "relay"]],
-        "Times that a circuit stopped reading until it may go on: until the receiver takes more, or for its turn in the bandwidth of the circuit, a peer or the relay.";
-    BANDWIDTH_LIMIT = Kind::Gauge, "relay.bandwidth.limit", "By/s", ["scope": &BandwidthScope::NAMES],
-        "Bytes a second that may pass, both directions together; absent where that is unlimited.";
-    STOP_DURATION = Kind::Histogram(LATENCIES), "relay.stop.duration", "s", ["outcome": &StopOutcome::NAMES],
-        "How long the targets of circuits took to answer STOP, for each attempt on one of their connections.";
-    ACCESS_DECISION_DURATION = Kind::Histogram(LATENCIES), "relay.access.decision.duration", "s", [
+        "Bytes relayed through circuits, counted on delivery.";
+    THROTTLE_WAITS = InstrumentKind::Counter, "relay.throttle.waits", "{wait}", ["cause": &["receiver", "circuit", "peer", "relay"]],
+        "Times that a circuit stopped reading: until the receiver accepts more data, or until the bandwidth limit of the circuit, a peer or the relay allows more.";
+    BANDWIDTH_LIMIT = InstrumentKind::Gauge, "relay.bandwidth.limit", "By/s", ["scope": &BandwidthScope::NAMES],
+        "Bandwidth limit in bytes per second, both directions together; absent if unlimited.";
+    STOP_DURATION = InstrumentKind::Histogram(LATENCIES), "relay.stop.duration", "s", ["outcome": &StopOutcome::NAMES],
+        "Time that the targets of circuits took to respond to STOP, for each attempt on one of their connections.";
+    ACCESS_DECISION_DURATION = InstrumentKind::Histogram(LATENCIES), "relay.access.decision.duration", "s", [
         "outcome": &AuthorizationOutcome::NAMES
     ],
-        "How long the access endpoint took to decide, waiting for others included; with the last four outcomes it did not.";
-    ACCESS_LOOKUPS = Kind::Counter, "relay.access.cache.lookups", "{lookup}", ["outcome": &CacheLookup::NAMES],
-        "Questions for the access endpoint: the decision was remembered, was not, or came from an identical question under way.";
-    ACCESS_RULES = Kind::Gauge, "relay.access.rules", "{rule}", [],
-        "Access rules that hold.";
-    ACCESS_RELOADS = Kind::Counter, "relay.access.reloads", "{reload}", ["outcome": &["success", "failure"]],
-        "Times that the file of access rules had changed and was read again; one that cannot be used is read every minute.";
-    ACCESS_STALE = Kind::Gauge, "relay.access.stale", "{state}", [],
-        "1 while the file of access rules cannot be used and older rules hold; 0 otherwise.";
-    HANDSHAKE_DURATION = Kind::Histogram(LATENCIES), "relay.handshake.duration", "s", [
+        "Duration of queries to the access endpoint, including the time in its queue; with the last four outcomes there was no decision.";
+    ACCESS_LOOKUPS = InstrumentKind::Counter, "relay.access.cache.lookups", "{lookup}", ["outcome": &CacheLookup::NAMES],
+        "Lookups in the cache of decisions: cached, not cached, or coalesced with an identical query in progress.";
+    ACCESS_RULES = InstrumentKind::Gauge, "relay.access.rules", "{rule}", [],
+        "Access rules in effect.";
+    ACCESS_RELOADS = InstrumentKind::Counter, "relay.access.reloads", "{reload}", ["outcome": &["success", "failure"]],
+        "Reloads of the file of access rules after a change; an invalid file is retried every minute.";
+    ACCESS_STALE = InstrumentKind::Gauge, "relay.access.stale", "{state}", [],
+        "1 while the file of access rules is invalid and older rules are in effect; 0 otherwise.";
+    HANDSHAKE_DURATION = InstrumentKind::Histogram(LATENCIES), "relay.handshake.duration", "s", [
         "transport": TRANSPORTS,
         "security": SECURITIES,
         "outcome": &["completed", "failed"]
     ],
-        "How long a peer that connected and the relay took to prove who they are.";
-    CONNECTIONS = Kind::UpDownCounter, "relay.connection.active", "{connection}", ["transport": TRANSPORTS, "security": SECURITIES],
-        "Connections whose peer has proved who it is.";
-    CONNECTIONS_PENDING = Kind::UpDownCounter, "relay.connection.pending", "{connection}", [],
-        "Connections that come in and are not up yet. Those of a proxy count when it has told where they come from.";
-    CONNECTION_LIMIT = Kind::Gauge, "relay.connection.limit", "{connection}", ["state": &["active", "pending"]],
-        "Connections that may be up, or on their way, at once.";
-    CONNECTIONS_DENIED = Kind::Counter, "relay.connection.denied", "{connection}", [
+        "Duration of the security handshake of incoming connections.";
+    CONNECTIONS = InstrumentKind::UpDownCounter, "relay.connection.active", "{connection}", ["transport": TRANSPORTS, "security": SECURITIES],
+        "Established connections, after the security handshake.";
+    CONNECTIONS_PENDING = InstrumentKind::UpDownCounter, "relay.connection.pending", "{connection}", [],
+        "Incoming connections that are not established yet. Those of a proxy count once the PROXY header has arrived.";
+    CONNECTION_LIMIT = InstrumentKind::Gauge, "relay.connection.limit", "{connection}", ["state": &["active", "pending"]],
+        "Maximum number of established and of pending connections.";
+    CONNECTIONS_DENIED = InstrumentKind::Counter, "relay.connection.denied", "{connection}", [
         "reason": &ConnectionDenyReason::NAMES
     ],
-        "Connections that were refused, or closed or relieved of streams because memory ran out.";
-    QUIC_OFFLOAD_FALLBACKS = Kind::Counter, "relay.quic.offload.fallbacks", "{fallback}", [],
-        "Times that a batch of QUIC packets could not be sent with segmentation offload, so that packets to its destination are sent one by one for a minute.";
-    AUTONAT_DIALS = Kind::Counter, "relay.autonat.dials", "{dial}", [
+        "Connections that were rejected, or that were closed or lost streams because memory ran out.";
+    QUIC_OFFLOAD_FALLBACKS = InstrumentKind::Counter, "relay.quic.offload.fallbacks", "{fallback}", [],
+        "Times that a batch of QUIC packets could not be sent with segmentation offload; packets to its destination are then sent one by one for a minute.";
+    AUTONAT_DIALS = InstrumentKind::Counter, "relay.autonat.dials", "{dial}", [
         "outcome": &DialOutcome::NAMES
     ],
-        "Dials that peers asked for by AutoNAT v2: dialled, or refused for the named reason.";
-    PEERS = Kind::UpDownCounter, "relay.peer.active", "{peer}", [],
-        "Peers that are connected or have a circuit open.";
-    RESOURCE_USAGE = Kind::Gauge, "relay.resource.usage", "{unit}", ["resource": &Resource::NAMES],
-        "Units of each resource that address prefixes share which are in use: bytes of buffers, else a count.";
-    RESOURCE_LIMIT = Kind::Gauge, "relay.resource.limit", "{unit}", ["resource": &Resource::NAMES],
-        "Units of each resource that there are; absent where that is unlimited.";
-    RESOURCE_LARGEST_PREFIX = Kind::Gauge, "relay.resource.largest_prefix", "{unit}", ["resource": &Resource::NAMES],
-        "Units that one IPv4 address or IPv6 /64 uses, for the one that uses most. `/status` names it by a keyed hash.";
-    PHASE = Kind::Gauge, "relay.phase", "{phase}", ["phase": &Phase::NAMES],
-        "1 for the phase that the relay is in, 0 for the others.";
-    DRAIN_TIME_LEFT = Kind::Gauge, "relay.drain.time_left", "s", [],
-        "Until a drain cuts what is still open; absent while there is no drain.";
-    UPTIME = Kind::Gauge, "process.uptime", "s", [],
-        "Since the relay was started.";
-    CPU_TIME = Kind::Counter, "process.cpu.time", "s", ["cpu.mode": &["user", "system"]],
-        "Processor time that the relay has used.";
-    MEMORY_USAGE = Kind::UpDownCounter, "process.memory.usage", "By", [],
-        "Memory that the relay has in use (resident set).";
-    MEMORY_LIMIT = Kind::Gauge, "relay.memory.limit", "By", [],
-        "Memory that the relay may use; absent when that is unlimited.";
-    MEMORY_VIRTUAL = Kind::UpDownCounter, "process.memory.virtual", "By", [],
-        "Address space that the relay has taken.";
-    FILE_DESCRIPTORS = Kind::UpDownCounter, "process.unix.file_descriptor.count", "{file_descriptor}", [],
-        "Files, sockets and pipes that are open.";
-    FILE_DESCRIPTOR_LIMIT = Kind::Gauge, "relay.file_descriptor.limit", "{file_descriptor}", [],
-        "Files, sockets and pipes that may be open at once; absent when that is unlimited.";
-    THREADS = Kind::UpDownCounter, "process.thread.count", "{thread}", [],
+        "Dial requests over AutoNAT v2: dialled, or refused for the stated reason.";
+    PEERS = InstrumentKind::UpDownCounter, "relay.peer.active", "{peer}", [],
+        "Peers that are connected or have an open circuit.";
+    RESOURCE_USAGE = InstrumentKind::Gauge, "relay.resource.usage", "{unit}", ["resource": &Resource::NAMES],
+        "Units in use of each resource that address prefixes share: bytes of buffers, otherwise a count.";
+    RESOURCE_LIMIT = InstrumentKind::Gauge, "relay.resource.limit", "{unit}", ["resource": &Resource::NAMES],
+        "Limit of each resource that address prefixes share; absent if unlimited.";
+    RESOURCE_LARGEST_PREFIX = InstrumentKind::Gauge, "relay.resource.largest_prefix", "{unit}", ["resource": &Resource::NAMES],
+        "Units in use by the IPv4 address or IPv6 /64 that uses most. `/status` names it by a keyed hash.";
+    PHASE = InstrumentKind::Gauge, "relay.phase", "{phase}", ["phase": &Phase::NAMES],
+        "1 for the current phase of the process, 0 for the others.";
+    DRAIN_TIME_LEFT = InstrumentKind::Gauge, "relay.drain.time_left", "s", [],
+        "Time until the drain deadline; absent without a drain.";
+    BUILD_INFO = InstrumentKind::Gauge, "relay.build.info", "{build}", ["version": &[VERSION], "revision": &[REVISION]],
+        "Always 1; the attributes are the version and the source revision of the build.";
+    START_TIME = InstrumentKind::Gauge, "process.start_time", "s", [],
+        "Start time of the process, in seconds since the Unix epoch.";
+    UPTIME = InstrumentKind::Gauge, "process.uptime", "s", [],
+        "Time since the start of the process.";
+    CPU_TIME = InstrumentKind::Counter, "process.cpu.time", "s", ["cpu.mode": &["user", "system"]],
+        "CPU time used by the process.";
+    MEMORY_USAGE = InstrumentKind::UpDownCounter, "process.memory.usage", "By", [],
+        "Memory in use by the process (resident set).";
+    MEMORY_LIMIT = InstrumentKind::Gauge, "relay.memory.limit", "By", [],
+        "Memory limit of the relay; absent if unlimited.";
+    MEMORY_VIRTUAL = InstrumentKind::UpDownCounter, "process.memory.virtual", "By", [],
+        "Virtual address space of the process.";
+    FILE_DESCRIPTORS = InstrumentKind::UpDownCounter, "process.unix.file_descriptor.count", "{file_descriptor}", [],
+        "Open file descriptors.";
+    FILE_DESCRIPTOR_LIMIT = InstrumentKind::Gauge, "relay.file_descriptor.limit", "{file_descriptor}", [],
+        "Maximum number of open file descriptors; absent if unlimited.";
+    THREADS = InstrumentKind::UpDownCounter, "process.thread.count", "{thread}", [],
         "Threads of the process.";
-    RUNTIME_WORKERS = Kind::UpDownCounter, "relay.runtime.workers", "{thread}", [],
-        "Threads that run the relay's tasks.";
-    RUNTIME_TASKS = Kind::UpDownCounter, "relay.runtime.tasks", "{task}", [],
-        "Tasks that have not ended.";
-    RUNTIME_QUEUE = Kind::UpDownCounter, "relay.runtime.queue", "{task}", [],
-        "Tasks that wait in the queue that all threads share.";
-    RUNTIME_BUSY = Kind::Counter, "relay.runtime.busy_time", "s", [],
-        "Time that the threads spent on running tasks, all together.";
-    EXPORTS = Kind::Counter, "relay.telemetry.exports", "{export}", [
+    RUNTIME_WORKERS = InstrumentKind::UpDownCounter, "relay.runtime.workers", "{thread}", [],
+        "Worker threads of the runtime.";
+    RUNTIME_TASKS = InstrumentKind::UpDownCounter, "relay.runtime.tasks", "{task}", [],
+        "Tasks of the runtime that have not ended.";
+    RUNTIME_QUEUE = InstrumentKind::UpDownCounter, "relay.runtime.queue", "{task}", [],
+        "Tasks in the global queue of the runtime.";
+    RUNTIME_BUSY = InstrumentKind::Counter, "relay.runtime.busy_time", "s", [],
+        "Time that the worker threads of the runtime were busy, in total.";
+    EXPORTS = InstrumentKind::Counter, "relay.telemetry.exports", "{export}", [
         "signal": &["traces", "metrics"],
         "outcome": &["success", "failure"]
     ],
-        "Batches of telemetry that were sent to the collector.";
-    LOST = Kind::Counter, "relay.telemetry.lost", "{item}", ["signal": &["traces", "logs"]],
-        "Lines of the log and spans that were lost: nobody took them in time.";
+        "Exports of batches of telemetry to the collector.";
+    LOST = InstrumentKind::Counter, "relay.telemetry.lost", "{item}", ["signal": &["traces", "logs"]],
+        "Log lines and spans that were lost because a queue was full.";
 }
 
 instruments! {
     DNS_INSTRUMENTS, "Every instrument of `descord-relay dns`.";
-    DNS_QUERIES = Kind::Counter, "relay.dns.queries", "{query}", [
+    DNS_QUERIES = InstrumentKind::Counter, "relay.dns.queries", "{query}", [
         "transport": &["udp", "tcp"],
         "outcome": OUTCOMES
     ],
-        "Queries to the answerer, by what came of them.";
-    DNS_RELAYS = Kind::Gauge, "relay.dns.relays", "{relay}", ["state": &["ready", "unready", "silent"]],
-        "Relays that the answerer knows of, by what they say.";
-    DNS_STALE = Kind::Gauge, "relay.dns.stale", "{state}", [],
-        "1 while the zone holds the last good set, as no relay is ready; 0 otherwise.";
+        "DNS queries, by outcome.";
+    DNS_RELAYS = InstrumentKind::Gauge, "relay.dns.relays", "{relay}", ["state": &["ready", "unready", "silent"]],
+        "Known relays, by their state.";
+    DNS_STALE = InstrumentKind::Gauge, "relay.dns.stale", "{state}", [],
+        "1 while the zone holds the last good set because no relay is ready; 0 otherwise.";
 }
 
 impl Instrument {
+    /// The name of the metric at `/metrics`; for a histogram, the prefix of its series.
+    pub fn prometheus_name(&self) -> String {
+        let derived = self.derived_name();
+        conventional_name(&derived).map_or(derived, str::to_owned)
+    }
+
+    /// The labels of the metric at `/metrics`, by the names of the attributes.
+    pub fn prometheus_attributes(&self) -> &'static [Attribute] {
+        match conventional_name(&self.derived_name()) {
+            Some(_) => &[],
+            None => self.attributes,
+        }
+    }
+
+    /// The name that the exporter derives: underscores for dots, the unit, and `_total` after a
+    /// counter.
+    fn derived_name(&self) -> String {
+        let unit = match self.unit {
+            "s" => "_seconds",
+            "By" => "_bytes",
+            "By/s" => "_bytes_per_second",
+            _ => "",
+        };
+        let total = match self.kind {
+            InstrumentKind::Counter => "_total",
+            _ => "",
+        };
+        format!("{}{unit}{total}", self.name.replace('.', "_"))
+    }
+
     pub(crate) fn counter(&self, meter: &Meter) -> Counter<u64> {
         meter
             .u64_counter(self.name)
@@ -256,7 +325,7 @@ impl Instrument {
 
     pub(super) fn histogram(&self, meter: &Meter) -> Histogram<f64> {
         let bounds = match self.kind {
-            Kind::Histogram(bounds) => bounds.to_vec(),
+            InstrumentKind::Histogram(bounds) => bounds.to_vec(),
             _ => Vec::new(),
         };
         meter
@@ -267,14 +336,14 @@ impl Instrument {
             .build()
     }
 
-    /// Asks `observe` for whole numbers whenever somebody reads.
+    /// Registers a callback for integer values.
     pub(crate) fn observe(
         &self,
         meter: &Meter,
         observe: impl Fn(&dyn AsyncInstrument<u64>) + Send + Sync + 'static,
     ) {
         match self.kind {
-            Kind::Counter => {
+            InstrumentKind::Counter => {
                 meter
                     .u64_observable_counter(self.name)
                     .with_unit(self.unit)
@@ -282,7 +351,7 @@ impl Instrument {
                     .with_callback(observe)
                     .build();
             }
-            Kind::UpDownCounter => {
+            InstrumentKind::UpDownCounter => {
                 meter
                     .i64_observable_up_down_counter(self.name)
                     .with_unit(self.unit)
@@ -292,7 +361,7 @@ impl Instrument {
                     })
                     .build();
             }
-            Kind::Gauge | Kind::Histogram(_) => {
+            InstrumentKind::Gauge | InstrumentKind::Histogram(_) => {
                 meter
                     .u64_observable_gauge(self.name)
                     .with_unit(self.unit)
@@ -303,13 +372,13 @@ impl Instrument {
         }
     }
 
-    /// Asks `observe` for fractions whenever somebody reads.
-    pub(super) fn observe_f64(
+    /// Registers a callback for floating-point values.
+    pub(crate) fn observe_f64(
         &self,
         meter: &Meter,
         observe: impl Fn(&dyn AsyncInstrument<f64>) + Send + Sync + 'static,
     ) {
-        if self.kind == Kind::Counter {
+        if self.kind == InstrumentKind::Counter {
             meter
                 .f64_observable_counter(self.name)
                 .with_unit(self.unit)
@@ -327,7 +396,7 @@ impl Instrument {
     }
 }
 
-/// Up-down counters are signed in OpenTelemetry; what the relay counts never is.
+/// Up-down counters are signed in OpenTelemetry; the relay's values are never negative.
 struct Signed<'a>(&'a dyn AsyncInstrument<i64>);
 
 impl AsyncInstrument<u64> for Signed<'_> {

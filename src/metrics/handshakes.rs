@@ -1,4 +1,4 @@
-//! Handshakes, and the connections that come of them.
+//! Metrics of handshakes and connections.
 
 use std::time::Instant;
 
@@ -6,7 +6,7 @@ use opentelemetry::KeyValue;
 
 use super::Metrics;
 
-/// Counts the handshakes of one transport. Clones share everything.
+/// Counts the handshakes of one transport. Clones share the same state.
 #[derive(Clone, Debug)]
 pub struct Handshakes {
     metrics: Metrics,
@@ -14,24 +14,24 @@ pub struct Handshakes {
 }
 
 impl Handshakes {
-    /// Those of `transport`: "tcp", "quic" or "websocket".
+    /// Counts the handshakes of `transport`: "tcp", "quic" or "websocket".
     pub fn new(metrics: Metrics, transport: &'static str) -> Self {
         Self { metrics, transport }
     }
 
-    /// Those that nobody wants to know of.
-    pub fn unwatched() -> Self {
-        Self::new(Metrics::off(), "none")
+    /// Counts without a reader.
+    pub fn noop() -> Self {
+        Self::new(Metrics::noop(), "none")
     }
 
-    /// A peer begins a handshake, by the means of `security`: "tls" or "noise". It has failed unless
-    /// it is completed.
+    /// Starts an incoming handshake with `security`, "tls" or "noise". It counts as failed unless it is
+    /// completed.
     pub(crate) fn begin(&self, security: &'static str) -> Handshake {
         self.start(security, Some(Instant::now()))
     }
 
-    /// The relay begins a handshake, which is not measured: `AutoNAT` dials in order to learn
-    /// whether somebody is there, and most often nobody is.
+    /// Starts an outgoing handshake, which is not measured: `AutoNAT` dials to find out whether an
+    /// address is reachable, and most are not.
     pub(crate) fn dial(&self, security: &'static str) -> Handshake {
         self.start(security, None)
     }
@@ -46,21 +46,21 @@ impl Handshakes {
     }
 }
 
-/// A handshake that is under way.
+/// A handshake in progress.
 #[derive(Debug)]
 pub struct Handshake {
     handshakes: Handshakes,
     security: &'static str,
-    /// Nothing unless it is measured.
+    /// `None` if it is not measured.
     begun: Option<Instant>,
     outcome: &'static str,
 }
 
 impl Handshake {
-    /// Both sides know who the other one is.
-    pub(crate) fn complete(mut self) -> Open {
+    /// Completes the handshake, and counts the connection.
+    pub(crate) fn complete(mut self) -> ConnectionGuard {
         self.outcome = "completed";
-        let open = Open {
+        let open = ConnectionGuard {
             metrics: self.handshakes.metrics.clone(),
             attributes: [
                 KeyValue::new("transport", self.handshakes.transport),
@@ -86,20 +86,20 @@ impl Drop for Handshake {
     }
 }
 
-/// A connection is open for as long as this lives.
+/// Counts an open connection until it is dropped.
 #[derive(Debug)]
-pub struct Open {
+pub struct ConnectionGuard {
     metrics: Metrics,
     attributes: [KeyValue; 2],
 }
 
-impl Open {
+impl ConnectionGuard {
     fn count(&self, change: i64) {
         self.metrics.0.connections.add(change, &self.attributes);
     }
 }
 
-impl Drop for Open {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.count(-1);
     }

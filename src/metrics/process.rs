@@ -1,14 +1,30 @@
-//! The process and its runtime.
+//! Instruments of the process and its runtime.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use opentelemetry::metrics::Meter;
+use opentelemetry::{KeyValue, metrics::Meter};
 use tokio::runtime::Handle;
 
-use super::catalogue::{RUNTIME_BUSY, RUNTIME_QUEUE, RUNTIME_TASKS, RUNTIME_WORKERS, UPTIME};
+use super::catalogue::{
+    BUILD_INFO, RUNTIME_BUSY, RUNTIME_QUEUE, RUNTIME_TASKS, RUNTIME_WORKERS, START_TIME, UPTIME,
+};
 
-/// Looks up what the process uses. To be called from within the runtime.
+/// Registers the instruments of the process. Must be called within the runtime.
 pub(crate) fn observe(meter: &Meter) {
+    BUILD_INFO.observe(meter, |observer| {
+        let attributes: Vec<_> = BUILD_INFO
+            .attributes
+            .iter()
+            .flat_map(|attribute| {
+                let values = attribute.values.iter();
+                values.map(|value| KeyValue::new(attribute.key, *value))
+            })
+            .collect();
+        observer.observe(1, &attributes);
+    });
+    let start_time = SystemTime::now().duration_since(UNIX_EPOCH);
+    let start_time = start_time.unwrap_or_default().as_secs_f64();
+    START_TIME.observe_f64(meter, move |observer| observer.observe(start_time, &[]));
     let started = Instant::now();
     UPTIME.observe_f64(meter, move |observer| {
         observer.observe(started.elapsed().as_secs_f64(), &[]);
@@ -36,7 +52,7 @@ fn runtime(meter: &Meter) {
     });
 }
 
-/// What Linux tells of a process in `/proc`.
+/// Statistics of the process from `/proc`.
 #[cfg(target_os = "linux")]
 mod linux {
     use opentelemetry::{KeyValue, metrics::Meter};

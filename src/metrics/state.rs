@@ -1,4 +1,4 @@
-//! The instruments that are looked up when somebody reads them.
+//! Observable instruments: callbacks that read the state at collection time.
 
 use std::{sync::Arc, time::Instant};
 
@@ -20,17 +20,17 @@ use crate::{
     resources::{ResourceUse, Resources},
 };
 
-/// How many connections may be up, and on their way, at once.
+/// Limits of the number of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// Connections that are up.
+    /// Established connections.
     pub active: u32,
-    /// Connections on their way in.
+    /// Pending incoming connections.
     pub pending: u32,
 }
 
-/// Looks up the state of `relay` and of the process whenever somebody reads `meter`. To be called
-/// once, from within the runtime.
+/// Registers callbacks with `meter` that read the state of `relay` and of the process. Must be called
+/// once, within the runtime.
 pub fn observe(
     meter: &Meter,
     metrics: &Metrics,
@@ -143,7 +143,7 @@ pub fn observe(
     process::observe(meter);
 }
 
-/// The use of everything that address prefixes share.
+/// Registers the usage of the resources that address prefixes share.
 fn observe_resources(meter: &Meter, relay: &Arc<Relay>, resources: &Resources) {
     let report = |instrument: &super::Instrument, of: fn(&ResourceUse) -> Option<u64>| {
         let (relay, resources) = (Arc::clone(relay), resources.clone());

@@ -60,7 +60,7 @@ impl Monitor {
                     prefix = relay.pseudonyms().network(prefix),
                     connections = report.used,
                     "more than half of the clients come from one private or proxy address: limits and \
-                     shares per address apply to all of them together; set RELAY_PROXY_PROTOCOL_FROM if \
+                     shares per address apply to all of them together; set RELAY_TRUSTED_PROXIES if \
                      it is a proxy that sends their addresses, or RELAY_PREFIX_SHARES to give it more"
                 );
             }

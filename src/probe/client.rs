@@ -1,4 +1,4 @@
-//! A libp2p client with a key of its own: one of the two that a probe sets on a relay.
+//! A libp2p client; a probe uses two of them.
 
 use std::{error::Error, time::Duration};
 
@@ -21,31 +21,31 @@ struct Behaviour {
     streams: libp2p_stream::Behaviour,
 }
 
-/// Limits of a circuit, as the relay announces them.
+/// The limit of circuits that the relay announces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Limit {
-    /// How long a circuit may last.
+pub(super) struct AnnouncedLimit {
+    /// Maximum duration of a circuit.
     pub(super) duration: Option<Duration>,
-    /// How much data a circuit may carry, in bytes.
+    /// Maximum number of bytes of a circuit.
     pub(super) bytes: Option<u64>,
 }
 
-/// A connection that a client made or accepted.
+/// An established connection.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) peer: PeerId,
     pub(super) endpoint: ConnectedPoint,
-    /// Connections with this peer, this one included.
+    /// Number of connections to this peer, including this one.
     pub(super) count: u32,
 }
 
-/// One of the two clients.
+/// A client.
 pub(super) struct Client {
     swarm: Swarm<Behaviour>,
 }
 
 impl Client {
-    /// A client that has not connected to anybody.
+    /// A client without connections.
     ///
     /// # Errors
     ///
@@ -72,7 +72,7 @@ impl Client {
                         relay,
                         streams: libp2p_stream::Behaviour::new(),
                     })?
-                    // A client that waits for its peer holds no stream; it must not be cut off.
+                    // A waiting client has no stream, and must not be disconnected as idle.
                     .with_swarm_config(|config| config.with_idle_connection_timeout(timeout * 8))
                     .with_connection_timeout(timeout)
                     .build(),
@@ -91,7 +91,7 @@ impl Client {
         self.swarm.behaviour().streams.new_control()
     }
 
-    /// Takes the streams that others open.
+    /// Accepts the streams that the peer opens.
     pub(super) fn accept_streams(
         &self,
         protocol: StreamProtocol,
@@ -101,7 +101,7 @@ impl Client {
             .map_err(|error| Cause::of(&error))
     }
 
-    /// Dials an address: a relay's, or a peer's behind one.
+    /// Dials an address of a relay, or of a peer through a relay.
     pub(super) async fn connect(&mut self, address: Multiaddr) -> Result<Connection, Cause> {
         let options = DialOpts::from(address);
         let dialed = options.connection_id();
@@ -128,7 +128,7 @@ impl Client {
         }
     }
 
-    /// Waits for a connection of that peer.
+    /// Waits for a connection from `peer`.
     pub(super) async fn accept(&mut self, peer: PeerId) -> Result<Connection, Cause> {
         loop {
             match self.swarm.select_next_some().await {
@@ -149,8 +149,8 @@ impl Client {
         }
     }
 
-    /// Reserves a slot on a relay that this client is connected to.
-    pub(super) async fn reserve(&mut self, relay: Multiaddr) -> Result<Limit, Cause> {
+    /// Reserves a slot on a connected relay.
+    pub(super) async fn reserve(&mut self, relay: Multiaddr) -> Result<AnnouncedLimit, Cause> {
         let listener = self
             .swarm
             .listen_on(relay.with(Protocol::P2pCircuit))
@@ -160,9 +160,11 @@ impl Client {
                 SwarmEvent::Behaviour(BehaviourEvent::Relay(
                     relay::client::Event::ReservationReqAccepted { limit, .. },
                 )) => {
-                    return Ok(limit.map_or_else(Limit::default, |limit| Limit {
-                        duration: limit.duration(),
-                        bytes: limit.data_in_bytes(),
+                    return Ok(limit.map_or_else(AnnouncedLimit::default, |limit| {
+                        AnnouncedLimit {
+                            duration: limit.duration(),
+                            bytes: limit.data_in_bytes(),
+                        }
                     }));
                 }
                 SwarmEvent::ListenerError { listener_id, error }
@@ -183,7 +185,7 @@ impl Client {
         }
     }
 
-    /// Keeps the client going until its path to `peer` changes, and says how.
+    /// Polls the client until its path to `peer` changes, and returns how.
     pub(super) async fn watch(&mut self, peer: PeerId) -> Cause {
         loop {
             match self.swarm.select_next_some().await {

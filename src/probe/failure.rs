@@ -1,4 +1,4 @@
-//! What went wrong, at which step, and what to do about it.
+//! Failures: the step, the cause, and a hint.
 
 use std::{error::Error, fmt, time::Duration};
 
@@ -8,23 +8,23 @@ use libp2p::{
 };
 use serde::Serialize;
 
-/// The steps of a probe, in the order in which they are taken.
+/// The steps of a probe, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
-    /// Find the relays that a `/dnsaddr` name stands for.
+    /// Resolve a `/dnsaddr` name.
     Resolve,
-    /// Reach the relay, and authenticate it.
+    /// Connect to the relay and authenticate it.
     Connect,
-    /// Obtain a reservation: `RESERVE` of the hop protocol.
+    /// Reserve: `RESERVE` of the hop protocol.
     Reserve,
-    /// Reach the listener through the relay: `CONNECT` of the hop protocol.
+    /// Connect to the listener through the relay: `CONNECT` of the hop protocol.
     Circuit,
-    /// Make sure that the relay is the only path between the two clients.
+    /// Check that the relay is the only path between the two clients.
     Relayed,
-    /// Send small messages there and back.
+    /// Echo small messages.
     Echo,
-    /// Send bulk data both ways at once, and check every byte.
+    /// Echo bulk data in both directions at once, and verify every byte.
     Throughput,
 }
 
@@ -42,17 +42,17 @@ impl fmt::Display for Step {
     }
 }
 
-/// A step that did not succeed.
+/// A failed step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// The step that failed.
+    /// The step.
     pub step: Step,
-    /// Why it failed.
+    /// The cause.
     pub cause: Cause,
 }
 
 impl Failure {
-    /// The step failed; the cause may know better than the step what to look at.
+    /// A failed step; the hint of the cause takes precedence over that of the step.
     pub(super) fn new(step: Step, cause: Cause) -> Self {
         let hint = (step == Step::Connect)
             .then_some("is the relay running, and does the firewall let this port through?");
@@ -65,7 +65,7 @@ impl Failure {
         }
     }
 
-    /// The step had not ended when its time was over.
+    /// A step that exceeded its deadline.
     pub(super) fn timeout(step: Step, after: Duration) -> Self {
         let cause = Cause::new(format!(
             "not done within {}",
@@ -73,8 +73,8 @@ impl Failure {
         ));
         let hint = match step {
             Step::Resolve => "is the DNS server reachable?",
-            Step::Connect => "does a firewall swallow what is sent to this port?",
-            Step::Reserve | Step::Circuit => "the relay is reachable, but slow to answer",
+            Step::Connect => "does a firewall drop packets to this port?",
+            Step::Reserve | Step::Circuit => "the relay is reachable, but slow to respond",
             Step::Relayed | Step::Echo | Step::Throughput => {
                 "the circuit is up, but stalls; a slow link needs a longer --timeout"
             }
@@ -86,12 +86,12 @@ impl Failure {
     }
 }
 
-/// Why a step failed, in words for the person who runs the probe.
+/// Why a step failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
-    /// The error with all of its causes, on one line.
+    /// The error with its sources, on one line.
     pub message: String,
-    /// What that person may want to look at.
+    /// A hint for the user.
     pub hint: Option<&'static str>,
 }
 
@@ -110,7 +110,7 @@ impl Cause {
         }
     }
 
-    /// An error and its chain of sources.
+    /// An error with its sources.
     pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
         Self {
             message: chain(error),
@@ -118,7 +118,7 @@ impl Cause {
         }
     }
 
-    /// A dial that failed.
+    /// A failed dial.
     pub(super) fn of_dial(error: &DialError) -> Self {
         match error {
             DialError::Transport(attempts) => match attempts.as_slice() {
@@ -134,19 +134,19 @@ impl Cause {
                 },
             },
             DialError::WrongPeerId { obtained, .. } => {
-                Self::new(format!("another peer answers at this address: {obtained}"))
-                    .hint("the relay's identity changed, or the address leads elsewhere")
+                Self::new(format!("another peer has this address: {obtained}"))
+                    .hint("the relay's identity changed, or the address is wrong")
             }
             other => Self::of(other),
         }
     }
 }
 
-/// The error and its sources, joined; wrappers that only repeat what they wrap are left out.
+/// The error and its sources, joined by colons, without wrappers that only repeat their source.
 fn chain(error: &(dyn Error + 'static)) -> String {
     let mut links: Vec<String> = Vec::new();
     for error in sources(error) {
-        // Some of libp2p's errors print a list over several lines, and end with a full stop.
+        // Some errors of libp2p are a list over several lines, and end with a full stop.
         let words = error
             .to_string()
             .split_whitespace()
@@ -184,12 +184,12 @@ fn hint_for(error: &(dyn Error + 'static)) -> Option<&'static str> {
 
 fn hint_for_reserve(error: &ReserveError) -> Option<&'static str> {
     match error {
-        ReserveError::Unsupported => Some("this peer is no Circuit Relay v2 relay"),
+        ReserveError::Unsupported => Some("this peer is not a Circuit Relay v2 relay"),
         ReserveError::Refused | ReserveError::ResourceLimitExceeded => {
-            Some("the relay is full or draining, or has enough of this IP address")
+            Some("the relay is full or draining, or limits this IP address")
         }
         ReserveError::Protocol(_) => {
-            Some("the relay denies this client, or its answer breaks the specification")
+            Some("the relay denies this client, or its response violates the specification")
         }
         ReserveError::Io(_) => None,
     }
@@ -197,10 +197,10 @@ fn hint_for_reserve(error: &ReserveError) -> Option<&'static str> {
 
 fn hint_for_connect(error: &ConnectError) -> Option<&'static str> {
     match error {
-        ConnectError::ResourceLimitExceeded => Some("the relay carries all the circuits it may"),
-        ConnectError::ConnectionFailed => Some("the relay cannot reach those who reserve on it"),
+        ConnectError::ResourceLimitExceeded => Some("the relay is at its limit of circuits"),
+        ConnectError::ConnectionFailed => Some("the relay cannot reach reserved peers"),
         ConnectError::NoReservation => {
-            Some("the reservation just granted is not known: is this one relay, or several?")
+            Some("the reservation was just granted: do several relays share this address?")
         }
         ConnectError::PermissionDenied => Some("the relay's access rules deny the circuit"),
         ConnectError::Unsupported | ConnectError::Io(_) | ConnectError::Protocol(_) => None,

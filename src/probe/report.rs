@@ -1,4 +1,4 @@
-//! What a probe found out about one relay, for people and for programs.
+//! The report about one relay, as text or JSON.
 
 use std::{
     io::{self, Write},
@@ -11,48 +11,48 @@ use serde::{Serialize, Serializer};
 
 use super::failure::{Failure, Step};
 
-/// The result of probing one address. Every field is always present in JSON; what was not
-/// measured, because an earlier step failed, is `null`.
+/// The result of probing one address. Every field is always present in JSON; a value that was not
+/// measured because an earlier step failed is `null`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// The relay's address.
     pub address: Multiaddr,
-    /// The relay's peer id, proven by the connection.
+    /// The relay's authenticated peer id.
     #[serde(serialize_with = "as_text")]
     pub peer_id: Option<PeerId>,
-    /// How the address is reached: `tcp`, `quic-v1`, `ws` or `wss`.
+    /// The transport of the address: `tcp`, `quic-v1`, `ws` or `wss`.
     pub transport: Option<&'static str>,
     /// Whether all steps succeeded.
     pub ok: bool,
-    /// From the dial to the authenticated, multiplexed connection.
+    /// Time from the dial to the authenticated, multiplexed connection.
     pub connect_ms: Option<f64>,
-    /// From the same dial to the accepted reservation.
+    /// Time from the same dial to the accepted reservation.
     pub reservation_ms: Option<f64>,
-    /// From the dial through the relay to the authenticated, multiplexed connection with the
-    /// listener, over a connection to the relay that was already up.
+    /// Time from the dial through the relay to the authenticated, multiplexed connection with the
+    /// listener, over an established connection to the relay.
     pub circuit_ms: Option<f64>,
-    /// Median round trip of small messages between the clients, through the relay.
+    /// Median round-trip time of small messages through the relay.
     pub rtt_p50_ms: Option<f64>,
-    /// Round trip that 99 % of the small messages did not exceed.
+    /// 99th percentile of the round-trip time.
     pub rtt_p99_ms: Option<f64>,
-    /// Megabytes (10⁶ bytes) per second in each direction, both directions busy.
+    /// Megabytes (10⁶ bytes) per second in each direction, with both directions busy.
     pub throughput_mb_per_s: Option<f64>,
-    /// Bytes that were sent in each direction for that measurement.
+    /// Bytes sent in each direction for that measurement.
     pub throughput_bytes: Option<u64>,
-    /// Data limit of circuits that the relay announces, in bytes; `null`: none.
+    /// Data limit of circuits that the relay announces, in bytes; `null` if there is none.
     pub limit_bytes: Option<u64>,
-    /// Duration limit of circuits that the relay announces, in seconds; `null`: none.
+    /// Duration limit of circuits that the relay announces, in seconds; `null` if there is none.
     pub limit_seconds: Option<u64>,
     /// The step that failed.
     pub failed_step: Option<Step>,
-    /// Why it failed.
+    /// The error.
     pub error: Option<String>,
-    /// What to look at.
+    /// A hint for the user.
     pub hint: Option<&'static str>,
 }
 
 impl Report {
-    /// A report that knows the address alone.
+    /// A report with the address only.
     pub(super) fn new(address: Multiaddr) -> Self {
         Self {
             transport: transport(&address),
@@ -74,7 +74,7 @@ impl Report {
         }
     }
 
-    /// Notes the failure that ended the probe.
+    /// Adds the failure that ended the probe.
     pub(super) fn failed(mut self, failure: Failure) -> Self {
         self.ok = false;
         self.failed_step = Some(failure.step);
@@ -83,7 +83,7 @@ impl Report {
         self
     }
 
-    /// One line about a step that succeeded.
+    /// The line about a successful step.
     fn step_line(&self, step: Step) -> String {
         let ms = |value: Option<f64>| format!("{:.1} ms", value.unwrap_or_default());
         match step {
@@ -117,33 +117,33 @@ impl Report {
     }
 }
 
-/// How reports are written.
+/// The format of reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// For people: a line as each step ends.
+    /// Text: a line at the end of each step.
     Text,
-    /// For programs: one JSON object per relay, one per line.
+    /// One JSON object per relay, one per line.
     Json,
 }
 
-/// Writes progress and results in one of the formats.
+/// Writes progress and results.
 pub(super) struct Printer<'a, W> {
     pub(super) format: Format,
     pub(super) out: &'a mut W,
 }
 
 impl<W: Write> Printer<'_, W> {
-    /// The probe of an address begins.
+    /// Writes the start of a probe.
     pub(super) fn begin(&mut self, address: &Multiaddr) -> io::Result<()> {
         self.line(|| address.to_string())
     }
 
-    /// A step succeeded, and the report holds what it measured.
+    /// Writes a successful step, with its measurements in the report.
     pub(super) fn step(&mut self, step: Step, report: &Report) -> io::Result<()> {
         self.line(|| format!("  {step:<10}  {}", report.step_line(step)))
     }
 
-    /// The probe of an address is over.
+    /// Writes the end of a probe.
     pub(super) fn end(&mut self, report: &Report) -> io::Result<()> {
         if self.format == Format::Json {
             serde_json::to_writer(&mut *self.out, report)?;
@@ -158,7 +158,7 @@ impl<W: Write> Printer<'_, W> {
         Ok(())
     }
 
-    /// All probes are over.
+    /// Writes the end of all probes.
     pub(super) fn summary(&mut self, reports: &[Report]) -> io::Result<()> {
         let ok = reports.iter().filter(|report| report.ok).count();
         self.line(|| format!("{ok} of {} addresses relay", reports.len()))
@@ -176,7 +176,7 @@ fn text(value: Option<impl ToString>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
 }
 
-#[expect(clippy::ref_option, reason = "the signature that serde asks for")]
+#[expect(clippy::ref_option, reason = "the signature that serde requires")]
 fn as_text<S: Serializer>(id: &Option<PeerId>, serializer: S) -> Result<S::Ok, S::Error> {
     id.map(|id| id.to_string()).serialize(serializer)
 }

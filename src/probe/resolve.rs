@@ -1,7 +1,7 @@
-//! From the addresses that were given to the addresses of single relays.
+//! Resolves the addresses on the command line to addresses of single relays.
 //!
-//! libp2p's DNS transport dials one address of a `/dnsaddr` name, whichever works. A probe is to
-//! prove them all, so the name is taken apart here.
+//! libp2p's DNS transport dials one working address of a `/dnsaddr` name. A probe tests all of them, so
+//! it resolves the name itself.
 
 use std::{
     collections::VecDeque,
@@ -19,37 +19,36 @@ use tokio::net::lookup_host;
 
 use super::failure::Cause;
 
-/// TXT records that are read of one name: rust-libp2p's clients read no more either, so what lies
-/// beyond is of no use to them.
+/// Maximum number of TXT records of one name; rust-libp2p's clients use no more.
 const MAX_TXT_RECORDS: usize = 16;
 
-/// Names that are looked up for one given address; records may point to other names.
+/// Maximum number of names that are resolved for one address; records may point to other names.
 const MAX_LOOKUPS: usize = 32;
 
-/// An address that names no relay.
+/// An address that does not lead to a relay.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Unresolved {
-    /// The address, as it was given or found in a record.
+    /// The address from the command line or from a record.
     pub(super) address: Multiaddr,
-    /// What is wrong with it.
+    /// The problem.
     pub(super) cause: Cause,
 }
 
 /// Replaces `/dnsaddr` names by the addresses in their TXT records.
 ///
-/// Each address comes out once. A name that cannot be resolved does not hide the others.
+/// The result has no duplicates. Failures to resolve a name do not affect other names.
 pub(super) async fn relays(
-    given: &Multiaddr,
+    address: &Multiaddr,
     lookup: impl AsyncFn(String) -> Result<Vec<String>, Cause>,
 ) -> Vec<Result<Multiaddr, Unresolved>> {
     let mut found = Vec::new();
     let mut lookups = 0;
-    let mut pending = VecDeque::from([given.clone()]);
+    let mut pending = VecDeque::from([address.clone()]);
     while let Some(address) = pending.pop_front() {
         let result = match split_at_name(&address) {
             None => Some(relay_address(&address)),
             Some(_) if lookups == MAX_LOOKUPS => Some(Err(Cause::new(format!(
-                "more than {MAX_LOOKUPS} DNS look-ups"
+                "more than {MAX_LOOKUPS} DNS lookups"
             )))),
             Some((name, suffix)) => {
                 lookups += 1;
@@ -78,7 +77,7 @@ pub(super) async fn relays(
     found
 }
 
-/// The TXT records of a name, asked from this name server, or from the system's resolver.
+/// Looks up the TXT records of a name, with this name server or the system's resolver.
 pub(super) async fn txt_records(server: Option<&str>, name: String) -> Result<Vec<String>, Cause> {
     let servers = match server {
         Some(server) => Some(name_servers(server).await?),
@@ -105,7 +104,7 @@ pub(super) async fn txt_records(server: Option<&str>, name: String) -> Result<Ve
         .collect())
 }
 
-/// The name servers at a host, which may have a port.
+/// The name servers of a host with an optional port.
 async fn name_servers(host: &str) -> Result<Vec<NameServerConfig>, Cause> {
     let with_port = match host.parse::<IpAddr>() {
         Ok(ip) => SocketAddr::new(ip, 53).to_string(),
@@ -125,7 +124,7 @@ async fn name_servers(host: &str) -> Result<Vec<NameServerConfig>, Cause> {
     Ok(addresses.map(server).collect())
 }
 
-/// The first `/dnsaddr` name of an address, and what follows it.
+/// The first `/dnsaddr` name of an address, and the rest after it.
 fn split_at_name(address: &Multiaddr) -> Option<(String, Multiaddr)> {
     let mut parts = address.iter();
     let name = parts.find_map(|part| match part {
@@ -135,7 +134,7 @@ fn split_at_name(address: &Multiaddr) -> Option<(String, Multiaddr)> {
     Some((name, parts.collect()))
 }
 
-/// The addresses in TXT records; of a name with a suffix, only those that end with it.
+/// The addresses in TXT records that end with `suffix`.
 fn addresses(records: &[String], suffix: &Multiaddr) -> Vec<Multiaddr> {
     records
         .iter()
@@ -147,8 +146,8 @@ fn addresses(records: &[String], suffix: &Multiaddr) -> Vec<Multiaddr> {
 
 fn relay_address(address: &Multiaddr) -> Result<(), Cause> {
     if address.iter().any(|part| part == Protocol::P2pCircuit) {
-        return Err(Cause::new("this is an address behind a relay")
-            .hint("give the relay's own address: what stands before /p2p-circuit"));
+        return Err(Cause::new("the address leads through a relay")
+            .hint("use the relay's own address: the part before /p2p-circuit"));
     }
     Ok(())
 }
@@ -160,9 +159,9 @@ fn no_record(name: &str, suffix: &Multiaddr) -> Cause {
         format!(" that ends with {suffix}")
     };
     Cause::new(format!(
-        "no TXT record of _dnsaddr.{name} holds an address{which}"
+        "no TXT record of _dnsaddr.{name} contains an address{which}"
     ))
-    .hint("the records look like: dnsaddr=/ip4/192.0.2.1/tcp/9000/p2p/12D3KooW…")
+    .hint("a record has the form: dnsaddr=/ip4/192.0.2.1/tcp/9000/p2p/12D3KooW…")
 }
 
 #[cfg(test)]
@@ -172,7 +171,7 @@ mod tests {
     const PEER_A: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
     const PEER_B: &str = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp";
 
-    /// A fleet of two relays, one name for each and one over both.
+    /// A fleet of two relays, with one name for each and one for both.
     async fn fleet(name: String) -> Result<Vec<String>, Cause> {
         match name.as_str() {
             "_dnsaddr.fleet.test" => Ok(vec![
@@ -198,8 +197,8 @@ mod tests {
         }
     }
 
-    async fn resolve(given: &str) -> Vec<Result<String, String>> {
-        relays(&given.parse().unwrap(), fleet)
+    async fn resolve(address: &str) -> Vec<Result<String, String>> {
+        relays(&address.parse().unwrap(), fleet)
             .await
             .into_iter()
             .map(|relay| match relay {
@@ -210,13 +209,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_without_a_name_is_its_own_answer() {
+    async fn address_without_a_name_is_unchanged() {
         let address = format!("/dns4/relay.test/tcp/9000/p2p/{PEER_A}");
         assert_eq!(resolve(&address).await, [Ok(address)]);
     }
 
     #[tokio::test]
-    async fn every_address_behind_a_name_is_found() {
+    async fn all_addresses_of_a_name_are_resolved() {
         assert_eq!(
             resolve("/dnsaddr/fleet.test").await,
             [
@@ -228,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_peer_id_after_the_name_selects() {
+    async fn peer_id_after_the_name_filters_addresses() {
         assert_eq!(
             resolve(&format!("/dnsaddr/fleet.test/p2p/{PEER_B}")).await,
             [Ok(format!("/ip4/192.0.2.2/tcp/9000/p2p/{PEER_B}"))]
@@ -253,16 +252,16 @@ mod tests {
         assert_eq!(resolve("/dnsaddr/many.test").await.len(), MAX_TXT_RECORDS);
         let answer = resolve("/dnsaddr/loop.test").await;
         assert!(
-            matches!(answer.as_slice(), [Err(cause)] if cause.contains("look-ups")),
+            matches!(answer.as_slice(), [Err(cause)] if cause.contains("lookups")),
             "{answer:?}"
         );
     }
 
     #[tokio::test]
-    async fn an_address_behind_a_relay_is_none() {
+    async fn address_through_a_relay_is_an_error() {
         let answer = resolve(&format!("/ip4/192.0.2.1/tcp/1/p2p/{PEER_A}/p2p-circuit")).await;
         assert!(
-            matches!(answer.as_slice(), [Err(cause)] if cause.contains("behind a relay")),
+            matches!(answer.as_slice(), [Err(cause)] if cause.contains("through a relay")),
             "{answer:?}"
         );
     }

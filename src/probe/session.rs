@@ -1,4 +1,4 @@
-//! The steps of a probe, one after the other, each with a deadline.
+//! The steps of a probe, in order, each with a deadline.
 
 use std::{
     io,
@@ -9,34 +9,34 @@ use futures::{StreamExt, future::try_join};
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, multiaddr::Protocol};
 
 use super::{
-    client::{Client, Connection, Limit},
+    client::{AnnouncedLimit, Client, Connection},
     failure::{Cause, Failure, Step},
     report::{Report, milliseconds},
-    traffic::{self, Budget, Exchange, RoundTrips},
+    traffic::{self, ExchangeLimit, ExchangeResult, RoundTrips},
 };
 
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/descord-relay/probe/1.0.0");
 
-/// What one small message costs on the wire, with all of its framing, generously.
+/// An upper bound of the cost of one small message on the wire, including framing.
 const PING_COST: u64 = 256;
 
-/// How much a probe does.
+/// The settings of a probe.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Effort {
-    /// Bulk data each way, in bytes.
+pub(super) struct ProbeSettings {
+    /// Bulk data in each direction, in bytes.
     pub(super) bytes: u64,
-    /// Small messages.
+    /// Number of small messages.
     pub(super) pings: u32,
-    /// Time for each step.
+    /// Deadline of each step.
     pub(super) timeout: Duration,
 }
 
-impl Effort {
-    /// Bulk data that fits an announced limit: a quarter each way. That is half of the limit even
-    /// where the relay counts both directions together; the rest is for handshakes and framing.
-    fn budget(self, limit: Limit) -> Budget {
+impl ProbeSettings {
+    /// Bulk data within an announced limit: a quarter in each direction. That is half of the limit even
+    /// if the relay counts both directions together; the rest is for handshakes and framing.
+    fn exchange_limit(self, limit: AnnouncedLimit) -> ExchangeLimit {
         let send_for = self.timeout / 2;
-        Budget {
+        ExchangeLimit {
             bytes: limit
                 .bytes
                 .map_or(self.bytes, |limit| self.bytes.min(limit / 4)),
@@ -46,8 +46,8 @@ impl Effort {
         }
     }
 
-    /// Small messages that fit an eighth of an announced limit.
-    fn pings(self, limit: Limit) -> u32 {
+    /// Number of small messages within an eighth of an announced limit.
+    fn pings(self, limit: AnnouncedLimit) -> u32 {
         let fitting = limit.bytes.map_or(u64::MAX, |limit| limit / 8 / PING_COST);
         self.pings
             .min(u32::try_from(fitting).unwrap_or(u32::MAX))
@@ -55,25 +55,25 @@ impl Effort {
     }
 }
 
-/// Probes one relay; `progress` is told of each step that succeeded.
+/// Probes one relay; `progress` is called after each successful step.
 ///
 /// # Errors
 ///
-/// Only those of `progress`: what is wrong with the relay stands in the report.
+/// Those of `progress`; failures of the relay are part of the report.
 pub(super) async fn probe(
     address: Multiaddr,
-    effort: Effort,
+    settings: ProbeSettings,
     mut progress: impl FnMut(Step, &Report) -> io::Result<()>,
 ) -> io::Result<Report> {
     let mut report = Report::new(address);
-    let mut told = Ok(());
+    let mut progressed = Ok(());
     let mut done = |step, report: &Report| {
-        if told.is_ok() {
-            told = progress(step, report);
+        if progressed.is_ok() {
+            progressed = progress(step, report);
         }
     };
-    let result = Box::pin(steps(&mut report, effort, &mut done)).await;
-    told?;
+    let result = Box::pin(steps(&mut report, settings, &mut done)).await;
+    progressed?;
     Ok(match result {
         Ok(()) => Report { ok: true, ..report },
         Err(failure) => report.failed(failure),
@@ -82,33 +82,33 @@ pub(super) async fn probe(
 
 async fn steps(
     report: &mut Report,
-    effort: Effort,
+    settings: ProbeSettings,
     done: &mut impl FnMut(Step, &Report),
 ) -> Result<(), Failure> {
-    let timeout = effort.timeout;
+    let timeout = settings.timeout;
 
     let started = Instant::now();
     let (mut listener, relay) =
-        within(Step::Connect, timeout, connect(&report.address, timeout)).await?;
+        with_timeout(Step::Connect, timeout, connect(&report.address, timeout)).await?;
     report.connect_ms = Some(milliseconds(started.elapsed()));
     report.peer_id = Some(relay.peer);
     done(Step::Connect, report);
 
     let address = with_peer_id(report.address.clone(), relay.peer);
-    let limit = within(Step::Reserve, timeout, listener.reserve(address.clone())).await?;
+    let limit = with_timeout(Step::Reserve, timeout, listener.reserve(address.clone())).await?;
     report.reservation_ms = Some(milliseconds(started.elapsed()));
     report.limit_bytes = limit.bytes;
     report.limit_seconds = limit.duration.map(|duration| duration.as_secs());
     done(Step::Reserve, report);
 
-    let (mut dialer, _) = within(Step::Connect, timeout, connect(&address, timeout)).await?;
+    let (mut dialer, _) = with_timeout(Step::Connect, timeout, connect(&address, timeout)).await?;
     let through = address
         .with(Protocol::P2pCircuit)
         .with(Protocol::P2p(listener.peer_id()));
     let dialer_id = dialer.peer_id();
     let started = Instant::now();
     let ends = try_join(dialer.connect(through), listener.accept(dialer_id));
-    let (out, incoming) = within(Step::Circuit, timeout, ends).await?;
+    let (out, incoming) = with_timeout(Step::Circuit, timeout, ends).await?;
     report.circuit_ms = Some(milliseconds(started.elapsed()));
     done(Step::Circuit, report);
 
@@ -117,16 +117,16 @@ async fn steps(
     }
     done(Step::Relayed, report);
 
-    let mut pair = Pair { listener, dialer };
-    let times = within(Step::Echo, timeout, pair.ping(effort.pings(limit))).await?;
+    let mut pair = ClientPair { listener, dialer };
+    let times = with_timeout(Step::Echo, timeout, pair.ping(settings.pings(limit))).await?;
     report.rtt_p50_ms = Some(milliseconds(times.p50));
     report.rtt_p99_ms = Some(milliseconds(times.p99));
     done(Step::Echo, report);
 
-    let exchange = within(
+    let exchange = with_timeout(
         Step::Throughput,
         timeout,
-        pair.exchange(effort.budget(limit)),
+        pair.exchange(settings.exchange_limit(limit)),
     )
     .await?;
     report.throughput_bytes = Some(exchange.bytes);
@@ -136,25 +136,25 @@ async fn steps(
 }
 
 /// The two clients, connected through the relay.
-struct Pair {
+struct ClientPair {
     listener: Client,
     dialer: Client,
 }
 
-impl Pair {
+impl ClientPair {
     async fn ping(&mut self, count: u32) -> Result<RoundTrips, Cause> {
-        self.over_a_stream(async |stream| traffic::ping(stream, count).await)
+        self.with_stream(async |stream| traffic::ping(stream, count).await)
             .await
     }
 
-    async fn exchange(&mut self, budget: Budget) -> Result<Exchange, Cause> {
-        self.over_a_stream(async |stream| traffic::exchange(stream, budget).await)
+    async fn exchange(&mut self, limit: ExchangeLimit) -> Result<ExchangeResult, Cause> {
+        self.with_stream(async |stream| traffic::exchange(stream, limit).await)
             .await
     }
 
-    /// Opens a stream from the dialer to the listener, who echoes, and works on it, for as long as
-    /// the relay stays the only path between them.
-    async fn over_a_stream<T>(
+    /// Opens a stream from the dialer to the listener, which echoes, and runs `work` while the relay
+    /// stays the only path between them.
+    async fn with_stream<T>(
         &mut self,
         work: impl AsyncFnOnce(Stream) -> Result<T, Cause>,
     ) -> Result<T, Cause> {
@@ -169,7 +169,7 @@ impl Pair {
             while let Some((_, mut stream)) = streams.next().await {
                 traffic::echo(&mut stream).await;
             }
-            Cause::new("the listener takes no streams")
+            Cause::new("the listener accepts no streams")
         };
         tokio::select! {
             result = echoed => result,
@@ -180,7 +180,7 @@ impl Pair {
     }
 }
 
-/// Makes sure that one end of the connection sees a circuit, and nothing else.
+/// Checks that one end of the connection has a circuit, and no other connection.
 fn relayed(connection: &Connection) -> Result<(), Cause> {
     let remote = connection.endpoint.get_remote_address();
     if !connection.endpoint.is_relayed() {
@@ -208,7 +208,7 @@ async fn connect(address: &Multiaddr, timeout: Duration) -> Result<(Client, Conn
     Ok((client, connection))
 }
 
-async fn within<T>(
+async fn with_timeout<T>(
     step: Step,
     timeout: Duration,
     work: impl Future<Output = Result<T, Cause>>,

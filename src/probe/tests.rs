@@ -1,4 +1,4 @@
-//! The probe against libp2p's own relay server, and against peers that are no relay for it.
+//! The probe with libp2p's own relay server, and with peers that are not relays.
 
 use futures::StreamExt;
 use libp2p::{
@@ -16,7 +16,7 @@ const TCP: &str = "/ip4/127.0.0.1/tcp/0";
 const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
 const WEBSOCKET: &str = "/ip4/127.0.0.1/tcp/0/ws";
 
-/// libp2p's relay server, or a peer that answers pings alone.
+/// libp2p's relay server, or a peer that only responds to pings.
 #[derive(NetworkBehaviour)]
 struct Behaviour {
     relay: Toggle<relay::Behaviour>,
@@ -60,8 +60,8 @@ async fn peer(listen: &str, config: Option<relay::Config>) -> (Swarm<Behaviour>,
     (swarm, address)
 }
 
-/// Limits of the server under which the probe's default effort fits.
-fn roomy() -> relay::Config {
+/// Limits of the server under which the probe's default settings fit.
+fn ample_limits() -> relay::Config {
     relay::Config {
         max_circuit_bytes: 100_000_000,
         ..relay::Config::default()
@@ -79,7 +79,7 @@ fn args(addresses: impl IntoIterator<Item = Multiaddr>) -> Args {
     }
 }
 
-/// Runs the probe while the peer runs too; gives its reports and what it wrote.
+/// Runs the probe concurrently with the peer; returns the reports and the output.
 async fn probe(swarm: &mut Swarm<Behaviour>, args: &Args, format: Format) -> (Vec<Report>, String) {
     let mut out = Vec::new();
     let reports = tokio::select! {
@@ -90,7 +90,7 @@ async fn probe(swarm: &mut Swarm<Behaviour>, args: &Args, format: Format) -> (Ve
 }
 
 async fn works_over(listen: &str, transport: &str) {
-    let (mut relay, address) = peer(listen, Some(roomy())).await;
+    let (mut relay, address) = peer(listen, Some(ample_limits())).await;
     let id = *relay.local_peer_id();
     let full = address.clone().with(Protocol::P2p(id));
     let (reports, out) = probe(&mut relay, &args([full.clone()]), Format::Json).await;
@@ -142,18 +142,18 @@ async fn a_relay_works_over_websocket() {
 }
 
 #[tokio::test]
-async fn the_peer_id_may_be_left_out() {
-    let (mut relay, address) = peer(TCP, Some(roomy())).await;
+async fn peer_id_is_optional() {
+    let (mut relay, address) = peer(TCP, Some(ample_limits())).await;
     let id = *relay.local_peer_id();
     let (reports, _) = probe(&mut relay, &args([address]), Format::Json).await;
     assert!(reports[0].ok, "{reports:?}");
     assert_eq!(reports[0].peer_id, Some(id));
 }
 
-/// A relay that counts both directions together resets the circuit beyond its limit, so this
-/// fails if the probe sends more than fits.
+/// A relay that counts both directions together resets the circuit beyond its limit, so this fails if
+/// the probe sends more than the limit allows.
 #[tokio::test]
-async fn an_announced_limit_is_respected() {
+async fn announced_limit_is_respected() {
     let config = relay::Config {
         max_circuit_bytes: 64 * 1024,
         ..relay::Config::default()
@@ -180,24 +180,24 @@ fn assert_failed(report: &Report, step: Step, words: &str) {
     assert!(error.contains(words), "{words:?} in {report:?}");
 }
 
-/// An address on which nothing listens any more.
-fn nobody() -> Multiaddr {
+/// An address without a listener.
+fn unused_address() -> Multiaddr {
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = socket.local_addr().unwrap().port();
     format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap()
 }
 
 #[tokio::test]
-async fn nothing_listens() {
-    let (mut bystander, _) = peer(TCP, None).await;
-    let (reports, _) = probe(&mut bystander, &args([nobody()]), Format::Json).await;
+async fn connection_refused_fails_the_connect_step() {
+    let (mut idle_peer, _) = peer(TCP, None).await;
+    let (reports, _) = probe(&mut idle_peer, &args([unused_address()]), Format::Json).await;
     assert_failed(&reports[0], Step::Connect, "refused");
     assert!(reports[0].hint.is_some());
 }
 
 #[tokio::test]
-async fn another_peer_answers() {
-    let (mut relay, address) = peer(TCP, Some(roomy())).await;
+async fn other_peer_id_fails_the_connect_step() {
+    let (mut relay, address) = peer(TCP, Some(ample_limits())).await;
     let address = address.with(Protocol::P2p(PeerId::random()));
     let (reports, _) = probe(&mut relay, &args([address]), Format::Json).await;
     assert_failed(
@@ -208,20 +208,20 @@ async fn another_peer_answers() {
 }
 
 #[tokio::test]
-async fn a_peer_that_is_no_relay() {
+async fn peer_without_hop_protocol_fails_the_reserve_step() {
     for listen in [TCP, QUIC] {
         let (mut other, address) = peer(listen, None).await;
         let (reports, _) = probe(&mut other, &args([address]), Format::Json).await;
         assert_failed(&reports[0], Step::Reserve, "does not support");
         assert_eq!(
             reports[0].hint,
-            Some("this peer is no Circuit Relay v2 relay")
+            Some("this peer is not a Circuit Relay v2 relay")
         );
     }
 }
 
 #[tokio::test]
-async fn a_relay_that_is_full() {
+async fn full_relay_fails_the_reserve_step() {
     let config = relay::Config {
         max_reservations: 0,
         ..relay::Config::default()
@@ -232,7 +232,7 @@ async fn a_relay_that_is_full() {
 }
 
 #[tokio::test]
-async fn a_relay_without_room_for_circuits() {
+async fn relay_at_its_circuit_limit_fails_the_circuit_step() {
     let config = relay::Config {
         max_circuits: 0,
         ..relay::Config::default()
@@ -244,7 +244,7 @@ async fn a_relay_without_room_for_circuits() {
 
 /// The limit is too small for the handshake of the two clients.
 #[tokio::test]
-async fn a_relay_that_cuts_at_once() {
+async fn immediate_cut_fails_the_circuit_step() {
     let config = relay::Config {
         max_circuit_bytes: 100,
         ..relay::Config::default()
@@ -254,26 +254,31 @@ async fn a_relay_that_cuts_at_once() {
     assert_eq!(reports[0].failed_step, Some(Step::Circuit), "{reports:?}");
 }
 
-/// A socket that accepts, and never says a word.
+/// A socket that accepts connections and never sends.
 #[tokio::test]
-async fn a_silent_peer_is_given_up_on() {
+async fn unresponsive_peer_fails_at_the_deadline() {
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = socket.local_addr().unwrap().port();
     let address = format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap();
-    let (mut bystander, _) = peer(TCP, None).await;
+    let (mut idle_peer, _) = peer(TCP, None).await;
     let args = Args {
         timeout: Duration::from_millis(200),
         ..args([address])
     };
-    let (reports, _) = probe(&mut bystander, &args, Format::Json).await;
+    let (reports, _) = probe(&mut idle_peer, &args, Format::Json).await;
     assert_eq!(reports[0].failed_step, Some(Step::Connect), "{reports:?}");
     assert!(reports[0].error.is_some());
 }
 
 #[tokio::test]
-async fn every_relay_is_probed_though_one_fails() {
-    let (mut relay, address) = peer(TCP, Some(roomy())).await;
-    let (reports, out) = probe(&mut relay, &args([nobody(), address.clone()]), Format::Text).await;
+async fn failure_of_one_relay_does_not_stop_the_probe() {
+    let (mut relay, address) = peer(TCP, Some(ample_limits())).await;
+    let (reports, out) = probe(
+        &mut relay,
+        &args([unused_address(), address.clone()]),
+        Format::Text,
+    )
+    .await;
     assert_eq!(
         reports.iter().map(|report| report.ok).collect::<Vec<_>>(),
         [false, true]

@@ -1,7 +1,7 @@
-//! What the two clients say to each other, and how it is checked.
+//! The traffic between the two clients, and its verification.
 //!
-//! The listener sends everything back. The dialer sends bytes that can be computed again from
-//! their position, and so notices a byte that is lost, repeated, moved or changed.
+//! The listener echoes. The dialer sends a pattern that depends on the position, and so detects a byte
+//! that is lost, repeated, moved or changed.
 
 use std::time::{Duration, Instant};
 
@@ -9,16 +9,16 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, future::try_jo
 
 use super::failure::Cause;
 
-/// Bytes of one small message.
+/// Length of a small message, in bytes.
 const PING_BYTES: usize = 32;
 
-/// Bytes handed to the stream at once in the bulk exchange.
+/// Length of a write of the bulk exchange, in bytes.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Sends back what arrives, until the other side is done.
+/// Echoes until the end of the stream.
 pub(super) async fn echo(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     let mut buffer = vec![0; CHUNK_BYTES];
-    // An error here is one on the dialer's side too, which reports it.
+    // The dialer gets an error as well, and reports it.
     while let Ok(length @ 1..) = stream.read(&mut buffer).await {
         let received = buffer.get(..length).unwrap_or_default();
         if stream.write_all(received).await.is_err() || stream.flush().await.is_err() {
@@ -33,18 +33,18 @@ pub(super) async fn echo(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
 pub(super) struct RoundTrips {
     /// The median.
     pub(super) p50: Duration,
-    /// Ninety-nine of a hundred are no slower; of fewer than a hundred, the slowest.
+    /// 99th percentile; of fewer than a hundred messages, the maximum.
     pub(super) p99: Duration,
 }
 
-/// Sends `count` small messages, each after the answer to the one before.
+/// Sends `count` small messages, each after the response to the previous one.
 pub(super) async fn ping(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     count: u32,
 ) -> Result<RoundTrips, Cause> {
     let mut pattern = Pattern::new(rand::random());
     let mut times = Vec::new();
-    // The first also pays for the negotiation of the stream, and is not counted.
+    // The first message includes the negotiation of the stream, and is not counted.
     for _ in 0..=count {
         let mut message = [0; PING_BYTES];
         pattern.fill(&mut message);
@@ -81,25 +81,25 @@ pub(super) async fn ping(
     })
 }
 
-/// How much the bulk exchange may send.
+/// Limits of the bulk exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Budget {
-    /// Bytes each way, at most.
+pub(super) struct ExchangeLimit {
+    /// Maximum number of bytes in each direction.
     pub(super) bytes: u64,
     /// Time after which no more is sent, so that a slow path still gives a measurement.
     pub(super) send_for: Duration,
 }
 
-/// The bulk exchange, every byte of it checked.
+/// The result of the bulk exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Exchange {
-    /// Bytes each way.
+pub(super) struct ExchangeResult {
+    /// Bytes in each direction.
     pub(super) bytes: u64,
-    /// From the first byte sent to the last one received.
+    /// Time from the first byte sent to the last byte received.
     pub(super) elapsed: Duration,
 }
 
-impl Exchange {
+impl ExchangeResult {
     /// Megabytes (10⁶ bytes) per second in each direction, to three decimals.
     #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 bytes")]
     pub(super) fn megabytes_per_second(self) -> f64 {
@@ -108,16 +108,16 @@ impl Exchange {
     }
 }
 
-/// Sends bulk data and receives its echo at the same time, so both directions are busy at once.
+/// Sends bulk data and receives its echo at the same time.
 pub(super) async fn exchange(
     stream: impl AsyncRead + AsyncWrite,
-    budget: Budget,
-) -> Result<Exchange, Cause> {
+    limit: ExchangeLimit,
+) -> Result<ExchangeResult, Cause> {
     let seed = rand::random();
     let started = Instant::now();
     let (reader, writer) = stream.split();
     let (sent, received) = try_join(
-        send(writer, Pattern::new(seed), budget),
+        send(writer, Pattern::new(seed), limit),
         receive(reader, Pattern::new(seed)),
     )
     .await?;
@@ -126,7 +126,7 @@ pub(super) async fn exchange(
             "sent {sent} bytes, but only {received} came back"
         )));
     }
-    Ok(Exchange {
+    Ok(ExchangeResult {
         bytes: sent,
         elapsed: started.elapsed(),
     })
@@ -135,13 +135,13 @@ pub(super) async fn exchange(
 async fn send(
     mut writer: impl AsyncWrite + Unpin,
     mut pattern: Pattern,
-    budget: Budget,
+    limit: ExchangeLimit,
 ) -> Result<u64, Cause> {
     let started = Instant::now();
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut sent = 0;
-    while sent < budget.bytes && started.elapsed() < budget.send_for {
-        let rest = usize::try_from(budget.bytes - sent).unwrap_or(usize::MAX);
+    while sent < limit.bytes && started.elapsed() < limit.send_for {
+        let rest = usize::try_from(limit.bytes - sent).unwrap_or(usize::MAX);
         let chunk = buffer.get_mut(..rest.min(CHUNK_BYTES)).unwrap_or_default();
         pattern.fill(chunk);
         writer
@@ -150,7 +150,7 @@ async fn send(
             .map_err(|error| interrupted(sent, &error))?;
         sent += chunk.len() as u64;
     }
-    // Half-close: the listener's answer is complete when its own end arrives.
+    // Half-close: the echo is complete at the end of the other direction.
     writer
         .close()
         .await
@@ -167,7 +167,7 @@ async fn receive(mut reader: impl AsyncRead + Unpin, mut pattern: Pattern) -> Re
             Ok(length) => {
                 if !pattern.continues_with(buffer.get(..length).unwrap_or_default()) {
                     return Err(Cause::new(format!(
-                        "the data that came back differs from what was sent, after byte {received}"
+                        "the received data differs from the sent data after byte {received}"
                     )));
                 }
                 received += length as u64;
@@ -185,8 +185,8 @@ fn interrupted(bytes: u64, error: &std::io::Error) -> Cause {
     }
 }
 
-/// A reproducible stream of bytes in which every position looks different (Knuth's linear
-/// congruential generator, of which the top byte is used).
+/// A reproducible stream of bytes that differ by position: the top byte of Knuth's linear congruential
+/// generator.
 struct Pattern {
     state: u64,
 }
@@ -221,7 +221,7 @@ mod tests {
 
     use super::*;
 
-    const BUDGET: Budget = Budget {
+    const BUDGET: ExchangeLimit = ExchangeLimit {
         bytes: 300_000,
         send_for: Duration::from_secs(60),
     };
@@ -231,18 +231,18 @@ mod tests {
         (near.compat(), far.compat())
     }
 
-    /// A listener that changes what it sends back.
-    async fn twist(mut stream: Compat<DuplexStream>, change: impl Fn(&mut Vec<u8>)) {
+    /// A listener that modifies its echo.
+    async fn corrupt(mut stream: Compat<DuplexStream>, change: impl Fn(&mut Vec<u8>)) {
         let mut data = Vec::new();
         stream.read_to_end(&mut data).await.unwrap();
         change(&mut data);
-        // The other side may be gone: it leaves at the first byte that is wrong.
+        // The dialer closes the stream at the first wrong byte.
         let _ = stream.write_all(&data).await;
         let _ = stream.close().await;
     }
 
     #[tokio::test]
-    async fn an_echo_is_measured() {
+    async fn echo_is_measured() {
         let (near, mut far) = streams();
         let (times, ()) = futures::join!(ping(near, 100), echo(&mut far));
         let times = times.unwrap();
@@ -254,19 +254,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sending_stops_in_time() {
+    async fn sending_stops_at_the_deadline() {
         let (near, mut far) = streams();
-        let budget = Budget {
+        let limit = ExchangeLimit {
             bytes: u64::MAX,
             send_for: Duration::from_millis(5),
         };
-        let (done, ()) = futures::join!(exchange(near, budget), echo(&mut far));
+        let (done, ()) = futures::join!(exchange(near, limit), echo(&mut far));
         let done = done.unwrap();
-        assert!(done.bytes > 0 && done.elapsed >= budget.send_for);
+        assert!(done.bytes > 0 && done.elapsed >= limit.send_for);
     }
 
     #[tokio::test]
-    async fn a_byte_that_changed_is_noticed() {
+    async fn changed_byte_is_detected() {
         type Change = fn(&mut Vec<u8>);
         let changes: [(Change, &str); 4] = [
             (|data| data[299_999] ^= 1, "differs"),
@@ -276,7 +276,7 @@ mod tests {
         ];
         for (change, message) in changes {
             let (near, far) = streams();
-            let (done, ()) = futures::join!(exchange(near, BUDGET), twist(far, change));
+            let (done, ()) = futures::join!(exchange(near, BUDGET), corrupt(far, change));
             let cause = done.unwrap_err();
             assert!(cause.message.contains(message), "{message:?} in {cause:?}");
         }

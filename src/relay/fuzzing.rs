@@ -17,10 +17,10 @@ use super::{
     wire::{self, HopMessage, HopType, MAX_MESSAGE_BYTES, Status, StopMessage},
 };
 use crate::{
-    config::{Config, PeerIds},
+    config::Config,
     lifecycle::Lifecycle,
     metrics::Metrics,
-    pseudonym::Pseudonyms,
+    pseudonym::{PeerIds, Pseudonyms},
 };
 
 /// Bytes of the longest length prefix that is accepted.

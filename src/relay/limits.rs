@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::rate::Rate;
+use crate::rate::{Rate, Unit};
 use crate::resources::Shares;
 use crate::thread_buffer::STEP_BYTES;
 
@@ -37,6 +37,44 @@ pub struct Limits {
     pub circuit_rate: RequestRateLimits,
     /// Bandwidth limits.
     pub bandwidth: BandwidthLimits,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            reservations: Some(1024),
+            reservations_per_peer: Some(3),
+            reservations_per_ip: Some(64),
+            reservation_ttl: Duration::from_secs(60 * 60),
+            circuits: Some(512),
+            circuits_per_source: Some(5),
+            circuits_per_target: Some(5),
+            // Long enough for a handshake and the first request over a slow network.
+            unused_circuit_timeout: Some(Duration::from_secs(30)),
+            // Off: applications keep quiet circuits open for hours.
+            idle_circuit_timeout: None,
+            prefix_shares: Shares::default(),
+            circuit: CircuitLimit {
+                duration: Some(Duration::from_secs(60 * 60)),
+                bytes: Some(100_000_000),
+            },
+            reservation_rate: RequestRateLimits {
+                // A client reserves once, and again after a lost connection: this rate allows a loss
+                // every six seconds.
+                per_peer: Some(Rate::fixed(20, 10, Unit::Minute)),
+                // The burst is that of connections: each connection may request a reservation.
+                per_ip: Some(Rate::fixed(500, 10, Unit::Second)),
+            },
+            circuit_rate: RequestRateLimits {
+                // A client that joins a network may look for a hundred peers at once, and needs few
+                // circuits once it has direct connections to them.
+                per_peer: Some(Rate::fixed(100, 2, Unit::Second)),
+                // Ten such clients at once.
+                per_ip: Some(Rate::fixed(1000, 20, Unit::Second)),
+            },
+            bandwidth: BandwidthLimits::default(),
+        }
+    }
 }
 
 /// Rates of one kind of request. `None` is unlimited.

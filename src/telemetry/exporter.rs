@@ -1,4 +1,4 @@
-//! What stands between the SDK and an exporter, so that one in trouble harms nobody else.
+//! A wrapper of exporters that bounds their time and records their health.
 
 use std::{
     io,
@@ -18,12 +18,12 @@ use opentelemetry_sdk::{
 use tokio::{runtime::Handle, time::timeout};
 
 use super::{
-    grpc::Reconnect,
-    trouble::{Cause, Trouble},
+    export_health::{ExportError, ExportHealth},
+    otlp_grpc::Reconnect,
 };
 
-/// Starts the runtime of what talks to collectors. It has a thread of its own, which no circuit
-/// waits for, and lasts as long as the process: an export that hangs may outlive everything else.
+/// Starts the runtime of the exporters. It has a separate thread, on which no circuit depends, and runs
+/// as long as the process: an export that hangs may outlive everything else.
 pub(super) fn runtime() -> io::Result<Handle> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -35,94 +35,95 @@ pub(super) fn runtime() -> io::Result<Handle> {
     Ok(handle)
 }
 
-/// An exporter that is watched: what it does has a deadline, and whatever comes of it is told to
-/// its [`Trouble`].
+/// An exporter with a deadline, whose failures are recorded in an [`ExportHealth`].
 #[derive(Debug)]
-pub(super) struct Watched<E> {
+pub(super) struct MonitoredExporter<E> {
     pub(super) exporter: E,
     pub(super) runtime: Handle,
-    /// For an export with all its retries.
+    /// Deadline of an export, including retries.
     pub(super) timeout: Duration,
-    pub(super) trouble: Arc<Trouble>,
-    pub(super) cause: LastCause,
-    /// For a connection that does not notice that it is dead.
+    pub(super) health: Arc<ExportHealth>,
+    pub(super) last_error: LastExportError,
+    /// Replaces a connection that is dead but does not fail.
     pub(super) reconnect: Option<Reconnect>,
 }
 
-impl<E> Watched<E> {
-    /// An exporter that prints.
+impl<E> MonitoredExporter<E> {
+    /// An exporter to standard output.
     pub(super) fn console(exporter: E, signal: &'static str, runtime: &Handle) -> Self {
         Self {
             exporter,
             runtime: runtime.clone(),
-            // Whoever reads it may stop; nobody else waits for that.
+            // The reader may stop reading; only this exporter waits for it.
             timeout: Duration::MAX,
-            trouble: Arc::new(Trouble::new(signal, "console".to_owned())),
-            cause: LastCause::default(),
+            health: Arc::new(ExportHealth::new(signal, "console".to_owned())),
+            last_error: LastExportError::default(),
             reconnect: None,
         }
     }
 }
 
-/// Why the last request failed, as whoever made it knows. The errors of the SDK keep it back.
+/// The error of the last request, set by the HTTP client: errors of the SDK lack it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct LastCause(Arc<Mutex<Option<Cause>>>);
+pub(super) struct LastExportError(Arc<Mutex<Option<ExportError>>>);
 
-impl LastCause {
-    pub(super) fn set(&self, cause: Option<Cause>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = cause;
+impl LastExportError {
+    pub(super) fn set(&self, last_error: Option<ExportError>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = last_error;
     }
 
-    fn take(&self) -> Option<Cause> {
+    fn take(&self) -> Option<ExportError> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
-impl<E> Watched<E> {
-    /// Waits for `export`, on the thread of the SDK that is there for that. So many `items` are
-    /// lost if it fails.
-    fn watch(&self, items: usize, export: impl Future<Output = OTelSdkResult>) -> OTelSdkResult {
-        // A panic would end the SDK's thread, and with it the signal.
+impl<E> MonitoredExporter<E> {
+    /// Waits for `export` on the SDK's export thread. If it fails, `items` are lost.
+    fn monitor(&self, items: usize, export: impl Future<Output = OTelSdkResult>) -> OTelSdkResult {
+        // A panic would end the SDK's thread, and with it all exports of the signal.
         let export = AssertUnwindSafe(export).catch_unwind();
         let deadline = async { timeout(self.timeout, export).await };
         let ended = self.runtime.block_on(deadline);
-        let known = self.cause.take();
-        let (result, cause) = match ended {
+        let known = self.last_error.take();
+        let (result, last_error) = match ended {
             Ok(Ok(Ok(()))) => (Ok(()), known),
             Ok(Ok(Err(error))) => {
-                let cause = known.unwrap_or_else(|| cause_of(&error));
-                (Err(error), Some(cause))
+                let last_error = known.unwrap_or_else(|| export_error(&error));
+                (Err(error), Some(last_error))
             }
             Ok(Err(_)) => {
                 let error = OTelSdkError::InternalFailure("the exporter panicked".to_owned());
-                let cause = cause_of(&error);
-                (Err(error), Some(cause))
+                let last_error = export_error(&error);
+                (Err(error), Some(last_error))
             }
             Err(_) => {
                 if let Some(reconnect) = &self.reconnect {
                     reconnect.now();
                 }
-                // Something may have gone wrong before, and a retry be under way.
-                let cause = known.unwrap_or_else(|| late(self.timeout));
-                (Err(OTelSdkError::Timeout(self.timeout)), Some(cause))
+                // An earlier attempt may have failed, and a retry be in progress.
+                let last_error = known.unwrap_or_else(|| timed_out(self.timeout));
+                (Err(OTelSdkError::Timeout(self.timeout)), Some(last_error))
             }
         };
-        match cause {
-            None => self.trouble.worked(),
-            Some(cause) => {
+        match last_error {
+            None => self.health.record_success(),
+            Some(last_error) => {
                 let items = items as u64;
-                self.trouble
-                    .lost(cause.refused.map_or(items, |refused| refused.min(items)));
-                self.trouble.failed(&cause);
+                self.health.record_lost(
+                    last_error
+                        .rejected
+                        .map_or(items, |rejected| rejected.min(items)),
+                );
+                self.health.record_failure(&last_error);
             }
         }
         result
     }
 }
 
-impl<E: SpanExporter> SpanExporter for Watched<E> {
+impl<E: SpanExporter> SpanExporter for MonitoredExporter<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        self.watch(batch.len(), self.exporter.export(batch))
+        self.monitor(batch.len(), self.exporter.export(batch))
     }
 
     fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
@@ -134,10 +135,10 @@ impl<E: SpanExporter> SpanExporter for Watched<E> {
     }
 }
 
-impl<E: PushMetricExporter> PushMetricExporter for Watched<E> {
+impl<E: PushMetricExporter> PushMetricExporter for MonitoredExporter<E> {
     async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
-        // What is not there is in the next ones, unless they are differences.
-        self.watch(0, self.exporter.export(metrics))
+        // Missing points are part of the next export, unless the temporality is delta.
+        self.monitor(0, self.exporter.export(metrics))
     }
 
     fn force_flush(&self) -> OTelSdkResult {
@@ -153,20 +154,20 @@ impl<E: PushMetricExporter> PushMetricExporter for Watched<E> {
     }
 }
 
-fn late(timeout: Duration) -> Cause {
-    Cause::new(
-        format!("no answer within {} ms", timeout.as_millis()),
-        "whether the collector is there and keeps up; OTEL_EXPORTER_OTLP_TIMEOUT",
+fn timed_out(timeout: Duration) -> ExportError {
+    ExportError::new(
+        format!("no response within {} ms", timeout.as_millis()),
+        "whether the collector runs and keeps up; OTEL_EXPORTER_OTLP_TIMEOUT",
     )
 }
 
-/// What the error of an exporter says, for those that say it by nothing else.
-fn cause_of(error: &OTelSdkError) -> Cause {
+/// The error of an exporter without a more detailed one.
+fn export_error(error: &OTelSdkError) -> ExportError {
     let what = match error {
         OTelSdkError::InternalFailure(what) => what.clone(),
         error => error.to_string(),
     };
-    // What comes before names a type of the exporter.
+    // The text before the code names a type of the exporter.
     let code = what.split_once("gRPC code: ").map(|(_, code)| code);
     let what = code.unwrap_or(&what);
     let has = |words: &[&str]| words.iter().any(|word| what.contains(word));
@@ -185,5 +186,5 @@ fn cause_of(error: &OTelSdkError) -> Cause {
     } else {
         "OTEL_EXPORTER_OTLP_ENDPOINT, and whether the collector runs"
     };
-    Cause::new(what, check)
+    ExportError::new(what, check)
 }

@@ -3,7 +3,9 @@
 mod writer;
 
 use std::{
+    fmt,
     io::{self, IsTerminal},
+    str::FromStr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -13,38 +15,77 @@ use tracing::warn;
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
     filter::{FilterExt, LevelFilter, ParseError, filter_fn},
-    fmt, reload,
+    fmt::layer,
+    reload,
 };
 
-use self::writer::{Lines, Writing};
+use self::writer::{LogWriter, WorkerGuard};
 use super::{SPANS, StartError};
-use crate::{config::LogFormat, metrics::Metrics};
+use crate::{
+    choice::{self, ParseChoiceError},
+    metrics::Metrics,
+};
 
-/// The `tracing` target of lines that no filter holds back.
+/// The `tracing` target of events that no filter drops.
 pub(crate) const ALWAYS: &str = "descord_relay::always";
 
-/// What is logged unless `RUST_LOG` says otherwise. The libraries below report much that strangers
-/// cause, and with addresses: only their errors are of use.
+/// The default of `RUST_LOG`. Libraries log many events that remote peers cause, with addresses: only
+/// their errors are of use.
 const DEFAULT_FILTER: &str = "error,descord_relay=info";
 
-/// How often the log tells of lines that were lost.
+/// Minimum interval between two log lines about lost lines.
 const LOST_INTERVAL: Duration = Duration::from_secs(60);
-/// How often they are counted.
+/// Interval at which lost lines are counted.
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The log, open. What still waits is written when this is dropped.
+/// Format of the event log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// [`Text`](Self::Text) in a terminal, [`Json`](Self::Json) otherwise.
+    #[default]
+    Auto,
+    /// One readable line per event.
+    Text,
+    /// One JSON object per event.
+    Json,
+}
+
+impl LogFormat {
+    /// All values.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Text, Self::Json];
+}
+
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Text => "text",
+            Self::Json => "json",
+        })
+    }
+}
+
+impl FromStr for LogFormat {
+    type Err = ParseChoiceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        choice::parse(&Self::ALL, text)
+    }
+}
+
+/// The log. Queued lines are written when it is dropped.
 #[derive(Debug)]
 pub(super) struct Log {
-    _writing: Writing,
-    lines: Lines,
+    _worker: WorkerGuard,
+    writer: LogWriter,
     filter: FilterHandle,
 }
 
-/// Writes events to standard output, once the layer is part of the subscriber.
+/// Creates a layer that writes events to standard output.
 ///
 /// # Errors
-/// When `filter` is not of the form that `RUST_LOG` takes, or there can be no thread that writes;
-/// then nothing has been done.
+/// When `filter` does not have the syntax of `RUST_LOG`, or the writer thread cannot be started; then
+/// there is no effect.
 pub(super) fn open(
     format: LogFormat,
     filter: Option<&str>,
@@ -52,22 +93,22 @@ pub(super) fn open(
     let text = filter.filter(|f| !f.is_empty()).unwrap_or(DEFAULT_FILTER);
     let (filter, reload) = reload::Layer::new(EnvFilter::try_new(text)?);
     let is_terminal = io::stdout().is_terminal();
-    let (lines, writing) = writer::start(io::stdout()).map_err(StartError::Writer)?;
+    let (writer, worker) = writer::spawn(io::stdout()).map_err(StartError::Writer)?;
     let log = Log {
-        _writing: writing,
-        lines: lines.clone(),
+        _worker: worker,
+        writer: writer.clone(),
         filter: FilterHandle {
             text: Arc::new(Mutex::new(text.to_owned())),
             reload,
         },
     };
-    let lines = fmt::layer().with_writer(lines);
+    let lines = layer().with_writer(writer);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
         LogFormat::Text => lines.with_ansi(is_terminal).with_target(false).boxed(),
         LogFormat::Auto if is_terminal => lines.with_target(false).boxed(),
         LogFormat::Auto | LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    // The spans that are exported would be repeated in every line.
+    // Otherwise every line would repeat the exported spans.
     let is_ours = filter_fn(|metadata| metadata.target() != SPANS);
     let is_always = filter_fn(|metadata| metadata.target() == ALWAYS);
     let is_always = is_always.with_max_level_hint(LevelFilter::WARN);
@@ -80,26 +121,26 @@ impl Log {
         self.filter.clone()
     }
 
-    /// Counts lost lines, and tells of them now and then, for ever.
-    pub(super) fn tell_lost(&self, metrics: Metrics) -> impl Future<Output = ()> + Send + 'static {
-        let written = self.lines.clone();
+    /// Counts lost lines, and logs their number periodically. Never completes.
+    pub(super) fn report_lost_lines(
+        &self,
+        metrics: Metrics,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let writer = self.writer.clone();
         async move {
-            let (mut counted, mut told) = (0, 0);
-            let mut tell_at = Instant::now() + LOST_INTERVAL;
+            let (mut counted, mut reported) = (0, 0);
+            let mut report_at = Instant::now() + LOST_INTERVAL;
             loop {
                 tokio::time::sleep(COUNT_INTERVAL).await;
-                let lost = written.lost();
+                let lost = writer.lost();
                 metrics.lost("logs", lost - counted);
                 counted = lost;
-                if tell_at <= Instant::now() {
-                    tell_at = Instant::now() + LOST_INTERVAL;
-                    if lost > told {
-                        let lines = lost - told;
-                        warn!(
-                            lines,
-                            "lines of this log were lost: nobody read them in time"
-                        );
-                        told = lost;
+                if report_at <= Instant::now() {
+                    report_at = Instant::now() + LOST_INTERVAL;
+                    if lost > reported {
+                        let lines = lost - reported;
+                        warn!(lines, "log lines lost: the reader of the log is too slow");
+                        reported = lost;
                     }
                 }
             }
@@ -107,7 +148,7 @@ impl Log {
     }
 }
 
-/// Says what is logged, and changes it.
+/// Reads and changes the log filter.
 #[derive(Clone, Debug)]
 pub struct FilterHandle {
     text: Arc<Mutex<String>>,
@@ -115,15 +156,15 @@ pub struct FilterHandle {
 }
 
 impl FilterHandle {
-    /// The filter that is in force, in the form of `RUST_LOG`.
+    /// The current filter, in the syntax of `RUST_LOG`.
     pub fn get(&self) -> String {
         self.text().clone()
     }
 
-    /// Logs by this filter from now on. Empty stands for the default.
+    /// Sets the filter; empty restores the default.
     ///
     /// # Errors
-    /// When it is not of the form that `RUST_LOG` takes; then nothing changes.
+    /// When `filter` does not have the syntax of `RUST_LOG`; then nothing changes.
     pub fn set(&self, filter: &str) -> Result<(), ParseError> {
         let filter = if filter.is_empty() {
             DEFAULT_FILTER
@@ -132,7 +173,7 @@ impl FilterHandle {
         };
         let parsed = EnvFilter::try_new(filter)?;
         let mut text = self.text();
-        // It fails only when the log is gone, and then nothing is to be filtered.
+        // It fails only after the log was dropped.
         if self.reload.reload(parsed).is_ok() {
             filter.clone_into(&mut text);
         }

@@ -1,9 +1,9 @@
 //! The exporters that push to a collector.
 //!
-//! They read variables of the environment by themselves when they are told nothing. So they are
-//! told everything that they can be told: what is in force is what [`Settings`] says, and not a
-//! second reading of the same variables. What is left is the compression, where "none" cannot be
-//! told: that is only left out where the variables say nothing else.
+//! The exporter builders read environment variables for everything that is not set explicitly, so
+//! everything is set from [`Settings`], to avoid a second interpretation of the same variables. The
+//! exception is the compression "none", which cannot be set: it is left out, and then the variables
+//! do not set it either.
 //!
 //! [`Settings`]: super::settings::Settings
 
@@ -17,28 +17,30 @@ use opentelemetry_sdk::metrics::Temporality;
 use tokio::runtime::Handle;
 
 use super::{
-    exporter::{LastCause, Watched},
-    grpc,
-    http::Http,
+    export_health::ExportHealth,
+    exporter::{LastExportError, MonitoredExporter},
+    otlp_grpc,
+    otlp_http::OtlpHttpClient,
+    pem::TlsFiles,
     settings::{self, Compression, Destination},
-    tls::Files,
-    trouble::Trouble,
 };
 
 /// Exports spans to `destination`.
 pub(super) fn spans(
     destination: &Destination,
     runtime: &Handle,
-) -> Result<Watched<SpanExporter>, String> {
+) -> Result<MonitoredExporter<SpanExporter>, String> {
     let builder = SpanExporter::builder();
-    let mut watched = Watched::idle("traces", destination, runtime);
+    let mut monitored = MonitoredExporter::without_exporter("traces", destination, runtime);
     let exporter = match destination.protocol {
-        settings::Protocol::Http => watched.over_http(destination, builder.with_http())?.build(),
-        settings::Protocol::Grpc => watched
+        settings::Protocol::Http => monitored
+            .over_http(destination, builder.with_http())?
+            .build(),
+        settings::Protocol::Grpc => monitored
             .over_grpc(destination, builder.with_tonic())?
             .build(),
     };
-    watched.with(exporter)
+    monitored.with(exporter)
 }
 
 /// Exports metrics to `destination`.
@@ -46,27 +48,29 @@ pub(super) fn metrics(
     destination: &Destination,
     temporality: Temporality,
     runtime: &Handle,
-) -> Result<Watched<MetricExporter>, String> {
+) -> Result<MonitoredExporter<MetricExporter>, String> {
     let builder = MetricExporter::builder().with_temporality(temporality);
-    let mut watched = Watched::idle("metrics", destination, runtime);
+    let mut monitored = MonitoredExporter::without_exporter("metrics", destination, runtime);
     let exporter = match destination.protocol {
-        settings::Protocol::Http => watched.over_http(destination, builder.with_http())?.build(),
-        settings::Protocol::Grpc => watched
+        settings::Protocol::Http => monitored
+            .over_http(destination, builder.with_http())?
+            .build(),
+        settings::Protocol::Grpc => monitored
             .over_grpc(destination, builder.with_tonic())?
             .build(),
     };
-    watched.with(exporter)
+    monitored.with(exporter)
 }
 
-/// Everything but an exporter.
-impl Watched<()> {
-    fn idle(signal: &'static str, destination: &Destination, runtime: &Handle) -> Self {
+/// The parts of a monitored exporter without the exporter itself.
+impl MonitoredExporter<()> {
+    fn without_exporter(signal: &'static str, destination: &Destination, runtime: &Handle) -> Self {
         Self {
             exporter: (),
             runtime: runtime.clone(),
             timeout: destination.timeout,
-            trouble: Arc::new(Trouble::new(signal, destination.shown())),
-            cause: LastCause::default(),
+            health: Arc::new(ExportHealth::new(signal, destination.shown())),
+            last_error: LastExportError::default(),
             reconnect: None,
         }
     }
@@ -76,12 +80,16 @@ impl Watched<()> {
         destination: &Destination,
         builder: B,
     ) -> Result<B, String> {
-        let files = Files::read(destination)?;
+        let files = TlsFiles::read(destination)?;
         let builder = builder
             .with_endpoint(destination.url.as_str())
             .with_protocol(Protocol::HttpBinary)
             .with_timeout(destination.timeout)
-            .with_http_client(Http::new(destination, &files, self.cause.clone())?);
+            .with_http_client(OtlpHttpClient::new(
+                destination,
+                &files,
+                self.last_error.clone(),
+            )?);
         Ok(match destination.compression {
             Compression::Gzip => builder.with_compression(opentelemetry_otlp::Compression::Gzip),
             Compression::None => builder,
@@ -93,26 +101,29 @@ impl Watched<()> {
         destination: &Destination,
         builder: B,
     ) -> Result<B, String> {
-        let files = Files::read(destination)?;
-        let (channel, reconnect) = grpc::channel(destination, &files, &self.runtime)?;
+        let files = TlsFiles::read(destination)?;
+        let (channel, reconnect) = otlp_grpc::channel(destination, &files, &self.runtime)?;
         self.reconnect = Some(reconnect);
         let builder = builder
             .with_timeout(destination.timeout)
             .with_channel(channel)
-            .with_interceptor(grpc::Headers::of(destination));
+            .with_interceptor(otlp_grpc::Headers::of(destination));
         Ok(match destination.compression {
             Compression::Gzip => builder.with_compression(opentelemetry_otlp::Compression::Gzip),
             Compression::None => builder,
         })
     }
 
-    fn with<E>(self, exporter: Result<E, ExporterBuildError>) -> Result<Watched<E>, String> {
-        Ok(Watched {
+    fn with<E>(
+        self,
+        exporter: Result<E, ExporterBuildError>,
+    ) -> Result<MonitoredExporter<E>, String> {
+        Ok(MonitoredExporter {
             exporter: exporter.map_err(|error| error.to_string())?,
             runtime: self.runtime,
             timeout: self.timeout,
-            trouble: self.trouble,
-            cause: self.cause,
+            health: self.health,
+            last_error: self.last_error,
             reconnect: self.reconnect,
         })
     }

@@ -1,6 +1,7 @@
-//! The metrics as Prometheus reads them: as OpenMetrics, or in its own older text format.
+//! The metrics in the exposition formats of Prometheus: OpenMetrics, and the older text format.
 
 mod accept;
+mod conventional;
 mod open_metrics;
 
 use std::{sync::Arc, time::Duration};
@@ -12,32 +13,32 @@ use tokio::{sync::Mutex, task::spawn_blocking, time::Instant};
 
 use super::Error;
 
-/// For how long one rendering answers all requests for its format.
+/// How long a rendering is reused for requests of the same format.
 pub const MAX_AGE: Duration = Duration::from_secs(1);
 
-/// Reads the metrics when it is asked to. Clones share everything.
+/// Reads the metrics on request. Clones share the same state.
 #[derive(Clone, Debug)]
 pub struct Prometheus {
     registry: Registry,
-    /// One rendering at a time, and the latest of each format.
-    rendered: Arc<Mutex<Latest>>,
+    /// Locked while rendering, so there is one rendering at a time.
+    rendered: Arc<Mutex<RenderingCache>>,
 }
 
 /// The latest rendering of each format.
 #[derive(Debug, Default)]
-struct Latest {
+struct RenderingCache {
     open_metrics: Option<Rendering>,
     text: Option<Rendering>,
 }
 
-/// The value of every instrument at one moment.
+/// The values of all instruments at one moment.
 #[derive(Debug)]
 struct Rendering {
     begun: Instant,
     bytes: Bytes,
 }
 
-impl Latest {
+impl RenderingCache {
     fn of(&mut self, format: Format) -> &mut Option<Rendering> {
         match format {
             Format::OpenMetrics => &mut self.open_metrics,
@@ -47,7 +48,7 @@ impl Latest {
 }
 
 impl Prometheus {
-    /// Comes with the reader that the instruments have to be given.
+    /// The handle, and the reader for the meter provider.
     pub(super) fn new() -> Result<(Self, PrometheusExporter), Error> {
         let registry = Registry::new();
         let reader = opentelemetry_prometheus::exporter()
@@ -58,11 +59,11 @@ impl Prometheus {
         Ok((Self { registry, rendered }, reader))
     }
 
-    /// The value of every instrument, at most [`MAX_AGE`] ago. All requests within that time share
-    /// one rendering: it locks the reservation table, reads files and takes memory.
+    /// Renders the values of all instruments. Requests within [`MAX_AGE`] share one rendering, because
+    /// it locks the reservation table, reads files and allocates memory.
     ///
     /// # Errors
-    /// When they cannot be put into that format, which would be a fault of the relay.
+    /// When the values cannot be rendered, which would be a bug.
     pub async fn read(&self, format: Format) -> Result<Bytes, Error> {
         let mut latest = Arc::clone(&self.rendered).lock_owned().await;
         if let Some(rendering) = latest.of(format)
@@ -71,10 +72,11 @@ impl Prometheus {
             return Ok(rendering.bytes.clone());
         }
         let registry = self.registry.clone();
-        // Not on a thread that relays.
+        // Not on a runtime worker that relays data.
         let read = spawn_blocking(move || {
             let begun = Instant::now();
-            let bytes = Bytes::from(format.render(registry.gather())?);
+            let families = conventional::rename(registry.gather());
+            let bytes = Bytes::from(format.render(families)?);
             *latest.of(format) = Some(Rendering {
                 begun,
                 bytes: bytes.clone(),
@@ -85,7 +87,7 @@ impl Prometheus {
     }
 }
 
-/// How metrics are written.
+/// An exposition format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// [OpenMetrics](https://prometheus.io/docs/specs/om/open_metrics_spec/) 1.0.
@@ -121,7 +123,7 @@ mod tests {
 
     use super::*;
 
-    /// Both formats of what `record` does.
+    /// The metrics that `record` records, in both formats.
     fn rendered(record: impl FnOnce(&Meter)) -> (String, String) {
         let (prometheus, reader) = Prometheus::new().unwrap();
         let name = KeyValue::new("service.name", "a \"relay\"");
@@ -169,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn both_formats_say_the_same_each_in_its_way() {
+    fn both_formats_contain_the_same_samples() {
         let (open_metrics, text) = rendered(|meter| {
             let counter = meter.u64_counter("some.io").with_unit("By");
             let counter = counter.with_description("Says \"so\" \\ much.").build();

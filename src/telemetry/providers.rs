@@ -1,4 +1,4 @@
-//! The providers of traces and metrics: what collects them, and hands them to the exporters.
+//! The providers of traces and metrics, with their processors, readers and exporters.
 
 use std::{sync::Arc, thread, time::Duration};
 
@@ -15,30 +15,30 @@ use tokio::{runtime::Handle, sync::oneshot, time::timeout};
 use tracing::warn;
 
 use super::{
-    exporter::{self, Watched},
+    export_health::ExportHealth,
+    exporter::{self, MonitoredExporter},
     otlp,
-    queue::Queue,
     resource::resource,
     settings::{Propagator, Settings},
-    trouble::Trouble,
+    span_queue::SpanQueue,
 };
 use crate::metrics::Metrics;
 
-/// How long the end of the process may wait for the last exports, all together.
+/// Deadline of the last exports at shutdown, in total.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What collects traces and metrics.
+/// The providers of traces and metrics.
 #[derive(Debug)]
 pub(super) struct Providers {
     pub(super) meters: SdkMeterProvider,
-    /// `None` when nobody wants spans: then none are made.
+    /// `None` without an exporter of spans; then no spans are created.
     pub(super) tracers: Option<SdkTracerProvider>,
-    troubles: Vec<Arc<Trouble>>,
+    health: Vec<Arc<ExportHealth>>,
 }
 
 impl Providers {
-    /// Everything that `settings` ask for, on top of what `meters` have already; and what of it
-    /// cannot be had, in words for the operator.
+    /// Builds the providers for `settings` on top of `meters`. Exporters that cannot be created are
+    /// omitted, with a problem for the operator each.
     pub(super) fn new(
         settings: &Settings,
         instance: &str,
@@ -52,13 +52,13 @@ impl Providers {
                 let mut builder = Builder {
                     settings,
                     runtime,
-                    troubles: Vec::new(),
+                    health: Vec::new(),
                     problems: Vec::new(),
                 };
                 let providers = Self {
                     tracers: builder.tracers(resource),
                     meters: builder.meters(meters),
-                    troubles: builder.troubles,
+                    health: builder.health,
                 };
                 return (providers, builder.problems);
             }
@@ -68,44 +68,44 @@ impl Providers {
         let providers = Self {
             meters: meters.build(),
             tracers: None,
-            troubles: Vec::new(),
+            health: Vec::new(),
         };
         (providers, problem.into_iter().collect())
     }
 
-    /// Counts exports by these instruments from now on.
+    /// Sets the instruments that count exports.
     pub(super) fn count_by(&self, metrics: &Metrics) {
-        for trouble in &self.troubles {
-            trouble.count_by(metrics);
+        for health in &self.health {
+            health.count_by(metrics);
         }
     }
 
-    /// Exports what is left and ends, or gives up. The log says if something of it was lost.
+    /// Flushes and shuts down within a bounded time. Logs a warning if data was lost.
     pub(super) async fn stop(self) {
         let (meters, tracers) = (self.meters, self.tracers);
-        // Longer than anybody waits for it: whether it is late is found out in one place.
+        // Longer than FLUSH_TIMEOUT, which is the only deadline.
         let limit = FLUSH_TIMEOUT * 2;
         let ended = futures::future::join(
             on_a_thread(move || meters.shutdown_with_timeout(limit).is_ok()),
             on_a_thread(move || tracers.is_none_or(|t| t.shutdown_with_timeout(limit).is_ok())),
         );
         let is_done = timeout(FLUSH_TIMEOUT, ended).await == Ok((Some(true), Some(true)));
-        let is_failing = self.troubles.iter().any(|trouble| trouble.is_failing());
-        let lost: u64 = self.troubles.iter().map(|t| t.take_lost()).sum();
+        let is_failing = self.health.iter().any(|health| health.is_failing());
+        let lost: u64 = self.health.iter().map(|t| t.take_lost()).sum();
         if !is_done || is_failing || lost > 0 {
             warn!(
                 seconds = FLUSH_TIMEOUT.as_secs(),
-                lost, "the last traces and metrics could not all be exported in time"
+                lost, "not all traces and metrics could be exported at shutdown"
             );
         }
     }
 }
 
-/// What is needed to build the providers.
+/// The state while the providers are built.
 struct Builder<'a> {
     settings: &'a Settings,
     runtime: Handle,
-    troubles: Vec<Arc<Trouble>>,
+    health: Vec<Arc<ExportHealth>>,
     problems: Vec<String>,
 }
 
@@ -121,7 +121,7 @@ impl Builder<'_> {
         }
         if settings.console {
             let exporter = opentelemetry_stdout::SpanExporter::default();
-            let exporter = Watched::console(exporter, "traces", &self.runtime);
+            let exporter = MonitoredExporter::console(exporter, "traces", &self.runtime);
             queues.push(self.queue(exporter));
         }
         if queues.is_empty() {
@@ -148,23 +148,23 @@ impl Builder<'_> {
             let exporter = opentelemetry_stdout::MetricExporter::builder()
                 .with_temporality(metrics.temporality)
                 .build();
-            let exporter = Watched::console(exporter, "metrics", &self.runtime);
+            let exporter = MonitoredExporter::console(exporter, "metrics", &self.runtime);
             meters = meters.with_reader(self.reader(exporter));
         }
         meters.build()
     }
 
-    fn queue<E: SpanExporter + 'static>(&mut self, exporter: Watched<E>) -> Queue {
-        let trouble = Arc::clone(&exporter.trouble);
-        self.troubles.push(Arc::clone(&trouble));
-        Queue::new(exporter, self.settings.traces.batch, trouble)
+    fn queue<E: SpanExporter + 'static>(&mut self, exporter: MonitoredExporter<E>) -> SpanQueue {
+        let health = Arc::clone(&exporter.health);
+        self.health.push(Arc::clone(&health));
+        SpanQueue::new(exporter, self.settings.traces.batch, health)
     }
 
     fn reader<E: PushMetricExporter>(
         &mut self,
-        exporter: Watched<E>,
-    ) -> PeriodicReader<Watched<E>> {
-        self.troubles.push(Arc::clone(&exporter.trouble));
+        exporter: MonitoredExporter<E>,
+    ) -> PeriodicReader<MonitoredExporter<E>> {
+        self.health.push(Arc::clone(&exporter.health));
         PeriodicReader::builder(exporter)
             .with_interval(self.settings.metrics.interval)
             .build()
@@ -176,19 +176,19 @@ impl Builder<'_> {
     }
 }
 
-/// Waits for `work` on a thread of its own, which may outlive the runtime. One of the runtime's
-/// would hold up its end. `None` when it did not come to an end.
+/// Runs `work` on a new thread, which may outlive the runtime; a blocking thread of the runtime would
+/// delay its shutdown. `None` if the thread cannot be started or panics.
 async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let (done, ended) = oneshot::channel();
     let thread = thread::Builder::new().spawn(move || {
         let _ = done.send(work());
     });
-    // Without a thread the sender is gone, and so is the wait.
+    // If the thread cannot be started, the sender is dropped, and the receiver returns an error.
     drop(thread);
     ended.await.ok()
 }
 
-/// Finds the trace that a request belongs to in each of these ways.
+/// A propagator that tries each of `propagators`.
 pub(super) fn propagator(propagators: &[Propagator]) -> TextMapCompositePropagator {
     let all = propagators.iter().map(|propagator| match propagator {
         Propagator::TraceContext => {

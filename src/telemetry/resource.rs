@@ -1,4 +1,4 @@
-//! What the relay says of itself with everything that it exports.
+//! The OpenTelemetry resource of the relay.
 
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::{Resource, resource::TelemetryResourceDetector};
@@ -7,10 +7,10 @@ use super::settings::Settings;
 
 /// The resource of all traces and metrics. `instance` is the relay's name within its fleet.
 pub(super) fn resource(settings: &Settings, instance: &str) -> Resource {
-    let given = settings.attributes.iter();
-    let given = given.map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
+    let attributes = settings.attributes.iter();
+    let attributes = attributes.map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
     let name = settings.service_name.as_ref();
-    // Later ones replace earlier ones.
+    // Later attributes replace earlier ones.
     Resource::builder_empty()
         .with_detector(Box::new(TelemetryResourceDetector))
         .with_attributes([
@@ -18,7 +18,7 @@ pub(super) fn resource(settings: &Settings, instance: &str) -> Resource {
             KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
             KeyValue::new("service.instance.id", instance.to_owned()),
         ])
-        .with_attributes(given)
+        .with_attributes(attributes)
         .with_attributes(name.map(|name| KeyValue::new("service.name", name.clone())))
         .build()
 }

@@ -1,91 +1,90 @@
-//! What is exported, where to, and how.
+//! The settings of exporters.
 
 use std::{ffi::OsString, fmt, path::PathBuf, time::Duration};
 
 use opentelemetry_sdk::{metrics::Temporality, trace::Sampler};
 use reqwest::{Url, header::HeaderMap};
 
-/// What is exported, where to, and how. [`Default`] is what an empty environment gives: nothing is
-/// pushed, and `/metrics` is served.
+/// The settings of exporters. [`Default`] is that of an empty environment: nothing is pushed, and
+/// `/metrics` is served.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// No traces and no metrics at all.
+    /// Disables traces and metrics.
     pub disabled: bool,
     /// The resource's `service.name`.
     pub service_name: Option<String>,
-    /// More attributes of the resource; they win over what the relay says of itself.
+    /// More attributes of the resource; they replace the relay's own.
     pub attributes: Vec<(String, String)>,
-    /// Whose traces a request may continue.
+    /// The propagators of trace context in requests to the admin API.
     pub propagators: Vec<Propagator>,
-    /// What becomes of spans.
-    pub traces: Traces,
-    /// What becomes of metrics, apart from `/metrics`.
-    pub metrics: Metrics,
+    /// The export of spans.
+    pub traces: TracesSettings,
+    /// The export of metrics, apart from `/metrics`.
+    pub metrics: MetricsSettings,
 }
 
-/// What becomes of spans.
+/// The export of spans.
 #[derive(Clone, Debug)]
-pub struct Traces {
+pub struct TracesSettings {
     /// The collector to push to.
     pub otlp: Option<Destination>,
-    /// Whether they are printed.
+    /// Whether spans are printed to standard output.
     pub console: bool,
-    /// Which traces are recorded.
+    /// The sampler.
     pub sampler: Sampler,
-    /// How they are collected.
+    /// The span queue.
     pub batch: Batch,
 }
 
-/// How spans are collected until they are exported.
+/// The span queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// Time between two exports.
+    /// Interval between two exports.
     pub delay: Duration,
-    /// Spans that may wait, those on their way included.
+    /// Maximum number of queued spans, including those of an export in progress.
     pub queue: usize,
-    /// Spans of one export, at most `queue`.
+    /// Maximum number of spans of one export, at most `queue`.
     pub size: usize,
 }
 
-/// What becomes of metrics.
+/// The export of metrics.
 #[derive(Clone, Debug)]
-pub struct Metrics {
+pub struct MetricsSettings {
     /// The collector to push to.
     pub otlp: Option<Destination>,
-    /// Whether they are printed.
+    /// Whether metrics are printed to standard output.
     pub console: bool,
-    /// Whether `/metrics` was asked for. It is served anyway, if there is a server.
+    /// Whether `/metrics` is requested. It is served regardless, if there is an admin API.
     pub prometheus: bool,
-    /// Time between two exports.
+    /// Interval between two exports.
     pub interval: Duration,
-    /// Totals or differences.
+    /// The temporality of counters and histograms.
     pub temporality: Temporality,
 }
 
-/// A collector, and how it is spoken to.
+/// A collector and how to connect to it.
 #[derive(Clone)]
 pub struct Destination {
-    /// Where requests go, without user and password. A query may be a secret as well:
-    /// [`shown`](Self::shown) has none.
+    /// The URL, without user and password. Its query may be secret: [`shown`](Self::shown) omits it.
     pub url: Url,
-    /// In which protocol.
+    /// The protocol.
     pub protocol: Protocol,
     /// Headers of every request; secret.
     pub headers: HeaderMap,
-    /// How long an export may take.
+    /// Deadline of an export.
     pub timeout: Duration,
-    /// How requests are compressed.
+    /// Compression of requests.
     pub compression: Compression,
-    /// PEM file of the certificates that may vouch for the collector; the system's without it.
+    /// PEM file of the CA certificates to trust, instead of the system store.
     pub certificate: Option<PathBuf>,
-    /// PEM file of the private key of the relay's own certificate.
+    /// PEM file of the private key of the client certificate.
     pub client_key: Option<PathBuf>,
-    /// PEM file of the certificate that the relay shows.
+    /// PEM file of the client certificate.
     pub client_certificate: Option<PathBuf>,
 }
 
 impl Destination {
-    /// The URL without what may be secret in it.
+    /// The URL without parts that may be secret.
     pub fn shown(&self) -> String {
         let port = self.url.port().map(|port| format!(":{port}"));
         let host = self.url.host_str().unwrap_or_default();
@@ -110,7 +109,7 @@ impl fmt::Debug for Destination {
     }
 }
 
-/// A protocol of collectors.
+/// A protocol of OTLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// Protobuf over HTTP.
@@ -119,26 +118,26 @@ pub enum Protocol {
     Grpc,
 }
 
-/// How requests to the collector are compressed.
+/// Compression of requests to the collector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
-    /// Not at all.
+    /// No compression.
     None,
-    /// By gzip.
+    /// gzip.
     Gzip,
 }
 
-/// A way in which requests say to which trace they belong.
+/// A format of trace context in requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Propagator {
-    /// `traceparent` and `tracestate`, by the W3C.
+    /// `traceparent` and `tracestate` (W3C).
     TraceContext,
-    /// `baggage`, by the W3C.
+    /// `baggage` (W3C).
     Baggage,
 }
 
 impl Settings {
-    /// Whether anything is exported at all, apart from `/metrics`.
+    /// Whether anything is exported, apart from `/metrics`.
     pub(super) fn is_pushing(&self) -> bool {
         let (traces, metrics) = (&self.traces, &self.metrics);
         traces.otlp.is_some() || traces.console || metrics.otlp.is_some() || metrics.console

@@ -86,7 +86,7 @@ impl ConnectionGater {
         Self::new(
             Admission::default(),
             Resources::unlimited(),
-            Metrics::off(),
+            Metrics::noop(),
             LogThrottle::new(),
         )
     }
@@ -189,7 +189,7 @@ mod tests {
         ConnectionGater::new(
             admission,
             Resources::unlimited(),
-            Metrics::off(),
+            Metrics::noop(),
             LogThrottle::new(),
         )
     }

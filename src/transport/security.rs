@@ -20,7 +20,7 @@ use libp2p::{
 use rustls::ServerConfig;
 
 use super::{noise, tls as server_tls};
-use crate::metrics::{Handshake, Handshakes, Open};
+use crate::metrics::{ConnectionGuard, Handshake, Handshakes};
 
 /// The upgrade of a byte stream with TLS 1.3 or Noise.
 #[derive(Clone)]
@@ -62,7 +62,7 @@ type Io<C> =
 pub struct SecureStream<C> {
     io: Io<C>,
     /// Counts the connection while it exists.
-    _open: Open,
+    _open: ConnectionGuard,
 }
 
 impl UpgradeInfo for Security {

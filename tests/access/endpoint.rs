@@ -325,7 +325,7 @@ async fn address_with_many_peers_has_a_part_of_the_questions() {
     let variables = [
         ("RELAY_ACCESS_CONCURRENCY", CONCURRENCY.to_string()),
         ("RELAY_ACCESS_TIMEOUT", "10s".to_owned()),
-        ("RELAY_PROXY_PROTOCOL_FROM", "127.0.0.2".to_owned()),
+        ("RELAY_TRUSTED_PROXIES", "127.0.0.2".to_owned()),
     ];
     let relay = start(
         &endpoint,

@@ -22,7 +22,7 @@ async fn only_an_endpoint_that_can_be_believed_is_asked() {
         let certificate = trusted.unwrap_or_default();
         let relay = Relay::start(&[
             ("RELAY_ACCESS_URL", &url),
-            ("RELAY_ACCESS_CERTIFICATE", &certificate),
+            ("RELAY_ACCESS_CA_FILE", &certificate),
         ])
         .await;
         let mut peer = Raw::new(&relay.tcp()).await;
@@ -41,7 +41,7 @@ async fn certificates_that_cannot_be_used_are_an_error() {
     for path in [&path, &missing] {
         let output = command(&[
             ("RELAY_ACCESS_URL", "https://127.0.0.1:1/"),
-            ("RELAY_ACCESS_CERTIFICATE", path.to_str().unwrap()),
+            ("RELAY_ACCESS_CA_FILE", path.to_str().unwrap()),
         ])
         .output();
         let output = tokio::time::timeout(PATIENCE, output)
@@ -50,6 +50,6 @@ async fn certificates_that_cannot_be_used_are_an_error() {
             .unwrap();
         assert_eq!(output.status.code(), Some(64));
         let error = String::from_utf8(output.stderr).unwrap();
-        assert!(error.starts_with("RELAY_ACCESS_CERTIFICATE: "), "{error}");
+        assert!(error.starts_with("RELAY_ACCESS_CA_FILE: "), "{error}");
     }
 }

@@ -118,7 +118,7 @@ class Variables(unittest.TestCase):
         known = reference()
         different = set()
         for prefix, values, keys in [
-            ("", DEFAULTS["relay"], set(DEFAULTS["relay"]) - {"listenAddresses", "prefixShares", "proxyProtocolFrom"}),
+            ("", DEFAULTS["relay"], set(DEFAULTS["relay"]) - {"listenAddresses", "prefixShares", "trustedProxies"}),
             ("drain", DEFAULTS["drain"], {"delay", "window", "timeout"}),
             ("dns", DEFAULTS["dns"], {"ttl", "rateLimit"}),
             (

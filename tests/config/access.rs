@@ -54,7 +54,7 @@ fn lists() {
         check(
             &allow,
             &twice,
-            &format!("contains {PEER:?}, which is there twice"),
+            &format!("contains {PEER:?}, which occurs twice"),
         );
     }
     item(
@@ -83,22 +83,22 @@ fn the_endpoint() {
         ("RELAY_ACCESS_CACHE_TTL", "0"),
         ("RELAY_ACCESS_CACHE_CAPACITY", "65536"),
         ("RELAY_ACCESS_CONCURRENCY", "256"),
-        ("RELAY_ACCESS_CERTIFICATE", "/etc/ca.pem"),
+        ("RELAY_ACCESS_CA_FILE", "/etc/ca.pem"),
     ]);
     let access = endpoint.access;
     assert_eq!(access.url.unwrap().as_str(), URL.1);
     assert_eq!(access.endpoint.timeout, Duration::from_secs(10));
-    assert_eq!(access.endpoint.on_error, config::OnError::FailOpen);
+    assert_eq!(access.endpoint.on_error, OnError::FailOpen);
     assert_eq!(access.endpoint.cache_ttl, None);
     let default = config(&[URL]).access.endpoint;
-    assert_eq!(default.on_error, config::OnError::FailClosed);
+    assert_eq!(default.on_error, OnError::FailClosed);
     assert_eq!(default.timeout, Duration::from_secs(2));
     for (value, problem) in [
         ("members", "is not a URL (relative URL without a base)"),
-        ("ftp://members", "is of another scheme"),
-        ("https://user@members", "has a part that it must not have"),
-        ("https://:pass@members", "has a part that it must not have"),
-        ("https://members#top", "has a part that it must not have"),
+        ("ftp://members", "has another scheme"),
+        ("https://user@members", "has a part that is not allowed"),
+        ("https://:pass@members", "has a part that is not allowed"),
+        ("https://members#top", "has a part that is not allowed"),
         ("https://members/a@b", "contains `@`"),
     ] {
         let error = errors(&[("RELAY_ACCESS_URL", value)]);
@@ -186,14 +186,14 @@ fn the_token_is_a_secret() {
 fn how_to_ask_says_that_there_is_somebody_to_ask() {
     let set = [
         ("RELAY_ACCESS_TOKEN", "hunter2"),
-        ("RELAY_ACCESS_CERTIFICATE", "/etc/ca.pem"),
+        ("RELAY_ACCESS_CA_FILE", "/etc/ca.pem"),
         ("RELAY_ACCESS_TIMEOUT", "1s"),
         ("RELAY_ACCESS_ON_ERROR", "fail-open"),
         ("RELAY_ACCESS_CACHE_TTL", "1m"),
         ("RELAY_ACCESS_CACHE_CAPACITY", "1"),
         ("RELAY_ACCESS_CONCURRENCY", "1"),
     ];
-    let expected = set.map(|(name, _)| format!("{name}: is of no use without RELAY_ACCESS_URL"));
+    let expected = set.map(|(name, _)| format!("{name}: has no effect without RELAY_ACCESS_URL"));
     assert_eq!(errors(&set), expected.join("\n"));
     config(&[&set[..], &[URL]].concat());
     // What is so by default says nothing.

@@ -37,7 +37,7 @@ fn listen_addresses() {
         "/ip4/0.0.0.0/tcp/9000/x-parity-ws/%2Fpath",
         "/memory/1",
     ] {
-        let problem = "is not of a kind that the relay can listen on";
+        let problem = "is not a listen address that the relay supports";
         check(item, &format!("contains \"{item}\", which {problem}"));
     }
     for (first, second) in [
@@ -45,7 +45,7 @@ fn listen_addresses() {
         ("/ip4/0.0.0.0/tcp/0", "/ip4/0.0.0.0/tcp/0"),
         ("/ip4/0.0.0.0/tcp/9000", "/ip4/0.0.0.0/tcp/9000/ws"),
     ] {
-        let problem = "needs a port that another item takes already";
+        let problem = "uses the port of another item";
         check(
             &format!("{first},{second}"),
             &format!("contains \"{second}\", which {problem}"),
@@ -67,30 +67,27 @@ fn external_addresses() {
         &with_peer,
         "must not end in a peer id: the relay adds its own",
     );
-    item("/ip4/0.0.0.0/tcp/9000", "is not the address of a machine");
-    item(
-        "/ip6/::/udp/9000/quic-v1",
-        "is not the address of a machine",
-    );
+    item("/ip4/0.0.0.0/tcp/9000", "is the unspecified address");
+    item("/ip6/::/udp/9000/quic-v1", "is the unspecified address");
     item(
         "/ip4/192.0.2.1/tcp/0",
         "has port 0, which cannot be dialled",
     );
     item(
         "/ip4/192.0.2.1/udp/9000",
-        "is not of a kind that clients can dial",
+        "is not an address that clients can dial",
     );
     item(
         "/ip4/192.0.2.1/udp/9000/quic",
-        "is not of a kind that clients can dial",
+        "is not an address that clients can dial",
     );
     item(
         "/dnsaddr/relay.example",
-        "is not of a kind that clients can dial",
+        "is not an address that clients can dial",
     );
     item(
         "/dns/relay.example/tcp/1/x-parity-ws/%2Fa",
-        "is not of a kind that clients can dial",
+        "is not an address that clients can dial",
     );
     item("/dns/relay..example/tcp/9000", "has no valid DNS name");
     item("/dns/re lay/tcp/9000", "has no valid DNS name");
@@ -105,7 +102,7 @@ fn external_addresses() {
     let twice = "/ip4/192.0.2.1/tcp/9000,/ip4/192.0.2.1/tcp/9000";
     check(
         twice,
-        "contains \"/ip4/192.0.2.1/tcp/9000\", which is there twice",
+        "contains \"/ip4/192.0.2.1/tcp/9000\", which occurs twice",
     );
     item_list();
 }
@@ -128,7 +125,7 @@ fn item_list() {
     );
     let long = |port: u16| format!("/dns/{0}.{0}.{0}.{0}/tcp/{port}", "a".repeat(59));
     let error = errors(&[(name, &list(long, 11))]);
-    let problem = "takes 2695 bytes in all, more than the 2560 that fit into an answer";
+    let problem = "takes 2695 bytes in total, more than the 2560 that fit into a response";
     assert!(error.contains(problem), "{error}");
 }
 
@@ -227,8 +224,8 @@ fn rates() {
         ("1000001+1/s", "has a part that is too large"),
         ("1+99999999999999999999/s", "has a part that is too large"),
     ] {
-        let allowed = "allowed: a burst and a rate such as `500+20/s` (500 at once, and 20 more \
-                       each second; also `/m` and `/h`), numbers up to 1000000, 0 = unlimited";
+        let allowed = "allowed: a burst and a sustained rate such as `500+20/s` (a burst of 500, then 20 \
+                       per second; also `/m` and `/h`), numbers up to 1000000, 0 = unlimited";
         check("RELAY_RATE_CIRCUITS_PER_IP", value, problem, allowed);
     }
 }
@@ -253,7 +250,7 @@ fn proxies() {
         let problem = format!("contains \"{value}\", which {problem}");
         let allowed = "allowed: a comma-separated list of at most 64 IP addresses and networks \
                        such as `10.0.0.0/8`";
-        check("RELAY_PROXY_PROTOCOL_FROM", value, &problem, allowed);
+        check("RELAY_TRUSTED_PROXIES", value, &problem, allowed);
     }
 }
 
@@ -271,8 +268,8 @@ fn sizes() {
 #[test]
 fn bandwidths() {
     let written = "such as `10MB`, `512KiB` or plain bytes, from 1KB";
-    let rate = format!("allowed: a size for each second {written}, 0 = unlimited");
-    let burst = format!("allowed: a size {written}, 0 = a second's worth, and 64KiB at least");
+    let rate = format!("allowed: a size per second {written}, 0 = unlimited");
+    let burst = format!("allowed: a size {written}, 0 = the bytes of one second, at least 64KiB");
     for place in ["", "_PER_PEER", "_PER_CIRCUIT"] {
         for (what, allowed) in [("BANDWIDTH", &rate), ("BURST", &burst)] {
             let name = format!("RELAY_MAX_{what}{place}");
@@ -387,7 +384,7 @@ fn the_directory() {
         (
             "RELAY_FLEET_INSTANCES",
             "a,a",
-            "contains \"a\", which is there twice",
+            "contains \"a\", which occurs twice",
         ),
         (
             "RELAY_FLEET_INSTANCES",

@@ -23,7 +23,7 @@ fn circuits_that_outlive_the_drain() {
     let expect = |pairs: &[_], timeout: &str, duration: &str| {
         let warning = format!(
             "RELAY_DRAIN_TIMEOUT ({timeout}) is shorter than RELAY_MAX_CIRCUIT_DURATION \
-             ({duration}): an upgrade cuts the circuits that need longer"
+             ({duration}): an upgrade cuts longer circuits"
         );
         assert_eq!(warnings(pairs), [warning]);
     };
@@ -58,12 +58,12 @@ fn limits_without_effect() {
 
 #[test]
 fn everybody_as_a_proxy() {
-    let warning = warnings(&[("RELAY_PROXY_PROTOCOL_FROM", "10.0.0.0/8,::/0")]);
+    let warning = warnings(&[("RELAY_TRUSTED_PROXIES", "10.0.0.0/8,::/0")]);
     assert!(
-        warning[0].starts_with("RELAY_PROXY_PROTOCOL_FROM contains ::/0: whoever connects"),
+        warning[0].starts_with("RELAY_TRUSTED_PROXIES contains ::/0: any client"),
         "{warning:?}"
     );
-    assert!(warnings(&[("RELAY_PROXY_PROTOCOL_FROM", "0.0.0.0/1")]).is_empty());
+    assert!(warnings(&[("RELAY_TRUSTED_PROXIES", "0.0.0.0/1")]).is_empty());
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn name_servers_have_an_address_inside_the_zone_and_none_outside() {
     let outside = errors(&[zone, ("RELAY_DNS_NS", "xfleet.test=192.0.2.1")]);
     assert_eq!(
         outside,
-        "RELAY_DNS_NS: xfleet.test is outside of the zone, which cannot tell its address: do not \
+        "RELAY_DNS_NS: xfleet.test is outside of the zone, which cannot have its address: do not \
          write `xfleet.test=192.0.2.53`"
     );
 }

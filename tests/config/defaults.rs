@@ -19,7 +19,7 @@ fn an_empty_environment_is_enough() {
         warnings,
         [
             "RELAY_DRAIN_TIMEOUT (5m) is shorter than RELAY_MAX_CIRCUIT_DURATION (1h): an upgrade \
-             cuts the circuits that need longer"
+             cuts longer circuits"
         ]
     );
     let config = loaded.config;
@@ -35,7 +35,7 @@ fn an_empty_environment_is_enough() {
     assert!(config.external_addresses.is_empty());
     assert_eq!(
         config.identity,
-        config::Identity {
+        IdentityConfig {
             instance: "relay-2".to_owned(),
             seed: None,
             key: None
@@ -87,7 +87,7 @@ fn an_empty_environment_is_enough() {
     assert!(config.fleet.is_empty());
     assert_eq!(
         config.dns,
-        config::Dns {
+        DnsConfig {
             zone: None,
             listen: vec![SocketAddr::from(([0, 0, 0, 0], 5300))],
             relays: Vec::new(),

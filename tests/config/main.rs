@@ -23,8 +23,15 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use descord_relay::config::{
-    self, Config, Errors, Limits, Loaded, LogFormat, PeerIds, Secret, reference_table,
+use descord_relay::{
+    access::OnError,
+    config::{Config, Errors, Loaded, reference_table},
+    dns::config::DnsConfig,
+    identity::IdentityConfig,
+    pseudonym::PeerIds,
+    relay::Limits,
+    secret::Secret,
+    telemetry::log::LogFormat,
 };
 use proptest::prelude::*;
 

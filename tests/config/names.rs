@@ -17,6 +17,19 @@ fn a_mistyped_name_gets_a_suggestion() {
 }
 
 #[test]
+fn old_name_of_renamed_variable_is_an_error_with_the_new_name() {
+    for (old, new) in [
+        ("RELAY_ACCESS_CERTIFICATE", "RELAY_ACCESS_CA_FILE"),
+        ("RELAY_PROXY_PROTOCOL_FROM", "RELAY_TRUSTED_PROXIES"),
+    ] {
+        for value in ["10.0.0.0/8", ""] {
+            let expected = format!("{old}: was renamed; set {new} instead");
+            assert_eq!(errors(&[(old, value)]), expected);
+        }
+    }
+}
+
+#[test]
 fn a_strange_name_gets_the_list() {
     for name in ["RELAY_", "RELAY_COLOUR", "RELAY_X.Y"] {
         let hint = "`descord-relay config --reference` lists all variables";

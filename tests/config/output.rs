@@ -10,9 +10,9 @@ fn render_says_where_values_come_from() {
     ];
     let text = load_with(&pairs, &[("/seed", SEED)]).unwrap().render();
     for expected in [
-        "# Circuits open at once. [set; default: 512]\nRELAY_MAX_CIRCUITS=64\n",
+        "# Maximum number of open circuits. [set; default: 512]\nRELAY_MAX_CIRCUITS=64\n",
         "[set by a file; default: none]\nRELAY_IDENTITY_SEED=***\n",
-        "# Peers that hold a reservation at once. [default: 1024]\nRELAY_MAX_RESERVATIONS=1024\n",
+        "# Maximum number of peers with a reservation. [default: 1024]\nRELAY_MAX_RESERVATIONS=1024\n",
         "[default: the machine's host name]\nRELAY_INSTANCE=relay-2\n",
         "RELAY_EXTERNAL_ADDRESSES=\n",
     ] {

@@ -57,7 +57,7 @@ const GOOD: &[(&str, &str, &str)] = &[
     ("RELAY_RATE_CIRCUITS_PER_PEER", "3+4/h", "3+4/h"),
     ("RELAY_RATE_CIRCUITS_PER_IP", "05+06/s", "5+6/s"),
     (
-        "RELAY_PROXY_PROTOCOL_FROM",
+        "RELAY_TRUSTED_PROXIES",
         "10.0.0.0/8, ::ffff:192.0.2.1,2001:db8::/32",
         "10.0.0.0/8,192.0.2.1/32,2001:db8::/32",
     ),
@@ -78,7 +78,7 @@ const GOOD: &[(&str, &str, &str)] = &[
     ),
     ("RELAY_ACCESS_URL", "HTTP://Members:80", "http://members/"),
     ("RELAY_ACCESS_TOKEN", "hunter2", "***"),
-    ("RELAY_ACCESS_CERTIFICATE", "ca.pem", "ca.pem"),
+    ("RELAY_ACCESS_CA_FILE", "ca.pem", "ca.pem"),
     ("RELAY_ACCESS_TIMEOUT", "10ms", "10ms"),
     ("RELAY_ACCESS_ON_ERROR", "FAIL-OPEN", "fail-open"),
     ("RELAY_ACCESS_CACHE_TTL", "0", "0"),

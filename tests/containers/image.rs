@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
 
 use auditable_info::Limits;
-use descord_relay::{config::Secret, identity::peer_id_of};
+use descord_relay::{identity::peer_id_of, secret::Secret};
 use futures::{AsyncReadExt, AsyncWriteExt};
 use serde_json::{Value, json};
 use tempfile::TempDir;

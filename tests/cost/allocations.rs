@@ -4,10 +4,9 @@ use std::{num::NonZeroU32, sync::mpsc, thread, time::Duration};
 
 use allocation_counter::AllocationInfo;
 use descord_relay::{
-    config::PeerIds,
     lifecycle::Lifecycle,
     metrics::Metrics,
-    pseudonym::Pseudonyms,
+    pseudonym::{PeerIds, Pseudonyms},
     rate::{Rate, Unit},
     relay::{Behaviour, CircuitLimit, Limits, Relay, RequestRateLimits},
     transport::{self, ConnectionGater, DialScope},
@@ -62,7 +61,7 @@ fn serve(channel: Channel, address: &mpsc::Sender<Multiaddr>, end: &Cancellation
             limits,
             Pseudonyms::new(PeerIds::Pseudonym, b"a key"),
             lifecycle.clone(),
-            Metrics::off(),
+            Metrics::noop(),
             None,
             None,
         );
@@ -71,7 +70,7 @@ fn serve(channel: Channel, address: &mpsc::Sender<Multiaddr>, end: &Cancellation
             &key,
             DialScope::Any,
             &ConnectionGater::unlimited(),
-            &Metrics::off(),
+            &Metrics::noop(),
         )
         .unwrap();
         let settings = Config::with_executor(move |task| lifecycle.spawn("connection", task))

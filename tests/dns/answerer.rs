@@ -69,7 +69,7 @@ impl Answerer {
             events: Vec::new(),
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
         };
-        let answers = answerer.event("dns answers").await;
+        let answers = answerer.event("dns server listening").await;
         answerer.address = answers["address"].as_str().unwrap().parse().unwrap();
         answerer
     }

@@ -86,7 +86,7 @@ async fn a_large_fleet_points_to_its_relays() {
     );
     let output = dnsaddr(&[addresses], &arguments).await;
     let warning = String::from_utf8(output.stderr).unwrap();
-    assert!(warning.contains("reads 16 of them"), "{warning}");
+    assert!(warning.contains("uses 16 of them"), "{warning}");
     let lines = String::from_utf8(output.stdout).unwrap();
     let pointers = lines.matches("\"dnsaddr=/dnsaddr/relay-").count();
     assert_eq!(pointers, 17, "{lines}");

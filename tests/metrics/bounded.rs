@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use descord_relay::{
-    metrics::{INSTRUMENTS, Kind},
+    metrics::{INSTRUMENTS, InstrumentKind},
     relay::wire::{HopMessage, HopType, Status},
 };
 use futures::AsyncWriteExt;
@@ -82,7 +82,7 @@ fn is_listed(sample: &Sample) -> bool {
     INSTRUMENTS.iter().any(|instrument| {
         let name = name(instrument);
         let (names, is_histogram) = match instrument.kind {
-            Kind::Histogram(_) => (
+            InstrumentKind::Histogram(_) => (
                 ["_bucket", "_sum", "_count"]
                     .map(|s| format!("{name}{s}"))
                     .to_vec(),
@@ -91,7 +91,8 @@ fn is_listed(sample: &Sample) -> bool {
             _ => (vec![name], false),
         };
         let is_known = |(key, value): (&String, &String)| {
-            let attribute = instrument.attributes.iter().find(|a| label(a.key) == *key);
+            let attributes = instrument.prometheus_attributes();
+            let attribute = attributes.iter().find(|a| label(a.key) == *key);
             match attribute {
                 Some(attribute) => attribute.values.contains(&value.as_str()),
                 None => is_histogram && key == "le",
@@ -99,7 +100,7 @@ fn is_listed(sample: &Sample) -> bool {
         };
         let le = usize::from(sample.labels.contains_key("le"));
         names.contains(&sample.name)
-            && sample.labels.len() == instrument.attributes.len() + le
+            && sample.labels.len() == instrument.prometheus_attributes().len() + le
             && sample.labels.iter().all(is_known)
     })
 }

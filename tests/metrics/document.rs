@@ -11,12 +11,13 @@ const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
 const INTRODUCTION: &str = "\
 # Metrics
 
-One set of instruments: `/metrics` of the admin endpoints and a collector that is pushed to by OTLP
-see the same values. Attributes take the values that are listed here and no others, whatever peers
-do: there is never a peer id or an address among them.
+One set of instruments serves both `/metrics` of the admin API and OTLP. Attributes take only the values
+that are listed here, so the number of series is bounded; peer ids and addresses are never among them.
 
-In Prometheus, dots in the names of attributes are underscores, and gauges are what is a gauge or an
-up-down counter here. The series of a histogram end in `_bucket`, `_sum` and `_count`.
+At `/metrics`, dots in attribute names are underscores, and gauges and up-down counters are gauges. The
+series of a histogram end in `_bucket`, `_sum` and `_count`. Metrics of the process have the names that
+Prometheus client libraries give them, and no labels; over OTLP they follow OpenTelemetry's semantic
+conventions.
 
 [`observability/`](../observability/README.md) has alerts and a dashboard.
 
@@ -30,14 +31,17 @@ the same command fails when the file is out of date.
 const OF_DNS: &str = "
 ## `descord-relay dns`
 
-Besides those of the process:
+In addition to `relay.build.info` and the metrics of the process and its runtime:
 
 ";
 
 const HEAD: &str = "\
-| OpenTelemetry | Prometheus | kind | unit | attributes | what it says |
+| OpenTelemetry | Prometheus | kind | unit | attributes | description |
 |---|---|---|---|---|---|
 ";
+
+/// The values of these attributes are those of the build.
+const BUILD_INFO: &str = "relay.build.info";
 
 fn values(attribute: &Attribute) -> String {
     let values = attribute.values.iter().map(|value| format!("`{value}`"));
@@ -54,7 +58,10 @@ fn render() -> String {
 fn table(instruments: &[Instrument]) -> String {
     let mut text = HEAD.to_owned();
     for instrument in instruments {
-        let attributes: Vec<_> = instrument.attributes.iter().map(values).collect();
+        let attributes: Vec<_> = match instrument.name {
+            BUILD_INFO => vec!["`version`, `revision`".to_owned()],
+            _ => instrument.attributes.iter().map(values).collect(),
+        };
         writeln!(
             text,
             "| `{}` | `{}` | {} | `{}` | {} | {} |",

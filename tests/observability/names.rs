@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use descord_relay::metrics::{Attribute, INSTRUMENTS, Kind};
+use descord_relay::metrics::{Attribute, INSTRUMENTS, InstrumentKind};
 
 use crate::{
     promql::{Series, used},
@@ -17,12 +17,12 @@ fn known() -> BTreeMap<String, &'static [Attribute]> {
     let mut known = BTreeMap::from([("up".to_owned(), &[][..])]);
     for instrument in INSTRUMENTS {
         let suffixes: &[&str] = match instrument.kind {
-            Kind::Histogram(_) => &["_bucket", "_sum", "_count"],
+            InstrumentKind::Histogram(_) => &["_bucket", "_sum", "_count"],
             _ => &[""],
         };
         for suffix in suffixes {
             let series = format!("{}{suffix}", name(instrument));
-            known.insert(series, instrument.attributes);
+            known.insert(series, instrument.prometheus_attributes());
         }
     }
     known

@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-use descord_relay::{
-    metrics::{Instrument, Kind},
-    telemetry::prometheus::MAX_AGE,
-};
+use descord_relay::{metrics::Instrument, telemetry::prometheus::MAX_AGE};
 use tokio::time::{sleep, timeout};
 
 use super::{
@@ -17,20 +14,9 @@ use super::{
 /// Between two answers that are compared with what is wanted.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The name that Prometheus has for `instrument`; of a histogram, what its series begin with.
+/// The name of `instrument` at `/metrics`; for a histogram, the prefix of its series.
 pub fn name(instrument: &Instrument) -> String {
-    let unit = match instrument.unit {
-        "s" => "_seconds",
-        "By" => "_bytes",
-        "By/s" => "_bytes_per_second",
-        note if note.starts_with('{') => "",
-        unit => panic!("Prometheus' word for {unit} is not known here"),
-    };
-    let total = match instrument.kind {
-        Kind::Counter => "_total",
-        Kind::UpDownCounter | Kind::Gauge | Kind::Histogram(_) => "",
-    };
-    format!("{}{unit}{total}", label(instrument.name))
+    instrument.prometheus_name()
 }
 
 /// The label that Prometheus has for an attribute.

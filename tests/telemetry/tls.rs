@@ -39,7 +39,7 @@ async fn both_sides_prove_who_they_are() {
             let mut relay = Relay::start(&variables).await;
             let before = collector.look(|received| received.requests.len());
             carry(&relay).await;
-            let warning = relay.event("telemetry cannot be exported").await;
+            let warning = relay.event("telemetry export failed").await;
             assert!(
                 warning["check"].as_str().unwrap().contains(check),
                 "{warning}"

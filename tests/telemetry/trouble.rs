@@ -42,7 +42,7 @@ fn endpoint(collector: &Collector) -> String {
 async fn is_survived(mut relay: Relay, what: &str, recover: impl AsyncFnOnce() -> Collector) {
     let begin = Instant::now();
     carry(&relay).await;
-    let warning = relay.event("telemetry cannot be exported").await;
+    let warning = relay.event("telemetry export failed").await;
     assert_eq!(warning["level"], "WARN", "{what}");
     assert_eq!(warning["signal"], "traces", "{what}");
     assert_eq!(warning["failed"], 1, "{what}");
@@ -59,7 +59,7 @@ async fn is_survived(mut relay: Relay, what: &str, recover: impl AsyncFnOnce() -
     let mut rounds = 0;
     loop {
         carry(&relay).await;
-        let again = relay.event("telemetry is exported again");
+        let again = relay.event("telemetry export recovered");
         if tokio::time::timeout(Duration::from_millis(500), again)
             .await
             .is_ok()
@@ -140,9 +140,9 @@ async fn what_the_collector_refuses_is_told_of() {
     collector.set_mood(Mood::Partial(3));
     let mut relay = relay(&endpoint(&collector), "http/protobuf", USUAL).await;
     carry(&relay).await;
-    let warning = relay.event("telemetry cannot be exported").await;
+    let warning = relay.event("telemetry export failed").await;
     let cause = warning["cause"].as_str().unwrap();
-    assert!(cause.contains("refused 3"), "{warning}");
+    assert!(cause.contains("rejected 3"), "{warning}");
     relay.stop().await;
 }
 
@@ -160,10 +160,10 @@ async fn exports_of_spans_have_a_limit_of_their_own() {
         .await;
         carry(&relay).await;
         let begin = Instant::now();
-        let warning = relay.event("telemetry cannot be exported").await;
+        let warning = relay.event("telemetry export failed").await;
         // The one for all exports is 10 seconds.
         assert!(begin.elapsed() < Duration::from_secs(5), "{protocol}");
-        assert_eq!(warning["cause"], "no answer within 100 ms", "{protocol}");
+        assert_eq!(warning["cause"], "no response within 100 ms", "{protocol}");
         relay.stop().await;
     }
 }
@@ -174,11 +174,11 @@ async fn the_end_tells_of_what_was_lost() {
     collector.set_mood(Mood::Status(401));
     let mut relay = relay(&endpoint(&collector), "http/protobuf", USUAL).await;
     carry(&relay).await;
-    relay.event("telemetry cannot be exported").await;
+    relay.event("telemetry export failed").await;
     // What is lost within the minute that follows is told of only then.
     carry(&relay).await;
     let events = relay.stop().await;
-    let mut last = events.iter().filter(|e| is(e, "the last traces"));
+    let mut last = events.iter().filter(|e| is(e, "not all traces"));
     let warning = last.next().unwrap();
     assert!(warning["lost"].as_u64().unwrap() > 0, "{warning}");
     assert!(last.next().is_none(), "{events:#?}");
@@ -205,7 +205,7 @@ async fn the_end_does_not_wait_for_a_dead_collector() {
         assert_eq!(relay.exit_code().await, Some(0));
         let seconds = drained.elapsed().as_secs_f64();
         assert!(seconds < 5.0, "{protocol}: {seconds}");
-        let gave_up = relay.events.iter().filter(|e| is(e, "the last traces"));
+        let gave_up = relay.events.iter().filter(|e| is(e, "not all traces"));
         assert_eq!(gave_up.count(), 1, "{:#?}", relay.events);
     }
 }
@@ -223,7 +223,7 @@ async fn a_queue_that_is_too_small_is_told_of() {
     for _ in 0..200 {
         assert_status(&client.reserve().await, Status::Ok);
     }
-    let warning = relay.event("telemetry was lost").await;
+    let warning = relay.event("telemetry lost").await;
     assert_eq!(warning["level"], "WARN");
     assert!(warning["lost"].as_u64().unwrap() > 0, "{warning}");
     let events = relay.stop().await;

@@ -16,8 +16,8 @@
 {{- if $access.tokenSecret.name }}
 {{- $_ := set $variables "tokenFile" (printf "%s/access-token/token" $directory) }}
 {{- end }}
-{{- if or $access.certificate.configMap $access.certificate.secret }}
-{{- $_ := set $variables "certificate" (printf "%s/access-certificate/ca.crt" $directory) }}
+{{- if or $access.caFile.configMap $access.caFile.secret }}
+{{- $_ := set $variables "caFile" (printf "%s/access-ca/ca.crt" $directory) }}
 {{- end }}
 {{- end }}
 {{- include "descord-relay.env.map" (dict "prefix" "RELAY_ACCESS_" "values" $variables) }}
@@ -39,9 +39,9 @@ the relay follows its rules.
   mountPath: /etc/descord-relay/access-token
   readOnly: true
 {{- end }}
-{{- if or $access.certificate.configMap $access.certificate.secret }}
-- name: access-certificate
-  mountPath: /etc/descord-relay/access-certificate
+{{- if or $access.caFile.configMap $access.caFile.secret }}
+- name: access-ca
+  mountPath: /etc/descord-relay/access-ca
   readOnly: true
 {{- end }}
 {{- end }}
@@ -69,9 +69,9 @@ the relay follows its rules.
         path: token
 {{- end }}
 {{- end }}
-{{- with $access.certificate }}
+{{- with $access.caFile }}
 {{- if or .configMap .secret }}
-- name: access-certificate
+- name: access-ca
   {{- if .secret }}
   secret:
     secretName: {{ .secret }}
@@ -92,8 +92,8 @@ the relay follows its rules.
 {{- if gt (len (compact (list $access.rules $access.rulesConfigMap.name $access.file))) 1 }}
 access: set only one of rules, rulesConfigMap and file
 {{- end }}
-{{- if and $access.certificate.configMap $access.certificate.secret }}
-access.certificate: set only one of configMap and secret
+{{- if and $access.caFile.configMap $access.caFile.secret }}
+access.caFile: set only one of configMap and secret
 {{- end }}
 {{- if not $access.url }}
 {{- include "descord-relay.check.accessWithoutUrl" . }}
@@ -128,7 +128,7 @@ it is to refuse. What is as the relay has it anyway says nothing. */ -}}
 {{- end }}
 {{- end }}
 {{- if $access.tokenSecret.name }}{{ $told = append $told "tokenSecret" }}{{ end }}
-{{- if or $access.certificate.configMap $access.certificate.secret }}{{ $told = append $told "certificate" }}{{ end }}
+{{- if or $access.caFile.configMap $access.caFile.secret }}{{ $told = append $told "caFile" }}{{ end }}
 {{- range $told }}
 access.{{ . }}: is of no use without access.url
 {{- end }}

@@ -13,10 +13,10 @@ use tokio_util::compat::TokioAsyncReadCompatExt;
 
 use super::*;
 use crate::{
-    config::{Config, PeerIds},
+    config::Config,
     lifecycle::Lifecycle,
     metrics::Metrics,
-    pseudonym::Pseudonyms,
+    pseudonym::{PeerIds, Pseudonyms},
     relay::{
         Access, Limits, Requester,
         connection::StopReply,
@@ -93,7 +93,7 @@ impl Fixture {
             limits,
             Pseudonyms::new(PeerIds::Pseudonym, &[7; 32]),
             Lifecycle::new(),
-            Metrics::off(),
+            Metrics::noop(),
             None,
             Some(Arc::clone(&endpoint) as Arc<dyn Access>),
         );

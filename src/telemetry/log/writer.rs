@@ -1,7 +1,7 @@
-//! Lines on their way to standard output, written by a thread of its own.
+//! A non-blocking log writer: a thread writes queued lines to standard output.
 //!
-//! Waking a thread costs more than to make a line. So it is woken for the first line alone, lets
-//! more of them gather for a moment, and writes them at once.
+//! Waking a thread costs more than formatting a line. The thread is woken for the first line only,
+//! waits a moment for more of them, and writes them in one batch.
 
 use std::{
     io::{self, Write},
@@ -17,51 +17,54 @@ use std::{
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines that may wait. When whoever reads them stops, further lines are lost: a log that is not
-/// read must not hold up the relay.
-const MAX_WAITING_LINES: usize = 16 * 1024;
-/// How long lines gather before they are written.
-const GATHER: Duration = Duration::from_millis(10);
-/// How long the end waits for whoever reads the last lines.
-const LAST_LINES: Duration = Duration::from_secs(1);
-/// A buffer of more bytes is not kept for the next lines.
-const KEPT_BYTES: usize = 64 * 1024;
+/// Maximum number of queued lines. If the reader stops, further lines are lost: the relay never waits
+/// for the reader of its log.
+const MAX_QUEUED_LINES: usize = 16 * 1024;
+/// How long lines are collected before they are written.
+const BATCH_DELAY: Duration = Duration::from_millis(10);
+/// Deadline of writing the last lines.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+/// Maximum capacity of the buffer that is kept for the next batch.
+const MAX_IDLE_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Takes lines. Clones share everything.
+/// Queues lines. Clones share the same state.
 #[derive(Clone, Debug)]
-pub(super) struct Lines(Arc<Shared>);
+pub(super) struct LogWriter(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    waiting: Mutex<Waiting>,
-    /// The thread is to look: at the first line, or at the end.
-    look: Condvar,
+    queue: Mutex<LineQueue>,
+    /// Notified at the first line, and at the end.
+    ready: Condvar,
     lost: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct LineQueue {
     bytes: Vec<u8>,
     lines: usize,
     ended: bool,
 }
 
-/// The thread that writes. What still waits is written when this is dropped, if it is read soon.
+/// The handle of the writer thread. When dropped, it waits until queued lines are written, within
+/// [`FLUSH_TIMEOUT`].
 #[derive(Debug)]
-pub(super) struct Writing {
+pub(super) struct WorkerGuard {
     shared: Arc<Shared>,
     ended: mpsc::Receiver<()>,
 }
 
-/// Writes lines to `output` from now on.
+/// Starts a thread that writes lines to `output`.
 ///
 /// # Errors
-/// When the system has no thread left.
-pub(super) fn start(mut output: impl Write + Send + 'static) -> io::Result<(Lines, Writing)> {
+/// When the thread cannot be started.
+pub(super) fn spawn(
+    mut output: impl Write + Send + 'static,
+) -> io::Result<(LogWriter, WorkerGuard)> {
     let shared = Arc::new(Shared::default());
     let (end, ended) = mpsc::channel();
-    let lines = Lines(Arc::clone(&shared));
-    let writing = Writing {
+    let writer = LogWriter(Arc::clone(&shared));
+    let guard = WorkerGuard {
         shared: Arc::clone(&shared),
         ended,
     };
@@ -69,20 +72,20 @@ pub(super) fn start(mut output: impl Write + Send + 'static) -> io::Result<(Line
         .name("log".to_owned())
         .spawn(move || {
             shared.write_all(&mut output);
-            // Nobody may wait for it any more.
+            // The guard may have timed out.
             let _ = end.send(());
         })?;
-    Ok((lines, writing))
+    Ok((writer, guard))
 }
 
-impl Lines {
-    /// Lines that were lost so far.
+impl LogWriter {
+    /// Number of lost lines.
     pub(super) fn lost(&self) -> u64 {
         self.0.lost.load(Ordering::Relaxed)
     }
 }
 
-impl<'a> MakeWriter<'a> for Lines {
+impl<'a> MakeWriter<'a> for LogWriter {
     type Writer = &'a Self;
 
     fn make_writer(&'a self) -> Self::Writer {
@@ -90,8 +93,8 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// Each call brings one line.
-impl Write for &Lines {
+/// Each call writes one line.
+impl Write for &LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.0.push(line);
         Ok(line.len())
@@ -105,35 +108,35 @@ impl Write for &Lines {
 impl Shared {
     fn push(&self, line: &[u8]) {
         let is_first = {
-            let mut waiting = self.waiting();
-            if waiting.lines >= MAX_WAITING_LINES {
+            let mut queue = self.queue();
+            if queue.lines >= MAX_QUEUED_LINES {
                 self.lost.fetch_add(1, Ordering::Relaxed);
                 return;
             }
-            waiting.bytes.extend_from_slice(line);
-            waiting.lines += 1;
-            waiting.lines == 1
+            queue.bytes.extend_from_slice(line);
+            queue.lines += 1;
+            queue.lines == 1
         };
-        // Whoever has been woken already finds the others.
+        // For further lines, the thread has been woken already.
         if is_first {
-            self.look.notify_one();
+            self.ready.notify_one();
         }
     }
 
-    /// Writes all lines, until the end.
+    /// Writes lines until the end.
     fn write_all(&self, output: &mut impl Write) {
         let mut bytes = Vec::new();
         loop {
-            let nothing = |waiting: &mut Waiting| waiting.lines == 0 && !waiting.ended;
-            let waiting = self.look.wait_while(self.waiting(), nothing);
-            let waiting = waiting.unwrap_or_else(PoisonError::into_inner);
-            let is_open = |waiting: &mut Waiting| !waiting.ended;
-            let gathered = self.look.wait_timeout_while(waiting, GATHER, is_open);
-            let (mut waiting, _) = gathered.unwrap_or_else(PoisonError::into_inner);
-            mem::swap(&mut waiting.bytes, &mut bytes);
-            let lines = mem::take(&mut waiting.lines);
-            let is_end = waiting.ended;
-            drop(waiting);
+            let nothing = |queue: &mut LineQueue| queue.lines == 0 && !queue.ended;
+            let queue = self.ready.wait_while(self.queue(), nothing);
+            let queue = queue.unwrap_or_else(PoisonError::into_inner);
+            let is_open = |queue: &mut LineQueue| !queue.ended;
+            let gathered = self.ready.wait_timeout_while(queue, BATCH_DELAY, is_open);
+            let (mut queue, _) = gathered.unwrap_or_else(PoisonError::into_inner);
+            mem::swap(&mut queue.bytes, &mut bytes);
+            let lines = mem::take(&mut queue.lines);
+            let is_end = queue.ended;
+            drop(queue);
             if output
                 .write_all(&bytes)
                 .and_then(|()| output.flush())
@@ -145,21 +148,21 @@ impl Shared {
                 return;
             }
             bytes.clear();
-            bytes.shrink_to(KEPT_BYTES);
+            bytes.shrink_to(MAX_IDLE_BUFFER_BYTES);
         }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queue(&self) -> MutexGuard<'_, LineQueue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Writing {
+impl Drop for WorkerGuard {
     fn drop(&mut self) {
-        self.shared.waiting().ended = true;
-        self.shared.look.notify_one();
-        // Nobody may read.
-        let _ = self.ended.recv_timeout(LAST_LINES);
+        self.shared.queue().ended = true;
+        self.shared.ready.notify_one();
+        // The reader may have stopped.
+        let _ = self.ended.recv_timeout(FLUSH_TIMEOUT);
     }
 }
 

@@ -1,11 +1,11 @@
-//! Which format is asked for.
+//! Content negotiation.
 
 use super::Format;
 
 impl Format {
-    /// What the value of an `Accept` header asks for. Only who names OpenMetrics, and prefers it
-    /// to the text format, gets it; everybody else gets the text format, whatever they accept: an
-    /// answer that may be of use is better than a scrape that fails.
+    /// The format for an `Accept` header: OpenMetrics if the header names it and prefers it to the text
+    /// format, otherwise the text format, even if the header does not accept it, so that no scrape
+    /// fails.
     pub fn accepted(header: &str) -> Self {
         let quality = |name: &str, version: &str| {
             header
@@ -22,8 +22,8 @@ impl Format {
     }
 }
 
-/// How much `range`, one of an `Accept` header, wants this version of the media type `name`:
-/// nothing when it speaks of another one.
+/// The quality of this version of the media type `name` in `range`, an item of an `Accept` header; `None`
+/// for another media type or version.
 fn quality(range: &str, name: &str, version: &str) -> Option<f32> {
     let mut parts = range.split(';').map(str::trim);
     if !parts.next()?.eq_ignore_ascii_case(name) {
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_prefers_open_metrics_gets_it() {
+    fn open_metrics_is_used_if_preferred() {
         for header in [
             "application/openmetrics-text",
             "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_else_gets_text() {
+    fn text_is_used_otherwise() {
         for header in [
             "",
             "*/*",

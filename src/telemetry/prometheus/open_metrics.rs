@@ -1,4 +1,4 @@
-//! What was gathered for Prometheus, written as OpenMetrics.
+//! Encodes metric families as OpenMetrics.
 
 use std::fmt::{self, Write};
 
@@ -10,15 +10,15 @@ use prometheus_client::{
     registry::Registry,
 };
 
-/// What every counter's name ends in. In OpenMetrics the end belongs to the sample alone.
+/// Suffix of counters. In OpenMetrics it is part of the sample's name only.
 const COUNTER_SUFFIX: &str = "_total";
-/// The same of what only has labels.
+/// Suffix of info metrics, likewise.
 const INFO_SUFFIX: &str = "_info";
 
-/// The text of these families, to its end mark.
+/// Encodes the families, including the end marker.
 ///
 /// # Errors
-/// When one of them has something that cannot be written.
+/// When a sample cannot be encoded.
 pub(super) fn encode(families: Vec<MetricFamily>) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Families(families)));
@@ -27,7 +27,7 @@ pub(super) fn encode(families: Vec<MetricFamily>) -> Result<String, fmt::Error> 
     Ok(text)
 }
 
-/// What was gathered, for the encoder of OpenMetrics.
+/// The families as a collector for the encoder.
 #[derive(Debug)]
 struct Families(Vec<MetricFamily>);
 
@@ -79,8 +79,7 @@ fn encode_sample(
     }
 }
 
-/// The upper bound of each bucket, and what is in it alone: that one has what is in those below it
-/// as well.
+/// The upper bound and the count of each bucket, from the cumulative counts.
 fn buckets(histogram: &Histogram) -> Vec<(f64, u64)> {
     let bounded = histogram.get_bucket().iter();
     let bounded = bounded.map(|bucket| (bucket.upper_bound(), bucket.cumulative_count()));
@@ -96,7 +95,7 @@ fn buckets(histogram: &Histogram) -> Vec<(f64, u64)> {
         .collect()
 }
 
-/// As a description has to be written, which the encoder leaves to us.
+/// Escapes a description, which the encoder does not do.
 fn escaped(help: &str) -> Result<String, fmt::Error> {
     let mut text = String::with_capacity(help.len());
     for character in help.chars() {

@@ -19,7 +19,7 @@ use super::flow_control::{FlowControl, WindowLimits};
 use super::send_window::SendWindow;
 use super::stream::UnackedStreams;
 use super::{Config, Error, Stream, address, tls_config};
-use crate::metrics::{Handshake, Open};
+use crate::metrics::{ConnectionGuard, Handshake};
 use crate::resources::Relief;
 use crate::transport::{ConnectionGater, timer_coalescing};
 
@@ -89,13 +89,17 @@ pub struct Connection {
     check: Option<Pin<Box<Sleep>>>,
     gater: ConnectionGater,
     /// Counts the connection while it exists.
-    _open: Open,
+    _open: ConnectionGuard,
     /// The deadline of an orderly close.
     close_timeout: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connection {
-    fn new(connection: quinn::Connection, config: &ConnectionConfig, counted: Open) -> Self {
+    fn new(
+        connection: quinn::Connection,
+        config: &ConnectionConfig,
+        counted: ConnectionGuard,
+    ) -> Self {
         // The futures are kept between polls: dropping one would drop the waker that it registered.
         let accept = |connection: quinn::Connection| async move {
             Some((connection.accept_bi().await, connection))

@@ -435,7 +435,7 @@ mod tests {
 
     fn socket() -> UdpSocket {
         let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        UdpSocket::new(socket, Metrics::off()).unwrap()
+        UdpSocket::new(socket, Metrics::noop()).unwrap()
     }
 
     fn transmit(to: SocketAddr, contents: &[u8], size: Option<usize>) -> Transmit<'_> {

@@ -60,7 +60,7 @@ impl Net {
                     keypair,
                     DialScope::Any,
                     &ConnectionGater::unlimited(),
-                    &Metrics::off(),
+                    &Metrics::noop(),
                 )
                 .unwrap()
                 .0

@@ -4,10 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use descord_relay::resources::{Share, Shares};
 use descord_relay::{
-    config::PeerIds,
     lifecycle::Lifecycle,
     metrics::Metrics,
-    pseudonym::Pseudonyms,
+    pseudonym::{PeerIds, Pseudonyms},
     relay::{self, BandwidthLimits, CircuitLimit, Limits, Relay, RequestRateLimits},
 };
 use futures::StreamExt;
@@ -192,7 +191,7 @@ fn ours(keypair: &Keypair, limits: &Limits) -> (Arc<Relay>, Lifecycle) {
         limits.clone(),
         names,
         tasks.clone(),
-        Metrics::off(),
+        Metrics::noop(),
         None,
         None,
     );

@@ -1,6 +1,6 @@
 use super::*;
 
-/// Tells of each write, which lasts until it is taken.
+/// Sends each write to a channel, and blocks until it is received.
 struct Output(mpsc::SyncSender<String>);
 
 impl Write for Output {
@@ -21,14 +21,14 @@ fn output() -> (Output, mpsc::Receiver<String>) {
 }
 
 #[test]
-fn lines_that_come_together_are_written_together_and_in_their_order() {
+fn concurrent_lines_are_written_in_batches_in_order() {
     let (output, written) = output();
-    let (lines, _writing) = start(output).unwrap();
-    (&lines).write_all(b"first\n").unwrap();
-    // While that is on its way, these gather.
+    let (writer, _guard) = spawn(output).unwrap();
+    (&writer).write_all(b"first\n").unwrap();
+    // These lines are queued while the first write blocks.
     let mut all = written.recv().unwrap();
     for number in 0..100 {
-        writeln!(&lines, "{number}").unwrap();
+        writeln!(&writer, "{number}").unwrap();
     }
     let mut writes = 0;
     while !all.ends_with("99\n") {
@@ -38,40 +38,40 @@ fn lines_that_come_together_are_written_together_and_in_their_order() {
     let numbers = (0..100).map(|number| format!("{number}\n"));
     assert_eq!(all, "first\n".to_owned() + &numbers.collect::<String>());
     assert!(writes < 50, "{writes} writes");
-    assert_eq!(lines.lost(), 0);
+    assert_eq!(writer.lost(), 0);
 }
 
 #[test]
-fn what_waits_at_the_end_is_written() {
+fn queued_lines_are_written_at_the_end() {
     let (output, written) = output();
-    let (lines, writing) = start(output).unwrap();
-    (&lines).write_all(b"the last line\n").unwrap();
+    let (writer, guard) = spawn(output).unwrap();
+    (&writer).write_all(b"the last line\n").unwrap();
     let reader = thread::spawn(move || written.iter().collect::<String>());
-    drop(writing);
+    drop(guard);
     assert_eq!(reader.join().unwrap(), "the last line\n");
 }
 
 #[test]
-fn nobody_waits_for_a_log_that_is_not_read() {
+fn log_that_is_not_read_blocks_no_writer() {
     let (output, written) = output();
-    let (lines, writing) = start(output).unwrap();
-    for _ in 0..3 * MAX_WAITING_LINES {
-        (&lines).write_all(b"x\n").unwrap();
+    let (writer, guard) = spawn(output).unwrap();
+    for _ in 0..3 * MAX_QUEUED_LINES {
+        (&writer).write_all(b"x\n").unwrap();
     }
-    // One buffer is being written, and one waits.
-    let most = 2 * MAX_WAITING_LINES as u64;
-    assert!(lines.lost() >= 3 * MAX_WAITING_LINES as u64 - most);
-    assert!(lines.0.waiting().lines <= MAX_WAITING_LINES);
-    drop(writing);
+    // One buffer is being written, and one is queued.
+    let most = 2 * MAX_QUEUED_LINES as u64;
+    assert!(writer.lost() >= 3 * MAX_QUEUED_LINES as u64 - most);
+    assert!(writer.0.queue().lines <= MAX_QUEUED_LINES);
+    drop(guard);
     drop(written);
 }
 
 #[test]
-fn what_cannot_be_written_is_lost() {
+fn lines_that_cannot_be_written_are_lost() {
     let (output, written) = output();
     drop(written);
-    let (lines, writing) = start(output).unwrap();
-    (&lines).write_all(b"x\n").unwrap();
-    drop(writing);
-    assert_eq!(lines.lost(), 1);
+    let (writer, guard) = spawn(output).unwrap();
+    (&writer).write_all(b"x\n").unwrap();
+    drop(guard);
+    assert_eq!(writer.lost(), 1);
 }

@@ -25,7 +25,7 @@ async fn server(buffered: Option<u64>) -> (Server, Resources) {
     let gater = ConnectionGater::new(
         Admission::default(),
         resources.clone(),
-        Metrics::off(),
+        Metrics::noop(),
         LogThrottle::new(),
     );
     let keypair = Keypair::generate_ed25519();

@@ -1,0 +1,72 @@
+//! External addresses: which addresses clients can dial, and how many the relay may announce.
+
+use libp2p::{Multiaddr, multiaddr::Protocol};
+
+/// Maximum number of external addresses.
+///
+/// Together with [`MAX_EXTERNAL_ADDRESSES_BYTES`] this keeps the answer to a RESERVE below the
+/// 4,096 bytes that clients read: the peer id appended to each address takes 41 bytes and its
+/// framing 3, so that 16 × 44 + 2,560 leave more than 800 bytes for the voucher and the rest.
+pub const MAX_EXTERNAL_ADDRESSES: usize = 16;
+
+/// Maximum total length of the announced addresses, in bytes of their binary form without peer ids.
+pub const MAX_EXTERNAL_ADDRESSES_BYTES: usize = 2_560;
+
+/// Maximum length of one announced address, in bytes; a DNS name of 249 characters fits.
+const MAX_ADDRESS_BYTES: usize = 255;
+
+/// Maximum length of a DNS name and of one of its labels, in characters.
+const MAX_DNS_NAME_LENGTH: usize = 253;
+const MAX_DNS_LABEL_LENGTH: usize = 63;
+
+/// Checks that clients can dial the address once the relay's peer id is appended to it.
+pub(crate) fn check_external_address(address: &Multiaddr) -> Result<(), &'static str> {
+    const SHAPE: &str = "is not an address that clients can dial";
+    let mut protocols = address.iter();
+    match protocols.next() {
+        Some(Protocol::Ip4(ip)) if ip.is_unspecified() => Err("is the unspecified address"),
+        Some(Protocol::Ip6(ip)) if ip.is_unspecified() => Err("is the unspecified address"),
+        Some(Protocol::Ip4(_) | Protocol::Ip6(_)) => Ok(()),
+        Some(Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name)) => {
+            if is_dns_name(&name) {
+                Ok(())
+            } else {
+                Err("has no valid DNS name")
+            }
+        }
+        _ => Err(SHAPE),
+    }?;
+    let rest: Vec<_> = protocols.collect();
+    let port = match rest.as_slice() {
+        [.., Protocol::P2p(_)] => return Err("must not end in a peer id: the relay adds its own"),
+        [Protocol::Tcp(port)]
+        | [Protocol::Tcp(port), Protocol::Tls, Protocol::Ws(_)]
+        | [Protocol::Tcp(port), Protocol::Ws(_) | Protocol::Wss(_)]
+        | [Protocol::Udp(port), Protocol::QuicV1] => *port,
+        _ => return Err(SHAPE),
+    };
+    // `/x-parity-ws/<path>` is parsed as the same protocol, and is unknown to other implementations.
+    let has_path =
+        |p: &Protocol<'_>| matches!(p, Protocol::Ws(path) | Protocol::Wss(path) if path != "/");
+    if rest.iter().any(has_path) {
+        return Err(SHAPE);
+    }
+    if port == 0 {
+        return Err("has port 0, which cannot be dialled");
+    }
+    if address.len() > MAX_ADDRESS_BYTES {
+        return Err("is longer than 255 bytes");
+    }
+    Ok(())
+}
+
+/// Letters, digits, hyphens and underscores, in labels of valid length.
+pub(crate) fn is_dns_name(name: &str) -> bool {
+    let label = |label: &str| {
+        (1..=MAX_DNS_LABEL_LENGTH).contains(&label.len())
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    };
+    name.len() <= MAX_DNS_NAME_LENGTH && name.split('.').all(label)
+}

@@ -1,0 +1,15 @@
+//! The `OTEL_*` environment variables.
+//!
+//! | module | contents |
+//! |---|---|
+//! | [`table`] | every variable: name, default, allowed values, documentation |
+//! | [`parse`] | parsers for the values |
+//! | [`raw`] | the values of an environment, before defaults are applied |
+//! | [`config`] | defaults and precedence: from the raw values to [`Settings`](super::Settings) |
+
+mod config;
+mod parse;
+mod raw;
+mod table;
+
+pub use self::table::{names, reference_table};
