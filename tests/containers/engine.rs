@@ -8,6 +8,11 @@ use tokio::{process::Command, sync::OnceCell};
 
 use crate::foreign::{or_skip, run};
 
+/// Whether the image under test is the one that this test builds.
+pub fn is_built_here() -> bool {
+    std::env::var_os("RELAY_TEST_IMAGE").is_none()
+}
+
 /// The image under test, built from the shipped Dockerfile; `None` skips the test.
 pub async fn image() -> Option<&'static str> {
     static ENGINE: OnceLock<Result<(), String>> = OnceLock::new();
@@ -21,8 +26,14 @@ pub async fn image() -> Option<&'static str> {
         if let Ok(given) = std::env::var("RELAY_TEST_IMAGE") {
             return given;
         }
-        let checkout = env!("CARGO_MANIFEST_DIR");
-        docker(&["build", "--quiet", "--tag", "descord-relay:test", checkout]).await;
+        docker(&[
+            "build",
+            "--quiet",
+            "--build-arg=PROFILE=release",
+            "--tag=descord-relay:test",
+            env!("CARGO_MANIFEST_DIR"),
+        ])
+        .await;
         "descord-relay:test".to_owned()
     });
     Some(image.await)
