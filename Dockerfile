@@ -14,6 +14,8 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 WORKDIR /src
 # The profile of Cargo.toml: `release` builds faster, and the binary is larger and slower.
 ARG PROFILE=dist
+# The features of Cargo.toml.
+ARG FEATURES=openssl
 # What a backtrace would need is a quarter of the binary. Relocations are packed, from 0.9 MB to 11 KB:
 # a static binary applies its own, so that nothing else has to know of it.
 ENV CARGO_PROFILE_DIST_STRIP=symbols \
@@ -26,13 +28,13 @@ COPY .cargo .cargo
 COPY crates crates
 RUN mkdir src && echo 'fn main() {}' > src/main.rs && touch src/lib.rs
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
-    cargo auditable build --locked --profile "${PROFILE}" --target "$(rustc --print host-tuple)"
+    cargo auditable build --locked --profile "${PROFILE}" --features "${FEATURES}" --target "$(rustc --print host-tuple)"
 
 COPY src src
 # Cargo goes by times, and a source can be older than the layer above.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     touch src/main.rs src/lib.rs \
-    && cargo auditable build --locked --profile "${PROFILE}" --target "$(rustc --print host-tuple)" \
+    && cargo auditable build --locked --profile "${PROFILE}" --features "${FEATURES}" --target "$(rustc --print host-tuple)" \
     && cp "target/$(rustc --print host-tuple)/${PROFILE}/descord-relay" /descord-relay
 
 FROM scratch

@@ -51,8 +51,13 @@ pub(crate) fn circumstances() -> Result<String> {
     let rustc = String::from_utf8(rustc.stdout)?;
     let today = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     Ok(format!(
-        "`cargo bench --bench relays -- {arguments}`, {day}, {model}, {cores} cores, Linux {kernel}, {rustc}, libp2p {libp2p}, \
+        "`cargo bench{features} --bench relays -- {arguments}`, {day}, {model}, {cores} cores, Linux {kernel}, {rustc}, libp2p {libp2p}, \
          descord-relay {ours}.",
+        features = if cfg!(feature = "openssl") {
+            " --features openssl"
+        } else {
+            ""
+        },
         arguments = arguments.join(" "),
         day = today.get(..10).unwrap_or(&today),
         model = model.unwrap_or("a processor without a name").trim(),

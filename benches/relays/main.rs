@@ -7,6 +7,8 @@
 //! cargo bench --bench relays -- --write                       # for docs/performance.md
 //! ```
 //!
+//! The image has the feature `openssl`: `--features openssl` measures the relay as it is shipped.
+//!
 //! Each relay is a process of its own, and its CPU time alone counts. `cargo test` runs everything
 //! at its smallest, so that it keeps working; the figures mean nothing then.
 
