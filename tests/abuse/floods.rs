@@ -1,5 +1,5 @@
 //! Requests as fast as they can be made, with the relay's usual rates; what is refused by them is
-//! counted in `tests/rates.rs`.
+//! counted in `tests/relaying/rates.rs`.
 
 use descord_relay::relay::wire::Status;
 use futures::future::join_all;

@@ -8,6 +8,7 @@
     reason = "tests fail loudly"
 )]
 
+mod churn;
 mod dialler;
 mod expiry;
 mod floods;

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{process::Command, sync::OnceCell};
 
-use crate::foreign::{or_skip, run};
+use crate::support::tools::{or_skip, run};
 
 /// Whether the image under test is the one that this test builds.
 pub fn is_built_here() -> bool {

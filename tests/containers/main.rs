@@ -8,7 +8,6 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
-    clippy::incompatible_msrv,
     unreachable_pub,
     reason = "tests fail loudly, and spawn what they like"
 )]
@@ -16,13 +15,6 @@
 mod cluster;
 mod engine;
 mod failures;
-#[path = "../support/foreign.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    reason = "skipping is all that is needed of it"
-)]
-mod foreign;
 mod image;
 mod shipped;
 #[path = "../support/mod.rs"]

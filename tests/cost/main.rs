@@ -15,14 +15,6 @@ mod allocations;
 #[path = "../../benches/relays/clients.rs"]
 #[expect(dead_code, reason = "the benchmark needs more of it")]
 mod clients;
-#[path = "../support/foreign.rs"]
-#[expect(
-    dead_code,
-    unreachable_pub,
-    clippy::incompatible_msrv,
-    reason = "other tests need more of it, and tests are run by the current toolchain"
-)]
-mod foreign;
 mod memory;
 #[path = "../../benches/relays/relay.rs"]
 #[expect(dead_code, reason = "the benchmark needs more of it")]
@@ -30,6 +22,14 @@ mod relay;
 mod requests;
 mod rest;
 mod syscalls;
+#[path = "../support/tools.rs"]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    clippy::incompatible_msrv,
+    reason = "other tests need more of it, and tests are run by the current toolchain"
+)]
+mod tools;
 
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::{Multiaddr, Stream};

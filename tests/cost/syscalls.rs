@@ -14,8 +14,8 @@ use tokio::{
 
 use crate::{
     Channel, Circuit,
-    foreign::{or_skip, run},
     relay::{Kind, Relay},
+    tools::{or_skip, run},
 };
 
 /// What is carried before, so that windows and buffers have grown; and what is counted.

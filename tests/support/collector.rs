@@ -1,15 +1,5 @@
 //! A collector that receives OTLP, over gRPC and HTTP on the same port, and can be in any trouble.
 
-#![allow(
-    dead_code,
-    unreachable_pub,
-    clippy::allow_attributes,
-    clippy::disallowed_methods,
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    reason = "each test file uses a part of it, and helpers of tests may fail loudly"
-)]
-
 use std::{
     io::Read,
     net::SocketAddr,
@@ -58,7 +48,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tonic::codec::CompressionEncoding;
 
-use crate::support::PATIENCE;
+use super::PATIENCE;
 
 /// What the collector does with requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -1,14 +1,5 @@
 //! An access endpoint that decides as it is told, or misbehaves in any way.
 
-#![allow(
-    dead_code,
-    unreachable_pub,
-    clippy::allow_attributes,
-    clippy::disallowed_methods,
-    clippy::unwrap_used,
-    reason = "each test file uses a part of it, and helpers of tests may fail loudly"
-)]
-
 use std::{
     net::SocketAddr,
     sync::{
@@ -38,7 +29,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
-use crate::support::PATIENCE;
+use super::PATIENCE;
 
 /// What the endpoint does with questions.
 #[derive(Clone, Debug, PartialEq)]

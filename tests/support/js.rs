@@ -8,7 +8,10 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::foreign::{Process, install_once, or_skip, run};
+use super::{
+    other_implementations::Process,
+    tools::{install_once, or_skip, run},
+};
 
 /// The Node.js that runs the peers, with their packages installed; `None` skips the test.
 pub fn node() -> Option<&'static Path> {

@@ -1,13 +1,5 @@
 //! An authority, and what it has certified, as files.
 
-#![allow(
-    dead_code,
-    unreachable_pub,
-    clippy::allow_attributes,
-    clippy::unwrap_used,
-    reason = "each test file uses a part of it, and helpers of tests may fail loudly"
-)]
-
 use std::{path::Path, sync::Arc};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
