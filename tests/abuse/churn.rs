@@ -1,5 +1,5 @@
 //! Two hundred clients at once that reserve, connect to one another, talk, and leave at random.
-//! Afterwards the relay's books are at zero and nothing has leaked.
+//! Afterwards every reservation and circuit has ended, and nothing has leaked.
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
@@ -12,9 +12,9 @@ use serde_json::Value;
 use tokio::{sync::Barrier, task::JoinSet};
 
 use crate::support::{
-    books::Books,
     client::Security,
-    crowd::{Directory, Tally, act_and_leave, arrive},
+    event_audit::EventAudit,
+    load::{Directory, Tally, act_and_leave, arrive},
     process::{Relay, is},
     raw::{Raw, reserve},
 };
@@ -36,9 +36,9 @@ async fn live(seed: u64, address: Multiaddr, directory: Directory, all: Arc<Barr
     tally
 }
 
-/// Runs the crowd against a relay with these limits and gives what it achieved. What the relay
+/// Runs the load against a relay with these limits and gives what it achieved. What the relay
 /// logged adds up, and it is at the end as it was at the start.
-async fn crowd(limits: &[(&str, &str)]) -> (Tally, Vec<Value>) {
+async fn run_load(limits: &[(&str, &str)]) -> (Tally, Vec<Value>) {
     let mut variables = vec![("RELAY_STATS_INTERVAL", "1s")];
     variables.extend(limits);
     let mut relay = Relay::start(&variables).await;
@@ -68,9 +68,9 @@ async fn crowd(limits: &[(&str, &str)]) -> (Tally, Vec<Value>) {
 
 /// Every reservation and every circuit that began has ended, once.
 fn assert_balanced(events: &[Value]) {
-    let mut books = Books::default();
-    books.enter(events);
-    books.assert_balanced();
+    let mut audit = EventAudit::default();
+    audit.record(events);
+    audit.assert_balanced();
 }
 
 fn count(events: &[Value], message: &str) -> u64 {
@@ -79,7 +79,7 @@ fn count(events: &[Value], message: &str) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_room_for_all() {
-    let (tally, events) = crowd(&[
+    let (tally, events) = run_load(&[
         ("RELAY_MAX_RESERVATIONS", "0"),
         ("RELAY_MAX_CIRCUITS", "0"),
         ("RELAY_MAX_CIRCUITS_PER_PEER", "0"),
@@ -93,7 +93,7 @@ async fn with_room_for_all() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_room_for_few() {
-    let (tally, events) = crowd(&[
+    let (tally, events) = run_load(&[
         ("RELAY_MAX_RESERVATIONS", "40"),
         ("RELAY_MAX_CIRCUITS", "20"),
         ("RELAY_MAX_CIRCUITS_PER_PEER", "2"),

@@ -20,7 +20,7 @@ use crate::{
 const SEED: &str = "the seed of a container of this test";
 
 #[tokio::test]
-async fn the_image_holds_the_binary_and_says_how_to_run_it() {
+async fn the_image_holds_the_binary_and_declares_how_to_run_it() {
     let Some(image) = image().await else { return };
     let found = inspect(image).await;
     let size = found["Size"].as_u64().unwrap();

@@ -12,15 +12,15 @@
 #![cfg(target_os = "linux")]
 
 mod allocations;
-#[path = "../../benches/relays/clients.rs"]
+#[path = "../../benches/comparison/clients.rs"]
 #[expect(dead_code, reason = "the benchmark needs more of it")]
 mod clients;
+mod idle;
 mod memory;
-#[path = "../../benches/relays/relay.rs"]
+#[path = "../../benches/comparison/relay.rs"]
 #[expect(dead_code, reason = "the benchmark needs more of it")]
 mod relay;
 mod requests;
-mod rest;
 mod syscalls;
 #[path = "../support/tools.rs"]
 #[expect(

@@ -13,15 +13,15 @@
     reason = "tests fail loudly"
 )]
 
-mod answerer;
 mod clients;
 mod dig;
-mod follows;
 mod hostile;
 mod hostile_relays;
 mod process;
 mod queries;
+mod readiness;
 mod records;
+mod server;
 
 /// The zone of all these tests.
 pub const ZONE: &str = "fleet.test";

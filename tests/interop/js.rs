@@ -12,7 +12,7 @@
 )]
 
 mod limits;
-mod moves;
+mod relocation;
 
 use std::{
     path::Path,
@@ -223,7 +223,7 @@ async fn a_reservation_gives_addresses_to_announce() {
 }
 
 #[tokio::test]
-async fn identify_tells_hop_and_the_relays_addresses() {
+async fn identify_lists_hop_and_the_relays_addresses() {
     let Some(node) = js::node() else { return };
     let relay = Relay::start(&[]).await;
     let mut peer = Peer::start(node, "tcp", "noise").await;

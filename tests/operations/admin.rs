@@ -54,7 +54,7 @@ async fn is_unhealthy(address: SocketAddr, why: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn status_says_who_the_relay_is_and_its_limits() {
+async fn status_has_identity_and_limits() {
     let begun = Instant::now();
     let relay = Relay::start(&[
         ANY_PORT,
@@ -142,7 +142,7 @@ async fn status_says_who_the_relay_is_and_its_limits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn status_counts_what_is_open_and_what_was() {
+async fn status_counts_open_and_past_circuits_and_reservations() {
     let mut relay = start().await;
     let uses = |status: &Value| {
         let active = |what: &str| status[what]["active"].as_u64().unwrap();
@@ -194,7 +194,7 @@ async fn only_get_on_a_known_path_is_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_does_not_go_on_is_closed_while_others_are_served() {
+async fn stalled_clients_are_closed_while_others_are_served() {
     let relay = start().await;
     let beginnings: [&[u8]; 3] = [
         b"",
@@ -349,7 +349,7 @@ async fn headers_without_end_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn healthcheck_asks_the_relay_of_its_environment() {
+async fn healthcheck_queries_the_relay_of_its_environment() {
     let mut relay = start().await;
     let address = relay.admin();
     let anywhere = format!("0.0.0.0:{}", address.port());
@@ -379,7 +379,7 @@ async fn the_status_can_be_printed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn healthcheck_fails_when_nobody_answers_in_time() {
+async fn healthcheck_fails_without_an_answer_in_time() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     is_unhealthy(silent.local_addr().unwrap(), "does not answer").await;
 }
@@ -396,7 +396,7 @@ async fn healthcheck_without_anything_to_ask_is_a_mistake() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_admin_port_that_is_taken_is_named_with_its_variable() {
+async fn an_occupied_admin_port_is_named_with_its_variable() {
     let other = start().await;
     let taken = other.admin().to_string();
     let output = command(&[

@@ -104,7 +104,7 @@ async fn a_relay_is_ready_until_its_last_circuit_is_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_drain_tells_how_far_it_is() {
+async fn a_drain_reports_its_progress() {
     let mut relay = start(&[]).await;
     let mut circuit = Circuit::open(&relay.tcp()).await;
     relay.signal(SIGTERM);
@@ -143,7 +143,7 @@ async fn a_drain_tells_how_far_it_is() {
 
 /// It is not sane any more, but it serves those whom it has.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_relay_with_a_task_that_panicked_is_not_alive_but_drains() {
+async fn a_relay_with_a_panicked_task_is_not_alive_but_drains() {
     let mut relay = start(&[]).await;
     let mut circuit = Circuit::open(&relay.quic()).await;
     assert_eq!(http::get(&relay, "/livez").await, (200, "ok\n".to_owned()));

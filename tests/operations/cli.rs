@@ -106,7 +106,7 @@ async fn every_subcommand_refuses_a_bad_configuration() {
 }
 
 #[tokio::test]
-async fn config_prints_what_is_in_effect_and_no_secret() {
+async fn config_prints_effective_values_and_no_secret() {
     let output = run(
         &[
             ("RELAY_IDENTITY_SEED", SEED),
@@ -162,7 +162,7 @@ async fn the_reference_lists_every_variable_of_the_configuration() {
 }
 
 #[tokio::test]
-async fn identity_is_the_peer_id_alone_and_that_of_the_relay() {
+async fn identity_prints_only_the_peer_id_of_the_relay() {
     let fleet = [("RELAY_IDENTITY_SEED", SEED), ("RELAY_INSTANCE", "relay-1")];
     let output = run(&fleet, &["identity"]).await;
     assert_eq!(output.status.code(), Some(0));
@@ -224,7 +224,7 @@ async fn a_seed_is_written_to_a_file_once() {
 
 /// The relay does not start next to whoever has its address, even when that is another relay.
 #[tokio::test]
-async fn an_address_that_is_taken_is_named() {
+async fn an_occupied_address_is_named() {
     let relay = Relay::start(&[]).await;
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -458,7 +458,7 @@ async fn relay_serves_when_its_log_cannot_be_written() {
         let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
         let address = format!("{listen}/p2p/{}", status["peer_id"].as_str().unwrap());
         for _ in 0..3 {
-            crate::support::bystander::is_served(&address.parse().unwrap()).await;
+            crate::support::ordinary_clients::assert_served(&address.parse().unwrap()).await;
         }
         let lost = async || {
             let (_, metrics) = client::get(admin, "/metrics").await.unwrap();
@@ -483,13 +483,13 @@ async fn relay_serves_when_its_log_cannot_be_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn signals_that_do_not_stop_the_relay_are_logged_and_ignored() {
+async fn other_signals_are_logged_and_ignored() {
     let mut relay = Relay::start(&[]).await;
     for (signal, name) in [(1, "SIGHUP"), (10, "SIGUSR1"), (12, "SIGUSR2")] {
         relay.signal(signal);
         let event = relay.event("signal ignored").await;
         assert_eq!(event["signal"], name, "{event}");
-        crate::support::bystander::is_served(&relay.tcp()).await;
+        crate::support::ordinary_clients::assert_served(&relay.tcp()).await;
     }
     relay.signal(15);
     assert_eq!(relay.exit_code().await, Some(0));

@@ -12,8 +12,8 @@ use tokio::{
 };
 
 use crate::support::{
-    bystander,
     client::{Client, Security},
+    ordinary_clients,
     process::{Relay, command, is},
 };
 
@@ -55,7 +55,7 @@ async fn text_is_for_people() {
 }
 
 #[tokio::test]
-async fn json_is_one_object_a_line_and_what_auto_means_outside_of_a_terminal() {
+async fn json_is_one_object_a_line_and_the_default_outside_of_a_terminal() {
     for format in ["json", "auto"] {
         for line in start_up(format).await {
             let event: serde_json::Value = serde_json::from_str(&line).unwrap();
@@ -77,7 +77,7 @@ async fn served(variables: &[(&str, &str)]) -> (String, PeerId, String) {
     all.extend(variables);
     let mut relay = Relay::start(&all).await;
     let relay_id = relay.peer_id.to_string();
-    bystander::is_served(&relay.quic()).await;
+    ordinary_clients::assert_served(&relay.quic()).await;
     let mut client = Client::new(Security::Tls).await;
     client.reserve(&relay.tcp()).await.unwrap();
     let result = client.connect(&relay.tcp(), PeerId::random()).await;
@@ -106,7 +106,7 @@ async fn no_address_and_no_peer_id_of_a_client_is_logged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn peer_ids_are_logged_when_that_is_asked_for() {
+async fn peer_ids_are_logged_when_configured() {
     let (log, peer_id, _) = served(&[("RELAY_PEER_IDS", "full")]).await;
     assert!(!log.contains("127.0.0.1"), "{log}");
     assert!(log.contains(&peer_id.to_string()), "{log}");
@@ -136,7 +136,7 @@ async fn pseudonyms_are_the_fleets() {
 
 /// Nobody reads the log: the relay serves on, and counts what is lost of it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_is_not_read_holds_nobody_up() {
+async fn an_unread_log_does_not_block_the_relay() {
     let mut relay = command(&[
         ("RELAY_LISTEN_ADDRESSES", "/ip4/127.0.0.1/tcp/0"),
         ("RELAY_ADMIN_ADDRESS", "127.0.0.1:0"),
@@ -162,7 +162,7 @@ async fn a_log_that_is_not_read_holds_nobody_up() {
     };
     let lost = timeout(crate::support::PATIENCE, async {
         loop {
-            bystander::is_served(&address).await;
+            ordinary_clients::assert_served(&address).await;
             let (_, metrics) = client::get(admin.unwrap(), "/metrics").await.unwrap();
             let metrics = String::from_utf8(metrics.to_vec()).unwrap();
             let mut lines = metrics.lines();

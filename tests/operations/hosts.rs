@@ -28,7 +28,7 @@ fn duration(settings: &[(&str, &str)], name: &str) -> Duration {
 }
 
 #[test]
-fn a_host_that_restarts_its_relay_cuts_nobody() {
+fn a_restart_by_systemd_cuts_no_circuit() {
     let (unit, environment) = (text("descord-relay.service"), text("relay.env"));
     let environment = settings(&environment);
     let circuit = duration(&environment, "RELAY_MAX_CIRCUIT_DURATION");

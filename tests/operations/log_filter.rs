@@ -179,7 +179,7 @@ async fn only_the_loopback_interface_reaches_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_relay_the_command_says_so() {
+async fn the_command_fails_without_a_relay() {
     let nobody = UdpSocket::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()

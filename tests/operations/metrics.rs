@@ -4,8 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
 mod bounded;
+mod coverage;
 mod document;
-mod moves;
 
 use crate::support::{process::Relay, prometheus::Scrape};
 

@@ -72,7 +72,7 @@ fn figures(sent: u64, received: u64, circuits: u64, reservations: u64) -> Value 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_ends_of_a_circuit_have_what_they_sent_and_received() {
+async fn sent_and_received_bytes_count_for_both_ends_of_a_circuit() {
     let mut relay = start(&[]).await;
     let nobody = json!({ "window_seconds": 300.0, "capacity": 1024, "tracked": 0, "peers": [] });
     assert_eq!(http::json(&relay, "/peers").await, nobody);
@@ -186,7 +186,7 @@ async fn the_window_forgets_and_the_total_does_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_question_is_told_what_is_allowed() {
+async fn the_answer_to_a_bad_query_lists_allowed_values() {
     let relay = start(&[]).await;
     for (query, why) in [
         ("limit=0", "no such limit"),
@@ -206,7 +206,7 @@ async fn a_bad_question_is_told_what_is_allowed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_kept_when_that_is_off() {
+async fn nothing_is_kept_when_disabled() {
     let mut relay = start(&[("RELAY_PEER_STATS_CAPACITY", "0")]).await;
     carry_once(&mut relay, 100).await;
     let (status, text) = http::get(&relay, "/peers").await;

@@ -7,11 +7,10 @@ use std::fmt::Write as _;
 use libp2p::{PeerId, identity::Keypair};
 
 use crate::support::{
-    bystander,
+    auth_server::{AuthServer, Mode},
     client::{Client, Security},
     collector::Collector,
-    decider::{Decider, Mood},
-    http,
+    http, ordinary_clients,
     process::{Relay, socket},
     raw::{Circuit, Raw, pattern},
 };
@@ -55,7 +54,7 @@ async fn said(variables: &[(&str, &str)]) -> (String, PeerId, PeerId) {
     let relay_id = relay.peer_id;
 
     for address in [relay.tcp(), relay.quic(), relay.websocket()] {
-        bystander::is_served(&address).await;
+        ordinary_clients::assert_served(&address).await;
     }
     let mut holder = Client::new(Security::Tls).await;
     holder.reserve(&relay.tcp()).await.unwrap();
@@ -132,10 +131,10 @@ async fn no_address_and_no_peer_id_of_a_client_is_anywhere() {
 
 /// Whoever is refused by a rule, or by the endpoint, which alone knows who they are.
 #[tokio::test(flavor = "multi_thread")]
-async fn those_whom_access_control_refuses_are_named_nowhere() {
+async fn peers_denied_by_access_control_are_named_nowhere() {
     let elsewhere = ([127, 0, 0, 3], 0).into();
     let collector = Collector::start_at(elsewhere, None).await;
-    let decider = Decider::start_at(elsewhere, Mood::Rule("not-a-member"), None).await;
+    let auth_server = AuthServer::start_at(elsewhere, Mode::Rule("not-a-member"), None).await;
     let key = Keypair::generate_ed25519();
     let peer = key.public().to_peer_id().to_string();
     let directory = tempfile::tempdir().unwrap();
@@ -144,7 +143,7 @@ async fn those_whom_access_control_refuses_are_named_nowhere() {
     std::fs::write(&file, &rules).unwrap();
     let variables = [
         ("RELAY_ACCESS_FILE", file.to_str().unwrap()),
-        ("RELAY_ACCESS_URL", &decider.url()),
+        ("RELAY_ACCESS_URL", &auth_server.url()),
     ];
     let mut relay = start(&collector.url(), &variables).await;
     let relay_id = relay.peer_id.to_string();
@@ -153,7 +152,7 @@ async fn those_whom_access_control_refuses_are_named_nowhere() {
     denied.connect(PeerId::random()).await;
     let mut stranger = Raw::new(&relay.quic()).await;
     stranger.reserve().await;
-    decider.set_mood(Mood::Text("12D3KooW 127.0.0.1"));
+    auth_server.set_mode(Mode::Text("12D3KooW 127.0.0.1"));
     Raw::new(&relay.tcp()).await.reserve().await;
     std::fs::write(&file, format!("{rules}deny {peer} {CLIENTS}\n")).unwrap();
     relay.event("RELAY_ACCESS_FILE has changed").await;
@@ -175,14 +174,14 @@ async fn those_whom_access_control_refuses_are_named_nowhere() {
 
 /// The search above would have found it.
 #[tokio::test(flavor = "multi_thread")]
-async fn addresses_are_told_when_the_log_is_to_say_everything() {
+async fn addresses_appear_in_the_debug_log() {
     let (said, _, _) = said(&[("RUST_LOG", "debug")]).await;
     assert!(said.contains(CLIENTS));
 }
 
 /// The search above would have found them.
 #[tokio::test(flavor = "multi_thread")]
-async fn peer_ids_are_told_when_that_is_asked_for() {
+async fn peer_ids_appear_when_configured() {
     let (said, peer, _) = said(&[("RELAY_PEER_IDS", "full")]).await;
     assert!(!said.contains(CLIENTS), "{}", around(&said, CLIENTS));
     assert!(said.contains(&peer.to_string()));

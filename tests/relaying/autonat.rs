@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use crate::support::{
     autonat::Client,
-    bystander,
     forward::{Forward, header, loopback},
+    ordinary_clients,
     process::Relay,
     prometheus::Scrape,
 };
@@ -61,7 +61,7 @@ async fn behind_a_proxy_the_clients_own_addresses_are_tested() {
 
 /// An address on another machine is not dialled, whatever a client says.
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_elses_addresses_are_dialled() {
+async fn addresses_of_other_machines_are_not_dialled() {
     for is_quic in [false, true] {
         // A new one each time, whose rates have admitted nothing yet.
         let relay = Relay::start(&[]).await;
@@ -85,7 +85,7 @@ async fn nobody_elses_addresses_are_dialled() {
         let hang_up = async { drop(own.accept().await.unwrap()) };
         let (is_reachable, ()) = tokio::join!(client.is_reachable(&address), hang_up);
         assert!(!is_reachable);
-        bystander::is_served(&over).await;
+        ordinary_clients::assert_served(&over).await;
         relay.stop().await;
     }
 }

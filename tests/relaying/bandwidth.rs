@@ -241,24 +241,24 @@ async fn is_over_at_once(transport: Transport, leaves: Leaves) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_paced_source_that_resets_is_missed_at_once() {
+async fn a_reset_by_a_limited_source_ends_the_circuit_at_once() {
     is_over_at_once(Relay::tcp, Leaves::SourceResets).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_target_that_resets_a_paced_circuit_is_missed_at_once() {
+async fn a_reset_by_the_target_ends_a_limited_circuit_at_once() {
     is_over_at_once(Relay::tcp, Leaves::TargetResets).await;
     is_over_at_once(Relay::quic, Leaves::TargetResets).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_paced_source_that_is_gone_is_missed_at_once() {
+async fn a_lost_source_ends_a_limited_circuit_at_once() {
     is_over_at_once(Relay::tcp, Leaves::SourceIsGone).await;
     is_over_at_once(Relay::quic, Leaves::SourceIsGone).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_paced_target_that_is_gone_is_missed_at_once() {
+async fn a_lost_target_ends_a_limited_circuit_at_once() {
     is_over_at_once(Relay::tcp, Leaves::TargetIsGone).await;
     is_over_at_once(Relay::quic, Leaves::TargetIsGone).await;
 }

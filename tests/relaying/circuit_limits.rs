@@ -223,7 +223,7 @@ async fn duration_over_quic() {
 
 /// The limits stand in every answer that is about a circuit.
 #[tokio::test(flavor = "multi_thread")]
-async fn limits_are_told() {
+async fn answers_contain_the_limits() {
     let relay = Relay::start(&[]).await;
     let limit = Limit {
         duration: Some(3600),

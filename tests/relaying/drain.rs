@@ -237,7 +237,7 @@ async fn idle_clients_are_disconnected_one_by_one_and_move_to_the_next_relay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_open_at_the_deadline_is_cut_and_the_summary_says_so() {
+async fn circuits_open_at_the_deadline_are_cut_and_counted_in_the_summary() {
     let mut relay = Relay::start(&[
         ("RELAY_DRAIN_TIMEOUT", "1s"),
         ("RELAY_DRAIN_WINDOW", "1s"),
@@ -263,7 +263,7 @@ async fn what_is_open_at_the_deadline_is_cut_and_the_summary_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_that_panics_starts_the_drain_and_the_exit_code_says_so() {
+async fn a_panicked_task_starts_the_drain_and_exits_with_code_1() {
     let mut relay = Relay::start(&[]).await;
     relay.signal(SIGALRM);
     let panicked = relay.event("a task panicked").await;

@@ -221,7 +221,7 @@ impl Doomed {
     }
 }
 
-async fn what_is_cut_is_reset(transport: Transport) {
+async fn circuits_cut_at_the_deadline_are_reset(transport: Transport) {
     let mut relay = start("1s").await;
     let address = transport(&relay);
     let states = [Finished::Neither, Finished::Source, Finished::Target];
@@ -236,17 +236,17 @@ async fn what_is_cut_is_reset(transport: Transport) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_cut_is_reset_over_tcp() {
-    what_is_cut_is_reset(Relay::tcp).await;
+async fn circuits_cut_at_the_deadline_are_reset_over_tcp() {
+    circuits_cut_at_the_deadline_are_reset(Relay::tcp).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_cut_is_reset_over_quic() {
-    what_is_cut_is_reset(Relay::quic).await;
+async fn circuits_cut_at_the_deadline_are_reset_over_quic() {
+    circuits_cut_at_the_deadline_are_reset(Relay::quic).await;
 }
 
 /// The same at the second signal, which waits for nobody.
-async fn what_a_second_signal_cuts_is_reset(transport: Transport) {
+async fn circuits_cut_by_a_second_signal_are_reset(transport: Transport) {
     let mut relay = start("1h").await;
     let mut doomed = Doomed::open(&transport(&relay), Finished::Neither, false).await;
     begin_drain(&mut relay).await;
@@ -256,11 +256,11 @@ async fn what_a_second_signal_cuts_is_reset(transport: Transport) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_second_signal_cuts_is_reset_over_tcp() {
-    what_a_second_signal_cuts_is_reset(Relay::tcp).await;
+async fn circuits_cut_by_a_second_signal_are_reset_over_tcp() {
+    circuits_cut_by_a_second_signal_are_reset(Relay::tcp).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_second_signal_cuts_is_reset_over_quic() {
-    what_a_second_signal_cuts_is_reset(Relay::quic).await;
+async fn circuits_cut_by_a_second_signal_are_reset_over_quic() {
+    circuits_cut_by_a_second_signal_are_reset(Relay::quic).await;
 }

@@ -14,9 +14,10 @@ use tokio::{
 };
 
 use crate::support::{
-    PATIENCE, bystander,
+    PATIENCE,
     client::{BehaviourEvent, Client, Security},
     forward::{Forward, connect, header, local, loopback},
+    ordinary_clients,
     process::{Relay, socket},
     prometheus::Scrape,
     raw::{Raw, assert_status},
@@ -67,7 +68,7 @@ async fn the_relay_sees_the_client() {
     let websocket = proxy(&relay.websocket(), "203.0.113.7:4001").await;
     let seen = observed(&websocket.address()).await;
     assert_eq!(seen, "/ip4/203.0.113.7/tcp/4001/ws".parse().unwrap());
-    bystander::is_served(&websocket.address()).await;
+    ordinary_clients::assert_served(&websocket.address()).await;
 
     let itself = Forward::start(&relay.tcp(), loopback(PROXY), local()).await;
     let seen = observed(&itself.address()).await.to_string();
@@ -144,7 +145,7 @@ async fn connections_are_counted_for_the_client() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_else_is_believed() {
+async fn proxy_headers_of_untrusted_peers_are_rejected() {
     let relay = start(&[("RELAY_MAX_RESERVATIONS_PER_IP", "1")]).await;
     let mut stream = connect(loopback(STRANGER), socket(&relay.tcp()))
         .await
@@ -195,7 +196,7 @@ async fn a_proxy_without_a_header_is_refused() {
     });
     assert!(counted.await.is_ok(), "{:?}", refusals(&relay).await);
     let proxy = proxy(&relay.tcp(), "203.0.113.7:4001").await;
-    bystander::is_served(&proxy.address()).await;
+    ordinary_clients::assert_served(&proxy.address()).await;
     assert_eq!(refusals(&relay).await, refused);
     relay.stop().await;
 }
@@ -208,7 +209,7 @@ async fn refusals(relay: &Relay) -> Option<f64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_header_holds_nobody_else_up() {
+async fn slow_headers_do_not_delay_other_connections() {
     const SLOW: usize = 300;
     let relay = start(&[]).await;
     let target = socket(&relay.tcp());
@@ -220,11 +221,11 @@ async fn a_slow_header_holds_nobody_else_up() {
         slow.push(stream);
     }
     let proxy = proxy(&relay.tcp(), "203.0.113.8:4001").await;
-    bystander::is_served(&proxy.address()).await;
-    bystander::is_served(&relay.tcp()).await;
+    ordinary_clients::assert_served(&proxy.address()).await;
+    ordinary_clients::assert_served(&relay.tcp()).await;
     for waited in join_all(slow.iter_mut().map(is_closed)).await {
         assert!(waited < HEADER_TIMEOUT + SLACK, "{waited:?}");
     }
-    bystander::is_served(&proxy.address()).await;
+    ordinary_clients::assert_served(&proxy.address()).await;
     relay.stop().await;
 }

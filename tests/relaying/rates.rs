@@ -13,9 +13,10 @@ use tokio::{
 };
 
 use crate::support::{
-    PATIENCE, bystander,
+    PATIENCE,
     client::{Client, Security},
     forward::{Forward, connect, loopback},
+    ordinary_clients,
     process::{Relay, is, socket},
     prometheus::Scrape,
     raw::{Raw, assert_status},
@@ -78,7 +79,7 @@ async fn connections_from_one_address() {
     assert_eq!(flood(loopback(SECOND), &relay.tcp()).await, BURST);
     // The address has had its share, whichever port it comes to.
     assert_eq!(flood(loopback(SECOND), &relay.tcp()).await, 0);
-    bystander::is_served(&relay.tcp()).await;
+    ordinary_clients::assert_served(&relay.tcp()).await;
     reaches(
         &relay,
         REFUSED,
@@ -204,7 +205,7 @@ async fn circuits_of_one_peer_and_from_one_address() {
     reaches(&relay, DENIED, "rate_circuits_per_ip", BURST - 2).await;
 
     let elsewhere = Forward::start(&relay.tcp(), loopback(SECOND), Vec::new()).await;
-    bystander::is_served(&elsewhere.address()).await;
+    ordinary_clients::assert_served(&elsewhere.address()).await;
     relay.stop().await;
 }
 

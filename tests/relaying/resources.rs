@@ -12,7 +12,7 @@ use libp2p::{Stream, ping};
 use tokio::{net::TcpStream, process::Command, time::timeout};
 
 use crate::support::{
-    PATIENCE, bystander, http,
+    PATIENCE, http, ordinary_clients,
     process::{Relay, is, socket},
     prometheus::Scrape,
     raw::{Circuit, Raw, Streams, assert_status, pattern},
@@ -151,15 +151,15 @@ async fn new_connections_are_refused_while_memory_is_short() {
 
     drop(unread);
     relay.event("memory pressure ended").await;
-    bystander::is_served(&relay.tcp()).await;
-    bystander::is_served(&relay.quic()).await;
+    ordinary_clients::assert_served(&relay.tcp()).await;
+    ordinary_clients::assert_served(&relay.quic()).await;
     goes_on(&mut circuit).await;
     relay.stop().await;
 }
 
 /// What the relay holds for a few goes on growing: they lose it, and nobody else loses anything.
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_that_hold_most_are_relieved_when_memory_runs_out() {
+async fn the_largest_connections_are_relieved_when_memory_runs_out() {
     let (mut relay, _) = start_nearly_full().await;
     let mut circuit = Circuit::open(&relay.tcp()).await;
     let mut idle = Vec::new();
@@ -172,7 +172,7 @@ async fn connections_that_hold_most_are_relieved_when_memory_runs_out() {
     fill_until(&mut relay, &mut unread, "memory is relieved").await;
     relay.event("memory pressure ended").await;
     assert!(refused(&relay, "memory").await >= 1.0);
-    bystander::is_served(&relay.tcp()).await;
+    ordinary_clients::assert_served(&relay.tcp()).await;
     goes_on(&mut circuit).await;
     for peer in &mut idle {
         assert_status(&peer.reserve().await, Status::Ok);
@@ -213,7 +213,7 @@ async fn file_descriptors() {
     );
     goes_on(&mut circuit).await;
     // QUIC takes none.
-    bystander::is_served(&relay.quic()).await;
+    ordinary_clients::assert_served(&relay.quic()).await;
 
     drop(flood);
     http::json_where(&relay, "/status", |status| {
@@ -221,7 +221,7 @@ async fn file_descriptors() {
         used.unwrap() < u64::from(sockets / 2)
     })
     .await;
-    bystander::is_served(&relay.tcp()).await;
+    ordinary_clients::assert_served(&relay.tcp()).await;
     goes_on(&mut circuit).await;
     relay.stop().await;
 }
@@ -248,7 +248,7 @@ async fn handshakes_under_way() {
     all.await.unwrap();
     goes_on(&mut circuit).await;
     drop(flood);
-    bystander::is_served(&relay.tcp()).await;
+    ordinary_clients::assert_served(&relay.tcp()).await;
     relay.stop().await;
 }
 
@@ -325,7 +325,7 @@ async fn memory_of_unread_quic_circuits_is_bounded() {
     println!("{} MiB, {} MiB before", used >> 20, before >> 20);
     assert!(used <= LIMIT, "{used} bytes");
     for address in [relay.tcp(), relay.quic()] {
-        bystander::is_served(&address).await;
+        ordinary_clients::assert_served(&address).await;
     }
     goes_on(&mut circuit).await;
     relay.stop().await;

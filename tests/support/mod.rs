@@ -15,18 +15,18 @@
 
 use std::time::Duration;
 
+pub mod auth_server;
 pub mod autonat;
-pub mod books;
-pub mod bystander;
 pub mod client;
 pub mod collector;
-pub mod crowd;
-pub mod decider;
 pub mod dns;
+pub mod event_audit;
 pub mod fleet;
 pub mod forward;
 pub mod http;
 pub mod js;
+pub mod load;
+pub mod ordinary_clients;
 pub mod other_implementations;
 pub mod pki;
 pub mod process;

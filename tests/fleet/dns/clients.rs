@@ -5,14 +5,14 @@ use libp2p::{Multiaddr, multiaddr::Protocol};
 use crate::{
     dns::{
         ZONE,
-        answerer::{Answerer, relay},
+        server::{DnsServer, relay},
     },
     support::client::{Client, Security},
 };
 
-/// A client whose only resolver is the answerer.
-async fn client(answerer: &Answerer) -> Client {
-    Client::asking(Security::Noise, &[answerer.address]).await
+/// A client whose only resolver is the server.
+async fn client(server: &DnsServer) -> Client {
+    Client::asking(Security::Noise, &[server.address]).await
 }
 
 fn fleet() -> Multiaddr {
@@ -23,17 +23,17 @@ fn fleet() -> Multiaddr {
 async fn a_client_reserves_on_the_fleet() {
     let a = relay("relay-a", &[]).await;
     let b = relay("relay-b", &[]).await;
-    let answerer = Answerer::of(&[&a, &b], &[]).await;
+    let server = DnsServer::of(&[&a, &b], &[]).await;
     // On each one by its peer id.
     for relay in [&a, &b] {
-        let mut client = client(&answerer).await;
+        let mut client = client(&server).await;
         let address = fleet().with(Protocol::P2p(relay.peer_id));
         client.reserve(&address).await.unwrap();
     }
     // On one that is gone, not at all.
     a.signal(9);
-    answerer.shows(&[&b]).await;
-    let mut client = client(&answerer).await;
+    server.shows(&[&b]).await;
+    let mut client = client(&server).await;
     let address = fleet().with(Protocol::P2p(a.peer_id));
     client.reserve(&address).await.unwrap_err();
     let address = fleet().with(Protocol::P2p(b.peer_id));
@@ -55,7 +55,7 @@ async fn a_client_follows_pointers() {
             .map(|host| format!("/ip4/127.0.0.{host}/tcp/{port}"))
             .collect();
         let listen = format!("/ip4/0.0.0.0/tcp/{port}");
-        let relay = crate::dns::answerer::relay(
+        let relay = crate::dns::server::relay(
             &format!("relay-{n}"),
             &[
                 ("RELAY_LISTEN_ADDRESSES", &listen),
@@ -65,10 +65,10 @@ async fn a_client_follows_pointers() {
         .await;
         relays.push(relay);
     }
-    let answerer = Answerer::of(&relays.iter().collect::<Vec<_>>(), &[]).await;
-    assert!(answerer.texts().await[0].starts_with("dnsaddr=/dnsaddr/relay-"));
+    let server = DnsServer::of(&relays.iter().collect::<Vec<_>>(), &[]).await;
+    assert!(server.texts().await[0].starts_with("dnsaddr=/dnsaddr/relay-"));
     for relay in &relays {
-        let mut client = client(&answerer).await;
+        let mut client = client(&server).await;
         let address = fleet().with(Protocol::P2p(relay.peer_id));
         client.reserve(&address).await.unwrap();
     }

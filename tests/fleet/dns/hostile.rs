@@ -23,14 +23,14 @@ use tokio::{
 use crate::{
     dns::{
         FLEET,
-        answerer::{Answerer, relay},
+        server::{DnsServer, relay},
     },
     support::{PATIENCE, dns::question},
 };
 
-fn socket(from: &str, answerer: &Answerer) -> UdpSocket {
+fn socket(from: &str, server: &DnsServer) -> UdpSocket {
     let socket = UdpSocket::bind((from, 0)).unwrap();
-    socket.connect(answerer.address).unwrap();
+    socket.connect(server.address).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket
 }
@@ -42,10 +42,10 @@ fn receive(socket: &UdpSocket) -> Message {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_question_gets_an_error_or_silence() {
+async fn invalid_queries_get_an_error_or_no_answer() {
     let relay = relay("relay-0", &[]).await;
-    let answerer = Answerer::of(&[&relay], &[("RELAY_DNS_RATE_LIMIT", "0")]).await;
-    let socket = socket("127.0.0.1", &answerer);
+    let server = DnsServer::of(&[&relay], &[("RELAY_DNS_RATE_LIMIT", "0")]).await;
+    let socket = socket("127.0.0.1", &server);
     let good = question(FLEET, RecordType::TXT);
     // Each one is followed by a question: the next answer is that to the packet, or to it.
     for (packet, is_answered) in [
@@ -129,15 +129,15 @@ fn flood(socket: &UdpSocket, stop: &AtomicBool) -> Flood {
 async fn a_flood_is_limited_and_real_clients_get_through() {
     const RATE: u32 = 50;
     let relay = relay("relay-0", &[]).await;
-    let answerer = Answerer::of(&[&relay], &[("RELAY_DNS_RATE_LIMIT", "50")]).await;
-    let before = answerer.used_bytes();
+    let server = DnsServer::of(&[&relay], &[("RELAY_DNS_RATE_LIMIT", "50")]).await;
+    let before = server.used_bytes();
     let stop = Arc::new(AtomicBool::new(false));
     let flooding = thread::spawn({
-        let (socket, stop) = (socket("127.0.7.1", &answerer), Arc::clone(&stop));
+        let (socket, stop) = (socket("127.0.7.1", &server), Arc::clone(&stop));
         move || flood(&socket, &stop)
     });
     // One in the flooded network is sent to TCP before long, and is served there.
-    let neighbour = socket("127.0.7.2", &answerer);
+    let neighbour = socket("127.0.7.2", &server);
     let packet = question(FLEET, RecordType::TXT);
     neighbour
         .set_read_timeout(Some(Duration::from_millis(50)))
@@ -153,10 +153,10 @@ async fn a_flood_is_limited_and_real_clients_get_through() {
         }
     }
     for _ in 0..5 {
-        let reply = answerer.ask_tcp(FLEET, RecordType::TXT).await;
+        let reply = server.ask_tcp(FLEET, RecordType::TXT).await;
         assert!(!reply.answers.is_empty());
         // Other networks are served as if nothing was.
-        let reply = answerer.ask(FLEET, RecordType::TXT).await;
+        let reply = server.ask(FLEET, RecordType::TXT).await;
         assert!(!reply.answers.is_empty() && !reply.truncation);
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
@@ -168,20 +168,20 @@ async fn a_flood_is_limited_and_real_clients_get_through() {
     let allowed = RATE / 2..=RATE * (1 + seconds);
     assert!(allowed.contains(&flood.whole), "{allowed:?}");
     assert!(flood.truncated > RATE);
-    let grown = answerer.used_bytes().saturating_sub(before);
+    let grown = server.used_bytes().saturating_sub(before);
     assert!(grown < 4 << 20, "{grown} bytes");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_are_bounded_and_do_not_last() {
     let relay = relay("relay-0", &[]).await;
-    let answerer = Answerer::of(&[&relay], &[]).await;
+    let server = DnsServer::of(&[&relay], &[]).await;
     let mut open = Vec::new();
     for _ in 0..32 {
-        open.push(TcpStream::connect(answerer.address).await.unwrap());
+        open.push(TcpStream::connect(server.address).await.unwrap());
     }
     // One more of the same network is closed without a word, and the others work.
-    let mut rejected = TcpStream::connect(answerer.address).await.unwrap();
+    let mut rejected = TcpStream::connect(server.address).await.unwrap();
     is_closed(&mut rejected).await;
     let packet = question(FLEET, RecordType::TXT);
     let stream = &mut open[7];

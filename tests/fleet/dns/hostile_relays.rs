@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use crate::{
     dns::{
         FLEET,
-        answerer::{Answerer, relay},
+        server::{DnsServer, relay},
     },
     support::dns::texts,
 };
@@ -26,7 +26,7 @@ async fn pretender(body: String) -> SocketAddr {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_that_are_none_do_not_get_into_the_zone() {
+async fn invalid_status_answers_do_not_enter_the_zone() {
     let relay = relay("relay-0", &[]).await;
     let id = PeerId::random();
     let address = |port| format!("/ip4/192.0.2.1/tcp/{port}/p2p/{id}");
@@ -50,23 +50,23 @@ async fn answers_that_are_none_do_not_get_into_the_zone() {
     relays.push(pretender(body.to_string()).await);
     let relays: Vec<_> = relays.iter().map(SocketAddr::to_string).collect();
     let ns = [("RELAY_DNS_NS", "ns.fleet.test=192.0.2.53")];
-    let mut answerer = Answerer::start(&relays.join(","), &ns).await;
-    answerer.lists(2).await;
+    let mut server = DnsServer::start(&relays.join(","), &ns).await;
+    server.lists(2).await;
 
     let mut expected = vec![
         format!("dnsaddr=/dnsaddr/ns.fleet.test/p2p/{id}"),
         format!("dnsaddr=/dnsaddr/relay-0.fleet.test/p2p/{}", relay.peer_id),
     ];
     expected.sort();
-    assert_eq!(answerer.texts().await, expected);
-    let own = answerer
+    assert_eq!(server.texts().await, expected);
+    let own = server
         .ask_tcp("_dnsaddr.ns.fleet.test", RecordType::TXT)
         .await;
     assert_eq!(texts(&own).len(), 16);
     // It does not get a name server's address, nor the zone's only records.
-    let ns = answerer.ask("ns.fleet.test", RecordType::A).await;
+    let ns = server.ask("ns.fleet.test", RecordType::A).await;
     assert_eq!(ns.answers[0].data.to_string(), "192.0.2.53");
     assert_eq!(ns.answers.len(), 1);
-    assert!(answerer.ask_tcp(FLEET, RecordType::TXT).await.authoritative);
-    assert!(answerer.used_bytes() < 200 << 20);
+    assert!(server.ask_tcp(FLEET, RecordType::TXT).await.authoritative);
+    assert!(server.used_bytes() < 200 << 20);
 }

@@ -1,4 +1,4 @@
-//! How the answerer starts and ends.
+//! How the server starts and ends.
 
 use std::{
     net::UdpSocket,
@@ -11,7 +11,7 @@ use hickory_proto::rr::RecordType;
 use crate::{
     dns::{
         FLEET, ZONE,
-        answerer::{Answerer, relay},
+        server::{DnsServer, relay},
     },
     support::{PATIENCE, process::command},
 };
@@ -21,18 +21,18 @@ const SIGTERM: i32 = 15;
 const SIGALRM: i32 = 14;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_ends_at_once_when_it_is_told_to() {
+async fn it_exits_at_once_on_a_signal() {
     let relay = relay("relay-0", &[]).await;
     for signal in [SIGTERM, SIGINT] {
-        let mut answerer = Answerer::of(&[&relay], &[]).await;
-        let admin = answerer.admin().await;
+        let mut server = DnsServer::of(&[&relay], &[]).await;
+        let admin = server.admin().await;
         for path in ["/livez", "/readyz"] {
             let (status, _) = client::get(admin, path).await.unwrap();
             assert_eq!(status, 200, "{path}");
         }
         let begun = Instant::now();
-        answerer.signal(signal);
-        assert_eq!(answerer.exit_code().await, Some(0));
+        server.signal(signal);
+        assert_eq!(server.exit_code().await, Some(0));
         // Less than the delay of a relay's drain.
         assert!(begun.elapsed() < Duration::from_secs(4));
     }
@@ -44,20 +44,20 @@ async fn it_shares_the_environment_of_the_relays() {
     let relay = relay("relay-0", &[]).await;
     let template = ("RELAY_EXTERNAL_ADDRESSES", "/ip4/192.0.2.1{index}/tcp/9000");
     let variables = [template, ("RELAY_INSTANCE", "dns")];
-    let mut answerer = Answerer::of(&[&relay], &variables).await;
-    let admin = answerer.admin().await.to_string();
+    let mut server = DnsServer::of(&[&relay], &variables).await;
+    let admin = server.admin().await.to_string();
     let mut healthcheck = command(&[template, ("RELAY_ADMIN_ADDRESS", &admin)]);
     let status = healthcheck.arg("healthcheck").status().await.unwrap();
     assert_eq!(status.code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_counts_what_it_does() {
+async fn queries_are_counted() {
     let relay = relay("relay-0", &[]).await;
-    let mut answerer = Answerer::of(&[&relay], &[]).await;
-    let admin = answerer.admin().await;
-    answerer.ask(FLEET, RecordType::TXT).await;
-    answerer.ask_tcp("x.test", RecordType::A).await;
+    let mut server = DnsServer::of(&[&relay], &[]).await;
+    let admin = server.admin().await;
+    server.ask(FLEET, RecordType::TXT).await;
+    server.ask_tcp("x.test", RecordType::A).await;
     let (status, body) = client::get(admin, "/metrics").await.unwrap();
     assert_eq!(status, 200);
     let metrics = String::from_utf8(body.to_vec()).unwrap();
@@ -82,7 +82,7 @@ async fn it_counts_what_it_does() {
         "{metrics}"
     );
     relay.signal(9);
-    answerer.event("the zone is stale").await;
+    server.event("the zone is stale").await;
     // The last answer holds for a second.
     let is_stale = async || {
         let (_, body) = client::get(admin, "/metrics").await.unwrap();
@@ -97,29 +97,29 @@ async fn it_counts_what_it_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn signals_that_do_not_stop_it_are_logged_and_ignored() {
-    let mut answerer = Answerer::start("127.0.0.1:1", &[]).await;
-    let admin = answerer.admin().await;
+async fn other_signals_are_logged_and_ignored() {
+    let mut server = DnsServer::start("127.0.0.1:1", &[]).await;
+    let admin = server.admin().await;
     for (signal, name) in [(1, "SIGHUP"), (10, "SIGUSR1"), (12, "SIGUSR2")] {
-        answerer.signal(signal);
-        let event = answerer.event("signal ignored").await;
+        server.signal(signal);
+        let event = server.event("signal ignored").await;
         assert_eq!(event["signal"], name, "{event}");
         assert_eq!(client::get(admin, "/livez").await.unwrap().0, 200);
     }
-    answerer.signal(SIGTERM);
-    assert_eq!(answerer.exit_code().await, Some(0));
+    server.signal(SIGTERM);
+    assert_eq!(server.exit_code().await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_ends_it_with_an_error() {
-    let mut answerer = Answerer::start("127.0.0.1:1", &[]).await;
-    answerer.signal(SIGALRM);
-    answerer.event("a task panicked").await;
-    assert_eq!(answerer.exit_code().await, Some(1));
+    let mut server = DnsServer::start("127.0.0.1:1", &[]).await;
+    server.signal(SIGALRM);
+    server.event("a task panicked").await;
+    assert_eq!(server.exit_code().await, Some(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_port_that_is_taken_is_an_error() {
+async fn an_occupied_port_is_an_error() {
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let output = command(&[
@@ -202,11 +202,11 @@ async fn a_bad_configuration_is_refused_with_every_error() {
 
 /// A zone can be tried before it is delegated.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_probe_asks_the_server_that_it_is_told() {
+async fn the_probe_queries_the_configured_server() {
     let a = relay("relay-a", &[]).await;
     let b = relay("relay-b", &[]).await;
-    let answerer = Answerer::of(&[&a, &b], &[]).await;
-    let port = answerer.address.port();
+    let server = DnsServer::of(&[&a, &b], &[]).await;
+    let port = server.address.port();
     for server in [format!("127.0.0.1:{port}"), format!("localhost:{port}")] {
         let arguments = ["probe", "--bytes=1KiB", "--dns-server", &server];
         let output = command(&[])

@@ -3,8 +3,8 @@
 use crate::{
     dns::{
         FLEET, SEED, ZONE,
-        answerer::{Answerer, relay},
         dig::{Record, Reply, dig, is_here},
+        server::{DnsServer, relay},
     },
     support::process::Relay,
 };
@@ -12,9 +12,9 @@ use crate::{
 const ADDRESSES: &str = "/ip4/192.0.2.1/tcp/9000,/ip6/2001:db8::1/udp/9000/quic-v1,\
                          /dns4/relay-0.example.org/tcp/443/tls/ws";
 
-async fn start() -> (Relay, Answerer) {
+async fn start() -> (Relay, DnsServer) {
     let relay = relay("relay-0", &[("RELAY_EXTERNAL_ADDRESSES", ADDRESSES)]).await;
-    let answerer = Answerer::of(
+    let server = DnsServer::of(
         &[&relay],
         &[
             (
@@ -27,7 +27,7 @@ async fn start() -> (Relay, Answerer) {
         ],
     )
     .await;
-    (relay, answerer)
+    (relay, server)
 }
 
 fn record(name: &str, ttl: u32, record_type: &str, data: &str) -> Record {
@@ -59,7 +59,7 @@ async fn every_record_is_answered_over_both_transports() {
     if !is_here() {
         return;
     }
-    let (relay, answerer) = start().await;
+    let (relay, server) = start().await;
     let id = relay.peer_id;
     let texts = [
         format!("\"dnsaddr=/dns4/relay-0.example.org/tcp/443/tls/ws/p2p/{id}\""),
@@ -98,20 +98,20 @@ async fn every_record_is_answered_over_both_transports() {
     for transport in ["+notcp", "+tcp"] {
         for (name, record_type, expected) in &cases {
             let arguments = [transport, *name, *record_type];
-            let reply = dig(answerer.address, &arguments).await;
+            let reply = dig(server.address, &arguments).await;
             assert_eq!(reply.status, "NOERROR", "{arguments:?}: {}", reply.text);
             assert_eq!(reply.answers, *expected, "{arguments:?}");
             assert_eq!(reply.flags, ["qr", "aa", "rd"], "{arguments:?}");
             assert!(reply.edns.unwrap().ends_with("udp: 1232"), "{arguments:?}");
         }
     }
-    let reply = dig(answerer.address, &[ZONE, "SOA"]).await;
+    let reply = dig(server.address, &[ZONE, "SOA"]).await;
     assert!(
         reply.answers[0].3.ends_with(" 3600 600 86400 7"),
         "{}",
         reply.text
     );
-    let reply = dig(answerer.address, &[ZONE, "NS"]).await;
+    let reply = dig(server.address, &[ZONE, "NS"]).await;
     let glue = [
         record("ns.fleet.test", 3600, "A", "192.0.2.53"),
         record("ns.fleet.test", 3600, "AAAA", "2001:db8::53"),
@@ -120,11 +120,11 @@ async fn every_record_is_answered_over_both_transports() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_there_is_denied_and_what_is_not_ours_refused() {
+async fn missing_names_are_denied_and_other_zones_refused() {
     if !is_here() {
         return;
     }
-    let (_relay, answerer) = start().await;
+    let (_relay, server) = start().await;
     for transport in ["+notcp", "+tcp"] {
         for (name, record_type) in [
             (ZONE, "MX"),
@@ -132,7 +132,7 @@ async fn what_is_not_there_is_denied_and_what_is_not_ours_refused() {
             (FLEET, "A"),
             (FLEET, "TYPE65280"),
         ] {
-            let reply = dig(answerer.address, &[transport, name, record_type]).await;
+            let reply = dig(server.address, &[transport, name, record_type]).await;
             assert_denied(&reply, "NOERROR");
         }
         for name in [
@@ -141,7 +141,7 @@ async fn what_is_not_there_is_denied_and_what_is_not_ours_refused() {
             "_dnsaddr.x.fleet.test",
         ] {
             for record_type in ["A", "TXT", "ANY"] {
-                let reply = dig(answerer.address, &[transport, name, record_type]).await;
+                let reply = dig(server.address, &[transport, name, record_type]).await;
                 assert_denied(&reply, "NXDOMAIN");
             }
         }
@@ -152,7 +152,7 @@ async fn what_is_not_there_is_denied_and_what_is_not_ours_refused() {
             "xfleet.test",
             "_dnsaddr.bootstrap.libp2p.io",
         ] {
-            let reply = dig(answerer.address, &[transport, name, "TXT"]).await;
+            let reply = dig(server.address, &[transport, name, "TXT"]).await;
             assert_eq!(reply.status, "REFUSED", "{name}: {}", reply.text);
             assert_eq!(reply.flags, ["qr", "rd"], "{name}");
             let nothing = (
@@ -163,16 +163,16 @@ async fn what_is_not_there_is_denied_and_what_is_not_ours_refused() {
             assert_eq!(nothing, (0, 0, 0), "{}", reply.text);
         }
     }
-    let reply = dig(answerer.address, &[ZONE, "AXFR"]).await;
+    let reply = dig(server.address, &[ZONE, "AXFR"]).await;
     assert!(reply.text.contains("Transfer failed"), "{}", reply.text);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unusual_questions_get_the_code_that_says_so() {
+async fn unusual_queries_get_the_matching_response_code() {
     if !is_here() {
         return;
     }
-    let (_relay, answerer) = start().await;
+    let (_relay, server) = start().await;
     for (arguments, status) in [
         (
             ["version.bind", "TXT", "CH", "+noedns"].as_slice(),
@@ -188,13 +188,13 @@ async fn unusual_questions_get_the_code_that_says_so() {
             "NOERROR",
         ),
     ] {
-        let reply = dig(answerer.address, arguments).await;
+        let reply = dig(server.address, arguments).await;
         assert_eq!(reply.status, status, "{arguments:?}: {}", reply.text);
     }
-    let reply = dig(answerer.address, &[ZONE, "SOA", "+dnssec", "+norec"]).await;
+    let reply = dig(server.address, &[ZONE, "SOA", "+dnssec", "+norec"]).await;
     assert_eq!(reply.flags, ["qr", "aa"]);
     assert!(reply.edns.unwrap().contains("flags: do;"));
-    let reply = dig(answerer.address, &[ZONE, "SOA", "+noedns"]).await;
+    let reply = dig(server.address, &[ZONE, "SOA", "+noedns"]).await;
     assert_eq!(reply.edns, None);
 }
 
@@ -204,16 +204,16 @@ async fn names_keep_the_case_in_which_they_are_asked() {
     if !is_here() {
         return;
     }
-    let (_relay, answerer) = start().await;
+    let (_relay, server) = start().await;
     let name = "_DnSAdDr.FLEET.tEsT.";
-    let reply = dig(answerer.address, &[name, "TXT"]).await;
+    let reply = dig(server.address, &[name, "TXT"]).await;
     assert!(reply.question.starts_with(name), "{}", reply.text);
     assert_eq!(reply.answers.len(), 3, "{}", reply.text);
     assert!(reply.answers.iter().all(|record| record.0 == name));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_too_long_for_a_packet_comes_over_tcp() {
+async fn answers_too_long_for_a_packet_are_sent_over_tcp() {
     if !is_here() {
         return;
     }
@@ -221,21 +221,21 @@ async fn what_is_too_long_for_a_packet_comes_over_tcp() {
     let addresses: Vec<_> = (9000..9016).map(address).collect();
     let addresses = addresses.join(",");
     let relay = relay("relay-0", &[("RELAY_EXTERNAL_ADDRESSES", &addresses)]).await;
-    let answerer = Answerer::of(&[&relay], &[]).await;
+    let server = DnsServer::of(&[&relay], &[]).await;
     let name = "_dnsaddr.relay-0.fleet.test";
 
-    let cut = dig(answerer.address, &[name, "TXT", "+ignore"]).await;
+    let cut = dig(server.address, &[name, "TXT", "+ignore"]).await;
     assert_eq!(cut.flags, ["qr", "aa", "tc", "rd"], "{}", cut.text);
     assert!(cut.answers.is_empty() && !cut.is_tcp);
-    let whole = dig(answerer.address, &[name, "TXT"]).await;
+    let whole = dig(server.address, &[name, "TXT"]).await;
     assert_eq!(whole.answers.len(), 16, "{}", whole.text);
     assert!(whole.is_tcp);
     // The client may take more, but networks may not.
-    let cut = dig(answerer.address, &[name, "TXT", "+ignore", "+bufsize=4096"]).await;
+    let cut = dig(server.address, &[name, "TXT", "+ignore", "+bufsize=4096"]).await;
     assert!(cut.flags.contains(&"tc".to_owned()), "{}", cut.text);
 
     // The fleet's own records point there instead, in one packet.
-    let pointer = dig(answerer.address, &[FLEET, "TXT", "+noedns"]).await;
+    let pointer = dig(server.address, &[FLEET, "TXT", "+noedns"]).await;
     let id = relay.peer_id;
     let text = format!("\"dnsaddr=/dnsaddr/relay-0.fleet.test/p2p/{id}\"");
     assert_eq!(pointer.answers, [record(FLEET, 5, "TXT", &text)]);

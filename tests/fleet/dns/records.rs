@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{
     dns::{
         SEED, ZONE,
-        answerer::{Answerer, relay},
+        server::{DnsServer, relay},
     },
     support::process::command,
 };
@@ -35,9 +35,9 @@ fn out(output: Output) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// What is printed beforehand is what the relays announce, and what the answerer says, later.
+/// What is printed beforehand is what the relays announce, and what the server says, later.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_records_are_those_of_the_relays_that_run_later() {
+async fn printed_records_match_those_of_running_relays() {
     let addresses = "/ip4/127.0.0.1/tcp/900{index},/dns4/{instance}.example.org/tcp/9000";
     let addresses = ("RELAY_EXTERNAL_ADDRESSES", addresses);
     let lines = out(dnsaddr(&[addresses], &["relay-0", "relay-1"]).await);
@@ -45,7 +45,7 @@ async fn the_records_are_those_of_the_relays_that_run_later() {
         relay("relay-0", &[addresses]).await,
         relay("relay-1", &[addresses]).await,
     );
-    let answerer = Answerer::of(&[&a, &b], &[]).await;
+    let server = DnsServer::of(&[&a, &b], &[]).await;
     let mut printed: Vec<_> = lines
         .lines()
         .filter_map(|line| line.strip_prefix("_dnsaddr.fleet.test. IN TXT \""))
@@ -53,7 +53,7 @@ async fn the_records_are_those_of_the_relays_that_run_later() {
         .collect();
     printed.sort();
     assert_eq!(printed.len(), 4, "{lines}");
-    assert_eq!(answerer.texts().await, printed);
+    assert_eq!(server.texts().await, printed);
     assert_eq!(lines.lines().count(), 8, "{lines}");
 }
 
@@ -96,7 +96,7 @@ async fn a_large_fleet_points_to_its_relays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_missing_is_said_at_once() {
+async fn missing_variables_are_reported_at_once() {
     let output = command(&[]).arg("dnsaddr").output().await.unwrap();
     assert_eq!(output.status.code(), Some(64));
     let said = String::from_utf8(output.stderr).unwrap();

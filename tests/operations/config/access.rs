@@ -183,7 +183,7 @@ fn the_token_is_a_secret() {
 
 /// Otherwise a relay that is to ask would let everybody in.
 #[test]
-fn how_to_ask_says_that_there_is_somebody_to_ask() {
+fn access_settings_without_a_url_are_an_error() {
     let set = [
         ("RELAY_ACCESS_TOKEN", "hunter2"),
         ("RELAY_ACCESS_CERTIFICATE", "/etc/ca.pem"),

@@ -332,7 +332,7 @@ fn durations() {
 }
 
 #[test]
-fn text_that_is_not_unicode() {
+fn text_of_invalid_unicode() {
     let value = OsString::from_vec(vec![b'1', 0xff]);
     let pairs = [(OsString::from("RELAY_MAX_CIRCUITS"), value.clone())];
     let error = Config::from_env(pairs).unwrap_err();

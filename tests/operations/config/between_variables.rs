@@ -19,7 +19,7 @@ fn the_drain_window_fits_into_the_timeout() {
 }
 
 #[test]
-fn circuits_that_outlive_the_drain() {
+fn circuits_longer_than_the_drain() {
     let expect = |pairs: &[_], timeout: &str, duration: &str| {
         let warning = format!(
             "RELAY_DRAIN_TIMEOUT ({timeout}) is shorter than RELAY_MAX_CIRCUIT_DURATION \
@@ -57,7 +57,7 @@ fn limits_without_effect() {
 }
 
 #[test]
-fn everybody_as_a_proxy() {
+fn every_address_as_a_trusted_proxy() {
     let warning = warnings(&[("RELAY_PROXY_PROTOCOL_FROM", "10.0.0.0/8,::/0")]);
     assert!(
         warning[0].starts_with("RELAY_PROXY_PROTOCOL_FROM contains ::/0: whoever connects"),

@@ -137,7 +137,7 @@ fn the_instance_is_the_host_name() {
 }
 
 #[test]
-fn what_is_not_ours_passes() {
+fn other_variables_are_ignored() {
     let others = [
         ("RUST_LOG", "debug"),
         ("OTEL_SDK_DISABLED", "true"),

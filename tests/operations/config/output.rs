@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn render_says_where_values_come_from() {
+fn render_names_the_source_of_values() {
     let pairs = [
         ("RELAY_MAX_CIRCUITS", "64"),
         ("RELAY_IDENTITY_SEED_FILE", "/seed"),
@@ -27,7 +27,7 @@ fn pairs(text: &str) -> Vec<(&str, &str)> {
 }
 
 #[test]
-fn what_is_rendered_can_be_loaded() {
+fn rendered_configuration_can_be_loaded() {
     let text = load(&[]).unwrap().render();
     assert_eq!(config(&pairs(&text)), config(&[]));
 }

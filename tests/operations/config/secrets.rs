@@ -99,7 +99,7 @@ fn errors_show_no_secret() {
 }
 
 #[test]
-fn nothing_that_is_printed_shows_a_secret() {
+fn printed_configuration_shows_no_secret() {
     let (key, _) = key();
     for (name, secret) in [("RELAY_IDENTITY_SEED", SEED), ("RELAY_IDENTITY_KEY", &key)] {
         let loaded = load(&[(name, secret)]).unwrap();

@@ -156,7 +156,7 @@ fn pace(rate: u64, burst: Option<u64>) -> Pace {
 }
 
 #[test]
-fn fields_are_the_ones_that_were_meant() {
+fn variables_set_the_intended_fields() {
     let pairs: Vec<_> = GOOD
         .iter()
         .map(|(name, value, _)| (*name, *value))

@@ -62,7 +62,7 @@ fn every_series_label_and_value_on_it_exists() {
 }
 
 #[test]
-fn every_panel_says_what_it_shows_and_in_which_unit() {
+fn every_panel_has_a_description_and_a_unit() {
     for panel in panels() {
         for field in ["/title", "/description", "/fieldConfig/defaults/unit"] {
             let text = panel.pointer(field).and_then(Value::as_str);

@@ -75,7 +75,7 @@ pub(crate) fn in_template(template: &str) -> Vec<&str> {
 }
 
 #[test]
-fn what_does_not_exist_is_found() {
+fn missing_names_are_found() {
     for query in [
         "relay_circuits",
         "relay_circuit_duration_seconds",

@@ -10,7 +10,7 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_sides_prove_who_they_are() {
+async fn both_sides_are_authenticated() {
     let pki = Pki::new();
     pki.certify("client");
     for protocol in PROTOCOLS {
@@ -52,7 +52,7 @@ async fn both_sides_prove_who_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_that_cannot_be_used_are_told_of_once() {
+async fn unusable_files_are_reported_once() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     let (missing, garbage) = (path("missing"), path("garbage"));

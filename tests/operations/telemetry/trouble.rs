@@ -6,8 +6,8 @@ use descord_relay::relay::wire::Status;
 
 use crate::{
     support::{
-        bystander,
-        collector::{Collector, Mood},
+        collector::{Collector, Mode},
+        ordinary_clients,
         process::{Relay, is},
         raw::{Raw, assert_status},
     },
@@ -50,7 +50,7 @@ async fn is_survived(mut relay: Relay, what: &str, recover: impl AsyncFnOnce() -
         assert_ne!(warning[field].as_str().unwrap(), "", "{what} {warning}");
     }
     for _ in 0..3 {
-        bystander::is_served(&relay.quic()).await;
+        ordinary_clients::assert_served(&relay.quic()).await;
         carry(&relay).await;
     }
     let collector = recover().await;
@@ -84,7 +84,7 @@ async fn is_survived(mut relay: Relay, what: &str, recover: impl AsyncFnOnce() -
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collector_that_is_down_comes_back() {
+async fn export_resumes_when_the_collector_returns() {
     for protocol in PROTOCOLS {
         let collector = Collector::start().await;
         let address = collector.address;
@@ -97,46 +97,46 @@ async fn a_collector_that_is_down_comes_back() {
     }
 }
 
-async fn is_survived_in(mood: Mood) {
-    let timeout = match mood {
-        Mood::BlackHole | Mood::Slow(_) => SHORT,
+async fn is_survived_in(mode: Mode) {
+    let timeout = match mode {
+        Mode::BlackHole | Mode::Slow(_) => SHORT,
         _ => USUAL,
     };
     for protocol in PROTOCOLS {
         let collector = Collector::start().await;
-        collector.set_mood(mood);
+        collector.set_mode(mode);
         let relay = relay(&endpoint(&collector), protocol, timeout).await;
         let recover = async || {
-            collector.set_mood(Mood::Good);
+            collector.set_mode(Mode::Good);
             collector
         };
-        is_survived(relay, &format!("{mood:?} over {protocol}"), recover).await;
+        is_survived(relay, &format!("{mode:?} over {protocol}"), recover).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_may_answer_badly() {
-    for mood in [Mood::Status(503), Mood::Status(401), Mood::Garbage] {
-        is_survived_in(mood).await;
+    for mode in [Mode::Status(503), Mode::Status(401), Mode::Garbage] {
+        is_survived_in(mode).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_may_speak_something_else() {
-    is_survived_in(Mood::Noise).await;
+    is_survived_in(Mode::Noise).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_may_not_answer() {
-    for mood in [Mood::BlackHole, Mood::Slow(Duration::from_secs(2))] {
-        is_survived_in(mood).await;
+    for mode in [Mode::BlackHole, Mode::Slow(Duration::from_secs(2))] {
+        is_survived_in(mode).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_collector_refuses_is_told_of() {
+async fn items_rejected_by_the_collector_are_reported() {
     let collector = Collector::start().await;
-    collector.set_mood(Mood::Partial(3));
+    collector.set_mode(Mode::Partial(3));
     let mut relay = relay(&endpoint(&collector), "http/protobuf", USUAL).await;
     carry(&relay).await;
     let warning = relay.event("telemetry cannot be exported").await;
@@ -149,7 +149,7 @@ async fn what_the_collector_refuses_is_told_of() {
 async fn exports_of_spans_have_a_limit_of_their_own() {
     for protocol in PROTOCOLS {
         let collector = Collector::start().await;
-        collector.set_mood(Mood::BlackHole);
+        collector.set_mode(Mode::BlackHole);
         let mut relay = Relay::start(&[
             ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &endpoint(&collector)),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
@@ -168,9 +168,9 @@ async fn exports_of_spans_have_a_limit_of_their_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_end_tells_of_what_was_lost() {
+async fn lost_items_are_reported_at_the_end() {
     let collector = Collector::start().await;
-    collector.set_mood(Mood::Status(401));
+    collector.set_mode(Mode::Status(401));
     let mut relay = relay(&endpoint(&collector), "http/protobuf", USUAL).await;
     carry(&relay).await;
     relay.event("telemetry cannot be exported").await;
@@ -187,7 +187,7 @@ async fn the_end_tells_of_what_was_lost() {
 async fn the_end_does_not_wait_for_a_dead_collector() {
     for protocol in PROTOCOLS {
         let collector = Collector::start().await;
-        collector.set_mood(Mood::BlackHole);
+        collector.set_mode(Mode::BlackHole);
         // The timeouts are the usual ones, and longer than the end may take.
         let endpoint = collector.url();
         let mut relay = Relay::start(&[
@@ -210,9 +210,9 @@ async fn the_end_does_not_wait_for_a_dead_collector() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_that_is_too_small_is_told_of() {
+async fn a_full_queue_is_reported() {
     let collector = Collector::start().await;
-    collector.set_mood(Mood::Slow(Duration::from_millis(50)));
+    collector.set_mode(Mode::Slow(Duration::from_millis(50)));
     let mut relay = Relay::start(&[
         ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &endpoint(&collector)),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "2"),
@@ -234,9 +234,9 @@ async fn a_queue_that_is_too_small_is_told_of() {
 const REQUESTS: u64 = 6000;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn spans_that_nobody_takes_do_not_pile_up() {
+async fn unexported_spans_do_not_accumulate() {
     let (bad, good) = (Collector::start().await, Collector::start().await);
-    bad.set_mood(Mood::BlackHole);
+    bad.set_mode(Mode::BlackHole);
     let (traces, metrics) = (endpoint(&bad), format!("{}/v1/metrics", good.url()));
     let relay = Relay::start(&[
         ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &traces),
@@ -263,8 +263,8 @@ async fn spans_that_nobody_takes_do_not_pile_up() {
     assert!(grown < 4 * 1024 * 1024, "{grown} bytes more");
 
     // What is lost is counted, to the last one.
-    bad.set_mood(Mood::Good);
-    good.wait("all spans in the books", |received| {
+    bad.set_mode(Mode::Good);
+    good.wait("all spans to be counted", |received| {
         let lost = received.latest("relay.telemetry.lost", &[("signal", "traces")])?;
         let arrived =
             bad.look(|received| received.spans().filter(|s| s.name == "hop.connect").count());

@@ -257,7 +257,7 @@ fn every_variable_has_a_case() {
 }
 
 #[test]
-fn a_variable_that_there_is_one_of_does_what_it_says() {
+fn variables_without_signal_forms_have_their_effect() {
     for case in ONES {
         let default = (case.pick)(&settings(&[]));
         for (value, expected) in case.values {
@@ -277,7 +277,7 @@ fn a_variable_that_there_is_one_of_does_what_it_says() {
 }
 
 #[test]
-fn a_variable_that_signals_have_forms_of_does_what_it_says() {
+fn variables_with_signal_forms_have_their_effect() {
     for case in EACH {
         let general = format!("OTEL_EXPORTER_OTLP_{}", case.suffix);
         let with = |more: &[(&str, &str)]| {
@@ -436,7 +436,7 @@ fn the_smaller_timeout_holds() {
 }
 
 #[test]
-fn a_value_that_is_no_text_is_ignored() {
+fn values_of_invalid_text_are_ignored() {
     use std::{ffi::OsString, os::unix::ffi::OsStringExt};
     let name = OsString::from("OTEL_SERVICE_NAME");
     let (settings, warnings) = Settings::from_env([(name, OsString::from_vec(vec![0xff]))]);
@@ -445,7 +445,7 @@ fn a_value_that_is_no_text_is_ignored() {
 }
 
 #[test]
-fn what_is_shown_of_settings_has_no_secret() {
+fn debug_output_of_settings_has_no_secret() {
     let settings = settings(&[
         (
             ENDPOINT,

@@ -121,7 +121,7 @@ async fn a_signal_has_an_endpoint_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_switched_off_is_not_sent() {
+async fn disabled_signals_are_not_sent() {
     let requests = async |variables: &[(&str, &str)]| {
         let collector = Collector::start().await;
         let relay = relay(&collector, variables).await;
@@ -152,7 +152,7 @@ async fn what_is_switched_off_is_not_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn prometheus_without_a_server_is_told_of() {
+async fn a_prometheus_exporter_without_a_server_is_reported() {
     let prometheus = ("OTEL_METRICS_EXPORTER", "prometheus");
     for (admin, expected) in [("", 1), ("127.0.0.1:0", 0)] {
         let relay = Relay::start(&[prometheus, ("RELAY_ADMIN_ADDRESS", admin)]).await;
@@ -163,7 +163,7 @@ async fn prometheus_without_a_server_is_told_of() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_console_shows_what_it_is_asked_for() {
+async fn the_console_shows_the_selected_signals() {
     let mut relay = command(&[
         ("RELAY_LISTEN_ADDRESSES", "/ip4/127.0.0.1/tcp/0"),
         ("RELAY_ADMIN_ADDRESS", ""),

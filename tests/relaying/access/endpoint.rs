@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::*;
 use crate::support::{
-    decider::{Decider, Mood},
+    auth_server::{AuthServer, Mode},
     forward::{Forward, header, loopback},
     raw::{Circuit, connect},
 };
@@ -18,8 +18,8 @@ const TOKEN: &str = "hunter2-hunter2";
 const DECISIONS: &str = "relay_access_decision_duration_seconds_count";
 const LOOKUPS: &str = "relay_access_cache_lookups_total";
 
-pub(crate) async fn start(decider: &Decider, more: &[(&str, &str)]) -> Relay {
-    let url = decider.url();
+pub(crate) async fn start(auth_server: &AuthServer, more: &[(&str, &str)]) -> Relay {
+    let url = auth_server.url();
     let variables = [
         ("RELAY_ACCESS_URL", url.as_str()),
         ("RELAY_ADMIN_ADDRESS", "127.0.0.1:0"),
@@ -28,15 +28,15 @@ pub(crate) async fn start(decider: &Decider, more: &[(&str, &str)]) -> Relay {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_endpoint_is_told_everything_and_its_word_holds() {
-    let decider = Decider::start(Mood::Allow).await;
-    let mut relay = start(&decider, &[("RELAY_ACCESS_TOKEN", TOKEN)]).await;
+async fn the_endpoint_receives_the_whole_request_and_decides_it() {
+    let auth_server = AuthServer::start(Mode::Allow).await;
+    let mut relay = start(&auth_server, &[("RELAY_ACCESS_TOKEN", TOKEN)]).await;
     let circuit =
         Circuit::between(Raw::new(&relay.quic()).await, Raw::new(&relay.tcp()).await).await;
     let (source, target) = (circuit.source.peer_id, circuit.target.peer_id);
     let (source, target) = (source.to_string(), target.to_string());
     let relay_id = relay.peer_id.to_string();
-    let questions = decider.questions();
+    let questions = auth_server.questions();
     let bodies: Vec<_> = questions.iter().map(|q| &q.body).collect();
     assert_eq!(
         bodies,
@@ -58,12 +58,12 @@ async fn the_endpoint_is_told_everything_and_its_word_holds() {
         assert_eq!(question.headers["content-type"], "application/json");
     }
 
-    decider.set_mood(Mood::Rule("not-a-member"));
+    auth_server.set_mode(Mode::Rule("not-a-member"));
     let mut stranger = Raw::new(&relay.tcp()).await;
     let denied = is_refused(&mut relay, &mut stranger).await;
     assert_eq!(denied["reason"], "access_decision", "{denied}");
     assert_eq!(denied["rule"], "RELAY_ACCESS_URL, not-a-member", "{denied}");
-    decider.set_mood(Mood::Deny);
+    auth_server.set_mode(Mode::Deny);
     let denied = is_refused_to(&mut relay, &mut stranger, PeerId::random()).await;
     assert_eq!(denied["rule"], "RELAY_ACCESS_URL", "{denied}");
     has(&relay, DECISIONS, &[("outcome", "allowed")], 2.0).await;
@@ -78,30 +78,30 @@ async fn the_endpoint_is_told_everything_and_its_word_holds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rules_come_first() {
-    let decider = Decider::start(Mood::Allow).await;
-    let mut relay = start(&decider, &[("RELAY_ACCESS_RESERVE_DENY", "127.0.0.1")]).await;
+    let auth_server = AuthServer::start(Mode::Allow).await;
+    let mut relay = start(&auth_server, &[("RELAY_ACCESS_RESERVE_DENY", "127.0.0.1")]).await;
     let mut peer = Raw::new(&relay.tcp()).await;
     let denied = is_refused(&mut relay, &mut peer).await;
     assert_eq!(denied["reason"], "access_rules", "{denied}");
-    assert_eq!(decider.questions().len(), 0);
+    assert_eq!(auth_server.questions().len(), 0);
     relay.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_decision_is_remembered_for_its_time_and_for_its_question() {
-    let decider = Decider::start(Mood::Allow).await;
-    let relay = start(&decider, &[("RELAY_ACCESS_CACHE_TTL", "2s")]).await;
+    let auth_server = AuthServer::start(Mode::Allow).await;
+    let relay = start(&auth_server, &[("RELAY_ACCESS_CACHE_TTL", "2s")]).await;
     let begin = Instant::now();
     let mut connections = reserved_on(5, &relay).await;
     // Unless this machine is slower than that.
     if begin.elapsed() < Duration::from_secs(2) {
-        assert_eq!(decider.questions().len(), 1);
+        assert_eq!(auth_server.questions().len(), 1);
         has(&relay, LOOKUPS, &[("outcome", "hit")], 4.0).await;
         has(&relay, LOOKUPS, &[("outcome", "miss")], 1.0).await;
     }
     let peer = connections.last_mut().unwrap();
     let mut other = Raw::new(&relay.tcp()).await;
-    decider.set_mood(Mood::Deny);
+    auth_server.set_mode(Mode::Deny);
     assert_status(&other.reserve().await, Status::PermissionDenied);
     let (answer, _) = peer.connect(other.peer_id).await;
     assert_status(&answer, Status::PermissionDenied);
@@ -118,10 +118,10 @@ async fn a_decision_is_remembered_for_its_time_and_for_its_question() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_remembered_when_nothing_is_to_be() {
     for variable in ["RELAY_ACCESS_CACHE_TTL", "RELAY_ACCESS_CACHE_CAPACITY"] {
-        let decider = Decider::start(Mood::Allow).await;
-        let relay = start(&decider, &[(variable, "0")]).await;
+        let auth_server = AuthServer::start(Mode::Allow).await;
+        let relay = start(&auth_server, &[(variable, "0")]).await;
         let _connections = reserved_on(3, &relay).await;
-        assert_eq!(decider.questions().len(), 3);
+        assert_eq!(auth_server.questions().len(), 3);
         relay.stop().await;
     }
 }
@@ -141,27 +141,27 @@ pub(crate) async fn reserved_on(connections: usize, relay: &Relay) -> Vec<Raw> {
 /// Without a cache, too: what was granted a moment ago is not decided anew.
 #[tokio::test(flavor = "multi_thread")]
 async fn flood_of_renewals_seldom_reaches_the_endpoint() {
-    let decider = Decider::start(Mood::Allow).await;
-    let relay = start(&decider, &[("RELAY_ACCESS_CACHE_TTL", "0")]).await;
+    let auth_server = AuthServer::start(Mode::Allow).await;
+    let relay = start(&auth_server, &[("RELAY_ACCESS_CACHE_TTL", "0")]).await;
     let mut peer = Raw::new(&relay.tcp()).await;
     let begin = Instant::now();
     for _ in 0..100 {
         assert_status(&peer.reserve().await, Status::Ok);
     }
     let seconds = usize::try_from(begin.elapsed().as_secs()).unwrap();
-    let questions = decider.questions().len();
+    let questions = auth_server.questions().len();
     assert!(questions <= 1 + seconds / 5, "{questions} in {seconds} s");
     relay.stop().await;
 }
 
 /// Whoever asks for much waits for themselves, and the endpoint never has more than it is to.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_peer_that_asks_for_much_holds_nobody_up() {
+async fn many_requests_of_one_peer_do_not_delay_others() {
     const CONCURRENCY: usize = 16;
     const TIMEOUT: Duration = Duration::from_secs(5);
-    let decider = Decider::start(Mood::Hang).await;
+    let auth_server = AuthServer::start(Mode::Hang).await;
     let relay = start(
-        &decider,
+        &auth_server,
         &[
             ("RELAY_ACCESS_CONCURRENCY", &CONCURRENCY.to_string()),
             (
@@ -182,14 +182,18 @@ async fn a_peer_that_asks_for_much_holds_nobody_up() {
         stream.flush().await.unwrap();
         streams.push(stream);
     }
-    decider.was_asked(CONCURRENCY / 8).await;
-    decider.set_mood(Mood::Allow);
+    auth_server.was_asked(CONCURRENCY / 8).await;
+    auth_server.set_mode(Mode::Allow);
     let mut modest = Raw::new(&relay.tcp()).await;
     assert_status(&modest.reserve().await, Status::Ok);
     // Later, the endpoint may have what the relay no longer waits for and has just asked instead.
     assert!(begin.elapsed() < TIMEOUT);
-    assert!(decider.peak() <= CONCURRENCY / 8 + 1, "{}", decider.peak());
-    decider.set_mood(Mood::Hang);
+    assert!(
+        auth_server.peak() <= CONCURRENCY / 8 + 1,
+        "{}",
+        auth_server.peak()
+    );
+    auth_server.set_mode(Mode::Hang);
     // Those few that are asked have no answer. The rest has waited for itself, which is no reason
     // to be let in.
     let answers = join_all(streams.iter_mut().map(descord_relay::relay::wire::read));
@@ -219,9 +223,9 @@ async fn a_peer_that_asks_for_much_holds_nobody_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_endpoint_has_no_more_questions_at_once_than_it_is_to() {
-    let decider = Decider::start(Mood::Slow(Duration::from_millis(100))).await;
+    let auth_server = AuthServer::start(Mode::Slow(Duration::from_millis(100))).await;
     let relay = start(
-        &decider,
+        &auth_server,
         &[
             ("RELAY_ACCESS_CONCURRENCY", "2"),
             ("RELAY_ACCESS_TIMEOUT", "10s"),
@@ -235,20 +239,20 @@ async fn the_endpoint_has_no_more_questions_at_once_than_it_is_to() {
     for answer in join_all(peers).await {
         assert_status(&answer, Status::Ok);
     }
-    assert_eq!(decider.peak(), 2);
-    assert_eq!(decider.questions().len(), 12);
+    assert_eq!(auth_server.peak(), 2);
+    assert_eq!(auth_server.questions().len(), 12);
     relay.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn identical_questions_under_way_are_asked_once() {
     const REQUESTS: usize = 8;
-    let decider = Decider::start(Mood::Held).await;
+    let auth_server = AuthServer::start(Mode::Held).await;
     let variables = [
         ("RELAY_ACCESS_CACHE_TTL", "0"),
         ("RELAY_ACCESS_TIMEOUT", "10s"),
     ];
-    let relay = start(&decider, &variables).await;
+    let relay = start(&auth_server, &variables).await;
     let mut peer = Raw::new(&relay.tcp()).await;
     let target = PeerId::random();
     let mut streams = Vec::new();
@@ -259,8 +263,8 @@ async fn identical_questions_under_way_are_asked_once() {
         stream.flush().await.unwrap();
         streams.push(stream);
     }
-    decider.was_asked(1).await;
-    decider.set_mood(Mood::Allow);
+    auth_server.was_asked(1).await;
+    auth_server.set_mode(Mode::Allow);
     let answers = join_all(streams.iter_mut().map(descord_relay::relay::wire::read));
     let answers: Vec<Result<descord_relay::relay::wire::HopMessage, _>> =
         tokio::time::timeout(PATIENCE, answers).await.unwrap();
@@ -268,7 +272,7 @@ async fn identical_questions_under_way_are_asked_once() {
         assert_status(&answer.unwrap(), Status::NoReservation);
     }
     // A request that is late by more than the first answer takes is a question of its own.
-    let asked = decider.questions().len();
+    let asked = auth_server.questions().len();
     assert!(asked < REQUESTS, "{asked}");
     #[expect(clippy::cast_precision_loss, reason = "it is small")]
     let shared = (REQUESTS - asked) as f64;
@@ -281,8 +285,8 @@ async fn identical_questions_under_way_are_asked_once() {
 async fn one_peer_cannot_flood_the_endpoint() {
     const BURST: usize = 128;
     const RATE: usize = 4;
-    let decider = Decider::start(Mood::Allow).await;
-    let relay = start(&decider, &[("RELAY_ACCESS_CACHE_TTL", "0")]).await;
+    let auth_server = AuthServer::start(Mode::Allow).await;
+    let relay = start(&auth_server, &[("RELAY_ACCESS_CACHE_TTL", "0")]).await;
     let address = relay.tcp();
     let begin = Instant::now();
     let flood = async {
@@ -302,8 +306,13 @@ async fn one_peer_cannot_flood_the_endpoint() {
         }
     };
     let (greedy, ()) = tokio::join!(flood, others);
-    let of_greedy = |question: &crate::support::decider::Question| question.body["peer"] == greedy;
-    let asked = decider.questions().into_iter().filter(of_greedy).count();
+    let of_greedy =
+        |question: &crate::support::auth_server::Question| question.body["peer"] == greedy;
+    let asked = auth_server
+        .questions()
+        .into_iter()
+        .filter(of_greedy)
+        .count();
     let seconds = usize::try_from(begin.elapsed().as_secs()).unwrap();
     let most = BURST + RATE * (seconds + 1);
     assert!((1..=most).contains(&asked), "{asked} of {most}");
@@ -314,14 +323,14 @@ async fn one_peer_cannot_flood_the_endpoint() {
 #[tokio::test(flavor = "multi_thread")]
 async fn address_with_many_peers_has_a_part_of_the_questions() {
     const CONCURRENCY: usize = 8;
-    let decider = Decider::start(Mood::Held).await;
+    let auth_server = AuthServer::start(Mode::Held).await;
     let variables = [
         ("RELAY_ACCESS_CONCURRENCY", CONCURRENCY.to_string()),
         ("RELAY_ACCESS_TIMEOUT", "10s".to_owned()),
         ("RELAY_PROXY_PROTOCOL_FROM", "127.0.0.2".to_owned()),
     ];
     let relay = start(
-        &decider,
+        &auth_server,
         &variables.each_ref().map(|(n, v)| (*n, v.as_str())),
     )
     .await;
@@ -334,14 +343,14 @@ async fn address_with_many_peers_has_a_part_of_the_questions() {
     let crowd = (0..3 * CONCURRENCY).map(async |_| Raw::new(&crowded).await.reserve().await);
     let crowd = join_all(crowd);
     let asked = async {
-        decider.was_asked(CONCURRENCY / 4).await;
+        auth_server.was_asked(CONCURRENCY / 4).await;
         let mut peer = Raw::new(&other).await;
         let waits = async { peer.reserve().await };
         let heard = async {
-            decider.was_asked(CONCURRENCY / 4 + 1).await;
-            let last = decider.questions().pop().unwrap();
+            auth_server.was_asked(CONCURRENCY / 4 + 1).await;
+            let last = auth_server.questions().pop().unwrap();
             assert_eq!(last.body["ip"], "192.0.2.2");
-            decider.set_mood(Mood::Allow);
+            auth_server.set_mode(Mode::Allow);
         };
         tokio::join!(waits, heard).0
     };
@@ -350,6 +359,10 @@ async fn address_with_many_peers_has_a_part_of_the_questions() {
     for answer in crowd {
         assert_status(&answer, Status::Ok);
     }
-    assert!(decider.peak() <= CONCURRENCY / 4 + 1, "{}", decider.peak());
+    assert!(
+        auth_server.peak() <= CONCURRENCY / 4 + 1,
+        "{}",
+        auth_server.peak()
+    );
     relay.stop().await;
 }

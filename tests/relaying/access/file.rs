@@ -40,7 +40,7 @@ async fn start(path: &str, more: &[(&str, &str)]) -> Relay {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mount_that_is_swapped_changes_the_rules() {
+async fn a_swapped_mount_changes_the_rules() {
     let (mount, path) = mounted("# nobody yet\n");
     let mut relay = start(&path, &[("RELAY_ACCESS_TARGET_DENY", &key().1)]).await;
     has(&relay, "relay_access_rules", &[], 1.0).await;
@@ -70,7 +70,7 @@ async fn a_mount_that_is_swapped_changes_the_rules() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_cannot_be_used_changes_nothing_and_is_told_of() {
+async fn an_invalid_file_changes_nothing_and_is_reported() {
     let (key, id) = key();
     let (mount, path) = mounted(&format!("allow reserve {id}"));
     let mut relay = start(&path, &[]).await;
@@ -112,7 +112,7 @@ async fn a_file_that_cannot_be_used_changes_nothing_and_is_told_of() {
 
 /// A relay without its rules would be open to everybody.
 #[tokio::test]
-async fn no_relay_starts_without_the_rules_that_it_is_to_have() {
+async fn a_relay_does_not_start_without_its_rules() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("access.rules");
     fs::write(&path, "allow reserve nobody\ndeny\n").unwrap();
@@ -143,7 +143,7 @@ async fn no_relay_starts_without_the_rules_that_it_is_to_have() {
 
 /// What is half written is not taken: the file has to be left alone for a second.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_is_being_written_is_waited_for() {
+async fn a_partially_written_file_is_not_loaded() {
     let (mount, path) = mounted("allow reserve none");
     let mut relay = start(&path, &[]).await;
     let file = mount.path().join("..1/access.rules");

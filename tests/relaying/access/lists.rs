@@ -6,7 +6,7 @@ use super::*;
 use crate::support::{process::is, raw::Circuit};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_else_than_those_who_are_allowed_may_reserve() {
+async fn only_allowed_peers_may_reserve() {
     let (key, id) = key();
     let mut relay = Relay::start(&[("RELAY_ACCESS_RESERVE_ALLOW", &id)]).await;
     let mut holder = Raw::with_key(key, &relay.quic()).await;
@@ -42,7 +42,7 @@ async fn networks_are_those_of_the_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn circuits_lead_only_to_those_to_whom_they_may() {
+async fn circuits_lead_only_to_allowed_targets() {
     let (open_key, open) = key();
     let (closed_key, closed) = key();
     let mut relay = Relay::start(&[

@@ -2,13 +2,13 @@
 
 use super::*;
 use crate::support::{
-    decider::{Decider, Mood},
+    auth_server::{AuthServer, Mode},
     pki::Pki,
     process::command,
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_an_endpoint_that_can_be_believed_is_asked() {
+async fn only_an_endpoint_with_a_trusted_certificate_is_queried() {
     let (ours, other) = (Pki::new(), Pki::new());
     for (trusted, status) in [
         (Some(ours.path("ca.pem")), Status::Ok),
@@ -16,8 +16,9 @@ async fn only_an_endpoint_that_can_be_believed_is_asked() {
         (None, Status::PermissionDenied),
     ] {
         let loopback = ([127, 0, 0, 1], 0).into();
-        let decider = Decider::start_at(loopback, Mood::Allow, Some(ours.open_server())).await;
-        let url = format!("https://{}/", decider.address);
+        let auth_server =
+            AuthServer::start_at(loopback, Mode::Allow, Some(ours.open_server())).await;
+        let url = format!("https://{}/", auth_server.address);
         let certificate = trusted.unwrap_or_default();
         let relay = Relay::start(&[
             ("RELAY_ACCESS_URL", &url),
@@ -26,13 +27,13 @@ async fn only_an_endpoint_that_can_be_believed_is_asked() {
         .await;
         let mut peer = Raw::new(&relay.tcp()).await;
         assert_status(&peer.reserve().await, status);
-        assert_eq!(decider.questions().is_empty(), status != Status::Ok);
+        assert_eq!(auth_server.questions().is_empty(), status != Status::Ok);
         relay.stop().await;
     }
 }
 
 #[tokio::test]
-async fn certificates_that_cannot_be_used_are_an_error() {
+async fn unusable_certificates_are_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ca.pem");
     std::fs::write(&path, "no certificate").unwrap();

@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     access::endpoint::{reserved_on, start},
     support::{
-        decider::{Decider, Mood},
+        auth_server::{AuthServer, Mode},
         process::is,
         raw::Circuit,
     },
@@ -18,22 +18,22 @@ use crate::{
 const DECISIONS: &str = "relay_access_decision_duration_seconds_count";
 
 /// Everything that an endpoint may do wrong, what the log says of it, and what it counts as.
-fn troubles() -> [(Mood, &'static str, &'static str); 10] {
+fn troubles() -> [(Mode, &'static str, &'static str); 10] {
     [
-        (Mood::Status(500), "the answer is 500", "invalid"),
-        (Mood::Status(403), "the answer is 403", "invalid"),
-        (Mood::Status(204), "the answer is 204", "invalid"),
-        (Mood::Text("yes"), "the answer is no JSON", "invalid"),
+        (Mode::Status(500), "the answer is 500", "invalid"),
+        (Mode::Status(403), "the answer is 403", "invalid"),
+        (Mode::Status(204), "the answer is 204", "invalid"),
+        (Mode::Text("yes"), "the answer is no JSON", "invalid"),
         (
-            Mood::Text(r#"{"allow":"yes"}"#),
+            Mode::Text(r#"{"allow":"yes"}"#),
             "the answer is no JSON",
             "invalid",
         ),
-        (Mood::Huge, "the answer is too long", "invalid"),
-        (Mood::Endless, "the answer is too long", "invalid"),
-        (Mood::Hang, "no answer in time", "timeout"),
-        (Mood::Noise, "", "unreachable"),
-        (Mood::Close, "", "unreachable"),
+        (Mode::Huge, "the answer is too long", "invalid"),
+        (Mode::Endless, "the answer is too long", "invalid"),
+        (Mode::Hang, "no answer in time", "timeout"),
+        (Mode::Noise, "", "unreachable"),
+        (Mode::Close, "", "unreachable"),
     ]
 }
 
@@ -43,13 +43,13 @@ async fn without_a_decision_requests_are_refused_unless_they_are_to_be_granted()
         ("fail-closed", Status::PermissionDenied),
         ("fail-open", Status::Ok),
     ] {
-        let all = troubles().map(async |(mood, cause, outcome)| {
-            let decider = Decider::start(mood.clone()).await;
+        let all = troubles().map(async |(mode, cause, outcome)| {
+            let auth_server = AuthServer::start(mode.clone()).await;
             let variables = [
                 ("RELAY_ACCESS_ON_ERROR", policy),
                 ("RELAY_ACCESS_TIMEOUT", "500ms"),
             ];
-            let mut relay = start(&decider, &variables).await;
+            let mut relay = start(&auth_server, &variables).await;
             // A renewal on the same connection would repeat what was granted.
             let key = Keypair::generate_ed25519();
             let mut connections = Vec::new();
@@ -65,11 +65,11 @@ async fn without_a_decision_requests_are_refused_unless_they_are_to_be_granted()
             let said = warning["cause"].as_str().unwrap();
             assert!(
                 said.starts_with(cause) && !said.is_empty(),
-                "{mood:?}: {warning}"
+                "{mode:?}: {warning}"
             );
             // What is no decision is not remembered.
             has(&relay, DECISIONS, &[("outcome", outcome)], 3.0).await;
-            decider.set_mood(Mood::Allow);
+            auth_server.set_mode(Mode::Allow);
             assert_status(&connections[3].reserve().await, Status::Ok);
             relay.event("the access endpoint decides again").await;
             let events = relay.stop().await;
@@ -90,9 +90,9 @@ async fn without_a_decision_requests_are_refused_unless_they_are_to_be_granted()
 
 /// Servers close connections that were idle for long, some just when they are used again.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_was_kept_too_long_is_no_failure() {
-    let decider = Decider::start(Mood::Once).await;
-    let relay = start(&decider, &[("RELAY_ACCESS_CACHE_TTL", "0")]).await;
+async fn a_stale_keep_alive_connection_is_no_failure() {
+    let auth_server = AuthServer::start(Mode::Once).await;
+    let relay = start(&auth_server, &[("RELAY_ACCESS_CACHE_TTL", "0")]).await;
     let _connections = reserved_on(5, &relay).await;
     has(&relay, DECISIONS, &[("outcome", "allowed")], 5.0).await;
     relay.stop().await;
@@ -100,12 +100,12 @@ async fn a_connection_that_was_kept_too_long_is_no_failure() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_sent_elsewhere() {
-    let elsewhere = Decider::start(Mood::Allow).await;
-    let decider = Decider::start(Mood::Redirect(elsewhere.url())).await;
+    let elsewhere = AuthServer::start(Mode::Allow).await;
+    let auth_server = AuthServer::start(Mode::Redirect(elsewhere.url())).await;
     // Nor through a proxy that something else is to go through.
     let proxy = format!("http://{}", elsewhere.address);
     let mut relay = start(
-        &decider,
+        &auth_server,
         &[
             ("RELAY_ACCESS_TOKEN", "hunter2"),
             ("HTTP_PROXY", &proxy),
@@ -117,14 +117,14 @@ async fn nothing_is_sent_elsewhere() {
     let mut peer = Raw::new(&relay.tcp()).await;
     let denied = is_refused(&mut relay, &mut peer).await;
     assert_eq!(denied["reason"], "access_unavailable", "{denied}");
-    assert_eq!(decider.questions().len(), 1);
+    assert_eq!(auth_server.questions().len(), 1);
     assert_eq!(elsewhere.questions().len(), 0);
     relay.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_that_is_gone_is_one_that_does_not_decide() {
-    let gone = Decider::start(Mood::Allow).await;
+async fn an_unreachable_endpoint_denies_as_unavailable() {
+    let gone = AuthServer::start(Mode::Allow).await;
     let url = gone.url();
     drop(gone);
     let mut relay = Relay::start(&[("RELAY_ACCESS_URL", &url)]).await;
@@ -146,9 +146,9 @@ async fn an_endpoint_that_is_gone_is_one_that_does_not_decide() {
 /// More questions than the endpoint takes wait, and are refused or granted in their time.
 #[tokio::test(flavor = "multi_thread")]
 async fn too_many_questions_are_as_good_as_no_answer() {
-    let decider = Decider::start(Mood::Hang).await;
+    let auth_server = AuthServer::start(Mode::Hang).await;
     let relay = start(
-        &decider,
+        &auth_server,
         &[
             ("RELAY_ACCESS_CONCURRENCY", "1"),
             ("RELAY_ACCESS_TIMEOUT", "2s"),
@@ -174,9 +174,9 @@ async fn too_many_questions_are_as_good_as_no_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn circuits_and_the_end_do_not_wait_for_a_decision() {
-    let decider = Decider::start(Mood::Allow).await;
+    let auth_server = AuthServer::start(Mode::Allow).await;
     let mut relay = start(
-        &decider,
+        &auth_server,
         &[
             ("RELAY_ACCESS_TIMEOUT", "10s"),
             ("RELAY_ACCESS_CACHE_TTL", "0"),
@@ -185,14 +185,14 @@ async fn circuits_and_the_end_do_not_wait_for_a_decision() {
     )
     .await;
     let mut circuit = Circuit::open(&relay.tcp()).await;
-    decider.set_mood(Mood::Hang);
-    let asked = decider.questions().len();
+    auth_server.set_mode(Mode::Hang);
+    let asked = auth_server.questions().len();
     let mut waiting = Raw::new(&relay.tcp()).await;
     let begin = Instant::now();
     let waits = async { waiting.reserve().await };
     tokio::select! {
         _ = waits => panic!("nobody has decided"),
-        () = decider.was_asked(asked + 1) => {}
+        () = auth_server.was_asked(asked + 1) => {}
     }
     for _ in 0..100 {
         circuit.near.write_all(b"ping").await.unwrap();

@@ -64,8 +64,8 @@ pub struct Server {
     /// Where to dial it, without its peer id.
     pub address: Multiaddr,
     pub limits: Limits,
-    /// Only ours has books to look into, and tasks that are watched.
-    books: Option<(Arc<Relay>, Lifecycle)>,
+    /// Only ours has state to look into, and tasks that are watched.
+    state: Option<(Arc<Relay>, Lifecycle)>,
     _tasks: Arc<JoinSet<()>>,
 }
 
@@ -90,12 +90,12 @@ impl Server {
 
     async fn listen(kind: Kind, net: Net, limits: Limits, listen: Multiaddr) -> Self {
         let behind_relay = listen.iter().any(|part| part == Protocol::P2pCircuit);
-        let mut books = None;
+        let mut state = None;
         let mut tasks = JoinSet::new();
         let (peer_id, address) = match kind {
             Kind::Ours => {
                 let swarm = net.swarm(behind_relay, |keypair, client| {
-                    let (relay, _) = books.insert(ours(keypair, &limits));
+                    let (relay, _) = state.insert(ours(keypair, &limits));
                     Behaviour {
                         hop: relay::Behaviour::new(Arc::clone(relay)),
                         client: client.into(),
@@ -111,7 +111,7 @@ impl Server {
                 run(swarm, listen, &mut tasks).await
             }
         };
-        if let Some((relay, _)) = &books {
+        if let Some((relay, _)) = &state {
             relay.announce(std::slice::from_ref(&address));
             tasks.spawn(Arc::clone(relay).expire_reservations());
         }
@@ -121,7 +121,7 @@ impl Server {
             peer_id,
             address,
             limits,
-            books,
+            state,
             _tasks: Arc::new(tasks),
         }
     }
@@ -134,12 +134,12 @@ impl Server {
     /// Waits until nothing is left of what the clients did, and says what is left otherwise. Only
     /// ours can tell.
     pub async fn is_clean(&self) -> Result<(), String> {
-        let Some((books, tasks)) = &self.books else {
+        let Some((state, tasks)) = &self.state else {
             return Ok(());
         };
         let clean = async {
             loop {
-                let now = books.statistics();
+                let now = state.statistics();
                 if (now.reservations, now.circuits, now.peers) == (0, 0, 0) {
                     return;
                 }
@@ -148,7 +148,7 @@ impl Server {
         };
         timeout(PATIENCE, clean)
             .await
-            .map_err(|_| format!("the clients are gone, but {:?}", books.statistics()))?;
+            .map_err(|_| format!("the clients are gone, but {:?}", state.statistics()))?;
         if tasks.is_faulty() {
             return Err("a task of the relay panicked".into());
         }

@@ -1,4 +1,4 @@
-//! Each instrument moves when what it tells of happens.
+//! Every instrument changes when the fact that it measures occurs.
 
 use std::collections::HashSet;
 
@@ -21,8 +21,9 @@ use tokio::{
 use crate::{
     metrics::{reaches, start},
     support::{
-        PATIENCE, autonat,
-        decider::{Decider, Mood},
+        PATIENCE,
+        auth_server::{AuthServer, Mode},
+        autonat,
         process::{Relay, kill, socket},
         prometheus::{Scrape, name},
         raw::{Circuit, Raw, assert_status, pattern},
@@ -206,10 +207,10 @@ async fn access() -> Vec<Scrape> {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("access.rules");
     std::fs::write(&file, "deny connect 192.0.2.1").unwrap();
-    let decider = Decider::start(Mood::Deny).await;
+    let auth_server = AuthServer::start(Mode::Deny).await;
     let relay = start(&[
         ("RELAY_ACCESS_FILE", file.to_str().unwrap()),
-        ("RELAY_ACCESS_URL", &decider.url()),
+        ("RELAY_ACCESS_URL", &auth_server.url()),
     ])
     .await;
     let mut scrapes = vec![reaches(&relay, "relay_access_rules", &[], 1.0).await];

@@ -1,4 +1,4 @@
-//! An access endpoint that decides as it is told, or misbehaves in any way.
+//! An HTTP server for `RELAY_ACCESS_URL` with configurable answers and faults.
 
 use std::{
     net::SocketAddr,
@@ -33,7 +33,7 @@ use super::PATIENCE;
 
 /// What the endpoint does with questions.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Mood {
+pub enum Mode {
     /// It allows everything.
     Allow,
     /// It allows everything, after this time.
@@ -54,7 +54,7 @@ pub enum Mood {
     Endless,
     /// It takes the question and says nothing.
     Hang,
-    /// It takes questions, and allows them when it is in another mood.
+    /// It takes questions, and allows them when it is in another mode.
     Held,
     /// It accepts connections and speaks something else.
     Noise,
@@ -74,14 +74,14 @@ pub struct Question {
 }
 
 /// An endpoint that listens. It goes away when it is dropped.
-pub struct Decider {
+pub struct AuthServer {
     pub address: SocketAddr,
     shared: Arc<Shared>,
     server: JoinHandle<()>,
 }
 
 struct Shared {
-    mood: Mutex<Mood>,
+    mode: Mutex<Mode>,
     questions: Mutex<Vec<Question>>,
     asked: watch::Sender<()>,
     /// Questions that are being answered, and how many they were at most.
@@ -89,23 +89,23 @@ struct Shared {
     peak: AtomicUsize,
 }
 
-impl Drop for Decider {
+impl Drop for AuthServer {
     fn drop(&mut self) {
         self.server.abort();
     }
 }
 
-impl Decider {
+impl AuthServer {
     /// On a free port of the loopback interface.
-    pub async fn start(mood: Mood) -> Self {
-        Self::start_at(([127, 0, 0, 1], 0).into(), mood, None).await
+    pub async fn start(mode: Mode) -> Self {
+        Self::start_at(([127, 0, 0, 1], 0).into(), mode, None).await
     }
 
     /// At this address, with TLS or without.
-    pub async fn start_at(address: SocketAddr, mood: Mood, tls: Option<ServerConfig>) -> Self {
+    pub async fn start_at(address: SocketAddr, mode: Mode, tls: Option<ServerConfig>) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let shared = Arc::new(Shared {
-            mood: Mutex::new(mood),
+            mode: Mutex::new(mode),
             questions: Mutex::default(),
             asked: watch::Sender::new(()),
             now: AtomicUsize::new(0),
@@ -124,8 +124,8 @@ impl Decider {
     }
 
     /// What it does from now on.
-    pub fn set_mood(&self, mood: Mood) {
-        *self.shared.mood.lock().unwrap() = mood;
+    pub fn set_mode(&self, mode: Mode) {
+        *self.shared.mode.lock().unwrap() = mode;
     }
 
     /// All that it was asked so far.
@@ -157,11 +157,11 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>, tls: Option<ServerCon
 }
 
 async fn connection(mut stream: TcpStream, shared: Arc<Shared>, tls: Option<TlsAcceptor>) {
-    let mood = shared.mood.lock().unwrap().clone();
-    match (mood, tls) {
-        (Mood::Close, _) => {}
-        (Mood::Once, _) => once(stream).await,
-        (Mood::Noise, _) => {
+    let mode = shared.mode.lock().unwrap().clone();
+    match (mode, tls) {
+        (Mode::Close, _) => {}
+        (Mode::Once, _) => once(stream).await,
+        (Mode::Noise, _) => {
             let _ = stream.write_all(&[0x15; 100]).await;
         }
         (_, None) => answers(stream, shared).await,
@@ -227,35 +227,35 @@ async fn answer(
         body: serde_json::from_slice(&body).unwrap_or_default(),
     });
     shared.asked.send_replace(());
-    let mood = shared.mood.lock().unwrap().clone();
+    let mode = shared.mode.lock().unwrap().clone();
     let allow = json!({ "allow": true }).to_string();
-    match mood {
-        Mood::Slow(time) => {
+    match mode {
+        Mode::Slow(time) => {
             tokio::time::sleep(time).await;
             allow.into_response()
         }
-        Mood::Deny => json!({ "allow": false }).to_string().into_response(),
-        Mood::Rule(rule) => {
+        Mode::Deny => json!({ "allow": false }).to_string().into_response(),
+        Mode::Rule(rule) => {
             let answer = json!({ "allow": false, "rule": rule });
             answer.to_string().into_response()
         }
-        Mood::Status(status) => (StatusCode::from_u16(status).unwrap(), allow).into_response(),
-        Mood::Text(text) => text.into_response(),
-        Mood::Redirect(to) => {
+        Mode::Status(status) => (StatusCode::from_u16(status).unwrap(), allow).into_response(),
+        Mode::Text(text) => text.into_response(),
+        Mode::Redirect(to) => {
             (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, to)]).into_response()
         }
-        Mood::Huge => format!("{}{allow}", " ".repeat(10_000_000)).into_response(),
-        Mood::Endless => {
+        Mode::Huge => format!("{}{allow}", " ".repeat(10_000_000)).into_response(),
+        Mode::Endless => {
             let blanks = stream::repeat_with(|| Ok::<_, std::io::Error>(vec![b' '; 1000]));
             Body::from_stream(blanks).into_response()
         }
-        Mood::Hang => std::future::pending().await,
-        Mood::Held => {
-            while *shared.mood.lock().unwrap() == Mood::Held {
+        Mode::Hang => std::future::pending().await,
+        Mode::Held => {
+            while *shared.mode.lock().unwrap() == Mode::Held {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             allow.into_response()
         }
-        Mood::Allow | Mood::Noise | Mood::Close | Mood::Once => allow.into_response(),
+        Mode::Allow | Mode::Noise | Mode::Close | Mode::Once => allow.into_response(),
     }
 }

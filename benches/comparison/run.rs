@@ -45,7 +45,7 @@ enum Section {
 
 /// Compares descord-relay with libp2p's relay, and with HAProxy where there is one.
 #[derive(Debug, Parser)]
-#[command(name = "cargo bench --bench relays --")]
+#[command(name = "cargo bench --bench comparison --")]
 struct Options {
     /// What to measure; everything, unless it is said.
     sections: Vec<Section>,
@@ -154,7 +154,7 @@ fn open_files() -> Result<u64> {
 }
 
 /// What the command line says. Without cargo's `--bench` this runs as a test, among tests that are
-/// chosen by their names; the one here is called `relays`.
+/// chosen by their names; the one here is called `comparison`.
 fn options() -> Option<Options> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.iter().any(|a| a == "--bench") {
@@ -162,8 +162,9 @@ fn options() -> Option<Options> {
     }
     let is_listed = arguments.iter().any(|a| a == "--list");
     let mut names = arguments.iter().filter(|a| !a.starts_with('-'));
-    let is_chosen = names.all(|name| "relays".contains(name.as_str()));
-    (is_chosen && !is_listed).then(|| Options::parse_from(["relays", "--quick", "--rounds", "1"]))
+    let is_chosen = names.all(|name| "comparison".contains(name.as_str()));
+    (is_chosen && !is_listed)
+        .then(|| Options::parse_from(["comparison", "--quick", "--rounds", "1"]))
 }
 
 pub(crate) fn main() -> Result<()> {

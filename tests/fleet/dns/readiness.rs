@@ -1,4 +1,4 @@
-//! The zone follows the relays.
+//! The zone follows the readiness of the relays.
 
 use std::{
     net::TcpListener,
@@ -10,7 +10,7 @@ use hickory_proto::{op::ResponseCode, rr::RecordType};
 use crate::{
     dns::{
         FLEET, SEED,
-        answerer::{Answerer, GONE_WITHIN, relay},
+        server::{DnsServer, GONE_WITHIN, relay},
     },
     support::process::{Relay, is},
 };
@@ -35,19 +35,19 @@ async fn relay_at(instance: &str, admin: &str) -> Relay {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_relay_that_drains_is_gone_at_once_and_its_own_name_stays() {
+async fn a_draining_relay_is_removed_at_once_and_its_own_name_stays() {
     let mut a = relay("relay-a", &[("RELAY_DRAIN_DELAY", "1m")]).await;
     let b = relay("relay-b", &[]).await;
-    let answerer = Answerer::of(&[&a, &b], &[]).await;
-    answerer.shows(&[&a, &b]).await;
+    let server = DnsServer::of(&[&a, &b], &[]).await;
+    server.shows(&[&a, &b]).await;
 
     a.signal(SIGTERM);
     a.event("draining").await;
-    let took = answerer.shows(&[&b]).await;
+    let took = server.shows(&[&b]).await;
     assert!(took < GONE_WITHIN, "{took:?}");
     // It still serves those who know it.
     for name in ["relay-a.fleet.test", "relay-b.fleet.test"] {
-        let reply = answerer.ask(name, RecordType::A).await;
+        let reply = server.ask(name, RecordType::A).await;
         assert_eq!(reply.answers.len(), 1, "{name}");
     }
     a.signal(SIGKILL);
@@ -55,63 +55,63 @@ async fn a_relay_that_drains_is_gone_at_once_and_its_own_name_stays() {
     let mut code = ResponseCode::NoError;
     while code != ResponseCode::NXDomain {
         assert!(begun.elapsed() < GONE_WITHIN, "{code}");
-        let reply = answerer.ask("relay-a.fleet.test", RecordType::A).await;
+        let reply = server.ask("relay-a.fleet.test", RecordType::A).await;
         code = reply.metadata.response_code;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_relay_that_is_killed_is_gone_and_comes_back_under_the_same_peer_id() {
+async fn a_killed_relay_is_removed_and_returns_with_the_same_peer_id() {
     let [admin_a, admin_b] = free_ports();
     let a = relay_at("relay-a", &admin_a).await;
     let b = relay_at("relay-b", &admin_b).await;
-    let answerer = Answerer::of(&[&a, &b], &[]).await;
+    let server = DnsServer::of(&[&a, &b], &[]).await;
     a.signal(SIGKILL);
-    let took = answerer.shows(&[&b]).await;
+    let took = server.shows(&[&b]).await;
     assert!(took < GONE_WITHIN, "{took:?}");
     let again = relay_at("relay-a", &admin_a).await;
     assert_eq!(again.peer_id, a.peer_id);
-    let took = answerer.shows(&[&again, &b]).await;
+    let took = server.shows(&[&again, &b]).await;
     assert!(took < GONE_WITHIN, "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_relay_that_hangs_is_gone_until_it_answers_again() {
+async fn a_hung_relay_is_removed_until_it_answers_again() {
     let a = relay("relay-a", &[]).await;
     let b = relay("relay-b", &[]).await;
-    let answerer = Answerer::of(&[&a, &b], &[]).await;
+    let server = DnsServer::of(&[&a, &b], &[]).await;
     a.signal(SIGSTOP);
-    let took = answerer.shows(&[&b]).await;
+    let took = server.shows(&[&b]).await;
     a.signal(SIGCONT);
     assert!(took < GONE_WITHIN, "{took:?}");
-    let took = answerer.shows(&[&a, &b]).await;
+    let took = server.shows(&[&a, &b]).await;
     assert!(took < GONE_WITHIN, "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_last_good_set_stays_when_nobody_answers() {
+async fn the_last_good_set_stays_when_no_relay_answers() {
     let [admin_a, admin_b] = free_ports();
     let a = relay_at("relay-a", &admin_a).await;
     let b = relay_at("relay-b", &admin_b).await;
-    let mut answerer = Answerer::of(&[&a, &b], &[]).await;
+    let mut server = DnsServer::of(&[&a, &b], &[]).await;
     a.signal(SIGKILL);
     b.signal(SIGKILL);
-    let stale = answerer.event("the zone is stale").await;
+    let stale = server.event("the zone is stale").await;
     assert_eq!(
         (&stale["level"], &stale["listed"]),
         (&"WARN".into(), &2.into())
     );
-    answerer.shows(&[&a, &b]).await;
+    server.shows(&[&a, &b]).await;
 
     let again = relay_at("relay-b", &admin_b).await;
-    let current = answerer.event("the zone is current again").await;
+    let current = server.event("the zone is current again").await;
     assert_eq!(
         (&current["listed"], &current["silent"]),
         (&1.into(), &1.into())
     );
-    answerer.shows(&[&again]).await;
-    let stale = answerer
+    server.shows(&[&again]).await;
+    let stale = server
         .events
         .iter()
         .filter(|event| is(event, "the zone is stale"));
@@ -122,57 +122,57 @@ async fn the_last_good_set_stays_when_nobody_answers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_set_is_empty_when_all_relays_drain() {
     let mut a = relay("relay-a", &[("RELAY_DRAIN_DELAY", "1m")]).await;
-    let mut answerer = Answerer::of(&[&a], &[]).await;
+    let mut server = DnsServer::of(&[&a], &[]).await;
     a.signal(SIGTERM);
     a.event("draining").await;
-    answerer.lists(0).await;
-    let reply = answerer.ask(FLEET, RecordType::TXT).await;
+    server.lists(0).await;
+    let reply = server.ask(FLEET, RecordType::TXT).await;
     assert_eq!(reply.metadata.response_code, ResponseCode::NoError);
     assert!(reply.answers.is_empty() && reply.authorities.len() == 1);
     // And it stays so when it is gone.
     a.signal(SIGKILL);
-    answerer
+    server
         .event_where("relays changed", |event| event["silent"] == 1)
         .await;
-    answerer.shows(&[]).await;
+    server.shows(&[]).await;
 }
 
-/// Whoever asks an answerer that has just started for a relay that it has yet to hear of would be
+/// A client that queries a server which has just started for a relay without an answer yet would be
 /// told that there is none.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_zone_is_whole() {
     let (a, b) = (relay("relay-a", &[]).await, relay("relay-b", &[]).await);
     b.signal(SIGSTOP);
     let relays = format!("{},{}", a.admin(), b.admin());
-    let mut answerer = Answerer::start(&relays, &[("RUST_LOG", "descord_relay=debug")]).await;
-    answerer.event("a relay does not answer in time").await;
-    let reply = answerer.ask(FLEET, RecordType::TXT).await;
+    let mut server = DnsServer::start(&relays, &[("RUST_LOG", "descord_relay=debug")]).await;
+    server.event("a relay does not answer in time").await;
+    let reply = server.ask(FLEET, RecordType::TXT).await;
     assert_eq!(reply.metadata.response_code, ResponseCode::ServFail);
     b.signal(SIGCONT);
-    let first = answerer.event("relays changed").await;
+    let first = server.event("relays changed").await;
     assert_eq!(first["listed"], 2);
 }
 
 /// A relay that is not there is waited for, but not for long.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_first_zone_does_not_wait_for_a_relay_that_is_gone() {
+async fn the_first_zone_does_not_wait_for_an_unreachable_relay() {
     let a = relay("relay-a", &[]).await;
     for gone in ["127.0.0.1:1", "no-such-name.invalid"] {
         let relays = format!("{},{gone}", a.admin());
-        let answerer = Answerer::start(&relays, &[]).await;
-        answerer.shows(&[&a]).await;
+        let server = DnsServer::start(&relays, &[]).await;
+        server.shows(&[&a]).await;
     }
 }
 
-/// Names, and a second answerer that starts when all are gone.
+/// Names, and a second server that starts when all are gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn relays_are_found_by_name_and_nothing_is_said_before() {
     let relay = relay("relay-a", &[]).await;
     let port = relay.admin().port();
-    let answerer = Answerer::start(&format!("localhost:{port}"), &[]).await;
-    answerer.shows(&[&relay]).await;
+    let server = DnsServer::start(&format!("localhost:{port}"), &[]).await;
+    server.shows(&[&relay]).await;
 
-    let mut lost = Answerer::start("127.0.0.1:1,no-such-name.invalid", &[]).await;
+    let mut lost = DnsServer::start("127.0.0.1:1,no-such-name.invalid", &[]).await;
     let warning = lost.event("cannot look the name up").await;
     assert_eq!(warning["host"], "no-such-name.invalid");
     let reply = lost.ask(FLEET, RecordType::TXT).await;
@@ -195,8 +195,8 @@ async fn a_stranger_is_left_out() {
         ("RELAY_IDENTITY_SEED", SEED),
         ("RELAY_FLEET_INSTANCES", "relay-0,relay-1"),
     ];
-    let mut answerer = Answerer::start(&relays, &variables).await;
-    let warning = answerer.event("relays are left out").await;
+    let mut server = DnsServer::start(&relays, &variables).await;
+    let warning = server.event("relays are left out").await;
     assert_eq!(warning["relays"], 1);
-    answerer.shows(&[&ours]).await;
+    server.shows(&[&ours]).await;
 }

@@ -1,9 +1,9 @@
-//! The relay that is abused, and what it held before.
+//! The relay under attack, with the memory and files that it used before.
 
 use tokio::time::timeout;
 
 use crate::support::{
-    PATIENCE, bystander,
+    PATIENCE, ordinary_clients,
     process::{Relay, is},
 };
 
@@ -13,21 +13,21 @@ const GROWN: usize = 96 * MIB;
 /// How much of that may be kept: tables that have grown, and pages that are not quite empty.
 const KEPT: usize = 16 * MIB;
 
-/// A relay under abuse.
-pub(crate) struct Victim {
+/// A relay under attack.
+pub(crate) struct TargetRelay {
     pub(crate) relay: Relay,
     resident: usize,
     files: usize,
 }
 
-impl Victim {
+impl TargetRelay {
     /// A relay with these variables, which has served somebody before: what is set up once is no
     /// growth.
     pub(crate) async fn start(variables: &[(&str, &str)]) -> Self {
         let statistics = [("RELAY_STATS_INTERVAL", "1s")];
         let mut relay = Relay::start(&[&statistics, variables].concat()).await;
-        bystander::is_served(&relay.tcp()).await;
-        bystander::is_served(&relay.quic()).await;
+        ordinary_clients::assert_served(&relay.tcp()).await;
+        ordinary_clients::assert_served(&relay.quic()).await;
         relay.is_idle().await;
         Self {
             resident: relay.used_bytes(),
@@ -37,14 +37,14 @@ impl Victim {
     }
 
     /// Others are served, over TCP and QUIC, and memory is within its bound.
-    pub(crate) async fn stands(&self) {
-        bystander::is_served(&self.relay.tcp()).await;
-        bystander::is_served(&self.relay.quic()).await;
-        self.holds_at_most(GROWN);
+    pub(crate) async fn assert_serves(&self) {
+        ordinary_clients::assert_served(&self.relay.tcp()).await;
+        ordinary_clients::assert_served(&self.relay.quic()).await;
+        self.assert_growth_at_most(GROWN);
     }
 
     /// Memory has not grown by more than this.
-    pub(crate) fn holds_at_most(&self, bytes: usize) {
+    pub(crate) fn assert_growth_at_most(&self, bytes: usize) {
         let grown = self.grown();
         assert!(grown <= bytes, "grown by {grown} bytes");
     }
@@ -60,8 +60,8 @@ impl Victim {
 
     /// Once the offenders have left, the next ones are served at once, and soon there is nothing
     /// left of anybody.
-    pub(crate) async fn recovers(mut self) {
-        self.stands().await;
+    pub(crate) async fn assert_recovers(mut self) {
+        self.assert_serves().await;
         self.relay.is_idle().await;
         let recovered = timeout(PATIENCE, async {
             while self.grown() > KEPT || self.files() > 0 {

@@ -1,7 +1,7 @@
 //! The parts of a relayed byte's way, each by itself and in memory: the copy between two streams,
 //! and the two secure channels, of which the relay's end alone is measured.
 //!
-//! `cargo bench --bench parts`; a name at its end runs a part of it.
+//! `cargo bench --bench micro`; a name at its end runs a part of it.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark fails loudly")]
 

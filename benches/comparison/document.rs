@@ -51,7 +51,7 @@ pub(crate) fn circumstances() -> Result<String> {
     let rustc = String::from_utf8(rustc.stdout)?;
     let today = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     Ok(format!(
-        "`cargo bench{features} --bench relays -- {arguments}`, {day}, {model}, {cores} cores, Linux {kernel}, {rustc}, libp2p {libp2p}, \
+        "`cargo bench{features} --bench comparison -- {arguments}`, {day}, {model}, {cores} cores, Linux {kernel}, {rustc}, libp2p {libp2p}, \
          descord-relay {ours}.",
         features = if cfg!(feature = "openssl") {
             " --features openssl"

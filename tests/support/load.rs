@@ -1,4 +1,4 @@
-//! Ordinary clients that come, reserve, talk to one another, and leave, all by chance.
+//! Random load: ordinary clients connect, reserve, exchange bytes with one another, and leave.
 
 use std::{
     sync::{Arc, Mutex},

@@ -1,4 +1,4 @@
-//! The answerer as a process, and questions to it.
+//! The DNS server as a process, and queries to it.
 
 use std::{
     net::SocketAddr,
@@ -28,8 +28,8 @@ use crate::{
 /// How long a relay that left may stay in the zone: two seconds, and as many again on a busy machine.
 pub const GONE_WITHIN: Duration = Duration::from_secs(4);
 
-/// The answerer. Killed when it is dropped.
-pub struct Answerer {
+/// The DNS server. Killed when it is dropped.
+pub struct DnsServer {
     child: Child,
     lines: UnboundedReceiver<Value>,
     /// Every event so far.
@@ -38,7 +38,7 @@ pub struct Answerer {
     pub address: SocketAddr,
 }
 
-impl Answerer {
+impl DnsServer {
     /// Starts it for the relays at these addresses, and waits until it answers.
     pub async fn start(relays: &str, variables: &[(&str, &str)]) -> Self {
         let defaults = [
@@ -63,15 +63,15 @@ impl Answerer {
                 }
             }
         });
-        let mut answerer = Self {
+        let mut server = Self {
             child,
             lines,
             events: Vec::new(),
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
         };
-        let answers = answerer.event("dns answers").await;
-        answerer.address = answers["address"].as_str().unwrap().parse().unwrap();
-        answerer
+        let answers = server.event("dns answers").await;
+        server.address = answers["address"].as_str().unwrap().parse().unwrap();
+        server
     }
 
     /// Starts it for these relays, and waits until all of them are listed.
@@ -80,9 +80,9 @@ impl Answerer {
             .iter()
             .map(|relay| relay.admin().to_string())
             .collect();
-        let mut answerer = Self::start(&addresses.join(","), variables).await;
-        answerer.lists(relays.len()).await;
-        answerer
+        let mut server = Self::start(&addresses.join(","), variables).await;
+        server.lists(relays.len()).await;
+        server
     }
 
     /// Waits until the log says that so many relays are listed.

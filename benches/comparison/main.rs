@@ -2,9 +2,9 @@
 //! cost each.
 //!
 //! ```sh
-//! cargo bench --bench relays                                  # everything
-//! cargo bench --bench relays -- throughput --channel quic     # a part of it
-//! cargo bench --bench relays -- --write                       # for docs/performance.md
+//! cargo bench --bench comparison                                  # everything
+//! cargo bench --bench comparison -- throughput --channel quic     # a part of it
+//! cargo bench --bench comparison -- --write                       # for docs/performance.md
 //! ```
 //!
 //! The image has the feature `openssl`: `--features openssl` measures the relay as it is shipped.

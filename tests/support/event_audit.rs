@@ -1,4 +1,4 @@
-//! What a relay's log says that began and ended, as an auditor keeps it.
+//! Reservations and circuits that began and ended, according to the log of a relay.
 
 use std::collections::HashMap;
 
@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use super::process::is;
 
-/// The account of a relay's events, from its first one on.
+/// Balances the events of a relay, from its first one on.
 #[derive(Debug, Default)]
-pub struct Books {
+pub struct EventAudit {
     /// Reservations and circuits that have begun more often than they have ended, and the reverse.
     open: HashMap<String, i64>,
     messages: HashMap<String, u64>,
@@ -16,9 +16,9 @@ pub struct Books {
     pub bytes: u64,
 }
 
-impl Books {
-    /// Enters the next events.
-    pub fn enter(&mut self, events: &[Value]) {
+impl EventAudit {
+    /// Adds the next events.
+    pub fn record(&mut self, events: &[Value]) {
         for event in events {
             assert!(!is(event, "a task panicked"), "{event}");
             let message = event["message"].as_str().unwrap();

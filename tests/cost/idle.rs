@@ -1,4 +1,4 @@
-//! What a relay does while nobody wants anything: it hardly wakes up.
+//! Wake-ups of a relay with idle peers.
 
 use std::time::Duration;
 

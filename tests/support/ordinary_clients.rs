@@ -1,4 +1,4 @@
-//! Clients that do nothing wrong, and must not notice those that do.
+//! Ordinary clients, which are served as if no other client misbehaved.
 
 use std::time::{Duration, Instant};
 
@@ -15,8 +15,8 @@ use super::{
 const SERVED_WITHIN: Duration = Duration::from_secs(9);
 
 /// Two new clients get a reservation, a circuit, and their bytes through it and back.
-pub async fn is_served(address: &Multiaddr) {
-    let took = served_in(address).await;
+pub async fn assert_served(address: &Multiaddr) {
+    let took = time_to_serve(address).await;
     assert!(
         took <= SERVED_WITHIN,
         "ordinary clients are served as if nobody else were there, and not in {took:?}"
@@ -24,7 +24,7 @@ pub async fn is_served(address: &Multiaddr) {
 }
 
 /// The same, however long it takes, and how long that was.
-pub async fn served_in(address: &Multiaddr) -> Duration {
+pub async fn time_to_serve(address: &Multiaddr) -> Duration {
     let began = Instant::now();
     // Two whole clients are too large for the stacks of those who wait for them.
     let served = Box::pin(async {
