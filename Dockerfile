@@ -10,7 +10,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 # Which crates are in the binary, and of which version, is written into it: scanners read that.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
-    cargo install --quiet --locked --version 0.7.7 cargo-auditable
+    cargo install --quiet --debug --locked --version 0.7.7 cargo-auditable
 WORKDIR /src
 # The profile of Cargo.toml: `release` builds faster, and the binary is larger and slower.
 ARG PROFILE=dist
