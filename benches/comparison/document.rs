@@ -13,7 +13,7 @@ use super::Result;
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/performance.md");
 const LOCK: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock"));
-/// Of libp2p's relay, which is a workspace of its own.
+/// Of libp2p's relay, which is a separate workspace.
 const STOCK_LOCK: &str = include_str!("../stock-relay/Cargo.lock");
 
 /// On a quiet machine, all others together use less than this much of a core.

@@ -105,7 +105,7 @@ impl HaProxy {
         })
     }
 
-    /// What a byte costs it, on so many connections.
+    /// What a byte costs it, on this many connections.
     pub(crate) async fn measure(
         &mut self,
         channel: &str,
@@ -157,7 +157,7 @@ impl HaProxy {
     }
 }
 
-/// It cannot tell which port it was given, so it is told one that was free just now.
+/// It does not report its port, so it is configured with one that was free just now.
 fn unused_address() -> io::Result<SocketAddr> {
     std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()
 }

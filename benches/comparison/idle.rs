@@ -10,7 +10,7 @@ use super::{
     requests::BUSY_CLIENTS,
 };
 
-/// From so many reservations on, the memory that each takes shows.
+/// The number of reservations from which on the memory of each is measurable.
 const ENOUGH: usize = 100;
 
 /// At each number of reservations of the plan that is large enough: everybody comes, and leaves.

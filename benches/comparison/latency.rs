@@ -29,7 +29,7 @@ const SAME_LOAD: u32 = 128 * MIB;
 const MIB: u32 = 1024 * 1024;
 
 pub(crate) async fn measure(relay: &Relay, channel: Channel, plan: &Plan) -> Result<Vec<Sample>> {
-    // A thread of its own: it must not wait for its turn behind the clients that are the load.
+    // A separate thread: it must not wait for its turn behind the clients that are the load.
     let apart = runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()

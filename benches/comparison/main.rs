@@ -9,7 +9,7 @@
 //!
 //! The image has the feature `openssl`: `--features openssl` measures the relay as it is shipped.
 //!
-//! Each relay is a process of its own, and its CPU time alone counts. `cargo test` runs everything
+//! Each relay is a separate process, and its CPU time alone counts. `cargo test` runs everything
 //! at its smallest, so that it keeps working; the figures mean nothing then.
 
 #![expect(

@@ -1,4 +1,4 @@
-//! A relay as a process of its own, and what it uses.
+//! A relay as a separate process, and its resource usage.
 
 use std::{
     path::{Path, PathBuf},
@@ -79,7 +79,7 @@ impl Kind {
     }
 
     /// The same limits for both, which nothing here reaches. Ours counts what each peer moves, and
-    /// logs, as it does unless it is told otherwise.
+    /// logs, as it does by default.
     fn command(self) -> Result<Command> {
         let (program, variables) = match self {
             Self::Ours => (
@@ -139,7 +139,7 @@ pub(crate) struct Relay {
 
 impl Relay {
     /// Starts one on free ports of the loopback interface, and waits until it is ready. If it is
-    /// ours, it may be allowed so many bytes a second and no more.
+    /// ours, its bandwidth may be limited.
     pub(crate) async fn start(kind: Kind, bandwidth: Option<&str>) -> Result<Self> {
         let mut command = kind.command()?;
         if let (Kind::Ours, Some(bandwidth)) = (kind, bandwidth) {

@@ -28,7 +28,7 @@ const CHUNK_BYTES: u32 = 64 * 1024;
 /// Longer than the first bytes take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Circuits that carry bytes one way, each between two clients of its own, for as long as this lives.
+/// Circuits that carry bytes one way, each between two new clients, for as long as this lives.
 pub(crate) struct Load {
     received: Vec<Arc<AtomicU64>>,
     tasks: JoinSet<()>,
@@ -96,7 +96,7 @@ impl Load {
         self.received().iter().sum()
     }
 
-    /// What it costs a process whose CPU time so far, in seconds, `cpu` tells.
+    /// What it costs a process; `cpu` returns its CPU time so far, in seconds.
     #[expect(clippy::cast_precision_loss, reason = "fewer than 2^53 bytes")]
     pub(crate) async fn cost(
         &self,

@@ -1,5 +1,5 @@
-//! The parts of a relayed byte's way, each by itself and in memory: the copy between two streams,
-//! and the two secure channels, of which the relay's end alone is measured.
+//! Microbenchmarks in memory: the copy between two streams, and the two secure channels, of which only
+//! the relay's end is measured.
 //!
 //! `cargo bench --bench micro`; a name at its end runs a part of it.
 

@@ -95,7 +95,7 @@ impl AsyncWrite for End {
     }
 }
 
-/// So many bytes to read, and room for everything that is written.
+/// This many bytes to read, and room for everything that is written.
 pub(crate) struct Zeros {
     left: usize,
 }

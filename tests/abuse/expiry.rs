@@ -59,7 +59,7 @@ async fn a_suspended_machine_skips_the_end_of_reservations() {
     for (stream, _, status) in &mut streams {
         let answer = timeout(PATIENCE, wire::read::<HopMessage, _>(stream)).await;
         let answer = answer.unwrap().unwrap();
-        // Whoever renewed first is reserved again, and does not accept circuits in this test.
+        // The first peers to renew are reserved again, and do not accept circuits in this test.
         let may_be_late = *status == Status::NoReservation;
         if !(may_be_late && answer.status == Some(Status::ConnectionFailed.into())) {
             assert_status(&answer, *status);

@@ -40,7 +40,7 @@ async fn flood(target_relay: &TargetRelay, from: &[Ipv4Addr]) -> Vec<TcpStream> 
                 .cycle()
                 .take(number / 20 + usize::from(part == 0))
             {
-                // Whoever is refused at once may not even notice that it was connected.
+                // A connection that is rejected at once may fail before it is established.
                 open.extend(connect(from, target).await);
             }
             open
@@ -66,7 +66,7 @@ async fn from_one_address() {
     target_relay.assert_recovers().await;
 }
 
-/// Many together take the room of newcomers, for as long as a handshake may take; but nothing from
+/// Many together take the room of new connections, for as long as a handshake may take; but nothing from
 /// those who are there.
 #[tokio::test(flavor = "multi_thread")]
 async fn from_many_addresses() {

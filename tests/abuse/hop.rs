@@ -124,7 +124,7 @@ async fn two_requests_in_one_stream() {
     relay.assert_unharmed().await;
 }
 
-/// Whoever stops in the middle of a message is told so after a while.
+/// An incomplete message is answered with an error after a timeout.
 #[tokio::test(flavor = "multi_thread")]
 async fn half_a_message() {
     let mut relay = start().await;
@@ -151,7 +151,7 @@ async fn half_a_message() {
     relay.assert_unharmed().await;
 }
 
-/// Whoever ends the stream, or the connection, in the middle of a message is just forgotten.
+/// Streams and connections that end in the middle of a message are dropped without an answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn half_a_message_and_the_end() {
     let relay = start().await;

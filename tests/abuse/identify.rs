@@ -30,7 +30,7 @@ struct Identify {
     observed_addr: Option<Vec<u8>>,
 }
 
-/// A message that says that the relay was seen elsewhere, of at least so many bytes.
+/// A message that says that the relay was seen elsewhere, of at least this many bytes.
 fn lie(bytes: usize) -> Vec<u8> {
     let elsewhere = ELSEWHERE.parse::<Multiaddr>().unwrap().to_vec();
     let lie = Identify {

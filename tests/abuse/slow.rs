@@ -76,7 +76,7 @@ async fn in_the_handshake() {
     target_relay.assert_recovers().await;
 }
 
-/// The muxer may wait for ever, but a connection without a stream is idle.
+/// The muxer has no timeout, but a connection without a stream is idle.
 #[tokio::test(flavor = "multi_thread")]
 async fn in_the_muxer() {
     const IDLE: Duration = Duration::from_secs(5);

@@ -16,7 +16,7 @@ async fn start() -> Relay {
     Relay::start(&[("RELAY_STATS_INTERVAL", "1s")]).await
 }
 
-/// Whoever sends these bytes to the TCP or the WebSocket port is hung up on.
+/// The relay closes a connection to the TCP or the WebSocket port on which these bytes are sent.
 async fn is_hung_up_on(bytes: &[u8]) {
     let relay = start().await;
     let mut offenders = Vec::new();

@@ -54,7 +54,7 @@ pub async fn docker(arguments: &[&str]) -> String {
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new("docker");
     command.args(arguments).stdin(Stdio::null());
-    // Older clients build in another way unless they are told.
+    // Older clients use the legacy builder by default.
     command.env("DOCKER_BUILDKIT", "1");
     command
 }
@@ -72,7 +72,7 @@ pub struct Container {
 }
 
 impl Container {
-    /// Runs the image in the background as the README tells to, with these options besides.
+    /// Runs the image in the background as the README recommends, with these additional options.
     pub async fn start(image: &str, options: &[&str]) -> Self {
         let hardened = [
             "run",

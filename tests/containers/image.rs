@@ -229,7 +229,7 @@ async fn settings_come_from_files_and_secrets() {
         peer_id_of(&Secret::new(SEED), "relay-7").to_string()
     );
 
-    // And what is wrong with them is told.
+    // Mistakes in them are reported.
     fs::write(
         &settings,
         "RELAY_MAX_CIRCUITS=many\nRELAY_INSTANCES=relay-7\n",

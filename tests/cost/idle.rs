@@ -15,7 +15,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long it is watched: a few times what it takes until a silent peer over QUIC is asked.
 const WATCHED: Duration = Duration::from_secs(15);
 /// How often all threads may begin to wait, for each second. Counted: 52. With a timer for each peer
-/// at a moment of its own it would be 140.
+/// at a separate moment it would be 140.
 const MOST_WAITS: u64 = 110;
 
 /// How often the threads of a relay have waited.
@@ -35,7 +35,7 @@ async fn idle_peers_do_not_wake_it_one_by_one() {
         .await
         .unwrap();
     relay.rests(LOOK).await.unwrap();
-    // Until everybody has been asked once, each has a moment of its own.
+    // Until each peer has been probed once, the timers are not aligned.
     sleep(WATCHED / 2).await;
     let before = waits(&relay);
     sleep(WATCHED).await;

@@ -88,7 +88,7 @@ pub(crate) async fn calls<T>(
     Some(total)
 }
 
-/// Per MiB: not more than so many calls.
+/// Per MiB: at most this many calls.
 async fn assert_calls_at_most(channel: Channel, most: usize) {
     let begin = async |relay| {
         let mut circuit = Circuit::open(channel, &relay).await;

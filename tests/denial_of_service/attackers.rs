@@ -1,4 +1,4 @@
-//! The attacks, in a process of their own. Each goes on until the process has to end: what the relay
+//! The attacks, in a separate process. Each goes on until the process has to end: what the relay
 //! closes or refuses is tried again.
 
 use std::{
@@ -262,7 +262,7 @@ impl Assault {
         }
     }
 
-    /// Does the same so many times side by side, each again and again.
+    /// Repeats the same in this many concurrent tasks.
     fn repeat<F>(
         &mut self,
         number: usize,
@@ -384,7 +384,7 @@ async fn unread(
     targets: Option<Handle>,
     counts: Arc<Counts>,
 ) -> io::Result<()> {
-    // Without a window of its own, a target takes in megabytes before it holds the relay up.
+    // With its default window, a target receives megabytes before it blocks the relay.
     let streams = match targets {
         Some(_) => Streams::Usual,
         None => Streams::Narrow(WINDOW),
@@ -531,7 +531,7 @@ async fn until_end(stream: &mut TcpStream) -> io::Result<()> {
     Err(io::ErrorKind::ConnectionReset.into())
 }
 
-/// The first packets of handshakes, each from a port of its own.
+/// The first packets of handshakes, each from a separate port.
 async fn quic_handshakes(relay: SocketAddr, counts: Arc<Counts>) -> io::Result<()> {
     // What a client of quinn sends first is taken from this socket, and sent to the relay.
     let first = UdpSocket::bind("127.0.0.1:0").await?;

@@ -90,9 +90,9 @@ impl Addresses {
 /// The addresses from which the connections of one namespace come.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Sources {
-    /// So many IPv4 addresses, each in a /24 that has no other.
+    /// This many IPv4 addresses, each in a separate /24.
     Ipv4(u8),
-    /// So many addresses of one IPv4 /24.
+    /// This many addresses of one IPv4 /24.
     Network(u8),
     /// Each /64 of an IPv6 /60.
     Prefix60,

@@ -1,4 +1,4 @@
-//! The load of well-behaved clients, in a process of its own, and the record of their requests.
+//! The load of well-behaved clients, in a separate process, and the record of their requests.
 
 use std::{
     io,

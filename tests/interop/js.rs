@@ -204,7 +204,7 @@ async fn the_voucher_opens_with_the_clients_own_code() {
     assert_eq!(reservation["voucher"], voucher);
 }
 
-/// What the client tells others about itself, it has from the relay's answer.
+/// The client advertises the addresses of the relay's answer.
 #[tokio::test]
 async fn a_reservation_gives_addresses_to_announce() {
     let Some(node) = js::node() else { return };

@@ -1,4 +1,4 @@
-//! The operator's endpoints over real HTTP: what they say, and what they put up with.
+//! The admin endpoints over real HTTP: answers, limits and timeouts.
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 

@@ -1,4 +1,4 @@
-//! What the operator's endpoints and the log say of a drain, from its signal to its end.
+//! The admin endpoints and the log during a drain, from its signal to its end.
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 

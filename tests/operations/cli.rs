@@ -222,7 +222,7 @@ async fn a_seed_is_written_to_a_file_once() {
     assert!(err(&third).contains("none/seed"), "{}", err(&third));
 }
 
-/// The relay does not start next to whoever has its address, even when that is another relay.
+/// The relay does not start while its address is in use, also by another relay.
 #[tokio::test]
 async fn an_occupied_address_is_named() {
     let relay = Relay::start(&[]).await;

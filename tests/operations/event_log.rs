@@ -1,4 +1,4 @@
-//! The shape of the event log, and what it keeps to itself.
+//! The format of the event log, and data that it must not contain.
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
@@ -69,7 +69,7 @@ async fn json_is_one_object_a_line_and_the_default_outside_of_a_terminal() {
 /// Serves clients that come from another address than the relay's own, one of which the relay has
 /// to refuse; gives all that was logged and the peer id of a holder.
 async fn served(variables: &[(&str, &str)]) -> (String, PeerId, String) {
-    // On Linux, whoever dials 127.0.0.2 comes from 127.0.0.1.
+    // On Linux, connections to 127.0.0.2 come from 127.0.0.1.
     let mut all = vec![(
         "RELAY_LISTEN_ADDRESSES",
         "/ip4/127.0.0.2/tcp/0,/ip4/127.0.0.2/udp/0/quic-v1",

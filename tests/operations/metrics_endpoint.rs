@@ -27,7 +27,7 @@ async fn start() -> Relay {
     Relay::start(&[("RELAY_ADMIN_ADDRESS", "127.0.0.1:0")]).await
 }
 
-/// The type and the body of the answer to whoever accepts this.
+/// The type and the body of the answer to a request with this `Accept` header.
 async fn scrape(relay: &Relay, accept: &str) -> (String, String) {
     let request = format!(
         "GET /metrics HTTP/1.1\r\nHost: relay\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"

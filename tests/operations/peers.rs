@@ -1,4 +1,4 @@
-//! `/peers` of the real relay: who moved how much, as the clients know it.
+//! `/peers` of the real relay: bytes of each peer, compared with those that the clients counted.
 
 #![expect(
     clippy::indexing_slicing,
@@ -44,7 +44,7 @@ async fn carry(circuit: &mut Circuit, bytes: usize) {
     circuit.far.read_exact(&mut received).await.unwrap();
 }
 
-/// The same by a circuit of its own, which then ends; gives the names of both sides.
+/// The same on a new circuit, which then ends; returns the names of both sides.
 async fn carry_once(relay: &mut Relay, bytes: usize) -> [String; 2] {
     let (mut circuit, names) = circuit(relay).await;
     carry(&mut circuit, bytes).await;

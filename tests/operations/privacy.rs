@@ -1,4 +1,4 @@
-//! What the relay tells of its clients: everything that it says is gathered and searched.
+//! Data about clients in the relay's output: all of it is collected and searched.
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
@@ -15,7 +15,7 @@ use crate::support::{
     raw::{Circuit, Raw, pattern},
 };
 
-/// Whoever dials 127.0.0.2 comes from 127.0.0.1, on Linux. Nothing else of these tests is there.
+/// On Linux, connections to 127.0.0.2 come from 127.0.0.1. Nothing else of these tests is there.
 const CLIENTS: &str = "127.0.0.1";
 const ENDPOINTS: [&str; 8] = [
     "/livez",
@@ -28,7 +28,7 @@ const ENDPOINTS: [&str; 8] = [
     "/peers?by=total&limit=100",
 ];
 
-/// A relay that tells everything, some of it to the collector there.
+/// A relay with all outputs enabled, some of them to the collector there.
 async fn start(endpoint: &str, variables: &[(&str, &str)]) -> Relay {
     let mut all = vec![
         (
@@ -129,7 +129,7 @@ async fn no_address_and_no_peer_id_of_a_client_is_anywhere() {
     assert!(said.contains("p-"));
 }
 
-/// Whoever is refused by a rule, or by the endpoint, which alone knows who they are.
+/// Peers are denied by a rule, or by the endpoint, which receives their ids.
 #[tokio::test(flavor = "multi_thread")]
 async fn peers_denied_by_access_control_are_named_nowhere() {
     let elsewhere = ([127, 0, 0, 3], 0).into();

@@ -1,4 +1,4 @@
-//! `AutoNAT` v2: the relay tells clients whether they can be reached, and is no scanner for them.
+//! `AutoNAT` v2: the relay tests whether clients can be reached, and cannot be used as a scanner.
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
@@ -41,7 +41,7 @@ async fn a_clients_own_addresses_are_tested() {
     relay.stop().await;
 }
 
-/// Behind a proxy that tells where its clients are, a client's own address is the one that is told.
+/// Behind a trusted proxy, the address of a client is the one in the proxy's header.
 #[tokio::test(flavor = "multi_thread")]
 async fn behind_a_proxy_the_clients_own_addresses_are_tested() {
     let relay = Relay::start(&[("RELAY_PROXY_PROTOCOL_FROM", "127.0.0.2")]).await;
@@ -79,7 +79,7 @@ async fn addresses_of_other_machines_are_not_dialled() {
         }
         assert_eq!(other.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
 
-        // The client's own address is dialled, whoever listens there: so this test can fail.
+        // The client's own address is dialled, also with another listener there: so this test can fail.
         let (own, address) = listener("127.0.0.1");
         let own = tokio::net::TcpListener::from_std(own).unwrap();
         let hang_up = async { drop(own.accept().await.unwrap()) };

@@ -37,7 +37,7 @@ async fn open(source: &mut Raw, target: &mut Raw) -> (Stream, Stream) {
     (near, far)
 }
 
-/// Sends so many bytes of the pattern, and finishes.
+/// Sends this many bytes of the pattern, and finishes.
 async fn send(stream: &mut Stream, length: usize) {
     stream.write_all(&pattern(length)).await.unwrap();
     stream.close().await.unwrap();

@@ -1,4 +1,4 @@
-//! A relay that is full: what those get who come too late, and what those keep who came before.
+//! A full relay: new requests are refused, and existing reservations and circuits are kept.
 
 #![expect(
     clippy::unwrap_used,
@@ -177,7 +177,7 @@ async fn idle_connections_end() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(begun.elapsed() >= Duration::from_secs(5));
-    // Whoever stays was idle for longer.
+    // The client that stays was idle for longer.
     assert_status(&holder.reserve().await, Status::Ok);
     circuit.near.write_all(b"still here").await.unwrap();
     circuit.near.flush().await.unwrap();

@@ -102,7 +102,7 @@ async fn bytes_over_quic() {
     is_cut_at_the_limit(Transport::Quic).await;
 }
 
-/// Each direction has a limit of its own, and what just fits is not cut.
+/// Each direction has a separate limit, and bytes up to it are not cut.
 async fn what_fits_is_complete(transport: Transport) {
     let mut relay = Relay::start(&LIMITED).await;
     let Circuit {

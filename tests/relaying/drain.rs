@@ -1,4 +1,4 @@
-//! The end of a relay process: real signals, real clients, and nobody loses anything.
+//! The drain of a relay process: real signals, real clients, and no lost circuit.
 
 #![expect(
     clippy::unwrap_used,

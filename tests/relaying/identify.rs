@@ -1,4 +1,4 @@
-//! What the relay says of itself.
+//! The relay's answer to `identify`.
 
 use std::collections::BTreeSet;
 

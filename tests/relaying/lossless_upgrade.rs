@@ -1,4 +1,4 @@
-//! What a circuit has carried when its relay ends: everything, or a reset that says so.
+//! A circuit has delivered all bytes when its relay exits, or is reset.
 //!
 //! The streams of these circuits are the clients' own, with nothing inside: what the relay does to
 //! them is what is seen here. In the usual case the encryption within a circuit notices a cut, too.

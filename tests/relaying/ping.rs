@@ -1,4 +1,4 @@
-//! What peers that measure the relay hear.
+//! Pings to the relay.
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 

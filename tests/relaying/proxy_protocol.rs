@@ -1,4 +1,4 @@
-//! Clients behind a proxy: whose address counts, and whose word about it.
+//! Clients behind a proxy: which address counts, and which proxies are trusted.
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
@@ -23,7 +23,7 @@ use crate::support::{
     raw::{Raw, assert_status},
 };
 
-/// The proxy is at 127.0.0.2, whose word is believed, and somebody else at 127.0.0.3.
+/// The trusted proxy is at 127.0.0.2, and an untrusted peer at 127.0.0.3.
 const PROXY: u8 = 2;
 const STRANGER: u8 = 3;
 const PROXIES: (&str, &str) = ("RELAY_PROXY_PROTOCOL_FROM", "127.0.0.2,192.0.2.0/24");
@@ -41,7 +41,7 @@ async fn proxy(address: &Multiaddr, client: &str) -> Forward {
     Forward::start(address, loopback(PROXY), header(client)).await
 }
 
-/// Where the relay sees whoever dials `address`.
+/// The address from which the relay sees a client that dials `address`.
 async fn observed(address: &Multiaddr) -> Multiaddr {
     let mut client = Client::new(Security::Noise).await;
     client.dial(address).await;

@@ -1,4 +1,4 @@
-//! Floods from one peer or one address: what they get, and that nobody else notices.
+//! Floods from one peer or one address are limited, and other clients are served as usual.
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
@@ -22,7 +22,7 @@ use crate::support::{
     raw::{Raw, assert_status},
 };
 
-/// What every newcomer over TCP says first, and what it hears.
+/// The first bytes of every TCP connection, in both directions.
 const MULTISTREAM: &[u8] = b"\x13/multistream/1.0.0\n";
 /// A burst of this, and next to nothing after it.
 const BURST: u32 = 5;
@@ -38,7 +38,7 @@ async fn start(variables: &[(&str, &str)]) -> Relay {
     Relay::start(&[&admin, variables].concat()).await
 }
 
-/// Waits until so many were counted for this reason, and not one more.
+/// Waits until exactly this many were counted for this reason.
 async fn reaches(relay: &Relay, what: &str, reason: &str, wanted: u32) {
     let mut last = None;
     let reached = timeout(PATIENCE, async {
@@ -59,7 +59,7 @@ async fn flood(from: Ipv4Addr, address: &Multiaddr) -> u32 {
     let target = socket(address);
     let mut open = Vec::new();
     for _ in 0..FLOOD {
-        // Whoever is refused at once may not even notice that it was connected.
+        // A connection that is rejected at once may fail before it is established.
         open.extend(connect(from, target).await);
     }
     let answers = open.iter_mut().map(|stream| async {

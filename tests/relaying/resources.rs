@@ -1,5 +1,5 @@
-//! A relay at the edge of its memory or of its file descriptors: newcomers are refused, everybody who
-//! is there goes on, and newcomers are let in again.
+//! A relay near its limit of memory or file descriptors rejects new connections, keeps established
+//! ones, and accepts new ones again below the limit.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
@@ -40,7 +40,7 @@ fn refusals(scrape: &Scrape, reason: &str) -> f64 {
         .unwrap()
 }
 
-/// At least so many are refused for this reason, now or soon.
+/// Waits until at least this many connections were refused for this reason.
 async fn refuses(relay: &Relay, reason: &str, number: u32) {
     let enough = |scrape: &Scrape| refusals(scrape, reason) >= f64::from(number);
     Scrape::find(relay, &format!("{number} refused for {reason}"), enough).await;

@@ -1,4 +1,4 @@
-//! Clients behind a slow network: what a circuit carried is with them before the relay ends.
+//! Clients behind a slow network receive all bytes of a circuit before the relay exits.
 
 #![expect(
     clippy::unwrap_used,

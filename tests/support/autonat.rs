@@ -74,7 +74,7 @@ impl NetworkBehaviour for Candidates {
 #[derive(NetworkBehaviour)]
 struct Behaviour {
     autonat: client::Behaviour,
-    /// Tells the client that the relay speaks `AutoNAT`.
+    /// Discovers that the relay supports `AutoNAT`.
     identify: identify::Behaviour,
     candidates: Candidates,
 }

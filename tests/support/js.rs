@@ -27,7 +27,7 @@ fn install() -> Result<PathBuf, String> {
     let directory = directory();
     let modules = directory.join("node_modules");
     install_once(&modules, &directory.join("package-lock.json"), || {
-        // Nothing of what is installed needs to run a script of its own.
+        // No package needs its install scripts.
         run(Command::new("npm")
             .args(["ci", "--ignore-scripts"])
             .current_dir(&directory))

@@ -65,7 +65,7 @@ pub async fn arrive(
     client
 }
 
-/// Talks to others, each time by at most so many bytes, and goes.
+/// Exchanges at most `most` bytes with each of several other clients, and leaves.
 pub async fn act_and_leave(
     mut client: Client,
     most: usize,

@@ -1,4 +1,4 @@
-//! An authority, and what it has certified, as files.
+//! A certificate authority and its certificates, as files.
 
 use std::{path::Path, sync::Arc};
 
@@ -11,7 +11,7 @@ use tokio_rustls::rustls::{
     server::{WantsServerCert, WebPkiClientVerifier},
 };
 
-/// An authority, with `ca.pem` in a directory of its own.
+/// A certificate authority, with `ca.pem` in a temporary directory.
 pub struct Pki {
     directory: TempDir,
     issuer: CertifiedIssuer<'static, KeyPair>,

@@ -74,7 +74,7 @@ async fn invalid_queries_get_an_error_or_no_answer() {
         );
         assert!(!reply.answers.is_empty());
     }
-    // Answers are not answered: two servers would talk for ever.
+    // Answers are not answered: two servers would never stop.
     let mut answer = good.clone();
     answer[2] |= 0x80;
     socket.send(&answer).unwrap();
@@ -91,7 +91,7 @@ struct Flood {
     elapsed: Duration,
 }
 
-/// Asks as fast as it can, until told to stop.
+/// Sends queries as fast as it can, until `stop` is set.
 fn flood(socket: &UdpSocket, stop: &AtomicBool) -> Flood {
     socket.set_nonblocking(true).unwrap();
     let packet = question(FLEET, RecordType::TXT);

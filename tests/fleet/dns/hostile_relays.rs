@@ -1,4 +1,4 @@
-//! Whoever answers in the place of a relay.
+//! Servers that answer in the place of a relay.
 
 use std::net::SocketAddr;
 

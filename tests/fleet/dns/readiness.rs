@@ -118,7 +118,7 @@ async fn the_last_good_set_stays_when_no_relay_answers() {
     assert_eq!(stale.count(), 1, "it is told once");
 }
 
-/// Who drains refuses newcomers, so nobody is sent there, even if nobody else is left.
+/// A draining relay rejects new connections, so it is not listed, even if it is the last one.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_set_is_empty_when_all_relays_drain() {
     let mut a = relay("relay-a", &[("RELAY_DRAIN_DELAY", "1m")]).await;
@@ -138,7 +138,7 @@ async fn the_set_is_empty_when_all_relays_drain() {
 }
 
 /// A client that queries a server which has just started for a relay without an answer yet would be
-/// told that there is none.
+/// answered that there is none.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_zone_is_whole() {
     let (a, b) = (relay("relay-a", &[]).await, relay("relay-b", &[]).await);

@@ -85,7 +85,7 @@ impl DnsServer {
         server
     }
 
-    /// Waits until the log says that so many relays are listed.
+    /// Waits until the log reports that this many relays are listed.
     pub async fn lists(&mut self, relays: usize) -> Value {
         self.event_where("relays changed", |event| event["listed"] == relays)
             .await

@@ -45,7 +45,7 @@ async fn a_client_moves_to_the_next_relay(transport: &str) {
     new.event("reservation accepted").await;
     assert_eq!(old.exit_code().await, Some(0));
 
-    // It tells others to come by the new relay, and can be reached there.
+    // It advertises the new relay, and can be reached there.
     let listening = strings(&peer.ask("listening", json!({})).await["addresses"]);
     let by_new = through(&address(&new, transport), &peer.id);
     assert!(listening.contains(&by_new), "{listening:?}");

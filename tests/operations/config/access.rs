@@ -1,4 +1,4 @@
-//! What access control is told.
+//! Variables of access control.
 
 use super::*;
 

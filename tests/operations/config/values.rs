@@ -140,7 +140,7 @@ fn every_variable_takes_effect() {
             "{name}={value} in\n{text}"
         );
     }
-    let tested = GOOD.len() + 1; // RELAY_IDENTITY_KEY has a test of its own.
+    let tested = GOOD.len() + 1; // RELAY_IDENTITY_KEY has a separate test.
     assert_eq!(
         reference_table().lines().count() - 2,
         tested,

@@ -23,7 +23,7 @@ use crate::{
 
 /// Peers that misbehave at once.
 const PEERS: usize = 8;
-/// More than a relay can export, buckets of histograms included, whoever comes.
+/// More series than a relay can export for any clients, buckets of histograms included.
 const MAX_SERIES: usize = 600;
 
 /// A request of a kind that does not exist.

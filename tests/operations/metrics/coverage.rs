@@ -35,7 +35,7 @@ const SIGCONT: i32 = 18;
 const SIGSTOP: i32 = 19;
 /// More than fit into the queue that a thread of the runtime has for itself.
 const MANY: usize = 600;
-/// What every newcomer over TCP says first.
+/// The first bytes of every TCP connection.
 const MULTISTREAM: &[u8] = b"\x13/multistream/1.0.0\n";
 const NOISE: &[u8] = b"\x07/noise\n";
 

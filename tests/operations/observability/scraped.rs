@@ -41,7 +41,7 @@ async fn used() -> (Relay, Raw) {
     (relay, client)
 }
 
-/// What the README tells operators to write, for this relay and in a hurry.
+/// The configuration of the README, for this relay and with short intervals.
 fn configuration(relay: &Relay) -> String {
     let readme = text("observability/README.md");
     let (_, rest) = readme.split_once("```yaml\n").unwrap();

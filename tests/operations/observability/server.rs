@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::support::PATIENCE;
 
-/// A server with a configuration and data of its own. Killed when it is dropped.
+/// A server with a separate configuration and data directory. Killed when it is dropped.
 pub(crate) struct Server {
     _child: Child,
     _directory: TempDir,

@@ -33,7 +33,7 @@ async fn both_sides_are_authenticated() {
         collector.span("circuit").await;
         relay.stop().await;
 
-        // Without the authority, and without a certificate of its own, nothing is sent.
+        // Without the authority, and without a client certificate, nothing is sent.
         for (left_out, check) in [(5..6, "_CERTIFICATE"), (6..8, "")] {
             let mut variables = all.to_vec();
             variables.drain(left_out);

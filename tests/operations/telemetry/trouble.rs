@@ -21,7 +21,7 @@ const USUAL: &str = "2000";
 /// The same when it does not.
 const SHORT: &str = "300";
 
-/// A relay that exports only traces, and gives an export up after so many milliseconds.
+/// A relay that exports only traces, and gives an export up after this many milliseconds.
 async fn relay(endpoint: &str, protocol: &str, timeout: &str) -> Relay {
     Relay::start(&[
         ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", endpoint),
@@ -37,7 +37,7 @@ fn endpoint(collector: &Collector) -> String {
     format!("{}/v1/traces", collector.url())
 }
 
-/// The relay serves, tells of the trouble once, and of its end.
+/// The relay serves, and logs the failure and the recovery once each.
 async fn is_survived(mut relay: Relay, what: &str, recover: impl AsyncFnOnce() -> Collector) {
     let begin = Instant::now();
     carry(&relay).await;
@@ -174,7 +174,7 @@ async fn lost_items_are_reported_at_the_end() {
     let mut relay = relay(&endpoint(&collector), "http/protobuf", USUAL).await;
     carry(&relay).await;
     relay.event("telemetry cannot be exported").await;
-    // What is lost within the minute that follows is told of only then.
+    // Losses within the following minute are logged only then.
     carry(&relay).await;
     let events = relay.stop().await;
     let mut last = events.iter().filter(|e| is(e, "the last traces"));

@@ -202,7 +202,7 @@ const EACH: &[Each] = &[
     },
 ];
 
-/// Those that say nothing by themselves; each has a test of its own below.
+/// Variables without an effect by themselves; each has a separate test below.
 const OTHERS: &[&str] = &[
     "OTEL_TRACES_SAMPLER_ARG",
     "OTEL_BSP_EXPORT_TIMEOUT",

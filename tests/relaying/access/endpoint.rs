@@ -1,4 +1,4 @@
-//! An endpoint that decides: what it is told, what is remembered, and how much it is asked.
+//! An endpoint that decides: its requests, the cache of its decisions, and the limits of requests.
 
 use std::time::Instant;
 
@@ -126,7 +126,7 @@ async fn nothing_is_remembered_when_nothing_is_to_be() {
     }
 }
 
-/// A peer with so many connections, each of which has asked the endpoint for the reservation.
+/// A peer with this many connections, each of which has asked the endpoint for the reservation.
 pub(crate) async fn reserved_on(connections: usize, relay: &Relay) -> Vec<Raw> {
     let key = Keypair::generate_ed25519();
     let mut reserved = Vec::new();
@@ -154,7 +154,7 @@ async fn flood_of_renewals_seldom_reaches_the_endpoint() {
     relay.stop().await;
 }
 
-/// Whoever asks for much waits for themselves, and the endpoint never has more than it is to.
+/// The requests of one peer wait for one another, and the endpoint never has more than its limit.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_requests_of_one_peer_do_not_delay_others() {
     const CONCURRENCY: usize = 16;
@@ -271,7 +271,7 @@ async fn identical_questions_under_way_are_asked_once() {
     for answer in answers {
         assert_status(&answer.unwrap(), Status::NoReservation);
     }
-    // A request that is late by more than the first answer takes is a question of its own.
+    // A request that is late by more than the first answer takes is sent separately.
     let asked = auth_server.questions().len();
     assert!(asked < REQUESTS, "{asked}");
     #[expect(clippy::cast_precision_loss, reason = "it is small")]

@@ -59,7 +59,7 @@ async fn circuits_lead_only_to_allowed_targets() {
         denied["rule"], "RELAY_ACCESS_TARGET_DENY, item 1",
         "{denied}"
     );
-    // Whether somebody is here is not told either.
+    // Whether a peer is connected is not disclosed either.
     let denied = is_refused_to(&mut relay, &mut source, PeerId::random()).await;
     assert_eq!(denied["rule"], "not among allow target", "{denied}");
     Circuit::between(source, Raw::with_key(open_key, &address).await).await;

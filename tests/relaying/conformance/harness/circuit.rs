@@ -21,9 +21,9 @@ use super::{
 pub struct Circuit {
     pub source: Stream,
     pub target: Stream,
-    /// What the source was told.
+    /// The relay's answer to the source.
     pub answer: Answer,
-    /// What the target was told.
+    /// The relay's request to the target.
     pub stop: StopMessage,
     /// Which of the target's connections was taken.
     pub over: ConnectionId,
@@ -60,7 +60,7 @@ pub async fn use_it(circuit: &mut Circuit) {
         .expect("a byte");
 }
 
-/// What the source is told when the target answers STOP with these bytes.
+/// The answer to the source when the target answers STOP with these bytes.
 pub async fn told(source: &Connection, target: &mut Client, reply: &[u8]) -> Answer {
     let request = connect(target.peer_id);
     match answered(source, target, &request, reply).await {

@@ -139,7 +139,7 @@ async fn run(mut swarm: Swarm<Behaviour>, mut commands: mpsc::Receiver<Command>)
                     assert!(swarm.close_connection(id));
                 }
             },
-            // Whoever waits may be gone with the case.
+            // The receiver may have been dropped with the case.
             event = swarm.select_next_some() => match event {
                 SwarmEvent::ConnectionEstablished { connection_id: id, .. } => {
                     let opens = swarm.behaviour().raw.opener(id);
@@ -239,7 +239,7 @@ pub async fn until<F: Future<Output = Answer>>(status: Status, ask: impl Fn() ->
     last
 }
 
-/// Writes and flushes. The relay may end the stream meanwhile; what it says tells the rest.
+/// Writes and flushes. The relay may end the stream meanwhile; its answer is then the observation.
 pub async fn write(stream: &mut Stream, bytes: &[u8]) {
     let _ = stream.write_all(bytes).await;
     let _ = stream.flush().await;

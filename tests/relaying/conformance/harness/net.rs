@@ -68,7 +68,7 @@ impl Net {
         }
     }
 
-    /// A swarm with an identity of its own; behind a relay, it can also be reached, and reach
+    /// A swarm with a new identity; behind a relay, it can also be reached, and reach
     /// others, through circuits.
     pub fn swarm<B: NetworkBehaviour>(
         self,

@@ -151,7 +151,7 @@ impl ConnectionHandler for Handler {
         &mut self,
         event: ConnectionEvent<Self::InboundProtocol, Self::OutboundProtocol, (), Opened>,
     ) {
-        // Whoever asked may be gone: a case that is over waits for nothing.
+        // The receiver may have been dropped: the case may be over.
         match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
                 protocol, ..
