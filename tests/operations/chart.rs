@@ -4,8 +4,6 @@
 //! Python 3.11 or newer with `venv`; `.ci/chart-tools` installs the rest on the first run, into the
 //! target directory.
 
-#![expect(clippy::unwrap_used, reason = "tests fail loudly")]
-
 use std::{path::Path, process::Command};
 
 use crate::support::tools;
