@@ -10,11 +10,16 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 # Which crates are in the binary, and of which version, is written into it: scanners read that.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
-    cargo install --quiet --locked --version 0.7.7 cargo-auditable
+    cargo install --quiet --debug --locked --version 0.7.7 cargo-auditable
 WORKDIR /src
+# The profile of Cargo.toml: `release` builds faster, and the binary is larger and slower.
+ARG PROFILE=dist
+# The features of Cargo.toml.
+ARG FEATURES=openssl
 # What a backtrace would need is a quarter of the binary. Relocations are packed, from 0.9 MB to 11 KB:
 # a static binary applies its own, so that nothing else has to know of it.
-ENV CARGO_PROFILE_RELEASE_STRIP=symbols \
+ENV CARGO_PROFILE_DIST_STRIP=symbols \
+    CARGO_PROFILE_RELEASE_STRIP=symbols \
     RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs"
 
 # The dependencies first, for crates with nothing in them: this layer lasts until they change.
@@ -23,7 +28,7 @@ COPY .cargo .cargo
 COPY crates crates
 RUN mkdir src && echo 'fn main() {}' > src/main.rs && touch src/lib.rs
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
-    cargo auditable build --locked --release --target "$(rustc --print host-tuple)"
+    cargo auditable build --locked --profile "${PROFILE}" --features "${FEATURES}" --target "$(rustc --print host-tuple)"
 
 COPY src src
 # Reported by the metric relay_build_info.
@@ -32,8 +37,8 @@ ARG REVISION=unknown
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     touch src/main.rs src/lib.rs \
     && export DESCORD_RELAY_REVISION="${REVISION}" \
-    && cargo auditable build --locked --release --target "$(rustc --print host-tuple)" \
-    && cp "target/$(rustc --print host-tuple)/release/descord-relay" /descord-relay
+    && cargo auditable build --locked --profile "${PROFILE}" --features "${FEATURES}" --target "$(rustc --print host-tuple)" \
+    && cp "target/$(rustc --print host-tuple)/${PROFILE}/descord-relay" /descord-relay
 
 FROM scratch
 ARG VERSION=0.1.0

@@ -13,7 +13,7 @@ use crate::{
         process::is,
         raw::{Raw, assert_status, connect, reserve},
     },
-    victim::Victim,
+    target_relay::TargetRelay,
 };
 
 /// The shortest that there is.
@@ -28,10 +28,10 @@ fn count(events: &[Value], messages: &[&str]) -> usize {
 /// machine that is suspended. When it goes on, it finds at once that it is late, that some holders
 /// want to renew, and that others want circuits to them.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clock_that_jumps_over_the_end_of_reservations() {
+async fn a_suspended_machine_skips_the_end_of_reservations() {
     const PEERS: usize = 10;
-    let mut victim = Victim::start(&[("RELAY_RESERVATION_TTL", "30s")]).await;
-    let address = victim.relay.tcp();
+    let mut target_relay = TargetRelay::start(&[("RELAY_RESERVATION_TTL", "30s")]).await;
+    let address = target_relay.relay.tcp();
     let granted = Instant::now();
     let (mut holders, mut sources) = (Vec::new(), Vec::new());
     for _ in 0..PEERS {
@@ -49,31 +49,31 @@ async fn a_clock_that_jumps_over_the_end_of_reservations() {
         streams.push((source.hop().await, connect, Status::NoReservation));
         streams.push((holder.hop().await, reserve(), Status::Ok));
     }
-    victim.relay.freeze();
+    target_relay.relay.freeze();
     sleep_until(last + TTL + Duration::from_millis(100)).await;
     for (stream, request, _) in &mut streams {
         stream.write_all(request).await.unwrap();
         stream.flush().await.unwrap();
     }
-    victim.relay.thaw();
+    target_relay.relay.thaw();
     for (stream, _, status) in &mut streams {
         let answer = timeout(PATIENCE, wire::read::<HopMessage, _>(stream)).await;
         let answer = answer.unwrap().unwrap();
-        // Whoever renewed first is reserved again, and does not accept circuits in this test.
+        // The first peers to renew are reserved again, and do not accept circuits in this test.
         let may_be_late = *status == Status::NoReservation;
         if !(may_be_late && answer.status == Some(Status::ConnectionFailed.into())) {
             assert_status(&answer, *status);
         }
     }
-    victim.stands().await;
+    target_relay.assert_serves().await;
     drop((holders, sources));
-    victim.relay.is_idle().await;
-    let events = &victim.relay.events;
+    target_relay.relay.is_idle().await;
+    let events = &target_relay.relay.events;
     let began = count(events, &["reservation accepted"]);
     let ended = count(events, &["reservation expired", "reservation closed"]);
     assert_eq!(began, ended);
     // Each has expired once: none was renewed after its end.
     assert_eq!(count(events, &["reservation expired"]), PEERS);
     assert_eq!(count(events, &["reservation renewed"]), 0);
-    victim.recovers().await;
+    target_relay.assert_recovers().await;
 }

@@ -1,5 +1,5 @@
 //! Requests as fast as they can be made, with the relay's usual rates; what is refused by them is
-//! counted in `tests/rates.rs`.
+//! counted in `tests/relaying/rates.rs`.
 
 use descord_relay::relay::wire::Status;
 use futures::future::join_all;
@@ -12,7 +12,7 @@ use crate::{
         process::is,
         raw::{Raw, connect, reserve},
     },
-    victim::Victim,
+    target_relay::TargetRelay,
 };
 
 /// The usual rates, which the tests' relays do without otherwise.
@@ -57,30 +57,30 @@ struct Tally {
 async fn of_one_peer() {
     // Renewals beyond a burst of 64 wait for their turn, ten a second.
     const REQUESTS: usize = 150;
-    let mut victim = Victim::start(&RATES).await;
-    for address in [victim.relay.tcp(), victim.relay.quic()] {
+    let mut target_relay = TargetRelay::start(&RATES).await;
+    for address in [target_relay.relay.tcp(), target_relay.relay.quic()] {
         let tally = flood(&address, REQUESTS).await;
         // Renewals are delayed, and never refused.
         assert_eq!(tally.granted, REQUESTS, "{tally:?}");
         assert!(tally.refused > REQUESTS / 2, "{tally:?}");
     }
-    victim.relay.is_idle().await;
+    target_relay.relay.is_idle().await;
     let renewed = |event: &&Value| is(event, "reservation renewed");
-    let lines = victim.relay.events.iter().filter(renewed).count();
+    let lines = target_relay.relay.events.iter().filter(renewed).count();
     assert!(lines < REQUESTS / 10, "{lines} lines about renewals");
-    victim.recovers().await;
+    target_relay.assert_recovers().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_peers_at_one_address() {
     const PEERS: usize = 40;
-    let victim = Victim::start(&RATES).await;
-    let offenders = Forward::start(&victim.relay.tcp(), loopback(2), Vec::new()).await;
+    let target_relay = TargetRelay::start(&RATES).await;
+    let offenders = Forward::start(&target_relay.relay.tcp(), loopback(2), Vec::new()).await;
     let address = offenders.address();
     let tallies = join_all((0..PEERS).map(|_| flood(&address, 50)));
-    let (tallies, ()) = tokio::join!(tallies, victim.stands());
+    let (tallies, ()) = tokio::join!(tallies, target_relay.assert_serves());
     let refused: usize = tallies.iter().map(|tally| tally.refused).sum();
     assert!(refused > 500, "{tallies:?}");
     drop(offenders);
-    victim.recovers().await;
+    target_relay.assert_recovers().await;
 }

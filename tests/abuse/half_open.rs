@@ -12,7 +12,7 @@ use crate::{
         process::socket,
         raw::{Raw, assert_status},
     },
-    victim::Victim,
+    target_relay::TargetRelay,
 };
 
 /// As many as there may be.
@@ -25,11 +25,11 @@ const UNDER_WAY: usize = 1024 + 100;
 const GROWN: usize = 64 * 1024 * 1024;
 
 /// Connects as often as this process may, by turns from each of these addresses.
-async fn flood(victim: &Victim, from: &[Ipv4Addr]) -> Vec<TcpStream> {
+async fn flood(target_relay: &TargetRelay, from: &[Ipv4Addr]) -> Vec<TcpStream> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
     let number = usize::try_from(MOST.min(hard.saturating_sub(OTHERS))).unwrap();
-    let target = socket(&victim.relay.tcp());
+    let target = socket(&target_relay.relay.tcp());
     let mut parts = JoinSet::new();
     for part in 0..20 {
         let from: Vec<_> = from.to_vec();
@@ -40,7 +40,7 @@ async fn flood(victim: &Victim, from: &[Ipv4Addr]) -> Vec<TcpStream> {
                 .cycle()
                 .take(number / 20 + usize::from(part == 0))
             {
-                // Whoever is refused at once may not even notice that it was connected.
+                // A connection that is rejected at once may fail before it is established.
                 open.extend(connect(from, target).await);
             }
             open
@@ -53,32 +53,40 @@ async fn flood(victim: &Victim, from: &[Ipv4Addr]) -> Vec<TcpStream> {
 #[tokio::test(flavor = "multi_thread")]
 async fn from_one_address() {
     // The rate is the usual one.
-    let victim = Victim::start(&[("RELAY_RATE_CONNECTIONS_PER_IP", "500+20/s")]).await;
-    let offenders = flood(&victim, &[loopback(2)]).await;
-    victim.stands().await;
-    victim.holds_at_most(GROWN);
-    assert!(victim.files() < UNDER_WAY, "{} files", victim.files());
+    let target_relay = TargetRelay::start(&[("RELAY_RATE_CONNECTIONS_PER_IP", "500+20/s")]).await;
+    let offenders = flood(&target_relay, &[loopback(2)]).await;
+    target_relay.assert_serves().await;
+    target_relay.assert_growth_at_most(GROWN);
+    assert!(
+        target_relay.files() < UNDER_WAY,
+        "{} files",
+        target_relay.files()
+    );
     drop(offenders);
-    victim.recovers().await;
+    target_relay.assert_recovers().await;
 }
 
-/// Many together take the room of newcomers, for as long as a handshake may take; but nothing from
+/// Many together take the room of new connections, for as long as a handshake may take; but nothing from
 /// those who are there.
 #[tokio::test(flavor = "multi_thread")]
 async fn from_many_addresses() {
-    let victim = Victim::start(&[]).await;
-    let address = victim.relay.tcp();
+    let target_relay = TargetRelay::start(&[]).await;
+    let address = target_relay.relay.tcp();
     let mut holder = Raw::new(&address).await;
     let mut guest = Raw::new(&address).await;
     assert_status(&holder.reserve().await, Status::Ok);
     let many: Vec<_> = (2..100).map(loopback).collect();
-    let offenders = flood(&victim, &many).await;
+    let offenders = flood(&target_relay, &many).await;
     assert_status(&holder.reserve().await, Status::Ok);
     let target = holder.peer_id;
     let ((answer, _near), (_, _far)) = tokio::join!(guest.connect(target), holder.accept());
     assert_status(&answer, Status::Ok);
-    victim.holds_at_most(GROWN);
-    assert!(victim.files() < UNDER_WAY, "{} files", victim.files());
+    target_relay.assert_growth_at_most(GROWN);
+    assert!(
+        target_relay.files() < UNDER_WAY,
+        "{} files",
+        target_relay.files()
+    );
     drop((offenders, holder, guest));
-    victim.recovers().await;
+    target_relay.assert_recovers().await;
 }

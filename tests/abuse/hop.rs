@@ -14,11 +14,11 @@ use tokio::task::JoinSet;
 use crate::{
     SLACK,
     support::{
-        bystander,
+        ordinary_clients,
         process::Relay,
         raw::{Raw, assert_status, connect, read_out, reserve},
     },
-    victim::Victim,
+    target_relay::TargetRelay,
 };
 
 async fn start() -> Relay {
@@ -36,7 +36,7 @@ async fn gets(relay: &mut Relay, bytes: &[u8], status: Status) {
         assert!(rest.is_empty(), "{rest:?}");
         let denied = relay.event("request denied").await;
         assert_eq!(denied["status"], status.name(), "{denied}");
-        bystander::is_served(&address).await;
+        ordinary_clients::assert_served(&address).await;
         // The connection is as good as before.
         assert_status(&offender.reserve().await, Status::Ok);
     }
@@ -97,7 +97,7 @@ async fn connect_to_no_peer_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connect_to_nobody_and_to_oneself() {
+async fn connect_without_a_target_and_to_oneself() {
     let mut relay = start().await;
     let nobody = connect(&PeerId::random().to_bytes());
     gets(&mut relay, &nobody, Status::NoReservation).await;
@@ -119,12 +119,12 @@ async fn two_requests_in_one_stream() {
         assert_status(&answer, Status::Ok);
         let (rest, _) = read_out(&mut stream).await;
         assert!(rest.is_empty(), "{rest:?}");
-        bystander::is_served(&address).await;
+        ordinary_clients::assert_served(&address).await;
     }
     relay.assert_unharmed().await;
 }
 
-/// Whoever stops in the middle of a message is told so after a while.
+/// An incomplete message is answered with an error after a timeout.
 #[tokio::test(flavor = "multi_thread")]
 async fn half_a_message() {
     let mut relay = start().await;
@@ -137,7 +137,7 @@ async fn half_a_message() {
         stream.write_all(half).await.unwrap();
         stream.flush().await.unwrap();
         offenders.push((offender, stream));
-        bystander::is_served(&address).await;
+        ordinary_clients::assert_served(&address).await;
     }
     let began = Instant::now();
     for (_, stream) in &mut offenders {
@@ -151,7 +151,7 @@ async fn half_a_message() {
     relay.assert_unharmed().await;
 }
 
-/// Whoever ends the stream, or the connection, in the middle of a message is just forgotten.
+/// Streams and connections that end in the middle of a message are dropped without an answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn half_a_message_and_the_end() {
     let relay = start().await;
@@ -167,7 +167,7 @@ async fn half_a_message_and_the_end() {
         let mut stream = offender.hop().await;
         stream.write_all(&reserve()[..1]).await.unwrap();
         drop(offender);
-        bystander::is_served(&address).await;
+        ordinary_clients::assert_served(&address).await;
     }
     relay.assert_unharmed().await;
 }
@@ -175,8 +175,8 @@ async fn half_a_message_and_the_end() {
 /// Streams that say nothing take no place away from those that do, even of the same connection.
 async fn silent_streams(address: impl Fn(&Relay) -> Multiaddr) {
     const STREAMS: usize = 1000;
-    let victim = Victim::start(&[]).await;
-    let address = address(&victim.relay);
+    let target_relay = TargetRelay::start(&[]).await;
+    let address = address(&target_relay.relay);
     let mut offender = Raw::new(&address).await;
     let mut silent = JoinSet::new();
     for _ in 0..STREAMS {
@@ -184,7 +184,7 @@ async fn silent_streams(address: impl Fn(&Relay) -> Multiaddr) {
         // QUIC counts a stream until its client has seen that it is reset.
         silent.spawn(async move { read_out(&mut stream).await });
     }
-    victim.stands().await;
+    target_relay.assert_serves().await;
     assert_status(&offender.reserve().await, Status::Ok);
 
     let began = Instant::now();
@@ -199,7 +199,7 @@ async fn silent_streams(address: impl Fn(&Relay) -> Multiaddr) {
     // The others had to make room at once.
     assert!(told.len() <= MAX_STREAMS_AWAITING_REQUEST, "{}", told.len());
     drop(offender);
-    victim.recovers().await;
+    target_relay.assert_recovers().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,7 +234,7 @@ async fn bad_answers_to_stop() {
             let denied = relay.event("request denied").await;
             assert_eq!(denied["reason"], "stop_failed", "{denied}");
         }
-        bystander::is_served(&address).await;
+        ordinary_clients::assert_served(&address).await;
     }
     relay.assert_unharmed().await;
 }

@@ -11,7 +11,7 @@ use crate::{
         process::Relay,
         raw::{Raw, read_out},
     },
-    victim::Victim,
+    target_relay::TargetRelay,
 };
 
 const ASK: StreamProtocol = StreamProtocol::new("/ipfs/id/1.0.0");
@@ -30,7 +30,7 @@ struct Identify {
     observed_addr: Option<Vec<u8>>,
 }
 
-/// A message that says that the relay was seen elsewhere, of at least so many bytes.
+/// A message that says that the relay was seen elsewhere, of at least this many bytes.
 fn lie(bytes: usize) -> Vec<u8> {
     let elsewhere = ELSEWHERE.parse::<Multiaddr>().unwrap().to_vec();
     let lie = Identify {
@@ -82,8 +82,8 @@ fn address(bytes: Vec<u8>) -> Multiaddr {
 async fn a_flood_of_pushes() {
     const PUSHES: usize = 2000;
     const OPEN: usize = 200;
-    let victim = Victim::start(&[]).await;
-    for address in [victim.relay.tcp(), victim.relay.quic()] {
+    let target_relay = TargetRelay::start(&[]).await;
+    for address in [target_relay.relay.tcp(), target_relay.relay.quic()] {
         let mut offender = Raw::new(&address).await;
         let lie = lie(3000);
         for _ in 0..PUSHES {
@@ -101,20 +101,20 @@ async fn a_flood_of_pushes() {
                 open.push(stream);
             }
         }
-        victim.stands().await;
+        target_relay.assert_serves().await;
         let mut other = Raw::new(&address).await;
-        assert_is_not_elsewhere(&victim.relay, &mut other).await;
+        assert_is_not_elsewhere(&target_relay.relay, &mut other).await;
         drop(open);
-        assert_is_not_elsewhere(&victim.relay, &mut offender).await;
+        assert_is_not_elsewhere(&target_relay.relay, &mut offender).await;
     }
-    victim.recovers().await;
+    target_relay.assert_recovers().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_oversized_push() {
     const BYTES: usize = 4 * 1024 * 1024;
-    let victim = Victim::start(&[]).await;
-    for address in [victim.relay.tcp(), victim.relay.quic()] {
+    let target_relay = TargetRelay::start(&[]).await;
+    for address in [target_relay.relay.tcp(), target_relay.relay.quic()] {
         let mut offender = Raw::new(&address).await;
         for _ in 0..10 {
             let mut stream = offender.open(PUSH).await.unwrap();
@@ -122,8 +122,8 @@ async fn an_oversized_push() {
             let _ = stream.write_all(&lie(BYTES)).await;
             let _ = stream.close().await;
         }
-        victim.stands().await;
-        assert_is_not_elsewhere(&victim.relay, &mut offender).await;
+        target_relay.assert_serves().await;
+        assert_is_not_elsewhere(&target_relay.relay, &mut offender).await;
     }
-    victim.recovers().await;
+    target_relay.assert_recovers().await;
 }

@@ -6,22 +6,22 @@ use tokio::task::JoinSet;
 
 use crate::{
     support::raw::{Circuit, Raw, assert_status, pattern},
-    victim::Victim,
+    target_relay::TargetRelay,
 };
 
 /// The relay is no target: it has no reservation, and never dials itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn to_the_relay() {
-    let victim = Victim::start(&[]).await;
-    for address in [victim.relay.tcp(), victim.relay.quic()] {
+    let target_relay = TargetRelay::start(&[]).await;
+    for address in [target_relay.relay.tcp(), target_relay.relay.quic()] {
         let mut source = Raw::new(&address).await;
         assert_status(&source.reserve().await, Status::Ok);
-        let (answer, _) = source.connect(victim.relay.peer_id).await;
+        let (answer, _) = source.connect(target_relay.relay.peer_id).await;
         assert_status(&answer, Status::NoReservation);
         let (answer, _) = source.connect(source.peer_id).await;
         assert_status(&answer, Status::PermissionDenied);
     }
-    victim.recovers().await;
+    target_relay.assert_recovers().await;
 }
 
 /// Peers that pass on what they get from one circuit to the next one, around: their bytes go round
@@ -29,8 +29,8 @@ async fn to_the_relay() {
 #[tokio::test(flavor = "multi_thread")]
 async fn around() {
     const CIRCUITS: usize = 4;
-    let mut victim = Victim::start(&[("RELAY_MAX_CIRCUIT_BYTES", "50000000")]).await;
-    let address = victim.relay.tcp();
+    let mut target_relay = TargetRelay::start(&[("RELAY_MAX_CIRCUIT_BYTES", "50000000")]).await;
+    let address = target_relay.relay.tcp();
     let mut peers = Vec::new();
     let (mut nears, mut fars) = (Vec::new(), Vec::new());
     for _ in 0..CIRCUITS {
@@ -58,12 +58,12 @@ async fn around() {
             let _ = copy(reader, &mut writer).await;
         });
     }
-    victim.stands().await;
-    let cut = victim
+    target_relay.assert_serves().await;
+    let cut = target_relay
         .relay
         .event_where("circuit closed", |event| event["reason"] == "max_bytes");
     cut.await;
     drop(peers);
     while links.join_next().await.transpose().unwrap().is_some() {}
-    victim.recovers().await;
+    target_relay.assert_recovers().await;
 }

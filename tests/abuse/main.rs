@@ -1,6 +1,6 @@
-//! What strangers can do to the relay, with real sockets and the real binary. Meanwhile ordinary
-//! clients are served, and afterwards the relay is what it was: nobody in its books, no task that
-//! panicked, and its memory and files given back.
+//! Attacks by single clients, with real sockets and the real binary. Ordinary clients are served
+//! meanwhile. Afterwards no reservation, circuit or connection is left, no task has panicked, and memory
+//! and files are released.
 
 #![expect(
     clippy::unwrap_used,
@@ -8,6 +8,7 @@
     reason = "tests fail loudly"
 )]
 
+mod churn;
 mod dialler;
 mod expiry;
 mod floods;
@@ -21,9 +22,9 @@ mod soak;
 mod storms;
 #[path = "../support/mod.rs"]
 mod support;
+mod target_relay;
 mod transport;
 mod unread;
-mod victim;
 
 use std::time::Duration;
 

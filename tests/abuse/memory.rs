@@ -32,9 +32,9 @@ use tokio_util::compat::TokioAsyncReadCompatExt;
 use crate::{
     dialler::{Duplex, Security, dial, line, negotiate, secured},
     support::{
-        PATIENCE, bystander,
+        PATIENCE,
         client::{self, Client},
-        http,
+        http, ordinary_clients,
         process::{Relay, socket},
         raw::{Raw, assert_status, connect},
     },
@@ -97,14 +97,14 @@ impl Limited {
             self.accepts().await;
             let again = address.clone();
             let mut clients = JoinSet::new();
-            clients.spawn(async move { bystander::served_in(&address).await });
+            clients.spawn(async move { ordinary_clients::time_to_serve(&address).await });
             if clients
                 .join_next()
                 .await
                 .is_none_or(|served| served.is_err())
             {
                 self.accepts().await;
-                bystander::served_in(&again).await;
+                ordinary_clients::time_to_serve(&again).await;
             }
         }
     }
@@ -259,17 +259,17 @@ async fn circuits_to_frozen_targets(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn circuits_over_tcp_to_targets_that_read_nothing() {
+async fn unread_circuits_over_tcp() {
     circuits_to_frozen_targets(128, client::Security::Noise, Relay::tcp).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn circuits_over_tls_to_targets_that_read_nothing() {
+async fn unread_circuits_over_tls() {
     circuits_to_frozen_targets(128, client::Security::Tls, Relay::tcp).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn circuits_over_websocket_to_targets_that_read_nothing() {
+async fn unread_circuits_over_websocket() {
     circuits_to_frozen_targets(256, client::Security::Noise, Relay::websocket).await;
 }
 
@@ -319,7 +319,7 @@ async fn incomplete_frames_on_idle_connections() {
 
 /// Pings on many streams of each connection, whose answers are not read.
 #[tokio::test(flavor = "multi_thread")]
-async fn pings_whose_answers_are_not_read() {
+async fn pings_with_unread_answers() {
     const OFFENDERS: usize = 80;
     const SYN: u8 = 1;
     const PINGS: usize = 64 * 1024;

@@ -14,7 +14,7 @@ use crate::{
         process::socket,
         raw::{Raw, connect, read_out},
     },
-    victim::Victim,
+    target_relay::TargetRelay,
 };
 
 /// Offenders at each step.
@@ -52,8 +52,8 @@ async fn all_end_within(offenders: JoinSet<Duration>, most: Duration) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_the_handshake() {
-    let victim = Victim::start(&[]).await;
-    let address = socket(&victim.relay.tcp());
+    let target_relay = TargetRelay::start(&[]).await;
+    let address = socket(&target_relay.relay.tcp());
     let mut offenders = JoinSet::new();
     // A record of TLS and a message of Noise begin with their length; so much will never come.
     let never = [22, 3, 1, 60, 0, 1, 0, 59, 252, 3, 3];
@@ -71,40 +71,40 @@ async fn in_the_handshake() {
             });
         }
     }
-    victim.stands().await;
+    target_relay.assert_serves().await;
     all_end_within(offenders, HANDSHAKE_TIMEOUT).await;
-    victim.recovers().await;
+    target_relay.assert_recovers().await;
 }
 
-/// The muxer may wait for ever, but a connection without a stream is idle.
+/// The muxer has no timeout, but a connection without a stream is idle.
 #[tokio::test(flavor = "multi_thread")]
 async fn in_the_muxer() {
     const IDLE: Duration = Duration::from_secs(5);
     // The relay's own streams, which nobody accepts here, have their time first.
     const STREAMS: Duration = Duration::from_secs(15);
-    let victim = Victim::start(&[("RELAY_IDLE_TIMEOUT", "5s")]).await;
+    let target_relay = TargetRelay::start(&[("RELAY_IDLE_TIMEOUT", "5s")]).await;
     let mut offenders = JoinSet::new();
     for security in [Security::Noise, Security::Tls] {
         for _ in 0..OFFENDERS {
-            let mut offender = secured(&victim.relay, security).await;
+            let mut offender = secured(&target_relay.relay, security).await;
             negotiate(&mut offender, "/yamux/1.0.0").await;
             // Ping after ping, each of which takes some seconds.
             let ping = [0, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9];
             offenders.spawn(async move { drip(offender, &ping).await });
         }
     }
-    victim.stands().await;
+    target_relay.assert_serves().await;
     all_end_within(offenders, IDLE + STREAMS).await;
-    victim.recovers().await;
+    target_relay.assert_recovers().await;
 }
 
 /// A stream has its time for its request, however many bytes come meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn in_the_request() {
-    let victim = Victim::start(&[]).await;
+    let target_relay = TargetRelay::start(&[]).await;
     let mut offenders = JoinSet::new();
     let mut peers = Vec::new();
-    for address in [victim.relay.tcp(), victim.relay.quic()] {
+    for address in [target_relay.relay.tcp(), target_relay.relay.quic()] {
         let mut offender = Raw::new(&address).await;
         for _ in 0..OFFENDERS {
             let stream = offender.hop().await;
@@ -117,8 +117,8 @@ async fn in_the_request() {
         }
         peers.push(offender);
     }
-    victim.stands().await;
+    target_relay.assert_serves().await;
     all_end_within(offenders, REQUEST_TIMEOUT).await;
     drop(peers);
-    victim.recovers().await;
+    target_relay.assert_recovers().await;
 }

@@ -21,10 +21,10 @@ use tokio::{
 
 use crate::support::{
     PATIENCE,
-    books::Books,
-    bystander,
     client::Security,
-    crowd::{Directory, Tally, act_and_leave, arrive},
+    event_audit::EventAudit,
+    load::{Directory, Tally, act_and_leave, arrive},
+    ordinary_clients,
     process::Relay,
     prometheus::Scrape,
 };
@@ -86,10 +86,10 @@ impl Idle {
     }
 }
 
-/// A relay, and its books as its log tells them.
+/// A relay, and an audit of the events in its log.
 struct Soaked {
     relay: Relay,
-    books: Books,
+    audit: EventAudit,
     /// How many of its first events are not of clients.
     preface: usize,
 }
@@ -109,7 +109,7 @@ impl Soaked {
         Self {
             preface: relay.events.len(),
             relay,
-            books: Books::default(),
+            audit: EventAudit::default(),
         }
     }
 
@@ -129,7 +129,7 @@ impl Soaked {
 
     fn enter(&mut self) {
         let events = self.relay.events.split_off(self.preface);
-        self.books.enter(&events);
+        self.audit.record(&events);
     }
 
     /// Everybody has left: the log's account agrees with the metrics, to the byte, and nothing is
@@ -137,7 +137,7 @@ impl Soaked {
     async fn is_exact(&mut self) {
         self.relay.is_idle().await;
         self.enter();
-        self.books.assert_balanced();
+        self.audit.assert_balanced();
         let scrape = Scrape::of(&self.relay).await;
         let sum = |name: &str, labels: &[(&str, &str)]| scrape.sum(name, labels).unwrap_or(0.0);
         for name in ["relay_circuit_active", "relay_reservation_active"] {
@@ -148,14 +148,14 @@ impl Soaked {
             sum("relay_hop_requests_total", &labels)
         };
         for (counted, logged) in [
-            (sum("relay_circuit_io_bytes_total", &[]), self.books.bytes),
+            (sum("relay_circuit_io_bytes_total", &[]), self.audit.bytes),
             (
                 requests("reserve", "accepted"),
-                self.books.count("reservation accepted"),
+                self.audit.count("reservation accepted"),
             ),
             (
                 requests("connect", "accepted"),
-                self.books.count("circuit accepted"),
+                self.audit.count("circuit accepted"),
             ),
         ] {
             assert_eq!(counted.to_string(), logged.to_string());
@@ -208,7 +208,7 @@ async fn stay(mut rng: StdRng, doors: Doors, directory: Directory, until: Instan
 async fn time(doors: Doors, times: Arc<Mutex<Vec<Duration>>>, until: Instant) -> Tally {
     while Instant::now() < until {
         for address in [&doors.tcp, &doors.quic] {
-            let took = bystander::served_in(address).await;
+            let took = ordinary_clients::time_to_serve(address).await;
             times.lock().unwrap().push(took);
         }
         sleep(BYSTANDERS_PAUSE).await;
@@ -223,8 +223,8 @@ async fn mixed_load() {
     });
     let mut soaked = Soaked::start().await;
     let doors = soaked.doors();
-    bystander::is_served(&doors.tcp).await;
-    bystander::is_served(&doors.quic).await;
+    ordinary_clients::assert_served(&doors.tcp).await;
+    ordinary_clients::assert_served(&doors.quic).await;
     soaked.is_exact().await;
     let before = Idle::of(&soaked.relay).await;
 
@@ -272,7 +272,7 @@ async fn mixed_load() {
         let first = *first.get_or_insert(resident);
         assert!(resident <= first + KEPT, "{first} bytes, then {resident}");
         assert!(tally.exchanged > 0 && tally.connected > 0, "{tally:?}");
-        let books = &soaked.books;
+        let audit = &soaked.audit;
         let now = Idle::of(&soaked.relay).await;
         println!(
             "| {round} | {}, {} | {}, {} | {} | {} | {} | {} | {} of {} | {:?} |",
@@ -280,10 +280,10 @@ async fn mixed_load() {
             resident / MIB,
             now.tasks,
             now.files,
-            books.count("reservation accepted"),
-            books.count("reservation renewed"),
-            books.count("circuit accepted"),
-            books.bytes / 1_000_000,
+            audit.count("reservation accepted"),
+            audit.count("reservation renewed"),
+            audit.count("circuit accepted"),
+            audit.bytes / 1_000_000,
             tally.exchanged,
             tally.connected,
             times.lock().unwrap().iter().max(),

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use crate::{
     dialler::{Security, dial, negotiate, secured},
     support::{process::socket, raw::Raw},
-    victim::Victim,
+    target_relay::TargetRelay,
 };
 
 /// Resets after nothing, after a word, and in the middle of the handshake.
@@ -17,8 +17,8 @@ use crate::{
 async fn of_sockets() {
     const STORMS: usize = 20;
     const EACH: usize = 150;
-    let victim = Victim::start(&[]).await;
-    let address = socket(&victim.relay.tcp());
+    let target_relay = TargetRelay::start(&[]).await;
+    let address = socket(&target_relay.relay.tcp());
     let mut storms = JoinSet::new();
     for _ in 0..STORMS {
         storms.spawn(async move {
@@ -37,7 +37,7 @@ async fn of_sockets() {
         });
     }
     while storms.join_next().await.transpose().unwrap().is_some() {}
-    victim.recovers().await;
+    target_relay.assert_recovers().await;
 }
 
 /// Whole connections, which are dropped as soon as they are up.
@@ -45,9 +45,9 @@ async fn of_sockets() {
 async fn of_peers() {
     const STORMS: usize = 8;
     const EACH: usize = 20;
-    let victim = Victim::start(&[]).await;
+    let target_relay = TargetRelay::start(&[]).await;
     let mut storms = JoinSet::new();
-    for address in [victim.relay.tcp(), victim.relay.quic()]
+    for address in [target_relay.relay.tcp(), target_relay.relay.quic()]
         .into_iter()
         .cycle()
         .take(STORMS)
@@ -62,8 +62,8 @@ async fn of_peers() {
     for security in [Security::Noise, Security::Tls] {
         for _ in 0..EACH {
             // Without a muxer.
-            drop(secured(&victim.relay, security).await);
+            drop(secured(&target_relay.relay, security).await);
         }
     }
-    victim.recovers().await;
+    target_relay.assert_recovers().await;
 }

@@ -7,7 +7,7 @@ use tokio::net::UdpSocket;
 use crate::{
     dialler::{Security, dial, is_closed, line, negotiate, noise, secured},
     support::{
-        bystander,
+        ordinary_clients,
         process::{Relay, socket},
     },
 };
@@ -16,14 +16,14 @@ async fn start() -> Relay {
     Relay::start(&[("RELAY_STATS_INTERVAL", "1s")]).await
 }
 
-/// Whoever sends these bytes to the TCP or the WebSocket port is hung up on.
+/// The relay closes a connection to the TCP or the WebSocket port on which these bytes are sent.
 async fn is_hung_up_on(bytes: &[u8]) {
     let relay = start().await;
     let mut offenders = Vec::new();
     for address in [relay.tcp(), relay.websocket()] {
         let mut offender = dial(socket(&address)).await;
         offender.write_all(bytes).await.unwrap();
-        bystander::is_served(&address).await;
+        ordinary_clients::assert_served(&address).await;
         offenders.push(offender);
     }
     join_all(offenders.iter_mut().map(is_closed)).await;
@@ -66,7 +66,7 @@ async fn a_giant_websocket_frame() {
         offender.write_all(&header).await.unwrap();
         offenders.push(offender);
     }
-    bystander::is_served(&relay.websocket()).await;
+    ordinary_clients::assert_served(&relay.websocket()).await;
     let grown = relay.used_bytes().saturating_sub(before);
     assert!(grown < 50_000_000, "grown by {grown} bytes");
     // The frame does not come within the time of a handshake.
@@ -83,7 +83,7 @@ async fn garbage_within_the_handshake() {
         negotiate(&mut offender, security.protocol()).await;
         // It may be closed before all of it is written.
         let _ = offender.write_all(&noise(100_000)).await;
-        bystander::is_served(&relay.tcp()).await;
+        ordinary_clients::assert_served(&relay.tcp()).await;
         is_closed(&mut offender).await;
     }
     relay.assert_unharmed().await;
@@ -102,7 +102,7 @@ async fn garbage_after_the_handshake() {
             // It may be closed before all of it is written.
             let _ = offender.write_all(&noise(100_000)).await;
             let _ = offender.flush().await;
-            bystander::is_served(&relay.tcp()).await;
+            ordinary_clients::assert_served(&relay.tcp()).await;
             is_closed(&mut offender).await;
         }
     }
@@ -126,7 +126,7 @@ async fn garbage_datagrams() {
         // An answer that nobody is there to read can come back as an error of the next one.
         let _ = offender.send(&datagram).await;
     }
-    bystander::is_served(&relay.quic()).await;
-    bystander::is_served(&relay.tcp()).await;
+    ordinary_clients::assert_served(&relay.quic()).await;
+    ordinary_clients::assert_served(&relay.tcp()).await;
     relay.assert_unharmed().await;
 }

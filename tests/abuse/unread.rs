@@ -13,7 +13,7 @@ use crate::{
     SLACK,
     dialler::{Security, line, negotiate, secured},
     support::raw::{Circuit, Raw, Streams, assert_status, connect},
-    victim::Victim,
+    target_relay::TargetRelay,
 };
 
 /// How long nothing has to move until somebody is stuck.
@@ -23,14 +23,14 @@ const MIB: usize = 1024 * 1024;
 /// The source of a circuit sends what its target does not read, and is held up: the relay keeps
 /// next to nothing of it.
 #[tokio::test(flavor = "multi_thread")]
-async fn circuits_that_nobody_reads() {
+async fn unread_circuits() {
     const CIRCUITS: usize = 10;
-    let victim = Victim::start(&[]).await;
+    let target_relay = TargetRelay::start(&[]).await;
     let mut circuits = Vec::new();
     for streams in [Streams::Usual, Streams::Narrow(1000)] {
         let address = match streams {
-            Streams::Narrow(_) => victim.relay.quic(),
-            _ => victim.relay.tcp(),
+            Streams::Narrow(_) => target_relay.relay.quic(),
+            _ => target_relay.relay.tcp(),
         };
         for _ in 0..CIRCUITS {
             let target = Raw::with_streams(streams, &address).await;
@@ -44,24 +44,24 @@ async fn circuits_that_nobody_reads() {
         }
     }))
     .await;
-    victim.stands().await;
+    target_relay.assert_serves().await;
     // As much again as may wait in each of them for its reader.
-    victim.holds_at_most(2 * CIRCUITS * 2 * MIB);
+    target_relay.assert_growth_at_most(2 * CIRCUITS * 2 * MIB);
     drop(circuits);
-    victim.recovers().await;
+    target_relay.assert_recovers().await;
 }
 
 /// A peer that asks who the relay is, and to be pinged, again and again, and takes no answer: its
 /// connection is not read any more, or over.
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_that_nobody_reads() {
+async fn unread_answers() {
     const OFFENDERS: usize = 20;
     const SYN: u8 = 1;
-    let victim = Victim::start(&[("RELAY_IDLE_TIMEOUT", "5s")]).await;
+    let target_relay = TargetRelay::start(&[("RELAY_IDLE_TIMEOUT", "5s")]).await;
     let ask = [line("/multistream/1.0.0"), line("/ipfs/id/1.0.0")].concat();
     let mut offenders = Vec::new();
     for _ in 0..OFFENDERS {
-        let mut offender = secured(&victim.relay, Security::Noise).await;
+        let mut offender = secured(&target_relay.relay, Security::Noise).await;
         negotiate(&mut offender, "/yamux/1.0.0").await;
         offenders.push(offender);
     }
@@ -87,22 +87,22 @@ async fn answers_that_nobody_reads() {
     };
     let held_up = join_all(offenders.iter_mut().map(flood)).await;
     assert!(held_up.iter().all(|held_up| *held_up), "{held_up:?}");
-    victim.stands().await;
-    victim.holds_at_most(OFFENDERS * 2 * MIB);
+    target_relay.assert_serves().await;
+    target_relay.assert_growth_at_most(OFFENDERS * 2 * MIB);
     drop(offenders);
-    victim.recovers().await;
+    target_relay.assert_recovers().await;
 }
 
 /// A target that never answers STOP costs each source its time and nobody anything else.
 #[tokio::test(flavor = "multi_thread")]
-async fn stops_that_nobody_answers() {
+async fn unanswered_stops() {
     const SOURCES: usize = 10;
     const EACH: usize = 10;
-    let victim = Victim::start(&[("RELAY_MAX_CIRCUITS_PER_PEER", "0")]).await;
+    let target_relay = TargetRelay::start(&[("RELAY_MAX_CIRCUITS_PER_PEER", "0")]).await;
     let began = Instant::now();
     let mut waiting = Vec::new();
     let mut peers = Vec::new();
-    for address in [victim.relay.tcp(), victim.relay.quic()] {
+    for address in [target_relay.relay.tcp(), target_relay.relay.quic()] {
         let mut target = Raw::new(&address).await;
         assert_status(&target.reserve().await, Status::Ok);
         let request = connect(&target.peer_id.to_bytes());
@@ -118,7 +118,7 @@ async fn stops_that_nobody_answers() {
         }
         peers.push(target);
     }
-    victim.stands().await;
+    target_relay.assert_serves().await;
     let answers = join_all(waiting.iter_mut().map(wire::read::<HopMessage, _>)).await;
     for answer in answers {
         assert_status(&answer.unwrap(), Status::ConnectionFailed);
@@ -126,5 +126,5 @@ async fn stops_that_nobody_answers() {
     assert!(began.elapsed() < STOP_TIMEOUT + 2 * SLACK);
     // A connection over QUIC lives as long as one of its streams.
     drop((waiting, peers));
-    victim.recovers().await;
+    target_relay.assert_recovers().await;
 }

@@ -19,7 +19,7 @@ class Documents(unittest.TestCase):
             readme = current
         self.assertTrue(
             readme == current,
-            "helm/descord-relay/README.md: `UPDATE_DOCS=1 cargo test --test chart` writes it",
+            "helm/descord-relay/README.md: `UPDATE_DOCS=1 cargo test --test operations chart` writes it",
         )
 
     def test_alerts_and_dashboard_are_those_of_the_project(self):
@@ -30,7 +30,7 @@ class Documents(unittest.TestCase):
                 copy.write_text(original)
             self.assertTrue(
                 copy.read_text() == original,
-                f"{copy} differs: `UPDATE_DOCS=1 cargo test --test chart` copies it",
+                f"{copy} differs: `UPDATE_DOCS=1 cargo test --test operations chart` copies it",
             )
 
     def test_they_are_installed_as_they_are(self):

@@ -1,4 +1,4 @@
-//! The cluster of `compose.yaml`, under a name and on ports and a network of its own.
+//! The cluster of `compose.yaml`, under a separate name, and on separate ports and a separate network.
 
 use std::{
     collections::BTreeSet,
@@ -84,7 +84,7 @@ impl Cluster {
         inspect(id.trim()).await
     }
 
-    /// Waits until the relays hold so many reservations together, or more.
+    /// Waits until the relays hold at least this many reservations together.
     pub async fn holds(&self, reservations: u64) {
         let holds = async {
             loop {
@@ -160,7 +160,7 @@ impl Drop for Cluster {
     }
 }
 
-/// `program` in the checkout, with the environment that makes the cluster one of its own.
+/// `program` in the checkout, with the environment that separates the cluster from others.
 pub fn environment(program: &str, image: &str) -> Command {
     let mut command = Command::new(program);
     command

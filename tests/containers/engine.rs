@@ -6,7 +6,12 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{process::Command, sync::OnceCell};
 
-use crate::foreign::{or_skip, run};
+use crate::support::tools::{or_skip, run};
+
+/// Whether the image under test is the one that this test builds.
+pub fn is_built_here() -> bool {
+    std::env::var_os("RELAY_TEST_IMAGE").is_none()
+}
 
 /// The image under test, built from the shipped Dockerfile; `None` skips the test.
 pub async fn image() -> Option<&'static str> {
@@ -21,8 +26,14 @@ pub async fn image() -> Option<&'static str> {
         if let Ok(given) = std::env::var("RELAY_TEST_IMAGE") {
             return given;
         }
-        let checkout = env!("CARGO_MANIFEST_DIR");
-        docker(&["build", "--quiet", "--tag", "descord-relay:test", checkout]).await;
+        docker(&[
+            "build",
+            "--quiet",
+            "--build-arg=PROFILE=release",
+            "--tag=descord-relay:test",
+            env!("CARGO_MANIFEST_DIR"),
+        ])
+        .await;
         "descord-relay:test".to_owned()
     });
     Some(image.await)
@@ -43,7 +54,7 @@ pub async fn docker(arguments: &[&str]) -> String {
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new("docker");
     command.args(arguments).stdin(Stdio::null());
-    // Older clients build in another way unless they are told.
+    // Older clients use the legacy builder by default.
     command.env("DOCKER_BUILDKIT", "1");
     command
 }
@@ -61,7 +72,7 @@ pub struct Container {
 }
 
 impl Container {
-    /// Runs the image in the background as the README tells to, with these options besides.
+    /// Runs the image in the background as the README recommends, with these additional options.
     pub async fn start(image: &str, options: &[&str]) -> Self {
         let hardened = [
             "run",

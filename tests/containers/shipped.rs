@@ -10,8 +10,10 @@ use tokio::process::Command;
 use crate::{
     cluster::{Cluster, RELAYS, environment, text},
     engine::image,
-    foreign,
-    support::client::{Client, Security},
+    support::{
+        client::{Client, Security},
+        tools,
+    },
 };
 
 /// What the file comes to, with every profile.
@@ -106,8 +108,8 @@ async fn without_settings_it_is_as_the_documents_say() {
 /// Prometheus takes its configuration, with the alerts beside it as in its container.
 #[tokio::test]
 async fn prometheus_takes_its_configuration() {
-    let installed = foreign::run(std::process::Command::new("promtool").arg("--version"));
-    if foreign::or_skip("promtool", &installed).is_none() {
+    let installed = tools::run(std::process::Command::new("promtool").arg("--version"));
+    if tools::or_skip("promtool", &installed).is_none() {
         return;
     }
     let directory = TempDir::new().unwrap();
@@ -121,7 +123,7 @@ async fn prometheus_takes_its_configuration() {
     }
     let configuration = directory.path().join("prometheus.yaml");
     let mut check = std::process::Command::new("promtool");
-    foreign::run(check.args(["check", "config"]).arg(configuration)).unwrap();
+    tools::run(check.args(["check", "config"]).arg(configuration)).unwrap();
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ const HIGH_RATE: Rate = Rate {
     per: Unit::Second,
 };
 
-/// Serves on this thread until `end`, and tells the address.
+/// Serves on this thread until `end`, and sends the address.
 fn serve(channel: Channel, address: &mpsc::Sender<Multiaddr>, end: &CancellationToken) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -107,7 +107,7 @@ pub(crate) async fn allocations(
     relay.join().unwrap()
 }
 
-/// Per MiB: not more than so many allocations, and so many bytes of them.
+/// Per MiB: at most this many allocations, and this many bytes of them.
 async fn assert_allocates_at_most(channel: Channel, count: u64, bytes: u64) {
     let carrying = |mib| {
         allocations(channel, async move |relay| {

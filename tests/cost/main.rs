@@ -1,6 +1,6 @@
-//! What a relayed byte and a request cost, in what can be counted, so that a step back shows on a busy machine
-//! as well: allocations and system calls. Each bound is what was counted and a margin; whoever makes
-//! the relay cheaper lowers it.
+//! The cost of a relayed byte and of a request in countable quantities, so that a regression shows on a
+//! busy machine as well: allocations and system calls. Each bound is the count and a margin; a change that
+//! reduces costs lowers it.
 
 #![expect(
     clippy::unwrap_used,
@@ -12,24 +12,24 @@
 #![cfg(target_os = "linux")]
 
 mod allocations;
-#[path = "../../benches/relays/clients.rs"]
+#[path = "../../benches/comparison/clients.rs"]
 #[expect(dead_code, reason = "the benchmark needs more of it")]
 mod clients;
-#[path = "../support/foreign.rs"]
+mod idle;
+mod memory;
+#[path = "../../benches/comparison/relay.rs"]
+#[expect(dead_code, reason = "the benchmark needs more of it")]
+mod relay;
+mod requests;
+mod syscalls;
+#[path = "../support/tools.rs"]
 #[expect(
     dead_code,
     unreachable_pub,
     clippy::incompatible_msrv,
     reason = "other tests need more of it, and tests are run by the current toolchain"
 )]
-mod foreign;
-mod memory;
-#[path = "../../benches/relays/relay.rs"]
-#[expect(dead_code, reason = "the benchmark needs more of it")]
-mod relay;
-mod requests;
-mod rest;
-mod syscalls;
+mod tools;
 
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::{Multiaddr, Stream};
@@ -64,7 +64,7 @@ impl Circuit {
         }
     }
 
-    /// Carries so many bytes one way.
+    /// Carries this many MiB one way.
     async fn carry(&mut self, mib: usize) {
         let chunk = vec![0x5a; 64 * 1024];
         let mut left = mib * MIB;

@@ -30,7 +30,7 @@ async fn come(count: usize, channel: Channel, relay: &Relay) -> Vec<Client> {
     clients
 }
 
-/// The most bytes that a relay has on its heap at once in a life in which it has so many peers.
+/// The peak of a relay's heap, in bytes, with this many peers.
 async fn most_on_heap(channel: Channel, peers: usize) -> u64 {
     let whole_life = allocations(channel, async move |relay| {
         let relays = [relay];
@@ -40,7 +40,7 @@ async fn most_on_heap(channel: Channel, peers: usize) -> u64 {
     whole_life.await.bytes_max
 }
 
-/// Each peer takes not more than so many bytes of the heap.
+/// Each peer takes at most this many bytes of the heap.
 ///
 /// What of that is resident depends on the machine: on its pages, and on the libraries' code for its
 /// processor.

@@ -14,8 +14,8 @@ use tokio::{
 
 use crate::{
     Channel, Circuit,
-    foreign::{or_skip, run},
     relay::{Kind, Relay},
+    tools::{or_skip, run},
 };
 
 /// What is carried before, so that windows and buffers have grown; and what is counted.
@@ -88,7 +88,7 @@ pub(crate) async fn calls<T>(
     Some(total)
 }
 
-/// Per MiB: not more than so many calls.
+/// Per MiB: at most this many calls.
 async fn assert_calls_at_most(channel: Channel, most: usize) {
     let begin = async |relay| {
         let mut circuit = Circuit::open(channel, &relay).await;

@@ -1,4 +1,4 @@
-// A js-libp2p node that does what tests/js.rs tells it.
+// A js-libp2p node that does what tests/interop/js.rs tells it.
 //
 // Commands come as JSON lines on standard input, {"id", "do", ...}; the answer to each is a JSON
 // line on standard output, {"id", "ok"} or {"id", "error"}. What happens unasked is an event,

@@ -1,4 +1,4 @@
-"""A py-libp2p node on a relay, for tests/python.rs.
+"""A py-libp2p node on a relay, for tests/interop/python.rs.
 
     peer.py listen RELAY            reserves there, and echoes what it is sent
     peer.py dial ADDRESS BYTES      dials a peer through its relay, and checks the echo

@@ -1,13 +1,5 @@
 //! A client of `AutoNAT` v2, which asks the relay whether its addresses can be reached.
 
-#![allow(
-    dead_code,
-    unreachable_pub,
-    clippy::allow_attributes,
-    clippy::unwrap_used,
-    reason = "each test file uses a part of it, and helpers of tests may fail loudly"
-)]
-
 use std::{
     collections::{HashMap, VecDeque},
     convert::Infallible,
@@ -29,7 +21,7 @@ use libp2p::{
 };
 use tokio::time::timeout;
 
-use crate::support::PATIENCE;
+use super::PATIENCE;
 
 /// Claims that the client has these addresses.
 #[derive(Default)]
@@ -82,7 +74,7 @@ impl NetworkBehaviour for Candidates {
 #[derive(NetworkBehaviour)]
 struct Behaviour {
     autonat: client::Behaviour,
-    /// Tells the client that the relay speaks `AutoNAT`.
+    /// Discovers that the relay supports `AutoNAT`.
     identify: identify::Behaviour,
     candidates: Candidates,
 }

@@ -195,7 +195,7 @@ impl Client {
         .await
     }
 
-    /// Listens on an address of its own and gives the one that others can dial.
+    /// Listens on a free port and returns the address to dial.
     pub async fn listen(&mut self, address: Multiaddr) -> Multiaddr {
         let listener = self.swarm.listen_on(address).unwrap();
         self.wait("listen address", |event| match event {
@@ -276,7 +276,7 @@ impl Client {
     }
 }
 
-/// Sends `data` to `target`, which echoes it, on a stream of its own, and gets the same back.
+/// Sends `data` to `target`, which echoes it, on a new stream, and asserts that the same is received.
 pub async fn is_echoed(streams: &mut stream::Control, target: PeerId, data: &[u8]) {
     let stream = streams.open_stream(target, TEST_PROTOCOL).await.unwrap();
     let (mut reader, mut writer) = stream.split();

@@ -1,15 +1,5 @@
 //! A collector that receives OTLP, over gRPC and HTTP on the same port, and can be in any trouble.
 
-#![allow(
-    dead_code,
-    unreachable_pub,
-    clippy::allow_attributes,
-    clippy::disallowed_methods,
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    reason = "each test file uses a part of it, and helpers of tests may fail loudly"
-)]
-
 use std::{
     io::Read,
     net::SocketAddr,
@@ -58,11 +48,11 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tonic::codec::CompressionEncoding;
 
-use crate::support::PATIENCE;
+use super::PATIENCE;
 
 /// What the collector does with requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub enum Mood {
+pub enum Mode {
     /// It takes them.
     #[default]
     Good,
@@ -98,7 +88,7 @@ pub struct Collector {
 
 #[derive(Default)]
 struct Shared {
-    mood: Mutex<Mood>,
+    mode: Mutex<Mode>,
     received: Mutex<Received>,
     changed: watch::Sender<()>,
 }
@@ -110,7 +100,7 @@ impl Drop for Collector {
 }
 
 impl Collector {
-    /// One in a good mood, on a free port of the loopback interface.
+    /// One that accepts everything, on a free port of the loopback interface.
     pub async fn start() -> Self {
         Self::start_at(([127, 0, 0, 1], 0).into(), None).await
     }
@@ -137,8 +127,8 @@ impl Collector {
     }
 
     /// What it does from now on, with connections that are up as well.
-    pub fn set_mood(&self, mood: Mood) {
-        *self.shared.mood.lock().unwrap() = mood;
+    pub fn set_mode(&self, mode: Mode) {
+        *self.shared.mode.lock().unwrap() = mode;
     }
 
     /// Waits until something is found among all that was received.
@@ -260,10 +250,10 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>, tls: Option<ServerCon
 }
 
 async fn connection(mut stream: TcpStream, shared: Arc<Shared>, tls: Option<TlsAcceptor>) {
-    let mood = *shared.mood.lock().unwrap();
-    match mood {
-        Mood::BlackHole => std::future::pending().await,
-        Mood::Noise => {
+    let mode = *shared.mode.lock().unwrap();
+    match mode {
+        Mode::BlackHole => std::future::pending().await,
+        Mode::Noise => {
             let _ = stream.write_all(&[0x15; 100]).await;
             return;
         }
@@ -299,7 +289,7 @@ async fn answer(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, sh
         .await;
 }
 
-/// Answers according to the mood, before anything is received.
+/// Answers according to the mode, before anything is received.
 async fn moody(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let is_grpc = request
         .headers()
@@ -311,19 +301,19 @@ async fn moody(State(shared): State<Arc<Shared>>, request: Request, next: Next) 
     let seen = (request.uri().path().to_owned(), request.headers().clone());
     shared.received.lock().unwrap().requests.push(seen);
     shared.changed.send_replace(());
-    let mood = *shared.mood.lock().unwrap();
-    match mood {
-        Mood::Good | Mood::Noise | Mood::Partial(_) => next.run(request).await,
-        Mood::Slow(time) => {
+    let mode = *shared.mode.lock().unwrap();
+    match mode {
+        Mode::Good | Mode::Noise | Mode::Partial(_) => next.run(request).await,
+        Mode::Slow(time) => {
             tokio::time::sleep(time).await;
             next.run(request).await
         }
-        Mood::BlackHole => std::future::pending().await,
-        Mood::Garbage => {
+        Mode::BlackHole => std::future::pending().await,
+        Mode::Garbage => {
             let page = "<html><body>Please log in: secret-of-the-collector</body></html>";
             ([(header::CONTENT_TYPE, "text/html")], page).into_response()
         }
-        Mood::Status(code) if is_grpc => {
+        Mode::Status(code) if is_grpc => {
             let status = match code {
                 401 => tonic::Status::unauthenticated("secret-of-the-collector"),
                 503 => tonic::Status::unavailable("secret-of-the-collector"),
@@ -331,7 +321,7 @@ async fn moody(State(shared): State<Arc<Shared>>, request: Request, next: Next) 
             };
             status.into_http::<Body>()
         }
-        Mood::Status(code) => (
+        Mode::Status(code) => (
             StatusCode::from_u16(code).unwrap(),
             "secret-of-the-collector",
         )
@@ -344,7 +334,7 @@ impl Shared {
         self.received.lock().unwrap().traces.push(request);
         self.changed.send_replace(());
         let mut response = ExportTraceServiceResponse::default();
-        if let Mood::Partial(rejected_spans) = *self.mood.lock().unwrap() {
+        if let Mode::Partial(rejected_spans) = *self.mode.lock().unwrap() {
             response
                 .partial_success
                 .get_or_insert_default()

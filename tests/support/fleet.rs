@@ -1,5 +1,5 @@
 //! Traffic through a fleet: pairs of clients, of which one holds reservations on two relays and the
-//! other sends it requests, each on a circuit of its own.
+//! other sends it requests, each on a new circuit.
 
 use std::{
     collections::BTreeSet,
@@ -114,7 +114,7 @@ impl Traffic {
         .await;
     }
 
-    /// Waits until each pair has ended so many more requests: of those that are on their way now,
+    /// Waits until each pair has ended this many more requests: of those that are on their way now,
     /// none is left.
     pub async fn flows(&self, requests: usize) {
         let ended = || self.state.ended.lock().unwrap().clone();
@@ -232,7 +232,7 @@ enum Lost {
     Cut(String),
 }
 
-/// One request through one relay, on a circuit of its own that is open at least this long.
+/// One request through one relay, on a new circuit that is open at least this long.
 async fn request(
     target: PeerId,
     relay: &Multiaddr,
@@ -274,7 +274,7 @@ async fn exchange(stream: &mut Stream, length: Duration) -> io::Result<()> {
     Err(io::Error::other(format!("{} bytes", answer.len())))
 }
 
-/// Requests until told to stop, each on one of the target's relays and then on the others.
+/// Sends requests until `done` is set, each on one of the target's relays and then on the others.
 async fn requester(
     target: PeerId,
     fleet: Fleet,
@@ -311,7 +311,7 @@ async fn requester(
         }
         if !is_served {
             tokio::time::sleep(LOOK).await;
-            // The time tells what the fleet did just then.
+            // The time relates the failure to the events of the fleet.
             let now = humantime::format_rfc3339_seconds(SystemTime::now());
             let errors = format!("{now}: {}", errors.join("; "));
             state.failed.lock().unwrap().push(errors);

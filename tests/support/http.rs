@@ -31,7 +31,7 @@ pub async fn json(relay: &Relay, path: &str) -> Value {
 }
 
 /// Asks until the answer is as wanted. The log speaks of what happened a moment before or after
-/// the books show it.
+/// the answer shows it.
 pub async fn json_where(relay: &Relay, path: &str, is_wanted: impl Fn(&Value) -> bool) -> Value {
     let mut last = Value::Null;
     let asking = timeout(PATIENCE, async {

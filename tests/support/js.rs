@@ -8,7 +8,10 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::foreign::{Process, install_once, or_skip, run};
+use super::{
+    other_implementations::Process,
+    tools::{install_once, or_skip, run},
+};
 
 /// The Node.js that runs the peers, with their packages installed; `None` skips the test.
 pub fn node() -> Option<&'static Path> {
@@ -24,7 +27,7 @@ fn install() -> Result<PathBuf, String> {
     let directory = directory();
     let modules = directory.join("node_modules");
     install_once(&modules, &directory.join("package-lock.json"), || {
-        // Nothing of what is installed needs to run a script of its own.
+        // No package needs its install scripts.
         run(Command::new("npm")
             .args(["ci", "--ignore-scripts"])
             .current_dir(&directory))

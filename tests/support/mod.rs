@@ -6,24 +6,33 @@
     clippy::allow_attributes,
     clippy::disallowed_methods,
     clippy::expect_used,
+    clippy::incompatible_msrv,
     clippy::indexing_slicing,
     clippy::unwrap_used,
-    reason = "each test file uses a part of it, and helpers of tests may fail loudly"
+    reason = "each test binary uses a part of it, helpers of tests may fail loudly, and tests are run by \
+              the current toolchain"
 )]
 
 use std::time::Duration;
 
-pub mod books;
-pub mod bystander;
+pub mod auth_server;
+pub mod autonat;
 pub mod client;
-pub mod crowd;
+pub mod collector;
 pub mod dns;
+pub mod event_audit;
 pub mod fleet;
 pub mod forward;
 pub mod http;
+pub mod js;
+pub mod load;
+pub mod ordinary_clients;
+pub mod other_implementations;
+pub mod pki;
 pub mod process;
 pub mod prometheus;
 pub mod raw;
+pub mod tools;
 
 /// Longer than anything that a test waits for; what takes longer has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,12 +1,4 @@
-//! An authority, and what it has certified, as files.
-
-#![allow(
-    dead_code,
-    unreachable_pub,
-    clippy::allow_attributes,
-    clippy::unwrap_used,
-    reason = "each test file uses a part of it, and helpers of tests may fail loudly"
-)]
+//! A certificate authority and its certificates, as files.
 
 use std::{path::Path, sync::Arc};
 
@@ -19,7 +11,7 @@ use tokio_rustls::rustls::{
     server::{WantsServerCert, WebPkiClientVerifier},
 };
 
-/// An authority, with `ca.pem` in a directory of its own.
+/// A certificate authority, with `ca.pem` in a temporary directory.
 pub struct Pki {
     directory: TempDir,
     issuer: CertifiedIssuer<'static, KeyPair>,

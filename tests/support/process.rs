@@ -141,8 +141,8 @@ impl Relay {
         self.event_where("statistics", is_zero).await;
     }
 
-    /// Tells the relay to stop and not to wait for anybody, which must end well, and gives all
-    /// that it logged.
+    /// Stops the relay with two signals, so that it does not wait for circuits, asserts exit code 0,
+    /// and returns all events.
     pub async fn stop(mut self) -> Vec<Value> {
         self.signal(15);
         self.event("draining").await;
@@ -164,12 +164,12 @@ impl Relay {
         kill(signal, self.id());
     }
 
-    /// Lets the process stand still until [`Relay::thaw`], as on a machine that is suspended.
+    /// Suspends the process until [`Relay::thaw`].
     pub fn freeze(&self) {
         self.signal(19);
     }
 
-    /// Lets the process go on.
+    /// Resumes the process.
     pub fn thaw(&self) {
         self.signal(18);
     }

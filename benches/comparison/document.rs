@@ -1,0 +1,106 @@
+//! `docs/performance.md`: the tables in it, and what they were measured on.
+
+use std::{
+    fs,
+    process::Command,
+    time::{Duration, SystemTime},
+};
+
+use procfs::{CurrentSI, KernelStats};
+use tokio::time::{Instant, sleep};
+
+use super::Result;
+
+const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/performance.md");
+const LOCK: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock"));
+/// Of libp2p's relay, which is a separate workspace.
+const STOCK_LOCK: &str = include_str!("../stock-relay/Cargo.lock");
+
+/// On a quiet machine, all others together use less than this much of a core.
+const QUIET: f64 = 0.1;
+
+/// Writes `text` between the marks of `section`.
+pub(crate) fn replace(section: &str, text: &str) -> Result<()> {
+    let (begin, end) = (
+        format!("<!-- {section} -->\n"),
+        format!("<!-- /{section} -->"),
+    );
+    let document = fs::read_to_string(PATH)?;
+    let missing = || format!("{PATH} has no marks for {section}");
+    let (before, rest) = document.split_once(&begin).ok_or_else(missing)?;
+    let (_, after) = rest.split_once(&end).ok_or_else(missing)?;
+    Ok(fs::write(
+        PATH,
+        format!("{before}{begin}{text}{end}{after}"),
+    )?)
+}
+
+/// The command, the date, the machine and the versions.
+pub(crate) fn circumstances() -> Result<String> {
+    // Cargo adds the last one.
+    let arguments: Vec<_> = std::env::args()
+        .skip(1)
+        .filter(|a| a != "--bench")
+        .collect();
+    let cpu = fs::read_to_string("/proc/cpuinfo")?;
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name\t: "));
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let rustc = Command::new("rustc").arg("--version").output()?;
+    let rustc = String::from_utf8(rustc.stdout)?;
+    let today = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    Ok(format!(
+        "`cargo bench{features} --bench comparison -- {arguments}`, {day}, {model}, {cores} cores, Linux {kernel}, {rustc}, libp2p {libp2p}, \
+         descord-relay {ours}.",
+        features = if cfg!(feature = "openssl") {
+            " --features openssl"
+        } else {
+            ""
+        },
+        arguments = arguments.join(" "),
+        day = today.get(..10).unwrap_or(&today),
+        model = model.unwrap_or("a processor without a name").trim(),
+        cores = cores()?,
+        // Without what a distribution or a machine adds.
+        kernel = kernel.split('-').next().unwrap_or_default().trim(),
+        rustc = rustc.trim(),
+        libp2p = locked(LOCK, "libp2p").unwrap_or("?"),
+        ours = env!("CARGO_PKG_VERSION"),
+    ))
+}
+
+/// What others do on the machine, when that spoils figures: looked at while nothing of ours runs.
+pub(crate) async fn disturbance() -> Result<Option<String>> {
+    let (start, idle) = (Instant::now(), idle_seconds()?);
+    sleep(Duration::from_secs(1)).await;
+    let idle = (idle_seconds()? - idle) / start.elapsed().as_secs_f64();
+    let others = cores()? - idle;
+    let note = format!("**A smoke run: others used {others:.1} cores of the machine.**");
+    Ok((others > QUIET).then_some(note))
+}
+
+/// For how long all cores together have had nothing to do.
+fn idle_seconds() -> Result<f64> {
+    Ok(KernelStats::current()?.total.idle_duration().as_secs_f64())
+}
+
+fn cores() -> Result<f64> {
+    let cores = std::thread::available_parallelism()?.get();
+    Ok(f64::from(u32::try_from(cores)?))
+}
+
+/// Both relays are to be made of the same libp2p, which the document names once.
+pub(crate) fn check_versions() -> Result<()> {
+    let ours = locked(LOCK, "libp2p");
+    if ours.is_none() || ours != locked(STOCK_LOCK, "libp2p") {
+        return Err("benches/stock-relay/Cargo.lock has another libp2p than Cargo.lock".into());
+    }
+    Ok(())
+}
+
+/// The version of a package in a `Cargo.lock`.
+fn locked(lock: &'static str, package: &str) -> Option<&'static str> {
+    let entry = format!("name = \"{package}\"\nversion = \"");
+    lock.split_once(&entry)?.1.split('"').next()
+}

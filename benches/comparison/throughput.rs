@@ -1,0 +1,189 @@
+//! CPU time for each byte that is relayed, and how fairly circuits share the relay.
+
+use std::{
+    iter::zip,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, Interval, interval_at, sleep},
+};
+
+use super::{
+    Plan, Result,
+    clients::{Channel, Client, Pings},
+    relay::Relay,
+    report::{Sample, Target},
+};
+
+const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
+/// As much as a client writes and reads at once.
+const CHUNK_BYTES: u32 = 64 * 1024;
+/// Longer than the first bytes take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Circuits that carry bytes one way, each between two new clients, for as long as this lives.
+pub(crate) struct Load {
+    received: Vec<Arc<AtomicU64>>,
+    tasks: JoinSet<()>,
+    clients: Vec<Client>,
+}
+
+impl Load {
+    /// Through a relay. All circuits together carry `rate` bytes a second, or as many as they can.
+    pub(crate) async fn start(
+        relay: &Relay,
+        channel: Channel,
+        circuits: usize,
+        rate: Option<u32>,
+    ) -> Result<Self> {
+        let mut clients = Client::many(
+            2 * circuits,
+            channel,
+            &[relay.address(channel)?],
+            Pings::Answered,
+        )
+        .await?;
+        let mut ends = Vec::new();
+        for pair in clients.chunks_exact_mut(2) {
+            let [source, target] = pair else { continue };
+            ends.push(source.connect(target).await?);
+        }
+        let mut load = Self::between(ends, rate)?;
+        load.clients = clients;
+        Ok(load)
+    }
+
+    /// What is written into the first of each two is read from the second.
+    pub(crate) fn between<W, R>(ends: Vec<(W, R)>, rate: Option<u32>) -> Result<Self>
+    where
+        W: AsyncWrite + Unpin + Send + 'static,
+        R: AsyncRead + Unpin + Send + 'static,
+    {
+        let circuits = u32::try_from(ends.len())?;
+        let pace = rate.map(|rate| Duration::from_secs(1) * (circuits * CHUNK_BYTES) / rate);
+        let mut turn = Instant::now();
+        let mut load = Self {
+            received: Vec::new(),
+            tasks: JoinSet::new(),
+            clients: Vec::new(),
+        };
+        for (near, far) in ends {
+            let total = Arc::new(AtomicU64::new(0));
+            let turns = pace.map(|pace| interval_at(turn, pace));
+            // One after the other, and not all at once.
+            turn += pace.unwrap_or_default() / circuits;
+            load.tasks.spawn(write(near, turns));
+            load.tasks.spawn(read(far, Arc::clone(&total)));
+            load.received.push(total);
+        }
+        Ok(load)
+    }
+
+    /// Bytes that each circuit has carried.
+    fn received(&self) -> Vec<u64> {
+        self.received.iter().map(|n| n.load(Relaxed)).collect()
+    }
+
+    /// Bytes that all circuits together have carried.
+    pub(crate) fn total(&self) -> u64 {
+        self.received().iter().sum()
+    }
+
+    /// What it costs a process; `cpu` returns its CPU time so far, in seconds.
+    #[expect(clippy::cast_precision_loss, reason = "fewer than 2^53 bytes")]
+    pub(crate) async fn cost(
+        &self,
+        cpu: impl Fn() -> Result<f64>,
+        channel: &str,
+        target: Target,
+        plan: &Plan,
+    ) -> Result<Vec<Sample>> {
+        // Windows grow for a while.
+        sleep(plan.span / 2).await;
+        let (start, used, before) = (Instant::now(), cpu()?, self.received());
+        let (carried, least) = loop {
+            sleep(plan.span).await;
+            let now = self.received();
+            let carried: Vec<f64> = zip(now, &before).map(|(n, b)| (n - b) as f64).collect();
+            let least = carried.iter().copied().fold(f64::INFINITY, f64::min);
+            // On a machine that is busy, and for a short time, it may be that nothing arrives.
+            if least > 0.0 {
+                break (carried, least);
+            }
+            if start.elapsed() > PATIENCE {
+                return Err("a circuit carries nothing".into());
+            }
+        };
+        let (elapsed, used) = (start.elapsed(), cpu()? - used);
+
+        let most = carried.iter().copied().fold(0.0, f64::max);
+        let total = carried.iter().sum::<f64>() / GIB;
+        let rate = total * 1024.0 / elapsed.as_secs_f64();
+        let name = match carried.len() {
+            1 => format!("{channel}, 1 circuit"),
+            circuits => format!("{channel}, {circuits} circuits"),
+        };
+        let mut samples = vec![
+            Sample::new(&name, "CPU s/GiB", used / total, target),
+            Sample::new(&name, "MiB/s", rate, Target::None),
+        ];
+        if carried.len() > 1 {
+            let fairness = Target::Ours(1.1);
+            samples.push(Sample::new(
+                &name,
+                "most to least, bytes",
+                most / least,
+                fairness,
+            ));
+        }
+        Ok(samples)
+    }
+}
+
+/// A chunk at each of the turns, or one right after the other.
+async fn write(mut stream: impl AsyncWrite + Unpin, mut turns: Option<Interval>) {
+    let chunk = vec![0x5a; CHUNK_BYTES as usize];
+    loop {
+        if let Some(turns) = &mut turns {
+            turns.tick().await;
+        }
+        if stream.write_all(&chunk).await.is_err() {
+            break;
+        }
+    }
+}
+
+async fn read(mut stream: impl AsyncRead + Unpin, total: Arc<AtomicU64>) {
+    let mut chunk = vec![0; CHUNK_BYTES as usize];
+    while let Ok(read @ 1..) = stream.read(&mut chunk).await {
+        total.fetch_add(read as u64, Relaxed);
+    }
+}
+
+/// What is to be reached, beside libp2p's relay.
+pub(crate) fn target(channel: Channel) -> Target {
+    Target::Ratio(match channel {
+        Channel::Noise => 0.60,
+        Channel::Tls => 0.42,
+        Channel::Quic => 0.65,
+    })
+}
+
+pub(crate) async fn measure(
+    relay: &Relay,
+    channel: Channel,
+    circuits: usize,
+    target: Target,
+    plan: &Plan,
+) -> Result<Vec<Sample>> {
+    let load = Load::start(relay, channel, circuits, None).await?;
+    load.cost(|| relay.cpu(), channel.name(), target, plan)
+        .await
+}

@@ -1,0 +1,153 @@
+//! Microbenchmarks in memory: the copy between two streams, and the two secure channels, of which only
+//! the relay's end is measured.
+//!
+//! `cargo bench --bench micro`; a name at its end runs a part of it.
+
+#![expect(clippy::unwrap_used, reason = "a benchmark fails loudly")]
+
+mod pipe;
+
+use descord_relay::{
+    metrics::Handshakes,
+    relay::{
+        CircuitLimit, CircuitState,
+        circuit::{self, Bounds, EarlyData, Side},
+    },
+    transport::security::{SecureStream, Security},
+};
+use divan::{Bencher, counter::BytesCount};
+use futures::{
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, executor::block_on, future::join,
+};
+use libp2p::{
+    core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade},
+    identity::Keypair,
+    noise, tls,
+};
+use tokio_util::sync::CancellationToken;
+
+use self::pipe::{End, Way, Zeros, pipe};
+
+#[global_allocator]
+static ALLOCATIONS: divan::AllocProfiler = divan::AllocProfiler::system();
+
+const MIB: usize = 1024 * 1024;
+/// What a muxer reads and writes at once: libp2p's, and the relay's.
+const CHUNK_BYTES: [usize; 2] = [16 * 1024, 64 * 1024];
+
+const NOISE: &str = "/noise";
+const TLS: &str = "/tls/1.0.0";
+const PROTOCOLS: [&str; 2] = [NOISE, TLS];
+
+fn main() {
+    divan::main();
+}
+
+/// The copy of one direction, between streams that are always ready.
+#[divan::bench]
+fn copy(bencher: Bencher) {
+    bencher.counter(BytesCount::new(MIB)).bench_local(|| {
+        let side = |bytes| Side {
+            stream: Zeros::of(bytes),
+            closed: CancellationToken::new(),
+        };
+        let (shutdown, state) = (CancellationToken::new(), CircuitState::default());
+        let bounds = Bounds {
+            limit: CircuitLimit::default(),
+            unused_timeout: None,
+            idle_timeout: None,
+            shutdown: &shutdown,
+            state: &state,
+        };
+        let (early, limiter) = (EarlyData::default(), None);
+        let copied = circuit::relay(side(MIB), early, side(0), bounds, limiter, |_| {});
+        block_on(copied)
+    });
+}
+
+/// The handshake, both ends of it.
+#[divan::bench(args = PROTOCOLS)]
+fn handshake(bencher: Bencher, protocol: &'static str) {
+    let (client, relay) = (Client::new(protocol), security());
+    bencher.bench_local(|| client.connect(&relay));
+}
+
+/// What the relay does with the bytes that it reads.
+#[divan::bench(args = PROTOCOLS, consts = CHUNK_BYTES, sample_size = 1)]
+fn open<const CHUNK: usize>(bencher: Bencher, protocol: &'static str) {
+    let (mut client, mut relay, _) = Client::new(protocol).connect(&security());
+    bencher
+        .counter(BytesCount::new(MIB))
+        .with_inputs(|| block_on(write(&mut client, CHUNK)))
+        .bench_local_values(|()| block_on(read(&mut relay, CHUNK)));
+}
+
+/// What the relay does with the bytes that it writes.
+#[divan::bench(args = PROTOCOLS, consts = CHUNK_BYTES, sample_size = 1)]
+fn seal<const CHUNK: usize>(bencher: Bencher, protocol: &'static str) {
+    let (_client, mut relay, to_client) = Client::new(protocol).connect(&security());
+    to_client.discard();
+    bencher
+        .counter(BytesCount::new(MIB))
+        .bench_local(|| block_on(write(&mut relay, CHUNK)));
+}
+
+async fn write(stream: &mut (impl AsyncWrite + Unpin), chunk: usize) {
+    let chunk = vec![0x5a; chunk];
+    for _ in 0..MIB / chunk.len() {
+        stream.write_all(&chunk).await.unwrap();
+    }
+    stream.flush().await.unwrap();
+}
+
+async fn read(stream: &mut (impl AsyncRead + Unpin), chunk: usize) {
+    let mut chunk = vec![0; chunk];
+    for _ in 0..MIB / chunk.len() {
+        stream.read_exact(&mut chunk).await.unwrap();
+    }
+}
+
+/// The relay's side, as its transports have it.
+fn security() -> Security {
+    Security::new(&Keypair::generate_ed25519(), Handshakes::noop()).unwrap()
+}
+
+/// A client's side, as libp2p has it.
+struct Client {
+    protocol: &'static str,
+    noise: noise::Config,
+    tls: tls::Config,
+}
+
+trait Io: AsyncRead + AsyncWrite + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Unpin> Io for S {}
+
+impl Client {
+    fn new(protocol: &'static str) -> Self {
+        let key = Keypair::generate_ed25519();
+        Self {
+            protocol,
+            noise: noise::Config::new(&key).unwrap(),
+            tls: tls::Config::new(&key).unwrap(),
+        }
+    }
+
+    /// Connects to a relay: both ends, and the way from the relay to the client.
+    fn connect(&self, relay: &Security) -> (Box<dyn Io>, SecureStream<End>, Way) {
+        let (near, far) = pipe();
+        let to_client = near.reads();
+        let dialled = async {
+            let client: Box<dyn Io> = if self.protocol == NOISE {
+                let upgrade = self.noise.clone().upgrade_outbound(near, NOISE);
+                Box::new(upgrade.await.unwrap().1)
+            } else {
+                let upgrade = self.tls.clone().upgrade_outbound(near, TLS);
+                Box::new(upgrade.await.unwrap().1)
+            };
+            client
+        };
+        let accepted = relay.clone().upgrade_inbound(far, self.protocol);
+        let (client, accepted) = block_on(join(dialled, accepted));
+        (client, accepted.unwrap().1, to_client)
+    }
+}

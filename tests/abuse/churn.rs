@@ -1,0 +1,127 @@
+//! Two hundred clients at once that reserve, connect to one another, talk, and leave at random.
+//! Afterwards every reservation and circuit has ended, and nothing has leaked.
+
+#![expect(clippy::unwrap_used, reason = "tests fail loudly")]
+
+use std::{sync::Arc, time::Duration};
+
+use futures::AsyncWriteExt;
+use libp2p::Multiaddr;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use serde_json::Value;
+use tokio::{sync::Barrier, task::JoinSet};
+
+use crate::support::{
+    client::Security,
+    event_audit::EventAudit,
+    load::{Directory, Tally, act_and_leave, arrive},
+    process::{Relay, is},
+    raw::{Raw, reserve},
+};
+
+const CLIENTS: u64 = 200;
+/// The most bytes that a client sends at once.
+const MOST: usize = 50_000;
+
+/// A client that comes, leaves, and comes back as somebody else.
+async fn live(seed: u64, address: Multiaddr, directory: Directory, all: Arc<Barrier>) -> Tally {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut tally = Tally::default();
+    let client = arrive(Security::Noise, &address, &directory, &mut tally).await;
+    // Everybody is there before anybody goes on.
+    all.wait().await;
+    act_and_leave(client, MOST, &mut rng, &address, &directory, &mut tally).await;
+    let client = arrive(Security::Noise, &address, &directory, &mut tally).await;
+    act_and_leave(client, MOST, &mut rng, &address, &directory, &mut tally).await;
+    tally
+}
+
+/// Runs the load against a relay with these limits and gives what it achieved. What the relay
+/// logged adds up, and it is at the end as it was at the start.
+async fn run_load(limits: &[(&str, &str)]) -> (Tally, Vec<Value>) {
+    let mut variables = vec![("RELAY_STATS_INTERVAL", "1s")];
+    variables.extend(limits);
+    let mut relay = Relay::start(&variables).await;
+    let files = relay.open_files();
+    let addresses = [relay.tcp(), relay.quic(), relay.websocket()];
+    let directory = Directory::default();
+    let all = Arc::new(Barrier::new(usize::try_from(CLIENTS).unwrap()));
+
+    let mut clients = JoinSet::new();
+    for (seed, address) in (0..CLIENTS).zip(addresses.iter().cycle()) {
+        let (directory, all) = (Arc::clone(&directory), Arc::clone(&all));
+        clients.spawn(live(seed, address.clone(), directory, all));
+    }
+    let mut total = Tally::default();
+    while let Some(tally) = clients.join_next().await {
+        total += tally.unwrap();
+    }
+
+    relay.is_idle().await;
+    while relay.open_files() > files {
+        relay.event("statistics").await;
+    }
+    let events = relay.stop().await;
+    assert_balanced(&events);
+    (total, events)
+}
+
+/// Every reservation and every circuit that began has ended, once.
+fn assert_balanced(events: &[Value]) {
+    let mut audit = EventAudit::default();
+    audit.record(events);
+    audit.assert_balanced();
+}
+
+fn count(events: &[Value], message: &str) -> u64 {
+    events.iter().map(|e| u64::from(is(e, message))).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_room_for_all() {
+    let (tally, events) = run_load(&[
+        ("RELAY_MAX_RESERVATIONS", "0"),
+        ("RELAY_MAX_CIRCUITS", "0"),
+        ("RELAY_MAX_CIRCUITS_PER_PEER", "0"),
+    ])
+    .await;
+    assert_eq!((tally.reserved, tally.refused), (400, 0));
+    assert_eq!(count(&events, "reservation accepted"), 400);
+    assert!(tally.exchanged > 100, "{tally:?}");
+    assert!(count(&events, "circuit accepted") >= tally.connected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_room_for_few() {
+    let (tally, events) = run_load(&[
+        ("RELAY_MAX_RESERVATIONS", "40"),
+        ("RELAY_MAX_CIRCUITS", "20"),
+        ("RELAY_MAX_CIRCUITS_PER_PEER", "2"),
+    ])
+    .await;
+    assert!(tally.reserved >= 40 && tally.refused > 0, "{tally:?}");
+    assert!(tally.exchanged > 10 && tally.failed > 0, "{tally:?}");
+    let reason = |wanted: &str| events.iter().any(|e| e["reason"] == wanted);
+    assert!(reason("max_reservations"));
+    assert!(reason("max_circuits") || reason("max_circuits_target"));
+}
+
+/// Clients that ask for a reservation and are gone before, while, or after it is granted.
+#[tokio::test(flavor = "multi_thread")]
+async fn gone_before_the_answer() {
+    let mut relay = Relay::start(&[("RELAY_STATS_INTERVAL", "1s")]).await;
+    let mut rng = StdRng::seed_from_u64(1);
+    for address in [relay.tcp(), relay.quic()].iter().cycle().take(200) {
+        let mut client = Raw::new(address).await;
+        let mut stream = client.hop().await;
+        stream.write_all(&reserve()).await.unwrap();
+        stream.flush().await.unwrap();
+        let wait = Duration::from_micros(rng.random_range(0..2000));
+        tokio::time::sleep(wait).await;
+    }
+    relay.is_idle().await;
+    let events = relay.stop().await;
+    let granted = count(&events, "reservation accepted");
+    assert!(granted > 0);
+    assert_balanced(&events);
+}

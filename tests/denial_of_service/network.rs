@@ -1,0 +1,578 @@
+//! Network namespaces for the relay, the attackers and the ordinary clients, control groups that
+//! limit them, and processes inside both.
+//!
+//! The relay's namespace is connected to each of the others by a pair of virtual interfaces. The
+//! kernel translates the source address of each connection that leaves one of the others, so one
+//! process has as many addresses as a test needs.
+
+use std::{
+    collections::HashSet,
+    fmt::Write as _,
+    fs, io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    thread::sleep,
+    time::Duration,
+};
+
+use libp2p::{Multiaddr, PeerId};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    process::{Child, ChildStdin, ChildStdout},
+    time::timeout,
+};
+
+use crate::support::PATIENCE;
+
+/// What the names of namespaces and control groups begin with, before the id of the test process.
+const PREFIX: &str = "relaytest";
+/// The relay's addresses.
+const RELAY4: &str = "192.0.2.1";
+const RELAY6: &str = "2001:db8::1";
+/// What a control group without a limit of TCP memory is given, so that this memory is counted.
+const COUNTED: u64 = 1 << 40;
+
+type Result<T> = std::result::Result<T, String>;
+
+/// Where the relay listens, with its peer id.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Addresses {
+    pub(crate) tcp: Multiaddr,
+    pub(crate) quic: Multiaddr,
+    pub(crate) websocket: Multiaddr,
+    pub(crate) tcp6: Multiaddr,
+    pub(crate) admin: SocketAddr,
+}
+
+impl Addresses {
+    /// The value of `RELAY_LISTEN_ADDRESSES`.
+    pub(crate) fn listen() -> String {
+        [
+            format!("/ip4/{RELAY4}/tcp/9000"),
+            format!("/ip4/{RELAY4}/udp/9000/quic-v1"),
+            format!("/ip4/{RELAY4}/tcp/9001/ws"),
+            format!("/ip6/{RELAY6}/tcp/9000"),
+        ]
+        .join(",")
+    }
+
+    /// The addresses of the relay with this peer id.
+    pub(crate) fn of(relay: PeerId) -> Self {
+        let listen = Self::listen();
+        let mut addresses = listen.split(',').map(|address| {
+            let address: Multiaddr = address.parse().unwrap();
+            address.with_p2p(relay).unwrap()
+        });
+        let mut next = || addresses.next().unwrap();
+        Self {
+            tcp: next(),
+            quic: next(),
+            websocket: next(),
+            tcp6: next(),
+            admin: format!("{RELAY4}:8080").parse().unwrap(),
+        }
+    }
+
+    /// One for each transport over IPv4, by turns.
+    pub(crate) fn transport(&self, number: usize) -> &Multiaddr {
+        match number % 4 {
+            0 | 2 => &self.tcp,
+            1 => &self.quic,
+            _ => &self.websocket,
+        }
+    }
+}
+
+/// The addresses from which the connections of one namespace come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Sources {
+    /// This many IPv4 addresses, each in a separate /24.
+    Ipv4(u8),
+    /// This many addresses of one IPv4 /24.
+    Network(u8),
+    /// Each /64 of an IPv6 /60.
+    Prefix60,
+    /// A hundred /64 of an IPv6 /48.
+    Prefix48,
+}
+
+impl Sources {
+    /// How many addresses there are.
+    pub(crate) fn count(self) -> usize {
+        let (v4, v6) = self.addresses(0);
+        v4.len().max(v6.len())
+    }
+
+    /// The IPv4 and the IPv6 addresses of the namespace with this number.
+    fn addresses(self, namespace: u8) -> (Vec<Ipv4Addr>, Vec<Ipv6Addr>) {
+        let v4 = |second, last| Ipv4Addr::new(11 + namespace, second, 0, last);
+        let v6 = |subnet| {
+            Ipv6Addr::new(
+                0x2001,
+                0xdb8,
+                0xa + u16::from(namespace),
+                subnet,
+                0,
+                0,
+                0,
+                1,
+            )
+        };
+        match self {
+            Self::Ipv4(count) => ((0..count).map(|n| v4(n, 1)).collect(), vec![v6(0)]),
+            Self::Network(count) => ((1..=count).map(|n| v4(0, n)).collect(), vec![v6(0)]),
+            Self::Prefix60 => (vec![v4(0, 1)], (0..16).map(v6).collect()),
+            Self::Prefix48 => (vec![v4(0, 1)], (0..100).map(|n| v6(n * 0x101)).collect()),
+        }
+    }
+}
+
+/// The three namespaces. They are removed when this is dropped.
+pub(crate) struct Network {
+    pub(crate) relay: Namespace,
+    pub(crate) attackers: Namespace,
+    pub(crate) clients: Namespace,
+}
+
+impl Network {
+    /// Makes the namespaces; connections of attackers and clients come from these addresses.
+    pub(crate) fn new(attackers: Sources, clients: Sources) -> Result<Self> {
+        remove_stale();
+        let network = Self {
+            relay: Namespace::new("r")?,
+            attackers: Namespace::new("a")?,
+            clients: Namespace::new("c")?,
+        };
+        let relay = &network.relay;
+        relay.ip(&format!("addr add {RELAY4}/32 dev lo"))?;
+        relay.ip(&format!("addr add {RELAY6}/128 dev lo nodad"))?;
+        for (number, namespace, sources) in [
+            (0, &network.attackers, attackers),
+            (1, &network.clients, clients),
+        ] {
+            network.connect(number, namespace, sources)?;
+        }
+        Ok(network)
+    }
+
+    fn connect(&self, number: u8, namespace: &Namespace, sources: Sources) -> Result<()> {
+        let (relay, device) = (&self.relay, format!("to{number}"));
+        run(
+            "ip",
+            &format!(
+                "link add {device} netns {} type veth peer name relay netns {}",
+                relay.0, namespace.0
+            ),
+        )?;
+        let (near4, far4) = (format!("10.0.{number}.1"), format!("10.0.{number}.2"));
+        let (near6, far6) = (format!("fd00:{number}::1"), format!("fd00:{number}::2"));
+        for (namespace, device, v4, v6) in [
+            (relay, device.as_str(), &near4, &near6),
+            (namespace, "relay", &far4, &far6),
+        ] {
+            namespace.ip(&format!("addr add {v4}/30 dev {device}"))?;
+            namespace.ip(&format!("addr add {v6}/64 dev {device} nodad"))?;
+            namespace.ip(&format!("link set {device} up"))?;
+        }
+        namespace.ip(&format!("route add default via {near4}"))?;
+        namespace.ip(&format!("-6 route add default via {near6}"))?;
+        let (v4, v6) = (11 + number, 0xa + u16::from(number));
+        relay.ip(&format!("route add {v4}.0.0.0/8 via {far4}"))?;
+        relay.ip(&format!("-6 route add 2001:db8:{v6:x}::/48 via {far6}"))?;
+        namespace.set("net.ipv4.ip_local_port_range", "1024 65535")?;
+        let (v4, v6) = sources.addresses(number);
+        let rules = format!("{}{}", rules("ip", RELAY4, &v4), rules("ip6", RELAY6, &v6));
+        namespace.filter(&rules)
+    }
+}
+
+/// The rules by which each new connection to the relay leaves from the next of these addresses.
+fn rules<A: ToString>(family: &str, relay: &str, addresses: &[A]) -> String {
+    let mut map = String::new();
+    for (number, address) in addresses.iter().enumerate() {
+        write!(map, "{number} : {}, ", address.to_string()).unwrap();
+    }
+    let number = addresses.len();
+    // Port 0 is none that the kernel translates.
+    format!(
+        "table {family} sources {{
+            chain untracked {{ type filter hook output priority raw; udp sport 0 notrack; }}
+            chain translated {{
+                type nat hook postrouting priority srcnat;
+                {family} daddr {relay} snat to numgen inc mod {number} map {{ {map} }}
+            }}
+        }}\n"
+    )
+}
+
+/// A network namespace.
+pub(crate) struct Namespace(String);
+
+impl Namespace {
+    fn new(role: &str) -> Result<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{PREFIX}-{}-{number}{role}", std::process::id());
+        run("ip", &format!("netns add {name}"))?;
+        let namespace = Self(name);
+        namespace.ip("link set lo up")?;
+        Ok(namespace)
+    }
+
+    fn ip(&self, arguments: &str) -> Result<()> {
+        run("ip", &format!("-n {} {arguments}", self.0))
+    }
+
+    /// Sets a parameter of the kernel for this namespace alone.
+    pub(crate) fn set(&self, name: &str, value: &str) -> Result<()> {
+        let file = format!("/proc/sys/{}", name.replace('.', "/"));
+        let mut command = self.command(&[], "sh");
+        command.args(["-c", r#"echo "$0" >"$1""#, value, &file]);
+        finish(&mut command)
+    }
+
+    fn filter(&self, rules: &str) -> Result<()> {
+        let mut command = self.command(&[], "nft");
+        finish(command.arg(rules))
+    }
+
+    /// A command that runs `program` in this namespace and in these control groups.
+    ///
+    /// `ip netns exec` would hide the control groups from it.
+    pub(crate) fn command(&self, groups: &[&ControlGroup], program: impl AsRef<Path>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.0));
+        let join =
+            r#"until [ "$1" = -- ]; do echo $$ >"$1" || exit; shift; done; shift; exec "$@""#;
+        command.args(["--", "sh", "-c", join, "sh"]);
+        command.args(groups.iter().flat_map(|group| group.members()));
+        command.arg("--").arg(program.as_ref());
+        command
+    }
+
+    /// The remote addresses of all TCP connections.
+    pub(crate) fn remote_addresses(&self) -> HashSet<String> {
+        let mut command = self.command(&[], "ss");
+        let output = command.args(["-Htn"]).output();
+        let output = output.map(|output| output.stdout).unwrap_or_default();
+        let lines = String::from_utf8_lossy(&output).into_owned();
+        let remote = |line: &str| {
+            let (address, _) = line.split_whitespace().nth(4)?.rsplit_once(':')?;
+            Some(address.trim_matches(['[', ']']).to_owned())
+        };
+        lines.lines().filter_map(remote).collect()
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = run("ip", &format!("netns del {}", self.0));
+    }
+}
+
+/// Removes what processes left behind that have ended.
+fn remove_stale() {
+    let is_stale = |name: &str| {
+        let process = name.strip_prefix(PREFIX)?.strip_prefix('-')?;
+        let (process, _) = process.split_once('-')?;
+        Some(!Path::new("/proc").join(process).exists())
+    };
+    let names = |directory: &Path| -> Vec<String> {
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.filter(|name| is_stale(name) == Some(true)).collect()
+    };
+    for name in names(Path::new("/run/netns")) {
+        let _ = run("ip", &format!("netns del {name}"));
+    }
+    for directory in ControlGroup::roots().into_iter().flatten() {
+        for name in names(&directory) {
+            let _ = fs::remove_dir(directory.join(name));
+        }
+    }
+}
+
+/// Runs a command to its end; its error output is the error.
+fn run(program: &str, arguments: &str) -> Result<()> {
+    finish(Command::new(program).args(arguments.split(' ')))
+}
+
+fn finish(command: &mut Command) -> Result<()> {
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.map_err(|error| format!("{command:?}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let error = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{command:?}: {}", error.trim()))
+}
+
+/// A control group, of either version. It is removed when this is dropped.
+pub(crate) struct ControlGroup {
+    memory: PathBuf,
+    processor: PathBuf,
+    is_unified: bool,
+}
+
+/// Bytes of memory that a control group is charged for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Memory {
+    /// Of the process and of the kernel, without files that can be dropped.
+    pub(crate) process: u64,
+    /// Of TCP sockets, as far as they are not a part of that.
+    pub(crate) sockets: u64,
+}
+
+impl ControlGroup {
+    /// Makes a group with these limits: bytes of memory, and a part of all processors.
+    pub(crate) fn new(role: &str, memory: Option<u64>, processors: Option<f64>) -> Result<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{PREFIX}-{}-{number}{role}", std::process::id());
+        let [memory_root, processor_root, unified] = Self::roots();
+        let group = match (memory_root, processor_root, unified) {
+            (Some(memory), Some(processor), _) => Self {
+                memory: memory.join(&name),
+                processor: processor.join(&name),
+                is_unified: false,
+            },
+            (_, _, Some(root)) => {
+                delegate(&root)?;
+                Self {
+                    memory: root.join(&name),
+                    processor: root.join(&name),
+                    is_unified: true,
+                }
+            }
+            _ => return Err("no control groups for memory and processors".to_owned()),
+        };
+        for directory in [&group.memory, &group.processor] {
+            let made = fs::create_dir_all(directory);
+            made.map_err(|error| format!("{}: {error}", directory.display()))?;
+        }
+        if let Some(bytes) = memory {
+            let bytes = bytes.to_string();
+            if group.is_unified {
+                write(&group.memory, "memory.max", &bytes)?;
+                // The machine may have none.
+                let _ = write(&group.memory, "memory.swap.max", "0");
+            } else {
+                write(&group.memory, "memory.limit_in_bytes", &bytes)?;
+                let _ = write(&group.memory, "memory.swappiness", "0");
+                let counted = COUNTED.to_string();
+                let _ = write(&group.memory, "memory.kmem.tcp.limit_in_bytes", &counted);
+            }
+        }
+        if let Some(part) = processors {
+            let all = std::thread::available_parallelism().map_or(1, usize::from);
+            let period = 100_000;
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_precision_loss,
+                clippy::cast_sign_loss,
+                reason = "a few processors"
+            )]
+            let quota = (f64::from(period) * part * all as f64) as u32;
+            group.set_quota(&quota.to_string(), period)?;
+        }
+        Ok(group)
+    }
+
+    /// All processors may be used again.
+    pub(crate) fn lift_quota(&self) -> Result<()> {
+        self.set_quota(if self.is_unified { "max" } else { "-1" }, 100_000)
+    }
+
+    fn set_quota(&self, quota: &str, period: u32) -> Result<()> {
+        if self.is_unified {
+            write(&self.processor, "cpu.max", &format!("{quota} {period}"))
+        } else {
+            write(&self.processor, "cpu.cfs_period_us", &period.to_string())?;
+            write(&self.processor, "cpu.cfs_quota_us", quota)
+        }
+    }
+
+    /// The files to which a process writes its id to be in the group.
+    fn members(&self) -> Vec<PathBuf> {
+        let mut files = vec![self.memory.join("cgroup.procs")];
+        if !self.is_unified {
+            files.push(self.processor.join("cgroup.procs"));
+        }
+        files
+    }
+
+    /// How many processes of the group the kernel has killed because memory ran out.
+    pub(crate) fn killed(&self) -> u64 {
+        let file = if self.is_unified {
+            "memory.events"
+        } else {
+            "memory.oom_control"
+        };
+        let text = fs::read_to_string(self.memory.join(file)).unwrap_or_default();
+        field(&text, "oom_kill")
+    }
+
+    /// What the group is charged for.
+    pub(crate) fn memory(&self) -> Memory {
+        let number = |file: &str| -> u64 {
+            let text = fs::read_to_string(self.memory.join(file)).unwrap_or_default();
+            text.trim().parse().unwrap_or(0)
+        };
+        let statistics = fs::read_to_string(self.memory.join("memory.stat")).unwrap_or_default();
+        let files = field(&statistics, "inactive_file") + field(&statistics, "active_file");
+        if self.is_unified {
+            let sockets = field(&statistics, "sock");
+            let all = number("memory.current");
+            Memory {
+                process: all.saturating_sub(files + sockets),
+                sockets,
+            }
+        } else {
+            Memory {
+                process: number("memory.usage_in_bytes").saturating_sub(files),
+                sockets: number("memory.kmem.tcp.usage_in_bytes"),
+            }
+        }
+    }
+
+    /// The directories of version 1 for memory and for processors, and that of version 2.
+    fn roots() -> [Option<PathBuf>; 3] {
+        let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+        let find = |kind: &str, controller: &str| {
+            mounts.lines().find_map(|line| {
+                let mut parts = line.split(' ').skip(1);
+                let (directory, found) = (parts.next()?, parts.next()?);
+                let mut options = parts.next()?.split(',');
+                let is_wanted = match controller {
+                    "" => fs::read_to_string(Path::new(directory).join("cgroup.controllers"))
+                        .is_ok_and(|all| all.split_whitespace().any(|one| one == "memory")),
+                    _ => options.any(|option| option == controller),
+                };
+                (found == kind && is_wanted).then(|| PathBuf::from(directory))
+            })
+        };
+        [
+            find("cgroup", "memory"),
+            find("cgroup", "cpu"),
+            find("cgroup2", ""),
+        ]
+    }
+}
+
+impl Drop for ControlGroup {
+    fn drop(&mut self) {
+        for directory in [&self.memory, &self.processor] {
+            // Its processes have been killed, but may not have ended yet.
+            for _ in 0..100 {
+                match fs::remove_dir(directory) {
+                    Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                        sleep(Duration::from_millis(20));
+                    }
+                    _ => break,
+                }
+            }
+        }
+    }
+}
+
+fn write(directory: &Path, file: &str, value: &str) -> Result<()> {
+    let file = directory.join(file);
+    let written = fs::write(&file, value);
+    written.map_err(|error| format!("{} = {value}: {error}", file.display()))
+}
+
+/// Lets groups below `root` have limits. In a container, processes in `root` itself prevent that.
+fn delegate(root: &Path) -> Result<()> {
+    let file = root.join("cgroup.subtree_control");
+    let enable = || fs::write(&file, "+memory +cpu");
+    if enable().is_err() {
+        let others = root.join("others");
+        let _ = fs::create_dir_all(&others);
+        let members = fs::read_to_string(root.join("cgroup.procs")).unwrap_or_default();
+        for member in members.lines() {
+            let _ = fs::write(others.join("cgroup.procs"), member);
+        }
+    }
+    enable().map_err(|error| format!("{}: {error}", file.display()))
+}
+
+/// The number behind this word.
+fn field(text: &str, name: &str) -> u64 {
+    let value = text.lines().find_map(|line| {
+        let (key, value) = line.split_once(' ')?;
+        (key == name).then(|| value.trim().parse().ok())?
+    });
+    value.unwrap_or(0)
+}
+
+/// A process of the tests' own binary, which writes lines of JSON. It ends when this is dropped.
+pub(crate) struct Process {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: Lines<BufReader<ChildStdout>>,
+}
+
+impl Process {
+    /// Runs `command`.
+    pub(crate) fn start(command: Command) -> Self {
+        let mut command = tokio::process::Command::from(command);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.kill_on_drop(true).spawn().unwrap();
+        Self {
+            input: child.stdin.take(),
+            output: BufReader::new(child.stdout.take().unwrap()).lines(),
+            child,
+        }
+    }
+
+    /// Writes a line to the process.
+    pub(crate) async fn send(&mut self, line: &str) {
+        let input = self.input.as_mut().unwrap();
+        input
+            .write_all(format!("{line}\n").as_bytes())
+            .await
+            .unwrap();
+    }
+
+    /// The next event of this name; others before it are ignored.
+    pub(crate) async fn event(&mut self, name: &str) -> Value {
+        let found = timeout(PATIENCE, async {
+            loop {
+                let event = self.next().await;
+                let event = event.unwrap_or_else(|| panic!("the process ended before {name:?}"));
+                if event["event"] == name {
+                    return event;
+                }
+            }
+        });
+        found.await.unwrap_or_else(|_| panic!("no {name:?}"))
+    }
+
+    /// Lets the process end, and gives its last event.
+    pub(crate) async fn stop(mut self) -> Value {
+        drop(self.input.take());
+        let ended = timeout(PATIENCE, async {
+            let mut last = Value::Null;
+            while let Some(event) = self.next().await {
+                last = event;
+            }
+            let _ = self.child.wait().await;
+            last
+        });
+        ended.await.expect("the process ends")
+    }
+
+    /// The next line of JSON; the test harness of the process writes others.
+    async fn next(&mut self) -> Option<Value> {
+        loop {
+            let line = self.output.next_line().await.ok()??;
+            if let Ok(event @ Value::Object(_)) = serde_json::from_str(&line) {
+                return Some(event);
+            }
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Several relays as one service: the directory in DNS, and an upgrade under traffic.
+
+mod dns;
+mod rolling_upgrade;
+#[path = "../support/mod.rs"]
+mod support;

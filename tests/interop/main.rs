@@ -1,0 +1,7 @@
+//! Clients of other implementations of libp2p on the real relay, each reached by its own kind and by
+//! rust-libp2p.
+
+mod js;
+mod python;
+#[path = "../support/mod.rs"]
+mod support;

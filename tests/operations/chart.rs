@@ -1,0 +1,25 @@
+//! The Helm chart, judged by Helm itself, by the schemas of Kubernetes, and by the relay.
+//!
+//! The tests are in Python (`tests/chart/test_*.py`), as what they look at is YAML. Needs npm and
+//! Python 3.11 or newer with `venv`; `.ci/chart-tools` installs the rest on the first run, into the
+//! target directory.
+
+use std::{path::Path, process::Command};
+
+use crate::support::tools;
+
+#[test]
+fn the_chart() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let installed = tools::run(&mut Command::new(project.join(".ci/chart-tools")));
+    if tools::or_skip("npm and Python 3.11", &installed).is_none() {
+        return;
+    }
+    let status = Command::new(project.join("target/chart-tools/venv/bin/python"))
+        .args(["-B", "-m", "unittest"])
+        .current_dir(project.join("tests/chart"))
+        .env("RELAY_BIN", env!("CARGO_BIN_EXE_descord-relay"))
+        .status()
+        .unwrap();
+    assert!(status.success(), "what is wrong stands above");
+}

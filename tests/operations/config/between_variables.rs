@@ -1,0 +1,141 @@
+//! What holds between variables.
+
+use super::*;
+
+#[test]
+fn the_drain_window_fits_into_the_timeout() {
+    let pairs = [("RELAY_DRAIN_WINDOW", "2m"), ("RELAY_DRAIN_TIMEOUT", "90s")];
+    assert_eq!(
+        errors(&pairs),
+        "RELAY_DRAIN_WINDOW: 2m is longer than RELAY_DRAIN_TIMEOUT (1m30s); allowed: at most \
+         that"
+    );
+    // One mistake, one line: a value that cannot be read is not compared.
+    let pairs = [
+        ("RELAY_DRAIN_WINDOW", "1h"),
+        ("RELAY_DRAIN_TIMEOUT", "2 hors"),
+    ];
+    assert_eq!(errors(&pairs).lines().count(), 1);
+}
+
+#[test]
+fn circuits_longer_than_the_drain() {
+    let expect = |pairs: &[_], timeout: &str, duration: &str| {
+        let warning = format!(
+            "RELAY_DRAIN_TIMEOUT ({timeout}) is shorter than RELAY_MAX_CIRCUIT_DURATION \
+             ({duration}): an upgrade cuts longer circuits"
+        );
+        assert_eq!(warnings(pairs), [warning]);
+    };
+    expect(&[("RELAY_DRAIN_TIMEOUT", "10m")], "10m", "1h");
+    expect(&[("RELAY_MAX_CIRCUIT_DURATION", "6m")], "5m", "6m");
+    expect(&[("RELAY_MAX_CIRCUIT_DURATION", "0")], "5m", "unlimited");
+    assert!(warnings(&[("RELAY_MAX_CIRCUIT_DURATION", "5m")]).is_empty());
+}
+
+#[test]
+fn limits_without_effect() {
+    assert_eq!(
+        warnings(&[("RELAY_MAX_CIRCUITS_PER_PEER", "513")]),
+        ["RELAY_MAX_CIRCUITS_PER_PEER (513) has no effect: RELAY_MAX_CIRCUITS (512) is lower"]
+    );
+    let pairs = [
+        ("RELAY_MAX_RESERVATIONS_PER_IP", "3"),
+        ("RELAY_MAX_RESERVATIONS", "2"),
+    ];
+    assert_eq!(
+        warnings(&pairs),
+        ["RELAY_MAX_RESERVATIONS_PER_IP (3) has no effect: RELAY_MAX_RESERVATIONS (2) is lower"]
+    );
+    // A default is nobody's mistake, and unlimited is above everything.
+    assert!(warnings(&[("RELAY_MAX_RESERVATIONS", "2")]).is_empty());
+    let pairs = [
+        ("RELAY_MAX_CIRCUITS_PER_PEER", "513"),
+        ("RELAY_MAX_CIRCUITS", "0"),
+    ];
+    assert!(warnings(&pairs).is_empty());
+}
+
+#[test]
+fn every_address_as_a_trusted_proxy() {
+    let warning = warnings(&[("RELAY_TRUSTED_PROXIES", "10.0.0.0/8,::/0")]);
+    assert!(
+        warning[0].starts_with("RELAY_TRUSTED_PROXIES contains ::/0: any client"),
+        "{warning:?}"
+    );
+    assert!(warnings(&[("RELAY_TRUSTED_PROXIES", "0.0.0.0/1")]).is_empty());
+}
+
+#[test]
+fn bandwidths_without_effect() {
+    let relay = ("RELAY_MAX_BANDWIDTH", "1MB");
+    let peer = ("RELAY_MAX_BANDWIDTH_PER_PEER", "2MB");
+    let circuit = ("RELAY_MAX_BANDWIDTH_PER_CIRCUIT", "2500KB");
+    assert_eq!(
+        warnings(&[relay, peer, circuit]),
+        [
+            "RELAY_MAX_BANDWIDTH_PER_CIRCUIT (2500KB) has no effect: RELAY_MAX_BANDWIDTH_PER_PEER \
+             (2MB) is lower",
+            "RELAY_MAX_BANDWIDTH_PER_PEER (2MB) has no effect: RELAY_MAX_BANDWIDTH (1MB) is lower"
+        ]
+    );
+    assert_eq!(
+        warnings(&[relay, circuit]),
+        [
+            "RELAY_MAX_BANDWIDTH_PER_CIRCUIT (2500KB) has no effect: RELAY_MAX_BANDWIDTH (1MB) is lower"
+        ]
+    );
+    let burst = ("RELAY_MAX_BURST_PER_PEER", "3MB");
+    assert!(warnings(&[peer, circuit, burst])[1..].is_empty());
+    assert_eq!(
+        warnings(&[relay, burst]),
+        ["RELAY_MAX_BURST_PER_PEER has no effect: RELAY_MAX_BANDWIDTH_PER_PEER is unlimited"]
+    );
+    assert!(warnings(&[relay, ("RELAY_MAX_BURST_PER_PEER", "0")]).is_empty());
+}
+
+#[test]
+fn short_reservations() {
+    let warning = warnings(&[("RELAY_RESERVATION_TTL", "179s")]);
+    assert!(
+        warning[0].starts_with("RELAY_RESERVATION_TTL is 2m59s: below 3m"),
+        "{warning:?}"
+    );
+    assert!(warnings(&[("RELAY_RESERVATION_TTL", "3m")]).is_empty());
+}
+
+#[test]
+fn a_seed_wants_a_name() {
+    let warning = warnings(&[("RELAY_IDENTITY_SEED", SEED), ("HOSTNAME", "localhost")]);
+    assert!(
+        warning[0].contains("every relay named localhost"),
+        "{warning:?}"
+    );
+    assert!(warnings(&[("RELAY_IDENTITY_SEED", SEED)]).is_empty());
+    assert!(warnings(&[("HOSTNAME", "localhost")]).is_empty());
+}
+
+#[test]
+fn name_servers_have_an_address_inside_the_zone_and_none_outside() {
+    let zone = ("RELAY_DNS_ZONE", "fleet.test");
+    for servers in [
+        "dns.test",
+        "ns.fleet.test=192.0.2.1",
+        "xfleet.test",
+        "fleet.test=::1",
+    ] {
+        config(&[zone, ("RELAY_DNS_NS", servers)]);
+    }
+    let inside = errors(&[zone, ("RELAY_DNS_NS", "ns.fleet.test")]);
+    assert_eq!(
+        inside,
+        "RELAY_DNS_NS: ns.fleet.test is inside the zone and needs its IP address: write \
+         `ns.fleet.test=192.0.2.53`"
+    );
+    let outside = errors(&[zone, ("RELAY_DNS_NS", "xfleet.test=192.0.2.1")]);
+    assert_eq!(
+        outside,
+        "RELAY_DNS_NS: xfleet.test is outside of the zone, which cannot have its address: do not \
+         write `xfleet.test=192.0.2.53`"
+    );
+}

@@ -1,0 +1,120 @@
+//! What the operator reads, and that no environment is too strange.
+
+use super::*;
+
+#[test]
+fn render_names_the_source_of_values() {
+    let pairs = [
+        ("RELAY_MAX_CIRCUITS", "64"),
+        ("RELAY_IDENTITY_SEED_FILE", "/seed"),
+    ];
+    let text = load_with(&pairs, &[("/seed", SEED)]).unwrap().render();
+    for expected in [
+        "# Maximum number of open circuits. [set; default: 512]\nRELAY_MAX_CIRCUITS=64\n",
+        "[set by a file; default: none]\nRELAY_IDENTITY_SEED=***\n",
+        "# Maximum number of peers with a reservation. [default: 1024]\nRELAY_MAX_RESERVATIONS=1024\n",
+        "[default: the machine's host name]\nRELAY_INSTANCE=relay-2\n",
+        "RELAY_EXTERNAL_ADDRESSES=\n",
+    ] {
+        assert!(text.contains(expected), "{expected} in\n{text}");
+    }
+}
+
+/// The variables of a rendered configuration.
+fn pairs(text: &str) -> Vec<(&str, &str)> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.map(|line| line.split_once('=').unwrap()).collect()
+}
+
+#[test]
+fn rendered_configuration_can_be_loaded() {
+    let text = load(&[]).unwrap().render();
+    assert_eq!(config(&pairs(&text)), config(&[]));
+}
+
+#[test]
+fn the_reference_in_the_documentation_is_current() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+    let text = std::fs::read_to_string(file).unwrap();
+    let (_, rest) = text
+        .split_once("<!-- configuration -->\n")
+        .expect("the first marker");
+    let (table, _) = rest
+        .split_once("<!-- /configuration -->")
+        .expect("the second marker");
+    assert!(
+        table.trim() == reference_table().trim(),
+        "the table in {file} is out of date: put the output of \
+         `descord-relay config --reference` between its markers"
+    );
+}
+
+#[test]
+fn the_reference_has_a_row_of_three_cells_for_each_variable() {
+    let table = reference_table();
+    for line in table.lines() {
+        assert_eq!(line.matches('|').count(), 4, "{line}");
+    }
+    for (name, _) in pairs(&load(&[]).unwrap().render()) {
+        assert!(table.contains(&format!("| `{name}` |")), "{name}");
+    }
+    assert!(table.contains("`RELAY_IDENTITY_SEED_FILE`"));
+}
+
+proptest! {
+    /// Numbers of all sizes survive being written and read again.
+    #[test]
+    fn values_survive_a_round_trip(
+        bytes in 0..u64::MAX,
+        count: usize,
+        ttl in 30..=u64::from(u32::MAX),
+        millis in 1_000..=4_000_000_000_000_u64,
+    ) {
+        let mut loaded = load(&[]).unwrap();
+        loaded.config.limits.circuit.bytes = Some(bytes).filter(|bytes| *bytes > 0);
+        loaded.config.limits.circuits = Some(count).filter(|count| *count > 0);
+        loaded.config.limits.reservation_ttl = Duration::from_secs(ttl);
+        loaded.config.limits.circuit.duration = Some(Duration::from_millis(millis));
+        prop_assert_eq!(config(&pairs(&loaded.render())), loaded.config);
+    }
+
+    /// Whatever the environment holds, the answer is a configuration or errors of one line
+    /// each.
+    #[test]
+    fn no_environment_panics(
+        pairs in proptest::collection::vec((any_name(), any_value()), 0..8),
+    ) {
+        let pairs: Vec<_> = pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        if let Err(errors) = load(&pairs) {
+            let lines = errors.to_string().lines().count();
+            prop_assert!(lines > 0);
+            prop_assert_eq!(lines, errors.iter().count());
+        }
+    }
+}
+
+/// Names that are ours, nearly ours, or anything.
+fn any_name() -> impl Strategy<Value = String> {
+    let table = reference_table();
+    let ours: Vec<String> = table.split('`').map(str::to_owned).collect();
+    let ours: Vec<String> = ours
+        .into_iter()
+        .filter(|n| n.starts_with("RELAY_"))
+        .collect();
+    prop_oneof![
+        8 => proptest::sample::select(ours),
+        1 => "RELAY_[A-Z0-9_]{0,20}",
+        1 => "RELAY_.{0,10}",
+        1 => any::<String>(),
+    ]
+}
+
+/// Values that are nearly right, or anything.
+fn any_value() -> impl Strategy<Value = String> {
+    prop_oneof![
+        any::<String>(),
+        "[0-9.]{0,24}[a-zA-Zµ ]{0,4}",
+        "[{}a-z,/]{0,20}",
+        "(/(ip4|ip6|dns|tcp|udp|ws|tls|quic-v1|p2p|0|1.2.3.4|::1|9000|a.b|\\{index\\})){0,6}",
+    ]
+}

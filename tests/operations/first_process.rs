@@ -1,0 +1,72 @@
+//! The relay as the first process of a container, which the system protects from every signal that
+//! it does not handle itself.
+//!
+//! Needs Linux and the right to make namespaces; skipped elsewhere.
+
+#![expect(clippy::unwrap_used, reason = "tests fail loudly")]
+
+use std::fs;
+
+use tokio::process::Command;
+
+use crate::support::process::{Relay, kill};
+
+/// Runs a command as the first process of a new PID namespace: `unshare` with these flags.
+const WAYS: [&[&str]; 2] = [
+    &["--pid", "--fork", "--kill-child"],
+    // Without privileges.
+    &[
+        "--user",
+        "--map-root-user",
+        "--pid",
+        "--fork",
+        "--kill-child",
+    ],
+];
+
+async fn unshare() -> Option<Command> {
+    for way in WAYS {
+        let mut command = Command::new("unshare");
+        command.args(way);
+        let attempt = command.arg("true").output().await;
+        if attempt.is_ok_and(|output| output.status.success()) {
+            let mut command = Command::new("unshare");
+            command.args(way).env_clear();
+            return Some(command);
+        }
+    }
+    println!("skipped: needs the right to make PID namespaces");
+    None
+}
+
+/// The only child of a process.
+fn child(process: u32) -> u32 {
+    let children = fs::read_to_string(format!("/proc/{process}/task/{process}/children"));
+    children.unwrap().trim().parse().unwrap()
+}
+
+async fn the_first_process_drains(signal: i32) {
+    let Some(mut command) = unshare().await else {
+        return;
+    };
+    command.arg(env!("CARGO_BIN_EXE_descord-relay"));
+    let mut relay = Relay::start_as(command).await;
+    let process = child(relay.id());
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let ids = status.lines().find(|line| line.starts_with("NSpid:"));
+    assert_eq!(ids.unwrap().split_whitespace().last(), Some("1"), "{ids:?}");
+
+    kill(signal, process);
+    relay.event("drained").await;
+    assert_eq!(relay.exit_code().await, Some(0));
+}
+
+#[tokio::test]
+async fn sigterm_drains() {
+    the_first_process_drains(15).await;
+}
+
+#[tokio::test]
+async fn sigint_drains() {
+    the_first_process_drains(2).await;
+}

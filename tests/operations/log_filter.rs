@@ -1,0 +1,191 @@
+//! Changing what the real relay logs, without a restart.
+
+#![expect(clippy::unwrap_used, reason = "tests fail loudly")]
+
+use std::{
+    net::{IpAddr, SocketAddr, UdpSocket},
+    process::Output,
+};
+
+use descord_relay::admin::client;
+use libp2p::PeerId;
+use tokio::time::timeout;
+
+use crate::support::{
+    http::{self, send, until_closed},
+    process::{Relay, command, is},
+    raw::Raw,
+};
+
+const DEFAULT: &str = "error,descord_relay=info\n";
+const DEBUG: &str = "error,descord_relay=debug";
+
+async fn start() -> Relay {
+    Relay::start(&[("RELAY_ADMIN_ADDRESS", "127.0.0.1:0")]).await
+}
+
+/// Runs `descord-relay log-filter` in the environment of a relay that has its endpoints there.
+async fn log_filter(address: &str, filter: &[&str]) -> Output {
+    let mut command = command(&[("RELAY_ADMIN_ADDRESS", address)]);
+    let output = command.arg("log-filter").args(filter).output();
+    timeout(crate::support::PATIENCE, output)
+        .await
+        .unwrap()
+        .unwrap()
+}
+
+/// The same, which must succeed and print this.
+async fn assert_prints(relay: &Relay, filter: &[&str], expected: &str) {
+    let output = log_filter(&relay.admin().to_string(), filter).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+}
+
+/// The whole answer to a request that says this to the relay at `address`.
+async fn ask(address: SocketAddr, method: &str, host: &str, body: &str) -> String {
+    let length = body.len();
+    let head = format!("{host}Content-Length: {length}\r\nConnection: close");
+    let request = format!("{method} /log-filter HTTP/1.1\r\n{head}\r\n\r\n{body}");
+    let mut stream = send(address, request.as_bytes()).await;
+    until_closed(&mut stream).await
+}
+
+/// Makes the relay log a line of each level: a request that is denied, and a connection to the
+/// endpoints that fails, which is of use for debugging alone.
+async fn provoke(relay: &mut Relay) {
+    let mut broken = send(relay.admin(), b"this is no HTTP\r\n\r\n").await;
+    until_closed(&mut broken).await;
+    let mut client = Raw::new(&relay.quic()).await;
+    client.connect(PeerId::random()).await;
+    relay.event("request denied").await;
+}
+
+fn debug_lines(relay: &Relay) -> usize {
+    let lines = relay.events.iter();
+    lines.filter(|event| event["level"] == "DEBUG").count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn debug_comes_and_goes_without_a_restart() {
+    let mut relay = start().await;
+    assert_prints(&relay, &[], DEFAULT).await;
+    provoke(&mut relay).await;
+    assert_eq!(debug_lines(&relay), 0);
+
+    assert_prints(&relay, &[DEBUG], &format!("{DEBUG}\n")).await;
+    assert_prints(&relay, &[], &format!("{DEBUG}\n")).await;
+    let changed = relay.event("log filter changed").await;
+    assert_eq!(
+        (&changed["old"], &changed["new"]),
+        (&DEFAULT.trim().into(), &DEBUG.into())
+    );
+    provoke(&mut relay).await;
+    assert!(debug_lines(&relay) > 0);
+
+    // Back to the default.
+    assert_prints(&relay, &[""], DEFAULT).await;
+    relay.event("log filter changed").await;
+    let before = debug_lines(&relay);
+    provoke(&mut relay).await;
+    provoke(&mut relay).await;
+    assert_eq!(debug_lines(&relay), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_logged_even_when_nothing_else_is() {
+    let mut relay = start().await;
+    for (filter, new) in [
+        ("off", "off"),
+        ("libp2p=error", "libp2p=error"),
+        ("", DEFAULT.trim()),
+    ] {
+        let answer = client::put(relay.admin(), "/log-filter", filter.to_owned()).await;
+        assert_eq!(answer.unwrap().0.as_u16(), 200);
+        let changed = relay.event("log filter changed").await;
+        assert_eq!(
+            (&changed["new"], &changed["level"]),
+            (&new.into(), &"WARN".into())
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_filter_changes_nothing() {
+    let relay = start().await;
+    let output = log_filter(&relay.admin().to_string(), &["descord_relay=loud"]).await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.starts_with("400 Bad Request: ") && said.contains("RUST_LOG"),
+        "{said}"
+    );
+
+    let long = "a".repeat(4097);
+    let answer = ask(relay.admin(), "PUT", "Host: localhost\r\n", &long).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    assert_eq!(
+        http::get(&relay, "/log-filter").await,
+        (200, DEFAULT.to_owned())
+    );
+    let mut events = relay.stop().await.into_iter();
+    assert!(events.all(|event| !is(&event, "log filter changed")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_in_a_browser_is_refused() {
+    let relay = start().await;
+    for method in ["GET", "PUT"] {
+        for host in ["Host: rebound.example\r\n", "Host: rebound.example:80\r\n"] {
+            let answer = ask(relay.admin(), method, host, "debug").await;
+            assert!(
+                answer.starts_with("HTTP/1.1 403 "),
+                "{method} {host}: {answer}"
+            );
+            assert!(answer.contains("`descord-relay log-filter`"), "{answer}");
+        }
+    }
+    // What a browser asks before it lets a page of another origin write.
+    let answer = ask(relay.admin(), "OPTIONS", "Host: localhost\r\n", "").await;
+    assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+    assert!(
+        !answer.to_lowercase().contains("access-control"),
+        "{answer}"
+    );
+    assert_eq!(http::get(&relay, "/log-filter").await.1, DEFAULT);
+}
+
+/// An address of this machine that is not a loopback one. Nothing is sent to find it.
+fn own_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_loopback() && !ip.is_unspecified()).then_some(ip)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_loopback_interface_reaches_it() {
+    let Some(ip) = own_address() else {
+        println!("skipped: needs an interface beside the loopback one");
+        return;
+    };
+    let relay = Relay::start(&[("RELAY_ADMIN_ADDRESS", "0.0.0.0:0")]).await;
+    let port = relay.admin().port();
+    let answer = ask((ip, port).into(), "PUT", "Host: localhost\r\n", "debug").await;
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    let output = log_filter(&format!("{ip}:{port}"), &["debug"]).await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    // Over the loopback interface it is there.
+    assert_prints(&relay, &[], DEFAULT).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_fails_without_a_relay() {
+    let nobody = UdpSocket::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let output = log_filter(&nobody.to_string(), &[]).await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let output = log_filter("", &["debug"]).await;
+    assert_eq!(output.status.code(), Some(64), "{output:?}");
+}

@@ -1,0 +1,20 @@
+//! The relay as its operator observes it: configuration, command line, log, metrics, traces, admin
+//! endpoints, and what is shipped to run it on hosts and in Kubernetes.
+
+mod admin;
+mod admin_drain;
+mod chart;
+mod cli;
+mod config;
+mod event_log;
+mod first_process;
+mod hosts;
+mod log_filter;
+mod metrics;
+mod metrics_endpoint;
+mod observability;
+mod peers;
+mod privacy;
+#[path = "../support/mod.rs"]
+mod support;
+mod telemetry;

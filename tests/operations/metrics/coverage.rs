@@ -1,0 +1,334 @@
+//! Every instrument changes when the fact that it measures occurs.
+
+use std::collections::HashSet;
+
+use descord_relay::{
+    metrics::{INSTRUMENTS, InstrumentKind},
+    relay::{
+        MAX_CONNECTIONS_PER_PEER,
+        wire::{self, Status, StopMessage, StopType},
+    },
+    telemetry::prometheus::MAX_AGE,
+};
+use futures::{AsyncReadExt, AsyncWriteExt};
+use libp2p::{PeerId, identity::Keypair};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    metrics::{reaches, start},
+    support::{
+        PATIENCE,
+        auth_server::{AuthServer, Mode},
+        autonat,
+        process::{Relay, kill, socket},
+        prometheus::{Scrape, name},
+        raw::{Circuit, Raw, assert_status, pattern},
+    },
+};
+
+const SIGTERM: i32 = 15;
+const SIGCONT: i32 = 18;
+const SIGSTOP: i32 = 19;
+/// More than fit into the queue that a thread of the runtime has for itself.
+const MANY: usize = 600;
+/// The first bytes of every TCP connection.
+const MULTISTREAM: &[u8] = b"\x13/multistream/1.0.0\n";
+const NOISE: &[u8] = b"\x07/noise\n";
+
+/// Reservations, one of them renewed, and one that the relay has no room for.
+async fn reservations(relay: &Relay) -> (Raw, Scrape) {
+    let mut holder = Raw::new(&relay.tcp()).await;
+    assert_status(&holder.reserve().await, Status::Ok);
+    assert_status(&holder.reserve().await, Status::Ok);
+    let mut second = Raw::new(&relay.quic()).await;
+    assert_status(&second.reserve().await, Status::Ok);
+    let mut late = Raw::new(&relay.quic()).await;
+    assert_status(&late.reserve().await, Status::ReservationRefused);
+    reaches(relay, "relay_reservation_active", &[], 2.0).await;
+    for (labels, expected) in [
+        ([("outcome", "accepted"), ("reason", "none")], 2.0),
+        ([("outcome", "renewed"), ("reason", "none")], 1.0),
+        ([("outcome", "denied"), ("reason", "max_reservations")], 1.0),
+    ] {
+        reaches(relay, "relay_hop_requests_total", &labels, expected).await;
+    }
+    drop(second);
+    let ended = "relay_reservation_duration_seconds_count";
+    let scrape = reaches(relay, ended, &[("reason", "closed")], 1.0).await;
+    (holder, scrape)
+}
+
+/// A circuit that both sides finish, and one whose receiver does not read, and leaves.
+async fn circuits(relay: &Relay) -> Vec<Scrape> {
+    let mut circuit = Circuit::open(&relay.quic()).await;
+    circuit.near.write_all(&pattern(1000)).await.unwrap();
+    circuit.near.close().await.unwrap();
+    circuit.far.write_all(&pattern(10)).await.unwrap();
+    circuit.far.close().await.unwrap();
+    circuit.near.read_to_end(&mut Vec::new()).await.unwrap();
+    let ended = "relay_circuit_duration_seconds_count";
+    reaches(relay, ended, &[("reason", "eof")], 1.0).await;
+    drop(circuit);
+    reaches(relay, "relay_reservation_duration_seconds_count", &[], 2.0).await;
+
+    let circuit = Circuit::open(&relay.quic()).await;
+    let open = reaches(relay, "relay_circuit_active", &[], 1.0).await;
+    let (mut near, far) = (circuit.near, circuit.far);
+    let endless = pattern(100_000);
+    let writing = async { while near.write_all(&endless).await.is_ok() {} };
+    let cause = [("cause", "receiver")];
+    let held = tokio::select! {
+        held = reaches(relay, "relay_throttle_waits_total", &cause, 1.0) => held,
+        () = writing => panic!("the circuit ended"),
+    };
+    drop((circuit.source, circuit.target, near, far));
+    // By a reset or the loss of a connection, whichever the relay hears of first.
+    let left = reaches(relay, ended, &[], 2.0).await;
+    reaches(relay, "relay_reservation_duration_seconds_count", &[], 3.0).await;
+    vec![open, held, left]
+}
+
+/// A target that refuses a circuit, and does not answer for the next one.
+async fn stops(relay: &Relay, holder: &mut Raw) -> Scrape {
+    let mut source = Raw::new(&relay.quic()).await;
+    let target = holder.peer_id;
+    let refuse = async {
+        let mut stream = holder.stop().await;
+        let _: StopMessage = wire::read(&mut stream).await.unwrap();
+        let refusal = StopMessage {
+            kind: Some(StopType::Status.into()),
+            status: Some(Status::PermissionDenied.into()),
+            ..StopMessage::default()
+        };
+        wire::write(&mut stream, &refusal).await.unwrap();
+        stream.close().await.unwrap();
+    };
+    let ((answer, _), ()) = tokio::join!(source.connect(target), refuse);
+    assert_status(&answer, Status::ConnectionFailed);
+    let ignore = async { drop(holder.stop().await) };
+    let ((answer, _), ()) = tokio::join!(source.connect(target), ignore);
+    assert_status(&answer, Status::ConnectionFailed);
+    // A source that is gone while the target is asked.
+    let mut source = Raw::new(&relay.tcp()).await;
+    let asked = tokio::select! {
+        biased;
+        _ = source.connect(target) => panic!("nobody has answered"),
+        stop = holder.stop() => stop,
+    };
+    drop(source);
+    let stop = "relay_stop_duration_seconds_count";
+    reaches(relay, stop, &[("outcome", "abandoned")], 1.0).await;
+    drop(asked);
+    reaches(relay, stop, &[("outcome", "accepted")], 2.0).await;
+    reaches(relay, stop, &[("outcome", "refused")], 1.0).await;
+    reaches(relay, stop, &[("outcome", "failed")], 1.0).await
+}
+
+/// A connection that never gets anywhere, one whose handshake fails, and one too many of a peer.
+async fn connections(relay: &Relay) -> Vec<Scrape> {
+    let mut stranger = TcpStream::connect(socket(&relay.tcp())).await.unwrap();
+    let pending = reaches(relay, "relay_connection_pending", &[], 1.0).await;
+    stranger.write_all(MULTISTREAM).await.unwrap();
+    stranger.write_all(NOISE).await.unwrap();
+    stranger.write_all(b"\x00\x04none").await.unwrap();
+    let failed = [
+        ("transport", "tcp"),
+        ("security", "noise"),
+        ("outcome", "failed"),
+    ];
+    let failed = reaches(
+        relay,
+        "relay_handshake_duration_seconds_count",
+        &failed,
+        1.0,
+    )
+    .await;
+
+    let key = Keypair::generate_ed25519();
+    let mut connections = Vec::new();
+    for _ in 0..=MAX_CONNECTIONS_PER_PEER {
+        connections.push(Raw::with_key(key.clone(), &relay.tcp()).await);
+    }
+    let denied = [("reason", "max_connections_per_peer")];
+    let denied = reaches(relay, "relay_connection_denied_total", &denied, 1.0).await;
+    vec![pending, failed, denied]
+}
+
+/// More happens at once than the threads can queue by themselves.
+async fn crowd(relay: &Relay) -> Scrape {
+    let address = socket(&relay.tcp());
+    #[expect(clippy::cast_precision_loss, reason = "it is small")]
+    let many = MANY as f64;
+    // Whether the scrape sees them in the queue is a matter of luck: new ones try again.
+    loop {
+        let mut strangers = Vec::new();
+        for _ in 0..MANY {
+            strangers.push(TcpStream::connect(address).await.unwrap());
+        }
+        reaches(relay, "relay_connection_pending", &[], many).await;
+        // All of them are heard in the same moment, and the scrape in the next.
+        kill(SIGSTOP, relay.id());
+        sleep(MAX_AGE).await;
+        for stranger in &mut strangers {
+            stranger.write_all(MULTISTREAM).await.unwrap();
+        }
+        let scrape = Scrape::recent(relay);
+        let wake = async { kill(SIGCONT, relay.id()) };
+        let (scrape, ()) = tokio::join!(scrape, wake);
+        if scrape.sum("relay_runtime_queue", &[]).unwrap() > 0.0 {
+            return scrape;
+        }
+    }
+}
+
+/// A peer that has one of its own addresses dialled, then another, and then one of somebody else.
+async fn dials(relay: &Relay) -> Vec<Scrape> {
+    let mut client = autonat::Client::new(&relay.tcp()).await;
+    let series = "relay_autonat_dials_total";
+    let mut scrapes = Vec::new();
+    for (address, number) in client.addresses.clone().iter().zip([1.0, 2.0]) {
+        assert!(client.is_reachable(address).await);
+        let dialled = [("outcome", "dialled")];
+        scrapes.push(reaches(relay, series, &dialled, number).await);
+    }
+    let foreign = "/ip4/127.0.0.2/tcp/1".parse().unwrap();
+    assert!(!client.is_reachable(&foreign).await);
+    let refused = [("outcome", "foreign_address")];
+    scrapes.push(reaches(relay, series, &refused, 1.0).await);
+    scrapes
+}
+
+/// Another relay, that asks who may: rules from a file that changes, and an endpoint.
+async fn access() -> Vec<Scrape> {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("access.rules");
+    std::fs::write(&file, "deny connect 192.0.2.1").unwrap();
+    let auth_server = AuthServer::start(Mode::Deny).await;
+    let relay = start(&[
+        ("RELAY_ACCESS_FILE", file.to_str().unwrap()),
+        ("RELAY_ACCESS_URL", &auth_server.url()),
+    ])
+    .await;
+    let mut scrapes = vec![reaches(&relay, "relay_access_rules", &[], 1.0).await];
+    let mut peer = Raw::new(&relay.tcp()).await;
+    for _ in 0..2 {
+        assert_status(&peer.reserve().await, Status::PermissionDenied);
+    }
+    let reason = [("request", "reserve"), ("reason", "access_decision")];
+    reaches(&relay, "relay_hop_requests_total", &reason, 2.0).await;
+    let lookups = "relay_access_cache_lookups_total";
+    reaches(&relay, lookups, &[("outcome", "miss")], 1.0).await;
+    reaches(&relay, lookups, &[("outcome", "hit")], 1.0).await;
+    let denied = [("outcome", "denied")];
+    let decisions = "relay_access_decision_duration_seconds_count";
+    scrapes.push(reaches(&relay, decisions, &denied, 1.0).await);
+    std::fs::write(&file, "nonsense").unwrap();
+    scrapes.push(reaches(&relay, "relay_access_stale", &[], 1.0).await);
+    std::fs::write(&file, "deny reserve,connect 192.0.2.1").unwrap();
+    scrapes.push(reaches(&relay, "relay_access_rules", &[], 2.0).await);
+    let mut second = Raw::new(&relay.tcp()).await;
+    assert_status(&second.reserve().await, Status::PermissionDenied);
+    scrapes.push(reaches(&relay, decisions, &denied, 2.0).await);
+    for outcome in ["success", "failure"] {
+        reaches(
+            &relay,
+            "relay_access_reloads_total",
+            &[("outcome", outcome)],
+            1.0,
+        )
+        .await;
+    }
+    scrapes
+}
+
+/// More relays, each with one limit of bandwidth, which a circuit of it has to wait for.
+async fn bandwidth() -> Vec<Scrape> {
+    let mut scrapes = Vec::new();
+    for (scope, variable) in [
+        ("circuit", "RELAY_MAX_BANDWIDTH_PER_CIRCUIT"),
+        ("peer", "RELAY_MAX_BANDWIDTH_PER_PEER"),
+        ("relay", "RELAY_MAX_BANDWIDTH"),
+    ] {
+        let relay = start(&[(variable, "100KB")]).await;
+        let limit = "relay_bandwidth_limit_bytes_per_second";
+        scrapes.push(reaches(&relay, limit, &[("scope", scope)], 100_000.0).await);
+        let mut circuit = Circuit::open(&relay.tcp()).await;
+        circuit.near.write_all(&pattern(200_000)).await.unwrap();
+        circuit.near.flush().await.unwrap();
+        let waits = "relay_throttle_waits_total";
+        scrapes.push(reaches(&relay, waits, &[("cause", scope)], 1.0).await);
+    }
+    scrapes
+}
+
+/// The tests of the exporters have the first two. The last one moves when the system cannot do what it
+/// announces; the tests of the UDP socket make it fail.
+const ELSEWHERE: [&str; 3] = [
+    "relay.telemetry.exports",
+    "relay.telemetry.lost",
+    "relay.quic.offload.fallbacks",
+];
+
+/// These may well stay as they are; the phases always add up to one.
+const FIXED: [&str; 6] = [
+    "process.memory.virtual",
+    "process.start_time",
+    "process.thread.count",
+    "relay.build.info",
+    "relay.phase",
+    "relay.runtime.workers",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_instrument_moves() {
+    let relay = start(&[
+        ("RELAY_MAX_RESERVATIONS", "2"),
+        ("RELAY_DRAIN_TIMEOUT", "1h"),
+        ("RELAY_DRAIN_WINDOW", "1h"),
+    ])
+    .await;
+    let (mut holder, scrape) = reservations(&relay).await;
+    let mut scrapes = vec![scrape];
+    scrapes.extend(circuits(&relay).await);
+    scrapes.push(stops(&relay, &mut holder).await);
+    let (answer, _) = holder.connect(PeerId::random()).await;
+    assert_status(&answer, Status::NoReservation);
+    scrapes.extend(connections(&relay).await);
+    scrapes.extend(dials(&relay).await);
+    scrapes.push(timeout(PATIENCE, crowd(&relay)).await.unwrap());
+    scrapes.extend(access().await);
+    scrapes.extend(bandwidth().await);
+    relay.signal(SIGTERM);
+    let draining = [("phase", "draining")];
+    let left = |scrape: &Scrape| scrape.sum("relay_drain_time_left_seconds", &[]);
+    assert!(scrapes.iter().all(|scrape| left(scrape).is_none()));
+    let first = reaches(&relay, "relay_phase", &draining, 1.0).await;
+    let less = |scrape: &Scrape| left(scrape) < left(&first);
+    let second = Scrape::find(&relay, "time that passes", less).await;
+    assert!((3500.0..=3600.0).contains(&left(&second).unwrap()));
+    scrapes.extend([first, second]);
+
+    for instrument in INSTRUMENTS {
+        let series = match instrument.kind {
+            InstrumentKind::Histogram(_) => format!("{}_count", name(instrument)),
+            _ => name(instrument),
+        };
+        if ELSEWHERE.contains(&instrument.name) {
+            continue;
+        }
+        let values = scrapes.iter().filter_map(|s| s.sum(&series, &[]));
+        let values: Vec<_> = values.collect();
+        assert!(
+            values.iter().any(|value| *value > 0.0),
+            "{series}: {values:?}"
+        );
+        let is_fixed = instrument.name.contains(".limit") || FIXED.contains(&instrument.name);
+        let sum = |value: &f64| value.to_bits();
+        let different: HashSet<_> = values.iter().map(sum).collect();
+        assert!(is_fixed || different.len() > 1, "{series}: {values:?}");
+    }
+}

@@ -1,0 +1,91 @@
+//! The list of metrics, for people to read.
+
+use std::fmt::Write;
+
+use descord_relay::metrics::{Attribute, DNS_INSTRUMENTS, INSTRUMENTS, Instrument};
+
+use crate::support::prometheus::name;
+
+const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
+
+const INTRODUCTION: &str = "\
+# Metrics
+
+One set of instruments serves both `/metrics` of the admin API and OTLP. Attributes take only the values
+that are listed here, so the number of series is bounded; peer ids and addresses are never among them.
+
+At `/metrics`, dots in attribute names are underscores, and gauges and up-down counters are gauges. The
+series of a histogram end in `_bucket`, `_sum` and `_count`. Metrics of the process have the names that
+Prometheus client libraries give them, and no labels; over OTLP they follow OpenTelemetry's semantic
+conventions.
+
+[`observability/`](../observability/README.md) has alerts and a dashboard.
+
+This file is generated: `UPDATE_DOCS=1 cargo test --test operations metrics` writes it, and without the variable
+the same command fails when the file is out of date.
+
+## The relay
+
+";
+
+const OF_DNS: &str = "
+## `descord-relay dns`
+
+In addition to `relay.build.info` and the metrics of the process and its runtime:
+
+";
+
+const HEAD: &str = "\
+| OpenTelemetry | Prometheus | kind | unit | attributes | description |
+|---|---|---|---|---|---|
+";
+
+/// The values of these attributes are those of the build.
+const BUILD_INFO: &str = "relay.build.info";
+
+fn values(attribute: &Attribute) -> String {
+    let values = attribute.values.iter().map(|value| format!("`{value}`"));
+    let values: Vec<_> = values.collect();
+    format!("`{}`: {}", attribute.key, values.join(", "))
+}
+
+fn render() -> String {
+    let relay = table(INSTRUMENTS);
+    let dns = table(DNS_INSTRUMENTS);
+    format!("{INTRODUCTION}{relay}{OF_DNS}{dns}")
+}
+
+fn table(instruments: &[Instrument]) -> String {
+    let mut text = HEAD.to_owned();
+    for instrument in instruments {
+        let attributes: Vec<_> = match instrument.name {
+            BUILD_INFO => vec!["`version`, `revision`".to_owned()],
+            _ => instrument.attributes.iter().map(values).collect(),
+        };
+        writeln!(
+            text,
+            "| `{}` | `{}` | {} | `{}` | {} | {} |",
+            instrument.name,
+            name(instrument),
+            instrument.kind.as_str(),
+            instrument.unit,
+            attributes.join("<br>"),
+            instrument.description,
+        )
+        .unwrap();
+    }
+    text
+}
+
+#[test]
+fn the_list_of_metrics_is_current() {
+    let text = render();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(PATH, &text).unwrap();
+    }
+    let written = std::fs::read_to_string(PATH).unwrap_or_default();
+    assert!(
+        written == text,
+        "docs/metrics.md is out of date; `UPDATE_DOCS=1 cargo test --test operations metrics` writes it"
+    );
+}

@@ -1,0 +1,38 @@
+//! What is shipped for operators, judged by Prometheus itself and held to what the relay exports.
+//!
+//! Needs `prometheus` and `promtool`, of Debian's package `prometheus`.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests fail loudly"
+)]
+
+mod alerts;
+mod dashboard;
+mod names;
+mod promql;
+mod scraped;
+mod server;
+
+use std::{path::PathBuf, process::Command};
+
+use crate::support::tools;
+
+/// A file of the project.
+fn file(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// The text of a file of the project.
+fn text(path: &str) -> String {
+    std::fs::read_to_string(file(path)).unwrap()
+}
+
+/// Whether Prometheus is there; `None` skips the test.
+fn prometheus() -> Option<()> {
+    let installed = ["prometheus", "promtool"]
+        .iter()
+        .try_for_each(|tool| tools::run(Command::new(tool).arg("--version")));
+    tools::or_skip("Prometheus", &installed).copied()
+}

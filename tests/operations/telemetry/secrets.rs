@@ -1,0 +1,66 @@
+//! The headers of exports are secrets.
+
+use crate::{
+    support::{
+        collector::Collector,
+        process::{Relay, command},
+    },
+    telemetry::{circuit::carry, wire::PROTOCOLS},
+};
+
+const HEADERS: (&str, &str) = (
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "authorization=Bearer%20hunter2,x-key=hunter3",
+);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_log_has_a_header() {
+    for protocol in PROTOCOLS {
+        let collector = Collector::start().await;
+        let endpoint = format!("http://user:hunter4@{}", collector.address);
+        let relay = Relay::start(&[
+            HEADERS,
+            ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "hunter5"),
+            // The user and the password stand for the header that is missing here.
+            ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "x-key=hunter6"),
+            ("OTEL_METRIC_EXPORT_INTERVAL", "50"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+            ("OTEL_BSP_SCHEDULE_DELAY", "50"),
+            // Everything that the relay and the libraries below the exporters have to say.
+            (
+                "RUST_LOG",
+                "info,descord_relay=trace,opentelemetry=trace,opentelemetry_sdk=trace,\
+   opentelemetry_otlp=trace,tonic=trace,tower=trace,reqwest=trace,rustls=trace,\
+                 hyper=trace,hyper_util=trace,h2=trace",
+            ),
+        ])
+        .await;
+        carry(&relay).await;
+        collector.span("circuit").await;
+        collector
+            .wait("metrics", |r| r.metrics.first().map(|_| ()))
+            .await;
+        drop(collector);
+        let events = relay.stop().await;
+        let log = format!("{events:?}");
+        assert!(!log.contains("hunter"), "{log}");
+        assert!(!log.contains("dXNlcjpodW50ZXI0"), "{log}");
+        // Those that write the requests had their say.
+        let writer = if protocol == "grpc" { "h2::" } else { "hyper" };
+        let is_heard = |event: &serde_json::Value| {
+            let target = event["target"].as_str();
+            target.is_some_and(|target| target.starts_with(writer))
+        };
+        assert!(events.iter().any(is_heard), "{writer}");
+    }
+}
+
+#[tokio::test]
+async fn the_configuration_shows_no_header() {
+    let output = command(&[HEADERS]).arg("config").output().await.unwrap();
+    assert!(output.status.success());
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8(text).unwrap();
+    assert!(!text.contains("hunter"), "{text}");
+}

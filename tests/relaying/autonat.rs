@@ -1,0 +1,170 @@
+//! `AutoNAT` v2: the relay tests whether clients can be reached, and cannot be used as a scanner.
+
+#![expect(clippy::unwrap_used, reason = "tests fail loudly")]
+
+use std::{io::ErrorKind, net::TcpListener};
+
+use descord_relay::dialback::{RATE_PER_IP, RATE_PER_PEER};
+use futures::{FutureExt, future::join_all};
+use libp2p::Multiaddr;
+use tokio::time::Instant;
+
+use crate::support::{
+    autonat::Client,
+    forward::{Forward, header, loopback},
+    ordinary_clients,
+    process::Relay,
+    prometheus::Scrape,
+};
+
+const DIALS: &str = "relay_autonat_dials_total";
+
+/// A port of a program that does not speak libp2p.
+fn listener(ip: &str) -> (TcpListener, Multiaddr) {
+    let listener = TcpListener::bind((ip, 0)).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let address = format!("/ip4/{ip}/tcp/{port}").parse().unwrap();
+    (listener, address)
+}
+
+/// An address on which the client really listens is dialled and found reachable.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clients_own_addresses_are_tested() {
+    let relay = Relay::start(&[]).await;
+    for over in [relay.tcp(), relay.quic()] {
+        let mut client = Client::new(&over).await;
+        for address in client.addresses.clone() {
+            assert!(client.is_reachable(&address).await, "{address} over {over}");
+        }
+    }
+    relay.stop().await;
+}
+
+/// Behind a trusted proxy, the address of a client is the one in the proxy's header.
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_proxy_the_clients_own_addresses_are_tested() {
+    let relay = Relay::start(&[("RELAY_TRUSTED_PROXIES", "127.0.0.2")]).await;
+    let proxy = Forward::start(&relay.tcp(), loopback(2), header("127.0.0.1:4001")).await;
+    let mut client = Client::new(&proxy.address()).await;
+    for address in client.addresses.clone() {
+        assert!(client.is_reachable(&address).await, "{address}");
+    }
+    let (at_the_proxy, address) = listener("127.0.0.2");
+    assert!(!client.is_reachable(&address).await);
+    assert_eq!(
+        at_the_proxy.accept().unwrap_err().kind(),
+        ErrorKind::WouldBlock
+    );
+    relay.stop().await;
+}
+
+/// An address on another machine is not dialled, whatever a client says.
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_of_other_machines_are_not_dialled() {
+    for is_quic in [false, true] {
+        // A new one each time, whose rates have admitted nothing yet.
+        let relay = Relay::start(&[]).await;
+        let over = if is_quic { relay.quic() } else { relay.tcp() };
+        let mut client = Client::new(&over).await;
+        let (other, address) = listener("127.0.0.2");
+        assert!(!client.is_reachable(&address).await);
+        let port = other.local_addr().unwrap().port();
+        for address in [
+            format!("/dns4/localhost/tcp/{port}"),
+            format!("/ip6/::ffff:127.0.0.2/tcp/{port}"),
+            format!("/ip4/127.0.0.2/tcp/{port}/ws"),
+        ] {
+            assert!(!client.is_reachable(&address.parse().unwrap()).await);
+        }
+        assert_eq!(other.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+
+        // The client's own address is dialled, also with another listener there: so this test can fail.
+        let (own, address) = listener("127.0.0.1");
+        let own = tokio::net::TcpListener::from_std(own).unwrap();
+        let hang_up = async { drop(own.accept().await.unwrap()) };
+        let (is_reachable, ()) = tokio::join!(client.is_reachable(&address), hang_up);
+        assert!(!is_reachable);
+        ordinary_clients::assert_served(&over).await;
+        relay.stop().await;
+    }
+}
+
+/// Ports of one address, each of which the clients have dialled when they can.
+struct Ports {
+    listeners: Vec<TcpListener>,
+    addresses: Vec<Multiaddr>,
+}
+
+impl Ports {
+    fn new(number: u32) -> Self {
+        let (listeners, addresses) = (0..number).map(|_| listener("127.0.0.1")).unzip();
+        Self {
+            listeners,
+            addresses,
+        }
+    }
+
+    /// The number of ports that were dialled.
+    fn dialled(&self) -> u32 {
+        let dialled = self.listeners.iter().filter(|port| port.accept().is_ok());
+        u32::try_from(dialled.count()).unwrap()
+    }
+}
+
+/// Waits until a dial was refused for this reason while `clients` ask; gives the scrape.
+async fn refused(relay: &Relay, reason: &str, clients: impl Future<Output = ()>) -> Scrape {
+    let is_refused = |scrape: &Scrape| scrape.sum(DIALS, &[("outcome", reason)]) > Some(0.0);
+    tokio::select! {
+        scrape = Scrape::find(relay, reason, is_refused) => scrape,
+        () = clients => unreachable!("clients ask until they are dropped"),
+    }
+}
+
+/// A shared address has ports of other hosts, which the relay must not scan for a peer.
+#[tokio::test(flavor = "multi_thread")]
+async fn dials_for_one_peer_are_limited() {
+    let relay = Relay::start(&[("RELAY_ADMIN_ADDRESS", "127.0.0.1:0")]).await;
+    let begun = Instant::now();
+    let mut client = Client::new(&relay.tcp()).await;
+    let burst = RATE_PER_PEER.burst.get();
+    let ports = Ports::new(2 * burst);
+    let asks = client.ask(ports.addresses.clone());
+    refused(&relay, "rate_per_peer", asks).await;
+    let refilled = u32::try_from(begun.elapsed().as_secs() / 10).unwrap();
+    let dialled = ports.dialled();
+    assert!((1..=burst + refilled).contains(&dialled), "{dialled}");
+    relay.stop().await;
+}
+
+/// Peer ids are free, so all peers at an address share its rate. A refused dial is no verdict: the
+/// client asks again, and is dialled once the rate admits it.
+#[tokio::test(flavor = "multi_thread")]
+async fn dials_to_one_address_are_limited_for_all_peers() {
+    let relay = Relay::start(&[("RELAY_ADMIN_ADDRESS", "127.0.0.1:0")]).await;
+    let begun = Instant::now();
+    let burst = RATE_PER_IP.burst.get();
+    let ports = Ports::new(2 * burst);
+    let (tcp, quic) = (relay.tcp(), relay.quic());
+    let clients = ports
+        .addresses
+        .chunks(4)
+        .zip([&tcp, &quic].into_iter().cycle());
+    let asks = clients.map(async |(addresses, over)| {
+        let mut client = Client::new(over).await;
+        client.ask(addresses.to_vec()).await;
+    });
+    refused(&relay, "rate_per_ip", join_all(asks).map(|_| ())).await;
+    let refilled = u32::try_from(begun.elapsed().as_secs() / 10).unwrap();
+    let dialled = ports.dialled();
+    assert!((1..=burst + refilled).contains(&dialled), "{dialled}");
+
+    let mut client = Client::new(&tcp).await;
+    let address = client.addresses.swap_remove(0);
+    assert!(client.is_reachable(&address).await);
+    let scrape = Scrape::of(&relay).await;
+    let dialled = scrape.sum(DIALS, &[("outcome", "dialled")]).unwrap();
+    let most = f64::from(burst) + begun.elapsed().as_secs_f64() / 10.0;
+    assert!(dialled <= most, "{dialled} of {most}");
+    relay.stop().await;
+}

@@ -1,0 +1,30 @@
+//! Every case.
+
+mod circuit;
+mod connect;
+mod malformed;
+mod rates;
+mod relayed;
+mod renewal;
+mod reserve;
+mod stop;
+mod streams;
+
+use crate::conformance::case::Case;
+
+pub fn all() -> Vec<Case> {
+    [
+        reserve::cases(),
+        renewal::cases(),
+        connect::cases(),
+        rates::cases(),
+        stop::cases(),
+        circuit::cases(),
+        malformed::cases(),
+        streams::cases(),
+        relayed::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}

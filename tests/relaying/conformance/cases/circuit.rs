@@ -1,0 +1,425 @@
+//! Open circuits: what they carry, and how they end.
+
+use std::time::Duration;
+
+use descord_relay::relay::wire::Status;
+use futures::{AsyncReadExt, AsyncWriteExt};
+use libp2p::Stream;
+use tokio::time::{Instant, timeout};
+
+use crate::conformance::{
+    case::Case,
+    harness::{
+        PATIENCE,
+        answer::list,
+        circuit::{self, Circuit, pattern, stop_status},
+        client::{self, Client, Connection, End, read_to_end, write},
+        net::Net,
+        server::Server,
+    },
+};
+
+/// Not a multiple of any buffer's size.
+const LIMIT: usize = 100_000;
+const DURATION: Duration = Duration::from_secs(1);
+
+pub fn cases() -> Vec<Case> {
+    vec![
+        Case::new(
+            "the source finishes, then the target sends and finishes",
+            source_finishes_first,
+            "everything arrives, both ways",
+        ),
+        Case::new(
+            "the target finishes, then the source sends and finishes",
+            target_finishes_first,
+            "everything arrives, both ways",
+        ),
+        Case::new(
+            "data in the same write as CONNECT, and in the same write as the target's OK",
+            early,
+            "everything arrives, both ways",
+        ),
+        Case::new(
+            "more data one way than the limit allows",
+            over_limit,
+            "exactly the limit arrives",
+        )
+        .limits(limit_bytes)
+        .differs(
+            "another number of bytes arrives",
+            "The limit is exact: every byte within it is delivered, and not one more.",
+        ),
+        Case::new(
+            "more data back than the limit allows",
+            over_limit_back,
+            "exactly the limit arrives",
+        )
+        .limits(limit_bytes)
+        .differs(
+            "another number of bytes arrives",
+            "The limit holds from the target to the source as it does from the source to the \
+             target.",
+        ),
+        Case::new(
+            "as much data one way as the limit allows, and its end",
+            up_to_limit,
+            "everything arrives",
+        )
+        .limits(limit_bytes),
+        Case::new(
+            "as much data as the limit allows, both ways",
+            at_limit,
+            "everything arrives, both ways",
+        )
+        .limits(limit_bytes)
+        .differs(
+            "the circuit is cut",
+            "The specification's limit counts each direction for itself.",
+        ),
+        Case::new(
+            "how a circuit over its data limit ends",
+            over_limit_end,
+            "Error, Error",
+        )
+        .limits(limit_bytes)
+        .on(Net::RESETS),
+        // As many bytes as it likes: a fast machine reaches the usual limit sooner.
+        Case::new("a busy circuit at the end of its duration", busy, "it ends").limits(|limits| {
+            limits.circuit.duration = Some(DURATION);
+            limits.circuit.bytes = None;
+        }),
+        Case::new(
+            "how an idle circuit ends at the end of its duration",
+            idle,
+            "Error, Error",
+        )
+        .limits(|limits| limits.circuit.duration = Some(DURATION))
+        .on(Net::RESETS),
+        Case::new(
+            "the source resets its stream, then CONNECT when one circuit is allowed",
+            source_resets,
+            "Error, OK",
+        )
+        .limits(|limits| limits.circuits = Some(1))
+        .on(Net::RESETS),
+        Case::new(
+            "the target resets its stream, then CONNECT when one circuit is allowed",
+            target_resets,
+            "Error, OK",
+        )
+        .limits(|limits| limits.circuits = Some(1))
+        .on(Net::RESETS),
+        Case::new(
+            "the source's connection ends, then CONNECT when one circuit is allowed",
+            source_vanishes,
+            "Error, OK",
+        )
+        .limits(|limits| limits.circuits = Some(1))
+        .on(Net::RESETS),
+    ]
+    .into_iter()
+    .chain(blocked_cases())
+    .collect()
+}
+
+/// Sides that vanish, or that fail while the relay does not read them.
+fn blocked_cases() -> Vec<Case> {
+    vec![
+        Case::new(
+            "the target's connection ends, then CONNECT when one circuit is allowed",
+            target_vanishes,
+            "Error, OK",
+        )
+        .limits(|limits| limits.circuits = Some(1))
+        .on(Net::RESETS),
+        blocked(
+            "the source resets its stream while the target does not read, then CONNECT when one \
+             circuit is allowed",
+            source_resets_blocked,
+        )
+        .differs(SLOT_TAKEN, OUTLIVES),
+        blocked(
+            "the target resets its stream while the source does not read, then CONNECT when one \
+             circuit is allowed",
+            target_resets_blocked,
+        )
+        // Over QUIC, libp2p-relay may notice it, as it happens.
+        .on(&[Net::Tcp, Net::WebSocket])
+        .differs(SLOT_TAKEN, OUTLIVES),
+        blocked(
+            "the source's connection ends while the target does not read, then CONNECT when one \
+             circuit is allowed",
+            source_vanishes_blocked,
+        ),
+        blocked(
+            "the source finishes, then resets its stream while the target is silent, then CONNECT \
+             when one circuit is allowed",
+            source_resets_after_end,
+        )
+        .differs(SLOT_TAKEN, OUTLIVES),
+    ]
+}
+
+const SLOT_TAKEN: &str = "RESOURCE_LIMIT_EXCEEDED";
+const OUTLIVES: &str = "A circuit does not outlive a side: one that is not read, because the other \
+                        side is blocked or silent, is watched for its failure all the same.";
+
+/// A case in which a side that the relay does not read fails.
+fn blocked<F>(name: &'static str, run: fn(Server) -> F) -> Case
+where
+    F: Future<Output = String> + Send + 'static,
+{
+    Case::new(name, run, "OK")
+        .limits(|limits| limits.circuits = Some(1))
+        .on(Net::RESETS)
+}
+
+fn limit_bytes(limits: &mut descord_relay::relay::Limits) {
+    limits.circuit.bytes = Some(LIMIT as u64);
+}
+
+/// Two clients with a circuit between them. The connections live as long as the clients.
+struct Pair {
+    target: Client,
+    holder: Connection,
+    source: Client,
+    connection: Connection,
+    circuit: Circuit,
+}
+
+async fn pair(relay: &Server) -> Pair {
+    let (mut target, holder) = Client::reserved(relay).await;
+    let (source, connection) = Client::connected(relay).await;
+    let circuit = circuit::open(&connection, &mut target).await.unwrap();
+    Pair {
+        target,
+        holder,
+        source,
+        connection,
+        circuit,
+    }
+}
+
+/// Sends `data` to the end of the stream, and reads what arrives at the other one.
+async fn send_all(from: &mut Stream, to: &mut Stream, data: &[u8]) -> bool {
+    let send = async {
+        from.write_all(data).await.unwrap();
+        from.close().await.unwrap();
+    };
+    let ((), (received, end)) = tokio::join!(send, read_to_end(to));
+    received == data && end == End::Eof
+}
+
+fn everything(arrived: bool) -> String {
+    if arrived {
+        "everything arrives, both ways".into()
+    } else {
+        "something is lost".into()
+    }
+}
+
+async fn source_finishes_first(relay: Server) -> String {
+    let mut pair = pair(&relay).await;
+    let Circuit { source, target, .. } = &mut pair.circuit;
+    let data = pattern(300_000);
+    everything(send_all(source, target, &data).await && send_all(target, source, &data).await)
+}
+
+async fn target_finishes_first(relay: Server) -> String {
+    let mut pair = pair(&relay).await;
+    let Circuit { source, target, .. } = &mut pair.circuit;
+    let data = pattern(300_000);
+    everything(send_all(target, source, &data).await && send_all(source, target, &data).await)
+}
+
+async fn early(relay: Server) -> String {
+    let (mut target, _holder) = Client::reserved(&relay).await;
+    let (_source, source) = Client::connected(&relay).await;
+    let with = |mut message: Vec<u8>, data: &[u8]| {
+        message.extend(data);
+        message
+    };
+    let request = with(client::connect(target.peer_id), b"from the source");
+    let reply = with(stop_status(Status::Ok), b"from the target");
+    let circuit = circuit::answered(&source, &mut target, &request, &reply).await;
+    let Circuit {
+        mut source,
+        mut target,
+        ..
+    } = circuit.unwrap();
+    source.close().await.unwrap();
+    target.close().await.unwrap();
+    let (at_target, at_source) = tokio::join!(read_to_end(&mut target), read_to_end(&mut source));
+    everything(
+        at_target == (b"from the source".to_vec(), End::Eof)
+            && at_source == (b"from the target".to_vec(), End::Eof),
+    )
+}
+
+async fn over_limit(relay: Server) -> String {
+    let mut pair = pair(&relay).await;
+    let Circuit { source, target, .. } = &mut pair.circuit;
+    send_too_much(source, target).await
+}
+
+async fn over_limit_back(relay: Server) -> String {
+    let mut pair = pair(&relay).await;
+    let Circuit { source, target, .. } = &mut pair.circuit;
+    send_too_much(target, source).await
+}
+
+async fn send_too_much(from: &mut Stream, to: &mut Stream) -> String {
+    let data = pattern(2 * LIMIT);
+    let ((), (received, _)) = tokio::join!(write(from, &data), read_to_end(to));
+    assert!(data.starts_with(&received));
+    match received.len() {
+        LIMIT => "exactly the limit arrives".into(),
+        _ => "another number of bytes arrives".into(),
+    }
+}
+
+async fn up_to_limit(relay: Server) -> String {
+    let mut pair = pair(&relay).await;
+    let Circuit { source, target, .. } = &mut pair.circuit;
+    if send_all(source, target, &pattern(LIMIT)).await {
+        "everything arrives".into()
+    } else {
+        "something is lost".into()
+    }
+}
+
+async fn at_limit(relay: Server) -> String {
+    let mut pair = pair(&relay).await;
+    let Circuit { source, target, .. } = &mut pair.circuit;
+    if send_limit(source, target).await && send_limit(target, source).await {
+        everything(true)
+    } else {
+        "the circuit is cut".into()
+    }
+}
+
+/// Sends as many bytes as the limit allows and leaves the stream open.
+async fn send_limit(from: &mut Stream, to: &mut Stream) -> bool {
+    let data = pattern(LIMIT);
+    let mut received = vec![0; LIMIT];
+    let read = timeout(PATIENCE, to.read_exact(&mut received));
+    let ((), read) = tokio::join!(write(from, &data), read);
+    read.expect("data or its end in time").is_ok() && received == data
+}
+
+async fn over_limit_end(relay: Server) -> String {
+    let mut pair = pair(&relay).await;
+    let Circuit { source, target, .. } = &mut pair.circuit;
+    let data = pattern(2 * LIMIT);
+    let ((), (_, at_target)) = tokio::join!(write(source, &data), read_to_end(target));
+    let (_, at_source) = read_to_end(source).await;
+    format!("{at_target:?}, {at_source:?}")
+}
+
+async fn busy(relay: Server) -> String {
+    let before = Instant::now();
+    let mut pair = pair(&relay).await;
+    let Circuit { source, target, .. } = &mut pair.circuit;
+    let data = pattern(4096);
+    let keep_busy = async { while source.write_all(&data).await.is_ok() {} };
+    let read = async {
+        let mut chunk = vec![0; 65536];
+        while target.read(&mut chunk).await.is_ok_and(|read| read > 0) {}
+    };
+    let both = async { tokio::join!(keep_busy, read) };
+    if timeout(PATIENCE, both).await.is_err() {
+        return "it goes on".into();
+    }
+    let lived = before.elapsed();
+    assert!(lived >= DURATION, "it ends after {lived:?}");
+    "it ends".into()
+}
+
+async fn idle(relay: Server) -> String {
+    let mut pair = pair(&relay).await;
+    let Circuit { source, target, .. } = &mut pair.circuit;
+    let ((_, at_target), (_, at_source)) = tokio::join!(read_to_end(target), read_to_end(source));
+    format!("{at_target:?}, {at_source:?}")
+}
+
+/// How the stream that is left ends, and whether the slot of the circuit is free then.
+async fn ended(mut left: Stream, source: &Connection, target: &mut Client) -> String {
+    let (_, end) = read_to_end(&mut left).await;
+    let next = circuit::open_until_free(source, target).await;
+    list([format!("{end:?}"), next.to_string()])
+}
+
+async fn source_resets(relay: Server) -> String {
+    let mut pair = pair(&relay).await;
+    drop(pair.circuit.source);
+    ended(pair.circuit.target, &pair.connection, &mut pair.target).await
+}
+
+async fn target_resets(relay: Server) -> String {
+    let mut pair = pair(&relay).await;
+    drop(pair.circuit.target);
+    ended(pair.circuit.source, &pair.connection, &mut pair.target).await
+}
+
+async fn source_vanishes(relay: Server) -> String {
+    let mut pair = pair(&relay).await;
+    let (_other, other) = Client::connected(&relay).await;
+    pair.source.hang_up(&pair.connection).await;
+    ended(pair.circuit.target, &other, &mut pair.target).await
+}
+
+/// Writes until nothing more is taken, since the reader at the other end does not read.
+async fn fill(stream: &mut Stream) {
+    let chunk = pattern(64 * 1024);
+    let stalled = Duration::from_secs(2);
+    while timeout(stalled, stream.write(&chunk))
+        .await
+        .is_ok_and(|written| written.is_ok())
+    {}
+}
+
+async fn source_resets_blocked(relay: Server) -> String {
+    let mut pair = pair(&relay).await;
+    fill(&mut pair.circuit.source).await;
+    drop(pair.circuit.source);
+    let next = circuit::open_until_free(&pair.connection, &mut pair.target).await;
+    next.to_string()
+}
+
+async fn target_resets_blocked(relay: Server) -> String {
+    let mut pair = pair(&relay).await;
+    fill(&mut pair.circuit.target).await;
+    drop(pair.circuit.target);
+    let next = circuit::open_until_free(&pair.connection, &mut pair.target).await;
+    next.to_string()
+}
+
+async fn source_vanishes_blocked(relay: Server) -> String {
+    let mut pair = pair(&relay).await;
+    let (_other, other) = Client::connected(&relay).await;
+    fill(&mut pair.circuit.source).await;
+    pair.source.hang_up(&pair.connection).await;
+    let next = circuit::open_until_free(&other, &mut pair.target).await;
+    next.to_string()
+}
+
+async fn source_resets_after_end(relay: Server) -> String {
+    let mut pair = pair(&relay).await;
+    let Circuit { source, target, .. } = &mut pair.circuit;
+    // What is left unread makes a reset of the end.
+    write(target, b"unread").await;
+    source.read_exact(&mut [0]).await.unwrap();
+    source.close().await.unwrap();
+    assert_eq!(read_to_end(target).await, (Vec::new(), End::Eof));
+    drop(pair.circuit.source);
+    let next = circuit::open_until_free(&pair.connection, &mut pair.target).await;
+    next.to_string()
+}
+
+async fn target_vanishes(relay: Server) -> String {
+    let pair = pair(&relay).await;
+    let (mut other, _holder) = Client::reserved(&relay).await;
+    pair.target.hang_up(&pair.holder).await;
+    ended(pair.circuit.source, &pair.connection, &mut other).await
+}

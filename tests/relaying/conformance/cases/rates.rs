@@ -1,0 +1,69 @@
+//! Requests that come more often than they may.
+
+use std::num::NonZeroU32;
+
+use descord_relay::rate::{Rate, Unit};
+use libp2p::PeerId;
+
+use crate::conformance::{
+    case::Case,
+    harness::{answer::list, client::Client, net::Net, server::Server},
+};
+
+/// One at once, and another one after the case is long over.
+const ONCE: Rate = Rate {
+    burst: NonZeroU32::MIN,
+    refill: NonZeroU32::MIN,
+    per: Unit::Hour,
+};
+
+pub fn cases() -> Vec<Case> {
+    vec![
+        Case::new(
+            "RESERVE again by a holder, where a peer may ask once an hour",
+            renewed,
+            "OK, OK",
+        )
+        .limits(|limits| limits.reservation_rate.per_peer = Some(ONCE))
+        .differs(
+            "OK, RESOURCE_LIMIT_EXCEEDED",
+            "A renewal takes nothing that the peer has not got already: no flood, its own or its \
+             neighbours', takes a reservation away.",
+        ),
+        Case::new(
+            "RESERVE by two peers behind one IP address, which may ask once an hour",
+            neighbours,
+            "OK, RESERVATION_REFUSED",
+        )
+        .limits(|limits| limits.reservation_rate.per_ip = Some(ONCE))
+        .on(Net::SOCKETS)
+        .differs(
+            "OK, RESOURCE_LIMIT_EXCEEDED",
+            "The specification's status for a refused reservation.",
+        ),
+        Case::new(
+            "CONNECT twice, where a peer may ask once an hour",
+            twice,
+            "NO_RESERVATION, RESOURCE_LIMIT_EXCEEDED",
+        )
+        .limits(|limits| limits.circuit_rate.per_peer = Some(ONCE)),
+    ]
+}
+
+async fn renewed(relay: Server) -> String {
+    let (_client, connection) = Client::connected(&relay).await;
+    list([connection.reserve().await, connection.reserve().await])
+}
+
+async fn neighbours(relay: Server) -> String {
+    let (_one, first) = Client::connected(&relay).await;
+    let (_other, second) = Client::connected(&relay).await;
+    list([first.reserve().await, second.reserve().await])
+}
+
+async fn twice(relay: Server) -> String {
+    let (_client, connection) = Client::connected(&relay).await;
+    let nobody = PeerId::random();
+    let first = connection.connect(nobody).await;
+    list([first, connection.connect(nobody).await])
+}

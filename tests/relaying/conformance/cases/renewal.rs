@@ -1,0 +1,193 @@
+//! A reservation belongs to the peer: renewed, kept over connections, ended.
+
+use descord_relay::relay::wire::Status;
+use futures::AsyncWriteExt;
+use tokio::time::timeout;
+
+use super::reserve::SHORT_TTL;
+use crate::conformance::{
+    case::Case,
+    harness::{
+        PATIENCE,
+        answer::list,
+        circuit::{self, stop_status},
+        client::{Client, Connection, End, connect, read_to_end, write},
+        server::Server,
+    },
+};
+
+pub fn cases() -> Vec<Case> {
+    vec![
+        Case::new("RESERVE again on the same connection", renew, "OK, OK"),
+        Case::new("RESERVE again after a reconnect", reconnect, "OK, OK"),
+        Case::new(
+            "RESERVE again when every slot is taken",
+            renew,
+            "OK, OK",
+        )
+        .limits(|limits| limits.reservations = Some(1))
+        .differs(
+            "OK, RESOURCE_LIMIT_EXCEEDED",
+            "A holder takes no further slot, so a renewal is never refused for capacity: a full \
+             relay keeps those whom it serves.",
+        ),
+        Case::new(
+            "RESERVE on a second connection when every slot is taken",
+            renew_elsewhere,
+            "OK, OK",
+        )
+        .limits(|limits| limits.reservations = Some(1))
+        .differs(
+            "OK, RESOURCE_LIMIT_EXCEEDED",
+            "The reservation belongs to the peer, so a client that comes back before its old \
+             connection is known to be dead keeps its slot.",
+        ),
+        Case::new(
+            "RESERVE on each of five connections, where three may hold a reservation",
+            five_connections,
+            "OK, OK, OK, OK, OK, then STOP over the newest",
+        )
+        .differs(
+            "OK, OK, OK, OK, RESOURCE_LIMIT_EXCEEDED, then STOP over another",
+            "The newest connections hold the reservation and the peer's own oldest one gives way, \
+             so a client behind a restless network is never locked out by its own past.",
+        ),
+        Case::new(
+            "CONNECT to a peer that lost the connection on which it reserved, and has another",
+            survives,
+            "OK, over the other connection",
+        )
+        .differs(
+            "NO_RESERVATION",
+            "A reservation lives for as long as any direct connection of its peer is up.",
+        ),
+        Case::new(
+            "CONNECT to a peer that lost its last connection",
+            last_connection,
+            "NO_RESERVATION",
+        ),
+        Case::new(
+            "CONNECT to a peer whose reservation has expired",
+            expires,
+            "NO_RESERVATION",
+        )
+        .limits(|limits| limits.reservation_ttl = SHORT_TTL),
+        Case::new(
+            "a circuit whose target's reservation has expired",
+            circuit_goes_on,
+            "it goes on",
+        )
+        .limits(|limits| limits.reservation_ttl = SHORT_TTL),
+        Case::new("RESERVE after an expiry", reserve_after_expiry, "OK")
+            .limits(|limits| limits.reservation_ttl = SHORT_TTL),
+    ]
+}
+
+async fn renew(relay: Server) -> String {
+    let (_client, connection) = Client::connected(&relay).await;
+    list([connection.reserve().await, connection.reserve().await])
+}
+
+async fn reconnect(relay: Server) -> String {
+    let (client, old) = Client::connected(&relay).await;
+    let first = old.reserve().await;
+    client.hang_up(&old).await;
+    let new = client.dial(&relay).await;
+    list([first, new.reserve().await])
+}
+
+async fn renew_elsewhere(relay: Server) -> String {
+    let (client, one) = Client::connected(&relay).await;
+    let other = client.dial(&relay).await;
+    list([one.reserve().await, other.reserve().await])
+}
+
+async fn five_connections(relay: Server) -> String {
+    let mut target = Client::new(&relay);
+    let mut connections = Vec::new();
+    let mut answers = Vec::new();
+    for _ in 0..5 {
+        let connection = target.dial(&relay).await;
+        answers.push(connection.reserve().await.to_string());
+        connections.push(connection.id);
+    }
+    let (_source, source) = Client::connected(&relay).await;
+    let over = circuit::open(&source, &mut target).await.unwrap().over;
+    answers.push(if over == connections[4] {
+        "then STOP over the newest".into()
+    } else {
+        "then STOP over another".into()
+    });
+    list(answers)
+}
+
+async fn survives(relay: Server) -> String {
+    let (mut target, holder) = Client::reserved(&relay).await;
+    let other = target.dial(&relay).await;
+    other.is_served().await;
+    let (_source, source) = Client::connected(&relay).await;
+    target.hang_up(&holder).await;
+    match circuit::open(&source, &mut target).await {
+        Ok(circuit) if circuit.over == other.id => "OK, over the other connection".into(),
+        Ok(circuit) => format!("OK, over {:?}", circuit.over),
+        Err(denied) => denied.to_string(),
+    }
+}
+
+async fn last_connection(relay: Server) -> String {
+    let (target, holder) = Client::reserved(&relay).await;
+    let (_source, source) = Client::connected(&relay).await;
+    target.hang_up(&holder).await;
+    let answer = source.connect_until(target.peer_id, Status::NoReservation);
+    answer.await.to_string()
+}
+
+/// Sends CONNECT, which the target refuses, until there is no reservation any more.
+async fn wait_for_expiry(source: &Connection, target: &mut Client) {
+    let request = connect(target.peer_id);
+    let refusal = stop_status(Status::PermissionDenied);
+    let expiry = async {
+        loop {
+            let answer = circuit::answered(source, target, &request, &refusal).await;
+            if answer.is_err_and(|denied| denied.is(Status::NoReservation)) {
+                return;
+            }
+            tokio::time::sleep(SHORT_TTL / 20).await;
+        }
+    };
+    timeout(PATIENCE, expiry).await.expect("an expiry in time");
+}
+
+async fn expires(relay: Server) -> String {
+    let (mut target, _holder) = Client::reserved(&relay).await;
+    let (_source, source) = Client::connected(&relay).await;
+    wait_for_expiry(&source, &mut target).await;
+    "NO_RESERVATION".into()
+}
+
+async fn circuit_goes_on(relay: Server) -> String {
+    let (_source, source) = Client::connected(&relay).await;
+    // On a machine that has better things to do, so short a reservation may end before the
+    // circuit begins: another target tries again then.
+    let (mut target, mut circuit) = loop {
+        let (mut target, _holder) = Client::reserved(&relay).await;
+        match circuit::open(&source, &mut target).await {
+            Ok(circuit) => break (target, circuit),
+            Err(denied) => assert!(denied.is(Status::NoReservation), "{denied}"),
+        }
+    };
+    wait_for_expiry(&source, &mut target).await;
+    write(&mut circuit.source, b"still there?").await;
+    circuit.source.close().await.unwrap();
+    match read_to_end(&mut circuit.target).await {
+        (received, End::Eof) if received == b"still there?" => "it goes on".into(),
+        other => format!("{other:?}"),
+    }
+}
+
+async fn reserve_after_expiry(relay: Server) -> String {
+    let (mut target, holder) = Client::reserved(&relay).await;
+    let (_source, source) = Client::connected(&relay).await;
+    wait_for_expiry(&source, &mut target).await;
+    holder.reserve().await.to_string()
+}

@@ -1,0 +1,69 @@
+//! The list of differences, for people to read.
+
+use std::fmt::Write;
+
+use crate::conformance::{
+    case::{Case, Difference},
+    cases,
+};
+
+const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/conformance.md");
+
+const INTRODUCTION: &str = "\
+# Conformance
+
+`tests/relaying/conformance` runs the same cases against this relay and against the relay of libp2p-relay,
+over real swarms: in memory, over TCP, WebSocket and QUIC. What clients observe is asserted at both, so
+the suite fails when either of them changes. Where the two differ, the difference is deliberate,
+and listed here with what this relay guarantees.
+
+This file is generated: `UPDATE_DOCS=1 cargo test --test relaying conformance` writes it, and without the
+variable the same command fails when the file is out of date.
+
+## Deliberate differences
+
+| case | observed at this relay | what it guarantees |
+|---|---|---|
+";
+
+const AGREEMENT: &str = "
+## The same at both
+
+| case | observed |
+|---|---|
+";
+
+fn render() -> String {
+    let mut text = INTRODUCTION.to_owned();
+    let cases = cases::all();
+    for Case {
+        name,
+        ours,
+        difference,
+        ..
+    } in &cases
+    {
+        if let Some(Difference { why, .. }) = difference {
+            writeln!(text, "| {name} | {ours} | {why} |").unwrap();
+        }
+    }
+    text.push_str(AGREEMENT);
+    for case in cases.iter().filter(|case| case.difference.is_none()) {
+        writeln!(text, "| {} | {} |", case.name, case.ours).unwrap();
+    }
+    text
+}
+
+#[test]
+fn the_list_of_differences_is_current() {
+    let text = render();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(PATH, &text).unwrap();
+    }
+    let written = std::fs::read_to_string(PATH).unwrap_or_default();
+    assert!(
+        written == text,
+        "docs/conformance.md is out of date; `UPDATE_DOCS=1 cargo test --test relaying conformance` \
+         writes it"
+    );
+}

@@ -1,0 +1,287 @@
+//! The drain of a relay process: real signals, real clients, and no lost circuit.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::unchecked_time_subtraction,
+    reason = "tests fail loudly"
+)]
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use descord_relay::relay::wire::{self, HOP_PROTOCOL, HopMessage, HopType, Peer, Status};
+use futures::{AsyncReadExt, AsyncWriteExt, StreamExt, stream::FuturesUnordered};
+use libp2p::{
+    Multiaddr, PeerId,
+    swarm::{SwarmEvent, dial_opts::DialOpts},
+};
+
+use crate::support::{
+    client::{Client, Security, TEST_PROTOCOL},
+    process::{Relay, is},
+};
+
+const SIGTERM: i32 = 15;
+const SIGALRM: i32 = 14;
+/// What happens without waiting for a deadline happens within this time, on a busy machine as well.
+const AT_ONCE: Duration = Duration::from_secs(9);
+
+fn is_closed<E>(event: &SwarmEvent<E>) -> Option<()> {
+    matches!(
+        event,
+        SwarmEvent::ConnectionClosed {
+            num_established: 0,
+            ..
+        }
+    )
+    .then_some(())
+}
+
+/// Asks the relay by hand, on a connection that is up.
+async fn hop(
+    streams: &mut libp2p_stream::Control,
+    relay: PeerId,
+    target: Option<PeerId>,
+) -> HopMessage {
+    let mut stream = streams.open_stream(relay, HOP_PROTOCOL).await.unwrap();
+    let kind = if target.is_some() {
+        HopType::Connect
+    } else {
+        HopType::Reserve
+    };
+    let peer = target.map(|target| Peer {
+        id: Some(target.to_bytes()),
+        addrs: Vec::new(),
+    });
+    let request = HopMessage {
+        kind: Some(kind.into()),
+        peer,
+        ..HopMessage::default()
+    };
+    wire::write(&mut stream, &request).await.unwrap();
+    wire::read(&mut stream).await.unwrap()
+}
+
+/// The signal comes while a circuit is in the middle of its data.
+async fn a_busy_circuit_completes(address: impl Fn(&Relay) -> Multiaddr) {
+    let mut relay = Relay::start(&[("RELAY_DRAIN_WINDOW", "0")]).await;
+    let address = address(&relay);
+    let mut target = Client::new(Security::Noise).await;
+    target.reserve(&address).await.unwrap();
+    let target_id = target.peer_id;
+    let target = target.echo();
+    let mut source = Client::new(Security::Noise).await;
+    source.connect(&address, target_id).await.unwrap();
+    let mut streams = source.streams.clone();
+    let source = source.run();
+
+    let (mut reader, mut writer) = streams
+        .open_stream(target_id, TEST_PROTOCOL)
+        .await
+        .unwrap()
+        .split();
+    let sent: Vec<u8> = (0..5_000_000u32)
+        .map(|n| u8::try_from(n * 7 % 251).unwrap())
+        .collect();
+    let (before, after) = sent.split_at(2_000_000);
+    let mut received = vec![0; 1];
+    let first = async {
+        writer.write_all(before).await.unwrap();
+        relay.signal(SIGTERM);
+        relay.event("no new connections are accepted").await;
+        writer.write_all(after).await.unwrap();
+        writer.close().await.unwrap();
+    };
+    let ((), read) = tokio::join!(first, async {
+        reader.read_exact(&mut received).await.unwrap();
+        reader.read_to_end(&mut received).await
+    });
+    read.unwrap();
+    assert!(
+        received == sent,
+        "{} of {} bytes came back",
+        received.len(),
+        sent.len()
+    );
+    source.abort();
+    let summary = relay.event("drained").await;
+    assert_eq!(summary["circuits_finished"], 1, "{summary}");
+    assert_eq!(summary["circuits_cut"], 0, "{summary}");
+    assert_eq!(relay.exit_code().await, Some(0));
+    target.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_circuit_over_tcp_completes_and_the_process_ends() {
+    a_busy_circuit_completes(Relay::tcp).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_circuit_over_quic_completes_and_the_process_ends() {
+    a_busy_circuit_completes(Relay::quic).await;
+}
+
+async fn requests_during_the_drain(address: impl Fn(&Relay) -> Multiaddr) {
+    let mut relay = Relay::start(&[
+        ("RELAY_DRAIN_TIMEOUT", "10h"),
+        ("RELAY_DRAIN_WINDOW", "10h"),
+        ("RELAY_RESERVATION_TTL", "24h"),
+    ])
+    .await;
+    let relay_id = relay.peer_id;
+    let mut holder = Client::new(Security::Noise).await;
+    holder.reserve(&address(&relay)).await.unwrap();
+    let (holder_id, mut holder_streams) = (holder.peer_id, holder.streams.clone());
+    let mut newcomer = Client::new(Security::Noise).await;
+    newcomer.dial(&address(&relay)).await;
+    let mut newcomer_streams = newcomer.streams.clone();
+    let (holder, newcomer) = (holder.run(), newcomer.run());
+
+    relay.signal(SIGTERM);
+    relay.event("no new connections are accepted").await;
+    let mut stranger = Client::new(Security::Noise).await;
+    let begun = Instant::now();
+    stranger
+        .swarm
+        .dial(DialOpts::from(address(&relay)))
+        .unwrap();
+    stranger
+        .wait("refusal", |event| {
+            assert!(!matches!(event, SwarmEvent::ConnectionEstablished { .. }));
+            matches!(event, SwarmEvent::OutgoingConnectionError { .. }).then_some(())
+        })
+        .await;
+    assert!(
+        begun.elapsed() < AT_ONCE,
+        "refused at once, not by a timeout"
+    );
+
+    let refused = hop(&mut newcomer_streams, relay_id, None).await;
+    assert_eq!(refused.status, Some(Status::ReservationRefused.into()));
+    let renewal = hop(&mut holder_streams, relay_id, None).await;
+    assert_eq!(renewal.status, Some(Status::Ok.into()));
+    let expire = renewal.reservation.unwrap().expire.unwrap();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    assert!(expire <= now + 10 * 3600, "a renewal ends with the drain");
+    let connected = hop(&mut newcomer_streams, relay_id, Some(holder_id)).await;
+    assert_eq!(connected.status, Some(Status::Ok.into()));
+
+    holder.abort();
+    relay.event("reservation closed").await;
+    let gone = hop(&mut newcomer_streams, relay_id, Some(holder_id)).await;
+    assert_eq!(gone.status, Some(Status::NoReservation.into()));
+
+    let begun = Instant::now();
+    relay.signal(SIGTERM);
+    assert_eq!(relay.exit_code().await, Some(0));
+    assert!(begun.elapsed() < AT_ONCE, "a second signal ends at once");
+    newcomer.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_request_over_tcp_during_the_drain_gets_its_answer() {
+    requests_during_the_drain(Relay::tcp).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_request_over_quic_during_the_drain_gets_its_answer() {
+    requests_during_the_drain(Relay::quic).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_clients_are_disconnected_one_by_one_and_move_to_the_next_relay() {
+    const CLIENTS: usize = 16;
+    let mut old =
+        Relay::start(&[("RELAY_DRAIN_WINDOW", "4s"), ("RELAY_DRAIN_TIMEOUT", "1m")]).await;
+    let new = Relay::start(&[]).await;
+    let mut clients = Vec::new();
+    for n in 0..CLIENTS {
+        let mut client = Client::new(Security::Noise).await;
+        let address = if n % 2 == 0 { old.tcp() } else { old.quic() };
+        client.reserve(&address).await.unwrap();
+        clients.push(client);
+    }
+    old.signal(SIGTERM);
+    old.event("draining").await;
+    let begun = Instant::now();
+    let next = new.tcp();
+    let mut moving: FuturesUnordered<_> = clients
+        .into_iter()
+        .map(async |mut client| {
+            client.wait("disconnect", is_closed).await;
+            let disconnected = begun.elapsed();
+            client.reserve(&next).await.unwrap();
+            (disconnected, begun.elapsed() - disconnected)
+        })
+        .collect();
+    let mut disconnected = Vec::new();
+    while let Some((after, moved)) = moving.next().await {
+        assert!(moved < AT_ONCE, "reserved elsewhere within seconds");
+        disconnected.push(after);
+    }
+    disconnected.sort();
+    // One slot of a quarter of a second for each; a busy machine may see some of them late.
+    for (first, eighth) in disconnected.iter().zip(&disconnected[8..]) {
+        let apart = *eighth - *first;
+        assert!(
+            apart > Duration::from_millis(500),
+            "{apart:?} apart in {disconnected:?}"
+        );
+    }
+    let summary = old.event("drained").await;
+    assert_eq!(summary["reservations_moved"], CLIENTS, "{summary}");
+    assert_eq!(old.exit_code().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn circuits_open_at_the_deadline_are_cut_and_counted_in_the_summary() {
+    let mut relay = Relay::start(&[
+        ("RELAY_DRAIN_TIMEOUT", "1s"),
+        ("RELAY_DRAIN_WINDOW", "1s"),
+        ("RELAY_MAX_CIRCUIT_DURATION", "1h"),
+    ])
+    .await;
+    let mut target = Client::new(Security::Noise).await;
+    target.reserve(&relay.tcp()).await.unwrap();
+    let target_id = target.peer_id;
+    let target = target.echo();
+    let mut source = Client::new(Security::Noise).await;
+    source.connect(&relay.quic(), target_id).await.unwrap();
+    relay.event("circuit accepted").await;
+    relay.signal(SIGTERM);
+    let summary = relay.event("drained").await;
+    assert_eq!(summary["circuits_cut"], 1, "{summary}");
+    assert_eq!(relay.exit_code().await, Some(0));
+    // It is written by the circuit's own task, a moment before or after the summary.
+    let mut closed = relay.events.iter().filter(|e| is(e, "circuit closed"));
+    assert_eq!(closed.next().unwrap()["reason"], "drained");
+    source.wait("disconnect", is_closed).await;
+    target.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panicked_task_starts_the_drain_and_exits_with_code_1() {
+    let mut relay = Relay::start(&[]).await;
+    relay.signal(SIGALRM);
+    let panicked = relay.event("a task panicked").await;
+    assert_eq!(panicked["task"], "fault");
+    relay.event("draining").await;
+    assert_eq!(relay.exit_code().await, Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_nothing_connected_the_drain_takes_no_longer_than_the_delay() {
+    let mut relay = Relay::start(&[("RELAY_DRAIN_DELAY", "1s")]).await;
+    relay.signal(2);
+    relay.event("draining").await;
+    let begun = Instant::now();
+    let summary = relay.event("drained").await;
+    assert_eq!(summary["circuits_finished"], 0, "{summary}");
+    assert_eq!(relay.exit_code().await, Some(0));
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(900), "{took:?}");
+    assert!(took < AT_ONCE, "{took:?}");
+}

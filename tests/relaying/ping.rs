@@ -1,0 +1,48 @@
+//! Pings to the relay.
+
+#![expect(clippy::unwrap_used, reason = "tests fail loudly")]
+
+use futures::{AsyncReadExt, AsyncWriteExt};
+use libp2p::{Stream, ping};
+use tokio::time::timeout;
+
+use crate::support::{PATIENCE, process::Relay, raw::Raw};
+
+/// Sends a ping in two pieces, and reads the answer.
+async fn ping(stream: &mut Stream, seed: u8) -> std::io::Result<bool> {
+    let ping: [u8; 32] =
+        std::array::from_fn(|at| seed.wrapping_mul(31) ^ u8::try_from(at).unwrap());
+    let mut answer = [0; 32];
+    let exchange = async {
+        for piece in [&ping[..20], &ping[20..]] {
+            stream.write_all(piece).await?;
+            stream.flush().await?;
+        }
+        stream.read_exact(&mut answer).await
+    };
+    timeout(PATIENCE, exchange).await.unwrap()?;
+    Ok(answer == ping)
+}
+
+/// Two streams are served; a third one takes the place of the first.
+#[tokio::test(flavor = "multi_thread")]
+async fn pings_are_answered() {
+    let relay = Relay::start(&[]).await;
+    for address in [relay.tcp(), relay.quic()] {
+        let mut peer = Raw::new(&address).await;
+        let mut streams = Vec::new();
+        for _ in 0..2 {
+            streams.push(peer.open(ping::PROTOCOL_NAME).await.unwrap());
+            for round in 0..3 {
+                for (seed, stream) in (round..).zip(&mut streams) {
+                    assert!(ping(stream, seed).await.unwrap());
+                }
+            }
+        }
+        let mut third = peer.open(ping::PROTOCOL_NAME).await.unwrap();
+        assert!(ping(&mut third, 0).await.unwrap());
+        assert!(ping(&mut streams[1], 1).await.unwrap());
+        assert!(ping(&mut streams[0], 2).await.is_err());
+    }
+    relay.stop().await;
+}

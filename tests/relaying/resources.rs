@@ -1,0 +1,332 @@
+//! A relay near its limit of memory or file descriptors rejects new connections, keeps established
+//! ones, and accepts new ones again below the limit.
+
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "tests fail loudly")]
+
+use std::{io::Write as _, time::Duration};
+
+use descord_relay::relay::wire::Status;
+use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
+use libp2p::{Stream, ping};
+use tokio::{net::TcpStream, process::Command, time::timeout};
+
+use crate::support::{
+    PATIENCE, http, ordinary_clients,
+    process::{Relay, is, socket},
+    prometheus::Scrape,
+    raw::{Circuit, Raw, Streams, assert_status, pattern},
+};
+
+/// Access rules of a relay that has most of its memory in use by itself.
+const RULES: u32 = 80_000;
+const ADMIN: (&str, &str) = ("RELAY_ADMIN_ADDRESS", "127.0.0.1:0");
+/// Clients that connect at once.
+const BATCH: usize = 25;
+/// How long nothing has to move until a writer counts as blocked.
+const BLOCKED: Duration = Duration::from_millis(500);
+/// Circuits whose targets read nothing: together they fill the memory that there is for buffers.
+const UNREAD: usize = 36;
+
+/// How many were refused for this reason.
+async fn refused(relay: &Relay, reason: &str) -> f64 {
+    refusals(&Scrape::of(relay).await, reason)
+}
+
+fn refusals(scrape: &Scrape, reason: &str) -> f64 {
+    let reason = [("reason", reason)];
+    scrape
+        .sum("relay_connection_denied_total", &reason)
+        .unwrap()
+}
+
+/// Waits until at least this many connections were refused for this reason.
+async fn refuses(relay: &Relay, reason: &str, number: u32) {
+    let enough = |scrape: &Scrape| refusals(scrape, reason) >= f64::from(number);
+    Scrape::find(relay, &format!("{number} refused for {reason}"), enough).await;
+}
+
+async fn carries(from: &mut Stream, to: &mut Stream) {
+    let bytes = pattern(50_000);
+    let mut arrived = vec![0; bytes.len()];
+    let write = async {
+        from.write_all(&bytes).await?;
+        from.flush().await
+    };
+    let carried = async { tokio::join!(write, to.read_exact(&mut arrived)) };
+    let (written, read) = timeout(PATIENCE, carried).await.unwrap();
+    written.unwrap();
+    read.unwrap();
+    assert_eq!(arrived, bytes);
+}
+
+/// The circuit carries bytes both ways, and its target's reservation is renewed.
+async fn goes_on(circuit: &mut Circuit) {
+    carries(&mut circuit.near, &mut circuit.far).await;
+    carries(&mut circuit.far, &mut circuit.near).await;
+    assert_status(&circuit.target.reserve().await, Status::Ok);
+}
+
+/// A relay that has most of its memory in use by itself, and its limit. What its clients make it hold
+/// is far more than what is left; how much a connection takes makes no difference.
+async fn start_nearly_full() -> (Relay, usize) {
+    // Rules are held in memory, some hundred bytes each.
+    let mut rules = tempfile::NamedTempFile::new().unwrap();
+    for number in 0..RULES {
+        let network = std::net::Ipv4Addr::from_bits(0x0a00_0000 + number);
+        writeln!(rules, "deny reserve {network}").unwrap();
+    }
+    let rules = rules.path().to_str().unwrap();
+    // What a relay has in use by itself.
+    let relay = Relay::start(&[ADMIN, ("RELAY_ACCESS_FILE", rules)]).await;
+    drop(Circuit::open(&relay.quic()).await);
+    let limit = settled(&relay).await / 10 * 14;
+    relay.stop().await;
+
+    let relay = Relay::start(&[
+        ADMIN,
+        ("RELAY_ACCESS_FILE", rules),
+        ("RELAY_MAX_MEMORY", &limit.to_string()),
+        ("RELAY_IDLE_TIMEOUT", "1h"),
+        ("RELAY_UNUSED_CIRCUIT_TIMEOUT", "0"),
+        ("RELAY_PREFIX_SHARES", "127.0.0.0/8=100%"),
+    ])
+    .await;
+    settled(&relay).await;
+    (relay, limit)
+}
+
+/// What the relay has in use by itself. The allocator keeps for a second what is not needed any more.
+async fn settled(relay: &Relay) -> usize {
+    let mut used = relay.used_bytes();
+    for _ in 0..30 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        used = used.min(relay.used_bytes());
+    }
+    used
+}
+
+/// Circuits whose targets read nothing.
+async fn unread_circuits(relay: &Relay) -> Vec<Circuit> {
+    let address = relay.tcp();
+    let mut circuits = Vec::new();
+    for _ in 0..UNREAD {
+        circuits.push(Circuit::open(&address).await);
+    }
+    circuits
+}
+
+/// Sends on one circuit after the other until the relay logs this. What is not read stays in the
+/// relay: as much as a window of yamux for each of them, which is more than any other client has there.
+async fn fill_until(relay: &mut Relay, circuits: &mut [Circuit], message: &str) {
+    let bytes = pattern(64 * 1024);
+    let fill = async {
+        for circuit in circuits {
+            while let Ok(Ok(())) = timeout(BLOCKED, circuit.near.write_all(&bytes)).await {}
+        }
+        // The message has its time, as any other.
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        _ = relay.event(message) => {}
+        () = fill => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_connections_are_refused_while_memory_is_short() {
+    let (mut relay, limit) = start_nearly_full().await;
+    let mut circuit = Circuit::open(&relay.tcp()).await;
+    let mut unread = unread_circuits(&relay).await;
+    fill_until(&mut relay, &mut unread, "memory pressure: rejecting").await;
+    let status = http::json(&relay, "/status").await;
+    assert_eq!(status["memory"]["limit"], limit);
+    assert_eq!(status["memory"]["is_short"], true);
+    let before = refused(&relay, "memory").await;
+    for address in [relay.tcp(), relay.quic()] {
+        assert!(Raw::try_new(&address).await.is_err(), "{address}");
+    }
+    assert!(refused(&relay, "memory").await >= before + 2.0);
+    goes_on(&mut circuit).await;
+
+    drop(unread);
+    relay.event("memory pressure ended").await;
+    ordinary_clients::assert_served(&relay.tcp()).await;
+    ordinary_clients::assert_served(&relay.quic()).await;
+    goes_on(&mut circuit).await;
+    relay.stop().await;
+}
+
+/// What the relay holds for a few goes on growing: they lose it, and nobody else loses anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_connections_are_relieved_when_memory_runs_out() {
+    let (mut relay, _) = start_nearly_full().await;
+    let mut circuit = Circuit::open(&relay.tcp()).await;
+    let mut idle = Vec::new();
+    for address in [relay.tcp(), relay.quic()] {
+        let mut peer = Raw::new(&address).await;
+        assert_status(&peer.reserve().await, Status::Ok);
+        idle.push(peer);
+    }
+    let mut unread = unread_circuits(&relay).await;
+    fill_until(&mut relay, &mut unread, "relieving memory").await;
+    relay.event("memory pressure ended").await;
+    assert!(refused(&relay, "memory").await >= 1.0);
+    ordinary_clients::assert_served(&relay.tcp()).await;
+    goes_on(&mut circuit).await;
+    for peer in &mut idle {
+        assert_status(&peer.reserve().await, Status::Ok);
+    }
+    drop(unread);
+    relay.stop().await;
+}
+
+/// A relay that may have so few files open.
+async fn start_with(descriptors: u32) -> Relay {
+    let mut command = Command::new("sh");
+    let script = format!(r#"ulimit -n {descriptors} && exec "$0""#);
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_descord-relay")]);
+    command.env_clear().env(ADMIN.0, ADMIN.1);
+    Relay::start_as(command).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn file_descriptors() {
+    const DESCRIPTORS: u32 = 200;
+    const FLOOD: u32 = 500;
+    let relay = start_with(DESCRIPTORS).await;
+    let mut circuit = Circuit::open(&relay.tcp()).await;
+    let status = http::json(&relay, "/status").await;
+    assert_eq!(status["file_descriptors"]["limit"], DESCRIPTORS);
+    let sockets = DESCRIPTORS / 2;
+    assert_eq!(status["file_descriptors"]["limit_of_connections"], sockets);
+
+    let mut flood = Vec::new();
+    for _ in 0..FLOOD {
+        flood.extend(TcpStream::connect(socket(&relay.tcp())).await);
+    }
+    // Those that got in say nothing, and are given up after a while.
+    refuses(&relay, "file_descriptors", FLOOD - sockets).await;
+    assert!(
+        relay.open_files() < DESCRIPTORS as usize,
+        "there are some left"
+    );
+    goes_on(&mut circuit).await;
+    // QUIC takes none.
+    ordinary_clients::assert_served(&relay.quic()).await;
+
+    drop(flood);
+    http::json_where(&relay, "/status", |status| {
+        let used = status["file_descriptors"]["used"].as_u64();
+        used.unwrap() < u64::from(sockets / 2)
+    })
+    .await;
+    ordinary_clients::assert_served(&relay.tcp()).await;
+    goes_on(&mut circuit).await;
+    relay.stop().await;
+}
+
+/// Handshakes that are begun and not gone on with.
+#[tokio::test(flavor = "multi_thread")]
+async fn handshakes_under_way() {
+    const FLOOD: u32 = 300;
+    let relay = Relay::start(&[ADMIN, ("RELAY_MAX_MEMORY", "64MiB")]).await;
+    let mut circuit = Circuit::open(&relay.tcp()).await;
+    let scrape = Scrape::of(&relay).await;
+    let pending = [("state", "pending")];
+    let limit = scrape.sum("relay_connection_limit", &pending).unwrap();
+    assert!((64.0..f64::from(FLOOD) / 1.5).contains(&limit), "{limit}");
+    let mut flood = Vec::new();
+    for _ in 0..FLOOD {
+        flood.extend(TcpStream::connect(socket(&relay.tcp())).await);
+    }
+    let all = timeout(PATIENCE, async {
+        while refused(&relay, "max_pending").await < f64::from(FLOOD) - limit {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    all.await.unwrap();
+    goes_on(&mut circuit).await;
+    drop(flood);
+    ordinary_clients::assert_served(&relay.tcp()).await;
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_are_logged_and_exported() {
+    for (variable, bytes) in [("64MiB", Some(64_u32 << 20)), ("0", None)] {
+        let relay = Relay::start(&[ADMIN, ("RELAY_MAX_MEMORY", variable)]).await;
+        let limits = relay.events.iter().find(|event| is(event, "resources"));
+        let limits = limits.unwrap();
+        assert_eq!(
+            limits["memory_bytes"].as_u64(),
+            bytes.map(u64::from),
+            "{limits}"
+        );
+        let limit = Scrape::of(&relay).await;
+        let limit = limit.sum("relay_memory_limit_bytes", &[]);
+        assert_eq!(limit, bytes.map(f64::from));
+        relay.stop().await;
+    }
+    // What the machine or the container has.
+    let relay = Relay::start(&[ADMIN]).await;
+    let status = http::json(&relay, "/status").await;
+    assert!(status["memory"]["limit"].as_u64().unwrap() > 1 << 20);
+    relay.stop().await;
+}
+
+/// Writes to all of these until nothing moves any more.
+async fn fill(streams: impl Iterator<Item = &mut Stream>) {
+    let bytes = vec![7; 64 * 1024];
+    join_all(streams.map(async |stream| {
+        while let Ok(Ok(())) = timeout(BLOCKED, stream.write_all(&bytes)).await {}
+    }))
+    .await;
+}
+
+/// Both ends of each circuit send and never read, and have two streams with pings to which they never
+/// read the answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_of_unread_quic_circuits_is_bounded() {
+    const CIRCUITS: usize = 100;
+    const LIMIT: usize = 128 * 1024 * 1024;
+    let relay = Relay::start(&[
+        ADMIN,
+        ("RELAY_MAX_MEMORY", "128MiB"),
+        ("RELAY_MAX_RESERVATIONS_PER_IP", "0"),
+    ])
+    .await;
+    let address = relay.quic();
+    let mut circuit = Circuit::open(&relay.tcp()).await;
+    goes_on(&mut circuit).await;
+    let mut circuits = Vec::new();
+    while circuits.len() < CIRCUITS {
+        let opened = join_all((0..BATCH).map(async |_| {
+            let source = Raw::with_streams(Streams::Narrow(1000), &address).await;
+            let target = Raw::with_streams(Streams::Narrow(1000), &address).await;
+            let mut circuit = Circuit::between(source, target).await;
+            let mut pings = Vec::new();
+            for _ in 0..2 {
+                for end in [&mut circuit.source, &mut circuit.target] {
+                    pings.push(end.open(ping::PROTOCOL_NAME).await.unwrap());
+                }
+            }
+            (circuit, pings)
+        }));
+        circuits.extend(opened.await);
+    }
+    let before = relay.used_bytes();
+    let streams = circuits.iter_mut().flat_map(|(circuit, pings)| {
+        let ends = [&mut circuit.near, &mut circuit.far];
+        ends.into_iter().chain(pings.iter_mut())
+    });
+    fill(streams).await;
+    let used = relay.used_bytes();
+    println!("{} MiB, {} MiB before", used >> 20, before >> 20);
+    assert!(used <= LIMIT, "{used} bytes");
+    for address in [relay.tcp(), relay.quic()] {
+        ordinary_clients::assert_served(&address).await;
+    }
+    goes_on(&mut circuit).await;
+    relay.stop().await;
+}

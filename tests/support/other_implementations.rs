@@ -1,0 +1,71 @@
+//! Nodes of other implementations of libp2p, as child processes that speak JSON lines.
+
+use std::{collections::VecDeque, process::Stdio};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    process::{Child, ChildStdin, ChildStdout},
+    time::timeout,
+};
+
+use super::PATIENCE;
+
+/// A node of another implementation. Killed when it is dropped.
+pub struct Process {
+    input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
+    seen: VecDeque<Value>,
+    _child: Child,
+}
+
+impl Process {
+    /// Starts the node.
+    pub fn start(command: &mut tokio::process::Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        Self {
+            input: child.stdin.take().unwrap(),
+            output: BufReader::new(child.stdout.take().unwrap()).lines(),
+            seen: VecDeque::new(),
+            _child: child,
+        }
+    }
+
+    /// Writes a line to the node.
+    pub async fn send(&mut self, message: &Value) {
+        self.input
+            .write_all(format!("{message}\n").as_bytes())
+            .await
+            .unwrap();
+    }
+
+    /// The next event of that name.
+    pub async fn event(&mut self, name: &str) -> Value {
+        self.find(name, |message| message["event"] == name).await
+    }
+
+    /// The next message that is wanted, which may have come already; the others are kept.
+    pub async fn find(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        if let Some(index) = self.seen.iter().position(&wanted) {
+            return self.seen.remove(index).unwrap();
+        }
+        loop {
+            let line = timeout(PATIENCE, self.output.next_line())
+                .await
+                .unwrap_or_else(|_| panic!("no {what:?} among {:#?}", self.seen))
+                .unwrap()
+                .unwrap_or_else(|| panic!("the node ended before {what:?}"));
+            let message =
+                serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line}"));
+            if wanted(&message) {
+                return message;
+            }
+            self.seen.push_back(message);
+        }
+    }
+}

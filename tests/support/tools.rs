@@ -1,0 +1,59 @@
+//! Programs that tests need: found, installed on first use, or a reason to skip.
+
+use std::{
+    fs::{self, File},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+/// What was installed, or `None` to skip the test.
+///
+/// # Panics
+///
+/// It is missing, and `RELAY_TEST_REQUIRE_ALL=1` forbids to skip.
+pub fn or_skip<'a, T>(needs: &str, installed: &'a Result<T, String>) -> Option<&'a T> {
+    match installed {
+        Ok(installed) => Some(installed),
+        Err(why) if std::env::var_os("RELAY_TEST_REQUIRE_ALL").is_some_and(|all| all == "1") => {
+            panic!("needs {needs} ({why})")
+        }
+        Err(why) => {
+            println!("skipped: needs {needs} ({why})");
+            None
+        }
+    }
+}
+
+/// Runs `install` unless it ran with this lock file, however many tests and processes ask at once.
+///
+/// `directory` holds what is installed, and is marked when it is complete.
+pub fn install_once(
+    directory: &Path,
+    lock_file: &Path,
+    install: impl FnOnce() -> Result<(), String>,
+) -> Result<(), String> {
+    let words = |error: std::io::Error| error.to_string();
+    let name = directory.file_name().unwrap_or_default().to_string_lossy();
+    let guard = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.lock"));
+    let guard = File::create(guard).map_err(words)?;
+    guard.lock().map_err(words)?;
+    let wanted = fs::read(lock_file).map_err(words)?;
+    let mark = directory.join(".installed");
+    if fs::read(&mark).ok().as_ref() != Some(&wanted) {
+        install()?;
+        fs::write(&mark, wanted).map_err(words)?;
+    }
+    Ok(())
+}
+
+/// Runs a command to its end; its error output is the error.
+pub fn run(command: &mut Command) -> Result<(), String> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| error.to_string())?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(String::from_utf8_lossy(&output.stderr).into_owned())
+}
