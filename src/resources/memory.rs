@@ -35,6 +35,12 @@ pub const GUARANTEED_BYTES: u64 = 64 * 1024;
 /// ordinary client holds.
 pub(super) const MIN_RELIEF_BYTES: u64 = 8 * 1024;
 
+/// The reserve for prefixes that hold little is this part of the limit, in addition to it.
+const RESERVE: u64 = 8;
+
+/// A prefix holds little if it holds at most this part of its share.
+const SMALL_SHARE: u64 = 8;
+
 /// The account of one connection. Clones share it; dropping the last one releases its bytes.
 #[derive(Clone, Debug)]
 pub struct ConnectionMemory(Arc<Account>);
@@ -170,7 +176,8 @@ impl Accounts {
     }
 
     /// Whether a connection of these prefixes may hold `more` bytes beyond its guarantee. Under
-    /// scarcity, each prefix is limited to its share.
+    /// scarcity, each prefix is limited to its share. Several prefixes within their shares can use up
+    /// the limit, so there is a [reserve](RESERVE) beyond it for prefixes that hold little.
     fn has_room(&self, scopes: &[Scope], more: u64) -> bool {
         let Some(limit) = self.limit else { return true };
         let with_more = |counters: &Counters| {
@@ -178,10 +185,17 @@ impl Accounts {
             pooled.saturating_add(more)
         };
         let then = with_more(&self.counters);
-        let has_share = |scope: &Scope| {
-            with_more(&scope.counters) <= self.shares.of(scope.prefix).part_of(limit)
+        let has_share = |part: u64| {
+            scopes.iter().all(|scope| {
+                let share = self.shares.of(scope.prefix).part_of(limit);
+                with_more(&scope.counters) <= share / part
+            })
         };
-        then <= super::scarcity_threshold(limit) || (then <= limit && scopes.iter().all(has_share))
+        then <= super::scarcity_threshold(limit)
+            || (then <= limit && has_share(1))
+            || (!scopes.is_empty()
+                && then <= limit.saturating_add(limit / RESERVE)
+                && has_share(SMALL_SHARE))
     }
 
     /// Whether a prefix holds more than its share.
@@ -430,6 +444,34 @@ mod tests {
         drop(greedy);
         assert_eq!(resources.buffered_bytes(), share);
         assert!(neighbour.has_room(ALL / 2, ALL));
+    }
+
+    #[test]
+    fn full_limit_leaves_a_reserve_for_prefixes_that_hold_little() {
+        let resources = resources();
+        let share = ALL / 8;
+        let greedy: Vec<_> = (1..=8)
+            .map(|n| connection(&resources, &format!("192.{n}.2.1")))
+            .collect();
+        for memory in &greedy {
+            assert!(memory.has_room(GUARANTEED_BYTES + share, ALL));
+            memory.charge(GUARANTEED_BYTES + share);
+        }
+        assert!(!greedy[0].has_room(1, ALL));
+        let other = connection(&resources, "198.51.100.1");
+        let little = GUARANTEED_BYTES + share / 8;
+        assert!(other.has_room(little, ALL));
+        assert!(!other.has_room(little + 1, ALL));
+        // The reserve has an end, too.
+        let others: Vec<_> = (1..=8)
+            .map(|n| connection(&resources, &format!("198.{n}.100.1")))
+            .collect();
+        for memory in &others {
+            assert!(memory.has_room(little, ALL));
+            memory.charge(little);
+        }
+        assert!(!other.has_room(little, ALL));
+        assert!(other.has_room(GUARANTEED_BYTES, ALL));
     }
 
     #[test]
