@@ -24,10 +24,7 @@ use bytes::{Buf, Bytes};
 use futures::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-use self::{
-    failure::{Failure, Grace},
-    timeouts::Activity,
-};
+use self::{failure::Grace, timeouts::Activity};
 use super::{bandwidth::CircuitLimiter, circuit_state::CircuitState, limits::CircuitLimit};
 use crate::{chunk_passing, deferred_wake, named_enum::named_enum, thread_buffer};
 
@@ -233,18 +230,7 @@ where
                     let of_source = failure::find(cx, &to_target, &mut source, closed);
                     let closed = target_closed.as_mut();
                     let of_target = failure::find(cx, &to_source, &mut target, closed);
-                    match (of_source, of_target) {
-                        (Some(Failure::Ended(end)), _) | (_, Some(Failure::Ended(end))) => {
-                            Poll::Ready(end)
-                        }
-                        (Some(Failure::Unread(end)), _) | (_, Some(Failure::Unread(end))) => {
-                            grace.poll(cx, has_moved).map(|()| end)
-                        }
-                        (None, None) => {
-                            grace.clear();
-                            Poll::Pending
-                        }
-                    }
+                    grace.poll_end(cx, (of_source, of_target), has_moved)
                 }
             }
         };

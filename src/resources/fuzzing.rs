@@ -197,7 +197,7 @@ fn usage(bytes: &[u8]) {
                     }
                     Err(Exceeded::Capacity) => assert!(used >= CAPACITY, "{used} units"),
                     Err(Exceeded::Share) => {
-                        assert!(used >= scarcity_threshold(CAPACITY), "{used} units")
+                        assert!(used >= scarcity_threshold(CAPACITY), "{used} units");
                     }
                 }
             }

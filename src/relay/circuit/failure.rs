@@ -78,18 +78,28 @@ pub(super) fn find<S: AsyncRead + Unpin>(
 pub(super) struct Grace(Option<Pin<Box<Sleep>>>);
 
 impl Grace {
-    /// Ready when the circuit has made no progress for [`UNREAD_GRACE`]. `has_moved` is whether it
+    /// Ready when the circuit ends because of the failures of its sides. A failure that leaves data
+    /// complete ends it when it has made no progress for [`UNREAD_GRACE`]. `has_moved` is whether it
     /// made progress since the last call.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, has_moved: bool) -> Poll<()> {
-        let timer = self.0.get_or_insert_with(|| Box::pin(sleep(UNREAD_GRACE)));
-        if has_moved {
-            timer.as_mut().reset(Instant::now() + UNREAD_GRACE);
+    pub(super) fn poll_end(
+        &mut self,
+        cx: &mut Context<'_>,
+        failures: (Option<Failure>, Option<Failure>),
+        has_moved: bool,
+    ) -> Poll<EndReason> {
+        match failures {
+            (Some(Failure::Ended(end)), _) | (_, Some(Failure::Ended(end))) => Poll::Ready(end),
+            (Some(Failure::Unread(end)), _) | (_, Some(Failure::Unread(end))) => {
+                let timer = self.0.get_or_insert_with(|| Box::pin(sleep(UNREAD_GRACE)));
+                if has_moved {
+                    timer.as_mut().reset(Instant::now() + UNREAD_GRACE);
+                }
+                timer.as_mut().poll(cx).map(|()| end)
+            }
+            (None, None) => {
+                self.0 = None;
+                Poll::Pending
+            }
         }
-        timer.as_mut().poll(cx)
-    }
-
-    /// Resets the timer: no side has stopped reading.
-    pub(super) fn clear(&mut self) {
-        self.0 = None;
     }
 }

@@ -243,7 +243,7 @@ impl Future for BatchedTask {
                 // The buffer was emptied meanwhile. tokio clears its readiness when a send would
                 // block, so this does not spin.
                 Poll::Ready(Ok(())) => {
-                    CURRENT.with_borrow_mut(|current| current.batch = Some(batch))
+                    CURRENT.with_borrow_mut(|current| current.batch = Some(batch));
                 }
                 // The runtime is shutting down.
                 Poll::Ready(Err(_)) => break,
@@ -499,14 +499,14 @@ mod tests {
             })
             .boxed(),
         );
-        let (wakes, waker) = WakeCounter::new();
+        let (counter, waker) = WakeCounter::new();
         let mut cx = Context::from_waker(&waker);
         assert!(task.poll_unpin(&mut cx).is_pending());
         deferred_wake::defer_wakes(|| {
             slot.lock().unwrap().take().unwrap().wake();
-            assert_eq!(wakes.count(), 0);
+            assert_eq!(counter.count(), 0);
         });
-        assert_eq!(wakes.count(), 1);
+        assert_eq!(counter.count(), 1);
     }
 
     #[test]
@@ -526,7 +526,7 @@ mod tests {
             assert_eq!(sent.is_err(), port == 2);
             Poll::Pending
         });
-        let (wakes, waker) = WakeCounter::new();
+        let (counter, waker) = WakeCounter::new();
         let mut cx = Context::from_waker(&waker);
         fake.is_full.store(true, SeqCst);
         for _ in 0..2 {
@@ -535,7 +535,7 @@ mod tests {
         assert_eq!(fake.sent(), []);
         fake.is_full.store(false, SeqCst);
         fake.waiting.lock().unwrap().take().unwrap().wake();
-        assert_eq!(wakes.count(), 1);
+        assert_eq!(counter.count(), 1);
         assert!(task.poll_unpin(&mut cx).is_pending());
         assert_eq!(fake.sent(), [(1, 2400, Some(1200)), (3, 2400, Some(1200))]);
     }

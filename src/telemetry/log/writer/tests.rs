@@ -30,14 +30,14 @@ fn concurrent_lines_are_written_in_batches_in_order() {
     for number in 0..100 {
         writeln!(&writer, "{number}").unwrap();
     }
-    let mut writes = 0;
+    let mut batches = 0;
     while !all.ends_with("99\n") {
         all += &written.recv().unwrap();
-        writes += 1;
+        batches += 1;
     }
     let numbers = (0..100).map(|number| format!("{number}\n"));
     assert_eq!(all, "first\n".to_owned() + &numbers.collect::<String>());
-    assert!(writes < 50, "{writes} writes");
+    assert!(batches < 50, "{batches} batches");
     assert_eq!(writer.lost(), 0);
 }
 

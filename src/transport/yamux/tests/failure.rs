@@ -70,16 +70,16 @@ async fn lost_connection_after_the_end_leaves_the_data_complete() {
 async fn data_does_not_wake_the_task_that_waits_for_a_failure() {
     let mut raw = Raw::new(Role::Server, Config::default());
     let mut stream = raw.stream(1).await;
-    let (wakes, waker) = WakeCounter::new();
+    let (counter, waker) = WakeCounter::new();
     let mut cx = Context::from_waker(&waker);
     let mut watch = |stream: &mut Substream| Pin::new(stream).poll_read(&mut cx, &mut []);
     assert!(watch(&mut stream).is_pending());
     raw.send(Header::data(1, 3), b"abc").await;
     assert_eq!(raw.received().await, []);
-    assert_eq!(wakes.count(), 0);
+    assert_eq!(counter.count(), 0);
     raw.send(frame(Flags::RST), &[]).await;
     assert_eq!(raw.received().await, []);
-    assert_eq!(wakes.count(), 1);
+    assert_eq!(counter.count(), 1);
     let Poll::Ready(Err(error)) = watch(&mut stream) else {
         panic!("the stream was reset");
     };
