@@ -421,9 +421,9 @@ impl Node {
     }
 
     /// Frees a file descriptor after a connection was refused for lack of one: closes the newest
-    /// unused connection that holds one, of the prefix furthest beyond its share.
+    /// unused connection that holds one, of the prefix that uses most of its share.
     fn free_descriptor(&mut self) {
-        let beyond = self.resources.sockets_beyond_share();
+        let beyond = self.resources.heaviest_users_of_sockets();
         let has_descriptor = |connection: &Connection| connection.transport != Transport::Quic;
         let unused = self.relay.newest_unused_connection(&beyond, has_descriptor);
         if let Some(unused) = unused.filter(|unused| unused.evict()) {

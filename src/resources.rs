@@ -248,10 +248,10 @@ impl Resources {
         self.0.sockets_full.notified().await;
     }
 
-    /// Prefixes that hold more descriptors than their share.
-    pub(crate) fn sockets_beyond_share(&self) -> BeyondShare {
+    /// Prefixes that use most of their share of the descriptors, and more than one.
+    pub(crate) fn heaviest_users_of_sockets(&self) -> BeyondShare {
         let capacity = self.0.limits.sockets.unwrap_or(u64::MAX);
-        self.sockets().beyond_share(capacity, self.shares())
+        self.sockets().heavier_than(None, capacity, self.shares())
     }
 
     fn sockets(&self) -> MutexGuard<'_, Usage> {

@@ -39,7 +39,7 @@ const MAX_DIALS: usize = 64;
 
 /// Source of connections that can be evicted.
 pub(super) trait EvictionCandidates: Send + 'static {
-    /// The newest connection without reservation and circuit, of the prefix furthest beyond its
+    /// The newest connection without reservation and circuit, of the prefix that uses most of its
     /// share.
     fn newest_unused(&self, beyond: &resources::BeyondShare) -> Option<Arc<Connection>>;
 }
@@ -118,8 +118,16 @@ impl<C: EvictionCandidates> Behaviour<C> {
             }
             Err(resources::Exceeded::Share) => LimitExceeded::Established,
             Err(resources::Exceeded::Capacity) => {
-                let beyond = self.resources.connections().beyond_share(capacity, shares);
-                match self.candidates.newest_unused(&beyond) {
+                // Several prefixes within their shares can use up the capacity, so those that use more
+                // than this one give way.
+                let heavier = match ip {
+                    Some(_) => self
+                        .resources
+                        .connections()
+                        .heavier_than(ip, capacity, shares),
+                    None => self.resources.connections().beyond_share(capacity, shares),
+                };
+                match self.candidates.newest_unused(&heavier) {
                     Some(unused) => {
                         self.close(&unused);
                         return Ok(());

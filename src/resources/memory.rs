@@ -24,6 +24,7 @@ use super::{
     Resources, lock,
     prefix::{Prefix, Shares},
     report::{Resource, ResourceUse},
+    usage::{little, scarcity_threshold, with_reserve},
 };
 use crate::map_shrink::ShrinkIfSparse as _;
 
@@ -34,12 +35,6 @@ pub const GUARANTEED_BYTES: u64 = 64 * 1024;
 /// Bytes that a connection has to hold to be worth relieving: more than an idle connection of an
 /// ordinary client holds.
 pub(super) const MIN_RELIEF_BYTES: u64 = 8 * 1024;
-
-/// The reserve for prefixes that hold little is this part of the limit, in addition to it.
-const RESERVE: u64 = 8;
-
-/// A prefix holds little if it holds at most this part of its share.
-const SMALL_SHARE: u64 = 8;
 
 /// The account of one connection. Clones share it; dropping the last one releases its bytes.
 #[derive(Clone, Debug)]
@@ -177,7 +172,7 @@ impl Accounts {
 
     /// Whether a connection of these prefixes may hold `more` bytes beyond its guarantee. Under
     /// scarcity, each prefix is limited to its share. Several prefixes within their shares can use up
-    /// the limit, so there is a [reserve](RESERVE) beyond it for prefixes that hold little.
+    /// the limit, so there is a [reserve](with_reserve) beyond it for prefixes that hold little.
     fn has_room(&self, scopes: &[Scope], more: u64) -> bool {
         let Some(limit) = self.limit else { return true };
         let with_more = |counters: &Counters| {
@@ -185,17 +180,15 @@ impl Accounts {
             pooled.saturating_add(more)
         };
         let then = with_more(&self.counters);
-        let has_share = |part: u64| {
+        let holds_at_most = |most: fn(u64) -> u64| {
             scopes.iter().all(|scope| {
                 let share = self.shares.of(scope.prefix).part_of(limit);
-                with_more(&scope.counters) <= share / part
+                with_more(&scope.counters) <= most(share)
             })
         };
-        then <= super::scarcity_threshold(limit)
-            || (then <= limit && has_share(1))
-            || (!scopes.is_empty()
-                && then <= limit.saturating_add(limit / RESERVE)
-                && has_share(SMALL_SHARE))
+        then <= scarcity_threshold(limit)
+            || (then <= limit && holds_at_most(|share| share))
+            || (!scopes.is_empty() && then <= with_reserve(limit) && holds_at_most(little))
     }
 
     /// Whether a prefix holds more than its share.

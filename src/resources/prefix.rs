@@ -91,6 +91,13 @@ impl fmt::Display for Prefix {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Share(u32);
 
+/// The default share of a host: an eighth.
+impl Default for Share {
+    fn default() -> Self {
+        Self(125_000)
+    }
+}
+
 impl Share {
     /// All of the resource: the prefix has no limit apart from the total.
     pub const ALL: Self = Self(1_000_000);
@@ -170,7 +177,7 @@ impl Shares {
     /// within the prefix raises it.
     pub fn of(&self, prefix: Prefix) -> Share {
         let default = match prefix.length {
-            32 | 64 => Share(125_000),
+            32 | 64 => Share::default(),
             24 | 56 => Share(250_000),
             _ => Share(500_000),
         };

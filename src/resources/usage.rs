@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::HashMap, net::IpAddr};
 
-use super::prefix::{Prefix, Shares};
+use super::prefix::{Prefix, Share, Shares};
 use crate::map_shrink::ShrinkIfSparse as _;
 
 /// Use of a resource at which it becomes scarce, so that shares apply: three quarters of the
@@ -11,8 +11,24 @@ pub fn scarcity_threshold(capacity: u64) -> u64 {
     capacity - capacity / 4
 }
 
-/// Prefixes that use more than their share, with their use in millionths of the share.
+/// Prefixes whose units may be evicted, with their use in millionths of their share.
 pub type BeyondShare = HashMap<Prefix, u64>;
+
+/// Beyond a full limit there is a reserve for prefixes that use little: this part of the limit.
+const RESERVE: u64 = 8;
+
+/// A prefix uses little if it uses at most this part of its share.
+const SMALL_SHARE: u64 = 8;
+
+/// The limit for prefixes that use [little](little) of their share, if `limit` is that of the others.
+pub(super) fn with_reserve(limit: u64) -> u64 {
+    limit.saturating_add(limit / RESERVE)
+}
+
+/// The use up to which a prefix with this share may use the [reserve](with_reserve).
+pub(super) fn little(share: u64) -> u64 {
+    share / SMALL_SHARE
+}
 
 /// Why a unit is not available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -86,6 +102,43 @@ impl Usage {
             return Err(Exceeded::Capacity);
         }
         Ok(())
+    }
+
+    /// [`check`](Self::check), with a reserve beyond `capacity` for addresses whose prefixes use
+    /// little of their share: several others within their shares can use up the capacity.
+    pub(crate) fn check_with_reserve(
+        &self,
+        ip: IpAddr,
+        capacity: Option<u64>,
+        shares: &Shares,
+    ) -> Result<(), Exceeded> {
+        let checked = self.check(Some(ip), capacity, shares);
+        let uses_little = |capacity: u64| {
+            self.total < with_reserve(capacity)
+                && Prefix::scopes(ip)
+                    .all(|prefix| self.of(prefix) < little(shares.of(prefix).part_of(capacity)))
+        };
+        match capacity {
+            Some(capacity) if checked.is_err() && uses_little(capacity) => Ok(()),
+            _ => checked,
+        }
+    }
+
+    /// Prefixes that use a larger part of their share of `capacity` than any prefix of `ip` would
+    /// with one more unit. When the capacity is used up, they give way to `ip`, also if none of them
+    /// is beyond its share. Without an address, these are the prefixes that use a larger part than a
+    /// host with one unit.
+    pub fn heavier_than(&self, ip: Option<IpAddr>, capacity: u64, shares: &Shares) -> BeyondShare {
+        let part = |prefix| shares.of(prefix).part_of(capacity);
+        let own = scopes(ip)
+            .map(|prefix| millionths(self.of(prefix) + 1, part(prefix)))
+            .max()
+            .unwrap_or_else(|| millionths(1, Share::default().part_of(capacity)));
+        let use_of = |(prefix, count): (&Prefix, &u64)| {
+            let used = millionths(*count, part(*prefix));
+            (used > own).then_some((*prefix, used))
+        };
+        self.prefixes.iter().filter_map(use_of).collect()
     }
 
     /// Prefixes that use more than their share of `capacity`, with their use in millionths of the
@@ -170,6 +223,49 @@ mod tests {
         assert_eq!(usage.total(), 100);
         assert_eq!(check(&usage, ip("203.0.113.1")), Err(Exceeded::Capacity));
         assert_eq!(check(&usage, None), Err(Exceeded::Capacity));
+    }
+
+    #[test]
+    fn heavier_prefixes_give_way_to_lighter_ones_at_capacity() {
+        let mut usage = Usage::default();
+        for host in 1..=10 {
+            let attacker = ip(&format!("192.{host}.2.1"));
+            (0..10).for_each(|_| usage.add(attacker));
+        }
+        let shares = Shares::default();
+        assert_eq!(
+            check(&usage, ip("198.51.100.1")),
+            Err(Exceeded::Capacity),
+            "none is beyond its share"
+        );
+        assert!(usage.beyond_share(100, &shares).is_empty());
+        let lighter = usage.heavier_than(ip("198.51.100.1"), 100, &shares);
+        assert_eq!(excess(ip("192.1.2.1"), &lighter), Some(10 * 1_000_000 / 12));
+        assert_eq!(excess(ip("198.51.100.2"), &lighter), None);
+        let equal = usage.heavier_than(ip("192.1.2.1"), 100, &shares);
+        assert!(equal.is_empty(), "{equal:?}");
+        assert!(!usage.heavier_than(None, 100, &shares).is_empty());
+    }
+
+    #[test]
+    fn reserve_is_for_addresses_that_use_little() {
+        let mut usage = Usage::default();
+        let shares = Shares::default();
+        (0..1000).for_each(|_| usage.add(None));
+        let little: IpAddr = "192.0.2.1".parse().unwrap();
+        let reserved = |usage: &Usage| usage.check_with_reserve(little, Some(1000), &shares);
+        for _ in 0..15 {
+            assert_eq!(reserved(&usage), Ok(()));
+            usage.add(Some(little));
+        }
+        assert_eq!(reserved(&usage), Err(Exceeded::Capacity));
+        (0..110).for_each(|_| usage.add(None));
+        let other = "198.51.100.1".parse().unwrap();
+        assert_eq!(
+            usage.check_with_reserve(other, Some(1000), &shares),
+            Err(Exceeded::Capacity),
+            "the reserve is used up"
+        );
     }
 
     #[test]

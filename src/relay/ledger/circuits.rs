@@ -152,7 +152,7 @@ impl CircuitTable {
                 }
             }
             Err(Exceeded::Capacity) => {
-                let unused = capacity.and_then(|capacity| self.unused_beyond_share(capacity));
+                let unused = capacity.and_then(|capacity| self.unused_to_give_way(ends, capacity));
                 unused.map(Some).ok_or(DenyReason::Circuits)
             }
         }
@@ -249,9 +249,11 @@ impl CircuitTable {
             .map(|(number, _)| number)
     }
 
-    /// The newest unused circuit of the prefix that is furthest beyond its share of `capacity`.
-    fn unused_beyond_share(&self, capacity: u64) -> Option<u64> {
-        let sources = self.sources.beyond_share(capacity, &self.limits.shares);
+    /// The newest unused circuit of the prefix that uses most of its share of `capacity`: of a source
+    /// prefix that uses more than the source of `ends`, or a target prefix beyond its share.
+    fn unused_to_give_way(&self, ends: &CircuitPeers, capacity: u64) -> Option<u64> {
+        let shares = &self.limits.shares;
+        let sources = self.sources.heavier_than(ends.source_ip, capacity, shares);
         let targets = self.targets.beyond_share(capacity, &self.limits.shares);
         let mut pairs = HashMap::new();
         if !targets.is_empty() {

@@ -3,7 +3,8 @@
 //! Credit cannot be revoked, so it is granted from one pool for all connections of a transport. The
 //! size of the pool is the limit for buffers ([`ResourceLimits::buffered`]): if all peers used all of
 //! their credit and nothing was read, the relay would hold that amount, and [`INITIAL_WINDOW`] for
-//! each connection. Under scarcity, an address prefix is limited to its share of the pool.
+//! each connection. Under scarcity, an address prefix is limited to its share of the pool. An eighth
+//! more than the pool is a reserve for prefixes that use little of their share.
 //!
 //! [`ResourceLimits::buffered`]: crate::resources::ResourceLimits::buffered
 
@@ -75,7 +76,7 @@ impl Credit {
         let mut granted = 0;
         while granted < bytes
             && usage
-                .check(Some(self.ip), pool.capacity, &pool.shares)
+                .check_with_reserve(self.ip, pool.capacity, &pool.shares)
                 .is_ok()
         {
             usage.add(Some(self.ip));
