@@ -6,28 +6,30 @@
 //! |---|---|
 //! | [`choice`] | values that are written as one of a few words |
 //! | [`cli`] | the subcommands |
-//! | [`resources`] | the resource manager: limits of memory, file descriptors and connections |
+//! | [`resources`] | resource manager: memory, file descriptors, and shares of address prefixes |
 //! | [`config`] | every environment variable: type, unit, default, bounds, documentation |
-//! | [`handover`] | passing of buffers between streams without a copy |
-//! | [`late`] | wakers that are deferred until the end of a poll |
+//! | [`chunk_passing`] | zero-copy transfer of byte chunks between streams |
+//! | [`deferred_wake`] | wakers that defer the wake until the current poll has ended |
 //! | [`external_address`] | which addresses clients can dial |
 //! | [`identity`] | the relay's key pair: configured, derived from the fleet's seed, or ephemeral |
-//! | [`pseudonym`] | the names of peers in logs and telemetry |
-//! | [`lifecycle`] | the phase of the process, its tasks, drain and shutdown |
+//! | [`pseudonym`] | pseudonyms of peers and networks in logs and telemetry |
+//! | [`lifecycle`] | phase of the process, its tasks, drain and shutdown tokens |
 //! | [`metrics`] | the catalogue of instruments |
+//! | [`log_throttle`] | rate limit of log lines about refused connections and requests |
+//! | [`connection_deny_reason`] | why connections are denied or closed |
 //! | [`node`] | the swarm and its event loop: serve, drain, close |
 //! | [`transport`] | TCP, QUIC and WebSocket, and stream muxers that preserve resets |
-//! | [`rate`] | rate limits per peer and per IP address |
+//! | [`rate`] | rate limiters for many keys, in bounded memory |
 //! | [`relay`] | Circuit Relay v2: reservations, circuits and their limits |
-//! | [`scratch`] | per-thread buffers for data in transit |
+//! | [`thread_buffer`] | per-thread buffers for bytes that are copied within one poll |
 //! | [`secret`] | secret text |
 //! | [`size`] | sizes in bytes, as text |
-//! | [`shrink`] | hash maps that shrink after peaks |
-//! | [`access`] | access control for reservations and circuits |
-//! | [`peers`] | statistics per peer |
-//! | [`identify`] | the identify protocol |
-//! | [`ping`] | the ping responder |
-//! | [`dialback`] | AutoNAT v2: limits of dialback |
+//! | [`map_shrink`] | hash maps that release memory after a peak |
+//! | [`access`] | access control: rules and the authorization endpoint |
+//! | [`peer_stats`] | traffic counters of the most active peers |
+//! | [`identify`] | the identify protocol: the relay's identity and addresses |
+//! | [`ping`] | responder of the ping protocol |
+//! | [`dialback`] | `AutoNAT` v2 server with limits on its dials |
 //! | [`admin`] | the admin API over HTTP |
 //! | [`dns`] | the DNS directory of a fleet |
 //! | [`telemetry`] | the event log, traces, and metrics export |

@@ -133,7 +133,7 @@ impl Metrics {
     }
 
     /// Records the end of a circuit after `lasted`, with one of the reasons of
-    /// [`End::reason`](crate::relay::circuit::End::reason).
+    /// [`EndReason`](crate::relay::circuit::EndReason).
     pub(crate) fn circuit_ended(&self, reason: &'static str, lasted: Duration) {
         let reason = [KeyValue::new("reason", reason)];
         self.0

@@ -18,7 +18,7 @@ pub(super) fn print(text: impl Display) -> ExitCode {
     exit_code(write!(out, "{text}").and_then(|()| out.flush()))
 }
 
-/// Same as [`print`], with a line break at the end.
+/// Same as [`print()`], with a line break at the end.
 pub(super) fn print_line(text: impl Display) -> ExitCode {
     print(format_args!("{text}\n"))
 }

@@ -20,7 +20,7 @@ const RESERVE: u64 = 8;
 /// A prefix uses little if it uses at most this part of its share.
 const SMALL_SHARE: u64 = 8;
 
-/// The limit for prefixes that use [little](little) of their share, if `limit` is that of the others.
+/// The limit for prefixes that use [`little`] of their share, if `limit` is that of the others.
 pub(super) fn with_reserve(limit: u64) -> u64 {
     limit.saturating_add(limit / RESERVE)
 }

@@ -136,7 +136,7 @@ class Variables(unittest.TestCase):
 
     def test_bounds_are_those_of_the_relay(self):
         rows = re.findall(
-            r"^\| `RELAY_(\w+)` .* at least (\w+)\b.*\|$",
+            r"^\| `RELAY_(\w+)` .* at least (\d+[sm])\b.*\|$",
             relay("config", "--reference").stdout,
             re.MULTILINE,
         )
