@@ -52,9 +52,16 @@ use self::{
 };
 use crate::{connection_deny_reason::ConnectionDenyReason, relay::Limits};
 
-/// Interval of memory polls. Growth between two polls is bounded by the number of pending
-/// handshakes.
-const INTERVAL: Duration = Duration::from_millis(250);
+/// Time between two readings of the memory in use: the longest, and the shortest, which applies near
+/// the high watermark.
+const MAX_INTERVAL: Duration = Duration::from_millis(250);
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
+/// The same under memory pressure, when peers can still use the credit that they have.
+const PRESSURE_INTERVAL: Duration = Duration::from_millis(25);
+
+/// Assumed growth of the memory in use, in bytes per millisecond: what an attacker can fill over a
+/// fast network.
+const MAX_GROWTH: u64 = 200 * 1024;
 
 /// Limits of the process and their current use. Clones share their state.
 #[derive(Clone, Debug)]
@@ -361,7 +368,22 @@ impl Resources {
                 let sockets = self.0.socket_memory.as_ref().and_then(SocketMemory::bytes);
                 self.update(used.saturating_add(sockets.unwrap_or(0)));
             }
-            sleep(INTERVAL).await;
+            sleep(self.next_reading()).await;
+        }
+    }
+
+    /// Time until the memory in use is to be read again. Within it, memory cannot grow to the high
+    /// watermark.
+    fn next_reading(&self) -> Duration {
+        let used = self.0.used.load(Ordering::Relaxed);
+        let room = self
+            .0
+            .watermarks
+            .map_or(0, |watermarks| watermarks.room(used));
+        if self.under_pressure() {
+            PRESSURE_INTERVAL
+        } else {
+            Duration::from_millis(room / MAX_GROWTH).clamp(MIN_INTERVAL, MAX_INTERVAL)
         }
     }
 

@@ -32,33 +32,57 @@ pub(super) fn memory_limit(root: &Path) -> Option<u64> {
     limits.chain(machine).min()
 }
 
-/// The file in which version 2 reports the memory of a group by kind.
+/// The file in which a control group reports the kernel memory of its sockets.
 #[derive(Debug)]
-pub(crate) struct SocketMemory(PathBuf);
+pub(crate) enum SocketMemory {
+    /// `memory.stat` of version 2.
+    Unified(PathBuf),
+    /// The memory of TCP sockets of version 1.
+    Legacy(PathBuf),
+}
 
 impl SocketMemory {
     /// Kernel memory of the group's sockets, in bytes.
     pub(crate) fn bytes(&self) -> Option<u64> {
-        let text = std::fs::read_to_string(&self.0).ok()?;
-        let sockets = text.lines().find_map(|line| line.strip_prefix("sock "))?;
-        sockets.trim().parse().ok()
+        match self {
+            Self::Unified(file) => {
+                let text = std::fs::read_to_string(file).ok()?;
+                let sockets = text.lines().find_map(|line| line.strip_prefix("sock "))?;
+                sockets.trim().parse().ok()
+            }
+            Self::Legacy(file) => {
+                let text = std::fs::read_to_string(file).ok()?;
+                text.trim().parse().ok()
+            }
+        }
     }
 }
 
-/// Source of the memory of the calling process's sockets, if the process is in a group of version 2
-/// with a limit. The kernel counts it for that limit.
+/// Source of the memory of the calling process's sockets, if the process is in a group with a limit.
+///
+/// Version 2 counts it for that limit. Version 1 counts it separately and only if that was enabled;
+/// the relay adds it, so that the same limit means the same on both.
 pub(super) fn socket_memory(root: &Path) -> Option<SocketMemory> {
     let groups = ProcessCGroups::from_file(root.join("proc/self/cgroup")).ok()?;
-    let group = groups.0.iter().find(|group| group.hierarchy == 0)?;
     let mounts = mounts(root);
-    let mount = mounts.iter().find(|mount| mount.fs_type == "cgroup2")?;
-    let (top, below) = directory(root, group, mount)?;
-    let directory = top.join(below);
-    // A limit of a parent group includes the memory of the group, too.
-    let mut levels = below.ancestors().map(|part| top.join(part));
-    levels.find_map(|level| UNIFIED.iter().find_map(|file| read(level.join(file))))?;
-    let memory = SocketMemory(directory.join("memory.stat"));
-    memory.bytes().map(|_| memory)
+    let find = |(group, mount): (&ProcessCGroup, &MountInfo)| {
+        let limits = files(group, mount)?;
+        let (top, below) = directory(root, group, mount)?;
+        // A limit of a parent group includes the memory of the group, too.
+        let mut levels = below.ancestors().map(|part| top.join(part));
+        levels.find_map(|level| limits.iter().find_map(|file| read(level.join(file))))?;
+        let directory = top.join(below);
+        let memory = if mount.fs_type == "cgroup2" {
+            SocketMemory::Unified(directory.join("memory.stat"))
+        } else {
+            SocketMemory::Legacy(directory.join("memory.kmem.tcp.usage_in_bytes"))
+        };
+        memory.bytes().map(|_| memory)
+    };
+    let groups = groups.0.iter();
+    groups
+        .flat_map(|group| mounts.iter().map(move |mount| (group, mount)))
+        .find_map(find)
 }
 
 fn mounts(root: &Path) -> Vec<MountInfo> {
@@ -260,6 +284,19 @@ mod tests {
             ("sys/fs/cgroup/memory.stat", "anon 1\n"),
         ];
         assert_eq!(sockets("0::/\n", &unknown), None);
+        let legacy = [
+            (
+                "sys/fs/cgroup/memory/abc/memory.limit_in_bytes",
+                "67108864\n",
+            ),
+            (
+                "sys/fs/cgroup/memory/abc/memory.kmem.tcp.usage_in_bytes",
+                "8192\n",
+            ),
+        ];
+        let machine = machine("4:memory:/abc\n0::/abc\n", V1, &legacy);
+        let memory = socket_memory(machine.path()).and_then(|memory| memory.bytes());
+        assert_eq!(memory, Some(8192));
     }
 
     #[test]

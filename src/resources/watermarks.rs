@@ -32,6 +32,11 @@ impl Watermarks {
         used >= self.critical
     }
 
+    /// Bytes between `used` and the high watermark.
+    pub(super) fn room(self, used: u64) -> u64 {
+        self.high.saturating_sub(used)
+    }
+
     /// The low watermark, in bytes.
     pub(super) fn low(self) -> u64 {
         self.low
