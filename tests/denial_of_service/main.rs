@@ -528,6 +528,12 @@ fn assert_withstood(case: &Case, stage: &Stage, observed: &Observed, within_ms: 
     for request in failed.take(10) {
         println!("  {request:?}");
     }
+    let slow = requests
+        .iter()
+        .filter(|request| request.took_ms.is_some_and(|took| took > within_ms));
+    for request in slow.take(10) {
+        println!("  {request:?}");
+    }
     assert_eq!(stage.limits.killed(), 0, "killed for want of memory");
     assert!(stage.is_alive(), "the relay has ended");
     assert!(memory <= case.memory, "{memory} MiB of memory");
