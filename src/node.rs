@@ -379,7 +379,7 @@ impl Node {
         let has_run_out = self.resources.has_run_out();
         // Other connections are relieved only when no connection of a prefix beyond its share is
         // left.
-        let mut relieved = self.resources.relieve_beyond_share(excess);
+        let mut relieved = self.resources.relieve_heavy_prefixes(excess);
         if relieved.connections == 0 && has_run_out {
             relieved = self.resources.relieve_connections(excess);
         }

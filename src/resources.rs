@@ -77,9 +77,9 @@ struct Shared {
     accounts: Accounts,
     /// Whether memory is under pressure.
     under_pressure: AtomicBool,
-    /// Prefixes that have held more than their share of all buffers since the memory pressure
-    /// began.
-    beyond_share: Mutex<HashSet<Prefix>>,
+    /// [Heavy prefixes](Accounts::heavy_prefixes) since the memory pressure began. They would fill
+    /// the memory again.
+    heavy_prefixes: Mutex<HashSet<Prefix>>,
     /// Bytes in use at the last poll.
     used: AtomicU64,
     /// Notified by each poll that finds memory pressure.
@@ -190,7 +190,7 @@ impl Resources {
             connections: Mutex::default(),
             sockets: Mutex::default(),
             sockets_full: Notify::new(),
-            beyond_share: Mutex::default(),
+            heavy_prefixes: Mutex::default(),
             used: AtomicU64::new(0),
             socket_memory,
             memory_pressure: Notify::new(),
@@ -219,9 +219,9 @@ impl Resources {
         if !self.under_pressure() {
             return Ok(());
         }
-        let beyond = lock(&self.0.beyond_share);
-        let is_beyond = |ip: IpAddr| Prefix::scopes(ip).any(|prefix| beyond.contains(&prefix));
-        if self.has_run_out() || beyond.is_empty() || ip.is_none_or(is_beyond) {
+        let heavy = lock(&self.0.heavy_prefixes);
+        let is_heavy = |ip: IpAddr| Prefix::scopes(ip).any(|prefix| heavy.contains(&prefix));
+        if self.has_run_out() || heavy.is_empty() || ip.is_none_or(is_heavy) {
             Err(Exhausted::Memory)
         } else {
             Ok(())
@@ -327,7 +327,7 @@ impl Resources {
 
     /// Requests relief of the connections that hold most, until they hold `excess` bytes in total,
     /// of address prefixes that hold more than their share.
-    pub(crate) fn relieve_beyond_share(&self, excess: u64) -> Relieved {
+    pub(crate) fn relieve_heavy_prefixes(&self, excess: u64) -> Relieved {
         self.0.accounts.relieve(excess, MIN_RELIEF_BYTES, true)
     }
 
@@ -398,15 +398,15 @@ impl Resources {
         self.0
             .under_pressure
             .store(under_pressure, Ordering::Relaxed);
-        let mut beyond_share = lock(&self.0.beyond_share);
+        let mut heavy = lock(&self.0.heavy_prefixes);
         if under_pressure {
             // Before they are relieved, because they would fill the memory again.
-            beyond_share.extend(self.0.accounts.prefixes_beyond_share());
+            heavy.extend(self.0.accounts.heavy_prefixes());
             self.0.memory_pressure.notify_one();
         } else {
-            *beyond_share = HashSet::new();
+            *heavy = HashSet::new();
         }
-        drop(beyond_share);
+        drop(heavy);
         let limit = self.0.limits.memory;
         if under_pressure && !was_under_pressure {
             // Some connections update their accounts only when they are woken.

@@ -9,7 +9,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, Weak,
@@ -191,13 +191,6 @@ impl Accounts {
             || (!scopes.is_empty() && then <= with_reserve(limit) && holds_at_most(little))
     }
 
-    /// Whether a prefix holds more than its share.
-    fn is_beyond_share(&self, prefix: Prefix, counters: &Counters) -> bool {
-        let held = counters.held.load(Ordering::Relaxed);
-        let share = |limit| self.shares.of(prefix).part_of(limit);
-        self.limit.is_some_and(|limit| held > share(limit))
-    }
-
     /// Wakes the tasks of all connections that poll for relief.
     pub(super) fn wake_connections(&self) {
         let accounts: Vec<_> = self.registry().accounts.values().cloned().collect();
@@ -206,21 +199,35 @@ impl Accounts {
         }
     }
 
-    /// Prefixes that hold more than their share. There are few of them, because shares are large
-    /// fractions.
-    pub(super) fn prefixes_beyond_share(&self) -> Vec<Prefix> {
+    /// Prefixes that give way under memory pressure: those that hold more than their share; or, if
+    /// there are none, those that hold more than half of it, as several of them can fill the memory
+    /// together. There are few of them, because shares are large fractions.
+    pub(super) fn heavy_prefixes(&self) -> HashSet<Prefix> {
+        let Some(limit) = self.limit else {
+            return HashSet::new();
+        };
         let registry = self.registry();
-        let prefixes = registry.prefixes.iter();
-        prefixes
-            .filter(|(prefix, counters)| self.is_beyond_share(**prefix, counters))
-            .map(|(prefix, _)| *prefix)
-            .collect()
+        let heavier_than = |part: u64| -> HashSet<Prefix> {
+            let is_heavy = |(prefix, counters): &(&Prefix, &Arc<Counters>)| {
+                let share = self.shares.of(**prefix).part_of(limit);
+                counters.held.load(Ordering::Relaxed) > share / part
+            };
+            let heavy = registry.prefixes.iter().filter(is_heavy);
+            heavy.map(|(prefix, _)| *prefix).collect()
+        };
+        let beyond_share = heavier_than(1);
+        if beyond_share.is_empty() {
+            heavier_than(2)
+        } else {
+            beyond_share
+        }
     }
 
     /// Requests relief of the connections that hold most, and at least `least` bytes each, until
-    /// they hold `excess` bytes in total. With `beyond_share`, only of connections of prefixes
-    /// beyond their share.
-    pub(super) fn relieve(&self, excess: u64, least: u64, beyond_share: bool) -> Relieved {
+    /// they hold `excess` bytes in total. With `only_heavy`, only of connections of
+    /// [heavy prefixes](Self::heavy_prefixes).
+    pub(super) fn relieve(&self, excess: u64, least: u64, only_heavy: bool) -> Relieved {
+        let heavy = only_heavy.then(|| self.heavy_prefixes());
         let accounts: Vec<_> = self.registry().accounts.values().cloned().collect();
         let mut candidates: Vec<_> = accounts
             .iter()
@@ -228,11 +235,12 @@ impl Accounts {
             .filter_map(|account| {
                 let state = account.state();
                 let held = state.held;
-                let is_beyond = |scope: &Scope| self.is_beyond_share(scope.prefix, &scope.counters);
-                let is_candidate =
-                    held >= least && (!beyond_share || state.scopes.iter().any(is_beyond));
+                let is_heavy = heavy.as_ref().is_none_or(|heavy| {
+                    let mut scopes = state.scopes.iter();
+                    scopes.any(|scope| heavy.contains(&scope.prefix))
+                });
                 drop(state);
-                is_candidate.then_some((held, account))
+                (held >= least && is_heavy).then_some((held, account))
             })
             .collect();
         candidates.sort_unstable_by_key(|(held, _)| Reverse(*held));
@@ -518,15 +526,20 @@ mod tests {
     fn connections_of_prefixes_beyond_their_share_are_relieved_first() {
         let resources = resources();
         let ordinary = connection(&resources, "192.0.2.1");
-        ordinary.charge(ALL / 8);
+        ordinary.charge(ALL / 16);
         let many: Vec<_> = (0..20)
             .map(|_| connection(&resources, "198.51.100.1"))
             .collect();
-        let relieve = || resources.relieve_beyond_share(ALL).connections;
+        let relieve = || resources.relieve_heavy_prefixes(ALL).connections;
         for memory in &many {
-            memory.charge(ALL / 8 / 20);
+            memory.charge(ALL / 16 / 20);
         }
-        assert_eq!(relieve(), 0, "no prefix is beyond its share");
+        assert_eq!(relieve(), 0, "no prefix is beyond half of its share");
+        for memory in &many {
+            memory.charge(ALL / 16 / 20);
+        }
+        assert_eq!(relieve(), 20, "none is beyond its share");
+        ordinary.charge(100);
         for memory in &many {
             memory.charge(100);
         }
