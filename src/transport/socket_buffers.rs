@@ -17,11 +17,11 @@ use crate::resources::ResourceLimits;
 const MAX_UNSENT_BYTES: u32 = 128 * 1024;
 
 /// The memory limit is divided by this for the buffer of a connection in each direction.
-const MEMORY_DIVISOR: u64 = 1024;
+const MEMORY_DIVISOR: u64 = 2048;
 /// The minimum bound in bytes, which does not limit connections with a low round-trip time.
-const MIN_BYTES: u64 = 64 * 1024;
+const MIN_BYTES: u64 = 32 * 1024;
 /// From this size on, the buffers are left to the kernel's autotuning.
-const AUTOTUNING_BYTES: u64 = 1024 * 1024;
+const AUTOTUNING_BYTES: u64 = 512 * 1024;
 
 /// The bound of a connection's buffers in the kernel.
 #[derive(Clone, Copy, Debug)]
@@ -67,9 +67,9 @@ mod tests {
     fn bounds_are_proportional_to_memory() {
         const MIB: u64 = 1024 * 1024;
         for (memory, bytes) in [
-            (Some(64 * MIB), Some(64 * 1024)),
-            (Some(16 * MIB), Some(64 * 1024)),
-            (Some(512 * MIB), Some(512 * 1024)),
+            (Some(64 * MIB), Some(32 * 1024)),
+            (Some(16 * MIB), Some(32 * 1024)),
+            (Some(512 * MIB), Some(256 * 1024)),
             (Some(1024 * MIB), None),
             (None, None),
         ] {

@@ -1,7 +1,7 @@
 //! Receive credit: what peers may send before it is read, beyond the initial window of a connection.
 //!
 //! Credit cannot be revoked, so it is granted from one pool for all connections of a transport. The
-//! size of the pool is the limit for buffers ([`ResourceLimits::buffered`]): if all peers used all of
+//! size of the pool is half of the limit for buffers ([`ResourceLimits::buffered`]): if all peers used all of
 //! their credit and nothing was read, the relay would hold that amount, and [`INITIAL_WINDOW`] for
 //! each connection. Under scarcity, an address prefix is limited to its share of the pool. An eighth
 //! more than the pool is a reserve for prefixes that use little of their share.
@@ -17,6 +17,10 @@ use crate::resources::{GUARANTEED_BYTES, Resources, Shares, Usage};
 
 /// The initial receive window of a connection, in bytes.
 pub(super) const INITIAL_WINDOW: u64 = GUARANTEED_BYTES;
+
+/// The pool is this part of the limit for buffers. The rest is for what is accounted for as it arrives,
+/// and for what is allocated besides the data.
+const PART_OF_BUFFERS: u64 = 2;
 
 /// The unit in which credit is granted, in bytes.
 pub(super) const UNIT: u64 = 64 * 1024;
@@ -35,7 +39,10 @@ struct Pool {
 impl CreditPool {
     pub(super) fn new(resources: &Resources) -> Self {
         Self(Arc::new(Pool {
-            capacity: resources.limits().buffered.map(|bytes| bytes / UNIT),
+            capacity: resources
+                .limits()
+                .buffered
+                .map(|bytes| bytes / PART_OF_BUFFERS / UNIT),
             shares: resources.shares().clone(),
             usage: Mutex::default(),
         }))
@@ -105,7 +112,7 @@ mod tests {
         let limits = ResourceLimits::new(None, None, &Limits::default());
         CreditPool::new(&Resources::new(
             ResourceLimits {
-                buffered: Some(units * UNIT),
+                buffered: Some(PART_OF_BUFFERS * units * UNIT),
                 ..limits
             },
             Shares::default(),
