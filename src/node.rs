@@ -362,7 +362,7 @@ impl Node {
     }
 
     /// Frees memory under pressure: the connections with the largest buffers reset their streams or
-    /// are closed. At first only connections of address prefixes beyond their share are candidates,
+    /// are closed. At first only connections of heavy prefixes (see `resources::memory`) are candidates,
     /// so that these do not keep new connections out. Above the critical watermark, all connections
     /// are.
     ///

@@ -5,47 +5,29 @@
 //! their seed, so a peer has the same pseudonym on all of them.
 
 use std::fmt;
-use std::str::FromStr;
 
 use hkdf::hmac::{Hmac, KeyInit, Mac};
 use libp2p::PeerId;
 use sha2::Sha256;
 
-use crate::choice::{self, ParseChoiceError};
+use crate::choice::choice;
 use crate::identity::derive;
+use crate::named_enum::named_enum;
 use crate::resources::Prefix;
 
-/// How peers are named in everything that the relay prints or exports.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum PeerIds {
-    /// A keyed hash, the same on every relay of the fleet.
-    #[default]
-    Pseudonym,
-    /// The peer id itself.
-    Full,
-}
-
-impl PeerIds {
-    /// All values.
-    pub const ALL: [Self; 2] = [Self::Pseudonym, Self::Full];
-}
-
-impl fmt::Display for PeerIds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Pseudonym => "pseudonym",
-            Self::Full => "full",
-        })
+named_enum! {
+    /// How peers are named in everything that the relay prints or exports.
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+    pub enum PeerIds {
+        /// A keyed hash, the same on every relay of the fleet.
+        #[default]
+        Pseudonym = "pseudonym",
+        /// The peer id itself.
+        Full = "full",
     }
 }
 
-impl FromStr for PeerIds {
-    type Err = ParseChoiceError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        choice::parse(&Self::ALL, text)
-    }
-}
+choice!(PeerIds);
 
 /// Key derivation context.
 const INFO: &[u8] = b"descord-relay/pseudonyms/hmac/v1";

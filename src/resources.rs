@@ -209,9 +209,9 @@ impl Resources {
 
     /// Checks whether there is memory for another connection, from `ip` if known.
     ///
-    /// Under pressure, connections of address prefixes that hold more than their share of all
-    /// buffers are rejected, because relieving these ends the pressure. If there is no such prefix,
-    /// or the critical watermark is reached, all connections are rejected.
+    /// Under pressure, connections of address prefixes that hold more than their share of all buffers,
+    /// or more than half of it if there are none, are rejected, because relieving these ends the
+    /// pressure. If there is no such prefix, or the critical watermark is reached, all connections are rejected.
     ///
     /// # Errors
     /// If the connection has to be rejected.

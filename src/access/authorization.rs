@@ -176,7 +176,7 @@ impl AuthorizationClient {
             (Outcome::Busy, _) => Err(DenyReason::AccessBusy.into()),
             (Outcome::Undecided, OnError::FailOpen) => Ok(()),
             (Outcome::Undecided, policy) => {
-                Err(DenyReason::AccessUnavailable.with_rule(policy_name(policy)))
+                Err(DenyReason::AccessUnavailable.with_rule(policy.as_str()))
             }
         }
     }
@@ -278,7 +278,7 @@ impl AuthorizationClient {
             warn!(
                 cause,
                 failed,
-                policy = policy_name(self.on_error),
+                policy = self.on_error.as_str(),
                 "access endpoint unavailable: applying RELAY_ACCESS_ON_ERROR"
             );
         }
@@ -288,13 +288,6 @@ impl AuthorizationClient {
         self.failure_log
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn policy_name(policy: OnError) -> &'static str {
-    match policy {
-        OnError::FailClosed => "fail-closed",
-        OnError::FailOpen => "fail-open",
     }
 }
 

@@ -1,14 +1,11 @@
 //! The settings of access control.
 
-use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use reqwest::Url;
 
 use super::Subject;
-use crate::{
-    choice::{self, ParseChoiceError},
-    secret::Secret,
-};
+use crate::{choice::choice, named_enum::named_enum, secret::Secret};
 
 /// Access control for reservations and circuits. By default, all peers have access.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -70,34 +67,16 @@ impl Default for EndpointConfig {
     }
 }
 
-/// The policy for requests that the access endpoint does not decide on.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum OnError {
-    /// The request is denied.
-    #[default]
-    FailClosed,
-    /// The request is granted.
-    FailOpen,
-}
-
-impl OnError {
-    /// All values.
-    pub const ALL: [Self; 2] = [Self::FailClosed, Self::FailOpen];
-}
-
-impl fmt::Display for OnError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::FailClosed => "fail-closed",
-            Self::FailOpen => "fail-open",
-        })
+named_enum! {
+    /// The policy for requests that the access endpoint does not decide on.
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+    pub enum OnError {
+        /// The request is denied.
+        #[default]
+        FailClosed = "fail-closed",
+        /// The request is granted.
+        FailOpen = "fail-open",
     }
 }
 
-impl FromStr for OnError {
-    type Err = ParseChoiceError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        choice::parse(&Self::ALL, text)
-    }
-}
+choice!(OnError);

@@ -161,8 +161,8 @@ impl Usage {
     }
 }
 
-/// How far an address is beyond the share of one of its prefixes, according to
-/// [`Usage::beyond_share`]; `None` if it is not.
+/// The largest use of its share by a prefix of the address, in millionths, among the prefixes that
+/// [`Usage::beyond_share`] or [`Usage::heavier_than`] returned; `None` if it has none of these.
 pub fn excess(ip: Option<IpAddr>, beyond: &BeyondShare) -> Option<u64> {
     if beyond.is_empty() {
         return None;

@@ -3,9 +3,7 @@
 mod writer;
 
 use std::{
-    fmt,
     io::{self, IsTerminal},
-    str::FromStr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -21,10 +19,7 @@ use tracing_subscriber::{
 
 use self::writer::{LogWriter, WorkerGuard};
 use super::{SPANS, StartError};
-use crate::{
-    choice::{self, ParseChoiceError},
-    metrics::Metrics,
-};
+use crate::{choice::choice, metrics::Metrics, named_enum::named_enum};
 
 /// The `tracing` target of events that no filter drops.
 pub(crate) const ALWAYS: &str = "descord_relay::always";
@@ -38,40 +33,21 @@ const LOST_INTERVAL: Duration = Duration::from_secs(60);
 /// Interval at which lost lines are counted.
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Format of the event log.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum LogFormat {
-    /// [`Text`](Self::Text) in a terminal, [`Json`](Self::Json) otherwise.
-    #[default]
-    Auto,
-    /// One readable line per event.
-    Text,
-    /// One JSON object per event.
-    Json,
-}
-
-impl LogFormat {
-    /// All values.
-    pub const ALL: [Self; 3] = [Self::Auto, Self::Text, Self::Json];
-}
-
-impl fmt::Display for LogFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Auto => "auto",
-            Self::Text => "text",
-            Self::Json => "json",
-        })
+named_enum! {
+    /// Format of the event log.
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+    pub enum LogFormat {
+        /// [`Text`](Self::Text) in a terminal, [`Json`](Self::Json) otherwise.
+        #[default]
+        Auto = "auto",
+        /// One readable line per event.
+        Text = "text",
+        /// One JSON object per event.
+        Json = "json",
     }
 }
 
-impl FromStr for LogFormat {
-    type Err = ParseChoiceError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        choice::parse(&Self::ALL, text)
-    }
-}
+choice!(LogFormat);
 
 /// The log. Queued lines are written when it is dropped.
 #[derive(Debug)]

@@ -155,14 +155,16 @@ async fn within<F: Future>(future: F) -> F::Output {
 
 /// Plain quinn with libp2p's TLS, for dialling IPv4 addresses.
 fn client() -> quinn::Endpoint {
-    let mut endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-    endpoint.set_default_client_config(client_config());
-    endpoint
+    endpoint(client_config())
 }
 
 fn client_with(tls: quinn::rustls::ClientConfig) -> quinn::Endpoint {
+    endpoint(config_with(tls))
+}
+
+fn endpoint(config: quinn::ClientConfig) -> quinn::Endpoint {
     let mut endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-    endpoint.set_default_client_config(config_with(tls));
+    endpoint.set_default_client_config(config);
     endpoint
 }
 
