@@ -31,12 +31,12 @@ use tokio::time::Instant;
 
 use self::server::{only_get, without_head};
 use crate::{
-    lifecycle::{Lifecycle, Phase},
-    rate::Rate,
     relay::Relay,
-    resources::{ResourceUse, Resources, is_private, open_descriptors, used_bytes},
     telemetry::{Telemetry, log::FilterHandle, prometheus::Prometheus},
 };
+use lifecycle::{Lifecycle, Phase};
+use rate_limits::Rate;
+use resource_manager::{ResourceUse, Resources, is_private, open_descriptors, used_bytes};
 
 /// The state of the admin API.
 #[derive(Debug)]

@@ -25,11 +25,11 @@ use crate::{
     admin::Admin,
     config::{Config, Loaded, reference_table},
     identity::{self, Identity, KeySource},
-    lifecycle::Lifecycle,
     node::Node,
     probe,
     telemetry::{self, StartError, Telemetry},
 };
+use lifecycle::Lifecycle;
 
 /// Exit code for invalid arguments or an invalid configuration (`EX_USAGE`).
 pub const EX_USAGE: u8 = 64;

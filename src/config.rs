@@ -44,13 +44,13 @@ pub use render::reference_table;
 use crate::access::AccessConfig;
 use crate::dns::config::DnsConfig;
 use crate::identity::IdentityConfig;
-use crate::lifecycle::DrainConfig;
 use crate::pseudonym::PeerIds;
-use crate::rate::{Rate, Unit};
 use crate::relay::Limits;
-use crate::resources::MemoryLimit;
 use crate::telemetry::log::LogFormat;
 use crate::transport::Admission;
+use lifecycle::DrainConfig;
+use rate_limits::{Rate, Unit};
+use resource_manager::MemoryLimit;
 
 /// The configuration of every subcommand. [`Default`] is the configuration of an empty environment,
 /// apart from the instance name, which is then the machine's host name.

@@ -37,14 +37,10 @@ use libp2p::{
 };
 use tracing::debug;
 
-use crate::{
-    metrics::Metrics,
-    named_enum::named_enum,
-    rate::{Limiter, Rate, Unit},
-    relay::Relay,
-    resources::Prefix,
-    transport::ip_of,
-};
+use crate::{metrics::Metrics, relay::Relay, transport::ip_of};
+use named_enum::named_enum;
+use rate_limits::{Limiter, Rate, Unit};
+use resource_manager::Prefix;
 
 /// Dials to one address prefix. A client tests a few addresses when it starts (at most 10 at once
 /// in rust-libp2p), and retests one after minutes. Scanning all 65,535 ports of an address takes a

@@ -14,6 +14,5 @@ mod tests;
 pub use self::{config::config, dns::dns, noise::noise, proxy::proxy};
 pub use crate::{
     relay::fuzzing::{hop, wire},
-    resources::fuzzing::resources,
     transport::yamux::fuzzing::yamux,
 };

@@ -32,7 +32,7 @@ use libp2p::{
 
 pub use self::handler::{Handler, Push};
 use self::message::Identify;
-use crate::lifecycle::Lifecycle;
+use lifecycle::Lifecycle;
 
 /// Data that all connections share.
 #[derive(Debug)]

@@ -29,15 +29,15 @@ use crate::{
     access,
     config::Config,
     identity::Identity,
-    lifecycle::{DrainConfig, Lifecycle, Phase},
     metrics::{self, Metrics},
     peer_stats::PeerStats,
     pseudonym::Pseudonyms,
     relay::{Connection, Relay, Statistics, Transport},
-    resources::Resources,
     telemetry::Telemetry,
     transport::{self, ConnectionGater, DialScope, quic},
 };
+use lifecycle::{DrainConfig, Lifecycle, Phase};
+use resource_manager::Resources;
 
 /// How long to wait for the first address of every listener before the relay becomes ready. A
 /// listener on all interfaces may never get one, such as `[::]` if no interface has an IPv6
@@ -150,7 +150,11 @@ impl Node {
             peer_stats,
             access,
         );
-        let resources = Resources::of_process(config.memory, relay.limits());
+        let resources = Resources::of_process(
+            config.memory,
+            &relay.limits().circuit_limits(),
+            relay.limits().prefix_shares.clone(),
+        );
         resources.log();
         metrics::observe(&telemetry.meter(), &metrics, &relay, &lifecycle, &resources);
         // Behind a proxy, peers may appear to connect from this machine or its network. A relay

@@ -10,10 +10,10 @@ use hkdf::hmac::{Hmac, KeyInit, Mac};
 use libp2p::PeerId;
 use sha2::Sha256;
 
-use crate::choice::choice;
 use crate::identity::derive;
-use crate::named_enum::named_enum;
-use crate::resources::Prefix;
+use named_enum::choice;
+use named_enum::named_enum;
+use resource_manager::Prefix;
 
 named_enum! {
     /// How peers are named in everything that the relay prints or exports.

@@ -1,4 +1,4 @@
-//! See `descord_relay::fuzzing::resources`.
+//! See `resource_manager::fuzzing::resources`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| descord_relay::fuzzing::resources(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| resource_manager::fuzzing::resources(bytes));

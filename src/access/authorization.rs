@@ -33,12 +33,12 @@ use super::{
 };
 use crate::{
     metrics::Metrics,
-    named_enum::named_enum,
-    rate::{Limiter, Rate, Unit},
     relay::{Denied, DenyReason},
-    resources::{Prefix, Share, Shares},
     telemetry::export_health::FailureLog,
 };
+use named_enum::named_enum;
+use rate_limits::{Limiter, Rate, Unit};
+use resource_manager::{Prefix, Share, Shares};
 
 /// Largest capacity of the cache, in decisions. It takes 64 MiB.
 pub const MAX_CACHED: usize = 64 * 1024;

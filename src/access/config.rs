@@ -5,7 +5,9 @@ use std::{path::PathBuf, time::Duration};
 use reqwest::Url;
 
 use super::Subject;
-use crate::{choice::choice, named_enum::named_enum, secret::Secret};
+use crate::secret::Secret;
+use named_enum::choice;
+use named_enum::named_enum;
 
 /// Access control for reservations and circuits. By default, all peers have access.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -18,11 +18,11 @@ use super::{
     rules::{Effect, Origin, Rule, Rules, Scope, Verdict},
 };
 use crate::{
-    lifecycle::Lifecycle,
     metrics::Metrics,
     relay::{self, Denied, DenyReason, Requester},
-    resources::Shares,
 };
+use lifecycle::Lifecycle;
+use resource_manager::Shares;
 
 /// Why access control cannot be set up. `Display` names the variable.
 #[derive(Debug, thiserror::Error)]

@@ -15,10 +15,10 @@ use zeroize::Zeroizing;
 use super::{config::EndpointConfig, resolve::Resolver};
 use crate::{
     relay::Requester,
-    resources::Prefix,
     secret::Secret,
     telemetry::{export_health::chain, pem},
 };
+use resource_manager::Prefix;
 
 /// Maximum length of a response in bytes.
 const MAX_ANSWER_BYTES: usize = 16 * 1024;

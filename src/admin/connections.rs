@@ -23,7 +23,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::resources::Prefix;
+use resource_manager::Prefix;
 
 /// Maximum number of connections.
 pub(super) const MAX_CONNECTIONS: usize = 64;

@@ -27,7 +27,7 @@ use tokio_io_timeout::TimeoutWriter;
 use tracing::{debug, info};
 
 use super::connections::Connections;
-use crate::lifecycle::Lifecycle;
+use lifecycle::Lifecycle;
 
 /// Deadline of a request's headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(2);

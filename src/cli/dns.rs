@@ -21,10 +21,10 @@ use crate::{
         zone_file,
     },
     identity,
-    lifecycle::{Lifecycle, Phase},
     metrics::observe_process,
     telemetry::Telemetry,
 };
+use lifecycle::{Lifecycle, Phase};
 
 /// The instance name with which the environment is read before the relays' names are known.
 const PLACEHOLDER_INSTANCE: &str = "relay-0";

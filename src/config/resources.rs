@@ -5,8 +5,8 @@ use ipnet::IpNet;
 use super::list::{join, parse_list};
 use super::value_format::ValueFormat;
 use crate::access::Subject;
-use crate::rate::{ParseRateError, Rate};
-use crate::resources::{MemoryLimit, ParseMemoryLimitError, Share, Shares};
+use rate_limits::{ParseRateError, Rate};
+use resource_manager::{MemoryLimit, ParseMemoryLimitError, Share, Shares};
 
 /// Maximum number of proxy networks, and of prefix shares.
 const MAX_PROXIES: usize = 64;

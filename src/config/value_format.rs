@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::choice::ParseChoiceError;
 use crate::identity;
 use crate::secret::Secret;
-use crate::size;
+use named_enum::ParseChoiceError;
+use resource_manager::size;
 
 /// Maximum duration, about 136 years: seconds are 32 bits wide on the wire.
 const MAX_DURATION: Duration = Duration::from_secs(u32::MAX as u64);

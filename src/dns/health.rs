@@ -18,9 +18,9 @@ use tokio::sync::watch;
 use super::{directory::ZoneState, zone::Zone};
 use crate::{
     admin::{self, PlainResponse, server::only_get},
-    lifecycle::Lifecycle,
     telemetry::prometheus::Prometheus,
 };
+use lifecycle::Lifecycle;
 
 /// The endpoints. With a stale zone the server is ready, because it serves the last good set.
 pub fn routes(

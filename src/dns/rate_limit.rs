@@ -10,7 +10,7 @@ use std::{
     num::NonZeroU32,
 };
 
-use crate::rate::{Limiter, Rate, Unit};
+use rate_limits::{Limiter, Rate, Unit};
 
 /// The network of an address: an IPv4 /24 or an IPv6 /56, the smallest usual customer assignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

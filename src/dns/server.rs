@@ -24,7 +24,7 @@ use super::{
     tcp,
     zone::Zone,
 };
-use crate::lifecycle::Lifecycle;
+use lifecycle::Lifecycle;
 
 /// Maximum length of a query over UDP, in bytes; a longer one is cut, and malformed.
 const MAX_QUERY_BYTES: usize = 2048;

@@ -18,7 +18,7 @@ use tokio::{
 use tracing::debug;
 
 use super::{rate_limit::ClientNetwork, response::DnsTransport, server::DnsServer};
-use crate::lifecycle::Lifecycle;
+use lifecycle::Lifecycle;
 
 /// Maximum number of connections; more are closed.
 const MAX_CONNECTIONS: usize = 256;

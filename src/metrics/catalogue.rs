@@ -12,15 +12,15 @@ use opentelemetry::{
 
 use crate::{
     access::{AuthorizationOutcome, CacheLookup},
-    connection_deny_reason::ConnectionDenyReason,
     dialback::DialOutcome,
-    lifecycle::Phase,
     relay::{
         DenyReason, StopOutcome, bandwidth::BandwidthScope, circuit::EndReason,
         ledger::ReservationEnd,
     },
-    resources::Resource,
 };
+use lifecycle::Phase;
+use resource_manager::ConnectionDenyReason;
+use resource_manager::Resource;
 
 /// The definition of an instrument.
 #[derive(Clone, Copy, Debug, PartialEq)]

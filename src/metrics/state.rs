@@ -14,11 +14,9 @@ use super::{
     },
     process,
 };
-use crate::{
-    lifecycle::{Lifecycle, Phase},
-    relay::{Relay, Statistics, bandwidth::BandwidthScope},
-    resources::{ResourceUse, Resources},
-};
+use crate::relay::{Relay, Statistics, bandwidth::BandwidthScope};
+use lifecycle::{Lifecycle, Phase};
+use resource_manager::{ResourceUse, Resources};
 
 /// Limits of the number of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

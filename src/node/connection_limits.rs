@@ -26,12 +26,12 @@ use libp2p::{
 };
 
 use crate::{
-    connection_deny_reason::ConnectionDenyReason,
-    map_shrink::ShrinkIfSparse as _,
     relay::{Connection, Relay},
-    resources::{self, Resources},
     transport::{ConnectionGater, ip_of},
 };
+use resource_manager::ConnectionDenyReason;
+use resource_manager::map_shrink::ShrinkIfSparse as _;
+use resource_manager::{self, Resources};
 
 /// Dials that may be pending at once, and connections established by dials: those of `AutoNAT`,
 /// which peers request. Each takes a file descriptor that is not counted.
@@ -41,11 +41,11 @@ const MAX_DIALS: usize = 64;
 pub(super) trait EvictionCandidates: Send + 'static {
     /// The newest connection without reservation and circuit, of the prefix that uses most of its
     /// share.
-    fn newest_unused(&self, beyond: &resources::BeyondShare) -> Option<Arc<Connection>>;
+    fn newest_unused(&self, beyond: &resource_manager::BeyondShare) -> Option<Arc<Connection>>;
 }
 
 impl EvictionCandidates for Arc<Relay> {
-    fn newest_unused(&self, beyond: &resources::BeyondShare) -> Option<Arc<Connection>> {
+    fn newest_unused(&self, beyond: &resource_manager::BeyondShare) -> Option<Arc<Connection>> {
         self.newest_unused_connection(beyond, |_| true)
     }
 }
@@ -113,11 +113,13 @@ impl<C: EvictionCandidates> Behaviour<C> {
             .check(ip, Some(capacity), shares);
         let exceeded = match checked {
             Ok(()) => return Ok(()),
-            Err(resources::Exceeded::Share) if self.resources.connections().total() < capacity => {
+            Err(resource_manager::Exceeded::Share)
+                if self.resources.connections().total() < capacity =>
+            {
                 LimitExceeded::Share
             }
-            Err(resources::Exceeded::Share) => LimitExceeded::Established,
-            Err(resources::Exceeded::Capacity) => {
+            Err(resource_manager::Exceeded::Share) => LimitExceeded::Established,
+            Err(resource_manager::Exceeded::Capacity) => {
                 // Several prefixes within their shares can use up the capacity, so those that use more
                 // than this one give way.
                 let heavier = match ip {
@@ -271,21 +273,18 @@ mod tests {
     use libp2p::swarm::{DialError, behaviour};
 
     use super::*;
-    use crate::{
-        metrics::ConnectionLimits,
-        relay::Limits,
-        resources::{ResourceLimits, Shares},
-    };
+    use resource_manager::ConnectionLimits;
+    use resource_manager::{CircuitLimits, ResourceLimits, Shares};
 
     /// Connections that the test marks as used or unused.
     #[derive(Default)]
     struct Unused(Vec<Arc<Connection>>);
 
     impl EvictionCandidates for Unused {
-        fn newest_unused(&self, beyond: &resources::BeyondShare) -> Option<Arc<Connection>> {
+        fn newest_unused(&self, beyond: &resource_manager::BeyondShare) -> Option<Arc<Connection>> {
             let candidates = self.0.iter().filter(|c| c.is_unused());
             candidates
-                .filter(|c| resources::excess(c.ip, beyond).is_some())
+                .filter(|c| resource_manager::excess(c.ip, beyond).is_some())
                 .max_by_key(|c| c.id)
                 .cloned()
         }
@@ -374,7 +373,7 @@ mod tests {
     fn limited_to(active: u32) -> Behaviour<Unused> {
         let limits = ResourceLimits {
             connections: ConnectionLimits { active, pending: 2 },
-            ..ResourceLimits::new(None, None, &Limits::default())
+            ..ResourceLimits::new(None, None, &CircuitLimits::default())
         };
         let resources = Resources::new(limits, Shares::default());
         Behaviour::new(resources, ConnectionGater::unlimited(), Unused::default())

@@ -9,11 +9,11 @@ use tracing::{Span, field::Empty, info, info_span};
 
 use super::{Node, schedule::Schedule, sleep_until, ticks};
 use crate::{
-    lifecycle::{Lifecycle, Phase},
     relay::Relay,
     telemetry::{SPANS, integer},
     transport::quic,
 };
+use lifecycle::{Lifecycle, Phase};
 
 /// Interval of progress reports.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);

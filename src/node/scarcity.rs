@@ -6,11 +6,8 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use crate::{
-    relay::Relay,
-    resources::{Resource, ResourceUse, Resources, is_private},
-    transport::ConnectionGater,
-};
+use crate::{relay::Relay, transport::ConnectionGater};
+use resource_manager::{Resource, ResourceUse, Resources, is_private};
 
 /// Interval of the checks.
 const INTERVAL: Duration = Duration::from_secs(5);

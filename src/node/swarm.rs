@@ -9,15 +9,15 @@ use libp2p::{
 
 use super::connection_limits::{self, LimitExceeded};
 use crate::{
-    connection_deny_reason::ConnectionDenyReason,
     dialback, identify,
-    lifecycle::Lifecycle,
     metrics::Metrics,
     ping,
     relay::{self, Relay, TooManyConnections},
-    resources::Resources,
     transport::ConnectionGater,
 };
+use lifecycle::Lifecycle;
+use resource_manager::ConnectionDenyReason;
+use resource_manager::Resources;
 
 /// Inbound streams of one connection that may be negotiating their protocol at once.
 const MAX_NEGOTIATING_STREAMS: usize = 256;

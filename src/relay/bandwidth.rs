@@ -48,7 +48,7 @@ use super::{
     limits::{BandwidthLimit, BandwidthLimits},
     now,
 };
-use crate::named_enum::named_enum;
+use named_enum::named_enum;
 
 /// Duration of a quantum at the lowest rate. Timers are accurate to one or two milliseconds, so a
 /// shorter one would not be fairer.

@@ -26,7 +26,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::{failure::Grace, timeouts::Activity};
 use super::{bandwidth::CircuitLimiter, circuit_state::CircuitState, limits::CircuitLimit};
-use crate::{chunk_passing, deferred_wake, named_enum::named_enum, thread_buffer};
+use named_enum::named_enum;
+use stream_io::chunk_passing;
+use stream_io::deferred_wake;
+use stream_io::thread_buffer;
 
 /// Bytes that are buffered from the source before the circuit is open.
 const EARLY_BYTES: usize = 16 * 1024;

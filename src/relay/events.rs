@@ -109,7 +109,7 @@ pub(super) fn circuit_closed(
 }
 
 /// `request` is "reserve", "connect", or "unknown" if none could be read. Log lines are limited by
-/// the [`LogThrottle`](crate::log_throttle::LogThrottle).
+/// the [`LogThrottle`](rate_limits::LogThrottle).
 pub(super) fn request_denied(
     relay: &Relay,
     peer: PeerId,

@@ -18,10 +18,10 @@ use super::{
 };
 use crate::{
     config::Config,
-    lifecycle::Lifecycle,
     metrics::Metrics,
     pseudonym::{PeerIds, Pseudonyms},
 };
+use lifecycle::Lifecycle;
 
 /// Bytes of the longest length prefix that is accepted.
 const LENGTH_BYTES: usize = 2;

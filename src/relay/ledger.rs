@@ -23,11 +23,9 @@ use libp2p::{PeerId, swarm::ConnectionId};
 
 use self::circuits::{CircuitPeers, CircuitTable, CircuitTableLimits};
 use super::{circuit_state::CircuitState, deny_reason::DenyReason, limits::Limits};
-use crate::{
-    map_shrink::ShrinkIfSparse as _,
-    named_enum::named_enum,
-    resources::{Exceeded, Prefix, Usage},
-};
+use named_enum::named_enum;
+use resource_manager::map_shrink::ShrinkIfSparse as _;
+use resource_manager::{Exceeded, Prefix, Usage};
 
 /// A renewal within this time after the last grant repeats that grant. For short reservations the
 /// interval is a tenth of their time to live.

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::rate::{Rate, Unit};
-use crate::resources::Shares;
-use crate::thread_buffer::STEP_BYTES;
+use rate_limits::{Rate, Unit};
+use resource_manager::{CircuitLimits, Shares};
+use stream_io::thread_buffer::STEP_BYTES;
 
 /// Limits of the relay. `None` is unlimited. The defaults are those of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +37,17 @@ pub struct Limits {
     pub circuit_rate: RequestRateLimits,
     /// Bandwidth limits.
     pub bandwidth: BandwidthLimits,
+}
+
+impl Limits {
+    /// The number of circuits for which the transports provide windows.
+    pub fn circuit_limits(&self) -> CircuitLimits {
+        CircuitLimits {
+            total: self.circuits,
+            per_source: self.circuits_per_source,
+            per_target: self.circuits_per_target,
+        }
+    }
 }
 
 impl Default for Limits {

@@ -7,7 +7,8 @@ use super::{
     deny_reason::DenyReason,
     limits::{Limits, RequestRateLimits},
 };
-use crate::{rate::Limiter, resources::Prefix};
+use rate_limits::Limiter;
+use resource_manager::Prefix;
 
 /// Rate limits of reservation and circuit requests.
 #[derive(Debug)]

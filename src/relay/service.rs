@@ -27,14 +27,10 @@ use super::{
     request_limiters::RequestLimiters,
     traffic::Traffic,
 };
-use crate::{
-    lifecycle::Lifecycle,
-    log_throttle::LogThrottle,
-    metrics::Metrics,
-    peer_stats::PeerStats,
-    pseudonym::Pseudonyms,
-    resources::{BeyondShare, Resource, ResourceUse, Shares, Usage, excess},
-};
+use crate::{metrics::Metrics, peer_stats::PeerStats, pseudonym::Pseudonyms};
+use lifecycle::Lifecycle;
+use rate_limits::LogThrottle;
+use resource_manager::{BeyondShare, Resource, ResourceUse, Shares, Usage, excess};
 
 /// Divisor of the connections with a reservation that are closed at once when memory has run out.
 const SHED_DIVISOR: usize = 8;

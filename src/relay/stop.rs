@@ -24,7 +24,8 @@ use super::{
     spans,
     wire::{self, Status},
 };
-use crate::{named_enum::named_enum, telemetry::integer};
+use crate::telemetry::integer;
+use named_enum::named_enum;
 
 /// Deadline for all attempts together. Clients wait for 10 s.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(8);

@@ -19,7 +19,9 @@ use tracing_subscriber::{
 
 use self::writer::{LogWriter, WorkerGuard};
 use super::{SPANS, StartError};
-use crate::{choice::choice, metrics::Metrics, named_enum::named_enum};
+use crate::metrics::Metrics;
+use named_enum::choice;
+use named_enum::named_enum;
 
 /// The `tracing` target of events that no filter drops.
 pub(crate) const ALWAYS: &str = "descord_relay::always";

@@ -7,13 +7,11 @@ use ipnet::IpNet;
 use tracing::info;
 
 use super::pending::{Evicted, PendingHandshakes};
-use crate::{
-    connection_deny_reason::ConnectionDenyReason,
-    log_throttle::LogThrottle,
-    metrics::Metrics,
-    rate::{Limiter, Rate},
-    resources::{Descriptor, Exhausted, Prefix, Resources},
-};
+use crate::metrics::Metrics;
+use rate_limits::LogThrottle;
+use rate_limits::{Limiter, Rate};
+use resource_manager::ConnectionDenyReason;
+use resource_manager::{Descriptor, Exhausted, Prefix, Resources};
 
 /// The configuration of the gater.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -183,7 +181,7 @@ mod tests {
     use std::num::NonZeroU32;
 
     use super::*;
-    use crate::rate::Unit;
+    use rate_limits::Unit;
 
     fn gater(admission: Admission) -> ConnectionGater {
         ConnectionGater::new(

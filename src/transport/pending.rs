@@ -28,11 +28,9 @@ use libp2p::{
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{ConnectionGater, ip_of};
-use crate::{
-    connection_deny_reason::ConnectionDenyReason,
-    map_shrink::ShrinkIfSparse as _,
-    resources::{Prefix, Resources},
-};
+use resource_manager::ConnectionDenyReason;
+use resource_manager::map_shrink::ShrinkIfSparse as _;
+use resource_manager::{Prefix, Resources};
 
 /// The duration beyond which a handshake is unlikely to be that of an ordinary client.
 const SLOW_HANDSHAKE: Duration = Duration::from_secs(2);
@@ -303,16 +301,13 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
-    use crate::{
-        metrics::ConnectionLimits,
-        relay::Limits,
-        resources::{ResourceLimits, Shares},
-    };
+    use resource_manager::ConnectionLimits;
+    use resource_manager::{CircuitLimits, ResourceLimits, Shares};
 
     fn table(pending: u32) -> PendingHandshakes {
         let limits = ResourceLimits {
             connections: ConnectionLimits { active: 1, pending },
-            ..ResourceLimits::new(None, None, &Limits::default())
+            ..ResourceLimits::new(None, None, &CircuitLimits::default())
         };
         PendingHandshakes::new(Resources::new(limits, Shares::default()))
     }

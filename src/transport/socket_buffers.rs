@@ -10,7 +10,7 @@ use libp2p::tcp::tokio::TcpStream;
 use socket2::SockRef;
 use tracing::debug;
 
-use crate::resources::ResourceLimits;
+use resource_manager::ResourceLimits;
 
 /// The maximum number of unsent bytes before the socket is not writable (`TCP_NOTSENT_LOWAT`): two writes
 /// of a muxer, so that one can be prepared while the other is sent.
@@ -60,8 +60,9 @@ impl SocketBuffers {
 
 #[cfg(test)]
 mod tests {
+    use resource_manager::CircuitLimits;
+
     use super::*;
-    use crate::relay::Limits;
 
     #[test]
     fn bounds_are_proportional_to_memory() {
@@ -73,7 +74,7 @@ mod tests {
             (Some(1024 * MIB), None),
             (None, None),
         ] {
-            let limits = ResourceLimits::new(memory, None, &Limits::default());
+            let limits = ResourceLimits::new(memory, None, &CircuitLimits::default());
             assert_eq!(
                 SocketBuffers::for_limits(&limits).bytes,
                 bytes,

@@ -38,10 +38,8 @@ use super::{
     proxy::{self, Source},
     socket_buffers::SocketBuffers,
 };
-use crate::{
-    connection_deny_reason::ConnectionDenyReason,
-    resources::{Descriptor, Exhausted},
-};
+use resource_manager::ConnectionDenyReason;
+use resource_manager::{Descriptor, Exhausted};
 
 /// The time within which a proxy has to send its header, before the timeout of the handshake starts. The
 /// specification requires at least three seconds, for retransmissions.

@@ -83,7 +83,7 @@ pub use error::{Error, ProtocolError};
 pub use stream::Substream;
 pub use window::FairShare;
 
-use crate::resources::Resources;
+use resource_manager::Resources;
 use session::Role;
 
 mod chunks;

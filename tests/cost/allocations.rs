@@ -4,10 +4,8 @@ use std::{num::NonZeroU32, sync::mpsc, thread, time::Duration};
 
 use allocation_counter::AllocationInfo;
 use descord_relay::{
-    lifecycle::Lifecycle,
     metrics::Metrics,
     pseudonym::{PeerIds, Pseudonyms},
-    rate::{Rate, Unit},
     relay::{Behaviour, CircuitLimit, Limits, Relay, RequestRateLimits},
     transport::{self, ConnectionGater, DialScope},
 };
@@ -18,6 +16,8 @@ use libp2p::{
     multiaddr::Protocol,
     swarm::{Config, SwarmEvent},
 };
+use lifecycle::Lifecycle;
+use rate_limits::{Rate, Unit};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Channel, Circuit};

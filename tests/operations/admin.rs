@@ -9,8 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use descord_relay::{admin::client, relay::wire::Status, resources::Resource};
+use descord_relay::{admin::client, relay::wire::Status};
 use futures::{AsyncReadExt, AsyncWriteExt};
+use resource_manager::Resource;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},

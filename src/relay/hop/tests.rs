@@ -14,7 +14,6 @@ use tokio_util::compat::TokioAsyncReadCompatExt;
 use super::*;
 use crate::{
     config::Config,
-    lifecycle::Lifecycle,
     metrics::Metrics,
     pseudonym::{PeerIds, Pseudonyms},
     relay::{
@@ -26,6 +25,7 @@ use crate::{
         wire::{HopType, Peer, Status},
     },
 };
+use lifecycle::Lifecycle;
 
 /// An access endpoint that counts queries, and a rule that can be switched on.
 #[derive(Debug, Default)]

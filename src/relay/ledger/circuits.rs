@@ -15,11 +15,9 @@ use std::{
 use hashlink::LinkedHashMap;
 use libp2p::PeerId;
 
-use crate::{
-    map_shrink::ShrinkIfSparse as _,
-    relay::{circuit_state::CircuitState, deny_reason::DenyReason},
-    resources::{Exceeded, Prefix, Shares, Usage, excess, scarcity_threshold},
-};
+use crate::relay::{circuit_state::CircuitState, deny_reason::DenyReason};
+use resource_manager::map_shrink::ShrinkIfSparse as _;
+use resource_manager::{Exceeded, Prefix, Shares, Usage, excess, scarcity_threshold};
 
 /// Both peers of a circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

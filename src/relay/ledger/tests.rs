@@ -48,7 +48,7 @@ fn limits() -> Limits {
         circuits_per_target: Some(2),
         unused_circuit_timeout: None,
         idle_circuit_timeout: None,
-        prefix_shares: crate::resources::Shares::default(),
+        prefix_shares: resource_manager::Shares::default(),
         circuit: crate::relay::CircuitLimit::default(),
         reservation_rate: crate::relay::RequestRateLimits::default(),
         circuit_rate: crate::relay::RequestRateLimits::default(),

@@ -17,7 +17,8 @@ use futures::AsyncRead;
 use snow::TransportState;
 
 use super::{LENGTH_BYTES, MAX_FRAME_BYTES, TAG_BYTES, message};
-use crate::{thread_buffer, transport::buffered::Buffer};
+use crate::transport::buffered::Buffer;
+use stream_io::thread_buffer;
 
 /// The data that has arrived and is not read.
 #[derive(Default)]

@@ -10,7 +10,8 @@ use futures::AsyncWrite;
 use snow::TransportState;
 
 use super::{LENGTH_BYTES, MAX_FRAME_BYTES, MAX_PLAINTEXT_BYTES, TAG_BYTES};
-use crate::{thread_buffer, transport::buffered::Buffer};
+use crate::transport::buffered::Buffer;
+use stream_io::thread_buffer;
 
 /// Frames with a smaller total length wait for more or for a flush, so that they share a system call.
 const GATHERED_BYTES: usize = 4096;

@@ -10,8 +10,8 @@ use super::ack_counters::CountingConfig;
 use super::credit::{CreditPool, INITIAL_WINDOW};
 use super::{Error, Handle, tls_config};
 use crate::metrics::{Handshakes, Metrics};
-use crate::resources::Resources;
 use crate::transport::ConnectionGater;
+use resource_manager::Resources;
 
 /// Settings of the QUIC transport.
 #[derive(Clone)]

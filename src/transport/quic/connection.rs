@@ -20,8 +20,8 @@ use super::send_window::SendWindow;
 use super::stream::UnackedStreams;
 use super::{Config, Error, Stream, address, tls_config};
 use crate::metrics::{ConnectionGuard, Handshake};
-use crate::resources::Relief;
 use crate::transport::{ConnectionGater, timer_coalescing};
+use resource_manager::Relief;
 
 /// The maximum time for which an orderly close waits for acknowledgements.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);

@@ -6,14 +6,14 @@
 //! each connection. Under scarcity, an address prefix is limited to its share of the pool. An eighth
 //! more than the pool is a reserve for prefixes that use little of their share.
 //!
-//! [`ResourceLimits::buffered`]: crate::resources::ResourceLimits::buffered
+//! [`ResourceLimits::buffered`]: resource_manager::ResourceLimits::buffered
 
 use std::{
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::resources::{GUARANTEED_BYTES, Resources, Shares, Usage};
+use resource_manager::{GUARANTEED_BYTES, Resources, Shares, Usage};
 
 /// The initial receive window of a connection, in bytes.
 pub(super) const INITIAL_WINDOW: u64 = GUARANTEED_BYTES;
@@ -106,10 +106,10 @@ impl Drop for Credit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{relay::Limits, resources::ResourceLimits};
+    use resource_manager::{CircuitLimits, ResourceLimits};
 
     fn pool(units: u64) -> CreditPool {
-        let limits = ResourceLimits::new(None, None, &Limits::default());
+        let limits = ResourceLimits::new(None, None, &CircuitLimits::default());
         CreditPool::new(&Resources::new(
             ResourceLimits {
                 buffered: Some(PART_OF_BUFFERS * units * UNIT),

@@ -52,7 +52,7 @@ use super::{
     ack_counters::AckCounters,
     credit::{Credit, INITIAL_WINDOW},
 };
-use crate::resources::{ConnectionMemory, Relief, Resources};
+use resource_manager::{ConnectionMemory, Relief, Resources};
 
 /// The number of bytes of a datagram that are not frames: the packet header and the authentication tag.
 const DATAGRAM_OVERHEAD: u64 = 32;

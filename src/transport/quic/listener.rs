@@ -13,9 +13,9 @@ use libp2p::core::transport::{ListenerId, TransportEvent};
 use super::connection::ConnectionConfig;
 use super::interfaces::{AddressChange, Interfaces};
 use super::{Config, Connection, Error, Event, address, connection};
-use crate::connection_deny_reason::ConnectionDenyReason;
 use crate::metrics::Handshakes;
 use crate::transport::admission::{ConnectionGater, RateLimited};
+use resource_manager::ConnectionDenyReason;
 
 /// The maximum number of incoming connections that are refused or retried in one poll, before the task
 /// yields.

@@ -34,7 +34,7 @@ use quinn::{
     udp::{EcnCodepoint, RecvMeta, Transmit},
 };
 
-use crate::deferred_wake::DeferredWaker;
+use stream_io::deferred_wake::DeferredWaker;
 
 /// quinn yields after this number of datagrams, whether or not there are more.
 const PACKETS_PER_POLL: usize = 20;
@@ -318,7 +318,8 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
-    use crate::deferred_wake::{self, tests::WakeCounter};
+    use futures_test::task::new_count_waker;
+    use stream_io::deferred_wake;
 
     /// A send: the port of the destination, the number of bytes, and the segment size.
     type Sent = (u16, usize, Option<usize>);
@@ -499,14 +500,14 @@ mod tests {
             })
             .boxed(),
         );
-        let (counter, waker) = WakeCounter::new();
+        let (waker, counter) = new_count_waker();
         let mut cx = Context::from_waker(&waker);
         assert!(task.poll_unpin(&mut cx).is_pending());
         deferred_wake::defer_wakes(|| {
             slot.lock().unwrap().take().unwrap().wake();
-            assert_eq!(counter.count(), 0);
+            assert_eq!(counter.get(), 0);
         });
-        assert_eq!(counter.count(), 1);
+        assert_eq!(counter.get(), 1);
     }
 
     #[test]
@@ -526,7 +527,7 @@ mod tests {
             assert_eq!(sent.is_err(), port == 2);
             Poll::Pending
         });
-        let (counter, waker) = WakeCounter::new();
+        let (waker, counter) = new_count_waker();
         let mut cx = Context::from_waker(&waker);
         fake.is_full.store(true, SeqCst);
         for _ in 0..2 {
@@ -535,7 +536,7 @@ mod tests {
         assert_eq!(fake.sent(), []);
         fake.is_full.store(false, SeqCst);
         fake.waiting.lock().unwrap().take().unwrap().wake();
-        assert_eq!(counter.count(), 1);
+        assert_eq!(counter.get(), 1);
         assert!(task.poll_unpin(&mut cx).is_pending());
         assert_eq!(fake.sent(), [(1, 2400, Some(1200)), (3, 2400, Some(1200))]);
     }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::flow_control::StreamBuffers;
 use super::send_window::SendWindow;
-use crate::chunk_passing;
+use stream_io::chunk_passing;
 
 /// The maximum number of bytes of stream data in a packet. quinn's chunks are longer only where it has
 /// merged many short ones.

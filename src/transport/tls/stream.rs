@@ -27,7 +27,8 @@ use futures::{AsyncRead, AsyncWrite, future::poll_fn};
 use rustls::{CommonState, ServerConfig, server::UnbufferedServerConnection};
 
 use super::records::{PlaintextSink, Records};
-use crate::{thread_buffer, transport::buffered::ReportedBytes};
+use crate::transport::buffered::ReportedBytes;
+use stream_io::thread_buffer;
 
 /// The maximum length of incomplete handshake messages and records in bytes: more than the certificates
 /// of any peer and a record of maximum length.

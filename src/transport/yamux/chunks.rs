@@ -4,7 +4,7 @@ use std::{collections::VecDeque, ops::Deref};
 
 use bytes::Bytes;
 
-use crate::chunk_passing;
+use stream_io::chunk_passing;
 
 /// The minimum capacity of a chunk in bytes, so that many short writes share an allocation.
 const MIN_CHUNK_BYTES: usize = 1024;

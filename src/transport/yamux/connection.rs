@@ -20,11 +20,9 @@ use super::{
     session::{Role, Session},
     stream::Shared,
 };
-use crate::{
-    resources::{BufferCharge, ConnectionMemory, Relief},
-    thread_buffer,
-    transport::buffered,
-};
+use crate::transport::buffered;
+use resource_manager::{BufferCharge, ConnectionMemory, Relief};
+use stream_io::thread_buffer;
 
 /// The maximum number of rounds of writing and reading in one poll, before the task yields.
 const MAX_ROUNDS: usize = 4;

@@ -28,10 +28,8 @@ use super::{
     send_queue::SendQueue,
     stream_state::{Direction, StreamState, WriteTurn},
 };
-use crate::{
-    map_shrink::ShrinkIfSparse as _,
-    resources::{BufferCharge, ConnectionMemory, GUARANTEED_BYTES},
-};
+use resource_manager::map_shrink::ShrinkIfSparse as _;
+use resource_manager::{BufferCharge, ConnectionMemory, GUARANTEED_BYTES};
 
 /// The maximum number of abandoned streams that are remembered.
 const MAX_ABANDONED: usize = 1024;

@@ -10,7 +10,7 @@ use std::{
 use futures::{AsyncRead, AsyncWrite};
 
 use super::session::Session;
-use crate::chunk_passing;
+use stream_io::chunk_passing;
 
 /// The session of a connection, shared with the handles of its streams, which other tasks own.
 #[derive(Debug)]

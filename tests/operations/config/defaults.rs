@@ -53,7 +53,7 @@ fn an_empty_environment_is_enough() {
             circuits_per_target: Some(5),
             unused_circuit_timeout: Some(Duration::from_secs(30)),
             idle_circuit_timeout: None,
-            prefix_shares: descord_relay::resources::Shares::default(),
+            prefix_shares: resource_manager::Shares::default(),
             circuit: CircuitLimit {
                 duration: Some(Duration::from_secs(3600)),
                 bytes: Some(100_000_000)

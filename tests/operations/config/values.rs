@@ -1,11 +1,9 @@
 //! Good values of every variable.
 
 use super::*;
-use descord_relay::{
-    rate::{Rate, Unit},
-    relay::{BandwidthLimit, BandwidthLimits, CircuitLimit, RequestRateLimits},
-    resources::{Share, Shares},
-};
+use descord_relay::relay::{BandwidthLimit, BandwidthLimits, CircuitLimit, RequestRateLimits};
+use rate_limits::{Rate, Unit};
+use resource_manager::{Share, Shares};
 
 const PEER: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
 

@@ -7,11 +7,10 @@ use super::super::credit::INITIAL_WINDOW;
 use super::super::flow_control::FlowControl;
 use super::send_window::{Loss, Path};
 use super::*;
-use crate::log_throttle::LogThrottle;
 use crate::metrics::Metrics;
-use crate::relay::Limits;
-use crate::resources::{ResourceLimits, Resources, Shares};
 use crate::transport::{Admission, ConnectionGater};
+use rate_limits::LogThrottle;
+use resource_manager::{CircuitLimits, ResourceLimits, Resources, Shares};
 
 const KIB: u64 = 1024;
 const STREAM_WINDOW: u64 = 512 * KIB;
@@ -20,7 +19,7 @@ const BLOCKED_AFTER: Duration = Duration::from_millis(500);
 
 /// A server with a limit of `buffered` bytes for all connections together.
 async fn server(buffered: Option<u64>) -> (Server, Resources) {
-    let limits = ResourceLimits::new(None, None, &Limits::default());
+    let limits = ResourceLimits::new(None, None, &CircuitLimits::default());
     let resources = Resources::new(ResourceLimits { buffered, ..limits }, Shares::default());
     let gater = ConnectionGater::new(
         Admission::default(),

@@ -14,7 +14,7 @@ use quinn::{ReadError, RecvStream, SendStream};
 
 use super::super::Stream;
 use super::*;
-use crate::chunk_passing;
+use stream_io::chunk_passing;
 
 /// A stream, on a separate connection.
 struct Pair {

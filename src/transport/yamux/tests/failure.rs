@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use futures::FutureExt as _;
 
 use super::*;
-use crate::deferred_wake::tests::WakeCounter;
+use futures_test::task::new_count_waker;
 
 fn frame(flags: Flags) -> Header {
     Header {
@@ -70,16 +70,16 @@ async fn lost_connection_after_the_end_leaves_the_data_complete() {
 async fn data_does_not_wake_the_task_that_waits_for_a_failure() {
     let mut raw = Raw::new(Role::Server, Config::default());
     let mut stream = raw.stream(1).await;
-    let (counter, waker) = WakeCounter::new();
+    let (waker, counter) = new_count_waker();
     let mut cx = Context::from_waker(&waker);
     let mut watch = |stream: &mut Substream| Pin::new(stream).poll_read(&mut cx, &mut []);
     assert!(watch(&mut stream).is_pending());
     raw.send(Header::data(1, 3), b"abc").await;
     assert_eq!(raw.received().await, []);
-    assert_eq!(counter.count(), 0);
+    assert_eq!(counter.get(), 0);
     raw.send(frame(Flags::RST), &[]).await;
     assert_eq!(raw.received().await, []);
-    assert_eq!(counter.count(), 1);
+    assert_eq!(counter.get(), 1);
     let Poll::Ready(Err(error)) = watch(&mut stream) else {
         panic!("the stream was reset");
     };

@@ -11,7 +11,7 @@ use super::{
     },
     *,
 };
-use crate::resources::{GUARANTEED_BYTES, ResourceLimits, Resources, Shares};
+use resource_manager::{GUARANTEED_BYTES, ResourceLimits, Resources, Shares};
 
 /// A header and its payload.
 type Frame<'a> = (Header, &'a [u8]);

@@ -5,10 +5,8 @@ use libp2p::identity::Keypair;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{
-    resources::{ConnectionMemory, GUARANTEED_BYTES, ResourceLimits, Resources, Shares},
-    transport::noise::{self, NoiseStream},
-};
+use crate::transport::noise::{self, NoiseStream};
+use resource_manager::{ConnectionMemory, GUARANTEED_BYTES, ResourceLimits, Resources, Shares};
 
 const ALL: u64 = 1024 * 1024;
 

@@ -10,7 +10,7 @@ use super::{
     super::{session::Session, stream_state::StreamState},
     *,
 };
-use crate::chunk_passing;
+use stream_io::chunk_passing;
 
 /// An operation on one side of the connection.
 #[derive(Debug, Clone, Copy)]

@@ -2,8 +2,8 @@
 
 use std::num::NonZeroU32;
 
-use descord_relay::rate::{Rate, Unit};
 use libp2p::PeerId;
+use rate_limits::{Rate, Unit};
 
 use crate::conformance::{
     case::Case,

@@ -2,9 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use descord_relay::resources::{Share, Shares};
 use descord_relay::{
-    lifecycle::Lifecycle,
     metrics::Metrics,
     pseudonym::{PeerIds, Pseudonyms},
     relay::{self, BandwidthLimits, CircuitLimit, Limits, Relay, RequestRateLimits},
@@ -17,6 +15,8 @@ use libp2p::{
     relay as libp2p_relay,
     swarm::{NetworkBehaviour, SwarmEvent, behaviour::toggle::Toggle},
 };
+use lifecycle::Lifecycle;
+use resource_manager::{Share, Shares};
 use tokio::{task::JoinSet, time::timeout};
 
 use super::{PATIENCE, net::Net};

@@ -6,7 +6,7 @@ use super::{
     prefix::Prefix,
     usage::{Usage, scarcity_threshold},
 };
-use crate::named_enum::named_enum;
+use named_enum::named_enum;
 
 named_enum! {
     /// A resource of which each address prefix has a share.
@@ -41,7 +41,8 @@ pub struct ResourceUse {
 }
 
 impl ResourceUse {
-    pub(crate) fn of(resource: Resource, usage: &Usage, limit: Option<u64>) -> Self {
+    /// The use of `resource` by `usage`, with its `limit`; `None` is unlimited.
+    pub fn of(resource: Resource, usage: &Usage, limit: Option<u64>) -> Self {
         Self {
             resource,
             used: usage.total(),

@@ -17,7 +17,7 @@ pub enum ParseSizeError {
 }
 
 /// Parses a size such as `100MB`, `64KiB` or plain bytes; `None` for 0.
-pub(crate) fn parse(text: &str) -> Result<Option<u64>, ParseSizeError> {
+pub fn parse(text: &str) -> Result<Option<u64>, ParseSizeError> {
     let size = text
         .parse::<ByteSize>()
         .map_err(|_| ParseSizeError::Malformed)?;
@@ -33,7 +33,7 @@ pub(crate) fn parse(text: &str) -> Result<Option<u64>, ParseSizeError> {
 
 /// Formats a size so that [`parse`] returns the same value: the shortest exact text, such as `100MB`,
 /// `64KiB` or `1500`.
-pub(crate) fn format(bytes: u64) -> String {
+pub fn format(bytes: u64) -> String {
     const UNITS: [(&str, u64); 9] = [
         ("KB", bytesize::KB),
         ("KiB", bytesize::KIB),

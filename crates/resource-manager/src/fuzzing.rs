@@ -1,4 +1,4 @@
-//! Entry points for fuzzers; see [`crate::fuzzing`].
+//! Entry point of a fuzzer.
 
 use std::{
     collections::HashMap,
@@ -10,7 +10,7 @@ use super::{
     ConnectionMemory, Exceeded, GUARANTEED_BYTES, MAX_SCOPES, Prefix, Relief, ResourceLimits,
     Resources, Shares, Usage, excess, memory::MIN_RELIEF_BYTES, scarcity_threshold,
 };
-use crate::relay::Limits;
+use crate::CircuitLimits;
 
 /// Limit of all buffers in bytes: a few times the guarantee of a connection, so that it is reached.
 const BUFFERED: u64 = 8 * GUARANTEED_BYTES;
@@ -50,7 +50,7 @@ struct Held {
 fn memory(bytes: &[u8]) {
     let limits = ResourceLimits {
         buffered: Some(BUFFERED),
-        ..ResourceLimits::new(None, None, &Limits::default())
+        ..ResourceLimits::new(None, None, &CircuitLimits::default())
     };
     let shares = Shares::default();
     let resources = Resources::new(limits, shares.clone());
@@ -241,5 +241,13 @@ fn check_usage(usage: &Usage, units: &[Option<IpAddr>], shares: &Shares) {
     for ip in units {
         let is_excessive = prefixes(*ip).any(|prefix| beyond.contains_key(&prefix));
         assert_eq!(excess(*ip, &beyond).is_some(), is_excessive);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn resources_invariants_hold() {
+        test_support::fuzz::check_invariants("resources", super::resources);
     }
 }

@@ -3,22 +3,25 @@
 //!
 //! The limits are determined once, at the start ([`ResourceLimits`]). Memory use is polled;
 //! descriptors are counted one by one. Above the high watermark the
-//! [`ConnectionGater`](crate::transport::ConnectionGater) rejects new connections. Buffers are
+//! connection gater of the transports rejects new connections. Buffers are
 //! charged to an account of their connection. When memory runs out nevertheless, the connections
-//! with the largest buffers reset their streams or are [closed](crate::node), before the system
+//! with the largest buffers reset their streams or are closed, before the system
 //! kills the process.
 
 mod buffer_charge;
 #[cfg(target_os = "linux")]
 mod cgroup;
+mod connection_deny_reason;
 #[cfg(any(test, fuzzing))]
-pub(crate) mod fuzzing;
+pub mod fuzzing;
+pub mod map_shrink;
 mod memory;
 mod memory_limit;
 mod prefix;
 mod process;
 mod report;
 mod resource_limits;
+pub mod size;
 mod usage;
 mod watermarks;
 
@@ -37,20 +40,20 @@ use tracing::{info, warn};
 
 pub use self::{
     buffer_charge::BufferCharge,
-    memory::{ConnectionMemory, GUARANTEED_BYTES, Relief},
+    connection_deny_reason::ConnectionDenyReason,
+    memory::{ConnectionMemory, GUARANTEED_BYTES, Relief, Relieved},
     memory_limit::{MemoryLimit, ParseMemoryLimitError},
     prefix::{MAX_SCOPES, Prefix, Share, Shares},
     process::{open_descriptors, used_bytes},
     report::{Resource, ResourceUse, is_private},
-    resource_limits::ResourceLimits,
+    resource_limits::{CircuitLimits, ConnectionLimits, ResourceLimits},
     usage::{BeyondShare, Exceeded, Usage, excess, scarcity_threshold},
 };
 use self::{
-    memory::{Accounts, MIN_RELIEF_BYTES, Relieved},
+    memory::{Accounts, MIN_RELIEF_BYTES},
     process::SocketMemory,
     watermarks::Watermarks,
 };
-use crate::{connection_deny_reason::ConnectionDenyReason, relay::Limits};
 
 /// Time between two readings of the memory in use: the longest, and the shortest, which applies near
 /// the high watermark.
@@ -112,7 +115,7 @@ pub enum Exhausted {
 
 impl Exhausted {
     /// A short, stable name for logs and metrics.
-    pub(crate) fn reason(self) -> &'static str {
+    pub fn reason(self) -> &'static str {
         match self {
             Self::Memory => ConnectionDenyReason::Memory,
             Self::FileDescriptors => ConnectionDenyReason::FileDescriptors,
@@ -155,27 +158,26 @@ impl Drop for Descriptor {
 }
 
 impl Resources {
-    /// Determines the limits of this process. `memory` is the configured limit; `limits` contains
-    /// the number of circuits to provide for.
-    pub fn of_process(memory: MemoryLimit, limits: &Limits) -> Self {
+    /// Determines the limits of this process. `memory` is the configured limit, `circuits` the number
+    /// of circuits to provide for, and `shares` those of address prefixes.
+    pub fn of_process(memory: MemoryLimit, circuits: &CircuitLimits, shares: Shares) -> Self {
         let memory = match memory {
             MemoryLimit::Auto => process::memory_limit(),
             MemoryLimit::Bytes(bytes) => Some(bytes),
             MemoryLimit::Unlimited => None,
         };
-        let shares = limits.prefix_shares.clone();
-        let limits = ResourceLimits::new(memory, process::descriptor_limit(), limits);
+        let limits = ResourceLimits::new(memory, process::descriptor_limit(), circuits);
         Self::with(limits, shares, process::socket_memory())
     }
 
     /// Without limits, and with the largest windows.
     pub fn unlimited() -> Self {
-        let limits = ResourceLimits::new(None, None, &Limits::default());
+        let limits = ResourceLimits::new(None, None, &CircuitLimits::default());
         Self::new(limits, Shares::default())
     }
 
     /// With these limits.
-    pub(crate) fn new(limits: ResourceLimits, shares: Shares) -> Self {
+    pub fn new(limits: ResourceLimits, shares: Shares) -> Self {
         Self::with(limits, shares, None)
     }
 
@@ -251,12 +253,12 @@ impl Resources {
 
     /// Completes when a connection has been refused because all descriptors are in use. Call it
     /// repeatedly.
-    pub(crate) async fn sockets_full(&self) {
+    pub async fn sockets_full(&self) {
         self.0.sockets_full.notified().await;
     }
 
     /// Prefixes that use most of their share of the descriptors, and more than one.
-    pub(crate) fn heaviest_users_of_sockets(&self) -> BeyondShare {
+    pub fn heaviest_users_of_sockets(&self) -> BeyondShare {
         let capacity = self.0.limits.sockets.unwrap_or(u64::MAX);
         self.sockets().heavier_than(None, capacity, self.shares())
     }
@@ -266,12 +268,12 @@ impl Resources {
     }
 
     /// Pending handshakes by address prefix.
-    pub(crate) fn handshakes(&self) -> MutexGuard<'_, Usage> {
+    pub fn handshakes(&self) -> MutexGuard<'_, Usage> {
         lock(&self.0.handshakes)
     }
 
     /// Established connections by address prefix.
-    pub(crate) fn connections(&self) -> MutexGuard<'_, Usage> {
+    pub fn connections(&self) -> MutexGuard<'_, Usage> {
         lock(&self.0.connections)
     }
 
@@ -295,7 +297,7 @@ impl Resources {
     }
 
     /// Completes after each poll that finds memory pressure.
-    pub(crate) async fn memory_pressure(&self) {
+    pub async fn memory_pressure(&self) {
         self.0.memory_pressure.notified().await;
     }
 
@@ -316,7 +318,7 @@ impl Resources {
     /// Requests relief of the connections that hold most, until they hold `excess` bytes in total:
     /// of connections beyond their guarantee, or if there are none, of those that hold at least
     /// [`MIN_RELIEF_BYTES`].
-    pub(crate) fn relieve_connections(&self, excess: u64) -> Relieved {
+    pub fn relieve_connections(&self, excess: u64) -> Relieved {
         let accounts = &self.0.accounts;
         let relieved = accounts.relieve(excess, GUARANTEED_BYTES + 1, false);
         if relieved.connections > 0 {
@@ -327,26 +329,26 @@ impl Resources {
 
     /// Requests relief of the connections that hold most, until they hold `excess` bytes in total,
     /// of address prefixes that hold more than their share.
-    pub(crate) fn relieve_heavy_prefixes(&self, excess: u64) -> Relieved {
+    pub fn relieve_heavy_prefixes(&self, excess: u64) -> Relieved {
         self.0.accounts.relieve(excess, MIN_RELIEF_BYTES, true)
     }
 
     /// Whether the last poll reached the critical watermark.
-    pub(crate) fn has_run_out(&self) -> bool {
+    pub fn has_run_out(&self) -> bool {
         let used = self.0.used.load(Ordering::Relaxed);
         let watermarks = self.0.watermarks.as_ref();
         watermarks.is_some_and(|watermarks| watermarks.is_critical(used))
     }
 
     /// Bytes beyond the low watermark at the last poll.
-    pub(crate) fn excess(&self) -> u64 {
+    pub fn excess(&self) -> u64 {
         let used = self.0.used.load(Ordering::Relaxed);
         let watermarks = self.0.watermarks.as_ref();
         watermarks.map_or(0, |watermarks| used.saturating_sub(watermarks.low()))
     }
 
     /// Logs the limits.
-    pub(crate) fn log(&self) {
+    pub fn log(&self) {
         let limits = self.limits();
         info!(
             memory_bytes = limits.memory,
@@ -361,7 +363,7 @@ impl Resources {
     }
 
     /// Polls the use of memory. Runs until the relay stops, if memory is limited.
-    pub(crate) async fn monitor_memory(self) {
+    pub async fn monitor_memory(self) {
         while self.0.watermarks.is_some() {
             // Reading may fail when the system has no free file descriptors.
             if let Some(used) = used_bytes() {
@@ -388,7 +390,7 @@ impl Resources {
     }
 
     /// Updates the bytes in use by the process and its sockets.
-    pub(crate) fn update(&self, used: u64) {
+    pub fn update(&self, used: u64) {
         let Some(watermarks) = self.0.watermarks else {
             return;
         };
@@ -430,7 +432,8 @@ mod tests {
     use super::*;
 
     fn of(memory: u64, descriptors: u64) -> Resources {
-        let limits = ResourceLimits::new(Some(memory), Some(descriptors), &Limits::default());
+        let limits =
+            ResourceLimits::new(Some(memory), Some(descriptors), &CircuitLimits::default());
         Resources::new(limits, Shares::default())
     }
 

@@ -2,21 +2,22 @@
 //!
 //! A [`Rate`] has a burst and a refill: over any interval of *t*, at most `burst + refill × t /
 //! per` are allowed. A [`Limiter`] applies one rate to each key separately. The callers define the
-//! keys: the [gater](crate::transport::ConnectionGater) counts connections, the
-//! [relay](crate::relay) requests.
+//! keys: for example the IP addresses of connections, or the peers that send requests. A
+//! [`LogThrottle`] limits log lines about refusals.
 //!
 //! The algorithm (GCRA) is that of the `governor` crate. Its own keyed stores keep the state of
 //! every key until they are swept, but peer ids are free and an attacker may control billions of
 //! networks. A [`Limiter`] therefore keeps the state of at most [`MAX_KEYS`] keys.
 
 mod limiter;
+mod log_throttle;
 mod state_store;
 #[cfg(test)]
 mod tests;
 
 use std::{fmt, num::NonZeroU32, str::FromStr, time::Duration};
 
-pub use self::{limiter::Limiter, state_store::MAX_KEYS};
+pub use self::{limiter::Limiter, log_throttle::LogThrottle, state_store::MAX_KEYS};
 
 /// A burst and a refill rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +46,7 @@ impl Rate {
     pub const MAX: u32 = 1_000_000;
 
     /// A constant rate. Both numbers are raised to at least 1.
-    pub(crate) const fn fixed(burst: u32, refill: u32, per: Unit) -> Self {
+    pub const fn fixed(burst: u32, refill: u32, per: Unit) -> Self {
         Self {
             burst: at_least_one(burst),
             refill: at_least_one(refill),

@@ -106,7 +106,7 @@ impl Usage {
 
     /// [`check`](Self::check), with a reserve beyond `capacity` for addresses whose prefixes use
     /// little of their share: several others within their shares can use up the capacity.
-    pub(crate) fn check_with_reserve(
+    pub fn check_with_reserve(
         &self,
         ip: IpAddr,
         capacity: Option<u64>,

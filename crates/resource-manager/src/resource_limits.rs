@@ -1,6 +1,24 @@
 //! Limits that follow from the available memory and file descriptors. Pure.
 
-use crate::{metrics::ConnectionLimits, relay::Limits};
+/// Limits of the number of connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// Established connections.
+    pub active: u32,
+    /// Pending incoming connections.
+    pub pending: u32,
+}
+
+/// The number of circuits for which windows are provided; `None` is unlimited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CircuitLimits {
+    /// All circuits.
+    pub total: Option<usize>,
+    /// Circuits of one peer as source.
+    pub per_source: Option<usize>,
+    /// Circuits of one peer as target.
+    pub per_target: Option<usize>,
+}
 
 /// Upper bounds of established and pending connections.
 const MAX_CONNECTIONS: ConnectionLimits = ConnectionLimits {
@@ -52,19 +70,19 @@ pub struct ResourceLimits {
 }
 
 impl ResourceLimits {
-    /// Limits for this memory in bytes, this number of descriptors, and the number of circuits in
-    /// `limits`. `None` is unlimited.
-    pub fn new(memory: Option<u64>, descriptors: Option<u64>, limits: &Limits) -> Self {
+    /// Limits for this memory in bytes, this number of descriptors, and this number of circuits.
+    /// `None` is unlimited.
+    pub fn new(memory: Option<u64>, descriptors: Option<u64>, circuits: &CircuitLimits) -> Self {
         let fit = |part: u64, bytes: u64| memory.map_or(u64::MAX, |memory| memory / part / bytes);
         let pending = fit(8, CONNECTION_BYTES).max(MIN_PENDING);
         let pending = saturate(pending).min(MAX_CONNECTIONS.pending);
         // More than pending ones, because every connection was pending first.
         let active = saturate(fit(2, CONNECTION_BYTES)).max(2 * pending);
         let count = |limit: Option<usize>| limit.map(|limit| limit as u64);
-        let circuits = count(limits.circuits).unwrap_or(DEFAULT_CIRCUITS).max(1);
-        let stream_window = fit(4, 2 * circuits).clamp(MIN_WINDOW, MAX_WINDOW);
-        let connection_window = count(limits.circuits_per_source)
-            .zip(count(limits.circuits_per_target))
+        let total = count(circuits.total).unwrap_or(DEFAULT_CIRCUITS).max(1);
+        let stream_window = fit(4, 2 * total).clamp(MIN_WINDOW, MAX_WINDOW);
+        let connection_window = count(circuits.per_source)
+            .zip(count(circuits.per_target))
             .and_then(|(as_source, as_target)| {
                 let circuits = as_source.checked_add(as_target)?;
                 let streams = circuits.checked_add(OTHER_STREAMS)?;
@@ -101,7 +119,12 @@ mod tests {
     const MIB: u64 = 1024 * 1024;
 
     fn limits(memory: Option<u64>, descriptors: Option<u64>) -> ResourceLimits {
-        ResourceLimits::new(memory, descriptors, &Limits::default())
+        let circuits = CircuitLimits {
+            total: Some(512),
+            per_source: Some(5),
+            per_target: Some(5),
+        };
+        ResourceLimits::new(memory, descriptors, &circuits)
     }
 
     #[test]
@@ -131,11 +154,10 @@ mod tests {
     proptest! {
         #[test]
         fn limits_fit_into_memory_and_descriptors(memory in 64 * MIB.., descriptors in 2_u64.., circuits in 0..100_000_usize, per_peer: usize) {
-            let limits = Limits {
-                circuits: (circuits > 0).then_some(circuits),
-                circuits_per_source: (per_peer > 0).then_some(per_peer),
-                circuits_per_target: (per_peer > 0).then_some(per_peer),
-                ..Limits::default()
+            let limits = CircuitLimits {
+                total: (circuits > 0).then_some(circuits),
+                per_source: (per_peer > 0).then_some(per_peer),
+                per_target: (per_peer > 0).then_some(per_peer),
             };
             let limits = ResourceLimits::new(Some(memory), Some(descriptors), &limits);
             let ConnectionLimits { active, pending } = limits.connections;

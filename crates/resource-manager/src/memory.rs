@@ -51,9 +51,11 @@ pub enum Relief {
 
 /// Connections of which relief was requested, and the bytes that they held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Relieved {
-    pub(crate) connections: usize,
-    pub(crate) bytes: u64,
+pub struct Relieved {
+    /// Number of connections.
+    pub connections: usize,
+    /// Bytes that they hold.
+    pub bytes: u64,
 }
 
 #[derive(Debug)]
@@ -401,12 +403,12 @@ mod tests {
     use futures::task::noop_waker_ref;
 
     use super::*;
-    use crate::{relay::Limits, resources::ResourceLimits};
+    use crate::{CircuitLimits, ResourceLimits};
 
     const ALL: u64 = 8 * 1024 * 1024;
 
     fn resources() -> Resources {
-        let limits = ResourceLimits::new(None, None, &Limits::default());
+        let limits = ResourceLimits::new(None, None, &CircuitLimits::default());
         Resources::new(
             ResourceLimits {
                 buffered: Some(ALL),

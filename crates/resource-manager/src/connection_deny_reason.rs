@@ -1,6 +1,6 @@
 //! Why a connection is denied or closed.
 
-use crate::named_enum::named_enum;
+use named_enum::named_enum;
 
 named_enum! {
     /// Why the relay denies a connection, or closes one to free resources.

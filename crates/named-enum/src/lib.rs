@@ -1,7 +1,12 @@
-//! Enums whose variants have stable names.
+//! Enums whose variants have stable names, and values that are written as one of a few words.
+
+mod choice;
+
+pub use self::choice::ParseChoiceError;
 
 /// Defines an enum together with the stable name of each variant, which logs, metrics and the
 /// metric catalogue share.
+#[macro_export]
 macro_rules! named_enum {
     (
         $(#[$meta:meta])*
@@ -29,5 +34,3 @@ macro_rules! named_enum {
         }
     };
 }
-
-pub(crate) use named_enum;

@@ -66,10 +66,7 @@ impl Drop for BufferCharge {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        relay::Limits,
-        resources::{GUARANTEED_BYTES, ResourceLimits, Resources, Shares},
-    };
+    use crate::{CircuitLimits, GUARANTEED_BYTES, ResourceLimits, Resources, Shares};
 
     const GUARANTEED: usize = 64 * 1024;
     const _: () = assert!(GUARANTEED as u64 == GUARANTEED_BYTES);
@@ -78,7 +75,7 @@ mod tests {
     fn resources() -> Resources {
         let limits = ResourceLimits {
             buffered: Some(ALL as u64),
-            ..ResourceLimits::new(None, None, &Limits::default())
+            ..ResourceLimits::new(None, None, &CircuitLimits::default())
         };
         Resources::new(limits, Shares::default())
     }

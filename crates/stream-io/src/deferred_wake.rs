@@ -98,38 +98,16 @@ impl DeferredWaker {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use std::{
-        panic::{AssertUnwindSafe, catch_unwind},
-        sync::atomic::{AtomicUsize, Ordering::SeqCst},
-    };
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use futures_test::task::{AwokenCount, new_count_waker};
 
     use super::*;
 
-    /// Counts how often a task is woken.
-    #[derive(Default)]
-    pub(crate) struct WakeCounter(AtomicUsize);
-
-    impl Wake for WakeCounter {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, SeqCst);
-        }
-    }
-
-    impl WakeCounter {
-        pub(crate) fn new() -> (Arc<Self>, Waker) {
-            let counter = Arc::new(Self::default());
-            (Arc::clone(&counter), counter.into())
-        }
-
-        pub(crate) fn count(&self) -> usize {
-            self.0.load(SeqCst)
-        }
-    }
-
     /// The wake counter of a task, and a deferred waker of the task.
-    fn deferred_waker() -> (Arc<WakeCounter>, Waker) {
-        let (counter, waker) = WakeCounter::new();
+    fn deferred_waker() -> (AwokenCount, Waker) {
+        let (waker, counter) = new_count_waker();
         let deferred = DeferredWaker::default();
         let cx = deferred.context(&Context::from_waker(&waker));
         (counter, cx.waker().clone())
@@ -141,9 +119,9 @@ pub(crate) mod tests {
         defer_wakes(|| {
             waker.wake_by_ref();
             defer_wakes(|| waker.wake_by_ref());
-            assert_eq!(counter.count(), 0);
+            assert_eq!(counter.get(), 0);
         });
-        assert_eq!(counter.count(), 1, "an awake task is not woken again");
+        assert_eq!(counter.get(), 1, "an awake task is not woken again");
     }
 
     #[test]
@@ -151,7 +129,7 @@ pub(crate) mod tests {
         let (counter, waker) = deferred_waker();
         defer_wakes(|| ());
         waker.wake_by_ref();
-        assert_eq!(counter.count(), 1);
+        assert_eq!(counter.get(), 1);
     }
 
     #[test]
@@ -159,7 +137,7 @@ pub(crate) mod tests {
         let (counter, waker) = deferred_waker();
         defer_wakes(|| {
             std::thread::spawn(move || waker.wake()).join().unwrap();
-            assert_eq!(counter.count(), 1);
+            assert_eq!(counter.get(), 1);
         });
     }
 
@@ -173,9 +151,9 @@ pub(crate) mod tests {
             })
         }));
         assert!(panicked.is_err());
-        assert_eq!(counter.count(), 1);
+        assert_eq!(counter.get(), 1);
         let (counter, waker) = deferred_waker();
         waker.wake();
-        assert_eq!(counter.count(), 1, "no call is active");
+        assert_eq!(counter.get(), 1, "no call is active");
     }
 }

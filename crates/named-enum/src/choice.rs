@@ -5,8 +5,9 @@
 #[error("is not one of the choices")]
 pub struct ParseChoiceError;
 
-/// Implements `Display` and `FromStr` for a [named enum](crate::named_enum). Upper and lower case are
+/// Implements `Display` and `FromStr` for a [named enum](crate::named_enum!). Upper and lower case are
 /// parsed alike.
+#[macro_export]
 macro_rules! choice {
     ($type_name:ident) => {
         impl std::fmt::Display for $type_name {
@@ -16,15 +17,13 @@ macro_rules! choice {
         }
 
         impl std::str::FromStr for $type_name {
-            type Err = $crate::choice::ParseChoiceError;
+            type Err = $crate::ParseChoiceError;
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
                 let is_meant = |value: &&Self| value.as_str().eq_ignore_ascii_case(text);
                 let value = Self::ALL.iter().find(is_meant).copied();
-                value.ok_or($crate::choice::ParseChoiceError)
+                value.ok_or($crate::ParseChoiceError)
             }
         }
     };
 }
-
-pub(crate) use choice;

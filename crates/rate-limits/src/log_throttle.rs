@@ -14,7 +14,7 @@ use std::{
 use tokio::{sync::Notify, time::sleep};
 use tracing::info;
 
-use crate::rate::{Limiter, Rate, Unit};
+use crate::{Limiter, Rate, Unit};
 
 /// Log lines of one kind and reason: a burst of 100, then 10 a second.
 const RATE: Rate = Rate {
@@ -57,7 +57,7 @@ impl LogThrottle {
 
     /// Whether this refusal may be logged; otherwise it is counted for the next summary. `kind` is
     /// "connection" or "request".
-    pub(crate) fn should_log(&self, kind: &'static str, reason: &'static str) -> bool {
+    pub fn should_log(&self, kind: &'static str, reason: &'static str) -> bool {
         let key = (kind, reason);
         if self.0.limiter.allows(&key) {
             return true;
@@ -72,7 +72,7 @@ impl LogThrottle {
     }
 
     /// Logs the numbers of suppressed refusals at intervals. Runs until the relay stops.
-    pub(crate) async fn log_suppressed(self) {
+    pub async fn log_suppressed(self) {
         loop {
             self.0.first_suppressed.notified().await;
             sleep(SUMMARY_INTERVAL).await;

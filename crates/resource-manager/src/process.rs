@@ -34,8 +34,8 @@ mod system {
 
     use procfs::process::Process;
 
-    use crate::resources::cgroup;
-    pub(crate) use crate::resources::cgroup::SocketMemory;
+    use crate::cgroup;
+    pub(crate) use crate::cgroup::SocketMemory;
 
     pub(super) fn socket_memory() -> Option<SocketMemory> {
         cgroup::socket_memory(Path::new("/"))

@@ -1,0 +1,3 @@
+//! What the tests and benchmarks of the workspace share.
+
+pub mod fuzz;
