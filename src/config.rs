@@ -47,10 +47,10 @@ use crate::identity::IdentityConfig;
 use crate::pseudonym::PeerIds;
 use crate::relay::Limits;
 use crate::telemetry::log::LogFormat;
-use crate::transport::Admission;
 use lifecycle::DrainConfig;
 use rate_limits::{Rate, Unit};
 use resource_manager::MemoryLimit;
+use transports::Admission;
 
 /// The configuration of every subcommand. [`Default`] is the configuration of an empty environment,
 /// apart from the instance name, which is then the machine's host name.

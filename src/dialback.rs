@@ -5,9 +5,9 @@
 //!
 //! - **Addresses.** Only IP addresses that the peer is connected from are dialled, and the
 //!   transport dials no private address
-//!   ([`DialScope::Global`](crate::transport::DialScope::Global)), because behind a proxy clients
+//!   ([`DialScope::Global`](transports::DialScope::Global)), because behind a proxy clients
 //!   appear to connect from one. The client address in the header of a trusted proxy
-//!   ([`transport::proxy`](crate::transport::proxy)) counts as the address of the connection.
+//!   ([`transports::proxy`](transports::proxy)) counts as the address of the connection.
 //! - **Rates.** Many hosts may share an address behind a NAT, with ports that are not the peer's.
 //!   Dials are therefore limited per address prefix (IPv4 /32, IPv6 /64), per peer and in total, in
 //!   bounded memory ([`Limiter`]).
@@ -37,10 +37,11 @@ use libp2p::{
 };
 use tracing::debug;
 
-use crate::{metrics::Metrics, relay::Relay, transport::ip_of};
+use crate::{metrics::Metrics, relay::Relay};
 use named_enum::named_enum;
 use rate_limits::{Limiter, Rate, Unit};
 use resource_manager::Prefix;
+use transports::ip_of;
 
 /// Dials to one address prefix. A client tests a few addresses when it starts (at most 10 at once
 /// in rust-libp2p), and retests one after minutes. Scanning all 65,535 ports of an address takes a

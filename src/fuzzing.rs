@@ -1,4 +1,4 @@
-//! Entry points of fuzzers: one for each parser of untrusted input, and one for the resource manager.
+//! Entry points of fuzzers: one for each parser of untrusted input.
 //! Each takes arbitrary bytes and panics when an invariant is violated.
 //!
 //! `fuzz/` runs them guided by coverage, on a nightly compiler. The tests here run them on any compiler,
@@ -6,13 +6,8 @@
 
 mod config;
 mod dns;
-mod noise;
-mod proxy;
 #[cfg(test)]
 mod tests;
 
-pub use self::{config::config, dns::dns, noise::noise, proxy::proxy};
-pub use crate::{
-    relay::fuzzing::{hop, wire},
-    transport::yamux::fuzzing::yamux,
-};
+pub use self::{config::config, dns::dns};
+pub use crate::relay::fuzzing::{hop, wire};

@@ -11,7 +11,6 @@
 //! | [`pseudonym`] | pseudonyms of peers and networks in logs and telemetry |
 //! | [`metrics`] | the catalogue of instruments |
 //! | [`node`] | the swarm and its event loop: serve, drain, close |
-//! | [`transport`] | TCP, QUIC and WebSocket, and stream muxers that preserve resets |
 //! | [`relay`] | Circuit Relay v2: reservations, circuits and their limits |
 //! | [`secret`] | secret text |
 //! | [`access`] | access control: rules and the authorization endpoint |
@@ -52,4 +51,3 @@ pub mod pseudonym;
 pub mod relay;
 pub mod secret;
 pub mod telemetry;
-pub mod transport;

@@ -5,9 +5,9 @@
 
 mod access;
 pub(crate) mod catalogue;
-mod handshakes;
 mod process;
 mod state;
+mod transports;
 
 use std::{
     sync::{
@@ -30,8 +30,7 @@ use self::catalogue::{
 pub(crate) use self::process::observe as observe_process;
 pub use self::{
     catalogue::{Attribute, DNS_INSTRUMENTS, INSTRUMENTS, Instrument, InstrumentKind},
-    handshakes::{ConnectionGuard, Handshake, Handshakes},
-    state::{ConnectionLimits, observe},
+    state::observe,
 };
 
 /// The instruments that record events. Clones share the same state.
@@ -146,16 +145,6 @@ impl Metrics {
     pub(crate) fn stop(&self, outcome: &'static str, took: Duration) {
         let outcome = [KeyValue::new("outcome", outcome)];
         self.0.stop_duration.record(took.as_secs_f64(), &outcome);
-    }
-
-    /// Counts a rejected connection, with one of the reasons of the catalogue.
-    pub(crate) fn connection_denied(&self, reason: &'static str) {
-        self.0.denied.add(1, &[KeyValue::new("reason", reason)]);
-    }
-
-    /// Counts a fallback to sending QUIC packets to one destination without segmentation offload.
-    pub(crate) fn offload_fallback(&self) {
-        self.0.offload_fallbacks.add(1, &[]);
     }
 
     /// Counts a dial request over `AutoNAT`, with one of the outcomes of the catalogue.

@@ -34,10 +34,10 @@ use crate::{
     pseudonym::Pseudonyms,
     relay::{Connection, Relay, Statistics, Transport},
     telemetry::Telemetry,
-    transport::{self, ConnectionGater, DialScope, quic},
 };
 use lifecycle::{DrainConfig, Lifecycle, Phase};
 use resource_manager::Resources;
+use transports::{ConnectionGater, DialScope, quic};
 
 /// How long to wait for the first address of every listener before the relay becomes ready. A
 /// listener on all interfaces may never get one, such as `[::]` if no interface has an IPv6
@@ -76,7 +76,7 @@ impl Shed {
 pub enum Error {
     /// The transports could not be set up.
     #[error("cannot set up the transports: {0}")]
-    Transport(transport::Error),
+    Transport(transports::Error),
     /// A listen address could not be bound.
     #[error("cannot listen on {address}: {cause}")]
     Listen {
@@ -166,14 +166,15 @@ impl Node {
         } else {
             DialScope::Global
         };
+        let observer: Arc<dyn transports::observer::Observer> = Arc::new(metrics.clone());
         let gater = ConnectionGater::new(
             config.admission.clone(),
             resources.clone(),
-            metrics.clone(),
+            Arc::clone(&observer),
             relay.log_throttle().clone(),
         );
         let (transport, quic) =
-            transport::build(keypair, dials, &gater, &metrics).map_err(Error::Transport)?;
+            transports::build(keypair, dials, &gater, &observer).map_err(Error::Transport)?;
         let behaviour = Boxed(Behaviour::new(
             &keypair.public(),
             &relay,
@@ -222,7 +223,7 @@ impl Node {
                 address: address.clone(),
                 cause: innermost(error),
             };
-            transport::check_exclusive(address).map_err(|error| failed(&error))?;
+            transports::check_exclusive(address).map_err(|error| failed(&error))?;
             let id = self.swarm.listen_on(address.clone());
             let id = id.map_err(|error| failed(&error))?;
             self.listeners.push((id, Vec::new()));

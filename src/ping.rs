@@ -2,7 +2,7 @@
 //! round-trip time.
 //!
 //! This replaces `libp2p-ping`, which also pings every peer periodically on its own stream. The
-//! relay's transports detect dead peers at lower cost and only after silence: `transport::yamux`
+//! relay's transports detect dead peers at lower cost and only after silence: `transports::yamux`
 //! and QUIC.
 //!
 //! [ping]: https://github.com/libp2p/specs/blob/master/ping/ping.md

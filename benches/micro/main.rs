@@ -7,13 +7,9 @@
 
 mod pipe;
 
-use descord_relay::{
-    metrics::Handshakes,
-    relay::{
-        CircuitLimit, CircuitState,
-        circuit::{self, Bounds, EarlyData, Side},
-    },
-    transport::security::{SecureStream, Security},
+use descord_relay::relay::{
+    CircuitLimit, CircuitState,
+    circuit::{self, Bounds, EarlyData, Side},
 };
 use divan::{Bencher, counter::BytesCount};
 use futures::{
@@ -25,6 +21,8 @@ use libp2p::{
     noise, tls,
 };
 use tokio_util::sync::CancellationToken;
+use transports::handshakes::Handshakes;
+use transports::security::{SecureStream, Security};
 
 use self::pipe::{End, Way, Zeros, pipe};
 

@@ -1,4 +1,4 @@
-//! See `descord_relay::fuzzing::noise`.
+//! See `transports::fuzzing::noise`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| descord_relay::fuzzing::noise(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| transports::fuzzing::noise(bytes));

@@ -1,4 +1,4 @@
-//! See `descord_relay::fuzzing::proxy`.
+//! See `transports::fuzzing::proxy`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| descord_relay::fuzzing::proxy(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| transports::fuzzing::proxy(bytes));

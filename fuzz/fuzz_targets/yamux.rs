@@ -1,4 +1,4 @@
-//! See `descord_relay::fuzzing::yamux`.
+//! See `transports::fuzzing::yamux`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| descord_relay::fuzzing::yamux(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| transports::fuzzing::yamux(bytes));

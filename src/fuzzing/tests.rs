@@ -18,21 +18,6 @@ fn hop_invariants_hold() {
 }
 
 #[test]
-fn noise_invariants_hold() {
-    check_invariants("noise", super::noise);
-}
-
-#[test]
-fn proxy_invariants_hold() {
-    check_invariants("proxy", super::proxy);
-}
-
-#[test]
 fn wire_invariants_hold() {
     check_invariants("wire", super::wire);
-}
-
-#[test]
-fn yamux_invariants_hold() {
-    check_invariants("yamux", super::yamux);
 }

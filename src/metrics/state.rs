@@ -18,15 +18,6 @@ use crate::relay::{Relay, Statistics, bandwidth::BandwidthScope};
 use lifecycle::{Lifecycle, Phase};
 use resource_manager::{ResourceUse, Resources};
 
-/// Limits of the number of connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConnectionLimits {
-    /// Established connections.
-    pub active: u32,
-    /// Pending incoming connections.
-    pub pending: u32,
-}
-
 /// Registers callbacks with `meter` that read the state of `relay` and of the process. Must be called
 /// once, within the runtime.
 pub fn observe(

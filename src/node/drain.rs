@@ -11,9 +11,9 @@ use super::{Node, schedule::Schedule, sleep_until, ticks};
 use crate::{
     relay::Relay,
     telemetry::{SPANS, integer},
-    transport::quic,
 };
 use lifecycle::{Lifecycle, Phase};
+use transports::quic;
 
 /// Interval of progress reports.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);

@@ -6,8 +6,9 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use crate::{relay::Relay, transport::ConnectionGater};
+use crate::relay::Relay;
 use resource_manager::{Resource, ResourceUse, Resources, is_private};
+use transports::ConnectionGater;
 
 /// Interval of the checks.
 const INTERVAL: Duration = Duration::from_secs(5);

@@ -13,11 +13,11 @@ use crate::{
     metrics::Metrics,
     ping,
     relay::{self, Relay, TooManyConnections},
-    transport::ConnectionGater,
 };
 use lifecycle::Lifecycle;
 use resource_manager::ConnectionDenyReason;
 use resource_manager::Resources;
+use transports::ConnectionGater;
 
 /// Inbound streams of one connection that may be negotiating their protocol at once.
 const MAX_NEGOTIATING_STREAMS: usize = 256;

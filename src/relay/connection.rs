@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{ledger, request_shaper::RequestShaper};
-use crate::transport::ip_of;
+use transports::ip_of;
 
 /// Hop streams of one connection that may await their request, or be delayed by the shaping of
 /// RESERVE, at once. A further stream resets the oldest of them, so that streams without a request

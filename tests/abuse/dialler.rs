@@ -2,12 +2,12 @@
 
 use std::{net::SocketAddr, time::Instant};
 
-use descord_relay::transport::HANDSHAKE_TIMEOUT;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::{core::upgrade::OutboundConnectionUpgrade, identity::Keypair, noise, tls};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::net::TcpStream;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
+use transports::HANDSHAKE_TIMEOUT;
 
 use crate::{
     SLACK,

@@ -12,10 +12,7 @@ use std::{
     time::Duration,
 };
 
-use descord_relay::{
-    relay::wire::{self, HopMessage, Status},
-    transport::noise,
-};
+use descord_relay::relay::wire::{self, HopMessage, Status};
 use futures::{
     AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt,
     future::{join, join_all},
@@ -28,6 +25,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::compat::TokioAsyncReadCompatExt;
+use transports::noise;
 
 use crate::{
     dialler::{Duplex, Security, dial, line, negotiate, secured},

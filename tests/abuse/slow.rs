@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use descord_relay::{relay::REQUEST_TIMEOUT, transport::HANDSHAKE_TIMEOUT};
+use descord_relay::relay::REQUEST_TIMEOUT;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::PeerId;
 use tokio::{task::JoinSet, time::sleep};
+use transports::HANDSHAKE_TIMEOUT;
 
 use crate::{
     SLACK,

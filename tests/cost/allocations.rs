@@ -7,7 +7,6 @@ use descord_relay::{
     metrics::Metrics,
     pseudonym::{PeerIds, Pseudonyms},
     relay::{Behaviour, CircuitLimit, Limits, Relay, RequestRateLimits},
-    transport::{self, ConnectionGater, DialScope},
 };
 use futures::StreamExt;
 use libp2p::{
@@ -19,6 +18,7 @@ use libp2p::{
 use lifecycle::Lifecycle;
 use rate_limits::{Rate, Unit};
 use tokio_util::sync::CancellationToken;
+use transports::{ConnectionGater, DialScope};
 
 use crate::{Channel, Circuit};
 
@@ -66,11 +66,11 @@ fn serve(channel: Channel, address: &mpsc::Sender<Multiaddr>, end: &Cancellation
             None,
         );
         let peer_id = relay.peer_id();
-        let (transport, _quic) = transport::build(
+        let (transport, _quic) = transports::build(
             &key,
             DialScope::Any,
             &ConnectionGater::unlimited(),
-            &Metrics::noop(),
+            &transports::observer::NoObserver::shared(),
         )
         .unwrap();
         let settings = Config::with_executor(move |task| lifecycle.spawn("connection", task))

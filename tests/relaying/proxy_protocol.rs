@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use descord_relay::{relay::wire::Status, transport::tcp::HEADER_TIMEOUT};
+use descord_relay::relay::wire::Status;
 use futures::future::join_all;
 use libp2p::{Multiaddr, identify, swarm::SwarmEvent};
 use tokio::{
@@ -12,6 +12,7 @@ use tokio::{
     net::TcpStream,
     time::{sleep, timeout},
 };
+use transports::tcp::HEADER_TIMEOUT;
 
 use crate::support::{
     PATIENCE,

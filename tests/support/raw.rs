@@ -3,11 +3,8 @@
 
 use std::{error::Error, io, time::Duration};
 
-use descord_relay::{
-    relay::wire::{
-        self, HOP_PROTOCOL, HopMessage, HopType, Peer, STOP_PROTOCOL, Status, StopMessage, StopType,
-    },
-    transport,
+use descord_relay::relay::wire::{
+    self, HOP_PROTOCOL, HopMessage, HopType, Peer, STOP_PROTOCOL, Status, StopMessage, StopType,
 };
 use futures::{AsyncRead, AsyncReadExt, AsyncWriteExt, StreamExt};
 use libp2p::{
@@ -249,7 +246,7 @@ fn swarm(key: Keypair, streams: Streams) -> Swarm<stream::Behaviour> {
         };
     }
     match streams {
-        Streams::Honest => finish!(transport::yamux::Config::default),
+        Streams::Honest => finish!(transports::yamux::Config::default),
         Streams::Usual | Streams::Narrow(_) => finish!(yamux::Config::default),
     }
 }

@@ -1,10 +1,7 @@
 //! The networks that the cases run over, and swarms on them.
 
-use descord_relay::{
-    metrics::Metrics,
-    transport::{self, ConnectionGater, DialScope},
-};
 use std::time::Duration;
+use transports::{ConnectionGater, DialScope};
 
 use libp2p::{
     Multiaddr, PeerId, Swarm, Transport as _,
@@ -56,11 +53,11 @@ impl Net {
         match self {
             Self::Memory => secure(MemoryTransport::default(), keypair),
             Self::Tcp | Self::WebSocket | Self::Quic => {
-                transport::build(
+                transports::build(
                     keypair,
                     DialScope::Any,
                     &ConnectionGater::unlimited(),
-                    &Metrics::noop(),
+                    &transports::observer::NoObserver::shared(),
                 )
                 .unwrap()
                 .0
