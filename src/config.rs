@@ -42,11 +42,11 @@ pub use load::Loaded;
 pub use render::reference_table;
 
 use crate::access::AccessConfig;
-use crate::dns::config::DnsConfig;
 use crate::identity::IdentityConfig;
 use crate::pseudonym::PeerIds;
 use crate::relay::Limits;
 use crate::telemetry::log::LogFormat;
+use fleet_dns::config::DnsConfig;
 use lifecycle::DrainConfig;
 use rate_limits::{Rate, Unit};
 use resource_manager::MemoryLimit;
@@ -60,7 +60,7 @@ pub struct Config {
     pub listen_addresses: Vec<Multiaddr>,
     /// Addresses to announce, without a peer id; empty means the addresses of the machine's own
     /// interfaces. At most
-    /// [`MAX_EXTERNAL_ADDRESSES`](crate::external_address::MAX_EXTERNAL_ADDRESSES).
+    /// [`MAX_EXTERNAL_ADDRESSES`](fleet_dns::external_address::MAX_EXTERNAL_ADDRESSES).
     pub external_addresses: Vec<Multiaddr>,
     /// Where the key pair comes from.
     pub identity: IdentityConfig,
@@ -90,7 +90,7 @@ pub struct Config {
     /// Timing of the graceful drain.
     pub drain: DrainConfig,
     /// The instance names of the whole fleet; at most
-    /// [`MAX_RELAYS`](crate::dns::config::MAX_RELAYS). Empty if unknown.
+    /// [`MAX_RELAYS`](fleet_dns::config::MAX_RELAYS). Empty if unknown.
     pub fleet: Vec<String>,
     /// The DNS server of the fleet.
     pub dns: DnsConfig,

@@ -5,9 +5,8 @@
 //! with the inputs of `fuzz/corpus` and with random ones. They are not part of the binary.
 
 mod config;
-mod dns;
 #[cfg(test)]
 mod tests;
 
-pub use self::{config::config, dns::dns};
+pub use self::config::config;
 pub use crate::relay::fuzzing::{hop, wire};

@@ -6,7 +6,6 @@
 //! |---|---|
 //! | [`cli`] | the subcommands |
 //! | [`config`] | every environment variable: type, unit, default, bounds, documentation |
-//! | [`external_address`] | which addresses clients can dial |
 //! | [`identity`] | the relay's key pair: configured, derived from the fleet's seed, or ephemeral |
 //! | [`pseudonym`] | pseudonyms of peers and networks in logs and telemetry |
 //! | [`metrics`] | the catalogue of instruments |
@@ -19,7 +18,7 @@
 //! | [`ping`] | responder of the ping protocol |
 //! | [`dialback`] | `AutoNAT` v2 server with limits on its dials |
 //! | [`admin`] | the admin API over HTTP |
-//! | [`dns`] | the DNS directory of a fleet |
+//! | [`dns`] | HTTP endpoints and instruments of the DNS directory |
 //! | [`telemetry`] | the event log, traces, and metrics export |
 //! | `fuzzing` | entry points of fuzzers |
 //! | [`probe`] | an end-to-end test client |
@@ -37,7 +36,6 @@ pub mod cli;
 pub mod config;
 pub mod dialback;
 pub mod dns;
-pub mod external_address;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod identify;

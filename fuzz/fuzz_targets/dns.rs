@@ -1,4 +1,4 @@
-//! See `descord_relay::fuzzing::dns`.
+//! See `fleet_dns::fuzzing::dns`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| descord_relay::fuzzing::dns(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fleet_dns::fuzzing::dns(bytes));

@@ -1,6 +1,6 @@
 //! `dnsaddr` and `dns`: the DNS directory of a fleet.
 
-use std::{env, ffi::OsString, process::ExitCode, time::Duration};
+use std::{env, ffi::OsString, process::ExitCode, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::timeout};
 use tracing::warn;
@@ -9,20 +9,20 @@ use super::{output, spawn_signals, usage_error, with_telemetry};
 use crate::{
     admin,
     config::{Config, Loaded},
-    dns::{
-        discovery::{DiscoveredAddresses, RelayDiscovery},
-        dnsaddr::{Member, dedup_labels},
-        health,
-        metrics::DnsMetrics,
-        poller::StatusPoller,
-        server::DnsServer,
-        status::FleetMembers,
-        zone::ZoneConfig,
-        zone_file,
-    },
+    dns::{health, metrics::DnsMetrics, status_client::AdminStatusClient},
     identity,
     metrics::observe_process,
     telemetry::Telemetry,
+};
+use fleet_dns::{
+    discovery::{DiscoveredAddresses, RelayDiscovery},
+    dnsaddr::{Member, dedup_labels},
+    observer::Observer,
+    poller::StatusPoller,
+    server::DnsServer,
+    status::FleetMembers,
+    zone::ZoneConfig,
+    zone_file,
 };
 use lifecycle::{Lifecycle, Phase};
 
@@ -175,9 +175,14 @@ async fn run(
     lifecycle.spawn_cancellable("lost log lines", telemetry.report_lost_lines());
     spawn_signals(&lifecycle)?;
     observe_process(&telemetry.meter());
-    let metrics = DnsMetrics::new(&telemetry.meter());
-    let poller = StatusPoller::new(origin, fleet_members(config), metrics.clone());
-    let server = DnsServer::new(poller.zone(), metrics);
+    let observer: Arc<dyn Observer> = Arc::new(DnsMetrics::new(&telemetry.meter()));
+    let poller = StatusPoller::new(
+        origin,
+        fleet_members(config),
+        Arc::new(AdminStatusClient),
+        Arc::clone(&observer),
+    );
+    let server = DnsServer::new(poller.zone(), observer);
     for &address in &config.dns.listen {
         let serving = server.serve(address, config.dns.rate, &lifecycle);
         serving

@@ -8,7 +8,7 @@ use libp2p::multiaddr::Protocol;
 use super::error::quote;
 use super::list::{items, join};
 use super::value_format::ValueFormat;
-use crate::external_address::{
+use fleet_dns::external_address::{
     MAX_EXTERNAL_ADDRESSES, MAX_EXTERNAL_ADDRESSES_BYTES, check_external_address,
 };
 

@@ -10,9 +10,9 @@ use super::error::{VariableError, Warning};
 use super::load::ValueSources;
 use super::table::{VARIABLES, Variable, name};
 use super::value_format::{Size, ValueFormat, show_duration};
-use crate::dns::config::NameServer;
 use crate::identity::DEFAULT_INSTANCE;
 use crate::relay::{BandwidthLimit, BandwidthLimits};
+use fleet_dns::config::NameServer;
 
 /// Clients renew in the last two minutes of a reservation, some of them earlier.
 const SHORTEST_SAFE_TTL: Duration = Duration::from_secs(3 * 60);

@@ -15,11 +15,11 @@ use axum::{
 };
 use tokio::sync::watch;
 
-use super::{directory::ZoneState, zone::Zone};
 use crate::{
     admin::{self, PlainResponse, server::only_get},
     telemetry::prometheus::Prometheus,
 };
+use fleet_dns::{directory::ZoneState, zone::Zone};
 use lifecycle::Lifecycle;
 
 /// The endpoints. With a stale zone the server is ready, because it serves the last good set.

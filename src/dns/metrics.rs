@@ -9,10 +9,12 @@ use opentelemetry::{
     metrics::{Counter, Meter},
 };
 
-use super::{
+use fleet_dns::{
     directory::{RelayCounts, ZoneState},
+    observer::Observer,
     response::DnsTransport,
 };
+
 use crate::metrics::catalogue::{DNS_QUERIES, DNS_RELAYS, DNS_STALE};
 
 /// The DNS server's instruments. Clones share the same state.
@@ -48,10 +50,10 @@ impl DnsMetrics {
             fleet,
         }
     }
+}
 
-    /// Counts a query. `outcome` is one of [`Response`](super::response::Response), or "ignored" (not
-    /// a query) or "limited".
-    pub(super) fn query(&self, transport: DnsTransport, outcome: &'static str) {
+impl Observer for DnsMetrics {
+    fn query(&self, transport: DnsTransport, outcome: &'static str) {
         let transport = match transport {
             DnsTransport::Udp | DnsTransport::UdpTruncated => "udp",
             DnsTransport::Tcp => "tcp",
@@ -63,8 +65,7 @@ impl DnsMetrics {
         self.queries.add(1, &attributes);
     }
 
-    /// Sets the number of relays and the state of the zone.
-    pub(super) fn fleet(&self, counts: RelayCounts, state: ZoneState) {
+    fn polled(&self, counts: RelayCounts, state: ZoneState) {
         *self.fleet.lock().unwrap_or_else(PoisonError::into_inner) = (counts, state);
     }
 }

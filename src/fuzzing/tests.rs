@@ -8,11 +8,6 @@ fn config_invariants_hold() {
 }
 
 #[test]
-fn dns_invariants_hold() {
-    check_invariants("dns", super::dns);
-}
-
-#[test]
 fn hop_invariants_hold() {
     check_invariants("hop", super::hop);
 }

@@ -26,13 +26,13 @@ use std::time::Duration;
 use descord_relay::{
     access::OnError,
     config::{Config, Errors, Loaded, reference_table},
-    dns::config::DnsConfig,
     identity::IdentityConfig,
     pseudonym::PeerIds,
     relay::Limits,
     secret::Secret,
     telemetry::log::LogFormat,
 };
+use fleet_dns::config::DnsConfig;
 use proptest::prelude::*;
 
 /// An environment without files, on a machine named `relay-2`.

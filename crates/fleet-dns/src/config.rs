@@ -13,7 +13,7 @@ use crate::external_address::is_dns_name;
 pub const MAX_RELAYS: usize = 256;
 
 /// The port of a relay's admin API, unless another one is set.
-pub(crate) const DEFAULT_ADMIN_PORT: u16 = 8080;
+pub const DEFAULT_ADMIN_PORT: u16 = 8080;
 
 /// The settings of the DNS server and of `descord-relay dnsaddr`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,7 +147,7 @@ impl fmt::Display for NameServer {
 ///
 /// # Errors
 /// When the text is not a DNS name.
-pub(crate) fn parse_dns_name(text: &str) -> Result<String, ParseHostError> {
+pub fn parse_dns_name(text: &str) -> Result<String, ParseHostError> {
     let name = text.strip_suffix('.').unwrap_or(text);
     if is_dns_name(name) {
         Ok(name.to_ascii_lowercase())

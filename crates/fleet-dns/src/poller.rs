@@ -13,7 +13,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout},
@@ -23,11 +23,10 @@ use tracing::{debug, info, warn};
 use super::{
     directory::{Directory, Listing, RelayCounts, ZoneState},
     discovery::DiscoveredAddresses,
-    metrics::DnsMetrics,
+    observer::Observer,
     status::{FleetMembers, RelayStatus, StatusError},
     zone::{Zone, ZoneConfig},
 };
-use crate::admin::client;
 
 /// Average interval between the starts of two polls.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -41,12 +40,26 @@ const STARTUP_POLLS: u32 = 4;
 /// Polls without any response since the start after which a warning is logged: about five seconds.
 const WARN_AFTER_POLLS: u32 = 10;
 
+/// Why a status could not be fetched.
+pub type FetchError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Fetches the status of one relay.
+pub trait StatusClient: std::fmt::Debug + Send + Sync + 'static {
+    /// The body of the status of the relay whose admin API listens at `relay`. The poller stops
+    /// waiting after 400 ms, and drops the future.
+    ///
+    /// # Errors
+    /// When the relay does not respond, or without success.
+    fn fetch(&self, relay: SocketAddr) -> BoxFuture<'static, Result<Vec<u8>, FetchError>>;
+}
+
 /// Polls the status of a fleet's relays.
 #[derive(Debug)]
 pub struct StatusPoller {
     origin: ZoneConfig,
     members: Option<FleetMembers>,
-    metrics: DnsMetrics,
+    observer: Arc<dyn Observer>,
+    client: Arc<dyn StatusClient>,
     directory: Directory,
     zone: watch::Sender<Arc<Zone>>,
     published: Listing,
@@ -60,13 +73,19 @@ pub struct StatusPoller {
 
 impl StatusPoller {
     /// A poller that publishes the zone of `origin`. With `members`, other relays are ignored.
-    pub fn new(origin: ZoneConfig, members: Option<FleetMembers>, metrics: DnsMetrics) -> Self {
+    pub fn new(
+        origin: ZoneConfig,
+        members: Option<FleetMembers>,
+        client: Arc<dyn StatusClient>,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
         let published = Listing::default();
         let zone = Arc::new(Zone::new(&origin, &published, 0));
         Self {
             origin,
             members,
-            metrics,
+            observer,
+            client,
             directory: Directory::default(),
             zone: watch::Sender::new(zone),
             published,
@@ -93,7 +112,7 @@ impl StatusPoller {
                 is_complete,
             } = addresses.borrow().clone();
             // There are at most MAX_RELAYS addresses, and the length of a response is bounded.
-            let bodies = join_all(relays.into_iter().map(poll_status)).await;
+            let bodies = join_all(relays.into_iter().map(|relay| self.poll_status(relay))).await;
             self.polls = self.polls.saturating_add(1);
             let is_whole = is_complete && bodies.iter().all(Option::is_some);
             self.is_initialized |= is_whole || self.polls >= STARTUP_POLLS;
@@ -122,7 +141,7 @@ impl StatusPoller {
             Listing::default()
         };
         let counts = self.directory.counts();
-        self.metrics.fleet(counts, listing.state);
+        self.observer.polled(counts, listing.state);
         let before = self.published.state;
         let is_new = listing != self.published;
         if is_new {
@@ -149,6 +168,16 @@ impl StatusPoller {
         self.unknown_relays = unknown_relays;
     }
 
+    /// The body of the status of `relay`, if it responds in time.
+    async fn poll_status(&self, relay: SocketAddr) -> Option<Vec<u8>> {
+        match timeout(ANSWER_TIMEOUT, self.client.fetch(relay)).await {
+            Ok(Ok(body)) => return Some(body),
+            Ok(Err(error)) => debug!(%relay, %error, "status request failed"),
+            Err(_) => debug!(%relay, "status request timed out"),
+        }
+        None
+    }
+
     /// Logs what has changed.
     fn log_changes(&self, before: ZoneState, counts: RelayCounts) {
         let RelayCounts {
@@ -171,17 +200,6 @@ impl StatusPoller {
             (_, ZoneState::Stale | ZoneState::Unknown) => {}
         }
     }
-}
-
-/// The body of the relay's `/status`, if the relay responds in time.
-async fn poll_status(address: SocketAddr) -> Option<Vec<u8>> {
-    match timeout(ANSWER_TIMEOUT, client::get(address, "/status")).await {
-        Ok(Ok((status, body))) if status.is_success() => return Some(body.to_vec()),
-        Ok(Ok((status, _))) => debug!(%address, %status, "status request failed"),
-        Ok(Err(error)) => debug!(%address, %error, "status request failed"),
-        Err(_) => debug!(%address, "status request timed out"),
-    }
-    None
 }
 
 /// The serial number of the zone after `last`: the current time, so that it also grows over restarts.

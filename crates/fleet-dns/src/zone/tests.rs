@@ -5,7 +5,7 @@ use libp2p::PeerId;
 use super::*;
 
 /// The zone `fleet.example.org` with this number of relays, each with IPv4 and IPv6 addresses.
-pub(in crate::dns) fn zone(relays: usize) -> Zone {
+pub(crate) fn zone(relays: usize) -> Zone {
     let member = |n: usize| {
         let addresses = [
             format!("/ip4/192.0.2.{}/tcp/9000", n % 250),
@@ -23,7 +23,7 @@ pub(in crate::dns) fn zone(relays: usize) -> Zone {
 }
 
 /// The zone with this list, and with a name server inside it.
-pub(in crate::dns) fn of(listing: &Listing) -> Zone {
+pub(crate) fn of(listing: &Listing) -> Zone {
     let dns = DnsConfig {
         servers: vec![
             NameServer {

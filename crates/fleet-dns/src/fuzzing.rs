@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use hickory_proto::op::{Message, MessageType};
 use libp2p::{Multiaddr, PeerId};
 
-use crate::dns::{
+use crate::{
     config::{DnsConfig, NameServer},
     directory::{Listing, ZoneState},
     dnsaddr::{MAX_UDP_BYTES, Member},
@@ -64,5 +64,13 @@ pub fn dns(bytes: &[u8]) {
         let message = Message::from_vec(&answer.bytes);
         let kind = message.map(|message| message.metadata.message_type);
         assert_eq!(kind.ok(), Some(MessageType::Response));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn dns_invariants_hold() {
+        test_support::fuzz::check_invariants("dns", super::dns);
     }
 }

@@ -6,7 +6,7 @@ use hickory_proto::rr::rdata::A;
 use proptest::prelude::*;
 
 use super::*;
-use crate::dns::{directory::Listing, zone::tests as zones};
+use crate::{directory::Listing, zone::tests as zones};
 
 const FLEET: &str = "_dnsaddr.fleet.example.org.";
 

@@ -18,7 +18,7 @@ use tokio::{
 use tracing::{debug, info};
 
 use super::{
-    metrics::DnsMetrics,
+    observer::Observer,
     rate_limit::{RateLimitAction, ResponseRateLimit},
     response::{DnsTransport, Response, respond},
     tcp,
@@ -39,13 +39,13 @@ const ERROR_BACKOFF: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug)]
 pub struct DnsServer {
     zone: watch::Receiver<Arc<Zone>>,
-    metrics: DnsMetrics,
+    observer: Arc<dyn Observer>,
 }
 
 impl DnsServer {
     /// A server for the current value of `zone`.
-    pub fn new(zone: watch::Receiver<Arc<Zone>>, metrics: DnsMetrics) -> Self {
-        Self { zone, metrics }
+    pub fn new(zone: watch::Receiver<Arc<Zone>>, observer: Arc<dyn Observer>) -> Self {
+        Self { zone, observer }
     }
 
     /// Responds to one packet and counts the outcome; `None` if there is no response.
@@ -55,10 +55,10 @@ impl DnsServer {
         let rotation = rand::random::<u16>();
         let answer = respond(&zone, packet, transport, rotation.into());
         let Some(Response { bytes, outcome }) = answer else {
-            self.metrics.query(transport, "ignored");
+            self.observer.query(transport, "ignored");
             return None;
         };
-        self.metrics.query(transport, outcome);
+        self.observer.query(transport, outcome);
         Some(bytes)
     }
 
@@ -118,7 +118,7 @@ impl DnsServer {
             RateLimitAction::Respond => DnsTransport::Udp,
             RateLimitAction::Truncate => DnsTransport::UdpTruncated,
             RateLimitAction::Drop => {
-                self.metrics.query(DnsTransport::Udp, "limited");
+                self.observer.query(DnsTransport::Udp, "limited");
                 return None;
             }
         };

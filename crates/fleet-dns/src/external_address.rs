@@ -20,7 +20,7 @@ const MAX_DNS_NAME_LENGTH: usize = 253;
 const MAX_DNS_LABEL_LENGTH: usize = 63;
 
 /// Checks that clients can dial the address once the relay's peer id is appended to it.
-pub(crate) fn check_external_address(address: &Multiaddr) -> Result<(), &'static str> {
+pub fn check_external_address(address: &Multiaddr) -> Result<(), &'static str> {
     const SHAPE: &str = "is not an address that clients can dial";
     let mut protocols = address.iter();
     match protocols.next() {
@@ -61,7 +61,7 @@ pub(crate) fn check_external_address(address: &Multiaddr) -> Result<(), &'static
 }
 
 /// Letters, digits, hyphens and underscores, in labels of valid length.
-pub(crate) fn is_dns_name(name: &str) -> bool {
+pub fn is_dns_name(name: &str) -> bool {
     let label = |label: &str| {
         (1..=MAX_DNS_LABEL_LENGTH).contains(&label.len())
             && label
