@@ -18,6 +18,7 @@ mod control;
 mod endpoint;
 mod file;
 mod keyed_semaphore;
+mod observer;
 mod parse;
 mod resolve;
 mod rules;
@@ -25,10 +26,11 @@ mod single_flight;
 mod subject;
 
 pub use self::{
-    authorization::{AuthorizationOutcome, CacheLookup, MAX_CACHED, MAX_CONCURRENCY},
+    authorization::{MAX_CACHED, MAX_CONCURRENCY},
     config::{AccessConfig, AccessLists, EndpointConfig, OnError},
     control::{Access, Error, Setup},
     file::{Error as FileError, MAX_FILE_BYTES},
+    observer::{AuthorizationOutcome, CacheLookup, Observer},
     parse::{MAX_RULES, Problems, parse_rules},
     rules::{Effect, Origin, Rule, Rules, Scope, Verdict},
     subject::Subject,

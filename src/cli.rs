@@ -232,8 +232,14 @@ fn with_telemetry(
     // A value that is not Unicode is treated as empty.
     let filter = env::var_os("RUST_LOG").map(|text| text.into_string().unwrap_or_default());
     let (settings, ignored) = telemetry::Settings::from_env(env::vars_os());
+    let options = telemetry::Options {
+        log_format: config.log_format,
+        filter: filter.as_deref(),
+        instance: &config.identity.instance,
+        serves_metrics: config.admin_address.is_some(),
+    };
     with_runtime(async {
-        let telemetry = match Telemetry::start(config, &settings, filter.as_deref()) {
+        let telemetry = match Telemetry::start(&options, &settings) {
             Ok(telemetry) => telemetry,
             Err(error @ StartError::Filter(_)) => return usage_error(&error),
             Err(error) => {

@@ -31,6 +31,7 @@ mod service_link;
 mod table;
 mod template;
 mod value_format;
+mod value_sources;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;

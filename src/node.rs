@@ -134,10 +134,11 @@ impl Node {
             .then(|| PeerStats::new(stats.capacity, stats.window));
         let access = access.map(|setup| {
             let relay = keypair.public().to_peer_id();
+            let observer: Arc<dyn access::Observer> = Arc::new(metrics.clone());
             setup.start(
                 relay,
                 config.limits.prefix_shares.clone(),
-                &metrics,
+                &observer,
                 &lifecycle,
             ) as _
         });

@@ -30,6 +30,7 @@ use tracing_subscriber::{
     util::{SubscriberInitExt, TryInitError},
 };
 
+use self::log::LogFormat;
 use self::{
     log::{FilterHandle, Log},
     prometheus::Prometheus,
@@ -42,7 +43,7 @@ pub use self::{
         TracesSettings,
     },
 };
-use crate::{config::Config, metrics::Metrics};
+use crate::metrics::Metrics;
 
 /// The `tracing` target of exported spans. They are not part of the log.
 pub const SPANS: &str = "descord_relay::spans";
@@ -72,6 +73,19 @@ pub enum StartError {
     Log(#[from] TryInitError),
 }
 
+/// What telemetry needs to know of the process.
+#[derive(Clone, Copy, Debug)]
+pub struct Options<'a> {
+    /// The format of the log.
+    pub log_format: LogFormat,
+    /// The filter of the log in the syntax of `RUST_LOG`; `None` is the default.
+    pub filter: Option<&'a str>,
+    /// The name of this relay in the fleet, which identifies it in traces and metrics.
+    pub instance: &'a str,
+    /// Whether `/metrics` is served.
+    pub serves_metrics: bool,
+}
+
 /// The telemetry of the process. What is queued is exported when it is stopped or dropped.
 #[derive(Debug)]
 pub struct Telemetry {
@@ -84,28 +98,23 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Starts telemetry. `filter` is the value of `RUST_LOG`, if it is set. Must be called once, within
-    /// the runtime. An exporter that cannot be created is reported in the log and omitted.
+    /// Starts telemetry. Must be called once, within the runtime. An exporter that cannot be created is reported in the log and omitted.
     ///
     /// # Errors
-    /// When `filter` does not have the syntax of `RUST_LOG`, when the log or `/metrics` cannot be set
+    /// When the filter does not have the syntax of `RUST_LOG`, when the log or `/metrics` cannot be set
     /// up, or on a second call.
-    pub fn start(
-        config: &Config,
-        settings: &Settings,
-        filter: Option<&str>,
-    ) -> Result<Self, StartError> {
+    pub fn start(options: &Options<'_>, settings: &Settings) -> Result<Self, StartError> {
         // First: nothing is exported by a relay with an invalid filter.
-        let (log, lines) = log::open(config.log_format, filter)?;
+        let (log, lines) = log::open(options.log_format, options.filter)?;
         let mut meters = SdkMeterProvider::builder();
         let mut prometheus = None;
-        if config.admin_address.is_some() && !settings.disabled {
+        if options.serves_metrics && !settings.disabled {
             let (handle, reader) = Prometheus::new().map_err(StartError::Metrics)?;
             prometheus = Some(handle);
             meters = meters.with_reader(reader);
         }
-        let (providers, mut problems) = Providers::new(settings, &config.identity.instance, meters);
-        if settings.metrics.prometheus && config.admin_address.is_none() {
+        let (providers, mut problems) = Providers::new(settings, options.instance, meters);
+        if settings.metrics.prometheus && !options.serves_metrics {
             problems.push(
                 "OTEL_METRICS_EXPORTER contains prometheus, but RELAY_ADMIN_ADDRESS is empty: \
                  /metrics is not served"

@@ -13,7 +13,7 @@
 //! `fail-open`.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -29,14 +29,13 @@ use super::{
     config::{EndpointConfig, OnError},
     endpoint::{Decision, Endpoint, Failure, Query},
     keyed_semaphore::{KeyedSemaphore, Permit},
+    observer::{AuthorizationOutcome, CacheLookup, Observer},
     single_flight::SingleFlight,
 };
 use crate::{
-    metrics::Metrics,
     relay::{Denied, DenyReason},
     telemetry::export_health::FailureLog,
 };
-use named_enum::named_enum;
 use rate_limits::{Limiter, Rate, Unit};
 use resource_manager::{Prefix, Share, Shares};
 
@@ -56,38 +55,6 @@ const PEER_RATE: Rate = Rate::fixed(128, 4, Unit::Second);
 /// limit.
 const PREFIX_RATE: Rate = Rate::fixed(2048, 64, Unit::Second);
 
-named_enum! {
-    /// Outcome of a query to the authorization endpoint.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub enum AuthorizationOutcome {
-        /// The endpoint allowed the request.
-        Allowed = "allowed",
-        /// The endpoint denied the request.
-        Denied = "denied",
-        /// The endpoint did not respond in time.
-        Timeout = "timeout",
-        /// The endpoint could not be reached.
-        Unreachable = "unreachable",
-        /// The response contained no decision.
-        Invalid = "invalid",
-        /// Too many queries were pending.
-        Overloaded = "overloaded",
-    }
-}
-
-named_enum! {
-    /// Outcome of a lookup in the cache of decisions.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub enum CacheLookup {
-        /// The decision was cached.
-        Hit = "hit",
-        /// The decision was not cached.
-        Miss = "miss",
-        /// An identical query was pending.
-        Coalesced = "coalesced",
-    }
-}
-
 /// Decides from the cache, or queries the endpoint.
 #[derive(Debug)]
 pub(super) struct AuthorizationClient {
@@ -105,7 +72,7 @@ pub(super) struct AuthorizationClient {
     timeout: Duration,
     on_error: OnError,
     failure_log: Mutex<FailureLog>,
-    metrics: Metrics,
+    observer: Arc<dyn Observer>,
 }
 
 /// Result of a query.
@@ -128,7 +95,7 @@ impl AuthorizationClient {
         config: &EndpointConfig,
         relay: PeerId,
         shares: Shares,
-        metrics: Metrics,
+        observer: Arc<dyn Observer>,
     ) -> Self {
         let cache = config.cache_ttl.filter(|_| config.cache_capacity > 0);
         let cache = cache.map(|ttl| {
@@ -152,14 +119,14 @@ impl AuthorizationClient {
             timeout: config.timeout,
             on_error: config.on_error,
             failure_log: Mutex::default(),
-            metrics,
+            observer,
         }
     }
 
     /// Returns the decision of the endpoint, or applies the policy if there is none in time.
     pub(super) async fn decide(&self, query: Query) -> Result<(), Denied> {
         if let Some(decision) = self.cached(&query) {
-            self.metrics.access_lookup(CacheLookup::Hit.as_str());
+            self.observer.lookup(CacheLookup::Hit);
             return verdict(decision);
         }
         let mut is_first = false;
@@ -169,7 +136,7 @@ impl AuthorizationClient {
         };
         let outcome = self.flights.run(query, ask).await;
         if !is_first {
-            self.metrics.access_lookup(CacheLookup::Coalesced.as_str());
+            self.observer.lookup(CacheLookup::Coalesced);
         }
         match (outcome, self.on_error) {
             (Outcome::Decided(decision), _) => verdict(decision),
@@ -190,16 +157,15 @@ impl AuthorizationClient {
         };
         // An identical query may have been answered in the meantime.
         if let Some(decision) = self.cached(&query) {
-            self.metrics.access_lookup(CacheLookup::Hit.as_str());
+            self.observer.lookup(CacheLookup::Hit);
             return Outcome::Decided(decision);
         }
         if self.cache.is_some() {
-            self.metrics.access_lookup(CacheLookup::Miss.as_str());
+            self.observer.lookup(CacheLookup::Miss);
         }
         let begun = Instant::now();
         let response = self.query_endpoint(query, begun).await;
-        self.metrics
-            .access_decision(outcome(&response).as_str(), begun.elapsed());
+        self.observer.decision(outcome(&response), begun.elapsed());
         match response {
             Ok(decision) => {
                 self.worked();

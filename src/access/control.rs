@@ -15,12 +15,10 @@ use super::{
     config::{AccessConfig, EndpointConfig},
     endpoint::{Endpoint, Query},
     file::{self, POLL_INTERVAL, WatchedFile},
+    observer::Observer,
     rules::{Effect, Origin, Rule, Rules, Scope, Verdict},
 };
-use crate::{
-    metrics::Metrics,
-    relay::{self, Denied, DenyReason, Requester},
-};
+use crate::relay::{self, Denied, DenyReason, Requester};
 use lifecycle::Lifecycle;
 use resource_manager::Shares;
 
@@ -88,24 +86,24 @@ impl Setup {
         self,
         relay: PeerId,
         shares: Shares,
-        metrics: &Metrics,
+        observer: &Arc<dyn Observer>,
         lifecycle: &Lifecycle,
     ) -> Arc<Access> {
         let number = self.rules.rule_count();
         let authorization = self.endpoint.map(|(endpoint, config)| {
-            AuthorizationClient::new(endpoint, &config, relay, shares, metrics.clone())
+            AuthorizationClient::new(endpoint, &config, relay, shares, Arc::clone(observer))
         });
         info!(
             rules = number,
             endpoint = authorization.is_some(),
             "access control enabled"
         );
-        metrics.access_rules(number);
+        observer.rules(number);
         let access = Arc::new(Access {
             rules: RwLock::new(Arc::new(self.rules)),
             inline: self.inline,
             authorization,
-            metrics: metrics.clone(),
+            observer: Arc::clone(observer),
         });
         if let Some(file) = self.file {
             let follow = Arc::clone(&access).follow(file, lifecycle.clone());
@@ -146,7 +144,7 @@ pub struct Access {
     rules: RwLock<Arc<Rules>>,
     inline: Arc<[Rule]>,
     authorization: Option<AuthorizationClient>,
-    metrics: Metrics,
+    observer: Arc<dyn Observer>,
 }
 
 impl Access {
@@ -182,13 +180,13 @@ impl Access {
     fn replace_rules(&self, rules: Rules) {
         let number = rules.rule_count();
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
-        self.metrics.access_rules(number);
-        self.metrics.access_reloaded(true);
+        self.observer.rules(number);
+        self.observer.reloaded(true);
         info!(rules = number, "access rules reloaded");
     }
 
     fn keep_rules(&self, cause: &file::Error) {
-        self.metrics.access_reloaded(false);
+        self.observer.reloaded(false);
         error!(
             %cause,
             "RELAY_ACCESS_FILE has changed and cannot be used: keeping the previous rules"

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::Config;
 use super::error::{VariableError, Warning};
-use super::load::ValueSources;
 use super::table::{VARIABLES, Variable, name};
 use super::value_format::{Size, ValueFormat, show_duration};
+use super::value_sources::ValueSources;
 use crate::identity::DEFAULT_INSTANCE;
 use crate::relay::{BandwidthLimit, BandwidthLimits};
 use fleet_dns::config::NameServer;

@@ -14,6 +14,7 @@ use super::environment::Environment;
 use super::error::{Errors, VariableError, Warning, quote};
 use super::table::{TextHandling, VARIABLES, Variable, name};
 use super::value_format::{InstanceName, ValueFormat};
+use super::value_sources::{ValueSource, ValueSources};
 use super::{Config, checks, template};
 use crate::identity::DEFAULT_INSTANCE;
 use crate::secret::Secret;
@@ -33,31 +34,6 @@ pub struct Loaded {
     pub warnings: Vec<Warning>,
     /// The sources of the values.
     pub(super) sources: ValueSources,
-}
-
-/// The sources of all values that are set.
-#[derive(Debug, Clone, Default)]
-pub(super) struct ValueSources(BTreeMap<&'static str, ValueSource>);
-
-/// The source of a value that is set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ValueSource {
-    /// The variable itself.
-    Variable,
-    /// The file that the `_FILE` form of the variable names.
-    File,
-}
-
-impl ValueSources {
-    /// The source of the value of `name`; `None` if it is the default.
-    pub(super) fn of(&self, name: &str) -> Option<ValueSource> {
-        self.0.get(name).copied()
-    }
-
-    /// Whether the operator set this variable.
-    pub(super) fn is_set(&self, name: &str) -> bool {
-        self.of(name).is_some()
-    }
 }
 
 impl Config {
@@ -95,7 +71,7 @@ impl Config {
         let mut sources = ValueSources::default();
         for variable in VARIABLES {
             if let Some(source) = inputs.source(variable) {
-                sources.0.insert(variable.name, source);
+                sources.insert(variable.name, source);
             }
             errors.extend(inputs.apply(variable, &mut config).err());
         }

@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use super::Config;
-use super::load::{Loaded, ValueSource};
+use super::load::Loaded;
 use super::table::{DefaultValue, VARIABLES, Variable};
+use super::value_sources::ValueSource;
 
 impl Loaded {
     /// The effective configuration as lines of an env file. A comment above each variable has its

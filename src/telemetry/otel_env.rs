@@ -4,10 +4,12 @@
 //! |---|---|
 //! | [`table`] | every variable: name, default, allowed values, documentation |
 //! | [`parse`] | parsers for the values |
-//! | [`raw`] | the values of an environment, before defaults are applied |
+//! | [`raw`] | the values, before defaults are applied |
+//! | [`environment`] | reads the values of an environment |
 //! | [`config`] | defaults and precedence: from the raw values to [`Settings`](super::Settings) |
 
 mod config;
+mod environment;
 mod parse;
 mod raw;
 mod table;

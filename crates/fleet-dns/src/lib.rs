@@ -32,6 +32,7 @@
 //! | [`discovery`] | resolves the relays' host names |
 //! | [`poller`] | polls the relays and publishes the resulting zone |
 //! | [`zone`] | the record sets |
+//! | `responder` | responds for the current zone, and reports each query |
 //! | [`response`] | the response to one packet |
 //! | [`rate_limit`] | response rate limiting |
 //! | [`server`], [`tcp`] | the sockets |
@@ -52,6 +53,7 @@ pub mod fuzzing;
 pub mod observer;
 pub mod poller;
 pub mod rate_limit;
+mod responder;
 pub mod response;
 pub mod server;
 pub mod status;

@@ -20,7 +20,8 @@ use tracing::{debug, info};
 use super::{
     observer::Observer,
     rate_limit::{RateLimitAction, ResponseRateLimit},
-    response::{DnsTransport, Response, respond},
+    responder::Responder,
+    response::DnsTransport,
     tcp,
     zone::Zone,
 };
@@ -37,29 +38,12 @@ const ERROR_BACKOFF: Duration = Duration::from_millis(100);
 
 /// A DNS server for the current zone. Clones share the same state.
 #[derive(Clone, Debug)]
-pub struct DnsServer {
-    zone: watch::Receiver<Arc<Zone>>,
-    observer: Arc<dyn Observer>,
-}
+pub struct DnsServer(Responder);
 
 impl DnsServer {
     /// A server for the current value of `zone`.
     pub fn new(zone: watch::Receiver<Arc<Zone>>, observer: Arc<dyn Observer>) -> Self {
-        Self { zone, observer }
-    }
-
-    /// Responds to one packet and counts the outcome; `None` if there is no response.
-    pub(super) fn respond(&self, packet: &[u8], transport: DnsTransport) -> Option<Vec<u8>> {
-        let zone = Arc::clone(&self.zone.borrow());
-        // Random: a counter could stay in phase with the queries of a client.
-        let rotation = rand::random::<u16>();
-        let answer = respond(&zone, packet, transport, rotation.into());
-        let Some(Response { bytes, outcome }) = answer else {
-            self.observer.query(transport, "ignored");
-            return None;
-        };
-        self.observer.query(transport, outcome);
-        Some(bytes)
+        Self(Responder::new(zone, observer))
     }
 
     /// Serves `address` until shutdown, with at most `rate` responses a second to one network over
@@ -79,7 +63,7 @@ impl DnsServer {
             "dns over udp",
             self.clone().udp(udp, ResponseRateLimit::new(rate)),
         );
-        let tcp = tcp::TcpServer::new(tcp, self.clone(), lifecycle.clone());
+        let tcp = tcp::TcpServer::new(tcp, self.0.clone(), lifecycle.clone());
         lifecycle.spawn_cancellable("dns over tcp", tcp.run());
         Ok(())
     }
@@ -118,11 +102,11 @@ impl DnsServer {
             RateLimitAction::Respond => DnsTransport::Udp,
             RateLimitAction::Truncate => DnsTransport::UdpTruncated,
             RateLimitAction::Drop => {
-                self.observer.query(DnsTransport::Udp, "limited");
+                self.0.report_limited();
                 return None;
             }
         };
-        self.respond(packet, transport)
+        self.0.respond(packet, transport)
     }
 }
 

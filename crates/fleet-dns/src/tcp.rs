@@ -17,7 +17,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{rate_limit::ClientNetwork, response::DnsTransport, server::DnsServer};
+use super::{rate_limit::ClientNetwork, responder::Responder, response::DnsTransport};
 use lifecycle::Lifecycle;
 
 /// Maximum number of connections; more are closed.
@@ -39,13 +39,13 @@ const ERROR_BACKOFF: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct TcpServer {
     listener: TcpListener,
-    server: DnsServer,
+    server: Responder,
     lifecycle: Lifecycle,
     limiter: ConnectionLimiter,
 }
 
 impl TcpServer {
-    pub(super) fn new(listener: TcpListener, server: DnsServer, lifecycle: Lifecycle) -> Self {
+    pub(super) fn new(listener: TcpListener, server: Responder, lifecycle: Lifecycle) -> Self {
         Self {
             listener,
             server,
@@ -83,7 +83,7 @@ impl TcpServer {
 }
 
 /// Responds to one query after the other.
-async fn serve_connection(server: &DnsServer, mut stream: TcpStream) -> io::Result<()> {
+async fn serve_connection(server: &Responder, mut stream: TcpStream) -> io::Result<()> {
     for _ in 0..MAX_QUERIES {
         let query = timeout(IO_TIMEOUT, read_message(&mut stream)).await??;
         let Some(answer) = query.and_then(|q| server.respond(&q, DnsTransport::Tcp)) else {

@@ -34,6 +34,12 @@ pub use self::{
 /// The name of the protocol, for multistream-select.
 pub const PROTOCOL: &str = "/noise";
 
+/// The length of secret and public keys in bytes.
+const KEY_BYTES: usize = 32;
+
+/// A nonce in the format of RFC 8439.
+type Nonce = [u8; 12];
+
 /// The maximum length of a Noise message in bytes.
 const MAX_MESSAGE_BYTES: usize = u16::MAX as usize;
 

@@ -88,6 +88,7 @@ use session::Role;
 
 mod chunks;
 mod connection;
+mod decoder;
 mod error;
 mod frame;
 #[cfg(any(test, fuzzing))]

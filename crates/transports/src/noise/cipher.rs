@@ -4,14 +4,11 @@
 use aws_lc_rs::aead::{self, Aad, CHACHA20_POLY1305, LessSafeKey, UnboundKey};
 use snow::{Error, types::Cipher};
 
-use super::{TAG_BYTES, crypto::KEY_BYTES, openssl_avx512};
+use super::{KEY_BYTES, Nonce, TAG_BYTES, openssl_avx512};
 
 /// The minimum plaintext for `OpenSSL` in bytes. Its setup takes a microsecond longer than that of AWS-LC,
 /// which AVX-512 compensates from 3 KiB on.
 const MIN_OPENSSL_BYTES: usize = 4096;
-
-/// A nonce in the format of RFC 8439.
-pub(super) type Nonce = [u8; 12];
 
 /// The cipher of one direction, or of the handshake. Without a key, every operation fails.
 #[derive(Default)]

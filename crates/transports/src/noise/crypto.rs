@@ -10,10 +10,7 @@ use snow::{
 };
 use zeroize::Zeroizing;
 
-use super::cipher::ChaChaPoly;
-
-/// The length of secret and public keys in bytes.
-pub(super) const KEY_BYTES: usize = 32;
+use super::{KEY_BYTES, cipher::ChaChaPoly};
 
 /// Provides X25519, `ChaCha20-Poly1305` and the hashes, but no other ciphers and curves.
 pub(super) struct Resolver;

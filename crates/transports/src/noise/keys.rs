@@ -7,8 +7,8 @@ use snow::{Builder, params::NoiseParams};
 use zeroize::Zeroizing;
 
 use super::{
-    Error,
-    crypto::{self, KEY_BYTES, Resolver},
+    Error, KEY_BYTES,
+    crypto::{self, Resolver},
     payload,
 };
 

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use openssl::{cipher::Cipher, cipher_ctx::CipherCtx, error::ErrorStack};
 use zeroize::Zeroizing;
 
-use super::{cipher::Nonce, crypto::KEY_BYTES};
+use super::{KEY_BYTES, Nonce};
 
 /// A key for long messages.
 pub(super) struct Key(Zeroizing<[u8; KEY_BYTES]>);

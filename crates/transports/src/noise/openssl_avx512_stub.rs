@@ -1,7 +1,7 @@
 //! The replacement of `openssl_avx512` on other architectures, and in builds without `OpenSSL`: there is
 //! never a key, so AWS-LC is used for all messages.
 
-use super::{cipher::Nonce, crypto::KEY_BYTES};
+use super::{KEY_BYTES, Nonce};
 
 pub(super) enum Key {}
 

@@ -13,7 +13,7 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{Error, frame::Header, session::Session};
+use super::Error;
 use crate::timer_coalescing;
 
 /// The interval between two checks: with the coalescing, 59 to 60 seconds.
@@ -50,37 +50,34 @@ impl Keepalive {
     pub(super) fn on_pong(&mut self) {
         self.missed_pings = 0;
     }
-}
 
-impl Session {
-    /// Checks the liveness of the remote, and pings it if nothing was received since the last check.
+    /// Checks the liveness of the remote. `written` is the number of bytes that were ever written to
+    /// the socket, and `has_pending` whether more are queued. Returns the value of the ping to send,
+    /// if nothing was received since the last check.
     ///
     /// # Errors
     /// [`Error::Unresponsive`] after too many missed pings or stalled checks.
-    pub(super) fn check_keepalive(&mut self) -> Result<(), Error> {
-        let Keepalive {
-            has_received,
-            missed_pings,
-            stalled_checks,
-            written,
-        } = &mut self.keepalive;
-        let before = std::mem::replace(written, self.send_queue.written());
-        let is_stalled = self.send_queue.pending() > 0 && before == *written;
-        *stalled_checks = if is_stalled { *stalled_checks + 1 } else { 0 };
-        if *stalled_checks > MAX_MISSED_PINGS {
+    pub(super) fn check(&mut self, written: u64, has_pending: bool) -> Result<Option<u32>, Error> {
+        let before = std::mem::replace(&mut self.written, written);
+        let is_stalled = has_pending && before == written;
+        self.stalled_checks = if is_stalled {
+            self.stalled_checks + 1
+        } else {
+            0
+        };
+        if self.stalled_checks > MAX_MISSED_PINGS {
             return Err(Error::Unresponsive);
         }
-        if std::mem::take(has_received) {
-            *missed_pings = 0;
-        } else if *missed_pings >= MAX_MISSED_PINGS {
-            return Err(Error::Unresponsive);
+        if std::mem::take(&mut self.has_received) {
+            self.missed_pings = 0;
+            Ok(None)
+        } else if self.missed_pings >= MAX_MISSED_PINGS {
+            Err(Error::Unresponsive)
         } else {
             // Counted as missed until the reply arrives.
-            *missed_pings += 1;
-            let value = *missed_pings;
-            self.send_queue.push(Header::ping(value), &[]);
+            self.missed_pings += 1;
+            Ok(Some(self.missed_pings))
         }
-        Ok(())
     }
 }
 

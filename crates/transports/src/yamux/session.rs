@@ -21,9 +21,9 @@ use hashlink::LinkedHashSet;
 use super::{
     Config, Error, INITIAL_WINDOW,
     chunks::Chunks,
+    decoder::Decoder,
     frame::{Flags, GoAway, Header},
     keepalive::Keepalive,
-    receive::Decoder,
     rtt::RttEstimator,
     send_queue::SendQueue,
     stream_state::{Direction, StreamState, WriteTurn},
@@ -96,6 +96,21 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// Checks the liveness of the remote, and pings it if nothing was received since the last check.
+    ///
+    /// # Errors
+    /// [`Error::Unresponsive`] after too many missed pings or stalled checks.
+    pub(super) fn check_keepalive(&mut self) -> Result<(), Error> {
+        let has_pending = self.send_queue.pending() > 0;
+        if let Some(value) = self
+            .keepalive
+            .check(self.send_queue.written(), has_pending)?
+        {
+            self.send_queue.push(Header::ping(value), &[]);
+        }
+        Ok(())
+    }
+
     pub(super) fn new(mut config: Config, role: Role) -> Self {
         // Zero would make writers wait for room that never appears.
         config.max_frame_size = config.max_frame_size.max(1);
