@@ -77,19 +77,19 @@ pub fn cases() -> Vec<Case> {
             "The limit of the specification counts each direction separately.",
         ),
         Case::new(
-            "how a circuit over its data limit ends",
+            "the end of a circuit that exceeds its data limit",
             over_limit_end,
             "Error, Error",
         )
         .limits(limit_bytes)
         .on(Net::RESETS),
         // As many bytes as it likes: a fast machine reaches the usual limit sooner.
-        Case::new("a busy circuit at the end of its duration", busy, "it ends").limits(|limits| {
+        Case::new("a busy circuit at its maximum duration", busy, "it ends").limits(|limits| {
             limits.circuit.duration = Some(DURATION);
             limits.circuit.bytes = None;
         }),
         Case::new(
-            "how an idle circuit ends at the end of its duration",
+            "the end of an idle circuit at its maximum duration",
             idle,
             "Error, Error",
         )
@@ -328,7 +328,7 @@ async fn busy(relay: Server) -> String {
     };
     let both = async { tokio::join!(keep_busy, read) };
     if timeout(PATIENCE, both).await.is_err() {
-        return "it goes on".into();
+        return "it continues".into();
     }
     let lived = before.elapsed();
     assert!(lived >= DURATION, "it ends after {lived:?}");

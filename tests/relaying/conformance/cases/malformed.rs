@@ -14,7 +14,7 @@ use crate::conformance::{
     },
 };
 
-const A_STATUS: &str = "Every request receives a status, so the client can tell the error.";
+const A_STATUS: &str = "Every request receives a status, so the client can identify the error.";
 
 pub fn cases() -> Vec<Case> {
     vec![

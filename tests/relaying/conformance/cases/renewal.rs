@@ -19,7 +19,7 @@ use crate::conformance::{
 pub fn cases() -> Vec<Case> {
     vec![
         Case::new("renewal on the same connection", renew, "OK, OK"),
-        Case::new("renewal after a reconnect", reconnect, "OK, OK"),
+        Case::new("RESERVE again after a reconnect", reconnect, "OK, OK"),
         Case::new("renewal when all reservations are in use", renew, "OK, OK")
             .limits(|limits| limits.reservations = Some(1))
             .differs(
@@ -71,7 +71,7 @@ pub fn cases() -> Vec<Case> {
         Case::new(
             "a circuit whose target's reservation has expired",
             circuit_goes_on,
-            "it goes on",
+            "it continues",
         )
         .limits(|limits| limits.reservation_ttl = SHORT_TTL),
         Case::new("RESERVE after an expiry", reserve_after_expiry, "OK")
@@ -176,7 +176,7 @@ async fn circuit_goes_on(relay: Server) -> String {
     write(&mut circuit.source, b"still there?").await;
     circuit.source.close().await.unwrap();
     match read_to_end(&mut circuit.target).await {
-        (received, End::Eof) if received == b"still there?" => "it goes on".into(),
+        (received, End::Eof) if received == b"still there?" => "it continues".into(),
         other => format!("{other:?}"),
     }
 }

@@ -37,7 +37,7 @@ pub fn cases() -> Vec<Case> {
             ANY_FAILURE,
         ),
         Case::new(
-            "the target does not speak the stop protocol",
+            "the target does not support the stop protocol",
             speechless,
             "CONNECTION_FAILED",
         ),
