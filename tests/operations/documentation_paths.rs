@@ -60,9 +60,7 @@ fn expand(path: &str) -> Vec<String> {
     };
     let (names, after) = rest.split_once('}').unwrap();
     let names = names.split(',').map(str::trim);
-    names
-        .map(|name| format!("{before}{name}{after}"))
-        .collect()
+    names.map(|name| format!("{before}{name}{after}")).collect()
 }
 
 /// Paths of the repository that are in backticks.
