@@ -1,4 +1,4 @@
-//! `docs/performance.md`: the tables in it, and what they were measured on.
+//! `docs/design/performance-results.md`: its tables, and the circumstances of the measurement.
 
 use std::{
     fs,
@@ -11,7 +11,10 @@ use tokio::time::{Instant, sleep};
 
 use super::Result;
 
-const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/performance.md");
+const PATH: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/docs/design/performance-results.md"
+);
 const LOCK: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock"));
 /// Of libp2p's relay, which is a separate workspace.
 const STOCK_LOCK: &str = include_str!("../stock-relay/Cargo.lock");
@@ -60,7 +63,7 @@ pub(crate) fn circumstances() -> Result<String> {
         },
         arguments = arguments.join(" "),
         day = today.get(..10).unwrap_or(&today),
-        model = model.unwrap_or("a processor without a name").trim(),
+        model = model.unwrap_or("unknown processor").trim(),
         cores = cores()?,
         // Without what a distribution or a machine adds.
         kernel = kernel.split('-').next().unwrap_or_default().trim(),

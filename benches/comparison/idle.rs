@@ -31,7 +31,7 @@ pub(crate) async fn measure(relay: &Relay, channel: Channel, plan: &Plan) -> Res
         let each = (relay.resident_kib()? - start) / as_f64(size);
         samples.push(Sample::new(
             &name,
-            "KiB a reservation",
+            "KiB per reservation",
             each,
             Target::Ratio(0.6),
         ));
@@ -42,7 +42,7 @@ pub(crate) async fn measure(relay: &Relay, channel: Channel, plan: &Plan) -> Res
         Client::all_leave(clients).await?;
         relay.rests(plan.look).await?;
         let kept = kept_kib(relay, plan).await? / start;
-        let unit = "memory after, to before";
+        let unit = "memory after ÷ before";
         samples.push(Sample::new(&name, unit, kept, Target::Ours(1.2)));
     }
     Ok(samples)

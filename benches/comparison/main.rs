@@ -4,7 +4,7 @@
 //! ```sh
 //! cargo bench --bench comparison                                  # everything
 //! cargo bench --bench comparison -- throughput --channel quic     # a part of it
-//! cargo bench --bench comparison -- --write                       # for docs/performance.md
+//! cargo bench --bench comparison -- --write                       # docs/design/performance-results.md
 //! ```
 //!
 //! The image has the feature `openssl`: `--features openssl` measures the relay as it is shipped.

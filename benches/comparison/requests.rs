@@ -62,7 +62,7 @@ pub(crate) async fn measure(relay: &Relay, channel: Channel, plan: &Plan) -> Res
 
         samples.extend([
             Sample::new(&name, COMING, coming, Target::Ratio(0.9)),
-            Sample::new(&name, "CPU ms a renewal", renewing, Target::None),
+            Sample::new(&name, "CPU ms per renewal", renewing, Target::None),
             Sample::new(&name, CONNECTING, connecting, Target::Ratio(0.65)),
             Sample::new(&name, "circuits/s", rate, Target::None),
         ]);
@@ -74,7 +74,7 @@ pub(crate) async fn measure(relay: &Relay, channel: Channel, plan: &Plan) -> Res
         (many, coming_late, connecting_late),
     ] = costs[..]
     {
-        let name = format!("{}, {many} reservations to {few}", channel.name());
+        let name = format!("{}, {many} ÷ {few} reservations", channel.name());
         for (unit, growth) in [
             (COMING, coming_late / coming),
             (CONNECTING, connecting_late / connecting),
@@ -85,8 +85,8 @@ pub(crate) async fn measure(relay: &Relay, channel: Channel, plan: &Plan) -> Res
     Ok(samples)
 }
 
-const COMING: &str = "CPU ms a connection and reservation";
-const CONNECTING: &str = "CPU ms a circuit";
+const COMING: &str = "CPU ms per connection and reservation";
+const CONNECTING: &str = "CPU ms per circuit";
 
 /// Does the same with each pair of clients at once.
 async fn at_once(

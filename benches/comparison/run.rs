@@ -73,7 +73,7 @@ struct Options {
     /// said.
     #[arg(long, conflicts_with = "write")]
     bandwidth: Option<String>,
-    /// Writes the tables into docs/performance.md as well.
+    /// Also write the tables to docs/design/performance-results.md.
     #[arg(long)]
     write: bool,
     /// Everything at its smallest: whether it works, and no figures.

@@ -138,7 +138,7 @@ impl Load {
             let fairness = Target::Ours(1.1);
             samples.push(Sample::new(
                 &name,
-                "most to least, bytes",
+                "max ÷ min bytes per circuit",
                 most / least,
                 fairness,
             ));

@@ -1,4 +1,4 @@
-//! The list of differences, for people to read.
+//! The list of differences as a document.
 
 use std::fmt::Write;
 
@@ -12,22 +12,22 @@ const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/conformance.md");
 const INTRODUCTION: &str = "\
 # Conformance
 
-`tests/relaying/conformance` runs the same cases against this relay and against the relay of libp2p-relay,
-over real swarms: in memory, over TCP, WebSocket and QUIC. What clients observe is asserted at both, so
-the suite fails when either of them changes. Where the two differ, the difference is deliberate,
-and listed here with what this relay guarantees.
+`tests/relaying/conformance` runs the same cases against this relay and against `libp2p-relay`, over real
+swarms: in memory, over TCP, WebSocket and QUIC. The observations of the clients are asserted at both
+relays, so the suite fails when either of them changes. Every difference is deliberate, and is listed here
+with its reason.
 
-This file is generated: `UPDATE_DOCS=1 cargo test --test relaying conformance` writes it, and without the
-variable the same command fails when the file is out of date.
+This file is generated: `UPDATE_DOCS=1 cargo test --test relaying conformance` writes it. Without the
+variable, the same command fails if the file is out of date.
 
 ## Deliberate differences
 
-| case | observed at this relay | what it guarantees |
+| case | observed at this relay | reason |
 |---|---|---|
 ";
 
 const AGREEMENT: &str = "
-## The same at both
+## Same behaviour at both relays
 
 | case | observed |
 |---|---|

@@ -41,25 +41,24 @@ pub fn cases() -> Vec<Case> {
             "everything arrives, both ways",
         ),
         Case::new(
-            "more data one way than the limit allows",
+            "more data from the source than the limit allows",
             over_limit,
             "exactly the limit arrives",
         )
         .limits(limit_bytes)
         .differs(
             "another number of bytes arrives",
-            "The limit is exact: every byte within it is delivered, and not one more.",
+            "The limit is exact: every byte within it is delivered, and none beyond it.",
         ),
         Case::new(
-            "more data back than the limit allows",
+            "more data from the target than the limit allows",
             over_limit_back,
             "exactly the limit arrives",
         )
         .limits(limit_bytes)
         .differs(
             "another number of bytes arrives",
-            "The limit holds from the target to the source as it does from the source to the \
-             target.",
+            "The limit applies to both directions.",
         ),
         Case::new(
             "as much data one way as the limit allows, and its end",
@@ -75,22 +74,22 @@ pub fn cases() -> Vec<Case> {
         .limits(limit_bytes)
         .differs(
             "the circuit is cut",
-            "The specification's limit counts each direction for itself.",
+            "The limit of the specification counts each direction separately.",
         ),
         Case::new(
-            "how a circuit over its data limit ends",
+            "the end of a circuit that exceeds its data limit",
             over_limit_end,
             "Error, Error",
         )
         .limits(limit_bytes)
         .on(Net::RESETS),
         // As many bytes as it likes: a fast machine reaches the usual limit sooner.
-        Case::new("a busy circuit at the end of its duration", busy, "it ends").limits(|limits| {
+        Case::new("a busy circuit at its maximum duration", busy, "it ends").limits(|limits| {
             limits.circuit.duration = Some(DURATION);
             limits.circuit.bytes = None;
         }),
         Case::new(
-            "how an idle circuit ends at the end of its duration",
+            "the end of an idle circuit at its maximum duration",
             idle,
             "Error, Error",
         )
@@ -153,7 +152,7 @@ fn blocked_cases() -> Vec<Case> {
             source_vanishes_blocked,
         ),
         blocked(
-            "the source finishes, then resets its stream while the target is silent, then CONNECT \
+            "the source finishes, then resets its stream while the target sends nothing, then CONNECT \
              when one circuit is allowed",
             source_resets_after_end,
         )
@@ -162,8 +161,8 @@ fn blocked_cases() -> Vec<Case> {
 }
 
 const SLOT_TAKEN: &str = "RESOURCE_LIMIT_EXCEEDED";
-const OUTLIVES: &str = "A circuit does not outlive a side: one that is not read, because the other \
-                        side is blocked or silent, is watched for its failure all the same.";
+const OUTLIVES: &str = "A circuit ends with either side: a side that is not read, because the other side \
+ is blocked or sends nothing, is still polled for failure.";
 
 /// A case in which a side that the relay does not read fails.
 fn blocked<F>(name: &'static str, run: fn(Server) -> F) -> Case
@@ -329,7 +328,7 @@ async fn busy(relay: Server) -> String {
     };
     let both = async { tokio::join!(keep_busy, read) };
     if timeout(PATIENCE, both).await.is_err() {
-        return "it goes on".into();
+        return "it continues".into();
     }
     let lived = before.elapsed();
     assert!(lived >= DURATION, "it ends after {lived:?}");

@@ -17,65 +17,70 @@ pub fn cases() -> Vec<Case> {
     vec![
         Case::new("CONNECT", connect, "OK"),
         Case::new(
-            "CONNECT to a peer that is not there",
+            "CONNECT to a peer that is not connected",
             nobody,
             "NO_RESERVATION",
         ),
         Case::new(
-            "CONNECT to a peer that has not reserved",
+            "CONNECT to a peer without a reservation",
             no_reservation,
             "NO_RESERVATION",
         ),
-        Case::new("CONNECT to oneself", to_self, "PERMISSION_DENIED").differs(
+        Case::new(
+            "CONNECT from a peer to itself",
+            to_self,
+            "PERMISSION_DENIED",
+        )
+        .differs(
             "OK",
-            "A circuit from a peer to itself serves nobody and costs two streams.",
+            "A circuit from a peer to itself has no use and costs two streams.",
         ),
         Case::new(
-            "CONNECT when all circuits of the relay are open",
+            "CONNECT when the relay has its maximum of circuits",
             relay_full,
             "OK, RESOURCE_LIMIT_EXCEEDED",
         )
         .limits(|limits| limits.circuits = Some(1)),
         Case::new(
-            "CONNECT when the source has all its circuits open",
+            "CONNECT when the source has its maximum of circuits",
             source_full,
             "OK, RESOURCE_LIMIT_EXCEEDED",
         )
         .limits(|limits| limits.circuits_per_source = Some(1))
-        .differs("OK, OK", "A limit of N circuits means N."),
+        .differs("OK, OK", "A limit of N circuits allows exactly N."),
         Case::new(
-            "CONNECT when the target has all its circuits open",
+            "CONNECT when the target has its maximum of circuits",
             target_full,
             "OK, RESOURCE_LIMIT_EXCEEDED",
         )
         .limits(|limits| limits.circuits_per_target = Some(1))
         .differs(
             "OK, OK",
-            "A target has a limit of its own: sources cannot overload it.",
+            "Targets have a separate limit, so sources cannot overload a target.",
         ),
         Case::new(
-            "CONNECT when the target has all its circuits open, and has sent nothing on one of them",
+            "CONNECT when the target has its maximum of circuits, and one is unused",
             unused_evicted,
             "OK, OK",
         )
         .limits(|limits| limits.circuits_per_target = Some(1)),
-        Case::new("CONNECT when a circuit has ended", slot_freed, "OK, OK")
+        Case::new("CONNECT after a circuit has ended", slot_freed, "OK, OK")
             .limits(|limits| limits.circuits = Some(1)),
         Case::new(
-            "the limit that CONNECT tells",
+            "the limit in the answer to CONNECT",
             limit,
             "3600 s, 100000000 bytes",
         ),
         Case::new(
-            "the limits that RESERVE, CONNECT and STOP tell when there are none",
+            "the limits in RESERVE, CONNECT and STOP when circuits are unlimited",
             unlimited,
             "none",
         )
         .limits(|limits| limits.circuit = CircuitLimit::default())
         .differs(
             "one each time",
-            "Clients take a connection for limited, and use it for less, as soon as there is a \
-             `limit`: without limits there is none.",
+            "Clients treat a connection as limited, and use it for fewer protocols, if a \
+             `limit` is present. Without limits it is omitted.",
         ),
     ]
 }

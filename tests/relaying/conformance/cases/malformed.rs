@@ -14,22 +14,21 @@ use crate::conformance::{
     },
 };
 
-const A_STATUS: &str = "Every request gets a status, whatever it was, so a client learns what is \
-                        wrong with it.";
+const A_STATUS: &str = "Every request receives a status, so the client can identify the error.";
 
 pub fn cases() -> Vec<Case> {
     vec![
-        malformed("garbage instead of a message", |relay| {
+        malformed("undecodable bytes instead of a message", |relay| {
             after(relay, b"\x05\xff\xff\xff\xff\xff".to_vec())
         }),
-        malformed("a message of no kind", |relay| {
+        malformed("a message without a type", |relay| {
             after(relay, frame(&HopMessage::default()))
         })
         .differs(
             "OK, then OK",
-            "The kind is required; a message without one is not taken for a RESERVE.",
+            "The type is required; a message without one is not treated as RESERVE.",
         ),
-        malformed("a message of an unknown kind", |relay| {
+        malformed("a message of an unknown type", |relay| {
             let message = HopMessage {
                 kind: Some(9),
                 ..HopMessage::default()
@@ -49,7 +48,7 @@ pub fn cases() -> Vec<Case> {
         Case::new("STATUS as a request", status, "UNEXPECTED_MESSAGE, then OK")
             .differs("no status, then OK", A_STATUS),
         Case::new(
-            "a request with fields that nobody knows",
+            "a request with unknown fields",
             unknown_fields,
             "OK, then OK",
         ),
@@ -58,11 +57,11 @@ pub fn cases() -> Vec<Case> {
             cut_short,
             "no status, then OK",
         ),
-        malformed("half a message, then silence", half)
+        malformed("half a message, then nothing", half)
             .on(Net::SLOW)
             .differs(
                 "no answer in time, then OK",
-                "A request has ten seconds to arrive.",
+                "A request must arrive within 10 s.",
             ),
     ]
 }

@@ -20,18 +20,19 @@ const ONCE: Rate = Rate {
 pub fn cases() -> Vec<Case> {
     vec![
         Case::new(
-            "RESERVE again by a holder, where a peer may ask once an hour",
+            "renewal by a peer with a rate limit of one request per hour",
             renewed,
             "OK, OK",
         )
         .limits(|limits| limits.reservation_rate.per_peer = Some(ONCE))
         .differs(
             "OK, RESOURCE_LIMIT_EXCEEDED",
-            "A renewal takes nothing that the peer has not got already: no flood, its own or its \
-             neighbours', takes a reservation away.",
+            "A renewal needs no further resources, so it is exempt: neither a flood of the peer \
+             nor of its neighbours ends its reservation.",
         ),
         Case::new(
-            "RESERVE by two peers behind one IP address, which may ask once an hour",
+            "RESERVE by two peers behind one IP address with a rate limit of one request per \
+             hour",
             neighbours,
             "OK, RESERVATION_REFUSED",
         )
@@ -39,10 +40,10 @@ pub fn cases() -> Vec<Case> {
         .on(Net::SOCKETS)
         .differs(
             "OK, RESOURCE_LIMIT_EXCEEDED",
-            "The specification's status for a refused reservation.",
+            "This is the status of the specification for a refused reservation.",
         ),
         Case::new(
-            "CONNECT twice, where a peer may ask once an hour",
+            "CONNECT twice with a rate limit of one request per hour",
             twice,
             "NO_RESERVATION, RESOURCE_LIMIT_EXCEEDED",
         )

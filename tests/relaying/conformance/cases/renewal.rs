@@ -18,51 +18,47 @@ use crate::conformance::{
 
 pub fn cases() -> Vec<Case> {
     vec![
-        Case::new("RESERVE again on the same connection", renew, "OK, OK"),
+        Case::new("renewal on the same connection", renew, "OK, OK"),
         Case::new("RESERVE again after a reconnect", reconnect, "OK, OK"),
+        Case::new("renewal when all reservations are in use", renew, "OK, OK")
+            .limits(|limits| limits.reservations = Some(1))
+            .differs(
+                "OK, RESOURCE_LIMIT_EXCEEDED",
+                "A renewal uses no further reservation, so it is never refused for lack of \
+             capacity: a full relay keeps its reserved peers.",
+            ),
         Case::new(
-            "RESERVE again when every slot is taken",
-            renew,
-            "OK, OK",
-        )
-        .limits(|limits| limits.reservations = Some(1))
-        .differs(
-            "OK, RESOURCE_LIMIT_EXCEEDED",
-            "A holder takes no further slot, so a renewal is never refused for capacity: a full \
-             relay keeps those whom it serves.",
-        ),
-        Case::new(
-            "RESERVE on a second connection when every slot is taken",
+            "RESERVE on a second connection when all reservations are in use",
             renew_elsewhere,
             "OK, OK",
         )
         .limits(|limits| limits.reservations = Some(1))
         .differs(
             "OK, RESOURCE_LIMIT_EXCEEDED",
-            "The reservation belongs to the peer, so a client that comes back before its old \
-             connection is known to be dead keeps its slot.",
+            "The reservation belongs to the peer, so a client that reconnects before its old \
+             connection is detected as dead keeps it.",
         ),
         Case::new(
-            "RESERVE on each of five connections, where three may hold a reservation",
+            "RESERVE on each of five connections, of which three may hold the reservation",
             five_connections,
             "OK, OK, OK, OK, OK, then STOP over the newest",
         )
         .differs(
             "OK, OK, OK, OK, RESOURCE_LIMIT_EXCEEDED, then STOP over another",
-            "The newest connections hold the reservation and the peer's own oldest one gives way, \
-             so a client behind a restless network is never locked out by its own past.",
+            "The newest connections hold the reservation and the oldest one of the same peer \
+             gives way, so the dead connections of a client never lock it out.",
         ),
         Case::new(
-            "CONNECT to a peer that lost the connection on which it reserved, and has another",
+            "CONNECT to a peer whose reserving connection was lost, but not its other one",
             survives,
             "OK, over the other connection",
         )
         .differs(
             "NO_RESERVATION",
-            "A reservation lives for as long as any direct connection of its peer is up.",
+            "A reservation lasts as long as any direct connection of its peer is open.",
         ),
         Case::new(
-            "CONNECT to a peer that lost its last connection",
+            "CONNECT to a peer whose last connection was lost",
             last_connection,
             "NO_RESERVATION",
         ),
@@ -75,7 +71,7 @@ pub fn cases() -> Vec<Case> {
         Case::new(
             "a circuit whose target's reservation has expired",
             circuit_goes_on,
-            "it goes on",
+            "it continues",
         )
         .limits(|limits| limits.reservation_ttl = SHORT_TTL),
         Case::new("RESERVE after an expiry", reserve_after_expiry, "OK")
@@ -180,7 +176,7 @@ async fn circuit_goes_on(relay: Server) -> String {
     write(&mut circuit.source, b"still there?").await;
     circuit.source.close().await.unwrap();
     match read_to_end(&mut circuit.target).await {
-        (received, End::Eof) if received == b"still there?" => "it goes on".into(),
+        (received, End::Eof) if received == b"still there?" => "it continues".into(),
         other => format!("{other:?}"),
     }
 }

@@ -23,7 +23,7 @@ pub fn cases() -> Vec<Case> {
     vec![
         Case::new("RESERVE", answer, "OK"),
         Case::new(
-            "the end of a reservation",
+            "the expiry of a reservation",
             expiry,
             "one time to live from now",
         ),
@@ -34,29 +34,29 @@ pub fn cases() -> Vec<Case> {
         ),
         Case::new("the voucher of a reservation", voucher, "valid").differs(
             "none",
-            "The specification asks for a signed voucher, and clients check the ones that they \
-             get: domain, payload type, relay, holder and end are right.",
+            "The specification defines a signed voucher, and clients verify those that they receive: \
+             domain, payload type, relay, peer and expiry are correct.",
         ),
         Case::new(
-            "the limit that a reservation tells",
+            "the limit in the answer to RESERVE",
             limit,
             "3600 s, 100000000 bytes",
         ),
         Case::new(
-            "RESERVE when every slot is taken",
+            "RESERVE when all reservations are in use",
             full,
             "RESERVATION_REFUSED",
         )
         .limits(|limits| limits.reservations = Some(1))
         .differs(
             "RESOURCE_LIMIT_EXCEEDED",
-            "The specification's status for a refused reservation; RESOURCE_LIMIT_EXCEEDED is \
-                 about circuits.",
+            "This is the status of the specification for a refused reservation; \
+             RESOURCE_LIMIT_EXCEEDED refers to circuits.",
         ),
-        Case::new("RESERVE when a slot has become free", freed, "OK")
+        Case::new("RESERVE after a reservation has ended", freed, "OK")
             .limits(|limits| limits.reservations = Some(1)),
         Case::new(
-            "RESERVE by two peers behind one IP address, where one may",
+            "RESERVE by two peers behind one IP address with a limit of one",
             per_ip,
             "OK, RESERVATION_REFUSED",
         )
@@ -64,8 +64,8 @@ pub fn cases() -> Vec<Case> {
         .on(Net::SOCKETS)
         .differs(
             "OK, OK",
-            "One address cannot take all slots: reservations per IP address are bounded, not only \
-             their rate.",
+            "One address cannot use all reservations: their number per IP address is limited, \
+             not only their rate.",
         ),
     ]
 }

@@ -16,14 +16,13 @@ use crate::conformance::{
     },
 };
 
-const ANY_FAILURE: &str = "Whatever keeps a target from accepting, the source learns the same: \
-                           the circuit failed. The other statuses speak of the source's own \
-                           request.";
+const ANY_FAILURE: &str = "The source receives the same status for every failure of the target. The other \
+ statuses refer to the request of the source.";
 
 pub fn cases() -> Vec<Case> {
     vec![
         Case::new(
-            "what STOP says",
+            "the content of STOP",
             says,
             "CONNECT from the source, 3600 s, 100000000 bytes",
         ),
@@ -38,12 +37,12 @@ pub fn cases() -> Vec<Case> {
             ANY_FAILURE,
         ),
         Case::new(
-            "the target does not speak the stop protocol",
+            "the target does not support the stop protocol",
             speechless,
             "CONNECTION_FAILED",
         ),
         Case::new(
-            "the target answers STOP with garbage",
+            "the target answers STOP with an undecodable message",
             garbage,
             "CONNECTION_FAILED",
         )
@@ -67,20 +66,21 @@ pub fn cases() -> Vec<Case> {
         .on(Net::SLOW)
         .differs(
             "no answer in time",
-            "STOP has 8 seconds: clients give up after 10, and learn of the failure before.",
+            "STOP has a deadline of 8 s. Clients wait for 10 s, so they receive the failure in \
+             time.",
         ),
         Case::new(
-            "the target's connection ends while it is asked",
+            "the target's connection ends before it answers STOP",
             vanishes,
             "CONNECTION_FAILED",
         )
         .differs(
             "another status, or none",
-            "Every request gets the status that says what happened.",
+            "Every request receives the status of its actual cause.",
         ),
         Case::new(
-            "the source gives up while the target is asked, then CONNECT when one circuit is \
-             allowed",
+            "the source resets its stream before the target answers STOP, then CONNECT when one \
+             circuit is allowed",
             gives_up,
             "OK",
         )
@@ -88,7 +88,8 @@ pub fn cases() -> Vec<Case> {
         .on(&[Net::Quic])
         .differs(
             "RESOURCE_LIMIT_EXCEEDED",
-            "A slot is free at once when its source has gone, not when the target has answered.",
+            "The circuit is released as soon as its source has gone, not when the target \
+             answers.",
         ),
     ]
     .into_iter()
@@ -100,15 +101,15 @@ pub fn cases() -> Vec<Case> {
 fn several_connections() -> Vec<Case> {
     vec![
         Case::new(
-            "the target answers STOP on its other connection only",
+            "the target answers STOP on the other one of its two connections only",
             second_connection,
             "OK",
         )
         .on(Net::SLOW)
         .differs(
             "no answer in time",
-            "A connection that is dead without knowing it does not cost the circuit while the \
-             target has another one.",
+            "A connection that is dead but not detected as such does not prevent the circuit if \
+             the target has another one.",
         ),
         Case::new(
             "three of the target's connections do not answer STOP, the fourth does",
@@ -118,18 +119,18 @@ fn several_connections() -> Vec<Case> {
         .on(Net::RESETS)
         .differs(
             "no answer in time",
-            "A connection that is dead without knowing it does not cost the circuit while the \
-             target has another one.",
+            "A connection that is dead but not detected as such does not prevent the circuit if \
+             the target has another one.",
         ),
         Case::new(
-            "STOP is answered on the second connection, then with OK on the first one, too",
+            "STOP is answered with OK on the second connection, then also on the first one",
             late_ok,
             "OK, and the first stream ends with Error",
         )
         .on(Net::RESETS)
         .differs(
             "no second STOP",
-            "The first OK wins: no other stream carries a byte.",
+            "The first OK wins: no data is forwarded on any other stream.",
         ),
         Case::new(
             "the target refuses STOP on the second of its connections",
@@ -139,7 +140,7 @@ fn several_connections() -> Vec<Case> {
         .on(Net::RESETS)
         .differs(
             "no second STOP",
-            "A refusal is the target's decision, and ends all attempts.",
+            "A refusal is the decision of the target, so it ends all attempts.",
         ),
     ]
 }

@@ -19,22 +19,22 @@ const MANY: usize = 64;
 pub fn cases() -> Vec<Case> {
     vec![
         Case::new(
-            "64 requests at once on one connection",
+            "64 concurrent requests on one connection",
             all_at_once,
             "all answered",
         )
         .differs(
             "not all answered",
-            "A busy client may have 64 requests on their way at once, and each gets its answer.",
+            "A busy client may have 64 requests in flight, and each one is answered.",
         ),
         Case::new(
-            "a request while 64 hop streams are silent",
+            "a request while 64 hop streams have sent nothing",
             among_silent,
             "NO_RESERVATION",
         )
         .differs(
             "no status",
-            "Streams that say nothing give way to those that do.",
+            "Streams without a request give way to new ones.",
         ),
         Case::new("a stop stream to the relay", stop_stream, "not offered"),
         Case::new("the end of a hop stream after its answer", end, "Eof, Eof"),
