@@ -6,6 +6,7 @@ mod admin_drain;
 mod chart;
 mod cli;
 mod config;
+mod documentation;
 mod event_log;
 mod first_process;
 mod hosts;
