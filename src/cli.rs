@@ -23,7 +23,7 @@ use tracing::{error, info, warn};
 use crate::{
     access,
     admin::Admin,
-    config::{Config, Loaded, reference_table},
+    config::{Config, Loaded, reference},
     identity::{self, Identity, KeySource},
     node::Node,
     probe,
@@ -87,7 +87,7 @@ enum Command {
     Dns,
     /// Print the configuration from this environment, with masked secrets.
     Config {
-        /// Print the reference of all variables as a Markdown table instead.
+        /// Print the reference of all variables instead, as tables in Markdown.
         #[arg(long)]
         reference: bool,
     },
@@ -138,7 +138,7 @@ pub fn main() -> ExitCode {
         Command::Dnsaddr(args) => dns::dnsaddr(&args),
         Command::Dns => load_config_from(env_without_external_addresses(), dns::dns),
         Command::Identity { command: None } => with_config(print_identity),
-        Command::Config { reference: true } => output::print(reference_table()),
+        Command::Config { reference: true } => output::print(reference()),
         Command::Config { reference: false } => with_config(print_config),
     }
 }

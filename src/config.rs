@@ -40,7 +40,7 @@ use libp2p::{Multiaddr, multiaddr::Protocol};
 
 pub use error::{Errors, VariableError, Warning};
 pub use load::Loaded;
-pub use render::reference_table;
+pub use render::reference;
 
 use crate::access::AccessConfig;
 use crate::identity::IdentityConfig;

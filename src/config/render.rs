@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::Config;
 use super::load::Loaded;
-use super::table::{DefaultValue, VARIABLES, Variable};
+use super::table::{DefaultValue, SECTIONS, VARIABLES, Variable};
 use super::value_sources::ValueSource;
 
 impl Loaded {
@@ -36,21 +36,28 @@ impl Loaded {
     }
 }
 
-/// The reference of all variables, as a Markdown table that ends in a line break.
-pub fn reference_table() -> String {
+/// The reference of all variables in Markdown: a heading and a table for each section.
+pub fn reference() -> String {
     let defaults = Config::default();
-    let mut table = "| Variable | Default | Meaning |\n|---|---|---|\n".to_owned();
+    let mut text = String::new();
     for variable in VARIABLES {
         // Writing to a string cannot fail.
+        if let Some((title, _)) = SECTIONS.iter().find(|(_, first)| *first == variable.name) {
+            let gap = if text.is_empty() { "" } else { "\n" };
+            let _ = writeln!(
+                text,
+                "{gap}### {title}\n\n| Variable | Default | Meaning |\n|---|---|---|"
+            );
+        }
         let _ = writeln!(
-            table,
+            text,
             "| `{}` | {} | {} |",
             variable.name,
             default_cell(variable, &defaults),
             meaning_cell(variable)
         );
     }
-    table
+    text
 }
 
 fn default_cell(variable: &Variable, defaults: &Config) -> String {

@@ -65,6 +65,21 @@ pub(super) const RENAMED_VARIABLES: [(&str, &str); 2] = [
     ("RELAY_PROXY_PROTOCOL_FROM", name::TRUSTED_PROXIES),
 ];
 
+/// The sections of the reference: the title, and the first variable. A section ends where the next one
+/// begins.
+pub(super) const SECTIONS: [(&str, &str); 10] = [
+    ("Addresses", "RELAY_LISTEN_ADDRESSES"),
+    ("Identity", name::INSTANCE),
+    ("Reservations", name::RESERVATIONS),
+    ("Circuits", name::CIRCUITS),
+    ("Resources and rates", "RELAY_PREFIX_SHARES"),
+    ("Bandwidth", name::BANDWIDTH),
+    ("Access control", "RELAY_ACCESS_RESERVE_ALLOW"),
+    ("Log and admin API", "RELAY_STATS_INTERVAL"),
+    ("Drain", "RELAY_DRAIN_DELAY"),
+    ("DNS", "RELAY_FLEET_INSTANCES"),
+];
+
 /// One environment variable.
 pub(super) struct Variable {
     /// The full name.
@@ -281,6 +296,20 @@ pub(super) static VARIABLES: &[Variable] = &[
         field: field!(DurationOrZero { zero: "unlimited" } => limits.idle_circuit_timeout),
     },
     Variable {
+        name: name::CIRCUIT_DURATION,
+        default: DefaultValue::FromConfig,
+        doc: "Maximum duration of a circuit.",
+        handling: TextHandling::Plain,
+        field: field!(DurationOrZero { zero: "unlimited" } => limits.circuit.duration),
+    },
+    Variable {
+        name: "RELAY_MAX_CIRCUIT_BYTES",
+        default: DefaultValue::FromConfig,
+        doc: "Maximum number of bytes that a circuit relays in each direction.",
+        handling: TextHandling::Plain,
+        field: field!(Size => limits.circuit.bytes),
+    },
+    Variable {
         name: "RELAY_PREFIX_SHARES",
         default: DefaultValue::Described(
             "1/8 for an IPv4 address and an IPv6 /64, 1/4 for an IPv4 /24 and an IPv6 /56, 1/2 for an IPv6 /48",
@@ -292,20 +321,6 @@ pub(super) static VARIABLES: &[Variable] = &[
         field: field!(PrefixShares => limits.prefix_shares),
     },
     Variable {
-        name: name::CIRCUIT_DURATION,
-        default: DefaultValue::FromConfig,
-        doc: "Maximum duration of a circuit.",
-        handling: TextHandling::Plain,
-        field: field!(DurationOrZero { zero: "unlimited" } => limits.circuit.duration),
-    },
-    Variable {
-        name: "RELAY_MAX_CIRCUIT_BYTES",
-        default: DefaultValue::FromConfig,
-        doc: "Maximum number of bytes that a circuit carries in each direction.",
-        handling: TextHandling::Plain,
-        field: field!(Size => limits.circuit.bytes),
-    },
-    Variable {
         name: "RELAY_MAX_MEMORY",
         default: DefaultValue::FromConfig,
         doc: "Memory limit of the relay; `auto` is the limit of its container, or else the \
@@ -313,6 +328,13 @@ pub(super) static VARIABLES: &[Variable] = &[
               `docs/limits.md`.",
         handling: TextHandling::Plain,
         field: field!(MemoryLimitFormat => memory),
+    },
+    Variable {
+        name: "RELAY_IDLE_TIMEOUT",
+        default: DefaultValue::FromConfig,
+        doc: "How long a connection may have neither a reservation nor a circuit.",
+        handling: TextHandling::Plain,
+        field: field!(AT_LEAST_5S => idle_timeout),
     },
     Variable {
         name: "RELAY_RATE_CONNECTIONS_PER_IP",
@@ -457,8 +479,8 @@ pub(super) static VARIABLES: &[Variable] = &[
     Variable {
         name: name::ACCESS_URL,
         default: DefaultValue::Described("none"),
-        doc: "HTTP endpoint of yours that decides on requests that no rule denies. It \
-              receives full peer ids and IP addresses; see `docs/access.md`.",
+        doc: "Your HTTP endpoint that decides on requests that no rule denies. It receives \
+              full peer ids and IP addresses; see `docs/access.md`.",
         handling: TextHandling::Url,
         field: field!(EndpointUrl => access.url),
     },
@@ -514,13 +536,6 @@ pub(super) static VARIABLES: &[Variable] = &[
               `RELAY_PREFIX_SHARES`.",
         handling: TextHandling::Plain,
         field: field!(CountInRange(MAX_CONCURRENCY) => access.endpoint.concurrency),
-    },
-    Variable {
-        name: "RELAY_IDLE_TIMEOUT",
-        default: DefaultValue::FromConfig,
-        doc: "How long a connection may have neither a reservation nor a circuit.",
-        handling: TextHandling::Plain,
-        field: field!(AT_LEAST_5S => idle_timeout),
     },
     Variable {
         name: "RELAY_STATS_INTERVAL",

@@ -110,9 +110,9 @@ CONTRADICTIONS = [
     ({"identity": {"existingSecret": "a", "keysSecret": "b"}}, "identity: set only one"),
     (
         {"drain": {"timeout": "1h"}},
-        "drain.timeout: 1h has to be longer than relay.maxCircuitDuration, 1h",
+        "drain.timeout: 1h must be longer than relay.maxCircuitDuration, 1h",
     ),
-    ({"relay": {"maxCircuitDuration": "2h"}}, "has to be longer than relay.maxCircuitDuration, 2h"),
+    ({"relay": {"maxCircuitDuration": "2h"}}, "must be longer than relay.maxCircuitDuration, 2h"),
     ({"relay": {"maxCircuitDuration": 0}}, "relay.maxCircuitDuration, unlimited"),
     ({"relay": {"maxCircuitDuration": "0"}}, "relay.maxCircuitDuration, unlimited"),
     # Without a value the relay's own default holds, which is an hour.
@@ -130,46 +130,46 @@ CONTRADICTIONS = [
         {"access": {"url": "https://a", "caFile": {"secret": "a", "configMap": "b"}}},
         "access.caFile: set only one",
     ),
-    ({"access": {"tokenSecret": {"name": "a"}}}, "access.tokenSecret: is of no use without"),
-    ({"access": {"caFile": {"secret": "a"}}}, "access.caFile: is of no use without"),
-    ({"access": {"timeout": "1s"}}, "access.timeout: is of no use without access.url"),
-    ({"access": {"onError": "fail-open"}}, "access.onError: is of no use without access.url"),
-    ({"access": {"cacheTtl": 0}}, "access.cacheTtl: is of no use without access.url"),
-    ({"access": {"cacheCapacity": 0}}, "access.cacheCapacity: is of no use without access.url"),
-    ({"access": {"concurrency": 1}}, "access.concurrency: is of no use without access.url"),
+    ({"access": {"tokenSecret": {"name": "a"}}}, "access.tokenSecret: has no effect without"),
+    ({"access": {"caFile": {"secret": "a"}}}, "access.caFile: has no effect without"),
+    ({"access": {"timeout": "1s"}}, "access.timeout: has no effect without access.url"),
+    ({"access": {"onError": "fail-open"}}, "access.onError: has no effect without access.url"),
+    ({"access": {"cacheTtl": 0}}, "access.cacheTtl: has no effect without access.url"),
+    ({"access": {"cacheCapacity": 0}}, "access.cacheCapacity: has no effect without access.url"),
+    ({"access": {"concurrency": 1}}, "access.concurrency: has no effect without access.url"),
     ({"access": {"url": "https://a", "timeout": "9ms"}}, "access.timeout: 9ms is not between"),
     ({"access": {"url": "https://a", "timeout": "11s"}}, "access.timeout: 11s is not between"),
     ({"access": {"url": "https://a", "cacheTtl": "999ms"}}, "access.cacheTtl: 999ms is less"),
     ({"access": {"rules": "allow reserve none\n\ndeny all"}}, "access.rules: line 3 is not"),
-    ({"admin": {"host": "127.0.0.1"}}, "admin.host: Kubernetes cannot ask a pod"),
-    ({"dns": {"enabled": True}}, "dns.zone: is needed"),
+    ({"admin": {"host": "127.0.0.1"}}, "admin.host: Kubernetes cannot probe a pod"),
+    ({"dns": {"enabled": True}}, "dns.zone: is required"),
     (
         {"dns": {**WITH_DNS, "ttl": "8500ms"}},
-        "drain.delay: 10s has to be 2s longer than dns.ttl, 8500ms",
+        "drain.delay: 10s must be at least 2s longer than dns.ttl, 8500ms",
     ),
     (
         {"dns": {**WITH_DNS, "endpoints": [{"dnsName": "x", "recordType": "TXT", "targets": []}]}},
-        "dns.endpoints: are",
+        "dns.endpoints: cannot be set together with dns.enabled",
     ),
-    ({"dns": WITH_DNS, "replicas": 257}, "dns: knows at most 256 relays"),
-    ({"exposure": {"type": "loadBalancer"}}, "exposure: a relay cannot know the address"),
+    ({"dns": WITH_DNS, "replicas": 257}, "dns: supports at most 256 relays"),
+    ({"exposure": {"type": "loadBalancer"}}, "exposure: a relay cannot detect the address"),
     ({"exposure": {"type": "nodePort"}, "replicas": 11}, "30900 for 11 relays cannot be announced"),
-    ({"exposure": {"type": "nodePort", "firstNodePort": 30905}}, "let the first port end in 0"),
+    ({"exposure": {"type": "nodePort", "firstNodePort": 30905}}, "use a first port that ends in 0"),
     (
         {"exposure": {"type": "nodePort", "firstNodePort": 65530}, "replicas": 7},
         "ports above 65535",
     ),
-    ({"exposure": {"type": "nodePort", "port": 443}}, "exposure.port: has no meaning for nodePort"),
+    ({"exposure": {"type": "nodePort", "port": 443}}, "exposure.port: has no effect with nodePort"),
     ({"exposure": {"type": "hostNetwork", "port": 443}}, "exposure.port: with hostNetwork"),
     ({"exposure": {"externalDns": True}}, "exposure.externalDns: needs exposure.domain"),
-    ({"exposure": {"type": "hostNetwork"}, "dns": WITH_DNS}, "which dns.enabled cannot do with"),
+    ({"exposure": {"type": "hostNetwork"}, "dns": WITH_DNS}, "but dns.enabled needs it from elsewhere"),
     ({"websocket": {"enabled": True}}, "websocket.externalAddresses: browsers need"),
-    ({"ports": {"admin": 9000}}, "need ports of their own"),
+    ({"ports": {"admin": 9000}}, "need different ports"),
     (
         {"metrics": {"podMonitor": {"enabled": True}}},
         "networkPolicy.scrapers: metrics.podMonitor.enabled needs",
     ),
-    ({"replicas": None}, "maxReplicas: is needed where replicas is null"),
+    ({"replicas": None}, "maxReplicas: is required if replicas is null"),
     ({"replicas": 3, "maxReplicas": 2}, "maxReplicas: 2 is less than replicas, 3"),
     (
         {"podDisruptionBudget": {"minAvailable": 0, "maxUnavailable": 0}},
@@ -177,7 +177,7 @@ CONTRADICTIONS = [
     ),
     (
         {"extraEnv": [{"name": "RELAY_MAX_CIRCUITS", "value": "1"}]},
-        "extraEnv: RELAY_MAX_CIRCUITS has a value of its own",
+        "extraEnv: set RELAY_MAX_CIRCUITS by its own value",
     ),
 ]
 
@@ -216,7 +216,7 @@ class Contradictions(unittest.TestCase):
         values = {"drain": {"window": "2h"}, "ports": {"admin": 9000}, "dns": {"enabled": True}}
         with self.assertRaises(Refused) as refused:
             rendered(**values)
-        for words in ("drain.window", "need ports of their own", "dns.zone"):
+        for words in ("drain.window", "need different ports", "dns.zone"):
             self.assertIn(words, str(refused.exception))
 
     def test_a_seed_is_not_made_up_where_nobody_can_keep_it(self):

@@ -72,7 +72,7 @@ pub struct Container {
 }
 
 impl Container {
-    /// Runs the image in the background as the README recommends, with these additional options.
+    /// Runs the image in the background as docs/docker.md recommends, with these additional options.
     pub async fn start(image: &str, options: &[&str]) -> Self {
         let hardened = [
             "run",

@@ -148,7 +148,7 @@ async fn the_reference_lists_every_variable_of_the_configuration() {
     let reference = run(&[], &["config", "--reference"]).await;
     assert_eq!(reference.status.code(), Some(0));
     let reference = out(&reference);
-    assert!(reference.starts_with("| Variable | Default | Meaning |\n"));
+    assert!(reference.starts_with("### Addresses\n\n| Variable | Default | Meaning |\n"));
     let config = out(&run(&[], &["config"]).await);
     let names = config.lines().filter_map(|line| line.split_once('='));
     let names: Vec<_> = names

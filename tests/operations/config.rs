@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use descord_relay::{
     access::OnError,
-    config::{Config, Errors, Loaded, reference_table},
+    config::{Config, Errors, Loaded, reference},
     identity::IdentityConfig,
     pseudonym::PeerIds,
     relay::Limits,

@@ -6,6 +6,7 @@ mod admin_drain;
 mod chart;
 mod cli;
 mod config;
+mod documentation;
 mod documentation_paths;
 mod event_log;
 mod first_process;

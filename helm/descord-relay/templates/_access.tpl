@@ -109,8 +109,8 @@ access.cacheTtl: {{ $access.cacheTtl }} is less than 1s
 {{- include "descord-relay.check.accessRules" . }}
 {{- end }}
 
-{{- /* Whoever says how to ask an endpoint wants one to be asked: without it, everybody would get what
-it is to refuse. What is as the relay has it anyway says nothing. */ -}}
+{{- /* Settings of the endpoint without its URL are an error: all requests that it is to decide on would be
+granted. Values that are the relay's defaults are ignored. */ -}}
 {{- define "descord-relay.check.accessWithoutUrl" -}}
 {{- $access := .Values.access }}
 {{- $told := list }}
@@ -130,18 +130,18 @@ it is to refuse. What is as the relay has it anyway says nothing. */ -}}
 {{- if $access.tokenSecret.name }}{{ $told = append $told "tokenSecret" }}{{ end }}
 {{- if or $access.caFile.configMap $access.caFile.secret }}{{ $told = append $told "caFile" }}{{ end }}
 {{- range $told }}
-access.{{ . }}: is of no use without access.url
+access.{{ . }}: has no effect without access.url
 {{- end }}
 {{- end }}
 
-{{- /* The form of the lines; whether an entry is a peer or a network, the relay sees. Nothing of a
-line is repeated: it may be somebody's address. */ -}}
+{{- /* The form of the lines; the relay checks whether an entry is a peer or a network. The message does not
+repeat the line, which may contain a client's address. */ -}}
 {{- define "descord-relay.check.accessRules" -}}
 {{- $lines := .Values.access.rules | default "" | trimPrefix "\ufeff" | splitList "\n" }}
 {{- range $index, $line := $lines }}
 {{- $rule := regexReplaceAll "#.*$" $line "" | trim }}
 {{- if and $rule (not (regexMatch "^(allow|deny)\\s+(reserve|connect|target)(,(reserve|connect|target))*\\s+\\S+$" $rule)) }}
-access.rules: line {{ add1 $index }} is not of the form "allow|deny scope entry", with reserve, connect or target for a scope
+access.rules: line {{ add1 $index }} is not of the form "allow|deny scope entry"; scopes are reserve, connect and target
 {{- end }}
 {{- end }}
 {{- end }}

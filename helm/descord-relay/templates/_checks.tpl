@@ -33,20 +33,20 @@ identity: set only one of existingSecret, seed and keysSecret
 exposure.firstNodePort: {{ $size }} relays from {{ $first }} on need ports above 65535
 {{- end }}
 {{- if and $own (or (gt $size 10) (mod $first 10)) }}
-exposure.firstNodePort: {{ $first }} for {{ $size }} relays cannot be announced, as relays can put their number behind "{{ div $first 10 }}" but cannot count: let the first port end in 0 for at most ten relays, or set exposure.externalAddresses, or make one release for every ten relays
+exposure.firstNodePort: {{ $first }} for {{ $size }} relays cannot be announced, because the announced port is "{{ div $first 10 }}" and the relay's number: use a first port that ends in 0 for at most ten relays, set exposure.externalAddresses, or install one release per ten relays
 {{- end }}
 {{- if and $exposure.port (ne (int $exposure.port) (int .Values.ports.relay)) }}
-exposure.port: has no meaning for nodePort; the ports are exposure.firstNodePort and those after it
+exposure.port: has no effect with nodePort; the ports are exposure.firstNodePort and the following ones
 {{- end }}
 {{- end }}
 {{- if and (eq $exposure.type "loadBalancer") $own (not $exposure.host) (not $exposure.domain) }}
-exposure: a relay cannot know the address of its load balancer: set exposure.domain, and let a record for each relay lead to it (exposure.externalDns makes them), or exposure.host or exposure.externalAddresses
+exposure: a relay cannot detect the address of its load balancer: set exposure.domain, with a DNS record for each relay (exposure.externalDns creates them), or set exposure.host or exposure.externalAddresses
 {{- end }}
 {{- if and (eq $exposure.type "hostNetwork") $exposure.port (ne (int $exposure.port) (int .Values.ports.relay)) }}
-exposure.port: with hostNetwork the relay's own port is the one outside: set ports.relay
+exposure.port: with hostNetwork, the relay's own port is the external one: set ports.relay
 {{- end }}
 {{- if and $exposure.externalDns (not $exposure.domain) }}
-exposure.externalDns: needs exposure.domain, below which the relays get their names
+exposure.externalDns: needs exposure.domain, the domain of the relays' names
 {{- end }}
 {{- if and .Values.websocket.enabled (empty .Values.websocket.externalAddresses) }}
 websocket.externalAddresses: browsers need an address with TLS, such as /dns4/{instance}.example.org/tcp/443/tls/ws
@@ -56,14 +56,14 @@ websocket.externalAddresses: browsers need an address with TLS, such as /dns4/{i
 {{- $ports = append $ports (int .Values.websocket.port) }}
 {{- end }}
 {{- if ne (len $ports) (len (uniq $ports)) }}
-ports: the relay, its endpoints for operators and the WebSocket need ports of their own
+ports: the relay, its admin API and WebSocket need different ports
 {{- end }}
 {{- end }}
 
 {{- define "descord-relay.check.drain" -}}
 {{- $drain := .Values.drain }}
 {{- $duration := .Values.relay.maxCircuitDuration }}
-{{- /* null leaves it to the relay; 0, which is unlimited, is no such thing. */ -}}
+{{- /* With null, the default of the relay applies; 0 is unlimited. */ -}}
 {{- $duration = kindIs "invalid" $duration | ternary "1h" $duration }}
 {{- $circuit := include "descord-relay.milliseconds" $duration | int64 }}
 {{- $timeout := include "descord-relay.milliseconds" $drain.timeout | int64 }}
@@ -72,11 +72,11 @@ ports: the relay, its endpoints for operators and the WebSocket need ports of th
 drain.window: {{ $drain.window }} is longer than drain.timeout, {{ $drain.timeout }}
 {{- end }}
 {{- if not (or $drain.allowCuts (and $circuit (lt $circuit $timeout))) }}
-drain.timeout: {{ $drain.timeout }} has to be longer than relay.maxCircuitDuration, {{ ternary (toString $duration) "unlimited" (gt $circuit 0) }}: otherwise upgrades cut circuits that are in use. Lengthen the one or shorten the other; drain.allowCuts=true lets upgrades cut
+drain.timeout: {{ $drain.timeout }} must be longer than relay.maxCircuitDuration, {{ ternary (toString $duration) "unlimited" (gt $circuit 0) }}, because upgrades would cut open circuits otherwise. Change one of the two; drain.allowCuts=true permits the cuts
 {{- end }}
 {{- end }}
 
-{{- /* What the relay would refuse to start with. 0 means something where it is allowed at all. */ -}}
+{{- /* Values with which the relay would not start. Some variables allow 0, which has a meaning there. */ -}}
 {{- define "descord-relay.check.durations" -}}
 {{- $least := dict "reservationTtl" "30s" "maxCircuitDuration" "1s" "unusedCircuitTimeout" "1s" "idleCircuitTimeout" "1s" "idleTimeout" "5s" "statsInterval" "1s" "peerStatsWindow" "1s" }}
 {{- range $key, $least := $least }}
@@ -100,16 +100,16 @@ dns.ttl: {{ .Values.dns.ttl }} is not between 1s and 1h
 {{- $delay := include "descord-relay.milliseconds" .Values.drain.delay | int64 }}
 {{- $ttl := include "descord-relay.milliseconds" $dns.ttl | int64 }}
 {{- if not $dns.zone }}
-dns.zone: is needed, such as fleet.example.org
+dns.zone: is required, such as fleet.example.org
 {{- end }}
 {{- if lt $delay (add $ttl 2000) }}
-drain.delay: {{ .Values.drain.delay }} has to be 2s longer than dns.ttl, {{ $dns.ttl }}, or more: otherwise resolvers still name a relay that refuses newcomers
+drain.delay: {{ .Values.drain.delay }} must be at least 2s longer than dns.ttl, {{ $dns.ttl }}, because resolvers would return a relay that rejects new connections otherwise
 {{- end }}
 {{- if gt (int (include "descord-relay.fleetSize" .)) 256 }}
-dns: knows at most 256 relays
+dns: supports at most 256 relays
 {{- end }}
 {{- if $dns.endpoints }}
-dns.endpoints: are the records for another name server; with dns.enabled there would be two for one zone
+dns.endpoints: cannot be set together with dns.enabled: they are records for another name server of the same zone
 {{- end }}
 {{- end }}
 {{- end }}
@@ -119,19 +119,19 @@ dns.endpoints: are the records for another name server; with dns.enabled there w
 {{- if .Values.dns.enabled }}{{ $asked = append $asked "dns.enabled" }}{{ end }}
 {{- if .Values.metrics.podMonitor.enabled }}{{ $asked = append $asked "metrics.podMonitor.enabled" }}{{ end }}
 {{- if and $asked (has (include "descord-relay.adminHost" .) (list "127.0.0.1" "[::1]")) }}
-admin.host: the relays' endpoints for operators can be reached from their nodes alone, which {{ join " and " $asked }} cannot do with: set admin.host to 0.0.0.0, and keep port {{ int .Values.ports.admin }} of the nodes from the public
+admin.host: the admin API of the relays can be reached only from their nodes, but {{ join " and " $asked }} needs it from elsewhere: set admin.host to 0.0.0.0, and block port {{ int .Values.ports.admin }} of the nodes for the public
 {{- end }}
 {{- if and (ne .Values.exposure.type "hostNetwork") (has .Values.admin.host (list "127.0.0.1" "[::1]")) }}
-admin.host: Kubernetes cannot ask a pod that listens on {{ .Values.admin.host }} how it is; that is for hostNetwork alone
+admin.host: Kubernetes cannot probe a pod that listens on {{ .Values.admin.host }}; use this only with hostNetwork
 {{- end }}
 {{- if and .Values.metrics.podMonitor.enabled .Values.networkPolicy.enabled (empty .Values.networkPolicy.scrapers) }}
-networkPolicy.scrapers: metrics.podMonitor.enabled needs whom to let in, such as [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]
+networkPolicy.scrapers: metrics.podMonitor.enabled needs the allowed scrapers, such as [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]
 {{- end }}
 {{- end }}
 
 {{- define "descord-relay.check.scaling" -}}
 {{- if and (kindIs "invalid" .Values.replicas) (kindIs "invalid" .Values.maxReplicas) }}
-maxReplicas: is needed where replicas is null: the chart has to know how many names and Services there can be
+maxReplicas: is required if replicas is null, because it determines the number of names and Services
 {{- end }}
 {{- if and .Values.maxReplicas (lt (int .Values.maxReplicas) (int .Values.replicas)) }}
 maxReplicas: {{ int .Values.maxReplicas }} is less than replicas, {{ int .Values.replicas }}
@@ -145,7 +145,7 @@ podDisruptionBudget: set only one of minAvailable and maxUnavailable
 {{- define "descord-relay.check.environment" -}}
 {{- range concat (default list .Values.extraEnv) (default list .Values.dns.extraEnv) }}
 {{- if hasPrefix "RELAY_" .name }}
-extraEnv: {{ .name }} has a value of its own in this chart
+extraEnv: set {{ .name }} by its own value of this chart
 {{- end }}
 {{- end }}
 {{- end }}

@@ -21,7 +21,7 @@ changes whenever the chart is rendered would be worse than none.
 {{- $seed }}
 {{- else if not (or (lookup "v1" "ServiceAccount" .Release.Namespace "default") (lookup "v1" "Namespace" "" "kube-system")) }}
 {{- else if .Release.IsUpgrade }}
-{{- fail (printf "identity: there is no Secret %s with a `seed`, and a new seed would give every relay a new peer id. Restore it, or set identity.existingSecret or identity.seed to the old one." $name) }}
+{{- fail (printf "identity: the Secret %s with the key `seed` is missing, and a new seed would change the peer id of every relay. Restore it, or set identity.existingSecret or identity.seed to the old one." $name) }}
 {{- else }}
 {{- randAlphaNum 48 | b64enc }}
 {{- end }}

@@ -1,5 +1,5 @@
 {{- /*
-What an upgrade would break, though all values are sound: seen only where the cluster can be asked.
+Changes that an upgrade would break although all values are valid. Needs access to the cluster.
 
 Ports are the most of it. Helm 3 merges lists of ports by their numbers, and TCP and UDP have the same
 one: of a number that changes, one protocol is left, and of a node port or host port that changes, one
@@ -15,7 +15,7 @@ them away.
 {{- $size := int (include "descord-relay.fleetSize" .) }}
 {{- $there := int (dig "status" "replicas" 0 $live) }}
 {{- if and (gt $there $size) (include "descord-relay.hasServices" .) }}
-maxReplicas: there are {{ $there }} relays, and those from {{ $name }}-{{ $size }} on would lose their Services before they have drained: set maxReplicas to {{ $there }}, and lower it when they are gone
+maxReplicas: {{ $there }} relays are running, and those from {{ $name }}-{{ $size }} on would lose their Services before they have drained: set maxReplicas to {{ $there }}, and lower it when their pods are gone
 {{- end }}
 
 {{- $hostPort := dict "hostPort" $outside "hostNetwork" (int .Values.ports.relay) }}
@@ -23,7 +23,7 @@ maxReplicas: there are {{ $there }} relays, and those from {{ $name }}-{{ $size 
 {{- range $container := dig "spec" "template" "spec" "containers" list $live }}
 {{- range $port := $container.ports }}
 {{- if and (eq (get $port "name") "quic") (ne (toJson $wanted) (toJson (list (int $port.containerPort) (int $port.hostPort)))) }}
-ports: these are others than those of the StatefulSet that is there, and merging them would lose one: kubectl -n {{ $.Release.Namespace }} delete statefulset {{ $name }} --cascade=orphan, which leaves the relays alone, and upgrade again
+ports: they differ from those of the existing StatefulSet, and merging them would lose one: run kubectl -n {{ $.Release.Namespace }} delete statefulset {{ $name }} --cascade=orphan, which does not stop the relays, and upgrade again
 {{- end }}
 {{- end }}
 {{- end }}
@@ -35,14 +35,14 @@ ports: these are others than those of the StatefulSet that is there, and merging
 {{- range $port := dig "spec" "ports" list $service }}
 {{- $nodePort := or $isNodePort (eq $service.spec.type "NodePort") | ternary (int $port.nodePort) 0 }}
 {{- if and (include "descord-relay.hasServices" $) (eq (get $port "name") "quic") (ne (toJson $wanted) (toJson (list (int $port.port) $nodePort))) }}
-exposure: these are other ports than those of the Services that are there, and Helm 3 would lose TCP or UDP: kubectl -n {{ $.Release.Namespace }} delete service -l app.kubernetes.io/instance={{ $.Release.Name }},statefulset.kubernetes.io/pod-name, and upgrade again; or use Helm 4 with --server-side=true
+exposure: the ports differ from those of the existing Services, and Helm 3 would lose TCP or UDP: run kubectl -n {{ $.Release.Namespace }} delete service -l app.kubernetes.io/instance={{ $.Release.Name }},statefulset.kubernetes.io/pod-name, and upgrade again; or use Helm 4 with --server-side=true
 {{- end }}
 {{- end }}
 {{- include "descord-relay.check.liveDns" . }}
 {{- end }}
 {{- end }}
 
-{{- /* A node port that nobody asked for is left alone, whichever it is. */ -}}
+{{- /* A node port that Kubernetes assigned is not compared. */ -}}
 {{- define "descord-relay.check.liveDns" -}}
 {{- $name := include "descord-relay.dnsName" . }}
 {{- $wanted := .Values.dns.service }}
@@ -56,6 +56,6 @@ exposure: these are other ports than those of the Services that are there, and H
 {{- end }}
 {{- end }}
 {{- if $differs }}
-dns.service: this is another node port than that of the Service that is there, and Helm 3 would lose TCP or UDP: kubectl -n {{ .Release.Namespace }} delete service {{ $name }}, and upgrade again; or use Helm 4 with --server-side=true
+dns.service: the node port differs from that of the existing Service, and Helm 3 would lose TCP or UDP: run kubectl -n {{ .Release.Namespace }} delete service {{ $name }}, and upgrade again; or use Helm 4 with --server-side=true
 {{- end }}
 {{- end }}

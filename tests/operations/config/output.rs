@@ -32,33 +32,62 @@ fn rendered_configuration_can_be_loaded() {
     assert_eq!(config(&pairs(&text)), config(&[]));
 }
 
+const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+const BEGIN: &str =
+    "<!-- variables: `UPDATE_DOCS=1 cargo test --test operations config` writes them -->\n";
+const END: &str = "<!-- end of variables -->";
+
 #[test]
 fn the_reference_in_the_documentation_is_current() {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
-    let text = std::fs::read_to_string(file).unwrap();
-    let (_, rest) = text
-        .split_once("<!-- configuration -->\n")
-        .expect("the first marker");
-    let (table, _) = rest
-        .split_once("<!-- /configuration -->")
-        .expect("the second marker");
+    let text = std::fs::read_to_string(DOCUMENT).unwrap();
+    let (before, rest) = text.split_once(BEGIN).expect("the first marker");
+    let (written, after) = rest.split_once(END).expect("the second marker");
+    let current = format!("\n{}\n", reference());
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(DOCUMENT, format!("{before}{BEGIN}{current}{END}{after}")).unwrap();
+        return;
+    }
     assert!(
-        table.trim() == reference_table().trim(),
-        "the table in {file} is out of date: put the output of \
-         `descord-relay config --reference` between its markers"
+        written == current,
+        "docs/configuration.md is out of date; `UPDATE_DOCS=1 cargo test --test operations config` \
+         writes it"
     );
 }
 
 #[test]
 fn the_reference_has_a_row_of_three_cells_for_each_variable() {
-    let table = reference_table();
-    for line in table.lines() {
+    let reference = reference();
+    for line in reference.lines().filter(|line| line.starts_with('|')) {
         assert_eq!(line.matches('|').count(), 4, "{line}");
     }
     for (name, _) in pairs(&load(&[]).unwrap().render()) {
-        assert!(table.contains(&format!("| `{name}` |")), "{name}");
+        assert!(reference.contains(&format!("| `{name}` |")), "{name}");
     }
-    assert!(table.contains("`RELAY_IDENTITY_SEED_FILE`"));
+    assert!(reference.contains("`RELAY_IDENTITY_SEED_FILE`"));
+}
+
+#[test]
+fn the_reference_has_a_section_for_each_subject() {
+    let reference = reference();
+    let titles = reference
+        .lines()
+        .filter_map(|line| line.strip_prefix("### "));
+    let titles: Vec<_> = titles.collect();
+    assert_eq!(
+        titles,
+        [
+            "Addresses",
+            "Identity",
+            "Reservations",
+            "Circuits",
+            "Resources and rates",
+            "Bandwidth",
+            "Access control",
+            "Log and admin API",
+            "Drain",
+            "DNS",
+        ]
+    );
 }
 
 proptest! {
@@ -95,8 +124,8 @@ proptest! {
 
 /// Names that are ours, nearly ours, or anything.
 fn any_name() -> impl Strategy<Value = String> {
-    let table = reference_table();
-    let ours: Vec<String> = table.split('`').map(str::to_owned).collect();
+    let reference = reference();
+    let ours: Vec<String> = reference.split('`').map(str::to_owned).collect();
     let ours: Vec<String> = ours
         .into_iter()
         .filter(|n| n.starts_with("RELAY_"))

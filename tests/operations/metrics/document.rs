@@ -11,18 +11,17 @@ const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
 const INTRODUCTION: &str = "\
 # Metrics
 
-One set of instruments serves both `/metrics` of the admin API and OTLP. Attributes take only the values
-that are listed here, so the number of series is bounded; peer ids and addresses are never among them.
+The same instruments are exported at `/metrics` of the admin API and over OTLP. Attributes have only the values
+listed here, so the number of series is bounded. They never contain peer ids or addresses.
 
-At `/metrics`, dots in attribute names are underscores, and gauges and up-down counters are gauges. The
-series of a histogram end in `_bucket`, `_sum` and `_count`. Metrics of the process have the names that
-Prometheus client libraries give them, and no labels; over OTLP they follow OpenTelemetry's semantic
-conventions.
+At `/metrics`, dots in attribute names become underscores, and up-down counters are gauges. The series of a
+histogram end in `_bucket`, `_sum` and `_count`. Metrics of the process have the conventional names of
+Prometheus client libraries and no labels; over OTLP they follow OpenTelemetry's semantic conventions.
 
-[`observability/`](../observability/README.md) has alerts and a dashboard.
+[`observability/`](../observability/README.md) has alert rules and a dashboard.
 
-This file is generated: `UPDATE_DOCS=1 cargo test --test operations metrics` writes it, and without the variable
-the same command fails when the file is out of date.
+This page is generated: `UPDATE_DOCS=1 cargo test --test operations metrics` writes it; without the variable, the
+same command fails if the page is out of date.
 
 ## The relay
 
