@@ -6,6 +6,7 @@ mod admin_drain;
 mod chart;
 mod cli;
 mod config;
+mod documented_commands;
 mod event_log;
 mod first_process;
 mod hosts;
@@ -15,6 +16,7 @@ mod metrics_endpoint;
 mod observability;
 mod peers;
 mod privacy;
+mod project_files;
 #[path = "../support/mod.rs"]
 mod support;
 mod telemetry;
