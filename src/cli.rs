@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use futures::StreamExt;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook_tokio::Signals;
@@ -104,9 +104,14 @@ enum IdentityCommand {
     },
 }
 
-/// Parses the arguments and runs the command.
-pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+/// Parses the arguments and runs the command. `--version` prints `allocator`, a description of the
+/// process's allocator, below the version; `-V` prints the version alone.
+pub fn main(allocator: &str) -> ExitCode {
+    let version = format!("{}\nallocator: {allocator}", env!("CARGO_PKG_VERSION"));
+    // The parser keeps a reference to the text until the process ends.
+    let parser = Cli::command().long_version(&*version.leak());
+    let parsed = parser.try_get_matches();
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
             let printed = error.print();

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use tikv_jemalloc_ctl::{Access as _, AsName as _};
 use tikv_jemallocator::Jemalloc;
 
 /// jemalloc returns the memory of disconnected peers to the system, which the system's allocator does
@@ -11,5 +12,15 @@ use tikv_jemallocator::Jemalloc;
 static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
-    descord_relay::cli::main()
+    descord_relay::cli::main(&allocator())
+}
+
+/// Names the allocator and the largest page size of a kernel that it supports, in KiB. The size is fixed
+/// when the allocator is built; on a kernel with larger pages, the process would abort at its start.
+fn allocator() -> String {
+    let page: Result<usize, _> = "arenas.page\0".name().read();
+    match page {
+        Ok(bytes) => format!("jemalloc, for pages of up to {} KiB", bytes / 1024),
+        Err(error) => format!("jemalloc, for pages of unknown size ({error})"),
+    }
 }

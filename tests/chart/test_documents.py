@@ -1,11 +1,13 @@
 """What is written about the chart is what it does."""
 
 import os
+import re
+import shlex
 import unittest
 
 import yaml
 
-from helm import CHART, ROOT, only, rendered
+from helm import CHART, HELMS, NAMESPACE, RELEASE, ROOT, only, rendered, run
 from readme import with_tables
 
 
@@ -50,3 +52,29 @@ class Documents(unittest.TestCase):
         chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
         cargo = (ROOT / "Cargo.toml").read_text()
         self.assertIn(f'\nversion = "{chart["appVersion"]}"\n', cargo)
+
+    def test_helm_takes_documented_options(self):
+        """Helm renders the chart with the options of each documented `helm install` and `upgrade`."""
+        documents = [ROOT / "README.md", CHART / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+        rendered_with = 0
+        for document in documents:
+            reused = []
+            text = document.read_text().replace("\\\n", " ")
+            for line in re.findall(r"^ *helm .*helm/descord-relay.*$", text, re.MULTILINE):
+                words = shlex.split(line, comments=True)
+                options = words[words.index("helm/descord-relay") + 1 :]
+                if "--reuse-values" in options:
+                    options.remove("--reuse-values")
+                    options = reused + options
+                # A file that another command of the document writes.
+                at = options.index("--values") if "--values" in options else None
+                if at is not None and not (ROOT / options[at + 1]).exists():
+                    del options[at : at + 2]
+                reused = options
+                with self.subTest(document=str(document.relative_to(ROOT)), options=options):
+                    output = run(
+                        HELMS[4], "template", RELEASE, CHART, "--namespace", NAMESPACE, *options
+                    )
+                    self.assertIn("kind: StatefulSet", output)
+                rendered_with += 1
+        self.assertGreater(rendered_with, 1)

@@ -8,6 +8,7 @@ mod cli;
 mod config;
 mod documentation;
 mod documentation_paths;
+mod documented_commands;
 mod event_log;
 mod first_process;
 mod hosts;
@@ -17,6 +18,7 @@ mod metrics_endpoint;
 mod observability;
 mod peers;
 mod privacy;
+mod project_files;
 #[path = "../support/mod.rs"]
 mod support;
 mod telemetry;
