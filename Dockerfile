@@ -2,6 +2,21 @@
 ARG RUST_VERSION=1.95
 ARG DEBIAN_RELEASE=bookworm
 
+# What the dependencies follow from: the manifests, with crates that have nothing in them. Changes of the
+# sources do not change the result, so that the layer with the compiled dependencies lasts.
+FROM rust:${RUST_VERSION}-slim-${DEBIAN_RELEASE} AS manifests
+WORKDIR /src
+COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
+COPY crates crates
+# Timers are a dependency of libp2p, and small.
+RUN mkdir src && echo 'fn main() {}' > src/main.rs && touch src/lib.rs \
+    && for crate in crates/*; do \
+        [ "$crate" = crates/futures-timer ] && continue; \
+        find "$crate" -mindepth 1 -maxdepth 1 ! -name Cargo.toml -exec rm -r {} + \
+        && mkdir "$crate/src" && touch "$crate/src/lib.rs"; \
+    done
+
 FROM rust:${RUST_VERSION}-slim-${DEBIAN_RELEASE} AS build
 # aws-lc, the cryptography below TLS, is written in C; OpenSSL, of which one cipher is used, is
 # configured by Perl.
@@ -22,20 +37,17 @@ ENV CARGO_PROFILE_DIST_STRIP=symbols \
     CARGO_PROFILE_RELEASE_STRIP=symbols \
     RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs"
 
-# The dependencies first, for crates with nothing in them: this layer lasts until they change.
-COPY Cargo.toml Cargo.lock ./
-COPY .cargo .cargo
-COPY crates crates
-RUN mkdir src && echo 'fn main() {}' > src/main.rs && touch src/lib.rs
+COPY --from=manifests /src ./
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     cargo auditable build --locked --profile "${PROFILE}" --features "${FEATURES}" --target "$(rustc --print host-tuple)"
 
+COPY crates crates
 COPY src src
 # Reported by the metric relay_build_info.
 ARG REVISION=unknown
 # Cargo goes by times, and a source can be older than the layer above.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
-    touch src/main.rs src/lib.rs \
+    touch src/main.rs src/lib.rs crates/*/src/lib.rs \
     && export DESCORD_RELAY_REVISION="${REVISION}" \
     && cargo auditable build --locked --profile "${PROFILE}" --features "${FEATURES}" --target "$(rustc --print host-tuple)" \
     && cp "target/$(rustc --print host-tuple)/${PROFILE}/descord-relay" /descord-relay
