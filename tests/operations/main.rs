@@ -15,6 +15,7 @@ mod hosts;
 mod log_filter;
 mod metrics;
 mod metrics_endpoint;
+mod module_cycles;
 mod observability;
 mod peers;
 mod privacy;

@@ -37,7 +37,7 @@ use quinn::{
 use stream_io::deferred_wake::DeferredWaker;
 
 /// quinn yields after this number of datagrams, whether or not there are more.
-const PACKETS_PER_POLL: usize = 20;
+pub(super) const PACKETS_PER_POLL: usize = 20;
 
 /// The maximum length of a batch in bytes: two polls' worth of datagrams of internet size. A GSO send
 /// is limited to 64 KiB.

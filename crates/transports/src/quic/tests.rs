@@ -5,6 +5,7 @@ mod interop;
 mod lifecycle;
 mod listening;
 mod offload;
+mod quinn_yield;
 mod send_window;
 mod streams;
 
