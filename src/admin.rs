@@ -31,9 +31,12 @@ use tokio::time::Instant;
 
 use self::server::{only_get, without_head};
 use crate::{
-    relay::Relay,
+    node::Node,
+    peer_stats::PeerStats,
+    pseudonym::Pseudonyms,
     telemetry::{Telemetry, log::FilterHandle, prometheus::Prometheus},
 };
+use circuit_relay::Relay;
 use lifecycle::{Lifecycle, Phase};
 use rate_limits::Rate;
 use resource_manager::{ResourceUse, Resources, is_private, open_descriptors, used_bytes};
@@ -42,6 +45,8 @@ use resource_manager::{ResourceUse, Resources, is_private, open_descriptors, use
 #[derive(Debug)]
 pub struct Admin {
     relay: Arc<Relay>,
+    pseudonyms: Pseudonyms,
+    peer_stats: Option<Arc<PeerStats>>,
     resources: Resources,
     instance: String,
     lifecycle: Lifecycle,
@@ -52,17 +57,18 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// The admin API of `relay` with this instance name.
+    /// The admin API of `node` with this instance name.
     pub fn new(
-        relay: Arc<Relay>,
-        resources: Resources,
+        node: &Node,
         instance: String,
         lifecycle: Lifecycle,
         telemetry: &Telemetry,
     ) -> Arc<Self> {
         Arc::new(Self {
-            relay,
-            resources,
+            relay: Arc::clone(node.relay()),
+            pseudonyms: node.pseudonyms().clone(),
+            peer_stats: node.peer_stats().cloned(),
+            resources: node.resources().clone(),
             instance,
             lifecycle,
             prometheus: telemetry.prometheus(),
@@ -156,7 +162,7 @@ fn resources(admin: &Admin) -> Value {
         .report()
         .into_iter()
         .chain(admin.relay.report());
-    let names = admin.relay.pseudonyms();
+    let names = &admin.pseudonyms;
     let entry = |report: ResourceUse| {
         let largest = report.largest.map(|(prefix, used)| {
             json!({

@@ -10,7 +10,6 @@ use std::{
     io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Arc,
     time::Duration,
 };
 
@@ -310,8 +309,7 @@ async fn run(
     let node = Node::bind(config, identity, access, lifecycle.clone(), telemetry)?;
     if let Some(address) = config.admin_address {
         let admin = Admin::new(
-            Arc::clone(node.relay()),
-            node.resources().clone(),
+            &node,
             config.identity.instance.clone(),
             lifecycle.clone(),
             telemetry,

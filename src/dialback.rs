@@ -40,8 +40,7 @@ use tracing::debug;
 use crate::{metrics::Metrics, relay::Relay};
 use named_enum::named_enum;
 use rate_limits::{Limiter, Rate, Unit};
-use resource_manager::Prefix;
-use transports::ip_of;
+use resource_manager::{Prefix, ip_of};
 
 /// Dials to one address prefix. A client tests a few addresses when it starts (at most 10 at once
 /// in rust-libp2p), and retests one after minutes. Scanning all 65,535 ports of an address takes a

@@ -9,4 +9,3 @@ mod config;
 mod tests;
 
 pub use self::config::config;
-pub use crate::relay::fuzzing::{hop, wire};

@@ -10,7 +10,7 @@
 //! | [`pseudonym`] | pseudonyms of peers and networks in logs and telemetry |
 //! | [`metrics`] | the catalogue of instruments |
 //! | [`node`] | the swarm and its event loop: serve, drain, close |
-//! | [`relay`] | Circuit Relay v2: reservations, circuits and their limits |
+//! | [`relay_observer`] | logs, metrics, spans and counters of the relay's requests and circuits |
 //! | [`secret`] | secret text |
 //! | [`access`] | access control: rules and the authorization endpoint |
 //! | [`peer_stats`] | traffic counters of the most active peers |
@@ -46,6 +46,8 @@ pub mod peer_stats;
 pub mod ping;
 pub mod probe;
 pub mod pseudonym;
-pub mod relay;
+pub mod relay_observer;
 pub mod secret;
 pub mod telemetry;
+
+pub use circuit_relay as relay;

@@ -132,7 +132,7 @@ impl Metrics {
     }
 
     /// Records the end of a circuit after `lasted`, with one of the reasons of
-    /// [`EndReason`](crate::relay::circuit::EndReason).
+    /// [`EndReason`](circuit_relay::circuit::EndReason).
     pub(crate) fn circuit_ended(&self, reason: &'static str, lasted: Duration) {
         let reason = [KeyValue::new("reason", reason)];
         self.0

@@ -32,10 +32,12 @@ use crate::{
     metrics::{self, Metrics},
     peer_stats::PeerStats,
     pseudonym::Pseudonyms,
-    relay::{Connection, Relay, Statistics, Transport},
+    relay_observer::RelayObserver,
     telemetry::Telemetry,
 };
+use circuit_relay::{Connection, Relay, Statistics, Transport};
 use lifecycle::{DrainConfig, Lifecycle, Phase};
+use rate_limits::LogThrottle;
 use resource_manager::Resources;
 use transports::{ConnectionGater, DialScope, quic};
 
@@ -96,6 +98,9 @@ pub struct Node {
     quic: quic::Handle,
     gater: ConnectionGater,
     relay: Arc<Relay>,
+    pseudonyms: Pseudonyms,
+    peer_stats: Option<Arc<PeerStats>>,
+    log_throttle: LogThrottle,
     resources: Resources,
     lifecycle: Lifecycle,
     metrics: Metrics,
@@ -126,8 +131,7 @@ impl Node {
     ) -> Result<Self, Error> {
         let metrics = telemetry.metrics().clone();
         let keypair = identity.keypair();
-        let names = Pseudonyms::new(config.peer_ids, identity.pseudonym_key());
-        let limits = config.limits.clone();
+        let pseudonyms = Pseudonyms::new(config.peer_ids, identity.pseudonym_key());
         let stats = &config.peer_stats;
         // Only the admin endpoints report these counters.
         let peer_stats = (stats.capacity > 0 && config.admin_address.is_some())
@@ -142,14 +146,21 @@ impl Node {
                 &lifecycle,
             ) as _
         });
+        let log_throttle = LogThrottle::new();
+        let observer = RelayObserver::new(
+            pseudonyms.clone(),
+            metrics.clone(),
+            peer_stats.clone(),
+            log_throttle.clone(),
+        );
         let relay = Relay::new(
             keypair.clone(),
-            limits,
-            names,
-            lifecycle.clone(),
-            metrics.clone(),
-            peer_stats,
-            access,
+            circuit_relay::Config {
+                limits: config.limits.clone(),
+                access,
+                observer: Arc::new(observer),
+                lifecycle: lifecycle.clone(),
+            },
         );
         let resources = Resources::of_process(
             config.memory,
@@ -172,7 +183,7 @@ impl Node {
             config.admission.clone(),
             resources.clone(),
             Arc::clone(&observer),
-            relay.log_throttle().clone(),
+            log_throttle.clone(),
         );
         let (transport, quic) =
             transports::build(keypair, dials, &gater, &observer).map_err(Error::Transport)?;
@@ -189,6 +200,9 @@ impl Node {
             quic,
             gater,
             relay,
+            pseudonyms,
+            peer_stats,
+            log_throttle,
             resources,
             lifecycle,
             metrics,
@@ -207,6 +221,16 @@ impl Node {
     /// The relay that the node serves.
     pub fn relay(&self) -> &Arc<Relay> {
         &self.relay
+    }
+
+    /// Pseudonyms of peers and networks in logs and telemetry.
+    pub fn pseudonyms(&self) -> &Pseudonyms {
+        &self.pseudonyms
+    }
+
+    /// Per-peer counters, if they are enabled.
+    pub fn peer_stats(&self) -> Option<&Arc<PeerStats>> {
+        self.peer_stats.as_ref()
     }
 
     /// The resource manager.
@@ -246,10 +270,8 @@ impl Node {
         let relay = Arc::clone(&self.relay);
         self.lifecycle
             .spawn_cancellable("expiry", Arc::clone(&relay).expire_reservations());
-        self.lifecycle.spawn_cancellable(
-            "log throttle",
-            relay.log_throttle().clone().log_suppressed(),
-        );
+        self.lifecycle
+            .spawn_cancellable("log throttle", self.log_throttle.clone().log_suppressed());
         self.lifecycle
             .spawn_cancellable("resources", self.resources.clone().monitor_memory());
         self.lifecycle.spawn_cancellable(
@@ -258,9 +280,10 @@ impl Node {
                 Arc::clone(&relay),
                 self.resources.clone(),
                 self.gater.clone(),
+                self.pseudonyms.clone(),
             ),
         );
-        if let Some(peers) = relay.peer_stats() {
+        if let Some(peers) = &self.peer_stats {
             self.lifecycle
                 .spawn_cancellable("peer statistics", Arc::clone(peers).sweep());
         }

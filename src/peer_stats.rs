@@ -34,7 +34,6 @@ use self::{
     space_saving::{SpaceSaving, merge},
     window::Window,
 };
-use crate::relay::now;
 
 /// Largest capacity, in peers. It takes 48 MiB.
 pub const MAX_CAPACITY: usize = 16 * 1024;
@@ -307,6 +306,11 @@ impl Drop for CircuitGuard {
         self.peers.circuits().remove(&self.id);
         self.peers.flush(&self.counters);
     }
+}
+
+/// Clock of the tables. Tests with paused time control it.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 #[cfg(test)]

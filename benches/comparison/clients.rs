@@ -3,7 +3,7 @@
 
 use std::{convert::identity, time::Duration};
 
-use descord_relay::relay::wire::{
+use circuit_relay::wire::{
     self, HOP_PROTOCOL, HopMessage, HopType, Peer, STOP_PROTOCOL, Status, StopMessage, StopType,
 };
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt, TryStreamExt};

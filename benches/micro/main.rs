@@ -7,7 +7,7 @@
 
 mod pipe;
 
-use descord_relay::relay::{
+use circuit_relay::{
     CircuitLimit, CircuitState,
     circuit::{self, Bounds, EarlyData, Side},
 };

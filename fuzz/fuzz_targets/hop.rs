@@ -1,4 +1,4 @@
-//! See `descord_relay::fuzzing::hop`.
+//! See `circuit_relay::fuzzing::hop`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| descord_relay::fuzzing::hop(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| circuit_relay::fuzzing::hop(bytes));

@@ -1,4 +1,4 @@
-//! See `descord_relay::fuzzing::wire`.
+//! See `circuit_relay::fuzzing::wire`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| descord_relay::fuzzing::wire(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| circuit_relay::fuzzing::wire(bytes));

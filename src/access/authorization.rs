@@ -32,10 +32,8 @@ use super::{
     observer::{AuthorizationOutcome, CacheLookup, Observer},
     single_flight::SingleFlight,
 };
-use crate::{
-    relay::{Denied, DenyReason},
-    telemetry::export_health::FailureLog,
-};
+use crate::telemetry::export_health::FailureLog;
+use circuit_relay::{Denied, DenyReason};
 use rate_limits::{Limiter, Rate, Unit};
 use resource_manager::{Prefix, Share, Shares};
 

@@ -18,7 +18,7 @@ use super::{
     observer::Observer,
     rules::{Effect, Origin, Rule, Rules, Scope, Verdict},
 };
-use crate::relay::{self, Denied, DenyReason, Requester};
+use circuit_relay::{Denied, DenyReason, Requester};
 use lifecycle::Lifecycle;
 use resource_manager::Shares;
 
@@ -208,7 +208,7 @@ impl From<Verdict> for Denied {
 }
 
 #[async_trait]
-impl relay::Access for Access {
+impl circuit_relay::Access for Access {
     async fn may_reserve(&self, peer: Requester) -> Result<(), Denied> {
         self.rules().may_reserve(&peer)?;
         self.decide(Query::reserve(peer)).await

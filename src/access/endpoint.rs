@@ -14,10 +14,10 @@ use zeroize::Zeroizing;
 
 use super::{config::EndpointConfig, resolve::Resolver};
 use crate::{
-    relay::Requester,
     secret::Secret,
     telemetry::{export_health::chain, pem},
 };
+use circuit_relay::Requester;
 use resource_manager::Prefix;
 
 /// Maximum length of a response in bytes.
@@ -234,7 +234,7 @@ fn describe(error: &reqwest::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::relay::Transport;
+    use circuit_relay::Transport;
 
     #[test]
     fn query_contains_full_peer_ids_and_addresses() {

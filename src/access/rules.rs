@@ -10,7 +10,7 @@ use libp2p::PeerId;
 use prefix_trie::joint::JointPrefixMap;
 
 use super::subject::Subject;
-use crate::relay::Requester;
+use circuit_relay::Requester;
 
 /// What a rule applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,10 +13,8 @@ use serde_json::{Value, json};
 use tracing::error;
 
 use super::Admin;
-use crate::{
-    peer_stats::{Estimate, PeerRow, PeerStats, Period},
-    relay::PeerState,
-};
+use crate::peer_stats::{Estimate, PeerRow, PeerStats, Period};
+use circuit_relay::PeerState;
 
 /// Default number of peers in a response.
 const DEFAULT_LIMIT: usize = 20;
@@ -49,7 +47,7 @@ pub(super) async fn peers(
         Ok(_) => return bad_request("invalid limit"),
         Err(error) => return bad_request(&error.body_text()),
     };
-    let Some(peers) = admin.relay.peer_stats() else {
+    let Some(peers) = &admin.peer_stats else {
         let off = "disabled: RELAY_PEER_STATS_CAPACITY is 0\n";
         return (StatusCode::NOT_FOUND, off).into_response();
     };
@@ -87,7 +85,7 @@ async fn top_peers(
 
 fn peer_json(admin: &Admin, row: &PeerRow, now: PeerState) -> Value {
     json!({
-        "peer": admin.relay.pseudonyms().name(&row.peer).to_string(),
+        "peer": admin.pseudonyms.name(&row.peer).to_string(),
         "now": {
             "reservation": now.reservation,
             "circuits": now.circuits,

@@ -6,13 +6,3 @@ use test_support::fuzz::check_invariants;
 fn config_invariants_hold() {
     check_invariants("config", super::config);
 }
-
-#[test]
-fn hop_invariants_hold() {
-    check_invariants("hop", super::hop);
-}
-
-#[test]
-fn wire_invariants_hold() {
-    check_invariants("wire", super::wire);
-}

@@ -13,10 +13,10 @@ use opentelemetry::{
 use crate::{
     access::{AuthorizationOutcome, CacheLookup},
     dialback::DialOutcome,
-    relay::{
-        DenyReason, StopOutcome, bandwidth::BandwidthScope, circuit::EndReason,
-        ledger::ReservationEnd,
-    },
+};
+use circuit_relay::{
+    DenyReason, RequestKind, StopOutcome, bandwidth::BandwidthScope, circuit::EndReason,
+    ledger::ReservationEnd,
 };
 use lifecycle::Phase;
 use resource_manager::ConnectionDenyReason;
@@ -151,7 +151,7 @@ macro_rules! instruments {
 instruments! {
     INSTRUMENTS, "Every instrument of the relay, in the order of the documentation.";
     HOP_REQUESTS = InstrumentKind::Counter, "relay.hop.requests", "{request}", [
-        "request": &["reserve", "connect", "unknown"],
+        "request": &RequestKind::NAMES,
         "outcome": &["accepted", "renewed", "denied"],
         "reason": DenyReason::METRIC_VALUES
     ],

@@ -14,7 +14,7 @@ use super::{
     },
     process,
 };
-use crate::relay::{Relay, Statistics, bandwidth::BandwidthScope};
+use circuit_relay::{Relay, Statistics, bandwidth::BandwidthScope};
 use lifecycle::{Lifecycle, Phase};
 use resource_manager::{ResourceUse, Resources};
 

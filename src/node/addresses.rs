@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, UdpSocket};
 
 use libp2p::Multiaddr;
 
-use transports::ip_of;
+use resource_manager::ip_of;
 
 /// Whether this machine supports IPv6.
 pub(super) fn has_ipv6() -> bool {

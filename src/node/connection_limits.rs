@@ -28,8 +28,8 @@ use libp2p::{
 use crate::relay::{Connection, Relay};
 use resource_manager::ConnectionDenyReason;
 use resource_manager::map_shrink::ShrinkIfSparse as _;
-use resource_manager::{self, Resources};
-use transports::{ConnectionGater, ip_of};
+use resource_manager::{self, Resources, ip_of};
+use transports::ConnectionGater;
 
 /// Dials that may be pending at once, and connections established by dials: those of `AutoNAT`,
 /// which peers request. Each takes a file descriptor that is not counted.

@@ -6,7 +6,8 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use crate::relay::Relay;
+use crate::pseudonym::Pseudonyms;
+use circuit_relay::Relay;
 use resource_manager::{Resource, ResourceUse, Resources, is_private};
 use transports::ConnectionGater;
 
@@ -14,14 +15,19 @@ use transports::ConnectionGater;
 const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Checks the use of resources at intervals. Runs until the relay stops.
-pub(super) async fn monitor(relay: Arc<Relay>, resources: Resources, gater: ConnectionGater) {
+pub(super) async fn monitor(
+    relay: Arc<Relay>,
+    resources: Resources,
+    gater: ConnectionGater,
+    names: Pseudonyms,
+) {
     let mut monitor = Monitor::default();
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         for report in resources.report().into_iter().chain(relay.report()) {
-            monitor.update(&report, &relay, &gater);
+            monitor.update(&report, &gater, &names);
         }
     }
 }
@@ -33,7 +39,7 @@ struct Monitor {
 }
 
 impl Monitor {
-    fn update(&mut self, report: &ResourceUse, relay: &Relay, gater: &ConnectionGater) {
+    fn update(&mut self, report: &ResourceUse, gater: &ConnectionGater, names: &Pseudonyms) {
         let resource = report.resource.as_str();
         let is_scarce = report.is_scarce();
         if is_scarce && self.scarce.insert(report.resource) {
@@ -42,7 +48,7 @@ impl Monitor {
                 resource,
                 used = report.used,
                 limit = report.limit,
-                largest_prefix = largest.map(|(prefix, _)| relay.pseudonyms().network(prefix)),
+                largest_prefix = largest.map(|(prefix, _)| names.network(prefix)),
                 largest_prefix_used = largest.map(|(_, used)| used),
                 "resource is scarce: address prefixes are limited to their shares"
             );
@@ -55,7 +61,7 @@ impl Monitor {
                 .filter(|prefix| is_private(prefix.network()) || gater.is_proxy(prefix.network()));
             if let Some(prefix) = majority.filter(|_| !self.has_majority) {
                 warn!(
-                    prefix = relay.pseudonyms().network(prefix),
+                    prefix = names.network(prefix),
                     connections = report.used,
                     "more than half of the clients come from one private or proxy address: limits and \
                      shares per address apply to all of them together; set RELAY_TRUSTED_PROXIES if \

@@ -105,6 +105,7 @@ impl Schedule {
 
 #[cfg(test)]
 mod tests {
+    use circuit_relay::CircuitLeg;
     use libp2p::{Multiaddr, PeerId};
     use rand::{SeedableRng, rngs::StdRng};
 
@@ -144,13 +145,13 @@ mod tests {
         let now = Instant::now();
         let connections = connections(1);
         let connection = Arc::clone(&connections[0]);
-        connection.circuit_started();
+        let circuit = CircuitLeg::new(connection);
         let mut rng = StdRng::seed_from_u64(1);
         let mut schedule = Schedule::new(connections, now, Duration::ZERO, &mut rng);
         let later = now + Duration::from_secs(10);
         assert!(schedule.due(later).is_empty());
         tokio::time::advance(Duration::from_secs(10)).await;
-        connection.circuit_stopped();
+        drop(circuit);
         assert!(schedule.due(later).is_empty());
         assert_eq!(schedule.next(), Some(later + CIRCUIT_GRACE));
         assert_eq!(schedule.due(later + CIRCUIT_GRACE).len(), 1);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use descord_relay::relay::wire::{self, HopMessage, Status};
+use circuit_relay::wire::{self, HopMessage, Status};
 use futures::AsyncWriteExt;
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until, timeout};

@@ -1,7 +1,7 @@
 //! Requests as fast as they can be made, with the relay's usual rates; what is refused by them is
 //! counted in `tests/relaying/rates.rs`.
 
-use descord_relay::relay::wire::Status;
+use circuit_relay::wire::Status;
 use futures::future::join_all;
 use libp2p::{Multiaddr, PeerId};
 use serde_json::Value;

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use descord_relay::relay::wire::Status;
+use circuit_relay::wire::Status;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{net::TcpStream, task::JoinSet};
 

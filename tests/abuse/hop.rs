@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use descord_relay::relay::{
+use circuit_relay::{
     MAX_STREAMS_AWAITING_REQUEST, REQUEST_TIMEOUT,
     wire::{self, HopMessage, MAX_MESSAGE_BYTES, Status},
 };

@@ -1,6 +1,6 @@
 //! Circuits that lead back to where they come from.
 
-use descord_relay::relay::wire::Status;
+use circuit_relay::wire::Status;
 use futures::{AsyncReadExt, AsyncWriteExt, io::copy};
 use tokio::task::JoinSet;
 

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use descord_relay::relay::wire::{self, HopMessage, Status};
+use circuit_relay::wire::{self, HopMessage, Status};
 use futures::{
     AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt,
     future::{join, join_all},

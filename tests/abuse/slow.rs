@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use descord_relay::relay::REQUEST_TIMEOUT;
+use circuit_relay::REQUEST_TIMEOUT;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::PeerId;
 use tokio::{task::JoinSet, time::sleep};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use descord_relay::relay::{
+use circuit_relay::{
     STOP_TIMEOUT,
     wire::{self, HopMessage, Status},
 };

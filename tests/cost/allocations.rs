@@ -1,12 +1,18 @@
 //! How often the relay asks for memory while bytes pass through it, and for how much.
 
-use std::{num::NonZeroU32, sync::mpsc, thread, time::Duration};
+use std::{
+    num::NonZeroU32,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
 
 use allocation_counter::AllocationInfo;
+use circuit_relay::{Behaviour, CircuitLimit, Limits, Relay, RequestRateLimits};
 use descord_relay::{
     metrics::Metrics,
     pseudonym::{PeerIds, Pseudonyms},
-    relay::{Behaviour, CircuitLimit, Limits, Relay, RequestRateLimits},
+    relay_observer::RelayObserver,
 };
 use futures::StreamExt;
 use libp2p::{
@@ -16,7 +22,7 @@ use libp2p::{
     swarm::{Config, SwarmEvent},
 };
 use lifecycle::Lifecycle;
-use rate_limits::{Rate, Unit};
+use rate_limits::{LogThrottle, Rate, Unit};
 use tokio_util::sync::CancellationToken;
 use transports::{ConnectionGater, DialScope};
 
@@ -56,14 +62,20 @@ fn serve(channel: Channel, address: &mpsc::Sender<Multiaddr>, end: &Cancellation
             circuit_rate: rate,
             ..Limits::default()
         };
-        let relay = Relay::new(
-            key.clone(),
-            limits,
+        let observer = RelayObserver::new(
             Pseudonyms::new(PeerIds::Pseudonym, b"a key"),
-            lifecycle.clone(),
             Metrics::noop(),
             None,
-            None,
+            LogThrottle::new(),
+        );
+        let relay = Relay::new(
+            key.clone(),
+            circuit_relay::Config {
+                limits,
+                observer: Arc::new(observer),
+                lifecycle: lifecycle.clone(),
+                ..circuit_relay::Config::default()
+            },
         );
         let peer_id = relay.peer_id();
         let (transport, _quic) = transports::build(

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use descord_relay::relay::wire::HOP_PROTOCOL;
+use circuit_relay::wire::HOP_PROTOCOL;
 use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, identity::Keypair};
 use serde::{Deserialize, Serialize};

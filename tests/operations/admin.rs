@@ -9,7 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use descord_relay::{admin::client, relay::wire::Status};
+use circuit_relay::wire::Status;
+use descord_relay::admin::client;
 use futures::{AsyncReadExt, AsyncWriteExt};
 use resource_manager::Resource;
 use serde_json::{Value, json};

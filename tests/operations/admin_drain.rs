@@ -4,7 +4,8 @@
 
 use std::time::{Duration, Instant};
 
-use descord_relay::{admin::client, relay::wire::Status};
+use circuit_relay::wire::Status;
+use descord_relay::admin::client;
 use futures::AsyncWriteExt;
 use serde_json::{Value, json};
 

@@ -23,12 +23,12 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use circuit_relay::Limits;
 use descord_relay::{
     access::OnError,
     config::{Config, Errors, Loaded, reference},
     identity::IdentityConfig,
     pseudonym::PeerIds,
-    relay::Limits,
     secret::Secret,
     telemetry::log::LogFormat,
 };

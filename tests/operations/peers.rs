@@ -6,7 +6,7 @@
     reason = "tests fail loudly"
 )]
 
-use descord_relay::relay::wire::Status;
+use circuit_relay::wire::Status;
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::PeerId;
 use serde_json::{Value, json};

@@ -15,7 +15,7 @@ mod trouble;
 
 use std::time::Duration;
 
-use descord_relay::relay::wire::Status;
+use circuit_relay::wire::Status;
 use libp2p::{PeerId, identity::Keypair};
 use serde_json::Value;
 

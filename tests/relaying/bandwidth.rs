@@ -9,7 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use descord_relay::relay::wire::Status;
+use circuit_relay::wire::Status;
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::{Multiaddr, Stream};
 use tokio::task::JoinSet;

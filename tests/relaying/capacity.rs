@@ -9,7 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use descord_relay::relay::wire::Status;
+use circuit_relay::wire::Status;
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::{Multiaddr, identity::Keypair};
 use serde_json::{Value, json};

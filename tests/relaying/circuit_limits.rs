@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use descord_relay::relay::wire::Limit;
+use circuit_relay::wire::Limit;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::Multiaddr;
 

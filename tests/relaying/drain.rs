@@ -9,7 +9,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use descord_relay::relay::wire::{self, HOP_PROTOCOL, HopMessage, HopType, Peer, Status};
+use circuit_relay::wire::{self, HOP_PROTOCOL, HopMessage, HopType, Peer, Status};
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt, stream::FuturesUnordered};
 use libp2p::{
     Multiaddr, PeerId,

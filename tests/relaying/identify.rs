@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use descord_relay::relay::wire::{HOP_PROTOCOL, STOP_PROTOCOL};
+use circuit_relay::wire::{HOP_PROTOCOL, STOP_PROTOCOL};
 use libp2p::{Multiaddr, StreamProtocol, identify, swarm::SwarmEvent};
 
 use crate::support::{

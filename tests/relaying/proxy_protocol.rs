@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use descord_relay::relay::wire::Status;
+use circuit_relay::wire::Status;
 use futures::future::join_all;
 use libp2p::{Multiaddr, identify, swarm::SwarmEvent};
 use tokio::{

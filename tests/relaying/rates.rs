@@ -4,7 +4,7 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
-use descord_relay::relay::wire::Status;
+use circuit_relay::wire::Status;
 use futures::future::join_all;
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
 use tokio::{

@@ -6,7 +6,7 @@
 
 use std::{io::Write as _, time::Duration};
 
-use descord_relay::relay::wire::Status;
+use circuit_relay::wire::Status;
 use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
 use libp2p::{Stream, ping};
 use tokio::{net::TcpStream, process::Command, time::timeout};

@@ -3,7 +3,7 @@
 
 use std::{error::Error, io, time::Duration};
 
-use descord_relay::relay::wire::{
+use circuit_relay::wire::{
     self, HOP_PROTOCOL, HopMessage, HopType, Peer, STOP_PROTOCOL, Status, StopMessage, StopType,
 };
 use futures::{AsyncRead, AsyncReadExt, AsyncWriteExt, StreamExt};

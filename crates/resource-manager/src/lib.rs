@@ -17,6 +17,7 @@ pub mod fuzzing;
 pub mod map_shrink;
 mod memory;
 mod memory_limit;
+mod multiaddress;
 mod prefix;
 mod process;
 mod report;
@@ -43,6 +44,7 @@ pub use self::{
     connection_deny_reason::ConnectionDenyReason,
     memory::{ConnectionMemory, GUARANTEED_BYTES, Relief, Relieved},
     memory_limit::{MemoryLimit, ParseMemoryLimitError},
+    multiaddress::ip_of,
     prefix::{MAX_SCOPES, Prefix, Share, Shares},
     process::{open_descriptors, used_bytes},
     report::{Resource, ResourceUse, is_private},

@@ -23,12 +23,7 @@ pub mod tls;
 pub mod websocket;
 pub mod yamux;
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::{
@@ -48,6 +43,7 @@ use socket2::{Domain, Socket, Type};
 pub use self::admission::{Admission, ConnectionGater};
 use self::{pending::HandshakeLimiter, security::Security};
 use crate::{handshakes::Handshakes, observer::Observer};
+use resource_manager::ip_of;
 
 /// The time within which a new connection has to be authenticated and multiplexed.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -141,15 +137,6 @@ where
         muxer.memory().attribute_to(ip);
     }
     (peer, StreamMuxerBox::new(muxer))
-}
-
-/// The IP address at the start of `address`, if there is one.
-pub fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
-    match address.iter().next()? {
-        Protocol::Ip4(ip) => Some(ip.into()),
-        Protocol::Ip6(ip) => Some(ip.into()),
-        _ => None,
-    }
 }
 
 /// Checks that a TCP or WebSocket listener can have exclusive use of its port. Other addresses are not

@@ -1,7 +1,7 @@
 //! What holds when nothing is set.
 
 use super::*;
-use descord_relay::relay::CircuitLimit;
+use circuit_relay::CircuitLimit;
 
 /// Those of `lines` that are not in effect.
 fn not_in_effect<'a>(lines: &[&'a str]) -> Vec<&'a str> {

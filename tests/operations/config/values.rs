@@ -1,7 +1,7 @@
 //! Good values of every variable.
 
 use super::*;
-use descord_relay::relay::{BandwidthLimit, BandwidthLimits, CircuitLimit, RequestRateLimits};
+use circuit_relay::{BandwidthLimit, BandwidthLimits, CircuitLimit, RequestRateLimits};
 use rate_limits::{Rate, Unit};
 use resource_manager::{Share, Shares};
 

@@ -3,10 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use descord_relay::{
-    metrics::{INSTRUMENTS, InstrumentKind},
-    relay::wire::{HopMessage, HopType, Status},
-};
+use circuit_relay::wire::{HopMessage, HopType, Status};
+use descord_relay::metrics::{INSTRUMENTS, InstrumentKind};
 use futures::AsyncWriteExt;
 use libp2p::PeerId;
 use prost::Message;

@@ -2,12 +2,12 @@
 
 use std::collections::HashSet;
 
+use circuit_relay::{
+    MAX_CONNECTIONS_PER_PEER,
+    wire::{self, Status, StopMessage, StopType},
+};
 use descord_relay::{
     metrics::{INSTRUMENTS, InstrumentKind},
-    relay::{
-        MAX_CONNECTIONS_PER_PEER,
-        wire::{self, Status, StopMessage, StopType},
-    },
     telemetry::prometheus::MAX_AGE,
 };
 use futures::{AsyncReadExt, AsyncWriteExt};

@@ -1,6 +1,6 @@
 //! A real Prometheus that scrapes a real relay, by the configuration that the documentation shows.
 
-use descord_relay::relay::wire::Status;
+use circuit_relay::wire::Status;
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::PeerId;
 use serde_json::Value;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use descord_relay::relay::wire::Status;
+use circuit_relay::wire::Status;
 
 use crate::{
     support::{

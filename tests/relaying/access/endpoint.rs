@@ -196,17 +196,15 @@ async fn many_requests_of_one_peer_do_not_delay_others() {
     auth_server.set_mode(Mode::Hang);
     // Those few that are asked have no answer. The rest has waited for itself, which is no reason
     // to be let in.
-    let answers = join_all(streams.iter_mut().map(descord_relay::relay::wire::read));
-    let answers: Vec<descord_relay::relay::wire::HopMessage> =
-        tokio::time::timeout(PATIENCE, answers)
-            .await
-            .unwrap()
-            .into_iter()
-            .map(Result::unwrap)
-            .collect();
+    let answers = join_all(streams.iter_mut().map(circuit_relay::wire::read));
+    let answers: Vec<circuit_relay::wire::HopMessage> = tokio::time::timeout(PATIENCE, answers)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
     let with = |status: Status| {
-        let of =
-            |answer: &&descord_relay::relay::wire::HopMessage| answer.status == Some(status.into());
+        let of = |answer: &&circuit_relay::wire::HopMessage| answer.status == Some(status.into());
         answers.iter().filter(of).count()
     };
     assert_eq!(
@@ -265,8 +263,8 @@ async fn identical_questions_under_way_are_asked_once() {
     }
     auth_server.was_asked(1).await;
     auth_server.set_mode(Mode::Allow);
-    let answers = join_all(streams.iter_mut().map(descord_relay::relay::wire::read));
-    let answers: Vec<Result<descord_relay::relay::wire::HopMessage, _>> =
+    let answers = join_all(streams.iter_mut().map(circuit_relay::wire::read));
+    let answers: Vec<Result<circuit_relay::wire::HopMessage, _>> =
         tokio::time::timeout(PATIENCE, answers).await.unwrap();
     for answer in answers {
         assert_status(&answer.unwrap(), Status::NoReservation);

@@ -2,7 +2,7 @@
 
 use std::{panic::AssertUnwindSafe, pin::Pin, sync::Arc, time::Duration};
 
-use descord_relay::relay::Limits;
+use circuit_relay::Limits;
 use futures::FutureExt;
 use tokio::{task::JoinSet, time::timeout};
 

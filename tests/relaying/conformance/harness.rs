@@ -9,7 +9,7 @@ pub mod server;
 
 use std::time::Duration;
 
-use descord_relay::relay::STOP_TIMEOUT;
+use circuit_relay::STOP_TIMEOUT;
 
 /// What a busy machine may add to a deadline.
 pub const SLACK: Duration = Duration::from_secs(3);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use descord_relay::relay::wire::Status;
+use circuit_relay::wire::Status;
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::Stream;
 use tokio::time::{Instant, timeout};
@@ -174,7 +174,7 @@ where
         .on(Net::RESETS)
 }
 
-fn limit_bytes(limits: &mut descord_relay::relay::Limits) {
+fn limit_bytes(limits: &mut circuit_relay::Limits) {
     limits.circuit.bytes = Some(LIMIT as u64);
 }
 

@@ -1,6 +1,6 @@
 //! CONNECT: to whom, and how many circuits.
 
-use descord_relay::relay::CircuitLimit;
+use circuit_relay::CircuitLimit;
 use libp2p::PeerId;
 
 use crate::conformance::{

@@ -1,6 +1,6 @@
 //! Requests that are none. Each is followed by one that is, on the same connection.
 
-use descord_relay::relay::wire::{self, HopMessage, HopType, MAX_MESSAGE_BYTES, Peer, Status};
+use circuit_relay::wire::{self, HopMessage, HopType, MAX_MESSAGE_BYTES, Peer, Status};
 use futures::AsyncWriteExt;
 use libp2p::PeerId;
 

@@ -1,6 +1,6 @@
 //! A reservation belongs to the peer: renewed, kept over connections, ended.
 
-use descord_relay::relay::wire::Status;
+use circuit_relay::wire::Status;
 use futures::AsyncWriteExt;
 use tokio::time::timeout;
 

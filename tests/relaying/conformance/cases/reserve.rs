@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use descord_relay::relay::{
+use circuit_relay::{
     VOUCHER_DOMAIN, VOUCHER_PAYLOAD_TYPE, Voucher,
     wire::{Reservation, Status},
 };

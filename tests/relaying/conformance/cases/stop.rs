@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use descord_relay::relay::wire::{Status, StopMessage, StopType};
+use circuit_relay::wire::{Status, StopMessage, StopType};
 use futures::AsyncWriteExt;
 
 use crate::conformance::{

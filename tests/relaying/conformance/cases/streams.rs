@@ -1,6 +1,6 @@
 //! The streams of a connection: which ones, how many, and how they end.
 
-use descord_relay::relay::wire::{STOP_PROTOCOL, Status};
+use circuit_relay::wire::{STOP_PROTOCOL, Status};
 use futures::future::join_all;
 use libp2p::{PeerId, Stream};
 

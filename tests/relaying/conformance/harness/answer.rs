@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use descord_relay::relay::wire::{self, HopMessage, Limit, Status};
+use circuit_relay::wire::{self, HopMessage, Limit, Status};
 use futures::AsyncRead;
 use tokio::time::timeout;
 

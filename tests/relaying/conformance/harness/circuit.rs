@@ -2,7 +2,7 @@
 
 use std::{pin::pin, time::Duration};
 
-use descord_relay::relay::wire::{self, Status, StopMessage, StopType};
+use circuit_relay::wire::{self, Status, StopMessage, StopType};
 use futures::{
     AsyncReadExt, AsyncWriteExt,
     future::{self, Either},

@@ -1,6 +1,6 @@
 //! A client that speaks bytes: what it sends need not be a message, let alone a sensible one.
 
-use descord_relay::relay::wire::{HOP_PROTOCOL, HopMessage, HopType, Peer, Status};
+use circuit_relay::wire::{HOP_PROTOCOL, HopMessage, HopType, Peer, Status};
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol, Swarm, relay,

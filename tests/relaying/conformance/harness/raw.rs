@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use descord_relay::relay::wire::STOP_PROTOCOL;
+use circuit_relay::wire::STOP_PROTOCOL;
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol,
     core::{Endpoint, transport::PortUse, upgrade::ReadyUpgrade},

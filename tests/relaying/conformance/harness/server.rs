@@ -2,11 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use descord_relay::{
-    metrics::Metrics,
-    pseudonym::{PeerIds, Pseudonyms},
-    relay::{self, BandwidthLimits, CircuitLimit, Limits, Relay, RequestRateLimits},
-};
+use circuit_relay::{BandwidthLimits, CircuitLimit, Limits, Relay, RequestRateLimits};
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, Swarm,
@@ -24,7 +20,7 @@ use super::{PATIENCE, net::Net};
 /// Which relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// `descord_relay::relay::Behaviour`.
+    /// `circuit_relay::Behaviour`.
     Ours,
     /// `libp2p::relay::Behaviour`.
     Libp2p,
@@ -96,7 +92,7 @@ impl Server {
                 let swarm = net.swarm(behind_relay, |keypair, client| {
                     let (relay, _) = state.insert(ours(keypair, &limits));
                     Behaviour {
-                        hop: relay::Behaviour::new(Arc::clone(relay)),
+                        hop: circuit_relay::Behaviour::new(Arc::clone(relay)),
                         client: client.into(),
                     }
                 });
@@ -185,16 +181,12 @@ where
 
 fn ours(keypair: &Keypair, limits: &Limits) -> (Arc<Relay>, Lifecycle) {
     let tasks = Lifecycle::new();
-    let names = Pseudonyms::new(PeerIds::Pseudonym, b"the key of the conformance suite");
-    let relay = Relay::new(
-        keypair.clone(),
-        limits.clone(),
-        names,
-        tasks.clone(),
-        Metrics::noop(),
-        None,
-        None,
-    );
+    let config = circuit_relay::Config {
+        limits: limits.clone(),
+        lifecycle: tasks.clone(),
+        ..circuit_relay::Config::default()
+    };
+    let relay = Relay::new(keypair.clone(), config);
     (relay, tasks)
 }
 

@@ -1,15 +1,19 @@
 //! RAII guards that keep the reservation table exact: each one undoes its entry when it is dropped,
 //! however a task or a connection ends.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use libp2p::PeerId;
 
 use super::{
+    circuit::Outcome,
     circuit_state::CircuitState,
     connection::Connection,
-    events::{self, ClosedCircuit},
     ledger::{Grant, ReservationEnd},
+    observer::{CircuitObserver, ClosedCircuit},
     service::{Relay, now},
 };
 
@@ -33,7 +37,7 @@ impl Drop for Registration {
         let peer = self.connection.peer;
         let ended = self.relay.ledger().disconnected(peer, self.connection.id);
         if let Some(ended) = ended {
-            events::reservation_ended(&self.relay, ended, ReservationEnd::Closed);
+            self.relay.reservation_ended(ended, ReservationEnd::Closed);
         }
     }
 }
@@ -79,22 +83,24 @@ impl Drop for ReservationGuard {
         }
         let ended = self.relay.ledger().revoke(self.peer, &self.grant);
         if let Some(ended) = ended {
-            events::reservation_ended(&self.relay, ended, ReservationEnd::Closed);
+            self.relay.reservation_ended(ended, ReservationEnd::Closed);
         }
     }
 }
 
 /// Marks a connection as used by a circuit that is open or being opened.
 #[derive(Debug)]
-pub(super) struct CircuitLeg(Arc<Connection>);
+pub struct CircuitLeg(Arc<Connection>);
 
 impl CircuitLeg {
-    pub(super) fn new(connection: Arc<Connection>) -> Self {
+    /// Counts a circuit on `connection`, until the guard is dropped.
+    pub fn new(connection: Arc<Connection>) -> Self {
         connection.circuit_started();
         Self(connection)
     }
 
-    pub(super) fn connection(&self) -> &Arc<Connection> {
+    /// The connection.
+    pub fn connection(&self) -> &Arc<Connection> {
         &self.0
     }
 }
@@ -150,12 +156,22 @@ impl CircuitPermit {
     }
 
     /// Frees the slot, and reports the end of the circuit.
-    pub(super) fn close(self, closed: &ClosedCircuit) {
+    pub(super) fn close(
+        self,
+        observer: Box<dyn CircuitObserver>,
+        outcome: Outcome,
+        duration: Duration,
+    ) {
         let relay = Arc::clone(&self.relay);
-        let (source, target) = (self.source, self.target);
+        let closed = ClosedCircuit {
+            source: self.source,
+            target: self.target,
+            outcome,
+            duration,
+        };
         drop(self);
-        events::circuit_closed(&relay, source, target, closed);
-        relay.count_ended(closed.outcome.end);
+        observer.closed(&closed);
+        relay.count_ended(outcome.end);
     }
 }
 

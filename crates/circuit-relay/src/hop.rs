@@ -3,22 +3,21 @@
 //! Specification: circuit-v2, section "Hop Protocol". Each step has a deadline. Every complete or
 //! malformed request is answered with a STATUS.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::{Multiaddr, PeerId, Stream};
 use tokio::time::{Instant, sleep, timeout};
-use tracing::Instrument;
 
 use super::{
-    circuit::{self, Bounds, EarlyData, Progress, Side},
+    circuit::{self, Bounds, EarlyData, Outcome, Progress, Side},
     circuit_state::CircuitState,
     connection::{CircuitActivity, Connection},
     deny_reason::{Denied, DenyReason},
-    events::{self, ClosedCircuit},
     guards::{CircuitLeg, CircuitPermit, ReservationGuard},
+    observer::{CircuitObserver, RequestKind, RequestObserver, in_scope},
     service::Relay,
-    spans, stop, voucher,
+    stop, voucher,
     wire::{self, HopMessage, ReadError, Request},
 };
 
@@ -40,41 +39,52 @@ where
     let Some(request) = read_request(&relay, &connection, &mut stream).await else {
         return;
     };
-    let (name, result) = match request {
-        Ok(Request::Reserve) => {
-            let span = spans::reserve(&relay, &connection);
-            let reserve = reserve(&relay, &connection, &mut stream);
-            let reserved = reserve.instrument(span.clone()).await;
-            spans::record_outcome(&span, &reserved);
-            ("reserve", reserved.map(|()| None))
+    let (kind, result) = match request {
+        Ok(request) => {
+            let from = connection.as_ref().into();
+            let observer = relay.observer().request(&from, &request);
+            match request {
+                Request::Reserve => {
+                    let reserve = pin!(reserve(&relay, &connection, &mut stream));
+                    let reserved = in_scope(&*observer, reserve).await;
+                    observer.finished(reserved.as_ref().copied());
+                    (RequestKind::Reserve, reserved.map(|()| None))
+                }
+                Request::Connect(target) => {
+                    let connect = connect(&relay, &connection, &mut stream, target, &*observer);
+                    let opened = in_scope(&*observer, pin!(connect)).await;
+                    observer.finished(opened.as_ref().map(|_| ()));
+                    let accept = |circuit: OpenCircuit| {
+                        let (source, target) = (connection.as_ref(), circuit.target.as_ref());
+                        let observer = observer.circuit_accepted(source.into(), target.into());
+                        relay.count_opened();
+                        Some((circuit, observer))
+                    };
+                    (RequestKind::Connect, opened.map(accept))
+                }
+            }
         }
-        Ok(Request::Connect(target)) => {
-            let span = spans::connect(&relay, &connection, target);
-            let connect = connect(&relay, &connection, &mut stream, target);
-            let opened = connect.instrument(span.clone()).await;
-            spans::record_outcome(&span, &opened);
-            let cause = spans::context(&span);
-            ("connect", opened.map(|circuit| Some((circuit, cause))))
-        }
-        Err(reason) => ("unknown", Err(reason.into())),
+        Err(reason) => (RequestKind::Unknown, Err(reason.into())),
     };
     match result {
-        Ok(Some((circuit, cause))) => {
-            let span = spans::circuit(&relay, cause, &connection, &circuit.target);
-            let (permit, closed) = relay_data(&relay, &connection, &mut stream, circuit).await;
+        Ok(Some((circuit, observer))) => {
+            let opened = Instant::now();
+            let (permit, outcome) =
+                relay_data(&relay, &connection, &mut stream, circuit, &*observer).await;
             // A circuit that the relay ended must end in a reset: its stream is dropped without
             // being closed, and before its slot is freed, because a drain closes connections when
             // the last slot is free.
             drop(stream);
-            spans::record_end(&span, &closed);
-            drop(span);
-            permit.close(&closed);
+            permit.close(observer, outcome, opened.elapsed());
         }
         Ok(None) => {}
         // The grant and its revocation have been reported already.
-        Err(denied) if name == "reserve" && denied.reason == DenyReason::Undelivered => {}
+        Err(denied) if kind == RequestKind::Reserve && denied.reason == DenyReason::Undelivered => {
+        }
         Err(denied) => {
-            events::request_denied(&relay, connection.peer, name, &denied);
+            relay
+                .observer()
+                .request_denied(connection.peer, kind, &denied);
             refuse(&mut stream, denied.reason).await;
         }
     }
@@ -148,7 +158,7 @@ async fn reserve<S: AsyncWrite + Unpin>(
     };
     let expire = reservation.expire();
     let voucher = voucher::sign(relay.keypair(), connection.peer, expire).map_err(|error| {
-        tracing::error!(%error, "the relay's key cannot sign a reservation voucher");
+        relay.observer().signing_failed(&error);
         DenyReason::Undelivered
     })?;
     let answer = wire::reserved(expire, &addresses, voucher, relay.circuit_limit());
@@ -206,6 +216,7 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     connection: &Arc<Connection>,
     mut stream: S,
     target: PeerId,
+    observer: &dyn RequestObserver,
 ) -> Result<OpenCircuit, Denied> {
     if connection.is_relayed() {
         return Err(DenyReason::Relayed.into());
@@ -220,7 +231,7 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
 
     let mut early = EarlyData::default();
     let (stop, leg) = tokio::select! {
-        stop = open_stop(relay, permit.state(), connections, connection.peer) => stop?,
+        stop = open_stop(relay, permit.state(), connections, connection.peer, observer) => stop?,
         _ = early.watch(&mut stream) => return Err(DenyReason::Undelivered.into()),
     };
     let target = Arc::clone(leg.connection());
@@ -230,12 +241,6 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         sent = send(&mut stream, &connected) => sent?,
         () = permit.state().evicted().cancelled() => return Err(DenyReason::Evicted.into()),
     }
-    events::circuit_accepted(
-        relay,
-        (connection.peer, connection.transport),
-        (target.peer, target.transport),
-    );
-    relay.count_opened();
     Ok(OpenCircuit {
         permit,
         early,
@@ -250,9 +255,10 @@ async fn open_stop(
     state: &CircuitState,
     connections: Vec<Arc<Connection>>,
     source: PeerId,
+    observer: &dyn RequestObserver,
 ) -> Result<(Stream, CircuitLeg), DenyReason> {
     tokio::select! {
-        stop = stop::open(relay, connections, source) => stop.ok_or(DenyReason::StopFailed),
+        stop = stop::open(relay, connections, source, observer) => stop.ok_or(DenyReason::StopFailed),
         () = state.evicted().cancelled() => Err(DenyReason::Evicted),
         () = relay.lifecycle().shutdown_token().cancelled() => Err(DenyReason::StopFailed),
     }
@@ -264,20 +270,17 @@ async fn relay_data<S: AsyncRead + AsyncWrite + Unpin>(
     connection: &Connection,
     stream: S,
     circuit: OpenCircuit,
-) -> (CircuitPermit, ClosedCircuit) {
+    observer: &dyn CircuitObserver,
+) -> (CircuitPermit, Outcome) {
     let OpenCircuit {
         permit,
         early,
         target,
         stop,
     } = circuit;
-    let opened = Instant::now();
     let byte_counters = relay
         .traffic()
         .counters(connection.transport, target.transport);
-    let peer_stats = relay
-        .peer_stats()
-        .map(|stats| stats.circuit(connection.peer, target.peer));
     let limiter = relay
         .bandwidth_limiter()
         .map(|limiter| limiter.circuit(connection.peer, target.peer));
@@ -292,9 +295,7 @@ async fn relay_data<S: AsyncRead + AsyncWrite + Unpin>(
             target_activity.record(now);
         }
         byte_counters.add(progress.to_target, progress.to_source);
-        if let Some(stats) = &peer_stats {
-            stats.add(progress.to_target, progress.to_source);
-        }
+        observer.transferred(progress.to_target, progress.to_source);
         if progress.waits > 0 {
             relay.traffic().count_waits(progress.waits);
         }
@@ -316,11 +317,7 @@ async fn relay_data<S: AsyncRead + AsyncWrite + Unpin>(
         state: permit.state(),
     };
     let outcome = circuit::relay(source, early, target_side, bounds, limiter, &moved).await;
-    let closed = ClosedCircuit {
-        outcome,
-        duration: opened.elapsed(),
-    };
-    (permit, closed)
+    (permit, outcome)
 }
 
 async fn send<S: AsyncWrite + Unpin>(

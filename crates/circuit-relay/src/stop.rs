@@ -14,17 +14,15 @@ use std::{cmp::Reverse, sync::Arc, time::Duration};
 use futures::{StreamExt, stream::FuturesUnordered};
 use libp2p::{PeerId, Stream};
 use tokio::time::{Instant, timeout, timeout_at};
-use tracing::{Instrument, Span};
 
 use super::{
     connection::Connection,
     guards::CircuitLeg,
     limits::CircuitLimit,
+    observer::{FinishedStop, RequestObserver, StopObserver},
     service::Relay,
-    spans,
     wire::{self, Status},
 };
-use crate::telemetry::integer;
 use named_enum::named_enum;
 
 /// Deadline for all attempts together. Clients wait for 10 s.
@@ -55,11 +53,10 @@ pub(super) async fn open(
     relay: &Relay,
     connections: Vec<Arc<Connection>>,
     source: PeerId,
+    observer: &dyn RequestObserver,
 ) -> Option<(Stream, CircuitLeg)> {
-    let span = spans::stop();
-    try_connections(relay, &span, by_activity(connections), source)
-        .instrument(span.clone())
-        .await
+    let report = StopReport::new(observer.stop());
+    try_connections(relay, report, by_activity(connections), source).await
 }
 
 /// Sorts by activity, most recent first. The sort is stable.
@@ -70,17 +67,16 @@ fn by_activity(mut connections: Vec<Arc<Connection>>) -> Vec<Arc<Connection>> {
 
 async fn try_connections(
     relay: &Relay,
-    span: &Span,
+    mut report: StopReport,
     connections: Vec<Arc<Connection>>,
     source: PeerId,
 ) -> Option<(Stream, CircuitLeg)> {
-    let mut stop_span = StopSpan::new(span);
     let deadline = Instant::now() + STOP_TIMEOUT;
     let mut untried = connections.into_iter().take(MAX_ATTEMPTS);
     let mut attempts = FuturesUnordered::new();
     loop {
         if let Some(connection) = untried.next() {
-            stop_span.attempt_started(&connection);
+            report.attempt_started(&connection);
             attempts.push(attempt(relay, connection, source, deadline));
         }
         let result = if untried.len() == 0 {
@@ -93,16 +89,16 @@ async fn try_connections(
         };
         match result {
             Some(AttemptResult::Accepted(stream, leg)) => {
-                stop_span.accepted(leg.connection());
+                report.accepted(leg.connection());
                 return Some((stream, leg));
             }
             Some(AttemptResult::Refused) => {
-                stop_span.outcome = StopOutcome::Refused;
+                report.finished.outcome = StopOutcome::Refused;
                 return None;
             }
             Some(AttemptResult::Failed) => {}
             None => {
-                stop_span.outcome = StopOutcome::Failed;
+                report.finished.outcome = StopOutcome::Failed;
                 return None;
             }
         }
@@ -155,7 +151,7 @@ async fn handshake(
     Some((stream, status))
 }
 
-/// Records the duration of an attempt when it is dropped.
+/// Reports an attempt when it is dropped.
 struct AttemptTimer<'a> {
     relay: &'a Relay,
     started: Instant,
@@ -176,49 +172,44 @@ impl<'a> AttemptTimer<'a> {
 impl Drop for AttemptTimer<'_> {
     fn drop(&mut self) {
         self.relay
-            .metrics()
-            .stop(self.outcome.as_str(), self.started.elapsed());
+            .observer()
+            .stop_attempted(self.outcome, self.started.elapsed());
     }
 }
 
-/// Records the result of all attempts on the span when it is dropped.
-struct StopSpan<'a> {
-    span: &'a Span,
-    attempts: usize,
-    transport: &'static str,
-    outcome: StopOutcome,
+/// Reports the result of all attempts when it is dropped.
+struct StopReport {
+    observer: Box<dyn StopObserver>,
+    finished: FinishedStop,
 }
 
-impl<'a> StopSpan<'a> {
-    fn new(span: &'a Span) -> Self {
+impl StopReport {
+    fn new(observer: Box<dyn StopObserver>) -> Self {
         Self {
-            span,
-            attempts: 0,
-            transport: "",
-            outcome: StopOutcome::Abandoned,
+            observer,
+            finished: FinishedStop {
+                attempts: 0,
+                transport: None,
+                outcome: StopOutcome::Abandoned,
+            },
         }
     }
 
     fn attempt_started(&mut self, connection: &Connection) {
-        self.attempts += 1;
-        self.transport = connection.transport.as_str();
-        self.outcome = StopOutcome::Abandoned;
+        self.finished.attempts += 1;
+        self.finished.transport = Some(connection.transport);
+        self.finished.outcome = StopOutcome::Abandoned;
     }
 
     fn accepted(&mut self, connection: &Connection) {
-        self.transport = connection.transport.as_str();
-        self.outcome = StopOutcome::Accepted;
+        self.finished.transport = Some(connection.transport);
+        self.finished.outcome = StopOutcome::Accepted;
     }
 }
 
-impl Drop for StopSpan<'_> {
+impl Drop for StopReport {
     fn drop(&mut self) {
-        if self.attempts > 0 {
-            self.span.record("relay.transport", self.transport);
-        }
-        self.span
-            .record("relay.stop.attempts", integer(self.attempts));
-        self.span.record("relay.outcome", self.outcome.as_str());
+        self.observer.finished(&self.finished);
     }
 }
 

@@ -20,16 +20,14 @@ use super::{
     circuit_state::CircuitState,
     connection::Connection,
     deny_reason::DenyReason,
-    events,
     guards::{CircuitPermit, Registration, ReservationGuard},
-    ledger::{Grant, Ledger, PeerState, ReservationEnd},
+    ledger::{EndedReservation, Grant, Ledger, PeerState, ReservationEnd},
     limits::{CircuitLimit, Limits},
+    observer::Observer,
     request_limiters::RequestLimiters,
     traffic::Traffic,
 };
-use crate::{metrics::Metrics, peer_stats::PeerStats, pseudonym::Pseudonyms};
 use lifecycle::Lifecycle;
-use rate_limits::LogThrottle;
 use resource_manager::{BeyondShare, Resource, ResourceUse, Shares, Usage, excess};
 
 /// Divisor of the connections with a reservation that are closed at once when memory has run out.
@@ -39,24 +37,46 @@ const SHED_DIVISOR: usize = 8;
 /// 4,096 bytes, which include the voucher.
 const MAX_ADDRESS_BYTES: usize = 3072;
 
+/// Configuration of a [`Relay`].
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The limits.
+    pub limits: Limits,
+    /// Access control; `None` grants every request.
+    pub access: Option<Arc<dyn Access>>,
+    /// Receives the reports of the relay.
+    pub observer: Arc<dyn Observer>,
+    /// The tasks of requests and circuits are spawned on it. Its shutdown token ends them.
+    pub lifecycle: Lifecycle,
+}
+
+/// The default limits, no access control, no observer, and a new lifecycle.
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            access: None,
+            observer: Arc::new(()),
+            lifecycle: Lifecycle::new(),
+        }
+    }
+}
+
 /// One relay: its key, its reservation table and its counters.
 #[derive(Debug)]
 pub struct Relay {
     keypair: Keypair,
     peer_id: PeerId,
     lifecycle: Lifecycle,
-    pseudonyms: Pseudonyms,
     ledger: Mutex<Ledger<Arc<Connection>>>,
     limits: Limits,
     request_limiters: RequestLimiters,
-    log_throttle: LogThrottle,
     access: Option<Arc<dyn Access>>,
+    observer: Arc<dyn Observer>,
     addresses: RwLock<Arc<[Multiaddr]>>,
     first_reservation: Notify,
     circuit_ended: Notify,
     streams: AtomicU64,
-    metrics: Metrics,
-    peer_stats: Option<Arc<PeerStats>>,
     traffic: Traffic,
     bandwidth_limiter: Option<Arc<BandwidthLimiter>>,
     opened: AtomicU64,
@@ -82,34 +102,28 @@ pub struct Statistics {
 }
 
 impl Relay {
-    /// Creates a relay without connections and without addresses to announce. Without `peer_stats`
-    /// there are no per-peer counters; without `access` every peer may reserve and connect.
-    pub fn new(
-        keypair: Keypair,
-        limits: Limits,
-        pseudonyms: Pseudonyms,
-        lifecycle: Lifecycle,
-        metrics: Metrics,
-        peer_stats: Option<Arc<PeerStats>>,
-        access: Option<Arc<dyn Access>>,
-    ) -> Arc<Self> {
+    /// Creates the relay with this key, without connections and without addresses to announce.
+    pub fn new(keypair: Keypair, config: Config) -> Arc<Self> {
+        let Config {
+            limits,
+            access,
+            observer,
+            lifecycle,
+        } = config;
         Arc::new(Self {
             peer_id: keypair.public().to_peer_id(),
             keypair,
             lifecycle,
-            pseudonyms,
             ledger: Mutex::new(Ledger::new(limits.clone())),
             request_limiters: RequestLimiters::new(&limits),
-            log_throttle: LogThrottle::new(),
             bandwidth_limiter: BandwidthLimiter::new(&limits.bandwidth),
             limits,
             access,
+            observer,
             addresses: RwLock::default(),
             first_reservation: Notify::new(),
             circuit_ended: Notify::new(),
             streams: AtomicU64::new(0),
-            metrics,
-            peer_stats,
             traffic: Traffic::default(),
             opened: AtomicU64::new(0),
             finished: AtomicU64::new(0),
@@ -190,7 +204,7 @@ impl Relay {
         self.ledger().connections().cloned().collect()
     }
 
-    /// Accepted circuits whose end has not been logged yet.
+    /// Accepted circuits whose end has not been reported yet.
     pub fn open_circuits(&self) -> u64 {
         let ended = self.finished.load(Ordering::Acquire) + self.cut.load(Ordering::Acquire);
         self.opened.load(Ordering::Acquire).saturating_sub(ended)
@@ -220,11 +234,11 @@ impl Relay {
 
     fn expire(&self, now: Instant) {
         loop {
-            // The table is not locked while the event is logged.
+            // The table is not locked while the event is reported.
             let Some(ended) = self.ledger().expire(now) else {
                 return;
             };
-            events::reservation_ended(self, ended, ReservationEnd::Expired);
+            self.reservation_ended(ended, ReservationEnd::Expired);
         }
     }
 
@@ -238,11 +252,6 @@ impl Relay {
         self.bandwidth_limiter.as_ref()
     }
 
-    /// Per-peer counters, if they are enabled.
-    pub fn peer_stats(&self) -> Option<&Arc<PeerStats>> {
-        self.peer_stats.as_ref()
-    }
-
     /// Current state of each of these peers.
     pub fn peer_states(&self, peers: impl Iterator<Item = PeerId>) -> Vec<PeerState> {
         let ledger = self.ledger();
@@ -253,7 +262,7 @@ impl Relay {
     /// circuit; if there are none, those of address prefixes beyond their share, even with a
     /// circuit; if there are none either and `may_close_reserved` is set, a part of those without
     /// circuit. The newest of the prefixes furthest beyond their share come first.
-    pub(crate) fn connections_to_shed(
+    pub fn connections_to_shed(
         &self,
         count: usize,
         may_close_reserved: bool,
@@ -290,7 +299,7 @@ impl Relay {
 
     /// The newest connection without reservation and circuit, of the prefix furthest beyond its
     /// share, among those that `may_close` accepts.
-    pub(crate) fn newest_unused_connection(
+    pub fn newest_unused_connection(
         &self,
         beyond: &BeyondShare,
         may_close: impl Fn(&Connection) -> bool,
@@ -325,16 +334,6 @@ impl Relay {
         ]
     }
 
-    /// Pseudonyms of peers in logs and telemetry.
-    pub fn pseudonyms(&self) -> &Pseudonyms {
-        &self.pseudonyms
-    }
-
-    /// Rate limit of log lines about denied requests.
-    pub(crate) fn log_throttle(&self) -> &LogThrottle {
-        &self.log_throttle
-    }
-
     /// Checks the rate limits of reservation requests. Renewals are exempt, so that a flood of
     /// requests does not cost a peer its reservation.
     pub(super) fn check_reserve_rate(&self, connection: &Connection) -> Result<(), DenyReason> {
@@ -359,7 +358,8 @@ impl Relay {
         &self.keypair
     }
 
-    pub(crate) fn lifecycle(&self) -> &Lifecycle {
+    /// The lifecycle on which the relay spawns its tasks.
+    pub fn lifecycle(&self) -> &Lifecycle {
         &self.lifecycle
     }
 
@@ -371,8 +371,19 @@ impl Relay {
         self.streams.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(super) fn metrics(&self) -> &Metrics {
-        &self.metrics
+    /// Receives the reports of the relay.
+    pub(super) fn observer(&self) -> &dyn Observer {
+        &*self.observer
+    }
+
+    /// Reports the end of a reservation.
+    pub(super) fn reservation_ended(
+        &self,
+        EndedReservation { peer, since }: EndedReservation,
+        end: ReservationEnd,
+    ) {
+        let lasted = now().saturating_duration_since(since);
+        self.observer.reservation_ended(peer, end, lasted);
     }
 
     /// Registers a direct connection for as long as the guard lives. A relayed connection is not
@@ -401,7 +412,8 @@ impl Relay {
             grant
         };
         let ttl = grant.expires.saturating_duration_since(now);
-        events::reservation_accepted(self, connection.peer, grant.renews_after, ttl);
+        self.observer
+            .reservation_accepted(connection.peer, grant.renews_after, ttl);
         Ok(ReservationGuard::new(
             Arc::clone(self),
             connection.peer,
@@ -427,7 +439,7 @@ impl Relay {
         connection: &Connection,
         grant: Grant,
     ) -> ReservationGuard {
-        events::reservation_repeated(self, connection.peer);
+        self.observer.reservation_repeated(connection.peer);
         ReservationGuard::new(Arc::clone(self), connection.peer, grant)
     }
 
@@ -450,7 +462,7 @@ impl Relay {
         self.opened.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Counts a circuit that has ended and has been logged.
+    /// Counts a circuit that has ended and has been reported.
     pub(super) fn count_ended(&self, end: EndReason) {
         let total = if end == EndReason::Drained {
             &self.cut
@@ -472,6 +484,6 @@ impl Relay {
 }
 
 /// Clock of the reservation table. Tests with paused time control it.
-pub(crate) fn now() -> Instant {
+pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }

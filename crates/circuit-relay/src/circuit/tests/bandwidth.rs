@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::*;
-use crate::relay::{BandwidthLimit, BandwidthLimits, bandwidth::BandwidthLimiter};
+use crate::{BandwidthLimit, BandwidthLimits, bandwidth::BandwidthLimiter};
 
 /// Bytes per second.
 const RATE: u64 = 100_000;

@@ -1,4 +1,4 @@
-//! Entry points for fuzzers; see [`crate::fuzzing`].
+//! Entry points of fuzzers.
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -13,15 +13,9 @@ use super::{
     guards::ReservationGuard,
     hop,
     limits::{Limits, RequestRateLimits},
-    service::Relay,
+    service::{Config, Relay},
     wire::{self, HopMessage, HopType, MAX_MESSAGE_BYTES, Status, StopMessage},
 };
-use crate::{
-    config::Config,
-    metrics::Metrics,
-    pseudonym::{PeerIds, Pseudonyms},
-};
-use lifecycle::Lifecycle;
 
 /// Bytes of the longest length prefix that is accepted.
 const LENGTH_BYTES: usize = 2;
@@ -64,16 +58,14 @@ impl Fixture {
             // Rate limits would keep requests from the reservation table.
             reservation_rate: RequestRateLimits::default(),
             circuit_rate: RequestRateLimits::default(),
-            ..Config::default().limits
+            ..Limits::default()
         };
         let relay = Relay::new(
             Keypair::generate_ed25519(),
-            limits,
-            Pseudonyms::new(PeerIds::Pseudonym, &[7; 32]),
-            Lifecycle::new(),
-            Metrics::new(&opentelemetry::global::meter("fuzzing")),
-            None,
-            None,
+            Config {
+                limits,
+                ..Config::default()
+            },
         );
         relay.announce(&["/ip4/192.0.2.1/tcp/9000".parse().ok()?]);
         let runtime = Builder::new_current_thread().enable_time().build().ok()?;
@@ -173,4 +165,19 @@ fn status(answer: &[u8]) -> Option<Status> {
     assert!(status.is_some(), "{message:?}");
     assert_eq!(message.reservation.is_some(), status == Some(Status::Ok));
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use test_support::fuzz::check_invariants;
+
+    #[test]
+    fn hop_invariants_hold() {
+        check_invariants("hop", super::hop);
+    }
+
+    #[test]
+    fn wire_invariants_hold() {
+        check_invariants("wire", super::wire);
+    }
 }

@@ -2,7 +2,7 @@
 //! whether it may connect to a target.
 //!
 //! The protocol contains no rules. It queries the implementation within the task of the request, so
-//! a slow answer delays only that request. See [`crate::access`] for the implementation.
+//! a slow answer delays only that request.
 
 use std::{fmt, net::IpAddr};
 

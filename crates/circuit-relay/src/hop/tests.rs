@@ -1,5 +1,7 @@
 //! Requests on in-memory hop streams with paused time.
 
+mod reports;
+
 use std::sync::{
     Mutex,
     atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -13,19 +15,13 @@ use tokio_util::compat::TokioAsyncReadCompatExt;
 
 use super::*;
 use crate::{
-    config::Config,
-    metrics::Metrics,
-    pseudonym::{PeerIds, Pseudonyms},
-    relay::{
-        Access, Limits, Requester,
-        connection::StopReply,
-        guards::Registration,
-        limits::RequestRateLimits,
-        request_shaper,
-        wire::{HopType, Peer, Status},
-    },
+    Access, Config, Limits, Observer, Requester,
+    connection::StopReply,
+    guards::Registration,
+    limits::RequestRateLimits,
+    request_shaper,
+    wire::{HopType, Peer, Status},
 };
-use lifecycle::Lifecycle;
 
 /// An access endpoint that counts queries, and a rule that can be switched on.
 #[derive(Debug, Default)]
@@ -81,21 +77,25 @@ struct Client {
 
 impl Fixture {
     fn new() -> Self {
+        Self::observed_by(Arc::new(()))
+    }
+
+    fn observed_by(observer: Arc<dyn Observer>) -> Self {
         let endpoint = Arc::new(Endpoint::default());
         let limits = Limits {
             reservations: Some(1),
             reservation_ttl: Duration::from_secs(3600),
             reservation_rate: RequestRateLimits::default(),
-            ..Config::default().limits
+            ..Limits::default()
         };
         let relay = Relay::new(
             Keypair::generate_ed25519(),
-            limits,
-            Pseudonyms::new(PeerIds::Pseudonym, &[7; 32]),
-            Lifecycle::new(),
-            Metrics::noop(),
-            None,
-            Some(Arc::clone(&endpoint) as Arc<dyn Access>),
+            Config {
+                limits,
+                access: Some(Arc::clone(&endpoint) as Arc<dyn Access>),
+                observer,
+                ..Config::default()
+            },
         );
         relay.announce(&["/ip4/192.0.2.1/tcp/9000".parse().unwrap()]);
         Self {
@@ -133,6 +133,18 @@ impl Client {
             answer
         };
         tokio::join!(serve(relay, connection, far.compat()), client).1
+    }
+
+    async fn connect(&self, target: PeerId) -> HopMessage {
+        let request = HopMessage {
+            kind: Some(HopType::Connect.into()),
+            peer: Some(Peer {
+                id: Some(target.to_bytes()),
+                addrs: Vec::new(),
+            }),
+            ..HopMessage::default()
+        };
+        self.request(&request).await
     }
 
     async fn reserve(&self) -> HopMessage {
@@ -259,7 +271,7 @@ async fn circuit_evicted_while_being_opened_is_refused() {
     let target = fixture.client(target);
     let state = CircuitState::default();
     let connections = vec![Arc::clone(&target.connection)];
-    let open = open_stop(&fixture.relay, &state, connections, source);
+    let open = open_stop(&fixture.relay, &state, connections, source, &());
     let evict = async { state.evict() };
     let (opened, ()) = tokio::join!(open, evict);
     assert_eq!(opened.err(), Some(DenyReason::Evicted));
@@ -273,15 +285,7 @@ async fn unresponsive_target_fails_the_circuit_within_the_deadline() {
     let connections: Vec<_> = (0..8).map(|_| fixture.client(target)).collect();
     connections[0].expire().await;
     let begun = Instant::now();
-    let connect = HopMessage {
-        kind: Some(HopType::Connect.into()),
-        peer: Some(Peer {
-            id: Some(target.to_bytes()),
-            addrs: Vec::new(),
-        }),
-        ..HopMessage::default()
-    };
-    let answer = source.request(&connect).await;
+    let answer = source.connect(target).await;
     assert!(is(&answer, Status::ConnectionFailed), "{answer:?}");
     assert_eq!(begun.elapsed(), stop::STOP_TIMEOUT);
     assert!(

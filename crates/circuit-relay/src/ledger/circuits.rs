@@ -15,7 +15,7 @@ use std::{
 use hashlink::LinkedHashMap;
 use libp2p::PeerId;
 
-use crate::relay::{circuit_state::CircuitState, deny_reason::DenyReason};
+use crate::{circuit_state::CircuitState, deny_reason::DenyReason};
 use resource_manager::map_shrink::ShrinkIfSparse as _;
 use resource_manager::{Exceeded, Prefix, Shares, Usage, excess, scarcity_threshold};
 

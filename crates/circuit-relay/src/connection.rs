@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{ledger, request_shaper::RequestShaper};
-use transports::ip_of;
+use resource_manager::ip_of;
 
 /// Hop streams of one connection that may await their request, or be delayed by the shaping of
 /// RESERVE, at once. A further stream resets the oldest of them, so that streams without a request
@@ -44,7 +44,7 @@ pub enum Transport {
 
 impl Transport {
     /// All variants, in declaration order.
-    pub(super) const ALL: [Self; 5] = [
+    pub const ALL: [Self; 5] = [
         Self::Tcp,
         Self::Quic,
         Self::WebSocket,
@@ -65,7 +65,7 @@ impl Transport {
 }
 
 /// Reply to a request for a STOP stream: the stream, or `None` if it could not be opened.
-pub(crate) type StopReply = oneshot::Sender<Option<Stream>>;
+pub type StopReply = oneshot::Sender<Option<Stream>>;
 
 /// A live connection. Its handler owns the receiving ends.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ impl Connection {
     /// Creates a connection of `peer` at `remote`, and the receiver of its requests for STOP
     /// streams, which its handler serves. `local` is the local address of an inbound connection;
     /// only this address reveals that the connection is relayed.
-    pub(crate) fn new(
+    pub fn new(
         peer: PeerId,
         id: ConnectionId,
         local: Option<&Multiaddr>,
@@ -134,7 +134,7 @@ impl Connection {
 
     /// Marks the connection as being closed in favour of another one. Returns `false` if it was
     /// marked before.
-    pub(crate) fn evict(&self) -> bool {
+    pub fn evict(&self) -> bool {
         !self.evicted.swap(true, Ordering::AcqRel)
     }
 
@@ -150,7 +150,7 @@ impl Connection {
     }
 
     /// Counts a circuit that uses the connection.
-    pub(crate) fn circuit_started(&self) {
+    pub(super) fn circuit_started(&self) {
         self.circuits.fetch_add(1, Ordering::AcqRel);
     }
 
@@ -160,7 +160,7 @@ impl Connection {
     }
 
     /// Removes a circuit from the count.
-    pub(crate) fn circuit_stopped(&self) {
+    pub(super) fn circuit_stopped(&self) {
         *lock(&self.last_circuit_ended) = Some(Instant::now());
         self.circuits.fetch_sub(1, Ordering::AcqRel);
     }
@@ -172,7 +172,7 @@ impl Connection {
     }
 
     /// Records a request, an answer to STOP, or data of a circuit.
-    pub(crate) fn record_activity(&self, now: Instant) {
+    pub(super) fn record_activity(&self, now: Instant) {
         *lock(&self.last_active) = now;
     }
 

@@ -15,7 +15,7 @@ use super::{
     BandwidthLimiter, BandwidthScope,
     fair_queue::{Acquire, FairQueue, Ticket},
 };
-use crate::relay::now;
+use crate::now;
 
 /// Grants one circuit the bytes that it may read.
 ///

@@ -49,10 +49,10 @@ fn limits() -> Limits {
         unused_circuit_timeout: None,
         idle_circuit_timeout: None,
         prefix_shares: resource_manager::Shares::default(),
-        circuit: crate::relay::CircuitLimit::default(),
-        reservation_rate: crate::relay::RequestRateLimits::default(),
-        circuit_rate: crate::relay::RequestRateLimits::default(),
-        bandwidth: crate::relay::BandwidthLimits::default(),
+        circuit: crate::CircuitLimit::default(),
+        reservation_rate: crate::RequestRateLimits::default(),
+        circuit_rate: crate::RequestRateLimits::default(),
+        bandwidth: crate::BandwidthLimits::default(),
     }
 }
 
