@@ -123,7 +123,6 @@ impl Default for Config {
             external_addresses: Vec::new(),
             identity: IdentityConfig::default(),
             circuits_per_peer: limits.circuits_per_source,
-            limits,
             memory: MemoryLimit::default(),
             admission: Admission {
                 // One address may be that of a thousand customers of a mobile network that all
@@ -140,7 +139,12 @@ impl Default for Config {
             peer_ids: PeerIds::default(),
             peer_stats: PeerStats::default(),
             admin_address: Some((Ipv4Addr::UNSPECIFIED, 8080).into()),
-            drain: DrainConfig::default(),
+            drain: DrainConfig {
+                delay: Duration::from_secs(5),
+                window: Duration::from_secs(30),
+                timeout: DrainConfig::default_timeout(limits.circuit.duration),
+            },
+            limits,
             fleet: Vec::new(),
             dns: DnsConfig::default(),
         }

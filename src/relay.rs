@@ -21,9 +21,11 @@ mod access;
 pub mod bandwidth;
 mod behaviour;
 pub mod circuit;
+mod circuit_count;
 pub mod circuit_state;
 mod connection;
 mod deny_reason;
+mod drain_limit;
 mod events;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;

@@ -1,7 +1,8 @@
 //! Checks across variables.
 //!
 //! A limit that has no effect only because another one was lowered causes no warning. Upgrades that
-//! cut circuits do, even if the defaults are the cause.
+//! cut circuits do, even if the default of the drain timeout is the cause, because circuits are
+//! unlimited.
 
 use std::time::Duration;
 

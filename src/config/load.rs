@@ -16,6 +16,7 @@ use super::table::{TextHandling, VARIABLES, Variable, name};
 use super::value_format::{InstanceName, ValueFormat};
 use super::{Config, checks, template};
 use crate::identity::DEFAULT_INSTANCE;
+use crate::lifecycle::DrainConfig;
 use crate::secret::Secret;
 
 /// The file in which Linux keeps the host name.
@@ -98,6 +99,10 @@ impl Config {
                 sources.0.insert(variable.name, source);
             }
             errors.extend(inputs.apply(variable, &mut config).err());
+        }
+        if !sources.is_set(name::DRAIN_TIMEOUT) {
+            let longest = config.limits.circuit.duration;
+            config.drain.timeout = DrainConfig::default_timeout(longest);
         }
         errors.extend(checks::errors(&config, &sources, &errors));
         Errors::check(errors)?;

@@ -584,9 +584,12 @@ pub(super) static VARIABLES: &[Variable] = &[
     },
     Variable {
         name: name::DRAIN_TIMEOUT,
-        default: DefaultValue::FromConfig,
+        default: DefaultValue::Described(
+            "1m longer than `RELAY_MAX_CIRCUIT_DURATION`; `1h1m` if that is unlimited",
+        ),
         doc: "After the delay: how long open circuits may take to end. If it is longer than \
-              `RELAY_MAX_CIRCUIT_DURATION`, no circuit that is open at the signal is cut.",
+              `RELAY_MAX_CIRCUIT_DURATION`, no circuit within that limit is cut. New circuits \
+              get a limit that ends before; at less than 10 s they are refused.",
         handling: TextHandling::Plain,
         field: field!(ANY_DURATION => drain.timeout),
     },

@@ -2,7 +2,9 @@
 //!
 //! Clients move to another relay only when they are disconnected. Closing all connections at once
 //! would cause a thundering herd, so they are spread over a window with jitter. A connection with a
-//! circuit is closed when its time has come *and* its last circuit has ended.
+//! circuit is closed when its time has come *and* its last circuit has ended. From its time on, it
+//! takes no further circuits unless an earlier one is open, so that this moment comes even if circuits
+//! follow one another.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -82,6 +84,7 @@ impl Schedule {
             .filter(|entry| entry.key().0 <= now)
         {
             let connection = first.remove();
+            connection.drain();
             self.busy.insert(connection.id, connection);
         }
         let idle: Vec<_> = self
@@ -144,13 +147,13 @@ mod tests {
         let now = Instant::now();
         let connections = connections(1);
         let connection = Arc::clone(&connections[0]);
-        connection.circuit_started();
+        let opened = connection.open_circuit().unwrap();
         let mut rng = StdRng::seed_from_u64(1);
         let mut schedule = Schedule::new(connections, now, Duration::ZERO, &mut rng);
         let later = now + Duration::from_secs(10);
         assert!(schedule.due(later).is_empty());
         tokio::time::advance(Duration::from_secs(10)).await;
-        connection.circuit_stopped();
+        connection.close_circuit(opened);
         assert!(schedule.due(later).is_empty());
         assert_eq!(schedule.next(), Some(later + CIRCUIT_GRACE));
         assert_eq!(schedule.due(later + CIRCUIT_GRACE).len(), 1);

@@ -6,6 +6,7 @@ use std::{sync::Arc, time::SystemTime};
 use libp2p::PeerId;
 
 use super::{
+    circuit_count::Opened,
     circuit_state::CircuitState,
     connection::Connection,
     events::{self, ClosedCircuit},
@@ -86,22 +87,27 @@ impl Drop for ReservationGuard {
 
 /// Marks a connection as used by a circuit that is open or being opened.
 #[derive(Debug)]
-pub(super) struct CircuitLeg(Arc<Connection>);
+pub(super) struct CircuitLeg {
+    connection: Arc<Connection>,
+    opened: Opened,
+}
 
 impl CircuitLeg {
-    pub(super) fn new(connection: Arc<Connection>) -> Self {
-        connection.circuit_started();
-        Self(connection)
+    /// `None` if a drain is about to close the connection.
+    pub(super) fn open(connection: &Arc<Connection>) -> Option<Self> {
+        let opened = connection.open_circuit()?;
+        let connection = Arc::clone(connection);
+        Some(Self { connection, opened })
     }
 
     pub(super) fn connection(&self) -> &Arc<Connection> {
-        &self.0
+        &self.connection
     }
 }
 
 impl Drop for CircuitLeg {
     fn drop(&mut self) {
-        self.0.circuit_stopped();
+        self.connection.close_circuit(self.opened);
     }
 }
 
@@ -120,18 +126,17 @@ pub(super) struct CircuitPermit {
 }
 
 impl CircuitPermit {
-    /// Guards a circuit that is in the table and starts on `connection`.
+    /// Guards a circuit that is in the table and starts on the connection of `source`.
     pub(super) fn new(
         relay: Arc<Relay>,
-        connection: &Arc<Connection>,
+        source: CircuitLeg,
         target: PeerId,
         number: u64,
         state: Arc<CircuitState>,
     ) -> Self {
-        let source = CircuitLeg::new(Arc::clone(connection));
         Self {
             relay,
-            source: connection.peer,
+            source: source.connection().peer,
             target,
             number,
             state,

@@ -17,6 +17,7 @@ use super::{
     deny_reason::{Denied, DenyReason},
     events::{self, ClosedCircuit},
     guards::{CircuitLeg, CircuitPermit, ReservationGuard},
+    limits::CircuitLimit,
     service::Relay,
     spans, stop, voucher,
     wire::{self, HopMessage, ReadError, Request},
@@ -87,6 +88,8 @@ struct OpenCircuit {
     early: EarlyData,
     target: Arc<Connection>,
     stop: Stream,
+    /// The limit that both peers were sent.
+    limit: CircuitLimit,
 }
 
 /// Reads the request, or returns why it is denied; `None` if no answer can be delivered.
@@ -215,12 +218,12 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         let source = connection.as_ref().into();
         await_decision(relay, connection, access.may_connect(source, target)).await?;
     }
+    let limit = relay.new_circuit_limit()?;
     let (mut permit, connections) = relay.connect(connection, target)?;
-    let limit = relay.circuit_limit();
 
     let mut early = EarlyData::default();
     let (stop, leg) = tokio::select! {
-        stop = open_stop(relay, permit.state(), connections, connection.peer) => stop?,
+        stop = open_stop(relay, permit.state(), connections, connection.peer, limit) => stop?,
         _ = early.watch(&mut stream) => return Err(DenyReason::Undelivered.into()),
     };
     let target = Arc::clone(leg.connection());
@@ -241,6 +244,7 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         early,
         target,
         stop,
+        limit,
     })
 }
 
@@ -250,9 +254,10 @@ async fn open_stop(
     state: &CircuitState,
     connections: Vec<Arc<Connection>>,
     source: PeerId,
+    limit: CircuitLimit,
 ) -> Result<(Stream, CircuitLeg), DenyReason> {
     tokio::select! {
-        stop = stop::open(relay, connections, source) => stop.ok_or(DenyReason::StopFailed),
+        stop = stop::open(relay, connections, source, limit) => stop.ok_or(DenyReason::StopFailed),
         () = state.evicted().cancelled() => Err(DenyReason::Evicted),
         () = relay.lifecycle().shutdown_token().cancelled() => Err(DenyReason::StopFailed),
     }
@@ -270,6 +275,7 @@ async fn relay_data<S: AsyncRead + AsyncWrite + Unpin>(
         early,
         target,
         stop,
+        limit,
     } = circuit;
     let opened = Instant::now();
     let byte_counters = relay
@@ -309,7 +315,7 @@ async fn relay_data<S: AsyncRead + AsyncWrite + Unpin>(
     };
     let limits = relay.limits();
     let bounds = Bounds {
-        limit: relay.circuit_limit(),
+        limit,
         unused_timeout: limits.unused_circuit_timeout,
         idle_timeout: limits.idle_circuit_timeout,
         shutdown: relay.lifecycle().shutdown_token(),

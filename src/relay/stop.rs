@@ -48,15 +48,16 @@ named_enum! {
     }
 }
 
-/// Sends STOP for a circuit from `source` on the target's connections. `None` if all attempts fail
+/// Sends STOP for a circuit from `source` with this `limit` on the target's connections. `None` if all attempts fail
 /// or the target refuses.
 pub(super) async fn open(
     relay: &Relay,
     connections: Vec<Arc<Connection>>,
     source: PeerId,
+    limit: CircuitLimit,
 ) -> Option<(Stream, CircuitLeg)> {
     let span = spans::stop();
-    try_connections(relay, &span, by_activity(connections), source)
+    try_connections(relay, &span, by_activity(connections), source, limit)
         .instrument(span.clone())
         .await
 }
@@ -72,6 +73,7 @@ async fn try_connections(
     span: &Span,
     connections: Vec<Arc<Connection>>,
     source: PeerId,
+    limit: CircuitLimit,
 ) -> Option<(Stream, CircuitLeg)> {
     let mut stop_span = StopSpan::new(span);
     let deadline = Instant::now() + STOP_TIMEOUT;
@@ -80,7 +82,7 @@ async fn try_connections(
     loop {
         if let Some(connection) = untried.next() {
             stop_span.attempt_started(&connection);
-            attempts.push(attempt(relay, connection, source, deadline));
+            attempts.push(attempt(relay, connection, source, limit, deadline));
         }
         let result = if untried.len() == 0 {
             attempts.next().await
@@ -120,13 +122,16 @@ async fn attempt(
     relay: &Relay,
     connection: Arc<Connection>,
     source: PeerId,
+    limit: CircuitLimit,
     deadline: Instant,
 ) -> AttemptResult {
     // Created before the handshake, so that a drain does not close a connection on which a circuit
     // is being opened.
-    let leg = CircuitLeg::new(Arc::clone(&connection));
+    let Some(leg) = CircuitLeg::open(&connection) else {
+        return AttemptResult::Failed;
+    };
     let mut timing = AttemptTimer::new(relay);
-    let handshake = handshake(&connection, source, relay.circuit_limit());
+    let handshake = handshake(&connection, source, limit);
     let Ok(Some((stream, status))) = timeout_at(deadline, handshake).await else {
         timing.outcome = StopOutcome::Failed;
         return AttemptResult::Failed;

@@ -52,7 +52,7 @@ OTHER_DEFAULTS = {
     "drain.delay": "load balancers and endpoints take longer than the relay's five seconds",
     "maxCircuitsPerSource": "maxCircuitsPerPeer sets it",
     "maxCircuitsPerTarget": "maxCircuitsPerPeer sets it",
-    "drain.timeout": "no circuit is cut: it is longer than an hour, which circuits may last",
+    "drain.timeout": "the relay derives it from the longest circuit",
 }
 
 

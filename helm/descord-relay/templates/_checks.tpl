@@ -63,16 +63,16 @@ ports: the relay, its endpoints for operators and the WebSocket need ports of th
 {{- define "descord-relay.check.drain" -}}
 {{- $drain := .Values.drain }}
 {{- $duration := .Values.relay.maxCircuitDuration }}
-{{- /* null leaves it to the relay; 0, which is unlimited, is no such thing. */ -}}
 {{- $duration = kindIs "invalid" $duration | ternary "1h" $duration }}
-{{- $circuit := include "descord-relay.milliseconds" $duration | int64 }}
-{{- $timeout := include "descord-relay.milliseconds" $drain.timeout | int64 }}
+{{- $circuit := include "descord-relay.longestCircuit" . | int64 }}
+{{- $timeout := include "descord-relay.drainTimeout" . | int64 }}
 {{- $window := include "descord-relay.milliseconds" $drain.window | int64 }}
+{{- $shown := kindIs "invalid" $drain.timeout | ternary (printf "%ds" (div $timeout 1000)) $drain.timeout }}
 {{- if gt $window $timeout }}
-drain.window: {{ $drain.window }} is longer than drain.timeout, {{ $drain.timeout }}
+drain.window: {{ $drain.window }} is longer than drain.timeout, {{ $shown }}
 {{- end }}
 {{- if not (or $drain.allowCuts (and $circuit (lt $circuit $timeout))) }}
-drain.timeout: {{ $drain.timeout }} has to be longer than relay.maxCircuitDuration, {{ ternary (toString $duration) "unlimited" (gt $circuit 0) }}: otherwise upgrades cut circuits that are in use. Lengthen the one or shorten the other; drain.allowCuts=true lets upgrades cut
+drain.timeout: {{ $shown }} has to be longer than relay.maxCircuitDuration, {{ ternary (toString $duration) "unlimited" (gt $circuit 0) }}: otherwise upgrades cut circuits that are in use. Lengthen the one or shorten the other; drain.allowCuts=true lets upgrades cut
 {{- end }}
 {{- end }}
 
