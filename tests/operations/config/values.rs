@@ -296,6 +296,8 @@ fn external_addresses_have_many_shapes() {
         "/ip4/192.0.2.1/tcp/9000",
         "/ip6/2001:db8::1/tcp/9000/ws",
         "/dns/relay.example/tcp/443/tls/ws",
+        "/ip4/192.0.2.1/tcp/443/tls/sni/relay.example/ws",
+        "/dns4/relay.example/tcp/443/tls/sni/other.example/ws",
         "/dns4/relay.example/tcp/443/wss",
         "/dns6/relay.example/udp/9000/quic-v1",
         "/ip4/10.0.0.1/tcp/9000",
