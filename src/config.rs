@@ -50,7 +50,7 @@ use crate::rate::{Rate, Unit};
 use crate::relay::Limits;
 use crate::resources::MemoryLimit;
 use crate::telemetry::log::LogFormat;
-use crate::transport::Admission;
+use crate::transport::{Admission, SwarmKey};
 
 /// The configuration of every subcommand. [`Default`] is the configuration of an empty environment,
 /// apart from the instance name, which is then the machine's host name.
@@ -62,6 +62,8 @@ pub struct Config {
     /// interfaces. At most
     /// [`MAX_EXTERNAL_ADDRESSES`](crate::external_address::MAX_EXTERNAL_ADDRESSES).
     pub external_addresses: Vec<Multiaddr>,
+    /// The key of the private network; `None` is the public network. There is no QUIC with it.
+    pub swarm_key: Option<SwarmKey>,
     /// Where the key pair comes from.
     pub identity: IdentityConfig,
     /// Limits of reservations and circuits.
@@ -121,6 +123,7 @@ impl Default for Config {
         Self {
             listen_addresses: default_listen_addresses(),
             external_addresses: Vec::new(),
+            swarm_key: None,
             identity: IdentityConfig::default(),
             circuits_per_peer: limits.circuits_per_source,
             memory: MemoryLimit::default(),

@@ -169,7 +169,12 @@ impl Node {
             relay.log_throttle().clone(),
         );
         let (transport, quic) =
-            transport::build(keypair, dials, &gater, &metrics).map_err(Error::Transport)?;
+            transport::build(keypair, config.swarm_key.as_ref(), dials, &gater, &metrics)
+                .map_err(Error::Transport)?;
+        if let Some(key) = &config.swarm_key {
+            let fingerprint = key.fingerprint();
+            info!(%fingerprint, "private network: only peers with the swarm key can connect");
+        }
         let behaviour = Boxed(Behaviour::new(
             &keypair.public(),
             &relay,

@@ -133,6 +133,11 @@ fn listen_socket(address: &Multiaddr) -> Option<BoundSocket> {
     }
 }
 
+/// Whether the address is one of QUIC.
+pub(super) fn is_quic(address: &Multiaddr) -> bool {
+    address.iter().any(|part| part == Protocol::QuicV1)
+}
+
 fn parse_item(item: &str) -> Result<Multiaddr, String> {
     item.parse()
         .map_err(|error| format!("is not a multiaddr ({error})"))

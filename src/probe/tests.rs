@@ -76,6 +76,7 @@ fn args(addresses: impl IntoIterator<Item = Multiaddr>) -> Args {
     Args {
         addresses: addresses.into_iter().collect(),
         dns_server: None,
+        swarm_key: None,
         json: true,
         bytes: ByteSize::mib(1),
         pings: 5,

@@ -68,6 +68,7 @@ fn serve(channel: Channel, address: &mpsc::Sender<Multiaddr>, end: &Cancellation
         let peer_id = relay.peer_id();
         let (transport, _quic) = transport::build(
             &key,
+            None,
             DialScope::Any,
             &ConnectionGater::unlimited(),
             &Metrics::noop(),

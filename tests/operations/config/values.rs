@@ -140,7 +140,8 @@ fn every_variable_takes_effect() {
             "{name}={value} in\n{text}"
         );
     }
-    let tested = GOOD.len() + 1; // RELAY_IDENTITY_KEY has a separate test.
+    // RELAY_IDENTITY_KEY and RELAY_SWARM_KEY have separate tests.
+    let tested = GOOD.len() + 2;
     assert_eq!(
         reference_table().lines().count() - 2,
         tested,
@@ -304,6 +305,28 @@ fn external_addresses_have_many_shapes() {
     ];
     let config = config(&[("RELAY_EXTERNAL_ADDRESSES", &list.join(","))]);
     assert_eq!(addresses(&config.external_addresses), list);
+}
+
+#[test]
+fn private_networks_have_no_quic() {
+    let listening = |pairs: &[_]| addresses(&config(pairs).listen_addresses);
+    let key = ("RELAY_SWARM_KEY", SWARM_KEY);
+    assert_eq!(
+        listening(&[key]),
+        ["/ip4/0.0.0.0/tcp/9000", "/ip6/::/tcp/9000"]
+    );
+    let set = ("RELAY_LISTEN_ADDRESSES", "/ip4/0.0.0.0/tcp/1/ws");
+    assert_eq!(listening(&[key, set]), ["/ip4/0.0.0.0/tcp/1/ws"]);
+    let quic = "/ip4/192.0.2.1/udp/1/quic-v1";
+    for name in ["RELAY_LISTEN_ADDRESSES", "RELAY_EXTERNAL_ADDRESSES"] {
+        assert_eq!(
+            errors(&[key, (name, quic)]),
+            format!(
+                "{name}: contains {quic}, which cannot be used with RELAY_SWARM_KEY: there is no \
+                 QUIC in private networks; allowed: TCP and WebSocket"
+            )
+        );
+    }
 }
 
 #[test]

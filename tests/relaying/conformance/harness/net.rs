@@ -58,6 +58,7 @@ impl Net {
             Self::Tcp | Self::WebSocket | Self::Quic => {
                 transport::build(
                     keypair,
+                    None,
                     DialScope::Any,
                     &ConnectionGater::unlimited(),
                     &Metrics::noop(),
