@@ -84,7 +84,7 @@ impl Network {
                 "the peer does not have the swarm key",
             ));
         }
-        Ok(NetworkStream::Private(stream))
+        Ok(NetworkStream::Private(Box::new(stream)))
     }
 
     /// Exchanges nonces on a dialled connection.
@@ -98,7 +98,7 @@ impl Network {
         match self.key {
             Some(key) => {
                 let stream = PrivateStream::handshake(key, socket).await?;
-                Ok(NetworkStream::Private(stream))
+                Ok(NetworkStream::Private(Box::new(stream)))
             }
             None => Ok(NetworkStream::Public(socket)),
         }
@@ -109,8 +109,8 @@ impl Network {
 pub enum NetworkStream<S> {
     /// Not encrypted.
     Public(S),
-    /// Encrypted with the swarm key.
-    Private(PrivateStream<S>),
+    /// Encrypted with the swarm key. In a box, so that streams of the public network are not larger.
+    Private(Box<PrivateStream<S>>),
 }
 
 /// A byte stream that is encrypted with the swarm key.
