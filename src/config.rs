@@ -51,7 +51,7 @@ use fleet_dns::config::DnsConfig;
 use lifecycle::DrainConfig;
 use rate_limits::{Rate, Unit};
 use resource_manager::MemoryLimit;
-use transports::Admission;
+use transports::{Admission, SwarmKey};
 
 /// The configuration of every subcommand. [`Default`] is the configuration of an empty environment,
 /// apart from the instance name, which is then the machine's host name.
@@ -63,6 +63,8 @@ pub struct Config {
     /// interfaces. At most
     /// [`MAX_EXTERNAL_ADDRESSES`](fleet_dns::external_address::MAX_EXTERNAL_ADDRESSES).
     pub external_addresses: Vec<Multiaddr>,
+    /// The key of the private network; `None` is the public network. There is no QUIC with it.
+    pub swarm_key: Option<SwarmKey>,
     /// Where the key pair comes from.
     pub identity: IdentityConfig,
     /// Limits of reservations and circuits.
@@ -122,9 +124,9 @@ impl Default for Config {
         Self {
             listen_addresses: default_listen_addresses(),
             external_addresses: Vec::new(),
+            swarm_key: None,
             identity: IdentityConfig::default(),
             circuits_per_peer: limits.circuits_per_source,
-            limits,
             memory: MemoryLimit::default(),
             admission: Admission {
                 // One address may be that of a thousand customers of a mobile network that all
@@ -141,7 +143,12 @@ impl Default for Config {
             peer_ids: PeerIds::default(),
             peer_stats: PeerStats::default(),
             admin_address: Some((Ipv4Addr::UNSPECIFIED, 8080).into()),
-            drain: DrainConfig::default(),
+            drain: DrainConfig {
+                delay: Duration::from_secs(5),
+                window: Duration::from_secs(30),
+                timeout: DrainConfig::default_timeout(limits.circuit.duration),
+            },
+            limits,
             fleet: Vec::new(),
             dns: DnsConfig::default(),
         }

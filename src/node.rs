@@ -186,7 +186,12 @@ impl Node {
             log_throttle.clone(),
         );
         let (transport, quic) =
-            transports::build(keypair, dials, &gater, &observer).map_err(Error::Transport)?;
+            transports::build(keypair, config.swarm_key.as_ref(), dials, &gater, &observer)
+                .map_err(Error::Transport)?;
+        if let Some(key) = &config.swarm_key {
+            let fingerprint = key.fingerprint();
+            info!(%fingerprint, "private network: only peers with the swarm key can connect");
+        }
         let behaviour = Boxed(Behaviour::new(
             &keypair.public(),
             &relay,

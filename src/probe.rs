@@ -9,6 +9,7 @@
 
 mod client;
 mod failure;
+mod private_network;
 mod report;
 mod resolve;
 mod session;
@@ -24,12 +25,15 @@ use std::{
 
 use bytesize::ByteSize;
 use libp2p::Multiaddr;
+use zeroize::Zeroizing;
 
 pub use failure::{Cause, Failure, Step};
 pub use report::{Format, Report};
 
 use report::Printer;
 use session::ProbeSettings;
+
+use transports::SwarmKey;
 
 /// Test relays end to end: reserve on each, connect through it, and echo data in both directions.
 ///
@@ -44,6 +48,10 @@ pub struct Args {
     /// resolver; for a zone that is not delegated yet, for instance.
     #[arg(long, value_name = "HOST")]
     pub dns_server: Option<String>,
+    /// File with the key of a private network, in the format of kubo's `swarm.key`. There is no QUIC in
+    /// private networks.
+    #[arg(long, value_name = "FILE", value_parser = read_swarm_key)]
+    pub swarm_key: Option<SwarmKey>,
     /// Print one JSON object per relay; the default if the output is not a terminal.
     #[arg(long)]
     pub json: bool,
@@ -56,6 +64,12 @@ pub struct Args {
     /// Deadline of each step.
     #[arg(long, default_value = "15s", value_name = "TIME", value_parser = humantime::parse_duration)]
     pub timeout: Duration,
+}
+
+fn read_swarm_key(path: &str) -> Result<SwarmKey, String> {
+    let content = std::fs::read(path).map(Zeroizing::new);
+    let content = content.map_err(|error| format!("cannot be read: {error}"))?;
+    SwarmKey::parse(&content).map_err(|error| format!("the file {error}"))
 }
 
 /// Runs the subcommand with standard output. The exit code is a failure unless all relays work.
@@ -87,6 +101,7 @@ pub async fn run(args: &Args, format: Format, out: &mut impl Write) -> io::Resul
         bytes: args.bytes.as_u64(),
         pings: args.pings,
         timeout: args.timeout,
+        swarm_key: args.swarm_key.as_ref().map(SwarmKey::pre_shared_key),
     };
     let mut printer = Printer { format, out };
     let mut reports = Vec::new();

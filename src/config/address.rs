@@ -61,7 +61,7 @@ impl ValueFormat for ExternalAddresses {
         format!(
             "a comma-separated list of at most {MAX_EXTERNAL_ADDRESSES} multiaddrs that start with \
              `/ip4`, `/ip6`, `/dns`, `/dns4` or `/dns6` and go on with `/tcp/…`, `/tcp/…/ws`, \
-             `/tcp/…/tls/ws`, `/tcp/…/wss` or `/udp/…/quic-v1`"
+             `/tcp/…/tls/ws`, `/tcp/…/tls/sni/…/ws`, `/tcp/…/wss` or `/udp/…/quic-v1`"
         )
     }
 
@@ -131,6 +131,11 @@ fn listen_socket(address: &Multiaddr) -> Option<BoundSocket> {
         }),
         _ => None,
     }
+}
+
+/// Whether the address is one of QUIC.
+pub(super) fn is_quic(address: &Multiaddr) -> bool {
+    address.iter().any(|part| part == Protocol::QuicV1)
 }
 
 fn parse_item(item: &str) -> Result<Multiaddr, String> {

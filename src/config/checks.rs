@@ -1,11 +1,13 @@
 //! Checks across variables.
 //!
 //! A limit that has no effect only because another one was lowered causes no warning. Upgrades that
-//! cut circuits do, even if the defaults are the cause.
+//! cut circuits do, even if the default of the drain timeout is the cause, because circuits are
+//! unlimited.
 
 use std::time::Duration;
 
 use super::Config;
+use super::address::is_quic;
 use super::error::{VariableError, Warning};
 use super::table::{VARIABLES, Variable, name};
 use super::value_format::{Size, ValueFormat, show_duration};
@@ -35,6 +37,9 @@ pub(super) fn errors(
             ),
         ));
     }
+    if config.swarm_key.is_some() {
+        errors.extend(quic_addresses(config));
+    }
     if config.access.url.is_none() && is_valid(name::ACCESS_URL) {
         errors.extend(settings_without_access_url(config));
     }
@@ -58,6 +63,25 @@ pub(super) fn errors(
         }));
     }
     errors
+}
+
+/// Addresses of QUIC, which private networks do not have. Those of the default were left out.
+fn quic_addresses(config: &Config) -> impl Iterator<Item = VariableError> {
+    let lists = [
+        (name::LISTEN_ADDRESSES, &config.listen_addresses),
+        (name::EXTERNAL_ADDRESSES, &config.external_addresses),
+    ];
+    lists.into_iter().filter_map(|(name, addresses)| {
+        let address = addresses.iter().find(|address| is_quic(address))?;
+        Some(VariableError::new(
+            name,
+            format!(
+                "contains {address}, which cannot be used with {}: there is no QUIC in private \
+                 networks; allowed: TCP and WebSocket",
+                name::SWARM_KEY
+            ),
+        ))
+    })
 }
 
 /// Settings of the access endpoint without its URL are an error: otherwise all requests that the

@@ -10,6 +10,7 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 use zeroize::Zeroizing;
 
+use super::address::is_quic;
 use super::environment::Environment;
 use super::error::{Errors, VariableError, Warning, quote};
 use super::table::{TextHandling, VARIABLES, Variable, name};
@@ -18,6 +19,8 @@ use super::value_sources::{ValueSource, ValueSources};
 use super::{Config, checks, template};
 use crate::identity::DEFAULT_INSTANCE;
 use crate::secret::Secret;
+use lifecycle::DrainConfig;
+use transports::swarm_key::{self, SwarmKey};
 
 /// The file in which Linux keeps the host name.
 const HOST_NAME_FILE: &str = "/proc/sys/kernel/hostname";
@@ -74,6 +77,13 @@ impl Config {
                 sources.insert(variable.name, source);
             }
             errors.extend(inputs.apply(variable, &mut config).err());
+        }
+        if config.swarm_key.is_some() && !sources.is_set(name::LISTEN_ADDRESSES) {
+            config.listen_addresses.retain(|address| !is_quic(address));
+        }
+        if !sources.is_set(name::DRAIN_TIMEOUT) {
+            let longest = config.limits.circuit.duration;
+            config.drain.timeout = DrainConfig::default_timeout(longest);
         }
         errors.extend(checks::errors(&config, &sources, &errors));
         Errors::check(errors)?;
@@ -226,15 +236,23 @@ fn host_name(variable: Option<String>, read: &dyn Fn(&Path) -> io::Result<String
 }
 
 fn read_file(path: &Path) -> io::Result<String> {
-    let mut text = Zeroizing::new(String::new());
+    let mut content = Zeroizing::new(Vec::new());
     let read = File::open(path)?
         .take(MAX_FILE_BYTES + 1)
-        .read_to_string(&mut text)?;
+        .read_to_end(&mut content)?;
     if read as u64 > MAX_FILE_BYTES {
         return Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
             "larger than 64 KiB",
         ));
     }
-    Ok(std::mem::take(&mut *text))
+    // A swarm key may be binary.
+    if content.starts_with(swarm_key::BINARY_START)
+        && let Ok(key) = SwarmKey::parse(&content)
+    {
+        return Ok(key.to_file().to_string());
+    }
+    let text = std::str::from_utf8(&content)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "is not UTF-8 text"))?;
+    Ok(text.to_owned())
 }

@@ -12,7 +12,7 @@ use super::error::VariableError;
 use super::resources::{BurstAndRate, MemoryLimitFormat, NetworkList, PrefixShares};
 use super::value_format::{
     Choice, Count, CountUpTo, DurationOrZero, InstanceName, MinDuration, OptionalSocketAddress,
-    PrivateKey, Seed, Size, SizeOrZero, ValueFormat,
+    PrivateKey, Seed, Size, SizeOrZero, SwarmKeyFile, ValueFormat,
 };
 use crate::access::{Effect, MAX_CACHED, MAX_CONCURRENCY, OnError, Scope};
 use crate::peer_stats::MAX_CAPACITY;
@@ -30,6 +30,9 @@ pub(super) mod name {
     pub(in crate::config) const INSTANCE: &str = "RELAY_INSTANCE";
     pub(in crate::config) const SEED: &str = "RELAY_IDENTITY_SEED";
     pub(in crate::config) const KEY: &str = "RELAY_IDENTITY_KEY";
+    pub(in crate::config) const LISTEN_ADDRESSES: &str = "RELAY_LISTEN_ADDRESSES";
+    pub(in crate::config) const EXTERNAL_ADDRESSES: &str = "RELAY_EXTERNAL_ADDRESSES";
+    pub(in crate::config) const SWARM_KEY: &str = "RELAY_SWARM_KEY";
     pub(in crate::config) const RESERVATIONS: &str = "RELAY_MAX_RESERVATIONS";
     pub(in crate::config) const RESERVATIONS_PER_IP: &str = "RELAY_MAX_RESERVATIONS_PER_IP";
     pub(in crate::config) const RESERVATION_TTL: &str = "RELAY_RESERVATION_TTL";
@@ -170,14 +173,14 @@ const PEER_IDS: Choice<PeerIds> = Choice(&PeerIds::ALL);
 /// Every variable, in the order of the reference.
 pub(super) static VARIABLES: &[Variable] = &[
     Variable {
-        name: "RELAY_LISTEN_ADDRESSES",
+        name: name::LISTEN_ADDRESSES,
         default: DefaultValue::FromConfig,
         doc: "Addresses on which the relay accepts connections: TCP, QUIC and WebSocket.",
         handling: TextHandling::Plain,
         field: field!(ListenAddresses => listen_addresses),
     },
     Variable {
-        name: "RELAY_EXTERNAL_ADDRESSES",
+        name: name::EXTERNAL_ADDRESSES,
         default: DefaultValue::Described("the addresses of the machine's interfaces"),
         doc: "Addresses that the relay announces to clients, without the peer id. \
               `{instance}` is replaced by `RELAY_INSTANCE`, `{index}` by its trailing number \
@@ -208,6 +211,14 @@ pub(super) static VARIABLES: &[Variable] = &[
         doc: "Private key of this relay, instead of a seed.",
         handling: TextHandling::Secret,
         field: field!(PrivateKey => identity.key),
+    },
+    Variable {
+        name: name::SWARM_KEY,
+        default: DefaultValue::Described("none"),
+        doc: "Key of a private network: only peers with the same key can connect. There is no \
+              QUIC in private networks.",
+        handling: TextHandling::Secret,
+        field: field!(SwarmKeyFile => swarm_key),
     },
     Variable {
         name: name::RESERVATIONS,
@@ -599,9 +610,12 @@ pub(super) static VARIABLES: &[Variable] = &[
     },
     Variable {
         name: name::DRAIN_TIMEOUT,
-        default: DefaultValue::FromConfig,
+        default: DefaultValue::Described(
+            "1m longer than `RELAY_MAX_CIRCUIT_DURATION`; `1h1m` if that is unlimited",
+        ),
         doc: "After the delay: how long open circuits may take to end. If it is longer than \
-              `RELAY_MAX_CIRCUIT_DURATION`, no circuit that is open at the signal is cut.",
+              `RELAY_MAX_CIRCUIT_DURATION`, no circuit within that limit is cut. New circuits \
+              get a limit that ends before; at less than 10 s they are refused.",
         handling: TextHandling::Plain,
         field: field!(ANY_DURATION => drain.timeout),
     },

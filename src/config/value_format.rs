@@ -9,6 +9,7 @@ use crate::identity;
 use crate::secret::Secret;
 use named_enum::ParseChoiceError;
 use resource_manager::size;
+use transports::SwarmKey;
 
 /// Maximum duration, about 136 years: seconds are 32 bits wide on the wire.
 const MAX_DURATION: Duration = Duration::from_secs(u32::MAX as u64);
@@ -322,6 +323,29 @@ impl ValueFormat for PrivateKey {
 
     fn show(&self, value: &Self::Value) -> String {
         mask(value.as_ref())
+    }
+}
+
+/// The content of a `swarm.key` file.
+pub(super) struct SwarmKeyFile;
+
+impl ValueFormat for SwarmKeyFile {
+    type Value = Option<SwarmKey>;
+
+    fn allowed(&self) -> String {
+        "the content of a `swarm.key` file: the line `/key/swarm/psk/1.0.0/`, a line with the \
+         encoding (`/base16/`, `/base64/` or `/bin/`), and 32 bytes"
+            .to_owned()
+    }
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        SwarmKey::parse(text.as_bytes())
+            .map(Some)
+            .map_err(|error| error.to_string())
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        value.as_ref().map_or_else(String::new, SwarmKey::to_string)
     }
 }
 

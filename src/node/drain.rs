@@ -91,6 +91,7 @@ impl Node {
             deadline,
         });
         let relay = Arc::clone(&self.relay);
+        relay.limit_circuits_to(deadline.into_std());
         let before = relay.statistics();
         info!(
             circuits = before.circuits,

@@ -2,7 +2,9 @@
 //!
 //! Clients move to another relay only when they are disconnected. Closing all connections at once
 //! would cause a thundering herd, so they are spread over a window with jitter. A connection with a
-//! circuit is closed when its time has come *and* its last circuit has ended.
+//! circuit is closed when its time has come *and* its last circuit has ended. From its time on, it
+//! takes no further circuits unless an earlier one is open, so that this moment comes even if circuits
+//! follow one another.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -82,6 +84,7 @@ impl Schedule {
             .filter(|entry| entry.key().0 <= now)
         {
             let connection = first.remove();
+            connection.drain();
             self.busy.insert(connection.id, connection);
         }
         let idle: Vec<_> = self
@@ -145,7 +148,7 @@ mod tests {
         let now = Instant::now();
         let connections = connections(1);
         let connection = Arc::clone(&connections[0]);
-        let circuit = CircuitLeg::new(connection);
+        let circuit = CircuitLeg::open(&connection).unwrap();
         let mut rng = StdRng::seed_from_u64(1);
         let mut schedule = Schedule::new(connections, now, Duration::ZERO, &mut rng);
         let later = now + Duration::from_secs(10);

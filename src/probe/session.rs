@@ -7,6 +7,7 @@ use std::{
 
 use futures::{StreamExt, future::try_join};
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, multiaddr::Protocol};
+use libp2p_pnet::PreSharedKey;
 
 use super::{
     client::{AnnouncedLimit, Client, Connection},
@@ -29,6 +30,8 @@ pub(super) struct ProbeSettings {
     pub(super) pings: u32,
     /// Deadline of each step.
     pub(super) timeout: Duration,
+    /// Key of the private network.
+    pub(super) swarm_key: Option<PreSharedKey>,
 }
 
 impl ProbeSettings {
@@ -89,7 +92,7 @@ async fn steps(
 
     let started = Instant::now();
     let (mut listener, relay) =
-        with_timeout(Step::Connect, timeout, connect(&report.address, timeout)).await?;
+        with_timeout(Step::Connect, timeout, connect(&report.address, settings)).await?;
     report.connect_ms = Some(milliseconds(started.elapsed()));
     report.peer_id = Some(relay.peer);
     done(Step::Connect, report);
@@ -101,7 +104,7 @@ async fn steps(
     report.limit_seconds = limit.duration.map(|duration| duration.as_secs());
     done(Step::Reserve, report);
 
-    let (mut dialer, _) = with_timeout(Step::Connect, timeout, connect(&address, timeout)).await?;
+    let (mut dialer, _) = with_timeout(Step::Connect, timeout, connect(&address, settings)).await?;
     let through = address
         .with(Protocol::P2pCircuit)
         .with(Protocol::P2p(listener.peer_id()));
@@ -202,8 +205,11 @@ fn with_peer_id(address: Multiaddr, peer: PeerId) -> Multiaddr {
     }
 }
 
-async fn connect(address: &Multiaddr, timeout: Duration) -> Result<(Client, Connection), Cause> {
-    let mut client = Client::new(timeout).await?;
+async fn connect(
+    address: &Multiaddr,
+    settings: ProbeSettings,
+) -> Result<(Client, Connection), Cause> {
+    let mut client = Client::new(settings.timeout, settings.swarm_key).await?;
     let connection = client.connect(address.clone()).await?;
     Ok((client, connection))
 }

@@ -10,6 +10,10 @@ use libp2p::{
     tcp, tls, yamux,
 };
 
+use rustls::server::Acceptor;
+use tokio::net::TcpListener;
+use tokio_rustls::LazyConfigAcceptor;
+
 use super::*;
 
 const TCP: &str = "/ip4/127.0.0.1/tcp/0";
@@ -72,6 +76,7 @@ fn args(addresses: impl IntoIterator<Item = Multiaddr>) -> Args {
     Args {
         addresses: addresses.into_iter().collect(),
         dns_server: None,
+        swarm_key: None,
         json: true,
         bytes: ByteSize::mib(1),
         pings: 5,
@@ -292,6 +297,46 @@ async fn failure_of_one_relay_does_not_stop_the_probe() {
         assert!(out.contains(line), "{line:?} in {out}");
     }
     assert!(out.lines().any(|line| line == address.to_string()), "{out}");
+}
+
+/// A server that reads the TLS handshake's first message; gives its port, and the name in the message.
+async fn tls_server() -> (u16, impl Future<Output = Option<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server_name = async move {
+        let (socket, _) = listener.accept().await.unwrap();
+        let handshake = LazyConfigAcceptor::new(Acceptor::default(), socket);
+        let handshake = handshake.await.unwrap();
+        handshake.client_hello().server_name().map(str::to_owned)
+    };
+    (port, server_name)
+}
+
+/// Certificates of public authorities cannot be had here. What is sent before them shows that the
+/// address is dialled, and as which name.
+#[tokio::test]
+async fn websocket_addresses_with_tls_are_dialled() {
+    for (host, protocols, name) in [
+        ("/dns4/localhost", "/tls/ws", "localhost"),
+        ("/dns4/localhost", "/wss", "localhost"),
+        ("/ip4/127.0.0.1", "/tls/sni/relay.test/ws", "relay.test"),
+        ("/dns4/localhost", "/tls/sni/relay.test/ws", "relay.test"),
+    ] {
+        let (port, server_name) = tls_server().await;
+        let address: Multiaddr = format!("{host}/tcp/{port}{protocols}").parse().unwrap();
+        let args = args([address.clone()]);
+        let mut out = Vec::new();
+        let probe = run(&args, Format::Json, &mut out);
+        let (reports, server_name) = tokio::join!(probe, server_name);
+        assert_eq!(server_name.as_deref(), Some(name), "{address}");
+        let [report] = &reports.unwrap()[..] else {
+            panic!("one relay, one report")
+        };
+        assert!(!report.ok, "the server has no certificate");
+        let json: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(json["failed_step"], "connect", "{json}");
+        assert_eq!(json["transport"], "wss", "{json}");
+    }
 }
 
 #[test]

@@ -1,8 +1,10 @@
 """The grace period follows from the drain, and no circuit is cut unless it is said that it may."""
 
+import os
+import subprocess
 import unittest
 
-from helm import only, pod_spec, rendered
+from helm import environment, only, pod_spec, rendered
 
 
 def grace(**drain):
@@ -12,7 +14,31 @@ def grace(**drain):
 
 class Drain(unittest.TestCase):
     def test_the_defaults_cut_nothing(self):
-        self.assertEqual(grace(), 10 + 3900 + 30)
+        self.assertEqual(grace(), 10 + 3660 + 30)
+
+    def test_the_timeout_follows_from_the_longest_circuit(self):
+        for values, seconds in [
+            ({"relay": {"maxCircuitDuration": "6h"}}, 6 * 3600 + 60),
+            ({"relay": {"maxCircuitDuration": None}}, 3660),
+            ({"relay": {"maxCircuitDuration": 0}, "drain": {"allowCuts": True}}, 3660),
+        ]:
+            with self.subTest(values):
+                workload = only(rendered(**values), "StatefulSet")
+                period = pod_spec(workload)["terminationGracePeriodSeconds"]
+                self.assertEqual(period, 10 + seconds + 30)
+                self.assertNotIn("RELAY_DRAIN_TIMEOUT", environment(workload))
+                # As the relay derives it.
+                name = "RELAY_MAX_CIRCUIT_DURATION"
+                variables = {key: value for key, value in environment(workload).items() if key == name}
+                shown = subprocess.run(
+                    [os.environ["RELAY_BIN"], "config"],
+                    env=variables,
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                ).stdout
+                timeout = f"RELAY_DRAIN_TIMEOUT={seconds // 3600}h1m"
+                self.assertIn(timeout, shown.splitlines())
 
     def test_durations_are_read_as_the_relay_reads_them(self):
         for text, seconds in [
@@ -39,7 +65,7 @@ class Drain(unittest.TestCase):
         self.assertEqual(grace(delay="1500ms", timeout="2h 500ms"), 7202 + 30)
 
     def test_a_fleet_that_may_cut_says_so(self):
-        self.assertEqual(grace(timeout="10m", allowCuts=True), 640)
+        self.assertEqual(grace(timeout="10m", allowCuts=True), 10 + 600 + 30)
 
     def test_relays_are_upgraded_one_by_one(self):
         spec = only(rendered(), "StatefulSet")["spec"]

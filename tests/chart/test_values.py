@@ -112,10 +112,13 @@ CONTRADICTIONS = [
         {"drain": {"timeout": "1h"}},
         "drain.timeout: 1h must be longer than relay.maxCircuitDuration, 1h",
     ),
-    ({"relay": {"maxCircuitDuration": "2h"}}, "must be longer than relay.maxCircuitDuration, 2h"),
+    (
+        {"relay": {"maxCircuitDuration": "2h"}, "drain": {"timeout": "2h"}},
+        "must be longer than relay.maxCircuitDuration, 2h",
+    ),
     ({"relay": {"maxCircuitDuration": 0}}, "relay.maxCircuitDuration, unlimited"),
     ({"relay": {"maxCircuitDuration": "0"}}, "relay.maxCircuitDuration, unlimited"),
-    # Without a value the relay's own default holds, which is an hour.
+    # Without a value, the relay's own default applies, which is an hour.
     (
         {"relay": {"maxCircuitDuration": None}, "drain": {"timeout": "30m"}},
         "maxCircuitDuration, 1h",
@@ -198,7 +201,7 @@ class Nothing(unittest.TestCase):
                 self.assertEqual(rendered(**at(path, None)), rendered())
 
     def test_what_a_drain_needs_is_not_null(self):
-        for path in (("drain", "delay"), ("drain", "timeout"), ("exposure", "type")):
+        for path in (("drain", "delay"), ("drain", "window"), ("exposure", "type")):
             with self.subTest(".".join(path)), self.assertRaisesRegex(Refused, path[-1]):
                 rendered(**at(path, None))
 

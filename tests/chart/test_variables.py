@@ -44,6 +44,7 @@ CONTENTS = {
     "members": {"token": "of-a-relay"},
     "members-ca": {"ca.crt": certifi.contents()},
     "collector-ca": {"ca.crt": ""},
+    "network": {"relays.key": "/key/swarm/psk/1.0.0/\n/base16/\n" + "07" * 32 + "\n"},
 }
 DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text())
 
@@ -52,7 +53,7 @@ OTHER_DEFAULTS = {
     "drain.delay": "load balancers and endpoints take longer than the relay's five seconds",
     "maxCircuitsPerSource": "maxCircuitsPerPeer sets it",
     "maxCircuitsPerTarget": "maxCircuitsPerPeer sets it",
-    "drain.timeout": "no circuit is cut: it is longer than an hour, which circuits may last",
+    "drain.timeout": "the relay derives it from the longest circuit",
 }
 
 
@@ -60,6 +61,16 @@ def relay(*arguments, variables=()):
     return subprocess.run(
         [RELAY, *arguments], env=dict(variables), capture_output=True, text=True, check=False
     )
+
+
+def write_files(document, directory):
+    """Writes what is mounted into the first container, below a directory. Returns content by path."""
+    files = mounted(document, CONTENTS)
+    for path, content in files.items():
+        file = Path(f"{directory}{path}")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+    return files
 
 
 def reference():
@@ -87,11 +98,7 @@ class Variables(unittest.TestCase):
     def test_the_relay_takes_them(self):
         for what, document in self.workloads():
             with self.subTest(what), tempfile.TemporaryDirectory() as directory:
-                files = mounted(document, CONTENTS)
-                for path, content in files.items():
-                    file = Path(f"{directory}{path}")
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                    file.write_text(content)
+                files = write_files(document, directory)
                 variables = {
                     name: f"{directory}{value}" if value in files else value
                     for name, value in environment(document).items()
@@ -180,8 +187,12 @@ class Variables(unittest.TestCase):
         pods = [pod for file in VALUES_FILES for pod in of_kind(of_file(file), "Pod")]
         self.assertTrue(any("--dns-server" in str(pod) for pod in pods))
         for pod in pods:
-            with self.subTest(pod["metadata"]["name"]):
+            name = pod["metadata"]["name"]
+            with self.subTest(name), tempfile.TemporaryDirectory() as directory:
                 [container] = pod["spec"]["containers"]
+                arguments = container["args"]
+                for path in write_files(pod, directory):
+                    arguments = [text.replace(path, f"{directory}{path}") for text in arguments]
                 # Nobody is there; but it says so, and not that it was asked wrongly.
-                done = relay(*container["args"], "--timeout=1ms")
+                done = relay(*arguments, "--timeout=1ms")
                 self.assertEqual(done.returncode, 1, done.stderr)

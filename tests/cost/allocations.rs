@@ -80,6 +80,7 @@ fn serve(channel: Channel, address: &mpsc::Sender<Multiaddr>, end: &Cancellation
         let peer_id = relay.peer_id();
         let (transport, _quic) = transports::build(
             &key,
+            None,
             DialScope::Any,
             &ConnectionGater::unlimited(),
             &transports::observer::NoObserver::shared(),

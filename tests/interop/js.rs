@@ -12,6 +12,7 @@
 )]
 
 mod limits;
+mod private_network;
 mod relocation;
 
 use std::{

@@ -10,6 +10,7 @@ import { circuitRelayTransport } from '@libp2p/circuit-relay-v2'
 import { identify } from '@libp2p/identify'
 import { noise } from '@libp2p/noise'
 import { ping } from '@libp2p/ping'
+import { preSharedKey } from '@libp2p/pnet'
 import { tcp } from '@libp2p/tcp'
 import { tls } from '@libp2p/tls'
 import { webSockets } from '@libp2p/websockets'
@@ -31,13 +32,18 @@ const transports = {
 }
 const encrypters = { noise, tls }
 
-const { transport = 'tcp', encrypter = 'noise' } = JSON.parse(process.argv[2] ?? '{}')
+const { transport = 'tcp', encrypter = 'noise', swarmKey } = JSON.parse(process.argv[2] ?? '{}')
+// The content of a `swarm.key` file, of a private network.
+const privateNetwork = swarmKey == null
+  ? {}
+  : { connectionProtector: preSharedKey({ psk: new TextEncoder().encode(swarmKey) }) }
 
 const node = await createLibp2p({
   addresses: { listen: [] },
   transports: [await transports[transport](), circuitRelayTransport()],
   connectionEncrypters: [encrypters[encrypter]()],
   streamMuxers: [yamux()],
+  ...privateNetwork,
   services: { identify: identify(), ping: ping() },
   // The relay is on loopback, which js-libp2p does not dial by default in every environment.
   connectionGater: { denyDialMultiaddr: () => false }

@@ -84,4 +84,8 @@ fn key() -> (String, String) {
     (text, keypair.public().to_peer_id().to_string())
 }
 
+/// Of a private network.
+const SWARM_KEY: &str = "/key/swarm/psk/1.0.0/\n/base16/\n\
+                         0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
 const SEED: &str = "correct horse battery staple";

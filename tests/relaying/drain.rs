@@ -12,9 +12,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use circuit_relay::wire::{self, HOP_PROTOCOL, HopMessage, HopType, Peer, Status};
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt, stream::FuturesUnordered};
 use libp2p::{
-    Multiaddr, PeerId,
+    Multiaddr, PeerId, Stream,
     swarm::{SwarmEvent, dial_opts::DialOpts},
 };
+
+use tokio::time::sleep;
 
 use crate::support::{
     client::{Client, Security, TEST_PROTOCOL},
@@ -43,7 +45,12 @@ async fn hop(
     relay: PeerId,
     target: Option<PeerId>,
 ) -> HopMessage {
-    let mut stream = streams.open_stream(relay, HOP_PROTOCOL).await.unwrap();
+    let stream = streams.open_stream(relay, HOP_PROTOCOL).await.unwrap();
+    request(stream, target).await.0
+}
+
+/// The answer to a request, and the stream.
+async fn request(mut stream: Stream, target: Option<PeerId>) -> (HopMessage, Stream) {
     let kind = if target.is_some() {
         HopType::Connect
     } else {
@@ -59,7 +66,8 @@ async fn hop(
         ..HopMessage::default()
     };
     wire::write(&mut stream, &request).await.unwrap();
-    wire::read(&mut stream).await.unwrap()
+    let answer = wire::read(&mut stream).await.unwrap();
+    (answer, stream)
 }
 
 /// The signal comes while a circuit is in the middle of its data.
@@ -123,8 +131,8 @@ async fn a_busy_circuit_over_quic_completes_and_the_process_ends() {
 
 async fn requests_during_the_drain(address: impl Fn(&Relay) -> Multiaddr) {
     let mut relay = Relay::start(&[
-        ("RELAY_DRAIN_TIMEOUT", "10h"),
-        ("RELAY_DRAIN_WINDOW", "10h"),
+        ("RELAY_DRAIN_TIMEOUT", "30m"),
+        ("RELAY_DRAIN_WINDOW", "30m"),
         ("RELAY_RESERVATION_TTL", "24h"),
     ])
     .await;
@@ -165,9 +173,16 @@ async fn requests_during_the_drain(address: impl Fn(&Relay) -> Multiaddr) {
         .duration_since(UNIX_EPOCH)
         .unwrap()
         .as_secs();
-    assert!(expire <= now + 10 * 3600, "a renewal ends with the drain");
+    assert!(expire <= now + 1800, "a renewal ends with the drain");
     let connected = hop(&mut newcomer_streams, relay_id, Some(holder_id)).await;
     assert_eq!(connected.status, Some(Status::Ok.into()));
+    let limit = connected.limit.unwrap();
+    let seconds = limit.duration.unwrap();
+    assert!(
+        (1500..1800).contains(&seconds),
+        "a circuit ends before the drain, in {seconds} s"
+    );
+    assert_eq!(limit.data, Some(100_000_000), "as without a drain");
 
     holder.abort();
     relay.event("reservation closed").await;
@@ -189,6 +204,35 @@ async fn each_request_over_tcp_during_the_drain_gets_its_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_request_over_quic_during_the_drain_gets_its_answer() {
     requests_during_the_drain(Relay::quic).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_circuit_that_would_end_too_soon_is_refused() {
+    let mut relay = Relay::start(&[
+        ("RELAY_DRAIN_TIMEOUT", "15s"),
+        ("RELAY_DRAIN_WINDOW", "15s"),
+        ("RELAY_DRAIN_DELAY", "0"),
+    ])
+    .await;
+    let mut target = Client::new(Security::Noise).await;
+    target.reserve(&relay.tcp()).await.unwrap();
+    let target_id = target.peer_id;
+    let mut source = Client::new(Security::Noise).await;
+    source.dial(&relay.tcp()).await;
+    let mut streams = source.streams.clone();
+    let (target, source) = (target.run(), source.run());
+    let before = hop(&mut streams, relay.peer_id, Some(target_id)).await;
+    assert_eq!(before.status, Some(Status::Ok.into()));
+    relay.signal(SIGTERM);
+    relay.event("draining").await;
+    let refused = hop(&mut streams, relay.peer_id, Some(target_id)).await;
+    assert_eq!(refused.status, Some(Status::ResourceLimitExceeded.into()));
+    let denied = relay.event("request denied").await;
+    assert_eq!(denied["reason"], "drain_deadline", "{denied}");
+    relay.signal(SIGTERM);
+    assert_eq!(relay.exit_code().await, Some(0));
+    target.abort();
+    source.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -284,4 +328,57 @@ async fn with_nothing_connected_the_drain_takes_no_longer_than_the_delay() {
     let took = begun.elapsed();
     assert!(took >= Duration::from_millis(900), "{took:?}");
     assert!(took < AT_ONCE, "{took:?}");
+}
+
+/// Opens circuits of 100 ms to `target`, one after the other, until the connection to the relay is
+/// closed.
+async fn open_short_circuits(mut streams: libp2p_stream::Control, relay: PeerId, target: PeerId) {
+    while let Ok(stream) = streams.open_stream(relay, HOP_PROTOCOL).await {
+        // The connection may be closed at any time.
+        let circuit = tokio::spawn(request(stream, Some(target)));
+        let Ok((_, circuit)) = circuit.await else {
+            break;
+        };
+        sleep(Duration::from_millis(100)).await;
+        drop(circuit);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_is_kept_busy_with_short_circuits_does_not_delay_the_drain() {
+    let mut relay = Relay::start(&[
+        ("RELAY_DRAIN_WINDOW", "1s"),
+        ("RELAY_DRAIN_TIMEOUT", "1h"),
+        // So that the circuits are not refused.
+        ("RELAY_RATE_CIRCUITS_PER_PEER", "0"),
+        ("RELAY_RATE_CIRCUITS_PER_IP", "0"),
+    ])
+    .await;
+    let relay_id = relay.peer_id;
+    let mut target = Client::new(Security::Noise).await;
+    target.reserve(&relay.tcp()).await.unwrap();
+    let target_id = target.peer_id;
+    let target = target.run();
+    let mut sources = Vec::new();
+    // With two sources in turn, there is always a circuit open.
+    for _ in 0..2 {
+        let mut source = Client::new(Security::Noise).await;
+        source.dial(&relay.tcp()).await;
+        let circuits = open_short_circuits(source.streams.clone(), relay_id, target_id);
+        let circuits = tokio::spawn(circuits);
+        sources.push((source.run(), circuits));
+        sleep(Duration::from_millis(50)).await;
+    }
+    relay.event("circuit closed").await;
+    relay.signal(SIGTERM);
+    relay.event("no new connections are accepted").await;
+    let summary = relay.event("drained").await;
+    assert_eq!(summary["circuits_cut"], 0, "{summary}");
+    assert_eq!(summary["reservations_moved"], 1, "{summary}");
+    for (source, circuits) in sources {
+        circuits.await.unwrap();
+        source.abort();
+    }
+    assert_eq!(relay.exit_code().await, Some(0));
+    target.abort();
 }

@@ -11,6 +11,7 @@ mod drain;
 mod identify;
 mod lossless_upgrade;
 mod ping;
+mod private_network;
 mod proxy_protocol;
 mod rates;
 mod resources;

@@ -9,13 +9,15 @@ use hickory_resolver::{
 };
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder,
+    core::{Transport as _, muxing::StreamMuxerBox, upgrade::Version},
     dns::{ResolverConfig, ResolverOpts},
     identify,
     multiaddr::Protocol,
     noise, ping, relay,
     swarm::{ConnectionId, NetworkBehaviour, SwarmEvent, dial_opts::DialOpts},
-    tcp, tls, yamux,
+    tcp, tls, websocket, yamux,
 };
+use libp2p_pnet::{PnetConfig, PreSharedKey};
 use libp2p_stream as stream;
 use tokio::time::timeout;
 
@@ -47,6 +49,27 @@ pub struct Client {
     pub peer_id: PeerId,
     pub streams: stream::Control,
     seen: VecDeque<SwarmEvent<BehaviourEvent>>,
+}
+
+/// The swarm of a builder with transports.
+macro_rules! relay_client {
+    ($builder:expr) => {
+        $builder
+            .with_relay_client(noise::Config::new, yamux::Config::default)
+            .unwrap()
+            .with_behaviour(|key, relay| Behaviour {
+                relay,
+                identify: identify::Behaviour::new(identify::Config::new(
+                    "ipfs/0.1.0".into(),
+                    key.public(),
+                )),
+                ping: ping::Behaviour::default(),
+                stream: stream::Behaviour::new(),
+            })
+            .unwrap()
+            .with_swarm_config(|c| c.with_idle_connection_timeout(Duration::from_secs(600)))
+            .build()
+    };
 }
 
 impl Client {
@@ -88,34 +111,47 @@ impl Client {
                     .with_websocket($security, yamux::Config::default)
                     .await
                     .unwrap()
-                    .with_relay_client(noise::Config::new, yamux::Config::default)
-                    .unwrap()
-                    .with_behaviour(|key, relay| Behaviour {
-                        relay,
-                        identify: identify::Behaviour::new(identify::Config::new(
-                            "ipfs/0.1.0".into(),
-                            key.public(),
-                        )),
-                        ping: ping::Behaviour::default(),
-                        stream: stream::Behaviour::new(),
-                    })
-                    .unwrap()
-                    .with_swarm_config(|c| c.with_idle_connection_timeout(Duration::from_secs(600)))
-                    .build()
             };
         }
         let swarm = match security {
-            Security::Noise => finish!(
+            Security::Noise => relay_client!(finish!(
                 builder.with_tcp(tcp, noise::Config::new, yamux::Config::default),
                 noise::Config::new
-            ),
-            Security::Tls => {
-                finish!(
-                    builder.with_tcp(tcp, tls::Config::new, yamux::Config::default),
-                    tls::Config::new
-                )
-            }
+            )),
+            Security::Tls => relay_client!(finish!(
+                builder.with_tcp(tcp, tls::Config::new, yamux::Config::default),
+                tls::Config::new
+            )),
         };
+        Self::from_swarm(swarm)
+    }
+
+    /// A client in the private network with this key, over TCP and WebSocket.
+    pub fn in_private_network(key: PreSharedKey) -> Self {
+        let network = PnetConfig::new(key);
+        let tcp = || tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
+        let builder = SwarmBuilder::with_new_identity().with_tokio();
+        let builder = builder.with_other_transport(|keypair| {
+            let noise = noise::Config::new(keypair).unwrap();
+            let websocket = websocket::Config::new(tcp())
+                .and_then(move |socket, _| network.handshake(socket))
+                .upgrade(Version::V1)
+                .authenticate(noise.clone())
+                .multiplex(yamux::Config::default())
+                .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+            let tcp = tcp()
+                .and_then(move |socket, _| network.handshake(socket))
+                .upgrade(Version::V1)
+                .authenticate(noise)
+                .multiplex(yamux::Config::default())
+                .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+            let either = websocket.or_transport(tcp);
+            either.map(|either, _| either.into_inner())
+        });
+        Self::from_swarm(relay_client!(builder.unwrap()))
+    }
+
+    fn from_swarm(swarm: Swarm<Behaviour>) -> Self {
         let streams = swarm.behaviour().stream.new_control();
         Self {
             peer_id: *swarm.local_peer_id(),

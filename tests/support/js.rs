@@ -64,7 +64,15 @@ impl Peer {
     /// Starts a node over `transport` (`tcp`, `websocket` or `quic`), secured by `encrypter`
     /// (`noise` or `tls`); circuits use the same encrypter.
     pub async fn start(node: &Path, transport: &str, encrypter: &str) -> Self {
-        let options = json!({ "transport": transport, "encrypter": encrypter });
+        Self::start_with(
+            node,
+            &json!({ "transport": transport, "encrypter": encrypter }),
+        )
+        .await
+    }
+
+    /// Starts a node with these options of `peer.mjs`.
+    pub async fn start_with(node: &Path, options: &Value) -> Self {
         let mut command = tokio::process::Command::new(node);
         command
             .arg("peer.mjs")

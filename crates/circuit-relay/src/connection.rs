@@ -4,7 +4,7 @@ use std::{
     net::IpAddr,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -17,7 +17,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{ledger, request_shaper::RequestShaper};
+use super::{
+    circuit_count::{CircuitCount, Opened},
+    ledger,
+    request_shaper::RequestShaper,
+};
 use resource_manager::ip_of;
 
 /// Hop streams of one connection that may await their request, or be delayed by the shaping of
@@ -80,8 +84,7 @@ pub struct Connection {
     pub transport: Transport,
     holds_reservation: AtomicBool,
     evicted: AtomicBool,
-    circuits: AtomicUsize,
-    last_circuit_ended: Mutex<Option<Instant>>,
+    circuits: Mutex<CircuitCount>,
     last_active: Mutex<Instant>,
     reserve_shaper: Mutex<RequestShaper>,
     closed: CancellationToken,
@@ -110,8 +113,7 @@ impl Connection {
             },
             holds_reservation: AtomicBool::new(false),
             evicted: AtomicBool::new(false),
-            circuits: AtomicUsize::new(0),
-            last_circuit_ended: Mutex::default(),
+            circuits: Mutex::default(),
             last_active: Mutex::new(Instant::now()),
             reserve_shaper: Mutex::default(),
             closed: CancellationToken::new(),
@@ -146,23 +148,33 @@ impl Connection {
 
     /// Whether a circuit that is open or being opened uses the connection.
     pub fn is_busy(&self) -> bool {
-        self.circuits.load(Ordering::Acquire) > 0
-    }
-
-    /// Counts a circuit that uses the connection.
-    pub(super) fn circuit_started(&self) {
-        self.circuits.fetch_add(1, Ordering::AcqRel);
+        lock(&self.circuits).is_busy()
     }
 
     /// When the last circuit on the connection ended, if there was one.
     pub fn last_circuit_ended(&self) -> Option<Instant> {
-        *lock(&self.last_circuit_ended)
+        lock(&self.circuits).last_ended()
+    }
+
+    /// Records that a drain closes the connection in its next moment without a circuit. From then
+    /// on, it takes further circuits only while one that was opened before is open.
+    pub fn drain(&self) {
+        lock(&self.circuits).turn_has_come();
+    }
+
+    /// Whether the connection takes further circuits.
+    pub(super) fn is_accepting_circuits(&self) -> bool {
+        lock(&self.circuits).is_accepting()
+    }
+
+    /// Counts a circuit that uses the connection; `None` if it takes no further one.
+    pub(crate) fn open_circuit(&self) -> Option<Opened> {
+        lock(&self.circuits).open()
     }
 
     /// Removes a circuit from the count.
-    pub(super) fn circuit_stopped(&self) {
-        *lock(&self.last_circuit_ended) = Some(Instant::now());
-        self.circuits.fetch_sub(1, Ordering::AcqRel);
+    pub(crate) fn close_circuit(&self, opened: Opened) {
+        lock(&self.circuits).close(opened, Instant::now());
     }
 
     /// When the peer last sent data that proves the connection alive: a request, an answer to STOP,
@@ -253,6 +265,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl ledger::Connection for std::sync::Arc<Connection> {
     fn id(&self) -> ConnectionId {
         self.id
+    }
+
+    fn accepts_circuits(&self) -> bool {
+        self.is_accepting_circuits()
     }
 
     fn set_holds_reservation(&self, holds: bool) {

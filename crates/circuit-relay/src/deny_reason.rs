@@ -96,6 +96,13 @@ deny_reasons! {
     /// The IP address (IPv6: the /64) exceeds its rate of circuit requests.
     CircuitRatePerIp = ResourceLimitExceeded, "rate_circuits_per_ip",
         "this IP address exceeds its rate of circuit requests";
+    /// A drain leaves too little time for a circuit.
+    DrainDeadline = ResourceLimitExceeded, "drain_deadline",
+        "the drain leaves too little time for a circuit";
+    /// A drain closes the connection of the source or those of the target in its next moment without
+    /// a circuit.
+    DrainClosing = ResourceLimitExceeded, "drain_closing",
+        "the drain is about to disconnect the source or the target";
     /// The circuit was evicted in favour of another one while it was being opened.
     Evicted = ResourceLimitExceeded, "evicted",
         "the circuit was evicted while it was being opened";

@@ -10,6 +10,7 @@ use libp2p::PeerId;
 
 use super::{
     circuit::Outcome,
+    circuit_count::Opened,
     circuit_state::CircuitState,
     connection::Connection,
     ledger::{Grant, ReservationEnd},
@@ -90,24 +91,29 @@ impl Drop for ReservationGuard {
 
 /// Marks a connection as used by a circuit that is open or being opened.
 #[derive(Debug)]
-pub struct CircuitLeg(Arc<Connection>);
+pub struct CircuitLeg {
+    connection: Arc<Connection>,
+    opened: Opened,
+}
 
 impl CircuitLeg {
-    /// Counts a circuit on `connection`, until the guard is dropped.
-    pub fn new(connection: Arc<Connection>) -> Self {
-        connection.circuit_started();
-        Self(connection)
+    /// Counts a circuit on `connection`, until the guard is dropped; `None` if a drain is about to
+    /// close the connection.
+    pub fn open(connection: &Arc<Connection>) -> Option<Self> {
+        let opened = connection.open_circuit()?;
+        let connection = Arc::clone(connection);
+        Some(Self { connection, opened })
     }
 
     /// The connection.
     pub fn connection(&self) -> &Arc<Connection> {
-        &self.0
+        &self.connection
     }
 }
 
 impl Drop for CircuitLeg {
     fn drop(&mut self) {
-        self.0.circuit_stopped();
+        self.connection.close_circuit(self.opened);
     }
 }
 
@@ -126,18 +132,17 @@ pub(super) struct CircuitPermit {
 }
 
 impl CircuitPermit {
-    /// Guards a circuit that is in the table and starts on `connection`.
+    /// Guards a circuit that is in the table and starts on the connection of `source`.
     pub(super) fn new(
         relay: Arc<Relay>,
-        connection: &Arc<Connection>,
+        source: CircuitLeg,
         target: PeerId,
         number: u64,
         state: Arc<CircuitState>,
     ) -> Self {
-        let source = CircuitLeg::new(Arc::clone(connection));
         Self {
             relay,
-            source: connection.peer,
+            source: source.connection().peer,
             target,
             number,
             state,

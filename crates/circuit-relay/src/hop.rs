@@ -15,6 +15,7 @@ use super::{
     connection::{CircuitActivity, Connection},
     deny_reason::{Denied, DenyReason},
     guards::{CircuitLeg, CircuitPermit, ReservationGuard},
+    limits::CircuitLimit,
     observer::{CircuitObserver, RequestKind, RequestObserver, in_scope},
     service::Relay,
     stop, voucher,
@@ -97,6 +98,8 @@ struct OpenCircuit {
     early: EarlyData,
     target: Arc<Connection>,
     stop: Stream,
+    /// The limit that both peers were sent.
+    limit: CircuitLimit,
 }
 
 /// Reads the request, or returns why it is denied; `None` if no answer can be delivered.
@@ -226,12 +229,12 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         let source = connection.as_ref().into();
         await_decision(relay, connection, access.may_connect(source, target)).await?;
     }
+    let limit = relay.new_circuit_limit()?;
     let (mut permit, connections) = relay.connect(connection, target)?;
-    let limit = relay.circuit_limit();
 
     let mut early = EarlyData::default();
     let (stop, leg) = tokio::select! {
-        stop = open_stop(relay, permit.state(), connections, connection.peer, observer) => stop?,
+        stop = open_stop(relay, permit.state(), connections, connection.peer, limit, observer) => stop?,
         _ = early.watch(&mut stream) => return Err(DenyReason::Undelivered.into()),
     };
     let target = Arc::clone(leg.connection());
@@ -246,6 +249,7 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         early,
         target,
         stop,
+        limit,
     })
 }
 
@@ -255,10 +259,11 @@ async fn open_stop(
     state: &CircuitState,
     connections: Vec<Arc<Connection>>,
     source: PeerId,
+    limit: CircuitLimit,
     observer: &dyn RequestObserver,
 ) -> Result<(Stream, CircuitLeg), DenyReason> {
     tokio::select! {
-        stop = stop::open(relay, connections, source, observer) => stop.ok_or(DenyReason::StopFailed),
+        stop = stop::open(relay, connections, source, limit, observer) => stop.ok_or(DenyReason::StopFailed),
         () = state.evicted().cancelled() => Err(DenyReason::Evicted),
         () = relay.lifecycle().shutdown_token().cancelled() => Err(DenyReason::StopFailed),
     }
@@ -277,6 +282,7 @@ async fn relay_data<S: AsyncRead + AsyncWrite + Unpin>(
         early,
         target,
         stop,
+        limit,
     } = circuit;
     let byte_counters = relay
         .traffic()
@@ -310,7 +316,7 @@ async fn relay_data<S: AsyncRead + AsyncWrite + Unpin>(
     };
     let limits = relay.limits();
     let bounds = Bounds {
-        limit: relay.circuit_limit(),
+        limit,
         unused_timeout: limits.unused_circuit_timeout,
         idle_timeout: limits.idle_circuit_timeout,
         shutdown: relay.lifecycle().shutdown_token(),

@@ -35,6 +35,8 @@ const MIN_RENEWAL_INTERVAL: Duration = Duration::from_secs(5);
 pub trait Connection: Clone {
     /// Id of the connection, unique in the process.
     fn id(&self) -> ConnectionId;
+    /// Whether further circuits may use the connection.
+    fn accepts_circuits(&self) -> bool;
     /// Called when the connection starts (`true`) or stops (`false`) to hold its peer's
     /// reservation.
     fn set_holds_reservation(&self, holds: bool);
@@ -362,8 +364,8 @@ impl<C: Connection> Ledger<C> {
     }
 
     /// Opens a circuit from `source`, which is connected from `source_ip`. Returns the circuit's
-    /// number and the target's connections in the order of preference: those that hold the
-    /// reservation, then the others, the newest of each first. If an unused circuit is evicted for
+    /// number and the target's connections that accept circuits in the order of preference: those
+    /// that hold the reservation, then the others, the newest of each first. If an unused circuit is evicted for
     /// it, that circuit's state is marked.
     ///
     /// # Errors
@@ -394,7 +396,6 @@ impl<C: Connection> Ledger<C> {
             target,
             target_ip: reservation.ip,
         };
-        let (number, evicted) = self.circuits.open(ends, entry.as_target, state)?;
         let connection = |id: &ConnectionId| entry.connections.iter().find(|c| c.id() == *id);
         let reserving = reservation.reserving.iter().rev().filter_map(connection);
         let others = entry
@@ -402,7 +403,12 @@ impl<C: Connection> Ledger<C> {
             .iter()
             .rev()
             .filter(|c| !reservation.reserving.contains(&c.id()));
-        let connections = reserving.chain(others).cloned().collect();
+        let accepting = reserving.chain(others).filter(|c| c.accepts_circuits());
+        let connections: Vec<_> = accepting.cloned().collect();
+        if connections.is_empty() {
+            return Err(DenyReason::DrainClosing);
+        }
+        let (number, evicted) = self.circuits.open(ends, entry.as_target, state)?;
 
         self.peer(source).as_source += 1;
         self.peer(target).as_target += 1;

@@ -39,9 +39,11 @@ mod access;
 pub mod bandwidth;
 mod behaviour;
 pub mod circuit;
+mod circuit_count;
 pub mod circuit_state;
 mod connection;
 mod deny_reason;
+mod drain_limit;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod guards;

@@ -4,7 +4,7 @@ use std::{
     cmp::Reverse,
     net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
@@ -20,7 +20,8 @@ use super::{
     circuit_state::CircuitState,
     connection::Connection,
     deny_reason::DenyReason,
-    guards::{CircuitPermit, Registration, ReservationGuard},
+    drain_limit,
+    guards::{CircuitLeg, CircuitPermit, Registration, ReservationGuard},
     ledger::{EndedReservation, Grant, Ledger, PeerState, ReservationEnd},
     limits::{CircuitLimit, Limits},
     observer::Observer,
@@ -76,6 +77,8 @@ pub struct Relay {
     addresses: RwLock<Arc<[Multiaddr]>>,
     first_reservation: Notify,
     circuit_ended: Notify,
+    /// The deadline of the drain, once there is one.
+    drain_deadline: OnceLock<Instant>,
     streams: AtomicU64,
     traffic: Traffic,
     bandwidth_limiter: Option<Arc<BandwidthLimiter>>,
@@ -123,6 +126,7 @@ impl Relay {
             addresses: RwLock::default(),
             first_reservation: Notify::new(),
             circuit_ended: Notify::new(),
+            drain_deadline: OnceLock::new(),
             streams: AtomicU64::new(0),
             traffic: Traffic::default(),
             opened: AtomicU64::new(0),
@@ -187,6 +191,12 @@ impl Relay {
                 .is_some_and(|other| other.to_canonical() == ip.to_canonical())
         };
         self.ledger().any_connection(peer, from)
+    }
+
+    /// From now on, circuits get a limit that ends before `deadline`. Only the first call has an
+    /// effect.
+    pub fn limit_circuits_to(&self, deadline: Instant) {
+        let _ = self.drain_deadline.set(deadline);
     }
 
     /// Starts a drain: only renewals are granted, and no reservation lasts beyond `deadline`.
@@ -363,8 +373,19 @@ impl Relay {
         &self.lifecycle
     }
 
+    /// The configured limit of circuits.
     pub(super) fn circuit_limit(&self) -> CircuitLimit {
         self.limits.circuit
+    }
+
+    /// The limit of a circuit that is opened now.
+    pub(super) fn new_circuit_limit(&self) -> Result<CircuitLimit, DenyReason> {
+        let limit = self.circuit_limit();
+        let Some(deadline) = self.drain_deadline.get() else {
+            return Ok(limit);
+        };
+        let left = deadline.saturating_duration_since(now());
+        drain_limit::before_deadline(limit, left).ok_or(DenyReason::DrainDeadline)
     }
 
     pub(super) fn next_stream_number(&self) -> u64 {
@@ -450,10 +471,11 @@ impl Relay {
         connection: &Arc<Connection>,
         target: PeerId,
     ) -> Result<(CircuitPermit, Vec<Arc<Connection>>), DenyReason> {
+        let leg = CircuitLeg::open(connection).ok_or(DenyReason::DrainClosing)?;
         let state = Arc::new(CircuitState::default());
         let source = (connection.peer, connection.ip);
         let (number, connections) = self.ledger().connect(now(), source, target, &state)?;
-        let permit = CircuitPermit::new(Arc::clone(self), connection, target, number, state);
+        let permit = CircuitPermit::new(Arc::clone(self), leg, target, number, state);
         Ok((permit, connections))
     }
 

@@ -47,16 +47,17 @@ named_enum! {
     }
 }
 
-/// Sends STOP for a circuit from `source` on the target's connections. `None` if all attempts fail
+/// Sends STOP for a circuit from `source` with this `limit` on the target's connections. `None` if all attempts fail
 /// or the target refuses.
 pub(super) async fn open(
     relay: &Relay,
     connections: Vec<Arc<Connection>>,
     source: PeerId,
+    limit: CircuitLimit,
     observer: &dyn RequestObserver,
 ) -> Option<(Stream, CircuitLeg)> {
     let report = StopReport::new(observer.stop());
-    try_connections(relay, report, by_activity(connections), source).await
+    try_connections(relay, report, by_activity(connections), source, limit).await
 }
 
 /// Sorts by activity, most recent first. The sort is stable.
@@ -70,6 +71,7 @@ async fn try_connections(
     mut report: StopReport,
     connections: Vec<Arc<Connection>>,
     source: PeerId,
+    limit: CircuitLimit,
 ) -> Option<(Stream, CircuitLeg)> {
     let deadline = Instant::now() + STOP_TIMEOUT;
     let mut untried = connections.into_iter().take(MAX_ATTEMPTS);
@@ -77,7 +79,7 @@ async fn try_connections(
     loop {
         if let Some(connection) = untried.next() {
             report.attempt_started(&connection);
-            attempts.push(attempt(relay, connection, source, deadline));
+            attempts.push(attempt(relay, connection, source, limit, deadline));
         }
         let result = if untried.len() == 0 {
             attempts.next().await
@@ -117,13 +119,16 @@ async fn attempt(
     relay: &Relay,
     connection: Arc<Connection>,
     source: PeerId,
+    limit: CircuitLimit,
     deadline: Instant,
 ) -> AttemptResult {
     // Created before the handshake, so that a drain does not close a connection on which a circuit
     // is being opened.
-    let leg = CircuitLeg::new(Arc::clone(&connection));
+    let Some(leg) = CircuitLeg::open(&connection) else {
+        return AttemptResult::Failed;
+    };
     let mut timing = AttemptTimer::new(relay);
-    let handshake = handshake(&connection, source, relay.circuit_limit());
+    let handshake = handshake(&connection, source, limit);
     let Ok(Some((stream, status))) = timeout_at(deadline, handshake).await else {
         timing.outcome = StopOutcome::Failed;
         return AttemptResult::Failed;

@@ -41,6 +41,12 @@ pub fn check_external_address(address: &Multiaddr) -> Result<(), &'static str> {
         [.., Protocol::P2p(_)] => return Err("must not end in a peer id: the relay adds its own"),
         [Protocol::Tcp(port)]
         | [Protocol::Tcp(port), Protocol::Tls, Protocol::Ws(_)]
+        | [
+            Protocol::Tcp(port),
+            Protocol::Tls,
+            Protocol::Sni(_),
+            Protocol::Ws(_),
+        ]
         | [Protocol::Tcp(port), Protocol::Ws(_) | Protocol::Wss(_)]
         | [Protocol::Udp(port), Protocol::QuicV1] => *port,
         _ => return Err(SHAPE),
@@ -50,6 +56,10 @@ pub fn check_external_address(address: &Multiaddr) -> Result<(), &'static str> {
         |p: &Protocol<'_>| matches!(p, Protocol::Ws(path) | Protocol::Wss(path) if path != "/");
     if rest.iter().any(has_path) {
         return Err(SHAPE);
+    }
+    let has_bad_sni = |p: &Protocol<'_>| matches!(p, Protocol::Sni(name) if !is_dns_name(name));
+    if rest.iter().any(has_bad_sni) {
+        return Err("has no valid DNS name after `/sni`");
     }
     if port == 0 {
         return Err("has port 0, which cannot be dialled");

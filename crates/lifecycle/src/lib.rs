@@ -34,13 +34,14 @@ pub struct DrainConfig {
     pub timeout: Duration,
 }
 
-impl Default for DrainConfig {
-    fn default() -> Self {
-        Self {
-            delay: Duration::from_secs(5),
-            window: Duration::from_secs(30),
-            timeout: Duration::from_secs(5 * 60),
-        }
+impl DrainConfig {
+    /// The default timeout if circuits may last `longest` (`None`: unlimited): a minute more, so that
+    /// no circuit within its limit is cut; if they are unlimited, an hour and a minute.
+    pub fn default_timeout(longest: Option<Duration>) -> Duration {
+        const UNLIMITED: Duration = Duration::from_secs(60 * 60);
+        longest
+            .unwrap_or(UNLIMITED)
+            .saturating_add(Duration::from_secs(60))
     }
 }
 

@@ -26,6 +26,8 @@ named_enum! {
         FileDescriptorShare = "file_descriptor_share",
         /// The header of a trusted proxy is invalid or missing.
         ProxyHeader = "proxy_header",
+        /// The peer does not have the key of the private network.
+        SwarmKey = "swarm_key",
         /// The relay is draining.
         Draining = "draining",
         /// Denied by another behaviour.

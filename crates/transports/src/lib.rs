@@ -1,4 +1,5 @@
-//! The transports: TCP and WebSocket (with Noise or TLS 1.3, and yamux), and QUIC.
+//! The transports: TCP and WebSocket (with Noise or TLS 1.3, and yamux), and QUIC. In a private network,
+//! TCP and WebSocket are encrypted with its key as well, and there is no QUIC.
 //!
 //! The relay has its own muxers, because cutting a circuit must reset both of its streams, in any state:
 //! see [`yamux`] and [`quic`].
@@ -13,10 +14,12 @@ mod memory_socket;
 pub mod noise;
 pub mod observer;
 mod pending;
+pub mod private_network;
 pub mod proxy;
 pub mod quic;
 pub mod security;
 mod socket_buffers;
+pub mod swarm_key;
 pub mod tcp;
 mod timer_coalescing;
 pub mod tls;
@@ -31,7 +34,7 @@ use libp2p::{
     core::{
         ConnectedPoint,
         muxing::StreamMuxerBox,
-        transport::{Boxed, global_only, upgrade::Version},
+        transport::{Boxed, OptionalTransport, global_only, upgrade::Version},
     },
     identity::Keypair,
     multiaddr::Protocol,
@@ -40,9 +43,14 @@ use libp2p::{
 };
 use socket2::{Domain, Socket, Type};
 
-pub use self::admission::{Admission, ConnectionGater};
-use self::{pending::HandshakeLimiter, security::Security};
-use crate::{handshakes::Handshakes, observer::Observer};
+pub use self::{
+    admission::{Admission, ConnectionGater},
+    swarm_key::SwarmKey,
+};
+use self::{
+    handshakes::Handshakes, observer::Observer, pending::HandshakeLimiter,
+    private_network::Network, security::Security,
+};
 use resource_manager::ip_of;
 
 /// The time within which a new connection has to be authenticated and multiplexed.
@@ -62,14 +70,16 @@ pub enum DialScope {
     Any,
 }
 
-/// Creates all transports of the relay, and a handle of the QUIC endpoints. `gater` admits connections;
-/// handshakes and connections are reported to `observer`.
+/// Creates all transports of the relay, and a handle of the QUIC endpoints. With a `swarm_key`, the relay
+/// is in a private network, whose specification has no QUIC. `gater` admits connections; handshakes and
+/// connections are reported to `observer`.
 ///
 /// # Errors
 /// When no TLS certificate or Noise key can be generated for `keypair`; for an Ed25519 key this always
 /// succeeds.
 pub fn build(
     keypair: &Keypair,
+    swarm_key: Option<&SwarmKey>,
     dial_scope: DialScope,
     gater: &ConnectionGater,
     observer: &Arc<dyn Observer>,
@@ -80,8 +90,10 @@ pub fn build(
         let socket = Libp2pTcpTransport::new(libp2p::tcp::Config::default().nodelay(true));
         tcp::TcpTransport::new(socket, gater.clone())
     };
+    let network = Network::new(swarm_key, gater.clone());
     let streams = yamux::Config::for_resources(gater.resources().clone());
     let tcp = socket()
+        .and_then(network.join())
         .upgrade(Version::V1Lazy)
         .authenticate(security("tcp")?)
         .multiplex(streams.clone())
@@ -93,6 +105,7 @@ pub fn build(
     }));
     websocket.set_max_data_size(websocket::MAX_FRAME_BYTES);
     let websocket = websocket
+        .and_then(network.join())
         .upgrade(Version::V1Lazy)
         .authenticate(security("websocket")?)
         .multiplex(streams)
@@ -110,8 +123,11 @@ pub fn build(
     quic.observer = observer.clone();
     quic.gater = gater.clone();
     let handle = quic.handle();
-    let quic =
-        quic::QuicTransport::new(quic)?.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+    let quic = match swarm_key {
+        None => OptionalTransport::some(quic::QuicTransport::new(quic)?),
+        Some(_) => OptionalTransport::none(),
+    };
+    let quic = quic.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let streams = websocket
         .or_transport(tcp)
         .map(|either, _| either.into_inner());

@@ -10,7 +10,9 @@
 {{- $addresses := list }}
 {{- range $ip := list "/ip4/0.0.0.0" "/ip6/::" }}
 {{- $addresses = append $addresses (printf "%s/tcp/%d" $ip (int $.Values.ports.relay)) }}
+{{- if not (include "descord-relay.isPrivate" $) }}
 {{- $addresses = append $addresses (printf "%s/udp/%d/quic-v1" $ip (int $.Values.ports.relay)) }}
+{{- end }}
 {{- if $.Values.websocket.enabled }}
 {{- $addresses = append $addresses (printf "%s/tcp/%d/ws" $ip (int $.Values.websocket.port)) }}
 {{- end }}
@@ -54,7 +56,10 @@ an address, but not add it: so the first one ends in 0, and there are ten at mos
 {{- define "descord-relay.externalAddresses" -}}
 {{- $host := include "descord-relay.announcedHost" . }}
 {{- $port := include "descord-relay.announcedPort" . }}
-{{- $own := list (printf "%s/tcp/%s" $host $port) (printf "%s/udp/%s/quic-v1" $host $port) }}
+{{- $own := list (printf "%s/tcp/%s" $host $port) }}
+{{- if not (include "descord-relay.isPrivate" .) }}
+{{- $own = append $own (printf "%s/udp/%s/quic-v1" $host $port) }}
+{{- end }}
 {{- $addresses := default $own .Values.exposure.externalAddresses }}
 {{- if .Values.websocket.enabled }}
 {{- $addresses = concat $addresses .Values.websocket.externalAddresses }}

@@ -65,14 +65,15 @@ ports: the relay, its admin API and WebSocket need different ports
 {{- $duration := .Values.relay.maxCircuitDuration }}
 {{- /* With null, the default of the relay applies; 0 is unlimited. */ -}}
 {{- $duration = kindIs "invalid" $duration | ternary "1h" $duration }}
-{{- $circuit := include "descord-relay.milliseconds" $duration | int64 }}
-{{- $timeout := include "descord-relay.milliseconds" $drain.timeout | int64 }}
+{{- $circuit := include "descord-relay.longestCircuit" . | int64 }}
+{{- $timeout := include "descord-relay.drainTimeout" . | int64 }}
 {{- $window := include "descord-relay.milliseconds" $drain.window | int64 }}
+{{- $shown := kindIs "invalid" $drain.timeout | ternary (printf "%ds" (div $timeout 1000)) $drain.timeout }}
 {{- if gt $window $timeout }}
-drain.window: {{ $drain.window }} is longer than drain.timeout, {{ $drain.timeout }}
+drain.window: {{ $drain.window }} is longer than drain.timeout, {{ $shown }}
 {{- end }}
 {{- if not (or $drain.allowCuts (and $circuit (lt $circuit $timeout))) }}
-drain.timeout: {{ $drain.timeout }} must be longer than relay.maxCircuitDuration, {{ ternary (toString $duration) "unlimited" (gt $circuit 0) }}, because upgrades would cut open circuits otherwise. Change one of the two; drain.allowCuts=true permits the cuts
+drain.timeout: {{ $shown }} must be longer than relay.maxCircuitDuration, {{ ternary (toString $duration) "unlimited" (gt $circuit 0) }}, because upgrades would cut open circuits otherwise. Change one of the two; drain.allowCuts=true permits the cuts
 {{- end }}
 {{- end }}
 

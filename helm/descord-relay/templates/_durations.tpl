@@ -12,13 +12,32 @@ it that there is nothing else in them; `0` is zero.
 {{- $sum }}
 {{- end }}
 
+{{- /* How long one circuit may last: null leaves it to the relay; 0 is unlimited. In milliseconds. */ -}}
+{{- define "descord-relay.longestCircuit" -}}
+{{- $duration := .Values.relay.maxCircuitDuration }}
+{{- include "descord-relay.milliseconds" (kindIs "invalid" $duration | ternary "1h" $duration) }}
+{{- end }}
+
+{{- /*
+How long circuits may take to end. null leaves it to the relay: a minute more than the longest one,
+or, if that is unlimited, than an hour. In milliseconds.
+*/ -}}
+{{- define "descord-relay.drainTimeout" -}}
+{{- $timeout := .Values.drain.timeout }}
+{{- if kindIs "invalid" $timeout }}
+{{- $circuit := include "descord-relay.longestCircuit" . | int64 }}
+{{- add 60000 ($circuit | default 3600000) }}
+{{- else }}
+{{- include "descord-relay.milliseconds" $timeout }}
+{{- end }}
+{{- end }}
+
 {{- /*
 What Kubernetes grants a relay to end: the delay, the time for its circuits, and half a minute for
 close frames, the last export, and the way of the signal. In seconds.
 */ -}}
 {{- define "descord-relay.gracePeriod" -}}
-{{- $drain := .Values.drain }}
-{{- $delay := include "descord-relay.milliseconds" $drain.delay | int64 }}
-{{- $timeout := include "descord-relay.milliseconds" $drain.timeout | int64 }}
+{{- $delay := include "descord-relay.milliseconds" .Values.drain.delay | int64 }}
+{{- $timeout := include "descord-relay.drainTimeout" . | int64 }}
 {{- add 30 (div (add $delay $timeout 999) 1000) }}
 {{- end }}

@@ -112,6 +112,10 @@ what the pod belongs to. */ -}}
 {{- define "descord-relay.env.relay" -}}
 {{ include "descord-relay.env.pod" . }}
 {{- include "descord-relay.env.identity" . }}
+{{- if include "descord-relay.isPrivate" . }}
+- name: RELAY_SWARM_KEY_FILE
+  value: /etc/descord-relay/swarm-key/swarm.key
+{{- end }}
 - name: RELAY_LISTEN_ADDRESSES
   value: {{ include "descord-relay.listenAddresses" . | quote }}
 - name: RELAY_EXTERNAL_ADDRESSES

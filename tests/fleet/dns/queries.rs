@@ -10,7 +10,7 @@ use crate::{
 };
 
 const ADDRESSES: &str = "/ip4/192.0.2.1/tcp/9000,/ip6/2001:db8::1/udp/9000/quic-v1,\
-                         /dns4/relay-0.example.org/tcp/443/tls/ws";
+                         /dns4/relay-0.example.org/tcp/443/tls/sni/relays.example.org/ws";
 
 async fn start() -> (Relay, DnsServer) {
     let relay = relay("relay-0", &[("RELAY_EXTERNAL_ADDRESSES", ADDRESSES)]).await;
@@ -62,7 +62,9 @@ async fn every_record_is_answered_over_both_transports() {
     let (relay, server) = start().await;
     let id = relay.peer_id;
     let texts = [
-        format!("\"dnsaddr=/dns4/relay-0.example.org/tcp/443/tls/ws/p2p/{id}\""),
+        format!(
+            "\"dnsaddr=/dns4/relay-0.example.org/tcp/443/tls/sni/relays.example.org/ws/p2p/{id}\""
+        ),
         format!("\"dnsaddr=/ip4/192.0.2.1/tcp/9000/p2p/{id}\""),
         format!("\"dnsaddr=/ip6/2001:db8::1/udp/9000/quic-v1/p2p/{id}\""),
     ];

@@ -6,7 +6,7 @@ const LISTEN: &str = "allowed: a comma-separated list of `/ip4/…/tcp/…`, `/i
      and `/ip4/…/udp/…/quic-v1`, or the same with `/ip6`";
 const EXTERNAL: &str = "allowed: a comma-separated list of at most 16 multiaddrs that start \
      with `/ip4`, `/ip6`, `/dns`, `/dns4` or `/dns6` and go on with `/tcp/…`, `/tcp/…/ws`, \
-     `/tcp/…/tls/ws`, `/tcp/…/wss` or `/udp/…/quic-v1`";
+     `/tcp/…/tls/ws`, `/tcp/…/tls/sni/…/ws`, `/tcp/…/wss` or `/udp/…/quic-v1`";
 const COUNT: &str = "allowed: a whole number, 0 = unlimited";
 const SIZE: &str = "allowed: a size such as `100MB`, `64KiB` or plain bytes, 0 = unlimited";
 const SPAN: &str = "allowed: a duration such as `90s` or `1h 30m`";
@@ -88,6 +88,17 @@ fn external_addresses() {
     item(
         "/dns/relay.example/tcp/1/x-parity-ws/%2Fa",
         "is not an address that clients can dial",
+    );
+    for address in [
+        "/ip4/192.0.2.1/tcp/443/sni/relay.example/ws",
+        "/ip4/192.0.2.1/tcp/443/tls/sni/relay.example",
+        "/ip4/192.0.2.1/tcp/443/tls",
+    ] {
+        item(address, "is not an address that clients can dial");
+    }
+    item(
+        "/ip4/192.0.2.1/tcp/443/tls/sni/re lay/ws",
+        "has no valid DNS name after `/sni`",
     );
     item("/dns/relay..example/tcp/9000", "has no valid DNS name");
     item("/dns/re lay/tcp/9000", "has no valid DNS name");

@@ -28,9 +28,25 @@ fn circuits_longer_than_the_drain() {
         assert_eq!(warnings(pairs), [warning]);
     };
     expect(&[("RELAY_DRAIN_TIMEOUT", "10m")], "10m", "1h");
-    expect(&[("RELAY_MAX_CIRCUIT_DURATION", "6m")], "5m", "6m");
-    expect(&[("RELAY_MAX_CIRCUIT_DURATION", "0")], "5m", "unlimited");
-    assert!(warnings(&[("RELAY_MAX_CIRCUIT_DURATION", "5m")]).is_empty());
+    expect(&[("RELAY_MAX_CIRCUIT_DURATION", "0")], "1h1m", "unlimited");
+    assert!(warnings(&[("RELAY_MAX_CIRCUIT_DURATION", "6h")]).is_empty());
+}
+
+#[test]
+fn the_drain_is_a_minute_longer_than_the_longest_circuit() {
+    let timeout = |pairs: &[_]| config(pairs).drain.timeout;
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    assert_eq!(timeout(&[]), minutes(61));
+    let circuits = ("RELAY_MAX_CIRCUIT_DURATION", "10m");
+    assert_eq!(timeout(&[circuits]), minutes(11));
+    assert_eq!(
+        timeout(&[circuits, ("RELAY_DRAIN_TIMEOUT", "")]),
+        minutes(11)
+    );
+    let set = ("RELAY_DRAIN_TIMEOUT", "20m");
+    assert_eq!(timeout(&[circuits, set]), minutes(20));
+    let unlimited = ("RELAY_MAX_CIRCUIT_DURATION", "0");
+    assert_eq!(timeout(&[unlimited]), minutes(61));
 }
 
 #[test]

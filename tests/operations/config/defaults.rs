@@ -13,15 +13,7 @@ fn not_in_effect<'a>(lines: &[&'a str]) -> Vec<&'a str> {
 #[test]
 fn an_empty_environment_is_enough() {
     let loaded = load(&[]).unwrap();
-    // The defaults favour long circuits over short upgrades, and say so.
-    let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
-    assert_eq!(
-        warnings,
-        [
-            "RELAY_DRAIN_TIMEOUT (5m) is shorter than RELAY_MAX_CIRCUIT_DURATION (1h): an upgrade \
-             cuts longer circuits"
-        ]
-    );
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
     let config = loaded.config;
     assert_eq!(
         addresses(&config.listen_addresses),
@@ -83,7 +75,7 @@ fn an_empty_environment_is_enough() {
     assert_eq!(config.peer_stats.window, Duration::from_secs(300));
     assert_eq!(config.drain.delay, Duration::from_secs(5));
     assert_eq!(config.drain.window, Duration::from_secs(30));
-    assert_eq!(config.drain.timeout, Duration::from_secs(300));
+    assert_eq!(config.drain.timeout, Duration::from_secs(3660));
     assert!(config.fleet.is_empty());
     assert_eq!(
         config.dns,
@@ -112,7 +104,8 @@ fn an_empty_value_counts_as_not_set() {
         }
         for empty in ["", " ", "\n"] {
             // Blanks are characters of a secret, if not good ones or not enough of them.
-            let is_secret = name.starts_with("RELAY_IDENTITY") || name == "RELAY_ACCESS_TOKEN";
+            let is_secret = name.starts_with("RELAY_IDENTITY")
+                || matches!(name, "RELAY_ACCESS_TOKEN" | "RELAY_SWARM_KEY");
             if is_secret && empty == " " {
                 continue;
             }

@@ -1,5 +1,7 @@
 //! Where secrets come from, and that they are shown nowhere.
 
+use transports::SwarmKey;
+
 use super::*;
 
 const SEED_ALLOWED: &str =
@@ -45,6 +47,24 @@ fn real_files_are_read_too() {
 }
 
 #[test]
+fn a_file_may_hold_a_binary_swarm_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("swarm.key");
+    let load = || Config::from_env([("RELAY_SWARM_KEY_FILE", path.as_os_str())]);
+    let mut content = b"/key/swarm/psk/1.0.0/\n/bin/\n".to_vec();
+    content.extend((0..32).map(|n: u8| if n < 16 { 0xff - n } else { b'\n' }));
+    std::fs::write(&path, &content).unwrap();
+    let key = load().unwrap().config.swarm_key;
+    assert_eq!(key, Some(SwarmKey::parse(&content).unwrap()));
+    std::fs::write(&path, b"\xff").unwrap();
+    let error = load().unwrap_err().to_string();
+    assert!(
+        error.ends_with("cannot be read: is not UTF-8 text"),
+        "{error}"
+    );
+}
+
+#[test]
 fn only_one_source_may_be_given() {
     let (key, _) = key();
     let pairs = [
@@ -78,6 +98,12 @@ fn errors_show_no_secret() {
         errors(&[("RELAY_IDENTITY_KEY", "hunter2!")]),
         format!("RELAY_IDENTITY_KEY: *** is not base64; {KEY_ALLOWED}")
     );
+    let error = errors(&[("RELAY_SWARM_KEY", "hunter2")]);
+    let problem = "*** does not start with the line `/key/swarm/psk/1.0.0/`; allowed: ";
+    assert!(
+        error.starts_with(&format!("RELAY_SWARM_KEY: {problem}")),
+        "{error}"
+    );
     let problem = "is not an Ed25519 private key in libp2p's protobuf form";
     assert_eq!(
         errors(&[("RELAY_IDENTITY_KEY", "aHVudGVyMg==")]),
@@ -101,8 +127,13 @@ fn errors_show_no_secret() {
 #[test]
 fn printed_configuration_shows_no_secret() {
     let (key, _) = key();
-    for (name, secret) in [("RELAY_IDENTITY_SEED", SEED), ("RELAY_IDENTITY_KEY", &key)] {
-        let loaded = load(&[(name, secret)]).unwrap();
+    let swarm_key = SWARM_KEY.rsplit('\n').next().unwrap();
+    for (name, value, secret) in [
+        ("RELAY_IDENTITY_SEED", SEED, SEED),
+        ("RELAY_IDENTITY_KEY", &key, &key),
+        ("RELAY_SWARM_KEY", SWARM_KEY, swarm_key),
+    ] {
+        let loaded = load(&[(name, value)]).unwrap();
         for text in [
             format!("{loaded:?}"),
             format!("{loaded:#?}"),

@@ -138,7 +138,7 @@ fn every_variable_takes_effect() {
             "{name}={value} in\n{text}"
         );
     }
-    let tested = GOOD.len() + 1; // RELAY_IDENTITY_KEY has a separate test.
+    let tested = GOOD.len() + 2; // RELAY_IDENTITY_KEY and RELAY_SWARM_KEY have separate tests.
     let rows = reference()
         .lines()
         .filter(|line| line.starts_with("| `"))
@@ -294,12 +294,36 @@ fn external_addresses_have_many_shapes() {
         "/ip4/192.0.2.1/tcp/9000",
         "/ip6/2001:db8::1/tcp/9000/ws",
         "/dns/relay.example/tcp/443/tls/ws",
+        "/ip4/192.0.2.1/tcp/443/tls/sni/relay.example/ws",
+        "/dns4/relay.example/tcp/443/tls/sni/other.example/ws",
         "/dns4/relay.example/tcp/443/wss",
         "/dns6/relay.example/udp/9000/quic-v1",
         "/ip4/10.0.0.1/tcp/9000",
     ];
     let config = config(&[("RELAY_EXTERNAL_ADDRESSES", &list.join(","))]);
     assert_eq!(addresses(&config.external_addresses), list);
+}
+
+#[test]
+fn private_networks_have_no_quic() {
+    let listening = |pairs: &[_]| addresses(&config(pairs).listen_addresses);
+    let key = ("RELAY_SWARM_KEY", SWARM_KEY);
+    assert_eq!(
+        listening(&[key]),
+        ["/ip4/0.0.0.0/tcp/9000", "/ip6/::/tcp/9000"]
+    );
+    let set = ("RELAY_LISTEN_ADDRESSES", "/ip4/0.0.0.0/tcp/1/ws");
+    assert_eq!(listening(&[key, set]), ["/ip4/0.0.0.0/tcp/1/ws"]);
+    let quic = "/ip4/192.0.2.1/udp/1/quic-v1";
+    for name in ["RELAY_LISTEN_ADDRESSES", "RELAY_EXTERNAL_ADDRESSES"] {
+        assert_eq!(
+            errors(&[key, (name, quic)]),
+            format!(
+                "{name}: contains {quic}, which cannot be used with RELAY_SWARM_KEY: there is no \
+                 QUIC in private networks; allowed: TCP and WebSocket"
+            )
+        );
+    }
 }
 
 #[test]

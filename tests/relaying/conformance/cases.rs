@@ -2,6 +2,7 @@
 
 mod circuit;
 mod connect;
+mod drain;
 mod malformed;
 mod rates;
 mod relayed;
@@ -17,6 +18,7 @@ pub fn all() -> Vec<Case> {
         reserve::cases(),
         renewal::cases(),
         connect::cases(),
+        drain::cases(),
         rates::cases(),
         stop::cases(),
         circuit::cases(),

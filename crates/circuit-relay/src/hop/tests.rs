@@ -271,7 +271,8 @@ async fn circuit_evicted_while_being_opened_is_refused() {
     let target = fixture.client(target);
     let state = CircuitState::default();
     let connections = vec![Arc::clone(&target.connection)];
-    let open = open_stop(&fixture.relay, &state, connections, source, &());
+    let limit = CircuitLimit::default();
+    let open = open_stop(&fixture.relay, &state, connections, source, limit, &());
     let evict = async { state.evict() };
     let (opened, ()) = tokio::join!(open, evict);
     assert_eq!(opened.err(), Some(DenyReason::Evicted));

@@ -30,6 +30,10 @@ impl Connection for Link {
         self.0
     }
 
+    fn accepts_circuits(&self) -> bool {
+        true
+    }
+
     fn set_holds_reservation(&self, holds: bool) {
         self.1.store(holds, Ordering::Relaxed);
     }

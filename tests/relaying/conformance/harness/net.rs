@@ -55,6 +55,7 @@ impl Net {
             Self::Tcp | Self::WebSocket | Self::Quic => {
                 transports::build(
                     keypair,
+                    None,
                     DialScope::Any,
                     &ConnectionGater::unlimited(),
                     &transports::observer::NoObserver::shared(),

@@ -126,6 +126,15 @@ impl Server {
         self.address.clone().with_p2p(self.peer_id).unwrap()
     }
 
+    /// Starts a drain that ends in this time. Only ours has one.
+    pub fn drain(&self, left: Duration) {
+        if let Some((relay, _)) = &self.state {
+            let deadline = tokio::time::Instant::now().into_std() + left;
+            relay.limit_circuits_to(deadline);
+            relay.drain(deadline);
+        }
+    }
+
     /// Waits until nothing is left of what the clients did, and says what is left otherwise. Only
     /// ours can tell.
     pub async fn is_clean(&self) -> Result<(), String> {
