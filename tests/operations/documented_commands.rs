@@ -335,7 +335,8 @@ impl Sandbox {
             "RELAY_IDENTITY_SEED={SEED} descord-relay identity"
         ));
         assert!(printed.status.success(), "{printed:?}");
-        sandbox.peer_id = String::from_utf8(printed.stdout).unwrap().trim().to_owned();
+        let peer_id = String::from_utf8(printed.stdout).unwrap();
+        sandbox.peer_id.push_str(peer_id.trim());
         sandbox
     }
 
@@ -381,9 +382,9 @@ impl Sandbox {
 }
 
 /// The first words of the lines that a script of CI prints.
-fn names(script: &[&str]) -> Vec<String> {
-    let output = Command::new(project().join(script[0]))
-        .args(&script[1..])
+fn names(script: &str, arguments: &[&str]) -> Vec<String> {
+    let output = Command::new(project().join(script))
+        .args(arguments)
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -410,8 +411,8 @@ impl Known {
         }
         let help = Command::new(BINARY).arg("--help").output().unwrap();
         Self {
-            steps: names(&[".ci/run", "--list"]),
-            parts: names(&[".ci/long"]),
+            steps: names(".ci/run", &["--list"]),
+            parts: names(".ci/long", &[]),
             help: String::from_utf8(help.stdout).unwrap(),
             tests: sources
                 .iter()
