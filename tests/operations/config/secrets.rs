@@ -4,7 +4,8 @@ use super::*;
 
 const SEED_ALLOWED: &str =
     "allowed: at least 16 characters, as `descord-relay identity generate` makes";
-const KEY_ALLOWED: &str = "allowed: base64 of an Ed25519 private key in libp2p's protobuf form";
+const KEY_ALLOWED: &str =
+    "allowed: base64 of an Ed25519 or secp256k1 private key in libp2p's protobuf form";
 
 #[test]
 fn files_are_read_without_the_line_break_at_their_end() {
@@ -78,7 +79,7 @@ fn errors_show_no_secret() {
         errors(&[("RELAY_IDENTITY_KEY", "hunter2!")]),
         format!("RELAY_IDENTITY_KEY: *** is not base64; {KEY_ALLOWED}")
     );
-    let problem = "is not an Ed25519 private key in libp2p's protobuf form";
+    let problem = "is not a private key in libp2p's protobuf form";
     assert_eq!(
         errors(&[("RELAY_IDENTITY_KEY", "aHVudGVyMg==")]),
         format!("RELAY_IDENTITY_KEY: *** {problem}; {KEY_ALLOWED}")
