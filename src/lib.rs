@@ -64,6 +64,7 @@ pub mod map_shrink;
 pub mod metrics;
 mod named_enum;
 pub mod node;
+pub mod peer_id_text;
 pub mod peer_stats;
 pub mod ping;
 pub mod probe;

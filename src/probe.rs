@@ -28,6 +28,8 @@ use libp2p::Multiaddr;
 pub use failure::{Cause, Failure, Step};
 pub use report::{Format, Report};
 
+use crate::peer_id_text::parse_multiaddr;
+
 use report::Printer;
 use session::ProbeSettings;
 
@@ -38,7 +40,7 @@ use session::ProbeSettings;
 pub struct Args {
     /// Addresses of relays, such as `/ip4/192.0.2.1/tcp/9000/p2p/12D3KooW…`. Without `/p2p/…`, any peer
     /// id is accepted; `/dnsaddr/…` stands for all relays in its records.
-    #[arg(required = true, value_name = "ADDRESS")]
+    #[arg(required = true, value_name = "ADDRESS", value_parser = parse_multiaddr)]
     pub addresses: Vec<Multiaddr>,
     /// Name server for the records of `/dnsaddr/…`, with a port (default 53), instead of the system's
     /// resolver; for a zone that is not delegated yet, for instance.
