@@ -8,6 +8,7 @@ pub mod buffered;
 #[cfg(test)]
 mod memory_socket;
 pub mod noise;
+mod peer_key;
 mod pending;
 pub mod proxy;
 pub mod quic;
@@ -65,8 +66,8 @@ pub enum DialScope {
 /// handshakes and connections are counted in `metrics`.
 ///
 /// # Errors
-/// When no TLS certificate or Noise key can be generated for `keypair`; for an Ed25519 key this always
-/// succeeds.
+/// When no TLS certificate or Noise key can be generated for `keypair`; for an Ed25519 or secp256k1 key
+/// this always succeeds.
 pub fn build(
     keypair: &Keypair,
     dial_scope: DialScope,
@@ -74,7 +75,7 @@ pub fn build(
     metrics: &Metrics,
 ) -> Result<(BoxedTransport, quic::Handle), Error> {
     let handshakes = |transport| Handshakes::new(metrics.clone(), transport);
-    let security = |transport| Security::new(keypair, handshakes(transport));
+    let security = |transport| Security::new(keypair, gater.clone(), handshakes(transport));
     let socket = || {
         let socket = Libp2pTcpTransport::new(libp2p::tcp::Config::default().nodelay(true));
         tcp::TcpTransport::new(socket, gater.clone())

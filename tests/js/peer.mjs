@@ -7,6 +7,7 @@
 import { createInterface } from 'node:readline'
 
 import { circuitRelayTransport } from '@libp2p/circuit-relay-v2'
+import { generateKeyPair, privateKeyFromProtobuf } from '@libp2p/crypto/keys'
 import { identify } from '@libp2p/identify'
 import { noise } from '@libp2p/noise'
 import { ping } from '@libp2p/ping'
@@ -31,9 +32,17 @@ const transports = {
 }
 const encrypters = { noise, tls }
 
-const { transport = 'tcp', encrypter = 'noise' } = JSON.parse(process.argv[2] ?? '{}')
+const { transport = 'tcp', encrypter = 'noise', identity = {} } = JSON.parse(process.argv[2] ?? '{}')
+
+// The key of an identity: a given one, or a new one of this type.
+async function privateKey ({ protobuf, type = 'Ed25519' }) {
+  return protobuf == null
+    ? generateKeyPair(type)
+    : privateKeyFromProtobuf(Buffer.from(protobuf, 'base64'))
+}
 
 const node = await createLibp2p({
+  privateKey: await privateKey(identity),
   addresses: { listen: [] },
   transports: [await transports[transport](), circuitRelayTransport()],
   connectionEncrypters: [encrypters[encrypter]()],

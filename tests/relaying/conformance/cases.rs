@@ -2,6 +2,7 @@
 
 mod circuit;
 mod connect;
+mod identities;
 mod malformed;
 mod rates;
 mod relayed;
@@ -17,6 +18,7 @@ pub fn all() -> Vec<Case> {
         reserve::cases(),
         renewal::cases(),
         connect::cases(),
+        identities::cases(),
         rates::cases(),
         stop::cases(),
         circuit::cases(),
