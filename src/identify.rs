@@ -1,9 +1,14 @@
 //! The [identify] protocol: reports the relay's identity and addresses to peers.
 //!
-//! This replaces `libp2p-identify`, which also sends a request to every peer and keeps the answer.
-//! With the state of its handler, that takes 5 KiB per idle peer for data that the relay does not
-//! use. This implementation answers requests, and pushes to connected peers when the relay's
-//! addresses change, but sends no requests. Pushes of peers are read and discarded.
+//! This replaces `libp2p-identify`, which keeps the answers of peers. With the state of its handler,
+//! that takes 5 KiB per idle peer for data that the relay does not use. This implementation answers
+//! requests, and pushes to connected peers when the relay's addresses change.
+//!
+//! It also sends one request on each incoming connection, because clients wait for it: those that
+//! follow rust-libp2p's tutorials proceed only once they have sent their own message. The answer is read
+//! within 10 seconds and 16 KiB, and discarded, as are pushes of peers. The request costs one stream per
+//! connection, and no memory once it is answered. Its stream does not keep an idle connection open, but
+//! a peer that does not answer at all delays the idle timeout by up to 5 seconds.
 //!
 //! The message contains the relay's external addresses but no observed ones, and no signed peer
 //! record, because clients that do not support its legacy form drop the whole message.
@@ -104,7 +109,7 @@ impl NetworkBehaviour for Behaviour {
         _local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler(remote))
+        Ok(self.handler(remote).with_request())
     }
 
     fn handle_established_outbound_connection(

@@ -15,7 +15,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_PAD_INDIFFERENT, URL_SAFE_NO_PAD};
 use hkdf::Hkdf;
 use libp2p::PeerId;
-use libp2p::identity::{Keypair, ed25519};
+use libp2p::identity::{KeyType, Keypair, ed25519, secp256k1};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
@@ -38,7 +38,7 @@ pub struct IdentityConfig {
     pub instance: String,
     /// The fleet's shared secret; at least 16 characters.
     pub seed: Option<Secret>,
-    /// Base64 of an Ed25519 private key in libp2p's protobuf form.
+    /// Base64 of an Ed25519 or secp256k1 private key in libp2p's protobuf form.
     pub key: Option<Secret>,
 }
 
@@ -77,9 +77,13 @@ pub enum Error {
     /// The key is not base64 text.
     #[error("is not base64")]
     NotBase64,
-    /// The key is not an Ed25519 private key in libp2p's protobuf form.
-    #[error("is not an Ed25519 private key in libp2p's protobuf form")]
-    NotEd25519,
+    /// The key is not a private key in libp2p's protobuf form.
+    #[error("is not a private key in libp2p's protobuf form")]
+    NotAKey,
+    /// The key has a type that relays do not use. RSA keys make handshakes expensive and messages long,
+    /// and not all clients support ECDSA.
+    #[error("is an {0} key")]
+    KeyType(&'static str),
     /// Both a key and a seed are set.
     #[error("is set together with a seed")]
     Ambiguous,
@@ -100,19 +104,15 @@ impl Identity {
                 // Independent of the instance name: a peer has one pseudonym on all relays of a fleet.
                 pseudonym_key: derive(seed.expose().as_bytes(), &[PSEUDONYM_INFO]),
             }),
-            (None, None) => Ok(Self::of_key(
-                ed25519::Keypair::generate(),
-                KeySource::Ephemeral,
-            )),
+            (None, None) => Ok(Self::of_key(PrivateKey::ephemeral(), KeySource::Ephemeral)),
         }
     }
 
-    fn of_key(keypair: ed25519::Keypair, source: KeySource) -> Self {
-        let pseudonym_key = derive(keypair.secret().as_ref(), &[PSEUDONYM_INFO]);
+    fn of_key(key: PrivateKey, source: KeySource) -> Self {
         Self {
-            keypair: keypair.into(),
+            pseudonym_key: derive(key.secret.as_slice(), &[PSEUDONYM_INFO]),
+            keypair: key.keypair,
             source,
-            pseudonym_key,
         }
     }
 
@@ -192,17 +192,66 @@ pub fn write_new_seed(path: &Path) -> io::Result<bool> {
     written.map(|()| true)
 }
 
+/// An Ed25519 or secp256k1 key pair, and its secret.
+pub struct PrivateKey {
+    keypair: Keypair,
+    secret: Zeroizing<[u8; 32]>,
+}
+
+impl PrivateKey {
+    fn ephemeral() -> Self {
+        ed25519::Keypair::generate().into()
+    }
+}
+
+impl From<ed25519::Keypair> for PrivateKey {
+    fn from(key: ed25519::Keypair) -> Self {
+        let mut secret = Zeroizing::new([0; 32]);
+        secret.copy_from_slice(key.secret().as_ref());
+        Self {
+            keypair: key.into(),
+            secret,
+        }
+    }
+}
+
+impl From<secp256k1::Keypair> for PrivateKey {
+    fn from(key: secp256k1::Keypair) -> Self {
+        let secret = Zeroizing::new(key.secret().to_bytes());
+        Self {
+            keypair: key.into(),
+            secret,
+        }
+    }
+}
+
 /// Decodes the base64 form of private keys of libp2p tools, with or without padding.
 ///
 /// # Errors
-/// When the text is not base64, or not an Ed25519 key.
-pub fn decode_key(key: &Secret) -> Result<ed25519::Keypair, Error> {
+/// When the text is not base64, or not an Ed25519 or secp256k1 key.
+pub fn decode_key(key: &Secret) -> Result<PrivateKey, Error> {
     let bytes = STANDARD_PAD_INDIFFERENT
         .decode(key.expose())
         .map_err(|_| Error::NotBase64)?;
     let bytes = Zeroizing::new(bytes);
-    let keypair = Keypair::from_protobuf_encoding(&bytes).map_err(|_| Error::NotEd25519)?;
-    keypair.try_into_ed25519().map_err(|_| Error::NotEd25519)
+    let keypair = Keypair::from_protobuf_encoding(&bytes).map_err(|_| Error::NotAKey)?;
+    let key_type = match keypair.key_type() {
+        KeyType::Ed25519 => {
+            return keypair
+                .try_into_ed25519()
+                .map(Into::into)
+                .map_err(|_| Error::NotAKey);
+        }
+        KeyType::Secp256k1 => {
+            return keypair
+                .try_into_secp256k1()
+                .map(Into::into)
+                .map_err(|_| Error::NotAKey);
+        }
+        KeyType::Ecdsa => "ECDSA",
+        KeyType::RSA => "RSA",
+    };
+    Err(Error::KeyType(key_type))
 }
 
 #[expect(clippy::expect_used, reason = "any 32 bytes are an Ed25519 secret key")]
@@ -273,26 +322,49 @@ mod tests {
 
     #[test]
     fn configured_key_is_used() {
-        let keypair = Keypair::generate_ed25519();
-        let bytes = keypair.to_protobuf_encoding().unwrap();
-        let text = STANDARD_PAD_INDIFFERENT.encode(bytes);
-        for text in [text.as_str(), text.trim_end_matches('=')] {
-            let identity = Identity::from_config(&config(None, Some(text))).unwrap();
-            assert_eq!(identity.peer_id(), keypair.public().to_peer_id());
-            assert_eq!(identity.source(), KeySource::Key);
+        for keypair in [Keypair::generate_ed25519(), Keypair::generate_secp256k1()] {
+            let text = encoded(&keypair);
+            for text in [text.as_str(), text.trim_end_matches('=')] {
+                let identity = Identity::from_config(&config(None, Some(text))).unwrap();
+                assert_eq!(identity.peer_id(), keypair.public().to_peer_id());
+                assert_eq!(identity.source(), KeySource::Key);
+            }
         }
+    }
+
+    fn encoded(keypair: &Keypair) -> String {
+        STANDARD_PAD_INDIFFERENT.encode(keypair.to_protobuf_encoding().unwrap())
+    }
+
+    /// A change of the derivation would change the pseudonyms of all peers.
+    #[test]
+    fn pseudonym_key_of_a_configured_key_is_stable() {
+        let of = |keypair: Keypair| {
+            let key = encoded(&keypair);
+            let identity = Identity::from_config(&config(None, Some(&key))).unwrap();
+            identity.pseudonym_key().to_vec()
+        };
+        let expected = derive::<32>(&[7; 32], &[PSEUDONYM_INFO]);
+        let ed25519 = Keypair::ed25519_from_bytes([7; 32]).unwrap();
+        let secp256k1 = secp256k1::SecretKey::try_from_bytes([7; 32]).unwrap();
+        assert_eq!(of(ed25519), *expected);
+        assert_eq!(of(secp256k1::Keypair::from(secp256k1).into()), *expected);
     }
 
     #[test]
     fn invalid_keys_are_refused() {
         let refused = |key: &str| decode_key(&Secret::new(key)).err();
         assert_eq!(refused("no base64!"), Some(Error::NotBase64));
-        assert_eq!(refused(""), Some(Error::NotEd25519));
-        assert_eq!(refused("AAAA"), Some(Error::NotEd25519));
-        // The key type is secp256k1.
+        assert_eq!(refused(""), Some(Error::NotAKey));
+        assert_eq!(refused("AAAA"), Some(Error::NotAKey));
+        // A secp256k1 key of zero.
         assert_eq!(
-            refused("CAISIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAB"),
-            Some(Error::NotEd25519)
+            refused("CAISIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"),
+            Some(Error::NotAKey)
+        );
+        assert_eq!(
+            refused(&encoded(&Keypair::generate_ecdsa())),
+            Some(Error::KeyType("ECDSA"))
         );
     }
 

@@ -30,6 +30,8 @@ use zeroize::Zeroizing;
 pub use failure::{Cause, Failure, Step};
 pub use report::{Format, Report};
 
+use peer_id_text::parse_multiaddr;
+
 use report::Printer;
 use session::ProbeSettings;
 
@@ -42,7 +44,7 @@ use transports::SwarmKey;
 pub struct Args {
     /// Addresses of relays, such as `/ip4/192.0.2.1/tcp/9000/p2p/12D3KooW…`. Without `/p2p/…`, any peer
     /// id is accepted; `/dnsaddr/…` stands for all relays in its records.
-    #[arg(required = true, value_name = "ADDRESS")]
+    #[arg(required = true, value_name = "ADDRESS", value_parser = parse_multiaddr)]
     pub addresses: Vec<Multiaddr>,
     /// Name server for the records of `/dnsaddr/…`, with a port (default 53), instead of the system's
     /// resolver; for a zone that is not delegated yet, for instance.

@@ -5,6 +5,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a benchmark fails loudly")]
 
+#[path = "../../tests/support/peer_keys.rs"]
+#[expect(dead_code, unreachable_pub, reason = "tests need more of it")]
+mod peer_keys;
 mod pipe;
 
 use circuit_relay::{
@@ -17,10 +20,11 @@ use futures::{
 };
 use libp2p::{
     core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade},
-    identity::Keypair,
+    identity::{Keypair, PublicKey},
     noise, tls,
 };
 use tokio_util::sync::CancellationToken;
+use transports::ConnectionGater;
 use transports::handshakes::Handshakes;
 use transports::security::{SecureStream, Security};
 
@@ -70,6 +74,28 @@ fn handshake(bencher: Bencher, protocol: &'static str) {
     bencher.bench_local(|| client.connect(&relay));
 }
 
+/// The verification of a signature by the identity key of a peer.
+#[divan::bench(args = [
+    "Ed25519", "secp256k1", "ECDSA", "RSA of 2048 bits", "RSA of 4096 bits", "RSA of 8192 bits"
+])]
+fn identity(bencher: Bencher, name: &str) {
+    const MESSAGE: &[u8] = b"noise-libp2p-static-key:";
+    let signed = |key: Keypair| (key.public(), key.sign(MESSAGE).unwrap());
+    let (public, signature) = match name {
+        "Ed25519" => signed(Keypair::generate_ed25519()),
+        "secp256k1" => signed(Keypair::generate_secp256k1()),
+        "ECDSA" => signed(Keypair::generate_ecdsa()),
+        "RSA of 2048 bits" => signed(peer_keys::rsa_2048()),
+        "RSA of 4096 bits" => signed(peer_keys::rsa_4096()),
+        _ => {
+            let key = peer_keys::ForeignKey::rsa_8192();
+            let public = PublicKey::try_decode_protobuf(key.public()).unwrap();
+            (public, key.sign(MESSAGE))
+        }
+    };
+    bencher.bench_local(|| assert!(public.verify(MESSAGE, &signature)));
+}
+
 /// What the relay does with the bytes that it reads.
 #[divan::bench(args = PROTOCOLS, consts = CHUNK_BYTES, sample_size = 1)]
 fn open<const CHUNK: usize>(bencher: Bencher, protocol: &'static str) {
@@ -107,7 +133,12 @@ async fn read(stream: &mut (impl AsyncRead + Unpin), chunk: usize) {
 
 /// The relay's side, as its transports have it.
 fn security() -> Security {
-    Security::new(&Keypair::generate_ed25519(), Handshakes::noop()).unwrap()
+    Security::new(
+        &Keypair::generate_ed25519(),
+        ConnectionGater::unlimited(),
+        Handshakes::noop(),
+    )
+    .unwrap()
 }
 
 /// A client's side, as libp2p has it.

@@ -9,6 +9,8 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 use libp2p::PeerId;
 
+use peer_id_text::parse_peer_id;
+
 /// Text form of [`Subject::None`].
 const NONE: &str = "none";
 
@@ -34,7 +36,7 @@ impl FromStr for Subject {
         }
         // IP addresses contain dots or colons, peer ids do not.
         if !text.contains(['.', ':']) {
-            let peer = text.parse().map(Self::Peer);
+            let peer = parse_peer_id(text).map(Self::Peer);
             return peer
                 .map_err(|_| "is neither a peer id nor an IP address nor a network".to_owned());
         }
@@ -91,8 +93,12 @@ mod tests {
     #[test]
     fn subjects_round_trip() {
         let peer = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+        let cid = "bafzaajaiaejcao3ke66m5nvefvrkhkgqfjxq243fgikxohpciotdvqciugfvtwrj";
+        let hashed = "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N";
         for (text, expected) in [
             (peer, peer),
+            (cid, peer),
+            (hashed, hashed),
             ("none", "none"),
             ("192.0.2.1", "192.0.2.1/32"),
             ("192.0.2.0/24", "192.0.2.0/24"),

@@ -8,6 +8,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
+use libp2p::PeerId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::error;
@@ -15,6 +16,7 @@ use tracing::error;
 use super::Admin;
 use crate::peer_stats::{Estimate, PeerRow, PeerStats, Period};
 use circuit_relay::PeerState;
+use peer_id_text::{ParsePeerIdError, parse_peer_id};
 
 /// Default number of peers in a response.
 const DEFAULT_LIMIT: usize = 20;
@@ -27,6 +29,21 @@ const MAX_LIMIT: usize = 1000;
 pub(super) struct PeersQuery {
     limit: usize,
     by: Period,
+    /// The only peer of the response.
+    peer: Option<RequestedPeer>,
+}
+
+/// A peer id in any text form.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct RequestedPeer(PeerId);
+
+impl TryFrom<String> for RequestedPeer {
+    type Error = ParsePeerIdError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        parse_peer_id(&text).map(Self)
+    }
 }
 
 impl Default for PeersQuery {
@@ -34,6 +51,7 @@ impl Default for PeersQuery {
         Self {
             limit: DEFAULT_LIMIT,
             by: Period::default(),
+            peer: None,
         }
     }
 }
@@ -61,7 +79,7 @@ pub(super) async fn peers(
 }
 
 fn bad_request(why: &str) -> Response {
-    let text = format!("{why}; allowed: limit=1 to {MAX_LIMIT}, by=window or by=total\n");
+    let text = format!("{why}; allowed: limit=1 to {MAX_LIMIT}, by=window or by=total, peer=ID\n");
     (StatusCode::BAD_REQUEST, text).into_response()
 }
 
@@ -70,7 +88,14 @@ async fn top_peers(
     peers: &Arc<PeerStats>,
     query: &PeersQuery,
 ) -> Result<Value, crate::peer_stats::Error> {
-    let top = peers.top(query.by, query.limit).await?;
+    let top = match query.peer {
+        None => peers.top(query.by, query.limit).await?,
+        Some(RequestedPeer(peer)) => {
+            let mut all = peers.top(query.by, usize::MAX).await?;
+            all.rows.retain(|row| row.peer == peer);
+            all
+        }
+    };
     let states = admin.relay.peer_states(top.rows.iter().map(|row| row.peer));
     let rows: Vec<_> = zip(&top.rows, states)
         .map(|(row, now)| peer_json(admin, row, now))

@@ -11,6 +11,7 @@ use super::value_format::ValueFormat;
 use fleet_dns::external_address::{
     MAX_EXTERNAL_ADDRESSES, MAX_EXTERNAL_ADDRESSES_BYTES, check_external_address,
 };
+use peer_id_text::parse_multiaddr;
 
 /// Listen addresses.
 pub(super) struct ListenAddresses;
@@ -139,6 +140,5 @@ pub(super) fn is_quic(address: &Multiaddr) -> bool {
 }
 
 fn parse_item(item: &str) -> Result<Multiaddr, String> {
-    item.parse()
-        .map_err(|error| format!("is not a multiaddr ({error})"))
+    parse_multiaddr(item).map_err(|error| format!("is not a multiaddr ({error})"))
 }

@@ -312,7 +312,7 @@ impl ValueFormat for PrivateKey {
     type Value = Option<Secret>;
 
     fn allowed(&self) -> String {
-        "base64 of an Ed25519 private key in libp2p's protobuf form".to_owned()
+        "base64 of an Ed25519 or secp256k1 private key in libp2p's protobuf form".to_owned()
     }
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {

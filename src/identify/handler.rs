@@ -21,20 +21,37 @@ use libp2p::{
 };
 
 use super::{Identify, LocalInfo};
-use crate::relay::wire::{self, MAX_MESSAGE_BYTES};
+use crate::relay::wire;
 
 /// The peer that opens the stream reads the message.
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/ipfs/id/1.0.0");
 /// The peer that opens the stream sends the message.
 const PUSH_PROTOCOL: StreamProtocol = StreamProtocol::new("/ipfs/id/push/1.0.0");
-/// Deadline of a stream.
+/// Deadline of a stream, after the negotiation of its protocol.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(60);
+/// Deadline of the answer to a request, after the negotiation of the protocol.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Deadline for the negotiation of the protocol of a request. Until then the connection does not count
+/// as idle.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// The maximum length of an answer or push in bytes; the stream is reset if there are more. Other
+/// implementations accept messages of 4 KiB (Rust) to 8 KiB (JavaScript).
+const MAX_RECEIVED_BYTES: u64 = 16 * 1024;
 /// Streams of one connection that are served at once; further ones are reset.
 const MAX_STREAMS: usize = 10;
 
 /// Instructs the handler to push the current message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Push;
+
+/// Why a stream was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To read the message of the peer.
+    Request,
+    /// To send the current message.
+    Push,
+}
 
 /// Handler of one connection; see the module documentation.
 #[derive(Debug)]
@@ -44,6 +61,7 @@ pub struct Handler {
     observed: Multiaddr,
     /// Protocols of the connection.
     protocols: Vec<StreamProtocol>,
+    request_pending: bool,
     push_pending: bool,
     /// Each stream being served holds a clone, so the reference count is the number of streams plus
     /// one.
@@ -56,8 +74,17 @@ impl Handler {
             local,
             observed,
             protocols: Vec::new(),
+            request_pending: false,
             push_pending: false,
             serving: Arc::default(),
+        }
+    }
+
+    /// The same handler, which also sends a request.
+    pub(super) fn with_request(self) -> Self {
+        Self {
+            request_pending: true,
+            ..self
         }
     }
 
@@ -67,11 +94,15 @@ impl Handler {
     }
 
     fn send_message(&self, stream: Stream) {
-        self.serve(send(stream, self.message()));
+        self.serve(STREAM_TIMEOUT, send(stream, self.message()));
     }
 
     /// Errors of a stream are ignored: they affect only the peer.
-    fn serve(&self, stream: impl Future<Output = io::Result<()>> + Send + 'static) {
+    fn serve(
+        &self,
+        deadline: Duration,
+        stream: impl Future<Output = io::Result<()>> + Send + 'static,
+    ) {
         if Arc::strong_count(&self.serving) > MAX_STREAMS {
             return;
         }
@@ -79,7 +110,7 @@ impl Handler {
         self.local
             .lifecycle
             .spawn_cancellable("identify", async move {
-                let _ = tokio::time::timeout(STREAM_TIMEOUT, stream).await;
+                let _ = tokio::time::timeout(deadline, stream).await;
                 drop(serving);
             });
     }
@@ -90,11 +121,14 @@ async fn send(mut stream: Stream, message: Identify) -> io::Result<()> {
     stream.close().await
 }
 
-/// Reads the message of a peer and discards it, so that the peer does not see a failure.
-async fn discard(stream: Stream) -> io::Result<()> {
-    let most = u64::try_from(MAX_MESSAGE_BYTES).unwrap_or(u64::MAX);
-    let mut nowhere = futures::io::sink();
-    futures::io::copy(stream.take(most), &mut nowhere).await?;
+/// Reads the message of a peer and discards it, so that the peer does not see a failure. If it is too
+/// long, the stream is reset.
+async fn discard(mut stream: Stream) -> io::Result<()> {
+    let mut message = (&mut stream).take(MAX_RECEIVED_BYTES);
+    let read = futures::io::copy(&mut message, &mut futures::io::sink()).await?;
+    if read < MAX_RECEIVED_BYTES {
+        stream.close().await?;
+    }
     Ok(())
 }
 
@@ -105,7 +139,7 @@ impl ConnectionHandler for Handler {
         SelectUpgrade<ReadyUpgrade<StreamProtocol>, ReadyUpgrade<StreamProtocol>>;
     type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
     type InboundOpenInfo = ();
-    type OutboundOpenInfo = ();
+    type OutboundOpenInfo = Purpose;
 
     fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
         let identify = ReadyUpgrade::new(PROTOCOL);
@@ -120,29 +154,39 @@ impl ConnectionHandler for Handler {
     fn poll(
         &mut self,
         _cx: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, (), Infallible>> {
-        if !std::mem::take(&mut self.push_pending) {
+    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Purpose, Infallible>> {
+        let protocol = if std::mem::take(&mut self.request_pending) {
+            SubstreamProtocol::new(ReadyUpgrade::new(PROTOCOL), Purpose::Request)
+                .with_timeout(REQUEST_TIMEOUT)
+        } else if std::mem::take(&mut self.push_pending) {
+            SubstreamProtocol::new(ReadyUpgrade::new(PUSH_PROTOCOL), Purpose::Push)
+        } else {
             return Poll::Pending;
-        }
-        let protocol = SubstreamProtocol::new(ReadyUpgrade::new(PUSH_PROTOCOL), ());
+        };
         Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol })
     }
 
     fn on_connection_event(
         &mut self,
-        event: ConnectionEvent<Self::InboundProtocol, Self::OutboundProtocol>,
+        event: ConnectionEvent<Self::InboundProtocol, Self::OutboundProtocol, (), Purpose>,
     ) {
         match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
                 protocol, ..
             }) => match protocol {
                 Either::Left(stream) => self.send_message(stream),
-                Either::Right(stream) => self.serve(discard(stream)),
+                Either::Right(stream) => self.serve(STREAM_TIMEOUT, discard(stream)),
             },
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
-                protocol: stream,
-                ..
-            }) => self.send_message(stream),
+                protocol: mut stream,
+                info,
+            }) => match info {
+                Purpose::Request => {
+                    stream.ignore_for_keep_alive();
+                    self.serve(ANSWER_TIMEOUT, discard(stream));
+                }
+                Purpose::Push => self.send_message(stream),
+            },
             ConnectionEvent::AddressChange(change) => self.observed = change.new_address.clone(),
             ConnectionEvent::LocalProtocolsChange(ProtocolsChange::Added(added)) => {
                 self.protocols.extend(added.cloned());
@@ -153,7 +197,7 @@ impl ConnectionHandler for Handler {
                     self.protocols.retain(|protocol| protocol != gone);
                 }
             }
-            // A peer without support for push requests the message again later.
+            // Peers need not support either protocol. Those without push request the message again later.
             _ => {}
         }
     }

@@ -18,6 +18,7 @@ use libp2p::{Multiaddr, multiaddr::Protocol};
 use tokio::net::lookup_host;
 
 use super::failure::Cause;
+use peer_id_text::parse_multiaddr;
 
 /// Maximum number of TXT records of one name; rust-libp2p's clients use no more.
 const MAX_TXT_RECORDS: usize = 16;
@@ -138,7 +139,7 @@ fn split_at_name(address: &Multiaddr) -> Option<(String, Multiaddr)> {
 fn addresses(records: &[String], suffix: &Multiaddr) -> Vec<Multiaddr> {
     records
         .iter()
-        .filter_map(|record| record.strip_prefix("dnsaddr=")?.parse::<Multiaddr>().ok())
+        .filter_map(|record| parse_multiaddr(record.strip_prefix("dnsaddr=")?).ok())
         .filter(|address| address.ends_with(suffix))
         .take(MAX_TXT_RECORDS)
         .collect()

@@ -11,6 +11,7 @@
     reason = "tests fail loudly"
 )]
 
+mod identities;
 mod limits;
 mod private_network;
 mod relocation;

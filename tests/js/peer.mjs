@@ -7,6 +7,7 @@
 import { createInterface } from 'node:readline'
 
 import { circuitRelayTransport } from '@libp2p/circuit-relay-v2'
+import { generateKeyPair, privateKeyFromProtobuf } from '@libp2p/crypto/keys'
 import { identify } from '@libp2p/identify'
 import { noise } from '@libp2p/noise'
 import { ping } from '@libp2p/ping'
@@ -32,13 +33,21 @@ const transports = {
 }
 const encrypters = { noise, tls }
 
-const { transport = 'tcp', encrypter = 'noise', swarmKey } = JSON.parse(process.argv[2] ?? '{}')
+const { transport = 'tcp', encrypter = 'noise', swarmKey, identity = {} } = JSON.parse(process.argv[2] ?? '{}')
 // The content of a `swarm.key` file, of a private network.
 const privateNetwork = swarmKey == null
   ? {}
   : { connectionProtector: preSharedKey({ psk: new TextEncoder().encode(swarmKey) }) }
 
+// The key of an identity: a given one, or a new one of this type.
+async function privateKey ({ protobuf, type = 'Ed25519' }) {
+  return protobuf == null
+    ? generateKeyPair(type)
+    : privateKeyFromProtobuf(Buffer.from(protobuf, 'base64'))
+}
+
 const node = await createLibp2p({
+  privateKey: await privateKey(identity),
   addresses: { listen: [] },
   transports: [await transports[transport](), circuitRelayTransport()],
   connectionEncrypters: [encrypters[encrypter]()],

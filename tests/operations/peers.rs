@@ -185,6 +185,32 @@ async fn the_window_forgets_and_the_total_does_not() {
     }
 }
 
+/// A peer id as a CID of version 1, in base 32.
+fn cid(peer: PeerId) -> String {
+    let cid = [&[1, 0x72], peer.to_bytes().as_slice()].concat();
+    multibase::encode(multibase::Base::Base32Lower, cid)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_peer_is_found_by_every_text_form_of_its_id() {
+    let mut relay = start(&[]).await;
+    let (mut circuit, [source, target]) = circuit(&mut relay).await;
+    carry(&mut circuit, 100).await;
+    for (peer, name) in [
+        (circuit.source.peer_id, source),
+        (circuit.target.peer_id, target),
+    ] {
+        for id in [peer.to_base58(), cid(peer)] {
+            let answer = http::json(&relay, &format!("/peers?peer={id}&limit=1")).await;
+            assert_eq!(names(&answer), [&name], "{id}: {answer}");
+        }
+    }
+    let unknown = format!("/peers?peer={}", cid(PeerId::random()));
+    assert!(names(&http::json(&relay, &unknown).await).is_empty());
+    drop(circuit);
+    relay.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_answer_to_a_bad_query_lists_allowed_values() {
     let relay = start(&[]).await;
@@ -197,10 +223,11 @@ async fn the_answer_to_a_bad_query_lists_allowed_values() {
         ("by=bytes", "`bytes`"),
         ("by=total&by=window", "by"),
         ("until=now", "`until`"),
+        ("peer=nobody", "not a peer id"),
     ] {
         let (status, text) = http::get(&relay, &format!("/peers?{query}")).await;
         assert_eq!(status, 400, "{query}");
-        let allowed = "; allowed: limit=1 to 1000, by=window or by=total\n";
+        let allowed = "; allowed: limit=1 to 1000, by=window or by=total, peer=ID\n";
         assert!(text.contains(why) && text.ends_with(allowed), "{text}");
     }
 }

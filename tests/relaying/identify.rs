@@ -1,14 +1,28 @@
-//! The relay's answer to `identify`.
+//! The relay's answer to `identify`, and its own request.
 
-use std::collections::BTreeSet;
+#![expect(clippy::unwrap_used, reason = "tests fail loudly")]
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use circuit_relay::wire::{HOP_PROTOCOL, STOP_PROTOCOL};
-use libp2p::{Multiaddr, StreamProtocol, identify, swarm::SwarmEvent};
+use futures::{AsyncWriteExt, StreamExt, future::join_all};
+use libp2p::{
+    Multiaddr, Stream, StreamProtocol, Swarm, SwarmBuilder, identify, noise, swarm::SwarmEvent,
+    tcp, yamux,
+};
+use libp2p_stream as stream;
+use tokio::time::timeout;
 
 use crate::support::{
+    PATIENCE,
     client::{BehaviourEvent, Client, Security},
     process::Relay,
 };
+
+const PROTOCOL: StreamProtocol = StreamProtocol::new("/ipfs/id/1.0.0");
 
 async fn identified(address: &Multiaddr) -> identify::Info {
     let mut client = Client::new(Security::Noise).await;
@@ -80,6 +94,135 @@ async fn without_external_addresses_it_lists_its_own() {
         let info = identified(&address).await;
         let listed: BTreeSet<_> = info.listen_addrs.iter().map(ToString::to_string).collect();
         assert_eq!(listed, own);
+    }
+    relay.stop().await;
+}
+
+/// Programs that follow rust-libp2p's tutorial on hole punching proceed only when they have sent their
+/// own message as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_relay_asks_each_peer_once() {
+    let relay = Relay::start(&[]).await;
+    for address in [relay.tcp(), relay.quic(), relay.websocket()] {
+        let mut client = Client::new(Security::Noise).await;
+        let connection = client.dial(&address).await;
+        let (mut sent, mut received) = (0, 0);
+        client
+            .wait("messages in both directions", |event| {
+                if let SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) = event {
+                    match event {
+                        identify::Event::Sent { connection_id, .. } => {
+                            assert_eq!(*connection_id, connection);
+                            sent += 1;
+                        }
+                        identify::Event::Received { .. } => received += 1,
+                        other => panic!("{other:?}"),
+                    }
+                }
+                (sent > 0 && received > 0).then_some(())
+            })
+            .await;
+        assert_eq!((sent, received), (1, 1));
+    }
+    relay.stop().await;
+}
+
+/// A peer that accepts requests and answers by hand.
+struct Peer {
+    swarm: Swarm<stream::Behaviour>,
+    requests: stream::IncomingStreams,
+}
+
+impl Peer {
+    async fn connect(address: &Multiaddr) -> Self {
+        let mut swarm = SwarmBuilder::with_new_identity()
+            .with_tokio()
+            .with_tcp(
+                tcp::Config::default(),
+                noise::Config::new,
+                yamux::Config::default,
+            )
+            .unwrap()
+            .with_quic()
+            .with_behaviour(|_| stream::Behaviour::new())
+            .unwrap()
+            .with_swarm_config(|config| config.with_idle_connection_timeout(PATIENCE))
+            .build();
+        let requests = swarm.behaviour().new_control().accept(PROTOCOL).unwrap();
+        swarm.dial(address.clone()).unwrap();
+        Self { swarm, requests }
+    }
+
+    /// The next request.
+    async fn request(&mut self) -> Stream {
+        let request = async {
+            loop {
+                tokio::select! {
+                    request = self.requests.next() => return request.unwrap().1,
+                    _ = self.swarm.select_next_some() => {}
+                }
+            }
+        };
+        timeout(PATIENCE, request).await.unwrap()
+    }
+
+    /// Runs until the relay has closed the connection.
+    async fn closed(&mut self) {
+        let closed = async {
+            loop {
+                tokio::select! {
+                    request = self.requests.next() => panic!("another request: {request:?}"),
+                    event = self.swarm.select_next_some() => {
+                        if matches!(event, SwarmEvent::ConnectionClosed { .. }) {
+                            return;
+                        }
+                    }
+                }
+            }
+        };
+        timeout(PATIENCE, closed).await.unwrap();
+    }
+}
+
+/// The relay waits 10 seconds for an answer. The connection counts as idle all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn unanswered_requests_keep_no_connection_open() {
+    const IDLE: Duration = Duration::from_secs(5);
+    const ANSWER: Duration = Duration::from_secs(10);
+    let relay = Relay::start(&[("RELAY_IDLE_TIMEOUT", "5s")]).await;
+    let closings = [relay.tcp(), relay.quic()].map(async |address| {
+        let mut peer = Peer::connect(&address).await;
+        let request = peer.request().await;
+        let begin = Instant::now();
+        peer.closed().await;
+        drop(request);
+        begin.elapsed()
+    });
+    for lasted in join_all(closings).await {
+        assert!(lasted < IDLE + ANSWER, "{lasted:?}");
+    }
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endless_answers_are_reset() {
+    let relay = Relay::start(&[]).await;
+    for address in [relay.tcp(), relay.quic()] {
+        let mut peer = Peer::connect(&address).await;
+        let mut request = peer.request().await;
+        let run = async {
+            loop {
+                peer.swarm.select_next_some().await;
+            }
+        };
+        let write = async { while request.write_all(&[0; 1024]).await.is_ok() {} };
+        let written = async {
+            tokio::select! {
+                () = run => {}
+                () = write => {}
+            }
+        };
+        timeout(PATIENCE, written).await.unwrap();
     }
     relay.stop().await;
 }

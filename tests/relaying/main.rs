@@ -9,6 +9,7 @@ mod circuit_limits;
 mod conformance;
 mod drain;
 mod identify;
+mod identities;
 mod lossless_upgrade;
 mod ping;
 mod private_network;

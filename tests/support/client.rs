@@ -12,6 +12,7 @@ use libp2p::{
     core::{Transport as _, muxing::StreamMuxerBox, upgrade::Version},
     dns::{ResolverConfig, ResolverOpts},
     identify,
+    identity::Keypair,
     multiaddr::Protocol,
     noise, ping, relay,
     swarm::{ConnectionId, NetworkBehaviour, SwarmEvent, dial_opts::DialOpts},
@@ -74,8 +75,13 @@ macro_rules! relay_client {
 
 impl Client {
     pub async fn new(security: Security) -> Self {
+        Self::with_identity(security, Keypair::generate_ed25519()).await
+    }
+
+    /// A client with this identity.
+    pub async fn with_identity(security: Security, identity: Keypair) -> Self {
         let (resolver, options) = system_conf::read_system_conf().unwrap();
-        Self::with_resolver(security, resolver, options).await
+        Self::with_resolver(security, identity, resolver, options).await
     }
 
     /// A client that asks these name servers, or the system's if there is none.
@@ -92,15 +98,17 @@ impl Client {
         let resolver = ResolverConfig::from_name_servers(servers.collect());
         let mut options = ResolverOpts::default();
         options.cache_size = 0;
-        Self::with_resolver(security, resolver, options).await
+        let identity = Keypair::generate_ed25519();
+        Self::with_resolver(security, identity, resolver, options).await
     }
 
     async fn with_resolver(
         security: Security,
+        identity: Keypair,
         resolver: ResolverConfig,
         options: ResolverOpts,
     ) -> Self {
-        let builder = SwarmBuilder::with_new_identity().with_tokio();
+        let builder = SwarmBuilder::with_existing_identity(identity).with_tokio();
         let tcp = tcp::Config::default().nodelay(true);
         macro_rules! finish {
             ($builder:expr, $security:expr) => {

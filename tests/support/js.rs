@@ -64,11 +64,20 @@ impl Peer {
     /// Starts a node over `transport` (`tcp`, `websocket` or `quic`), secured by `encrypter`
     /// (`noise` or `tls`); circuits use the same encrypter.
     pub async fn start(node: &Path, transport: &str, encrypter: &str) -> Self {
-        Self::start_with(
-            node,
-            &json!({ "transport": transport, "encrypter": encrypter }),
-        )
-        .await
+        Self::with_identity(node, transport, encrypter, json!({})).await
+    }
+
+    /// Starts a node with this identity: `{ "type": … }` for a new key, or `{ "protobuf": … }` with the
+    /// base64 form of a private key.
+    pub async fn with_identity(
+        node: &Path,
+        transport: &str,
+        encrypter: &str,
+        identity: Value,
+    ) -> Self {
+        let options =
+            json!({ "transport": transport, "encrypter": encrypter, "identity": identity });
+        Self::start_with(node, &options).await
     }
 
     /// Starts a node with these options of `peer.mjs`.

@@ -28,6 +28,7 @@ pub mod js;
 pub mod load;
 pub mod ordinary_clients;
 pub mod other_implementations;
+pub mod peer_keys;
 pub mod pki;
 pub mod process;
 pub mod prometheus;

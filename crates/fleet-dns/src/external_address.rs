@@ -5,8 +5,9 @@ use libp2p::{Multiaddr, multiaddr::Protocol};
 /// Maximum number of external addresses.
 ///
 /// Together with [`MAX_EXTERNAL_ADDRESSES_BYTES`] this keeps the answer to a RESERVE below the
-/// 4,096 bytes that clients read: the peer id appended to each address takes 41 bytes and its
-/// framing 3, so that 16 × 44 + 2,560 leave more than 800 bytes for the voucher and the rest.
+/// 4,096 bytes that clients read: the peer id appended to each address takes 42 bytes (41 with an
+/// Ed25519 key) and its framing 3, so that 16 × 45 + 2,560 leave more than 800 bytes for the voucher
+/// and the rest.
 pub const MAX_EXTERNAL_ADDRESSES: usize = 16;
 
 /// Maximum total length of the announced addresses, in bytes of their binary form without peer ids.

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::dnsaddr::Member;
 use crate::external_address::{MAX_EXTERNAL_ADDRESSES, check_external_address};
+use peer_id_text::{parse_multiaddr, parse_peer_id};
 
 /// The status of a relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +51,7 @@ impl RelayStatus {
     pub fn parse(body: &[u8], known: Option<&FleetMembers>) -> Result<Self, StatusError> {
         let status: StatusBody =
             serde_json::from_slice(body).map_err(|_| StatusError::Malformed)?;
-        let peer_id: PeerId = status.peer_id.parse().map_err(|_| StatusError::Malformed)?;
+        let peer_id: PeerId = parse_peer_id(&status.peer_id).map_err(|_| StatusError::Malformed)?;
         let instance = match known {
             Some(known) => Some(known.get(&peer_id).ok_or(StatusError::NotAMember)?.as_str()),
             None => status.instance.as_deref(),
@@ -69,7 +70,7 @@ impl RelayStatus {
 
 /// The address without its `/p2p` suffix, if that is the relay's own and clients can dial it.
 fn dialable(text: &str, peer_id: PeerId) -> Option<Multiaddr> {
-    let mut address: Multiaddr = text.parse().ok()?;
+    let mut address = parse_multiaddr(text).ok()?;
     let is_its_own = address.pop() == Some(Protocol::P2p(peer_id));
     (is_its_own && check_external_address(&address).is_ok()).then_some(address)
 }

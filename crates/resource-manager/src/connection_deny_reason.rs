@@ -28,6 +28,14 @@ named_enum! {
         ProxyHeader = "proxy_header",
         /// The peer does not have the key of the private network.
         SwarmKey = "swarm_key",
+        /// The peer's identity key has a type or curve that is not supported.
+        KeyUnsupported = "key_unsupported",
+        /// The peer's identity key is an RSA key of fewer than 2,048 bits.
+        KeyTooSmall = "key_too_small",
+        /// The peer's identity key is an RSA key of more than 8,192 bits.
+        KeyTooLarge = "key_too_large",
+        /// The peer's identity key cannot be decoded.
+        KeyMalformed = "key_malformed",
         /// The relay is draining.
         Draining = "draining",
         /// Denied by another behaviour.

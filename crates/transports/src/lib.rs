@@ -13,6 +13,7 @@ pub mod handshakes;
 mod memory_socket;
 pub mod noise;
 pub mod observer;
+mod peer_key;
 mod pending;
 pub mod private_network;
 pub mod proxy;
@@ -75,8 +76,8 @@ pub enum DialScope {
 /// connections are reported to `observer`.
 ///
 /// # Errors
-/// When no TLS certificate or Noise key can be generated for `keypair`; for an Ed25519 key this always
-/// succeeds.
+/// When no TLS certificate or Noise key can be generated for `keypair`; for an Ed25519 or secp256k1 key
+/// this always succeeds.
 pub fn build(
     keypair: &Keypair,
     swarm_key: Option<&SwarmKey>,
@@ -85,7 +86,7 @@ pub fn build(
     observer: &Arc<dyn Observer>,
 ) -> Result<(BoxedTransport, quic::Handle), Error> {
     let handshakes = |transport| Handshakes::new(observer.clone(), transport);
-    let security = |transport| Security::new(keypair, handshakes(transport));
+    let security = |transport| Security::new(keypair, gater.clone(), handshakes(transport));
     let socket = || {
         let socket = Libp2pTcpTransport::new(libp2p::tcp::Config::default().nodelay(true));
         tcp::TcpTransport::new(socket, gater.clone())

@@ -24,6 +24,8 @@ use std::io;
 
 use libp2p::identity;
 
+use super::peer_key::PeerKeyError;
+
 pub use self::{
     handshake::{accept, dial},
     keys::Keys,
@@ -74,9 +76,9 @@ pub enum Error {
     /// The payload has no identity key.
     #[error("the handshake payload has no identity key")]
     NoIdentity,
-    /// The identity key is not a public key, or of an unsupported type.
-    #[error("the peer's identity is not valid: {0}")]
-    Identity(#[from] identity::DecodingError),
+    /// The identity key is malformed or not supported.
+    #[error(transparent)]
+    Identity(#[from] PeerKeyError),
     /// The signature of the Noise key by the identity key is not valid.
     #[error("the signature of the Noise key is not valid")]
     Signature,

@@ -19,7 +19,7 @@ use libp2p::{
 };
 use rustls::ServerConfig;
 
-use super::{noise, tls as server_tls};
+use super::{ConnectionGater, noise, tls as server_tls};
 use crate::handshakes::{ConnectionGuard, Handshake, Handshakes};
 
 /// The upgrade of a byte stream with TLS 1.3 or Noise.
@@ -28,23 +28,27 @@ pub struct Security {
     accepts: Arc<ServerConfig>,
     dials: tls::Config,
     noise: noise::Keys,
+    gater: ConnectionGater,
     handshakes: Handshakes,
 }
 
 impl Security {
-    /// An upgrade that authenticates as `keypair`. Handshakes are counted in `handshakes`.
+    /// An upgrade that authenticates as `keypair`. Handshakes are counted in `handshakes`, and peers
+    /// that are rejected for their identity key are reported to `gater`.
     ///
     /// # Errors
-    /// When no TLS certificate or Noise key can be generated for `keypair`; for an Ed25519 key this
-    /// always succeeds.
+    /// When no TLS certificate or Noise key can be generated for `keypair`; for an Ed25519 or secp256k1
+    /// key this always succeeds.
     pub fn new(
         keypair: &Keypair,
+        gater: ConnectionGater,
         handshakes: Handshakes,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         Ok(Self {
-            accepts: Arc::new(server_tls::server(keypair)?),
+            accepts: Arc::new(server_tls::server(keypair, gater.clone())?),
             dials: tls::Config::new(keypair)?,
             noise: noise::Keys::new(keypair)?,
+            gater,
             handshakes,
         })
     }
@@ -95,7 +99,7 @@ where
                 Either::Left(Either::Left(stream))
             })
         } else {
-            let upgrade = noise::accept(self.noise, socket);
+            let upgrade = accept_noise(self.noise, self.gater, socket);
             secured(self.handshakes.begin("noise"), upgrade, Either::Right)
         }
     }
@@ -120,6 +124,19 @@ where
             secured(self.handshakes.dial("noise"), upgrade, Either::Right)
         }
     }
+}
+
+/// Performs the Noise handshake as the acceptor, and reports a rejected identity key to `gater`.
+async fn accept_noise<C: AsyncRead + AsyncWrite + Unpin>(
+    keys: noise::Keys,
+    gater: ConnectionGater,
+    socket: C,
+) -> Result<(PeerId, noise::NoiseStream<C>), noise::Error> {
+    let result = noise::accept(keys, socket).await;
+    if let Err(noise::Error::Identity(error)) = &result {
+        gater.record_refusal(error.reason());
+    }
+    result
 }
 
 /// Runs `upgrade`, and counts the resulting stream by `handshake`.

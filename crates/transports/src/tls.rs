@@ -28,6 +28,7 @@ use rustls::{
 
 pub use self::stream::TlsServerStream;
 use self::verified_certificate::VerifiedCertificate;
+use super::ConnectionGater;
 
 /// The only application protocol.
 const ALPN: &[u8] = b"libp2p";
@@ -49,17 +50,21 @@ pub enum Error {
     NoPeerCertificate,
 }
 
-/// The server configuration that authenticates as `keypair`.
+/// The server configuration that authenticates as `keypair`. Peers that are rejected for their identity
+/// key are reported to `gater`.
 ///
 /// # Errors
-/// When `keypair` cannot make a certificate; an Ed25519 key always can.
-pub(super) fn server(keypair: &Keypair) -> Result<ServerConfig, Error> {
+/// When `keypair` cannot make a certificate; Ed25519 and secp256k1 keys always can.
+pub(super) fn server(keypair: &Keypair, gater: ConnectionGater) -> Result<ServerConfig, Error> {
     let (certificate, key) = certificate::generate(keypair)?;
     let key = aws_lc_rs::sign::any_ecdsa_type(&key)?;
     let ours = SingleCertAndKey::from(CertifiedKey::new(vec![certificate], key));
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites = ciphers::ciphers();
-    let any_peer = AnyPeer(provider.signature_verification_algorithms);
+    let any_peer = AnyPeer {
+        algorithms: provider.signature_verification_algorithms,
+        gater,
+    };
     let mut tls = ServerConfig::builder_with_provider(provider.into())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(any_peer))
@@ -99,7 +104,22 @@ pub(super) fn peer_id(chain: &[CertificateDer<'_>]) -> Result<PeerId, Error> {
 /// Accepts every authenticated peer: it has a single certificate according to libp2p's specification,
 /// whose key signs the handshake.
 #[derive(Debug)]
-struct AnyPeer(WebPkiSupportedAlgorithms);
+struct AnyPeer {
+    /// The algorithms of the handshake signature.
+    algorithms: WebPkiSupportedAlgorithms,
+    gater: ConnectionGater,
+}
+
+impl AnyPeer {
+    /// Rejects certificates with keys that are not supported, before any signature is verified. They are
+    /// reported here, because QUIC's errors do not contain the cause.
+    fn check_keys(&self, certificate: &CertificateDer<'_>) -> Result<(), rustls::Error> {
+        verified_certificate::check_keys(certificate).map_err(|error| {
+            self.gater.record_refusal(error.reason());
+            bad_certificate(error)
+        })
+    }
+}
 
 impl ClientCertVerifier for AnyPeer {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
@@ -116,6 +136,7 @@ impl ClientCertVerifier for AnyPeer {
             let why = "a libp2p peer has exactly one certificate";
             return Err(rustls::Error::General(why.to_owned()));
         }
+        self.check_keys(end_entity)?;
         certificate::parse(end_entity).map_err(bad_certificate)?;
         Ok(ClientCertVerified::assertion())
     }
@@ -139,7 +160,12 @@ impl ClientCertVerifier for AnyPeer {
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let certificate =
             VerifiedCertificate::new(certificate).ok_or(CertificateError::BadEncoding)?;
-        verify_tls13_signature_with_raw_key(message, &certificate.key(), signature, &self.0)
+        verify_tls13_signature_with_raw_key(
+            message,
+            &certificate.key(),
+            signature,
+            &self.algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -157,7 +183,7 @@ impl ClientCertVerifier for AnyPeer {
     }
 }
 
-fn bad_certificate(error: certificate::ParseError) -> rustls::Error {
+fn bad_certificate(error: impl std::error::Error + Send + Sync + 'static) -> rustls::Error {
     CertificateError::Other(OtherError(Arc::new(error))).into()
 }
 

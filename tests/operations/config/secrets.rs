@@ -6,7 +6,8 @@ use super::*;
 
 const SEED_ALLOWED: &str =
     "allowed: at least 16 characters, as `descord-relay identity generate` makes";
-const KEY_ALLOWED: &str = "allowed: base64 of an Ed25519 private key in libp2p's protobuf form";
+const KEY_ALLOWED: &str =
+    "allowed: base64 of an Ed25519 or secp256k1 private key in libp2p's protobuf form";
 
 #[test]
 fn files_are_read_without_the_line_break_at_their_end() {
@@ -104,7 +105,7 @@ fn errors_show_no_secret() {
         error.starts_with(&format!("RELAY_SWARM_KEY: {problem}")),
         "{error}"
     );
-    let problem = "is not an Ed25519 private key in libp2p's protobuf form";
+    let problem = "is not a private key in libp2p's protobuf form";
     assert_eq!(
         errors(&[("RELAY_IDENTITY_KEY", "aHVudGVyMg==")]),
         format!("RELAY_IDENTITY_KEY: *** {problem}; {KEY_ALLOWED}")

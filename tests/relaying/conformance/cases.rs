@@ -3,6 +3,7 @@
 mod circuit;
 mod connect;
 mod drain;
+mod identities;
 mod malformed;
 mod rates;
 mod relayed;
@@ -19,6 +20,7 @@ pub fn all() -> Vec<Case> {
         renewal::cases(),
         connect::cases(),
         drain::cases(),
+        identities::cases(),
         rates::cases(),
         stop::cases(),
         circuit::cases(),

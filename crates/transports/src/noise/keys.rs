@@ -26,7 +26,7 @@ impl Keys {
     /// Generates a key, and signs it with `identity`.
     ///
     /// # Errors
-    /// When `identity` cannot sign; an Ed25519 key always can.
+    /// When `identity` cannot sign; Ed25519 and secp256k1 keys always can.
     pub fn new(identity: &Keypair) -> Result<Self, Error> {
         let mut secret = Zeroizing::new([0; KEY_BYTES]);
         rand::fill(secret.as_mut_slice());

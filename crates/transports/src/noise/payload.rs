@@ -1,12 +1,10 @@
 //! The payload of handshake messages: the identity of a side, and its signature of the Noise key.
 
-use libp2p::{
-    PeerId,
-    identity::{Keypair, PublicKey},
-};
+use libp2p::{PeerId, identity::Keypair};
 use prost::Message;
 
 use super::Error;
+use crate::peer_key;
 
 /// The prefix of the signed data, for domain separation.
 const DOMAIN: &[u8] = b"noise-libp2p-static-key:";
@@ -39,7 +37,7 @@ pub fn peer_id(payload: &[u8], noise_key: &[u8]) -> Result<PeerId, Error> {
     if payload.identity_key.is_empty() {
         return Err(Error::NoIdentity);
     }
-    let identity = PublicKey::try_decode_protobuf(&payload.identity_key)?;
+    let identity = peer_key::decode(&payload.identity_key)?;
     if !identity.verify(&[DOMAIN, noise_key].concat(), &payload.identity_sig) {
         return Err(Error::Signature);
     }

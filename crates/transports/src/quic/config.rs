@@ -110,8 +110,8 @@ impl Config {
 
     /// quinn's configuration for accepting connections.
     pub(super) fn server(&self) -> Result<quinn::ServerConfig, Error> {
-        let mut server =
-            quinn::ServerConfig::with_crypto(Arc::new(tls_config::server(&self.keypair)?));
+        let tls = tls_config::server(&self.keypair, self.gater.clone())?;
+        let mut server = quinn::ServerConfig::with_crypto(Arc::new(tls));
         server
             .transport_config(self.transport())
             .migration(true)

@@ -14,11 +14,11 @@ use quinn::{ConnectionId, ConnectionIdGenerator};
 use sha2::Sha256;
 
 use super::Error;
-use crate::tls;
+use crate::{ConnectionGater, tls};
 
 /// The TLS configuration of the accepting side.
-pub(super) fn server(keypair: &Keypair) -> Result<QuicServerConfig, Error> {
-    Ok(tls::server(keypair)?.try_into()?)
+pub(super) fn server(keypair: &Keypair, gater: ConnectionGater) -> Result<QuicServerConfig, Error> {
+    Ok(tls::server(keypair, gater)?.try_into()?)
 }
 
 /// The TLS configuration of the dialling side. If `expected` is present, no other peer is accepted.

@@ -13,7 +13,8 @@ type ClientStream =
 /// The results of both sides of a handshake with this client.
 async fn handshake(client: ClientConfig) -> (Result<PeerId, Error>, std::io::Result<ClientStream>) {
     let (near, far) = tokio::io::duplex(16 * 1024);
-    let server = Arc::new(server(&Keypair::generate_ed25519()).unwrap());
+    let server =
+        Arc::new(server(&Keypair::generate_ed25519(), ConnectionGater::unlimited()).unwrap());
     let name = ServerName::try_from("libp2p.invalid").unwrap();
     let (accepted, connected) = tokio::join!(
         accept(server, far.compat()),

@@ -10,6 +10,8 @@ use x509_parser::{
     certificate::X509Certificate,
 };
 
+use crate::peer_key::{self, PeerKeyError};
+
 /// The object identifier of libp2p's identity extension, 1.3.6.1.4.1.53594.1.1, in DER.
 const IDENTITY: [u8; 10] = [0x2b, 6, 1, 4, 1, 0x83, 0xa2, 0x5a, 1, 1];
 
@@ -30,6 +32,12 @@ impl<'a> VerifiedCertificate<'a> {
 
     /// The id of the peer, if the certificate has the identity extension.
     pub(super) fn peer_id(&self) -> Option<PeerId> {
+        let key = PublicKey::try_decode_protobuf(&self.identity_key()?).ok()?;
+        Some(key.to_peer_id())
+    }
+
+    /// The identity key in libp2p's protobuf form, if the certificate has the identity extension.
+    fn identity_key(&self) -> Option<Vec<u8>> {
         let extensions = self.0.extensions();
         let identity = extensions
             .iter()
@@ -37,8 +45,23 @@ impl<'a> VerifiedCertificate<'a> {
         // The extension has the identity key and its signature.
         let (_, signed_key) = Sequence::from_der(identity.value).ok()?;
         let (_, key) = OctetString::from_der(&signed_key.content).ok()?;
-        let key = PublicKey::try_decode_protobuf(key.as_ref()).ok()?;
-        Some(key.to_peer_id())
+        Some(key.as_ref().to_vec())
+    }
+}
+
+/// Checks whether the keys of a certificate are supported. The certificate need not be verified; if it
+/// cannot be parsed, it has no keys to reject.
+///
+/// # Errors
+/// When a key is malformed or not supported.
+pub(super) fn check_keys(certificate: &CertificateDer<'_>) -> Result<(), PeerKeyError> {
+    let Some(certificate) = VerifiedCertificate::new(certificate) else {
+        return Ok(());
+    };
+    peer_key::check_certificate_key(certificate.0.public_key())?;
+    match certificate.identity_key() {
+        Some(key) => peer_key::decode(&key).map(drop),
+        None => Ok(()),
     }
 }
 

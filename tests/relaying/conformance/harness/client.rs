@@ -3,7 +3,9 @@
 use circuit_relay::wire::{HOP_PROTOCOL, HopMessage, HopType, Peer, Status};
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
 use libp2p::{
-    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, relay,
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm,
+    identity::Keypair,
+    relay,
     swarm::{
         ConnectionId, NetworkBehaviour, SwarmEvent, behaviour::toggle::Toggle, dial_opts::DialOpts,
     },
@@ -73,10 +75,19 @@ impl Client {
         (client, connection)
     }
 
+    /// One with this identity.
+    pub fn with_key(server: &Server, key: Keypair) -> Self {
+        Self::start_as(key, server, true, false)
+    }
+
     fn start(server: &Server, stop: bool, relays: bool) -> Self {
+        Self::start_as(Keypair::generate_ed25519(), server, stop, relays)
+    }
+
+    fn start_as(key: Keypair, server: &Server, stop: bool, relays: bool) -> Self {
         let (commands, receiver) = mpsc::channel(8);
         let (stop_sender, stops) = mpsc::channel(64);
-        let swarm = server.net.swarm(relays, |_, relay| Behaviour {
+        let swarm = server.net.swarm_of(key, relays, |_, relay| Behaviour {
             raw: raw::Behaviour::new(stop.then_some(stop_sender)),
             relay: relay.into(),
         });

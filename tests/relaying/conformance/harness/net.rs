@@ -73,7 +73,16 @@ impl Net {
         behind_relay: bool,
         make: impl FnOnce(&Keypair, Option<relay::client::Behaviour>) -> B,
     ) -> Swarm<B> {
-        let keypair = Keypair::generate_ed25519();
+        self.swarm_of(Keypair::generate_ed25519(), behind_relay, make)
+    }
+
+    /// The same with this identity.
+    pub fn swarm_of<B: NetworkBehaviour>(
+        self,
+        keypair: Keypair,
+        behind_relay: bool,
+        make: impl FnOnce(&Keypair, Option<relay::client::Behaviour>) -> B,
+    ) -> Swarm<B> {
         let peer_id = keypair.public().to_peer_id();
         let (transport, client) = if behind_relay {
             let (circuits, client) = relay::client::new(peer_id);

@@ -67,6 +67,16 @@ is_refused!(empty_payload, Error::NoIdentity, |payload| {
 is_refused!(no_identity, Error::NoIdentity, |payload| {
     payload.key.clear();
 });
+is_refused!(
+    unsupported_type_of_key,
+    Error::Identity(PeerKeyError::Unsupported),
+    |payload| payload.key = b"\x08\x04\x12\x01x".to_vec()
+);
+is_refused!(
+    malformed_key,
+    Error::Identity(PeerKeyError::Malformed),
+    |payload| payload.key = b"\x08\x01\x12\x01x".to_vec()
+);
 is_refused!(no_signature, Error::Signature, |payload| {
     payload.signature.clear();
 });

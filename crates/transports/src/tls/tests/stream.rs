@@ -24,7 +24,8 @@ fn streams() -> (
     TlsServerStream<MemorySocket>,
 ) {
     let (near, far) = memory_sockets();
-    let server = Arc::new(server(&Keypair::generate_ed25519()).unwrap());
+    let server =
+        Arc::new(server(&Keypair::generate_ed25519(), ConnectionGater::unlimited()).unwrap());
     let client = libp2p::tls::make_client_config(&Keypair::generate_ed25519(), None).unwrap();
     let name = ServerName::try_from("libp2p.invalid").unwrap();
     let connect = TlsConnector::from(Arc::new(client)).connect(name, near);
@@ -147,7 +148,7 @@ proptest! {
     #[test]
     fn arbitrary_handshakes_are_rejected(bytes in vec(any::<u8>(), 0..1000), kind in 20..24_u8) {
         let (near, far) = memory_sockets();
-        let server = Arc::new(server(&Keypair::generate_ed25519()).unwrap());
+        let server = Arc::new(server(&Keypair::generate_ed25519(), ConnectionGater::unlimited()).unwrap());
         let length = u16::try_from(bytes.len()).unwrap().to_be_bytes();
         near.writes.put(&[kind, 3, 1, length[0], length[1]]);
         near.writes.put(&bytes);
@@ -185,7 +186,8 @@ fn key_update_is_handled_at_any_time() {
 #[test]
 fn handshake_messages_are_bounded() {
     let (near, mut far) = memory_sockets();
-    let server = Arc::new(server(&Keypair::generate_ed25519()).unwrap());
+    let server =
+        Arc::new(server(&Keypair::generate_ed25519(), ConnectionGater::unlimited()).unwrap());
     far.read_sizes = repeated(vec![5000]);
     near.writes.put(&[22, 3, 1, 0x40, 0, 1, 0, 0xff, 0xff]);
     near.writes.put(&[0; 0x4000 - 4]);
