@@ -13,6 +13,7 @@ mod tests;
 
 pub use self::{config::config, dns::dns, noise::noise, proxy::proxy};
 pub use crate::{
+    autonat::fuzzing::autonat,
     relay::fuzzing::{hop, wire},
     resources::fuzzing::resources,
     transport::yamux::fuzzing::yamux,

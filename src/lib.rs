@@ -29,7 +29,8 @@
 //! | [`peer_stats`] | traffic counters of the most active peers |
 //! | [`identify`] | the identify protocol: the relay's identity and addresses |
 //! | [`ping`] | responder of the ping protocol |
-//! | [`dialback`] | `AutoNAT` v2 server with limits on its dials |
+//! | [`autonat`] | `AutoNAT` server, versions 1 and 2 |
+//! | [`dialback`] | which addresses are dialled for `AutoNAT`, and how often |
 //! | [`admin`] | the admin API over HTTP |
 //! | [`dns`] | the DNS directory of a fleet |
 //! | [`telemetry`] | the event log, traces, and metrics export |
@@ -45,6 +46,7 @@
 
 pub mod access;
 pub mod admin;
+pub mod autonat;
 pub mod choice;
 pub mod chunk_passing;
 pub mod cli;

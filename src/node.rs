@@ -28,6 +28,7 @@ use self::{
 use crate::{
     access,
     config::Config,
+    external_address::is_public,
     identity::Identity,
     lifecycle::{DrainConfig, Lifecycle, Phase},
     metrics::{self, Metrics},
@@ -176,6 +177,7 @@ impl Node {
             &resources,
             &gater,
             &metrics,
+            config.autonat,
         ));
         let settings = swarm::settings(&lifecycle, config.idle_timeout);
         let mut node = Self {
@@ -490,6 +492,13 @@ impl Node {
             warn!(
                 "RELAY_EXTERNAL_ADDRESSES is not set: announcing the addresses of the \
                  interfaces, which remote peers may be unable to reach"
+            );
+        }
+        if !announced.iter().any(is_public) {
+            warn!(
+                announced = join(announced.iter()),
+                "no announced address is public: clients of go-libp2p neither test their \
+                 reachability with this relay nor advertise their addresses through it"
             );
         }
         let addresses = self.listeners.iter().flat_map(|(_, a)| a).cloned();

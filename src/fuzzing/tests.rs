@@ -73,4 +73,6 @@ macro_rules! targets {
     };
 }
 
-targets!(config, dns, hop, noise, proxy, resources, wire, yamux);
+targets!(
+    autonat, config, dns, hop, noise, proxy, resources, wire, yamux
+);
