@@ -102,7 +102,7 @@ impl Server {
             self.policy.record(DialOutcome::MaxDials, number);
             return DialResult::Busy;
         }
-        // The sender is dropped without a result only when the relay stops.
-        receiver.await.unwrap_or(DialResult::Busy)
+        // The sender is dropped without a result when the new connection ends early.
+        receiver.await.unwrap_or(DialResult::DialBackFailed)
     }
 }

@@ -28,9 +28,11 @@ use crate::support::{
     process::Relay,
 };
 
-/// The time within which a node has to find that it is private and to reserve. A node of go-libp2p
-/// waits 15 s before it tests its reachability.
+/// Seconds within which a node has to find that it is private and to reserve. It takes 2 s; if AutoNAT
+/// refuses the first request, the next one is sent after 90 s.
 const RESERVED_WITHIN: f64 = 40.0;
+/// A node tests its reachability again after 90 s, and looks for relays again after a minute.
+const AGAIN: Duration = Duration::from_secs(150);
 
 /// A node in a network of its own.
 struct Node {
@@ -226,6 +228,7 @@ async fn go_node_behind_a_one_to_one_nat_is_public_to_four_relays() {
         let addresses: Vec<_> = relays.iter().map(|r| address(r).to_string()).collect();
         let options = json!({ "relays": addresses, "autonat_v2": true });
         let mut node = Node::start(&mut internet, Nat::OneToOne, options).await;
+        node.peer.set_patience(AGAIN);
         let is_public = |event: &Value| event["is"] == "Public";
         let public = node.peer.event_where("reachability", is_public).await;
         let prefix = format!(
@@ -284,6 +287,7 @@ async fn moves(autorelay: &str) {
     assert_eq!(first.exit_code().await, Some(0));
     let began = Instant::now();
     let first = internet.relay(1, &seed("relay-0")).await;
+    node.peer.set_patience(AGAIN);
     node.has_reserved(&first).await;
     println!(
         "{autorelay}: back after {:.1} s",

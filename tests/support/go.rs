@@ -4,6 +4,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
+    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -29,6 +30,8 @@ fn compile() -> Result<PathBuf, String> {
         .args(["build", "-ldflags=-s -w", "-o"])
         .arg(&program)
         .arg(".")
+        // Where the machine's Go is older than go.mod requires, it fetches that version.
+        .env("GOTOOLCHAIN", "auto")
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/go")))?;
     Ok(program)
 }
@@ -56,6 +59,11 @@ impl Peer {
             process,
             calls: 0,
         }
+    }
+
+    /// Waits this long for each event from now on.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.process.set_patience(patience);
     }
 
     /// Runs a command, and gives its answer or its error.
