@@ -43,6 +43,7 @@ pub use load::Loaded;
 pub use render::reference;
 
 use crate::access::AccessConfig;
+use crate::autonat::Versions;
 use crate::identity::IdentityConfig;
 use crate::pseudonym::PeerIds;
 use crate::relay::Limits;
@@ -78,7 +79,10 @@ pub struct Config {
     pub admission: Admission,
     /// Access control.
     pub access: AccessConfig,
-    /// How long a connection may have neither a reservation nor a circuit; at least 5 s.
+    /// Versions of `AutoNAT` that are served.
+    pub autonat: Versions,
+    /// How long a connection may have neither a reservation nor a circuit; at least 5 s. Peers that use
+    /// identify or `AutoNAT` are exempt while there is [room](resource_manager::Resources::has_room).
     pub idle_timeout: Duration,
     /// Interval between two statistics lines in the log; `None` disables them.
     pub stats_interval: Option<Duration>,
@@ -137,6 +141,7 @@ impl Default for Config {
                 proxies: Vec::new(),
             },
             access: AccessConfig::default(),
+            autonat: Versions::default(),
             idle_timeout: Duration::from_secs(60),
             stats_interval: Some(Duration::from_secs(60)),
             log_format: LogFormat::default(),

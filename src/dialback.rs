@@ -1,7 +1,8 @@
-//! `AutoNAT` v2 server: dials peers back, so that they learn whether they are reachable.
+//! Dials for peers that test whether they are reachable ([`autonat`](crate::autonat)): which addresses
+//! the relay dials, and how often.
 //!
-//! The relay dials for no other purpose. The server of libp2p dials any address in a request, which
-//! would turn the relay into a network scanner. Three limits apply before anything is sent:
+//! A server that dials any address in a request would be a network scanner. Three limits apply before
+//! anything is sent:
 //!
 //! - **Addresses.** Only IP addresses that the peer is connected from are dialled, and the
 //!   transport dials no private address
@@ -10,31 +11,12 @@
 //!   ([`transports::proxy`](transports::proxy)) counts as the address of the connection.
 //! - **Rates.** Many hosts may share an address behind a NAT, with ports that are not the peer's.
 //!   Dials are therefore limited per address prefix (IPv4 /32, IPv6 /64), per peer and in total, in
-//!   bounded memory ([`Limiter`]).
+//!   bounded memory ([`Limiter`]). Both versions of `AutoNAT` share these rates.
 //! - **Simultaneous dials**, in `node::connection_limits`.
-//!
-//! # Answers to denied requests
-//!
-//! The server of libp2p has two answers for a dial that does not take place. `E_DIAL_ERROR` is
-//! final: a rust client considers the address unreachable and does not request it again. It is the
-//! answer for a foreign address, which later requests cannot change. `E_INTERNAL_ERROR` is
-//! temporary: clients try again later or on another server. It is the answer when a limit is
-//! reached. `E_REQUEST_REJECTED` would be more precise, but only code inside libp2p can send it.
 
-use std::{
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::sync::Arc;
 
-use libp2p::{
-    Multiaddr, PeerId,
-    autonat::v2::server,
-    core::{Endpoint, transport::PortUse},
-    swarm::{
-        ConnectionDenied, ConnectionId, DialError, DialFailure, FromSwarm, NetworkBehaviour,
-        THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
-    },
-};
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use tracing::debug;
 
 use crate::{metrics::Metrics, relay::Relay};
@@ -51,14 +33,14 @@ pub const RATE_PER_PEER: Rate = Rate::fixed(10, 6, Unit::Minute);
 /// All dials. Reaching this rate takes 200 address prefixes with continuous requests, and a few
 /// percent of a CPU core.
 pub const RATE_TOTAL: Rate = Rate::fixed(200, 20, Unit::Second);
+/// More protocols than a dialable address has.
+const MAX_PROTOCOLS: usize = 8;
 
-/// The `AutoNAT` v2 server of libp2p with these limits.
-pub struct Behaviour {
-    server: server::Behaviour,
+/// Decides about dials, and counts them.
+pub struct DialPolicy {
     relay: Arc<Relay>,
     metrics: Metrics,
-    /// Boxed, because the limiters are large and the behaviour is moved.
-    limiters: Box<DialLimiters>,
+    limiters: DialLimiters,
 }
 
 struct DialLimiters {
@@ -73,6 +55,8 @@ named_enum! {
     pub enum DialOutcome {
         /// The address was dialled.
         Dialled = "dialled",
+        /// The request names no address.
+        NoAddress = "no_address",
         /// The peer is not connected from the IP address.
         ForeignAddress = "foreign_address",
         /// The peer exceeds its rate.
@@ -89,9 +73,6 @@ named_enum! {
 /// Why a dial was denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DialDenied {
-    /// The peer is not connected from this IP address.
-    #[error("only IP addresses that the peer is connected from are dialled")]
-    ForeignAddress,
     /// The peer exceeds its rate.
     #[error("too many dials for the peer")]
     RatePerPeer,
@@ -104,9 +85,9 @@ pub enum DialDenied {
 }
 
 impl DialDenied {
+    /// The outcome that is counted.
     fn outcome(self) -> DialOutcome {
         match self {
-            Self::ForeignAddress => DialOutcome::ForeignAddress,
             Self::RatePerPeer => DialOutcome::RatePerPeer,
             Self::RatePerIp => DialOutcome::RatePerIp,
             Self::RateTotal => DialOutcome::RateTotal,
@@ -114,152 +95,81 @@ impl DialDenied {
     }
 }
 
-impl Behaviour {
-    /// Creates a server for the peers that are connected to `relay`.
+impl DialPolicy {
+    /// Creates a policy for the peers that are connected to `relay`.
     pub fn new(relay: Arc<Relay>, metrics: Metrics) -> Self {
         Self {
-            server: server::Behaviour::default(),
             relay,
             metrics,
-            limiters: Box::new(DialLimiters {
+            limiters: DialLimiters {
                 peers: Limiter::new(RATE_PER_PEER),
                 prefixes: Limiter::new(RATE_PER_IP),
                 total: Limiter::new(RATE_TOTAL),
-            }),
+            },
         }
     }
 
-    /// Checks whether `addresses` may be dialled for `peer` now, and counts the dial if so.
-    fn check(&self, peer: Option<PeerId>, addresses: &[Multiaddr]) -> Result<(), DialDenied> {
-        let peer = peer.ok_or(DialDenied::ForeignAddress)?;
-        // The server of libp2p requests one address at a time.
-        let [address] = addresses else {
-            return Err(DialDenied::ForeignAddress);
-        };
-        // A DNS name is never dialled: it could resolve to any address.
-        let ip = ip_of(address)
-            .filter(|ip| self.relay.is_connected_from(&peer, *ip))
-            .ok_or(DialDenied::ForeignAddress)?;
-        self.limiters.check(peer, Prefix::host(ip))
+    /// Whether `address` is one that the relay may dial for `peer`: it has an IP address that the peer
+    /// is connected from, and a supported transport.
+    pub fn is_own_address(&self, peer: &PeerId, address: &Multiaddr) -> bool {
+        is_dialable(address, Some(peer))
+            && ip_of(address).is_some_and(|ip| self.relay.is_connected_from(peer, ip))
     }
 
-    /// Makes the server answer with `E_INTERNAL_ERROR`. The server does so when the handler of the
-    /// dial-back connection is dropped before the dial-back, so this creates that handler and drops
-    /// it.
-    fn answer_internal_error(&mut self, connection_id: ConnectionId, peer: PeerId) {
-        drop(self.server.handle_established_outbound_connection(
-            connection_id,
-            peer,
-            &Multiaddr::empty(),
-            Endpoint::Dialer,
-            PortUse::New,
-        ));
+    /// Checks whether the rates admit a dial of `address`, and counts it for them if so.
+    ///
+    /// # Errors
+    /// The rate that is exceeded.
+    pub fn admit(&self, peer: PeerId, address: &Multiaddr) -> Result<(), DialDenied> {
+        let prefix = ip_of(address).map(Prefix::host);
+        let checked = self.limiters.check(peer, prefix);
+        if let Err(denied) = checked {
+            let outcome = denied.outcome();
+            debug!(reason = outcome.as_str(), "AutoNAT dial refused");
+            self.record(outcome, 1);
+        }
+        checked
+    }
+
+    /// Counts the outcome of `number` requested dials in the metrics.
+    pub fn record(&self, outcome: DialOutcome, number: usize) {
+        self.metrics.autonat_dials(outcome.as_str(), number);
+    }
+}
+
+/// Whether the transports can dial `address`. A DNS name is never dialled: it could resolve to any
+/// address. A peer id at the end has to be `peer`, if it is given.
+pub(crate) fn is_dialable(address: &Multiaddr, peer: Option<&PeerId>) -> bool {
+    let mut protocols: Vec<_> = address.iter().take(MAX_PROTOCOLS).collect();
+    if let Some(Protocol::P2p(id)) = protocols.last() {
+        if peer.is_some_and(|peer| peer != id) {
+            return false;
+        }
+        protocols.pop();
+    }
+    match protocols.as_slice() {
+        [Protocol::Ip4(_) | Protocol::Ip6(_), rest @ ..] => match rest {
+            [Protocol::Tcp(_)] | [Protocol::Udp(_), Protocol::QuicV1] => true,
+            [Protocol::Tcp(_), Protocol::Ws(path)] => path == "/",
+            _ => false,
+        },
+        _ => false,
     }
 }
 
 impl DialLimiters {
     /// Checks the narrowest limit first: a denied dial uses nothing of the wider ones.
-    fn check(&self, peer: PeerId, prefix: Prefix) -> Result<(), DialDenied> {
+    fn check(&self, peer: PeerId, prefix: Option<Prefix>) -> Result<(), DialDenied> {
         if !self.peers.allows(&peer) {
             return Err(DialDenied::RatePerPeer);
         }
-        if !self.prefixes.allows(&prefix) {
+        if !prefix.is_none_or(|prefix| self.prefixes.allows(&prefix)) {
             return Err(DialDenied::RatePerIp);
         }
         if !self.total.allows(&()) {
             return Err(DialDenied::RateTotal);
         }
         Ok(())
-    }
-}
-
-impl NetworkBehaviour for Behaviour {
-    type ConnectionHandler = THandler<server::Behaviour>;
-    type ToSwarm = server::Event;
-
-    fn handle_established_inbound_connection(
-        &mut self,
-        connection_id: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.server
-            .handle_established_inbound_connection(connection_id, peer, local, remote)
-    }
-
-    fn handle_pending_outbound_connection(
-        &mut self,
-        _connection_id: ConnectionId,
-        peer: Option<PeerId>,
-        addresses: &[Multiaddr],
-        _role: Endpoint,
-    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        match self.check(peer, addresses) {
-            Ok(()) => {
-                self.metrics.autonat_dial(DialOutcome::Dialled.as_str());
-                Ok(Vec::new())
-            }
-            Err(refused) => {
-                let outcome = refused.outcome().as_str();
-                debug!(reason = outcome, "AutoNAT dial refused");
-                self.metrics.autonat_dial(outcome);
-                Err(ConnectionDenied::new(refused))
-            }
-        }
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        connection_id: ConnectionId,
-        peer: PeerId,
-        remote: &Multiaddr,
-        role: Endpoint,
-        port_use: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.server.handle_established_outbound_connection(
-            connection_id,
-            peer,
-            remote,
-            role,
-            port_use,
-        )
-    }
-
-    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
-        if let FromSwarm::DialFailure(DialFailure {
-            peer_id: Some(peer),
-            error: DialError::Denied { cause },
-            connection_id,
-        }) = event
-        {
-            let refused = cause.downcast_ref::<DialDenied>();
-            if refused.is_none() {
-                // Denied by `node::connection_limits`.
-                self.metrics.autonat_dial(DialOutcome::MaxDials.as_str());
-            }
-            if refused != Some(&DialDenied::ForeignAddress) {
-                return self.answer_internal_error(connection_id, peer);
-            }
-        }
-        self.server.on_swarm_event(event);
-    }
-
-    fn on_connection_handler_event(
-        &mut self,
-        peer: PeerId,
-        connection_id: ConnectionId,
-        event: THandlerOutEvent<Self>,
-    ) {
-        self.server
-            .on_connection_handler_event(peer, connection_id, event);
-    }
-
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        self.server.poll(cx)
     }
 }
 
@@ -277,8 +187,37 @@ mod tests {
         }
     }
 
-    fn prefix(site: u16, host: u16) -> Prefix {
-        Prefix::host(Ipv6Addr::new(0x2001, 0xdb8, site, 1, 0, 0, 0, host).into())
+    fn prefix(site: u16, host: u16) -> Option<Prefix> {
+        let ip = Ipv6Addr::new(0x2001, 0xdb8, site, 1, 0, 0, 0, host);
+        Some(Prefix::host(ip.into()))
+    }
+
+    #[test]
+    fn addresses_with_ip_and_supported_transport_are_dialable() {
+        let peer = PeerId::random();
+        let is_dialable = |text: &str| is_dialable(&text.parse().unwrap(), Some(&peer));
+        for text in [
+            "/ip4/192.0.2.1/tcp/1",
+            "/ip4/192.0.2.1/tcp/1/ws",
+            "/ip6/2001:db8::1/udp/1/quic-v1",
+            &format!("/ip4/192.0.2.1/tcp/1/p2p/{peer}"),
+        ] {
+            assert!(is_dialable(text), "{text}");
+        }
+        let other = PeerId::random();
+        for text in [
+            "/dns4/example.org/tcp/1",
+            "/ip4/192.0.2.1",
+            "/ip4/192.0.2.1/udp/1",
+            "/ip4/192.0.2.1/tcp/1/wss",
+            "/ip4/192.0.2.1/tcp/1/x-parity-ws/%2Fpath",
+            "/ip4/192.0.2.1/udp/1/quic-v1/webtransport",
+            &format!("/ip4/192.0.2.1/tcp/1/p2p/{other}"),
+            &format!("/ip4/192.0.2.1/tcp/1/p2p/{other}/p2p-circuit/p2p/{peer}"),
+            &format!("/p2p/{peer}"),
+        ] {
+            assert!(!is_dialable(text), "{text}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

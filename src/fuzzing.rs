@@ -9,3 +9,4 @@ mod config;
 mod tests;
 
 pub use self::config::config;
+pub use crate::autonat::fuzzing::autonat;

@@ -38,6 +38,7 @@ use libp2p::{
 pub use self::handler::{Handler, Push};
 use self::message::Identify;
 use lifecycle::Lifecycle;
+use resource_manager::Resources;
 
 /// Data that all connections share.
 #[derive(Debug)]
@@ -47,6 +48,7 @@ struct LocalInfo {
     /// External addresses, as encoded in the message.
     addresses: Mutex<Vec<Vec<u8>>>,
     lifecycle: Lifecycle,
+    resources: Resources,
 }
 
 impl LocalInfo {
@@ -75,13 +77,14 @@ pub struct Behaviour {
 
 impl Behaviour {
     /// Creates the behaviour of the relay with this public key. Tasks of streams are spawned on
-    /// `lifecycle`.
-    pub fn new(key: &PublicKey, lifecycle: Lifecycle) -> Self {
+    /// `lifecycle`. Connections are kept while there is room in `resources`.
+    pub fn new(key: &PublicKey, lifecycle: Lifecycle, resources: Resources) -> Self {
         Self {
             local: Arc::new(LocalInfo {
                 public_key: key.encode_protobuf(),
                 addresses: Mutex::default(),
                 lifecycle,
+                resources,
             }),
             addresses: ExternalAddresses::default(),
             pushes: VecDeque::new(),

@@ -16,7 +16,8 @@
 //! | [`peer_stats`] | traffic counters of the most active peers |
 //! | [`identify`] | the identify protocol: the relay's identity and addresses |
 //! | [`ping`] | responder of the ping protocol |
-//! | [`dialback`] | `AutoNAT` v2 server with limits on its dials |
+//! | [`autonat`] | `AutoNAT` server, versions 1 and 2 |
+//! | [`dialback`] | which addresses are dialled for `AutoNAT`, and how often |
 //! | [`admin`] | the admin API over HTTP |
 //! | [`dns`] | HTTP endpoints and instruments of the DNS directory |
 //! | [`telemetry`] | the event log, traces, and metrics export |
@@ -32,6 +33,7 @@
 
 pub mod access;
 pub mod admin;
+pub mod autonat;
 pub mod cli;
 pub mod config;
 pub mod dialback;

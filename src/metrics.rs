@@ -147,11 +147,12 @@ impl Metrics {
         self.0.stop_duration.record(took.as_secs_f64(), &outcome);
     }
 
-    /// Counts a dial request over `AutoNAT`, with one of the outcomes of the catalogue.
-    pub(crate) fn autonat_dial(&self, outcome: &'static str) {
+    /// Counts dials requested over `AutoNAT`, with one of the outcomes of the catalogue.
+    pub(crate) fn autonat_dials(&self, outcome: &'static str, number: usize) {
+        let number = u64::try_from(number).unwrap_or(u64::MAX);
         self.0
             .autonat_dials
-            .add(1, &[KeyValue::new("outcome", outcome)]);
+            .add(number, &[KeyValue::new("outcome", outcome)]);
     }
 
     /// Sets the number of pending incoming connections.

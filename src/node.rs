@@ -36,6 +36,7 @@ use crate::{
     telemetry::Telemetry,
 };
 use circuit_relay::{Connection, Relay, Statistics, Transport};
+use fleet_dns::external_address::is_public;
 use lifecycle::{DrainConfig, Lifecycle, Phase};
 use rate_limits::LogThrottle;
 use resource_manager::Resources;
@@ -198,6 +199,7 @@ impl Node {
             &resources,
             &gater,
             &metrics,
+            config.autonat,
         ));
         let settings = swarm::settings(&lifecycle, config.idle_timeout);
         let mut node = Self {
@@ -524,6 +526,13 @@ impl Node {
             warn!(
                 "RELAY_EXTERNAL_ADDRESSES is not set: announcing the addresses of the \
                  interfaces, which remote peers may be unable to reach"
+            );
+        }
+        if !announced.iter().any(is_public) {
+            warn!(
+                announced = join(announced.iter()),
+                "no announced address is public: clients of go-libp2p neither test their \
+                 reachability with this relay nor advertise their addresses through it"
             );
         }
         let addresses = self.listeners.iter().flat_map(|(_, a)| a).cloned();

@@ -11,8 +11,8 @@ use super::dns::{DnsTtl, InstanceNames, NameServers, RelayHosts, SocketAddresses
 use super::error::VariableError;
 use super::resources::{BurstAndRate, MemoryLimitFormat, NetworkList, PrefixShares};
 use super::value_format::{
-    Choice, Count, CountUpTo, DurationOrZero, InstanceName, MinDuration, OptionalSocketAddress,
-    PrivateKey, Seed, Size, SizeOrZero, SwarmKeyFile, ValueFormat,
+    AutonatVersions, Choice, Count, CountUpTo, DurationOrZero, InstanceName, MinDuration,
+    OptionalSocketAddress, PrivateKey, Seed, Size, SizeOrZero, SwarmKeyFile, ValueFormat,
 };
 use crate::access::{Effect, MAX_CACHED, MAX_CONCURRENCY, OnError, Scope};
 use crate::peer_stats::MAX_CAPACITY;
@@ -343,7 +343,9 @@ pub(super) static VARIABLES: &[Variable] = &[
     Variable {
         name: "RELAY_IDLE_TIMEOUT",
         default: DefaultValue::FromConfig,
-        doc: "How long a connection may have neither a reservation nor a circuit.",
+        doc: "How long a connection may have neither a reservation nor a circuit. Connections of peers \
+              that use identify or AutoNAT are kept while less than three quarters of all connections \
+              are in use and memory is not under pressure.",
         handling: TextHandling::Plain,
         field: field!(AT_LEAST_5S => idle_timeout),
     },
@@ -547,6 +549,14 @@ pub(super) static VARIABLES: &[Variable] = &[
               `RELAY_PREFIX_SHARES`.",
         handling: TextHandling::Plain,
         field: field!(CountInRange(MAX_CONCURRENCY) => access.endpoint.concurrency),
+    },
+    Variable {
+        name: "RELAY_AUTONAT",
+        default: DefaultValue::FromConfig,
+        doc: "Versions of AutoNAT that are served, so that clients learn whether they are reachable. \
+              Without version 1, clients of go-libp2p reserve only if they are configured to be private.",
+        handling: TextHandling::EmptyIsValue,
+        field: field!(AutonatVersions => autonat),
     },
     Variable {
         name: "RELAY_STATS_INTERVAL",

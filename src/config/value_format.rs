@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::list;
+use crate::autonat::{ParseVersionError, Version, Versions};
 use crate::identity;
 use crate::secret::Secret;
 use named_enum::ParseChoiceError;
@@ -229,6 +231,37 @@ impl<T: Display + FromStr<Err = ParseChoiceError>> ValueFormat for Choice<T> {
 
     fn show(&self, value: &Self::Value) -> String {
         value.to_string()
+    }
+}
+
+/// Versions of `AutoNAT`.
+pub(super) struct AutonatVersions;
+
+impl ValueFormat for AutonatVersions {
+    type Value = Versions;
+
+    fn allowed(&self) -> String {
+        let names: Vec<_> = Version::NAMES
+            .iter()
+            .map(|name| format!("`{name}`"))
+            .collect();
+        format!("a list of {}; empty or `none` = off", names.join(" and "))
+    }
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        if text.is_empty() || text.eq_ignore_ascii_case("none") {
+            return Ok(Versions::NONE);
+        }
+        let parse = |item: &str| {
+            item.parse()
+                .map_err(|error: ParseVersionError| error.to_string())
+        };
+        let versions = list::parse_list(text, Version::ALL.len(), parse)?;
+        Ok(versions.into_iter().collect())
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        list::join(value.iter().map(Version::as_str))
     }
 }
 

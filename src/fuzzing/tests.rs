@@ -6,3 +6,8 @@ use test_support::fuzz::check_invariants;
 fn config_invariants_hold() {
     check_invariants("config", super::config);
 }
+
+#[test]
+fn autonat_invariants_hold() {
+    check_invariants("autonat", super::autonat);
+}

@@ -63,6 +63,8 @@ pub struct Handler {
     protocols: Vec<StreamProtocol>,
     request_pending: bool,
     push_pending: bool,
+    /// Whether the peer has requested the message.
+    is_used: bool,
     /// Each stream being served holds a clone, so the reference count is the number of streams plus
     /// one.
     serving: Arc<()>,
@@ -76,6 +78,7 @@ impl Handler {
             protocols: Vec::new(),
             request_pending: false,
             push_pending: false,
+            is_used: false,
             serving: Arc::default(),
         }
     }
@@ -147,6 +150,12 @@ impl ConnectionHandler for Handler {
         SubstreamProtocol::new(SelectUpgrade::new(identify, push), ())
     }
 
+    /// The address at which the relay observes a peer lasts as long as the connection: clients discard
+    /// it afterwards.
+    fn connection_keep_alive(&self) -> bool {
+        self.is_used && self.local.resources.has_room()
+    }
+
     fn on_behaviour_event(&mut self, Push: Push) {
         self.push_pending = true;
     }
@@ -174,7 +183,10 @@ impl ConnectionHandler for Handler {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
                 protocol, ..
             }) => match protocol {
-                Either::Left(stream) => self.send_message(stream),
+                Either::Left(stream) => {
+                    self.is_used = true;
+                    self.send_message(stream);
+                }
                 Either::Right(stream) => self.serve(STREAM_TIMEOUT, discard(stream)),
             },
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {

@@ -213,7 +213,7 @@ instruments! {
     AUTONAT_DIALS = InstrumentKind::Counter, "relay.autonat.dials", "{dial}", [
         "outcome": &DialOutcome::NAMES
     ],
-        "Dial requests over AutoNAT v2: dialled, or refused for the stated reason.";
+        "Addresses that peers requested to be dialled over AutoNAT: dialled, or not for the stated reason. Requests without an address of the peer count once.";
     PEERS = InstrumentKind::UpDownCounter, "relay.peer.active", "{peer}", [],
         "Peers that are connected or have an open circuit.";
     RESOURCE_USAGE = InstrumentKind::Gauge, "relay.resource.usage", "{unit}", ["resource": &Resource::NAMES],

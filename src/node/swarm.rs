@@ -9,7 +9,9 @@ use libp2p::{
 
 use super::connection_limits::{self, LimitExceeded};
 use crate::{
-    dialback, identify,
+    autonat,
+    dialback::DialPolicy,
+    identify,
     metrics::Metrics,
     ping,
     relay::{self, Relay, TooManyConnections},
@@ -29,7 +31,7 @@ pub(super) struct Behaviour {
     relay: relay::Behaviour,
     pub(super) identify: identify::Behaviour,
     ping: ping::Behaviour,
-    dialback: dialback::Behaviour,
+    autonat: autonat::Behaviour,
 }
 
 impl Behaviour {
@@ -39,6 +41,7 @@ impl Behaviour {
         resources: &Resources,
         gater: &ConnectionGater,
         metrics: &Metrics,
+        autonat: autonat::Versions,
     ) -> Self {
         Self {
             limits: connection_limits::Behaviour::new(
@@ -47,9 +50,17 @@ impl Behaviour {
                 Arc::clone(relay),
             ),
             relay: relay::Behaviour::new(Arc::clone(relay)),
-            identify: identify::Behaviour::new(public, relay.lifecycle().clone()),
+            identify: identify::Behaviour::new(
+                public,
+                relay.lifecycle().clone(),
+                resources.clone(),
+            ),
             ping: ping::Behaviour,
-            dialback: dialback::Behaviour::new(Arc::clone(relay), metrics.clone()),
+            autonat: autonat::Behaviour::new(
+                autonat,
+                DialPolicy::new(Arc::clone(relay), metrics.clone()),
+                resources.clone(),
+            ),
         }
     }
 }

@@ -243,7 +243,7 @@ impl Stage {
                 .set("net.ipv4.tcp_rmem", "4096 4096 8192")?;
         }
         let binary = env!("CARGO_BIN_EXE_descord-relay");
-        let mut command = network.relay.command(&[&limits], binary);
+        let mut command = network::command(&network.relay, &[&limits], binary);
         let listen = Addresses::listen();
         command.env_clear().envs([
             ("RELAY_LISTEN_ADDRESSES", listen.as_str()),

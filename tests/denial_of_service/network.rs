@@ -6,7 +6,6 @@
 //! process has as many addresses as a test needs.
 
 use std::{
-    collections::HashSet,
     fmt::Write as _,
     fs, io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -26,17 +25,17 @@ use tokio::{
     time::timeout,
 };
 
-use crate::support::PATIENCE;
+pub(crate) use crate::support::namespace::Namespace;
+use crate::support::{
+    PATIENCE,
+    namespace::{self, PREFIX, Result, run},
+};
 
-/// What the names of namespaces and control groups begin with, before the id of the test process.
-const PREFIX: &str = "relaytest";
 /// The relay's addresses.
 const RELAY4: &str = "192.0.2.1";
 const RELAY6: &str = "2001:db8::1";
 /// What a control group without a limit of TCP memory is given, so that this memory is counted.
 const COUNTED: u64 = 1 << 40;
-
-type Result<T> = std::result::Result<T, String>;
 
 /// Where the relay listens, with its peer id.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -165,7 +164,8 @@ impl Network {
             "ip",
             &format!(
                 "link add {device} netns {} type veth peer name relay netns {}",
-                relay.0, namespace.0
+                relay.name(),
+                namespace.name()
             ),
         )?;
         let (near4, far4) = (format!("10.0.{number}.1"), format!("10.0.{number}.2"));
@@ -209,106 +209,24 @@ fn rules<A: ToString>(family: &str, relay: &str, addresses: &[A]) -> String {
     )
 }
 
-/// A network namespace.
-pub(crate) struct Namespace(String);
-
-impl Namespace {
-    fn new(role: &str) -> Result<Self> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{PREFIX}-{}-{number}{role}", std::process::id());
-        run("ip", &format!("netns add {name}"))?;
-        let namespace = Self(name);
-        namespace.ip("link set lo up")?;
-        Ok(namespace)
-    }
-
-    fn ip(&self, arguments: &str) -> Result<()> {
-        run("ip", &format!("-n {} {arguments}", self.0))
-    }
-
-    /// Sets a parameter of the kernel for this namespace alone.
-    pub(crate) fn set(&self, name: &str, value: &str) -> Result<()> {
-        let file = format!("/proc/sys/{}", name.replace('.', "/"));
-        let mut command = self.command(&[], "sh");
-        command.args(["-c", r#"echo "$0" >"$1""#, value, &file]);
-        finish(&mut command)
-    }
-
-    fn filter(&self, rules: &str) -> Result<()> {
-        let mut command = self.command(&[], "nft");
-        finish(command.arg(rules))
-    }
-
-    /// A command that runs `program` in this namespace and in these control groups.
-    ///
-    /// `ip netns exec` would hide the control groups from it.
-    pub(crate) fn command(&self, groups: &[&ControlGroup], program: impl AsRef<Path>) -> Command {
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/run/netns/{}", self.0));
-        let join =
-            r#"until [ "$1" = -- ]; do echo $$ >"$1" || exit; shift; done; shift; exec "$@""#;
-        command.args(["--", "sh", "-c", join, "sh"]);
-        command.args(groups.iter().flat_map(|group| group.members()));
-        command.arg("--").arg(program.as_ref());
-        command
-    }
-
-    /// The remote addresses of all TCP connections.
-    pub(crate) fn remote_addresses(&self) -> HashSet<String> {
-        let mut command = self.command(&[], "ss");
-        let output = command.args(["-Htn"]).output();
-        let output = output.map(|output| output.stdout).unwrap_or_default();
-        let lines = String::from_utf8_lossy(&output).into_owned();
-        let remote = |line: &str| {
-            let (address, _) = line.split_whitespace().nth(4)?.rsplit_once(':')?;
-            Some(address.trim_matches(['[', ']']).to_owned())
-        };
-        lines.lines().filter_map(remote).collect()
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _ = run("ip", &format!("netns del {}", self.0));
-    }
+/// A command that runs `program` in this namespace and in these control groups.
+pub(crate) fn command(
+    namespace: &Namespace,
+    groups: &[&ControlGroup],
+    program: impl AsRef<Path>,
+) -> Command {
+    let members: Vec<_> = groups.iter().flat_map(|group| group.members()).collect();
+    namespace.command(&members, program)
 }
 
 /// Removes what processes left behind that have ended.
 fn remove_stale() {
-    let is_stale = |name: &str| {
-        let process = name.strip_prefix(PREFIX)?.strip_prefix('-')?;
-        let (process, _) = process.split_once('-')?;
-        Some(!Path::new("/proc").join(process).exists())
-    };
-    let names = |directory: &Path| -> Vec<String> {
-        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-        names.filter(|name| is_stale(name) == Some(true)).collect()
-    };
-    for name in names(Path::new("/run/netns")) {
-        let _ = run("ip", &format!("netns del {name}"));
-    }
+    namespace::remove_stale();
     for directory in ControlGroup::roots().into_iter().flatten() {
-        for name in names(&directory) {
+        for name in namespace::stale_names(&directory) {
             let _ = fs::remove_dir(directory.join(name));
         }
     }
-}
-
-/// Runs a command to its end; its error output is the error.
-fn run(program: &str, arguments: &str) -> Result<()> {
-    finish(Command::new(program).args(arguments.split(' ')))
-}
-
-fn finish(command: &mut Command) -> Result<()> {
-    let output = command.stdin(Stdio::null()).output();
-    let output = output.map_err(|error| format!("{command:?}: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let error = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{command:?}: {}", error.trim()))
 }
 
 /// A control group, of either version. It is removed when this is dropped.

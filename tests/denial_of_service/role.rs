@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{
     attackers::{self, Attacker},
-    network::{Addresses, ControlGroup, Namespace, Process},
+    network::{self, Addresses, ControlGroup, Namespace, Process},
     ordinary::{self, Ordinary},
     support::prometheus::Scrape,
 };
@@ -44,7 +44,7 @@ impl Role {
     /// Starts a process with this role.
     pub(crate) fn start(&self, namespace: &Namespace, groups: &[&ControlGroup]) -> Process {
         let binary: PathBuf = std::env::current_exe().unwrap();
-        let mut command = namespace.command(groups, binary);
+        let mut command = network::command(namespace, groups, binary);
         command.args(["--exact", "has_a_role", "--nocapture", "--test-threads=1"]);
         command.env(VARIABLE, serde_json::to_string(self).unwrap());
         Process::start(command)

@@ -1,20 +1,21 @@
-//! `AutoNAT` v2: the relay tests whether clients can be reached, and cannot be used as a scanner.
+//! `AutoNAT`: the relay tests whether clients can be reached, and cannot be used as a scanner.
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
-use std::{io::ErrorKind, net::TcpListener};
+use std::{io::ErrorKind, net::TcpListener, time::Duration};
 
 use descord_relay::dialback::{RATE_PER_IP, RATE_PER_PEER};
 use futures::{FutureExt, future::join_all};
-use libp2p::Multiaddr;
-use tokio::time::Instant;
+use libp2p::{Multiaddr, PeerId};
+use tokio::time::{Instant, timeout};
 
 use crate::support::{
-    autonat::Client,
+    autonat::{Client, v1, v2},
     forward::{Forward, header, loopback},
     ordinary_clients,
     process::Relay,
     prometheus::Scrape,
+    raw::Raw,
 };
 
 const DIALS: &str = "relay_autonat_dials_total";
@@ -41,6 +42,101 @@ async fn a_clients_own_addresses_are_tested() {
     relay.stop().await;
 }
 
+/// Of several addresses, the first one that the relay may dial is tested.
+#[tokio::test(flavor = "multi_thread")]
+async fn first_own_address_of_a_request_is_tested() {
+    let relay = Relay::start(&[]).await;
+    let mut raw = Raw::new(&relay.tcp()).await;
+    let (first, second) = (listener("127.0.0.1"), listener("127.0.0.1"));
+    let foreign = listener("127.0.0.2");
+    let addresses = [foreign.1, first.1, second.1];
+    let hang_up = accept_and_close(first.0);
+    let (answer, ()) = tokio::join!(v2::request(&mut raw, &addresses), hang_up);
+    assert_eq!(answer, (v2::OK, v2::DIAL_ERROR));
+    for untouched in [foreign.0, second.0] {
+        assert_eq!(
+            untouched.accept().unwrap_err().kind(),
+            ErrorKind::WouldBlock
+        );
+    }
+    relay.stop().await;
+}
+
+/// A client of go-libp2p that is behind a NAT names no address at first. Any other answer, or a dial of
+/// the observed address, would keep it from finding that it is private.
+#[tokio::test(flavor = "multi_thread")]
+async fn request_of_version_1_without_addresses_is_answered_with_dial_error() {
+    let relay = Relay::start(&[("RELAY_ADMIN_ADDRESS", "127.0.0.1:0")]).await;
+    for over in [relay.tcp(), relay.quic()] {
+        let mut raw = Raw::new(&over).await;
+        for _ in 0..2 * RATE_PER_PEER.burst.get() {
+            assert_eq!(v1::request(&mut raw, &[]).await, v1::DIAL_ERROR);
+        }
+    }
+    let scrape = Scrape::of(&relay).await;
+    let count = |outcome| scrape.sum(DIALS, &[("outcome", outcome)]).unwrap_or(0.0);
+    let requests = f64::from(4 * RATE_PER_PEER.burst.get());
+    assert!((count("no_address") - requests).abs() < 0.5);
+    assert!(count("dialled") < 0.5);
+    relay.stop().await;
+}
+
+/// libp2p's client of version 1 is found public at the address on which it listens.
+#[tokio::test(flavor = "multi_thread")]
+async fn named_address_of_version_1_is_dialled() {
+    let relay = Relay::start(&[]).await;
+    for over in [relay.tcp(), relay.quic()] {
+        let own = v1::public_address(&over).await;
+        assert!(own.to_string().starts_with("/ip4/127.0.0.1/"), "{own}");
+    }
+    relay.stop().await;
+}
+
+/// Both versions share the rates. A refused dial is no verdict.
+#[tokio::test(flavor = "multi_thread")]
+async fn dials_of_version_1_are_limited() {
+    let relay = Relay::start(&[]).await;
+    let mut raw = Raw::new(&relay.tcp()).await;
+    let ports = Ports::new(3 * RATE_PER_PEER.burst.get());
+    let mut refused = 0;
+    for addresses in ports.addresses.chunks(1) {
+        // Nothing of libp2p listens there, so the dial fails when the listener is dropped.
+        let answer = timeout(Duration::from_secs(1), v1::request(&mut raw, addresses)).await;
+        refused += u32::from(answer == Ok(v1::DIAL_REFUSED));
+    }
+    assert!(refused >= RATE_PER_PEER.burst.get(), "{refused}");
+    assert!(ports.dialled() <= RATE_PER_PEER.burst.get() + 5);
+    relay.stop().await;
+}
+
+/// A request in the name of another peer is invalid.
+#[tokio::test(flavor = "multi_thread")]
+async fn request_of_version_1_for_another_peer_is_refused() {
+    let relay = Relay::start(&[]).await;
+    let mut raw = Raw::new(&relay.tcp()).await;
+    let other = PeerId::random();
+    let answer = v1::request_as(&mut raw, other, &[]).await;
+    assert_eq!(answer, v1::BAD_REQUEST);
+    relay.stop().await;
+}
+
+/// Each version can be switched off.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_configured_versions_are_served() {
+    for (versions, is_v1, is_v2) in [("v1", true, false), ("v2", false, true), ("", false, false)] {
+        let relay = Relay::start(&[("RELAY_AUTONAT", versions)]).await;
+        let mut raw = Raw::new(&relay.tcp()).await;
+        assert_eq!(raw.open(v1::PROTOCOL).await.is_ok(), is_v1, "{versions}");
+        assert_eq!(raw.open(v2::PROTOCOL).await.is_ok(), is_v2, "{versions}");
+        relay.stop().await;
+    }
+}
+
+async fn accept_and_close(listener: TcpListener) {
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+    drop(listener.accept().await.unwrap());
+}
+
 /// Behind a trusted proxy, the address of a client is the one in the proxy's header.
 #[tokio::test(flavor = "multi_thread")]
 async fn behind_a_proxy_the_clients_own_addresses_are_tested() {
@@ -51,7 +147,9 @@ async fn behind_a_proxy_the_clients_own_addresses_are_tested() {
         assert!(client.is_reachable(&address).await, "{address}");
     }
     let (at_the_proxy, address) = listener("127.0.0.2");
-    assert!(!client.is_reachable(&address).await);
+    let mut raw = Raw::new(&proxy.address()).await;
+    let answer = v2::request(&mut raw, &[address]).await;
+    assert_eq!(answer, (v2::DIAL_REFUSED, v2::UNUSED));
     assert_eq!(
         at_the_proxy.accept().unwrap_err().kind(),
         ErrorKind::WouldBlock
@@ -66,23 +164,31 @@ async fn addresses_of_other_machines_are_not_dialled() {
         // A new one each time, whose rates have admitted nothing yet.
         let relay = Relay::start(&[]).await;
         let over = if is_quic { relay.quic() } else { relay.tcp() };
-        let mut client = Client::new(&over).await;
         let (other, address) = listener("127.0.0.2");
-        assert!(!client.is_reachable(&address).await);
         let port = other.local_addr().unwrap().port();
-        for address in [
+        let foreign: Vec<Multiaddr> = [
+            address.to_string(),
             format!("/dns4/localhost/tcp/{port}"),
             format!("/ip6/::ffff:127.0.0.2/tcp/{port}"),
             format!("/ip4/127.0.0.2/tcp/{port}/ws"),
-        ] {
-            assert!(!client.is_reachable(&address.parse().unwrap()).await);
+        ]
+        .iter()
+        .map(|address| address.parse().unwrap())
+        .collect();
+        let mut raw = Raw::new(&over).await;
+        let refused = (v2::DIAL_REFUSED, v2::UNUSED);
+        for address in &foreign {
+            let one = [address.clone()];
+            assert_eq!(v2::request(&mut raw, &one).await, refused, "{address}");
         }
+        assert_eq!(v2::request(&mut raw, &foreign).await, refused);
+        assert_eq!(v1::request(&mut raw, &foreign).await, v1::DIAL_ERROR);
         assert_eq!(other.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+        let mut client = Client::new(&over).await;
 
         // The client's own address is dialled, also with another listener there: so this test can fail.
         let (own, address) = listener("127.0.0.1");
-        let own = tokio::net::TcpListener::from_std(own).unwrap();
-        let hang_up = async { drop(own.accept().await.unwrap()) };
+        let hang_up = accept_and_close(own);
         let (is_reachable, ()) = tokio::join!(client.is_reachable(&address), hang_up);
         assert!(!is_reachable);
         ordinary_clients::assert_served(&over).await;

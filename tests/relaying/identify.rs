@@ -69,6 +69,7 @@ async fn the_relay_is_a_hop_at_its_external_addresses() {
             "/ipfs/id/1.0.0",
             "/ipfs/id/push/1.0.0",
             "/ipfs/ping/1.0.0",
+            "/libp2p/autonat/1.0.0",
             "/libp2p/autonat/2/dial-request",
         ] {
             let protocol = StreamProtocol::new(name);

@@ -1,4 +1,7 @@
-//! A client of `AutoNAT` v2, which asks the relay whether its addresses can be reached.
+//! Clients of `AutoNAT`, which ask the relay whether their addresses can be reached.
+
+pub mod v1;
+pub mod v2;
 
 use std::{
     collections::{HashMap, VecDeque},

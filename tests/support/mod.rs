@@ -23,9 +23,14 @@ pub mod dns;
 pub mod event_audit;
 pub mod fleet;
 pub mod forward;
+pub mod go;
 pub mod http;
+#[cfg(target_os = "linux")]
+pub mod internet;
 pub mod js;
 pub mod load;
+#[cfg(target_os = "linux")]
+pub mod namespace;
 pub mod ordinary_clients;
 pub mod other_implementations;
 pub mod peer_keys;

@@ -1,6 +1,6 @@
 //! Nodes of other implementations of libp2p, as child processes that speak JSON lines.
 
-use std::{collections::VecDeque, process::Stdio};
+use std::{collections::VecDeque, process::Stdio, time::Duration};
 
 use serde_json::Value;
 use tokio::{
@@ -16,6 +16,7 @@ pub struct Process {
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
     seen: VecDeque<Value>,
+    patience: Duration,
     _child: Child,
 }
 
@@ -32,8 +33,14 @@ impl Process {
             input: child.stdin.take().unwrap(),
             output: BufReader::new(child.stdout.take().unwrap()).lines(),
             seen: VecDeque::new(),
+            patience: PATIENCE,
             _child: child,
         }
+    }
+
+    /// Waits this long for each message from now on, because the node does something slowly.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// Writes a line to the node.
@@ -55,7 +62,7 @@ impl Process {
             return self.seen.remove(index).unwrap();
         }
         loop {
-            let line = timeout(PATIENCE, self.output.next_line())
+            let line = timeout(self.patience, self.output.next_line())
                 .await
                 .unwrap_or_else(|_| panic!("no {what:?} among {:#?}", self.seen))
                 .unwrap()

@@ -2,6 +2,8 @@
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
 
+use resource_manager::is_private;
+
 /// Maximum number of external addresses.
 ///
 /// Together with [`MAX_EXTERNAL_ADDRESSES_BYTES`] this keeps the answer to a RESERVE below the
@@ -71,6 +73,38 @@ pub fn check_external_address(address: &Multiaddr) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// Domains without addresses that everybody resolves to the same host: reserved by RFC 6761, RFC 6762
+/// and RFC 8375.
+const LOCAL_DOMAINS: [&str; 5] = ["local", "localhost", "test", "invalid", "home.arpa"];
+
+/// Whether clients anywhere on the internet may be able to dial the address: its IP address is public,
+/// or its name is not of a domain reserved for local use. Clients of go-libp2p ignore other addresses.
+pub fn is_public(address: &Multiaddr) -> bool {
+    match address.iter().next() {
+        Some(Protocol::Ip4(ip)) => {
+            !is_private(ip.into())
+                && !ip.is_unspecified()
+                && !ip.is_documentation()
+                && !ip.is_multicast()
+                && !ip.is_broadcast()
+        }
+        Some(Protocol::Ip6(ip)) => {
+            let [first, second, ..] = ip.segments();
+            // Global unicast, without the prefix for documentation.
+            first & 0xe000 == 0x2000 && (first, second) != (0x2001, 0xdb8)
+        }
+        Some(Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name)) => {
+            let name = name.trim_end_matches('.').to_ascii_lowercase();
+            let is_within = |domain: &&str| {
+                let rest = name.strip_suffix(*domain);
+                rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+            };
+            !LOCAL_DOMAINS.iter().any(|domain| is_within(&domain))
+        }
+        _ => false,
+    }
+}
+
 /// Letters, digits, hyphens and underscores, in labels of valid length.
 pub fn is_dns_name(name: &str) -> bool {
     let label = |label: &str| {
@@ -80,4 +114,37 @@ pub fn is_dns_name(name: &str) -> bool {
                 .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
     };
     name.len() <= MAX_DNS_NAME_LENGTH && name.split('.').all(label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_local_networks_and_domains_are_not_public() {
+        let is_public = |text: &str| is_public(&text.parse().unwrap());
+        for text in [
+            "/ip4/8.8.8.8/tcp/1",
+            "/ip6/2606:4700::1/udp/1/quic-v1",
+            "/dns4/relay.example.org/tcp/1",
+            "/dns/mytest/tcp/1",
+        ] {
+            assert!(is_public(text), "{text}");
+        }
+        for text in [
+            "/ip4/127.0.0.1/tcp/1",
+            "/ip4/10.0.0.1/tcp/1",
+            "/ip4/100.64.0.1/tcp/1",
+            "/ip4/192.0.2.1/tcp/1",
+            "/ip6/::1/tcp/1",
+            "/ip6/fd00::1/tcp/1",
+            "/ip6/2001:db8::1/tcp/1",
+            "/dns4/relay.local/tcp/1",
+            "/dns/Relay.Test./tcp/1",
+            "/dns6/relay.home.arpa/tcp/1",
+            "/dns/localhost/tcp/1",
+        ] {
+            assert!(!is_public(text), "{text}");
+        }
+    }
 }

@@ -279,6 +279,18 @@ impl Resources {
         lock(&self.0.connections)
     }
 
+    /// Whether neither memory is under pressure nor connections or their descriptors are
+    /// [scarce](scarcity_threshold), so that idle connections need not be closed.
+    pub fn has_room(&self) -> bool {
+        let limits = self.limits();
+        let has_room = |usage: &Usage, capacity: Option<u64>| {
+            capacity.is_none_or(|capacity| usage.total() < scarcity_threshold(capacity))
+        };
+        !self.under_pressure()
+            && has_room(&self.connections(), Some(limits.connections.active.into()))
+            && has_room(&self.sockets(), limits.sockets)
+    }
+
     /// Use of each resource of connections.
     pub fn report(&self) -> [ResourceUse; 4] {
         let limits = self.limits();
@@ -483,6 +495,30 @@ mod tests {
         assert!(resources.check_memory(greedy).is_ok());
         resources.update(900);
         assert!(resources.check_memory(other).is_err(), "nothing is held");
+    }
+
+    #[test]
+    fn there_is_room_until_memory_connections_or_descriptors_are_scarce() {
+        let resources = of(1000, 4);
+        assert!(resources.has_room());
+        resources.update(900);
+        assert!(!resources.has_room());
+        resources.update(0);
+        assert!(resources.has_room());
+        let capacity = u64::from(resources.limits().connections.active);
+        for _ in 0..scarcity_threshold(capacity) {
+            assert!(resources.has_room());
+            resources.connections().add(None);
+        }
+        assert!(!resources.has_room());
+        resources.connections().remove(None);
+        assert!(resources.has_room());
+        let sockets = resources.limits().sockets.unwrap();
+        let threshold = scarcity_threshold(sockets);
+        let held: Vec<_> = (0..threshold).map(|_| resources.descriptor()).collect();
+        assert!(!resources.has_room());
+        drop(held);
+        assert!(resources.has_room());
     }
 
     #[test]

@@ -35,7 +35,9 @@ use libp2p::{
     core::{
         ConnectedPoint,
         muxing::StreamMuxerBox,
-        transport::{Boxed, OptionalTransport, global_only, upgrade::Version},
+        transport::{
+            Boxed, OptionalTransport, global_only, timeout::TransportTimeout, upgrade::Version,
+        },
     },
     identity::Keypair,
     multiaddr::Protocol,
@@ -56,6 +58,10 @@ use resource_manager::ip_of;
 
 /// The time within which a new connection has to be authenticated and multiplexed.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The time within which a dial has to be authenticated and multiplexed. Clients of `AutoNAT`, for which
+/// the relay dials, wait 10 s for the answer to their request.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// All transports of the relay, combined.
 pub type BoxedTransport = Boxed<(PeerId, StreamMuxerBox)>;
@@ -135,6 +141,7 @@ pub fn build(
     let transport = quic
         .or_transport(HandshakeLimiter::new(streams.boxed(), gater.clone()))
         .map(|either, _| either.into_inner());
+    let transport = TransportTimeout::with_outgoing_timeout(transport, DIAL_TIMEOUT);
     let transport = match dial_scope {
         DialScope::Global => global_only::Transport::new(transport).boxed(),
         DialScope::Any => transport.boxed(),

@@ -295,6 +295,19 @@ fn bandwidths() {
 }
 
 #[test]
+fn autonat_versions() {
+    let allowed = "allowed: a list of `v1` and `v2`; empty or `none` = off";
+    let check = |value, problem| check("RELAY_AUTONAT", value, problem, allowed);
+    check("v3", "contains \"v3\", which is no version of AutoNAT");
+    check(
+        "v1,none",
+        "contains \"none\", which is no version of AutoNAT",
+    );
+    check("v1,V1", "contains \"V1\", which occurs twice");
+    check(",", "contains nothing");
+}
+
+#[test]
 fn durations() {
     for (name, bounds) in [
         ("RELAY_RESERVATION_TTL", ", at least 30s"),

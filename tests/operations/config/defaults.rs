@@ -2,6 +2,7 @@
 
 use super::*;
 use circuit_relay::CircuitLimit;
+use descord_relay::autonat::Versions;
 
 /// Those of `lines` that are not in effect.
 fn not_in_effect<'a>(lines: &[&'a str]) -> Vec<&'a str> {
@@ -63,6 +64,7 @@ fn an_empty_environment_is_enough() {
     assert!(missing.is_empty(), "{missing:?}");
     assert!(config.admission.proxies.is_empty());
     assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.autonat, Versions { v1: true, v2: true });
     assert_eq!(config.idle_timeout, Duration::from_secs(60));
     assert_eq!(config.stats_interval, Some(Duration::from_secs(60)));
     assert_eq!(config.log_format, LogFormat::Auto);
@@ -99,7 +101,7 @@ fn an_empty_value_counts_as_not_set() {
         .filter(|line| !line.starts_with('#'))
     {
         let (name, _) = line.split_once('=').unwrap();
-        if name == "RELAY_ADMIN_ADDRESS" {
+        if ["RELAY_ADMIN_ADDRESS", "RELAY_AUTONAT"].contains(&name) {
             continue;
         }
         for empty in ["", " ", "\n"] {

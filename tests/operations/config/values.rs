@@ -2,6 +2,7 @@
 
 use super::*;
 use circuit_relay::{BandwidthLimit, BandwidthLimits, CircuitLimit, RequestRateLimits};
+use descord_relay::autonat::Versions;
 use rate_limits::{Rate, Unit};
 use resource_manager::{Share, Shares};
 
@@ -82,6 +83,7 @@ const GOOD: &[(&str, &str, &str)] = &[
     ("RELAY_ACCESS_CACHE_TTL", "0", "0"),
     ("RELAY_ACCESS_CACHE_CAPACITY", "0", "0"),
     ("RELAY_ACCESS_CONCURRENCY", "1", "1"),
+    ("RELAY_AUTONAT", "V2, v1,", "v1,v2"),
     ("RELAY_IDLE_TIMEOUT", "5s", "5s"),
     ("RELAY_STATS_INTERVAL", "0", "0"),
     ("RELAY_LOG_FORMAT", "JSON", "json"),
@@ -280,6 +282,19 @@ fn sizes_are_as_people_write_them() {
     assert_eq!(size("100 mb"), Some(100_000_000));
     assert_eq!(size("1.5GiB"), Some(1_610_612_736));
     assert_eq!(size("2T"), Some(2_000_000_000_000));
+}
+
+#[test]
+fn autonat_is_off_when_empty_or_none() {
+    let none = Versions {
+        v1: false,
+        v2: false,
+    };
+    for off in ["", " ", "none"] {
+        assert_eq!(config(&[("RELAY_AUTONAT", off)]).autonat, none);
+    }
+    let v2 = Versions { v2: true, ..none };
+    assert_eq!(config(&[("RELAY_AUTONAT", "v2")]).autonat, v2);
 }
 
 #[test]

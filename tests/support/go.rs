@@ -1,0 +1,92 @@
+//! go-libp2p nodes: see `tests/go/main.go` for what they understand.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+use super::{
+    other_implementations::Process,
+    tools::{or_skip, run},
+};
+
+/// The program that is a node, compiled on first use; `None` skips the test.
+pub fn node() -> Option<&'static Path> {
+    static NODE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    or_skip("Go", NODE.get_or_init(compile)).map(PathBuf::as_path)
+}
+
+/// Go's build cache makes this fast when nothing has changed.
+fn compile() -> Result<PathBuf, String> {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("go");
+    let program = directory.join("node");
+    std::fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
+    // Without symbols the program is linked faster.
+    run(Command::new("go")
+        .args(["build", "-ldflags=-s -w", "-o"])
+        .arg(&program)
+        .arg(".")
+        // Where the machine's Go is older than go.mod requires, it fetches that version.
+        .env("GOTOOLCHAIN", "auto")
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/go")))?;
+    Ok(program)
+}
+
+/// A go-libp2p node.
+pub struct Peer {
+    /// Its peer id.
+    pub id: String,
+    process: Process,
+    calls: u64,
+}
+
+impl Peer {
+    /// Starts a node by `command`, which runs the program, with these options.
+    pub async fn start(command: Command, options: &Value) -> Self {
+        let mut command = tokio::process::Command::from(command);
+        command.arg(options.to_string());
+        let mut process = Process::start(&mut command);
+        let id = process.event("ready").await["peer"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        Self {
+            id,
+            process,
+            calls: 0,
+        }
+    }
+
+    /// Waits this long for each event from now on.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.process.set_patience(patience);
+    }
+
+    /// Runs a command, and gives its answer or its error.
+    pub async fn call(&mut self, command: &str, arguments: Value) -> Result<Value, String> {
+        self.calls += 1;
+        let mut message = arguments;
+        message["id"] = json!(self.calls);
+        message["do"] = json!(command);
+        self.process.send(&message).await;
+        let id = self.calls;
+        let mut answer = self
+            .process
+            .find(command, |message| message["id"] == id)
+            .await;
+        match answer["error"].as_str() {
+            None => Ok(answer["ok"].take()),
+            Some(error) => Err(error.to_owned()),
+        }
+    }
+
+    /// The next event of that name for which `is_wanted` holds, which may have happened already.
+    pub async fn event_where(&mut self, name: &str, is_wanted: impl Fn(&Value) -> bool) -> Value {
+        let wanted = |message: &Value| message["event"] == name && is_wanted(message);
+        self.process.find(name, wanted).await
+    }
+}
