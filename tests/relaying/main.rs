@@ -6,7 +6,6 @@ mod autonat;
 mod bandwidth;
 mod capacity;
 mod circuit_limits;
-mod conformance;
 mod drain;
 mod identify;
 mod identities;

@@ -3,7 +3,7 @@
 use circuit_relay::CircuitLimit;
 use libp2p::PeerId;
 
-use crate::conformance::{
+use crate::{
     case::Case,
     harness::{
         answer::{self, Answer, list},

@@ -5,7 +5,7 @@ use futures::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::reserve::SHORT_TTL;
-use crate::conformance::{
+use crate::{
     case::Case,
     harness::{
         PATIENCE,

@@ -6,7 +6,7 @@ use circuit_relay::Limits;
 use futures::FutureExt;
 use tokio::{task::JoinSet, time::timeout};
 
-use crate::conformance::harness::{
+use crate::harness::{
     net::Net,
     server::{self, Kind, Server},
 };

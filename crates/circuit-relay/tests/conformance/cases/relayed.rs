@@ -2,7 +2,7 @@
 
 use libp2p::PeerId;
 
-use crate::conformance::{
+use crate::{
     case::Case,
     harness::{answer::list, client::Client, server::Server},
 };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::conformance::{
+use crate::{
     case::Case,
     harness::{circuit, client::Client, server::Server},
 };

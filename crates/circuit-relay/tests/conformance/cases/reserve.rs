@@ -9,7 +9,7 @@ use circuit_relay::{
 use libp2p::{Multiaddr, core::SignedEnvelope};
 use prost::Message;
 
-use crate::conformance::{
+use crate::{
     case::Case,
     harness::{
         answer::{self, list},

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use libp2p::PeerId;
 use rate_limits::{Rate, Unit};
 
-use crate::conformance::{
+use crate::{
     case::Case,
     harness::{answer::list, client::Client, net::Net, server::Server},
 };

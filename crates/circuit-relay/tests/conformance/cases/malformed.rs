@@ -4,7 +4,7 @@ use circuit_relay::wire::{self, HopMessage, HopType, MAX_MESSAGE_BYTES, Peer, St
 use futures::AsyncWriteExt;
 use libp2p::PeerId;
 
-use crate::conformance::{
+use crate::{
     case::Case,
     harness::{
         answer::Answer,

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use circuit_relay::wire::{Status, StopMessage, StopType};
 use futures::AsyncWriteExt;
 
-use crate::conformance::{
+use crate::{
     case::Case,
     harness::{
         answer::{self, list},

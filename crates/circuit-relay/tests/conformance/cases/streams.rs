@@ -4,7 +4,7 @@ use circuit_relay::wire::{STOP_PROTOCOL, Status};
 use futures::future::join_all;
 use libp2p::{PeerId, Stream};
 
-use crate::conformance::{
+use crate::{
     case::Case,
     harness::{
         answer::{Answer, list},

@@ -12,7 +12,7 @@ mod reserve;
 mod stop;
 mod streams;
 
-use crate::conformance::case::Case;
+use crate::case::Case;
 
 pub fn all() -> Vec<Case> {
     [

@@ -2,22 +2,22 @@
 
 use std::fmt::Write;
 
-use crate::conformance::{
+use crate::{
     case::{Case, Difference},
     cases,
 };
 
-const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/conformance.md");
+const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/conformance.md");
 
 const INTRODUCTION: &str = "\
 # Conformance
 
-`tests/relaying/conformance` runs the same cases against this relay and against `libp2p-relay`, over real
-swarms: in memory, over TCP, WebSocket and QUIC. The observations of the clients are asserted at both
-relays, so the suite fails when either of them changes. Every difference is deliberate, and is listed here
-with its reason.
+`crates/circuit-relay/tests/conformance` runs the same cases against this relay and against
+`libp2p-relay`, over real swarms: in memory, over TCP, WebSocket and QUIC. The observations of the
+clients are asserted at both relays, so the suite fails when either of them changes. Every difference is
+deliberate, and is listed here with its reason.
 
-This file is generated: `UPDATE_DOCS=1 cargo test --test relaying conformance` writes it. Without the
+This file is generated: `UPDATE_DOCS=1 cargo test --test conformance` writes it. Without the
 variable, the same command fails if the file is out of date.
 
 ## Deliberate differences
@@ -63,7 +63,7 @@ fn the_list_of_differences_is_current() {
     let written = std::fs::read_to_string(PATH).unwrap_or_default();
     assert!(
         written == text,
-        "docs/conformance.md is out of date; `UPDATE_DOCS=1 cargo test --test relaying conformance` \
+        "docs/conformance.md is out of date; `UPDATE_DOCS=1 cargo test --test conformance` \
          writes it"
     );
 }

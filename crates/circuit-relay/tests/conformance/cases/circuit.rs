@@ -7,7 +7,7 @@ use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::Stream;
 use tokio::time::{Instant, timeout};
 
-use crate::conformance::{
+use crate::{
     case::Case,
     harness::{
         PATIENCE,
