@@ -1,5 +1,7 @@
 //! Runs the entry points of fuzzers on any compiler, with stored and random inputs.
 
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::{
     fs,
     path::{Path, PathBuf},
