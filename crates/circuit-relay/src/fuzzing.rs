@@ -10,7 +10,7 @@ use tokio_util::compat::TokioAsyncReadCompatExt;
 
 use super::{
     connection::Connection,
-    guards::ReservationGuard,
+    guards::{Registration, ReservationGuard},
     hop,
     limits::{Limits, RequestRateLimits},
     service::{Config, Relay},
@@ -112,11 +112,14 @@ fn exchange(Fixture { relay, runtime }: &Fixture, target: PeerId, kind: u8, sent
         let id = ConnectionId::new_unchecked(id);
         let (connection, _no_stream) = Connection::new(peer, id, None, &remote);
         let connection = Arc::new(connection);
-        (Arc::clone(&connection), relay.register(connection))
+        (
+            Arc::clone(&connection),
+            Registration::new(Arc::clone(relay), connection),
+        )
     };
     let (target, target_registration) = enter(target, 0, "/ip4/192.0.2.3/tcp/4001");
     let (source, source_registration) = enter(PeerId::random(), 1, remote);
-    let granted = relay.reserve(&target);
+    let granted = ReservationGuard::grant(relay, &target);
     assert!(granted.is_ok());
     granted.into_iter().for_each(ReservationGuard::keep);
     let before = relay.statistics();

@@ -13,6 +13,7 @@ use super::{
     circuit_count::Opened,
     circuit_state::CircuitState,
     connection::Connection,
+    deny_reason::DenyReason,
     ledger::{Grant, ReservationEnd},
     observer::{CircuitObserver, ClosedCircuit},
     service::{Relay, now},
@@ -26,8 +27,14 @@ pub(super) struct Registration {
 }
 
 impl Registration {
-    /// Wraps a connection that is in the table.
+    /// Registers a direct connection for as long as the guard lives. A relayed connection is not
+    /// registered, because nothing is relayed over it.
     pub(super) fn new(relay: Arc<Relay>, connection: Arc<Connection>) -> Self {
+        if !connection.is_relayed() {
+            relay
+                .ledger()
+                .connected(connection.peer, Arc::clone(&connection));
+        }
         Self { relay, connection }
     }
 }
@@ -53,10 +60,25 @@ pub(super) struct ReservationGuard {
 }
 
 impl ReservationGuard {
-    /// Guards `grant`, which is revoked unless [`Self::keep`] is called.
-    pub(super) fn new(relay: Arc<Relay>, peer: PeerId, grant: Grant) -> Self {
+    /// Grants or renews a reservation. A new reservation is revoked unless [`Self::keep`] is called.
+    ///
+    /// # Errors
+    /// If a limit denies it.
+    pub(super) fn grant(relay: &Arc<Relay>, connection: &Connection) -> Result<Self, DenyReason> {
+        let grant = relay.grant(connection)?;
+        Ok(Self::new(relay, connection.peer, grant))
+    }
+
+    /// Repeats a [recent](Relay::recent_grant) or [existing](Relay::existing_grant) grant, without
+    /// renewing it.
+    pub(super) fn repeat(relay: &Arc<Relay>, connection: &Connection, grant: Grant) -> Self {
+        relay.observer().reservation_repeated(connection.peer);
+        Self::new(relay, connection.peer, grant)
+    }
+
+    fn new(relay: &Arc<Relay>, peer: PeerId, grant: Grant) -> Self {
         Self {
-            relay,
+            relay: Arc::clone(relay),
             peer,
             grant,
             kept: false,
@@ -132,22 +154,30 @@ pub(super) struct CircuitPermit {
 }
 
 impl CircuitPermit {
-    /// Guards a circuit that is in the table and starts on the connection of `source`.
-    pub(super) fn new(
-        relay: Arc<Relay>,
-        source: CircuitLeg,
+    /// Takes a slot for a circuit that starts on `connection`. Returns the target's connections in
+    /// the order of preference.
+    ///
+    /// # Errors
+    /// If the target has no reservation, a limit denies the circuit, or a drain is about to close
+    /// the connection.
+    pub(super) fn acquire(
+        relay: &Arc<Relay>,
+        connection: &Arc<Connection>,
         target: PeerId,
-        number: u64,
-        state: Arc<CircuitState>,
-    ) -> Self {
-        Self {
-            relay,
-            source: source.connection().peer,
+    ) -> Result<(Self, Vec<Arc<Connection>>), DenyReason> {
+        let leg = CircuitLeg::open(connection).ok_or(DenyReason::DrainClosing)?;
+        let state = Arc::new(CircuitState::default());
+        let source = (connection.peer, connection.ip);
+        let (number, connections) = relay.ledger().connect(now(), source, target, &state)?;
+        let permit = Self {
+            relay: Arc::clone(relay),
+            source: connection.peer,
             target,
             number,
             state,
-            legs: (Some(source), None),
-        }
+            legs: (Some(leg), None),
+        };
+        Ok((permit, connections))
     }
 
     /// The state that the circuit shares with the table.

@@ -50,7 +50,7 @@ impl Handler {
         stops: mpsc::Receiver<StopReply>,
     ) -> Self {
         let connection = Arc::new(connection);
-        let registration = relay.register(Arc::clone(&connection));
+        let registration = Registration::new(Arc::clone(&relay), Arc::clone(&connection));
         Self {
             relay,
             connection,

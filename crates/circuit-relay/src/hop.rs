@@ -14,6 +14,7 @@ use super::{
     circuit_state::CircuitState,
     connection::{CircuitActivity, Connection},
     deny_reason::{Denied, DenyReason},
+    drain_limit,
     guards::{CircuitLeg, CircuitPermit, ReservationGuard},
     limits::CircuitLimit,
     observer::{CircuitObserver, RequestKind, RequestObserver, in_scope},
@@ -155,7 +156,7 @@ async fn reserve<S: AsyncWrite + Unpin>(
             if let Some(access) = relay.access() {
                 access.may_repeat_reserve(connection.into())?;
             }
-            relay.repeat(connection, recent)
+            ReservationGuard::repeat(relay, connection, recent)
         }
         None => grant(relay, connection, &addresses).await?,
     };
@@ -192,12 +193,12 @@ async fn grant(
             // A renewal is never refused for lack of capacity, here that of the access endpoint.
             Err(denied) if denied.reason == DenyReason::AccessBusy => {
                 let grant = relay.existing_grant(connection).ok_or(denied)?;
-                return Ok(relay.repeat(connection, grant));
+                return Ok(ReservationGuard::repeat(relay, connection, grant));
             }
             Err(denied) => return Err(denied),
         }
     }
-    Ok(relay.reserve(connection)?)
+    Ok(ReservationGuard::grant(relay, connection)?)
 }
 
 /// Waits for a decision while the connection and the relay are up.
@@ -229,8 +230,8 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         let source = connection.as_ref().into();
         await_decision(relay, connection, access.may_connect(source, target)).await?;
     }
-    let limit = relay.new_circuit_limit()?;
-    let (mut permit, connections) = relay.connect(connection, target)?;
+    let limit = new_circuit_limit(relay)?;
+    let (mut permit, connections) = CircuitPermit::acquire(relay, connection, target)?;
 
     let mut early = EarlyData::default();
     let (stop, leg) = tokio::select! {
@@ -251,6 +252,15 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         stop,
         limit,
     })
+}
+
+/// The limit of a circuit that is opened now.
+fn new_circuit_limit(relay: &Relay) -> Result<CircuitLimit, DenyReason> {
+    let limit = relay.circuit_limit();
+    match relay.drain_time_left() {
+        None => Ok(limit),
+        Some(left) => drain_limit::before_deadline(limit, left).ok_or(DenyReason::DrainDeadline),
+    }
 }
 
 /// Opens the stop stream, unless the circuit is evicted or the relay shuts down in the meantime.

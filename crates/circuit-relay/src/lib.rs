@@ -74,10 +74,10 @@ pub use self::{
     limits::{BandwidthLimit, BandwidthLimits, CircuitLimit, Limits, RequestRateLimits},
     observer::{
         CircuitObserver, ClosedCircuit, FinishedStop, Leg, Observer, RequestKind, RequestObserver,
-        StopObserver,
+        StopObserver, StopOutcome,
     },
     service::{Config, Relay, Statistics},
-    stop::{STOP_TIMEOUT, StopOutcome},
+    stop::STOP_TIMEOUT,
     traffic::Traffic,
     voucher::{DOMAIN as VOUCHER_DOMAIN, PAYLOAD_TYPE as VOUCHER_PAYLOAD_TYPE, Voucher},
 };

@@ -23,7 +23,6 @@ use super::{
     connection::{Connection, Transport},
     deny_reason::Denied,
     ledger::ReservationEnd,
-    stop::StopOutcome,
     wire::Request,
 };
 
@@ -37,6 +36,21 @@ named_enum! {
         Connect = "connect",
         /// No request could be read.
         Unknown = "unknown",
+    }
+}
+
+named_enum! {
+    /// Outcome of an attempt to open a circuit on a connection of its target.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum StopOutcome {
+        /// The target accepted the circuit.
+        Accepted = "accepted",
+        /// The target refused the circuit.
+        Refused = "refused",
+        /// The stream failed, or the target did not answer in time.
+        Failed = "failed",
+        /// Another attempt was faster, or the source gave up.
+        Abandoned = "abandoned",
     }
 }
 

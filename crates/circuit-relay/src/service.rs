@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use libp2p::{Multiaddr, PeerId, identity::Keypair, multiaddr::Protocol, swarm::ConnectionId};
@@ -17,11 +17,8 @@ use super::{
     access::Access,
     bandwidth::BandwidthLimiter,
     circuit::EndReason,
-    circuit_state::CircuitState,
     connection::Connection,
     deny_reason::DenyReason,
-    drain_limit,
-    guards::{CircuitLeg, CircuitPermit, Registration, ReservationGuard},
     ledger::{EndedReservation, Grant, Ledger, PeerState, ReservationEnd},
     limits::{CircuitLimit, Limits},
     observer::Observer,
@@ -378,14 +375,10 @@ impl Relay {
         self.limits.circuit
     }
 
-    /// The limit of a circuit that is opened now.
-    pub(super) fn new_circuit_limit(&self) -> Result<CircuitLimit, DenyReason> {
-        let limit = self.circuit_limit();
-        let Some(deadline) = self.drain_deadline.get() else {
-            return Ok(limit);
-        };
-        let left = deadline.saturating_duration_since(now());
-        drain_limit::before_deadline(limit, left).ok_or(DenyReason::DrainDeadline)
+    /// Time until the deadline of the drain, once there is one.
+    pub(super) fn drain_time_left(&self) -> Option<Duration> {
+        let deadline = self.drain_deadline.get()?;
+        Some(deadline.saturating_duration_since(now()))
     }
 
     pub(super) fn next_stream_number(&self) -> u64 {
@@ -407,21 +400,8 @@ impl Relay {
         self.observer.reservation_ended(peer, end, lasted);
     }
 
-    /// Registers a direct connection for as long as the guard lives. A relayed connection is not
-    /// registered, because nothing is relayed over it.
-    pub(super) fn register(self: &Arc<Self>, connection: Arc<Connection>) -> Registration {
-        if !connection.is_relayed() {
-            self.ledger()
-                .connected(connection.peer, Arc::clone(&connection));
-        }
-        Registration::new(Arc::clone(self), connection)
-    }
-
-    /// Grants or renews a reservation. The guard revokes a new reservation unless it is kept.
-    pub(super) fn reserve(
-        self: &Arc<Self>,
-        connection: &Connection,
-    ) -> Result<ReservationGuard, DenyReason> {
+    /// Grants or renews a reservation.
+    pub(super) fn grant(&self, connection: &Connection) -> Result<Grant, DenyReason> {
         let now = now();
         self.expire(now);
         let grant = {
@@ -435,11 +415,7 @@ impl Relay {
         let ttl = grant.expires.saturating_duration_since(now);
         self.observer
             .reservation_accepted(connection.peer, grant.renews_after, ttl);
-        Ok(ReservationGuard::new(
-            Arc::clone(self),
-            connection.peer,
-            grant,
-        ))
+        Ok(grant)
     }
 
     /// The recent grant that an early renewal repeats, if any.
@@ -451,32 +427,6 @@ impl Relay {
     /// The unexpired grant, for a renewal on which no decision is available.
     pub(super) fn existing_grant(&self, connection: &Connection) -> Option<Grant> {
         self.ledger().existing_grant(now(), connection.peer)
-    }
-
-    /// Repeats a [recent](Self::recent_grant) or [existing](Self::existing_grant) grant, without
-    /// renewing it.
-    pub(super) fn repeat(
-        self: &Arc<Self>,
-        connection: &Connection,
-        grant: Grant,
-    ) -> ReservationGuard {
-        self.observer.reservation_repeated(connection.peer);
-        ReservationGuard::new(Arc::clone(self), connection.peer, grant)
-    }
-
-    /// Takes a slot for a circuit that starts on `connection`. Returns the target's connections in
-    /// the order of preference.
-    pub(super) fn connect(
-        self: &Arc<Self>,
-        connection: &Arc<Connection>,
-        target: PeerId,
-    ) -> Result<(CircuitPermit, Vec<Arc<Connection>>), DenyReason> {
-        let leg = CircuitLeg::open(connection).ok_or(DenyReason::DrainClosing)?;
-        let state = Arc::new(CircuitState::default());
-        let source = (connection.peer, connection.ip);
-        let (number, connections) = self.ledger().connect(now(), source, target, &state)?;
-        let permit = CircuitPermit::new(Arc::clone(self), leg, target, number, state);
-        Ok((permit, connections))
     }
 
     /// Counts an opened circuit.

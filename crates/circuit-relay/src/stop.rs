@@ -19,11 +19,10 @@ use super::{
     connection::Connection,
     guards::CircuitLeg,
     limits::CircuitLimit,
-    observer::{FinishedStop, RequestObserver, StopObserver},
+    observer::{FinishedStop, RequestObserver, StopObserver, StopOutcome},
     service::Relay,
     wire::{self, Status},
 };
-use named_enum::named_enum;
 
 /// Deadline for all attempts together. Clients wait for 10 s.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(8);
@@ -32,23 +31,8 @@ const STAGGER: Duration = Duration::from_secs(1);
 /// Maximum number of connections that are tried. The last attempt has 3 s left.
 const MAX_ATTEMPTS: usize = 6;
 
-named_enum! {
-    /// Outcome of an attempt to open a circuit on a connection of its target.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub enum StopOutcome {
-        /// The target accepted the circuit.
-        Accepted = "accepted",
-        /// The target refused the circuit.
-        Refused = "refused",
-        /// The stream failed, or the target did not answer in time.
-        Failed = "failed",
-        /// Another attempt was faster, or the source gave up.
-        Abandoned = "abandoned",
-    }
-}
-
-/// Sends STOP for a circuit from `source` with this `limit` on the target's connections. `None` if all attempts fail
-/// or the target refuses.
+/// Sends STOP for a circuit from `source` with this `limit` on the target's connections. `None` if
+/// all attempts fail or the target refuses.
 pub(super) async fn open(
     relay: &Relay,
     connections: Vec<Arc<Connection>>,

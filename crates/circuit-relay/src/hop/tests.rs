@@ -116,7 +116,7 @@ impl Fixture {
             relay: Arc::clone(&self.relay),
             connection: Arc::clone(&connection),
             _stops: stops,
-            _registration: self.relay.register(connection),
+            _registration: Registration::new(Arc::clone(&self.relay), connection),
         }
     }
 }
