@@ -5,9 +5,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a benchmark fails loudly")]
 
-#[path = "../../tests/support/peer_keys.rs"]
-#[expect(dead_code, unreachable_pub, reason = "tests need more of it")]
-mod peer_keys;
 mod pipe;
 
 use circuit_relay::{
@@ -23,6 +20,7 @@ use libp2p::{
     identity::{Keypair, PublicKey},
     noise, tls,
 };
+use test_support::peer_keys;
 use tokio_util::sync::CancellationToken;
 use transports::ConnectionGater;
 use transports::handshakes::Handshakes;

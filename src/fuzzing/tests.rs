@@ -1,6 +1,6 @@
 //! Every target, with stored and random inputs.
 
-use test_support::fuzz::check_invariants;
+use fuzz_support::check_invariants;
 
 #[test]
 fn config_invariants_hold() {

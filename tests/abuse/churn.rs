@@ -11,7 +11,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::Value;
 use tokio::{sync::Barrier, task::JoinSet};
 
-use crate::support::{
+use test_support::{
     client::Security,
     event_audit::EventAudit,
     load::{Directory, Tally, act_and_leave, arrive},

@@ -9,12 +9,10 @@ use tokio::net::TcpStream;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 use transports::HANDSHAKE_TIMEOUT;
 
-use crate::{
-    SLACK,
-    support::{
-        process::{Relay, socket},
-        raw::read_out,
-    },
+use crate::SLACK;
+use test_support::{
+    process::{Relay, socket},
+    raw::read_out,
 };
 
 /// What secures a connection.

@@ -7,13 +7,11 @@ use futures::AsyncWriteExt;
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::{
-    support::{
-        PATIENCE,
-        process::is,
-        raw::{Raw, assert_status, connect, reserve},
-    },
-    target_relay::TargetRelay,
+use crate::target_relay::TargetRelay;
+use test_support::{
+    PATIENCE,
+    process::is,
+    raw::{Raw, assert_status, connect, reserve},
 };
 
 /// The shortest that there is.

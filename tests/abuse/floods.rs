@@ -6,13 +6,11 @@ use futures::future::join_all;
 use libp2p::{Multiaddr, PeerId};
 use serde_json::Value;
 
-use crate::{
-    support::{
-        forward::{Forward, loopback},
-        process::is,
-        raw::{Raw, connect, reserve},
-    },
-    target_relay::TargetRelay,
+use crate::target_relay::TargetRelay;
+use test_support::{
+    forward::{Forward, loopback},
+    process::is,
+    raw::{Raw, connect, reserve},
 };
 
 /// The usual rates, which the tests' relays do without otherwise.

@@ -6,13 +6,11 @@ use circuit_relay::wire::Status;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{net::TcpStream, task::JoinSet};
 
-use crate::{
-    support::{
-        forward::{connect, loopback},
-        process::socket,
-        raw::{Raw, assert_status},
-    },
-    target_relay::TargetRelay,
+use crate::target_relay::TargetRelay;
+use test_support::{
+    forward::{connect, loopback},
+    process::socket,
+    raw::{Raw, assert_status},
 };
 
 /// As many as there may be.

@@ -11,14 +11,11 @@ use libp2p::{Multiaddr, PeerId};
 use prost::Message;
 use tokio::task::JoinSet;
 
-use crate::{
-    SLACK,
-    support::{
-        ordinary_clients,
-        process::Relay,
-        raw::{Raw, assert_status, connect, read_out, reserve},
-    },
-    target_relay::TargetRelay,
+use crate::{SLACK, target_relay::TargetRelay};
+use test_support::{
+    ordinary_clients,
+    process::Relay,
+    raw::{Raw, assert_status, connect, read_out, reserve},
 };
 
 async fn start() -> Relay {

@@ -5,13 +5,11 @@ use libp2p::{Multiaddr, StreamProtocol};
 use prost::Message;
 use tokio::time::timeout;
 
-use crate::{
-    support::{
-        PATIENCE,
-        process::Relay,
-        raw::{Raw, read_out},
-    },
-    target_relay::TargetRelay,
+use crate::target_relay::TargetRelay;
+use test_support::{
+    PATIENCE,
+    process::Relay,
+    raw::{Raw, read_out},
 };
 
 const ASK: StreamProtocol = StreamProtocol::new("/ipfs/id/1.0.0");

@@ -20,8 +20,6 @@ mod memory;
 mod slow;
 mod soak;
 mod storms;
-#[path = "../support/mod.rs"]
-mod support;
 mod target_relay;
 mod transport;
 mod unread;

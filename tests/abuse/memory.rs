@@ -27,15 +27,13 @@ use tokio::{
 use tokio_util::compat::TokioAsyncReadCompatExt;
 use transports::noise;
 
-use crate::{
-    dialler::{Duplex, Security, dial, line, negotiate, secured},
-    support::{
-        PATIENCE,
-        client::{self, Client},
-        http, ordinary_clients,
-        process::{Relay, socket},
-        raw::{Raw, assert_status, connect},
-    },
+use crate::dialler::{Duplex, Security, dial, line, negotiate, secured};
+use test_support::{
+    PATIENCE,
+    client::{self, Client},
+    http, ordinary_clients,
+    process::{Relay, socket},
+    raw::{Raw, assert_status, connect},
 };
 
 const MIB: usize = 1024 * 1024;

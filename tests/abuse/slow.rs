@@ -11,11 +11,11 @@ use transports::HANDSHAKE_TIMEOUT;
 use crate::{
     SLACK,
     dialler::{Security, dial, line, negotiate, secured},
-    support::{
-        process::socket,
-        raw::{Raw, connect, read_out},
-    },
     target_relay::TargetRelay,
+};
+use test_support::{
+    process::socket,
+    raw::{Raw, connect, read_out},
 };
 
 /// Offenders at each step.

@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use crate::support::{
+use test_support::{
     PATIENCE,
     client::Security,
     event_audit::EventAudit,

@@ -8,9 +8,9 @@ use tokio::task::JoinSet;
 
 use crate::{
     dialler::{Security, dial, negotiate, secured},
-    support::{process::socket, raw::Raw},
     target_relay::TargetRelay,
 };
+use test_support::{process::socket, raw::Raw};
 
 /// Resets after nothing, after a word, and in the middle of the handshake.
 #[tokio::test(flavor = "multi_thread")]

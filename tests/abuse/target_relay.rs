@@ -2,7 +2,7 @@
 
 use tokio::time::timeout;
 
-use crate::support::{
+use test_support::{
     PATIENCE, ordinary_clients,
     process::{Relay, is},
 };

@@ -4,12 +4,10 @@ use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::net::UdpSocket;
 
-use crate::{
-    dialler::{Security, dial, is_closed, line, negotiate, noise, secured},
-    support::{
-        ordinary_clients,
-        process::{Relay, socket},
-    },
+use crate::dialler::{Security, dial, is_closed, line, negotiate, noise, secured};
+use test_support::{
+    ordinary_clients,
+    process::{Relay, socket},
 };
 
 async fn start() -> Relay {

@@ -12,9 +12,9 @@ use tokio::time::timeout;
 use crate::{
     SLACK,
     dialler::{Security, line, negotiate, secured},
-    support::raw::{Circuit, Raw, Streams, assert_status, connect},
     target_relay::TargetRelay,
 };
+use test_support::raw::{Circuit, Raw, Streams, assert_status, connect};
 
 /// How long nothing has to move until somebody is stuck.
 const STUCK: Duration = Duration::from_secs(2);

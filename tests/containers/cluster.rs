@@ -16,10 +16,8 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{
-    engine::inspect,
-    support::{PATIENCE, dns, fleet::Fleet},
-};
+use crate::engine::inspect;
+use test_support::{PATIENCE, dns, fleet::Fleet};
 
 /// The relays of the cluster.
 pub const RELAYS: [&str; 3] = ["relay-0", "relay-1", "relay-2"];

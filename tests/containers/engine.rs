@@ -6,7 +6,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{process::Command, sync::OnceCell};
 
-use crate::support::tools::{or_skip, run};
+use test_support::tools::{or_skip, run};
 
 /// Whether the image under test is the one that this test builds.
 pub fn is_built_here() -> bool {
@@ -94,7 +94,7 @@ impl Container {
                 tokio::time::sleep(std::time::Duration::from_millis(200)).await;
             }
         };
-        let in_time = tokio::time::timeout(crate::support::PATIENCE, healthy).await;
+        let in_time = tokio::time::timeout(test_support::PATIENCE, healthy).await;
         in_time.expect("the container becomes healthy");
     }
 

@@ -8,8 +8,8 @@ use serde_json::json;
 use crate::{
     cluster::{Cluster, RELAYS},
     engine::{docker, image},
-    support::fleet::Traffic,
 };
+use test_support::fleet::Traffic;
 
 const PAIRS: usize = 3;
 /// Requests of a pair between two events. Each attempt at a relay that froze takes five seconds.

@@ -9,12 +9,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::{
-    engine::{Container, command, docker, image, inspect, is_built_here},
-    support::{
-        client::{Client, Security, TEST_PROTOCOL},
-        process,
-    },
+use crate::engine::{Container, command, docker, image, inspect, is_built_here};
+use test_support::{
+    client::{Client, Security, TEST_PROTOCOL},
+    process,
 };
 
 const SEED: &str = "the seed of a container of this test";

@@ -17,6 +17,4 @@ mod engine;
 mod failures;
 mod image;
 mod shipped;
-#[path = "../support/mod.rs"]
-mod support;
 mod upgrade;

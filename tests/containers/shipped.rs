@@ -10,10 +10,10 @@ use tokio::process::Command;
 use crate::{
     cluster::{Cluster, RELAYS, environment, text},
     engine::image,
-    support::{
-        client::{Client, Security},
-        tools,
-    },
+};
+use test_support::{
+    client::{Client, Security},
+    tools,
 };
 
 /// What the file comes to, with every profile.

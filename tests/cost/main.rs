@@ -22,14 +22,6 @@ mod memory;
 mod relay;
 mod requests;
 mod syscalls;
-#[path = "../support/tools.rs"]
-#[expect(
-    dead_code,
-    unreachable_pub,
-    clippy::incompatible_msrv,
-    reason = "other tests need more of it, and tests are run by the current toolchain"
-)]
-mod tools;
 
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::{Multiaddr, Stream};

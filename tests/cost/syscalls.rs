@@ -15,8 +15,8 @@ use tokio::{
 use crate::{
     Channel, Circuit,
     relay::{Kind, Relay},
-    tools::{or_skip, run},
 };
+use test_support::tools::{or_skip, run};
 
 /// What is carried before, so that windows and buffers have grown; and what is counted.
 const BEFORE: usize = 8;

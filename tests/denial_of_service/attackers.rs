@@ -30,10 +30,10 @@ use tokio::{
 use crate::{
     network::Addresses,
     role::{Input, emit},
-    support::{
-        process::socket,
-        raw::{Raw, Requester, Streams, accept, connect, reserve},
-    },
+};
+use test_support::{
+    process::socket,
+    raw::{Raw, Requester, Streams, accept, connect, reserve},
 };
 
 const PING: StreamProtocol = StreamProtocol::new("/ipfs/ping/1.0.0");

@@ -18,8 +18,6 @@ mod attackers;
 mod network;
 mod ordinary;
 mod role;
-#[path = "../support/mod.rs"]
-mod support;
 
 use std::{
     sync::{
@@ -41,10 +39,10 @@ use self::{
     network::{Addresses, ControlGroup, Network, Process, Sources},
     ordinary::{Ordinary, Request, requests},
     role::Role,
-    support::{
-        process::{Relay, is},
-        tools,
-    },
+};
+use test_support::{
+    process::{Relay, is},
+    tools,
 };
 
 const MIB: u64 = 1024 * 1024;

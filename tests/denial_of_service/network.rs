@@ -25,8 +25,8 @@ use tokio::{
     time::timeout,
 };
 
-pub(crate) use crate::support::namespace::Namespace;
-use crate::support::{
+pub(crate) use test_support::namespace::Namespace;
+use test_support::{
     PATIENCE,
     namespace::{self, PREFIX, Result, run},
 };

@@ -19,8 +19,8 @@ use tokio::{
 use crate::{
     network::Addresses,
     role::{Input, emit},
-    support::raw::{Raw, Requester, accept, connect, reserve},
 };
+use test_support::raw::{Raw, Requester, accept, connect, reserve};
 
 /// What a caller sends through each of its circuits.
 const TRANSFER_BYTES: usize = 1_000_000;

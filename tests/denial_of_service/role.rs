@@ -22,8 +22,8 @@ use crate::{
     attackers::{self, Attacker},
     network::{self, Addresses, ControlGroup, Namespace, Process},
     ordinary::{self, Ordinary},
-    support::prometheus::Scrape,
 };
+use test_support::prometheus::Scrape;
 
 /// The variable that holds a role as JSON.
 const VARIABLE: &str = "RELAY_TEST_ROLE";

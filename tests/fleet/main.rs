@@ -2,5 +2,3 @@
 
 mod dns;
 mod rolling_upgrade;
-#[path = "../support/mod.rs"]
-mod support;

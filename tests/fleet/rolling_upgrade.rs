@@ -10,7 +10,7 @@ use std::{
 
 use libp2p::PeerId;
 
-use crate::support::{
+use test_support::{
     fleet::{Fleet, Traffic},
     process::Relay,
 };

@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::support::{
+use test_support::{
     client::{Client, Security, is_echoed},
     go::{self, Peer},
     internet::{self, ClientNetwork, Internet, Nat},

@@ -25,7 +25,7 @@ use libp2p::PeerId;
 use serde_json::{Value, json};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::support::{
+use test_support::{
     client::{Client, Security, is_echoed},
     js::{self, Peer, text},
     process::Relay,

@@ -5,5 +5,3 @@
 mod go;
 mod js;
 mod python;
-#[path = "../support/mod.rs"]
-mod support;

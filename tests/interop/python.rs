@@ -23,7 +23,7 @@ use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use serde_json::{Value, json};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::support::{
+use test_support::{
     client::{Client, Security, is_echoed},
     other_implementations::Process,
     process::Relay,

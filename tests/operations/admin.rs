@@ -20,7 +20,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::support::{
+use test_support::{
     http::{self, send, until_closed},
     process::{Relay, command},
     raw::{Circuit, Raw, assert_status},
@@ -40,7 +40,7 @@ async fn start() -> Relay {
 
 async fn healthcheck(variables: &[(&str, &str)]) -> Output {
     let output = command(variables).arg("healthcheck").output();
-    timeout(crate::support::PATIENCE, output)
+    timeout(test_support::PATIENCE, output)
         .await
         .unwrap()
         .unwrap()
@@ -294,7 +294,7 @@ async fn slow_client_gets_all_its_answers() {
     let begun = Instant::now();
     let mut answers = Vec::new();
     let mut chunk = vec![0; 16 * 1024];
-    let reading = timeout(crate::support::PATIENCE, async {
+    let reading = timeout(test_support::PATIENCE, async {
         loop {
             let read = stream.read(&mut chunk).await.unwrap();
             if read == 0 {
@@ -407,7 +407,7 @@ async fn an_occupied_admin_port_is_named_with_its_variable() {
         ("RELAY_ADMIN_ADDRESS", &taken),
     ])
     .output();
-    let output = timeout(crate::support::PATIENCE, output)
+    let output = timeout(test_support::PATIENCE, output)
         .await
         .unwrap()
         .unwrap();

@@ -9,7 +9,7 @@ use descord_relay::admin::client;
 use futures::AsyncWriteExt;
 use serde_json::{Value, json};
 
-use crate::support::{
+use test_support::{
     http,
     process::{Relay, command},
     raw::{Circuit, Raw, assert_status},

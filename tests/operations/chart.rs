@@ -6,7 +6,7 @@
 
 use std::{path::Path, process::Command};
 
-use crate::support::tools;
+use test_support::tools;
 
 #[test]
 fn the_chart() {

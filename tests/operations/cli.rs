@@ -16,7 +16,7 @@ use descord_relay::admin::client;
 use libp2p::PeerId;
 use tempfile::TempDir;
 
-use crate::support::process::{Relay, command, is, kill, socket};
+use test_support::process::{Relay, command, is, kill, socket};
 
 const SEED: &str = "correct horse battery staple";
 
@@ -27,7 +27,7 @@ async fn run(variables: &[(&str, &str)], arguments: &[&str]) -> Output {
         .args(arguments)
         .current_dir(&directory)
         .output();
-    let output = tokio::time::timeout(crate::support::PATIENCE, output).await;
+    let output = tokio::time::timeout(test_support::PATIENCE, output).await;
     assert!(is_empty(directory.path()), "nothing may be written");
     output.expect("it ends by itself").unwrap()
 }
@@ -359,7 +359,7 @@ async fn print_to(stdout: impl Fn() -> Stdio) -> Vec<(String, Output)> {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let output = tokio::time::timeout(crate::support::PATIENCE, process.wait_with_output());
+        let output = tokio::time::timeout(test_support::PATIENCE, process.wait_with_output());
         outputs.push((arguments.join(" "), output.await.unwrap().unwrap()));
     }
     relay.stop().await;
@@ -451,7 +451,7 @@ async fn relay_serves_when_its_log_cannot_be_written() {
         .spawn()
         .unwrap();
         let admin = admin.parse().unwrap();
-        let ready = tokio::time::timeout(crate::support::PATIENCE, async {
+        let ready = tokio::time::timeout(test_support::PATIENCE, async {
             while !client::get(admin, "/readyz")
                 .await
                 .is_ok_and(|(s, _)| s == 200)
@@ -464,7 +464,7 @@ async fn relay_serves_when_its_log_cannot_be_written() {
         let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
         let address = format!("{listen}/p2p/{}", status["peer_id"].as_str().unwrap());
         for _ in 0..3 {
-            crate::support::ordinary_clients::assert_served(&address.parse().unwrap()).await;
+            test_support::ordinary_clients::assert_served(&address.parse().unwrap()).await;
         }
         let lost = async || {
             let (_, metrics) = client::get(admin, "/metrics").await.unwrap();
@@ -474,7 +474,7 @@ async fn relay_serves_when_its_log_cannot_be_written() {
                 .find_map(|l| l.strip_prefix("relay_telemetry_lost_total{signal=\"logs\"} "));
             lost.is_some_and(|lost| lost.parse::<f64>().unwrap() > 0.0)
         };
-        let counted = tokio::time::timeout(crate::support::PATIENCE, async {
+        let counted = tokio::time::timeout(test_support::PATIENCE, async {
             while !lost().await {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -483,7 +483,7 @@ async fn relay_serves_when_its_log_cannot_be_written() {
         let (status, _) = client::get(admin, "/livez").await.unwrap();
         assert_eq!(status, 200, "no task has panicked");
         kill(15, process.id().unwrap());
-        let ended = tokio::time::timeout(crate::support::PATIENCE, process.wait());
+        let ended = tokio::time::timeout(test_support::PATIENCE, process.wait());
         assert_eq!(ended.await.unwrap().unwrap().code(), Some(0));
     }
 }
@@ -495,7 +495,7 @@ async fn other_signals_are_logged_and_ignored() {
         relay.signal(signal);
         let event = relay.event("signal ignored").await;
         assert_eq!(event["signal"], name, "{event}");
-        crate::support::ordinary_clients::assert_served(&relay.tcp()).await;
+        test_support::ordinary_clients::assert_served(&relay.tcp()).await;
     }
     relay.signal(15);
     assert_eq!(relay.exit_code().await, Some(0));

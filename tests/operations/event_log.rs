@@ -11,7 +11,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::support::{
+use test_support::{
     client::{Client, Security},
     ordinary_clients,
     process::{Relay, command, is},
@@ -29,7 +29,7 @@ async fn start_up(format: &str) -> Vec<String> {
     .unwrap();
     let mut stdout = BufReader::new(relay.stdout.take().unwrap()).lines();
     let mut lines = Vec::new();
-    let ready = timeout(crate::support::PATIENCE, async {
+    let ready = timeout(test_support::PATIENCE, async {
         while let Some(line) = stdout.next_line().await.unwrap() {
             lines.push(line);
             if lines.last().unwrap().contains("relay ready") {
@@ -160,7 +160,7 @@ async fn an_unread_log_does_not_block_the_relay() {
             break event["addresses"].as_str().unwrap().parse().unwrap();
         }
     };
-    let lost = timeout(crate::support::PATIENCE, async {
+    let lost = timeout(test_support::PATIENCE, async {
         loop {
             ordinary_clients::assert_served(&address).await;
             let (_, metrics) = client::get(admin.unwrap(), "/metrics").await.unwrap();

@@ -9,7 +9,7 @@ use std::fs;
 
 use tokio::process::Command;
 
-use crate::support::process::{Relay, kill};
+use test_support::process::{Relay, kill};
 
 /// Runs a command as the first process of a new PID namespace: `unshare` with these flags.
 const WAYS: [&[&str]; 2] = [

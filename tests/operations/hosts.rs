@@ -6,7 +6,7 @@ use std::{fs, path::Path, process::Command, time::Duration};
 
 use tempfile::TempDir;
 
-use crate::support::tools;
+use test_support::tools;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_descord-relay");
 

@@ -11,7 +11,7 @@ use descord_relay::admin::client;
 use libp2p::PeerId;
 use tokio::time::timeout;
 
-use crate::support::{
+use test_support::{
     http::{self, send, until_closed},
     process::{Relay, command, is},
     raw::Raw,
@@ -28,7 +28,7 @@ async fn start() -> Relay {
 async fn log_filter(address: &str, filter: &[&str]) -> Output {
     let mut command = command(&[("RELAY_ADMIN_ADDRESS", address)]);
     let output = command.arg("log-filter").args(filter).output();
-    timeout(crate::support::PATIENCE, output)
+    timeout(test_support::PATIENCE, output)
         .await
         .unwrap()
         .unwrap()

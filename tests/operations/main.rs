@@ -20,6 +20,4 @@ mod observability;
 mod peers;
 mod privacy;
 mod project_files;
-#[path = "../support/mod.rs"]
-mod support;
 mod telemetry;

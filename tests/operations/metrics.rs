@@ -7,7 +7,7 @@ mod bounded;
 mod coverage;
 mod document;
 
-use crate::support::{process::Relay, prometheus::Scrape};
+use test_support::{process::Relay, prometheus::Scrape};
 
 /// A relay that can be asked, with these variables.
 async fn start(variables: &[(&str, &str)]) -> Relay {

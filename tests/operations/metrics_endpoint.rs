@@ -13,7 +13,7 @@ use std::{
 
 use futures::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{
+use test_support::{
     http::{self, send, until_closed},
     process::Relay,
     raw::Circuit,

@@ -17,7 +17,7 @@ mod server;
 
 use std::{path::PathBuf, process::Command};
 
-use crate::support::tools;
+use test_support::tools;
 
 /// A file of the project.
 fn file(path: &str) -> PathBuf {

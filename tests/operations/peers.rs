@@ -11,7 +11,7 @@ use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::PeerId;
 use serde_json::{Value, json};
 
-use crate::support::{
+use test_support::{
     http,
     process::Relay,
     raw::{Circuit, Raw, assert_status},

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use libp2p::{PeerId, identity::Keypair};
 
-use crate::support::{
+use test_support::{
     auth_server::{AuthServer, Mode},
     client::{Client, Security},
     collector::Collector,

@@ -19,7 +19,7 @@ use circuit_relay::wire::Status;
 use libp2p::{PeerId, identity::Keypair};
 use serde_json::Value;
 
-use crate::support::{
+use test_support::{
     PATIENCE,
     process::Relay,
     prometheus::Scrape,

@@ -9,7 +9,7 @@ use futures::{FutureExt, future::join_all};
 use libp2p::{Multiaddr, PeerId};
 use tokio::time::{Instant, timeout};
 
-use crate::support::{
+use test_support::{
     autonat::{Client, v1, v2},
     forward::{Forward, header, loopback},
     ordinary_clients,

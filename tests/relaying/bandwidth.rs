@@ -14,7 +14,7 @@ use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::{Multiaddr, Stream};
 use tokio::task::JoinSet;
 
-use crate::support::{
+use test_support::{
     process::Relay,
     prometheus::Scrape,
     raw::{Circuit, Raw, Streams, assert_status, pattern, read_out},

@@ -15,7 +15,7 @@ use libp2p::{Multiaddr, identity::Keypair};
 use serde_json::{Value, json};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::support::{
+use test_support::{
     PATIENCE,
     client::{Client, Security},
     http,

@@ -16,7 +16,7 @@ use circuit_relay::wire::Limit;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::Multiaddr;
 
-use crate::support::{
+use test_support::{
     process::Relay,
     raw::{Circuit, pattern, read_out},
 };

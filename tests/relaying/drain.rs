@@ -18,7 +18,7 @@ use libp2p::{
 
 use tokio::time::sleep;
 
-use crate::support::{
+use test_support::{
     client::{Client, Security, TEST_PROTOCOL},
     process::{Relay, is},
 };

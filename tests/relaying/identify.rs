@@ -16,7 +16,7 @@ use libp2p::{
 use libp2p_stream as stream;
 use tokio::time::timeout;
 
-use crate::support::{
+use test_support::{
     PATIENCE,
     client::{BehaviourEvent, Client, Security},
     process::Relay,

@@ -13,7 +13,7 @@ use circuit_relay::{VOUCHER_DOMAIN, VOUCHER_PAYLOAD_TYPE};
 use libp2p::{Multiaddr, PeerId, core::SignedEnvelope, identity::Keypair};
 use tokio::task::JoinSet;
 
-use crate::support::{
+use test_support::{
     client::{Client, Security, is_echoed},
     peer_keys::{ForeignKey, every_type, rsa_2048, rsa_4096},
     process::{Relay, command, is, socket},

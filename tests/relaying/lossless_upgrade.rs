@@ -14,7 +14,7 @@ use std::io::ErrorKind;
 use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
 use libp2p::{Multiaddr, Stream};
 
-use crate::support::{
+use test_support::{
     process::Relay,
     raw::{Circuit, Raw, Streams, pattern, read_out},
 };

@@ -16,6 +16,4 @@ mod proxy_protocol;
 mod rates;
 mod resources;
 mod slow_network;
-#[path = "../support/mod.rs"]
-mod support;
 mod transports;

@@ -6,7 +6,7 @@ use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::{Stream, ping};
 use tokio::time::timeout;
 
-use crate::support::{PATIENCE, process::Relay, raw::Raw};
+use test_support::{PATIENCE, process::Relay, raw::Raw};
 
 /// Sends a ping in two pieces, and reads the answer.
 async fn ping(stream: &mut Stream, seed: u8) -> std::io::Result<bool> {

@@ -13,7 +13,7 @@ use libp2p_pnet::PreSharedKey;
 use tempfile::NamedTempFile;
 use tokio::process::Command;
 
-use crate::support::{
+use test_support::{
     client::{Client, Security, is_echoed},
     process::Relay,
     prometheus::Scrape,

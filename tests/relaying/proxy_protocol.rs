@@ -14,7 +14,7 @@ use tokio::{
 };
 use transports::tcp::HEADER_TIMEOUT;
 
-use crate::support::{
+use test_support::{
     PATIENCE,
     client::{BehaviourEvent, Client, Security},
     forward::{Forward, connect, header, local, loopback},

@@ -12,7 +12,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::support::{
+use test_support::{
     PATIENCE,
     client::{Client, Security},
     forward::{Forward, connect, loopback},

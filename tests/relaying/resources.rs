@@ -11,7 +11,7 @@ use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
 use libp2p::{Stream, ping};
 use tokio::{net::TcpStream, process::Command, time::timeout};
 
-use crate::support::{
+use test_support::{
     PATIENCE, http, ordinary_clients,
     process::{Relay, is, socket},
     prometheus::Scrape,

@@ -20,7 +20,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::support::{
+use test_support::{
     process::{Relay, socket},
     raw::{Circuit, Raw, pattern, read_out},
 };

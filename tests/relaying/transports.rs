@@ -8,7 +8,7 @@
 
 use libp2p::Multiaddr;
 
-use crate::support::{
+use test_support::{
     client::{Client, Security, is_echoed},
     process::Relay,
 };

@@ -172,7 +172,7 @@ fn status(answer: &[u8]) -> Option<Status> {
 
 #[cfg(test)]
 mod tests {
-    use test_support::fuzz::check_invariants;
+    use fuzz_support::check_invariants;
 
     #[test]
     fn hop_invariants_hold() {

@@ -71,6 +71,6 @@ pub fn dns(bytes: &[u8]) {
 mod tests {
     #[test]
     fn dns_invariants_hold() {
-        test_support::fuzz::check_invariants("dns", super::dns);
+        fuzz_support::check_invariants("dns", super::dns);
     }
 }

@@ -248,6 +248,6 @@ fn check_usage(usage: &Usage, units: &[Option<IpAddr>], shares: &Shares) {
 mod tests {
     #[test]
     fn resources_invariants_hold() {
-        test_support::fuzz::check_invariants("resources", super::resources);
+        fuzz_support::check_invariants("resources", super::resources);
     }
 }

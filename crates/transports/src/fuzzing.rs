@@ -12,7 +12,7 @@ pub use super::yamux::fuzzing::yamux;
 
 #[cfg(test)]
 mod tests {
-    use test_support::fuzz::check_invariants;
+    use fuzz_support::check_invariants;
 
     #[test]
     fn noise_invariants_hold() {

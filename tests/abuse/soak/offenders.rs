@@ -9,12 +9,10 @@ use socket2::SockRef;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Doors, Tally};
-use crate::{
-    dialler::{Security, dial, negotiate, noise},
-    support::{
-        process::socket,
-        raw::{Circuit, Raw, connect, read_out, reserve},
-    },
+use crate::dialler::{Security, dial, negotiate, noise};
+use test_support::{
+    process::socket,
+    raw::{Circuit, Raw, connect, read_out, reserve},
 };
 
 /// How long nothing has to move until somebody is stuck.

@@ -2,13 +2,11 @@
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
 
-use crate::{
-    dns::{
-        ZONE,
-        server::{DnsServer, relay},
-    },
-    support::client::{Client, Security},
+use crate::dns::{
+    ZONE,
+    server::{DnsServer, relay},
 };
+use test_support::client::{Client, Security};
 
 /// A client whose only resolver is the server.
 async fn client(server: &DnsServer) -> Client {

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, process::Command, sync::LazyLock};
 
-use crate::support::tools;
+use test_support::tools;
 
 /// What came back.
 #[derive(Debug, Default)]

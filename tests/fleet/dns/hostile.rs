@@ -20,13 +20,11 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{
-    dns::{
-        FLEET,
-        server::{DnsServer, relay},
-    },
-    support::{PATIENCE, dns::question},
+use crate::dns::{
+    FLEET,
+    server::{DnsServer, relay},
 };
+use test_support::{PATIENCE, dns::question};
 
 fn socket(from: &str, server: &DnsServer) -> UdpSocket {
     let socket = UdpSocket::bind((from, 0)).unwrap();

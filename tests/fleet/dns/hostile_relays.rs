@@ -8,13 +8,11 @@ use libp2p::PeerId;
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use crate::{
-    dns::{
-        FLEET,
-        server::{DnsServer, relay},
-    },
-    support::dns::texts,
+use crate::dns::{
+    FLEET,
+    server::{DnsServer, relay},
 };
+use test_support::dns::texts;
 
 /// A server whose `/status` is this.
 async fn pretender(body: String) -> SocketAddr {

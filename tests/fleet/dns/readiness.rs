@@ -7,13 +7,11 @@ use std::{
 
 use hickory_proto::{op::ResponseCode, rr::RecordType};
 
-use crate::{
-    dns::{
-        FLEET, SEED,
-        server::{DnsServer, GONE_WITHIN, relay},
-    },
-    support::process::{Relay, is},
+use crate::dns::{
+    FLEET, SEED,
+    server::{DnsServer, GONE_WITHIN, relay},
 };
+use test_support::process::{Relay, is};
 
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;

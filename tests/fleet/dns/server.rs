@@ -16,13 +16,11 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{
-    dns::{FLEET, SEED, ZONE},
-    support::{
-        PATIENCE,
-        dns::{self, question, texts},
-        process::{Relay, command, is, kill},
-    },
+use crate::dns::{FLEET, SEED, ZONE};
+use test_support::{
+    PATIENCE,
+    dns::{self, question, texts},
+    process::{Relay, command, is, kill},
 };
 
 /// How long a relay that left may stay in the zone: two seconds, and as many again on a busy machine.

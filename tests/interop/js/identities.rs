@@ -3,7 +3,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use super::*;
-use crate::support::peer_keys::private_rsa_8192;
+use test_support::peer_keys::private_rsa_8192;
 
 /// An RSA key of the maximum size, as target and as source.
 #[tokio::test]

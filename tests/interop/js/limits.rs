@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{MIB, Pair, whole};
-use crate::support::{js, process::Relay};
+use test_support::{js, process::Relay};
 
 /// Circuits may carry 256 KiB each way.
 const LITTLE_DATA: (&str, &str) = ("RELAY_MAX_CIRCUIT_BYTES", "256KiB");

@@ -2,12 +2,10 @@
 
 use serde_json::json;
 
-use crate::{
-    js::{MIB, address, through, whole},
-    support::{
-        js::{self, Peer},
-        process::Relay,
-    },
+use crate::js::{MIB, address, through, whole};
+use test_support::{
+    js::{self, Peer},
+    process::Relay,
 };
 
 const KEY: &str = "/key/swarm/psk/1.0.0/\n/base16/\n\

@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::time::{Instant, timeout};
 
 use super::{address, strings, through};
-use crate::support::{
+use test_support::{
     client::{Client, Security},
     js::{self, Peer},
     process::Relay,

@@ -10,13 +10,11 @@ use libp2p::PeerId;
 use prost::Message;
 use serde_json::Value;
 
-use crate::{
-    metrics::{reaches, start},
-    support::{
-        process::{Relay, is},
-        prometheus::{Sample, Scrape, label, name},
-        raw::{Circuit, Raw, assert_status, connect, read_out},
-    },
+use crate::metrics::{reaches, start};
+use test_support::{
+    process::{Relay, is},
+    prometheus::{Sample, Scrape, label, name},
+    raw::{Circuit, Raw, assert_status, connect, read_out},
 };
 
 /// Peers that misbehave at once.

@@ -18,16 +18,14 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{
-    metrics::{reaches, start},
-    support::{
-        PATIENCE,
-        auth_server::{AuthServer, Mode},
-        autonat,
-        process::{Relay, kill, socket},
-        prometheus::{Scrape, name},
-        raw::{Circuit, Raw, assert_status, pattern},
-    },
+use crate::metrics::{reaches, start};
+use test_support::{
+    PATIENCE,
+    auth_server::{AuthServer, Mode},
+    autonat,
+    process::{Relay, kill, socket},
+    prometheus::{Scrape, name},
+    raw::{Circuit, Raw, assert_status, pattern},
 };
 
 const SIGTERM: i32 = 15;

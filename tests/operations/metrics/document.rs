@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use descord_relay::metrics::{Attribute, DNS_INSTRUMENTS, INSTRUMENTS, Instrument};
 
-use crate::support::prometheus::name;
+use test_support::prometheus::name;
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
 

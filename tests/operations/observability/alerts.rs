@@ -2,10 +2,8 @@
 
 use std::process::Command;
 
-use crate::{
-    observability::{file, prometheus, text},
-    support::tools::run,
-};
+use crate::observability::{file, prometheus, text};
+use test_support::tools::run;
 
 pub(crate) const RULES: &str = "observability/alerts.yaml";
 /// What every alert has to fire for, and not to.

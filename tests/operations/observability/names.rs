@@ -4,10 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use descord_relay::metrics::{Attribute, INSTRUMENTS, InstrumentKind};
 
-use crate::{
-    observability::promql::{Series, used},
-    support::prometheus::{label, name},
-};
+use crate::observability::promql::{Series, used};
+use test_support::prometheus::{label, name};
 
 /// What a scrape adds to every series.
 const TARGET: [&str; 2] = ["job", "instance"];

@@ -5,20 +5,18 @@ use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::PeerId;
 use serde_json::Value;
 
-use crate::{
-    observability::{
-        alerts::{RULES, TESTS},
-        dashboard, file,
-        names::{exist, in_template},
-        prometheus, promql,
-        server::{Server, wait},
-        text,
-    },
-    support::{
-        process::Relay,
-        prometheus::Scrape,
-        raw::{Circuit, Raw, assert_status},
-    },
+use crate::observability::{
+    alerts::{RULES, TESTS},
+    dashboard, file,
+    names::{exist, in_template},
+    prometheus, promql,
+    server::{Server, wait},
+    text,
+};
+use test_support::{
+    process::Relay,
+    prometheus::Scrape,
+    raw::{Circuit, Raw, assert_status},
 };
 
 /// A relay over which a circuit has carried 300 bytes there and 50 back, and the holder of a

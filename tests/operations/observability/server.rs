@@ -10,7 +10,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::support::PATIENCE;
+use test_support::PATIENCE;
 
 /// A server with a separate configuration and data directory. Killed when it is dropped.
 pub(crate) struct Server {

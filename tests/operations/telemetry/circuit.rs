@@ -3,7 +3,7 @@
 use futures::AsyncWriteExt;
 use opentelemetry_proto::tonic::{common::v1::any_value::Value, trace::v1::Span};
 
-use crate::support::{
+use test_support::{
     collector::{Collector, attribute, integer, text},
     process::Relay,
     raw::{Circuit, Raw, pattern, read_out},

@@ -1,11 +1,9 @@
 //! The headers of exports are secrets.
 
-use crate::{
-    support::{
-        collector::Collector,
-        process::{Relay, command},
-    },
-    telemetry::{circuit::carry, wire::PROTOCOLS},
+use crate::telemetry::{circuit::carry, wire::PROTOCOLS};
+use test_support::{
+    collector::Collector,
+    process::{Relay, command},
 };
 
 const HEADERS: (&str, &str) = (

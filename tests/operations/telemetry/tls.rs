@@ -1,12 +1,10 @@
 //! Collectors that speak TLS, and want to know who speaks.
 
-use crate::{
-    support::{
-        collector::Collector,
-        pki::Pki,
-        process::{Relay, is},
-    },
-    telemetry::{circuit::carry, wire::PROTOCOLS},
+use crate::telemetry::{circuit::carry, wire::PROTOCOLS};
+use test_support::{
+    collector::Collector,
+    pki::Pki,
+    process::{Relay, is},
 };
 
 #[tokio::test(flavor = "multi_thread")]

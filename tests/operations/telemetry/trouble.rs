@@ -4,14 +4,12 @@ use std::time::{Duration, Instant};
 
 use circuit_relay::wire::Status;
 
-use crate::{
-    support::{
-        collector::{Collector, Mode},
-        ordinary_clients,
-        process::{Relay, is},
-        raw::{Raw, assert_status},
-    },
-    telemetry::{circuit::carry, wire::PROTOCOLS},
+use crate::telemetry::{circuit::carry, wire::PROTOCOLS};
+use test_support::{
+    collector::{Collector, Mode},
+    ordinary_clients,
+    process::{Relay, is},
+    raw::{Raw, assert_status},
 };
 
 const SECRET: &str = "hunter2";

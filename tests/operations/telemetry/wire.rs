@@ -9,13 +9,11 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{
-    support::{
-        PATIENCE,
-        collector::{Collector, integer, text},
-        process::{Relay, command, is, kill},
-    },
-    telemetry::circuit::{carry, relay},
+use crate::telemetry::circuit::{carry, relay};
+use test_support::{
+    PATIENCE,
+    collector::{Collector, integer, text},
+    process::{Relay, command, is, kill},
 };
 
 pub const PROTOCOLS: [&str; 2] = ["http/protobuf", "grpc"];
@@ -272,7 +270,7 @@ async fn a_request_within_a_trace_has_a_span_in_it() {
     ask(&relay, "/nowhere", "01").await;
     relay.stop().await;
     let names = |collector: &Collector| {
-        let of = |r: &crate::support::collector::Received| {
+        let of = |r: &test_support::collector::Received| {
             let names = r.spans().map(|span| span.name.clone());
             names
                 .filter(|name| name.starts_with("GET"))

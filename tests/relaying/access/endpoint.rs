@@ -8,7 +8,7 @@ use libp2p::PeerId;
 use serde_json::json;
 
 use super::*;
-use crate::support::{
+use test_support::{
     auth_server::{AuthServer, Mode},
     forward::{Forward, header, loopback},
     raw::{Circuit, connect},
@@ -305,7 +305,7 @@ async fn one_peer_cannot_flood_the_endpoint() {
     };
     let (greedy, ()) = tokio::join!(flood, others);
     let of_greedy =
-        |question: &crate::support::auth_server::Question| question.body["peer"] == greedy;
+        |question: &test_support::auth_server::Question| question.body["peer"] == greedy;
     let asked = auth_server
         .questions()
         .into_iter()

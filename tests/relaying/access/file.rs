@@ -6,7 +6,7 @@ use futures::{AsyncReadExt, AsyncWriteExt};
 use tempfile::TempDir;
 
 use super::*;
-use crate::support::{
+use test_support::{
     process::{command, is},
     raw::Circuit,
 };

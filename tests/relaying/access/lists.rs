@@ -3,7 +3,7 @@
 use libp2p::PeerId;
 
 use super::*;
-use crate::support::{process::is, raw::Circuit};
+use test_support::{process::is, raw::Circuit};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_allowed_peers_may_reserve() {

@@ -1,7 +1,7 @@
 //! An endpoint that proves who it is.
 
 use super::*;
-use crate::support::{
+use test_support::{
     auth_server::{AuthServer, Mode},
     pki::Pki,
     process::command,

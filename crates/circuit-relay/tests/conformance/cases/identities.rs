@@ -3,12 +3,11 @@
 use circuit_relay::wire::Status;
 use libp2p::identity::Keypair;
 
+use test_support::peer_keys::rsa_2048;
+
 use crate::{
-    conformance::{
-        case::Case,
-        harness::{circuit, client::Client, server::Server},
-    },
-    support::peer_keys::rsa_2048,
+    case::Case,
+    harness::{circuit, client::Client, server::Server},
 };
 
 pub fn cases() -> Vec<Case> {

@@ -4,7 +4,7 @@ use descord_relay::relay::wire;
 use libp2p::{Multiaddr, StreamProtocol};
 use tokio::time::timeout;
 
-use crate::support::{PATIENCE, raw::Raw};
+use crate::{PATIENCE, raw::Raw};
 
 pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/libp2p/autonat/2/dial-request");
 /// Status of an answer.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use descord_relay::{metrics::Instrument, telemetry::prometheus::MAX_AGE};
 use tokio::time::{sleep, timeout};
 
-use super::{
+use crate::{
     PATIENCE,
     http::{send, until_closed},
     process::Relay,

@@ -13,7 +13,7 @@ use libp2p::{
 };
 use tokio::time::timeout;
 
-use crate::support::{PATIENCE, raw::Raw};
+use crate::{PATIENCE, raw::Raw};
 
 pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/libp2p/autonat/1.0.0");
 /// Status of an answer.

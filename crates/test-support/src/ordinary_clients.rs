@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use libp2p::Multiaddr;
 use tokio::time::timeout;
 
-use super::{
+use crate::{
     PATIENCE,
     client::{Client, Security, is_echoed},
 };

@@ -9,7 +9,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::PATIENCE;
+use crate::PATIENCE;
 
 /// A node of another implementation. Killed when it is dropped.
 pub struct Process {

@@ -34,7 +34,7 @@ pub fn install_once(
 ) -> Result<(), String> {
     let words = |error: std::io::Error| error.to_string();
     let name = directory.file_name().unwrap_or_default().to_string_lossy();
-    let guard = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.lock"));
+    let guard = crate::process::temporary_directory().join(format!("{name}.lock"));
     let guard = File::create(guard).map_err(words)?;
     guard.lock().map_err(words)?;
     let wanted = fs::read(lock_file).map_err(words)?;

@@ -10,7 +10,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use super::tools::or_skip;
+use crate::tools::or_skip;
 
 /// What the names of namespaces and control groups begin with, before the id of the test process.
 pub const PREFIX: &str = "relaytest";

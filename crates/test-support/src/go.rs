@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{
+use crate::{
     other_implementations::Process,
     tools::{or_skip, run},
 };
@@ -22,7 +22,7 @@ pub fn node() -> Option<&'static Path> {
 
 /// Go's build cache makes this fast when nothing has changed.
 fn compile() -> Result<PathBuf, String> {
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("go");
+    let directory = crate::process::temporary_directory().join("go");
     let program = directory.join("node");
     std::fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
     // Without symbols the program is linked faster.
@@ -32,7 +32,7 @@ fn compile() -> Result<PathBuf, String> {
         .arg(".")
         // Where the machine's Go is older than go.mod requires, it fetches that version.
         .env("GOTOOLCHAIN", "auto")
-        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/go")))?;
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/go")))?;
     Ok(program)
 }
 

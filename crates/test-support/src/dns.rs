@@ -12,7 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::PATIENCE;
+use crate::PATIENCE;
 
 /// The packet that asks for records of a name.
 pub fn question(name: &str, record_type: RecordType) -> Vec<u8> {

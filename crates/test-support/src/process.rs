@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
     process::Stdio,
 };
 
@@ -15,7 +15,26 @@ use tokio::{
     time::timeout,
 };
 
-use super::PATIENCE;
+use crate::PATIENCE;
+
+/// The directory of the build profile, which holds the binary; tests run in a directory below it.
+fn profile_directory() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let is_profile = |directory: &&Path| directory.join("deps").is_dir();
+    test.ancestors().find(is_profile).unwrap().to_owned()
+}
+
+/// The binary `descord-relay`, which cargo builds before the tests of its package.
+pub fn binary() -> PathBuf {
+    profile_directory().join("descord-relay")
+}
+
+/// The directory for what tests keep from run to run.
+pub fn temporary_directory() -> PathBuf {
+    let directory = profile_directory().parent().unwrap().join("tmp");
+    std::fs::create_dir_all(&directory).unwrap();
+    directory
+}
 
 /// A relay process. Killed when it is dropped.
 pub struct Relay {
@@ -30,7 +49,7 @@ pub struct Relay {
 
 /// The binary with an environment that holds `variables` and nothing else of the relay's.
 pub fn command(variables: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_descord-relay"));
+    let mut command = Command::new(crate::process::binary());
     command
         .env_clear()
         .envs(variables.iter().copied())

@@ -11,7 +11,7 @@ use libp2p_stream::Control;
 use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
 use tokio::time::{sleep, timeout};
 
-use super::{
+use crate::{
     client::{Client, Security, TEST_PROTOCOL},
     raw::pattern,
 };

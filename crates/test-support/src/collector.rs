@@ -48,7 +48,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tonic::codec::CompressionEncoding;
 
-use super::PATIENCE;
+use crate::PATIENCE;
 
 /// What the collector does with requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

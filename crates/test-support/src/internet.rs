@@ -4,7 +4,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{
+use crate::{
     namespace::{self, Namespace, Result, connect, remove_stale},
     process::Relay,
 };
@@ -41,7 +41,7 @@ impl Internet {
 
     /// Starts a relay at the address with this number, from 1.
     pub async fn relay(&self, number: u8, variables: &[(&str, &str)]) -> Relay {
-        let binary = env!("CARGO_BIN_EXE_descord-relay");
+        let binary = crate::process::binary();
         let mut command = self.core.command(&[], binary);
         let ip = relay_address(number);
         let listen = format!("/ip4/{ip}/tcp/4001,/ip4/{ip}/udp/4001/quic-v1");

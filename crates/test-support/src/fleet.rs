@@ -19,7 +19,7 @@ use libp2p::{
 };
 use tokio::{task::JoinHandle, time::timeout};
 
-use super::{
+use crate::{
     PATIENCE,
     client::{BehaviourEvent, Client, Security, TEST_PROTOCOL},
 };

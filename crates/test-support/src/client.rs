@@ -22,7 +22,7 @@ use libp2p_pnet::{PnetConfig, PreSharedKey};
 use libp2p_stream as stream;
 use tokio::time::timeout;
 
-use super::PATIENCE;
+use crate::PATIENCE;
 
 /// The protocol of the tests' own streams, which go through circuits.
 pub const TEST_PROTOCOL: StreamProtocol = StreamProtocol::new("/descord-relay/test");

@@ -29,7 +29,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
-use super::PATIENCE;
+use crate::PATIENCE;
 
 /// What the endpoint does with questions.
 #[derive(Clone, Debug, PartialEq)]

@@ -24,7 +24,7 @@ use libp2p::{
 };
 use tokio::time::timeout;
 
-use super::PATIENCE;
+use crate::PATIENCE;
 
 /// Claims that the client has these addresses.
 #[derive(Default)]

@@ -13,7 +13,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::process::socket;
+use crate::process::socket;
 
 /// A TCP connection to `address` that comes from `from`.
 pub async fn connect(from: Ipv4Addr, address: SocketAddr) -> io::Result<TcpStream> {

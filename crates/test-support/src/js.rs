@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{
+use crate::{
     other_implementations::Process,
     tools::{install_once, or_skip, run},
 };
@@ -20,7 +20,7 @@ pub fn node() -> Option<&'static Path> {
 }
 
 fn directory() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/js")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/js")
 }
 
 fn install() -> Result<PathBuf, String> {

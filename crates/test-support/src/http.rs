@@ -10,7 +10,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{PATIENCE, process::Relay};
+use crate::{PATIENCE, process::Relay};
 
 /// The status code and the body of an answer.
 pub async fn get(relay: &Relay, path: &str) -> (u16, String) {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::process::is;
+use crate::process::is;
 
 /// Balances the events of a relay, from its first one on.
 #[derive(Debug, Default)]

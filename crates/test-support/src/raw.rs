@@ -19,7 +19,7 @@ use libp2p_stream::{self as stream, OpenStreamError};
 use prost::Message;
 use tokio::{task::JoinHandle, time::timeout};
 
-use super::PATIENCE;
+use crate::PATIENCE;
 
 /// What a client's streams are like.
 #[derive(Clone, Copy, Debug, Default)]
