@@ -92,6 +92,7 @@ impl AsyncUdpSocket for CountingSocket {
 
 /// Far more than one window.
 const BYTES: usize = 4 * 1024 * 1024;
+const MAX_TRANSFERS: usize = 20;
 
 /// A change of this number would not break the batching, but double the number of system calls.
 #[tokio::test]
@@ -118,12 +119,20 @@ async fn quinn_yields_after_the_expected_number_of_datagrams() {
     let (ours, connection) = tokio::join!(server.connection(), within(connecting));
     let mut echoing = JoinSet::new();
     echoing.spawn(echo(ours));
-    let (mut send, mut receive) = within(connection.unwrap().open_bi()).await.unwrap();
-    let sending = async {
-        send.write_all(&vec![7; BYTES]).await.unwrap();
-        send.finish().unwrap();
-    };
-    let ((), received) = within(async { tokio::join!(sending, receive.read_to_end(BYTES)) }).await;
-    assert_eq!(received.unwrap().len(), BYTES);
+    let connection = connection.unwrap();
+    // Acknowledgements and pacing may divide the datagrams of a transfer into shorter runs.
+    for _ in 0..MAX_TRANSFERS {
+        let (mut send, mut receive) = within(connection.open_bi()).await.unwrap();
+        let sending = async {
+            send.write_all(&vec![7; BYTES]).await.unwrap();
+            send.finish().unwrap();
+        };
+        let exchange = async { tokio::join!(sending, receive.read_to_end(BYTES)) };
+        let ((), received) = within(exchange).await;
+        assert_eq!(received.unwrap().len(), BYTES);
+        if most.0.load(Ordering::Relaxed) >= PACKETS_PER_POLL {
+            break;
+        }
+    }
     assert_eq!(most.0.load(Ordering::Relaxed), PACKETS_PER_POLL);
 }
