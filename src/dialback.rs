@@ -14,12 +14,12 @@
 //!   bounded memory ([`Limiter`]). Both versions of `AutoNAT` share these rates.
 //! - **Simultaneous dials**, in `node::connection_limits`.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use tracing::debug;
 
-use crate::{metrics::Metrics, relay::Relay};
+use crate::relay::Relay;
 use named_enum::named_enum;
 use rate_limits::{Limiter, Rate, Unit};
 use resource_manager::{Prefix, ip_of};
@@ -39,7 +39,7 @@ const MAX_PROTOCOLS: usize = 8;
 /// Decides about dials, and counts them.
 pub struct DialPolicy {
     relay: Arc<Relay>,
-    metrics: Metrics,
+    observer: Arc<dyn Observer>,
     limiters: DialLimiters,
 }
 
@@ -70,6 +70,12 @@ named_enum! {
     }
 }
 
+/// Receives reports of dial requests. The method must not block.
+pub trait Observer: fmt::Debug + Send + Sync + 'static {
+    /// `number` dials were requested, with the same outcome.
+    fn dials_requested(&self, outcome: DialOutcome, number: usize);
+}
+
 /// Why a dial was denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DialDenied {
@@ -97,10 +103,10 @@ impl DialDenied {
 
 impl DialPolicy {
     /// Creates a policy for the peers that are connected to `relay`.
-    pub fn new(relay: Arc<Relay>, metrics: Metrics) -> Self {
+    pub fn new(relay: Arc<Relay>, observer: Arc<dyn Observer>) -> Self {
         Self {
             relay,
-            metrics,
+            observer,
             limiters: DialLimiters {
                 peers: Limiter::new(RATE_PER_PEER),
                 prefixes: Limiter::new(RATE_PER_IP),
@@ -131,9 +137,9 @@ impl DialPolicy {
         checked
     }
 
-    /// Counts the outcome of `number` requested dials in the metrics.
+    /// Reports the outcome of `number` requested dials.
     pub fn record(&self, outcome: DialOutcome, number: usize) {
-        self.metrics.autonat_dials(outcome.as_str(), number);
+        self.observer.dials_requested(outcome, number);
     }
 }
 

@@ -38,6 +38,8 @@ pub mod cli;
 pub mod config;
 pub mod dialback;
 pub mod dns;
+mod error_chain;
+mod failure_log;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod identify;
@@ -45,6 +47,7 @@ pub mod identity;
 pub mod metrics;
 pub mod node;
 pub mod peer_stats;
+mod pem;
 pub mod ping;
 pub mod probe;
 pub mod pseudonym;

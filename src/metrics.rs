@@ -5,6 +5,7 @@
 
 mod access;
 pub(crate) mod catalogue;
+mod dialback;
 mod process;
 mod state;
 mod transports;
@@ -145,14 +146,6 @@ impl Metrics {
     pub(crate) fn stop(&self, outcome: &'static str, took: Duration) {
         let outcome = [KeyValue::new("outcome", outcome)];
         self.0.stop_duration.record(took.as_secs_f64(), &outcome);
-    }
-
-    /// Counts dials requested over `AutoNAT`, with one of the outcomes of the catalogue.
-    pub(crate) fn autonat_dials(&self, outcome: &'static str, number: usize) {
-        let number = u64::try_from(number).unwrap_or(u64::MAX);
-        self.0
-            .autonat_dials
-            .add(number, &[KeyValue::new("outcome", outcome)]);
     }
 
     /// Sets the number of pending incoming connections.

@@ -1,18 +1,18 @@
 //! Telemetry: the event log, traces, and metrics.
 
-pub(crate) mod export_health;
+mod export_health;
 mod exporter;
 pub mod log;
 mod otel_env;
 mod otlp;
 mod otlp_grpc;
 mod otlp_http;
-pub(crate) mod pem;
 pub mod prometheus;
 mod providers;
 mod resource;
 mod settings;
 mod span_queue;
+mod tls_files;
 
 use std::sync::Arc;
 

@@ -32,7 +32,7 @@ use super::{
     observer::{AuthorizationOutcome, CacheLookup, Observer},
     single_flight::SingleFlight,
 };
-use crate::telemetry::export_health::FailureLog;
+use crate::failure_log::FailureLog;
 use circuit_relay::{Denied, DenyReason};
 use rate_limits::{Limiter, Rate, Unit};
 use resource_manager::{Prefix, Share, Shares};

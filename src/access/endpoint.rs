@@ -13,10 +13,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{config::EndpointConfig, resolve::Resolver};
-use crate::{
-    secret::Secret,
-    telemetry::{export_health::chain, pem},
-};
+use crate::{error_chain::chain, pem, secret::Secret};
 use circuit_relay::Requester;
 use resource_manager::Prefix;
 

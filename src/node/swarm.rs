@@ -58,7 +58,7 @@ impl Behaviour {
             ping: ping::Behaviour,
             autonat: autonat::Behaviour::new(
                 autonat,
-                DialPolicy::new(Arc::clone(relay), metrics.clone()),
+                DialPolicy::new(Arc::clone(relay), Arc::new(metrics.clone())),
                 resources.clone(),
             ),
         }

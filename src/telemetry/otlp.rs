@@ -21,8 +21,8 @@ use super::{
     exporter::{LastExportError, MonitoredExporter},
     otlp_grpc,
     otlp_http::OtlpHttpClient,
-    pem::TlsFiles,
     settings::{self, Compression, Destination},
+    tls_files::TlsFiles,
 };
 
 /// Exports spans to `destination`.

@@ -11,11 +11,8 @@ use tonic::{
     transport::{Channel, Endpoint, channel::Change},
 };
 
-use super::{
-    export_health::chain,
-    pem::{self, TlsFiles},
-    settings::Destination,
-};
+use super::{settings::Destination, tls_files::TlsFiles};
+use crate::{error_chain::chain, pem};
 
 /// Replaces the connection, so that the next request uses a new one.
 ///

@@ -10,11 +10,12 @@ use reqwest::{
 };
 
 use super::{
-    export_health::{ExportError, chain},
+    export_health::ExportError,
     exporter::LastExportError,
-    pem::{self, TlsFiles},
     settings::Destination,
+    tls_files::{self, TlsFiles},
 };
+use crate::{error_chain::chain, pem};
 
 /// Maximum length of a response; those of collectors have some bytes.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
@@ -54,7 +55,7 @@ impl OtlpHttpClient {
         let is_plain = destination.url.scheme() == "http";
         if let Some(pem) = &files.certificate {
             let certificates = reqwest::Certificate::from_pem_bundle(pem)
-                .map_err(|error| pem::invalid(pem::CERTIFICATE, &error))?;
+                .map_err(|error| pem::invalid(tls_files::CERTIFICATE, &error))?;
             client = client.tls_certs_only(certificates);
         } else if is_plain {
             // The system store may be missing in a minimal image.
@@ -63,7 +64,7 @@ impl OtlpHttpClient {
         if let Some((certificate, key)) = &files.identity {
             let pem = [certificate.as_slice(), b"\n", key].concat();
             let identity = reqwest::Identity::from_pem(&pem)
-                .map_err(|error| pem::invalid(pem::CLIENT, &error))?;
+                .map_err(|error| pem::invalid(tls_files::CLIENT, &error))?;
             client = client.identity(identity);
         }
         Ok(Self {

@@ -1,15 +1,9 @@
-//! PEM files of TLS certificates and keys.
-
-use std::{
-    fmt,
-    fs::File,
-    io::{self, Read},
-    path::Path,
-};
+//! PEM files for connections to a collector.
 
 use zeroize::Zeroizing;
 
 use super::settings::Destination;
+use crate::pem::read;
 
 /// The variable of the CA certificates for the collector, for errors.
 pub(super) const CERTIFICATE: &str = "OTEL_EXPORTER_OTLP_CERTIFICATE";
@@ -17,9 +11,6 @@ pub(super) const CERTIFICATE: &str = "OTEL_EXPORTER_OTLP_CERTIFICATE";
 pub(super) const CLIENT: &str =
     "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY";
 const CLIENT_KEY: &str = "OTEL_EXPORTER_OTLP_CLIENT_KEY";
-
-/// Maximum size of a file; the CA certificates of a system have some hundred KiB.
-const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// The contents of the PEM files of a destination.
 pub(super) struct TlsFiles {
@@ -53,23 +44,4 @@ impl TlsFiles {
             },
         })
     }
-}
-
-/// The error about a file with invalid content.
-pub(crate) fn invalid(variable: &str, error: &dyn fmt::Display) -> String {
-    format!("{variable}: {error}")
-}
-
-/// Reads the file that `variable` names; at most 1 MiB.
-pub(crate) fn read(variable: &str, path: &Path) -> Result<Vec<u8>, String> {
-    let mut content = Vec::new();
-    let read = File::open(path)
-        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut content))
-        .and_then(|read| {
-            if read as u64 > MAX_FILE_BYTES {
-                return Err(io::Error::other("larger than 1 MiB"));
-            }
-            Ok(content)
-        });
-    read.map_err(|error| format!("{variable}: {} cannot be read: {error}", path.display()))
 }
