@@ -1,5 +1,6 @@
 //! The event log.
 
+mod filter;
 mod writer;
 
 use std::{
@@ -69,7 +70,7 @@ pub(super) fn open(
     filter: Option<&str>,
 ) -> Result<(Log, impl Layer<Registry> + use<>), StartError> {
     let text = filter.filter(|f| !f.is_empty()).unwrap_or(DEFAULT_FILTER);
-    let (filter, reload) = reload::Layer::new(EnvFilter::try_new(text)?);
+    let (filter, reload) = reload::Layer::new(filter::parse(text)?);
     let is_terminal = io::stdout().is_terminal();
     let (writer, worker) = writer::spawn(io::stdout()).map_err(StartError::Writer)?;
     let log = Log {
@@ -149,7 +150,7 @@ impl FilterHandle {
         } else {
             filter
         };
-        let parsed = EnvFilter::try_new(filter)?;
+        let parsed = filter::parse(filter)?;
         let mut text = self.text();
         // It fails only after the log was dropped.
         if self.reload.reload(parsed).is_ok() {
