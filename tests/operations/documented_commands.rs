@@ -74,6 +74,10 @@ const RULES: &[(&str, Coverage)] = &[
     ("mkdir *", Executed),
     ("chmod *", Executed),
     // Cargo, and the checks.
+    (
+        "cargo run -p circuit-relay --example *",
+        Test("client_reserves_on_the_embedded_relay_and_is_dialled"),
+    ),
     ("cargo run *", Step("tests")),
     ("cargo build --profile dist *", Part("image")),
     ("cargo build *", Step("tests")),

@@ -1,0 +1,64 @@
+//! The examples work together: a client reserves on the embedded relay, and another one reaches it.
+
+use std::{env, path::PathBuf, process::Stdio, time::Duration};
+
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+    time::timeout,
+};
+
+/// Longer than anything that the test waits for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An example as a process, killed when it is dropped.
+struct Example {
+    _process: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Example {
+    /// Cargo builds the examples of a package before its tests.
+    fn start(name: &str, arguments: &[&str]) -> Self {
+        let test = env::current_exe().unwrap();
+        let profile = test.parent().and_then(|deps| deps.parent()).unwrap();
+        let binary: PathBuf = profile.join("examples").join(name);
+        let mut process = Command::new(binary)
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        Self {
+            _process: process,
+            lines,
+        }
+    }
+
+    /// What follows `prefix` in the first line that begins with it.
+    async fn line(&mut self, prefix: &str) -> String {
+        let search = async {
+            while let Some(line) = self.lines.next_line().await.unwrap() {
+                if let Some(rest) = line.strip_prefix(prefix) {
+                    return rest.to_owned();
+                }
+            }
+            panic!("no line begins with {prefix:?}");
+        };
+        timeout(PATIENCE, search).await.expect("a line in time")
+    }
+}
+
+#[tokio::test]
+async fn client_reserves_on_the_embedded_relay_and_is_dialled() {
+    let mut relay = Example::start("embedded", &["/ip4/127.0.0.1/tcp/0"]);
+    let relay = format!("/ip4/{}", relay.line("/ip4/").await);
+    let mut target = Example::start("client", &[&relay]);
+    let address = target.line("reachable at ").await;
+    let mut source = Example::start("client", &[&relay, &address]);
+    let (connected, _) = tokio::join!(source.line("connected to "), target.line("connected to "));
+    let target_id = address.rsplit('/').next().unwrap();
+    assert!(connected.starts_with(target_id), "{connected}");
+    source.line("ping of ").await;
+}
