@@ -135,7 +135,7 @@ struct Peer {
 }
 
 impl Peer {
-    async fn connect(address: &Multiaddr) -> Self {
+    fn connect(address: &Multiaddr) -> Self {
         let mut swarm = SwarmBuilder::with_new_identity()
             .with_tokio()
             .with_tcp(
@@ -192,7 +192,7 @@ async fn unanswered_requests_keep_no_connection_open() {
     const ANSWER: Duration = Duration::from_secs(10);
     let relay = Relay::start(&[("RELAY_IDLE_TIMEOUT", "5s")]).await;
     let closings = [relay.tcp(), relay.quic()].map(async |address| {
-        let mut peer = Peer::connect(&address).await;
+        let mut peer = Peer::connect(&address);
         let request = peer.request().await;
         let begin = Instant::now();
         peer.closed().await;
@@ -209,7 +209,7 @@ async fn unanswered_requests_keep_no_connection_open() {
 async fn endless_answers_are_reset() {
     let relay = Relay::start(&[]).await;
     for address in [relay.tcp(), relay.quic()] {
-        let mut peer = Peer::connect(&address).await;
+        let mut peer = Peer::connect(&address);
         let mut request = peer.request().await;
         let run = async {
             loop {

@@ -116,9 +116,10 @@ fn connect(key: &Arc<ForeignKey>, relay: SocketAddr, quic: bool) -> JoinSet<()> 
     let key = Arc::clone(key);
     let mut client = JoinSet::new();
     client.spawn(async move {
-        let connection = match quic {
-            true => key.over_quic(relay).await,
-            false => key.over_tls(relay).await,
+        let connection = if quic {
+            key.over_quic(relay).await
+        } else {
+            key.over_tls(relay).await
         };
         // The relay may close it in any way.
         drop(connection);

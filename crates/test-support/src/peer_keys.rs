@@ -81,8 +81,7 @@ impl ForeignKey {
 
     /// An RSA key with a modulus of this many bits, and an exponent of 65,537.
     pub fn forged_rsa(bits: usize) -> Self {
-        let mut modulus = vec![0xff; bits / 8 + 1];
-        modulus[0] = 0;
+        let modulus = [vec![0], vec![0xff; bits / 8]].concat();
         let numbers = [der(2, &modulus), der(2, &[1, 0, 1])].concat();
         Self::forged(RSA, &rsa_spki(&der(0x30, &numbers)))
     }
@@ -161,7 +160,7 @@ impl ForeignKey {
         let connector = tokio_rustls::TlsConnector::from(Arc::new(self.tls()));
         let name = ServerName::try_from("libp2p").unwrap();
         let mut stream = connector.connect(name, socket).await?;
-        stream.read(&mut [0]).await?;
+        stream.read_to_end(&mut Vec::new()).await?;
         Ok(())
     }
 

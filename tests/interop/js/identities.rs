@@ -1,25 +1,43 @@
-//! js-libp2p peers with identity keys of other types. They cannot have ECDSA keys.
+//! js-libp2p peers with identity keys of other types. They cannot have ECDSA keys, and reject each other's
+//! RSA keys of 8,192 bits.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use super::*;
 use test_support::peer_keys::private_rsa_8192;
 
-/// An RSA key of the maximum size, as target and as source.
-#[tokio::test]
-async fn peers_with_rsa_and_secp256k1_keys_reach_each_other() {
+/// As target and as source.
+async fn reaches_and_is_reached(identity: Value) {
     let Some(node) = js::node() else { return };
     let relay = Relay::start(&[]).await;
-    let relay = address(&relay, "tcp");
-    let rsa = json!({ "protobuf": STANDARD.encode(private_rsa_8192()) });
-    let secp256k1 = json!({ "type": "secp256k1" });
-    for (target, source, encrypter) in [(&rsa, &secp256k1, "noise"), (&secp256k1, &rsa, "tls")] {
-        let start = |key: &Value| Peer::with_identity(node, "tcp", encrypter, key.clone());
-        let (mut target, mut source) = tokio::join!(start(target), start(source));
-        target.ask("reserve", json!({ "relay": relay })).await;
-        let path = through(&relay, &target.id);
-        source.ask("dial", json!({ "address": path })).await;
-        let echo = json!({ "address": path, "bytes": 1000 });
-        assert_eq!(source.ask("echo", echo).await, whole(1000));
-    }
+    let relay_address = address(&relay, "tcp");
+    let mut peer = Peer::with_identity(node, "tcp", "noise", identity).await;
+    let reserve = json!({ "relay": relay_address });
+    peer.ask("reserve", reserve).await;
+
+    let mut source = Client::new(Security::Noise).await;
+    let target = peer.id.parse().unwrap();
+    source.connect(&relay.tcp(), target).await.unwrap();
+    let mut control = source.streams.clone();
+    let _running = AbortOnDropHandle::new(source.run());
+    is_echoed(&mut control, target, b"from Rust to js").await;
+
+    let mut target = Client::new(Security::Noise).await;
+    target.reserve(&relay.tcp()).await.unwrap();
+    let path = through(&relay_address, &target.peer_id.to_string());
+    let _running = AbortOnDropHandle::new(target.echo());
+    peer.ask("dial", json!({ "address": path })).await;
+    let echo = json!({ "address": path, "bytes": 1000 });
+    assert_eq!(peer.ask("echo", echo).await, whole(1000));
+}
+
+#[tokio::test]
+async fn largest_rsa_key() {
+    let identity = json!({ "protobuf": STANDARD.encode(private_rsa_8192()) });
+    reaches_and_is_reached(identity).await;
+}
+
+#[tokio::test]
+async fn secp256k1_key() {
+    reaches_and_is_reached(json!({ "type": "secp256k1" })).await;
 }

@@ -25,23 +25,23 @@ pub fn cases() -> Vec<Case> {
         ),
         Case::new(
             "RESERVE by a peer with an RSA key, and CONNECT to it",
-            |relay| async move { to(relay, rsa_2048(), Keypair::generate_ed25519()).await },
+            |relay| async move { to(relay, &rsa_2048(), &Keypair::generate_ed25519()).await },
             BOTH,
         ),
         Case::new(
             "CONNECT by a peer with an RSA key",
-            |relay| async move { to(relay, Keypair::generate_ed25519(), rsa_2048()).await },
+            |relay| async move { to(relay, &Keypair::generate_ed25519(), &rsa_2048()).await },
             BOTH,
         ),
     ]
 }
 
 async fn between(relay: Server, key: fn() -> Keypair) -> String {
-    to(relay, key(), key()).await
+    to(relay, &key(), &key()).await
 }
 
 /// A peer with the key `target` reserves, and one with the key `source` connects to it.
-async fn to(relay: Server, target: Keypair, source: Keypair) -> String {
+async fn to(relay: Server, target: &Keypair, source: &Keypair) -> String {
     let mut target = Client::with_key(&relay, target);
     let reserved = target.dial(&relay).await.reserve().await;
     let source = Client::with_key(&relay, source);

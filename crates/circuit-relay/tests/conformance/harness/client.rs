@@ -76,15 +76,15 @@ impl Client {
     }
 
     /// One with this identity.
-    pub fn with_key(server: &Server, key: Keypair) -> Self {
+    pub fn with_key(server: &Server, key: &Keypair) -> Self {
         Self::start_as(key, server, true, false)
     }
 
     fn start(server: &Server, stop: bool, relays: bool) -> Self {
-        Self::start_as(Keypair::generate_ed25519(), server, stop, relays)
+        Self::start_as(&Keypair::generate_ed25519(), server, stop, relays)
     }
 
-    fn start_as(key: Keypair, server: &Server, stop: bool, relays: bool) -> Self {
+    fn start_as(key: &Keypair, server: &Server, stop: bool, relays: bool) -> Self {
         let (commands, receiver) = mpsc::channel(8);
         let (stop_sender, stops) = mpsc::channel(64);
         let swarm = server.net.swarm_of(key, relays, |_, relay| Behaviour {

@@ -73,31 +73,31 @@ impl Net {
         behind_relay: bool,
         make: impl FnOnce(&Keypair, Option<relay::client::Behaviour>) -> B,
     ) -> Swarm<B> {
-        self.swarm_of(Keypair::generate_ed25519(), behind_relay, make)
+        self.swarm_of(&Keypair::generate_ed25519(), behind_relay, make)
     }
 
     /// The same with this identity.
     pub fn swarm_of<B: NetworkBehaviour>(
         self,
-        keypair: Keypair,
+        keypair: &Keypair,
         behind_relay: bool,
         make: impl FnOnce(&Keypair, Option<relay::client::Behaviour>) -> B,
     ) -> Swarm<B> {
         let peer_id = keypair.public().to_peer_id();
         let (transport, client) = if behind_relay {
             let (circuits, client) = relay::client::new(peer_id);
-            let transport = secure(circuits, &keypair)
-                .or_transport(self.transport(&keypair))
+            let transport = secure(circuits, keypair)
+                .or_transport(self.transport(keypair))
                 .map(|either, _| either.into_inner())
                 .boxed();
             (transport, Some(client))
         } else {
-            (self.transport(&keypair), None)
+            (self.transport(keypair), None)
         };
         // No case is about connections that idle.
         let config = swarm::Config::with_tokio_executor()
             .with_idle_connection_timeout(Duration::from_secs(600));
-        Swarm::new(transport, make(&keypair, client), peer_id, config)
+        Swarm::new(transport, make(keypair, client), peer_id, config)
     }
 }
 
