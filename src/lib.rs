@@ -49,3 +49,4 @@ pub mod pseudonym;
 pub mod relay;
 pub mod secret;
 pub mod telemetry;
+mod variable;

@@ -11,13 +11,14 @@ use figment::{Figment, Metadata, Profile, Provider};
 use zeroize::Zeroizing;
 
 use super::environment::Environment;
-use super::error::{Errors, VariableError, Warning, quote};
+use super::error::{Errors, VariableError, Warning};
 use super::table::{TextHandling, VARIABLES, Variable, name};
 use super::value_format::{InstanceName, ValueFormat};
 use super::value_sources::{ValueSource, ValueSources};
 use super::{Config, checks, template};
 use crate::identity::DEFAULT_INSTANCE;
 use crate::secret::Secret;
+use crate::variable::quote;
 
 /// The file in which Linux keeps the host name.
 const HOST_NAME_FILE: &str = "/proc/sys/kernel/hostname";
