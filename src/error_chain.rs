@@ -10,3 +10,8 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     }
     error_message
 }
+
+/// The sources of an error, without its own message, which contains the URL.
+pub(crate) fn causes(error: &reqwest::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| "the request failed".to_owned(), chain)
+}

@@ -54,5 +54,6 @@ pub mod pseudonym;
 pub mod relay_observer;
 pub mod secret;
 pub mod telemetry;
+mod variable;
 
 pub use circuit_relay as relay;

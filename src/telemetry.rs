@@ -5,7 +5,6 @@ mod exporter;
 pub mod log;
 mod otel_env;
 mod otlp;
-mod otlp_grpc;
 mod otlp_http;
 pub mod prometheus;
 mod providers;
@@ -68,6 +67,9 @@ pub enum StartError {
     /// The reader for `/metrics` cannot be created.
     #[error("cannot collect metrics: {0}")]
     Metrics(Error),
+    /// The thread of the exporters cannot be started.
+    #[error("cannot export telemetry: {0}")]
+    Exporters(std::io::Error),
     /// A global subscriber is set already.
     #[error("cannot install the log: {0}")]
     Log(#[from] TryInitError),
@@ -113,7 +115,8 @@ impl Telemetry {
             prometheus = Some(handle);
             meters = meters.with_reader(reader);
         }
-        let (providers, mut problems) = Providers::new(settings, options.instance, meters);
+        let (providers, mut problems) =
+            Providers::new(settings, options.instance, meters).map_err(StartError::Exporters)?;
         if settings.metrics.prometheus && !options.serves_metrics {
             problems.push(
                 "OTEL_METRICS_EXPORTER contains prometheus, but RELAY_ADMIN_ADDRESS is empty: \

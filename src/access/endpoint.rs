@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{config::EndpointConfig, resolve::Resolver};
-use crate::{error_chain::chain, pem, secret::Secret};
+use crate::{error_chain::causes, pem, secret::Secret};
 use circuit_relay::Requester;
 use resource_manager::Prefix;
 
@@ -147,7 +147,7 @@ impl Endpoint {
         Ok(Self {
             client: client
                 .build()
-                .map_err(|error| format!("RELAY_ACCESS_URL: {}", describe(&error)))?,
+                .map_err(|error| format!("RELAY_ACCESS_URL: {}", causes(&error)))?,
             url: url.clone(),
         })
     }
@@ -158,7 +158,7 @@ impl Endpoint {
         let body = serde_json::to_vec(&query.to_body(relay))
             .map(Bytes::from)
             .map_err(|error| Failure::Invalid(error.to_string()))?;
-        let unreachable = |error: reqwest::Error| Failure::Unreachable(describe(&error));
+        let unreachable = |error: reqwest::Error| Failure::Unreachable(causes(&error));
         let post = || self.client.post(self.url.clone()).body(body.clone()).send();
         // The server may have closed a kept-alive connection while it was being reused. Queries are
         // idempotent, so sending one again is safe.
@@ -221,11 +221,6 @@ fn certificates(path: &Path) -> Result<Vec<Certificate>, String> {
         Ok(certificates) => Ok(certificates),
         Err(error) => Err(pem::invalid(VARIABLE, &error)),
     }
-}
-
-/// The causes of an error without its own message, which contains the URL.
-fn describe(error: &reqwest::Error) -> String {
-    std::error::Error::source(error).map_or_else(|| "the request failed".to_owned(), chain)
 }
 
 #[cfg(test)]

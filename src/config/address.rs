@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 
-use super::error::quote;
 use super::list::{items, join};
 use super::value_format::ValueFormat;
+use crate::variable::quote;
 use fleet_dns::external_address::{
     MAX_EXTERNAL_ADDRESSES, MAX_EXTERNAL_ADDRESSES_BYTES, check_external_address,
 };

@@ -2,9 +2,6 @@
 
 use std::fmt;
 
-/// Longer values are cut in messages, in characters.
-const MAX_SHOWN: usize = 500;
-
 /// An error about one variable. `Display` gives one line: the full name of the variable, its value
 /// unless it is a secret, the problem, and the allowed values.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,15 +81,6 @@ impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-/// A value for a message: quoted, escaped, and of bounded length.
-pub(super) fn quote(text: &str) -> String {
-    if text.chars().nth(MAX_SHOWN).is_none() {
-        return format!("{text:?}");
-    }
-    let start: String = text.chars().take(MAX_SHOWN).collect();
-    format!("{start:?}…")
 }
 
 /// Escapes control characters.

@@ -1,6 +1,6 @@
 //! Comma-separated lists.
 
-use super::error::quote;
+use crate::variable::quote;
 
 /// The items of a list. Empty items, such as after a trailing comma, are skipped.
 pub(super) fn items(text: &str) -> impl Iterator<Item = &str> {

@@ -12,13 +12,14 @@ use zeroize::Zeroizing;
 
 use super::address::is_quic;
 use super::environment::Environment;
-use super::error::{Errors, VariableError, Warning, quote};
+use super::error::{Errors, VariableError, Warning};
 use super::table::{TextHandling, VARIABLES, Variable, name};
 use super::value_format::{InstanceName, ValueFormat};
 use super::value_sources::{ValueSource, ValueSources};
 use super::{Config, checks, template};
 use crate::identity::DEFAULT_INSTANCE;
 use crate::secret::Secret;
+use crate::variable::quote;
 use lifecycle::DrainConfig;
 use transports::swarm_key::{self, SwarmKey};
 

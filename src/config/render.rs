@@ -6,6 +6,7 @@ use super::Config;
 use super::load::Loaded;
 use super::table::{DefaultValue, SECTIONS, VARIABLES, Variable};
 use super::value_sources::ValueSource;
+use crate::variable::{REFERENCE_HEAD, reference_row};
 
 impl Loaded {
     /// The effective configuration as lines of an env file. A comment above each variable has its
@@ -44,18 +45,18 @@ pub fn reference() -> String {
         // Writing to a string cannot fail.
         if let Some((title, _)) = SECTIONS.iter().find(|(_, first)| *first == variable.name) {
             let gap = if text.is_empty() { "" } else { "\n" };
-            let _ = writeln!(
-                text,
-                "{gap}### {title}\n\n| Variable | Default | Meaning |\n|---|---|---|"
-            );
+            let _ = write!(text, "{gap}### {title}\n\n{REFERENCE_HEAD}");
         }
-        let _ = writeln!(
-            text,
-            "| `{}` | {} | {} |",
-            variable.name,
-            default_cell(variable, &defaults),
-            meaning_cell(variable)
-        );
+        let file = variable.file_name().map_or_else(String::new, |name| {
+            format!(" Secret; `{name}` may name a file with the value instead.")
+        });
+        text.push_str(&reference_row(
+            &format!("`{}`", variable.name),
+            &default_cell(variable, &defaults),
+            variable.doc,
+            &(variable.field.allowed)(),
+            &file,
+        ));
     }
     text
 }
@@ -70,15 +71,4 @@ fn default_cell(variable: &Variable, defaults: &Config) -> String {
         }
         DefaultValue::Described(words) => words.to_owned(),
     }
-}
-
-fn meaning_cell(variable: &Variable) -> String {
-    let file = variable.file_name().map_or_else(String::new, |name| {
-        format!(" Secret; `{name}` may name a file with the value instead.")
-    });
-    format!(
-        "{} Allowed: {}.{file}",
-        variable.doc,
-        (variable.field.allowed)()
-    )
 }

@@ -2,12 +2,13 @@
 
 use std::{
     sync::{
-        Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Instant,
 };
 
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use tracing::{info, warn};
 
 use crate::{failure_log::FailureLog, metrics::Metrics};
@@ -32,6 +33,37 @@ impl ExportError {
             rejected: None,
         }
     }
+
+    /// An error of the SDK or of a client library.
+    pub(super) fn of_library(message: &str) -> Self {
+        // The text before the code names a type of the exporter.
+        let code = message.split_once("gRPC code: ");
+        let message = code.map_or(message, |(_, code)| code);
+        let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
+        let check = if has(&["Unauthenticated", "PermissionDenied"]) {
+            "OTEL_EXPORTER_OTLP_HEADERS"
+        } else if has(&["ertificate", "tls", "HandshakeFailure", "alert"]) {
+            "OTEL_EXPORTER_OTLP_CERTIFICATE, OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"
+        } else if has(&["Unimplemented", "http2", "h2 protocol"]) {
+            "OTEL_EXPORTER_OTLP_PROTOCOL"
+        } else {
+            "OTEL_EXPORTER_OTLP_ENDPOINT, and whether the collector runs"
+        };
+        Self::new(message, check)
+    }
+}
+
+impl From<&OTelSdkError> for ExportError {
+    fn from(error: &OTelSdkError) -> Self {
+        match error {
+            OTelSdkError::Timeout(timeout) => Self::new(
+                format!("no response within {} ms", timeout.as_millis()),
+                "whether the collector runs and keeps up; OTEL_EXPORTER_OTLP_TIMEOUT",
+            ),
+            OTelSdkError::InternalFailure(message) => Self::of_library(message),
+            OTelSdkError::AlreadyShutdown => Self::of_library(&error.to_string()),
+        }
+    }
 }
 
 /// Records the health of an exporter: counts and logs its failures.
@@ -43,9 +75,13 @@ pub(super) struct ExportHealth {
     endpoint: String,
     /// Set after the exporters are created.
     metrics: OnceLock<Metrics>,
+    /// Number of queued spans, including those of an export in progress.
+    queued: AtomicUsize,
     /// Lost items since the last log line about them.
     lost: AtomicU64,
-    state: Mutex<FailureLog>,
+    /// The error of the latest request, set by the HTTP client: errors of the SDK have no details.
+    request_error: Mutex<Option<ExportError>>,
+    log: Mutex<FailureLog>,
 }
 
 impl ExportHealth {
@@ -54,8 +90,10 @@ impl ExportHealth {
             signal,
             endpoint,
             metrics: OnceLock::new(),
+            queued: AtomicUsize::new(0),
             lost: AtomicU64::new(0),
-            state: Mutex::default(),
+            request_error: Mutex::default(),
+            log: Mutex::default(),
         }
     }
 
@@ -73,11 +111,46 @@ impl ExportHealth {
         }
     }
 
-    /// Records a successful export.
-    pub(super) fn record_success(&self) {
-        self.count(true);
-        let mut state = self.state();
-        if let Some(failed) = state.record_success() {
+    /// Adds a span to the queue, unless there are `limit` spans in it.
+    pub(super) fn enqueue(&self, limit: usize) -> bool {
+        let add = |queued| (queued < limit).then_some(queued + 1);
+        let added = self
+            .queued
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, add);
+        added.is_ok()
+    }
+
+    /// Removes exported spans from the queue.
+    pub(super) fn dequeue(&self, spans: usize) {
+        self.queued.fetch_sub(spans, Ordering::AcqRel);
+    }
+
+    /// Sets the error of the current request, or that there is none.
+    pub(super) fn set_request_error(&self, error: Option<ExportError>) {
+        *lock(&self.request_error) = error;
+    }
+
+    /// Records the result of an export of `items`.
+    pub(super) fn record(&self, items: u64, result: &OTelSdkResult) {
+        // A successful export may have been rejected in part.
+        let error = lock(&self.request_error)
+            .take()
+            .or_else(|| result.as_ref().err().map(ExportError::from));
+        if let Some(metrics) = self.metrics.get() {
+            metrics.exported(self.signal, error.is_none());
+        }
+        match error {
+            None => self.log_success(),
+            Some(error) => {
+                self.record_lost(error.rejected.map_or(items, |rejected| rejected.min(items)));
+                self.log_failure(&error);
+            }
+        }
+    }
+
+    fn log_success(&self) {
+        let mut log = lock(&self.log);
+        if let Some(failed) = log.record_success() {
             info!(
                 signal = self.signal,
                 endpoint = self.endpoint,
@@ -86,7 +159,7 @@ impl ExportHealth {
                 "telemetry export recovered"
             );
         }
-        if self.lost.load(Ordering::Relaxed) > 0 && state.is_due(Instant::now()) {
+        if self.lost.load(Ordering::Relaxed) > 0 && log.is_due(Instant::now()) {
             warn!(
                 signal = self.signal,
                 endpoint = self.endpoint,
@@ -97,10 +170,8 @@ impl ExportHealth {
         }
     }
 
-    /// Records a failed export.
-    pub(super) fn record_failure(&self, error: &ExportError) {
-        self.count(false);
-        if let Some(failed) = self.state().record_failure(Instant::now()) {
+    fn log_failure(&self, error: &ExportError) {
+        if let Some(failed) = lock(&self.log).record_failure(Instant::now()) {
             warn!(
                 signal = self.signal,
                 endpoint = self.endpoint,
@@ -115,21 +186,15 @@ impl ExportHealth {
 
     /// Whether the last export failed.
     pub(super) fn is_failing(&self) -> bool {
-        self.state().is_failing()
+        lock(&self.log).is_failing()
     }
 
     /// Resets the number of lost items to report.
     pub(super) fn take_lost(&self) -> u64 {
         self.lost.swap(0, Ordering::Relaxed)
     }
+}
 
-    fn count(&self, success: bool) {
-        if let Some(metrics) = self.metrics.get() {
-            metrics.exported(self.signal, success);
-        }
-    }
-
-    fn state(&self) -> std::sync::MutexGuard<'_, FailureLog> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,31 +1,32 @@
 //! OTLP over HTTP.
 
+use std::{error::Error, sync::Arc};
+
 use async_trait::async_trait;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use prost::Message;
 use reqwest::{
     Client, StatusCode,
-    header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, RETRY_AFTER, USER_AGENT},
+    header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, USER_AGENT},
     redirect,
 };
 
 use super::{
-    export_health::ExportError,
-    exporter::LastExportError,
+    export_health::{ExportError, ExportHealth},
     settings::Destination,
     tls_files::{self, TlsFiles},
 };
-use crate::{error_chain::chain, pem};
-
-/// Maximum length of a response; those of collectors have some bytes.
-const MAX_ANSWER_BYTES: usize = 64 * 1024;
+use crate::{
+    error_chain::{causes, chain},
+    pem,
+};
 
 /// A client that sends only the configured headers, and records why requests fail.
 #[derive(Debug)]
 pub(super) struct OtlpHttpClient {
     client: Client,
     headers: HeaderMap,
-    last_error: LastExportError,
+    health: Arc<ExportHealth>,
 }
 
 /// The response to spans and to metrics, which have the same format.
@@ -43,21 +44,19 @@ struct PartialSuccess {
 }
 
 impl OtlpHttpClient {
-    /// A client for `destination` that records errors in `last_error`.
+    /// A client for `destination` that records errors in `health`.
     pub(super) fn new(
         destination: &Destination,
-        files: &TlsFiles,
-        last_error: LastExportError,
+        health: &Arc<ExportHealth>,
     ) -> Result<Self, String> {
-        let mut client = Client::builder()
-            // Redirects could leak headers to another host.
-            .redirect(redirect::Policy::none());
-        let is_plain = destination.url.scheme() == "http";
+        let files = TlsFiles::read(destination)?;
+        // Redirects could leak headers to another host.
+        let mut client = Client::builder().redirect(redirect::Policy::none());
         if let Some(pem) = &files.certificate {
             let certificates = reqwest::Certificate::from_pem_bundle(pem)
                 .map_err(|error| pem::invalid(tls_files::CERTIFICATE, &error))?;
             client = client.tls_certs_only(certificates);
-        } else if is_plain {
+        } else if destination.url.scheme() == "http" {
             // The system store may be missing in a minimal image.
             client = client.tls_certs_only([]);
         }
@@ -68,59 +67,36 @@ impl OtlpHttpClient {
             client = client.identity(identity);
         }
         Ok(Self {
-            client: client.build().map_err(|error| error_message(&error))?,
+            client: client.build().map_err(|error| causes(&error))?,
             headers: destination.headers.clone(),
-            last_error,
+            health: Arc::clone(health),
         })
-    }
-
-    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, ExportError> {
-        let mut headers = self.headers.clone();
-        // The exporter adds headers from the environment, which are part of the settings already.
-        for name in [CONTENT_TYPE, CONTENT_ENCODING, USER_AGENT] {
-            if let Some(value) = request.headers().get(&name) {
-                headers.insert(name, value.clone());
-            }
-        }
-        let answer = self
-            .client
-            .post(request.uri().to_string())
-            .headers(headers)
-            .body(request.into_body());
-        let mut answer = answer.send().await.map_err(|error| no_answer(&error))?;
-        let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(|error| no_answer(&error))? {
-            if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-                return Err(not_otlp("the response is too long"));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        self.last_error
-            .set(check_response(answer.status(), answer.headers(), &body));
-        let mut response = Response::new(Bytes::from(body));
-        *response.status_mut() = answer.status();
-        // The exporter uses it as the retry delay.
-        if let Some(value) = answer.headers().get(RETRY_AFTER) {
-            response.headers_mut().insert(RETRY_AFTER, value.clone());
-        }
-        Ok(response)
     }
 }
 
 #[async_trait]
 impl HttpClient for OtlpHttpClient {
-    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        self.last_error.set(None);
-        self.send(request).await.map_err(|last_error| {
-            let what = last_error.message.clone();
-            self.last_error.set(Some(last_error));
-            what.into()
-        })
+    async fn send_bytes(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let mut headers = self.headers.clone();
+        // The exporter adds headers from the environment, which are part of the settings already.
+        for name in [CONTENT_TYPE, CONTENT_ENCODING, USER_AGENT] {
+            if let Some(value) = request.headers_mut().remove(&name) {
+                headers.insert(name, value);
+            }
+        }
+        *request.headers_mut() = headers;
+        let response = self.client.send_bytes(request).await;
+        self.health.set_request_error(match &response {
+            Ok(response) => check_response(response),
+            Err(error) => Some(no_response(error.as_ref())),
+        });
+        response
     }
 }
 
 /// Checks a response. The error omits its body, which may contain parts of the request.
-fn check_response(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<ExportError> {
+fn check_response(response: &Response<Bytes>) -> Option<ExportError> {
+    let status = response.status();
     if !status.is_success() {
         let check = match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "OTEL_EXPORTER_OTLP_HEADERS",
@@ -129,52 +105,33 @@ fn check_response(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Optio
             }
             _ => "OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_EXPORTER_OTLP_PROTOCOL",
         };
-        return Some(ExportError::new(
-            format!("the collector responded with {status}"),
-            check,
-        ));
+        let message = format!("the collector responded with {status}");
+        return Some(ExportError::new(message, check));
     }
     // Some collectors respond in JSON to requests in protobuf.
-    let is_json = headers
-        .get(CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
-    if is_json {
+    let content_type = response.headers().get(CONTENT_TYPE);
+    if content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/json")) {
         return None;
     }
-    match ExportResponse::decode(body) {
-        Err(_) => Some(not_otlp("the response is not OTLP")),
-        Ok(response) => {
-            let rejected = response.partial_success?.rejected;
-            let refused = u64::try_from(rejected)
-                .ok()
-                .filter(|refused| *refused > 0)?;
-            Some(ExportError {
-                message: format!("the collector rejected {refused} items of an export"),
-                check: "the log of the collector",
-                rejected: Some(refused),
-            })
-        }
-    }
-}
-
-fn not_otlp(what: &str) -> ExportError {
-    ExportError::new(
-        what,
-        "OTEL_EXPORTER_OTLP_ENDPOINT: the endpoint may not be a collector",
-    )
-}
-
-fn no_answer(error: &reqwest::Error) -> ExportError {
-    let what = error_message(error);
-    let check = if what.contains("ertificate") || what.contains("alert") {
-        "OTEL_EXPORTER_OTLP_CERTIFICATE, OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"
-    } else {
-        "OTEL_EXPORTER_OTLP_ENDPOINT, and whether the collector runs"
+    let Ok(export) = ExportResponse::decode(response.body().clone()) else {
+        return Some(ExportError::new(
+            "the response is not OTLP",
+            "OTEL_EXPORTER_OTLP_ENDPOINT: the endpoint may not be a collector",
+        ));
     };
-    ExportError::new(what, check)
+    let rejected = u64::try_from(export.partial_success?.rejected).ok()?;
+    (rejected > 0).then(|| ExportError {
+        rejected: Some(rejected),
+        ..ExportError::new(
+            format!("the collector rejected {rejected} items of an export"),
+            "the log of the collector",
+        )
+    })
 }
 
-/// The sources of an error, without its own message, which contains the URL.
-fn error_message(error: &reqwest::Error) -> String {
-    std::error::Error::source(error).map_or_else(|| "the request failed".to_owned(), chain)
+fn no_response(error: &(dyn Error + Send + Sync + 'static)) -> ExportError {
+    ExportError::of_library(&match error.downcast_ref::<reqwest::Error>() {
+        Some(error) => causes(error),
+        None => chain(error),
+    })
 }

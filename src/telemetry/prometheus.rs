@@ -76,7 +76,7 @@ impl Prometheus {
         let read = spawn_blocking(move || {
             let begun = Instant::now();
             let families = conventional::rename(registry.gather());
-            let bytes = Bytes::from(format.render(families)?);
+            let bytes = Bytes::from(format.render(&families)?);
             *latest.of(format) = Some(Rendering {
                 begun,
                 bytes: bytes.clone(),
@@ -105,10 +105,10 @@ impl Format {
         }
     }
 
-    fn render(self, families: Vec<MetricFamily>) -> Result<String, Error> {
+    fn render(self, families: &[MetricFamily]) -> Result<String, Error> {
         match self {
-            Self::OpenMetrics => Ok(open_metrics::encode(families)?),
-            Self::Text => Ok(TextEncoder::new().encode_to_string(&families)?),
+            Self::OpenMetrics => open_metrics::encode(families),
+            Self::Text => Ok(TextEncoder::new().encode_to_string(families)?),
         }
     }
 }
@@ -132,7 +132,7 @@ mod tests {
             .with_reader(reader)
             .build();
         record(&provider.meter("test"));
-        let written = |format: Format| format.render(prometheus.registry.gather()).unwrap();
+        let written = |format: Format| format.render(&prometheus.registry.gather()).unwrap();
         (written(Format::OpenMetrics), written(Format::Text))
     }
 
@@ -186,17 +186,17 @@ mod tests {
         });
         let expected = r#"# HELP some_active Some.
 # TYPE some_active gauge
-some_active{} 2.0
+some_active 2
 # HELP some_io_bytes Says \"so\" \\ much.
 # TYPE some_io_bytes counter
-some_io_bytes_total{who="\\a\n\"b\""} 3.0
+some_io_bytes_total{who="\\a\n\"b\""} 3
 # HELP some_time_seconds 
 # TYPE some_time_seconds histogram
+some_time_seconds_bucket{end="eof",le="0.5"} 2
+some_time_seconds_bucket{end="eof",le="1.0"} 3
+some_time_seconds_bucket{end="eof",le="+Inf"} 4
 some_time_seconds_sum{end="eof"} 5.5
 some_time_seconds_count{end="eof"} 4
-some_time_seconds_bucket{le="0.5",end="eof"} 2
-some_time_seconds_bucket{le="1.0",end="eof"} 3
-some_time_seconds_bucket{le="+Inf",end="eof"} 4
 # HELP target Target metadata
 # TYPE target info
 target_info{service_name="a \"relay\""} 1

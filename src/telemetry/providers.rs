@@ -1,6 +1,6 @@
 //! The providers of traces and metrics, with their processors, readers and exporters.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{io, sync::Arc, thread, time::Duration};
 
 use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
 use opentelemetry_sdk::{
@@ -9,7 +9,7 @@ use opentelemetry_sdk::{
         MeterProviderBuilder, PeriodicReader, SdkMeterProvider, exporter::PushMetricExporter,
     },
     propagation::{BaggagePropagator, TraceContextPropagator},
-    trace::{SdkTracerProvider, SpanExporter, TracerProviderBuilder},
+    trace::{SdkTracerProvider, TracerProviderBuilder},
 };
 use tokio::{runtime::Handle, sync::oneshot, time::timeout};
 use tracing::warn;
@@ -19,7 +19,7 @@ use super::{
     exporter::{self, MonitoredExporter},
     otlp,
     resource::resource,
-    settings::{Propagator, Settings},
+    settings::{Destination, MetricsSettings, Propagator, Settings, TracesSettings},
     span_queue::SpanQueue,
 };
 use crate::metrics::Metrics;
@@ -39,38 +39,35 @@ pub(super) struct Providers {
 impl Providers {
     /// Builds the providers for `settings` on top of `meters`. Exporters that cannot be created are
     /// omitted, with a problem for the operator each.
+    ///
+    /// # Errors
+    /// When the thread of the exporters cannot be started.
     pub(super) fn new(
         settings: &Settings,
         instance: &str,
         meters: MeterProviderBuilder,
-    ) -> (Self, Vec<String>) {
+    ) -> io::Result<(Self, Vec<String>)> {
         let resource = resource(settings, instance);
         let meters = meters.with_resource(resource.clone());
-        let runtime = settings.is_pushing().then(exporter::runtime).transpose();
-        let problem = match runtime {
-            Ok(Some(runtime)) => {
-                let mut builder = Builder {
-                    settings,
-                    runtime,
-                    health: Vec::new(),
-                    problems: Vec::new(),
-                };
-                let providers = Self {
-                    tracers: builder.tracers(resource),
-                    meters: builder.meters(meters),
-                    health: builder.health,
-                };
-                return (providers, builder.problems);
-            }
-            Ok(None) => None,
-            Err(error) => Some(format!("nothing is exported: {error}")),
+        if !settings.is_pushing() {
+            let providers = Self {
+                meters: meters.build(),
+                tracers: None,
+                health: Vec::new(),
+            };
+            return Ok((providers, Vec::new()));
+        }
+        let mut exporters = Exporters {
+            runtime: exporter::runtime()?,
+            health: Vec::new(),
+            problems: Vec::new(),
         };
         let providers = Self {
-            meters: meters.build(),
-            tracers: None,
-            health: Vec::new(),
+            tracers: exporters.tracers(&settings.traces, resource),
+            meters: exporters.meters(&settings.metrics, meters),
+            health: exporters.health,
         };
-        (providers, problem.into_iter().collect())
+        Ok((providers, exporters.problems))
     }
 
     /// Sets the instruments that count exports.
@@ -101,28 +98,29 @@ impl Providers {
     }
 }
 
-/// The state while the providers are built.
-struct Builder<'a> {
-    settings: &'a Settings,
+/// Creates the exporters, and collects their health and their problems.
+struct Exporters {
     runtime: Handle,
     health: Vec<Arc<ExportHealth>>,
     problems: Vec<String>,
 }
 
-impl Builder<'_> {
-    fn tracers(&mut self, resource: Resource) -> Option<SdkTracerProvider> {
-        let settings = &self.settings.traces;
+impl Exporters {
+    fn tracers(
+        &mut self,
+        settings: &TracesSettings,
+        resource: Resource,
+    ) -> Option<SdkTracerProvider> {
         let mut queues = Vec::new();
-        if let Some(destination) = &settings.otlp {
-            match otlp::spans(destination, &self.runtime) {
-                Ok(exporter) => queues.push(self.queue(exporter)),
-                Err(problem) => self.problem("traces", &problem),
-            }
+        if let Some(destination) = &settings.otlp
+            && let Some(exporter) = self.otlp("traces", destination, otlp::spans)
+        {
+            queues.push(SpanQueue::new(exporter, settings.batch));
         }
         if settings.console {
             let exporter = opentelemetry_stdout::SpanExporter::default();
-            let exporter = MonitoredExporter::console(exporter, "traces", &self.runtime);
-            queues.push(self.queue(exporter));
+            let exporter = self.console("traces", exporter);
+            queues.push(SpanQueue::new(exporter, settings.batch));
         }
         if queues.is_empty() {
             return None;
@@ -130,50 +128,76 @@ impl Builder<'_> {
         let builder = SdkTracerProvider::builder()
             .with_resource(resource)
             .with_sampler(settings.sampler.clone());
-        let builder = queues
-            .into_iter()
-            .fold(builder, TracerProviderBuilder::with_span_processor);
+        let queues = queues.into_iter();
+        let builder = queues.fold(builder, TracerProviderBuilder::with_span_processor);
         Some(builder.build())
     }
 
-    fn meters(&mut self, mut meters: MeterProviderBuilder) -> SdkMeterProvider {
-        let metrics = &self.settings.metrics;
-        if let Some(destination) = &metrics.otlp {
-            match otlp::metrics(destination, metrics.temporality, &self.runtime) {
-                Ok(exporter) => meters = meters.with_reader(self.reader(exporter)),
-                Err(problem) => self.problem("metrics", &problem),
-            }
+    fn meters(
+        &mut self,
+        settings: &MetricsSettings,
+        mut meters: MeterProviderBuilder,
+    ) -> SdkMeterProvider {
+        let create = |destination: &_, runtime: &_, health: &_| {
+            otlp::metrics(destination, settings.temporality, runtime, health)
+        };
+        if let Some(destination) = &settings.otlp
+            && let Some(exporter) = self.otlp("metrics", destination, create)
+        {
+            meters = meters.with_reader(reader(exporter, settings.interval));
         }
-        if metrics.console {
+        if settings.console {
             let exporter = opentelemetry_stdout::MetricExporter::builder()
-                .with_temporality(metrics.temporality)
+                .with_temporality(settings.temporality)
                 .build();
-            let exporter = MonitoredExporter::console(exporter, "metrics", &self.runtime);
-            meters = meters.with_reader(self.reader(exporter));
+            let exporter = self.console("metrics", exporter);
+            meters = meters.with_reader(reader(exporter, settings.interval));
         }
         meters.build()
     }
 
-    fn queue<E: SpanExporter + 'static>(&mut self, exporter: MonitoredExporter<E>) -> SpanQueue {
-        let health = Arc::clone(&exporter.health);
-        self.health.push(Arc::clone(&health));
-        SpanQueue::new(exporter, self.settings.traces.batch, health)
-    }
-
-    fn reader<E: PushMetricExporter>(
+    /// An exporter to `destination`; `None` if it cannot be created.
+    fn otlp<E>(
         &mut self,
-        exporter: MonitoredExporter<E>,
-    ) -> PeriodicReader<MonitoredExporter<E>> {
-        self.health.push(Arc::clone(&exporter.health));
-        PeriodicReader::builder(exporter)
-            .with_interval(self.settings.metrics.interval)
-            .build()
+        signal: &'static str,
+        destination: &Destination,
+        create: impl FnOnce(&Destination, &Handle, &Arc<ExportHealth>) -> Result<E, String>,
+    ) -> Option<MonitoredExporter<E>> {
+        let health = Arc::new(ExportHealth::new(signal, destination.shown()));
+        let exporter = create(destination, &self.runtime, &health).inspect_err(|problem| {
+            let problem = format!("{signal} are not exported: {problem}");
+            self.problems.push(problem);
+        });
+        Some(self.monitored(exporter.ok()?, destination.timeout, health))
     }
 
-    fn problem(&mut self, signal: &str, problem: &str) {
-        self.problems
-            .push(format!("{signal} are not exported: {problem}"));
+    /// An exporter to standard output.
+    fn console<E>(&mut self, signal: &'static str, exporter: E) -> MonitoredExporter<E> {
+        let health = Arc::new(ExportHealth::new(signal, "console".to_owned()));
+        // The reader may stop reading; only this exporter waits for it.
+        self.monitored(exporter, Duration::MAX, health)
     }
+
+    fn monitored<E>(
+        &mut self,
+        exporter: E,
+        timeout: Duration,
+        health: Arc<ExportHealth>,
+    ) -> MonitoredExporter<E> {
+        self.health.push(Arc::clone(&health));
+        MonitoredExporter {
+            exporter,
+            runtime: self.runtime.clone(),
+            timeout,
+            health,
+        }
+    }
+}
+
+fn reader<E: PushMetricExporter>(exporter: E, interval: Duration) -> PeriodicReader<E> {
+    PeriodicReader::builder(exporter)
+        .with_interval(interval)
+        .build()
 }
 
 /// Runs `work` on a new thread, which may outlive the runtime; a blocking thread of the runtime would

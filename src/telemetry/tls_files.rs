@@ -1,5 +1,7 @@
 //! PEM files for connections to a collector.
 
+use std::path::PathBuf;
+
 use zeroize::Zeroizing;
 
 use super::settings::Destination;
@@ -25,23 +27,17 @@ impl TlsFiles {
     /// # Errors
     /// A message for the operator, when a file is missing or cannot be read.
     pub(super) fn read(destination: &Destination) -> Result<Self, String> {
-        let certificate = destination.certificate.as_deref();
-        let client = (
-            destination.client_certificate.as_deref(),
-            destination.client_key.as_deref(),
-        );
+        let read =
+            |variable, path: Option<&PathBuf>| path.map(|path| read(variable, path)).transpose();
+        let certificate = read(CERTIFICATE, destination.certificate.as_ref())?;
+        let client = read(CLIENT, destination.client_certificate.as_ref())?;
+        let key = read(CLIENT_KEY, destination.client_key.as_ref())?.map(Zeroizing::new);
+        if client.is_some() != key.is_some() {
+            return Err(format!("{CLIENT} must be set together"));
+        }
         Ok(Self {
-            certificate: certificate
-                .map(|path| read(CERTIFICATE, path))
-                .transpose()?,
-            identity: match client {
-                (Some(certificate), Some(key)) => Some((
-                    read(CLIENT, certificate)?,
-                    Zeroizing::new(read(CLIENT_KEY, key)?),
-                )),
-                (None, None) => None,
-                _ => return Err(format!("{CLIENT} must be set together")),
-            },
+            certificate,
+            identity: client.zip(key),
         })
     }
 }

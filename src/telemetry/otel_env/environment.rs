@@ -10,10 +10,7 @@ use super::{
     raw::{RawConfig, RawOtlp},
     table::{Field, VARIABLES, Variable},
 };
-use crate::telemetry::settings::Settings;
-
-/// Longer values are cut in warnings, in characters.
-const MAX_SHOWN: usize = 200;
+use crate::{telemetry::settings::Settings, variable::quote};
 
 impl Settings {
     /// Parses the pairs of an environment, such as `std::env::vars_os()`, and returns warnings for the
@@ -74,8 +71,7 @@ fn refusal(variable: &Variable, name: &str, value: &str) -> String {
     let shown = if variable.is_secret || value.contains('@') {
         "***".to_owned()
     } else {
-        let start: String = value.chars().take(MAX_SHOWN).collect();
-        format!("{start:?}")
+        quote(value)
     };
     format!("{name}: {shown} is ignored; allowed: {}", variable.allowed)
 }

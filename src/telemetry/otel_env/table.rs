@@ -2,15 +2,16 @@
 //!
 //! It is the source of parsing, of warnings and of the reference in `docs/telemetry.md`.
 
-use std::fmt::Write as _;
-
 use opentelemetry_sdk::metrics::Temporality;
 
 use super::{
     parse,
     raw::{Exporter, RawConfig, RawOtlp, SamplerKind},
 };
-use crate::telemetry::settings::{Compression, Propagator, Protocol};
+use crate::{
+    telemetry::settings::{Compression, Propagator, Protocol},
+    variable::{REFERENCE_HEAD, reference_row},
+};
 
 /// The prefix of variables that also have a form for each signal.
 const OTLP: &str = "OTEL_EXPORTER_OTLP_";
@@ -327,18 +328,16 @@ pub fn names() -> Vec<String> {
 
 /// The reference of all variables, as a Markdown table that ends in a line break.
 pub fn reference_table() -> String {
-    let mut table = "| Variable | Default | Meaning |\n|---|---|---|\n".to_owned();
-    for variable in VARIABLES {
+    let rows = VARIABLES.iter().map(|variable| {
         let forms = match variable.field {
             Field::Signals(_) => " ¹",
             Field::One(_) => "",
         };
-        // Writing to a string cannot fail.
-        let _ = writeln!(
-            table,
-            "| `{}`{forms} | {} | {} Allowed: {}. |",
-            variable.name, variable.default, variable.doc, variable.allowed
-        );
-    }
-    table
+        let name = format!("`{}`{forms}", variable.name);
+        reference_row(&name, variable.default, variable.doc, variable.allowed, "")
+    });
+    [REFERENCE_HEAD.to_owned()]
+        .into_iter()
+        .chain(rows)
+        .collect()
 }

@@ -1,109 +1,53 @@
 //! Encodes metric families as OpenMetrics.
+//!
+//! The samples are those of the text format. The differences are the metadata of a family, the bounds
+//! of buckets, which are floating-point numbers, and the end marker.
 
-use std::fmt::{self, Write};
+use std::{borrow::Cow, fmt::Write, slice};
 
-use prometheus::proto::{Histogram, Metric, MetricFamily, MetricType};
-use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text},
-    metrics::MetricType as OpenMetricsType,
-    registry::Registry,
+use prometheus::{
+    TextEncoder,
+    proto::{MetricFamily, MetricType},
 };
 
-/// Suffix of counters. In OpenMetrics it is part of the sample's name only.
-const COUNTER_SUFFIX: &str = "_total";
-/// Suffix of info metrics, likewise.
-const INFO_SUFFIX: &str = "_info";
+use crate::telemetry::Error;
 
 /// Encodes the families, including the end marker.
 ///
 /// # Errors
-/// When a sample cannot be encoded.
-pub(super) fn encode(families: Vec<MetricFamily>) -> Result<String, fmt::Error> {
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(Families(families)));
+/// When a family cannot be encoded.
+pub(super) fn encode(families: &[MetricFamily]) -> Result<String, Error> {
     let mut text = String::new();
-    text::encode(&mut text, &registry)?;
+    for family in families {
+        // The suffixes are part of the names of samples only.
+        let (suffix, kind) = match family.get_field_type() {
+            MetricType::COUNTER => ("_total", "counter"),
+            MetricType::HISTOGRAM => ("", "histogram"),
+            _ if family.name().ends_with("_info") => ("_info", "info"),
+            _ => ("", "gauge"),
+        };
+        let name = family.name();
+        let name = name.strip_suffix(suffix).unwrap_or(name);
+        let help = family.help().replace('\\', r"\\");
+        let help = help.replace('"', "\\\"").replace('\n', "\\n");
+        writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}")?;
+        let samples = TextEncoder::new().encode_to_string(slice::from_ref(family))?;
+        for sample in samples.lines().filter(|line| !line.starts_with('#')) {
+            writeln!(text, "{}", with_float_bound(sample))?;
+        }
+    }
+    text.push_str("# EOF\n");
     Ok(text)
 }
 
-/// The families as a collector for the encoder.
-#[derive(Debug)]
-struct Families(Vec<MetricFamily>);
-
-impl Collector for Families {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        for family in &self.0 {
-            let (name, kind) = match family.get_field_type() {
-                MetricType::COUNTER => {
-                    let name = family.name().strip_suffix(COUNTER_SUFFIX);
-                    (name.unwrap_or(family.name()), OpenMetricsType::Counter)
-                }
-                MetricType::HISTOGRAM => (family.name(), OpenMetricsType::Histogram),
-                _ => match family.name().strip_suffix(INFO_SUFFIX) {
-                    Some(name) => (name, OpenMetricsType::Info),
-                    None => (family.name(), OpenMetricsType::Gauge),
-                },
-            };
-            let help = escaped(family.help())?;
-            let mut samples = encoder.encode_descriptor(name, &help, None, kind)?;
-            for metric in family.get_metric() {
-                encode_sample(&mut samples, kind, metric)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn encode_sample(
-    samples: &mut MetricEncoder<'_>,
-    kind: OpenMetricsType,
-    metric: &Metric,
-) -> fmt::Result {
-    let labels = metric.get_label().iter();
-    let labels: Vec<_> = labels.map(|label| (label.name(), label.value())).collect();
-    if matches!(kind, OpenMetricsType::Info) {
-        return samples.encode_info(&labels);
-    }
-    let mut sample = samples.encode_family(&labels)?;
-    match kind {
-        OpenMetricsType::Counter => {
-            sample.encode_counter::<NoLabelSet, f64, f64>(&metric.get_counter().get_value(), None)
-        }
-        OpenMetricsType::Histogram => {
-            let histogram = metric.get_histogram();
-            let (sum, count) = (histogram.get_sample_sum(), histogram.get_sample_count());
-            sample.encode_histogram::<NoLabelSet>(sum, count, &buckets(histogram), None)
-        }
-        _ => sample.encode_gauge(&metric.get_gauge().get_value()),
-    }
-}
-
-/// The upper bound and the count of each bucket, from the cumulative counts.
-fn buckets(histogram: &Histogram) -> Vec<(f64, u64)> {
-    let bounded = histogram.get_bucket().iter();
-    let bounded = bounded.map(|bucket| (bucket.upper_bound(), bucket.cumulative_count()));
-    let all = (f64::INFINITY, histogram.get_sample_count());
-    let mut below = 0;
-    bounded
-        .chain([all])
-        .map(|(bound, count)| {
-            let alone = count.saturating_sub(below);
-            below = count;
-            (bound, alone)
-        })
-        .collect()
-}
-
-/// Escapes a description, which the encoder does not do.
-fn escaped(help: &str) -> Result<String, fmt::Error> {
-    let mut text = String::with_capacity(help.len());
-    for character in help.chars() {
-        match character {
-            '\n' => text.push_str("\\n"),
-            '"' | '\\' => write!(text, "\\{character}")?,
-            _ => text.push(character),
-        }
-    }
-    Ok(text)
+/// `sample` with the label `le="1.0"` for `le="1"`. It is the last label, and quotes in values are
+/// escaped.
+fn with_float_bound(sample: &str) -> Cow<'_, str> {
+    let float = ["{le=\"", ",le=\""].into_iter().find_map(|label| {
+        let (before, rest) = sample.rsplit_once(label)?;
+        let (bound, count) = rest.split_once('"')?;
+        let is_whole = bound.parse::<i64>().is_ok();
+        is_whole.then(|| format!("{before}{label}{bound}.0\"{count}"))
+    });
+    float.map_or(Cow::Borrowed(sample), Cow::Owned)
 }
