@@ -14,7 +14,7 @@
 //!   bounded memory ([`Limiter`]). Both versions of `AutoNAT` share these rates.
 //! - **Simultaneous dials**, in `node::connection_limits`.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, net::Ipv4Addr, sync::Arc};
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use tracing::debug;
@@ -127,8 +127,9 @@ impl DialPolicy {
     /// # Errors
     /// The rate that is exceeded.
     pub fn admit(&self, peer: PeerId, address: &Multiaddr) -> Result<(), DialDenied> {
-        let prefix = ip_of(address).map(Prefix::host);
-        let checked = self.limiters.check(peer, prefix);
+        // An address without IP address is none of the peer's, and is not dialled.
+        let ip = ip_of(address).unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+        let checked = self.limiters.check(peer, Prefix::host(ip));
         if let Err(denied) = checked {
             let outcome = denied.outcome();
             debug!(reason = outcome.as_str(), "AutoNAT dial refused");
@@ -165,11 +166,11 @@ pub(crate) fn is_dialable(address: &Multiaddr, peer: Option<&PeerId>) -> bool {
 
 impl DialLimiters {
     /// Checks the narrowest limit first: a denied dial uses nothing of the wider ones.
-    fn check(&self, peer: PeerId, prefix: Option<Prefix>) -> Result<(), DialDenied> {
+    fn check(&self, peer: PeerId, prefix: Prefix) -> Result<(), DialDenied> {
         if !self.peers.allows(&peer) {
             return Err(DialDenied::RatePerPeer);
         }
-        if !prefix.is_none_or(|prefix| self.prefixes.allows(&prefix)) {
+        if !self.prefixes.allows(&prefix) {
             return Err(DialDenied::RatePerIp);
         }
         if !self.total.allows(&()) {
@@ -193,9 +194,8 @@ mod tests {
         }
     }
 
-    fn prefix(site: u16, host: u16) -> Option<Prefix> {
-        let ip = Ipv6Addr::new(0x2001, 0xdb8, site, 1, 0, 0, 0, host);
-        Some(Prefix::host(ip.into()))
+    fn prefix(site: u16, host: u16) -> Prefix {
+        Prefix::host(Ipv6Addr::new(0x2001, 0xdb8, site, 1, 0, 0, 0, host).into())
     }
 
     #[test]

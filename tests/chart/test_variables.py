@@ -137,7 +137,9 @@ class Variables(unittest.TestCase):
             for key in keys:
                 path = f"{prefix}.{key}" if prefix else key
                 name = "RELAY_" + (f"{prefix.upper()}_" if prefix else "") + snake(key)
-                if known[name] != f"`{values[key]}`":
+                value = values[key]
+                shown = value if isinstance(value, list) else [value]
+                if known[name] != ", ".join(f"`{item}`" for item in shown):
                     different.add(path)
         self.assertEqual(different, set(OTHER_DEFAULTS))
 

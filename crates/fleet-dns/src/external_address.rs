@@ -99,7 +99,7 @@ pub fn is_public(address: &Multiaddr) -> bool {
                 let rest = name.strip_suffix(*domain);
                 rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
             };
-            !LOCAL_DOMAINS.iter().any(|domain| is_within(&domain))
+            !LOCAL_DOMAINS.iter().any(is_within)
         }
         _ => false,
     }

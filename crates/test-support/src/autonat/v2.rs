@@ -8,6 +8,7 @@ use crate::{PATIENCE, raw::Raw};
 
 pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/libp2p/autonat/2/dial-request");
 /// Status of an answer.
+pub const REQUEST_REJECTED: i32 = 100;
 pub const DIAL_REFUSED: i32 = 101;
 pub const OK: i32 = 200;
 /// Status of a dial.
