@@ -105,9 +105,9 @@ async fn circuits_over_noise() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn circuits_over_quic() {
-    // Counted: 67 allocations, 17 calls.
+    // Counted: 87 allocations, 17 calls. Three are boxes of the observers of the request and the circuit.
     let most = Most {
-        allocations: 86,
+        allocations: 104,
         calls: 31,
     };
     assert_costs_at_most(Channel::Quic, Request::Circuit, most).await;
