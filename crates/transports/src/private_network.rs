@@ -2,7 +2,7 @@
 //! that peers without the key get no further.
 //!
 //! Specification: libp2p `pnet/Private-Networks-PSK-V1.md`. Each side sends a nonce of 24 bytes; all
-//! other bytes are encrypted with XSalsa20. The protocol does not detect another key: its peer sends what
+//! other bytes are encrypted with `XSalsa20`. The protocol does not detect another key: its peer sends what
 //! looks like noise. But every dialler begins with the header of multistream-select, so an accepted
 //! connection is checked for it.
 

@@ -156,7 +156,7 @@ mod tests {
     fn other_contents_are_errors() {
         use ParseSwarmKeyError::{Encoding, Header, Key};
         for (content, error) in [
-            ("".to_owned(), Header),
+            (String::new(), Header),
             (HEX.to_owned(), Header),
             (format!("/key/swarm/psk/2.0.0/\n/base16/\n{HEX}"), Header),
             ("/key/swarm/psk/1.0.0/".to_owned(), Encoding),
