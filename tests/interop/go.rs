@@ -28,7 +28,7 @@ use test_support::{
     process::Relay,
 };
 
-/// Seconds within which a node has to find that it is private and to reserve. It takes 2 s; if AutoNAT
+/// Seconds within which a node has to find that it is private and to reserve. It takes 2 s; if `AutoNAT`
 /// refuses the first request, the next one is sent after 90 s.
 const RESERVED_WITHIN: f64 = 40.0;
 /// A node tests its reachability again after 90 s, and looks for relays again after a minute.
@@ -309,7 +309,7 @@ async fn go_node_with_a_peer_source_moves_and_returns() {
     moves("source").await;
 }
 
-/// Without version 1 of AutoNAT a node never finds that it is private, and does not reserve.
+/// Without version 1 of `AutoNAT` a node never finds that it is private, and does not reserve.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "slow: .ci/long clients"]
 async fn go_node_does_not_reserve_without_autonat() {
