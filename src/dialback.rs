@@ -8,7 +8,7 @@
 //!   transport dials no private address
 //!   ([`DialScope::Global`](transports::DialScope::Global)), because behind a proxy clients
 //!   appear to connect from one. The client address in the header of a trusted proxy
-//!   ([`transports::proxy`](transports::proxy)) counts as the address of the connection.
+//!   ([`transports::proxy`]) counts as the address of the connection.
 //! - **Rates.** Many hosts may share an address behind a NAT, with ports that are not the peer's.
 //!   Dials are therefore limited per address prefix (IPv4 /32, IPv6 /64), per peer and in total, in
 //!   bounded memory ([`Limiter`]). Both versions of `AutoNAT` share these rates.

@@ -1,5 +1,7 @@
 //! Modules do not import each other in cycles: neither the modules of a crate, nor those within a module.
 
+#![expect(clippy::unwrap_used, reason = "tests fail loudly")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,

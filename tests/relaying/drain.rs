@@ -1,5 +1,6 @@
 //! The drain of a relay process: real signals, real clients, and no lost circuit.
 
+#![expect(clippy::disallowed_methods, reason = "tests have no task tracker")]
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,

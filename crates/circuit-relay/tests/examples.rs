@@ -1,5 +1,7 @@
 //! The examples work together: a client reserves on the embedded relay, and another one reaches it.
 
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "tests fail loudly")]
+
 use std::{env, path::PathBuf, process::Stdio, time::Duration};
 
 use tokio::{

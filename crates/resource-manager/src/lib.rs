@@ -331,7 +331,7 @@ impl Resources {
 
     /// Requests relief of the connections that hold most, until they hold `excess` bytes in total:
     /// of connections beyond their guarantee, or if there are none, of those that hold at least
-    /// [`MIN_RELIEF_BYTES`].
+    /// 8 KiB.
     pub fn relieve_connections(&self, excess: u64) -> Relieved {
         let accounts = &self.0.accounts;
         let relieved = accounts.relieve(excess, GUARANTEED_BYTES + 1, false);

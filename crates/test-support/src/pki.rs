@@ -18,7 +18,8 @@ pub struct Pki {
 }
 
 impl Pki {
-    pub fn new() -> Self {
+    /// A new one. It makes a key, so it is no `Default`.
+    pub fn generate() -> Self {
         let mut params = CertificateParams::new([]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();

@@ -26,8 +26,8 @@ async fn js_reaches_js(transport: &str, listen: &str) {
     assert_eq!(dialer.ask("echo", echoed).await, whole(MIB));
 
     let mut stranger = Peer::start(node, transport, "noise").await;
-    let dialed = stranger.call("dial", json!({ "address": address })).await;
-    assert!(dialed.is_err(), "{dialed:?}");
+    let outcome = stranger.call("dial", json!({ "address": address })).await;
+    assert!(outcome.is_err(), "{outcome:?}");
     let refused = relay.event("connection refused").await;
     assert_eq!(refused["reason"], "swarm_key", "{refused}");
 }

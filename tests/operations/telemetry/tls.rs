@@ -9,7 +9,7 @@ use test_support::{
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_sides_are_authenticated() {
-    let pki = Pki::new();
+    let pki = Pki::generate();
     pki.certify("client");
     for protocol in PROTOCOLS {
         let collector = Collector::with_tls(pki.server()).await;

@@ -9,7 +9,7 @@ use test_support::{
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_an_endpoint_with_a_trusted_certificate_is_queried() {
-    let (ours, other) = (Pki::new(), Pki::new());
+    let (ours, other) = (Pki::generate(), Pki::generate());
     for (trusted, status) in [
         (Some(ours.path("ca.pem")), Status::Ok),
         (Some(other.path("ca.pem")), Status::PermissionDenied),
