@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
     other_implementations::Process,
@@ -41,7 +41,6 @@ pub struct Peer {
     /// Its peer id.
     pub id: String,
     process: Process,
-    calls: u64,
 }
 
 impl Peer {
@@ -54,11 +53,7 @@ impl Peer {
             .as_str()
             .unwrap()
             .to_owned();
-        Self {
-            id,
-            process,
-            calls: 0,
-        }
+        Self { id, process }
     }
 
     /// Waits this long for each event from now on.
@@ -68,20 +63,7 @@ impl Peer {
 
     /// Runs a command, and gives its answer or its error.
     pub async fn call(&mut self, command: &str, arguments: Value) -> Result<Value, String> {
-        self.calls += 1;
-        let mut message = arguments;
-        message["id"] = json!(self.calls);
-        message["do"] = json!(command);
-        self.process.send(&message).await;
-        let id = self.calls;
-        let mut answer = self
-            .process
-            .find(command, |message| message["id"] == id)
-            .await;
-        match answer["error"].as_str() {
-            None => Ok(answer["ok"].take()),
-            Some(error) => Err(error.to_owned()),
-        }
+        self.process.call(command, arguments).await
     }
 
     /// The next event of that name for which `is_wanted` holds, which may have happened already.

@@ -57,7 +57,6 @@ pub struct Peer {
     /// Its peer id.
     pub id: String,
     process: Process,
-    calls: u64,
 }
 
 impl Peer {
@@ -89,11 +88,7 @@ impl Peer {
             .current_dir(directory());
         let mut process = Process::start(&mut command);
         let id = text(&process.event("ready").await["peer"]);
-        Self {
-            id,
-            process,
-            calls: 0,
-        }
+        Self { id, process }
     }
 
     /// Runs a command that succeeds, and gives its answer.
@@ -104,20 +99,7 @@ impl Peer {
 
     /// Runs a command, and gives its answer or its error.
     pub async fn call(&mut self, command: &str, arguments: Value) -> Result<Value, String> {
-        self.calls += 1;
-        let mut message = arguments;
-        message["id"] = json!(self.calls);
-        message["do"] = json!(command);
-        self.process.send(&message).await;
-        let id = self.calls;
-        let mut answer = self
-            .process
-            .find(command, |message| message["id"] == id)
-            .await;
-        match &answer["error"] {
-            Value::Null => Ok(answer["ok"].take()),
-            error => Err(text(error)),
-        }
+        self.process.call(command, arguments).await
     }
 
     /// The next event of that name, which may have happened already.

@@ -23,6 +23,7 @@ pub mod dns;
 pub mod event_audit;
 pub mod fleet;
 pub mod forward;
+pub mod generated_page;
 pub mod go;
 pub mod http;
 #[cfg(target_os = "linux")]

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, process::Stdio, time::Duration};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout},
@@ -17,6 +17,7 @@ pub struct Process {
     output: Lines<BufReader<ChildStdout>>,
     seen: VecDeque<Value>,
     patience: Duration,
+    calls: u64,
     _child: Child,
 }
 
@@ -34,6 +35,7 @@ impl Process {
             output: BufReader::new(child.stdout.take().unwrap()).lines(),
             seen: VecDeque::new(),
             patience: PATIENCE,
+            calls: 0,
             _child: child,
         }
     }
@@ -49,6 +51,23 @@ impl Process {
             .write_all(format!("{message}\n").as_bytes())
             .await
             .unwrap();
+    }
+
+    /// Runs a command of the node, and gives its answer or its error.
+    pub async fn call(&mut self, command: &str, arguments: Value) -> Result<Value, String> {
+        self.calls += 1;
+        let id = self.calls;
+        let mut message = arguments;
+        message["id"] = json!(id);
+        message["do"] = json!(command);
+        self.send(&message).await;
+        let is_answer = |message: &Value| message["id"] == id;
+        let mut answer = self.find(command, is_answer).await;
+        match &answer["error"] {
+            Value::Null => Ok(answer["ok"].take()),
+            Value::String(error) => Err(error.clone()),
+            error => Err(error.to_string()),
+        }
     }
 
     /// The next event of that name.

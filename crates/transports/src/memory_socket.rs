@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll, Waker, ready},
 };
 
-use futures::{AsyncRead, AsyncWrite};
+use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use proptest::{collection::vec, prelude::*};
 
 /// One direction of an in-memory socket.
@@ -151,4 +151,48 @@ pub(super) fn pattern(length: usize) -> Vec<u8> {
     (0..length)
         .map(|at| u8::try_from(at * 31 % 251).unwrap())
         .collect()
+}
+
+/// Writes all of `bytes` to `stream` in parts of these lengths, each of which may be followed by a flush,
+/// and closes it. `held` is the memory that the stream takes, at most `max` bytes.
+pub(super) async fn write_in_parts<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    bytes: &[u8],
+    parts: Vec<(usize, bool)>,
+    held: impl Fn(&S) -> usize,
+    max: usize,
+) {
+    let mut rest = bytes;
+    for (length, flush) in parts {
+        let (now, later) = rest.split_at(length);
+        stream.write_all(now).await.unwrap();
+        assert!(held(stream) <= max, "{}", held(stream));
+        rest = later;
+        if flush {
+            stream.flush().await.unwrap();
+            assert_eq!(held(stream), 0);
+        }
+    }
+    stream.close().await.unwrap();
+}
+
+/// Reads `stream` to its end in parts of these sizes. `held` is the memory that the stream takes, at most
+/// `max` bytes.
+pub(super) async fn read_in_parts<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    sizes: Vec<usize>,
+    held: impl Fn(&S) -> usize,
+    max: usize,
+) -> Vec<u8> {
+    let mut all = Vec::new();
+    let mut buffer = vec![0; 200_000];
+    for size in sizes.into_iter().cycle() {
+        let read = stream.read(&mut buffer[..size]).await.unwrap();
+        assert!(held(stream) <= max, "{}", held(stream));
+        all.extend_from_slice(&buffer[..read]);
+        if read == 0 && size > 0 {
+            break;
+        }
+    }
+    all
 }

@@ -32,25 +32,12 @@ fn rendered_configuration_can_be_loaded() {
     assert_eq!(config(&pairs(&text)), config(&[]));
 }
 
-const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
-const BEGIN: &str =
-    "<!-- variables: `UPDATE_DOCS=1 cargo test --test operations config` writes them -->\n";
-const END: &str = "<!-- end of variables -->";
-
 #[test]
 fn the_reference_in_the_documentation_is_current() {
-    let text = std::fs::read_to_string(DOCUMENT).unwrap();
-    let (before, rest) = text.split_once(BEGIN).expect("the first marker");
-    let (written, after) = rest.split_once(END).expect("the second marker");
-    let current = format!("\n{}\n", reference());
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        std::fs::write(DOCUMENT, format!("{before}{BEGIN}{current}{END}{after}")).unwrap();
-        return;
-    }
-    assert!(
-        written == current,
-        "docs/configuration.md is out of date; `UPDATE_DOCS=1 cargo test --test operations config` \
-         writes it"
+    test_support::generated_page::check_variables(
+        "docs/configuration.md",
+        &reference(),
+        "cargo test --test operations config",
     );
 }
 

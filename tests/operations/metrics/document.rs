@@ -6,8 +6,6 @@ use descord_relay::metrics::{Attribute, DNS_INSTRUMENTS, INSTRUMENTS, Instrument
 
 use test_support::prometheus::name;
 
-const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
-
 const INTRODUCTION: &str = "\
 # Metrics
 
@@ -78,13 +76,9 @@ fn table(instruments: &[Instrument]) -> String {
 
 #[test]
 fn the_list_of_metrics_is_current() {
-    let text = render();
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        std::fs::write(PATH, &text).unwrap();
-    }
-    let written = std::fs::read_to_string(PATH).unwrap_or_default();
-    assert!(
-        written == text,
-        "docs/metrics.md is out of date; `UPDATE_DOCS=1 cargo test --test operations metrics` writes it"
+    test_support::generated_page::check(
+        "docs/metrics.md",
+        &render(),
+        "cargo test --test operations metrics",
     );
 }

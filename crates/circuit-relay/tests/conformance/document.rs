@@ -7,8 +7,6 @@ use crate::{
     cases,
 };
 
-const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/conformance.md");
-
 const INTRODUCTION: &str = "\
 # Conformance
 
@@ -56,14 +54,9 @@ fn render() -> String {
 
 #[test]
 fn the_list_of_differences_is_current() {
-    let text = render();
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        std::fs::write(PATH, &text).unwrap();
-    }
-    let written = std::fs::read_to_string(PATH).unwrap_or_default();
-    assert!(
-        written == text,
-        "docs/conformance.md is out of date; `UPDATE_DOCS=1 cargo test --test conformance` \
-         writes it"
+    test_support::generated_page::check(
+        "docs/conformance.md",
+        &render(),
+        "cargo test --test conformance",
     );
 }

@@ -6,7 +6,9 @@ use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, exec
 use libp2p::identity::Keypair;
 
 use super::*;
-use crate::memory_socket::{MemorySocket, memory_sockets, pattern, repeated, steps};
+use crate::memory_socket::{
+    MemorySocket, memory_sockets, pattern, read_in_parts, repeated, steps, write_in_parts,
+};
 
 mod frames;
 mod hostile;

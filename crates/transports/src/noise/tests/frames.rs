@@ -26,33 +26,14 @@ proptest! {
         near.socket_mut().write_sizes = repeated(socket_writes);
         far.socket_mut().read_sizes = repeated(socket_reads);
         let wanted = pattern(writes.iter().map(|(length, _)| length).sum());
-        let writing = async {
-            let mut rest = &wanted[..];
-            for (length, flush) in writes {
-                let (now, later) = rest.split_at(length);
-                near.write_all(now).await.unwrap();
-                assert!(near.held_bytes() <= MAX_HELD_BY_WRITES, "{}", near.held_bytes());
-                rest = later;
-                if flush {
-                    near.flush().await.unwrap();
-                    assert_eq!(near.held_bytes(), 0);
-                }
-            }
-            near.close().await.unwrap();
-        };
-        let reading = async {
-            let mut all = Vec::new();
-            let mut buffer = vec![0; 200_000];
-            for size in reads.into_iter().cycle() {
-                let read = far.read(&mut buffer[..size]).await.unwrap();
-                assert!(far.held_bytes() <= MAX_HELD_BY_READS, "{}", far.held_bytes());
-                all.extend_from_slice(&buffer[..read]);
-                if read == 0 && size > 0 {
-                    break;
-                }
-            }
-            all
-        };
+        let writing = write_in_parts(
+            &mut near,
+            &wanted,
+            writes,
+            |stream| stream.held_bytes(),
+            MAX_HELD_BY_WRITES,
+        );
+        let reading = read_in_parts(&mut far, reads, |stream| stream.held_bytes(), MAX_HELD_BY_READS);
         let ((), got) = block_on(join(writing, reading));
         prop_assert!(got == wanted);
         prop_assert_eq!(near.held_bytes(), 0);

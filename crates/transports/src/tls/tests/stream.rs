@@ -9,7 +9,9 @@ use futures_rustls::client;
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
-use crate::memory_socket::{MemorySocket, memory_sockets, pattern, repeated, steps};
+use crate::memory_socket::{
+    MemorySocket, memory_sockets, pattern, read_in_parts, repeated, steps, write_in_parts,
+};
 
 /// The length of a record of 1,000 bytes: its header, the data, the content type and the tag.
 const RECORD_BYTES: usize = 5 + 1000 + 1 + 16;
@@ -58,19 +60,7 @@ proptest! {
             near.write_all(&wanted).await.unwrap();
             near.close().await.unwrap();
         };
-        let reading = async {
-            let mut all = Vec::new();
-            let mut buffer = vec![0; 200_000];
-            for size in reads.into_iter().cycle() {
-                let read = far.read(&mut buffer[..size]).await.unwrap();
-                assert!(far.held_bytes() <= MAX_HELD_BY_READS, "{}", far.held_bytes());
-                all.extend_from_slice(&buffer[..read]);
-                if read == 0 && size > 0 {
-                    break;
-                }
-            }
-            all
-        };
+        let reading = read_in_parts(&mut far, reads, |stream| stream.held_bytes(), MAX_HELD_BY_READS);
         let ((), got) = block_on(join(writing, reading));
         prop_assert!(got == wanted);
     }
@@ -83,20 +73,13 @@ proptest! {
         let (mut near, mut far) = streams();
         set_transfer_sizes(&mut far, vec![usize::MAX], socket_writes);
         let wanted = pattern(writes.iter().map(|(length, _)| length).sum());
-        let writing = async {
-            let mut rest = &wanted[..];
-            for (length, flush) in writes {
-                let (now, later) = rest.split_at(length);
-                far.write_all(now).await.unwrap();
-                assert!(far.held_bytes() <= MAX_HELD_BY_WRITES, "{}", far.held_bytes());
-                rest = later;
-                if flush {
-                    far.flush().await.unwrap();
-                    assert_eq!(far.held_bytes(), 0);
-                }
-            }
-            far.close().await.unwrap();
-        };
+        let writing = write_in_parts(
+            &mut far,
+            &wanted,
+            writes,
+            |stream| stream.held_bytes(),
+            MAX_HELD_BY_WRITES,
+        );
         let mut got = Vec::new();
         let reading = async { near.read_to_end(&mut got).await.unwrap() };
         block_on(join(writing, reading));
