@@ -25,7 +25,11 @@ mod trace;
 use std::{io, net::SocketAddr, sync::Arc};
 
 use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
+use circuit_relay::Relay;
+use lifecycle::{Lifecycle, Phase};
 use opentelemetry::propagation::TextMapCompositePropagator;
+use rate_limits::Rate;
+use resource_manager::{ResourceUse, Resources, is_private, open_descriptors, used_bytes};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -36,10 +40,6 @@ use crate::{
     pseudonym::Pseudonyms,
     telemetry::{Telemetry, log::FilterHandle, prometheus::Prometheus},
 };
-use circuit_relay::Relay;
-use lifecycle::{Lifecycle, Phase};
-use rate_limits::Rate;
-use resource_manager::{ResourceUse, Resources, is_private, open_descriptors, used_bytes};
 
 /// The state of the admin API.
 #[derive(Debug)]

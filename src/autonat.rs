@@ -37,6 +37,7 @@ mod v2;
 mod versions;
 
 use libp2p::{Multiaddr, PeerId};
+use resource_manager::Resources;
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::{
@@ -45,7 +46,6 @@ pub use self::{
     versions::{ParseVersionError, Version, Versions},
 };
 use crate::dialback::{DialOutcome, DialPolicy};
-use resource_manager::Resources;
 
 /// A dial that a request causes.
 #[derive(Debug)]

@@ -15,6 +15,7 @@ use std::{
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use futures::StreamExt;
+use lifecycle::Lifecycle;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook_tokio::Signals;
 use tracing::{error, info, warn};
@@ -28,7 +29,6 @@ use crate::{
     probe,
     telemetry::{self, StartError, Telemetry},
 };
-use lifecycle::Lifecycle;
 
 /// Exit code for invalid arguments or an invalid configuration (`EX_USAGE`).
 pub const EX_USAGE: u8 = 64;

@@ -36,23 +36,22 @@ mod value_sources;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use circuit_relay::Limits;
+use fleet_dns::config::DnsConfig;
 use libp2p::{Multiaddr, multiaddr::Protocol};
-
-pub use error::{Errors, VariableError, Warning};
-pub use load::Loaded;
-pub use render::reference;
+use lifecycle::DrainConfig;
+use rate_limits::{Rate, Unit};
+use resource_manager::MemoryLimit;
+use transports::{Admission, SwarmKey};
 
 use crate::access::AccessConfig;
 use crate::autonat::Versions;
 use crate::identity::IdentityConfig;
 use crate::pseudonym::PeerIds;
-use crate::relay::Limits;
 use crate::telemetry::log::LogFormat;
-use fleet_dns::config::DnsConfig;
-use lifecycle::DrainConfig;
-use rate_limits::{Rate, Unit};
-use resource_manager::MemoryLimit;
-use transports::{Admission, SwarmKey};
+pub use error::{Errors, VariableError, Warning};
+pub use load::Loaded;
+pub use render::reference;
 
 /// The configuration of every subcommand. [`Default`] is the configuration of an empty environment,
 /// apart from the instance name, which is then the machine's host name.

@@ -16,13 +16,12 @@
 
 use std::{fmt, net::Ipv4Addr, sync::Arc};
 
+use circuit_relay::Relay;
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
-use tracing::debug;
-
-use crate::relay::Relay;
 use named_enum::named_enum;
 use rate_limits::{Limiter, Rate, Unit};
 use resource_manager::{Prefix, ip_of};
+use tracing::debug;
 
 /// Dials to one address prefix. A client tests a few addresses when it starts (at most 10 at once
 /// in rust-libp2p), and retests one after minutes. Scanning all 65,535 ports of an address takes a

@@ -34,11 +34,11 @@ use libp2p::{
         NotifyHandler, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
     },
 };
+use lifecycle::Lifecycle;
+use resource_manager::Resources;
 
 pub use self::handler::{Handler, Push};
 use self::message::Identify;
-use lifecycle::Lifecycle;
-use resource_manager::Resources;
 
 /// Data that all connections share.
 #[derive(Debug)]

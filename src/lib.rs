@@ -55,5 +55,3 @@ pub mod relay_observer;
 pub mod secret;
 pub mod telemetry;
 mod variable;
-
-pub use circuit_relay as relay;

@@ -13,12 +13,18 @@ mod swarm;
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use circuit_relay::{Connection, Relay, Statistics, Transport};
+use fleet_dns::external_address::is_public;
 use futures::{FutureExt, StreamExt};
 use libp2p::{
     Multiaddr, Swarm, core::transport::ListenerId, multiaddr::Protocol, swarm::SwarmEvent,
 };
+use lifecycle::{DrainConfig, Lifecycle, Phase};
+use rate_limits::LogThrottle;
+use resource_manager::Resources;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tracing::{debug, error, info, warn};
+use transports::{ConnectionGater, DialScope, quic};
 
 use self::{
     addresses::{is_any_ipv6, is_link_local, is_loopback, join, own_addresses},
@@ -35,12 +41,6 @@ use crate::{
     relay_observer::RelayObserver,
     telemetry::Telemetry,
 };
-use circuit_relay::{Connection, Relay, Statistics, Transport};
-use fleet_dns::external_address::is_public;
-use lifecycle::{DrainConfig, Lifecycle, Phase};
-use rate_limits::LogThrottle;
-use resource_manager::Resources;
-use transports::{ConnectionGater, DialScope, quic};
 
 /// How long to wait for the first address of every listener before the relay becomes ready. A
 /// listener on all interfaces may never get one, such as `[::]` if no interface has an IPv6

@@ -25,17 +25,14 @@ use std::{
 
 use bytesize::ByteSize;
 use libp2p::Multiaddr;
+use peer_id_text::parse_multiaddr;
+use report::Printer;
+use session::ProbeSettings;
+use transports::SwarmKey;
 use zeroize::Zeroizing;
 
 pub use failure::{Cause, Failure, Step};
 pub use report::{Format, Report};
-
-use peer_id_text::parse_multiaddr;
-
-use report::Printer;
-use session::ProbeSettings;
-
-use transports::SwarmKey;
 
 /// Test relays end to end: reserve on each, connect through it, and echo data in both directions.
 ///

@@ -8,12 +8,12 @@ use std::fmt;
 
 use hkdf::hmac::{Hmac, KeyInit, Mac};
 use libp2p::PeerId;
-use sha2::Sha256;
-
-use crate::identity::derive;
 use named_enum::choice;
 use named_enum::named_enum;
 use resource_manager::Prefix;
+use sha2::Sha256;
+
+use crate::identity::derive;
 
 named_enum! {
     /// How peers are named in everything that the relay prints or exports.

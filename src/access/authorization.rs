@@ -17,8 +17,11 @@ use std::{
     time::Duration,
 };
 
+use circuit_relay::{Denied, DenyReason};
 use libp2p::PeerId;
 use moka::sync::Cache;
+use rate_limits::{Limiter, Rate, Unit};
+use resource_manager::{Prefix, Share, Shares};
 use tokio::{
     sync::Semaphore,
     time::{Instant, sleep, timeout, timeout_at},
@@ -33,9 +36,6 @@ use super::{
     single_flight::SingleFlight,
 };
 use crate::failure_log::FailureLog;
-use circuit_relay::{Denied, DenyReason};
-use rate_limits::{Limiter, Rate, Unit};
-use resource_manager::{Prefix, Share, Shares};
 
 /// Largest capacity of the cache, in decisions. It takes 64 MiB.
 pub const MAX_CACHED: usize = 64 * 1024;

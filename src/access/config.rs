@@ -2,12 +2,12 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use named_enum::choice;
+use named_enum::named_enum;
 use reqwest::Url;
 
 use super::Subject;
 use crate::secret::Secret;
-use named_enum::choice;
-use named_enum::named_enum;
 
 /// Access control for reservations and circuits. By default, all peers have access.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -6,7 +6,10 @@ use std::{
 };
 
 use async_trait::async_trait;
+use circuit_relay::{Denied, DenyReason, Requester};
 use libp2p::PeerId;
+use lifecycle::Lifecycle;
+use resource_manager::Shares;
 use tokio::{task::spawn_blocking, time::sleep};
 use tracing::{error, info};
 
@@ -18,9 +21,6 @@ use super::{
     observer::Observer,
     rules::{Effect, Origin, Rule, Rules, Scope, Verdict},
 };
-use circuit_relay::{Denied, DenyReason, Requester};
-use lifecycle::Lifecycle;
-use resource_manager::Shares;
 
 /// Why access control cannot be set up. `Display` names the variable.
 #[derive(Debug, thiserror::Error)]

@@ -3,19 +3,19 @@
 use std::{net::IpAddr, path::Path, sync::Arc};
 
 use axum::body::Bytes;
+use circuit_relay::Requester;
 use libp2p::PeerId;
 use reqwest::{
     Certificate, Client, StatusCode, Url,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue},
     redirect,
 };
+use resource_manager::Prefix;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{config::EndpointConfig, resolve::Resolver};
 use crate::{error_chain::causes, pem, secret::Secret};
-use circuit_relay::Requester;
-use resource_manager::Prefix;
 
 /// Maximum length of a response in bytes.
 const MAX_ANSWER_BYTES: usize = 16 * 1024;

@@ -5,12 +5,12 @@
 
 use std::{collections::HashMap, fmt, net::IpAddr};
 
+use circuit_relay::Requester;
 use ipnet::IpNet;
 use libp2p::PeerId;
 use prefix_trie::joint::JointPrefixMap;
 
 use super::subject::Subject;
-use circuit_relay::Requester;
 
 /// What a rule applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,6 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net};
 use libp2p::PeerId;
-
 use peer_id_text::parse_peer_id;
 
 /// Text form of [`Subject::None`].

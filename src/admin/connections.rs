@@ -16,14 +16,13 @@ use std::{
     time::Duration,
 };
 
+use resource_manager::Prefix;
 use tokio::{
     select,
     sync::Notify,
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-
-use resource_manager::Prefix;
 
 /// Maximum number of connections.
 pub(super) const MAX_CONNECTIONS: usize = 64;

@@ -8,15 +8,15 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
+use circuit_relay::PeerState;
 use libp2p::PeerId;
+use peer_id_text::{ParsePeerIdError, parse_peer_id};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::error;
 
 use super::Admin;
 use crate::peer_stats::{Estimate, PeerRow, PeerStats, Period};
-use circuit_relay::PeerState;
-use peer_id_text::{ParsePeerIdError, parse_peer_id};
 
 /// Default number of peers in a response.
 const DEFAULT_LIMIT: usize = 20;

@@ -18,6 +18,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use lifecycle::Lifecycle;
 use tokio::{
     net::{TcpListener, TcpSocket},
     select,
@@ -27,7 +28,6 @@ use tokio_io_timeout::TimeoutWriter;
 use tracing::{debug, info};
 
 use super::connections::Connections;
-use lifecycle::Lifecycle;
 
 /// Deadline of a request's headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(2);

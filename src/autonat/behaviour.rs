@@ -17,11 +17,11 @@ use libp2p::{
         dial_opts::{DialOpts, PeerCondition},
     },
 };
+use resource_manager::Resources;
 use tokio::sync::mpsc;
 
 use super::{Dial, DialResult, Finished, Handler, Server, Versions};
 use crate::dialback::{DialOutcome, DialPolicy};
-use resource_manager::Resources;
 
 /// Requested dials that have not been started yet.
 const MAX_QUEUED_DIALS: usize = 64;

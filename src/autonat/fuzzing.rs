@@ -1,11 +1,12 @@
 //! Entry point of a fuzzer.
 
+use circuit_relay::wire;
 use futures::{executor::block_on, io::Cursor};
 use libp2p::Multiaddr;
 use prost::Message;
 
 use super::message::{v1, v2};
-use crate::{dialback, relay::wire};
+use crate::dialback;
 
 /// Reads `bytes` as a request of each version, and considers the addresses in it.
 ///

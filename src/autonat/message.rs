@@ -1,5 +1,5 @@
 //! Messages of both versions. Every message is preceded by its length as an unsigned varint
-//! ([`wire`](crate::relay::wire)).
+//! ([`wire`](circuit_relay::wire)).
 
 /// Messages of version 1.
 pub(super) mod v1 {

@@ -1,5 +1,6 @@
 //! Requests of version 1.
 
+use circuit_relay::wire;
 use futures::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use libp2p::{Multiaddr, PeerId};
 
@@ -7,10 +8,7 @@ use super::{
     DialResult, Server,
     message::v1::{DialResponse, Message, MessageType, Peer, Status},
 };
-use crate::{
-    dialback::{DialDenied, DialOutcome},
-    relay::wire,
-};
+use crate::dialback::{DialDenied, DialOutcome};
 
 /// Named addresses that are considered; further ones are ignored.
 const MAX_NAMED_ADDRESSES: usize = 16;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use circuit_relay::wire;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::{Multiaddr, PeerId, StreamProtocol};
 use tokio::time::timeout;
@@ -10,7 +11,7 @@ use super::{
     DialResult, Server,
     message::v2::{DialBack, DialRequest, DialResponse, DialStatus, Message, ResponseStatus},
 };
-use crate::{dialback::DialOutcome, relay::wire};
+use crate::dialback::DialOutcome;
 
 /// Protocol of the nonce.
 pub(super) const DIAL_BACK_PROTOCOL: StreamProtocol =

@@ -3,7 +3,6 @@
 use std::iter;
 
 use libp2p::StreamProtocol;
-
 use named_enum::named_enum;
 
 named_enum! {

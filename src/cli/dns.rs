@@ -2,6 +2,17 @@
 
 use std::{env, ffi::OsString, process::ExitCode, sync::Arc, time::Duration};
 
+use fleet_dns::{
+    discovery::{DiscoveredAddresses, RelayDiscovery},
+    dnsaddr::{Member, dedup_labels},
+    observer::Observer,
+    poller::StatusPoller,
+    server::DnsServer,
+    status::FleetMembers,
+    zone::ZoneConfig,
+    zone_file,
+};
+use lifecycle::{Lifecycle, Phase};
 use tokio::{sync::watch, time::timeout};
 use tracing::warn;
 
@@ -14,17 +25,6 @@ use crate::{
     metrics::observe_process,
     telemetry::Telemetry,
 };
-use fleet_dns::{
-    discovery::{DiscoveredAddresses, RelayDiscovery},
-    dnsaddr::{Member, dedup_labels},
-    observer::Observer,
-    poller::StatusPoller,
-    server::DnsServer,
-    status::FleetMembers,
-    zone::ZoneConfig,
-    zone_file,
-};
-use lifecycle::{Lifecycle, Phase};
 
 /// The instance name with which the environment is read before the relays' names are known.
 const PLACEHOLDER_INSTANCE: &str = "relay-0";

@@ -2,16 +2,16 @@
 
 use std::net::IpAddr;
 
+use fleet_dns::external_address::{
+    MAX_EXTERNAL_ADDRESSES, MAX_EXTERNAL_ADDRESSES_BYTES, check_external_address,
+};
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
+use peer_id_text::parse_multiaddr;
 
 use super::list::{items, join};
 use super::value_format::ValueFormat;
 use crate::variable::quote;
-use fleet_dns::external_address::{
-    MAX_EXTERNAL_ADDRESSES, MAX_EXTERNAL_ADDRESSES_BYTES, check_external_address,
-};
-use peer_id_text::parse_multiaddr;
 
 /// Listen addresses.
 pub(super) struct ListenAddresses;

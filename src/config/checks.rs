@@ -6,6 +6,9 @@
 
 use std::time::Duration;
 
+use circuit_relay::{BandwidthLimit, BandwidthLimits};
+use fleet_dns::config::NameServer;
+
 use super::Config;
 use super::address::is_quic;
 use super::error::{VariableError, Warning};
@@ -13,8 +16,6 @@ use super::table::{VARIABLES, Variable, name};
 use super::value_format::{Size, ValueFormat, show_duration};
 use super::value_sources::ValueSources;
 use crate::identity::DEFAULT_INSTANCE;
-use crate::relay::{BandwidthLimit, BandwidthLimits};
-use fleet_dns::config::NameServer;
 
 /// Clients renew in the last two minutes of a reservation, some of them earlier.
 const SHORTEST_SAFE_TTL: Duration = Duration::from_secs(3 * 60);

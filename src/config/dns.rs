@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use fleet_dns::config::{DEFAULT_ADMIN_PORT, MAX_RELAYS, NameServer, RelayHost, parse_dns_name};
+
 use super::list::{join, parse_list};
 use super::value_format::{InstanceName, MinDuration, ValueFormat, show_duration};
-use fleet_dns::config::{DEFAULT_ADMIN_PORT, MAX_RELAYS, NameServer, RelayHost, parse_dns_name};
 
 /// Maximum length of the zone's name, in characters: a TXT string of 255 bytes holds it together with
 /// the name of a relay and a peer id.

@@ -8,6 +8,8 @@ use std::path::Path;
 
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
+use lifecycle::DrainConfig;
+use transports::swarm_key::{self, SwarmKey};
 use zeroize::Zeroizing;
 
 use super::address::is_quic;
@@ -20,8 +22,6 @@ use super::{Config, checks, template};
 use crate::identity::DEFAULT_INSTANCE;
 use crate::secret::Secret;
 use crate::variable::quote;
-use lifecycle::DrainConfig;
-use transports::swarm_key::{self, SwarmKey};
 
 /// The file in which Linux keeps the host name.
 const HOST_NAME_FILE: &str = "/proc/sys/kernel/hostname";

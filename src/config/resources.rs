@@ -1,12 +1,12 @@
 //! Formats of rates, of the memory limit, of prefix shares and of networks.
 
 use ipnet::IpNet;
+use rate_limits::{ParseRateError, Rate};
+use resource_manager::{MemoryLimit, ParseMemoryLimitError, Share, Shares};
 
 use super::list::{join, parse_list};
 use super::value_format::ValueFormat;
 use crate::access::Subject;
-use rate_limits::{ParseRateError, Rate};
-use resource_manager::{MemoryLimit, ParseMemoryLimitError, Share, Shares};
 
 /// Maximum number of proxy networks, and of prefix shares.
 const MAX_PROXIES: usize = 64;

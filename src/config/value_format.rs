@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use named_enum::ParseChoiceError;
+use resource_manager::size;
+use transports::SwarmKey;
+
 use super::list;
 use crate::autonat::{ParseVersionError, Version, Versions};
 use crate::identity;
 use crate::secret::Secret;
-use named_enum::ParseChoiceError;
-use resource_manager::size;
-use transports::SwarmKey;
 
 /// Maximum duration, about 136 years: seconds are 32 bits wide on the wire.
 const MAX_DURATION: Duration = Duration::from_secs(u32::MAX as u64);

@@ -13,14 +13,14 @@ use axum::{
     http::{HeaderMap, StatusCode},
     routing::get,
 };
+use fleet_dns::{directory::ZoneState, zone::Zone};
+use lifecycle::Lifecycle;
 use tokio::sync::watch;
 
 use crate::{
     admin::{self, PlainResponse, server::only_get},
     telemetry::prometheus::Prometheus,
 };
-use fleet_dns::{directory::ZoneState, zone::Zone};
-use lifecycle::Lifecycle;
 
 /// The endpoints. With a stale zone the server is ready, because it serves the last good set.
 pub fn routes(

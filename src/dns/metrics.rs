@@ -4,15 +4,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use opentelemetry::{
-    KeyValue,
-    metrics::{Counter, Meter},
-};
-
 use fleet_dns::{
     directory::{RelayCounts, ZoneState},
     observer::Observer,
     response::DnsTransport,
+};
+use opentelemetry::{
+    KeyValue,
+    metrics::{Counter, Meter},
 };
 
 use crate::metrics::catalogue::{DNS_QUERIES, DNS_RELAYS, DNS_STALE};

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use circuit_relay::wire;
 use futures::{AsyncReadExt, AsyncWriteExt, future::Either};
 use libp2p::{
     Multiaddr, Stream, StreamProtocol,
@@ -21,7 +22,6 @@ use libp2p::{
 };
 
 use super::{Identify, LocalInfo};
-use crate::relay::wire;
 
 /// The peer that opens the stream reads the message.
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/ipfs/id/1.0.0");

@@ -5,22 +5,22 @@
 //! process have the names that Prometheus client libraries give them. The values of an attribute
 //! are few and all listed here: never a peer id, an address, or anything else that a peer chooses.
 
-use opentelemetry::{
-    KeyValue,
-    metrics::{AsyncInstrument, Counter, Histogram, Meter, UpDownCounter},
-};
-
-use crate::{
-    access::{AuthorizationOutcome, CacheLookup},
-    dialback::DialOutcome,
-};
 use circuit_relay::{
     DenyReason, RequestKind, StopOutcome, bandwidth::BandwidthScope, circuit::EndReason,
     ledger::ReservationEnd,
 };
 use lifecycle::Phase;
+use opentelemetry::{
+    KeyValue,
+    metrics::{AsyncInstrument, Counter, Histogram, Meter, UpDownCounter},
+};
 use resource_manager::ConnectionDenyReason;
 use resource_manager::Resource;
+
+use crate::{
+    access::{AuthorizationOutcome, CacheLookup},
+    dialback::DialOutcome,
+};
 
 /// The definition of an instrument.
 #[derive(Clone, Copy, Debug, PartialEq)]

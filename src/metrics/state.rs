@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Instant};
 
+use circuit_relay::{Relay, Statistics, bandwidth::BandwidthScope};
+use lifecycle::{Lifecycle, Phase};
 use opentelemetry::{KeyValue, metrics::Meter};
+use resource_manager::{ResourceUse, Resources};
 
 use super::{
     Metrics,
@@ -14,9 +17,6 @@ use super::{
     },
     process,
 };
-use circuit_relay::{Relay, Statistics, bandwidth::BandwidthScope};
-use lifecycle::{Lifecycle, Phase};
-use resource_manager::{ResourceUse, Resources};
 
 /// Registers callbacks with `meter` that read the state of `relay` and of the process. Must be called
 /// once, within the runtime.

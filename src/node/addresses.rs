@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv6Addr, UdpSocket};
 
 use libp2p::Multiaddr;
-
 use resource_manager::ip_of;
 
 /// Whether this machine supports IPv6.

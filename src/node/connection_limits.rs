@@ -15,6 +15,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use circuit_relay::{Connection, Relay};
 use libp2p::{
     Multiaddr, PeerId,
     core::{ConnectedPoint, Endpoint, transport::PortUse},
@@ -24,8 +25,6 @@ use libp2p::{
         behaviour::ConnectionEstablished, dummy,
     },
 };
-
-use crate::relay::{Connection, Relay};
 use resource_manager::ConnectionDenyReason;
 use resource_manager::map_shrink::ShrinkIfSparse as _;
 use resource_manager::{self, Resources, ip_of};

@@ -2,18 +2,16 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use circuit_relay::Relay;
 use futures::StreamExt;
 use libp2p::{PeerId, swarm::SwarmEvent};
+use lifecycle::{Lifecycle, Phase};
 use tokio::time::{Instant, Interval, timeout, timeout_at};
 use tracing::{Span, field::Empty, info, info_span};
+use transports::quic;
 
 use super::{Node, schedule::Schedule, sleep_until, ticks};
-use crate::{
-    relay::Relay,
-    telemetry::{SPANS, integer},
-};
-use lifecycle::{Lifecycle, Phase};
-use transports::quic;
+use crate::telemetry::{SPANS, integer};
 
 /// Interval of progress reports.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);

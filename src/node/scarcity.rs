@@ -3,13 +3,13 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use tokio::time::{MissedTickBehavior, interval};
-use tracing::{info, warn};
-
-use crate::pseudonym::Pseudonyms;
 use circuit_relay::Relay;
 use resource_manager::{Resource, ResourceUse, Resources, is_private};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
 use transports::ConnectionGater;
+
+use crate::pseudonym::Pseudonyms;
 
 /// Interval of the checks.
 const INTERVAL: Duration = Duration::from_secs(5);

@@ -12,11 +12,10 @@ use std::{
     time::Duration,
 };
 
+use circuit_relay::Connection;
 use libp2p::swarm::ConnectionId;
 use rand::{Rng, RngExt, seq::SliceRandom};
 use tokio::time::Instant;
-
-use crate::relay::Connection;
 
 /// How long a connection stays open after its last circuit, so that the peer can read the end of
 /// the circuit: many clients drop unread data when the connection is closed.

@@ -2,24 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
+use circuit_relay::{Relay, TooManyConnections};
 use libp2p::{
     identity::PublicKey,
     swarm::{Config, ListenError, NetworkBehaviour},
-};
-
-use super::connection_limits::{self, LimitExceeded};
-use crate::{
-    autonat,
-    dialback::DialPolicy,
-    identify,
-    metrics::Metrics,
-    ping,
-    relay::{self, Relay, TooManyConnections},
 };
 use lifecycle::Lifecycle;
 use resource_manager::ConnectionDenyReason;
 use resource_manager::Resources;
 use transports::ConnectionGater;
+
+use super::connection_limits::{self, LimitExceeded};
+use crate::{autonat, dialback::DialPolicy, identify, metrics::Metrics, ping};
 
 /// Inbound streams of one connection that may be negotiating their protocol at once.
 const MAX_NEGOTIATING_STREAMS: usize = 256;
@@ -28,7 +22,7 @@ const MAX_NEGOTIATING_STREAMS: usize = 256;
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     limits: connection_limits::Behaviour,
-    relay: relay::Behaviour,
+    relay: circuit_relay::Behaviour,
     pub(super) identify: identify::Behaviour,
     ping: ping::Behaviour,
     autonat: autonat::Behaviour,
@@ -49,7 +43,7 @@ impl Behaviour {
                 gater.clone(),
                 Arc::clone(relay),
             ),
-            relay: relay::Behaviour::new(Arc::clone(relay)),
+            relay: circuit_relay::Behaviour::new(Arc::clone(relay)),
             identify: identify::Behaviour::new(
                 public,
                 relay.lifecycle().clone(),

@@ -15,10 +15,10 @@ use hickory_resolver::{
     proto::rr::RData,
 };
 use libp2p::{Multiaddr, multiaddr::Protocol};
+use peer_id_text::parse_multiaddr;
 use tokio::net::lookup_host;
 
 use super::failure::Cause;
-use peer_id_text::parse_multiaddr;
 
 /// Maximum number of TXT records of one name; rust-libp2p's clients use no more.
 const MAX_TXT_RECORDS: usize = 16;

@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use named_enum::choice;
+use named_enum::named_enum;
 use tokio::time::Instant;
 use tracing::warn;
 use tracing_subscriber::{
@@ -21,8 +23,6 @@ use tracing_subscriber::{
 use self::writer::{LogWriter, WorkerGuard};
 use super::{SPANS, StartError};
 use crate::metrics::Metrics;
-use named_enum::choice;
-use named_enum::named_enum;
 
 /// The `tracing` target of events that no filter drops.
 pub(crate) const ALWAYS: &str = "descord_relay::always";

@@ -9,8 +9,6 @@ use futures::AsyncWriteExt;
 use libp2p::Multiaddr;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::Value;
-use tokio::{sync::Barrier, task::JoinSet};
-
 use test_support::{
     client::Security,
     event_audit::EventAudit,
@@ -18,6 +16,7 @@ use test_support::{
     process::{Relay, is},
     raw::{Raw, reserve},
 };
+use tokio::{sync::Barrier, task::JoinSet};
 
 const CLIENTS: u64 = 200;
 /// The most bytes that a client sends at once.

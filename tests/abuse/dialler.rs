@@ -5,15 +5,15 @@ use std::{net::SocketAddr, time::Instant};
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::{core::upgrade::OutboundConnectionUpgrade, identity::Keypair, noise, tls};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+use test_support::{
+    process::{Relay, socket},
+    raw::read_out,
+};
 use tokio::net::TcpStream;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 use transports::HANDSHAKE_TIMEOUT;
 
 use crate::SLACK;
-use test_support::{
-    process::{Relay, socket},
-    raw::read_out,
-};
 
 /// What secures a connection.
 #[derive(Clone, Copy, Debug)]

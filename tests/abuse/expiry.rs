@@ -5,14 +5,14 @@ use std::time::Duration;
 use circuit_relay::wire::{self, HopMessage, Status};
 use futures::AsyncWriteExt;
 use serde_json::Value;
-use tokio::time::{Instant, sleep_until, timeout};
-
-use crate::target_relay::TargetRelay;
 use test_support::{
     PATIENCE,
     process::is,
     raw::{Raw, assert_status, connect, reserve},
 };
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::target_relay::TargetRelay;
 
 /// The shortest that there is.
 const TTL: Duration = Duration::from_secs(30);

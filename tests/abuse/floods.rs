@@ -5,13 +5,13 @@ use circuit_relay::wire::Status;
 use futures::future::join_all;
 use libp2p::{Multiaddr, PeerId};
 use serde_json::Value;
-
-use crate::target_relay::TargetRelay;
 use test_support::{
     forward::{Forward, loopback},
     process::is,
     raw::{Raw, connect, reserve},
 };
+
+use crate::target_relay::TargetRelay;
 
 /// The usual rates, which the tests' relays do without otherwise.
 const RATES: [(&str, &str); 3] = [

@@ -4,14 +4,14 @@ use std::net::Ipv4Addr;
 
 use circuit_relay::wire::Status;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::{net::TcpStream, task::JoinSet};
-
-use crate::target_relay::TargetRelay;
 use test_support::{
     forward::{connect, loopback},
     process::socket,
     raw::{Raw, assert_status},
 };
+use tokio::{net::TcpStream, task::JoinSet};
+
+use crate::target_relay::TargetRelay;
 
 /// As many as there may be.
 const MOST: u64 = 10_000;

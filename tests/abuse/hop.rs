@@ -9,14 +9,14 @@ use circuit_relay::{
 use futures::AsyncWriteExt;
 use libp2p::{Multiaddr, PeerId};
 use prost::Message;
-use tokio::task::JoinSet;
-
-use crate::{SLACK, target_relay::TargetRelay};
 use test_support::{
     ordinary_clients,
     process::Relay,
     raw::{Raw, assert_status, connect, read_out, reserve},
 };
+use tokio::task::JoinSet;
+
+use crate::{SLACK, target_relay::TargetRelay};
 
 async fn start() -> Relay {
     Relay::start(&[("RELAY_STATS_INTERVAL", "1s")]).await

@@ -3,14 +3,14 @@
 use futures::AsyncWriteExt;
 use libp2p::{Multiaddr, StreamProtocol};
 use prost::Message;
-use tokio::time::timeout;
-
-use crate::target_relay::TargetRelay;
 use test_support::{
     PATIENCE,
     process::Relay,
     raw::{Raw, read_out},
 };
+use tokio::time::timeout;
+
+use crate::target_relay::TargetRelay;
 
 const ASK: StreamProtocol = StreamProtocol::new("/ipfs/id/1.0.0");
 const PUSH: StreamProtocol = StreamProtocol::new("/ipfs/id/push/1.0.0");

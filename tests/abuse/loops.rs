@@ -2,10 +2,10 @@
 
 use circuit_relay::wire::Status;
 use futures::{AsyncReadExt, AsyncWriteExt, io::copy};
+use test_support::raw::{Circuit, Raw, assert_status, pattern};
 use tokio::task::JoinSet;
 
 use crate::target_relay::TargetRelay;
-use test_support::raw::{Circuit, Raw, assert_status, pattern};
 
 /// The relay is no target: it has no reservation, and never dials itself.
 #[tokio::test(flavor = "multi_thread")]

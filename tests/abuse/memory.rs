@@ -19,6 +19,13 @@ use futures::{
 };
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
 use serde_json::Value;
+use test_support::{
+    PATIENCE,
+    client::{self, Client},
+    http, ordinary_clients,
+    process::{Relay, socket},
+    raw::{Raw, assert_status, connect},
+};
 use tokio::{
     net::TcpStream,
     task::JoinSet,
@@ -28,13 +35,6 @@ use tokio_util::compat::TokioAsyncReadCompatExt;
 use transports::noise;
 
 use crate::dialler::{Duplex, Security, dial, line, negotiate, secured};
-use test_support::{
-    PATIENCE,
-    client::{self, Client},
-    http, ordinary_clients,
-    process::{Relay, socket},
-    raw::{Raw, assert_status, connect},
-};
 
 const MIB: usize = 1024 * 1024;
 /// How long nothing has to move until a writer counts as blocked.

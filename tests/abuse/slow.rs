@@ -5,6 +5,10 @@ use std::time::{Duration, Instant};
 use circuit_relay::REQUEST_TIMEOUT;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::PeerId;
+use test_support::{
+    process::socket,
+    raw::{Raw, connect, read_out},
+};
 use tokio::{task::JoinSet, time::sleep};
 use transports::HANDSHAKE_TIMEOUT;
 
@@ -12,10 +16,6 @@ use crate::{
     SLACK,
     dialler::{Security, dial, line, negotiate, secured},
     target_relay::TargetRelay,
-};
-use test_support::{
-    process::socket,
-    raw::{Raw, connect, read_out},
 };
 
 /// Offenders at each step.

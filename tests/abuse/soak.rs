@@ -14,11 +14,6 @@ use std::{
 
 use libp2p::Multiaddr;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use tokio::{
-    task::JoinSet,
-    time::{Instant, sleep, sleep_until, timeout},
-};
-
 use test_support::{
     PATIENCE,
     client::Security,
@@ -27,6 +22,10 @@ use test_support::{
     ordinary_clients,
     process::Relay,
     prometheus::Scrape,
+};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 /// How long it takes if nobody says otherwise.

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use futures::AsyncWriteExt as _;
 use socket2::SockRef;
+use test_support::{process::socket, raw::Raw};
 use tokio::task::JoinSet;
 
 use crate::{
     dialler::{Security, dial, negotiate, secured},
     target_relay::TargetRelay,
 };
-use test_support::{process::socket, raw::Raw};
 
 /// Resets after nothing, after a word, and in the middle of the handshake.
 #[tokio::test(flavor = "multi_thread")]

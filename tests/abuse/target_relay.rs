@@ -1,11 +1,10 @@
 //! The relay under attack, with the memory and files that it used before.
 
-use tokio::time::timeout;
-
 use test_support::{
     PATIENCE, ordinary_clients,
     process::{Relay, is},
 };
+use tokio::time::timeout;
 
 const MIB: usize = 1024 * 1024;
 /// By how much memory may grow while a case goes on.

@@ -2,13 +2,13 @@
 
 use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use tokio::net::UdpSocket;
-
-use crate::dialler::{Security, dial, is_closed, line, negotiate, noise, secured};
 use test_support::{
     ordinary_clients,
     process::{Relay, socket},
 };
+use tokio::net::UdpSocket;
+
+use crate::dialler::{Security, dial, is_closed, line, negotiate, noise, secured};
 
 async fn start() -> Relay {
     Relay::start(&[("RELAY_STATS_INTERVAL", "1s")]).await

@@ -7,6 +7,7 @@ use circuit_relay::{
     wire::{self, HopMessage, Status},
 };
 use futures::{AsyncWriteExt, future::join_all};
+use test_support::raw::{Circuit, Raw, Streams, assert_status, connect};
 use tokio::time::timeout;
 
 use crate::{
@@ -14,7 +15,6 @@ use crate::{
     dialler::{Security, line, negotiate, secured},
     target_relay::TargetRelay,
 };
-use test_support::raw::{Circuit, Raw, Streams, assert_status, connect};
 
 /// How long nothing has to move until somebody is stuck.
 const STUCK: Duration = Duration::from_secs(2);

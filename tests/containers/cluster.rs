@@ -10,6 +10,7 @@ use std::{
 use hickory_proto::rr::RecordType;
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use serde_json::Value;
+use test_support::{PATIENCE, dns, fleet::Fleet};
 use tokio::{
     process::Command,
     sync::{Mutex, MutexGuard},
@@ -17,7 +18,6 @@ use tokio::{
 };
 
 use crate::engine::inspect;
-use test_support::{PATIENCE, dns, fleet::Fleet};
 
 /// The relays of the cluster.
 pub const RELAYS: [&str; 3] = ["relay-0", "relay-1", "relay-2"];

@@ -4,9 +4,8 @@ use std::{process::Stdio, sync::OnceLock};
 
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::{process::Command, sync::OnceCell};
-
 use test_support::tools::{or_skip, run};
+use tokio::{process::Command, sync::OnceCell};
 
 /// Whether the image under test is the one that this test builds.
 pub fn is_built_here() -> bool {

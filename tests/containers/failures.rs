@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use serde_json::json;
+use test_support::fleet::Traffic;
 
 use crate::{
     cluster::{Cluster, RELAYS},
     engine::{docker, image},
 };
-use test_support::fleet::Traffic;
 
 const PAIRS: usize = 3;
 /// Requests of a pair between two events. Each attempt at a relay that froze takes five seconds.

@@ -7,13 +7,13 @@ use descord_relay::{identity::peer_id_of, secret::Secret};
 use futures::{AsyncReadExt, AsyncWriteExt};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::process::Command;
-
-use crate::engine::{Container, command, docker, image, inspect, is_built_here};
 use test_support::{
     client::{Client, Security, TEST_PROTOCOL},
     process,
 };
+use tokio::process::Command;
+
+use crate::engine::{Container, command, docker, image, inspect, is_built_here};
 
 const SEED: &str = "the seed of a container of this test";
 

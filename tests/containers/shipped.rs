@@ -5,15 +5,15 @@ use std::{fs, path::Path, time::Duration};
 use libp2p::multiaddr::Protocol;
 use serde_json::Value;
 use tempfile::TempDir;
+use test_support::{
+    client::{Client, Security},
+    tools,
+};
 use tokio::process::Command;
 
 use crate::{
     cluster::{Cluster, RELAYS, environment, text},
     engine::image,
-};
-use test_support::{
-    client::{Client, Security},
-    tools,
 };
 
 /// What the file comes to, with every profile.

@@ -2,13 +2,13 @@
 
 use std::{process::Output, time::Duration};
 
+use test_support::{PATIENCE, fleet::Traffic};
 use tokio::{process::Command, time::timeout};
 
 use crate::{
     cluster::{Cluster, RELAYS, text},
     engine::{Derived, docker, image, inspect},
 };
-use test_support::{PATIENCE, fleet::Traffic};
 
 const PAIRS: usize = 3;
 /// Longer than the delay before the drain: whatever is open at the signal meets the drain itself.

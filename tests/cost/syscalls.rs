@@ -7,6 +7,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use test_support::tools::{or_skip, run};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
@@ -16,7 +17,6 @@ use crate::{
     Channel, Circuit,
     relay::{Kind, Relay},
 };
-use test_support::tools::{or_skip, run};
 
 /// What is carried before, so that windows and buffers have grown; and what is counted.
 const BEFORE: usize = 8;

@@ -18,6 +18,10 @@ use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, identity::Keypair};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use test_support::{
+    process::socket,
+    raw::{Raw, Requester, Streams, accept, connect, reserve},
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream, UdpSocket},
@@ -30,10 +34,6 @@ use tokio::{
 use crate::{
     network::Addresses,
     role::{Input, emit},
-};
-use test_support::{
-    process::socket,
-    raw::{Raw, Requester, Streams, accept, connect, reserve},
 };
 
 const PING: StreamProtocol = StreamProtocol::new("/ipfs/ping/1.0.0");

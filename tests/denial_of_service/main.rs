@@ -29,6 +29,10 @@ use std::{
 };
 
 use serde_json::Value;
+use test_support::{
+    process::{Relay, is},
+    tools,
+};
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep},
@@ -39,10 +43,6 @@ use self::{
     network::{Addresses, ControlGroup, Network, Process, Sources},
     ordinary::{Ordinary, Request, requests},
     role::Role,
-};
-use test_support::{
-    process::{Relay, is},
-    tools,
 };
 
 const MIB: u64 = 1024 * 1024;

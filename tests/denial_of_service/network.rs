@@ -19,6 +19,10 @@ use std::{
 use libp2p::{Multiaddr, PeerId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use test_support::{
+    PATIENCE,
+    namespace::{self, PREFIX, Result, run},
+};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout},
@@ -26,10 +30,6 @@ use tokio::{
 };
 
 pub(crate) use test_support::namespace::Namespace;
-use test_support::{
-    PATIENCE,
-    namespace::{self, PREFIX, Result, run},
-};
 
 /// The relay's addresses.
 const RELAY4: &str = "192.0.2.1";

@@ -11,6 +11,7 @@ use libp2p::{Multiaddr, PeerId, Stream};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use test_support::raw::{Raw, Requester, accept, connect, reserve};
 use tokio::{
     task::JoinSet,
     time::{Instant, interval, sleep, timeout},
@@ -20,7 +21,6 @@ use crate::{
     network::Addresses,
     role::{Input, emit},
 };
-use test_support::raw::{Raw, Requester, accept, connect, reserve};
 
 /// What a caller sends through each of its circuits.
 const TRANSFER_BYTES: usize = 1_000_000;

@@ -12,6 +12,7 @@ use std::{
 use descord_relay::admin::client;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use test_support::prometheus::Scrape;
 use tokio::{
     sync::mpsc::{Receiver, channel},
     task::JoinSet,
@@ -23,7 +24,6 @@ use crate::{
     network::{self, Addresses, ControlGroup, Namespace, Process},
     ordinary::{self, Ordinary},
 };
-use test_support::prometheus::Scrape;
 
 /// The variable that holds a role as JSON.
 const VARIABLE: &str = "RELAY_TEST_ROLE";

@@ -9,7 +9,6 @@ use std::{
 };
 
 use libp2p::PeerId;
-
 use test_support::{
     fleet::{Fleet, Traffic},
     process::Relay,

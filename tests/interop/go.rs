@@ -16,16 +16,15 @@ use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId};
 use serde_json::{Value, json};
-use tokio::{
-    sync::oneshot,
-    time::{Instant, timeout},
-};
-
 use test_support::{
     client::{Client, Security, is_echoed},
     go::{self, Peer},
     internet::{self, ClientNetwork, Internet, Nat},
     process::Relay,
+};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
 };
 
 /// Seconds within which a node has to find that it is private and to reserve. It takes 2 s; if `AutoNAT`

@@ -23,13 +23,12 @@ use std::{
 
 use libp2p::PeerId;
 use serde_json::{Value, json};
-use tokio_util::task::AbortOnDropHandle;
-
 use test_support::{
     client::{Client, Security, is_echoed},
     js::{self, Peer, text},
     process::Relay,
 };
+use tokio_util::task::AbortOnDropHandle;
 
 const MIB: u64 = 1024 * 1024;
 

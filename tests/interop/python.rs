@@ -21,14 +21,13 @@ use std::{
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use serde_json::{Value, json};
-use tokio_util::task::AbortOnDropHandle;
-
 use test_support::{
     client::{Client, Security, is_echoed},
     other_implementations::Process,
     process::Relay,
     tools::{install_once, or_skip, run},
 };
+use tokio_util::task::AbortOnDropHandle;
 
 const BYTES: u64 = 1024 * 1024;
 

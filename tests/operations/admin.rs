@@ -14,16 +14,15 @@ use descord_relay::admin::client;
 use futures::{AsyncReadExt, AsyncWriteExt};
 use resource_manager::Resource;
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpSocket, TcpStream},
-    time::timeout,
-};
-
 use test_support::{
     http::{self, send, until_closed},
     process::{Relay, command},
     raw::{Circuit, Raw, assert_status},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpSocket, TcpStream},
+    time::timeout,
 };
 
 const ANY_PORT: (&str, &str) = ("RELAY_ADMIN_ADDRESS", "127.0.0.1:0");

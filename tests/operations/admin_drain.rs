@@ -8,7 +8,6 @@ use circuit_relay::wire::Status;
 use descord_relay::admin::client;
 use futures::AsyncWriteExt;
 use serde_json::{Value, json};
-
 use test_support::{
     http,
     process::{Relay, command},

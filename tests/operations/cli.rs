@@ -15,7 +15,6 @@ use std::{
 use descord_relay::admin::client;
 use libp2p::PeerId;
 use tempfile::TempDir;
-
 use test_support::process::{Relay, command, is, kill, socket};
 
 const SEED: &str = "correct horse battery staple";

@@ -6,15 +6,14 @@ use std::process::Stdio;
 
 use descord_relay::admin::client;
 use libp2p::{Multiaddr, PeerId};
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    time::timeout,
-};
-
 use test_support::{
     client::{Client, Security},
     ordinary_clients,
     process::{Relay, command, is},
+};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    time::timeout,
 };
 
 /// The lines of a relay up to the one that says that it is ready.

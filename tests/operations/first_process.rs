@@ -7,9 +7,8 @@
 
 use std::fs;
 
-use tokio::process::Command;
-
 use test_support::process::{Relay, kill};
+use tokio::process::Command;
 
 /// Runs a command as the first process of a new PID namespace: `unshare` with these flags.
 const WAYS: [&[&str]; 2] = [

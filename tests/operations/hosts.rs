@@ -5,7 +5,6 @@
 use std::{fs, path::Path, process::Command, time::Duration};
 
 use tempfile::TempDir;
-
 use test_support::tools;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_descord-relay");

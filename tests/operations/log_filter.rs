@@ -9,13 +9,12 @@ use std::{
 
 use descord_relay::admin::client;
 use libp2p::PeerId;
-use tokio::time::timeout;
-
 use test_support::{
     http::{self, send, until_closed},
     process::{Relay, command, is},
     raw::Raw,
 };
+use tokio::time::timeout;
 
 const DEFAULT: &str = "error,descord_relay=info\n";
 const DEBUG: &str = "error,descord_relay=debug";

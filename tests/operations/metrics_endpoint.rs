@@ -12,7 +12,6 @@ use std::{
 };
 
 use futures::{AsyncReadExt, AsyncWriteExt};
-
 use test_support::{
     http::{self, send, until_closed},
     process::Relay,

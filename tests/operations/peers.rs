@@ -10,7 +10,6 @@ use circuit_relay::wire::Status;
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::PeerId;
 use serde_json::{Value, json};
-
 use test_support::{
     http,
     process::Relay,

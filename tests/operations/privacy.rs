@@ -5,7 +5,6 @@
 use std::fmt::Write as _;
 
 use libp2p::{PeerId, identity::Keypair};
-
 use test_support::{
     auth_server::{AuthServer, Mode},
     client::{Client, Security},

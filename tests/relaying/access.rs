@@ -18,7 +18,6 @@ use std::time::Duration;
 use circuit_relay::wire::Status;
 use libp2p::{PeerId, identity::Keypair};
 use serde_json::Value;
-
 use test_support::{
     PATIENCE,
     process::Relay,

@@ -7,8 +7,6 @@ use std::{io::ErrorKind, net::TcpListener};
 use descord_relay::dialback::{RATE_PER_IP, RATE_PER_PEER};
 use futures::{FutureExt, future::join_all};
 use libp2p::{Multiaddr, PeerId};
-use tokio::time::Instant;
-
 use test_support::{
     autonat::{Client, v1, v2},
     forward::{Forward, header, loopback},
@@ -17,6 +15,7 @@ use test_support::{
     prometheus::Scrape,
     raw::Raw,
 };
+use tokio::time::Instant;
 
 const DIALS: &str = "relay_autonat_dials_total";
 

@@ -12,13 +12,12 @@ use std::time::{Duration, Instant};
 use circuit_relay::wire::Status;
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::{Multiaddr, Stream};
-use tokio::task::JoinSet;
-
 use test_support::{
     process::Relay,
     prometheus::Scrape,
     raw::{Circuit, Raw, Streams, assert_status, pattern, read_out},
 };
+use tokio::task::JoinSet;
 
 /// Where a client connects.
 type Transport = fn(&Relay) -> Multiaddr;

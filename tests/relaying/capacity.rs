@@ -13,8 +13,6 @@ use circuit_relay::wire::Status;
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::{Multiaddr, identity::Keypair};
 use serde_json::{Value, json};
-use tokio_util::task::AbortOnDropHandle;
-
 use test_support::{
     PATIENCE,
     client::{Client, Security},
@@ -23,6 +21,7 @@ use test_support::{
     prometheus::Scrape,
     raw::{Circuit, Raw, assert_status},
 };
+use tokio_util::task::AbortOnDropHandle;
 
 /// A refusal as libp2p's client puts it, and as the log does.
 async fn assert_refused(

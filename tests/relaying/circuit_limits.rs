@@ -15,7 +15,6 @@ use std::{
 use circuit_relay::wire::Limit;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::Multiaddr;
-
 use test_support::{
     process::Relay,
     raw::{Circuit, pattern, read_out},

@@ -16,13 +16,11 @@ use libp2p::{
     Multiaddr, PeerId, Stream,
     swarm::{SwarmEvent, dial_opts::DialOpts},
 };
-
-use tokio::time::sleep;
-
 use test_support::{
     client::{Client, Security, TEST_PROTOCOL},
     process::{Relay, is},
 };
+use tokio::time::sleep;
 
 const SIGTERM: i32 = 15;
 const SIGALRM: i32 = 14;

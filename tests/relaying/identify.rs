@@ -14,13 +14,12 @@ use libp2p::{
     tcp, yamux,
 };
 use libp2p_stream as stream;
-use tokio::time::timeout;
-
 use test_support::{
     PATIENCE,
     client::{BehaviourEvent, Client, Security},
     process::Relay,
 };
+use tokio::time::timeout;
 
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/ipfs/id/1.0.0");
 

@@ -11,8 +11,6 @@ use std::{net::SocketAddr, sync::Arc};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use circuit_relay::{VOUCHER_DOMAIN, VOUCHER_PAYLOAD_TYPE};
 use libp2p::{Multiaddr, PeerId, core::SignedEnvelope, identity::Keypair};
-use tokio::task::JoinSet;
-
 use test_support::{
     client::{Client, Security, is_echoed},
     peer_keys::{ForeignKey, every_type, rsa_2048, rsa_4096},
@@ -20,6 +18,7 @@ use test_support::{
     prometheus::Scrape,
     raw::Raw,
 };
+use tokio::task::JoinSet;
 
 const ADMIN: (&str, &str) = ("RELAY_ADMIN_ADDRESS", "127.0.0.1:0");
 const DENIED: &str = "relay_connection_denied_total";

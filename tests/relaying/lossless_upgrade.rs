@@ -13,7 +13,6 @@ use std::io::ErrorKind;
 
 use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
 use libp2p::{Multiaddr, Stream};
-
 use test_support::{
     process::Relay,
     raw::{Circuit, Raw, Streams, pattern, read_out},

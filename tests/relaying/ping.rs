@@ -4,9 +4,8 @@
 
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::{Stream, ping};
-use tokio::time::timeout;
-
 use test_support::{PATIENCE, process::Relay, raw::Raw};
+use tokio::time::timeout;
 
 /// Sends a ping in two pieces, and reads the answer.
 async fn ping(stream: &mut Stream, seed: u8) -> std::io::Result<bool> {

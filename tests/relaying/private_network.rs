@@ -11,13 +11,12 @@ use libp2p::{
 };
 use libp2p_pnet::PreSharedKey;
 use tempfile::NamedTempFile;
-use tokio::process::Command;
-
 use test_support::{
     client::{Client, Security, is_echoed},
     process::Relay,
     prometheus::Scrape,
 };
+use tokio::process::Command;
 
 const LISTEN: (&str, &str) = (
     "RELAY_LISTEN_ADDRESSES",

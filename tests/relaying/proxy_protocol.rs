@@ -7,13 +7,6 @@ use std::time::{Duration, Instant};
 use circuit_relay::wire::Status;
 use futures::future::join_all;
 use libp2p::{Multiaddr, identify, swarm::SwarmEvent};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::{sleep, timeout},
-};
-use transports::tcp::HEADER_TIMEOUT;
-
 use test_support::{
     PATIENCE,
     client::{BehaviourEvent, Client, Security},
@@ -23,6 +16,12 @@ use test_support::{
     prometheus::Scrape,
     raw::{Raw, assert_status},
 };
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+use transports::tcp::HEADER_TIMEOUT;
 
 /// The trusted proxy is at 127.0.0.2, and an untrusted peer at 127.0.0.3.
 const PROXY: u8 = 2;

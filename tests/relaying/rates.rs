@@ -7,11 +7,6 @@ use std::{net::Ipv4Addr, time::Duration};
 use circuit_relay::wire::Status;
 use futures::future::join_all;
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    time::{sleep, timeout},
-};
-
 use test_support::{
     PATIENCE,
     client::{Client, Security},
@@ -20,6 +15,10 @@ use test_support::{
     process::{Relay, is, socket},
     prometheus::Scrape,
     raw::{Raw, assert_status},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::{sleep, timeout},
 };
 
 /// The first bytes of every TCP connection, in both directions.

@@ -9,14 +9,13 @@ use std::{io::Write as _, time::Duration};
 use circuit_relay::wire::Status;
 use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
 use libp2p::{Stream, ping};
-use tokio::{net::TcpStream, process::Command, time::timeout};
-
 use test_support::{
     PATIENCE, http, ordinary_clients,
     process::{Relay, is, socket},
     prometheus::Scrape,
     raw::{Circuit, Raw, Streams, assert_status, pattern},
 };
+use tokio::{net::TcpStream, process::Command, time::timeout};
 
 /// Access rules of a relay that has most of its memory in use by itself.
 const RULES: u32 = 80_000;

@@ -13,16 +13,15 @@ use std::{
 
 use futures::AsyncWriteExt;
 use libp2p::{Multiaddr, PeerId};
+use test_support::{
+    process::{Relay, socket},
+    raw::{Circuit, Raw, pattern, read_out},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt as _},
     net::{TcpListener, TcpSocket, UdpSocket},
     task::JoinSet,
     time::Instant,
-};
-
-use test_support::{
-    process::{Relay, socket},
-    raw::{Circuit, Raw, pattern, read_out},
 };
 
 const BYTES_PER_SECOND: f64 = 100_000.0;

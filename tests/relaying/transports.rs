@@ -7,7 +7,6 @@
 )]
 
 use libp2p::Multiaddr;
-
 use test_support::{
     client::{Client, Security, is_echoed},
     process::Relay,

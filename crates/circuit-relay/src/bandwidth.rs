@@ -41,6 +41,7 @@ use std::{
 };
 
 use libp2p::PeerId;
+use named_enum::named_enum;
 
 pub use self::circuit_limiter::CircuitLimiter;
 use self::{fair_queue::FairQueue, peer_buckets::PeerBuckets};
@@ -48,7 +49,6 @@ use super::{
     limits::{BandwidthLimit, BandwidthLimits},
     now,
 };
-use named_enum::named_enum;
 
 /// Duration of a quantum at the lowest rate. Timers are accurate to one or two milliseconds, so a
 /// shorter one would not be fairer.

@@ -22,14 +22,14 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use futures::{AsyncRead, AsyncWrite};
-use tokio_util::sync::CancellationToken;
-
-use self::{failure::Grace, timeouts::Activity};
-use super::{bandwidth::CircuitLimiter, circuit_state::CircuitState, limits::CircuitLimit};
 use named_enum::named_enum;
 use stream_io::chunk_passing;
 use stream_io::deferred_wake;
 use stream_io::thread_buffer;
+use tokio_util::sync::CancellationToken;
+
+use self::{failure::Grace, timeouts::Activity};
+use super::{bandwidth::CircuitLimiter, circuit_state::CircuitState, limits::CircuitLimit};
 
 /// Bytes that are buffered from the source before the circuit is open.
 const EARLY_BYTES: usize = 16 * 1024;

@@ -11,6 +11,7 @@ use std::{
 
 use hashlink::LinkedHashMap;
 use libp2p::{Multiaddr, PeerId, Stream, multiaddr::Protocol, swarm::ConnectionId};
+use resource_manager::ip_of;
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
@@ -22,7 +23,6 @@ use super::{
     ledger,
     request_shaper::RequestShaper,
 };
-use resource_manager::ip_of;
 
 /// Hop streams of one connection that may await their request, or be delayed by the shaping of
 /// RESERVE, at once. A further stream resets the oldest of them, so that streams without a request

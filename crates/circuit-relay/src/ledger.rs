@@ -20,12 +20,12 @@ use std::{
 
 use hashlink::LinkedHashMap;
 use libp2p::{PeerId, swarm::ConnectionId};
-
-use self::circuits::{CircuitPeers, CircuitTable, CircuitTableLimits};
-use super::{circuit_state::CircuitState, deny_reason::DenyReason, limits::Limits};
 use named_enum::named_enum;
 use resource_manager::map_shrink::ShrinkIfSparse as _;
 use resource_manager::{Exceeded, Prefix, Usage};
+
+use self::circuits::{CircuitPeers, CircuitTable, CircuitTableLimits};
+use super::{circuit_state::CircuitState, deny_reason::DenyReason, limits::Limits};
 
 /// A renewal within this time after the last grant repeats that grant. For short reservations the
 /// interval is a tenth of their time to live.

@@ -1,14 +1,14 @@
 //! Rate limits of requests, per peer and per IP address.
 
 use libp2p::PeerId;
+use rate_limits::Limiter;
+use resource_manager::Prefix;
 
 use super::{
     connection::Connection,
     deny_reason::DenyReason,
     limits::{Limits, RequestRateLimits},
 };
-use rate_limits::Limiter;
-use resource_manager::Prefix;
 
 /// Rate limits of reservation and circuit requests.
 #[derive(Debug)]

@@ -11,6 +11,8 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, identity::Keypair, multiaddr::Protocol, swarm::ConnectionId};
+use lifecycle::Lifecycle;
+use resource_manager::{BeyondShare, Resource, ResourceUse, Shares, Usage, excess};
 use tokio::sync::Notify;
 
 use super::{
@@ -25,8 +27,6 @@ use super::{
     request_limiters::RequestLimiters,
     traffic::Traffic,
 };
-use lifecycle::Lifecycle;
-use resource_manager::{BeyondShare, Resource, ResourceUse, Shares, Usage, excess};
 
 /// Divisor of the connections with a reservation that are closed at once when memory has run out.
 const SHED_DIVISOR: usize = 8;

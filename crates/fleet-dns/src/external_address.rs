@@ -1,7 +1,6 @@
 //! External addresses: which addresses clients can dial, and how many the relay may announce.
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
-
 use resource_manager::is_private;
 
 /// Maximum number of external addresses.

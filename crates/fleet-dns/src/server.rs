@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use lifecycle::Lifecycle;
 use socket2::{Domain, Socket, Type};
 use tokio::{
     net::{TcpListener, UdpSocket},
@@ -25,7 +26,6 @@ use super::{
     tcp,
     zone::Zone,
 };
-use lifecycle::Lifecycle;
 
 /// Maximum length of a query over UDP, in bytes; a longer one is cut, and malformed.
 const MAX_QUERY_BYTES: usize = 2048;

@@ -4,11 +4,11 @@
 use std::collections::HashMap;
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use peer_id_text::{parse_multiaddr, parse_peer_id};
 use serde::Deserialize;
 
 use super::dnsaddr::Member;
 use crate::external_address::{MAX_EXTERNAL_ADDRESSES, check_external_address};
-use peer_id_text::{parse_multiaddr, parse_peer_id};
 
 /// The status of a relay.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use lifecycle::Lifecycle;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -18,7 +19,6 @@ use tokio::{
 use tracing::debug;
 
 use super::{rate_limit::ClientNetwork, responder::Responder, response::DnsTransport};
-use lifecycle::Lifecycle;
 
 /// Maximum number of connections; more are closed.
 const MAX_CONNECTIONS: usize = 256;

@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 
+use named_enum::named_enum;
+
 use super::{
     prefix::Prefix,
     usage::{Usage, scarcity_threshold},
 };
-use named_enum::named_enum;
 
 named_enum! {
     /// A resource of which each address prefix has a share.

@@ -4,14 +4,14 @@
 use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
-use tracing::info;
-
-use super::pending::{Evicted, PendingHandshakes};
-use crate::observer::{NoObserver, Observer};
 use rate_limits::LogThrottle;
 use rate_limits::{Limiter, Rate};
 use resource_manager::ConnectionDenyReason;
 use resource_manager::{Descriptor, Exhausted, Prefix, Resources};
+use tracing::info;
+
+use super::pending::{Evicted, PendingHandshakes};
+use crate::observer::{NoObserver, Observer};
 
 /// The configuration of the gater.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -44,6 +44,7 @@ use libp2p::{
     tcp::tokio::Transport as Libp2pTcpTransport,
     websocket::Config as WebSocket,
 };
+use resource_manager::ip_of;
 use socket2::{Domain, Socket, Type};
 
 pub use self::{
@@ -54,7 +55,6 @@ use self::{
     handshakes::Handshakes, observer::Observer, pending::HandshakeLimiter,
     private_network::Network, security::Security,
 };
-use resource_manager::ip_of;
 
 /// The time within which a new connection has to be authenticated and multiplexed.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

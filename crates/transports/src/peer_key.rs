@@ -21,14 +21,13 @@
 
 use libp2p::identity::PublicKey;
 use prost::Message;
+use resource_manager::ConnectionDenyReason;
 use x509_parser::{
     asn1_rs::FromDer,
     oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_PKCS1_RSAENCRYPTION},
     public_key::RSAPublicKey,
     x509::SubjectPublicKeyInfo,
 };
-
-use resource_manager::ConnectionDenyReason;
 
 /// The minimum size of an RSA modulus in bits.
 const MIN_RSA_BITS: usize = 2048;

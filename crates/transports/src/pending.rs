@@ -25,12 +25,12 @@ use libp2p::{
         transport::{Boxed, DialOpts, ListenerId, Transport, TransportError, TransportEvent},
     },
 };
-use tokio::{sync::oneshot, time::Instant};
-
-use super::{ConnectionGater, ip_of};
 use resource_manager::ConnectionDenyReason;
 use resource_manager::map_shrink::ShrinkIfSparse as _;
 use resource_manager::{Prefix, Resources};
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{ConnectionGater, ip_of};
 
 /// The duration beyond which a handshake is unlikely to be that of an ordinary client.
 const SLOW_HANDSHAKE: Duration = Duration::from_secs(2);

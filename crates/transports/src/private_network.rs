@@ -18,9 +18,9 @@ use futures::{
 };
 use libp2p::core::ConnectedPoint;
 use libp2p_pnet::{PnetConfig, PnetError, PnetOutput, PreSharedKey};
+use resource_manager::ConnectionDenyReason;
 
 use super::{ConnectionGater, SwarmKey, buffered::ReportedBytes};
-use resource_manager::ConnectionDenyReason;
 
 /// What a dialler sends first: a message of multistream-select with its protocol.
 const FIRST_MESSAGE: &[u8; 20] = b"\x13/multistream/1.0.0\n";

@@ -7,10 +7,9 @@
 use std::io;
 
 use libp2p::tcp::tokio::TcpStream;
+use resource_manager::ResourceLimits;
 use socket2::SockRef;
 use tracing::debug;
-
-use resource_manager::ResourceLimits;
 
 /// The maximum number of unsent bytes before the socket is not writable (`TCP_NOTSENT_LOWAT`): two writes
 /// of a muxer, so that one can be prepared while the other is sent.

@@ -29,6 +29,8 @@ use libp2p::{
     multiaddr::Protocol,
     tcp::tokio::{TcpStream, Transport as Inner},
 };
+use resource_manager::ConnectionDenyReason;
+use resource_manager::{Descriptor, Exhausted};
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -38,8 +40,6 @@ use super::{
     proxy::{self, Source},
     socket_buffers::SocketBuffers,
 };
-use resource_manager::ConnectionDenyReason;
-use resource_manager::{Descriptor, Exhausted};
 
 /// The time within which a proxy has to send its header, before the timeout of the handshake starts. The
 /// specification requires at least three seconds, for retransmissions.

@@ -77,14 +77,13 @@ use futures::{
     future::{Ready, ready},
 };
 use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo};
+use resource_manager::Resources;
+use session::Role;
 
 pub use connection::Muxer;
 pub use error::{Error, ProtocolError};
 pub use stream::Substream;
 pub use window::FairShare;
-
-use resource_manager::Resources;
-use session::Role;
 
 mod chunks;
 mod connection;

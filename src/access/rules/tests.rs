@@ -1,9 +1,9 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use circuit_relay::Transport;
 use proptest::prelude::*;
 
 use super::*;
-use circuit_relay::Transport;
 
 const PEERS: [&str; 3] = [
     "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN",

@@ -6,14 +6,14 @@ use futures::AsyncWriteExt;
 use libp2p::{Multiaddr, PeerId};
 use rand::{RngExt, rngs::StdRng};
 use socket2::SockRef;
-use tokio::time::{Instant, sleep, timeout};
-
-use super::{Doors, Tally};
-use crate::dialler::{Security, dial, negotiate, noise};
 use test_support::{
     process::socket,
     raw::{Circuit, Raw, connect, read_out, reserve},
 };
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{Doors, Tally};
+use crate::dialler::{Security, dial, negotiate, noise};
 
 /// How long nothing has to move until somebody is stuck.
 const STUCK: Duration = Duration::from_secs(1);

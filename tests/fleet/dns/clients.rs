@@ -1,12 +1,12 @@
 //! libp2p's own client finds the relays through the zone.
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
+use test_support::client::{Client, Security};
 
 use crate::dns::{
     ZONE,
     server::{DnsServer, relay},
 };
-use test_support::client::{Client, Security};
 
 /// A client whose only resolver is the server.
 async fn client(server: &DnsServer) -> Client {

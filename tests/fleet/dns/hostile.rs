@@ -14,6 +14,7 @@ use hickory_proto::{
     op::{Message, ResponseCode},
     rr::RecordType,
 };
+use test_support::{PATIENCE, dns::question};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -24,7 +25,6 @@ use crate::dns::{
     FLEET,
     server::{DnsServer, relay},
 };
-use test_support::{PATIENCE, dns::question};
 
 fn socket(from: &str, server: &DnsServer) -> UdpSocket {
     let socket = UdpSocket::bind((from, 0)).unwrap();

@@ -6,13 +6,13 @@ use axum::{Router, routing::get};
 use hickory_proto::rr::RecordType;
 use libp2p::PeerId;
 use serde_json::json;
+use test_support::dns::texts;
 use tokio::net::TcpListener;
 
 use crate::dns::{
     FLEET,
     server::{DnsServer, relay},
 };
-use test_support::dns::texts;
 
 /// A server whose `/status` is this.
 async fn pretender(body: String) -> SocketAddr {

@@ -7,12 +7,12 @@ use std::{
 
 use descord_relay::admin::client;
 use hickory_proto::rr::RecordType;
+use test_support::{PATIENCE, process::command};
 
 use crate::dns::{
     FLEET, ZONE,
     server::{DnsServer, relay},
 };
-use test_support::{PATIENCE, process::command};
 
 const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;

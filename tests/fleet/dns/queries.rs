@@ -1,11 +1,12 @@
 //! Questions of every kind, asked by `dig`.
 
+use test_support::process::Relay;
+
 use crate::dns::{
     FLEET, SEED, ZONE,
     dig::{Record, Reply, dig, is_here},
     server::{DnsServer, relay},
 };
-use test_support::process::Relay;
 
 const ADDRESSES: &str = "/ip4/192.0.2.1/tcp/9000,/ip6/2001:db8::1/udp/9000/quic-v1,\
                          /dns4/relay-0.example.org/tcp/443/tls/sni/relays.example.org/ws";

@@ -6,12 +6,12 @@ use std::{
 };
 
 use hickory_proto::{op::ResponseCode, rr::RecordType};
+use test_support::process::{Relay, is};
 
 use crate::dns::{
     FLEET, SEED,
     server::{DnsServer, GONE_WITHIN, relay},
 };
-use test_support::process::{Relay, is};
 
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;

@@ -3,12 +3,12 @@
 use std::{fmt::Write, process::Output};
 
 use serde_json::Value;
+use test_support::process::command;
 
 use crate::dns::{
     SEED, ZONE,
     server::{DnsServer, relay},
 };
-use test_support::process::command;
 
 const ADDRESSES: &str = "/dns4/{instance}.example.org/tcp/900{index}";
 

@@ -8,6 +8,11 @@ use std::{
 
 use hickory_proto::{op::Message, rr::RecordType};
 use serde_json::Value;
+use test_support::{
+    PATIENCE,
+    dns::{self, question, texts},
+    process::{Relay, command, is, kill},
+};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     net::UdpSocket,
@@ -17,11 +22,6 @@ use tokio::{
 };
 
 use crate::dns::{FLEET, SEED, ZONE};
-use test_support::{
-    PATIENCE,
-    dns::{self, question, texts},
-    process::{Relay, command, is, kill},
-};
 
 /// How long a relay that left may stay in the zone: two seconds, and as many again on a busy machine.
 pub const GONE_WITHIN: Duration = Duration::from_secs(4);

@@ -2,9 +2,9 @@
 //! RSA keys of 8,192 bits.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use test_support::peer_keys::private_rsa_8192;
 
 use super::*;
-use test_support::peer_keys::private_rsa_8192;
 
 /// As target and as source.
 async fn reaches_and_is_reached(identity: Value) {

@@ -1,9 +1,9 @@
 //! The limits of circuits, as js-libp2p sees them.
 
 use serde_json::{Value, json};
+use test_support::{js, process::Relay};
 
 use super::{MIB, Pair, whole};
-use test_support::{js, process::Relay};
 
 /// Circuits may carry 256 KiB each way.
 const LITTLE_DATA: (&str, &str) = ("RELAY_MAX_CIRCUIT_BYTES", "256KiB");

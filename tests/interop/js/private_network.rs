@@ -1,12 +1,12 @@
 //! js-libp2p in a private network.
 
 use serde_json::json;
-
-use crate::js::{MIB, address, through, whole};
 use test_support::{
     js::{self, Peer},
     process::Relay,
 };
+
+use crate::js::{MIB, address, through, whole};
 
 const KEY: &str = "/key/swarm/psk/1.0.0/\n/base16/\n\
                    0707070707070707070707070707070707070707070707070707070707070707\n";

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::time::{Instant, timeout};
-
-use super::{address, strings, through};
 use test_support::{
     client::{Client, Security},
     js::{self, Peer},
     process::Relay,
 };
+use tokio::time::{Instant, timeout};
+
+use super::{address, strings, through};
 
 /// How long a client may be without a relay.
 const MOVES_WITHIN: Duration = Duration::from_secs(15);

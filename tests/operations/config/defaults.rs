@@ -1,8 +1,9 @@
 //! What holds when nothing is set.
 
-use super::*;
 use circuit_relay::CircuitLimit;
 use descord_relay::autonat::Versions;
+
+use super::*;
 
 /// Those of `lines` that are not in effect.
 fn not_in_effect<'a>(lines: &[&'a str]) -> Vec<&'a str> {

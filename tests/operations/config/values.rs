@@ -1,10 +1,11 @@
 //! Good values of every variable.
 
-use super::*;
 use circuit_relay::{BandwidthLimit, BandwidthLimits, CircuitLimit, RequestRateLimits};
 use descord_relay::autonat::Versions;
 use rate_limits::{Rate, Unit};
 use resource_manager::{Share, Shares};
+
+use super::*;
 
 const PEER: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
 

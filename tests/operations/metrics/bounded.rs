@@ -9,13 +9,13 @@ use futures::AsyncWriteExt;
 use libp2p::PeerId;
 use prost::Message;
 use serde_json::Value;
-
-use crate::metrics::{reaches, start};
 use test_support::{
     process::{Relay, is},
     prometheus::{Sample, Scrape, label, name},
     raw::{Circuit, Raw, assert_status, connect, read_out},
 };
+
+use crate::metrics::{reaches, start};
 
 /// Peers that misbehave at once.
 const PEERS: usize = 8;

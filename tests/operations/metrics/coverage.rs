@@ -12,13 +12,6 @@ use descord_relay::{
 };
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::{PeerId, identity::Keypair};
-use tokio::{
-    io::AsyncWriteExt as _,
-    net::TcpStream,
-    time::{sleep, timeout},
-};
-
-use crate::metrics::{reaches, start};
 use test_support::{
     PATIENCE,
     auth_server::{AuthServer, Mode},
@@ -27,6 +20,13 @@ use test_support::{
     prometheus::{Scrape, name},
     raw::{Circuit, Raw, assert_status, pattern},
 };
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+
+use crate::metrics::{reaches, start};
 
 const SIGTERM: i32 = 15;
 const SIGCONT: i32 = 18;

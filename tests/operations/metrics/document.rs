@@ -3,7 +3,6 @@
 use std::fmt::Write;
 
 use descord_relay::metrics::{Attribute, DNS_INSTRUMENTS, INSTRUMENTS, Instrument};
-
 use test_support::prometheus::name;
 
 const INTRODUCTION: &str = "\

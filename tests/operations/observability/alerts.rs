@@ -2,8 +2,9 @@
 
 use std::process::Command;
 
-use crate::observability::{file, prometheus, text};
 use test_support::tools::run;
+
+use crate::observability::{file, prometheus, text};
 
 pub(crate) const RULES: &str = "observability/alerts.yaml";
 /// What every alert has to fire for, and not to.

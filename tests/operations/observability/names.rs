@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use descord_relay::metrics::{Attribute, INSTRUMENTS, InstrumentKind};
+use test_support::prometheus::{label, name};
 
 use crate::observability::promql::{Series, used};
-use test_support::prometheus::{label, name};
 
 /// What a scrape adds to every series.
 const TARGET: [&str; 2] = ["job", "instance"];

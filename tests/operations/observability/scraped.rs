@@ -4,6 +4,11 @@ use circuit_relay::wire::Status;
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::PeerId;
 use serde_json::Value;
+use test_support::{
+    process::Relay,
+    prometheus::Scrape,
+    raw::{Circuit, Raw, assert_status},
+};
 
 use crate::observability::{
     alerts::{RULES, TESTS},
@@ -12,11 +17,6 @@ use crate::observability::{
     prometheus, promql,
     server::{Server, wait},
     text,
-};
-use test_support::{
-    process::Relay,
-    prometheus::Scrape,
-    raw::{Circuit, Raw, assert_status},
 };
 
 /// A relay over which a circuit has carried 300 bytes there and 50 back, and the holder of a

@@ -5,12 +5,11 @@ use std::{fmt::Write, fs::File, net::SocketAddr, path::Path, time::Duration};
 use descord_relay::admin::client;
 use serde_json::Value;
 use tempfile::TempDir;
+use test_support::PATIENCE;
 use tokio::{
     process::{Child, Command},
     time::timeout,
 };
-
-use test_support::PATIENCE;
 
 /// A server with a separate configuration and data directory. Killed when it is dropped.
 pub(crate) struct Server {

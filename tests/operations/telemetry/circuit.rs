@@ -2,7 +2,6 @@
 
 use futures::AsyncWriteExt;
 use opentelemetry_proto::tonic::{common::v1::any_value::Value, trace::v1::Span};
-
 use test_support::{
     collector::{Collector, attribute, integer, text},
     process::Relay,

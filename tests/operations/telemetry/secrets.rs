@@ -1,10 +1,11 @@
 //! The headers of exports are secrets.
 
-use crate::telemetry::{circuit::carry, wire::PROTOCOLS};
 use test_support::{
     collector::Collector,
     process::{Relay, command},
 };
+
+use crate::telemetry::{circuit::carry, wire::PROTOCOLS};
 
 const HEADERS: (&str, &str) = (
     "OTEL_EXPORTER_OTLP_HEADERS",

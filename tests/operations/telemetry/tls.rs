@@ -1,11 +1,12 @@
 //! Collectors that speak TLS, and want to know who speaks.
 
-use crate::telemetry::{circuit::carry, wire::PROTOCOLS};
 use test_support::{
     collector::Collector,
     pki::Pki,
     process::{Relay, is},
 };
+
+use crate::telemetry::{circuit::carry, wire::PROTOCOLS};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_sides_are_authenticated() {

@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use circuit_relay::wire::Status;
-
-use crate::telemetry::{circuit::carry, wire::PROTOCOLS};
 use test_support::{
     collector::{Collector, Mode},
     ordinary_clients,
     process::{Relay, is},
     raw::{Raw, assert_status},
 };
+
+use crate::telemetry::{circuit::carry, wire::PROTOCOLS};
 
 const SECRET: &str = "hunter2";
 

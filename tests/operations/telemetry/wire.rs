@@ -3,6 +3,11 @@
 use std::process::Stdio;
 
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use test_support::{
+    PATIENCE,
+    collector::{Collector, integer, text},
+    process::{Relay, command, is, kill},
+};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
@@ -10,11 +15,6 @@ use tokio::{
 };
 
 use crate::telemetry::circuit::{carry, relay};
-use test_support::{
-    PATIENCE,
-    collector::{Collector, integer, text},
-    process::{Relay, command, is, kill},
-};
 
 pub const PROTOCOLS: [&str; 2] = ["http/protobuf", "grpc"];
 

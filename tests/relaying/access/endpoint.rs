@@ -6,13 +6,13 @@ use axum::http::Method;
 use futures::{AsyncWriteExt, future::join_all};
 use libp2p::PeerId;
 use serde_json::json;
-
-use super::*;
 use test_support::{
     auth_server::{AuthServer, Mode},
     forward::{Forward, header, loopback},
     raw::{Circuit, connect},
 };
+
+use super::*;
 
 const TOKEN: &str = "hunter2-hunter2";
 const DECISIONS: &str = "relay_access_decision_duration_seconds_count";

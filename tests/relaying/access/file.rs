@@ -4,12 +4,12 @@ use std::{fs, os::unix::fs::symlink, path::Path};
 
 use futures::{AsyncReadExt, AsyncWriteExt};
 use tempfile::TempDir;
-
-use super::*;
 use test_support::{
     process::{command, is},
     raw::Circuit,
 };
+
+use super::*;
 
 const RELOADS: &str = "relay_access_reloads_total";
 

@@ -1,9 +1,9 @@
 //! Lists in variables.
 
 use libp2p::PeerId;
+use test_support::{process::is, raw::Circuit};
 
 use super::*;
-use test_support::{process::is, raw::Circuit};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_allowed_peers_may_reserve() {

@@ -1,11 +1,12 @@
 //! An endpoint that proves who it is.
 
-use super::*;
 use test_support::{
     auth_server::{AuthServer, Mode},
     pki::Pki,
     process::command,
 };
+
+use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_an_endpoint_with_a_trusted_certificate_is_queried() {

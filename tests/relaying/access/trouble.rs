@@ -4,14 +4,14 @@
 use std::time::Instant;
 
 use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
-
-use super::*;
-use crate::access::endpoint::{reserved_on, start};
 use test_support::{
     auth_server::{AuthServer, Mode},
     process::is,
     raw::Circuit,
 };
+
+use super::*;
+use crate::access::endpoint::{reserved_on, start};
 
 const DECISIONS: &str = "relay_access_decision_duration_seconds_count";
 

@@ -14,10 +14,10 @@ use std::{
 
 use hashlink::LinkedHashMap;
 use libp2p::PeerId;
-
-use crate::{circuit_state::CircuitState, deny_reason::DenyReason};
 use resource_manager::map_shrink::ShrinkIfSparse as _;
 use resource_manager::{Exceeded, Prefix, Shares, Usage, excess, scarcity_threshold};
+
+use crate::{circuit_state::CircuitState, deny_reason::DenyReason};
 
 /// Both peers of a circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

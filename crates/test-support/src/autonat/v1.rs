@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use descord_relay::relay::wire;
+use circuit_relay::wire;
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol, SwarmBuilder,

@@ -1,6 +1,6 @@
 //! Version 2: single requests.
 
-use descord_relay::relay::wire;
+use circuit_relay::wire;
 use libp2p::{Multiaddr, StreamProtocol};
 use tokio::time::timeout;
 

@@ -15,10 +15,10 @@ use std::{
 
 use futures::AsyncRead;
 use snow::TransportState;
+use stream_io::thread_buffer;
 
 use super::{LENGTH_BYTES, MAX_FRAME_BYTES, TAG_BYTES, message};
 use crate::buffered::Buffer;
-use stream_io::thread_buffer;
 
 /// The data that has arrived and is not read.
 #[derive(Default)]

@@ -8,10 +8,10 @@ use std::{
 
 use futures::AsyncWrite;
 use snow::TransportState;
+use stream_io::thread_buffer;
 
 use super::{LENGTH_BYTES, MAX_FRAME_BYTES, MAX_PLAINTEXT_BYTES, TAG_BYTES};
 use crate::buffered::Buffer;
-use stream_io::thread_buffer;
 
 /// Frames with a smaller total length wait for more or for a flush, so that they share a system call.
 const GATHERED_BYTES: usize = 4096;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use libp2p::PeerId;
 use libp2p::identity::Keypair;
+use resource_manager::Resources;
 
 use super::ack_counters::CountingConfig;
 use super::credit::{CreditPool, INITIAL_WINDOW};
@@ -14,7 +15,6 @@ use crate::{
     handshakes::Handshakes,
     observer::{NoObserver, Observer},
 };
-use resource_manager::Resources;
 
 /// Settings of the QUIC transport.
 #[derive(Clone)]

@@ -11,6 +11,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 use libp2p::PeerId;
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
 use quinn::{ConnectionError, RecvStream, SendStream};
+use resource_manager::Relief;
 use tokio::time::Sleep;
 
 use super::config::FIRST_STREAMS;
@@ -21,7 +22,6 @@ use super::stream::UnackedStreams;
 use super::{Config, Error, Stream, address, tls_config};
 use crate::handshakes::{ConnectionGuard, Handshake};
 use crate::{ConnectionGater, timer_coalescing};
-use resource_manager::Relief;
 
 /// The maximum time for which an orderly close waits for acknowledgements.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);

@@ -47,12 +47,12 @@ use std::{
 
 use futures::task::AtomicWaker;
 use quinn::{ConnectionStats, VarInt};
+use resource_manager::{ConnectionMemory, Relief, Resources};
 
 use super::{
     ack_counters::AckCounters,
     credit::{Credit, INITIAL_WINDOW},
 };
-use resource_manager::{ConnectionMemory, Relief, Resources};
 
 /// The number of bytes of a datagram that are not frames: the packet header and the authentication tag.
 const DATAGRAM_OVERHEAD: u64 = 32;

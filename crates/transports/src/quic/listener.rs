@@ -9,13 +9,13 @@ use futures::future::FutureExt;
 use futures::stream::{self, BoxStream, Stream, StreamExt};
 use libp2p::PeerId;
 use libp2p::core::transport::{ListenerId, TransportEvent};
+use resource_manager::ConnectionDenyReason;
 
 use super::connection::ConnectionConfig;
 use super::interfaces::{AddressChange, Interfaces};
 use super::{Config, Connection, Error, Event, address, connection};
 use crate::admission::{ConnectionGater, RateLimited};
 use crate::handshakes::Handshakes;
-use resource_manager::ConnectionDenyReason;
 
 /// The maximum number of incoming connections that are refused or retried in one poll, before the task
 /// yields.

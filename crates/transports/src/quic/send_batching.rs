@@ -33,7 +33,6 @@ use quinn::{
     AsyncUdpSocket, UdpPoller,
     udp::{EcnCodepoint, RecvMeta, Transmit},
 };
-
 use stream_io::deferred_wake::DeferredWaker;
 
 /// quinn yields after this number of datagrams, whether or not there are more.

@@ -10,12 +10,11 @@ use bytes::{Buf, Bytes};
 use futures::future::{BoxFuture, Fuse, FutureExt, TryFutureExt};
 use futures::{AsyncRead, AsyncWrite};
 use quinn::{ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
-
+use stream_io::chunk_passing;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::flow_control::StreamBuffers;
 use super::send_window::SendWindow;
-use stream_io::chunk_passing;
 
 /// The maximum number of bytes of stream data in a packet. quinn's chunks are longer only where it has
 /// merged many short ones.

@@ -25,10 +25,10 @@ use std::{
 use bytes::{Buf, BytesMut};
 use futures::{AsyncRead, AsyncWrite, future::poll_fn};
 use rustls::{CommonState, ServerConfig, server::UnbufferedServerConnection};
+use stream_io::thread_buffer;
 
 use super::records::{PlaintextSink, Records};
 use crate::buffered::ReportedBytes;
-use stream_io::thread_buffer;
 
 /// The maximum length of incomplete handshake messages and records in bytes: more than the certificates
 /// of any peer and a record of maximum length.

@@ -3,7 +3,6 @@
 use std::{collections::VecDeque, ops::Deref};
 
 use bytes::Bytes;
-
 use stream_io::chunk_passing;
 
 /// The minimum capacity of a chunk in bytes, so that many short writes share an allocation.

@@ -10,6 +10,8 @@ use std::{
 
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
+use resource_manager::{BufferCharge, ConnectionMemory, Relief};
+use stream_io::thread_buffer;
 use tokio::time::Sleep;
 
 use super::{
@@ -21,8 +23,6 @@ use super::{
     stream::Shared,
 };
 use crate::buffered;
-use resource_manager::{BufferCharge, ConnectionMemory, Relief};
-use stream_io::thread_buffer;
 
 /// The maximum number of rounds of writing and reading in one poll, before the task yields.
 const MAX_ROUNDS: usize = 4;

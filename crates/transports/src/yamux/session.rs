@@ -17,6 +17,8 @@ use std::{
 };
 
 use hashlink::LinkedHashSet;
+use resource_manager::map_shrink::ShrinkIfSparse as _;
+use resource_manager::{BufferCharge, ConnectionMemory, GUARANTEED_BYTES};
 
 use super::{
     Config, Error, INITIAL_WINDOW,
@@ -28,8 +30,6 @@ use super::{
     send_queue::SendQueue,
     stream_state::{Direction, StreamState, WriteTurn},
 };
-use resource_manager::map_shrink::ShrinkIfSparse as _;
-use resource_manager::{BufferCharge, ConnectionMemory, GUARANTEED_BYTES};
 
 /// The maximum number of abandoned streams that are remembered.
 const MAX_ABANDONED: usize = 1024;

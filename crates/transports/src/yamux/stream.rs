@@ -8,9 +8,9 @@ use std::{
 };
 
 use futures::{AsyncRead, AsyncWrite};
+use stream_io::chunk_passing;
 
 use super::session::Session;
-use stream_io::chunk_passing;
 
 /// The session of a connection, shared with the handles of its streams, which other tasks own.
 #[derive(Debug)]

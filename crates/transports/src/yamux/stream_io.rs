@@ -10,6 +10,8 @@ use std::{
 };
 
 use bytes::Bytes;
+use resource_manager::GUARANTEED_BYTES;
+use stream_io::chunk_passing;
 
 use super::{
     INITIAL_WINDOW,
@@ -18,8 +20,6 @@ use super::{
     session::{Session, register_waker},
     stream_state::{Direction, WriteTurn},
 };
-use resource_manager::GUARANTEED_BYTES;
-use stream_io::chunk_passing;
 
 /// The maximum payload of a frame that is queued while there is no memory for it, in bytes.
 const SCARCE_FRAME_BYTES: u32 = 16 * 1024;

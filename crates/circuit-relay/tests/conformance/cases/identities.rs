@@ -2,7 +2,6 @@
 
 use circuit_relay::wire::Status;
 use libp2p::identity::Keypair;
-
 use test_support::peer_keys::rsa_2048;
 
 use crate::{

@@ -1,7 +1,6 @@
 //! The networks that the cases run over, and swarms on them.
 
 use std::time::Duration;
-use transports::{ConnectionGater, DialScope};
 
 use libp2p::{
     Multiaddr, PeerId, Swarm, Transport as _,
@@ -14,6 +13,7 @@ use libp2p::{
     swarm::{self, NetworkBehaviour},
     yamux,
 };
+use transports::{ConnectionGater, DialScope};
 
 /// How two swarms reach each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

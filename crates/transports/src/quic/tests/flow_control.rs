@@ -2,6 +2,8 @@
 
 use futures::FutureExt;
 use quinn::{RecvStream, SendStream};
+use rate_limits::LogThrottle;
+use resource_manager::{CircuitLimits, ResourceLimits, Resources, Shares};
 
 use super::super::credit::INITIAL_WINDOW;
 use super::super::flow_control::FlowControl;
@@ -9,8 +11,6 @@ use super::send_window::{Loss, Path};
 use super::*;
 use crate::observer::NoObserver;
 use crate::{Admission, ConnectionGater};
-use rate_limits::LogThrottle;
-use resource_manager::{CircuitLimits, ResourceLimits, Resources, Shares};
 
 const KIB: u64 = 1024;
 const STREAM_WINDOW: u64 = 512 * KIB;

@@ -11,10 +11,10 @@ use bytes::Bytes;
 use futures::{AsyncRead, AsyncWrite, FutureExt};
 use libp2p::core::muxing::StreamMuxerEvent;
 use quinn::{ReadError, RecvStream, SendStream};
+use stream_io::chunk_passing;
 
 use super::super::Stream;
 use super::*;
-use stream_io::chunk_passing;
 
 /// A stream, on a separate connection.
 struct Pair {

@@ -2,6 +2,7 @@
 
 use futures::task::noop_waker;
 use proptest::prelude::*;
+use resource_manager::{GUARANTEED_BYTES, ResourceLimits, Resources, Shares};
 
 use super::{
     super::{
@@ -11,7 +12,6 @@ use super::{
     },
     *,
 };
-use resource_manager::{GUARANTEED_BYTES, ResourceLimits, Resources, Shares};
 
 /// A header and its payload.
 type Frame<'a> = (Header, &'a [u8]);

@@ -3,10 +3,10 @@
 use futures::executor::block_on;
 use libp2p::identity::Keypair;
 use proptest::prelude::*;
+use resource_manager::{ConnectionMemory, GUARANTEED_BYTES, ResourceLimits, Resources, Shares};
 
 use super::*;
 use crate::noise::{self, NoiseStream};
-use resource_manager::{ConnectionMemory, GUARANTEED_BYTES, ResourceLimits, Resources, Shares};
 
 const ALL: u64 = 1024 * 1024;
 

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use futures::task::noop_waker;
 use proptest::prelude::*;
+use stream_io::chunk_passing;
 
 use super::{
     super::{session::Session, stream_state::StreamState},
     *,
 };
-use stream_io::chunk_passing;
 
 /// An operation on one side of the connection.
 #[derive(Debug, Clone, Copy)]
