@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::socket_address;
 use crate::identity;
 use crate::secret::Secret;
 use named_enum::ParseChoiceError;
@@ -245,9 +246,7 @@ impl ValueFormat for OptionalSocketAddress {
         if text.is_empty() {
             return Ok(None);
         }
-        text.parse()
-            .map(Some)
-            .map_err(|_| "is not an IP address and a port".to_owned())
+        socket_address::parse(text).map(Some)
     }
 
     fn show(&self, value: &Self::Value) -> String {
