@@ -1,5 +1,6 @@
 //! The event log.
 
+mod filter;
 mod writer;
 
 use std::{
@@ -12,11 +13,12 @@ use tokio::time::Instant;
 use tracing::warn;
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
-    filter::{FilterExt, LevelFilter, ParseError, filter_fn},
+    filter::{FilterExt, LevelFilter, filter_fn},
     fmt::layer,
     reload,
 };
 
+pub use self::filter::FilterError;
 use self::writer::{LogWriter, WorkerGuard};
 use super::{SPANS, StartError};
 use crate::metrics::Metrics;
@@ -69,7 +71,7 @@ pub(super) fn open(
     filter: Option<&str>,
 ) -> Result<(Log, impl Layer<Registry> + use<>), StartError> {
     let text = filter.filter(|f| !f.is_empty()).unwrap_or(DEFAULT_FILTER);
-    let (filter, reload) = reload::Layer::new(EnvFilter::try_new(text)?);
+    let (filter, reload) = reload::Layer::new(filter::parse(text)?);
     let is_terminal = io::stdout().is_terminal();
     let (writer, worker) = writer::spawn(io::stdout()).map_err(StartError::Writer)?;
     let log = Log {
@@ -143,13 +145,13 @@ impl FilterHandle {
     ///
     /// # Errors
     /// When `filter` does not have the syntax of `RUST_LOG`; then nothing changes.
-    pub fn set(&self, filter: &str) -> Result<(), ParseError> {
+    pub fn set(&self, filter: &str) -> Result<(), FilterError> {
         let filter = if filter.is_empty() {
             DEFAULT_FILTER
         } else {
             filter
         };
-        let parsed = EnvFilter::try_new(filter)?;
+        let parsed = filter::parse(filter)?;
         let mut text = self.text();
         // It fails only after the log was dropped.
         if self.reload.reload(parsed).is_ok() {
