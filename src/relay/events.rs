@@ -61,15 +61,24 @@ pub(super) fn reservation_repeated(relay: &Relay, peer: PeerId) {
     }
 }
 
-/// Reports the end of a reservation.
+/// Reports the end of a reservation. `cause` is "not renewed", "disconnected" if the peer's last
+/// connection was closed, or "not delivered" if the peer did not receive the grant.
 pub(super) fn reservation_ended(
     relay: &Relay,
     EndedReservation { peer, since }: EndedReservation,
     end: ReservationEnd,
+    cause: &'static str,
 ) {
     let how = end.as_str();
-    info!(peer = %relay.pseudonyms().name(&peer), "reservation {how}");
     let lasted = now().saturating_duration_since(since);
+    // The drain closes the connections.
+    let is_drained = relay.lifecycle().drain_token().is_cancelled() && cause == "disconnected";
+    info!(
+        peer = %relay.pseudonyms().name(&peer),
+        duration_seconds = lasted.as_secs_f64(),
+        cause = if is_drained { "draining" } else { cause },
+        "reservation {how}"
+    );
     relay.metrics().reservation_ended(how, lasted);
 }
 

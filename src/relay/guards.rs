@@ -33,7 +33,7 @@ impl Drop for Registration {
         let peer = self.connection.peer;
         let ended = self.relay.ledger().disconnected(peer, self.connection.id);
         if let Some(ended) = ended {
-            events::reservation_ended(&self.relay, ended, ReservationEnd::Closed);
+            events::reservation_ended(&self.relay, ended, ReservationEnd::Closed, "disconnected");
         }
     }
 }
@@ -79,7 +79,7 @@ impl Drop for ReservationGuard {
         }
         let ended = self.relay.ledger().revoke(self.peer, &self.grant);
         if let Some(ended) = ended {
-            events::reservation_ended(&self.relay, ended, ReservationEnd::Closed);
+            events::reservation_ended(&self.relay, ended, ReservationEnd::Closed, "not delivered");
         }
     }
 }

@@ -224,7 +224,7 @@ impl Relay {
             let Some(ended) = self.ledger().expire(now) else {
                 return;
             };
-            events::reservation_ended(self, ended, ReservationEnd::Expired);
+            events::reservation_ended(self, ended, ReservationEnd::Expired, "not renewed");
         }
     }
 
