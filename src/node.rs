@@ -3,7 +3,7 @@
 //! [`Node::run`] has three stages: it serves until a stop is requested, drains, and closes all
 //! connections. The last two are in `drain`.
 
-mod addresses;
+pub(crate) mod addresses;
 mod boxed;
 mod connection_limits;
 mod drain;

@@ -18,7 +18,7 @@ pub(super) fn is_any_ipv6(address: &Multiaddr) -> bool {
 
 /// The addresses of `listening` that other machines may be able to dial; loopback addresses only if
 /// there are no others.
-pub(super) fn own_addresses<'a>(listening: impl Iterator<Item = &'a Multiaddr>) -> Vec<Multiaddr> {
+pub(crate) fn own_addresses<'a>(listening: impl Iterator<Item = &'a Multiaddr>) -> Vec<Multiaddr> {
     let (loopback, others): (Vec<_>, Vec<_>) = listening.cloned().partition(is_loopback);
     if others.is_empty() { loopback } else { others }
 }
@@ -29,11 +29,25 @@ pub(super) fn is_loopback(address: &Multiaddr) -> bool {
 }
 
 /// Whether `address` is link-local, so that dialling it requires an interface.
-pub(super) fn is_link_local(address: &Multiaddr) -> bool {
+pub(crate) fn is_link_local(address: &Multiaddr) -> bool {
     ip_of(address).is_some_and(|ip| match ip {
         IpAddr::V4(ip) => ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_unicast_link_local(),
     })
+}
+
+/// The addresses on which a listener on `address` is reachable, on a machine with these interface
+/// addresses: one for each interface if `address` is the unspecified address.
+pub(crate) fn on_interfaces(address: &Multiaddr, interfaces: &[IpAddr]) -> Vec<Multiaddr> {
+    let Some(any) = ip_of(address).filter(IpAddr::is_unspecified) else {
+        return vec![address.clone()];
+    };
+    interfaces
+        .iter()
+        .filter(|ip| ip.is_ipv4() == any.is_ipv4())
+        .filter_map(|ip| address.replace(0, |_| Some((*ip).into())))
+        .filter(|address| !is_link_local(address))
+        .collect()
 }
 
 /// Joins addresses with commas, as in the configuration.
@@ -47,6 +61,21 @@ pub(super) fn join<'a>(addresses: impl Iterator<Item = &'a Multiaddr>) -> String
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn unspecified_address_stands_for_all_interfaces_of_its_family() {
+        let interfaces = ["127.0.0.1", "192.0.2.1", "::1", "fe80::1"].map(|ip| ip.parse().unwrap());
+        let on = |address: &str| on_interfaces(&address.parse().unwrap(), &interfaces);
+        assert_eq!(
+            join(on("/ip4/0.0.0.0/udp/9/quic-v1").iter()),
+            "/ip4/127.0.0.1/udp/9/quic-v1,/ip4/192.0.2.1/udp/9/quic-v1"
+        );
+        assert_eq!(join(on("/ip6/::/tcp/9").iter()), "/ip6/::1/tcp/9");
+        assert_eq!(
+            join(on("/ip4/192.0.2.9/tcp/9").iter()),
+            "/ip4/192.0.2.9/tcp/9"
+        );
+    }
 
     #[test]
     fn loopback_is_announced_only_without_other_addresses() {

@@ -8,6 +8,7 @@ pub mod buffered;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod handshakes;
+mod interface_addresses;
 #[cfg(test)]
 mod memory_socket;
 pub mod noise;
@@ -45,7 +46,10 @@ use libp2p::{
 };
 use socket2::{Domain, Socket, Type};
 
-pub use self::admission::{Admission, ConnectionGater};
+pub use self::{
+    admission::{Admission, ConnectionGater},
+    interface_addresses::interface_addresses,
+};
 use self::{pending::HandshakeLimiter, security::Security};
 use crate::{handshakes::Handshakes, observer::Observer};
 
