@@ -222,7 +222,11 @@ impl Node {
         for address in addresses.iter().filter(|a| has_ipv6 || !is_any_ipv6(a)) {
             let failed = |error: &dyn std::error::Error| Error::Listen {
                 address: address.clone(),
-                cause: innermost(error),
+                cause: addresses::listen_failure(
+                    address,
+                    innermost(error),
+                    transports::check_interface_watcher,
+                ),
             };
             transports::check_exclusive(address).map_err(|error| failed(&error))?;
             let id = self.swarm.listen_on(address.clone());

@@ -1,6 +1,9 @@
 //! Classification of listen addresses.
 
-use std::net::{IpAddr, Ipv6Addr, UdpSocket};
+use std::{
+    io,
+    net::{IpAddr, Ipv6Addr, UdpSocket},
+};
 
 use libp2p::Multiaddr;
 
@@ -50,6 +53,26 @@ pub(crate) fn on_interfaces(address: &Multiaddr, interfaces: &[IpAddr]) -> Vec<M
         .collect()
 }
 
+/// Why a listener on `address` failed: `cause`, or that the interfaces cannot be watched, which
+/// `check_watcher` finds out.
+pub(super) fn listen_failure(
+    address: &Multiaddr,
+    cause: String,
+    check_watcher: impl FnOnce() -> io::Result<()>,
+) -> String {
+    if !ip_of(address).is_some_and(|ip| ip.is_unspecified()) {
+        return cause;
+    }
+    match check_watcher() {
+        Ok(()) => cause,
+        Err(error) => format!(
+            "the network interfaces cannot be watched, because netlink is not available ({error}): \
+             allow sockets of the family AF_NETLINK, or set RELAY_LISTEN_ADDRESSES to the addresses of \
+             the interfaces"
+        ),
+    }
+}
+
 /// Joins addresses with commas, as in the configuration.
 pub(super) fn join<'a>(addresses: impl Iterator<Item = &'a Multiaddr>) -> String {
     addresses
@@ -61,6 +84,19 @@ pub(super) fn join<'a>(addresses: impl Iterator<Item = &'a Multiaddr>) -> String
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn missing_netlink_is_the_cause_for_unspecified_addresses_only() {
+        let failure = |address: &str, watcher: io::Result<()>| {
+            let address = address.parse().unwrap();
+            listen_failure(&address, "in use".to_owned(), || watcher)
+        };
+        let missing = || Err(io::ErrorKind::Unsupported.into());
+        assert_eq!(failure("/ip4/0.0.0.0/tcp/1", Ok(())), "in use");
+        assert_eq!(failure("/ip4/192.0.2.1/tcp/1", missing()), "in use");
+        let text = failure("/ip6/::/udp/1/quic-v1", missing());
+        assert!(text.contains("AF_NETLINK"), "{text}");
+    }
 
     #[test]
     fn unspecified_address_stands_for_all_interfaces_of_its_family() {

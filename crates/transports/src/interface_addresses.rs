@@ -10,6 +10,14 @@ const SETTLED: Duration = Duration::from_millis(100);
 /// Maximum number of reports; an interface that changes all the time must not delay the result.
 const MAX_EVENTS: usize = 1024;
 
+/// Whether the interfaces can be watched, which a listener on an unspecified address needs.
+///
+/// # Errors
+/// When they cannot, such as without netlink.
+pub fn check_interface_watcher() -> io::Result<()> {
+    IfWatcher::new().map(drop)
+}
+
 /// The addresses of all interfaces, in no particular order.
 ///
 /// # Errors

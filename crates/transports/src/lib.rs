@@ -48,7 +48,7 @@ use socket2::{Domain, Socket, Type};
 
 pub use self::{
     admission::{Admission, ConnectionGater},
-    interface_addresses::interface_addresses,
+    interface_addresses::{check_interface_watcher, interface_addresses},
 };
 use self::{pending::HandshakeLimiter, security::Security};
 use crate::{handshakes::Handshakes, observer::Observer};
