@@ -9,11 +9,11 @@ use libp2p::{
     multiaddr::Protocol,
     noise, relay,
     swarm::{ConnectionId, NetworkBehaviour, SwarmEvent, dial_opts::DialOpts},
-    tcp, tls, yamux,
+    yamux,
 };
 use libp2p_stream::{Control, IncomingStreams};
 
-use super::failure::Cause;
+use super::{failure::Cause, network::Network, transport};
 
 #[derive(NetworkBehaviour)]
 struct Behaviour {
@@ -49,24 +49,13 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// The system's DNS configuration cannot be read.
-    pub(super) async fn new(timeout: Duration) -> Result<Self, Cause> {
-        let build = async {
+    /// The transports cannot be set up.
+    pub(super) fn new(network: &Network, timeout: Duration) -> Result<Self, Cause> {
+        let build = || {
             Ok::<_, Box<dyn Error + Send + Sync>>(
                 SwarmBuilder::with_new_identity()
                     .with_tokio()
-                    .with_tcp(
-                        tcp::Config::default().nodelay(true),
-                        (noise::Config::new, tls::Config::new),
-                        yamux::Config::default,
-                    )?
-                    .with_quic()
-                    .with_dns()?
-                    .with_websocket(
-                        (noise::Config::new, tls::Config::new),
-                        yamux::Config::default,
-                    )
-                    .await?
+                    .with_other_transport(|keypair| transport::build(keypair, network))?
                     .with_relay_client(noise::Config::new, yamux::Config::default)?
                     .with_behaviour(|_, relay| Behaviour {
                         relay,
@@ -78,7 +67,7 @@ impl Client {
                     .build(),
             )
         };
-        let swarm = build.await.map_err(|error| Cause::of(error.as_ref()))?;
+        let swarm = build().map_err(|error| Cause::of(error.as_ref()))?;
         Ok(Self { swarm })
     }
 
