@@ -5,6 +5,8 @@ mod admin;
 mod admin_drain;
 mod chart;
 mod cli;
+mod command_line;
+mod command_line_document;
 mod config;
 mod documentation;
 mod documentation_paths;
@@ -22,3 +24,4 @@ mod project_files;
 #[path = "../support/mod.rs"]
 mod support;
 mod telemetry;
+mod terminal;

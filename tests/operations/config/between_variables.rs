@@ -29,8 +29,29 @@ fn circuits_longer_than_the_drain() {
     };
     expect(&[("RELAY_DRAIN_TIMEOUT", "10m")], "10m", "1h");
     expect(&[("RELAY_MAX_CIRCUIT_DURATION", "6m")], "5m", "6m");
-    expect(&[("RELAY_MAX_CIRCUIT_DURATION", "0")], "5m", "unlimited");
+    let unlimited = [
+        ("RELAY_MAX_CIRCUIT_DURATION", "0"),
+        ("RELAY_MAX_CIRCUIT_BYTES", "0"),
+    ];
+    expect(&unlimited, "5m", "unlimited");
     assert!(warnings(&[("RELAY_MAX_CIRCUIT_DURATION", "5m")]).is_empty());
+}
+
+#[test]
+fn one_unlimited_value_of_a_circuit() {
+    let warning = |pairs: &[_], start: &str| {
+        let warnings = warnings(pairs);
+        let count = warnings.iter().filter(|w| w.starts_with(start)).count();
+        assert_eq!(count, 1, "{warnings:?}");
+    };
+    warning(
+        &[("RELAY_MAX_CIRCUIT_DURATION", "0")],
+        "RELAY_MAX_CIRCUIT_DURATION is 0, but RELAY_MAX_CIRCUIT_BYTES is 100MB: clients still see",
+    );
+    warning(
+        &[("RELAY_MAX_CIRCUIT_BYTES", "0")],
+        "RELAY_MAX_CIRCUIT_BYTES is 0, but RELAY_MAX_CIRCUIT_DURATION is 1h: clients still see",
+    );
 }
 
 #[test]
