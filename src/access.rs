@@ -32,6 +32,6 @@ pub use self::{
     file::{Error as FileError, MAX_FILE_BYTES},
     observer::{AuthorizationOutcome, CacheLookup, Observer},
     parse::{MAX_RULES, Problems, parse_rules},
-    rules::{Effect, Origin, Rule, Rules, Scope, Verdict},
+    rules::{Decision, Effect, Explanation, Origin, Rule, Rules, Scope, Verdict},
     subject::Subject,
 };

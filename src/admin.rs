@@ -2,6 +2,7 @@
 //!
 //! | path | response |
 //! |---|---|
+//! | `/` | HTML: links to the others |
 //! | `/livez` | 200 while the process is healthy, 503 after a task panicked |
 //! | `/readyz` | 200 from listening with known addresses until a drain has nothing left to end |
 //! | `/drainz` | JSON: the phase, and what a drain still waits for |
@@ -16,13 +17,14 @@
 
 pub mod client;
 mod connections;
+pub(crate) mod index;
 mod log_filter;
 pub(crate) mod metrics;
 mod peers;
 pub(crate) mod server;
 mod trace;
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::SystemTime};
 
 use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
 use circuit_relay::Relay;
@@ -35,6 +37,7 @@ use tokio::time::Instant;
 
 use self::server::{only_get, without_head};
 use crate::{
+    metrics::Metrics,
     node::Node,
     peer_stats::PeerStats,
     pseudonym::Pseudonyms,
@@ -52,8 +55,10 @@ pub struct Admin {
     lifecycle: Lifecycle,
     prometheus: Option<Prometheus>,
     log_filter: FilterHandle,
+    metrics: Metrics,
     propagator: Arc<TextMapCompositePropagator>,
     started: Instant,
+    started_at: SystemTime,
 }
 
 impl Admin {
@@ -73,8 +78,10 @@ impl Admin {
             lifecycle,
             prometheus: telemetry.prometheus(),
             log_filter: telemetry.log_filter(),
+            metrics: telemetry.metrics().clone(),
             propagator: Arc::clone(telemetry.propagator()),
             started: Instant::now(),
+            started_at: SystemTime::now(),
         })
     }
 
@@ -89,6 +96,7 @@ impl Admin {
 
     fn routes(self: &Arc<Self>) -> Router {
         Router::new()
+            .route("/", only_get(get(index::relay)))
             .route("/livez", only_get(get(livez)))
             .route("/readyz", only_get(get(readyz)))
             .route("/drainz", only_get(get(drainz)))
@@ -186,14 +194,24 @@ async fn status(State(admin): State<Arc<Admin>>) -> Json<Value> {
     let statistics = admin.relay.statistics();
     let limits = admin.relay.limits();
     let plan = admin.resources.limits();
+    let refused = admin.metrics.refusals();
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "peer_id": admin.relay.peer_id().to_string(),
         "instance": admin.instance,
         "addresses": *admin.relay.addresses(),
         "phase": admin.lifecycle.phase().as_str(),
+        "started_at": humantime::format_rfc3339_seconds(admin.started_at).to_string(),
         "uptime_seconds": admin.started.elapsed().as_secs(),
         "peers": statistics.peers,
+        "connections": {
+            "established": admin.metrics.established(),
+            "pending": admin.metrics.pending(),
+            "refused": refused.connections.get(),
+        },
+        "requests": {
+            "refused": refused.requests.get(),
+        },
         "reservations": {
             "active": statistics.reservations,
             "limit": limits.reservations,

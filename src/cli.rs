@@ -1,8 +1,14 @@
 //! The subcommands and their output.
 
+mod access;
+mod addresses;
 mod dns;
 mod operator;
 mod output;
+mod peer;
+mod shell;
+mod signals;
+mod status;
 
 use std::{
     env,
@@ -10,23 +16,27 @@ use std::{
     io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
-use futures::StreamExt;
+use clap_complete::Shell;
+use libp2p::PeerId;
 use lifecycle::Lifecycle;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
-use signal_hook_tokio::Signals;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
+
+use self::{addresses::stable_identity, peer::parse_peer_id, signals::SignalHandler};
 
 use crate::{
-    access,
+    access as access_control,
     admin::Admin,
+    build_info,
     config::{Config, Loaded, reference},
     identity::{self, Identity, KeySource},
     node::Node,
     probe,
+    pseudonym::{PeerIds, Pseudonyms},
     telemetry::{self, StartError, Telemetry},
 };
 
@@ -40,15 +50,6 @@ const BLOCKING_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 /// message waits for as many polls of busy circuits: milliseconds, many times the cost of polling for
 /// events.
 const EVENT_INTERVAL: u32 = 2;
-
-/// Signals that start the drain; a second one ends the process.
-const STOP_SIGNALS: [i32; 2] = [SIGTERM, SIGINT];
-/// Signals that are logged and otherwise ignored. Their default action would end the process with all
-/// circuits; they are sent when a terminal closes, or by tools that reload or rotate logs.
-const IGNORED_SIGNALS: [i32; 3] = [SIGHUP, SIGUSR1, SIGUSR2];
-/// The signal that makes a task panic, in debug builds only.
-#[cfg(debug_assertions)]
-const PANIC_SIGNAL: i32 = signal_hook::consts::SIGALRM;
 
 /// A libp2p Circuit Relay v2 server.
 ///
@@ -68,8 +69,7 @@ enum Command {
     Probe(probe::Args),
     /// Check whether the relay with this environment is ready; for images without a shell.
     Healthcheck,
-    /// Print the status of the relay with this environment as JSON: phase, limits, totals.
-    Status,
+    Status(operator::StatusArgs),
     /// Print or change the log filter of the relay with this environment, without a restart.
     LogFilter {
         /// A filter in the syntax of `RUST_LOG`, such as `debug` or `descord_relay=trace`; empty restores
@@ -81,6 +81,11 @@ enum Command {
         #[command(subcommand)]
         command: Option<IdentityCommand>,
     },
+    /// Examine the access rules.
+    Access {
+        #[command(subcommand)]
+        command: AccessCommand,
+    },
     Dnsaddr(dns::DnsaddrArgs),
     /// Answer DNS queries for the fleet's zone with the relays that are ready.
     Dns,
@@ -90,6 +95,22 @@ enum Command {
         #[arg(long)]
         reference: bool,
     },
+    /// Print completions for a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print the man page, such as for `descord-relay man | man -l -`.
+    Man {
+        /// Write the pages of all commands to this directory instead.
+        #[arg(long, value_name = "DIRECTORY")]
+        to: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum AccessCommand {
+    Check(access::CheckArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -101,12 +122,27 @@ enum IdentityCommand {
         #[arg(long, value_name = "FILE")]
         to: Option<PathBuf>,
     },
+    /// Print the addresses that clients dial, of all relays of the fleet if `RELAY_FLEET_INSTANCES` is
+    /// set; no relay needs to run.
+    Addresses,
+    /// Print the pseudonym of a peer in the log and in traces.
+    Pseudonym {
+        /// The peer id.
+        #[arg(value_parser = parse_peer_id)]
+        peer: PeerId,
+    },
 }
 
-/// Parses the arguments and runs the command. `--version` prints `allocator`, a description of the
-/// process's allocator, below the version; `-V` prints the version alone.
+/// Parses the arguments and runs the command. `--version` prints the source revision, the target and
+/// `allocator`, a description of the process's allocator, below the version; `-V` prints the version
+/// alone.
 pub fn main(allocator: &str) -> ExitCode {
-    let version = format!("{}\nallocator: {allocator}", env!("CARGO_PKG_VERSION"));
+    let version = format!(
+        "{}\nrevision: {}\ntarget: {}\nallocator: {allocator}",
+        build_info::VERSION,
+        build_info::REVISION,
+        build_info::target()
+    );
     // The parser keeps a reference to the text until the process ends.
     let parser = Cli::command().long_version(&*version.leak());
     let parsed = parser.try_get_matches();
@@ -133,7 +169,24 @@ pub fn main(allocator: &str) -> ExitCode {
         Command::Healthcheck => {
             load_config_from(env_without_external_addresses(), operator::healthcheck)
         }
-        Command::Status => load_config_from(env_without_external_addresses(), operator::status),
+        Command::Status(args) => load_config_from(env_without_external_addresses(), |loaded| {
+            operator::status(loaded, &args)
+        }),
+        Command::Identity {
+            command: Some(IdentityCommand::Addresses),
+        } => addresses::print_addresses(),
+        Command::Identity {
+            command: Some(IdentityCommand::Pseudonym { peer }),
+        } => load_config_from(env_without_external_addresses(), |loaded| {
+            print_pseudonym(loaded, &peer)
+        }),
+        Command::Access {
+            command: AccessCommand::Check(args),
+        } => load_config_from(env_without_external_addresses(), |loaded| {
+            access::check(loaded, &args)
+        }),
+        Command::Completions { shell } => shell::completions(Cli::command(), shell),
+        Command::Man { to } => shell::man(Cli::command(), to.as_deref()),
         Command::LogFilter { filter } => {
             load_config_from(env_without_external_addresses(), |loaded| {
                 operator::log_filter(loaded, filter)
@@ -192,7 +245,7 @@ fn with_runtime(future: impl Future<Output = ExitCode>) -> ExitCode {
 }
 
 fn print_config(loaded: &Loaded) -> ExitCode {
-    if let Err(error) = access::Setup::load(&loaded.config.access) {
+    if let Err(error) = access_control::Setup::load(&loaded.config.access) {
         return usage_error(&error);
     }
     let code = output::print(loaded.render());
@@ -218,13 +271,20 @@ fn generate_seed(to: Option<&Path>) -> ExitCode {
 }
 
 fn print_identity(loaded: &Loaded) -> ExitCode {
-    match Identity::from_config(&loaded.config.identity) {
-        Ok(identity) if identity.source() == KeySource::Ephemeral => usage_error(
-            &"neither RELAY_IDENTITY_SEED nor RELAY_IDENTITY_KEY is set: the peer id would \
-              change at every start",
-        ),
+    match stable_identity(&loaded.config) {
         Ok(identity) => output::print_line(identity.peer_id()),
-        Err(error) => usage_error(&error),
+        Err(code) => code,
+    }
+}
+
+/// Prints the pseudonym of `peer` on the relay with this environment, and on all relays with its seed.
+fn print_pseudonym(loaded: &Loaded, peer: &PeerId) -> ExitCode {
+    match stable_identity(&loaded.config) {
+        Ok(identity) => {
+            let pseudonyms = Pseudonyms::new(PeerIds::Pseudonym, identity.pseudonym_key());
+            output::print_line(pseudonyms.name(peer))
+        }
+        Err(code) => code,
     }
 }
 
@@ -275,7 +335,7 @@ fn serve(
         Ok(identity) => identity,
         Err(error) => return usage_error(&error),
     };
-    let access = match access::Setup::load(&config.access) {
+    let access = match access_control::Setup::load(&config.access) {
         Ok(access) => access,
         Err(error) => return usage_error(&error),
     };
@@ -300,13 +360,18 @@ fn serve(
 async fn run(
     config: &Config,
     identity: &Identity,
-    access: Option<access::Setup>,
+    access: Option<access_control::Setup>,
     telemetry: &Telemetry,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let lifecycle = Lifecycle::new();
     lifecycle.spawn_cancellable("lost log lines", telemetry.report_lost_lines());
-    spawn_signals(&lifecycle)?;
+    // Registered first: a signal during the start must not end the process without a drain.
+    let signals = SignalHandler::register()?;
     let node = Node::bind(config, identity, access, lifecycle.clone(), telemetry)?;
+    signals.spawn(&lifecycle, {
+        let relay = Arc::clone(node.relay());
+        move || relay.statistics().peers == 0
+    });
     if let Some(address) = config.admin_address {
         let admin = Admin::new(
             &node,
@@ -320,36 +385,4 @@ async fn run(
     }
     node.run().await?;
     Ok(())
-}
-
-/// Handles signals: some start the drain, others are ignored.
-fn spawn_signals(lifecycle: &Lifecycle) -> io::Result<()> {
-    let handled = STOP_SIGNALS.iter().chain(&IGNORED_SIGNALS);
-    #[cfg(debug_assertions)]
-    let handled = handled.chain(&[PANIC_SIGNAL]);
-    let mut signals = Signals::new(handled)?;
-    lifecycle.spawn_cancellable("signals", {
-        let lifecycle = lifecycle.clone();
-        async move {
-            while let Some(signal) = signals.next().await {
-                #[cfg(debug_assertions)]
-                if signal == PANIC_SIGNAL {
-                    lifecycle.spawn("fault", async { panic!("a fault was injected") });
-                    continue;
-                }
-                let name = signal_name(signal);
-                if IGNORED_SIGNALS.contains(&signal) {
-                    warn!(signal = name, "signal ignored");
-                    continue;
-                }
-                info!(signal = name, "received signal, stopping");
-                lifecycle.stop();
-            }
-        }
-    });
-    Ok(())
-}
-
-fn signal_name(signal: i32) -> &'static str {
-    signal_hook::low_level::signal_name(signal).unwrap_or("unknown")
 }

@@ -20,6 +20,7 @@
 mod access;
 mod address;
 mod checks;
+mod circuit_limit;
 mod dns;
 mod environment;
 mod error;
@@ -28,6 +29,7 @@ mod load;
 mod render;
 mod resources;
 mod service_link;
+mod socket_address;
 mod table;
 mod template;
 mod value_format;

@@ -5,6 +5,7 @@
 //! | module | contents |
 //! |---|---|
 //! | [`cli`] | the subcommands |
+//! | [`build_info`] | version, source revision and target |
 //! | [`config`] | every environment variable: type, unit, default, bounds, documentation |
 //! | [`identity`] | the relay's key pair: configured, derived from the fleet's seed, or ephemeral |
 //! | [`pseudonym`] | pseudonyms of peers and networks in logs and telemetry |
@@ -34,6 +35,7 @@
 pub mod access;
 pub mod admin;
 pub mod autonat;
+pub mod build_info;
 pub mod cli;
 pub mod config;
 pub mod dialback;

@@ -7,13 +7,14 @@ mod access;
 pub(crate) mod catalogue;
 mod dialback;
 mod process;
+mod refusals;
 mod state;
 mod transports;
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -29,6 +30,7 @@ use self::catalogue::{
     QUIC_OFFLOAD_FALLBACKS, RESERVATION_DURATION, STOP_DURATION,
 };
 pub(crate) use self::process::observe as observe_process;
+pub(crate) use self::refusals::Refusals;
 pub use self::{
     catalogue::{Attribute, DNS_INSTRUMENTS, INSTRUMENTS, Instrument, InstrumentKind},
     state::observe,
@@ -52,10 +54,13 @@ struct Instruments {
     handshake_duration: Histogram<f64>,
     connections: UpDownCounter<i64>,
     denied: Counter<u64>,
+    refusals: Refusals,
     offload_fallbacks: Counter<u64>,
     autonat_dials: Counter<u64>,
     exports: Counter<u64>,
     lost: Counter<u64>,
+    /// Connections that are established, of all transports.
+    established: AtomicI64,
     /// Pending connections, which only the swarm knows; set periodically.
     pending: AtomicU64,
 }
@@ -76,10 +81,12 @@ impl Metrics {
             handshake_duration: HANDSHAKE_DURATION.histogram(meter),
             connections: CONNECTIONS.up_down_counter(meter),
             denied: CONNECTIONS_DENIED.counter(meter),
+            refusals: Refusals::default(),
             offload_fallbacks: QUIC_OFFLOAD_FALLBACKS.counter(meter),
             autonat_dials: AUTONAT_DIALS.counter(meter),
             exports: EXPORTS.counter(meter),
             lost: LOST.counter(meter),
+            established: AtomicI64::new(0),
             pending: AtomicU64::new(0),
         }));
         metrics.init_zero_series();
@@ -122,6 +129,9 @@ impl Metrics {
             KeyValue::new("reason", reason),
         ];
         self.0.requests.add(1, &attributes);
+        if outcome == "denied" {
+            self.0.refusals.requests.add(reason);
+        }
     }
 
     /// Records the end of a reservation after `lasted`. `reason` is "expired" or "closed".
@@ -148,6 +158,11 @@ impl Metrics {
         self.0.stop_duration.record(took.as_secs_f64(), &outcome);
     }
 
+    /// The refused connections and requests, for the admin API.
+    pub(crate) fn refusals(&self) -> &Refusals {
+        &self.0.refusals
+    }
+
     /// Sets the number of pending incoming connections.
     pub(crate) fn connections_pending(&self, number: u32) {
         self.0.pending.store(number.into(), Ordering::Relaxed);
@@ -171,7 +186,14 @@ impl Metrics {
         }
     }
 
-    fn pending(&self) -> u64 {
+    /// Number of established connections.
+    pub(crate) fn established(&self) -> u64 {
+        let established = self.0.established.load(Ordering::Relaxed);
+        u64::try_from(established).unwrap_or_default()
+    }
+
+    /// Number of pending incoming connections.
+    pub(crate) fn pending(&self) -> u64 {
         self.0.pending.load(Ordering::Relaxed)
     }
 }

@@ -3,7 +3,7 @@
 //! [`Node::run`] has three stages: it serves until a stop is requested, drains, and closes all
 //! connections. The last two are in `drain`.
 
-mod addresses;
+pub(crate) mod addresses;
 mod boxed;
 mod connection_limits;
 mod drain;
@@ -253,7 +253,11 @@ impl Node {
         for address in addresses.iter().filter(|a| has_ipv6 || !is_any_ipv6(a)) {
             let failed = |error: &dyn std::error::Error| Error::Listen {
                 address: address.clone(),
-                cause: innermost(error),
+                cause: addresses::listen_failure(
+                    address,
+                    innermost(error),
+                    transports::check_interface_watcher,
+                ),
             };
             transports::check_exclusive(address).map_err(|error| failed(&error))?;
             let id = self.swarm.listen_on(address.clone());

@@ -7,8 +7,13 @@
 //!
 //! It works with any Circuit Relay v2 relay, and needs no access to the relay itself.
 
+mod address;
 mod client;
+mod diagnosis;
 mod failure;
+mod network;
+mod plain_words;
+mod printer;
 mod private_network;
 mod report;
 mod resolve;
@@ -16,37 +21,53 @@ mod session;
 #[cfg(test)]
 mod tests;
 mod traffic;
+mod transport;
 
 use std::{
     io::{self, IsTerminal, Write},
+    path::PathBuf,
     process::ExitCode,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytesize::ByteSize;
+use futures::{StreamExt as _, future::join_all, stream};
 use libp2p::Multiaddr;
-use peer_id_text::parse_multiaddr;
-use report::Printer;
-use session::ProbeSettings;
+use tokio::time::{MissedTickBehavior, interval};
 use transports::SwarmKey;
 use zeroize::Zeroizing;
 
 pub use failure::{Cause, Failure, Step};
-pub use report::{Format, Report};
+pub use printer::Format;
+pub use report::Report;
+
+use network::Network;
+use printer::Printer;
+use session::ProbeSettings;
+
+/// Maximum number of addresses that are probed at the same time.
+const MAX_PARALLEL: usize = 16;
+/// Interval of updates of the progress line.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Test relays end to end: reserve on each, connect through it, and echo data in both directions.
 ///
-/// Exits with 0 if all relays work, otherwise with 1.
+/// All addresses are tested at the same time, so that they share the bandwidth of this machine. Exits
+/// with 0 if all relays work, otherwise with 1.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Addresses of relays, such as `/ip4/192.0.2.1/tcp/9000/p2p/12D3KooW…`. Without `/p2p/…`, any peer
     /// id is accepted; `/dnsaddr/…` stands for all relays in its records.
-    #[arg(required = true, value_name = "ADDRESS", value_parser = parse_multiaddr)]
+    #[arg(required = true, value_name = "ADDRESS", value_parser = address::parse)]
     pub addresses: Vec<Multiaddr>,
-    /// Name server for the records of `/dnsaddr/…`, with a port (default 53), instead of the system's
+    /// Name server for the names in addresses, with a port (default 53), instead of the system's
     /// resolver; for a zone that is not delegated yet, for instance.
     #[arg(long, value_name = "HOST")]
     pub dns_server: Option<String>,
+    /// PEM file of certificate authorities to trust for `/tls/ws`, besides those of browsers; default:
+    /// the file in `SSL_CERT_FILE`.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
     /// File with the key of a private network, in the format of kubo's `swarm.key`. There is no QUIC in
     /// private networks.
     #[arg(long, value_name = "FILE", value_parser = read_swarm_key)]
@@ -76,12 +97,13 @@ fn read_swarm_key(path: &str) -> Result<SwarmKey, String> {
 /// # Errors
 /// When the output cannot be written.
 pub async fn execute(args: Args) -> io::Result<ExitCode> {
-    let mut out = io::stdout();
-    let format = if args.json || !out.is_terminal() {
+    let format = if args.json || !io::stdout().is_terminal() {
         Format::Json
     } else {
-        Format::Text
+        Format::Live
     };
+    // Removes colours if `NO_COLOR` is set.
+    let mut out = anstream::stdout();
     let reports = run(&args, format, &mut out).await?;
     Ok(if reports.iter().all(|report| report.ok) {
         ExitCode::SUCCESS
@@ -90,7 +112,8 @@ pub async fn execute(args: Args) -> io::Result<ExitCode> {
     })
 }
 
-/// Probes the relays one after the other, so that they do not compete, and writes the results.
+/// Probes the relays, at most [`MAX_PARALLEL`] at the same time, and writes the results in the order of
+/// the addresses.
 ///
 /// # Errors
 ///
@@ -100,25 +123,51 @@ pub async fn run(args: &Args, format: Format, out: &mut impl Write) -> io::Resul
         bytes: args.bytes.as_u64(),
         pings: args.pings,
         timeout: args.timeout,
-        swarm_key: args.swarm_key.as_ref().map(SwarmKey::pre_shared_key),
     };
     let mut printer = Printer { format, out };
+    let started = Instant::now();
+    if printer.is_live() {
+        printer.progress(0, None, Duration::ZERO)?;
+    }
+    let network = Network::new(
+        args.dns_server.as_deref(),
+        args.ca.as_deref(),
+        args.swarm_key.as_ref().map(SwarmKey::pre_shared_key),
+    )
+    .await;
+    let relays = join_all(
+        args.addresses
+            .iter()
+            .map(|address| resolve(address, network.as_ref(), args.timeout)),
+    );
+    let relays: Vec<_> = relays.await.into_iter().flatten().collect();
+    let total = relays.len();
+    let network = network.as_ref();
+    let probes = relays
+        .into_iter()
+        .map(async |relay| match (relay, network) {
+            (Ok(address), Ok(network)) => session::probe(address, settings, network).await,
+            (Ok(address), Err(cause)) => {
+                Report::new(address).failed(Failure::new(Step::Resolve, cause.clone()))
+            }
+            (Err((address, failure)), _) => Report::new(address).failed(failure),
+        });
+    let mut probes = Box::pin(stream::iter(probes).buffered(MAX_PARALLEL));
+    let mut ticks = interval(PROGRESS_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut reports = Vec::new();
-    for address in &args.addresses {
-        for relay in resolve(address, args.dns_server.as_deref(), args.timeout).await {
-            let report = match relay {
-                Ok(address) => {
-                    printer.begin(&address)?;
-                    session::probe(address, settings, |step, report| printer.step(step, report))
-                        .await?
+    loop {
+        tokio::select! {
+            report = probes.next() => match report {
+                Some(report) => {
+                    printer.report(&report)?;
+                    reports.push(report);
                 }
-                Err((address, failure)) => {
-                    printer.begin(&address)?;
-                    Report::new(address).failed(failure)
-                }
-            };
-            printer.end(&report)?;
-            reports.push(report);
+                None => break,
+            },
+            _ = ticks.tick(), if printer.is_live() => {
+                printer.progress(reports.len(), Some(total), started.elapsed())?;
+            }
         }
     }
     printer.summary(&reports)?;
@@ -128,11 +177,14 @@ pub async fn run(args: &Args, format: Format, out: &mut impl Write) -> io::Resul
 /// The relays of an address, and failures to resolve it.
 async fn resolve(
     address: &Multiaddr,
-    server: Option<&str>,
+    network: Result<&Network, &Cause>,
     timeout: Duration,
 ) -> Vec<Result<Multiaddr, (Multiaddr, Failure)>> {
     let step = Step::Resolve;
-    let lookup = async |name| resolve::txt_records(server, name).await;
+    let lookup = async |name: String| match network {
+        Ok(network) => network.txt_records(&name).await,
+        Err(cause) => Err(cause.clone()),
+    };
     match tokio::time::timeout(timeout, resolve::relays(address, lookup)).await {
         Ok(relays) => relays
             .into_iter()

@@ -9,7 +9,9 @@ use std::{sync::Arc, time::Duration};
 
 use circuit_relay::{
     CircuitObserver, ClosedCircuit, Denied, FinishedStop, Leg, Observer, RequestKind,
-    RequestObserver, Requester, StopObserver, StopOutcome, ledger::ReservationEnd, wire::Request,
+    RequestObserver, Requester, StopObserver, StopOutcome,
+    ledger::{ReservationEnd, ReservationEndCause},
+    wire::Request,
 };
 use libp2p::{PeerId, identity::SigningError};
 use rate_limits::LogThrottle;
@@ -121,9 +123,20 @@ impl Observer for RelayObserver {
         self.0.reserved(peer, "renewed");
     }
 
-    fn reservation_ended(&self, peer: PeerId, end: ReservationEnd, lasted: Duration) {
+    fn reservation_ended(
+        &self,
+        peer: PeerId,
+        end: ReservationEnd,
+        cause: ReservationEndCause,
+        lasted: Duration,
+    ) {
         let how = end.as_str();
-        info!(peer = %self.0.pseudonyms.name(&peer), "reservation {how}");
+        info!(
+            peer = %self.0.pseudonyms.name(&peer),
+            duration_seconds = lasted.as_secs_f64(),
+            cause = cause.as_str(),
+            "reservation {how}"
+        );
         self.0.metrics.reservation_ended(how, lasted);
     }
 

@@ -21,10 +21,10 @@ use opentelemetry::{
     trace::TracerProvider,
 };
 use opentelemetry_sdk::{metrics::SdkMeterProvider, trace::SdkTracer};
-use tracing::{Dispatch, warn};
+use tracing::{Dispatch, info, warn};
 use tracing_subscriber::{
     Layer, Registry,
-    filter::{ParseError, filter_fn},
+    filter::filter_fn,
     layer::SubscriberExt,
     util::{SubscriberInitExt, TryInitError},
 };
@@ -42,7 +42,7 @@ pub use self::{
         TracesSettings,
     },
 };
-use crate::metrics::Metrics;
+use crate::{build_info, metrics::Metrics};
 
 /// The `tracing` target of exported spans. They are not part of the log.
 pub const SPANS: &str = "descord_relay::spans";
@@ -60,7 +60,7 @@ pub type Error = Box<dyn std::error::Error + Send + Sync>;
 pub enum StartError {
     /// The filter of the log does not have the syntax of `RUST_LOG`.
     #[error("RUST_LOG: {0}")]
-    Filter(#[from] ParseError),
+    Filter(#[from] log::FilterError),
     /// The thread that writes the log cannot be started.
     #[error("cannot write the log: {0}")]
     Writer(std::io::Error),
@@ -126,6 +126,13 @@ impl Telemetry {
         }
         let tracer = providers.tracers.as_ref().map(|t| t.tracer(SCOPE));
         subscriber(lines, tracer).try_init()?;
+        // Before any other line, so that each log says from which build it is.
+        info!(
+            version = build_info::VERSION,
+            revision = build_info::REVISION,
+            platform = build_info::target(),
+            "descord-relay starting"
+        );
         let metrics = Metrics::new(&providers.meters.meter(SCOPE));
         providers.count_by(&metrics);
         for problem in problems {

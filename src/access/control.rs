@@ -80,6 +80,16 @@ impl Setup {
         }))
     }
 
+    /// The rules in effect.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Whether an endpoint decides on the requests that no rule denies.
+    pub fn has_endpoint(&self) -> bool {
+        self.endpoint.is_some()
+    }
+
     /// Starts access control for `relay`, and reloads the rule file until the process ends.
     /// `shares` are address prefixes that may send more queries to the endpoint.
     pub fn start(

@@ -3,6 +3,8 @@
 //! Deny rules take precedence over allow rules. If a scope has an allow list, everything else is
 //! denied. The cost of a lookup does not depend on the number of rules.
 
+mod explain;
+
 use std::{collections::HashMap, fmt, net::IpAddr};
 
 use circuit_relay::Requester;
@@ -10,6 +12,7 @@ use ipnet::IpNet;
 use libp2p::PeerId;
 use prefix_trie::joint::JointPrefixMap;
 
+pub use self::explain::{Decision, Explanation};
 use super::subject::Subject;
 
 /// What a rule applies to.
@@ -33,6 +36,20 @@ impl Scope {
             Self::Reserve => "reserve",
             Self::Connect => "connect",
             Self::Target => "target",
+        }
+    }
+
+    /// Writes where a rule of this scope is defined.
+    fn write_rule(self, f: &mut fmt::Formatter<'_>, effect: Effect, origin: Origin) -> fmt::Result {
+        let effect = match effect {
+            Effect::Allow => "ALLOW",
+            Effect::Deny => "DENY",
+        };
+        match origin {
+            Origin::Item(item) => {
+                write!(f, "RELAY_ACCESS_{}_{effect}, item {item}", self.upper())
+            }
+            Origin::Line(line) => write!(f, "RELAY_ACCESS_FILE, line {line}"),
         }
     }
 
@@ -89,10 +106,7 @@ pub enum Verdict {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Denied(scope, Origin::Item(item)) => {
-                write!(f, "RELAY_ACCESS_{}_DENY, item {item}", scope.upper())
-            }
-            Self::Denied(_, Origin::Line(line)) => write!(f, "RELAY_ACCESS_FILE, line {line}"),
+            Self::Denied(scope, origin) => scope.write_rule(f, Effect::Deny, *origin),
             Self::NotAllowed(scope) => write!(f, "not among allow {}", scope.as_str()),
         }
     }
@@ -152,6 +166,15 @@ impl Rules {
     /// Number of rules.
     pub fn rule_count(&self) -> usize {
         self.number
+    }
+
+    /// Whether any rule is about a network.
+    pub fn has_networks(&self) -> bool {
+        let lists = [&self.reserve, &self.connect, &self.target];
+        lists.into_iter().any(|lists| {
+            let lists = lists.allow.iter().chain([&lists.deny]);
+            lists.into_iter().any(|list| !list.networks.is_empty())
+        })
     }
 
     /// Whether `peer` may reserve.

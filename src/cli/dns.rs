@@ -16,7 +16,7 @@ use lifecycle::{Lifecycle, Phase};
 use tokio::{sync::watch, time::timeout};
 use tracing::warn;
 
-use super::{output, spawn_signals, usage_error, with_telemetry};
+use super::{output, signals::SignalHandler, usage_error, with_telemetry};
 use crate::{
     admin,
     config::{Config, Loaded},
@@ -51,7 +51,7 @@ pub(super) struct DnsaddrArgs {
 }
 
 /// The configuration of the relay with this instance name.
-fn load(instance: &str) -> Result<Config, ExitCode> {
+pub(super) fn load(instance: &str) -> Result<Config, ExitCode> {
     let instance = (OsString::from("RELAY_INSTANCE"), OsString::from(instance));
     match Config::from_env(env::vars_os().chain([instance])) {
         Ok(loaded) => Ok(loaded.config),
@@ -173,7 +173,8 @@ async fn run(
 ) -> Result<(), Box<dyn std::error::Error>> {
     let lifecycle = Lifecycle::new();
     lifecycle.spawn_cancellable("lost log lines", telemetry.report_lost_lines());
-    spawn_signals(&lifecycle)?;
+    // Nothing is drained, so it makes no difference whether the server is used.
+    SignalHandler::register()?.spawn(&lifecycle, || false);
     observe_process(&telemetry.meter());
     let observer: Arc<dyn Observer> = Arc::new(DnsMetrics::new(&telemetry.meter()));
     let poller = StatusPoller::new(

@@ -5,8 +5,8 @@ use std::{net::SocketAddr, process::ExitCode};
 use hyper::{StatusCode, body::Bytes};
 
 use super::{
-    output::{print, print_line, report},
-    usage_error, with_runtime,
+    output::{is_terminal, print, print_line, print_styled, report},
+    status, usage_error, with_runtime,
 };
 use crate::{admin::client, config::Loaded};
 
@@ -23,12 +23,24 @@ pub(super) fn healthcheck(loaded: &Loaded) -> ExitCode {
     )
 }
 
-pub(super) fn status(loaded: &Loaded) -> ExitCode {
+/// Print the status of the relay with this environment: phase, addresses, use, limits, refusals.
+#[derive(Debug, clap::Args)]
+pub(super) struct StatusArgs {
+    /// Print the JSON of `/status`; the default if the output is not a terminal.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn status(loaded: &Loaded, args: &StatusArgs) -> ExitCode {
+    let is_json = args.json || !is_terminal();
     query_admin(
         loaded,
         async |address| client::get(address, "/status").await,
         print_error,
-        |text| print_line(text.trim_end()),
+        |text| match serde_json::from_str(text) {
+            Ok(status) if !is_json => print_styled(status::render(&status)),
+            _ => print_line(text.trim_end()),
+        },
     )
 }
 

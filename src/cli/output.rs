@@ -3,7 +3,7 @@
 
 use std::{
     fmt::Display,
-    io::{self, ErrorKind, Write},
+    io::{self, ErrorKind, IsTerminal as _, Write},
     process::ExitCode,
 };
 
@@ -15,6 +15,18 @@ const EX_CLOSED_PIPE: u8 = 141;
 /// standard error, unless the reader has closed the pipe.
 pub(super) fn print(text: impl Display) -> ExitCode {
     let mut out = io::stdout().lock();
+    exit_code(write!(out, "{text}").and_then(|()| out.flush()))
+}
+
+/// Whether standard output is a terminal.
+pub(super) fn is_terminal() -> bool {
+    io::stdout().is_terminal()
+}
+
+/// Same as [`print()`], for a text with styles. They are removed unless standard output is a terminal
+/// with colours, and if `NO_COLOR` is set.
+pub(super) fn print_styled(text: impl Display) -> ExitCode {
+    let mut out = anstream::stdout().lock();
     exit_code(write!(out, "{text}").and_then(|()| out.flush()))
 }
 

@@ -9,9 +9,8 @@ use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 use peer_id_text::parse_multiaddr;
 
-use super::list::{items, join};
+use super::list::{item_problem, items, join};
 use super::value_format::ValueFormat;
-use crate::variable::quote;
 
 /// Listen addresses.
 pub(super) struct ListenAddresses;
@@ -29,7 +28,7 @@ impl ValueFormat for ListenAddresses {
         let mut addresses = Vec::new();
         let mut sockets = Vec::new();
         for item in items(text) {
-            let problem = |what: &str| format!("contains {}, which {what}", quote(item));
+            let problem = |what: &str| item_problem(text, item, what);
             let address = parse_item(item).map_err(|what| problem(&what))?;
             let socket = listen_socket(&address)
                 .ok_or_else(|| problem("is not a listen address that the relay supports"))?;
@@ -69,7 +68,7 @@ impl ValueFormat for ExternalAddresses {
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
         let mut addresses = Vec::new();
         for item in items(text) {
-            let problem = |what: &str| format!("contains {}, which {what}", quote(item));
+            let problem = |what: &str| item_problem(text, item, what);
             let address = parse_item(item).map_err(|what| problem(&what))?;
             check_external_address(&address).map_err(problem)?;
             if addresses.contains(&address) {

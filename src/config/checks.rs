@@ -11,6 +11,7 @@ use fleet_dns::config::NameServer;
 
 use super::Config;
 use super::address::is_quic;
+use super::circuit_limit;
 use super::error::{VariableError, Warning};
 use super::table::{VARIABLES, Variable, name};
 use super::value_format::{Size, ValueFormat, show_duration};
@@ -158,6 +159,7 @@ pub(super) fn warnings(config: &Config, sources: &ValueSources) -> Vec<Warning> 
         trusts_every_address(config),
         circuits_outlive_drain(config),
         shared_instance_name(config, sources),
+        circuit_limit::half_unlimited(config),
     ]
     .into_iter()
     .chain(bandwidth(config, sources))

@@ -6,6 +6,7 @@ use std::time::Duration;
 use fleet_dns::config::{DEFAULT_ADMIN_PORT, MAX_RELAYS, NameServer, RelayHost, parse_dns_name};
 
 use super::list::{join, parse_list};
+use super::socket_address;
 use super::value_format::{InstanceName, MinDuration, ValueFormat, show_duration};
 
 /// Maximum length of the zone's name, in characters: a TXT string of 255 bytes holds it together with
@@ -77,11 +78,7 @@ impl ValueFormat for SocketAddresses {
     }
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
-        let socket = |item: &str| {
-            item.parse()
-                .map_err(|_| "is not an IP address and a port".to_owned())
-        };
-        parse_list(text, MAX_SERVERS, socket)
+        parse_list(text, MAX_SERVERS, socket_address::parse)
     }
 
     fn show(&self, value: &Self::Value) -> String {

@@ -9,6 +9,16 @@ pub(super) fn items(text: &str) -> impl Iterator<Item = &str> {
         .filter(|item| !item.is_empty())
 }
 
+/// What is wrong with an item of the list `text`. If the item is the whole list, the message about the
+/// value names it already.
+pub(super) fn item_problem(text: &str, item: &str, problem: &str) -> String {
+    if text.trim() == item {
+        problem.to_owned()
+    } else {
+        format!("contains {}, which {problem}", quote(item))
+    }
+}
+
 /// Parses a list of at most `max` distinct items.
 pub(super) fn parse_list<T: PartialEq>(
     text: &str,
@@ -17,7 +27,7 @@ pub(super) fn parse_list<T: PartialEq>(
 ) -> Result<Vec<T>, String> {
     let mut values = Vec::new();
     for item in items(text) {
-        let problem = |what: &str| format!("contains {}, which {what}", quote(item));
+        let problem = |what: &str| item_problem(text, item, what);
         let value = parse(item).map_err(|what| problem(&what))?;
         if values.contains(&value) {
             return Err(problem("occurs twice"));

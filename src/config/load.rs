@@ -177,8 +177,15 @@ impl<'a> Inputs<'a> {
             variable.refuse(variable.name, shown, &problem)
         };
         if variable.handling == TextHandling::Template {
-            let text = template::expand(&text, &self.text(name::INSTANCE)?).map_err(refuse)?;
-            return (variable.field.set)(config, &text).map_err(refuse);
+            let expanded = template::expand(&text, &self.text(name::INSTANCE)?).map_err(refuse)?;
+            let result = (variable.field.set)(config, &expanded);
+            return result.map_err(|problem| {
+                if *text == expanded {
+                    refuse(problem)
+                } else {
+                    refuse(format!("expands to {}, which {problem}", quote(&expanded)))
+                }
+            });
         }
         (variable.field.set)(config, &text).map_err(refuse)
     }

@@ -78,12 +78,9 @@ impl ValueFormat for PrefixShares {
             let (network, share) = item
                 .split_once('=')
                 .ok_or_else(|| "has no `=` and a share".to_owned())?;
-            let network = match network.trim().parse()? {
-                Subject::Network(network) => network.trunc(),
-                Subject::Peer(_) | Subject::None => {
-                    return Err("does not begin with a network".to_owned());
-                }
-            };
+            let network = parse_network(network.trim())
+                .map_err(|problem| format!("begins with a text that {problem}"))?
+                .trunc();
             let share: Share = share.trim().parse().map_err(|_| {
                 "has a share that is neither a fraction such as `1/8` nor a percentage such as \
                  `12.5%`, more than 0 and at most all"
@@ -120,13 +117,23 @@ impl ValueFormat for NetworkList {
     }
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
-        parse_list(text, MAX_PROXIES, |item| match item.parse()? {
-            Subject::Network(network) => Ok(network),
-            Subject::Peer(_) | Subject::None => Err("is not a network".to_owned()),
-        })
+        parse_list(text, MAX_PROXIES, parse_network)
     }
 
     fn show(&self, value: &Self::Value) -> String {
         join(value.iter())
+    }
+}
+
+/// A network, or an IP address as the network of that address alone.
+fn parse_network(text: &str) -> Result<IpNet, String> {
+    match text.parse() {
+        Ok(Subject::Network(network)) => Ok(network),
+        Ok(Subject::Peer(_)) => Err("is a peer id, not a network".to_owned()),
+        // The text has the form of an address or a network.
+        Err(problem) if text.contains(['.', ':']) => Err(problem),
+        Ok(Subject::None) | Err(_) => {
+            Err("is not an IP address or a network such as 192.0.2.0/24".to_owned())
+        }
     }
 }

@@ -40,6 +40,7 @@ pub(super) mod name {
     pub(in crate::config) const CIRCUITS_PER_PEER: &str = "RELAY_MAX_CIRCUITS_PER_PEER";
     pub(in crate::config) const CIRCUITS_PER_SOURCE: &str = "RELAY_MAX_CIRCUITS_PER_SOURCE";
     pub(in crate::config) const CIRCUITS_PER_TARGET: &str = "RELAY_MAX_CIRCUITS_PER_TARGET";
+    pub(in crate::config) const CIRCUIT_BYTES: &str = "RELAY_MAX_CIRCUIT_BYTES";
     pub(in crate::config) const CIRCUIT_DURATION: &str = "RELAY_MAX_CIRCUIT_DURATION";
     pub(in crate::config) const TRUSTED_PROXIES: &str = "RELAY_TRUSTED_PROXIES";
     pub(in crate::config) const BANDWIDTH: &str = "RELAY_MAX_BANDWIDTH";
@@ -314,7 +315,7 @@ pub(super) static VARIABLES: &[Variable] = &[
         field: field!(DurationOrZero { zero: "unlimited" } => limits.circuit.duration),
     },
     Variable {
-        name: "RELAY_MAX_CIRCUIT_BYTES",
+        name: name::CIRCUIT_BYTES,
         default: DefaultValue::FromConfig,
         doc: "Maximum number of bytes that a circuit relays in each direction.",
         handling: TextHandling::Plain,

@@ -9,7 +9,7 @@ use named_enum::ParseChoiceError;
 use resource_manager::size;
 use transports::SwarmKey;
 
-use super::list;
+use super::{list, socket_address};
 use crate::autonat::{ParseVersionError, Version, Versions};
 use crate::identity;
 use crate::secret::Secret;
@@ -280,9 +280,7 @@ impl ValueFormat for OptionalSocketAddress {
         if text.is_empty() {
             return Ok(None);
         }
-        text.parse()
-            .map(Some)
-            .map_err(|_| "is not an IP address and a port".to_owned())
+        socket_address::parse(text).map(Some)
     }
 
     fn show(&self, value: &Self::Value) -> String {

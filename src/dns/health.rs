@@ -2,6 +2,7 @@
 //!
 //! | path | response |
 //! |---|---|
+//! | `/` | HTML: links to the others |
 //! | `/livez` | 200 while the process is healthy, 503 after a task panicked |
 //! | `/readyz` | 200 once the state of the relays is known |
 //! | `/metrics` | the server's metrics for Prometheus |
@@ -49,6 +50,7 @@ pub fn routes(
         admin::metrics::respond(prometheus.as_ref(), &headers).await
     };
     Router::new()
+        .route("/", only_get(get(admin::index::dns)))
         .route("/livez", only_get(get(livez)))
         .route("/readyz", only_get(get(readyz)))
         .route("/metrics", only_get(get(metrics)))

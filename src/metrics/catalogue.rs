@@ -19,6 +19,7 @@ use resource_manager::Resource;
 
 use crate::{
     access::{AuthorizationOutcome, CacheLookup},
+    build_info,
     dialback::DialOutcome,
 };
 
@@ -79,14 +80,6 @@ const LATENCIES: &[f64] = &[
 const LIFETIMES: &[f64] = &[
     0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 21600.0, 86400.0,
 ];
-
-/// The version of the build.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The source revision of the build, which the `Dockerfile` sets.
-const REVISION: &str = match option_env!("DESCORD_RELAY_REVISION") {
-    Some(revision) => revision,
-    None => "unknown",
-};
 
 /// Metrics of the process that have another name in Prometheus client libraries: pairs of the name
 /// derived from OpenTelemetry's semantic conventions, and the conventional one. They have no labels.
@@ -226,7 +219,7 @@ instruments! {
         "1 for the current phase of the process, 0 for the others.";
     DRAIN_TIME_LEFT = InstrumentKind::Gauge, "relay.drain.time_left", "s", [],
         "Time until the drain deadline; absent without a drain.";
-    BUILD_INFO = InstrumentKind::Gauge, "relay.build.info", "{build}", ["version": &[VERSION], "revision": &[REVISION]],
+    BUILD_INFO = InstrumentKind::Gauge, "relay.build.info", "{build}", ["version": &[build_info::VERSION], "revision": &[build_info::REVISION]],
         "Always 1; the attributes are the version and the source revision of the build.";
     START_TIME = InstrumentKind::Gauge, "process.start_time", "s", [],
         "Start time of the process, in seconds since the Unix epoch.";

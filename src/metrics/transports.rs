@@ -1,6 +1,6 @@
 //! Metrics of what the transports report.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use opentelemetry::KeyValue;
 use transports::observer::{HandshakeOutcome, Observer};
@@ -35,6 +35,7 @@ impl Observer for Metrics {
 
     fn connection_denied(&self, reason: &'static str) {
         self.0.denied.add(1, &[KeyValue::new("reason", reason)]);
+        self.0.refusals.connections.add(reason);
     }
 
     fn offload_fallback(&self) {
@@ -49,5 +50,6 @@ impl Metrics {
             KeyValue::new("security", security),
         ];
         self.0.connections.add(change, &attributes);
+        self.0.established.fetch_add(change, Ordering::Relaxed);
     }
 }

@@ -9,12 +9,11 @@ use libp2p::{
     multiaddr::Protocol,
     noise, relay,
     swarm::{ConnectionId, NetworkBehaviour, SwarmEvent, dial_opts::DialOpts},
-    tcp, tls, yamux,
+    yamux,
 };
-use libp2p_pnet::PreSharedKey;
 use libp2p_stream::{Control, IncomingStreams};
 
-use super::{failure::Cause, private_network};
+use super::{failure::Cause, network::Network, transport};
 
 #[derive(NetworkBehaviour)]
 struct Behaviour {
@@ -40,49 +39,6 @@ pub(super) struct Connection {
     pub(super) count: u32,
 }
 
-type SwarmResult = Result<Swarm<Behaviour>, Box<dyn Error + Send + Sync>>;
-
-/// Adds the relay client and the behaviour to a builder with transports.
-macro_rules! swarm {
-    ($builder:expr, $timeout:expr) => {
-        $builder
-            .with_relay_client(noise::Config::new, yamux::Config::default)?
-            .with_behaviour(|_, relay| Behaviour {
-                relay,
-                streams: libp2p_stream::Behaviour::new(),
-            })?
-            // A waiting client has no stream, and must not be disconnected as idle.
-            .with_swarm_config(|config| config.with_idle_connection_timeout($timeout * 8))
-            .with_connection_timeout($timeout)
-            .build()
-    };
-}
-
-async fn public_swarm(timeout: Duration) -> SwarmResult {
-    let builder = SwarmBuilder::with_new_identity()
-        .with_tokio()
-        .with_tcp(
-            tcp::Config::default().nodelay(true),
-            (noise::Config::new, tls::Config::new),
-            yamux::Config::default,
-        )?
-        .with_quic()
-        .with_dns()?
-        .with_websocket(
-            (noise::Config::new, tls::Config::new),
-            yamux::Config::default,
-        )
-        .await?;
-    Ok(swarm!(builder, timeout))
-}
-
-fn private_swarm(timeout: Duration, key: PreSharedKey) -> SwarmResult {
-    let builder = SwarmBuilder::with_new_identity()
-        .with_tokio()
-        .with_other_transport(|keypair| private_network::transport(keypair, key))?;
-    Ok(swarm!(builder, timeout))
-}
-
 /// A client.
 pub(super) struct Client {
     swarm: Swarm<Behaviour>,
@@ -93,16 +49,25 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// The system's DNS configuration cannot be read.
-    pub(super) async fn new(
-        timeout: Duration,
-        swarm_key: Option<PreSharedKey>,
-    ) -> Result<Self, Cause> {
-        let swarm = match swarm_key {
-            Some(key) => private_swarm(timeout, key),
-            None => public_swarm(timeout).await,
+    /// The transports cannot be set up.
+    pub(super) fn new(network: &Network, timeout: Duration) -> Result<Self, Cause> {
+        let build = || {
+            Ok::<_, Box<dyn Error + Send + Sync>>(
+                SwarmBuilder::with_new_identity()
+                    .with_tokio()
+                    .with_other_transport(|keypair| transport::build(keypair, network))?
+                    .with_relay_client(noise::Config::new, yamux::Config::default)?
+                    .with_behaviour(|_, relay| Behaviour {
+                        relay,
+                        streams: libp2p_stream::Behaviour::new(),
+                    })?
+                    // A waiting client has no stream, and must not be disconnected as idle.
+                    .with_swarm_config(|config| config.with_idle_connection_timeout(timeout * 8))
+                    .with_connection_timeout(timeout)
+                    .build(),
+            )
         };
-        let swarm = swarm.map_err(|error| Cause::of(error.as_ref()))?;
+        let swarm = build().map_err(|error| Cause::of(error.as_ref()))?;
         Ok(Self { swarm })
     }
 

@@ -8,6 +8,8 @@ use libp2p::{
 };
 use serde::Serialize;
 
+use super::plain_words::in_plain_words;
+
 /// The steps of a probe, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -54,8 +56,9 @@ pub struct Failure {
 impl Failure {
     /// A failed step; the hint of the cause takes precedence over that of the step.
     pub(super) fn new(step: Step, cause: Cause) -> Self {
+        let cause = in_plain_words(cause);
         let hint = (step == Step::Connect)
-            .then_some("is the relay running, and does the firewall let this port through?");
+            .then(|| "is the relay running, and does the firewall let this port through?".into());
         Self {
             step,
             cause: Cause {
@@ -92,7 +95,7 @@ pub struct Cause {
     /// The error with its sources, on one line.
     pub message: String,
     /// A hint for the user.
-    pub hint: Option<&'static str>,
+    pub hint: Option<String>,
 }
 
 impl Cause {
@@ -103,9 +106,9 @@ impl Cause {
         }
     }
 
-    pub(super) fn hint(self, hint: &'static str) -> Self {
+    pub(super) fn hint(self, hint: impl Into<String>) -> Self {
         Self {
-            hint: Some(hint),
+            hint: Some(hint.into()),
             ..self
         }
     }
@@ -114,7 +117,7 @@ impl Cause {
     pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
         Self {
             message: chain(error),
-            hint: hint_for(error),
+            hint: hint_for(error).map(Into::into),
         }
     }
 
@@ -130,7 +133,7 @@ impl Cause {
                         .map(|(address, error)| format!("{address}: {}", chain(error)))
                         .collect::<Vec<_>>()
                         .join("; "),
-                    hint: hint_for(first),
+                    hint: hint_for(first).map(Into::into),
                 },
             },
             DialError::WrongPeerId { obtained, .. } => {

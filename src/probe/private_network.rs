@@ -1,6 +1,4 @@
-//! TCP and WebSocket in a private network.
-
-use std::io;
+//! The transports of a client in a private network: TCP and WebSocket.
 
 use libp2p::{
     PeerId,
@@ -9,32 +7,40 @@ use libp2p::{
         transport::{Boxed, Transport as _},
         upgrade::Version,
     },
-    dns,
     identity::Keypair,
     noise, tcp, websocket, yamux,
 };
 use libp2p_pnet::{PnetConfig, PreSharedKey};
 
-type Error = Box<dyn std::error::Error + Send + Sync>;
+use super::{
+    network::Network,
+    transport::{Error, with_names},
+};
 
 /// The transports of a client with the key of a private network. They authenticate by Noise.
 ///
 /// # Errors
-///
-/// The system's DNS configuration cannot be read.
-pub(super) fn transport(
+/// When the Noise key cannot be generated.
+pub(super) fn build(
     keypair: &Keypair,
     key: PreSharedKey,
+    network: &Network,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, Error> {
     let noise = noise::Config::new(keypair)?;
     let config = PnetConfig::new(key);
-    let websocket = websocket::Config::new(tcp()?)
+    let tcp = || {
+        let socket = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
+        with_names(socket, network)
+    };
+    let mut websocket = websocket::Config::new(tcp());
+    websocket.set_tls_config(network.tls.clone());
+    let websocket = websocket
         .and_then(move |socket, _| config.handshake(socket))
         .upgrade(Version::V1Lazy)
         .authenticate(noise.clone())
         .multiplex(yamux::Config::default())
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
-    let tcp = tcp()?
+    let tcp = tcp()
         .and_then(move |socket, _| config.handshake(socket))
         .upgrade(Version::V1Lazy)
         .authenticate(noise)
@@ -44,9 +50,4 @@ pub(super) fn transport(
         .or_transport(tcp)
         .map(|either, _| either.into_inner())
         .boxed())
-}
-
-fn tcp() -> io::Result<dns::tokio::Transport<tcp::tokio::Transport>> {
-    let config = tcp::Config::default().nodelay(true);
-    dns::tokio::Transport::system(tcp::tokio::Transport::new(config))
 }

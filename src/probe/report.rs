@@ -1,9 +1,6 @@
-//! The report about one relay, as text or JSON.
+//! The report about one relay.
 
-use std::{
-    io::{self, Write},
-    time::Duration,
-};
+use std::time::Duration;
 
 use bytesize::ByteSize;
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
@@ -48,7 +45,10 @@ pub struct Report {
     /// The error.
     pub error: Option<String>,
     /// A hint for the user.
-    pub hint: Option<&'static str>,
+    pub hint: Option<String>,
+    /// The steps that succeeded.
+    #[serde(skip)]
+    pub(super) succeeded: Vec<Step>,
 }
 
 impl Report {
@@ -71,6 +71,7 @@ impl Report {
             failed_step: None,
             error: None,
             hint: None,
+            succeeded: Vec::new(),
         }
     }
 
@@ -84,7 +85,7 @@ impl Report {
     }
 
     /// The line about a successful step.
-    fn step_line(&self, step: Step) -> String {
+    pub(super) fn step_line(&self, step: Step) -> String {
         let ms = |value: Option<f64>| format!("{:.1} ms", value.unwrap_or_default());
         match step {
             Step::Resolve => String::new(),
@@ -113,61 +114,6 @@ impl Report {
         match [bytes, duration].into_iter().flatten().collect::<Vec<_>>() {
             limits if limits.is_empty() => "no limit announced".to_owned(),
             limits => format!("limit {}", limits.join(", ")),
-        }
-    }
-}
-
-/// The format of reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// Text: a line at the end of each step.
-    Text,
-    /// One JSON object per relay, one per line.
-    Json,
-}
-
-/// Writes progress and results.
-pub(super) struct Printer<'a, W> {
-    pub(super) format: Format,
-    pub(super) out: &'a mut W,
-}
-
-impl<W: Write> Printer<'_, W> {
-    /// Writes the start of a probe.
-    pub(super) fn begin(&mut self, address: &Multiaddr) -> io::Result<()> {
-        self.line(|| address.to_string())
-    }
-
-    /// Writes a successful step, with its measurements in the report.
-    pub(super) fn step(&mut self, step: Step, report: &Report) -> io::Result<()> {
-        self.line(|| format!("  {step:<10}  {}", report.step_line(step)))
-    }
-
-    /// Writes the end of a probe.
-    pub(super) fn end(&mut self, report: &Report) -> io::Result<()> {
-        if self.format == Format::Json {
-            serde_json::to_writer(&mut *self.out, report)?;
-            return writeln!(self.out);
-        }
-        if let Some(step) = report.failed_step {
-            self.line(|| format!("  {step:<10}  FAILED: {}", text(report.error.as_ref())))?;
-        }
-        if let Some(hint) = report.hint {
-            self.line(|| format!("  {:<10}  hint: {hint}", ""))?;
-        }
-        Ok(())
-    }
-
-    /// Writes the end of all probes.
-    pub(super) fn summary(&mut self, reports: &[Report]) -> io::Result<()> {
-        let ok = reports.iter().filter(|report| report.ok).count();
-        self.line(|| format!("{ok} of {} addresses relay", reports.len()))
-    }
-
-    fn line(&mut self, text: impl FnOnce() -> String) -> io::Result<()> {
-        match self.format {
-            Format::Text => writeln!(self.out, "{}", text().trim_end()),
-            Format::Json => Ok(()),
         }
     }
 }

@@ -3,20 +3,10 @@
 //! libp2p's DNS transport dials one working address of a `/dnsaddr` name. A probe tests all of them, so
 //! it resolves the name itself.
 
-use std::{
-    collections::VecDeque,
-    net::{IpAddr, SocketAddr},
-};
+use std::collections::VecDeque;
 
-use hickory_resolver::{
-    TokioResolver,
-    config::{NameServerConfig, ResolverConfig},
-    net::{NetError, runtime::TokioRuntimeProvider},
-    proto::rr::RData,
-};
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use peer_id_text::parse_multiaddr;
-use tokio::net::lookup_host;
 
 use super::failure::Cause;
 
@@ -61,7 +51,7 @@ pub(super) async fn relays(
                             None
                         }
                     },
-                    Err(cause) => Some(Err(cause)),
+                    Err(cause) => Some(Err(with_default_hint(cause))),
                 }
             }
         };
@@ -76,53 +66,6 @@ pub(super) async fn relays(
         }
     }
     found
-}
-
-/// Looks up the TXT records of a name, with this name server or the system's resolver.
-pub(super) async fn txt_records(server: Option<&str>, name: String) -> Result<Vec<String>, Cause> {
-    let servers = match server {
-        Some(server) => Some(name_servers(server).await?),
-        None => None,
-    };
-    let records = async {
-        let builder = match servers {
-            Some(servers) => TokioResolver::builder_with_config(
-                ResolverConfig::from_name_servers(servers),
-                TokioRuntimeProvider::default(),
-            ),
-            None => TokioResolver::builder_tokio()?,
-        };
-        builder.build()?.txt_lookup(name.as_str()).await
-    };
-    let records = records.await.map_err(|error: NetError| Cause::of(&error))?;
-    Ok(records
-        .answers()
-        .iter()
-        .filter_map(|record| match &record.data {
-            RData::TXT(txt) => String::from_utf8(txt.txt_data.concat()).ok(),
-            _ => None,
-        })
-        .collect())
-}
-
-/// The name servers of a host with an optional port.
-async fn name_servers(host: &str) -> Result<Vec<NameServerConfig>, Cause> {
-    let with_port = match host.parse::<IpAddr>() {
-        Ok(ip) => SocketAddr::new(ip, 53).to_string(),
-        Err(_) if host.contains(':') => host.to_owned(),
-        Err(_) => format!("{host}:53"),
-    };
-    let addresses = lookup_host(with_port).await;
-    let addresses =
-        addresses.map_err(|error| Cause::new(format!("--dns-server {host}: {error}")))?;
-    let server = |address: SocketAddr| {
-        let mut server = NameServerConfig::udp_and_tcp(address.ip());
-        for connection in &mut server.connections {
-            connection.port = address.port();
-        }
-        server
-    };
-    Ok(addresses.map(server).collect())
 }
 
 /// The first `/dnsaddr` name of an address, and the rest after it.
@@ -151,6 +94,16 @@ fn relay_address(address: &Multiaddr) -> Result<(), Cause> {
             .hint("use the relay's own address: the part before /p2p-circuit"));
     }
     Ok(())
+}
+
+/// The usual reason is a zone that its parent zone does not delegate.
+fn with_default_hint(cause: Cause) -> Cause {
+    let hint = cause.hint.clone().unwrap_or_else(|| {
+        "is the name spelled correctly? if its zone is not delegated yet, query its name server with \
+         --dns-server"
+            .to_owned()
+    });
+    cause.hint(hint)
 }
 
 fn no_record(name: &str, suffix: &Multiaddr) -> Cause {

@@ -1,17 +1,16 @@
 //! The steps of a probe, in order, each with a deadline.
 
-use std::{
-    io,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use futures::{StreamExt, future::try_join};
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, multiaddr::Protocol};
-use libp2p_pnet::PreSharedKey;
 
 use super::{
     client::{AnnouncedLimit, Client, Connection},
+    diagnosis::diagnose,
     failure::{Cause, Failure, Step},
+    network::Network,
+    plain_words::is_known,
     report::{Report, milliseconds},
     traffic::{self, ExchangeLimit, ExchangeResult, RoundTrips},
 };
@@ -30,8 +29,6 @@ pub(super) struct ProbeSettings {
     pub(super) pings: u32,
     /// Deadline of each step.
     pub(super) timeout: Duration,
-    /// Key of the private network.
-    pub(super) swarm_key: Option<PreSharedKey>,
 }
 
 impl ProbeSettings {
@@ -58,53 +55,41 @@ impl ProbeSettings {
     }
 }
 
-/// Probes one relay; `progress` is called after each successful step.
-///
-/// # Errors
-///
-/// Those of `progress`; failures of the relay are part of the report.
+/// Probes one relay. Failures are part of the report.
 pub(super) async fn probe(
     address: Multiaddr,
     settings: ProbeSettings,
-    mut progress: impl FnMut(Step, &Report) -> io::Result<()>,
-) -> io::Result<Report> {
+    network: &Network,
+) -> Report {
     let mut report = Report::new(address);
-    let mut progressed = Ok(());
-    let mut done = |step, report: &Report| {
-        if progressed.is_ok() {
-            progressed = progress(step, report);
-        }
-    };
-    let result = Box::pin(steps(&mut report, settings, &mut done)).await;
-    progressed?;
-    Ok(match result {
+    match Box::pin(steps(&mut report, settings, network)).await {
         Ok(()) => Report { ok: true, ..report },
         Err(failure) => report.failed(failure),
-    })
+    }
 }
 
 async fn steps(
     report: &mut Report,
     settings: ProbeSettings,
-    done: &mut impl FnMut(Step, &Report),
+    network: &Network,
 ) -> Result<(), Failure> {
     let timeout = settings.timeout;
 
     let started = Instant::now();
-    let (mut listener, relay) =
-        with_timeout(Step::Connect, timeout, connect(&report.address, settings)).await?;
+    let (mut listener, relay) = first_connection(&report.address, timeout, network).await?;
     report.connect_ms = Some(milliseconds(started.elapsed()));
     report.peer_id = Some(relay.peer);
-    done(Step::Connect, report);
+    report.succeeded.push(Step::Connect);
 
     let address = with_peer_id(report.address.clone(), relay.peer);
     let limit = with_timeout(Step::Reserve, timeout, listener.reserve(address.clone())).await?;
     report.reservation_ms = Some(milliseconds(started.elapsed()));
     report.limit_bytes = limit.bytes;
     report.limit_seconds = limit.duration.map(|duration| duration.as_secs());
-    done(Step::Reserve, report);
+    report.succeeded.push(Step::Reserve);
 
-    let (mut dialer, _) = with_timeout(Step::Connect, timeout, connect(&address, settings)).await?;
+    let (mut dialer, _) =
+        with_timeout(Step::Connect, timeout, connect(&address, timeout, network)).await?;
     let through = address
         .with(Protocol::P2pCircuit)
         .with(Protocol::P2p(listener.peer_id()));
@@ -113,18 +98,18 @@ async fn steps(
     let ends = try_join(dialer.connect(through), listener.accept(dialer_id));
     let (out, incoming) = with_timeout(Step::Circuit, timeout, ends).await?;
     report.circuit_ms = Some(milliseconds(started.elapsed()));
-    done(Step::Circuit, report);
+    report.succeeded.push(Step::Circuit);
 
     for end in [&out, &incoming] {
         relayed(end).map_err(|cause| Failure::new(Step::Relayed, cause))?;
     }
-    done(Step::Relayed, report);
+    report.succeeded.push(Step::Relayed);
 
     let mut pair = ClientPair { listener, dialer };
     let times = with_timeout(Step::Echo, timeout, pair.ping(settings.pings(limit))).await?;
     report.rtt_p50_ms = Some(milliseconds(times.p50));
     report.rtt_p99_ms = Some(milliseconds(times.p99));
-    done(Step::Echo, report);
+    report.succeeded.push(Step::Echo);
 
     let exchange = with_timeout(
         Step::Throughput,
@@ -134,7 +119,7 @@ async fn steps(
     .await?;
     report.throughput_bytes = Some(exchange.bytes);
     report.throughput_mb_per_s = Some(exchange.megabytes_per_second());
-    done(Step::Throughput, report);
+    report.succeeded.push(Step::Throughput);
     Ok(())
 }
 
@@ -205,11 +190,38 @@ fn with_peer_id(address: Multiaddr, peer: PeerId) -> Multiaddr {
     }
 }
 
+/// Connects to the relay for the first time. A failure is examined further.
+async fn first_connection(
+    address: &Multiaddr,
+    timeout: Duration,
+    network: &Network,
+) -> Result<(Client, Connection), Failure> {
+    let (step, attempt) = (Step::Connect, connect(address, timeout, network));
+    let failure = match tokio::time::timeout(timeout, attempt).await {
+        Ok(Ok(connected)) => return Ok(connected),
+        Ok(Err(cause)) if is_known(&cause) => return Err(Failure::new(step, cause)),
+        Ok(Err(cause)) => Failure::new(step, cause),
+        Err(_) => Failure::timeout(step, timeout),
+    };
+    Err(match diagnose(address, network).await {
+        Some(cause) => Failure::new(
+            step,
+            Cause {
+                message: format!("{} [{}]", cause.message, failure.cause.message),
+                ..cause
+            },
+        ),
+        None => failure,
+    })
+}
+
 async fn connect(
     address: &Multiaddr,
-    settings: ProbeSettings,
+    timeout: Duration,
+    network: &Network,
 ) -> Result<(Client, Connection), Cause> {
-    let mut client = Client::new(settings.timeout, settings.swarm_key).await?;
+    network.check_resolver(address)?;
+    let mut client = Client::new(network, timeout)?;
     let connection = client.connect(address.clone()).await?;
     Ok((client, connection))
 }

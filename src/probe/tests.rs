@@ -77,6 +77,7 @@ fn args(addresses: impl IntoIterator<Item = Multiaddr>) -> Args {
         addresses: addresses.into_iter().collect(),
         dns_server: None,
         swarm_key: None,
+        ca: None,
         json: true,
         bytes: ByteSize::mib(1),
         pings: 5,
@@ -91,7 +92,8 @@ async fn probe(swarm: &mut Swarm<Behaviour>, args: &Args, format: Format) -> (Ve
         reports = run(args, format, &mut out) => reports.unwrap(),
         () = async { loop { swarm.select_next_some().await; } } => unreachable!(),
     };
-    (reports, String::from_utf8(out).unwrap())
+    let out = String::from_utf8(out).unwrap();
+    (reports, anstream::adapter::strip_str(&out).to_string())
 }
 
 async fn works_over(listen: &str, transport: &str) {
@@ -219,7 +221,7 @@ async fn peer_without_hop_protocol_fails_the_reserve_step() {
         let (reports, _) = probe(&mut other, &args([address]), Format::Json).await;
         assert_failed(&reports[0], Step::Reserve, "does not support");
         assert_eq!(
-            reports[0].hint,
+            reports[0].hint.as_deref(),
             Some("this peer is not a Circuit Relay v2 relay")
         );
     }
@@ -289,9 +291,9 @@ async fn failure_of_one_relay_does_not_stop_the_probe() {
         [false, true]
     );
     for line in [
-        "connect     FAILED: ",
+        "  ✗ connect     failed: ",
         "hint: is the relay running",
-        "relayed     ",
+        "  ✓ relayed     ",
         "1 of 2 addresses",
     ] {
         assert!(out.contains(line), "{line:?} in {out}");
@@ -337,6 +339,170 @@ async fn websocket_addresses_with_tls_are_dialled() {
         assert_eq!(json["failed_step"], "connect", "{json}");
         assert_eq!(json["transport"], "wss", "{json}");
     }
+}
+
+fn assert_hint(report: &Report, words: &str) {
+    let hint = report.hint.as_deref().unwrap_or_default();
+    assert!(hint.contains(words), "{words:?} in {report:?}");
+}
+
+#[tokio::test]
+async fn missing_and_superfluous_websocket_are_explained() {
+    let (mut relay, address) = peer(WEBSOCKET, Some(ample_limits())).await;
+    let without: Multiaddr = address.iter().take(2).collect();
+    let (reports, _) = probe(&mut relay, &args([without]), Format::Json).await;
+    assert_failed(&reports[0], Step::Connect, "WebSocket listens on this port");
+    assert_hint(&reports[0], &format!("/ws is missing: {address}"));
+
+    let (mut relay, address) = peer(TCP, Some(ample_limits())).await;
+    let with = address.clone().with(Protocol::Ws("/".into()));
+    let (reports, _) = probe(&mut relay, &args([with]), Format::Json).await;
+    assert_failed(
+        &reports[0],
+        Step::Connect,
+        "libp2p over TCP listens on this port",
+    );
+    assert_hint(&reports[0], &format!("without /ws: {address}"));
+}
+
+/// A server that responds with the same bytes to everything.
+async fn server(response: &'static [u8]) -> Multiaddr {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::task::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::task::spawn(async move {
+                let mut request = [0; 1024];
+                let _ = stream.read(&mut request).await;
+                let _ = stream.write_all(response).await;
+            });
+        }
+    });
+    format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap()
+}
+
+#[tokio::test]
+async fn other_servers_are_named() {
+    let (mut idle_peer, _) = peer(TCP, None).await;
+    for (response, words) in [
+        (&b"HTTP/1.1 404 Not Found\r\n\r\n"[..], "an HTTP server"),
+        (b"\x15\x03\x01\x00\x02\x02\x46", "a TLS server"),
+        (b"SSH-2.0-server\r\n", "it sends \"SSH-2.0-server\""),
+    ] {
+        let address = server(response).await;
+        let (reports, _) = probe(&mut idle_peer, &args([address]), Format::Json).await;
+        assert_failed(&reports[0], Step::Connect, words);
+        assert!(reports[0].hint.is_some());
+    }
+}
+
+/// A name server for which no name exists.
+async fn empty_name_server() -> String {
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap().to_string();
+    tokio::task::spawn(async move {
+        let mut packet = [0; 512];
+        loop {
+            let (length, from) = socket.recv_from(&mut packet).await.unwrap();
+            let mut query = hickory_proto::op::Message::from_vec(&packet[..length]).unwrap();
+            query.metadata.message_type = hickory_proto::op::MessageType::Response;
+            query.metadata.response_code = hickory_proto::op::ResponseCode::NXDomain;
+            query.metadata.authoritative = true;
+            let response = query.to_vec().unwrap();
+            socket.send_to(&response, from).await.unwrap();
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn names_that_do_not_exist_are_explained() {
+    let (mut idle_peer, _) = peer(TCP, None).await;
+    let addresses = ["/dns4/nowhere.example/tcp/9000", "/dnsaddr/nowhere.example"];
+    let args = Args {
+        dns_server: Some(empty_name_server().await),
+        ..args(addresses.map(|address| address.parse().unwrap()))
+    };
+    let (reports, _) = probe(&mut idle_peer, &args, Format::Json).await;
+    assert_failed(&reports[0], Step::Connect, "no such name: nowhere.example");
+    assert_failed(
+        &reports[1],
+        Step::Resolve,
+        "no TXT record of _dnsaddr.nowhere.example",
+    );
+    for report in &reports {
+        assert_hint(report, "--dns-server");
+    }
+}
+
+/// A WebSocket server with a certificate of an authority that nothing trusts.
+#[tokio::test]
+async fn authority_of_a_certificate_can_be_trusted() {
+    use libp2p::websocket::tls::{Certificate, Config, PrivateKey};
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+
+    let mut params = CertificateParams::new([]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    let certificate = params.signed_by(&key, &issuer).unwrap();
+    let tls_config = Config::new(
+        PrivateKey::new(key.serialize_der()),
+        [Certificate::new(certificate.der().to_vec())],
+    );
+    let tls_config = tls_config.unwrap();
+
+    let mut relay = SwarmBuilder::with_new_identity()
+        .with_tokio()
+        .with_other_transport(|key| {
+            let tcp = tcp::tokio::Transport::new(tcp::Config::default());
+            let mut websocket = libp2p::websocket::Config::new(tcp);
+            websocket.set_tls_config(tls_config);
+            websocket
+                .upgrade(libp2p::core::upgrade::Version::V1Lazy)
+                .authenticate(noise::Config::new(key).unwrap())
+                .multiplex(yamux::Config::default())
+        })
+        .unwrap()
+        .with_behaviour(|key| Behaviour {
+            relay: Some(relay::Behaviour::new(key.public().into(), ample_limits())).into(),
+            ping: ping::Behaviour::default(),
+        })
+        .unwrap()
+        .build();
+    let listen = "/ip4/127.0.0.1/tcp/0/tls/ws".parse().unwrap();
+    relay.listen_on(listen).unwrap();
+    let address = loop {
+        if let SwarmEvent::NewListenAddr { address, .. } = relay.select_next_some().await {
+            break address;
+        }
+    };
+    relay.add_external_address(address.clone());
+
+    let (reports, _) = probe(&mut relay, &args([address.clone()]), Format::Json).await;
+    assert_failed(&reports[0], Step::Connect, "issued by an unknown authority");
+    assert_hint(&reports[0], "--ca FILE");
+
+    let directory = tempfile::tempdir().unwrap();
+    let ca = directory.path().join("ca.pem");
+    std::fs::write(&ca, issuer.pem()).unwrap();
+    let trusting = Args {
+        ca: Some(ca),
+        ..args([address.clone()])
+    };
+    let (reports, _) = probe(&mut relay, &trusting, Format::Json).await;
+    assert!(reports[0].ok, "{reports:?}");
+    assert_eq!(reports[0].transport, Some("wss"));
+
+    let missing = Args {
+        ca: Some(directory.path().join("none.pem")),
+        ..args([address])
+    };
+    let (reports, _) = probe(&mut relay, &missing, Format::Json).await;
+    assert_failed(&reports[0], Step::Resolve, "--ca: ");
 }
 
 #[test]

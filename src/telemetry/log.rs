@@ -15,11 +15,12 @@ use tokio::time::Instant;
 use tracing::warn;
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
-    filter::{FilterExt, LevelFilter, ParseError, filter_fn},
+    filter::{FilterExt, LevelFilter, filter_fn},
     fmt::layer,
     reload,
 };
 
+pub use self::filter::FilterError;
 use self::writer::{LogWriter, WorkerGuard};
 use super::{SPANS, StartError};
 use crate::metrics::Metrics;
@@ -144,7 +145,7 @@ impl FilterHandle {
     ///
     /// # Errors
     /// When `filter` does not have the syntax of `RUST_LOG`; then nothing changes.
-    pub fn set(&self, filter: &str) -> Result<(), ParseError> {
+    pub fn set(&self, filter: &str) -> Result<(), FilterError> {
         let filter = if filter.is_empty() {
             DEFAULT_FILTER
         } else {

@@ -79,6 +79,9 @@ async fn status_has_identity_and_limits() {
     let mut status = http::json(&relay, "/status").await;
     let uptime = status["uptime_seconds"].take().as_u64().unwrap();
     assert!(uptime <= begun.elapsed().as_secs(), "{uptime}");
+    let started_at = status["started_at"].take();
+    let started_at = humantime::parse_rfc3339(started_at.as_str().unwrap()).unwrap();
+    assert!(started_at.elapsed().unwrap() < test_support::PATIENCE);
     let used = |status: &mut Value, of: &str| status[of]["used"].take().as_u64().unwrap();
     let memory = used(&mut status, "memory");
     assert!((1 << 20..1 << 30).contains(&memory), "{memory}");
@@ -102,8 +105,11 @@ async fn status_has_identity_and_limits() {
         "instance": "relay-3",
         "addresses": [address],
         "phase": "ready",
+        "started_at": null,
         "uptime_seconds": null,
         "peers": 0,
+        "connections": { "established": 0, "pending": 0, "refused": {} },
+        "requests": { "refused": {} },
         "reservations": {
             "active": 0,
             "limit": 7,
@@ -178,7 +184,7 @@ async fn status_counts_open_and_past_circuits_and_reservations() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_get_on_a_known_path_is_served() {
     let relay = start().await;
-    for path in ["/", "/livez/", "/metricsz", "/status/../livez", "/%2e"] {
+    for path in ["/x", "/livez/", "/metricsz", "/status/../livez", "/%2e"] {
         assert_eq!(http::status(&relay, path).await, 404, "{path}");
     }
     for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {

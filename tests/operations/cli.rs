@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use descord_relay::admin::client;
+use descord_relay::{admin::client, build_info};
 use libp2p::PeerId;
 use tempfile::TempDir;
 use test_support::process::{Relay, command, is, kill, socket};
@@ -90,6 +90,7 @@ async fn every_subcommand_refuses_a_bad_configuration() {
         ["serve"].as_slice(),
         &["config"],
         &["identity"],
+        &["identity", "addresses"],
         &["dns"],
         &["dnsaddr"],
         &[],
@@ -101,7 +102,9 @@ async fn every_subcommand_refuses_a_bad_configuration() {
     }
     let output = run(&[("RUST_LOG", "no=such=level")], &[]).await;
     assert_eq!(output.status.code(), Some(64));
-    assert!(err(&output).starts_with("RUST_LOG: "), "{}", err(&output));
+    let directive = "RUST_LOG: \"no=such=level\" is not a directive";
+    assert!(err(&output).starts_with(directive), "{}", err(&output));
+    assert!(err(&output).contains("; allowed: "), "{}", err(&output));
 }
 
 #[tokio::test]
@@ -279,8 +282,13 @@ async fn wrong_arguments_are_errors_and_help_is_none() {
     assert_eq!(version.status.code(), Some(0));
     // An arm64 kernel has pages of up to 64 KiB; one with larger pages than these would abort the relay.
     let page = if cfg!(target_arch = "aarch64") { 64 } else { 4 };
-    let long = format!("{short}allocator: jemalloc, for pages of up to {page} KiB\n");
+    let long = format!(
+        "{short}revision: {}\ntarget: {}\nallocator: jemalloc, for pages of up to {page} KiB\n",
+        build_info::REVISION,
+        build_info::target(),
+    );
     assert_eq!(out(&version), long);
+    assert!(build_info::target().starts_with(std::env::consts::ARCH));
     let help = run(&[], &["--help"]).await;
     assert_eq!(help.status.code(), Some(0));
     for word in ["serve", "probe", "identity", "config"] {
@@ -325,6 +333,8 @@ fn printing(relay: &Relay, seed: &Path) -> Vec<(Vec<String>, Variables)> {
     let admin = vec![("RELAY_ADMIN_ADDRESS", relay.admin().to_string())];
     let generate = format!("identity generate --to {}", seed.display());
     let probe = format!("probe {}", relay.tcp());
+    let pseudonym = format!("identity pseudonym {}", relay.peer_id);
+    let access = format!("access check {}", relay.peer_id);
     [
         ("config", &fleet),
         ("config --reference", &fleet),
@@ -333,6 +343,11 @@ fn printing(relay: &Relay, seed: &Path) -> Vec<(Vec<String>, Variables)> {
         (generate.as_str(), &fleet),
         ("dnsaddr", &fleet),
         ("dnsaddr --json", &fleet),
+        ("identity addresses", &fleet),
+        (pseudonym.as_str(), &fleet),
+        (access.as_str(), &fleet),
+        ("completions bash", &fleet),
+        ("man", &fleet),
         ("status", &admin),
         ("log-filter", &admin),
         ("log-filter info", &admin),

@@ -318,7 +318,7 @@ async fn a_panicked_task_starts_the_drain_and_exits_with_code_1() {
 #[tokio::test(flavor = "multi_thread")]
 async fn with_nothing_connected_the_drain_takes_no_longer_than_the_delay() {
     let mut relay = Relay::start(&[("RELAY_DRAIN_DELAY", "1s")]).await;
-    relay.signal(2);
+    relay.signal(15);
     relay.event("draining").await;
     let begun = Instant::now();
     let summary = relay.event("drained").await;

@@ -11,7 +11,7 @@ use std::{env, error::Error, pin::pin, sync::Arc, time::Duration};
 
 use circuit_relay::{
     Behaviour as Relaying, CircuitLimit, Config, Denied, Limits, Observer, Relay, RequestKind,
-    ledger::ReservationEnd,
+    ledger::{ReservationEnd, ReservationEndCause},
 };
 use futures::StreamExt;
 use libp2p::{
@@ -46,8 +46,17 @@ impl Observer for Printer {
         println!("reservation of {peer}: {granted}");
     }
 
-    fn reservation_ended(&self, peer: PeerId, end: ReservationEnd, lasted: Duration) {
-        println!("reservation of {peer}: {} after {lasted:.1?}", end.as_str());
+    fn reservation_ended(
+        &self,
+        peer: PeerId,
+        _: ReservationEnd,
+        cause: ReservationEndCause,
+        lasted: Duration,
+    ) {
+        println!(
+            "reservation of {peer} ended after {lasted:.1?}: {}",
+            cause.as_str()
+        );
     }
 
     fn request_denied(&self, peer: PeerId, request: RequestKind, denied: &Denied) {

@@ -14,7 +14,7 @@ use super::{
     circuit_state::CircuitState,
     connection::Connection,
     deny_reason::DenyReason,
-    ledger::{Grant, ReservationEnd},
+    ledger::{Grant, ReservationEnd, ReservationEndCause},
     observer::{CircuitObserver, ClosedCircuit},
     service::{Relay, now},
 };
@@ -45,7 +45,11 @@ impl Drop for Registration {
         let peer = self.connection.peer;
         let ended = self.relay.ledger().disconnected(peer, self.connection.id);
         if let Some(ended) = ended {
-            self.relay.reservation_ended(ended, ReservationEnd::Closed);
+            self.relay.reservation_ended(
+                ended,
+                ReservationEnd::Closed,
+                ReservationEndCause::Disconnected,
+            );
         }
     }
 }
@@ -106,7 +110,11 @@ impl Drop for ReservationGuard {
         }
         let ended = self.relay.ledger().revoke(self.peer, &self.grant);
         if let Some(ended) = ended {
-            self.relay.reservation_ended(ended, ReservationEnd::Closed);
+            self.relay.reservation_ended(
+                ended,
+                ReservationEnd::Closed,
+                ReservationEndCause::NotDelivered,
+            );
         }
     }
 }

@@ -63,6 +63,21 @@ pub struct EndedReservation {
 }
 
 named_enum! {
+    /// Why a reservation ended.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum ReservationEndCause {
+        /// It was not renewed in time.
+        NotRenewed = "not renewed",
+        /// The peer's last direct connection was closed.
+        Disconnected = "disconnected",
+        /// The peer did not receive the grant.
+        NotDelivered = "not delivered",
+        /// The relay closed the connection because it drains.
+        Draining = "draining",
+    }
+}
+
+named_enum! {
     /// How a reservation ended.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum ReservationEnd {

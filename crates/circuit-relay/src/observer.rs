@@ -22,7 +22,7 @@ use super::{
     circuit::Outcome,
     connection::{Connection, Transport},
     deny_reason::Denied,
-    ledger::ReservationEnd,
+    ledger::{ReservationEnd, ReservationEndCause},
     wire::Request,
 };
 
@@ -80,8 +80,14 @@ pub trait Observer: fmt::Debug + Send + Sync {
     }
 
     /// The reservation of `peer` ended, `lasted` after it was first granted.
-    fn reservation_ended(&self, peer: PeerId, end: ReservationEnd, lasted: Duration) {
-        let _ = (peer, end, lasted);
+    fn reservation_ended(
+        &self,
+        peer: PeerId,
+        end: ReservationEnd,
+        cause: ReservationEndCause,
+        lasted: Duration,
+    ) {
+        let _ = (peer, end, cause, lasted);
     }
 
     /// An attempt to open a circuit on one connection of its target ended after `took`.

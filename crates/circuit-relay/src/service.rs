@@ -21,7 +21,7 @@ use super::{
     circuit::EndReason,
     connection::Connection,
     deny_reason::DenyReason,
-    ledger::{EndedReservation, Grant, Ledger, PeerState, ReservationEnd},
+    ledger::{EndedReservation, Grant, Ledger, PeerState, ReservationEnd, ReservationEndCause},
     limits::{CircuitLimit, Limits},
     observer::Observer,
     request_limiters::RequestLimiters,
@@ -245,7 +245,11 @@ impl Relay {
             let Some(ended) = self.ledger().expire(now) else {
                 return;
             };
-            self.reservation_ended(ended, ReservationEnd::Expired);
+            self.reservation_ended(
+                ended,
+                ReservationEnd::Expired,
+                ReservationEndCause::NotRenewed,
+            );
         }
     }
 
@@ -395,9 +399,18 @@ impl Relay {
         &self,
         EndedReservation { peer, since }: EndedReservation,
         end: ReservationEnd,
+        cause: ReservationEndCause,
     ) {
         let lasted = now().saturating_duration_since(since);
-        self.observer.reservation_ended(peer, end, lasted);
+        // The drain closes the connections.
+        let is_drained = cause == ReservationEndCause::Disconnected
+            && self.lifecycle.drain_token().is_cancelled();
+        let cause = if is_drained {
+            ReservationEndCause::Draining
+        } else {
+            cause
+        };
+        self.observer.reservation_ended(peer, end, cause, lasted);
     }
 
     /// Grants or renews a reservation.

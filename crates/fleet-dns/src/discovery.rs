@@ -34,7 +34,8 @@ pub struct DiscoveredAddresses {
 #[derive(Debug)]
 pub struct RelayDiscovery {
     hosts: Vec<RelayHost>,
-    resolver: TokioResolver,
+    /// `None` if no host is a name.
+    resolver: Option<TokioResolver>,
     /// The addresses of the last successful lookup of each host, by its index.
     resolved: BTreeMap<usize, BTreeSet<IpAddr>>,
     /// Hosts whose last lookup failed.
@@ -42,20 +43,17 @@ pub struct RelayDiscovery {
 }
 
 impl RelayDiscovery {
-    /// Resolves `hosts` with the system's resolver.
+    /// Resolves `hosts` with the system's resolver. Without a name among them no resolver is needed.
     ///
     /// # Errors
     /// When the system's resolver configuration cannot be read.
-    pub fn new(hosts: Vec<RelayHost>) -> Result<Self, NetError> {
-        let mut builder = TokioResolver::builder_tokio()?;
-        let options = builder.options_mut();
-        // Some systems set a TTL of ten minutes for names that change within seconds.
-        options.cache_size = 0;
-        options.timeout = LOOKUP_TIMEOUT / 2;
-        options.attempts = 1;
+    pub fn new(hosts: Vec<RelayHost>) -> Result<Self, ResolverError> {
+        let has_names = hosts
+            .iter()
+            .any(|host| host.host.parse::<IpAddr>().is_err());
         Ok(Self {
             hosts,
-            resolver: builder.build()?,
+            resolver: has_names.then(resolver).transpose()?,
             resolved: BTreeMap::new(),
             failed: BTreeSet::new(),
         })
@@ -78,7 +76,10 @@ impl RelayDiscovery {
     /// A name whose lookup fails keeps its last addresses: the status poll finds out whether the
     /// relays are up.
     async fn resolve(&mut self) {
-        let lookups = self.hosts.iter().map(|host| resolve(&self.resolver, host));
+        let lookups = self
+            .hosts
+            .iter()
+            .map(|host| resolve(self.resolver.as_ref(), host));
         let found = join_all(lookups).await;
         for (index, (found, RelayHost { host, .. })) in
             found.into_iter().zip(&self.hosts).enumerate()
@@ -112,14 +113,31 @@ impl RelayDiscovery {
     }
 }
 
+/// The system's resolver cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("names cannot be resolved: /etc/resolv.conf cannot be used: {0}")]
+pub struct ResolverError(#[from] NetError);
+
+/// The system's resolver, without a cache.
+fn resolver() -> Result<TokioResolver, ResolverError> {
+    let mut builder = TokioResolver::builder_tokio()?;
+    let options = builder.options_mut();
+    // Some systems set a TTL of ten minutes for names that change within seconds.
+    options.cache_size = 0;
+    options.timeout = LOOKUP_TIMEOUT / 2;
+    options.attempts = 1;
+    Ok(builder.build()?)
+}
+
 /// The addresses of a host; never empty.
 async fn resolve(
-    resolver: &TokioResolver,
+    resolver: Option<&TokioResolver>,
     RelayHost { host, .. }: &RelayHost,
 ) -> Result<BTreeSet<IpAddr>, Box<dyn std::error::Error + Send + Sync>> {
     if let Ok(ip) = host.parse() {
         return Ok(BTreeSet::from([ip]));
     }
+    let resolver = resolver.ok_or("there is no resolver")?;
     let found = timeout(LOOKUP_TIMEOUT, resolver.lookup_ip(host.as_str())).await??;
     let ips: BTreeSet<_> = found.iter().collect();
     if ips.is_empty() {

@@ -35,7 +35,7 @@
 //! | `responder` | responds for the current zone, and reports each query |
 //! | [`response`] | the response to one packet |
 //! | [`rate_limit`] | response rate limiting |
-//! | [`server`], [`tcp`] | the sockets |
+//! | [`server`], `udp`, [`tcp`] | the sockets |
 //! | [`observer`] | what the server reports to its program |
 //! | [`external_address`] | which addresses clients can dial |
 //!
@@ -58,5 +58,6 @@ pub mod response;
 pub mod server;
 pub mod status;
 pub mod tcp;
+mod udp;
 pub mod zone;
 pub mod zone_file;

@@ -24,6 +24,7 @@ use super::{
     responder::Responder,
     response::DnsTransport,
     tcp,
+    udp::{BUFFER_BYTES, ReplySocket},
     zone::Zone,
 };
 
@@ -68,10 +69,10 @@ impl DnsServer {
         Ok(())
     }
 
-    async fn udp(self, socket: UdpSocket, limit: ResponseRateLimit) {
-        let mut packet = vec![0; MAX_QUERY_BYTES];
+    async fn udp(self, socket: ReplySocket, limit: ResponseRateLimit) {
+        let mut buffer = vec![0; BUFFER_BYTES];
         loop {
-            let (length, from) = match socket.recv_from(&mut packet).await {
+            let (path, packets) = match socket.receive(&mut buffer).await {
                 Ok(received) => received,
                 Err(error) => {
                     debug!(%error, "receive failed");
@@ -79,12 +80,13 @@ impl DnsServer {
                     continue;
                 }
             };
-            let packet = packet.get(..length).unwrap_or_default();
-            if let Some(answer) = self.respond_to_packet(packet, from, &limit)
-                // A response that does not fit into the kernel's buffer is dropped.
-                && let Err(error) = socket.try_send_to(&answer, from)
-            {
-                debug!(%from, %error, "send failed");
+            for packet in packets.of(&buffer) {
+                let packet = packet.get(..MAX_QUERY_BYTES).unwrap_or(packet);
+                if let Some(answer) = self.respond_to_packet(packet, path.from, &limit)
+                    && let Err(error) = socket.try_respond(&answer, path)
+                {
+                    debug!(from = %path.from, %error, "send failed");
+                }
             }
         }
     }
@@ -120,7 +122,7 @@ fn is_valid_source(from: SocketAddr) -> bool {
 }
 
 /// Binds UDP and TCP sockets on the same port.
-fn bind(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
+fn bind(address: SocketAddr) -> io::Result<(ReplySocket, TcpListener)> {
     let mut attempts = 1;
     loop {
         let udp = bind_socket(address, Type::DGRAM)?;
@@ -128,7 +130,7 @@ fn bind(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
         match bind_socket(udp.local_addr()?, Type::STREAM) {
             Ok(tcp) => {
                 tcp.listen(TCP_BACKLOG)?;
-                return Ok((udp, TcpListener::from_std(tcp.into())?));
+                return Ok((ReplySocket::new(udp)?, TcpListener::from_std(tcp.into())?));
             }
             Err(_) if address.port() == 0 && attempts < PORT_ATTEMPTS => attempts += 1,
             Err(error) => return Err(error),

@@ -9,6 +9,7 @@ pub mod buffered;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod handshakes;
+mod interface_addresses;
 #[cfg(test)]
 mod memory_socket;
 pub mod noise;
@@ -49,6 +50,7 @@ use socket2::{Domain, Socket, Type};
 
 pub use self::{
     admission::{Admission, ConnectionGater},
+    interface_addresses::{check_interface_watcher, interface_addresses},
     swarm_key::SwarmKey,
 };
 use self::{

@@ -1,6 +1,11 @@
-//! The filter of the log, in the syntax of `RUST_LOG`.
+//! The syntax of log filters, with errors that name the invalid directive.
 
-use tracing_subscriber::{EnvFilter, filter::ParseError};
+use std::fmt;
+
+use tracing_subscriber::{
+    EnvFilter,
+    filter::{Directive, ParseError},
+};
 
 /// The target of the binary's events, and so the name of the program in filters.
 const PROGRAM: &str = "descord_relay";
@@ -14,22 +19,64 @@ const CRATES: [&str; 5] = [
     "transports",
 ];
 
-/// Parses `filter`. A directive for the whole program, such as `descord_relay=debug`, also applies to
-/// the crates of which it consists.
+/// Longer directives are cut in messages, in characters.
+const MAX_SHOWN: usize = 100;
+
+/// Why a text is not a log filter. `Display` gives one line: the directive, the problem, and what is
+/// allowed.
+#[derive(Debug)]
+pub struct FilterError {
+    directive: String,
+    cause: ParseError,
+}
+
+impl fmt::Display for FilterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown: String = self.directive.chars().take(MAX_SHOWN).collect();
+        write!(
+            f,
+            "{shown:?} is not a directive ({}); allowed: a comma-separated list of levels (`error`, \
+             `warn`, `info`, `debug`, `trace`, `off`) and `module=level`, such as \
+             `error,descord_relay=debug`",
+            self.cause
+        )
+    }
+}
+
+impl std::error::Error for FilterError {}
+
+/// Parses a filter in the syntax of `RUST_LOG`. A directive for the whole program, such as
+/// `descord_relay=debug`, also applies to the crates of which it consists.
 ///
 /// # Errors
-/// When `filter` does not have the syntax of `RUST_LOG`.
-pub(super) fn parse(filter: &str) -> Result<EnvFilter, ParseError> {
+/// The first directive that is invalid.
+pub(super) fn parse(text: &str) -> Result<EnvFilter, FilterError> {
+    EnvFilter::try_new(with_crates(text)).map_err(|cause| {
+        let invalid = text.split(',').find_map(|directive| {
+            let cause = directive.parse::<Directive>().err()?;
+            Some(FilterError {
+                directive: directive.to_owned(),
+                cause,
+            })
+        });
+        invalid.unwrap_or_else(|| FilterError {
+            directive: text.to_owned(),
+            cause,
+        })
+    })
+}
+
+/// Adds the directives for the crates. A later directive for one of them replaces these.
+fn with_crates(text: &str) -> String {
     let mut directives = Vec::new();
-    for directive in filter.split(',') {
+    for directive in text.split(',') {
         let level = directive.trim().strip_prefix(PROGRAM);
         if let Some(level) = level.filter(|level| level.is_empty() || level.starts_with('=')) {
             directives.extend(CRATES.map(|name| format!("{name}{level}")));
         }
     }
-    // A later directive for one of the crates replaces these.
-    directives.push(filter.to_owned());
-    EnvFilter::try_new(directives.join(","))
+    directives.push(text.to_owned());
+    directives.join(",")
 }
 
 #[cfg(test)]
@@ -68,5 +115,23 @@ mod tests {
             .collect();
         logging.sort();
         assert_eq!(logging, CRATES);
+    }
+
+    #[test]
+    fn error_names_the_invalid_directive() {
+        for (text, directive) in [
+            ("no=such=level", "\"no=such=level\""),
+            ("info,descord_relay=loud", "\"descord_relay=loud\""),
+            ("warn,a=b=c,d=e=f", "\"a=b=c\""),
+        ] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.starts_with(directive), "{error}");
+            assert!(error.contains("allowed: "), "{error}");
+        }
+        for text in ["info", "error,descord_relay=debug", "off", ""] {
+            assert!(parse(text).is_ok(), "{text}");
+        }
+        let long = parse(&"=".repeat(10_000)).unwrap_err().to_string();
+        assert!(long.len() < 1000, "{long}");
     }
 }

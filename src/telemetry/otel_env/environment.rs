@@ -9,6 +9,7 @@ use super::{
     config::Signal,
     raw::{RawConfig, RawOtlp},
     table::{Field, VARIABLES, Variable},
+    unknown,
 };
 use crate::{telemetry::settings::Settings, variable::quote};
 
@@ -48,6 +49,7 @@ impl Settings {
                 }
             }
         }
+        warnings.extend(vars.keys().filter_map(unknown::warning));
         let traces = Signal {
             name: "TRACES",
             path: "v1/traces",

@@ -19,7 +19,9 @@ fn check(name: &str, value: &str, problem: &str) {
 #[test]
 fn lists() {
     let item = |name: &str, item: &str, problem: &str| {
-        check(name, item, &format!("contains {item:?}, which {problem}"));
+        check(name, item, problem);
+        let list = format!("{PEER},{item}");
+        check(name, &list, &format!("contains {item:?}, which {problem}"));
     };
     for scope in ["RESERVE", "CONNECT"] {
         let (allow, deny) = (

@@ -25,10 +25,7 @@ fn listen_addresses() {
         check("RELAY_LISTEN_ADDRESSES", value, problem, LISTEN);
     };
     check(",", "contains no address");
-    check(
-        "9000",
-        "contains \"9000\", which is not a multiaddr (invalid multiaddr)",
-    );
+    check("9000", "is not a multiaddr (invalid multiaddr)");
     for item in [
         "/ip4/0.0.0.0/udp/9000",
         "/ip4/0.0.0.0/tcp/9000/tls/ws",
@@ -38,7 +35,9 @@ fn listen_addresses() {
         "/memory/1",
     ] {
         let problem = "is not a listen address that the relay supports";
-        check(item, &format!("contains \"{item}\", which {problem}"));
+        check(item, problem);
+        let list = format!("{item},");
+        check(&list, &format!("contains \"{item}\", which {problem}"));
     }
     for (first, second) in [
         ("/ip4/0.0.0.0/tcp/9000", "/ip4/0.0.0.0/tcp/9000"),
@@ -59,7 +58,9 @@ fn external_addresses() {
         check("RELAY_EXTERNAL_ADDRESSES", value, problem, EXTERNAL);
     };
     let item = |item: &str, problem: &str| {
-        check(item, &format!("contains \"{item}\", which {problem}"));
+        check(item, problem);
+        let list = format!("/ip4/192.0.2.9/tcp/9,{item}");
+        check(&list, &format!("contains \"{item}\", which {problem}"));
     };
     let peer = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
     let with_peer = format!("/ip4/192.0.2.1/tcp/9000/p2p/{peer}");
@@ -155,6 +156,13 @@ fn placeholders() {
     let error = errors(&pairs);
     let problem = "uses `{index}`, but the instance name `relay` ends in no number";
     assert!(error.contains(problem), "{error}");
+    let pairs = [
+        ("RELAY_INSTANCE", "relay_1"),
+        (name, "/dns/{instance}/tcp/0"),
+    ];
+    let error = errors(&pairs);
+    let problem = "\"/dns/{instance}/tcp/0\" expands to \"/dns/relay_1/tcp/0\", which has ";
+    assert!(error.contains(problem), "{error}");
 }
 
 #[test]
@@ -183,13 +191,20 @@ fn names_and_choices() {
     );
     let allowed = "allowed: an IP address and a port such as `127.0.0.1:8080` or \
                    `[::]:8080`, empty = off";
-    for value in ["8080", ":8080", "localhost:8080", "0.0.0.0"] {
-        check(
-            "RELAY_ADMIN_ADDRESS",
-            value,
-            "is not an IP address and a port",
-            allowed,
-        );
+    let no_address = "has no IP address; write `0.0.0.0:8080` for all interfaces, or \
+                      `127.0.0.1:8080` for this machine only";
+    let no_port = "has no port; write one behind it, as in `0.0.0.0:8080`";
+    for (value, problem) in [
+        ("8080", no_address),
+        (":8080", no_address),
+        (
+            "localhost:8080",
+            "has a name instead of an IP address; write `127.0.0.1:8080`",
+        ),
+        ("0.0.0.0", no_port),
+        ("http://127.0.0.1:8080", "is not an IP address and a port"),
+    ] {
+        check("RELAY_ADMIN_ADDRESS", value, problem, allowed);
     }
 }
 
@@ -248,20 +263,33 @@ fn proxies() {
             "10.0.0.1/8",
             "has bits beyond its prefix; the network is 10.0.0.0/8",
         ),
-        ("none", "is not a network"),
+        (
+            "none",
+            "is not an IP address or a network such as 192.0.2.0/24",
+        ),
+        (
+            "12D3KooW",
+            "is not an IP address or a network such as 192.0.2.0/24",
+        ),
         (
             "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN",
-            "is not a network",
+            "is a peer id, not a network",
         ),
         (
             "10.0.0.0/33",
             "is not an IP address or a network such as 192.0.2.0/24",
         ),
     ] {
-        let problem = format!("contains \"{value}\", which {problem}");
         let allowed = "allowed: a comma-separated list of at most 64 IP addresses and networks \
                        such as `10.0.0.0/8`";
-        check("RELAY_TRUSTED_PROXIES", value, &problem, allowed);
+        check("RELAY_TRUSTED_PROXIES", value, problem, allowed);
+        let list = format!("10.0.0.0/8,{value}");
+        let problem = format!("contains \"{value}\", which {problem}");
+        check("RELAY_TRUSTED_PROXIES", &list, &problem, allowed);
+        let share = errors(&[("RELAY_PREFIX_SHARES", &format!("{value}=1/2"))]);
+        if value != "10.0.0.1/8" {
+            assert!(share.contains("begins with a text that is "), "{share}");
+        }
     }
 }
 
@@ -413,30 +441,18 @@ fn the_directory() {
         (
             "RELAY_FLEET_INSTANCES",
             "relay 0",
-            "contains \"relay 0\", which has a character that is not allowed",
+            "has a character that is not allowed",
         ),
         ("RELAY_DNS_ZONE", "fleet..org", "is not a DNS name"),
         ("RELAY_DNS_RELAYS", ",", "contains nothing"),
-        (
-            "RELAY_DNS_RELAYS",
-            "relay:x",
-            "contains \"relay:x\", which has no valid port",
-        ),
-        (
-            "RELAY_DNS_RELAYS",
-            "http://relay",
-            "contains \"http://relay\", which has no valid port",
-        ),
+        ("RELAY_DNS_RELAYS", "relay:x", "has no valid port"),
+        ("RELAY_DNS_RELAYS", "http://relay", "has no valid port"),
         (
             "RELAY_DNS_LISTEN",
             "0.0.0.0",
-            "contains \"0.0.0.0\", which is not an IP address and a port",
+            "has no port; write one behind it, as in `0.0.0.0:8080`",
         ),
-        (
-            "RELAY_DNS_NS",
-            "ns.a=b",
-            "contains \"ns.a=b\", which has no valid IP address",
-        ),
+        ("RELAY_DNS_NS", "ns.a=b", "has no valid IP address"),
         ("RELAY_DNS_TTL", "500ms", "is too short"),
         ("RELAY_DNS_TTL", "2h", "is too long"),
     ] {

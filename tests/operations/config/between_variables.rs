@@ -28,7 +28,11 @@ fn circuits_longer_than_the_drain() {
         assert_eq!(warnings(pairs), [warning]);
     };
     expect(&[("RELAY_DRAIN_TIMEOUT", "10m")], "10m", "1h");
-    expect(&[("RELAY_MAX_CIRCUIT_DURATION", "0")], "1h1m", "unlimited");
+    let unlimited = [
+        ("RELAY_MAX_CIRCUIT_DURATION", "0"),
+        ("RELAY_MAX_CIRCUIT_BYTES", "0"),
+    ];
+    expect(&unlimited, "1h1m", "unlimited");
     assert!(warnings(&[("RELAY_MAX_CIRCUIT_DURATION", "6h")]).is_empty());
 }
 
@@ -47,6 +51,23 @@ fn the_drain_is_a_minute_longer_than_the_longest_circuit() {
     assert_eq!(timeout(&[circuits, set]), minutes(20));
     let unlimited = ("RELAY_MAX_CIRCUIT_DURATION", "0");
     assert_eq!(timeout(&[unlimited]), minutes(61));
+}
+
+#[test]
+fn one_unlimited_value_of_a_circuit() {
+    let warning = |pairs: &[_], start: &str| {
+        let warnings = warnings(pairs);
+        let count = warnings.iter().filter(|w| w.starts_with(start)).count();
+        assert_eq!(count, 1, "{warnings:?}");
+    };
+    warning(
+        &[("RELAY_MAX_CIRCUIT_DURATION", "0")],
+        "RELAY_MAX_CIRCUIT_DURATION is 0, but RELAY_MAX_CIRCUIT_BYTES is 100MB: clients still see",
+    );
+    warning(
+        &[("RELAY_MAX_CIRCUIT_BYTES", "0")],
+        "RELAY_MAX_CIRCUIT_BYTES is 0, but RELAY_MAX_CIRCUIT_DURATION is 1h: clients still see",
+    );
 }
 
 #[test]

@@ -3,7 +3,10 @@
 use std::mem::take;
 
 use super::*;
-use crate::{FinishedStop, StopObserver, StopOutcome, ledger::ReservationEnd};
+use crate::{
+    FinishedStop, StopObserver, StopOutcome,
+    ledger::{ReservationEnd, ReservationEndCause},
+};
 
 /// Records the reports of a relay as text, indented while a request is polled in its scope.
 #[derive(Clone, Debug, Default)]
@@ -54,7 +57,13 @@ impl Observer for Recorder {
         self.record("reservation repeated");
     }
 
-    fn reservation_ended(&self, _: PeerId, end: ReservationEnd, lasted: Duration) {
+    fn reservation_ended(
+        &self,
+        _: PeerId,
+        end: ReservationEnd,
+        _: ReservationEndCause,
+        lasted: Duration,
+    ) {
         self.record(&format!("reservation {} after {lasted:?}", end.as_str()));
     }
 
