@@ -1,5 +1,7 @@
 //! The probe with libp2p's own relay server, and with peers that are not relays.
 
+#![expect(clippy::disallowed_methods, reason = "tests have no task tracker")]
+
 use futures::StreamExt;
 use libp2p::{
     PeerId, Swarm, SwarmBuilder,

@@ -88,8 +88,11 @@ async fn addresses_of_a_relay_are_those_that_it_announces() {
         assert!(!line.contains("0.0.0.0"), "{address}");
     }
 
-    let none = refused(&[], &["identity", "addresses"], 64).await;
-    assert!(none.contains("the peer id would change"), "{none}");
+    let without_addresses = refused(&[], &["identity", "addresses"], 64).await;
+    assert!(
+        without_addresses.contains("the peer id would change"),
+        "{without_addresses}"
+    );
 }
 
 #[tokio::test]

@@ -1,7 +1,12 @@
 //! Output in a terminal, and Ctrl-C.
 
 #![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, reason = "tests fail loudly")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "tests fail loudly, and the output of the process is bounded"
+)]
 
 use std::{fs::File, io::Read as _, process::ExitStatus};
 

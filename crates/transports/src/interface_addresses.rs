@@ -30,5 +30,5 @@ pub async fn interface_addresses() -> io::Result<Vec<IpAddr>> {
             Err(_) => break,
         }
     }
-    Ok(watcher.iter().map(|network| network.addr()).collect())
+    Ok(watcher.iter().map(ipnet::IpNet::addr).collect())
 }

@@ -57,13 +57,12 @@ impl Rules {
             Scope::Connect => &self.connect,
             Scope::Target => &self.target,
         };
-        let decision = match lists.check(scope, peer, ip) {
-            Err(verdict) => Decision::Denied(verdict),
-            Ok(()) => {
-                let allow = lists.allow.as_ref();
-                let listed = allow.and_then(|allow| allow.find(peer, ip));
-                listed.map_or(Decision::Unrestricted, Decision::Listed)
-            }
+        let decision = if let Err(verdict) = lists.check(scope, peer, ip) {
+            Decision::Denied(verdict)
+        } else {
+            let allow = lists.allow.as_ref();
+            let listed = allow.and_then(|allow| allow.find(peer, ip));
+            listed.map_or(Decision::Unrestricted, Decision::Listed)
         };
         Explanation { scope, decision }
     }

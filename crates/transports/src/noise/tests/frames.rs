@@ -30,10 +30,10 @@ proptest! {
             &mut near,
             &wanted,
             writes,
-            |stream| stream.held_bytes(),
+            NoiseStream::held_bytes,
             MAX_HELD_BY_WRITES,
         );
-        let reading = read_in_parts(&mut far, reads, |stream| stream.held_bytes(), MAX_HELD_BY_READS);
+        let reading = read_in_parts(&mut far, reads, NoiseStream::held_bytes, MAX_HELD_BY_READS);
         let ((), got) = block_on(join(writing, reading));
         prop_assert!(got == wanted);
         prop_assert_eq!(near.held_bytes(), 0);

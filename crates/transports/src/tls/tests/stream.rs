@@ -60,7 +60,7 @@ proptest! {
             near.write_all(&wanted).await.unwrap();
             near.close().await.unwrap();
         };
-        let reading = read_in_parts(&mut far, reads, |stream| stream.held_bytes(), MAX_HELD_BY_READS);
+        let reading = read_in_parts(&mut far, reads, TlsServerStream::held_bytes, MAX_HELD_BY_READS);
         let ((), got) = block_on(join(writing, reading));
         prop_assert!(got == wanted);
     }
@@ -77,7 +77,7 @@ proptest! {
             &mut far,
             &wanted,
             writes,
-            |stream| stream.held_bytes(),
+            TlsServerStream::held_bytes,
             MAX_HELD_BY_WRITES,
         );
         let mut got = Vec::new();
