@@ -8,9 +8,9 @@
 //! ```
 //!
 //! [`Rules`] come from the environment and from a file that is reloaded when it changes; the
-//! authorization endpoint is operated by the operator. Both are queried within the task of the
-//! request (see [`circuit_relay::Access`]), so no request waits for decisions about
-//! others. `docs/access.md` is the guide for operators.
+//! access endpoint is operated by the operator. Both are queried within the task of the request (see
+//! [`circuit_relay::Access`]), so no request waits for decisions about others. `docs/access.md` is
+//! the guide for operators.
 
 mod authorization;
 mod config;

@@ -13,7 +13,7 @@
 //! | [`node`] | the swarm and its event loop: serve, drain, close |
 //! | [`relay_observer`] | logs, metrics, spans and counters of the relay's requests and circuits |
 //! | [`secret`] | secret text |
-//! | [`access`] | access control: rules and the authorization endpoint |
+//! | [`access`] | access control: rules and the access endpoint |
 //! | [`peer_stats`] | traffic counters of the most active peers |
 //! | [`identify`] | the identify protocol: the relay's identity and addresses |
 //! | [`ping`] | responder of the ping protocol |

@@ -402,9 +402,9 @@ impl Node {
     }
 
     /// Frees memory under pressure: the connections with the largest buffers reset their streams or
-    /// are closed. At first only connections of heavy prefixes (see `resources::memory`) are candidates,
-    /// so that these do not keep new connections out. Above the critical watermark, all connections
-    /// are.
+    /// are closed. At first only connections of heavy prefixes (see
+    /// `Resources::relieve_heavy_prefixes`) are candidates, so that these do not keep new connections
+    /// out. Above the critical watermark, all connections are.
     ///
     /// If no connection has buffers worth freeing then, idle connections are closed, the newest of
     /// prefixes beyond their share first. Connections with a reservation are spared while there are

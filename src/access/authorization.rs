@@ -1,5 +1,5 @@
-//! Client of the authorization endpoint: caches decisions, and limits the concurrency, rate and
-//! duration of queries.
+//! Client of the access endpoint: caches decisions, and limits the concurrency, rate and duration of
+//! queries.
 //!
 //! ```text
 //! query ──► cache ──► identical query pending? ── yes ──► its response

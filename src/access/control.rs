@@ -1,4 +1,4 @@
-//! Access control: rules and authorization endpoint combined.
+//! Access control: rules and access endpoint combined.
 
 use std::{
     path::PathBuf,

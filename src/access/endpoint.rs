@@ -1,4 +1,4 @@
-//! The operator's authorization endpoint: a query and a response in JSON.
+//! The operator's access endpoint: a query and a response in JSON.
 
 use std::{net::IpAddr, path::Path, sync::Arc};
 

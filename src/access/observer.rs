@@ -5,7 +5,7 @@ use std::{fmt::Debug, time::Duration};
 use named_enum::named_enum;
 
 named_enum! {
-    /// Outcome of a query to the authorization endpoint.
+    /// Outcome of a query to the access endpoint.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum AuthorizationOutcome {
         /// The endpoint allowed the request.
@@ -38,7 +38,7 @@ named_enum! {
 
 /// Receives reports of access control. The methods must not block.
 pub trait Observer: Debug + Send + Sync + 'static {
-    /// The authorization endpoint was queried, and answered or failed after `took`.
+    /// The access endpoint was queried, and answered or failed after `took`.
     fn decision(&self, outcome: AuthorizationOutcome, took: Duration);
 
     /// A decision was looked up in the cache.

@@ -326,8 +326,8 @@ pub(super) static VARIABLES: &[Variable] = &[
         default: DefaultValue::Described(
             "1/8 for an IPv4 address and an IPv6 /64, 1/4 for an IPv4 /24 and an IPv6 /56, 1/2 for an IPv6 /48",
         ),
-        doc: "Networks whose address prefixes have another share of each resource while more \
-              than three quarters of it are in use, such as mobile networks, proxies and \
+        doc: "Networks whose address prefixes have another share of each resource while at \
+              least three quarters of it are in use, such as mobile networks, proxies and \
               your own networks. See `docs/limits.md`.",
         handling: TextHandling::Plain,
         field: field!(PrefixShares => limits.prefix_shares),

@@ -3,7 +3,7 @@
 //! The `libp2p-connection-limits` behaviour keeps an entry for every peer id that was ever
 //! connected, and peer ids are free. This one keeps entries of existing connections only.
 //!
-//! While more than three quarters of all connections are in use, a prefix beyond its share gets no
+//! While at least three quarters of all connections are in use, a prefix beyond its share gets no
 //! further ones. When all are in use, the newest connection without reservation and circuit, of the
 //! prefix furthest beyond its share, is evicted for a new one.
 

@@ -1,13 +1,16 @@
 //! The reservation table: connections, reservations and circuits of all peers.
 //!
-//! Pure and synchronous: no I/O, no clock (time is passed in), no logging. The cost of an operation
-//! does not depend on the number of reservations and circuits, only on the number of connections of
-//! the peer concerned.
+//! Synchronous: no I/O, no clock (time is passed in), no logging. Outside of the table, it only marks
+//! connections that hold a reservation and circuits that are evicted. The cost of an operation does
+//! not depend on the number of reservations. It depends on the number of connections of the peer
+//! concerned and, for a circuit to a target that has another one, or at a limit, on the number of
+//! circuits.
 //!
 //! A reservation belongs to a **peer**. It ends when it expires or when the peer's last direct
 //! connection is closed. The connections on which the peer reserved *hold* the reservation: they
-//! are kept alive and preferred for circuits to the peer. When the last of them is closed while the
-//! peer has other connections, the newest of these holds the reservation.
+//! are kept alive. For circuits to the peer, they are preferred to other connections that were active
+//! at the same time. When the last of them is closed while the peer has other connections, the newest
+//! of these holds the reservation.
 
 mod circuits;
 
@@ -379,9 +382,10 @@ impl<C: Connection> Ledger<C> {
     }
 
     /// Opens a circuit from `source`, which is connected from `source_ip`. Returns the circuit's
-    /// number and the target's connections that accept circuits in the order of preference: those
-    /// that hold the reservation, then the others, the newest of each first. If an unused circuit is evicted for
-    /// it, that circuit's state is marked.
+    /// number and the target's connections that accept circuits: those that hold the reservation,
+    /// then the others, the newest of each first. The caller sorts them by activity, so this order
+    /// decides between equally recent ones. If an unused circuit is evicted for it, that circuit's
+    /// state is marked.
     ///
     /// # Errors
     /// The limit that is reached, or what is missing. The table is unchanged.

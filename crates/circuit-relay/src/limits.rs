@@ -53,12 +53,22 @@ impl Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            // With this number and that of circuits, a relay runs in 512 MiB of memory
+            // (`docs/sizing.md`).
             reservations: Some(1024),
+            // A client may have an old connection that is dead, but not detected as such, in addition
+            // to its new one (`docs/design/decisions/0011-reservation-belongs-to-peer.md`).
             reservations_per_peer: Some(3),
+            // A reservation is never evicted for another one, so an address could hold three quarters
+            // of all before shares apply. This limit is half of the share of an address, an eighth.
             reservations_per_ip: Some(64),
             reservation_ttl: Duration::from_secs(60 * 60),
+            // Also determines the windows, which fit into the memory for this number of circuits
+            // (`docs/sizing.md`).
             circuits: Some(512),
             circuits_per_source: Some(5),
+            // One address can use 3 of the circuits to a target, its /24 or /48 can use 4, so a fifth
+            // one is left for other sources (`docs/limits.md`).
             circuits_per_target: Some(5),
             // Long enough for a handshake and the first request over a slow network.
             unused_circuit_timeout: Some(Duration::from_secs(30)),

@@ -1,7 +1,7 @@
-//! Which relays are up and ready. Pure: the statuses of each poll are passed in.
+//! Which relays are up and ready. No I/O: the statuses of each poll are passed in.
 //!
-//! - A relay that statuses that it is ready is listed.
-//! - A relay that statuses another phase (starting, draining, stopped) is removed from the list at
+//! - A relay that reports that it is ready is listed.
+//! - A relay that reports another phase (starting, draining, stopped) is removed from the list at
 //!   that poll. Its own name stays while it responds, for clients that have its address.
 //! - A relay may miss one poll: a lost packet is not a failure.
 //! - If no relay is ready, the relays that were ready at their last response are listed again: the

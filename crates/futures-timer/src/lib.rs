@@ -1,12 +1,12 @@
-//! The timers of libp2p, on those of tokio.
+//! The timers of libp2p, on those of tokio: a patch of `futures-timer`.
 //!
-//! libp2p sets a timer for each stream that is opened, and takes it back as soon as both sides have
-//! agreed on a protocol. The `futures-timer` of the registry, which works with any runtime, has a
-//! thread for that: each timer that is set or taken back wakes it. That was a tenth of what a relay
-//! pays for a circuit. Here, a timer is an entry in a table that the runtime looks at anyway.
+//! libp2p starts a timer for each stream that is opened, and cancels it as soon as both sides have
+//! agreed on a protocol. The published `futures-timer`, which works with any runtime, has a thread
+//! for its timers, and wakes it for each timer that is started or cancelled. That was a tenth of the
+//! cost of a circuit. Here, a timer is an entry in the timer wheel of the runtime.
 //!
-//! This has the interface of `futures-timer` 3, and takes its place for every crate that the relay
-//! is built of (`[patch.crates-io]` in the relay's `Cargo.toml`).
+//! This crate has the interface of `futures-timer` 3 and replaces it for all dependencies of the
+//! relay (`[patch.crates-io]` in the relay's `Cargo.toml`).
 
 use std::{
     fmt,
@@ -18,7 +18,7 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// What is later than any process lives.
+/// Longer than the lifetime of any process.
 const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 /// A future that is ready when its time has passed.
@@ -27,7 +27,7 @@ const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 /// When it is polled outside of a tokio runtime with timers.
 pub struct Delay {
     due: Instant,
-    /// Once somebody waits for it.
+    /// Created at the first poll.
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
@@ -94,7 +94,7 @@ mod tests {
         delay.reset(2 * SECOND);
         (&mut delay).await;
         assert_eq!(began.elapsed(), 3 * SECOND);
-        // Nobody has waited for this one yet.
+        // This one was not polled yet.
         let mut delay = Delay::new(SECOND);
         delay.reset(SECOND * 2);
         delay.await;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Starting ──► Ready ──► Draining ──► Stopped
-//!                 drain ──┘      └── shutdown
+//!         drain token ┘            └ shutdown token
 //! ```
 //!
 //! The *drain* token starts a graceful drain: open circuits may finish. The *shutdown* token ends

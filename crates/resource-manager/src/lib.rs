@@ -2,11 +2,10 @@
 //! connections and address prefixes.
 //!
 //! The limits are determined once, at the start ([`ResourceLimits`]). Memory use is polled;
-//! descriptors are counted one by one. Above the high watermark the
-//! connection gater of the transports rejects new connections. Buffers are
-//! charged to an account of their connection. When memory runs out nevertheless, the connections
-//! with the largest buffers reset their streams or are closed, before the system
-//! kills the process.
+//! descriptors are counted one by one. Above the high watermark, the connection gater of the
+//! transports rejects new connections. Buffers are charged to an account of their connection. When
+//! memory runs out nevertheless, the connections with the largest buffers reset their streams or are
+//! closed, before the system kills the process.
 
 mod buffer_charge;
 #[cfg(target_os = "linux")]

@@ -1,4 +1,4 @@
-//! Use of one resource by each address prefix, and the prefixes beyond their share. Pure.
+//! Use of one resource by each address prefix, and the prefixes beyond their share.
 
 use std::{cmp::Reverse, collections::HashMap, net::IpAddr};
 

@@ -1,6 +1,6 @@
 //! A token bucket of bytes, with a rate and a burst.
 //!
-//! Pure: time is passed in.
+//! It has no clock: time is passed in.
 
 use std::time::{Duration, Instant};
 

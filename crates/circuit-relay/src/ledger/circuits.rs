@@ -1,7 +1,7 @@
 //! The circuits of the reservation table: their use by address prefixes, and eviction.
 //!
 //! A circuit counts for the prefixes of its source and, separately, for those of its target. While
-//! more than three quarters of all circuits are in use, a prefix beyond its share gets no further
+//! at least three quarters of all circuits are in use, a prefix beyond its share gets no further
 //! circuits. At a limit, one *unused* circuit, whose target has not sent a byte yet, may be
 //! evicted; used circuits are never evicted.
 
