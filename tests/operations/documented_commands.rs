@@ -99,6 +99,7 @@ const RULES: &[(&str, Coverage)] = &[
         "docker build *",
         Test("the_image_holds_the_binary_and_declares_how_to_run_it"),
     ),
+    ("docker push *", NotRun("needs a registry")),
     ("docker run --rm descord-relay *", Executed),
     ("docker run *", Test("a_container_relays_over_tcp_and_quic")),
     (
