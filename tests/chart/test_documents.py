@@ -63,8 +63,8 @@ class Documents(unittest.TestCase):
             for line in re.findall(r"^ *helm .*helm/descord-relay.*$", text, re.MULTILINE):
                 words = shlex.split(line, comments=True)
                 options = words[words.index("helm/descord-relay") + 1 :]
-                if "--reuse-values" in options:
-                    options.remove("--reuse-values")
+                if "--reset-then-reuse-values" in options:
+                    options.remove("--reset-then-reuse-values")
                     options = reused + options
                 # A file that another command of the document writes.
                 at = options.index("--values") if "--values" in options else None

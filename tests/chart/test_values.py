@@ -154,6 +154,14 @@ CONTRADICTIONS = [
         {"dns": {**WITH_DNS, "endpoints": [{"dnsName": "x", "recordType": "TXT", "targets": []}]}},
         "dns.endpoints: cannot be set together with dns.enabled",
     ),
+    (
+        {"dns": WITH_DNS, "exposure": {"domain": "fleet.test"}},
+        "exposure.domain: fleet.test is in dns.zone, fleet.test",
+    ),
+    (
+        {"dns": WITH_DNS, "exposure": {"domain": "Relays.Fleet.test"}},
+        "exposure.domain: Relays.Fleet.test is in dns.zone, fleet.test",
+    ),
     ({"dns": WITH_DNS, "replicas": 257}, "dns: supports at most 256 relays"),
     ({"exposure": {"type": "loadBalancer"}}, "exposure: a relay cannot detect the address"),
     ({"exposure": {"type": "nodePort"}, "replicas": 11}, "30900 for 11 relays cannot be announced"),
@@ -214,6 +222,13 @@ class Contradictions(unittest.TestCase):
                     with self.assertRaises(Refused) as refused:
                         template(merged(SEED, values), helm=helm)
                     self.assertIn(words, str(refused.exception))
+
+    def test_domain_beside_the_zone_is_accepted(self):
+        for domain in ("relays.test", "otherfleet.test", "test"):
+            with self.subTest(domain):
+                rendered(dns=WITH_DNS, exposure={"domain": domain})
+        # Without the chart's name server, the zone is part of another one.
+        rendered(dns={"zone": "fleet.test"}, exposure={"domain": "fleet.test"})
 
     def test_all_of_them_are_told_at_once(self):
         values = {"drain": {"window": "2h"}, "ports": {"admin": 9000}, "dns": {"enabled": True}}

@@ -109,6 +109,11 @@ drain.delay: {{ .Values.drain.delay }} must be at least 2s longer than dns.ttl, 
 {{- if gt (int (include "descord-relay.fleetSize" .)) 256 }}
 dns: supports at most 256 relays
 {{- end }}
+{{- $domain := .Values.exposure.domain | default "" | lower }}
+{{- $zone := $dns.zone | default "" | lower }}
+{{- if and $zone (or (eq $domain $zone) (hasSuffix (printf ".%s" $zone) $domain)) }}
+exposure.domain: {{ .Values.exposure.domain }} is in dns.zone, {{ $dns.zone }}, in which the name server takes no records from elsewhere: use a domain outside of it for the names of the relays, such as relays.example.org
+{{- end }}
 {{- if $dns.endpoints }}
 dns.endpoints: cannot be set together with dns.enabled: they are records for another name server of the same zone
 {{- end }}

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use descord_relay::metrics::{Attribute, INSTRUMENTS, InstrumentKind};
+use descord_relay::metrics::{Attribute, DNS_INSTRUMENTS, INSTRUMENTS, InstrumentKind};
 use test_support::prometheus::{label, name};
 
 use crate::observability::promql::{Series, used};
@@ -13,7 +13,7 @@ const TARGET: [&str; 2] = ["job", "instance"];
 /// The series of all instruments with their attributes, and the one that every scrape makes.
 fn known() -> BTreeMap<String, &'static [Attribute]> {
     let mut known = BTreeMap::from([("up".to_owned(), &[][..])]);
-    for instrument in INSTRUMENTS {
+    for instrument in INSTRUMENTS.iter().chain(DNS_INSTRUMENTS) {
         let suffixes: &[&str] = match instrument.kind {
             InstrumentKind::Histogram(_) => &["_bucket", "_sum", "_count"],
             _ => &[""],
@@ -26,7 +26,7 @@ fn known() -> BTreeMap<String, &'static [Attribute]> {
     known
 }
 
-/// The labels of a series, once it is known to be one of the relay's.
+/// The labels of a series, once it is known to be one of the relay's or of its name server's.
 fn labels(series: &Series, query: &str) -> BTreeSet<String> {
     let known = known();
     let attributes = known
