@@ -3,7 +3,7 @@
 {{- define "descord-relay.podSpec" -}}
 serviceAccountName: {{ include "descord-relay.serviceAccountName" . }}
 automountServiceAccountToken: false
-# They would be variables that start with RELAY_.
+# Service links could be variables with the prefix RELAY_, which the relay rejects.
 enableServiceLinks: false
 {{- with .Values.imagePullSecrets }}
 imagePullSecrets:
