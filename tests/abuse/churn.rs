@@ -14,7 +14,7 @@ use tokio::{sync::Barrier, task::JoinSet};
 use test_support::{
     client::Security,
     event_audit::EventAudit,
-    load::{Directory, Tally, act_and_leave, arrive},
+    load::{Directory, Tally, connect_and_reserve, exchange_and_disconnect},
     process::{Relay, is},
     raw::{Raw, reserve},
 };
@@ -32,10 +32,10 @@ async fn run_client(
 ) -> Tally {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut tally = Tally::default();
-    let client = arrive(Security::Noise, &address, &directory, &mut tally).await;
+    let client = connect_and_reserve(Security::Noise, &address, &directory, &mut tally).await;
     // All clients are connected before the first one proceeds.
     all.wait().await;
-    act_and_leave(
+    exchange_and_disconnect(
         client,
         MAX_TRANSFER,
         &mut rng,
@@ -44,8 +44,8 @@ async fn run_client(
         &mut tally,
     )
     .await;
-    let client = arrive(Security::Noise, &address, &directory, &mut tally).await;
-    act_and_leave(
+    let client = connect_and_reserve(Security::Noise, &address, &directory, &mut tally).await;
+    exchange_and_disconnect(
         client,
         MAX_TRANSFER,
         &mut rng,
@@ -78,7 +78,7 @@ async fn run_load(limits: &[(&str, &str)]) -> (Tally, Vec<Value>) {
         total += tally.unwrap();
     }
 
-    relay.is_idle().await;
+    relay.wait_until_idle().await;
     while relay.open_files() > files {
         relay.event("statistics").await;
     }
@@ -140,7 +140,7 @@ async fn disconnect_around_the_reservation_response() {
         let wait = Duration::from_micros(rng.random_range(0..2000));
         tokio::time::sleep(wait).await;
     }
-    relay.is_idle().await;
+    relay.wait_until_idle().await;
     let events = relay.stop().await;
     let granted = count(&events, "reservation accepted");
     assert!(granted > 0);

@@ -48,13 +48,13 @@ async fn a_suspended_machine_skips_the_end_of_reservations() {
         streams.push((source.hop().await, connect, Status::NoReservation));
         streams.push((holder.hop().await, reserve(), Status::Ok));
     }
-    target_relay.relay.freeze();
+    target_relay.relay.suspend();
     sleep_until(last + TTL + Duration::from_millis(100)).await;
     for (stream, request, _) in &mut streams {
         stream.write_all(request).await.unwrap();
         stream.flush().await.unwrap();
     }
-    target_relay.relay.thaw();
+    target_relay.relay.resume();
     for (stream, _, status) in &mut streams {
         let answer = timeout(PATIENCE, wire::read::<HopMessage, _>(stream)).await;
         let answer = answer.unwrap().unwrap();
@@ -66,7 +66,7 @@ async fn a_suspended_machine_skips_the_end_of_reservations() {
     }
     target_relay.assert_serves().await;
     drop((holders, sources));
-    target_relay.relay.is_idle().await;
+    target_relay.relay.wait_until_idle().await;
     let events = &target_relay.relay.events;
     let began = count(events, &["reservation accepted"]);
     let ended = count(events, &["reservation expired", "reservation closed"]);

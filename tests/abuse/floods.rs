@@ -62,7 +62,7 @@ async fn requests_of_one_peer() {
         assert_eq!(tally.granted, REQUESTS, "{tally:?}");
         assert!(tally.refused > REQUESTS / 2, "{tally:?}");
     }
-    target_relay.relay.is_idle().await;
+    target_relay.relay.wait_until_idle().await;
     let renewed = |event: &&Value| is(event, "reservation renewed");
     let lines = target_relay.relay.events.iter().filter(renewed).count();
     assert!(lines < REQUESTS / 10, "{lines} log lines for renewals");

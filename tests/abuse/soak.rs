@@ -24,7 +24,7 @@ use test_support::{
     PATIENCE,
     client::Security,
     event_audit::EventAudit,
-    load::{Directory, Tally, act_and_leave, arrive},
+    load::{Directory, Tally, connect_and_reserve, exchange_and_disconnect},
     ordinary_clients,
     process::Relay,
     prometheus::Scrape,
@@ -136,7 +136,7 @@ impl SoakedRelay {
     /// Asserts, after all clients have disconnected, that the log events agree with the metrics to the
     /// byte, and that no circuit or reservation is active.
     async fn assert_metrics_match_log(&mut self) {
-        self.relay.is_idle().await;
+        self.relay.wait_until_idle().await;
         self.record();
         self.audit.assert_balanced();
         let scrape = Scrape::of(&self.relay).await;
@@ -178,9 +178,9 @@ impl SoakedRelay {
 
     /// Stops the relay process for a short time.
     async fn pause(&self) {
-        self.relay.freeze();
+        self.relay.suspend();
         sleep(STOP_DURATION).await;
-        self.relay.thaw();
+        self.relay.resume();
     }
 }
 
@@ -194,8 +194,8 @@ async fn run_short_lived(
     let mut tally = Tally::default();
     while Instant::now() < until {
         let (security, address) = addresses.any(&mut rng);
-        let client = arrive(security, address, &directory, &mut tally).await;
-        act_and_leave(
+        let client = connect_and_reserve(security, address, &directory, &mut tally).await;
+        exchange_and_disconnect(
             client,
             MAX_TRANSFER,
             &mut rng,
@@ -217,7 +217,7 @@ async fn run_long_lived(
 ) -> Tally {
     let mut tally = Tally::default();
     let (security, address) = addresses.any(&mut rng);
-    let mut client = arrive(security, address, &directory, &mut tally).await;
+    let mut client = connect_and_reserve(security, address, &directory, &mut tally).await;
     client.run_until(sleep_until(until)).await;
     directory.lock().unwrap().retain(|id| *id != client.peer_id);
     tally

@@ -28,7 +28,7 @@ impl TargetRelay {
         let mut relay = Relay::start(&[&statistics, variables].concat()).await;
         ordinary_clients::assert_served(&relay.tcp()).await;
         ordinary_clients::assert_served(&relay.quic()).await;
-        relay.is_idle().await;
+        relay.wait_until_idle().await;
         Self {
             resident: relay.used_bytes(),
             files: relay.open_files(),
@@ -62,7 +62,7 @@ impl TargetRelay {
     /// memory and files are released.
     pub(crate) async fn assert_recovers(mut self) {
         self.assert_serves().await;
-        self.relay.is_idle().await;
+        self.relay.wait_until_idle().await;
         let recovered = timeout(PATIENCE, async {
             while self.grown() > MAX_RETAINED || self.files() > 0 {
                 self.relay.event("statistics").await;

@@ -28,9 +28,9 @@ async fn unread_circuits() {
     const CIRCUITS: usize = 10;
     let target_relay = TargetRelay::start(&[]).await;
     let mut circuits = Vec::new();
-    for streams in [Streams::Usual, Streams::Narrow(1000)] {
+    for streams in [Streams::Usual, Streams::SmallWindow(1000)] {
         let address = match streams {
-            Streams::Narrow(_) => target_relay.relay.quic(),
+            Streams::SmallWindow(_) => target_relay.relay.quic(),
             _ => target_relay.relay.tcp(),
         };
         for _ in 0..CIRCUITS {

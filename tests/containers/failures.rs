@@ -38,19 +38,19 @@ async fn dns_follows_and_no_request_fails() {
 
     docker(&["kill", &containers[0]]).await;
     assert_removed_from_dns(&cluster, "killed", &[1, 2]).await;
-    traffic.flows(REQUESTS).await;
+    traffic.wait_for_requests(REQUESTS).await;
     docker(&["start", &containers[0]]).await;
     wait_for_recovery(&cluster, &traffic).await;
 
     docker(&["pause", &containers[1]]).await;
     assert_removed_from_dns(&cluster, "frozen", &[0, 2]).await;
-    traffic.flows(REQUESTS).await;
+    traffic.wait_for_requests(REQUESTS).await;
     docker(&["unpause", &containers[1]]).await;
     wait_for_recovery(&cluster, &traffic).await;
 
     docker(&["network", "disconnect", network, &containers[2]]).await;
     assert_removed_from_dns(&cluster, "cut off", &[0, 1]).await;
-    traffic.flows(REQUESTS).await;
+    traffic.wait_for_requests(REQUESTS).await;
     docker(&[
         "network",
         "connect",
@@ -80,7 +80,7 @@ async fn assert_removed_from_dns(cluster: &Cluster, how: &str, left: &[usize]) {
 /// next failure must not happen before that, nor while a request affected by this one is in flight.
 async fn wait_for_recovery(cluster: &Cluster, traffic: &Traffic) {
     cluster.wait_for_records(&[0, 1, 2]).await;
-    traffic.settles().await;
+    traffic.wait_for_reservations().await;
     cluster.wait_for_reservations(2 * PAIRS as u64).await;
-    traffic.flows(REQUESTS).await;
+    traffic.wait_for_requests(REQUESTS).await;
 }

@@ -178,7 +178,7 @@ async fn the_cluster_works_from_its_name_to_the_last_byte() {
         assert_eq!(proven.count(), 2, "TCP and QUIC of {peer_id} in {probed}");
     }
     // A client outside of the cluster that resolves the fleet's name.
-    let mut client = Client::asking(Security::Noise, &Cluster::name_servers()).await;
+    let mut client = Client::with_name_servers(Security::Noise, &Cluster::name_servers()).await;
     client
         .dial(&Protocol::Dnsaddr("fleet.test".into()).into())
         .await;

@@ -74,12 +74,12 @@ async fn an_upgrade_fails_no_request_and_cuts_no_circuit() {
     for _ in 0..PAIRS {
         traffic.add(cluster.fleet()).await;
     }
-    traffic.flows(10).await;
+    traffic.wait_for_requests(10).await;
     cluster.use_image(NEXT);
     interrupt_upgrade(&cluster).await;
     let upgraded = upgrade(&cluster).await;
     assert!(upgraded.status.success());
-    traffic.flows(10).await;
+    traffic.wait_for_requests(10).await;
     let outcome = traffic.stop().await;
     outcome.assert_none_failed();
     assert_eq!(outcome.cut, [] as [String; 0]);

@@ -387,7 +387,7 @@ async fn unread(
     // With the default window, a target receives megabytes before the relay is blocked.
     let streams = match targets {
         Some(_) => Streams::Usual,
-        None => Streams::Narrow(WINDOW),
+        None => Streams::SmallWindow(WINDOW),
     };
     let targets = targets.unwrap_or_else(Handle::current);
     let (send, started) = tokio::sync::oneshot::channel();

@@ -81,7 +81,7 @@ async fn a_rolling_restart_fails_no_request() {
             "the same peer id after the restart"
         );
         // The next one goes when some requests have been served by all three again.
-        traffic.flows(10).await;
+        traffic.wait_for_requests(10).await;
     }
     let outcome = traffic.stop().await;
     outcome.assert_none_failed();

@@ -208,8 +208,8 @@ async fn is_over_at_once(transport: Transport, leaves: Leaves) {
     ])
     .await;
     let address = transport(&relay);
-    let source = Raw::with_streams(Streams::Honest, &address).await;
-    let target = Raw::with_streams(Streams::Honest, &address).await;
+    let source = Raw::with_streams(Streams::ReportsResets, &address).await;
+    let target = Raw::with_streams(Streams::ReportsResets, &address).await;
     let Circuit {
         source,
         target,

@@ -14,7 +14,7 @@ use libp2p::{Multiaddr, PeerId, core::SignedEnvelope, identity::Keypair};
 use tokio::task::JoinSet;
 
 use test_support::{
-    client::{Client, Security, is_echoed},
+    client::{Client, Security, assert_echoed},
     peer_keys::{ForeignKey, every_type, rsa_2048, rsa_4096},
     process::{Relay, command, is, socket},
     prometheus::Scrape,
@@ -56,7 +56,7 @@ async fn every_type_relays(security: Security, address: impl Fn(&Relay) -> Multi
             connected.unwrap_or_else(|error| panic!("{name}: {error}"));
             let mut streams = source.streams.clone();
             source.run();
-            is_echoed(&mut streams, target, b"a message through the circuit").await;
+            assert_echoed(&mut streams, target, b"a message through the circuit").await;
         });
     }
     assert_eq!(sources.join_all().await.len(), targets.len());

@@ -118,7 +118,7 @@ async fn a_slow_reader_has_everything(transport: Transport) {
     let mut relay = start("1h").await;
     let address = transport(&relay);
     let source = Raw::new(&address).await;
-    let target = Raw::with_streams(Streams::Narrow(16 * 1024), &address).await;
+    let target = Raw::with_streams(Streams::SmallWindow(16 * 1024), &address).await;
     let mut circuit = Circuit::between(source, target).await;
     begin_drain(&mut relay).await;
     // More than all the windows on the way, but for QUIC's towards the reader.
@@ -168,8 +168,8 @@ struct Doomed {
 
 impl Doomed {
     async fn open(address: &Multiaddr, finished: Finished, is_read: bool) -> Self {
-        let source = Raw::with_streams(Streams::Honest, address).await;
-        let target = Raw::with_streams(Streams::Honest, address).await;
+        let source = Raw::with_streams(Streams::ReportsResets, address).await;
+        let target = Raw::with_streams(Streams::ReportsResets, address).await;
         let mut circuit = Circuit::between(source, target).await;
         let data = pattern(BYTES);
         for (stream, finishes) in [

@@ -14,7 +14,7 @@ use tempfile::NamedTempFile;
 use tokio::process::Command;
 
 use test_support::{
-    client::{Client, Security, is_echoed},
+    client::{Client, Security, assert_echoed},
     process::Relay,
     prometheus::Scrape,
 };
@@ -51,7 +51,7 @@ async fn relays(address: impl Fn(&Relay) -> Multiaddr) {
     let sent: Vec<u8> = (0..3_000_000u32)
         .map(|n| u8::try_from(n * 7 % 251).unwrap())
         .collect();
-    is_echoed(&mut streams, target_id, &sent).await;
+    assert_echoed(&mut streams, target_id, &sent).await;
     source.abort();
     target.abort();
     relay.event("reservation closed").await;

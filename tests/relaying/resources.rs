@@ -303,8 +303,8 @@ async fn memory_of_unread_quic_circuits_is_bounded() {
     let mut circuits = Vec::new();
     while circuits.len() < CIRCUITS {
         let opened = join_all((0..BATCH).map(async |_| {
-            let source = Raw::with_streams(Streams::Narrow(1000), &address).await;
-            let target = Raw::with_streams(Streams::Narrow(1000), &address).await;
+            let source = Raw::with_streams(Streams::SmallWindow(1000), &address).await;
+            let target = Raw::with_streams(Streams::SmallWindow(1000), &address).await;
             let mut circuit = Circuit::between(source, target).await;
             let mut pings = Vec::new();
             for _ in 0..2 {

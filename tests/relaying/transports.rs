@@ -9,7 +9,7 @@
 use libp2p::Multiaddr;
 
 use test_support::{
-    client::{Client, Security, is_echoed},
+    client::{Client, Security, assert_echoed},
     process::Relay,
 };
 
@@ -32,7 +32,7 @@ async fn relays(security: Security, address: impl Fn(&Relay) -> Multiaddr) {
     let sent: Vec<u8> = (0..3_000_000u32)
         .map(|n| u8::try_from(n * 7 % 251).unwrap())
         .collect();
-    is_echoed(&mut streams, target_id, &sent).await;
+    assert_echoed(&mut streams, target_id, &sent).await;
 
     source.abort();
     let closed = relay.event("circuit closed").await;

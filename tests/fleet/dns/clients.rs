@@ -10,7 +10,7 @@ use test_support::client::{Client, Security};
 
 /// A client whose only resolver is the server.
 async fn client(server: &DnsServer) -> Client {
-    Client::asking(Security::Noise, &[server.address]).await
+    Client::with_name_servers(Security::Noise, &[server.address]).await
 }
 
 fn fleet() -> Multiaddr {

@@ -36,7 +36,7 @@ async fn the_endpoint_receives_the_whole_request_and_decides_it() {
     let (source, target) = (circuit.source.peer_id, circuit.target.peer_id);
     let (source, target) = (source.to_string(), target.to_string());
     let relay_id = relay.peer_id.to_string();
-    let questions = auth_server.questions();
+    let questions = auth_server.requests();
     let bodies: Vec<_> = questions.iter().map(|q| &q.body).collect();
     assert_eq!(
         bodies,
@@ -83,7 +83,7 @@ async fn rules_come_first() {
     let mut peer = Raw::new(&relay.tcp()).await;
     let denied = is_refused(&mut relay, &mut peer).await;
     assert_eq!(denied["reason"], "access_rules", "{denied}");
-    assert_eq!(auth_server.questions().len(), 0);
+    assert_eq!(auth_server.requests().len(), 0);
     relay.stop().await;
 }
 
@@ -95,7 +95,7 @@ async fn a_decision_is_remembered_for_its_time_and_for_its_question() {
     let mut connections = reserved_on(5, &relay).await;
     // Unless this machine is slower than that.
     if begin.elapsed() < Duration::from_secs(2) {
-        assert_eq!(auth_server.questions().len(), 1);
+        assert_eq!(auth_server.requests().len(), 1);
         has(&relay, LOOKUPS, &[("outcome", "hit")], 4.0).await;
         has(&relay, LOOKUPS, &[("outcome", "miss")], 1.0).await;
     }
@@ -121,7 +121,7 @@ async fn nothing_is_remembered_when_nothing_is_to_be() {
         let auth_server = AuthServer::start(Mode::Allow).await;
         let relay = start(&auth_server, &[(variable, "0")]).await;
         let _connections = reserved_on(3, &relay).await;
-        assert_eq!(auth_server.questions().len(), 3);
+        assert_eq!(auth_server.requests().len(), 3);
         relay.stop().await;
     }
 }
@@ -149,7 +149,7 @@ async fn flood_of_renewals_seldom_reaches_the_endpoint() {
         assert_status(&peer.reserve().await, Status::Ok);
     }
     let seconds = usize::try_from(begin.elapsed().as_secs()).unwrap();
-    let questions = auth_server.questions().len();
+    let questions = auth_server.requests().len();
     assert!(questions <= 1 + seconds / 5, "{questions} in {seconds} s");
     relay.stop().await;
 }
@@ -182,7 +182,7 @@ async fn many_requests_of_one_peer_do_not_delay_others() {
         stream.flush().await.unwrap();
         streams.push(stream);
     }
-    auth_server.was_asked(CONCURRENCY / 8).await;
+    auth_server.wait_for_requests(CONCURRENCY / 8).await;
     auth_server.set_mode(Mode::Allow);
     let mut modest = Raw::new(&relay.tcp()).await;
     assert_status(&modest.reserve().await, Status::Ok);
@@ -238,7 +238,7 @@ async fn the_endpoint_has_no_more_questions_at_once_than_it_is_to() {
         assert_status(&answer, Status::Ok);
     }
     assert_eq!(auth_server.peak(), 2);
-    assert_eq!(auth_server.questions().len(), 12);
+    assert_eq!(auth_server.requests().len(), 12);
     relay.stop().await;
 }
 
@@ -261,7 +261,7 @@ async fn identical_questions_under_way_are_asked_once() {
         stream.flush().await.unwrap();
         streams.push(stream);
     }
-    auth_server.was_asked(1).await;
+    auth_server.wait_for_requests(1).await;
     auth_server.set_mode(Mode::Allow);
     let answers = join_all(streams.iter_mut().map(circuit_relay::wire::read));
     let answers: Vec<Result<circuit_relay::wire::HopMessage, _>> =
@@ -270,7 +270,7 @@ async fn identical_questions_under_way_are_asked_once() {
         assert_status(&answer.unwrap(), Status::NoReservation);
     }
     // A request that is late by more than the first answer takes is sent separately.
-    let asked = auth_server.questions().len();
+    let asked = auth_server.requests().len();
     assert!(asked < REQUESTS, "{asked}");
     #[expect(clippy::cast_precision_loss, reason = "it is small")]
     let shared = (REQUESTS - asked) as f64;
@@ -305,12 +305,8 @@ async fn one_peer_cannot_flood_the_endpoint() {
     };
     let (greedy, ()) = tokio::join!(flood, others);
     let of_greedy =
-        |question: &test_support::auth_server::Question| question.body["peer"] == greedy;
-    let asked = auth_server
-        .questions()
-        .into_iter()
-        .filter(of_greedy)
-        .count();
+        |question: &test_support::auth_server::AuthRequest| question.body["peer"] == greedy;
+    let asked = auth_server.requests().into_iter().filter(of_greedy).count();
     let seconds = usize::try_from(begin.elapsed().as_secs()).unwrap();
     let most = BURST + RATE * (seconds + 1);
     assert!((1..=most).contains(&asked), "{asked} of {most}");
@@ -341,12 +337,12 @@ async fn address_with_many_peers_has_a_part_of_the_questions() {
     let crowd = (0..3 * CONCURRENCY).map(async |_| Raw::new(&crowded).await.reserve().await);
     let crowd = join_all(crowd);
     let asked = async {
-        auth_server.was_asked(CONCURRENCY / 4).await;
+        auth_server.wait_for_requests(CONCURRENCY / 4).await;
         let mut peer = Raw::new(&other).await;
         let waits = async { peer.reserve().await };
         let heard = async {
-            auth_server.was_asked(CONCURRENCY / 4 + 1).await;
-            let last = auth_server.questions().pop().unwrap();
+            auth_server.wait_for_requests(CONCURRENCY / 4 + 1).await;
+            let last = auth_server.requests().pop().unwrap();
             assert_eq!(last.body["ip"], "192.0.2.2");
             auth_server.set_mode(Mode::Allow);
         };

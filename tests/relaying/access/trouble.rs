@@ -115,8 +115,8 @@ async fn nothing_is_sent_elsewhere() {
     let mut peer = Raw::new(&relay.tcp()).await;
     let denied = is_refused(&mut relay, &mut peer).await;
     assert_eq!(denied["reason"], "access_unavailable", "{denied}");
-    assert_eq!(auth_server.questions().len(), 1);
-    assert_eq!(elsewhere.questions().len(), 0);
+    assert_eq!(auth_server.requests().len(), 1);
+    assert_eq!(elsewhere.requests().len(), 0);
     relay.stop().await;
 }
 
@@ -182,13 +182,13 @@ async fn circuits_and_the_end_do_not_wait_for_a_decision() {
     .await;
     let mut circuit = Circuit::open(&relay.tcp()).await;
     auth_server.set_mode(Mode::Hang);
-    let asked = auth_server.questions().len();
+    let asked = auth_server.requests().len();
     let mut waiting = Raw::new(&relay.tcp()).await;
     let begin = Instant::now();
     let waits = async { waiting.reserve().await };
     tokio::select! {
         _ = waits => panic!("nobody has decided"),
-        () = auth_server.was_asked(asked + 1) => {}
+        () = auth_server.wait_for_requests(asked + 1) => {}
     }
     for _ in 0..100 {
         circuit.near.write_all(b"ping").await.unwrap();
