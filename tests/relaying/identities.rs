@@ -1,4 +1,4 @@
-//! Peers with identity keys of every type, on every transport, and a relay with a secp256k1 key.
+//! Peers with identity keys of every type over every transport, and a relay with a secp256k1 key.
 
 #![expect(
     clippy::unwrap_used,
@@ -32,7 +32,7 @@ fn secp256k1() -> (String, PeerId) {
 }
 
 /// Peers with keys of every type reserve at a relay with a secp256k1 key, and each is the target of a
-/// peer with a key of the next type.
+/// circuit from a peer with the next key type.
 async fn every_type_relays(security: Security, address: impl Fn(&Relay) -> Multiaddr) {
     let (key, id) = secp256k1();
     let relay = Relay::start(&[("RELAY_IDENTITY_KEY", &key)]).await;
@@ -111,7 +111,7 @@ async fn relay_with_a_secp256k1_key_signs_vouchers_and_is_probed() {
     relay.stop().await;
 }
 
-/// A client that runs until it is dropped.
+/// A client that runs until dropped.
 fn connect(key: &Arc<ForeignKey>, relay: SocketAddr, quic: bool) -> JoinSet<()> {
     let key = Arc::clone(key);
     let mut client = JoinSet::new();
@@ -121,7 +121,7 @@ fn connect(key: &Arc<ForeignKey>, relay: SocketAddr, quic: bool) -> JoinSet<()> 
         } else {
             key.over_tls(relay).await
         };
-        // The relay may close it in any way.
+        // The relay may close the connection in any way.
         drop(connection);
     });
     client
@@ -174,8 +174,8 @@ async fn rejected_keys_have_a_reason_in_metrics_and_log() {
     }
 }
 
-/// However much its handshakes cost, an address has no more of them than its rate: the relay verifies
-/// no key beyond it.
+/// The connection rate limit of an address also bounds expensive key verifications: beyond it, the relay
+/// verifies no key.
 #[tokio::test(flavor = "multi_thread")]
 async fn expensive_keys_are_within_the_rate_of_their_address() {
     const BURST: u32 = 2;

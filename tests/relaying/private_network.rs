@@ -1,5 +1,5 @@
-//! A private network: libp2p's clients with its key reach each other through the relay, all others are
-//! rejected.
+//! A private network: clients with its pre-shared key connect to each other through the relay, all others
+//! are rejected.
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
@@ -69,7 +69,7 @@ async fn over_websocket() {
     relays(Relay::websocket).await;
 }
 
-/// Dials the relay, which has to fail.
+/// Asserts that a dial of the relay fails.
 async fn is_rejected(mut client: Client, address: &Multiaddr) {
     client.swarm.dial(DialOpts::from(address.clone())).unwrap();
     client
@@ -94,7 +94,7 @@ async fn clients_without_the_key_are_rejected() {
     let reason = [("reason", "swarm_key")];
     let refused = scrape.sum("relay_connection_denied_total", &reason);
     assert_eq!(refused, Some(4.0));
-    // The refusals take nothing from others.
+    // The rejections do not affect other clients.
     let mut client = Client::in_private_network(key());
     client.reserve(&relay.tcp()).await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! libp2p's own relay client against the real binary, over every transport.
+//! libp2p's relay client with the real relay, over every transport.
 
 #![expect(
     clippy::unwrap_used,
@@ -13,8 +13,8 @@ use test_support::{
     process::Relay,
 };
 
-/// Reserves, connects, and sends `length` bytes through a circuit and back.
-async fn relays(security: Security, address: impl Fn(&Relay) -> Multiaddr) {
+/// Reserves, connects, and echoes `length` bytes through a circuit.
+async fn assert_relays(security: Security, address: impl Fn(&Relay) -> Multiaddr) {
     let mut relay = Relay::start(&[]).await;
     let address = address(&relay);
     let mut target = Client::new(security).await;
@@ -48,20 +48,20 @@ async fn relays(security: Security, address: impl Fn(&Relay) -> Multiaddr) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_tcp_and_noise() {
-    relays(Security::Noise, Relay::tcp).await;
+    assert_relays(Security::Noise, Relay::tcp).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_tcp_and_tls() {
-    relays(Security::Tls, Relay::tcp).await;
+    assert_relays(Security::Tls, Relay::tcp).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_quic() {
-    relays(Security::Noise, Relay::quic).await;
+    assert_relays(Security::Noise, Relay::quic).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_websocket() {
-    relays(Security::Noise, Relay::websocket).await;
+    assert_relays(Security::Noise, Relay::websocket).await;
 }

@@ -1,4 +1,4 @@
-//! An endpoint that proves who it is.
+//! Authentication of the access endpoint by its TLS certificate.
 
 use super::*;
 use test_support::{
