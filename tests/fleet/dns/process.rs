@@ -189,11 +189,11 @@ async fn a_bad_configuration_is_refused_with_every_error() {
         let output = command(variables).arg("dns").output().await.unwrap();
         assert_eq!(output.status.code(), Some(64));
         assert!(output.stdout.is_empty());
-        let said = String::from_utf8(output.stderr).unwrap();
-        let lines: Vec<_> = said.lines().collect();
-        assert_eq!(lines.len(), errors.len(), "{said}");
+        let printed = String::from_utf8(output.stderr).unwrap();
+        let lines: Vec<_> = printed.lines().collect();
+        assert_eq!(lines.len(), errors.len(), "{printed}");
         for (line, error) in lines.iter().zip(errors) {
-            assert!(line.starts_with(error), "{said}");
+            assert!(line.starts_with(error), "{printed}");
         }
     }
 }

@@ -98,8 +98,8 @@ async fn a_large_fleet_points_to_its_relays() {
 async fn missing_variables_are_reported_at_once() {
     let output = command(&[]).arg("dnsaddr").output().await.unwrap();
     assert_eq!(output.status.code(), Some(64));
-    let said = String::from_utf8(output.stderr).unwrap();
-    let names: Vec<_> = said
+    let printed = String::from_utf8(output.stderr).unwrap();
+    let names: Vec<_> = printed
         .lines()
         .map(|line| line.split_once(':').unwrap().0)
         .collect();
@@ -115,6 +115,6 @@ async fn missing_variables_are_reported_at_once() {
     // An instance name without the index that the addresses require.
     let output = dnsaddr(&[], &["relay-0", "relay"]).await;
     assert_eq!(output.status.code(), Some(64));
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("`relay` ends in no number"), "{said}");
+    let printed = String::from_utf8(output.stderr).unwrap();
+    assert!(printed.contains("`relay` ends in no number"), "{printed}");
 }

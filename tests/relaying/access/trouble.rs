@@ -60,9 +60,9 @@ async fn without_a_decision_requests_are_refused_unless_they_are_to_be_granted()
             let warning = relay.event("access endpoint unavailable").await;
             assert_eq!(warning["level"], "WARN", "{warning}");
             assert_eq!(warning["policy"], policy, "{warning}");
-            let said = warning["cause"].as_str().unwrap();
+            let logged = warning["cause"].as_str().unwrap();
             assert!(
-                said.starts_with(cause) && !said.is_empty(),
+                logged.starts_with(cause) && !logged.is_empty(),
                 "{mode:?}: {warning}"
             );
             // A failure is not cached as a decision.
