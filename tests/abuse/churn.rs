@@ -1,5 +1,5 @@
-//! Two hundred clients at once that reserve, connect to one another, talk, and leave at random.
-//! Afterwards every reservation and circuit has ended, and nothing has leaked.
+//! Connection churn: 200 concurrent clients reserve, open circuits, transfer data and disconnect at
+//! random times. Expected: every reservation and circuit ends, and no file descriptor leaks.
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
@@ -12,31 +12,52 @@ use serde_json::Value;
 use test_support::{
     client::Security,
     event_audit::EventAudit,
-    load::{Directory, Tally, act_and_leave, arrive},
+    load::{Directory, Tally, connect_and_reserve, exchange_and_disconnect},
     process::{Relay, is},
     raw::{Raw, reserve},
 };
 use tokio::{sync::Barrier, task::JoinSet};
 
 const CLIENTS: u64 = 200;
-/// The most bytes that a client sends at once.
-const MOST: usize = 50_000;
+/// Upper bound of a client's transfer, in bytes.
+const MAX_TRANSFER: usize = 50_000;
 
-/// A client that comes, leaves, and comes back as somebody else.
-async fn live(seed: u64, address: Multiaddr, directory: Directory, all: Arc<Barrier>) -> Tally {
+/// A client that disconnects and reconnects with a new identity.
+async fn run_client(
+    seed: u64,
+    address: Multiaddr,
+    directory: Directory,
+    all: Arc<Barrier>,
+) -> Tally {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut tally = Tally::default();
-    let client = arrive(Security::Noise, &address, &directory, &mut tally).await;
-    // Everybody is there before anybody goes on.
+    let client = connect_and_reserve(Security::Noise, &address, &directory, &mut tally).await;
+    // All clients are connected before the first one proceeds.
     all.wait().await;
-    act_and_leave(client, MOST, &mut rng, &address, &directory, &mut tally).await;
-    let client = arrive(Security::Noise, &address, &directory, &mut tally).await;
-    act_and_leave(client, MOST, &mut rng, &address, &directory, &mut tally).await;
+    exchange_and_disconnect(
+        client,
+        MAX_TRANSFER,
+        &mut rng,
+        &address,
+        &directory,
+        &mut tally,
+    )
+    .await;
+    let client = connect_and_reserve(Security::Noise, &address, &directory, &mut tally).await;
+    exchange_and_disconnect(
+        client,
+        MAX_TRANSFER,
+        &mut rng,
+        &address,
+        &directory,
+        &mut tally,
+    )
+    .await;
     tally
 }
 
-/// Runs the load against a relay with these limits and gives what it achieved. What the relay
-/// logged adds up, and it is at the end as it was at the start.
+/// Runs the load with these limits and returns the totals. Asserts balanced log events and no leaked
+/// files.
 async fn run_load(limits: &[(&str, &str)]) -> (Tally, Vec<Value>) {
     let mut variables = vec![("RELAY_STATS_INTERVAL", "1s")];
     variables.extend(limits);
@@ -49,14 +70,14 @@ async fn run_load(limits: &[(&str, &str)]) -> (Tally, Vec<Value>) {
     let mut clients = JoinSet::new();
     for (seed, address) in (0..CLIENTS).zip(addresses.iter().cycle()) {
         let (directory, all) = (Arc::clone(&directory), Arc::clone(&all));
-        clients.spawn(live(seed, address.clone(), directory, all));
+        clients.spawn(run_client(seed, address.clone(), directory, all));
     }
     let mut total = Tally::default();
     while let Some(tally) = clients.join_next().await {
         total += tally.unwrap();
     }
 
-    relay.is_idle().await;
+    relay.wait_until_idle().await;
     while relay.open_files() > files {
         relay.event("statistics").await;
     }
@@ -65,7 +86,7 @@ async fn run_load(limits: &[(&str, &str)]) -> (Tally, Vec<Value>) {
     (total, events)
 }
 
-/// Every reservation and every circuit that began has ended, once.
+/// Asserts that each reservation and circuit ended exactly once.
 fn assert_balanced(events: &[Value]) {
     let mut audit = EventAudit::default();
     audit.record(events);
@@ -77,7 +98,7 @@ fn count(events: &[Value], message: &str) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_room_for_all() {
+async fn churn_without_limits() {
     let (tally, events) = run_load(&[
         ("RELAY_MAX_RESERVATIONS", "0"),
         ("RELAY_MAX_CIRCUITS", "0"),
@@ -91,7 +112,7 @@ async fn with_room_for_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_room_for_few() {
+async fn churn_with_low_limits() {
     let (tally, events) = run_load(&[
         ("RELAY_MAX_RESERVATIONS", "40"),
         ("RELAY_MAX_CIRCUITS", "20"),
@@ -105,9 +126,9 @@ async fn with_room_for_few() {
     assert!(reason("max_circuits") || reason("max_circuits_target"));
 }
 
-/// Clients that ask for a reservation and are gone before, while, or after it is granted.
+/// Clients that disconnect before, during or just after the acceptance of their reservation.
 #[tokio::test(flavor = "multi_thread")]
-async fn gone_before_the_answer() {
+async fn disconnect_around_the_reservation_response() {
     let mut relay = Relay::start(&[("RELAY_STATS_INTERVAL", "1s")]).await;
     let mut rng = StdRng::seed_from_u64(1);
     for address in [relay.tcp(), relay.quic()].iter().cycle().take(200) {
@@ -118,7 +139,7 @@ async fn gone_before_the_answer() {
         let wait = Duration::from_micros(rng.random_range(0..2000));
         tokio::time::sleep(wait).await;
     }
-    relay.is_idle().await;
+    relay.wait_until_idle().await;
     let events = relay.stop().await;
     let granted = count(&events, "reservation accepted");
     assert!(granted > 0);

@@ -1,4 +1,4 @@
-//! A dialler by hand, who may stop or go wrong at any step up to the muxer.
+//! A raw dialler. Tests can stop it, or send invalid bytes, at any step of a connection upgrade.
 
 use std::{net::SocketAddr, time::Instant};
 
@@ -15,7 +15,7 @@ use transports::HANDSHAKE_TIMEOUT;
 
 use crate::SLACK;
 
-/// What secures a connection.
+/// The security protocol of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Security {
     Noise,
@@ -31,12 +31,12 @@ impl Security {
     }
 }
 
-/// Bytes in both directions.
+/// A bidirectional byte stream.
 pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
 
-/// A connection to the relay on which both have proved who they are.
+/// A connection to the relay after the security handshake, before muxer negotiation.
 pub(crate) async fn secured(relay: &Relay, security: Security) -> Box<dyn Duplex> {
     let mut socket = dial(socket(&relay.tcp())).await;
     let protocol = security.protocol();
@@ -58,32 +58,32 @@ pub(crate) async fn secured(relay: &Relay, security: Security) -> Box<dyn Duplex
     secured
 }
 
-/// A TCP connection.
+/// Opens a TCP connection.
 pub(crate) async fn dial(address: SocketAddr) -> Compat<TcpStream> {
     TcpStream::connect(address).await.unwrap().compat()
 }
 
-/// The relay ends it, after a handshake's time at the latest.
+/// Asserts that the relay closes the connection within the handshake timeout.
 pub(crate) async fn is_closed(socket: &mut (impl AsyncRead + Unpin)) {
     let began = Instant::now();
-    // An end and a reset will both do, and the relay may have spoken before.
+    // Both a FIN and a reset are accepted. The relay may have sent bytes before.
     let _ = read_out(socket).await;
     assert!(began.elapsed() < HANDSHAKE_TIMEOUT + SLACK);
 }
 
-/// Random bytes, the same in every run.
+/// Deterministic pseudo-random bytes.
 pub(crate) fn noise(length: usize) -> Vec<u8> {
     let mut rng = StdRng::seed_from_u64(length as u64);
     (0..length).map(|_| rng.random()).collect()
 }
 
-/// A message of multistream-select: a length and a line.
+/// A multistream-select message: length prefix, text, newline.
 pub(crate) fn line(text: &str) -> Vec<u8> {
     let length = u8::try_from(text.len() + 1).unwrap();
     [&[length], text.as_bytes(), b"\n"].concat()
 }
 
-/// Agrees on `protocol`, as a dialler of multistream-select does.
+/// Negotiates `protocol` as the multistream-select dialler.
 pub(crate) async fn negotiate(socket: &mut (impl AsyncRead + AsyncWrite + Unpin), protocol: &str) {
     for text in ["/multistream/1.0.0", protocol] {
         let wanted = line(text);

@@ -1,4 +1,5 @@
-//! Clocks: reservations that run out in the moment in which they are wanted.
+//! Reservation expiry at the same time as renewals and circuits. Expected: a reservation is not renewed
+//! after its expiry, and each expires exactly once.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::target_relay::TargetRelay;
 
-/// The shortest that there is.
+/// The shortest TTL that can be configured.
 const TTL: Duration = Duration::from_secs(30);
 
 fn count(events: &[Value], messages: &[&str]) -> usize {
@@ -22,9 +23,9 @@ fn count(events: &[Value], messages: &[&str]) -> usize {
     events.iter().filter(is_meant).count()
 }
 
-/// The relay stands still from just before some reservations run out until after that, as on a
-/// machine that is suspended. When it goes on, it finds at once that it is late, that some holders
-/// want to renew, and that others want circuits to them.
+/// Stops the relay process from just before some reservations expire until after their expiry, like a
+/// suspended machine. On resumption, expiry timers, renewals and circuits to the reserved peers are all
+/// pending at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_suspended_machine_skips_the_end_of_reservations() {
     const PEERS: usize = 10;
@@ -39,7 +40,7 @@ async fn a_suspended_machine_skips_the_end_of_reservations() {
         sources.push(Raw::new(&address).await);
     }
     let last = Instant::now();
-    // Streams that are ready for their request; a silent one does not live longer than 10 s.
+    // Opens the streams in advance. The relay resets a stream without a request after 10 s.
     sleep_until(granted + TTL - Duration::from_secs(4)).await;
     let mut streams = Vec::new();
     for (holder, source) in holders.iter_mut().zip(&mut sources) {
@@ -47,30 +48,30 @@ async fn a_suspended_machine_skips_the_end_of_reservations() {
         streams.push((source.hop().await, connect, Status::NoReservation));
         streams.push((holder.hop().await, reserve(), Status::Ok));
     }
-    target_relay.relay.freeze();
+    target_relay.relay.suspend();
     sleep_until(last + TTL + Duration::from_millis(100)).await;
     for (stream, request, _) in &mut streams {
         stream.write_all(request).await.unwrap();
         stream.flush().await.unwrap();
     }
-    target_relay.relay.thaw();
+    target_relay.relay.resume();
     for (stream, _, status) in &mut streams {
         let answer = timeout(PATIENCE, wire::read::<HopMessage, _>(stream)).await;
         let answer = answer.unwrap().unwrap();
-        // The first peers to renew are reserved again, and do not accept circuits in this test.
-        let may_be_late = *status == Status::NoReservation;
-        if !(may_be_late && answer.status == Some(Status::ConnectionFailed.into())) {
+        // Renewed peers hold a reservation again, but do not accept circuits in this test.
+        let may_be_expired = *status == Status::NoReservation;
+        if !(may_be_expired && answer.status == Some(Status::ConnectionFailed.into())) {
             assert_status(&answer, *status);
         }
     }
     target_relay.assert_serves().await;
     drop((holders, sources));
-    target_relay.relay.is_idle().await;
+    target_relay.relay.wait_until_idle().await;
     let events = &target_relay.relay.events;
     let began = count(events, &["reservation accepted"]);
     let ended = count(events, &["reservation expired", "reservation closed"]);
     assert_eq!(began, ended);
-    // Each has expired once: none was renewed after its end.
+    // Each reservation expired once; none was renewed after its expiry.
     assert_eq!(count(events, &["reservation expired"]), PEERS);
     assert_eq!(count(events, &["reservation renewed"]), 0);
     target_relay.assert_recovers().await;

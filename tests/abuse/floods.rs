@@ -1,5 +1,5 @@
-//! Requests as fast as they can be made, with the relay's usual rates; what is refused by them is
-//! counted in `tests/relaying/rates.rs`.
+//! Request floods with the default rate limits. Expected: ordinary clients are served, and memory is
+//! released. Exact refusal counts are tested in `tests/relaying/rates.rs`.
 
 use circuit_relay::wire::Status;
 use futures::future::join_all;
@@ -13,15 +13,15 @@ use test_support::{
 
 use crate::target_relay::TargetRelay;
 
-/// The usual rates, which the tests' relays do without otherwise.
+/// The default rate limits. Relays of other tests have none.
 const RATES: [(&str, &str); 3] = [
     ("RELAY_RATE_CONNECTIONS_PER_IP", "500+20/s"),
     ("RELAY_RATE_RESERVATIONS_PER_IP", "500+10/s"),
     ("RELAY_RATE_CIRCUITS_PER_IP", "1000+20/s"),
 ];
 
-/// Makes so many requests to reserve and twice as many to connect, and gives how many had which
-/// answer.
+/// Sends `requests` reservation requests and twice as many CONNECT requests. Returns the number of
+/// responses by kind.
 async fn flood(address: &Multiaddr, requests: usize) -> Tally {
     let mut offender = Raw::new(address).await;
     let mut tally = Tally::default();
@@ -44,33 +44,33 @@ async fn flood(address: &Multiaddr, requests: usize) -> Tally {
 
 #[derive(Debug, Default)]
 struct Tally {
-    /// Reservations, most of them renewals.
+    /// Accepted reservations, most of them renewals.
     granted: usize,
-    /// Circuits to nobody.
+    /// CONNECT requests to unreserved peers that were not rate-limited.
     answered: usize,
     refused: usize,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_one_peer() {
-    // Renewals beyond a burst of 64 wait for their turn, ten a second.
+async fn requests_of_one_peer() {
+    // After a burst of 64, renewals are delayed to ten a second.
     const REQUESTS: usize = 150;
     let mut target_relay = TargetRelay::start(&RATES).await;
     for address in [target_relay.relay.tcp(), target_relay.relay.quic()] {
         let tally = flood(&address, REQUESTS).await;
-        // Renewals are delayed, and never refused.
+        // Renewals are delayed, never refused.
         assert_eq!(tally.granted, REQUESTS, "{tally:?}");
         assert!(tally.refused > REQUESTS / 2, "{tally:?}");
     }
-    target_relay.relay.is_idle().await;
+    target_relay.relay.wait_until_idle().await;
     let renewed = |event: &&Value| is(event, "reservation renewed");
     let lines = target_relay.relay.events.iter().filter(renewed).count();
-    assert!(lines < REQUESTS / 10, "{lines} lines about renewals");
+    assert!(lines < REQUESTS / 10, "{lines} log lines for renewals");
     target_relay.assert_recovers().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_many_peers_at_one_address() {
+async fn requests_of_many_peers_at_one_address() {
     const PEERS: usize = 40;
     let target_relay = TargetRelay::start(&RATES).await;
     let offenders = Forward::start(&target_relay.relay.tcp(), loopback(2), Vec::new()).await;

@@ -1,4 +1,5 @@
-//! Thousands of TCP connections on which nobody says a word.
+//! Thousands of TCP connections without a security handshake. Expected: from one address, ordinary
+//! clients are served; from many, established connections and memory are not affected.
 
 use std::net::Ipv4Addr;
 
@@ -13,20 +14,20 @@ use tokio::{net::TcpStream, task::JoinSet};
 
 use crate::target_relay::TargetRelay;
 
-/// As many as there may be.
-const MOST: u64 = 10_000;
-/// The files that the test itself needs.
-const OTHERS: u64 = 500;
-/// How many handshakes the relay has under way at once, and a margin.
-const UNDER_WAY: usize = 1024 + 100;
-/// What each of these connections may take, and what the process may grow by besides.
-const GROWN: usize = 64 * 1024 * 1024;
+/// Upper bound of the connections.
+const MAX_CONNECTIONS: u64 = 10_000;
+/// File descriptors that the test process itself needs.
+const RESERVED_FILES: u64 = 500;
+/// The relay's limit of concurrent handshakes, and a margin.
+const MAX_HANDSHAKES: usize = 1024 + 100;
+/// Bound of memory growth, in bytes: these connections and the process itself.
+const MAX_GROWTH: usize = 64 * 1024 * 1024;
 
-/// Connects as often as this process may, by turns from each of these addresses.
+/// Opens as many connections as the file limit allows, from these addresses in rotation.
 async fn flood(target_relay: &TargetRelay, from: &[Ipv4Addr]) -> Vec<TcpStream> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
-    let number = usize::try_from(MOST.min(hard.saturating_sub(OTHERS))).unwrap();
+    let number = usize::try_from(MAX_CONNECTIONS.min(hard.saturating_sub(RESERVED_FILES))).unwrap();
     let target = socket(&target_relay.relay.tcp());
     let mut parts = JoinSet::new();
     for part in 0..20 {
@@ -38,7 +39,7 @@ async fn flood(target_relay: &TargetRelay, from: &[Ipv4Addr]) -> Vec<TcpStream> 
                 .cycle()
                 .take(number / 20 + usize::from(part == 0))
             {
-                // A connection that is rejected at once may fail before it is established.
+                // The connection attempt itself may fail if the relay rejects it at once.
                 open.extend(connect(from, target).await);
             }
             open
@@ -47,16 +48,16 @@ async fn flood(target_relay: &TargetRelay, from: &[Ipv4Addr]) -> Vec<TcpStream> 
     parts.join_all().await.into_iter().flatten().collect()
 }
 
-/// One address cannot take the room of all others.
+/// One address cannot use up the capacity for concurrent handshakes.
 #[tokio::test(flavor = "multi_thread")]
-async fn from_one_address() {
-    // The rate is the usual one.
+async fn handshakes_from_one_address() {
+    // The default rate limit.
     let target_relay = TargetRelay::start(&[("RELAY_RATE_CONNECTIONS_PER_IP", "500+20/s")]).await;
     let offenders = flood(&target_relay, &[loopback(2)]).await;
     target_relay.assert_serves().await;
-    target_relay.assert_growth_at_most(GROWN);
+    target_relay.assert_growth_at_most(MAX_GROWTH);
     assert!(
-        target_relay.files() < UNDER_WAY,
+        target_relay.files() < MAX_HANDSHAKES,
         "{} files",
         target_relay.files()
     );
@@ -64,10 +65,10 @@ async fn from_one_address() {
     target_relay.assert_recovers().await;
 }
 
-/// Many together take the room of new connections, for as long as a handshake may take; but nothing from
-/// those who are there.
+/// Many addresses can fill the capacity for concurrent handshakes until the handshake timeout.
+/// Established connections are not affected.
 #[tokio::test(flavor = "multi_thread")]
-async fn from_many_addresses() {
+async fn handshakes_from_many_addresses() {
     let target_relay = TargetRelay::start(&[]).await;
     let address = target_relay.relay.tcp();
     let mut holder = Raw::new(&address).await;
@@ -79,9 +80,9 @@ async fn from_many_addresses() {
     let target = holder.peer_id;
     let ((answer, _near), (_, _far)) = tokio::join!(guest.connect(target), holder.accept());
     assert_status(&answer, Status::Ok);
-    target_relay.assert_growth_at_most(GROWN);
+    target_relay.assert_growth_at_most(MAX_GROWTH);
     assert!(
-        target_relay.files() < UNDER_WAY,
+        target_relay.files() < MAX_HANDSHAKES,
         "{} files",
         target_relay.files()
     );

@@ -1,4 +1,5 @@
-//! Bad input on hop streams: the answer or the end within a deadline, and nobody else notices.
+//! Malformed and incomplete messages on hop streams. Expected: an error status or a reset within the
+//! deadline; other streams and clients are not affected.
 
 use std::time::Instant;
 
@@ -22,8 +23,8 @@ async fn start() -> Relay {
     Relay::start(&[("RELAY_STATS_INTERVAL", "1s")]).await
 }
 
-/// A stream on which these bytes are sent gets this status, and then its end.
-async fn gets(relay: &mut Relay, bytes: &[u8], status: Status) {
+/// Sends these bytes on a hop stream, and asserts the status and the end of the stream.
+async fn assert_request_status(relay: &mut Relay, bytes: &[u8], status: Status) {
     for address in [relay.tcp(), relay.quic()] {
         let mut offender = Raw::new(&address).await;
         let (answer, mut stream) = offender.request(bytes).await;
@@ -34,14 +35,14 @@ async fn gets(relay: &mut Relay, bytes: &[u8], status: Status) {
         let denied = relay.event("request denied").await;
         assert_eq!(denied["status"], status.name(), "{denied}");
         ordinary_clients::assert_served(&address).await;
-        // The connection is as good as before.
+        // The connection remains usable.
         assert_status(&offender.reserve().await, Status::Ok);
     }
 }
 
-async fn is_answered(bytes: &[u8], status: Status) {
+async fn assert_request_denied(bytes: &[u8], status: Status) {
     let mut relay = start().await;
-    gets(&mut relay, bytes, status).await;
+    assert_request_status(&mut relay, bytes, status).await;
     relay.assert_unharmed().await;
 }
 
@@ -50,65 +51,65 @@ fn encoded(message: &HopMessage) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn garbage() {
-    is_answered(b"\x08garbage!", Status::MalformedMessage).await;
+async fn undecodable_message() {
+    assert_request_denied(b"\x08garbage!", Status::MalformedMessage).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_empty_message() {
-    is_answered(&[0], Status::MalformedMessage).await;
+async fn empty_message() {
+    assert_request_denied(&[0], Status::MalformedMessage).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endless_length() {
-    is_answered(&[0xff; 64], Status::MalformedMessage).await;
+async fn overlong_length_prefix() {
+    assert_request_denied(&[0xff; 64], Status::MalformedMessage).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_oversize_message() {
+async fn oversized_message() {
     let mut message = reserve();
-    // An unknown field of the right size: the message would be valid if it were shorter.
+    // An unknown field with a valid length. The message is valid except for its size.
     message.remove(0);
     message.extend([0x7a, 0xff, 0x1f]);
     message.resize(MAX_MESSAGE_BYTES + 1, 0);
     let mut bytes = vec![0x81, 0x20];
     bytes.extend(message);
-    is_answered(&bytes, Status::MalformedMessage).await;
+    assert_request_denied(&bytes, Status::MalformedMessage).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_status() {
+async fn status_message_as_request() {
     let message = encoded(&wire::status(Status::Ok));
-    is_answered(&message, Status::UnexpectedMessage).await;
+    assert_request_denied(&message, Status::UnexpectedMessage).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connect_to_no_peer_id() {
+async fn connect_with_invalid_peer_id() {
     let mut relay = start().await;
     let long = [0x12; 1000];
     let cut_off = &PeerId::random().to_bytes()[..20];
     for id in [b"".as_slice(), b"nobody", &long, cut_off] {
-        gets(&mut relay, &connect(id), Status::MalformedMessage).await;
+        assert_request_status(&mut relay, &connect(id), Status::MalformedMessage).await;
     }
     relay.assert_unharmed().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connect_without_a_target_and_to_oneself() {
+async fn connect_without_target_or_to_oneself() {
     let mut relay = start().await;
-    let nobody = connect(&PeerId::random().to_bytes());
-    gets(&mut relay, &nobody, Status::NoReservation).await;
-    let mut narcissus = Raw::new(&relay.quic()).await;
-    assert_status(&narcissus.reserve().await, Status::Ok);
-    let (answer, _) = narcissus.connect(narcissus.peer_id).await;
+    let unreserved = connect(&PeerId::random().to_bytes());
+    assert_request_status(&mut relay, &unreserved, Status::NoReservation).await;
+    let mut client = Raw::new(&relay.quic()).await;
+    assert_status(&client.reserve().await, Status::Ok);
+    let (answer, _) = client.connect(client.peer_id).await;
     assert_status(&answer, Status::PermissionDenied);
-    drop(narcissus);
+    drop(client);
     relay.assert_unharmed().await;
 }
 
-/// The first request is served, the second one is not even read.
+/// The relay serves the first request and does not read the second.
 #[tokio::test(flavor = "multi_thread")]
-async fn two_requests_in_one_stream() {
+async fn two_requests_on_one_stream() {
     let relay = start().await;
     for address in [relay.tcp(), relay.quic()] {
         let mut offender = Raw::new(&address).await;
@@ -121,9 +122,9 @@ async fn two_requests_in_one_stream() {
     relay.assert_unharmed().await;
 }
 
-/// An incomplete message is answered with an error after a timeout.
+/// An incomplete message is answered with an error after the request timeout.
 #[tokio::test(flavor = "multi_thread")]
-async fn half_a_message() {
+async fn incomplete_message() {
     let mut relay = start().await;
     let message = connect(&PeerId::random().to_bytes());
     let half = &message[..message.len() / 2];
@@ -148,9 +149,9 @@ async fn half_a_message() {
     relay.assert_unharmed().await;
 }
 
-/// Streams and connections that end in the middle of a message are dropped without an answer.
+/// A stream or connection that ends in the middle of a message is dropped without a response.
 #[tokio::test(flavor = "multi_thread")]
-async fn half_a_message_and_the_end() {
+async fn incomplete_message_and_disconnect() {
     let relay = start().await;
     for address in [relay.tcp(), relay.quic()] {
         let mut offender = Raw::new(&address).await;
@@ -169,8 +170,8 @@ async fn half_a_message_and_the_end() {
     relay.assert_unharmed().await;
 }
 
-/// Streams that say nothing take no place away from those that do, even of the same connection.
-async fn silent_streams(address: impl Fn(&Relay) -> Multiaddr) {
+/// Streams without a request do not prevent other requests, even on the same connection.
+async fn streams_without_request(address: impl Fn(&Relay) -> Multiaddr) {
     const STREAMS: usize = 1000;
     let target_relay = TargetRelay::start(&[]).await;
     let address = address(&target_relay.relay);
@@ -178,7 +179,7 @@ async fn silent_streams(address: impl Fn(&Relay) -> Multiaddr) {
     let mut silent = JoinSet::new();
     for _ in 0..STREAMS {
         let mut stream = offender.hop().await;
-        // QUIC counts a stream until its client has seen that it is reset.
+        // QUIC counts a stream until the client has processed its reset.
         silent.spawn(async move { read_out(&mut stream).await });
     }
     target_relay.assert_serves().await;
@@ -188,31 +189,34 @@ async fn silent_streams(address: impl Fn(&Relay) -> Multiaddr) {
     let ends = silent.join_all().await;
     assert!(began.elapsed() < REQUEST_TIMEOUT + SLACK);
     let malformed = encoded(&wire::status(Status::MalformedMessage));
-    let (told, untold): (Vec<_>, Vec<_>) = ends
+    let (answered, reset): (Vec<_>, Vec<_>) = ends
         .into_iter()
         .map(|(bytes, _)| bytes)
         .partition(|bytes| *bytes == malformed);
-    assert!(untold.iter().all(Vec::is_empty), "{untold:?}");
-    // The others had to make room at once.
-    assert!(told.len() <= MAX_STREAMS_AWAITING_REQUEST, "{}", told.len());
+    assert!(reset.iter().all(Vec::is_empty), "{reset:?}");
+    // Streams beyond the limit were reset without a response.
+    assert!(
+        answered.len() <= MAX_STREAMS_AWAITING_REQUEST,
+        "{}",
+        answered.len()
+    );
     drop(offender);
     target_relay.assert_recovers().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn silent_streams_over_tcp() {
-    silent_streams(Relay::tcp).await;
+async fn streams_without_request_over_tcp() {
+    streams_without_request(Relay::tcp).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn silent_streams_over_quic() {
-    silent_streams(Relay::quic).await;
+async fn streams_without_request_over_quic() {
+    streams_without_request(Relay::quic).await;
 }
 
-/// A target that answers a STOP with garbage, or not at all, costs the source its circuit and
-/// nothing else.
+/// A malformed or missing STOP response fails only the circuit that it belongs to.
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_answers_to_stop() {
+async fn invalid_stop_responses() {
     let mut relay = start().await;
     for address in [relay.tcp(), relay.quic()] {
         for answer in [b"\x08garbage!".as_slice(), &[0xff; 64], b""] {

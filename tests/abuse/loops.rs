@@ -1,4 +1,5 @@
-//! Circuits that lead back to where they come from.
+//! Circuits that form a loop. Expected: each circuit ends at its byte limit, and other clients are served
+//! meanwhile.
 
 use circuit_relay::wire::Status;
 use futures::{AsyncReadExt, AsyncWriteExt, io::copy};
@@ -7,9 +8,9 @@ use tokio::task::JoinSet;
 
 use crate::target_relay::TargetRelay;
 
-/// The relay is no target: it has no reservation, and never dials itself.
+/// The relay is not a valid circuit target: it holds no reservation, and never dials itself.
 #[tokio::test(flavor = "multi_thread")]
-async fn to_the_relay() {
+async fn circuit_to_the_relay() {
     let target_relay = TargetRelay::start(&[]).await;
     for address in [target_relay.relay.tcp(), target_relay.relay.quic()] {
         let mut source = Raw::new(&address).await;
@@ -22,10 +23,10 @@ async fn to_the_relay() {
     target_relay.assert_recovers().await;
 }
 
-/// Peers that pass on what they get from one circuit to the next one, around: their bytes go round
-/// and round through the relay until the circuits have had theirs, and nobody is kept waiting.
+/// Peers that forward the bytes of each circuit to the next one, in a ring. The bytes pass the relay
+/// repeatedly until the circuits reach their byte limits.
 #[tokio::test(flavor = "multi_thread")]
-async fn around() {
+async fn ring_of_circuits() {
     const CIRCUITS: usize = 4;
     let mut target_relay = TargetRelay::start(&[("RELAY_MAX_CIRCUIT_BYTES", "50000000")]).await;
     let address = target_relay.relay.tcp();
@@ -45,14 +46,14 @@ async fn around() {
     }
     nears[0].write_all(&pattern(50_000)).await.unwrap();
     nears[0].flush().await.unwrap();
-    // What comes out of each goes into the next, and the last leads to the first.
+    // The output of each circuit is the input of the next; the last one feeds the first.
     nears.rotate_left(1);
     let mut links = JoinSet::new();
     for (far, near) in fars.into_iter().zip(nears) {
         links.spawn(async move {
             let (reader, _far) = far.split();
             let (_near, mut writer) = near.split();
-            // It ends as its circuits end.
+            // The copy ends when its circuits end.
             let _ = copy(reader, &mut writer).await;
         });
     }

@@ -1,6 +1,6 @@
-//! Attacks by single clients, with real sockets and the real binary. Ordinary clients are served
-//! meanwhile. Afterwards no reservation, circuit or connection is left, no task has panicked, and memory
-//! and files are released.
+//! Attacks by single clients on the real binary over real sockets. Expected: ordinary clients are served
+//! during the attack. After it, no reservation, circuit or connection is left, no task has panicked, and
+//! memory and files are released.
 
 #![expect(
     clippy::unwrap_used,
@@ -26,5 +26,5 @@ mod unread;
 
 use std::time::Duration;
 
-/// How much later than by its deadline something may happen on a busy machine.
+/// Tolerance after a deadline, for a busy machine.
 const SLACK: Duration = Duration::from_secs(5);

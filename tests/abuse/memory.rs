@@ -1,5 +1,5 @@
-//! Peers that make the relay hold bytes, in as many ways as there are over TCP and WebSocket: its
-//! memory stays below the limit, ordinary clients are served, and idle reservations are kept.
+//! Peers that make the relay buffer data, over TCP and WebSocket. Expected: memory stays below the limit,
+//! ordinary clients are served, and idle reservations are kept.
 
 use std::{
     io,
@@ -37,12 +37,12 @@ use transports::noise;
 use crate::dialler::{Duplex, Security, dial, line, negotiate, secured};
 
 const MIB: usize = 1024 * 1024;
-/// How long nothing has to move until a writer counts as blocked.
+/// A write without progress for this long counts as blocked.
 const BLOCKED: Duration = Duration::from_secs(2);
-/// Reservations of ordinary peers that do nothing else.
-const IDLE: usize = 16;
+/// Number of ordinary peers with an idle reservation.
+const IDLE_RESERVATIONS: usize = 16;
 
-/// A relay with a memory limit, and ordinary peers that hold a reservation on it.
+/// A relay with a memory limit, and ordinary peers with a reservation on it.
 struct Limited {
     relay: Relay,
     limit: usize,
@@ -68,7 +68,7 @@ impl Limited {
         ])
         .await;
         let address = relay.tcp();
-        let idle = join_all((0..IDLE).map(async |_| {
+        let idle = join_all((0..IDLE_RESERVATIONS).map(async |_| {
             let mut peer = Raw::new(&address).await;
             assert_status(&peer.reserve().await, Status::Ok);
             peer
@@ -86,11 +86,11 @@ impl Limited {
         }
     }
 
-    /// New connections are accepted, and ordinary clients are served, whatever the attackers hold: at
-    /// the second attempt at the latest, if memory was short at the first.
-    async fn serves(&self) {
+    /// Asserts that new connections are accepted and ordinary clients served during the attack. A second
+    /// attempt is allowed, because memory may be short during the first.
+    async fn assert_serves(&self) {
         for address in [self.relay.tcp(), self.relay.websocket()] {
-            self.accepts().await;
+            self.wait_until_accepting().await;
             let again = address.clone();
             let mut clients = JoinSet::new();
             clients.spawn(async move { ordinary_clients::time_to_serve(&address).await });
@@ -99,20 +99,20 @@ impl Limited {
                 .await
                 .is_none_or(|served| served.is_err())
             {
-                self.accepts().await;
+                self.wait_until_accepting().await;
                 ordinary_clients::time_to_serve(&again).await;
             }
         }
     }
 
     /// Waits until new connections are accepted.
-    async fn accepts(&self) {
+    async fn wait_until_accepting(&self) {
         let is_accepting = |status: &Value| status["memory"]["is_short"] == false;
         http::json_where(&self.relay, "/status", is_accepting).await;
     }
 
-    /// The memory was below the limit all the time, and no idle reservation is lost.
-    async fn has_withstood(mut self) {
+    /// Asserts that memory stayed below the limit, and that no idle reservation was lost.
+    async fn assert_withstood(mut self) {
         self.is_over.store(true, Ordering::Relaxed);
         self.sampler.join().unwrap();
         let peak = self.peak.load(Ordering::Relaxed);
@@ -126,7 +126,7 @@ impl Limited {
     }
 }
 
-/// Looks at the memory of a process until `is_over`, on a thread that nothing else holds up.
+/// Samples the memory of a process until `is_over`, on a dedicated thread.
 fn sample(
     process: u32,
     peak: Arc<AtomicUsize>,
@@ -136,7 +136,7 @@ fn sample(
         while !is_over.load(Ordering::Relaxed) {
             let statm = std::fs::read_to_string(format!("/proc/{process}/statm"));
             let Some(pages) = statm.ok().and_then(|statm| {
-                // But for what is mapped from files, which the kernel takes back when memory is short.
+                // Excludes file-backed pages, which the kernel reclaims under memory pressure.
                 let mut pages = statm
                     .split(' ')
                     .skip(1)
@@ -152,10 +152,10 @@ fn sample(
     })
 }
 
-/// Targets of circuits that read nothing any more, not even from their sockets.
+/// Circuit targets that stop reading from their streams and sockets.
 struct Frozen {
     peers: Vec<PeerId>,
-    /// Lets the targets go on until the circuits are open.
+    /// Runs the targets until a message arrives, when their circuits are open.
     freeze: mpsc::Sender<()>,
     thread: thread::JoinHandle<()>,
     end: mpsc::Sender<()>,
@@ -185,7 +185,7 @@ impl Frozen {
                 }
                 targets
             });
-            // The runtime does not run: nothing is read.
+            // Blocks the runtime, so no socket is read.
             let _ = ended.recv();
             drop(targets);
         });
@@ -207,7 +207,7 @@ impl Frozen {
     }
 }
 
-/// Sources that send on circuits whose targets read nothing.
+/// Sources that send on circuits whose targets do not read.
 async fn circuits_to_frozen_targets(
     mebibytes: usize,
     security: client::Security,
@@ -244,14 +244,14 @@ async fn circuits_to_frozen_targets(
     let flood = join_all(circuits.iter_mut().map(async |circuit| {
         while let Ok(Ok(())) = timeout(BLOCKED, circuit.write_all(&chunk)).await {}
     }));
-    join(flood, limited.serves()).await;
-    limited.serves().await;
+    join(flood, limited.assert_serves()).await;
+    limited.assert_serves().await;
     drop(circuits);
     for source in sources {
         source.abort();
     }
     targets.end();
-    limited.has_withstood().await;
+    limited.assert_withstood().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -269,8 +269,8 @@ async fn unread_circuits_over_websocket() {
     circuits_to_frozen_targets(256, client::Security::Noise, Relay::websocket).await;
 }
 
-/// Agrees on a protocol, if the relay goes on.
-async fn agree(
+/// Negotiates a protocol; fails if the relay closes the connection.
+async fn try_negotiate(
     socket: &mut (impl AsyncRead + AsyncWrite + Unpin),
     protocol: &str,
 ) -> io::Result<()> {
@@ -281,16 +281,16 @@ async fn agree(
     socket.read_exact(&mut answer).await
 }
 
-/// A connection with a muxer, on which only a part of a Noise frame is sent. The relay may refuse it,
-/// or close it to free memory.
+/// A connection with a muxer that sends only a part of a Noise frame. The relay may refuse it, or close
+/// it to free memory.
 async fn with_incomplete_frame(relay: &Relay) -> io::Result<Box<dyn Duplex>> {
     const SENT: usize = 65_000;
     let mut socket = TcpStream::connect(socket(&relay.tcp())).await?.compat();
-    agree(&mut socket, "/noise").await?;
+    try_negotiate(&mut socket, "/noise").await?;
     let keys = noise::Keys::new(&Keypair::generate_ed25519()).unwrap();
     let secured = noise::dial(keys, &mut socket).await;
     let (_, mut channel) = secured.map_err(io::Error::other)?;
-    agree(&mut channel, "/yamux/1.0.0").await?;
+    try_negotiate(&mut channel, "/yamux/1.0.0").await?;
     drop(channel);
     socket.write_all(&vec![0xff; SENT]).await?;
     Ok(Box::new(socket))
@@ -308,12 +308,12 @@ async fn incomplete_frames_on_idle_connections() {
     }
     let connected = offenders.iter().filter(|end| matches!(end, Ok(Ok(_))));
     assert!(connected.count() > OFFENDERS / 4);
-    limited.serves().await;
+    limited.assert_serves().await;
     drop(offenders);
-    limited.has_withstood().await;
+    limited.assert_withstood().await;
 }
 
-/// Pings on many streams of each connection, whose answers are not read.
+/// Pings on many streams of each connection; the responses are not read.
 #[tokio::test(flavor = "multi_thread")]
 async fn pings_with_unread_answers() {
     const OFFENDERS: usize = 80;
@@ -342,7 +342,7 @@ async fn pings_with_unread_answers() {
                 frames.extend(stream.to_be_bytes());
                 frames.extend(u32::try_from(ask.len()).unwrap().to_be_bytes());
                 frames.extend(&ask);
-                // Credit for the answers.
+                // Window update for the responses.
                 frames.extend([0, 1, 0, 0]);
                 frames.extend(stream.to_be_bytes());
                 frames.extend(0x7fff_0000_u32.to_be_bytes());
@@ -350,7 +350,7 @@ async fn pings_with_unread_answers() {
                     offender.write_all(&frames).await?;
                     offender.flush().await
                 };
-                // It is over, or blocked.
+                // The connection is closed, or the write is blocked.
                 if !matches!(timeout(BLOCKED, sent).await, Ok(Ok(()))) {
                     break;
                 }
@@ -358,15 +358,15 @@ async fn pings_with_unread_answers() {
             offender
         });
     }
-    limited.serves().await;
+    limited.assert_serves().await;
     let offenders = flood.join_all().await;
-    limited.serves().await;
+    limited.assert_serves().await;
     drop(offenders);
-    limited.has_withstood().await;
+    limited.assert_withstood().await;
 }
 
-/// Peers over WebSocket that announce frames of 200 MB and send nothing of them: no memory is reserved
-/// for what is announced, and their number is not limited by it.
+/// WebSocket peers that announce frames of 200 MB and do not send them. The relay allocates no memory for
+/// an announced length, and does not limit the number of these connections for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn announced_websocket_frames() {
     const OFFENDERS: usize = 600;
@@ -380,13 +380,13 @@ async fn announced_websocket_frames() {
     let mut offenders = Vec::new();
     for _ in 0..OFFENDERS {
         let mut offender = dial(socket(&limited.relay.websocket())).await;
-        // Some may be refused: as many handshakes as may be under way are.
+        // Some are refused at the limit of concurrent handshakes.
         if offender.write_all(upgrade).await.is_ok() {
             let _ = offender.write_all(&header).await;
         }
         offenders.push(offender);
     }
     drop(offenders);
-    limited.serves().await;
-    limited.has_withstood().await;
+    limited.assert_serves().await;
+    limited.assert_withstood().await;
 }

@@ -1,4 +1,5 @@
-//! A byte now and then, at every step on the way to a circuit.
+//! Slow senders: one byte every 300 ms during the handshake, on the muxer and in a hop request. Expected:
+//! the relay ends each connection or stream at its timeout.
 
 use std::time::{Duration, Instant};
 
@@ -18,16 +19,16 @@ use crate::{
     target_relay::TargetRelay,
 };
 
-/// Offenders at each step.
+/// Number of slow senders for each step.
 const OFFENDERS: usize = 50;
-/// The time between two bytes.
+/// Interval between two bytes.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// Says `bytes` one by one, for as long as the relay listens; gives how long that was.
-async fn drip(stream: impl AsyncRead + AsyncWrite + Unpin, bytes: &[u8]) -> Duration {
+/// Sends `bytes` one at a time until the relay ends the stream. Returns the duration.
+async fn send_slowly(stream: impl AsyncRead + AsyncWrite + Unpin, bytes: &[u8]) -> Duration {
     let began = Instant::now();
     let (mut reader, mut writer) = stream.split();
-    let drip = async {
+    let send_slowly = async {
         for byte in bytes.iter().cycle() {
             let written = writer.write_all(&[*byte]).await;
             if written.and(writer.flush().await).is_err() {
@@ -37,14 +38,14 @@ async fn drip(stream: impl AsyncRead + AsyncWrite + Unpin, bytes: &[u8]) -> Dura
         }
     };
     tokio::select! {
-        () = drip => {}
-        // An end and a reset will both do.
+        () = send_slowly => {}
+        // Both a FIN and a reset are accepted.
         _ = read_out(&mut reader) => {}
     }
     began.elapsed()
 }
 
-/// Nobody was listened to for longer than this.
+/// Asserts that each stream ended within `most`.
 async fn all_end_within(offenders: JoinSet<Duration>, most: Duration) {
     for lasted in offenders.join_all().await {
         assert!(lasted < most + SLACK, "{lasted:?}");
@@ -52,23 +53,23 @@ async fn all_end_within(offenders: JoinSet<Duration>, most: Duration) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_the_handshake() {
+async fn slow_handshake() {
     let target_relay = TargetRelay::start(&[]).await;
     let address = socket(&target_relay.relay.tcp());
     let mut offenders = JoinSet::new();
-    // A record of TLS and a message of Noise begin with their length; so much will never come.
-    let never = [22, 3, 1, 60, 0, 1, 0, 59, 252, 3, 3];
+    // Length prefixes of a TLS record and a Noise message that are never completed.
+    let incomplete = [22, 3, 1, 60, 0, 1, 0, 59, 252, 3, 3];
     for _ in 0..OFFENDERS {
         offenders.spawn(async move {
             let socket = dial(address).await;
-            drip(socket, &line("/multistream/1.0.0")).await
+            send_slowly(socket, &line("/multistream/1.0.0")).await
         });
-        for (security, bytes) in [(Security::Noise, &[0; 11]), (Security::Tls, &never)] {
+        for (security, bytes) in [(Security::Noise, &[0; 11]), (Security::Tls, &incomplete)] {
             let bytes = *bytes;
             offenders.spawn(async move {
                 let mut socket = dial(address).await;
                 negotiate(&mut socket, security.protocol()).await;
-                drip(socket, &bytes).await
+                send_slowly(socket, &bytes).await
             });
         }
     }
@@ -77,11 +78,11 @@ async fn in_the_handshake() {
     target_relay.assert_recovers().await;
 }
 
-/// The muxer has no timeout, but a connection without a stream is idle.
+/// The muxer has no timeout, but the idle timeout applies to a connection without streams.
 #[tokio::test(flavor = "multi_thread")]
-async fn in_the_muxer() {
+async fn slow_muxer_frames() {
     const IDLE: Duration = Duration::from_secs(5);
-    // The relay's own streams, which nobody accepts here, have their time first.
+    // The relay's own streams, which this client never accepts, time out first.
     const STREAMS: Duration = Duration::from_secs(15);
     let target_relay = TargetRelay::start(&[("RELAY_IDLE_TIMEOUT", "5s")]).await;
     let mut offenders = JoinSet::new();
@@ -89,9 +90,9 @@ async fn in_the_muxer() {
         for _ in 0..OFFENDERS {
             let mut offender = secured(&target_relay.relay, security).await;
             negotiate(&mut offender, "/yamux/1.0.0").await;
-            // Ping after ping, each of which takes some seconds.
+            // Repeated pings, each of which takes several seconds to send.
             let ping = [0, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9];
-            offenders.spawn(async move { drip(offender, &ping).await });
+            offenders.spawn(async move { send_slowly(offender, &ping).await });
         }
     }
     target_relay.assert_serves().await;
@@ -99,9 +100,9 @@ async fn in_the_muxer() {
     target_relay.assert_recovers().await;
 }
 
-/// A stream has its time for its request, however many bytes come meanwhile.
+/// The request timeout applies from the start of the stream, regardless of bytes received.
 #[tokio::test(flavor = "multi_thread")]
-async fn in_the_request() {
+async fn slow_request() {
     let target_relay = TargetRelay::start(&[]).await;
     let mut offenders = JoinSet::new();
     let mut peers = Vec::new();
@@ -111,9 +112,9 @@ async fn in_the_request() {
             let stream = offender.hop().await;
             offenders.spawn(async move {
                 let request = connect(&PeerId::random().to_bytes());
-                // The last bytes would come after the end.
+                // Sending the whole request takes longer than the timeout.
                 assert!(PAUSE * u32::try_from(request.len()).unwrap() > REQUEST_TIMEOUT);
-                drip(stream, &request).await
+                send_slowly(stream, &request).await
             });
         }
         peers.push(offender);

@@ -1,5 +1,6 @@
-//! Everybody at once, for hours if asked to: who comes and goes, who stays and renews, and who does
-//! wrong. After each round all have left, and the relay has to be what it was.
+//! Soak test: short-lived clients, long-lived clients that renew, and misbehaving clients at the same
+//! time, in rounds. Expected: after each round, metrics and log events agree, and memory, files and tasks
+//! are back at their initial level.
 //!
 //! ```sh
 //! RELAY_TEST_SOAK=2h cargo test --release --test abuse soak -- --nocapture
@@ -18,7 +19,7 @@ use test_support::{
     PATIENCE,
     client::Security,
     event_audit::EventAudit,
-    load::{Directory, Tally, act_and_leave, arrive},
+    load::{Directory, Tally, connect_and_reserve, exchange_and_disconnect},
     ordinary_clients,
     process::Relay,
     prometheus::Scrape,
@@ -28,36 +29,36 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-/// How long it takes if nobody says otherwise.
-const USUALLY: Duration = Duration::from_secs(40);
+/// Total duration unless `RELAY_TEST_SOAK` is set.
+const DEFAULT_DURATION: Duration = Duration::from_secs(40);
 const ROUNDS: u32 = 8;
 
-/// Clients that come and go.
-const ORDINARY: u64 = 24;
-/// Clients that stay until the round is over.
-const STAYING: u64 = 8;
-const OFFENDERS: u64 = 6;
-/// The most bytes that a client sends at once; some circuits come to their limit.
-const MOST: usize = 1_200_000;
-/// The time between two pairs of clients whose service is timed.
-const BYSTANDERS_PAUSE: Duration = Duration::from_secs(5);
-/// For how long the relay stands still in the middle of a round.
-const FROZEN: Duration = Duration::from_secs(1);
-/// What the first round may leave behind that the last one does not: tables that have grown, and
-/// pages that are not quite empty.
-const KEPT: usize = 16 * MIB;
+/// Number of short-lived clients.
+const SHORT_LIVED: u64 = 24;
+/// Number of clients that stay connected for a whole round.
+const LONG_LIVED: u64 = 8;
+const MISBEHAVING: u64 = 6;
+/// Upper bound of a client's transfer, in bytes. Some circuits reach their byte limit.
+const MAX_TRANSFER: usize = 1_200_000;
+/// Interval between two measurements of the latency for ordinary clients.
+const LATENCY_INTERVAL: Duration = Duration::from_secs(5);
+/// How long the relay process is stopped in the middle of a round.
+const STOP_DURATION: Duration = Duration::from_secs(1);
+/// Memory growth that is allowed between the first round and a later one, in bytes: hash maps that have
+/// grown, and fragmented pages.
+const MAX_GROWTH: usize = 16 * MIB;
 const MIB: usize = 1024 * 1024;
 
-/// Where the relay can be reached.
+/// The relay's listen addresses, by transport.
 #[derive(Clone)]
-struct Doors {
+struct RelayAddresses {
     tcp: Multiaddr,
     quic: Multiaddr,
     websocket: Multiaddr,
 }
 
-impl Doors {
-    /// One of them, and what secures it if it is TCP.
+impl RelayAddresses {
+    /// A random address, and the security protocol to use over TCP.
     fn any(&self, rng: &mut StdRng) -> (Security, &Multiaddr) {
         match rng.random_range(0..4) {
             0 => (Security::Noise, &self.tcp),
@@ -68,14 +69,14 @@ impl Doors {
     }
 }
 
-/// What the relay holds while nobody is there.
+/// Resources of a relay without connections.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Idle {
+struct Resources {
     files: usize,
     tasks: f64,
 }
 
-impl Idle {
+impl Resources {
     async fn of(relay: &Relay) -> Self {
         let scrape = Scrape::of(relay).await;
         Self {
@@ -86,14 +87,14 @@ impl Idle {
 }
 
 /// A relay, and an audit of the events in its log.
-struct Soaked {
+struct SoakedRelay {
     relay: Relay,
     audit: EventAudit,
-    /// How many of its first events are not of clients.
-    preface: usize,
+    /// Number of log events before the first client event.
+    startup_events: usize,
 }
 
-impl Soaked {
+impl SoakedRelay {
     async fn start() -> Self {
         let relay = Relay::start(&[
             ("RELAY_STATS_INTERVAL", "1s"),
@@ -106,14 +107,14 @@ impl Soaked {
         ])
         .await;
         Self {
-            preface: relay.events.len(),
+            startup_events: relay.events.len(),
             relay,
             audit: EventAudit::default(),
         }
     }
 
-    fn doors(&self) -> Doors {
-        Doors {
+    fn addresses(&self) -> RelayAddresses {
+        RelayAddresses {
             tcp: self.relay.tcp(),
             quic: self.relay.quic(),
             websocket: self.relay.websocket(),
@@ -123,19 +124,19 @@ impl Soaked {
     /// Reads the log until its next statistics.
     async fn next_statistics(&mut self) {
         self.relay.event("statistics").await;
-        self.enter();
+        self.record();
     }
 
-    fn enter(&mut self) {
-        let events = self.relay.events.split_off(self.preface);
+    fn record(&mut self) {
+        let events = self.relay.events.split_off(self.startup_events);
         self.audit.record(&events);
     }
 
-    /// Everybody has left: the log's account agrees with the metrics, to the byte, and nothing is
-    /// open.
-    async fn is_exact(&mut self) {
-        self.relay.is_idle().await;
-        self.enter();
+    /// Asserts, after all clients have disconnected, that the log events agree with the metrics to the
+    /// byte, and that no circuit or reservation is active.
+    async fn assert_metrics_match_log(&mut self) {
+        self.relay.wait_until_idle().await;
+        self.record();
         self.audit.assert_balanced();
         let scrape = Scrape::of(&self.relay).await;
         let sum = |name: &str, labels: &[(&str, &str)]| scrape.sum(name, labels).unwrap_or(0.0);
@@ -161,94 +162,122 @@ impl Soaked {
         }
     }
 
-    /// Files and tasks are as many as they were before anybody came.
-    async fn is_as_before(&mut self, before: Idle) {
-        let mut now = Idle::of(&self.relay).await;
+    /// Asserts that the numbers of files and tasks are those before the load.
+    async fn assert_resources_released(&mut self, before: Resources) {
+        let mut now = Resources::of(&self.relay).await;
         let waiting = timeout(PATIENCE, async {
             while now.files > before.files || now.tasks > before.tasks {
                 self.next_statistics().await;
-                now = Idle::of(&self.relay).await;
+                now = Resources::of(&self.relay).await;
             }
         });
         let waited = waiting.await;
         assert!(waited.is_ok(), "{now:?} after {before:?}");
     }
 
-    /// The relay stands still for a moment.
+    /// Stops the relay process for a short time.
     async fn pause(&self) {
-        self.relay.freeze();
-        sleep(FROZEN).await;
-        self.relay.thaw();
+        self.relay.suspend();
+        sleep(STOP_DURATION).await;
+        self.relay.resume();
     }
 }
 
-/// Comes, talks, and goes, again and again.
-async fn come_and_go(mut rng: StdRng, doors: Doors, directory: Directory, until: Instant) -> Tally {
+/// Connects, exchanges data and disconnects, repeatedly.
+async fn run_short_lived(
+    mut rng: StdRng,
+    addresses: RelayAddresses,
+    directory: Directory,
+    until: Instant,
+) -> Tally {
     let mut tally = Tally::default();
     while Instant::now() < until {
-        let (security, address) = doors.any(&mut rng);
-        let client = arrive(security, address, &directory, &mut tally).await;
-        act_and_leave(client, MOST, &mut rng, address, &directory, &mut tally).await;
+        let (security, address) = addresses.any(&mut rng);
+        let client = connect_and_reserve(security, address, &directory, &mut tally).await;
+        exchange_and_disconnect(
+            client,
+            MAX_TRANSFER,
+            &mut rng,
+            address,
+            &directory,
+            &mut tally,
+        )
+        .await;
     }
     tally
 }
 
-/// Comes, and answers and renews until the end.
-async fn stay(mut rng: StdRng, doors: Doors, directory: Directory, until: Instant) -> Tally {
+/// Stays connected, serves circuits and renews until the deadline.
+async fn run_long_lived(
+    mut rng: StdRng,
+    addresses: RelayAddresses,
+    directory: Directory,
+    until: Instant,
+) -> Tally {
     let mut tally = Tally::default();
-    let (security, address) = doors.any(&mut rng);
-    let mut client = arrive(security, address, &directory, &mut tally).await;
+    let (security, address) = addresses.any(&mut rng);
+    let mut client = connect_and_reserve(security, address, &directory, &mut tally).await;
     client.run_until(sleep_until(until)).await;
     directory.lock().unwrap().retain(|id| *id != client.peer_id);
     tally
 }
 
-/// Times how ordinary clients are served meanwhile.
-async fn time(doors: Doors, times: Arc<Mutex<Vec<Duration>>>, until: Instant) -> Tally {
+/// Measures the latency for ordinary clients during the load.
+async fn measure_latency(
+    addresses: RelayAddresses,
+    times: Arc<Mutex<Vec<Duration>>>,
+    until: Instant,
+) -> Tally {
     while Instant::now() < until {
-        for address in [&doors.tcp, &doors.quic] {
+        for address in [&addresses.tcp, &addresses.quic] {
             let took = ordinary_clients::time_to_serve(address).await;
             times.lock().unwrap().push(took);
         }
-        sleep(BYSTANDERS_PAUSE).await;
+        sleep(LATENCY_INTERVAL).await;
     }
     Tally::default()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mixed_load() {
-    let total = std::env::var("RELAY_TEST_SOAK").map_or(USUALLY, |set| {
+    let total = std::env::var("RELAY_TEST_SOAK").map_or(DEFAULT_DURATION, |set| {
         humantime::parse_duration(&set).expect("RELAY_TEST_SOAK is a duration, such as 2h")
     });
-    let mut soaked = Soaked::start().await;
-    let doors = soaked.doors();
-    ordinary_clients::assert_served(&doors.tcp).await;
-    ordinary_clients::assert_served(&doors.quic).await;
-    soaked.is_exact().await;
-    let before = Idle::of(&soaked.relay).await;
+    let mut soaked = SoakedRelay::start().await;
+    let addresses = soaked.addresses();
+    ordinary_clients::assert_served(&addresses.tcp).await;
+    ordinary_clients::assert_served(&addresses.quic).await;
+    soaked.assert_metrics_match_log().await;
+    let before = Resources::of(&soaked.relay).await;
 
     let mut rng = StdRng::seed_from_u64(8);
     let mut first = None;
     println!(
-        "| round | MiB at most, at rest | tasks, files at rest | reservations | renewals | circuits | MB | came back whole | slowest pair |"
+        "| round | peak, idle MiB | idle tasks, files | reservations | renewals | circuits | MB | transfers verified | slowest pair |"
     );
     println!("|---|---|---|---|---|---|---|---|---|");
     for round in 1..=ROUNDS {
         let until = Instant::now() + total / ROUNDS;
         let (directory, times) = (Directory::default(), Arc::default());
-        let mut everybody = JoinSet::new();
-        for _ in 0..ORDINARY {
-            let (rng, doors, directory) = (rng.fork(), doors.clone(), Arc::clone(&directory));
-            everybody.spawn(come_and_go(rng, doors, directory, until));
+        let mut clients = JoinSet::new();
+        for _ in 0..SHORT_LIVED {
+            let (rng, addresses, directory) =
+                (rng.fork(), addresses.clone(), Arc::clone(&directory));
+            clients.spawn(run_short_lived(rng, addresses, directory, until));
         }
-        for _ in 0..STAYING {
-            let (rng, doors, directory) = (rng.fork(), doors.clone(), Arc::clone(&directory));
-            everybody.spawn(stay(rng, doors, directory, until));
+        for _ in 0..LONG_LIVED {
+            let (rng, addresses, directory) =
+                (rng.fork(), addresses.clone(), Arc::clone(&directory));
+            clients.spawn(run_long_lived(rng, addresses, directory, until));
         }
-        for _ in 0..OFFENDERS {
-            everybody.spawn(offenders::offend(rng.fork(), doors.clone(), until));
+        for _ in 0..MISBEHAVING {
+            clients.spawn(offenders::misbehave(rng.fork(), addresses.clone(), until));
         }
-        everybody.spawn(time(doors.clone(), Arc::clone(&times), until));
+        clients.spawn(measure_latency(
+            addresses.clone(),
+            Arc::clone(&times),
+            until,
+        ));
 
         let mut most = 0;
         let mut pause = Some(Instant::now() + total / ROUNDS / 2);
@@ -261,18 +290,21 @@ async fn mixed_load() {
             }
         }
         let mut tally = Tally::default();
-        while let Some(one) = everybody.join_next().await {
+        while let Some(one) = clients.join_next().await {
             tally += one.unwrap();
         }
-        soaked.is_exact().await;
-        soaked.is_as_before(before).await;
+        soaked.assert_metrics_match_log().await;
+        soaked.assert_resources_released(before).await;
 
         let resident = soaked.relay.used_bytes();
         let first = *first.get_or_insert(resident);
-        assert!(resident <= first + KEPT, "{first} bytes, then {resident}");
+        assert!(
+            resident <= first + MAX_GROWTH,
+            "{first} bytes, then {resident}"
+        );
         assert!(tally.exchanged > 0 && tally.connected > 0, "{tally:?}");
         let audit = &soaked.audit;
-        let now = Idle::of(&soaked.relay).await;
+        let now = Resources::of(&soaked.relay).await;
         println!(
             "| {round} | {}, {} | {}, {} | {} | {} | {} | {} | {} of {} | {:?} |",
             most / MIB,

@@ -1,4 +1,5 @@
-//! Who connects only to be gone again.
+//! Clients that disconnect during or right after connection establishment. Expected: ordinary clients are
+//! served, and memory and files are released.
 
 use std::time::Duration;
 
@@ -12,9 +13,9 @@ use crate::{
     target_relay::TargetRelay,
 };
 
-/// Resets after nothing, after a word, and in the middle of the handshake.
+/// TCP resets before the first byte, after multistream-select, and in the middle of the handshake.
 #[tokio::test(flavor = "multi_thread")]
-async fn of_sockets() {
+async fn socket_resets() {
     const STORMS: usize = 20;
     const EACH: usize = 150;
     let target_relay = TargetRelay::start(&[]).await;
@@ -40,9 +41,9 @@ async fn of_sockets() {
     target_relay.assert_recovers().await;
 }
 
-/// Whole connections, which are dropped as soon as they are up.
+/// Connections that are closed as soon as they are established.
 #[tokio::test(flavor = "multi_thread")]
-async fn of_peers() {
+async fn short_connections() {
     const STORMS: usize = 8;
     const EACH: usize = 20;
     let target_relay = TargetRelay::start(&[]).await;
@@ -61,7 +62,7 @@ async fn of_peers() {
     while storms.join_next().await.transpose().unwrap().is_some() {}
     for security in [Security::Noise, Security::Tls] {
         for _ in 0..EACH {
-            // Without a muxer.
+            // Closes before muxer negotiation.
             drop(secured(&target_relay.relay, security).await);
         }
     }

@@ -1,4 +1,4 @@
-//! The relay under attack, with the memory and files that it used before.
+//! The relay under attack, and its memory and file usage before the attack.
 
 use test_support::{
     PATIENCE, ordinary_clients,
@@ -7,10 +7,10 @@ use test_support::{
 use tokio::time::timeout;
 
 const MIB: usize = 1024 * 1024;
-/// By how much memory may grow while a case goes on.
-const GROWN: usize = 96 * MIB;
-/// How much of that may be kept: tables that have grown, and pages that are not quite empty.
-const KEPT: usize = 16 * MIB;
+/// Bound of memory growth during an attack, in bytes.
+const MAX_GROWTH: usize = 96 * MIB;
+/// Bound of memory growth after an attack, in bytes: hash maps that have grown, and fragmented pages.
+const MAX_RETAINED: usize = 16 * MIB;
 
 /// A relay under attack.
 pub(crate) struct TargetRelay {
@@ -20,14 +20,14 @@ pub(crate) struct TargetRelay {
 }
 
 impl TargetRelay {
-    /// A relay with these variables, which has served somebody before: what is set up once is no
-    /// growth.
+    /// Starts a relay with these variables and serves ordinary clients once, so that one-time allocations
+    /// do not count as growth.
     pub(crate) async fn start(variables: &[(&str, &str)]) -> Self {
         let statistics = [("RELAY_STATS_INTERVAL", "1s")];
         let mut relay = Relay::start(&[&statistics, variables].concat()).await;
         ordinary_clients::assert_served(&relay.tcp()).await;
         ordinary_clients::assert_served(&relay.quic()).await;
-        relay.is_idle().await;
+        relay.wait_until_idle().await;
         Self {
             resident: relay.used_bytes(),
             files: relay.open_files(),
@@ -35,20 +35,20 @@ impl TargetRelay {
         }
     }
 
-    /// Others are served, over TCP and QUIC, and memory is within its bound.
+    /// Asserts that ordinary clients are served over TCP and QUIC, and that memory is within its bound.
     pub(crate) async fn assert_serves(&self) {
         ordinary_clients::assert_served(&self.relay.tcp()).await;
         ordinary_clients::assert_served(&self.relay.quic()).await;
-        self.assert_growth_at_most(GROWN);
+        self.assert_growth_at_most(MAX_GROWTH);
     }
 
-    /// Memory has not grown by more than this.
+    /// Asserts that memory has grown by at most this many bytes.
     pub(crate) fn assert_growth_at_most(&self, bytes: usize) {
         let grown = self.grown();
         assert!(grown <= bytes, "grown by {grown} bytes");
     }
 
-    /// How many files are open that were not before.
+    /// The number of files opened since the start.
     pub(crate) fn files(&self) -> usize {
         self.relay.open_files().saturating_sub(self.files)
     }
@@ -57,13 +57,13 @@ impl TargetRelay {
         self.relay.used_bytes().saturating_sub(self.resident)
     }
 
-    /// Once the offenders have left, the next ones are served at once, and soon there is nothing
-    /// left of anybody.
+    /// Asserts that ordinary clients are served as soon as the attackers have disconnected, and that
+    /// memory and files are released.
     pub(crate) async fn assert_recovers(mut self) {
         self.assert_serves().await;
-        self.relay.is_idle().await;
+        self.relay.wait_until_idle().await;
         let recovered = timeout(PATIENCE, async {
-            while self.grown() > KEPT || self.files() > 0 {
+            while self.grown() > MAX_RETAINED || self.files() > 0 {
                 self.relay.event("statistics").await;
             }
         });
@@ -71,9 +71,9 @@ impl TargetRelay {
         let (grown, files) = (self.grown(), self.files());
         assert!(
             recovered.is_ok(),
-            "{grown} bytes and {files} files are kept"
+            "{grown} bytes and {files} files are not released"
         );
-        println!("{} KiB of memory kept", grown / 1024);
+        println!("{} KiB of memory not released", grown / 1024);
         let events = self.relay.stop().await;
         assert!(events.iter().all(|event| !is(event, "a task panicked")));
     }

@@ -1,4 +1,5 @@
-//! Bad input below libp2p's streams: sockets that say nothing, nonsense, or stop half way.
+//! Bad input below libp2p's streams: sockets without a byte, random bytes, incomplete messages. Expected:
+//! the relay closes the connection within the handshake timeout; other clients are served.
 
 use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -14,8 +15,8 @@ async fn start() -> Relay {
     Relay::start(&[("RELAY_STATS_INTERVAL", "1s")]).await
 }
 
-/// The relay closes a connection to the TCP or the WebSocket port on which these bytes are sent.
-async fn is_hung_up_on(bytes: &[u8]) {
+/// Asserts that the relay closes TCP and WebSocket connections that send these bytes.
+async fn assert_connection_closed(bytes: &[u8]) {
     let relay = start().await;
     let mut offenders = Vec::new();
     for address in [relay.tcp(), relay.websocket()] {
@@ -29,23 +30,23 @@ async fn is_hung_up_on(bytes: &[u8]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn garbage() {
-    is_hung_up_on(&noise(100_000)).await;
+async fn random_bytes() {
+    assert_connection_closed(&noise(100_000)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_protocol() {
-    is_hung_up_on(b"GET / HTTP/1.1\r\nHost: relay\r\n\r\n").await;
+async fn http_request() {
+    assert_connection_closed(b"GET / HTTP/1.1\r\nHost: relay\r\n\r\n").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_after_multistream() {
-    is_hung_up_on(&line("/multistream/1.0.0")).await;
+async fn multistream_header_only() {
+    assert_connection_closed(&line("/multistream/1.0.0")).await;
 }
 
-/// The header of a WebSocket frame of 200 MB, and nothing more: no memory is reserved for it.
+/// Only the header of a WebSocket frame of 200 MB. The relay does not allocate the announced length.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_giant_websocket_frame() {
+async fn oversized_websocket_frame() {
     let relay = start().await;
     let before = relay.used_bytes();
     let mut offenders = Vec::new();
@@ -67,19 +68,19 @@ async fn a_giant_websocket_frame() {
     ordinary_clients::assert_served(&relay.websocket()).await;
     let grown = relay.used_bytes().saturating_sub(before);
     assert!(grown < 50_000_000, "grown by {grown} bytes");
-    // The frame does not come within the time of a handshake.
+    // The frame is not completed within the handshake timeout.
     join_all(offenders.iter_mut().map(is_closed)).await;
     relay.assert_unharmed().await;
 }
 
-/// A security that was agreed on, and then nonsense instead of its handshake.
+/// Random bytes instead of the handshake of the negotiated security protocol.
 #[tokio::test(flavor = "multi_thread")]
-async fn garbage_within_the_handshake() {
+async fn random_bytes_in_the_handshake() {
     let relay = start().await;
     for security in [Security::Noise, Security::Tls] {
         let mut offender = dial(socket(&relay.tcp())).await;
         negotiate(&mut offender, security.protocol()).await;
-        // It may be closed before all of it is written.
+        // The relay may close the connection before all bytes are written.
         let _ = offender.write_all(&noise(100_000)).await;
         ordinary_clients::assert_served(&relay.tcp()).await;
         is_closed(&mut offender).await;
@@ -87,9 +88,9 @@ async fn garbage_within_the_handshake() {
     relay.assert_unharmed().await;
 }
 
-/// Authenticated, and then nonsense instead of a muxer, or nonsense spoken to the muxer.
+/// Random bytes after the security handshake, both before and after muxer negotiation.
 #[tokio::test(flavor = "multi_thread")]
-async fn garbage_after_the_handshake() {
+async fn random_bytes_after_the_handshake() {
     let relay = start().await;
     for security in [Security::Noise, Security::Tls] {
         for muxer in [None, Some("/yamux/1.0.0")] {
@@ -97,7 +98,7 @@ async fn garbage_after_the_handshake() {
             if let Some(muxer) = muxer {
                 negotiate(&mut offender, muxer).await;
             }
-            // It may be closed before all of it is written.
+            // The relay may close the connection before all bytes are written.
             let _ = offender.write_all(&noise(100_000)).await;
             let _ = offender.flush().await;
             ordinary_clients::assert_served(&relay.tcp()).await;
@@ -107,9 +108,9 @@ async fn garbage_after_the_handshake() {
     relay.assert_unharmed().await;
 }
 
-/// Datagrams of every size, and ones that look like QUIC at first sight.
+/// Random datagrams of various sizes, some with a valid QUIC header prefix.
 #[tokio::test(flavor = "multi_thread")]
-async fn garbage_datagrams() {
+async fn random_datagrams() {
     let relay = start().await;
     let offender = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     offender.connect(socket(&relay.quic())).await.unwrap();
@@ -117,11 +118,11 @@ async fn garbage_datagrams() {
     for number in 0..3000_usize {
         let mut datagram = noise(rng.random_range(0..1400));
         if number % 2 == 0 && datagram.len() >= 7 {
-            // The start of an Initial packet of version 1 with a connection id.
+            // The prefix of a QUIC version 1 Initial packet with a connection id.
             let start = [0xc0 | rng.random_range(0..16), 0, 0, 0, 1, 8];
             datagram.splice(..start.len(), start);
         }
-        // An answer that nobody is there to read can come back as an error of the next one.
+        // An ICMP error for an earlier datagram may be reported here.
         let _ = offender.send(&datagram).await;
     }
     ordinary_clients::assert_served(&relay.quic()).await;

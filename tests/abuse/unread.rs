@@ -1,4 +1,5 @@
-//! Peers that let others wait: who never reads, and who never answers.
+//! Peers that do not read, or do not respond to STOP. Expected: back-pressure instead of buffering,
+//! requests time out, and other clients are served.
 
 use std::time::{Duration, Instant};
 
@@ -16,20 +17,20 @@ use crate::{
     target_relay::TargetRelay,
 };
 
-/// How long nothing has to move until somebody is stuck.
-const STUCK: Duration = Duration::from_secs(2);
+/// A write without progress for this long counts as blocked.
+const BLOCKED: Duration = Duration::from_secs(2);
 const MIB: usize = 1024 * 1024;
 
-/// The source of a circuit sends what its target does not read, and is held up: the relay keeps
-/// next to nothing of it.
+/// The source sends data that the target does not read. Back-pressure blocks the source, and the relay
+/// buffers at most one window for each circuit.
 #[tokio::test(flavor = "multi_thread")]
 async fn unread_circuits() {
     const CIRCUITS: usize = 10;
     let target_relay = TargetRelay::start(&[]).await;
     let mut circuits = Vec::new();
-    for streams in [Streams::Usual, Streams::Narrow(1000)] {
+    for streams in [Streams::Usual, Streams::SmallWindow(1000)] {
         let address = match streams {
-            Streams::Narrow(_) => target_relay.relay.quic(),
+            Streams::SmallWindow(_) => target_relay.relay.quic(),
             _ => target_relay.relay.tcp(),
         };
         for _ in 0..CIRCUITS {
@@ -39,26 +40,26 @@ async fn unread_circuits() {
     }
     let chunk = vec![7; 64 * 1024];
     join_all(circuits.iter_mut().map(|circuit| async {
-        while let Ok(written) = timeout(STUCK, circuit.near.write_all(&chunk)).await {
+        while let Ok(written) = timeout(BLOCKED, circuit.near.write_all(&chunk)).await {
             written.unwrap();
         }
     }))
     .await;
     target_relay.assert_serves().await;
-    // As much again as may wait in each of them for its reader.
+    // The receive windows of the circuits, and the same amount for other buffers.
     target_relay.assert_growth_at_most(2 * CIRCUITS * 2 * MIB);
     drop(circuits);
     target_relay.assert_recovers().await;
 }
 
-/// A peer that asks who the relay is, and to be pinged, again and again, and takes no answer: its
-/// connection is not read any more, or over.
+/// A peer that sends identify and ping requests without reading the responses. The relay stops reading
+/// from the connection, or closes it.
 #[tokio::test(flavor = "multi_thread")]
-async fn unread_answers() {
+async fn unread_responses() {
     const OFFENDERS: usize = 20;
     const SYN: u8 = 1;
     let target_relay = TargetRelay::start(&[("RELAY_IDLE_TIMEOUT", "5s")]).await;
-    let ask = [line("/multistream/1.0.0"), line("/ipfs/id/1.0.0")].concat();
+    let identify_request = [line("/multistream/1.0.0"), line("/ipfs/id/1.0.0")].concat();
     let mut offenders = Vec::new();
     for _ in 0..OFFENDERS {
         let mut offender = secured(&target_relay.relay, Security::Noise).await;
@@ -69,17 +70,17 @@ async fn unread_answers() {
         for stream in (1..20_000_u32).step_by(2) {
             let mut frames = vec![0, 0, 0, SYN];
             frames.extend(stream.to_be_bytes());
-            frames.extend(u32::try_from(ask.len()).unwrap().to_be_bytes());
-            frames.extend(&ask);
+            frames.extend(u32::try_from(identify_request.len()).unwrap().to_be_bytes());
+            frames.extend(&identify_request);
             frames.extend([0, 2, 0, SYN, 0, 0, 0, 0]);
             frames.extend(stream.to_be_bytes());
             let sent = async {
                 offender.write_all(&frames).await?;
                 offender.flush().await
             };
-            match timeout(STUCK, sent).await {
+            match timeout(BLOCKED, sent).await {
                 Ok(Ok(())) => {}
-                // Over, or stuck.
+                // The connection is closed, or the write is blocked.
                 _ => return true,
             }
         }
@@ -93,9 +94,10 @@ async fn unread_answers() {
     target_relay.assert_recovers().await;
 }
 
-/// A target that never answers STOP costs each source its time and nobody anything else.
+/// A target that never responds to STOP. Each source gets an error after the timeout; other clients are
+/// not affected.
 #[tokio::test(flavor = "multi_thread")]
-async fn unanswered_stops() {
+async fn unanswered_stop_requests() {
     const SOURCES: usize = 10;
     const EACH: usize = 10;
     let target_relay = TargetRelay::start(&[("RELAY_MAX_CIRCUITS_PER_PEER", "0")]).await;
@@ -124,7 +126,7 @@ async fn unanswered_stops() {
         assert_status(&answer.unwrap(), Status::ConnectionFailed);
     }
     assert!(began.elapsed() < STOP_TIMEOUT + 2 * SLACK);
-    // A connection over QUIC lives as long as one of its streams.
+    // A QUIC connection stays open as long as one of its streams.
     drop((waiting, peers));
     target_relay.assert_recovers().await;
 }

@@ -1,4 +1,4 @@
-//! The cluster of `compose.yaml`, under a separate name, and on separate ports and a separate network.
+//! The compose cluster under a separate project name, network and set of ports.
 
 use std::{
     collections::BTreeSet,
@@ -19,22 +19,22 @@ use tokio::{
 
 use crate::engine::inspect;
 
-/// The relays of the cluster.
+/// Service names of the relays.
 pub const RELAYS: [&str; 3] = ["relay-0", "relay-1", "relay-2"];
 
 const ZONE: &str = "fleet.test";
 const NETWORK: &str = "10.153.7";
 
-/// A running cluster. Its containers, network and volumes are removed when it is dropped.
+/// A running cluster. Dropping it removes its containers, network and volumes.
 pub struct Cluster {
     image: String,
-    /// The relays' peer ids.
+    /// Peer ids of the relays.
     pub peer_ids: Vec<String>,
     _alone: MutexGuard<'static, ()>,
 }
 
 impl Cluster {
-    /// Starts the cluster with this image; one at a time, as there is one set of ports.
+    /// Starts the cluster with this image. Only one cluster runs at a time, because ports are fixed.
     pub async fn up(image: &str) -> Self {
         static ALONE: Mutex<()> = Mutex::const_new(());
         let mut cluster = Self {
@@ -53,12 +53,12 @@ impl Cluster {
         cluster
     }
 
-    /// `program` in the checkout, as an operator of this cluster would run it.
+    /// A command that runs `program` from the checkout with the environment of this cluster.
     pub fn command(&self, program: &str) -> Command {
         environment(program, &self.image)
     }
 
-    /// What `docker compose` with these arguments prints; it must end well.
+    /// The output of `docker compose` with these arguments. Panics if the command fails.
     pub async fn compose(&self, arguments: &[&str]) -> String {
         let mut command = self.command("docker");
         let output = command
@@ -71,20 +71,20 @@ impl Cluster {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Uses another image from now on, where containers are made anew.
+    /// Uses another image for containers that are created from now on.
     pub fn use_image(&mut self, image: &str) {
         image.clone_into(&mut self.image);
     }
 
-    /// What Docker knows of the container of a service.
+    /// The output of `docker inspect` for the container of a service.
     pub async fn inspect(&self, service: &str) -> Value {
         let id = self.compose(&["ps", "--all", "--quiet", service]).await;
         inspect(id.trim()).await
     }
 
-    /// Waits until the relays hold at least this many reservations together.
-    pub async fn holds(&self, reservations: u64) {
-        let holds = async {
+    /// Waits until the relays have at least this many reservations in total.
+    pub async fn wait_for_reservations(&self, reservations: u64) {
+        let reserved = async {
             loop {
                 let mut active = 0;
                 for relay in RELAYS {
@@ -98,19 +98,19 @@ impl Cluster {
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         };
-        timeout(PATIENCE, holds)
+        timeout(PATIENCE, reserved)
             .await
-            .expect("the reservations are back");
+            .expect("all reservations are active");
     }
 
-    /// The answerers, where they are published.
+    /// The published addresses of the DNS servers.
     pub fn name_servers() -> Vec<SocketAddr> {
         [2953, 2954]
             .map(|port| ([127, 0, 0, 1], port).into())
             .into()
     }
 
-    /// The relays, by the name of the fleet and their peer ids alone.
+    /// The fleet as clients see it: its domain name and the peer ids.
     pub fn fleet(&self) -> Fleet {
         let address = |id: &String| {
             let fleet = Multiaddr::from(Protocol::Dnsaddr(ZONE.into()));
@@ -122,9 +122,8 @@ impl Cluster {
         }
     }
 
-    /// Waits until each answerer that is asked lists exactly these relays, by their indices, and
-    /// gives how long that took.
-    pub async fn lists(&self, relays: &[usize]) -> Duration {
+    /// Waits until each DNS server lists exactly these relays, given as indices. Returns the duration.
+    pub async fn wait_for_records(&self, relays: &[usize]) -> Duration {
         let expected: BTreeSet<_> = relays.iter().map(|n| self.peer_ids[*n].clone()).collect();
         let begun = Instant::now();
         for server in Self::name_servers() {
@@ -158,7 +157,7 @@ impl Drop for Cluster {
     }
 }
 
-/// `program` in the checkout, with the environment that separates the cluster from others.
+/// A command that runs `program` from the checkout in an environment that isolates the cluster.
 pub fn environment(program: &str, image: &str) -> Command {
     let mut command = Command::new(program);
     command
@@ -174,12 +173,12 @@ pub fn environment(program: &str, image: &str) -> Command {
     command
 }
 
-/// All that a command printed.
+/// Standard output and standard error of a command.
 pub fn text(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
 }
 
-/// The peer ids in the records of the fleet; empty while nobody answers.
+/// The peer ids in the fleet's DNS records; empty if the server does not respond.
 async fn listed(server: SocketAddr) -> BTreeSet<String> {
     let fleet = format!("_dnsaddr.{ZONE}");
     let asked = dns::ask_tcp(server, &fleet, RecordType::TXT);

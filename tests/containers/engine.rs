@@ -1,4 +1,4 @@
-//! The Docker engine, the image under test, and containers that are removed when they are dropped.
+//! The Docker engine, the image under test, and containers that are removed on drop.
 
 use std::{process::Stdio, sync::OnceLock};
 
@@ -7,12 +7,12 @@ use tempfile::TempDir;
 use test_support::tools::{or_skip, run};
 use tokio::{process::Command, sync::OnceCell};
 
-/// Whether the image under test is the one that this test builds.
+/// Whether the test builds the image under test itself.
 pub fn is_built_here() -> bool {
     std::env::var_os("RELAY_TEST_IMAGE").is_none()
 }
 
-/// The image under test, built from the shipped Dockerfile; `None` skips the test.
+/// The image under test, built from the repository's Dockerfile; `None` if the test is skipped.
 pub async fn image() -> Option<&'static str> {
     static ENGINE: OnceLock<Result<(), String>> = OnceLock::new();
     static IMAGE: OnceCell<String> = OnceCell::const_new();
@@ -38,7 +38,7 @@ pub async fn image() -> Option<&'static str> {
     Some(image.await)
 }
 
-/// What `docker` with these arguments prints; it must end well.
+/// The output of `docker` with these arguments. Panics if the command fails.
 pub async fn docker(arguments: &[&str]) -> String {
     let output = command(arguments).output().await.unwrap();
     assert!(
@@ -49,7 +49,7 @@ pub async fn docker(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// `docker` with these arguments.
+/// A command that runs `docker` with these arguments.
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new("docker");
     command.args(arguments).stdin(Stdio::null());
@@ -58,20 +58,20 @@ pub fn command(arguments: &[&str]) -> Command {
     command
 }
 
-/// What `docker inspect` knows of an image or a container.
+/// The output of `docker inspect` for an image or a container.
 pub async fn inspect(what: &str) -> Value {
     let text = docker(&["inspect", what]).await;
     let mut found: Value = serde_json::from_str(&text).unwrap();
     found[0].take()
 }
 
-/// A container of our own.
+/// A container of this test, removed on drop.
 pub struct Container {
     pub id: String,
 }
 
 impl Container {
-    /// Runs the image in the background as docs/docker.md recommends, with these additional options.
+    /// Runs the image in the background with the options that docs/docker.md recommends, and these.
     pub async fn start(image: &str, options: &[&str]) -> Self {
         let hardened = [
             "run",
@@ -79,15 +79,15 @@ impl Container {
             "--read-only",
             "--cap-drop=ALL",
             "--security-opt=no-new-privileges",
-            // The image's own check comes every ten seconds.
+            // The health check of the image runs every 10 s.
             "--health-interval=1s",
         ];
         let id = docker(&[&hardened, options, &[image]].concat()).await;
         Self { id }
     }
 
-    /// Waits until the health check of the image says so.
-    pub async fn is_healthy(&self) {
+    /// Waits until the health check of the container succeeds.
+    pub async fn wait_until_healthy(&self) {
         let healthy = async {
             while inspect(&self.id).await["State"]["Health"]["Status"] != "healthy" {
                 tokio::time::sleep(std::time::Duration::from_millis(200)).await;
@@ -97,7 +97,7 @@ impl Container {
         in_time.expect("the container becomes healthy");
     }
 
-    /// Where a port of it is published, such as `9000/udp`.
+    /// The published host port of a container port such as `9000/udp`.
     pub async fn port(&self, port: &str) -> u16 {
         let published = docker(&["port", &self.id, port]).await;
         published.rsplit(':').next().unwrap().parse().unwrap()
@@ -110,7 +110,7 @@ impl Drop for Container {
     }
 }
 
-/// An image like another one, with one line more in its Dockerfile. Removed when it is dropped.
+/// An image that adds one Dockerfile instruction to another image. Removed on drop.
 pub struct Derived {
     pub id: String,
 }

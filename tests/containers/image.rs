@@ -1,4 +1,4 @@
-//! The image by itself: what is in it, and `docker run`.
+//! The image: its content, metadata and size, and relays that run by `docker run`.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
 
@@ -28,7 +28,7 @@ async fn the_image_holds_the_binary_and_declares_how_to_run_it() {
     let (before, _) = page.split_once(" MB image").unwrap();
     let claim = before.split_whitespace().next_back().unwrap();
     let claim: u64 = claim.parse().unwrap();
-    // The claim is that of the profile `dist`. Without its optimizations the binary is a third larger.
+    // The documented size is that of the profile `dist`. Other profiles produce a third more.
     let bound = if is_built_here() {
         claim * 4 / 3
     } else {
@@ -36,7 +36,7 @@ async fn the_image_holds_the_binary_and_declares_how_to_run_it() {
     };
     assert!(
         size <= bound * 1_000_000,
-        "{size} bytes, and docs/docker.md says {claim} MB"
+        "{size} bytes, but docs/docker.md says {claim} MB"
     );
     assert!(claim <= 35);
     let config = &found["Config"];
@@ -62,7 +62,7 @@ async fn the_image_holds_the_binary_and_declares_how_to_run_it() {
         .await
         .unwrap();
     let listing = String::from_utf8(listing.stdout).unwrap();
-    // Docker adds directories, and empty files to mount its own over.
+    // Docker adds directories, and empty files as mount points.
     let mut files: Vec<_> = listing
         .lines()
         .map(|line| line.split_whitespace().collect::<Vec<_>>())
@@ -76,7 +76,7 @@ async fn the_image_holds_the_binary_and_declares_how_to_run_it() {
     );
 }
 
-/// Its binary says what it is made of.
+/// The binary contains its dependency list in the format of cargo-auditable.
 #[tokio::test]
 async fn a_scanner_finds_the_crates_in_the_image() {
     let Some(image) = image().await else { return };
@@ -95,7 +95,7 @@ async fn a_scanner_finds_the_crates_in_the_image() {
         "rustls",
         "aws-lc-sys",
     ];
-    // Its cipher is for these processors alone.
+    // This cipher is only a dependency on x86-64.
     if cfg!(target_arch = "x86_64") {
         names.push("openssl-sys");
     }
@@ -107,7 +107,7 @@ async fn a_scanner_finds_the_crates_in_the_image() {
     }
 }
 
-/// Nothing but published ports is needed, and no right at all.
+/// Requires only published ports, and no capabilities.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_relays_over_tcp_and_quic() {
     let Some(image) = image().await else { return };
@@ -116,7 +116,7 @@ async fn a_container_relays_over_tcp_and_quic() {
         "--publish=127.0.0.1::9000/udp",
     ];
     let container = Container::start(image, &ports).await;
-    container.is_healthy().await;
+    container.wait_until_healthy().await;
     let tcp = format!("/ip4/127.0.0.1/tcp/{}", container.port("9000/tcp").await);
     let quic = format!(
         "/ip4/127.0.0.1/udp/{}/quic-v1",
@@ -137,18 +137,18 @@ async fn a_container_relays_over_tcp_and_quic() {
     );
 }
 
-/// What the container may use is what the relay keeps to.
+/// The memory limit of the container becomes the relay's memory limit.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_memory_of_the_container_is_the_budget() {
     let Some(image) = image().await else { return };
     let container = Container::start(image, &["--memory=64m"]).await;
-    container.is_healthy().await;
+    container.wait_until_healthy().await;
     let status = docker(&["exec", &container.id, "/descord-relay", "status"]).await;
     let status: Value = serde_json::from_str(&status).unwrap();
     assert_eq!(status["memory"]["limit"], 64 << 20, "{status}");
 }
 
-/// `docker stop` in the middle of a circuit: it goes on to its end, and the relay ends well.
+/// `docker stop` during a circuit: the circuit completes, and the relay exits with code 0.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_circuit_outlives_docker_stop() {
     let Some(image) = image().await else { return };
@@ -161,7 +161,7 @@ async fn a_circuit_outlives_docker_stop() {
         "--env=RELAY_DRAIN_WINDOW=1s",
     ];
     let container = Container::start(image, &options).await;
-    container.is_healthy().await;
+    container.wait_until_healthy().await;
     let peer_id = peer_id_of(&Secret::new(SEED), "relay-0");
     let port = container.port("9000/tcp").await;
     let relay = format!("/ip4/127.0.0.1/tcp/{port}/p2p/{peer_id}")
@@ -182,7 +182,7 @@ async fn a_circuit_outlives_docker_stop() {
 
     let stop = command(&["stop", "--time=60", &container.id]).output();
     let stop = tokio::task::spawn(stop);
-    // A quarter of a second each: much longer than the delay and the window.
+    // 20 transfers of 250 ms, which take much longer than the drain delay and window.
     for _ in 0..20 {
         tokio::time::sleep(Duration::from_millis(250)).await;
         writer.write_all(&[1; 1024]).await.unwrap();
@@ -229,7 +229,7 @@ async fn settings_come_from_files_and_secrets() {
         peer_id_of(&Secret::new(SEED), "relay-7").to_string()
     );
 
-    // Mistakes in them are reported.
+    // Invalid values from an environment file are reported.
     fs::write(
         &settings,
         "RELAY_MAX_CIRCUITS=many\nRELAY_INSTANCES=relay-7\n",

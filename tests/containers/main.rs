@@ -1,7 +1,7 @@
-//! The image, the compose cluster and its upgrade, on a real Docker engine.
+//! Tests of the image, the compose cluster and its rolling upgrade on a Docker engine.
 //!
-//! `RELAY_TEST_IMAGE` names an image to be used instead of the one that is built from the checkout. The
-//! latter is built with the profile `release`, which takes a fraction of the time of `dist`.
+//! `RELAY_TEST_IMAGE` names an existing image to test. Otherwise the image is built from the checkout
+//! with the profile `release`, which builds several times faster than `dist`.
 
 #![expect(
     clippy::unwrap_used,

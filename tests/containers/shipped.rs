@@ -1,4 +1,5 @@
-//! `compose.yaml` as it is shipped.
+//! `compose.yaml` without overrides. Expected: documented ports and addresses, consistent drain settings,
+//! minimal privileges, and a working cluster.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -16,7 +17,7 @@ use crate::{
     engine::image,
 };
 
-/// What the file comes to, with every profile.
+/// The resolved configuration, with every profile.
 async fn configuration() -> Value {
     configured(environment("docker", "descord-relay:test")).await
 }
@@ -40,11 +41,11 @@ async fn no_upgrade_of_the_cluster_cuts_a_circuit() {
     let mut longer = environment("docker", "descord-relay:test");
     longer.env("RELAY_MAX_CIRCUIT_DURATION", "2h");
     for configuration in [configuration().await, configured(longer).await] {
-        cuts_no_circuit(&configuration["services"]);
+        assert_drain_exceeds_circuits(&configuration["services"]);
     }
 }
 
-fn cuts_no_circuit(services: &Value) {
+fn assert_drain_exceeds_circuits(services: &Value) {
     for relay in RELAYS {
         let (relay, settings) = (&services[relay], &services[relay]["environment"]);
         let circuit = duration(&settings["RELAY_MAX_CIRCUIT_DURATION"]);
@@ -53,13 +54,13 @@ fn cuts_no_circuit(services: &Value) {
         let grace = duration(&relay["stop_grace_period"]);
         assert!(circuit < timeout);
         assert!(delay + timeout < grace);
-        // What has been looked up is forgotten before anybody is refused: TTL 5 s, and two rounds.
+        // Cached DNS answers expire before the first refusal: a TTL of 5 s, and two polling rounds.
         assert!(delay >= Duration::from_secs(7));
     }
 }
 
 #[tokio::test]
-async fn without_settings_it_is_as_the_documents_say() {
+async fn default_configuration_matches_the_documentation() {
     if image().await.is_none() {
         return;
     }
@@ -101,7 +102,8 @@ async fn without_settings_it_is_as_the_documents_say() {
             .unwrap(),
         fleet
     );
-    // Built once, and by whom everybody waits for: two who build one image get in each other's way.
+    // One service builds the image, and all others depend on it. Concurrent builds of one image would
+    // conflict.
     let built = services.as_object().unwrap().iter();
     let built: Vec<_> = built
         .filter(|(_, service)| service["build"].is_object())
@@ -112,9 +114,9 @@ async fn without_settings_it_is_as_the_documents_say() {
     );
 }
 
-/// Prometheus takes its configuration, with the alerts beside it as in its container.
+/// `promtool` accepts the Prometheus configuration and the alert rules.
 #[tokio::test]
-async fn prometheus_takes_its_configuration() {
+async fn prometheus_accepts_its_configuration() {
     let installed = tools::run(std::process::Command::new("promtool").arg("--version"));
     if tools::or_skip("promtool", &installed).is_none() {
         return;
@@ -149,7 +151,7 @@ async fn the_services_have_no_rights_and_bounded_resources() {
             assert!(limits["memory"].is_string(), "{name}");
         }
         assert_eq!(service["read_only"], true, "{name}");
-        // The operator's endpoints are for this machine alone.
+        // The admin endpoints are published on loopback only.
         for port in service["ports"].as_array().into_iter().flatten() {
             let is_public = port["target"] == 9000 || port["target"] == 53;
             assert!(
@@ -162,7 +164,7 @@ async fn the_services_have_no_rights_and_bounded_resources() {
     }
 }
 
-/// On a fresh machine, with the two commands of the README.
+/// Starts the cluster from a clean state, with the two commands of the README.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_cluster_works_from_its_name_to_the_last_byte() {
     let Some(image) = image().await else { return };
@@ -175,8 +177,8 @@ async fn the_cluster_works_from_its_name_to_the_last_byte() {
         });
         assert_eq!(proven.count(), 2, "TCP and QUIC of {peer_id} in {probed}");
     }
-    // A client outside of the cluster, which looks the name up by itself.
-    let mut client = Client::asking(Security::Noise, &Cluster::name_servers()).await;
+    // A client outside of the cluster that resolves the fleet's name.
+    let mut client = Client::with_name_servers(Security::Noise, &Cluster::name_servers()).await;
     client
         .dial(&Protocol::Dnsaddr("fleet.test".into()).into())
         .await;
@@ -184,10 +186,10 @@ async fn the_cluster_works_from_its_name_to_the_last_byte() {
         client.reserve(&relay).await.unwrap();
     }
 
-    // The seed stays: with new containers, the relays are who they were.
+    // The identity seed persists, so new containers have the same peer ids.
     cluster.compose(&["down", "--timeout=30"]).await;
     cluster
         .compose(&["up", "--detach", "--wait", "--no-build"])
         .await;
-    cluster.lists(&[0, 1, 2]).await;
+    cluster.wait_for_records(&[0, 1, 2]).await;
 }

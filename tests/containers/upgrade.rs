@@ -1,4 +1,5 @@
-//! `deploy/compose/rolling-upgrade`, under traffic and with images that do not work.
+//! `deploy/compose/rolling-upgrade` under traffic, and with unusable images. Expected: no failed request
+//! and no cut circuit; a bad image stops the upgrade at the first relay.
 
 use std::{process::Output, time::Duration};
 
@@ -11,8 +12,8 @@ use crate::{
 };
 
 const PAIRS: usize = 3;
-/// Longer than the delay before the drain: whatever is open at the signal meets the drain itself.
-const LONG: Duration = Duration::from_secs(12);
+/// Longer than the drain delay, so that a circuit open at SIGTERM is still open during the drain.
+const LONG_CIRCUIT: Duration = Duration::from_secs(12);
 const NEXT: &str = "descord-relay:test-next";
 const DNS: [&str; 2] = ["dns-0", "dns-1"];
 
@@ -23,8 +24,8 @@ async fn upgrade(cluster: &Cluster) -> Output {
     output
 }
 
-/// Begins an upgrade, and gives it up while the first relay drains, as Ctrl-C does.
-async fn interrupted(cluster: &Cluster) {
+/// Starts an upgrade and interrupts it while the first relay drains, like Ctrl-C.
+async fn interrupt_upgrade(cluster: &Cluster) {
     let mut command = cluster.command("deploy/compose/rolling-upgrade");
     let relay = cluster.inspect("relay-0").await["Id"].take();
     let mut upgrade = command.process_group(0).spawn().unwrap();
@@ -48,7 +49,7 @@ async fn interrupted(cluster: &Cluster) {
     assert!(!upgrade.wait().await.unwrap().success());
 }
 
-/// The images that the containers of the services run.
+/// The images of the containers of these services.
 async fn images(cluster: &Cluster, services: &[&str]) -> Vec<String> {
     let mut images = Vec::new();
     for service in services {
@@ -69,16 +70,16 @@ async fn an_upgrade_fails_no_request_and_cuts_no_circuit() {
     docker(&["tag", &next.id, NEXT]).await;
     assert_ne!(next.id, id_of(image).await);
     let mut cluster = Cluster::up(image).await;
-    let mut traffic = Traffic::new(LONG);
+    let mut traffic = Traffic::new(LONG_CIRCUIT);
     for _ in 0..PAIRS {
         traffic.add(cluster.fleet()).await;
     }
-    traffic.flows(10).await;
+    traffic.wait_for_requests(10).await;
     cluster.use_image(NEXT);
-    interrupted(&cluster).await;
+    interrupt_upgrade(&cluster).await;
     let upgraded = upgrade(&cluster).await;
     assert!(upgraded.status.success());
-    traffic.flows(10).await;
+    traffic.wait_for_requests(10).await;
     let outcome = traffic.stop().await;
     outcome.assert_none_failed();
     assert_eq!(outcome.cut, [] as [String; 0]);
@@ -86,9 +87,9 @@ async fn an_upgrade_fails_no_request_and_cuts_no_circuit() {
     for running in images(&cluster, &[&RELAYS[..], &DNS].concat()).await {
         assert_eq!(running, next.id);
     }
-    // The same peer ids as before.
-    cluster.lists(&[0, 1, 2]).await;
-    // Once more: there is nothing left to do.
+    // All relays have their previous peer ids.
+    cluster.wait_for_records(&[0, 1, 2]).await;
+    // A second upgrade finds nothing to do.
     let again = upgrade(&cluster).await;
     assert!(again.status.success());
     assert_eq!(
@@ -97,7 +98,7 @@ async fn an_upgrade_fails_no_request_and_cuts_no_circuit() {
     );
 }
 
-/// An image that is wrong stops the upgrade, at the first relay at the latest.
+/// An unusable image stops the upgrade, at the latest after the first relay.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_image_harms_one_relay_at_most() {
     let Some(image) = image().await else { return };
@@ -109,7 +110,7 @@ async fn a_bad_image_harms_one_relay_at_most() {
     assert!(!refused.status.success());
     assert!(text(&refused).contains("there is no image descord-relay:test-none"));
 
-    // With one relay gone, no other goes.
+    // The upgrade does not stop a relay while another one is unavailable.
     let frozen = cluster.inspect("relay-2").await;
     docker(&["pause", frozen["Id"].as_str().unwrap()]).await;
     let next = Derived::from(image, "LABEL refused=yes").await;
@@ -119,7 +120,7 @@ async fn a_bad_image_harms_one_relay_at_most() {
     assert!(text(&refused).contains("relay-2 is not ready"));
     docker(&["unpause", frozen["Id"].as_str().unwrap()]).await;
     assert_eq!(images(&cluster, &RELAYS).await, [&*good; 3]);
-    cluster.lists(&[0, 1, 2]).await;
+    cluster.wait_for_records(&[0, 1, 2]).await;
 
     let misconfigured = Derived::from(image, "ENV RELAY_MAX_CIRCUITS=many").await;
     cluster.use_image(&misconfigured.id);
@@ -128,18 +129,18 @@ async fn a_bad_image_harms_one_relay_at_most() {
     assert!(text(&refused).contains("RELAY_MAX_CIRCUITS"));
     assert_eq!(images(&cluster, &RELAYS).await, [&*good; 3]);
 
-    // Nobody but itself can ask it how it is.
-    let unheard = Derived::from(image, "ENV RELAY_ADMIN_ADDRESS=127.0.0.1:1").await;
-    cluster.use_image(&unheard.id);
+    // The admin endpoint is reachable only from inside the container.
+    let without_admin_endpoint = Derived::from(image, "ENV RELAY_ADMIN_ADDRESS=127.0.0.1:1").await;
+    cluster.use_image(&without_admin_endpoint.id);
     let stopped = upgrade(&cluster).await;
     assert!(!stopped.status.success());
     assert!(text(&stopped).contains("stopped: relay-0 is not found"));
-    let expected = [&*unheard.id, &*good, &*good];
+    let expected = [&*without_admin_endpoint.id, &*good, &*good];
     assert_eq!(images(&cluster, &RELAYS).await, expected);
-    cluster.lists(&[1, 2]).await;
+    cluster.wait_for_records(&[1, 2]).await;
 
-    // Run again with one that works, it goes on where it stopped.
+    // A later upgrade with a working image continues from where the previous one stopped.
     cluster.use_image(image);
     assert!(upgrade(&cluster).await.status.success());
-    cluster.lists(&[0, 1, 2]).await;
+    cluster.wait_for_records(&[0, 1, 2]).await;
 }

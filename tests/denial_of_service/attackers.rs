@@ -1,5 +1,5 @@
-//! The attacks, in a separate process. Each goes on until the process has to end: what the relay
-//! closes or refuses is tried again.
+//! The attacks, in a separate process. Each one continues until the process is stopped, and retries
+//! everything that the relay closes or refuses.
 
 use std::{
     io,
@@ -37,61 +37,61 @@ use crate::{
 };
 
 const PING: StreamProtocol = StreamProtocol::new("/ipfs/ping/1.0.0");
-/// Reservations and circuits that one address or peer may have by default.
+/// The default limit of reservations and circuits for an address or peer.
 const RESERVATIONS_PER_ADDRESS: usize = 64;
 const CIRCUITS_PER_PEER: usize = 5;
-/// How long an attack may take until it begins.
+/// Time limit for the setup of an attack.
 pub(crate) const SETUP: Duration = Duration::from_secs(15);
-/// How many connections of one attack are dialled at once.
+/// Maximum number of concurrent dials of one attack.
 const DIALS: usize = 32;
-/// Between two attempts of which the first failed.
+/// Delay after a failed attempt.
 const RETRY: Duration = Duration::from_millis(200);
-/// How long one attempt may take.
+/// Timeout of an attempt.
 const ATTEMPT: Duration = Duration::from_secs(10);
-/// The type of a socket on which the header of UDP is written by hand, for Linux.
+/// The socket type of raw sockets on Linux, for handwritten UDP headers.
 const SOCK_RAW: i32 = 3;
-/// The receive buffers of attackers that do not read, in bytes.
+/// Receive buffer size of attackers that do not read, in bytes.
 const SMALL_BUFFER: u32 = 4096;
-/// How many bytes the relay may send on a stream of theirs over QUIC: enough for an answer.
+/// QUIC flow-control window of attackers that do not read, in bytes: enough for a response.
 const WINDOW: u32 = 1024;
-/// How long sockets are not read at a time, and how long they are read in between.
-const FROZEN: Duration = Duration::from_secs(8);
+/// How long sockets are left unread at a time, between two short periods of reading.
+const UNREAD_PERIOD: Duration = Duration::from_secs(8);
 const THAWED: Duration = Duration::from_secs(6);
-/// The time between two counts that are given.
-const COUNTS: Duration = Duration::from_millis(500);
+/// Interval between two reports of the counts.
+const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The attacks.
+/// The kinds of attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Attack {
-    /// Circuits whose ends send and never read, with two streams of pings on each connection.
+    /// Circuits whose ends send and never read, with two ping streams on each connection.
     UnreadOverQuic,
-    /// The same, but targets do not even read their sockets, so nothing is acknowledged.
+    /// As above, but targets do not read their sockets either, so they acknowledge nothing.
     UnacknowledgedOverQuic,
-    /// The same over TCP, with small buffers of sockets.
+    /// As above, over TCP with small socket buffers.
     UnreadOverTcp,
-    /// The same over WebSocket, where sockets are read.
+    /// As above, over WebSocket with sockets that are read.
     UnreadOverWebsocket,
-    /// As many circuits as possible between reserved peers of the attackers, without a byte.
+    /// The maximum number of circuits between reserved peers of the attackers, without data.
     Circuits,
-    /// As many circuits as possible to each ordinary peer, without a byte.
+    /// The maximum number of circuits to each ordinary peer, without data.
     CircuitsToTargets,
-    /// Connections that a hop stream keeps alive.
+    /// Connections kept alive by a hop stream.
     Connections,
-    /// WebSocket connections that announce a frame and never send it.
+    /// WebSocket connections that announce a frame and do not send it.
     WebsocketFrames,
-    /// TCP connections without a handshake.
+    /// TCP connections without a security handshake.
     TcpHandshakes,
-    /// Handshakes of QUIC that never go on.
+    /// QUIC handshakes that are started and not continued.
     QuicHandshakes,
-    /// Reservations, over IPv6.
+    /// Reservations over IPv6.
     Reservations,
-    /// Renewals of a few reservations without a pause.
+    /// Continuous renewals of a few reservations.
     Renewals,
-    /// Requests to the admin endpoints whose answers are not read.
+    /// Requests to the admin endpoints whose responses are not read.
     AdminRequests,
-    /// QUIC packets that cannot be answered.
+    /// QUIC packets whose source address cannot be replied to.
     UnanswerablePackets,
-    /// Circuits to a peer of which three connections are dead and one is not.
+    /// Circuits to a peer with three dead connections and one live one.
     DeadConnections,
 }
 
@@ -100,29 +100,29 @@ pub(crate) enum Attack {
 pub(crate) struct Attacker {
     pub(crate) attack: Attack,
     pub(crate) addresses: Addresses,
-    /// From how many addresses connections come.
+    /// Number of source addresses.
     pub(crate) sources: usize,
-    /// The ids of ordinary peers with a reservation.
+    /// Peer ids of ordinary peers with a reservation.
     pub(crate) targets: Vec<String>,
 }
 
-/// Counts of what the attackers did.
+/// Counters of the attack.
 #[derive(Debug, Default)]
 struct Counts {
     attempts: AtomicU64,
     failures: AtomicU64,
     bytes: AtomicU64,
-    /// Connections, reservations or circuits that are held at this moment.
+    /// Number of connections, reservations or circuits currently open.
     held: AtomicU64,
     most_held: AtomicU64,
-    /// How much has to be held until the attack begins, if that does not take too long.
+    /// Value of `held` at which setup is complete, if it is reached in time.
     goal: AtomicU64,
     began: OnceLock<Instant>,
 }
 
 impl Counts {
-    /// Returns when as much is held as is wanted, or when there is no time for more.
-    async fn is_set_up(&self) {
+    /// Waits until `held` has reached the goal, or the setup time is over.
+    async fn wait_for_setup(&self) {
         let began = *self.began.get_or_init(Instant::now);
         let is_held = || {
             let most = self.most_held.load(Ordering::Relaxed);
@@ -157,7 +157,7 @@ impl Counts {
     }
 }
 
-/// One thing that is held, until this is dropped.
+/// An open connection, reservation or circuit; counted in `held` until dropped.
 struct Held(Arc<Counts>);
 
 impl Drop for Held {
@@ -166,36 +166,36 @@ impl Drop for Held {
     }
 }
 
-/// The attack under way.
-struct Assault {
+/// A running attack.
+struct RunningAttack {
     attacker: Attacker,
     counts: Arc<Counts>,
     tasks: JoinSet<()>,
 }
 
-/// Attacks until the input ends, and gives counts all the while.
+/// Attacks until the input ends, and reports the counts periodically.
 pub(crate) async fn run(attacker: Attacker, mut input: Input) {
     let counts = Arc::new(Counts::default());
-    let mut assault = Assault {
+    let mut running = RunningAttack {
         attacker,
         counts: Arc::clone(&counts),
         tasks: JoinSet::new(),
     };
-    assault.begin();
-    let mut ticks = interval(COUNTS);
+    running.begin();
+    let mut ticks = interval(REPORT_INTERVAL);
     loop {
         tokio::select! {
             () = input.end() => break,
-            // A task goes on until it is aborted, unless it panics.
-            Some(ended) = assault.tasks.join_next() => ended.unwrap(),
+            // Tasks run until they are aborted, unless they panic.
+            Some(ended) = running.tasks.join_next() => ended.unwrap(),
             _ = ticks.tick() => counts.emit(),
         }
     }
     counts.emit();
-    assault.tasks.shutdown().await;
+    running.tasks.shutdown().await;
 }
 
-impl Assault {
+impl RunningAttack {
     fn begin(&mut self) {
         let Attacker {
             attack,
@@ -214,7 +214,7 @@ impl Assault {
             }
             Attack::UnreadOverTcp => self.unread(&addresses.tcp, reserved, Some(frozen_runtime())),
             Attack::UnreadOverWebsocket => self.unread(&addresses.websocket, reserved, None),
-            // Enough for all circuits, whatever number of addresses there is.
+            // Enough tasks for all circuits, independent of the number of addresses.
             Attack::Circuits => {
                 let pairs = (RESERVATIONS_PER_ADDRESS * sources).min(160);
                 self.repeat(pairs, move |counts, _| {
@@ -262,7 +262,7 @@ impl Assault {
         }
     }
 
-    /// Repeats the same in this many concurrent tasks.
+    /// Spawns this many concurrent tasks that repeat the action.
     fn repeat<F>(
         &mut self,
         number: usize,
@@ -285,16 +285,16 @@ impl Assault {
         }
     }
 
-    /// Pairs of peers with circuits. The targets are on that runtime, if there is one.
+    /// Spawns pairs of peers with unread circuits. Targets run on the given runtime, if any.
     fn unread(&mut self, address: &Multiaddr, pairs: usize, targets: Option<Handle>) {
         if let Some(targets) = targets.clone() {
             let counts = Arc::clone(&self.counts);
             self.tasks.spawn(async move {
                 loop {
-                    counts.is_set_up().await;
+                    counts.wait_for_setup().await;
                     sleep(THAWED).await;
-                    targets.spawn(async { thread::sleep(FROZEN) });
-                    sleep(FROZEN).await;
+                    targets.spawn(async { thread::sleep(UNREAD_PERIOD) });
+                    sleep(UNREAD_PERIOD).await;
                 }
             });
         }
@@ -305,11 +305,11 @@ impl Assault {
     }
 }
 
-/// What an attack holds before it is measured, if the relay lets it.
+/// The number of connections, reservations or circuits to open before the measurement.
 fn goal(attack: Attack, sources: usize, targets: &[String]) -> u64 {
     let reserved = RESERVATIONS_PER_ADDRESS * sources.min(2);
     let goal = match attack {
-        // All but a few.
+        // Leaves a small margin.
         Attack::UnreadOverQuic
         | Attack::UnacknowledgedOverQuic
         | Attack::UnreadOverTcp
@@ -324,7 +324,7 @@ fn goal(attack: Attack, sources: usize, targets: &[String]) -> u64 {
     goal as u64
 }
 
-/// A runtime with one thread: a task that blocks it keeps all of its sockets from being read.
+/// A single-threaded runtime. A task that blocks its thread stops the reading of all its sockets.
 fn frozen_runtime() -> Handle {
     let runtime = Builder::new_multi_thread()
         .worker_threads(1)
@@ -332,12 +332,12 @@ fn frozen_runtime() -> Handle {
         .build()
         .unwrap();
     let handle = runtime.handle().clone();
-    // It ends with the process.
+    // The runtime lives as long as the process.
     std::mem::forget(runtime);
     handle
 }
 
-/// Within the time that an attempt may take.
+/// Applies the timeout of an attempt.
 async fn limited<T>(attempt: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     let done = timeout(ATTEMPT, attempt).await;
     done.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
@@ -353,46 +353,46 @@ async fn peer(address: &Multiaddr, streams: Streams) -> io::Result<Raw> {
     limited(connecting).await
 }
 
-/// A peer that has a reservation.
+/// A peer with a reservation.
 async fn reserved(address: &Multiaddr, streams: Streams) -> io::Result<Raw> {
     let peer = peer(address, streams).await?;
     limited(peer.requester().request(&reserve())).await?;
     Ok(peer)
 }
 
-/// Writes as much as the relay takes, until the stream ends. It begins when most circuits are open,
-/// which would take too long on a busy machine otherwise.
+/// Writes until the stream ends. Starts when most circuits are open, because opening them under load
+/// takes too long on a busy machine.
 async fn write_on(mut stream: Stream, counts: Arc<Counts>) {
-    counts.is_set_up().await;
+    counts.wait_for_setup().await;
     let chunk = vec![7; 64 * 1024];
     while let Ok(written) = stream.write(&chunk).await {
         counts.add_bytes(written);
     }
 }
 
-/// Two streams of pings whose answers are not read.
+/// Two ping streams whose responses are not read.
 async fn ping(mut requester: Requester, counts: Arc<Counts>) -> io::Result<()> {
     let streams = [requester.open(PING).await?, requester.open(PING).await?];
     join_all(streams.map(|stream| write_on(stream, Arc::clone(&counts)))).await;
     Ok(())
 }
 
-/// A source and a target, which send on five circuits and do not read, until the relay has ended all
-/// of them.
+/// A source and a target that send on five circuits and do not read, until the relay has ended all
+/// circuits.
 async fn unread(
     address: Multiaddr,
     targets: Option<Handle>,
     counts: Arc<Counts>,
 ) -> io::Result<()> {
-    // With its default window, a target receives megabytes before it blocks the relay.
+    // With the default window, a target receives megabytes before the relay is blocked.
     let streams = match targets {
         Some(_) => Streams::Usual,
-        None => Streams::Narrow(WINDOW),
+        None => Streams::SmallWindow(WINDOW),
     };
     let targets = targets.unwrap_or_else(Handle::current);
     let (send, started) = tokio::sync::oneshot::channel();
     let (far_counts, far_address) = (Arc::clone(&counts), address.clone());
-    // Aborted when this is dropped.
+    // Aborted on drop.
     let mut far = JoinSet::new();
     far.spawn_on(
         async move {
@@ -415,7 +415,7 @@ async fn unread(
         },
         &targets,
     );
-    let reserved = timeout(2 * FROZEN + ATTEMPT, started).await;
+    let reserved = timeout(2 * UNREAD_PERIOD + ATTEMPT, started).await;
     let target = reserved
         .map_err(io::Error::other)?
         .map_err(io::Error::other)?;
@@ -445,7 +445,7 @@ async fn drop_error(task: impl Future<Output = io::Result<()>>) {
     let _ = task.await;
 }
 
-/// A target with a reservation, which accepts circuits and holds them, and a source that opens them.
+/// A reserved target that accepts circuits and keeps them open, and a source that opens them.
 async fn circuits(address: Multiaddr, counts: Arc<Counts>) -> io::Result<()> {
     let mut target = reserved(&address, Streams::Usual).await?;
     let id = target.peer_id;
@@ -461,9 +461,9 @@ async fn circuits(address: Multiaddr, counts: Arc<Counts>) -> io::Result<()> {
     circuits_to(address, id, counts).await
 }
 
-/// A source that opens as many circuits to this target as it may, and holds them.
+/// A source that opens the maximum number of circuits to this target and keeps them open.
 async fn circuits_to(address: Multiaddr, target: PeerId, counts: Arc<Counts>) -> io::Result<()> {
-    /// As the relay limits the requests of a peer, another one follows after a while.
+    /// The relay limits the requests of a peer, so another peer takes over after this many.
     const ATTEMPTS: usize = 20;
     const PAUSE: Duration = Duration::from_millis(500);
     let source = peer(&address, Streams::Usual).await?;
@@ -475,7 +475,7 @@ async fn circuits_to(address: Multiaddr, target: PeerId, counts: Arc<Counts>) ->
             for _ in 0..ATTEMPTS {
                 if let Ok(mut stream) = limited(requester.request(request)).await {
                     let _held = counts.hold();
-                    // The end of the circuit.
+                    // Returns when the circuit ends.
                     let _ = stream.read(&mut [0]).await;
                 }
                 sleep(PAUSE).await;
@@ -486,14 +486,15 @@ async fn circuits_to(address: Multiaddr, target: PeerId, counts: Arc<Counts>) ->
     Err(io::ErrorKind::ConnectionReset.into())
 }
 
-/// A connection with a hop stream, and another one from time to time.
+/// A connection that always has a hop stream, replaced from time to time.
 async fn connection(address: Multiaddr, counts: Arc<Counts>) -> io::Result<()> {
     const STREAMS: Duration = Duration::from_secs(40);
     let peer = peer(&address, Streams::Usual).await?;
     let _held = counts.hold();
     loop {
         let mut stream = limited(hop(peer.requester())).await?;
-        // Silent streams are reset after a while; the end of the connection ends them at once.
+        // The relay resets streams without a request after a timeout; the end of the connection ends them
+        // at once.
         let began = Instant::now();
         let _ = stream.read(&mut [0]).await;
         drop(limited(hop(peer.requester())).await?);
@@ -501,7 +502,7 @@ async fn connection(address: Multiaddr, counts: Arc<Counts>) -> io::Result<()> {
     }
 }
 
-/// A connection to the WebSocket port on which a frame is announced and not sent.
+/// A connection to the WebSocket port that announces a frame and does not send it.
 async fn websocket_frame(address: SocketAddr, counts: Arc<Counts>) -> io::Result<()> {
     let mut stream = TcpStream::connect(address).await?;
     let _held = counts.hold();
@@ -509,14 +510,14 @@ async fn websocket_frame(address: SocketAddr, counts: Arc<Counts>) -> io::Result
         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     stream.write_all(upgrade).await?;
-    // A masked binary frame of 256 KiB, which is the most that the relay takes.
+    // The header of a masked binary frame of 256 KiB, the largest frame that the relay accepts.
     stream
         .write_all(&[0x82, 0x80 | 127, 0, 0, 0, 0, 0, 4, 0, 0, 1, 2, 3, 4])
         .await?;
     until_end(&mut stream).await
 }
 
-/// A TCP connection on which the handshake never begins.
+/// A TCP connection that sends no handshake.
 async fn tcp_handshake(address: SocketAddr, counts: Arc<Counts>) -> io::Result<()> {
     let mut stream = TcpStream::connect(address).await?;
     let _held = counts.hold();
@@ -524,16 +525,16 @@ async fn tcp_handshake(address: SocketAddr, counts: Arc<Counts>) -> io::Result<(
     until_end(&mut stream).await
 }
 
-/// Reads until the relay ends the connection, which is a failure of the attack.
+/// Reads until the relay closes the connection, which counts as a failed attempt.
 async fn until_end(stream: &mut TcpStream) -> io::Result<()> {
     let mut chunk = [0; 1024];
     while stream.read(&mut chunk).await? > 0 {}
     Err(io::ErrorKind::ConnectionReset.into())
 }
 
-/// The first packets of handshakes, each from a separate port.
+/// Initial packets of QUIC handshakes, each from a different port.
 async fn quic_handshakes(relay: SocketAddr, counts: Arc<Counts>) -> io::Result<()> {
-    // What a client of quinn sends first is taken from this socket, and sent to the relay.
+    // Captures the Initial packet of a quinn client on this socket, and replays it to the relay.
     let first = UdpSocket::bind("127.0.0.1:0").await?;
     let mut client = quinn::Endpoint::client("127.0.0.1:0".parse().map_err(io::Error::other)?)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -555,13 +556,13 @@ async fn quic_handshakes(relay: SocketAddr, counts: Arc<Counts>) -> io::Result<(
         let socket = UdpSocket::bind("0.0.0.0:0").await?;
         socket.send_to(&packet[..length], relay).await?;
         counts.attempts.fetch_add(1, Ordering::Relaxed);
-        // Packets of closed connections come here, too.
+        // Discards packets of closed connections.
         while first.try_recv(&mut packet).is_ok() {}
         sleep(Duration::from_millis(2)).await;
     }
 }
 
-/// A reservation that is held and renewed.
+/// A reservation that is kept and renewed.
 async fn reservation(address: Multiaddr, counts: Arc<Counts>) -> io::Result<()> {
     const RENEWAL: Duration = Duration::from_secs(5);
     let peer = reserved(&address, Streams::Usual).await?;
@@ -581,7 +582,7 @@ async fn renewals(address: Multiaddr, counts: Arc<Counts>) -> io::Result<()> {
     }
 }
 
-/// Requests whose answers are not read, until no more can be written.
+/// Sends requests without reading the responses, until writes are blocked.
 async fn admin_requests(address: SocketAddr, counts: Arc<Counts>) -> io::Result<()> {
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(SMALL_BUFFER)?;
@@ -595,19 +596,19 @@ async fn admin_requests(address: SocketAddr, counts: Arc<Counts>) -> io::Result<
     }
 }
 
-/// Packets of a version of QUIC that does not exist, from port 0, to which no answer can be sent.
+/// QUIC packets with an unknown version from port 0, to which no reply can be sent.
 async fn unanswerable_packets(relay: SocketAddr, counts: Arc<Counts>) -> io::Result<()> {
     const PAUSE: Duration = Duration::from_millis(20);
     let socket = Socket::new(Domain::IPV4, Type::from(SOCK_RAW), Some(Protocol::UDP))?;
     let (_held, relay_port) = (counts.hold(), relay.port());
-    // A long header, the version, and two connection ids of eight bytes; padded as a first packet.
+    // Long header, version, and two connection ids of eight bytes, padded to the size of an Initial.
     let mut quic = vec![0xc0, 0x1a, 0x2a, 0x3a, 0x4a, 8];
     quic.extend([1; 8]);
     quic.push(8);
     quic.extend([2; 8]);
     quic.resize(1200, 0);
     let mut datagram = Vec::new();
-    // The header of UDP: source port, destination port, length, and no checksum.
+    // UDP header: source port, destination port, length, and no checksum.
     datagram.extend([0, 0]);
     datagram.extend(relay_port.to_be_bytes());
     let length = u16::try_from(8 + quic.len()).map_err(io::Error::other)?;
@@ -621,7 +622,7 @@ async fn unanswerable_packets(relay: SocketAddr, counts: Arc<Counts>) -> io::Res
     }
 }
 
-/// One peer with four connections, of which one is served; circuits to it are counted as held.
+/// A peer with three dead connections and one live one. Circuits to it are counted as `held`.
 async fn dead_connections(
     addresses: Addresses,
     frozen: Handle,
@@ -644,7 +645,7 @@ async fn dead_connections(
             }
         }
     });
-    // These are the more recent ones.
+    // The dead connections are the more recent ones.
     for transport in DEAD {
         let (key, address) = (key.clone(), addresses.transport(transport).clone());
         let dead = frozen.spawn(async move {
@@ -652,7 +653,7 @@ async fn dead_connections(
             let _ = limited(peer.requester().request(&reserve())).await;
             peer
         });
-        // They are kept.
+        // Keeps the dead connections open.
         std::mem::forget(dead.await.map_err(io::Error::other)?);
     }
     frozen.spawn(async { thread::sleep(Duration::from_secs(600)) });

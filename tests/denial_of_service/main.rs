@@ -1,11 +1,13 @@
-//! Denial-of-service tests: attackers with one address or many, and their effect on ordinary clients.
+//! Denial-of-service tests: attackers with one or more addresses, and their effect on ordinary clients.
 //!
-//! The relay, the attackers and the ordinary clients are processes in network namespaces of their
-//! own. The relay has the usual limits and the memory of a control group, which it has to find by
-//! itself; the attackers have half of the processors. The tests need root on Linux and the tools
-//! `ip`, `ss`, `nft` and `nsenter`.
+//! The relay, the attackers and the ordinary clients run as processes in separate network namespaces. The
+//! relay has the default limits, and detects the memory limit of its control group. The attackers may use
+//! half of the processors. The tests need root on Linux and the tools `ip`, `ss`, `nft` and `nsenter`.
 //!
-//! A few short attacks are a part of `cargo test`; the others are those of `.ci/long`.
+//! Expected under every attack: ordinary requests succeed in time, memory stays within the limit,
+//! `/livez` responds, and resources are released soon after the attack.
+//!
+//! A few short attacks run as part of `cargo test`; `.ci/long` runs the others.
 
 #![expect(
     clippy::unwrap_used,
@@ -46,35 +48,35 @@ use self::{
 };
 
 const MIB: u64 = 1024 * 1024;
-/// How long ordinary clients are observed before an attack.
-const QUIET: Duration = Duration::from_secs(4);
-/// The time within which an ordinary request has to succeed. On a slow machine it is this many times
-/// as long as the slowest request without an attack, if that is more.
-const WITHIN: Duration = Duration::from_secs(2);
+/// How long ordinary clients are observed before and after an attack.
+const OBSERVATION: Duration = Duration::from_secs(4);
+/// Time limit for an ordinary request. On a slow machine, it is at least `SLOWER` times the slowest
+/// request without an attack.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 const SLOWER: u64 = 4;
-/// The part of the requests that has to succeed within that time, in thousandths.
+/// Share of the requests that must succeed within the limit, in thousandths.
 const SERVED: usize = 995;
-/// By when everything is given back after an attack: 10 s, and what the looks may take.
-const RETURNED: Duration = Duration::from_secs(12);
-/// How long `/livez` may take: orchestrators allow for a few seconds.
-const PROBE: Duration = Duration::from_secs(5);
-/// The number of ordinary peers with a reservation, and of clients that make requests.
+/// Time limit for the release of all resources after an attack: 10 s, and time to measure.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(12);
+/// Time limit for `/livez`. Orchestrators allow a few seconds.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Numbers of ordinary peers with a reservation, and of clients that send requests.
 const RESERVED: usize = 8;
 const CALLERS: usize = 3;
-/// Addresses of ordinary clients.
+/// Source addresses of ordinary clients.
 const CLIENTS: Sources = Sources::Ipv4(40);
 
-/// One of these tests runs at a time.
-static ALONE: Mutex<()> = Mutex::const_new(());
+/// Serializes these tests.
+static SERIAL: Mutex<()> = Mutex::const_new(());
 
-/// One attack.
+/// An attack and its setup.
 #[derive(Clone, Copy, Debug)]
 struct Case {
     attack: Attack,
     from: Sources,
-    /// Of the relay's control group, in MiB.
+    /// Memory limit of the relay's control group, in MiB.
     memory: u64,
-    /// In seconds.
+    /// Duration, in seconds.
     lasts: u64,
     ordinary: Load,
 }
@@ -109,8 +111,8 @@ impl Case {
         self
     }
 
-    /// Whether new clients are to be served: the attackers have so few addresses that they cannot
-    /// take everything as ordinary clients.
+    /// Whether new clients have to be served: the attackers have too few addresses to use up all capacity
+    /// within the limits for each address.
     fn serves_all(self) -> bool {
         let are_few = match self.from {
             Sources::Ipv4(count) => count < 100,
@@ -130,7 +132,7 @@ macro_rules! cases {
     )*};
 }
 
-/// The tests that are a part of `.ci/run`.
+/// The short tests, which `.ci/run` runs.
 mod short {
     use super::{Attack::*, Case, Sources::*, run};
 
@@ -209,11 +211,11 @@ parts! {
 /// The entry point of the other processes of these tests.
 #[test]
 fn has_a_role() {
-    role::fill();
+    role::run_from_environment();
 }
 
 /// The processes of a test.
-struct Stage {
+struct Testbed {
     relay: Relay,
     limits: Arc<ControlGroup>,
     observer: Process,
@@ -221,13 +223,13 @@ struct Stage {
     targets: Vec<String>,
     addresses: Addresses,
     attackers_group: ControlGroup,
-    // Removed last.
+    // Dropped after the processes that use it.
     network: Network,
 }
 
-impl Stage {
+impl Testbed {
     /// Starts the relay and the ordinary clients.
-    async fn set(case: &Case) -> Result<Self, String> {
+    async fn set_up(case: &Case) -> Result<Self, String> {
         let at = match case.ordinary {
             Load::ManyAddresses => CLIENTS,
             Load::OneAddress => Sources::Ipv4(1),
@@ -246,10 +248,10 @@ impl Stage {
         command.env_clear().envs([
             ("RELAY_LISTEN_ADDRESSES", listen.as_str()),
             ("RELAY_ADMIN_ADDRESS", "0.0.0.0:8080"),
-            // Tests compare the log with the peers.
+            // Tests compare peer ids in the log.
             ("RELAY_PEER_IDS", "full"),
             ("RELAY_STATS_INTERVAL", "5s"),
-            // What tests of one address do without, and what is usual.
+            // The default limit, which other tests switch off.
             ("RELAY_MAX_RESERVATIONS_PER_IP", "64"),
             ("RELAY_RATE_CONNECTIONS_PER_IP", "500+20/s"),
             ("RELAY_RATE_RESERVATIONS_PER_IP", "500+10/s"),
@@ -260,7 +262,7 @@ impl Stage {
         let observer = Role::Observer(addresses.clone()).start(&network.clients, &[]);
         let mut used = addresses.clone();
         if case.attack == Attack::UnanswerablePackets {
-            // What is measured is about QUIC.
+            // This case measures QUIC.
             used.tcp = used.quic.clone();
             used.websocket = used.quic.clone();
         }
@@ -298,18 +300,18 @@ impl Stage {
         requests(&self.clients.event("report").await)
     }
 
-    /// What the relay answers to a request for this path; null if it does not.
-    async fn look(&mut self, path: &str) -> Value {
+    /// The relay's response to a request for this path; null without a response.
+    async fn get(&mut self, path: &str) -> Value {
         self.observer.send(path).await;
         self.observer.event("answer").await["answer"].take()
     }
 
-    /// What the relay holds.
-    async fn holds(&mut self) -> Holds {
-        let status = self.look("/status").await;
-        let metrics = self.look("/metrics").await;
+    /// The resources in use at the relay.
+    async fn resources(&mut self) -> Resources {
+        let status = self.get("/status").await;
+        let metrics = self.get("/metrics").await;
         let metric = |name: &str| metrics[name].as_f64().map(whole);
-        Holds {
+        Resources {
             peers: status["peers"].as_u64(),
             reservations: status["reservations"]["active"].as_u64(),
             circuits: status["circuits"]["active"].as_u64(),
@@ -324,7 +326,8 @@ impl Stage {
             && std::path::Path::new(&format!("/proc/{}", self.relay.id())).exists()
     }
 
-    /// How many datagrams the relay's namespace has sent, of which each may be many packets.
+    /// The number of datagrams sent in the relay's namespace. With GSO, one datagram can contain many
+    /// packets.
     fn datagrams(&self) -> u64 {
         let file = format!("/proc/{}/net/snmp", self.relay.id());
         let text = std::fs::read_to_string(file).unwrap_or_default();
@@ -338,7 +341,7 @@ impl Stage {
     }
 }
 
-/// The datagrams of a transfer of 1 MB, with all that belongs to it.
+/// The number of datagrams for each transfer of 1 MB, including acknowledgements and requests.
 fn per_transfer(datagrams: u64, requests: &[Request]) -> u64 {
     let transfers = requests.iter().filter(|request| request.kind == "transfer");
     datagrams / (transfers.count() as u64).max(1)
@@ -354,9 +357,9 @@ fn whole(number: f64) -> u64 {
     whole
 }
 
-/// Resources in use at the relay; `None` where it does not answer.
+/// Resources in use at the relay; `None` without a response.
 #[derive(Clone, Copy, Debug, Default)]
-struct Holds {
+struct Resources {
     peers: Option<u64>,
     reservations: Option<u64>,
     circuits: Option<u64>,
@@ -365,8 +368,8 @@ struct Holds {
     pending: Option<u64>,
 }
 
-impl Holds {
-    /// No more than in `most`, which is known.
+impl Resources {
+    /// Whether no value exceeds that of `most`, whose values are known.
     fn is_within(self, most: Self) -> bool {
         [
             (self.peers, most.peers),
@@ -381,25 +384,25 @@ impl Holds {
     }
 }
 
-/// Measures the memory of a control group until it is dropped.
-struct Watch {
+/// Samples the memory of a control group until dropped.
+struct MemorySampler {
     most: Arc<AtomicU64>,
     sockets: Arc<AtomicU64>,
     is_over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Watch {
+impl MemorySampler {
     fn of(group: &Arc<ControlGroup>) -> Self {
-        let mut watch = Self {
+        let mut sampler = Self {
             most: Arc::default(),
             sockets: Arc::default(),
             is_over: Arc::default(),
             thread: None,
         };
-        let (most, sockets) = (Arc::clone(&watch.most), Arc::clone(&watch.sockets));
-        let (is_over, group) = (Arc::clone(&watch.is_over), Arc::clone(group));
-        watch.thread = Some(std::thread::spawn(move || {
+        let (most, sockets) = (Arc::clone(&sampler.most), Arc::clone(&sampler.sockets));
+        let (is_over, group) = (Arc::clone(&sampler.is_over), Arc::clone(group));
+        sampler.thread = Some(std::thread::spawn(move || {
             while !is_over.load(Ordering::Relaxed) {
                 let memory = group.memory();
                 most.fetch_max(memory.process + memory.sockets, Ordering::Relaxed);
@@ -407,19 +410,19 @@ impl Watch {
                 std::thread::sleep(Duration::from_millis(50));
             }
         }));
-        watch
+        sampler
     }
 }
 
-impl Drop for Watch {
+impl Drop for MemorySampler {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Relaxed);
-        // It has the group, which can be removed when there is no process left.
+        // The thread holds the group, which can only be removed after its last process has ended.
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
-/// The outcome of the requests of ordinary clients.
+/// Summary of the requests of ordinary clients.
 #[derive(Debug, Default)]
 struct Service {
     requests: usize,
@@ -450,53 +453,57 @@ impl Service {
     }
 }
 
-/// What was observed during an attack.
+/// Measurements during an attack.
 struct Observed {
     /// The counts of the attackers.
     attack: Value,
     /// The requests of ordinary clients.
     requests: Vec<Request>,
-    /// The longest time, in seconds, until `/livez` answered.
+    /// The longest response time of `/livez`, in seconds.
     probe: Option<f64>,
     ended: Instant,
 }
 
-/// Attacks the relay of `stage`, and observes it.
-async fn attack(stage: &mut Stage, case: &Case) -> Observed {
+/// Attacks the relay and measures the effect.
+async fn attack(testbed: &mut Testbed, case: &Case) -> Observed {
     let attacker = Attacker {
         attack: case.attack,
-        addresses: stage.addresses.clone(),
+        addresses: testbed.addresses.clone(),
         sources: case.from.count(),
-        targets: stage.targets.clone(),
+        targets: testbed.targets.clone(),
     };
     let role = Role::Attacker(attacker);
-    let mut attackers = role.start(&stage.network.attackers, &[&stage.attackers_group]);
+    let mut attackers = role.start(&testbed.network.attackers, &[&testbed.attackers_group]);
     let setup = Instant::now();
     loop {
         let counts = attackers.event("attack").await;
         let is_set_up = counts["most_held"].as_u64() >= counts["goal"].as_u64();
-        if is_set_up || setup.elapsed() >= SETUP || !stage.is_alive() {
+        if is_set_up || setup.elapsed() >= SETUP || !testbed.is_alive() {
             break;
         }
     }
     println!("  set up after {:?}", setup.elapsed());
     let began = Instant::now();
     let (mut seen, mut most) = (0, [None; 3]);
-    while began.elapsed() < Duration::from_secs(case.lasts) && stage.is_alive() {
+    while began.elapsed() < Duration::from_secs(case.lasts) && testbed.is_alive() {
         attackers.event("attack").await;
-        let remote = stage.network.relay.remote_addresses();
+        let remote = testbed.network.relay.remote_addresses();
         let is_attacker =
             |address: &&String| address.starts_with("11.") || address.starts_with("2001:db8:a:");
         seen = seen.max(remote.iter().filter(is_attacker).count());
-        let holds = stage.holds().await;
-        let held = [holds.connections, holds.reservations, holds.circuits];
+        let resources = testbed.resources().await;
+        let held = [
+            resources.connections,
+            resources.reservations,
+            resources.circuits,
+        ];
         for (most, now) in most.iter_mut().zip(held) {
             *most = now.max(*most);
         }
     }
-    let requests = stage.requests().await;
-    let probe = stage.look("probes").await.as_f64();
-    stage.attackers_group.lift_quota().unwrap();
+    let requests = testbed.requests().await;
+    let probe = testbed.get("probes").await.as_f64();
+    testbed.attackers_group.lift_quota().unwrap();
     let attack = attackers.stop().await;
     println!("  attack {attack}, seen from {seen} addresses over TCP");
     println!("  connections, reservations, circuits at most: {most:?}");
@@ -508,8 +515,14 @@ async fn attack(stage: &mut Stage, case: &Case) -> Observed {
     }
 }
 
-/// Asserts what holds under every attack.
-fn assert_withstood(case: &Case, stage: &Stage, observed: &Observed, within_ms: u64, memory: u64) {
+/// Asserts the properties that hold under every attack.
+fn assert_withstood(
+    case: &Case,
+    testbed: &Testbed,
+    observed: &Observed,
+    within_ms: u64,
+    memory: u64,
+) {
     let Observed {
         attack,
         requests,
@@ -532,8 +545,8 @@ fn assert_withstood(case: &Case, stage: &Stage, observed: &Observed, within_ms: 
     for request in slow.take(10) {
         println!("  {request:?}");
     }
-    assert_eq!(stage.limits.killed(), 0, "killed for want of memory");
-    assert!(stage.is_alive(), "the relay has ended");
+    assert_eq!(testbed.limits.killed(), 0, "out-of-memory kills");
+    assert!(testbed.is_alive(), "the relay has exited");
     assert!(memory <= case.memory, "{memory} MiB of memory");
     let has_attacked = match case.attack {
         Attack::QuicHandshakes => attack["attempts"].as_u64() > Some(100),
@@ -542,7 +555,7 @@ fn assert_withstood(case: &Case, stage: &Stage, observed: &Observed, within_ms: 
     };
     assert!(has_attacked, "{attack}");
     assert!(
-        probe.is_some_and(|probe| probe <= PROBE.as_secs_f64()),
+        probe.is_some_and(|probe| probe <= PROBE_TIMEOUT.as_secs_f64()),
         "/livez took {probe:?} s"
     );
     if case.serves_all() {
@@ -557,11 +570,11 @@ fn assert_withstood(case: &Case, stage: &Stage, observed: &Observed, within_ms: 
     }
 }
 
-/// The relay holds no more than ordinary clients need, soon after the attack ended.
-async fn assert_returned(stage: &mut Stage, usual: Holds, ended: Instant) {
+/// Asserts that, soon after the attack, the relay holds no more resources than ordinary clients need.
+async fn assert_resources_released(testbed: &mut Testbed, usual: Resources, ended: Instant) {
     let more = 3 * CALLERS as u64;
     let allowed = |usual: Option<u64>, more: u64| Some(usual.unwrap_or(0) + more);
-    let allowed = Holds {
+    let allowed = Resources {
         peers: allowed(usual.peers, more),
         reservations: allowed(usual.reservations, more),
         circuits: allowed(usual.circuits, more),
@@ -570,30 +583,30 @@ async fn assert_returned(stage: &mut Stage, usual: Holds, ended: Instant) {
         pending: allowed(usual.pending, more),
     };
     loop {
-        let now = stage.holds().await;
+        let now = testbed.resources().await;
         if now.is_within(allowed) {
             break;
         }
         let late = ended.elapsed();
         assert!(
-            late <= RETURNED,
+            late <= RELEASE_TIMEOUT,
             "after {late:?}: {now:?}, {allowed:?} allowed"
         );
         sleep(Duration::from_millis(200)).await;
     }
-    println!("  given back after {:?}", ended.elapsed());
+    println!("  resources released after {:?}", ended.elapsed());
 }
 
-/// Ends the relay: no ordinary peer has lost its reservation before, and no task has panicked.
-async fn assert_nothing_lost(stage: Stage) {
-    // Ordinary clients and the network are there until the relay has ended.
-    let Stage {
+/// Stops the relay. Asserts that no ordinary peer lost its reservation before, and that no task panicked.
+async fn assert_nothing_lost(testbed: Testbed) {
+    // Ordinary clients and the network exist until the relay has exited.
+    let Testbed {
         relay,
         targets,
         clients: _clients,
         network: _network,
         ..
-    } = stage;
+    } = testbed;
     let is_lost = |event: &&Value| {
         (is(event, "reservation closed") || is(event, "reservation expired"))
             && targets.iter().any(|target| event["peer"] == **target)
@@ -607,58 +620,62 @@ async fn assert_nothing_lost(stage: Stage) {
 
 /// Runs a case.
 async fn run(name: &str, case: Case) {
-    let _alone = ALONE.lock().await;
-    let stage = Stage::set(&case).await;
-    let stage = stage.map(|stage| std::sync::Mutex::new(Some(stage)));
+    let _serial = SERIAL.lock().await;
+    let testbed = Testbed::set_up(&case).await;
+    let testbed = testbed.map(|testbed| std::sync::Mutex::new(Some(testbed)));
     let needs = "root on Linux, control groups, ip, ss, nft and nsenter";
-    let Some(stage) = tools::or_skip(needs, &stage) else {
+    let Some(testbed) = tools::or_skip(needs, &testbed) else {
         return;
     };
-    let mut stage = stage.lock().unwrap().take().unwrap();
+    let mut testbed = testbed.lock().unwrap().take().unwrap();
     println!("{name}: {case:?}");
 
-    // Without an attack.
-    stage.requests().await;
-    let sent = stage.datagrams();
-    sleep(QUIET).await;
-    let quiet = stage.requests().await;
-    let datagrams = per_transfer(stage.datagrams() - sent, &quiet);
+    // Baseline without an attack.
+    testbed.requests().await;
+    let sent = testbed.datagrams();
+    sleep(OBSERVATION).await;
+    let quiet = testbed.requests().await;
+    let datagrams = per_transfer(testbed.datagrams() - sent, &quiet);
     assert!(
         !quiet.is_empty() && quiet.iter().all(|request| request.succeeded),
         "{quiet:#?}"
     );
     let slowest_ms = Service::of(&quiet, 0).slowest_ms;
-    let within_ms = u64::try_from(WITHIN.as_millis()).unwrap();
+    let within_ms = u64::try_from(REQUEST_TIMEOUT.as_millis()).unwrap();
     let within_ms = within_ms.max(SLOWER * slowest_ms);
-    let status = stage.look("/status").await;
+    let status = testbed.get("/status").await;
     let limit = status["memory"]["limit"].as_u64();
-    assert_eq!(limit, Some(case.memory * MIB), "found by the relay");
-    let usual = stage.holds().await;
-    stage.look("probes").await;
+    assert_eq!(
+        limit,
+        Some(case.memory * MIB),
+        "memory limit detected by the relay"
+    );
+    let usual = testbed.resources().await;
+    testbed.get("probes").await;
 
-    let watch = Watch::of(&stage.limits);
-    let observed = attack(&mut stage, &case).await;
+    let sampler = MemorySampler::of(&testbed.limits);
+    let observed = attack(&mut testbed, &case).await;
     let [memory, sockets] =
-        [&watch.most, &watch.sockets].map(|most| most.load(Ordering::Relaxed).div_ceil(MIB));
-    drop(watch);
+        [&sampler.most, &sampler.sockets].map(|most| most.load(Ordering::Relaxed).div_ceil(MIB));
+    drop(sampler);
     println!("  memory {memory} MiB at most, of that {sockets} MiB of sockets");
-    assert_withstood(&case, &stage, &observed, within_ms, memory);
-    assert_returned(&mut stage, usual, observed.ended).await;
+    assert_withstood(&case, &testbed, &observed, within_ms, memory);
+    assert_resources_released(&mut testbed, usual, observed.ended).await;
 
-    // Ordinary clients go on as before.
-    stage.requests().await;
-    let sent = stage.datagrams();
-    sleep(QUIET).await;
-    let after = stage.requests().await;
+    // Ordinary clients are served as before the attack.
+    testbed.requests().await;
+    let sent = testbed.datagrams();
+    sleep(OBSERVATION).await;
+    let after = testbed.requests().await;
     let failed = Service::of(&after, within_ms).failed;
     assert_eq!(failed, 0, "after the attack");
     if case.attack == Attack::UnanswerablePackets {
-        let now = per_transfer(stage.datagrams() - sent, &after);
+        let now = per_transfer(testbed.datagrams() - sent, &after);
         println!("  {datagrams} datagrams for a transfer before, {now} after");
         assert!(
             now <= 2 * datagrams,
-            "{datagrams}, then {now}: each packet by itself"
+            "{datagrams}, then {now}: segmentation offload is off"
         );
     }
-    assert_nothing_lost(stage).await;
+    assert_nothing_lost(testbed).await;
 }

@@ -1,9 +1,8 @@
-//! Network namespaces for the relay, the attackers and the ordinary clients, control groups that
-//! limit them, and processes inside both.
+//! Network namespaces for the relay, the attackers and the ordinary clients, control groups that limit
+//! them, and processes inside both.
 //!
-//! The relay's namespace is connected to each of the others by a pair of virtual interfaces. The
-//! kernel translates the source address of each connection that leaves one of the others, so one
-//! process has as many addresses as a test needs.
+//! A pair of virtual interfaces connects the relay's namespace to each of the others. Source NAT
+//! translates the address of each connection from those, so one process can use many source addresses.
 
 use std::{
     fmt::Write as _,
@@ -34,10 +33,10 @@ pub(crate) use test_support::namespace::Namespace;
 /// The relay's addresses.
 const RELAY4: &str = "192.0.2.1";
 const RELAY6: &str = "2001:db8::1";
-/// What a control group without a limit of TCP memory is given, so that this memory is counted.
-const COUNTED: u64 = 1 << 40;
+/// A practically unlimited TCP memory limit. Version 1 only accounts TCP memory if a limit is set.
+const ACCOUNTED: u64 = 1 << 40;
 
-/// Where the relay listens, with its peer id.
+/// The relay's listen addresses, with its peer id.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Addresses {
     pub(crate) tcp: Multiaddr,
@@ -76,7 +75,7 @@ impl Addresses {
         }
     }
 
-    /// One for each transport over IPv4, by turns.
+    /// The IPv4 address of a transport, in rotation.
     pub(crate) fn transport(&self, number: usize) -> &Multiaddr {
         match number % 4 {
             0 | 2 => &self.tcp,
@@ -86,27 +85,27 @@ impl Addresses {
     }
 }
 
-/// The addresses from which the connections of one namespace come.
+/// The source addresses of a namespace.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Sources {
     /// This many IPv4 addresses, each in a separate /24.
     Ipv4(u8),
-    /// This many addresses of one IPv4 /24.
+    /// This many addresses in one IPv4 /24.
     Network(u8),
     /// Each /64 of an IPv6 /60.
     Prefix60,
-    /// A hundred /64 of an IPv6 /48.
+    /// 100 /64 networks of an IPv6 /48.
     Prefix48,
 }
 
 impl Sources {
-    /// How many addresses there are.
+    /// The number of addresses.
     pub(crate) fn count(self) -> usize {
         let (v4, v6) = self.addresses(0);
         v4.len().max(v6.len())
     }
 
-    /// The IPv4 and the IPv6 addresses of the namespace with this number.
+    /// The IPv4 and IPv6 addresses of the namespace with this number.
     fn addresses(self, namespace: u8) -> (Vec<Ipv4Addr>, Vec<Ipv6Addr>) {
         let v4 = |second, last| Ipv4Addr::new(11 + namespace, second, 0, last);
         let v6 = |subnet| {
@@ -130,7 +129,7 @@ impl Sources {
     }
 }
 
-/// The three namespaces. They are removed when this is dropped.
+/// The three namespaces, removed on drop.
 pub(crate) struct Network {
     pub(crate) relay: Namespace,
     pub(crate) attackers: Namespace,
@@ -138,7 +137,7 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// Makes the namespaces; connections of attackers and clients come from these addresses.
+    /// Creates the namespaces with these source addresses of attackers and clients.
     pub(crate) fn new(attackers: Sources, clients: Sources) -> Result<Self> {
         remove_stale();
         let network = Self {
@@ -190,14 +189,14 @@ impl Network {
     }
 }
 
-/// The rules by which each new connection to the relay leaves from the next of these addresses.
+/// nftables rules that give each new connection to the relay the next of these source addresses.
 fn rules<A: ToString>(family: &str, relay: &str, addresses: &[A]) -> String {
     let mut map = String::new();
     for (number, address) in addresses.iter().enumerate() {
         write!(map, "{number} : {}, ", address.to_string()).unwrap();
     }
     let number = addresses.len();
-    // Port 0 is none that the kernel translates.
+    // Excludes packets from port 0, which the kernel does not translate.
     format!(
         "table {family} sources {{
             chain untracked {{ type filter hook output priority raw; udp sport 0 notrack; }}
@@ -209,7 +208,7 @@ fn rules<A: ToString>(family: &str, relay: &str, addresses: &[A]) -> String {
     )
 }
 
-/// A command that runs `program` in this namespace and in these control groups.
+/// A command that runs `program` in this namespace and these control groups.
 pub(crate) fn command(
     namespace: &Namespace,
     groups: &[&ControlGroup],
@@ -219,7 +218,7 @@ pub(crate) fn command(
     namespace.command(&members, program)
 }
 
-/// Removes what processes left behind that have ended.
+/// Removes namespaces and control groups of test processes that have ended.
 fn remove_stale() {
     namespace::remove_stale();
     for directory in ControlGroup::roots().into_iter().flatten() {
@@ -229,24 +228,24 @@ fn remove_stale() {
     }
 }
 
-/// A control group, of either version. It is removed when this is dropped.
+/// A control group of version 1 or 2, removed on drop.
 pub(crate) struct ControlGroup {
     memory: PathBuf,
     processor: PathBuf,
     is_unified: bool,
 }
 
-/// Bytes of memory that a control group is charged for.
+/// Memory charged to a control group, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Memory {
-    /// Of the process and of the kernel, without files that can be dropped.
+    /// Process and kernel memory, without reclaimable file pages.
     pub(crate) process: u64,
-    /// Of TCP sockets, as far as they are not a part of that.
+    /// TCP socket memory that is not included in `process`.
     pub(crate) sockets: u64,
 }
 
 impl ControlGroup {
-    /// Makes a group with these limits: bytes of memory, and a part of all processors.
+    /// Creates a group with limits for memory, in bytes, and for the share of all processors.
     pub(crate) fn new(role: &str, memory: Option<u64>, processors: Option<f64>) -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -276,12 +275,12 @@ impl ControlGroup {
             let bytes = bytes.to_string();
             if group.is_unified {
                 write(&group.memory, "memory.max", &bytes)?;
-                // The machine may have none.
+                // The machine may have no swap.
                 let _ = write(&group.memory, "memory.swap.max", "0");
             } else {
                 write(&group.memory, "memory.limit_in_bytes", &bytes)?;
                 let _ = write(&group.memory, "memory.swappiness", "0");
-                let counted = COUNTED.to_string();
+                let counted = ACCOUNTED.to_string();
                 let _ = write(&group.memory, "memory.kmem.tcp.limit_in_bytes", &counted);
             }
         }
@@ -300,7 +299,7 @@ impl ControlGroup {
         Ok(group)
     }
 
-    /// All processors may be used again.
+    /// Removes the processor limit.
     pub(crate) fn lift_quota(&self) -> Result<()> {
         self.set_quota(if self.is_unified { "max" } else { "-1" }, 100_000)
     }
@@ -314,7 +313,7 @@ impl ControlGroup {
         }
     }
 
-    /// The files to which a process writes its id to be in the group.
+    /// The files that add a process to the group.
     fn members(&self) -> Vec<PathBuf> {
         let mut files = vec![self.memory.join("cgroup.procs")];
         if !self.is_unified {
@@ -323,7 +322,7 @@ impl ControlGroup {
         files
     }
 
-    /// How many processes of the group the kernel has killed because memory ran out.
+    /// The number of out-of-memory kills in the group.
     pub(crate) fn killed(&self) -> u64 {
         let file = if self.is_unified {
             "memory.events"
@@ -334,7 +333,7 @@ impl ControlGroup {
         field(&text, "oom_kill")
     }
 
-    /// What the group is charged for.
+    /// The memory charged to the group.
     pub(crate) fn memory(&self) -> Memory {
         let number = |file: &str| -> u64 {
             let text = fs::read_to_string(self.memory.join(file)).unwrap_or_default();
@@ -357,7 +356,7 @@ impl ControlGroup {
         }
     }
 
-    /// The directories of version 1 for memory and for processors, and that of version 2.
+    /// The version 1 hierarchies for memory and processors, and the version 2 hierarchy.
     fn roots() -> [Option<PathBuf>; 3] {
         let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
         let find = |kind: &str, controller: &str| {
@@ -384,7 +383,7 @@ impl ControlGroup {
 impl Drop for ControlGroup {
     fn drop(&mut self) {
         for directory in [&self.memory, &self.processor] {
-            // Its processes have been killed, but may not have ended yet.
+            // Processes that were killed may not have exited yet.
             for _ in 0..100 {
                 match fs::remove_dir(directory) {
                     Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
@@ -403,7 +402,8 @@ fn write(directory: &Path, file: &str, value: &str) -> Result<()> {
     written.map_err(|error| format!("{} = {value}: {error}", file.display()))
 }
 
-/// Lets groups below `root` have limits. In a container, processes in `root` itself prevent that.
+/// Enables controllers for groups below `root`. In a container, the kernel refuses this while `root`
+/// itself has processes.
 fn delegate(root: &Path) -> Result<()> {
     let file = root.join("cgroup.subtree_control");
     let enable = || fs::write(&file, "+memory +cpu");
@@ -418,7 +418,7 @@ fn delegate(root: &Path) -> Result<()> {
     enable().map_err(|error| format!("{}: {error}", file.display()))
 }
 
-/// The number behind this word.
+/// The number after this word.
 fn field(text: &str, name: &str) -> u64 {
     let value = text.lines().find_map(|line| {
         let (key, value) = line.split_once(' ')?;
@@ -427,7 +427,7 @@ fn field(text: &str, name: &str) -> u64 {
     value.unwrap_or(0)
 }
 
-/// A process of the tests' own binary, which writes lines of JSON. It ends when this is dropped.
+/// A process of the test binary that writes lines of JSON. Stopped on drop.
 pub(crate) struct Process {
     child: Child,
     input: Option<ChildStdin>,
@@ -435,7 +435,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Runs `command`.
+    /// Starts `command`.
     pub(crate) fn start(command: Command) -> Self {
         let mut command = tokio::process::Command::from(command);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -456,7 +456,7 @@ impl Process {
             .unwrap();
     }
 
-    /// The next event of this name; others before it are ignored.
+    /// The next event with this name; skips others.
     pub(crate) async fn event(&mut self, name: &str) -> Value {
         let found = timeout(PATIENCE, async {
             loop {
@@ -470,7 +470,7 @@ impl Process {
         found.await.unwrap_or_else(|_| panic!("no {name:?}"))
     }
 
-    /// Lets the process end, and gives its last event.
+    /// Stops the process and returns its last event.
     pub(crate) async fn stop(mut self) -> Value {
         drop(self.input.take());
         let ended = timeout(PATIENCE, async {
@@ -484,7 +484,7 @@ impl Process {
         ended.await.expect("the process ends")
     }
 
-    /// The next line of JSON; the test harness of the process writes others.
+    /// The next line of JSON; skips the output of the test harness.
     async fn next(&mut self) -> Option<Value> {
         loop {
             let line = self.output.next_line().await.ok()??;

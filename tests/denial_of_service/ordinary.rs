@@ -22,25 +22,25 @@ use crate::{
     role::{Input, emit},
 };
 
-/// What a caller sends through each of its circuits.
+/// Bytes that a caller sends on each of its circuits.
 const TRANSFER_BYTES: usize = 1_000_000;
-/// A request that takes longer has failed.
+/// Timeout of a request.
 const ATTEMPT: Duration = Duration::from_secs(10);
-/// The time until a client tries again.
+/// Delay before a second attempt.
 const RETRY: Duration = Duration::from_millis(500);
-/// The time between two renewals of a reservation.
+/// Interval between two renewals of a reservation.
 const RENEWAL: Duration = Duration::from_secs(3);
-/// The time between two bytes on a circuit that is kept open.
+/// Interval between two bytes on a circuit that is kept open.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// What a source begins with: everything follows until its end, or one byte at a time.
+/// The first byte of a circuit: a bulk transfer, or one byte at a time.
 const TRANSFER: u8 = b't';
 const KEEP: u8 = b'k';
 
-/// The clients of the load.
+/// Numbers of clients by kind.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Ordinary {
     pub(crate) addresses: Addresses,
-    /// Peers that have a reservation all the while, renew it and accept circuits.
+    /// Peers that keep a reservation, renew it and accept circuits.
     pub(crate) reserved: usize,
     /// Clients that open a circuit, send 1 MB, and reserve, each time on new connections.
     pub(crate) callers: usize,
@@ -52,17 +52,17 @@ pub(crate) struct Ordinary {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Request {
     pub(crate) kind: String,
-    /// How long it took, unless it failed.
+    /// Duration, `None` if the request failed.
     pub(crate) took_ms: Option<u64>,
-    /// Whether it succeeded at the first or the second attempt.
+    /// Whether the first or the second attempt succeeded.
     pub(crate) succeeded: bool,
-    /// Why the first attempt failed.
+    /// Error of the first attempt.
     pub(crate) error: Option<String>,
 }
 
 type Record = Arc<Mutex<Vec<Request>>>;
 
-/// Runs the clients until the input ends; gives the requests since the last report on request.
+/// Runs the clients until the input ends. Reports the requests since the last report on demand.
 pub(crate) async fn run(ordinary: Ordinary, mut input: Input) {
     let record = Record::default();
     let (mut targets, mut clients) = (Vec::new(), JoinSet::new());
@@ -71,13 +71,13 @@ pub(crate) async fn run(ordinary: Ordinary, mut input: Input) {
         let peer = Raw::new(address).await;
         peer.requester().request(&reserve()).await.unwrap();
         targets.push(peer.peer_id);
-        clients.spawn(stay(peer, Arc::clone(&record)));
+        clients.spawn(run_reserved(peer, Arc::clone(&record)));
     }
     for number in 0..ordinary.kept {
         let target = targets[number % targets.len()];
         let address = ordinary.addresses.transport(number);
         let circuit = Circuit::open(address, target, KEEP).await.unwrap();
-        clients.spawn(keep(circuit, Arc::clone(&record)));
+        clients.spawn(keep_circuit(circuit, Arc::clone(&record)));
     }
     let ids: Vec<_> = targets.iter().map(PeerId::to_string).collect();
     emit(&json!({"event": "ready", "targets": ids}));
@@ -108,7 +108,7 @@ pub(crate) fn requests(report: &Value) -> Vec<Request> {
     serde_json::from_value(report["requests"].clone()).unwrap()
 }
 
-/// Makes a request, a second time if it fails, and records the outcome.
+/// Sends a request, retries once, and records the outcome.
 async fn request<T, F: Future<Output = io::Result<T>>>(
     record: &Record,
     kind: &str,
@@ -137,15 +137,15 @@ async fn request<T, F: Future<Output = io::Result<T>>>(
     outcome.ok()
 }
 
-/// The innermost cause of an error, which is the last of its parts.
+/// The innermost cause of an error, which is the last part of its message.
 fn cause(error: &io::Error) -> String {
     let text = error.to_string();
     let last = text.rsplit(": ").next().unwrap_or_default();
     last.trim_end_matches([')', ']']).to_owned()
 }
 
-/// Holds a reservation, renews it, and accepts circuits.
-async fn stay(mut peer: Raw, record: Record) {
+/// Keeps and renews a reservation, and accepts circuits.
+async fn run_reserved(mut peer: Raw, record: Record) {
     let requester = peer.requester();
     let renewing = async {
         let mut renewals = interval(RENEWAL);
@@ -157,7 +157,7 @@ async fn stay(mut peer: Raw, record: Record) {
     let accepting = async {
         let mut circuits = JoinSet::new();
         while let Some(stream) = peer.next_stop().await {
-            circuits.spawn(answer(stream));
+            circuits.spawn(serve_circuit(stream));
             while circuits.try_join_next().is_some() {}
         }
     };
@@ -168,8 +168,8 @@ async fn renew(mut requester: Requester) -> io::Result<()> {
     requester.request(&reserve()).await.map(drop)
 }
 
-/// Serves one circuit as its target. The source may end at any time.
-async fn answer(mut stream: Stream) -> io::Result<()> {
+/// Serves one circuit as its target. The source may disconnect at any time.
+async fn serve_circuit(mut stream: Stream) -> io::Result<()> {
     accept(&mut stream).await?;
     let mut kind = [0];
     stream.read_exact(&mut kind).await?;
@@ -194,7 +194,7 @@ async fn answer(mut stream: Stream) -> io::Result<()> {
     stream.close().await
 }
 
-/// A client with a circuit to a reserved peer, which has answered the first byte.
+/// The source's end of a circuit whose target has acknowledged the first byte.
 struct Circuit {
     stream: Stream,
     _source: Raw,
@@ -214,7 +214,7 @@ impl Circuit {
         })
     }
 
-    /// Sends the bytes, and waits until the target has acknowledged them.
+    /// Sends the data and waits for the target's acknowledgement.
     async fn transfer(mut self) -> io::Result<()> {
         self.stream.write_all(&vec![7; TRANSFER_BYTES]).await?;
         self.stream.close().await?;
@@ -228,8 +228,8 @@ impl Circuit {
     }
 }
 
-/// Exchanges a byte every second. The circuit cannot be replaced, so there is no second attempt.
-async fn keep(mut circuit: Circuit, record: Record) {
+/// Exchanges a byte every second. A broken circuit is a failure, without a second attempt.
+async fn keep_circuit(mut circuit: Circuit, record: Record) {
     let mut beats = interval(HEARTBEAT);
     loop {
         beats.tick().await;
@@ -254,7 +254,7 @@ async fn keep(mut circuit: Circuit, record: Record) {
     }
 }
 
-/// A client whose every request comes on a new connection.
+/// A client that uses a new connection for each request.
 struct Caller {
     addresses: Addresses,
     targets: Vec<PeerId>,

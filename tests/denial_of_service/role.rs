@@ -1,5 +1,5 @@
-//! The roles of the tests' own binary as another process: attackers, ordinary clients, and an observer
-//! that reads the admin endpoints from within the network.
+//! Roles of the test binary as a separate process: attackers, ordinary clients, and an observer that
+//! reads the admin endpoints from inside the relay's network.
 
 use std::{
     io,
@@ -25,11 +25,11 @@ use crate::{
     ordinary::{self, Ordinary},
 };
 
-/// The variable that holds a role as JSON.
+/// Environment variable that contains the role as JSON.
 const VARIABLE: &str = "RELAY_TEST_ROLE";
-/// The time between two probes of `/livez`.
+/// Interval between two probes of `/livez`.
 const PROBE: Duration = Duration::from_millis(250);
-/// How long the close frames of connections may take to be sent at the end.
+/// Time for sending the close frames of connections at the end.
 const LEAVING: Duration = Duration::from_secs(1);
 
 /// The role of a process.
@@ -51,8 +51,8 @@ impl Role {
     }
 }
 
-/// Fills the role of this process, if it has one, until its input ends; then the process ends.
-pub(crate) fn fill() {
+/// Runs the role of this process, if there is one, until the input ends. Then exits the process.
+pub(crate) fn run_from_environment() {
     let Ok(role) = std::env::var(VARIABLE) else {
         return;
     };
@@ -72,7 +72,7 @@ pub(crate) fn fill() {
     std::process::exit(0);
 }
 
-/// The lines that the test writes to the process.
+/// Lines from the test to the process.
 pub(crate) struct Input(Receiver<String>);
 
 impl Input {
@@ -88,23 +88,23 @@ impl Input {
         Self(receiver)
     }
 
-    /// The next line; `None` when the process has to end.
+    /// The next line; `None` when the process has to stop.
     pub(crate) async fn line(&mut self) -> Option<String> {
         self.0.recv().await
     }
 
-    /// Returns when the process has to end.
+    /// Returns when the process has to stop.
     pub(crate) async fn end(&mut self) {
         while self.line().await.is_some() {}
     }
 }
 
-/// Writes a line of JSON. The test harness may have begun a line.
+/// Writes a line of JSON. Starts on a new line, because the test harness may have written a part of one.
 pub(crate) fn emit(event: &Value) {
     println!("\n{event}");
 }
 
-/// Answers each line, which is a path, with what the relay answers; probes `/livez` meanwhile.
+/// For each line, which is a path, writes the relay's response. Probes `/livez` meanwhile.
 async fn observe(addresses: Addresses, mut input: Input) {
     let slowest: Arc<Mutex<Duration>> = Arc::default();
     let mut probes = JoinSet::new();
@@ -147,7 +147,7 @@ async fn probe(addresses: Addresses, slowest: Arc<Mutex<Duration>>) {
 
 /// The sum of all series of each metric.
 async fn metrics(addresses: &Addresses) -> Value {
-    // Other connections may take all of the endpoints' capacity.
+    // Bounded, because other connections may use all of the endpoints' capacity.
     let mut scraping = JoinSet::new();
     let address = addresses.admin;
     scraping.spawn(async move { Scrape::at(address).await });

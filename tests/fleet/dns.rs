@@ -1,7 +1,6 @@
-//! The directory of a fleet: the real binary, with real relays behind it and real clients before
-//! it.
+//! The fleet's DNS server: the real binary with real relays and clients.
 //!
-//! Needs `dig` (Debian: dnsutils) for the queries of other people's tools.
+//! Needs `dig` (Debian package `dnsutils`).
 
 #![allow(
     unreachable_pub,
@@ -23,9 +22,9 @@ mod readiness;
 mod records;
 mod server;
 
-/// The zone of all these tests.
+/// The zone of these tests.
 pub const ZONE: &str = "fleet.test";
-/// The name of the fleet's own records.
+/// The name of the fleet's TXT records.
 pub const FLEET: &str = "_dnsaddr.fleet.test";
-/// The seed of the fleet.
+/// The identity seed of the fleet.
 pub const SEED: &str = "the seed of the fleet of this test";

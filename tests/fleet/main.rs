@@ -1,4 +1,4 @@
-//! Several relays as one service: the directory in DNS, and an upgrade under traffic.
+//! Several relays as one service: discovery by DNS, and a rolling upgrade under traffic.
 
 mod dns;
 mod rolling_upgrade;

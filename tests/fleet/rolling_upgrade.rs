@@ -1,5 +1,5 @@
-//! A fleet is upgraded: three relays are restarted one after the other under traffic, and no
-//! request fails.
+//! Rolling upgrade: three relays are restarted one after the other under traffic. Expected: no request
+//! fails.
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
@@ -56,7 +56,7 @@ async fn a_rolling_restart_fails_no_request() {
     let peer_ids: Vec<PeerId> = relays.iter().map(|relay| relay.peer_id).collect();
     let mut traffic = Traffic::new(Duration::from_secs(3));
     for pair in 0..PAIRS {
-        // Half of the pairs over TCP, half over QUIC.
+        // Half of the pairs use TCP, the other half QUIC.
         let address = if pair % 2 == 0 {
             Relay::tcp
         } else {
@@ -79,8 +79,8 @@ async fn a_rolling_restart_fails_no_request() {
             relays[n].peer_id, peer_ids[n],
             "the same peer id after the restart"
         );
-        // The next one goes when some requests have been served by all three again.
-        traffic.flows(10).await;
+        // Continues after all three relays have served further requests.
+        traffic.wait_for_requests(10).await;
     }
     let outcome = traffic.stop().await;
     outcome.assert_none_failed();

@@ -17,7 +17,7 @@ use std::time::Duration;
 use libp2p::{Multiaddr, PeerId};
 use serde_json::{Value, json};
 use test_support::{
-    client::{Client, Security, is_echoed},
+    client::{Client, Security, assert_echoed},
     go::{self, Peer},
     internet::{self, ClientNetwork, Internet, Nat},
     process::Relay,
@@ -94,7 +94,7 @@ async fn reserved_rust_node(
     let (end, ended) = oneshot::channel();
     let _thread = network.namespace.spawn(move || async move {
         let mut client = Client::new(Security::Noise).await;
-        client.answer();
+        client.spawn_echo();
         client.reserve(&relay).await.unwrap();
         reserved.send(client.peer_id).unwrap();
         let _ = client.run_until(ended).await;
@@ -111,7 +111,7 @@ async fn rust_reaches(network: &ClientNetwork, relay: Multiaddr, target: PeerId)
         let mut streams = client.streams.clone();
         let data = vec![7; 100_000];
         client
-            .run_until(is_echoed(&mut streams, target, &data))
+            .run_until(assert_echoed(&mut streams, target, &data))
             .await;
         done.send(()).unwrap();
     });

@@ -24,7 +24,7 @@ use std::{
 use libp2p::PeerId;
 use serde_json::{Value, json};
 use test_support::{
-    client::{Client, Security, is_echoed},
+    client::{Client, Security, assert_echoed},
     js::{self, Peer, text},
     process::Relay,
 };
@@ -150,7 +150,7 @@ async fn rust_reaches_js() {
         let _running = AbortOnDropHandle::new(dialer.run());
 
         let data: Vec<u8> = (0..MIB).map(|byte| (byte % 251) as u8).collect();
-        is_echoed(&mut control, target, &data).await;
+        assert_echoed(&mut control, target, &data).await;
         ended_clean(&mut listener).await;
     }
 }

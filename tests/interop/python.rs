@@ -22,7 +22,7 @@ use std::{
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use serde_json::{Value, json};
 use test_support::{
-    client::{Client, Security, is_echoed},
+    client::{Client, Security, assert_echoed},
     other_implementations::Process,
     process::Relay,
     tools::{install_once, or_skip, run},
@@ -129,6 +129,6 @@ async fn rust_reaches_python() {
     let _running = AbortOnDropHandle::new(dialer.run());
 
     let data: Vec<u8> = (0..BYTES).map(|byte| (byte % 251) as u8).collect();
-    is_echoed(&mut control, id, &data).await;
+    assert_echoed(&mut control, id, &data).await;
     ended_clean(&mut listener).await;
 }

@@ -1,4 +1,4 @@
-//! The admin endpoints over real HTTP: answers, limits and timeouts.
+//! The admin endpoints over HTTP: responses, limits and timeouts.
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
@@ -26,11 +26,11 @@ use tokio::{
 };
 
 const ANY_PORT: (&str, &str) = ("RELAY_ADMIN_ADDRESS", "127.0.0.1:0");
-/// How long a client may take to send its request.
+/// Timeout for the request header.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a client may leave an answer unread.
+/// Timeout for unread responses.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How much later something may happen on a busy machine.
+/// Tolerance after a deadline, for a busy machine.
 const SLACK: Duration = Duration::from_secs(6);
 
 async fn start() -> Relay {
@@ -45,13 +45,16 @@ async fn healthcheck(variables: &[(&str, &str)]) -> Output {
         .unwrap()
 }
 
-/// Asks the relay by `healthcheck`, which must fail and say this.
-async fn is_unhealthy(address: SocketAddr, why: &str) {
+/// Asserts that `healthcheck` fails for this address with this message.
+async fn assert_unhealthy(address: SocketAddr, why: &str) {
     let address = address.to_string();
     let output = healthcheck(&[("RELAY_ADMIN_ADDRESS", &address)]).await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains(&address) && said.contains(why), "{said}");
+    let printed = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        printed.contains(&address) && printed.contains(why),
+        "{printed}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -206,7 +209,7 @@ async fn stalled_clients_are_closed_while_others_are_served() {
     let beginnings: [&[u8]; 3] = [
         b"",
         b"GET /livez HTTP/1.1\r\nHost: re",
-        // This one has its answer and stays.
+        // This client has received its response and stays connected.
         b"GET /livez HTTP/1.1\r\nHost: relay\r\n\r\n",
     ];
     for beginning in beginnings {
@@ -237,7 +240,7 @@ async fn a_crowd_of_idle_connections_does_not_lock_out_a_health_check_for_long()
         crowd.push(TcpStream::connect(relay.admin()).await.unwrap());
     }
     let begun = Instant::now();
-    // As a supervisor does: again when there was no answer in time.
+    // Like an orchestrator, which retries a failed health check.
     while client::get(relay.admin(), "/livez").await.is_err() {
         assert!(begun.elapsed() < HEADER_TIMEOUT + 2 * SLACK);
     }
@@ -245,13 +248,13 @@ async fn a_crowd_of_idle_connections_does_not_lock_out_a_health_check_for_long()
     assert!(took < HEADER_TIMEOUT + 2 * SLACK, "{took:?}");
 }
 
-/// A connection with more requests for metrics than the buffers have room for answers.
-async fn never_reads(relay: &Relay) -> TcpStream {
+/// A connection with more requests for metrics than the buffers can hold responses.
+async fn open_without_reading(relay: &Relay) -> TcpStream {
     let request = "GET /metrics HTTP/1.1\r\nHost: relay\r\n\r\n";
     send(relay.admin(), request.repeat(200).as_bytes()).await
 }
 
-/// A supervisor kills a relay whose health checks get no answer.
+/// An orchestrator kills a relay whose health checks are not answered.
 #[tokio::test(flavor = "multi_thread")]
 async fn health_checks_are_answered_while_clients_never_read() {
     for clients in [64, 200] {
@@ -260,7 +263,7 @@ async fn health_checks_are_answered_while_clients_never_read() {
         let before = relay.open_files();
         let mut stuck = Vec::new();
         for _ in 0..clients {
-            stuck.push(never_reads(&relay).await);
+            stuck.push(open_without_reading(&relay).await);
         }
         let begun = Instant::now();
         loop {
@@ -270,7 +273,7 @@ async fn health_checks_are_answered_while_clients_never_read() {
                 let took = asked.elapsed();
                 assert!(took < SLACK, "{path} with {clients} clients: {took:?}");
             }
-            // The clients are still there, and the relay has closed their connections.
+            // Waits until the relay has closed the connections; the clients are still connected.
             if relay.open_files() <= before {
                 break;
             }
@@ -285,7 +288,7 @@ async fn health_checks_are_answered_while_clients_never_read() {
     }
 }
 
-/// The deadline is for clients that read nothing, not for those that read slowly.
+/// The write timeout applies to clients that read nothing, not to those that read slowly.
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_client_gets_all_its_answers() {
     const ANSWERS: usize = 60;
@@ -306,7 +309,7 @@ async fn slow_client_gets_all_its_answers() {
                 return;
             }
             answers.extend_from_slice(&chunk[..read]);
-            // Slow for longer than the deadline, then fast.
+            // Reads slowly for longer than the timeout, then fast.
             if begun.elapsed() < WRITE_TIMEOUT + SLACK {
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
@@ -325,7 +328,7 @@ async fn metrics_are_rendered_once_a_second_at_most() {
     let begun = Instant::now();
     let mut renderings = HashSet::new();
     for _ in 0..50 {
-        // The processor time differs in each rendering.
+        // The CPU time differs in each rendering.
         let (status, text) = http::get(&relay, "/metrics").await;
         assert_eq!(status, 200);
         renderings.insert(text);
@@ -350,7 +353,7 @@ async fn headers_without_end_are_refused() {
     );
     assert!(
         begun.elapsed() < HEADER_TIMEOUT,
-        "at once, not by a timeout"
+        "the response waited for a timeout"
     );
     assert_eq!(http::status(&relay, "/livez").await, 200);
 }
@@ -367,10 +370,10 @@ async fn healthcheck_queries_the_relay_of_its_environment() {
     }
     relay.signal(15);
     assert_eq!(relay.exit_code().await, Some(0));
-    is_unhealthy(address, "does not respond").await;
+    assert_unhealthy(address, "does not respond").await;
 }
 
-/// In an image there is no other way to ask.
+/// A container image has no other tool to read the status.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_status_can_be_printed() {
     let relay = start().await;
@@ -388,7 +391,7 @@ async fn the_status_can_be_printed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn healthcheck_fails_without_an_answer_in_time() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    is_unhealthy(silent.local_addr().unwrap(), "does not respond").await;
+    assert_unhealthy(silent.local_addr().unwrap(), "does not respond").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -397,8 +400,8 @@ async fn healthcheck_without_anything_to_ask_is_a_mistake() {
     for variable in wrong {
         let output = healthcheck(&[variable]).await;
         assert_eq!(output.status.code(), Some(64), "{output:?}");
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert!(said.contains("RELAY_ADMIN_ADDRESS"), "{said}");
+        let printed = String::from_utf8(output.stderr).unwrap();
+        assert!(printed.contains("RELAY_ADMIN_ADDRESS"), "{printed}");
     }
 }
 
@@ -417,8 +420,8 @@ async fn an_occupied_admin_port_is_named_with_its_variable() {
         .unwrap()
         .unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let said = String::from_utf8(output.stdout).unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
     let cause = format!("cannot listen on {taken} (RELAY_ADMIN_ADDRESS): Address already in use");
-    assert!(said.contains(&cause), "{said}");
-    assert!(!said.contains("relay ready"), "{said}");
+    assert!(printed.contains(&cause), "{printed}");
+    assert!(!printed.contains("relay ready"), "{printed}");
 }

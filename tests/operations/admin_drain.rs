@@ -1,4 +1,4 @@
-//! The admin endpoints and the log during a drain, from its signal to its end.
+//! The admin endpoints and the log during a drain.
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
@@ -17,7 +17,7 @@ use test_support::{
 const SIGTERM: i32 = 15;
 const SIGALRM: i32 = 14;
 
-/// A relay whose drain ends with its last circuit, and not before.
+/// A relay whose drain only ends with its last circuit.
 async fn start(variables: &[(&str, &str)]) -> Relay {
     let defaults = [
         ("RELAY_ADMIN_ADDRESS", "127.0.0.1:0"),
@@ -42,7 +42,7 @@ async fn healthcheck(relay: &Relay) -> Option<i32> {
     status.await.unwrap().code()
 }
 
-/// The relay is ready all through its delay, however little it has to do.
+/// The relay is ready during the whole drain delay, even without connections.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_is_ready_until_the_delay_is_over() {
     let mut relay = start(&[("RELAY_DRAIN_DELAY", "2s")]).await;
@@ -63,14 +63,14 @@ async fn a_relay_is_ready_until_the_delay_is_over() {
     assert!(client::get(address, "/readyz").await.is_err());
 }
 
-/// Whoever has a reservation may still get a circuit: the last one is over when nobody has. A client
-/// without a reservation that is sent away hours later keeps the process from its end meanwhile.
+/// Reserved peers can get circuits during the drain, so it only completes when there are no reservations.
+/// A connected client without a reservation still keeps the process running.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_is_ready_until_its_last_circuit_is_over() {
     let mut relay = start(&[("RELAY_DRAIN_WINDOW", "10h")]).await;
     let idle = Raw::new(&relay.tcp()).await;
-    let mut holder = Raw::new(&relay.tcp()).await;
-    assert_status(&holder.reserve().await, Status::Ok);
+    let mut reserved = Raw::new(&relay.tcp()).await;
+    assert_status(&reserved.reserve().await, Status::Ok);
     let mut circuits = [
         Circuit::open(&relay.tcp()).await,
         Circuit::open(&relay.quic()).await,
@@ -82,7 +82,7 @@ async fn a_relay_is_ready_until_its_last_circuit_is_over() {
     for (left, circuit) in [(2, first), (1, second)] {
         let drain = http::json_where(&relay, "/drainz", |d| d["circuits"] == left).await;
         assert_eq!(drain["phase"], "draining", "{drain}");
-        // Those of the targets, and that of the holder.
+        // The reservations of the two targets, and one more.
         assert_eq!(drain["reservations"], 3, "{drain}");
         assert_eq!(http::status(&relay, "/readyz").await, 200);
         assert_eq!(healthcheck(&relay).await, Some(0));
@@ -90,13 +90,13 @@ async fn a_relay_is_ready_until_its_last_circuit_is_over() {
     }
     http::json_where(&relay, "/drainz", |drain| drain["circuits"] == 0).await;
     assert_eq!(http::status(&relay, "/readyz").await, 200);
-    drop((holder, circuits));
+    drop((reserved, circuits));
     http::json_where(&relay, "/drainz", |drain| drain["reservations"] == 0).await;
     assert_eq!(http::status(&relay, "/readyz").await, 503);
     assert_eq!(http::status(&relay, "/livez").await, 200);
     assert_eq!(healthcheck(&relay).await, Some(1));
 
-    // Nothing is left to wait for when the last client has gone.
+    // The drain completes when the last client has disconnected.
     drop(idle);
     let summary = relay.event("drained").await;
     assert_eq!(summary["circuits_finished"], 2, "{summary}");
@@ -141,7 +141,7 @@ async fn a_drain_reports_its_progress() {
     assert_eq!(relay.exit_code().await, Some(0));
 }
 
-/// It is not sane any more, but it serves those whom it has.
+/// `/livez` fails, but the relay still serves existing connections.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_with_a_panicked_task_is_not_alive_but_drains() {
     let mut relay = start(&[]).await;
@@ -149,8 +149,8 @@ async fn a_relay_with_a_panicked_task_is_not_alive_but_drains() {
     assert_eq!(http::get(&relay, "/livez").await, (200, "ok\n".to_owned()));
     relay.signal(SIGALRM);
     relay.event("no new connections are accepted").await;
-    let (status, said) = http::get(&relay, "/livez").await;
-    assert_eq!((status, said.as_str()), (503, "a task panicked\n"));
+    let (status, body) = http::get(&relay, "/livez").await;
+    assert_eq!((status, body.as_str()), (503, "a task panicked\n"));
     assert_eq!(http::status(&relay, "/readyz").await, 200);
     let drain = http::json(&relay, "/drainz").await;
     assert_eq!(drain["circuits"], json!(1), "{drain}");

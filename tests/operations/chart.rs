@@ -1,8 +1,8 @@
-//! The Helm chart, judged by Helm itself, by the schemas of Kubernetes, and by the relay.
+//! The Helm chart, validated by Helm, by the Kubernetes schemas, and by the relay.
 //!
-//! The tests are in Python (`tests/chart/test_*.py`), as what they look at is YAML. Needs npm and
-//! Python 3.11 or newer with `venv`; `.ci/chart-tools` installs the rest on the first run, into the
-//! target directory.
+//! The tests are in Python (`tests/chart/test_*.py`), because they process YAML. They need npm and Python
+//! 3.11 or newer with `venv`; `.ci/chart-tools` installs everything else into the target directory on the
+//! first run.
 
 use std::{path::Path, process::Command};
 
@@ -21,5 +21,8 @@ fn the_chart() {
         .env("RELAY_BIN", env!("CARGO_BIN_EXE_descord-relay"))
         .status()
         .unwrap();
-    assert!(status.success(), "what is wrong stands above");
+    assert!(
+        status.success(),
+        "the chart tests failed, see the output above"
+    );
 }

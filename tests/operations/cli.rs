@@ -1,4 +1,4 @@
-//! The command line: what is printed where, and with which exit code the process ends.
+//! The command line: standard output, standard error and exit codes.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests fail loudly")]
 
@@ -19,7 +19,7 @@ use test_support::process::{Relay, command, is, kill, socket};
 
 const SEED: &str = "correct horse battery staple";
 
-/// What the binary does with this environment and these arguments, in an empty directory.
+/// Runs the binary with this environment and these arguments in an empty directory.
 async fn run(variables: &[(&str, &str)], arguments: &[&str]) -> Output {
     let directory = TempDir::new().unwrap();
     let output = command(variables)
@@ -27,23 +27,23 @@ async fn run(variables: &[(&str, &str)], arguments: &[&str]) -> Output {
         .current_dir(&directory)
         .output();
     let output = tokio::time::timeout(test_support::PATIENCE, output).await;
-    assert!(is_empty(directory.path()), "nothing may be written");
-    output.expect("it ends by itself").unwrap()
+    assert!(is_empty(directory.path()), "the command wrote a file");
+    output.expect("the command exits").unwrap()
 }
 
 fn is_empty(directory: &Path) -> bool {
     std::fs::read_dir(directory).unwrap().next().is_none()
 }
 
-fn out(output: &Output) -> String {
+fn stdout_text(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-fn err(output: &Output) -> String {
+fn stderr_text(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// A port that is free at this moment.
+/// A port that is currently free.
 fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
@@ -66,11 +66,11 @@ async fn a_bad_configuration_is_refused_with_every_error_and_nothing_is_started(
     .await;
     assert_eq!(output.status.code(), Some(64));
     assert_eq!(
-        out(&output),
+        stdout_text(&output),
         "",
-        "nothing is logged, since nothing is started"
+        "a command that starts nothing has logged"
     );
-    let errors = err(&output);
+    let errors = stderr_text(&output);
     for name in [
         "RELAY_MAX_CIRCUITS: ",
         "RELAY_RESERVATION_TTL: ",
@@ -97,14 +97,22 @@ async fn every_subcommand_refuses_a_bad_configuration() {
     ] {
         let output = run(&[("RELAY_MAX_CIRCUITS", "many")], arguments).await;
         assert_eq!(output.status.code(), Some(64), "{arguments:?}");
-        assert_eq!(out(&output), "");
-        assert!(err(&output).starts_with("RELAY_MAX_CIRCUITS: "));
+        assert_eq!(stdout_text(&output), "");
+        assert!(stderr_text(&output).starts_with("RELAY_MAX_CIRCUITS: "));
     }
     let output = run(&[("RUST_LOG", "no=such=level")], &[]).await;
     assert_eq!(output.status.code(), Some(64));
     let directive = "RUST_LOG: \"no=such=level\" is not a directive";
-    assert!(err(&output).starts_with(directive), "{}", err(&output));
-    assert!(err(&output).contains("; allowed: "), "{}", err(&output));
+    assert!(
+        stderr_text(&output).starts_with(directive),
+        "{}",
+        stderr_text(&output)
+    );
+    assert!(
+        stderr_text(&output).contains("; allowed: "),
+        "{}",
+        stderr_text(&output)
+    );
 }
 
 #[tokio::test]
@@ -118,17 +126,17 @@ async fn config_prints_effective_values_and_no_secret() {
     )
     .await;
     assert_eq!(output.status.code(), Some(0));
-    let config = out(&output);
+    let config = stdout_text(&output);
     let line = |start: &str| config.lines().find(|line| line.starts_with(start));
     assert!(line("RELAY_MAX_RESERVATIONS=1024").is_some(), "{config}");
     let seed = line("RELAY_IDENTITY_SEED=").unwrap();
     assert!(
         seed.len() > "RELAY_IDENTITY_SEED=".len(),
-        "it shows that one is set"
+        "a set secret is not masked"
     );
     assert!(!config.contains(SEED), "{config}");
 
-    // What it prints is an environment that gives the same again.
+    // The printed environment results in the same configuration.
     let pairs: Vec<_> = config
         .lines()
         .filter(|line| !line.starts_with('#'))
@@ -136,22 +144,22 @@ async fn config_prints_effective_values_and_no_secret() {
         .filter(|(name, _)| !name.contains("IDENTITY"))
         .collect();
     let again = run(&pairs, &["config"]).await;
-    assert_eq!(again.status.code(), Some(0), "{}", err(&again));
+    assert_eq!(again.status.code(), Some(0), "{}", stderr_text(&again));
     let values = |config: &str| {
         let lines = config.lines().filter(|l| !l.starts_with('#'));
         let lines = lines.filter(|l| !l.contains("IDENTITY"));
         lines.map(str::to_owned).collect::<Vec<_>>()
     };
-    assert_eq!(values(&out(&again)), values(&config));
+    assert_eq!(values(&stdout_text(&again)), values(&config));
 }
 
 #[tokio::test]
 async fn the_reference_lists_every_variable_of_the_configuration() {
     let reference = run(&[], &["config", "--reference"]).await;
     assert_eq!(reference.status.code(), Some(0));
-    let reference = out(&reference);
+    let reference = stdout_text(&reference);
     assert!(reference.starts_with("### Addresses\n\n| Variable | Default | Meaning |\n"));
-    let config = out(&run(&[], &["config"]).await);
+    let config = stdout_text(&run(&[], &["config"]).await);
     let names = config.lines().filter_map(|line| line.split_once('='));
     let names: Vec<_> = names
         .map(|(name, _)| name)
@@ -168,7 +176,7 @@ async fn identity_prints_only_the_peer_id_of_the_relay() {
     let fleet = [("RELAY_IDENTITY_SEED", SEED), ("RELAY_INSTANCE", "relay-1")];
     let output = run(&fleet, &["identity"]).await;
     assert_eq!(output.status.code(), Some(0));
-    let printed = out(&output);
+    let printed = stdout_text(&output);
     let peer_id: PeerId = printed.strip_suffix('\n').unwrap().parse().unwrap();
     for _ in 0..2 {
         let relay = Relay::start(&fleet).await;
@@ -176,23 +184,23 @@ async fn identity_prints_only_the_peer_id_of_the_relay() {
         relay.stop().await;
     }
     let other = [("RELAY_IDENTITY_SEED", SEED), ("RELAY_INSTANCE", "relay-2")];
-    assert_ne!(out(&run(&other, &["identity"]).await), printed);
+    assert_ne!(stdout_text(&run(&other, &["identity"]).await), printed);
 
     let none = run(&[], &["identity"]).await;
     assert_eq!(none.status.code(), Some(64));
-    assert_eq!(out(&none), "");
-    assert!(err(&none).contains("RELAY_IDENTITY_SEED"));
+    assert_eq!(stdout_text(&none), "");
+    assert!(stderr_text(&none).contains("RELAY_IDENTITY_SEED"));
 }
 
 #[tokio::test]
 async fn a_generated_seed_is_new_and_can_be_used() {
-    let first = out(&run(&[], &["identity", "generate"]).await);
-    let second = out(&run(&[], &["identity", "generate"]).await);
+    let first = stdout_text(&run(&[], &["identity", "generate"]).await);
+    let second = stdout_text(&run(&[], &["identity", "generate"]).await);
     assert_ne!(first, second);
     assert_eq!(first.lines().count(), 1);
     let seed = [("RELAY_IDENTITY_SEED", first.trim_end())];
     let output = run(&seed, &["identity"]).await;
-    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert_eq!(output.status.code(), Some(0), "{}", stderr_text(&output));
 }
 
 #[tokio::test]
@@ -202,16 +210,21 @@ async fn a_seed_is_written_to_a_file_once() {
     let name = path.to_str().unwrap();
     let generate = ["identity", "generate", "--to", name];
     let first = run(&[], &generate).await;
-    assert_eq!(first.status.code(), Some(0), "{}", err(&first));
+    assert_eq!(first.status.code(), Some(0), "{}", stderr_text(&first));
     let mode = path.metadata().unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o440);
     let seed = std::fs::read_to_string(&path).unwrap();
-    assert!(!out(&first).contains(seed.trim_end()));
+    assert!(!stdout_text(&first).contains(seed.trim_end()));
     let identity = run(&[("RELAY_IDENTITY_SEED_FILE", name)], &["identity"]).await;
-    assert_eq!(identity.status.code(), Some(0), "{}", err(&identity));
+    assert_eq!(
+        identity.status.code(),
+        Some(0),
+        "{}",
+        stderr_text(&identity)
+    );
 
     let second = run(&[], &generate).await;
-    assert_eq!(second.status.code(), Some(0), "{}", err(&second));
+    assert_eq!(second.status.code(), Some(0), "{}", stderr_text(&second));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), seed);
 
     let nowhere = directory.path().join("none/seed");
@@ -221,10 +234,14 @@ async fn a_seed_is_written_to_a_file_once() {
     )
     .await;
     assert_eq!(third.status.code(), Some(1));
-    assert!(err(&third).contains("none/seed"), "{}", err(&third));
+    assert!(
+        stderr_text(&third).contains("none/seed"),
+        "{}",
+        stderr_text(&third)
+    );
 }
 
-/// The relay does not start while its address is in use, also by another relay.
+/// The relay does not start while its address is in use, even by another relay.
 #[tokio::test]
 async fn an_occupied_address_is_named() {
     let relay = Relay::start(&[]).await;
@@ -253,11 +270,16 @@ async fn an_occupied_address_is_named() {
             ("RELAY_ADMIN_ADDRESS", ""),
         ];
         let output = run(&variables, &[]).await;
-        assert_eq!(output.status.code(), Some(1), "{address}: {}", out(&output));
-        let said = out(&output) + &err(&output);
+        assert_eq!(
+            output.status.code(),
+            Some(1),
+            "{address}: {}",
+            stdout_text(&output)
+        );
+        let printed = stdout_text(&output) + &stderr_text(&output);
         let cause = format!("cannot listen on {address}: Address already in use");
-        assert!(said.contains(&cause), "{said}");
-        assert!(!said.contains("relay ready"), "{said}");
+        assert!(printed.contains(&cause), "{printed}");
+        assert!(!printed.contains("relay ready"), "{printed}");
     }
     relay.stop().await;
 }
@@ -271,33 +293,38 @@ async fn wrong_arguments_are_errors_and_help_is_none() {
     ] {
         let output = run(&[], arguments).await;
         assert_eq!(output.status.code(), Some(64), "{arguments:?}");
-        assert_eq!(out(&output), "");
-        assert!(err(&output).contains("Usage:"), "{}", err(&output));
+        assert_eq!(stdout_text(&output), "");
+        assert!(
+            stderr_text(&output).contains("Usage:"),
+            "{}",
+            stderr_text(&output)
+        );
     }
     let version = run(&[], &["-V"]).await;
     assert_eq!(version.status.code(), Some(0));
     let short = concat!("descord-relay ", env!("CARGO_PKG_VERSION"), "\n");
-    assert_eq!(out(&version), short);
+    assert_eq!(stdout_text(&version), short);
     let version = run(&[], &["--version"]).await;
     assert_eq!(version.status.code(), Some(0));
-    // An arm64 kernel has pages of up to 64 KiB; one with larger pages than these would abort the relay.
+    // arm64 kernels have pages of up to 64 KiB. The allocator would abort on larger pages than it was
+    // built for.
     let page = if cfg!(target_arch = "aarch64") { 64 } else { 4 };
     let long = format!(
         "{short}revision: {}\ntarget: {}\nallocator: jemalloc, for pages of up to {page} KiB\n",
         build_info::REVISION,
         build_info::target(),
     );
-    assert_eq!(out(&version), long);
+    assert_eq!(stdout_text(&version), long);
     assert!(build_info::target().starts_with(std::env::consts::ARCH));
     let help = run(&[], &["--help"]).await;
     assert_eq!(help.status.code(), Some(0));
     for word in ["serve", "probe", "identity", "config"] {
-        assert!(out(&help).contains(word), "{}", out(&help));
+        assert!(stdout_text(&help).contains(word), "{}", stdout_text(&help));
     }
-    assert_eq!(err(&help), "");
+    assert_eq!(stderr_text(&help), "");
 }
 
-/// A relay that serves and stops leaves nothing behind in its working directory.
+/// A relay writes no file into its working directory.
 #[tokio::test]
 async fn a_relay_writes_no_file() {
     let directory = TempDir::new().unwrap();
@@ -318,7 +345,7 @@ async fn a_relay_writes_no_file() {
 
 type Variables = Vec<(&'static str, String)>;
 
-/// Every subcommand that prints, and the environment that it prints something for.
+/// Every subcommand that prints, with an environment in which it succeeds.
 fn printing(relay: &Relay, seed: &Path) -> Vec<(Vec<String>, Variables)> {
     let words = |words: &str| words.split(' ').map(str::to_owned).collect::<Vec<_>>();
     let fleet = vec![
@@ -360,7 +387,7 @@ fn printing(relay: &Relay, seed: &Path) -> Vec<(Vec<String>, Variables)> {
     .into()
 }
 
-/// The outcome of each subcommand that prints, with `stdout` for its standard output.
+/// The outcome of each printing subcommand with this standard output.
 async fn print_to(stdout: impl Fn() -> Stdio) -> Vec<(String, Output)> {
     let relay = Relay::start(&[("RELAY_ADMIN_ADDRESS", "127.0.0.1:0")]).await;
     let directory = TempDir::new().unwrap();
@@ -380,7 +407,7 @@ async fn print_to(stdout: impl Fn() -> Stdio) -> Vec<(String, Output)> {
     outputs
 }
 
-/// The end of a pipe that nothing reads any more.
+/// The write end of a pipe without a reader.
 fn closed_pipe() -> Stdio {
     let (reader, writer) = io::pipe().unwrap();
     drop(reader);
@@ -395,15 +422,15 @@ fn full_disk() -> Stdio {
         .into()
 }
 
-/// As with `| head -0`, and with the exit code that shells report for other tools.
+/// As with `| head -0`, and with the exit code of other tools in this case.
 #[tokio::test(flavor = "multi_thread")]
 async fn closed_standard_output_ends_a_command_quietly() {
     for (command, output) in print_to(closed_pipe).await {
         assert_eq!(output.status.code(), Some(141), "{command}: {output:?}");
-        let quiet = err(&output)
+        let quiet = stderr_text(&output)
             .lines()
             .all(|line| line.starts_with("warning: "));
-        assert!(quiet, "{command}: {}", err(&output));
+        assert!(quiet, "{command}: {}", stderr_text(&output));
     }
 }
 
@@ -411,10 +438,10 @@ async fn closed_standard_output_ends_a_command_quietly() {
 async fn full_disk_is_an_error_of_a_command() {
     for (command, output) in print_to(full_disk).await {
         assert_eq!(output.status.code(), Some(1), "{command}: {output:?}");
-        let said = err(&output);
+        let printed = stderr_text(&output);
         let cause = "cannot write to standard output: No space left on device";
-        assert!(said.contains(cause), "{command}: {said}");
-        assert!(!said.contains("panicked"), "{command}: {said}");
+        assert!(printed.contains(cause), "{command}: {printed}");
+        assert!(!printed.contains("panicked"), "{command}: {printed}");
     }
 }
 
@@ -435,7 +462,7 @@ async fn exit_code_stays_when_standard_error_cannot_be_written() {
             let status = command.spawn().unwrap().wait().await.unwrap();
             assert_eq!(status.code(), Some(code), "{arguments:?}");
         }
-        // Nor when the cause is that standard output cannot be written.
+        // Also if the error is about standard output.
         let mut command = command(&[]);
         command.arg("config").stdout(full_disk()).stderr(stderr());
         let status = command.spawn().unwrap().wait().await.unwrap();
@@ -443,7 +470,7 @@ async fn exit_code_stays_when_standard_error_cannot_be_written() {
     }
 }
 
-/// The log is lost then, and nothing else.
+/// Log lines are lost, but the relay works.
 #[tokio::test(flavor = "multi_thread")]
 async fn relay_serves_when_its_log_cannot_be_written() {
     for output in [closed_pipe, full_disk] {
@@ -454,7 +481,7 @@ async fn relay_serves_when_its_log_cannot_be_written() {
             ("RELAY_ADMIN_ADDRESS", &admin),
             ("RELAY_LISTEN_ADDRESSES", &listen),
             ("RELAY_DRAIN_DELAY", "0"),
-            // Spans and metrics are printed as well.
+            // Spans and metrics are also printed.
             ("OTEL_TRACES_EXPORTER", "console"),
             ("OTEL_METRICS_EXPORTER", "console"),
             ("OTEL_METRIC_EXPORT_INTERVAL", "50"),
@@ -527,9 +554,9 @@ async fn password_in_the_access_url_is_never_printed() {
         for arguments in [["config"].as_slice(), &["serve"], &["dns"], &["status"]] {
             let output = run(&[("RELAY_ACCESS_URL", url)], arguments).await;
             assert_eq!(output.status.code(), Some(64), "{arguments:?}");
-            let said = out(&output) + &err(&output);
-            assert!(said.contains("RELAY_ACCESS_URL: "), "{said}");
-            assert!(!said.contains("hunter2"), "{said}");
+            let printed = stdout_text(&output) + &stderr_text(&output);
+            assert!(printed.contains("RELAY_ACCESS_URL: "), "{printed}");
+            assert!(!printed.contains("hunter2"), "{printed}");
         }
     }
 }

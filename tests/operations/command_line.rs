@@ -133,7 +133,7 @@ async fn pseudonym_of_a_peer_is_that_of_the_log() {
     assert_eq!(accepted["peer"], pseudonym.trim_end());
 
     // The end of the reservation has its duration and cause.
-    client.leave().await;
+    client.disconnect().await;
     let closed = relay.event("reservation closed").await;
     assert_eq!(closed["cause"], "disconnected", "{closed}");
     assert!(

@@ -1,4 +1,4 @@
-//! The configuration, from the pairs of an environment to what the operator reads.
+//! The configuration: values, defaults, errors and warnings for an environment.
 
 #![expect(
     clippy::unwrap_used,
@@ -35,12 +35,12 @@ use descord_relay::{
 use fleet_dns::config::DnsConfig;
 use proptest::prelude::*;
 
-/// An environment without files, on a machine named `relay-2`.
+/// Loads an environment without files, on a machine named `relay-2`.
 fn load(pairs: &[(&str, &str)]) -> Result<Loaded, Errors> {
     load_with(pairs, &[])
 }
 
-/// As [`load`], with files.
+/// As [`load`], with these files.
 fn load_with(pairs: &[(&str, &str)], files: &[(&str, &str)]) -> Result<Loaded, Errors> {
     let host_name = [("/proc/sys/kernel/hostname", "relay-2\n")];
     let files: BTreeMap<_, _> = host_name.iter().chain(files).copied().collect();
@@ -62,7 +62,7 @@ fn errors(pairs: &[(&str, &str)]) -> String {
     load(pairs).expect_err("a bad environment").to_string()
 }
 
-/// The warnings that the defaults alone do not give.
+/// The warnings, except those of the default configuration.
 fn warnings(pairs: &[(&str, &str)]) -> Vec<String> {
     let loaded = |pairs| load(pairs).unwrap_or_else(|errors| panic!("{errors}"));
     let usual = loaded(&[]).warnings;
@@ -75,7 +75,7 @@ fn addresses(list: &[libp2p::Multiaddr]) -> Vec<String> {
     list.iter().map(ToString::to_string).collect()
 }
 
-/// An Ed25519 key in the form in which libp2p tools write it, and its peer id.
+/// An Ed25519 key in libp2p's protobuf encoding, as base64, and its peer id.
 fn key() -> (String, String) {
     use base64::Engine as _;
     let keypair = libp2p::identity::Keypair::ed25519_from_bytes([7; 32]).unwrap();
@@ -84,7 +84,7 @@ fn key() -> (String, String) {
     (text, keypair.public().to_peer_id().to_string())
 }
 
-/// Of a private network.
+/// The key of a private network.
 const SWARM_KEY: &str = "/key/swarm/psk/1.0.0/\n/base16/\n\
                          0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 

@@ -1,4 +1,4 @@
-//! The documentation for users names messages and variables that exist.
+//! The user documentation only contains messages and variables that exist.
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
@@ -12,7 +12,7 @@ use descord_relay::config::reference;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Names in the documentation that Kubernetes injects.
+/// Variables in the documentation that Kubernetes injects.
 const SERVICE_LINKS: [&str; 2] = ["RELAY_PORT", "RELAY_SERVICE_HOST"];
 
 fn files(directory: &Path, extension: &str, found: &mut Vec<PathBuf>) {
@@ -26,7 +26,7 @@ fn files(directory: &Path, extension: &str, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The text of all sources, with the line breaks of string literals removed.
+/// The text of all sources, with line breaks in string literals removed.
 fn sources() -> String {
     let mut paths = Vec::new();
     for directory in ["src", "crates"] {
@@ -37,7 +37,7 @@ fn sources() -> String {
     lines.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A message in the documentation is in quotation marks within backticks; `…` stands for a value.
+/// In the documentation, a message is quoted inside backticks, and `…` stands for a value.
 #[test]
 fn every_message_in_the_troubleshooting_page_exists() {
     let page = fs::read_to_string(Path::new(ROOT).join("docs/troubleshooting.md")).unwrap();
@@ -73,8 +73,8 @@ fn every_variable_in_the_documentation_exists() {
     }
 }
 
-/// Names of variables of the relay in `text`, without prefixes such as `RELAY_RATE_`, and without those
-/// of the tests.
+/// The relay's variables in `text`, without prefixes such as `RELAY_RATE_`, and without variables of
+/// tests.
 fn names(text: &str) -> impl Iterator<Item = &str> {
     let is_part_of_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
     text.split(move |c: char| !is_part_of_name(c))

@@ -1,5 +1,5 @@
-//! Paths in the documentation: the files that `ARCHITECTURE.md` and the design pages name exist, and
-//! so do the targets of all relative links.
+//! Paths in the documentation: files in `ARCHITECTURE.md` and the design pages exist, and so do the
+//! targets of all relative links.
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
@@ -11,10 +11,10 @@ use std::{
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Directories whose documents have their links checked, apart from the root itself.
+/// Directories whose documents have checked links, in addition to the root.
 const DOCUMENTED: [&str; 3] = ["docs", "helm/descord-relay", "observability"];
 
-/// Beginnings of text in backticks that is a path of this repository.
+/// Prefixes of code spans that are paths of this repository.
 const PATH_STARTS: [&str; 12] = [
     ".cargo/",
     ".ci/",
@@ -30,7 +30,7 @@ const PATH_STARTS: [&str; 12] = [
     "tests/",
 ];
 
-/// Markdown files directly in `directory`, and below it if `recursive`.
+/// Markdown files in `directory`, and in its subdirectories if `recursive`.
 fn documents(directory: &Path, recursive: bool, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
@@ -63,7 +63,7 @@ fn expand(path: &str) -> Vec<String> {
     names.map(|name| format!("{before}{name}{after}")).collect()
 }
 
-/// Paths of the repository that are in backticks.
+/// The repository paths in code spans.
 fn named_paths(text: &str) -> BTreeSet<String> {
     let text = prose(text);
     let quoted = text.split('`').skip(1).step_by(2);
@@ -74,7 +74,7 @@ fn named_paths(text: &str) -> BTreeSet<String> {
     quoted.filter(is_path).flat_map(expand).collect()
 }
 
-/// The anchor of a heading, as forges derive it.
+/// The anchor of a heading, as code hosting sites derive it.
 fn anchor(heading: &str) -> String {
     let kept = heading
         .trim()
@@ -92,7 +92,7 @@ fn has_anchor(text: &str, wanted: &str) -> bool {
     headings.map(anchor).any(|found| found == wanted)
 }
 
-/// Why the relative link `target` of a document leads nowhere.
+/// Why the relative link `target` of a document is broken.
 fn broken(document: &Path, target: &str) -> Option<&'static str> {
     if target.contains("://") || target.starts_with("mailto:") {
         return None;

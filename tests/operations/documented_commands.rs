@@ -1,5 +1,5 @@
-//! Each command in a shell block of a document is executed here, is covered by a test or a step of CI, or
-//! stands in a block that is marked:
+//! Every command in a shell block of the documentation is executed here, is covered by a test or a CI
+//! step, or is in a marked block:
 //!
 //! ````markdown
 //! <!-- not run: needs a cluster -->
@@ -8,9 +8,9 @@
 //! ```
 //! ````
 //!
-//! [`RULES`] says which, also for commands that are not run wherever they stand. Settings in a block (`RELAY_MAX_CIRCUITS=10`, with or without `export`) are
-//! checked by `descord-relay config`. Names of steps, parts and subcommands in running text are checked,
-//! too.
+//! [`RULES`] defines the coverage, including commands that are not run anywhere. Settings in a block
+//! (`RELAY_MAX_CIRCUITS=10`, with or without `export`) are checked by `descord-relay config`. Names of
+//! steps, parts and subcommands in running text are checked as well.
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
@@ -27,25 +27,25 @@ use tempfile::TempDir;
 const BINARY: &str = env!("CARGO_BIN_EXE_descord-relay");
 const SEED: &str = "documented-commands-are-tested";
 
-/// What covers a command.
+/// The coverage of a command.
 #[derive(Clone, Copy)]
 enum Coverage {
-    /// It is executed here, in a directory of its own: see [`Sandbox`].
+    /// Executed here, in a separate directory: see [`Sandbox`].
     Executed,
-    /// A test with this name, in Rust or Python, runs the command or what is behind it.
+    /// A test with this name, in Rust or Python, covers the command.
     Test(&'static str),
     /// A step of `.ci/run`.
     Step(&'static str),
     /// A part of `.ci/long`.
     Part(&'static str),
-    /// Nothing, for this reason.
+    /// Not run, for this reason.
     NotRun(&'static str),
 }
 
 use Coverage::{Executed, NotRun, Part, Step, Test};
 
-/// The first rule that matches a command counts. A pattern is compared word by word; `*` stands for
-/// one word, and at the end for any number of words. `sudo` and settings before a command do not count.
+/// The first matching rule applies. Patterns are compared word by word; `*` stands for one word, and at
+/// the end for any number of words. `sudo` and settings before a command are ignored.
 const RULES: &[(&str, Coverage)] = &[
     // The relay and its subcommands.
     ("descord-relay", Test("a_relay_writes_no_file")),
@@ -73,7 +73,7 @@ const RULES: &[(&str, Coverage)] = &[
     ("install *", Executed),
     ("mkdir *", Executed),
     ("chmod *", Executed),
-    // Cargo, and the checks.
+    // Cargo and checks.
     (
         "cargo run -p circuit-relay --example *",
         Test("client_reserves_on_the_embedded_relay_and_is_dialled"),
@@ -114,7 +114,7 @@ const RULES: &[(&str, Coverage)] = &[
         "deploy/compose/rolling-upgrade *",
         Test("an_upgrade_fails_no_request_and_cuts_no_circuit"),
     ),
-    // Kubernetes. Helm's options are checked, and what it installs is.
+    // Kubernetes. Options of Helm are checked.
     ("helm install *", Test("test_helm_takes_documented_options")),
     ("helm upgrade *", Test("test_helm_takes_documented_options")),
     (
@@ -141,7 +141,7 @@ const RULES: &[(&str, Coverage)] = &[
         Test("every_record_is_answered_over_both_transports"),
     ),
     ("curl *", Test("status_has_identity_and_limits")),
-    // The js client.
+    // The JavaScript client.
     ("node peer.mjs *", Test("js_reaches_js_over_tcp_and_noise")),
 ];
 
@@ -149,7 +149,7 @@ fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Files below the directory with one of the extensions.
+/// Files in the directory with one of the extensions, recursively.
 fn files(directory: &Path, extensions: &[&str], found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
@@ -172,13 +172,13 @@ fn files(directory: &Path, extensions: &[&str], found: &mut Vec<PathBuf>) {
 struct Block {
     /// File and line of the fence.
     place: String,
-    /// Whether a comment before it says why its commands are not run.
+    /// Whether a comment before the block explains why it is not run.
     is_marked: bool,
-    /// Each command on one line, without comments.
+    /// The commands, one per line, without comments.
     commands: Vec<String>,
 }
 
-/// The shell blocks of a document, and the code spans of its text.
+/// The shell blocks of a document, and its code spans.
 fn read(name: &str, text: &str) -> (Vec<Block>, Vec<(String, String)>) {
     let (mut blocks, mut spans) = (Vec::new(), Vec::new());
     let mut lines = text.lines().enumerate();
@@ -215,7 +215,7 @@ fn read(name: &str, text: &str) -> (Vec<Block>, Vec<(String, String)>) {
     (blocks, spans)
 }
 
-/// Joins lines that are continued, and leaves out comments; in a console session, also the output.
+/// Joins continued lines and removes comments. In a console session, also removes the output.
 fn commands(lines: &[&str], is_session: bool) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     let mut is_continued = false;
@@ -269,7 +269,7 @@ fn is_setting(word: &str) -> bool {
     })
 }
 
-/// What covers the command; settings alone are executed.
+/// The coverage of the command. Settings alone are executed.
 fn coverage(command: &str) -> Option<Coverage> {
     let words = command.split_whitespace();
     let words: Vec<_> = words
@@ -291,9 +291,9 @@ fn coverage(command: &str) -> Option<Coverage> {
     rule.map(|(_, coverage)| *coverage)
 }
 
-/// A directory in which commands of a document are executed: the paths of a host are below it, `sudo`
-/// does nothing, `descord-relay` is the binary under test, also in place of its image, and files that the
-/// documents speak of exist.
+/// A directory in which documented commands are executed. It contains the host's paths and the files that
+/// the documents use. `sudo` has no effect, and `descord-relay`, also as an image, is the binary under
+/// test.
 struct Sandbox {
     directory: TempDir,
     peer_id: String,
@@ -364,7 +364,7 @@ impl Sandbox {
             .unwrap()
     }
 
-    /// Executes commands of a block one after the other, and then checks the settings that they made.
+    /// Executes the commands of a block one after the other, and then checks their settings.
     fn execute(&self, commands: &[&str]) -> Result<(), String> {
         let has_settings = commands.iter().any(|command| {
             let command = command.strip_prefix("export ").unwrap_or(command);
@@ -388,7 +388,7 @@ impl Sandbox {
     }
 }
 
-/// The first words of the lines that a script of CI prints.
+/// The first words of the output lines of a CI script.
 fn names(script: &str, arguments: &[&str]) -> Vec<String> {
     let output = Command::new(project().join(script))
         .args(arguments)
@@ -402,7 +402,7 @@ fn names(script: &str, arguments: &[&str]) -> Vec<String> {
         .collect()
 }
 
-/// What there is to refer to: steps, parts, subcommands, and the text of all tests.
+/// The existing steps, parts, subcommands and tests.
 struct Known {
     steps: Vec<String>,
     parts: Vec<String>,
@@ -428,7 +428,7 @@ impl Known {
         }
     }
 
-    /// Whether there is what the rule refers to.
+    /// Whether the reference of the rule exists.
     fn has(&self, coverage: Coverage) -> bool {
         match coverage {
             Executed => true,
@@ -441,7 +441,7 @@ impl Known {
         }
     }
 
-    /// The name in this code span that there is not.
+    /// The unknown name in this code span, if any.
     fn unknown<'a>(&self, span: &'a str) -> Option<&'a str> {
         let is_name = |word: &&str| {
             word.chars()
@@ -578,7 +578,7 @@ seven
     assert_eq!(known.unknown("descord-relay config --reference"), None);
     assert_eq!(known.unknown("descord-relay nothing"), Some("nothing"));
     assert!(!known.has(Test("no_such_test")));
-    // An invalid setting and a failing command are errors.
+    // Invalid settings and failing commands are errors.
     let sandbox = Sandbox::new();
     assert!(sandbox.execute(&["RELAY_MAX_CIRCUITS=10"]).is_ok());
     let error = sandbox.execute(&["RELAY_MAX_CIRCUITS=many"]).unwrap_err();

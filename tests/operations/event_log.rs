@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-/// The lines of a relay up to the one that says that it is ready.
+/// The log lines of a relay up to its readiness.
 async fn start_up(format: &str) -> Vec<String> {
     let mut relay = command(&[
         ("RELAY_LISTEN_ADDRESSES", "/ip4/127.0.0.1/tcp/0"),
@@ -41,7 +41,7 @@ async fn start_up(format: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn text_is_for_people() {
+async fn text_format_is_readable() {
     let lines = start_up("text").await;
     let ready = lines.last().unwrap();
     for part in ["INFO", "relay ready", "peer_id=12D3KooW", "addresses="] {
@@ -65,10 +65,10 @@ async fn json_is_one_object_a_line_and_the_default_outside_of_a_terminal() {
     }
 }
 
-/// Serves clients that come from another address than the relay's own, one of which the relay has
-/// to refuse; gives all that was logged and the peer id of a holder.
+/// Serves clients with another address than the relay's own, and refuses one of them. Returns the log,
+/// the peer id of a reserved peer, and the relay's peer id.
 async fn served(variables: &[(&str, &str)]) -> (String, PeerId, String) {
-    // On Linux, connections to 127.0.0.2 come from 127.0.0.1.
+    // On Linux, connections to 127.0.0.2 have the source address 127.0.0.1.
     let mut all = vec![(
         "RELAY_LISTEN_ADDRESSES",
         "/ip4/127.0.0.2/tcp/0,/ip4/127.0.0.2/udp/0/quic-v1",
@@ -98,7 +98,7 @@ async fn no_address_and_no_peer_id_of_a_client_is_logged() {
     let (log, peer_id, relay_id) = served(&[]).await;
     assert!(!log.contains("127.0.0.1"), "{log}");
     assert!(!log.contains(&peer_id.to_string()), "{log}");
-    // The relay's own is the only one.
+    // The relay's own peer id is the only one.
     assert!(log.contains(&relay_id));
     assert!(!log.replace(&relay_id, "").contains("12D3KooW"), "{log}");
     assert!(log.contains("\"p-"), "{log}");
@@ -112,7 +112,7 @@ async fn peer_ids_are_logged_when_configured() {
     assert!(!log.contains("\"p-"), "{log}");
 }
 
-/// The same peer has the same name on every relay of the fleet, and another one elsewhere.
+/// A peer has the same pseudonym on every relay of a fleet, and another one in other fleets.
 #[tokio::test(flavor = "multi_thread")]
 async fn pseudonyms_are_the_fleets() {
     let mut client = Client::new(Security::Noise).await;
@@ -133,14 +133,14 @@ async fn pseudonyms_are_the_fleets() {
     assert_ne!(names[0], names[2]);
 }
 
-/// Nobody reads the log: the relay serves on, and counts what is lost of it.
+/// While the log is not read, the relay works, and counts lost lines.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unread_log_does_not_block_the_relay() {
     let mut relay = command(&[
         ("RELAY_LISTEN_ADDRESSES", "/ip4/127.0.0.1/tcp/0"),
         ("RELAY_ADMIN_ADDRESS", "127.0.0.1:0"),
         ("RUST_LOG", "trace"),
-        // It takes hundreds of clients to fill what may wait.
+        // Hundreds of clients are needed to fill the log queue.
         ("RELAY_RATE_CONNECTIONS_PER_IP", "0"),
         ("RELAY_RATE_RESERVATIONS_PER_IP", "0"),
         ("RELAY_RATE_CIRCUITS_PER_IP", "0"),

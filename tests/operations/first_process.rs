@@ -1,7 +1,6 @@
-//! The relay as the first process of a container, which the system protects from every signal that
-//! it does not handle itself.
+//! The relay as PID 1 of a container, for which the kernel ignores every signal without a handler.
 //!
-//! Needs Linux and the right to make namespaces; skipped elsewhere.
+//! Needs Linux and the permission to create namespaces; skipped otherwise.
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
@@ -10,8 +9,8 @@ use std::fs;
 use test_support::process::{Relay, kill};
 use tokio::process::Command;
 
-/// Runs a command as the first process of a new PID namespace: `unshare` with these flags.
-const WAYS: [&[&str]; 2] = [
+/// Flags of `unshare` that run a command as PID 1 of a new PID namespace.
+const UNSHARE_FLAGS: [&[&str]; 2] = [
     &["--pid", "--fork", "--kill-child"],
     // Without privileges.
     &[
@@ -24,7 +23,7 @@ const WAYS: [&[&str]; 2] = [
 ];
 
 async fn unshare() -> Option<Command> {
-    for way in WAYS {
+    for way in UNSHARE_FLAGS {
         let mut command = Command::new("unshare");
         command.args(way);
         let attempt = command.arg("true").output().await;

@@ -1,4 +1,4 @@
-//! What is shipped for hosts without containers: the systemd unit and its environment file.
+//! Files for hosts without containers: the systemd unit and its environment file.
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
@@ -35,7 +35,7 @@ fn a_restart_by_systemd_cuts_no_circuit() {
     let delay = duration(&environment, "RELAY_DRAIN_DELAY");
     assert!(circuit < timeout);
     assert!(delay + timeout < duration(&settings(&unit), "TimeoutStopSec"));
-    // And the relay takes the file.
+    // The relay accepts the file.
     let config = Command::new(BINARY)
         .arg("config")
         .env_clear()
@@ -46,7 +46,7 @@ fn a_restart_by_systemd_cuts_no_circuit() {
 }
 
 #[test]
-fn the_unit_is_right_and_gives_the_relay_no_rights() {
+fn unit_is_valid_and_sandboxed() {
     let installed = tools::run(Command::new("systemd-analyze").arg("--version"));
     if tools::or_skip("systemd-analyze", &installed).is_none() {
         return;
@@ -55,10 +55,10 @@ fn the_unit_is_right_and_gives_the_relay_no_rights() {
     let unit = directory.path().join("descord-relay.service");
     let here = text("descord-relay.service").replace("/usr/local/bin/descord-relay", BINARY);
     fs::write(&unit, here).unwrap();
-    // The units of the machine itself do not matter here.
+    // Ignores errors in other units of the machine.
     let verify = ["verify", "--man=no", "--recursive-errors=no"];
     tools::run(Command::new("systemd-analyze").args(verify).arg(&unit)).unwrap();
-    // 10 is a service without any bounds, 0 one that may do nothing.
+    // The scale is 0 for a fully sandboxed service to 10 for an unrestricted one.
     let security = ["security", "--offline=true", "--threshold=20"];
     tools::run(Command::new("systemd-analyze").args(security).arg(&unit)).unwrap();
 }

@@ -1,4 +1,4 @@
-//! Changing what the real relay logs, without a restart.
+//! Changes of the log filter at runtime.
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
@@ -23,7 +23,7 @@ async fn start() -> Relay {
     Relay::start(&[("RELAY_ADMIN_ADDRESS", "127.0.0.1:0")]).await
 }
 
-/// Runs `descord-relay log-filter` in the environment of a relay that has its endpoints there.
+/// Runs `descord-relay log-filter` for a relay with its admin endpoints at this address.
 async fn log_filter(address: &str, filter: &[&str]) -> Output {
     let mut command = command(&[("RELAY_ADMIN_ADDRESS", address)]);
     let output = command.arg("log-filter").args(filter).output();
@@ -33,14 +33,14 @@ async fn log_filter(address: &str, filter: &[&str]) -> Output {
         .unwrap()
 }
 
-/// The same, which must succeed and print this.
+/// The same; asserts success and this output.
 async fn assert_prints(relay: &Relay, filter: &[&str], expected: &str) {
     let output = log_filter(&relay.admin().to_string(), filter).await;
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
 }
 
-/// The whole answer to a request that says this to the relay at `address`.
+/// The complete response to a request with this method, host and body.
 async fn ask(address: SocketAddr, method: &str, host: &str, body: &str) -> String {
     let length = body.len();
     let head = format!("{host}Content-Length: {length}\r\nConnection: close");
@@ -49,9 +49,9 @@ async fn ask(address: SocketAddr, method: &str, host: &str, body: &str) -> Strin
     until_closed(&mut stream).await
 }
 
-/// Makes the relay log a line of each level: a request that is denied, and a connection to the
-/// endpoints that fails, which is of use for debugging alone.
-async fn provoke(relay: &mut Relay) {
+/// Makes the relay log at levels INFO and DEBUG: a denied request, and a failed connection to the admin
+/// endpoints.
+async fn produce_log_lines(relay: &mut Relay) {
     let mut broken = send(relay.admin(), b"this is no HTTP\r\n\r\n").await;
     until_closed(&mut broken).await;
     let mut client = Raw::new(&relay.quic()).await;
@@ -68,7 +68,7 @@ fn debug_lines(relay: &Relay) -> usize {
 async fn debug_comes_and_goes_without_a_restart() {
     let mut relay = start().await;
     assert_prints(&relay, &[], DEFAULT).await;
-    provoke(&mut relay).await;
+    produce_log_lines(&mut relay).await;
     assert_eq!(debug_lines(&relay), 0);
 
     assert_prints(&relay, &[DEBUG], &format!("{DEBUG}\n")).await;
@@ -78,15 +78,15 @@ async fn debug_comes_and_goes_without_a_restart() {
         (&changed["old"], &changed["new"]),
         (&DEFAULT.trim().into(), &DEBUG.into())
     );
-    provoke(&mut relay).await;
+    produce_log_lines(&mut relay).await;
     assert!(debug_lines(&relay) > 0);
 
-    // Back to the default.
+    // Resets the filter to its default.
     assert_prints(&relay, &[""], DEFAULT).await;
     relay.event("log filter changed").await;
     let before = debug_lines(&relay);
-    provoke(&mut relay).await;
-    provoke(&mut relay).await;
+    produce_log_lines(&mut relay).await;
+    produce_log_lines(&mut relay).await;
     assert_eq!(debug_lines(&relay), before);
 }
 
@@ -113,10 +113,10 @@ async fn a_bad_filter_changes_nothing() {
     let relay = start().await;
     let output = log_filter(&relay.admin().to_string(), &["descord_relay=loud"]).await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let said = String::from_utf8(output.stderr).unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
     assert!(
-        said.starts_with("400 Bad Request: ") && said.contains("RUST_LOG"),
-        "{said}"
+        error.starts_with("400 Bad Request: ") && error.contains("RUST_LOG"),
+        "{error}"
     );
 
     let long = "a".repeat(4097);
@@ -143,7 +143,7 @@ async fn a_page_in_a_browser_is_refused() {
             assert!(answer.contains("`descord-relay log-filter`"), "{answer}");
         }
     }
-    // What a browser asks before it lets a page of another origin write.
+    // The preflight request of a browser for a cross-origin write.
     let answer = ask(relay.admin(), "OPTIONS", "Host: localhost\r\n", "").await;
     assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
     assert!(
@@ -153,7 +153,7 @@ async fn a_page_in_a_browser_is_refused() {
     assert_eq!(http::get(&relay, "/log-filter").await.1, DEFAULT);
 }
 
-/// An address of this machine that is not a loopback one. Nothing is sent to find it.
+/// A non-loopback address of this machine. No packet is sent to find it.
 fn own_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("192.0.2.1:9").ok()?;
@@ -173,17 +173,17 @@ async fn only_the_loopback_interface_reaches_it() {
     assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
     let output = log_filter(&format!("{ip}:{port}"), &["debug"]).await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    // Over the loopback interface it is there.
+    // The loopback interface is accepted.
     assert_prints(&relay, &[], DEFAULT).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_fails_without_a_relay() {
-    let nobody = UdpSocket::bind("127.0.0.1:0")
+    let closed = UdpSocket::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap();
-    let output = log_filter(&nobody.to_string(), &[]).await;
+    let output = log_filter(&closed.to_string(), &[]).await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let output = log_filter("", &["debug"]).await;
     assert_eq!(output.status.code(), Some(64), "{output:?}");

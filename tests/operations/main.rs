@@ -1,5 +1,5 @@
-//! The relay as its operator observes it: configuration, command line, log, metrics, traces, admin
-//! endpoints, and what is shipped to run it on hosts and in Kubernetes.
+//! The relay from the operator's perspective: configuration, command line, log, metrics, traces, admin
+//! endpoints, and the files for hosts and Kubernetes.
 
 mod admin;
 mod admin_drain;

@@ -1,6 +1,6 @@
-//! `/metrics` of the real relay, judged by Prometheus' own parsers.
+//! `/metrics` of the real relay, validated by Prometheus' parsers.
 //!
-//! Needs `promtool`, of Debian's package `prometheus`.
+//! Needs `promtool` (Debian package `prometheus`).
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
@@ -26,7 +26,7 @@ async fn start() -> Relay {
     Relay::start(&[("RELAY_ADMIN_ADDRESS", "127.0.0.1:0")]).await
 }
 
-/// The type and the body of the answer to a request with this `Accept` header.
+/// Content type and body of the response to a request with this `Accept` header.
 async fn scrape(relay: &Relay, accept: &str) -> (String, String) {
     let request = format!(
         "GET /metrics HTTP/1.1\r\nHost: relay\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
@@ -39,7 +39,7 @@ async fn scrape(relay: &Relay, accept: &str) -> (String, String) {
     (kind.unwrap().to_owned(), body.to_owned())
 }
 
-/// A relay over which a circuit has carried 300 bytes there and 50 back.
+/// A relay whose only circuit has forwarded 300 bytes to the target and 50 bytes back.
 async fn used() -> Relay {
     let mut relay = start().await;
     let mut circuit = Circuit::open(&relay.quic()).await;
@@ -49,7 +49,7 @@ async fn used() -> Relay {
     circuit.far.close().await.unwrap();
     circuit.far.read_to_end(&mut Vec::new()).await.unwrap();
     relay.event("circuit closed").await;
-    // Nothing changes any more.
+    // Ends the circuit, so that values no longer change.
     drop(circuit);
     relay.event("reservation closed").await;
     relay
@@ -69,30 +69,30 @@ fn promtool(arguments: &[&str], input: &str) -> Result<Output, String> {
     Ok(child.wait_with_output().unwrap())
 }
 
-/// What `promtool` says of this, unless it is missing, which skips the test.
-fn judged(arguments: &[&str], input: &str) -> Option<Output> {
+/// The output of `promtool` for this input; `None` if it is missing and the test is skipped.
+fn promtool_output(arguments: &[&str], input: &str) -> Option<Output> {
     let ran = promtool(&["--version"], "");
     or_skip("promtool", &ran)?;
     Some(promtool(arguments, input).unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn prometheus_finds_no_fault_with_the_text() {
+async fn promtool_accepts_the_text_format() {
     let relay = used().await;
     let (kind, text) = scrape(&relay, "*/*").await;
     assert_eq!(kind, TEXT);
-    if let Some(said) = judged(&["check", "metrics"], &text) {
-        let complaints = String::from_utf8(said.stderr).unwrap();
-        assert_eq!(complaints, "", "{text}");
+    if let Some(output) = promtool_output(&["check", "metrics"], &text) {
+        let warnings = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(warnings, "", "{text}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn prometheus_reads_the_open_metrics() {
+async fn promtool_parses_open_metrics() {
     let relay = used().await;
     let (kind, text) = scrape(&relay, "application/openmetrics-text;version=1.0.0").await;
     assert_eq!(kind, OPEN_METRICS);
-    // Only this command of promtool parses OpenMetrics, and it wants to know when.
+    // Only this command of `promtool` parses OpenMetrics, and it requires timestamps.
     let lines = text.lines().map(|line| match line.as_bytes().first() {
         Some(b'#') => format!("{line}\n"),
         _ => format!("{line} 1700000000\n"),
@@ -110,12 +110,12 @@ async fn prometheus_reads_the_open_metrics() {
         paths[0],
         paths[1],
     ];
-    if let Some(said) = judged(&arguments, "") {
-        assert!(said.status.success(), "{said:?}\n{text}");
+    if let Some(output) = promtool_output(&arguments, "") {
+        assert!(output.status.success(), "{output:?}\n{text}");
     }
 }
 
-/// The series of an answer with their values, numbers written alike.
+/// The series of a response with their values, in a common number format.
 fn series(text: &str) -> BTreeSet<String> {
     let samples = text.lines().filter(|line| !line.starts_with('#'));
     samples
@@ -131,17 +131,17 @@ fn series(text: &str) -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_formats_tell_of_the_same_circuit() {
+async fn both_formats_have_the_same_values() {
     let relay = used().await;
-    let told = [
+    let forwarded = [
         "relay_circuit_",
         "relay_hop_",
         "relay_reservation_",
         "target_info",
     ];
     let of_relaying = |text: &str| -> BTreeSet<String> {
-        let is_told = |s: &String| told.iter().any(|prefix| s.starts_with(prefix));
-        series(text).into_iter().filter(is_told).collect()
+        let is_forwarded = |s: &String| forwarded.iter().any(|prefix| s.starts_with(prefix));
+        series(text).into_iter().filter(is_forwarded).collect()
     };
     let open_metrics = of_relaying(&scrape(&relay, OPEN_METRICS).await.1);
     assert_eq!(open_metrics, of_relaying(&scrape(&relay, TEXT).await.1));
@@ -163,16 +163,16 @@ async fn both_formats_tell_of_the_same_circuit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_wish_of_a_client_fails_a_scrape() {
+async fn every_accept_header_is_served() {
     let relay = start().await;
     for accept in ["", "application/json", ";q=;;,", "\u{fc}", "*/*;q=0"] {
         assert_eq!(scrape(&relay, accept).await.0, TEXT, "{accept}");
     }
 }
 
-/// Many at once take turns, while others are served.
+/// Concurrent scrapes are served one after the other, and other requests meanwhile.
 #[tokio::test(flavor = "multi_thread")]
-async fn many_scrapes_at_once_all_get_their_answer() {
+async fn concurrent_scrapes_are_all_answered() {
     let relay = start().await;
     let scrapes = (0..50).map(|_| scrape(&relay, TEXT));
     let health = async {
@@ -187,7 +187,7 @@ async fn many_scrapes_at_once_all_get_their_answer() {
 }
 
 #[tokio::test]
-async fn there_are_none_without_the_sdk() {
+async fn no_metrics_when_the_sdk_is_disabled() {
     let relay = Relay::start(&[
         ("RELAY_ADMIN_ADDRESS", "127.0.0.1:0"),
         ("OTEL_SDK_DISABLED", "true"),

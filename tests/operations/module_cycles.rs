@@ -1,4 +1,4 @@
-//! Modules do not import each other in cycles: neither the modules of a crate, nor those within a module.
+//! Import cycles between the modules of a crate, at every level, are errors.
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
@@ -13,10 +13,10 @@ use syn::{
     visit::{self, Visit},
 };
 
-/// The names of a module and its parents, from the root of its crate.
+/// The names of a module and its parents, from the crate root.
 type ModulePath = Vec<String>;
 
-/// The paths that one file names, as they are written.
+/// The paths in a file, as written.
 #[derive(Default)]
 struct Paths(BTreeSet<Vec<String>>);
 
@@ -89,7 +89,7 @@ impl Visit<'_> for Paths {
     }
 }
 
-/// The Rust files below `directory`, except tests and entry points of fuzzers.
+/// The Rust files below `directory`, except for tests and fuzzing entry points.
 fn files(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).unwrap();
     let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -104,7 +104,7 @@ fn stem(path: &Path) -> &str {
     path.file_stem().unwrap().to_str().unwrap()
 }
 
-/// The modules of the crate with its sources at `root`, and the paths that each names.
+/// The modules of the crate with sources in `root`, and the paths in each.
 fn modules(root: &Path) -> BTreeMap<ModulePath, Paths> {
     let module = |file: PathBuf| {
         let source = fs::read_to_string(&file).unwrap();
@@ -119,7 +119,7 @@ fn modules(root: &Path) -> BTreeMap<ModulePath, Paths> {
     files(root).into_iter().map(module).collect()
 }
 
-/// The module that `path` within `module` belongs to, if it is one of `modules`.
+/// The module of `path` as seen from `module`, if it is one of `modules`.
 fn target(
     modules: &BTreeMap<ModulePath, Paths>,
     module: &[String],
@@ -145,9 +145,9 @@ fn target(
     Some(full)
 }
 
-/// The children of `parent` that import each other in a cycle.
+/// Children of `parent` that import each other in a cycle.
 fn cycle(edges: &BTreeMap<String, BTreeSet<String>>) -> Option<BTreeSet<&String>> {
-    // Modules that import nothing that is left are removed until none is.
+    // Repeatedly removes modules without imports of the remaining ones. A cycle is left over.
     let mut left: BTreeSet<_> = edges.keys().collect();
     loop {
         let free = left

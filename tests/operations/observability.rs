@@ -1,6 +1,7 @@
-//! What is shipped for operators, judged by Prometheus itself and held to what the relay exports.
+//! Alert rules, dashboard and scrape configuration, validated by Prometheus and compared with the
+//! exported metrics.
 //!
-//! Needs `prometheus` and `promtool`, of Debian's package `prometheus`.
+//! Needs `prometheus` and `promtool` (Debian package `prometheus`).
 
 #![expect(
     clippy::unwrap_used,
@@ -29,7 +30,7 @@ fn text(path: &str) -> String {
     std::fs::read_to_string(file(path)).unwrap()
 }
 
-/// Whether Prometheus is there; `None` skips the test.
+/// Whether Prometheus is installed; `None` skips the test.
 fn prometheus() -> Option<()> {
     let installed = ["prometheus", "promtool"]
         .iter()

@@ -1,4 +1,4 @@
-//! `/peers` of the real relay: bytes of each peer, compared with those that the clients counted.
+//! `/peers` of the real relay, compared with the bytes that the clients sent and received.
 
 #![expect(
     clippy::indexing_slicing,
@@ -22,7 +22,7 @@ async fn start(variables: &[(&str, &str)]) -> Relay {
     Relay::start(&all).await
 }
 
-/// An open circuit, and the names of its source and of its target.
+/// An open circuit, and the peer ids of its source and its target.
 async fn circuit(relay: &mut Relay) -> (Circuit, [String; 2]) {
     let (source, target) = (Raw::new(&relay.quic()).await, Raw::new(&relay.tcp()).await);
     let circuit = Circuit::between(source, target).await;
@@ -35,7 +35,7 @@ async fn circuit(relay: &mut Relay) -> (Circuit, [String; 2]) {
     )
 }
 
-/// Sends so much to the target, which gets it all.
+/// Sends this many bytes to the target and reads them there.
 async fn carry(circuit: &mut Circuit, bytes: usize) {
     circuit.near.write_all(&vec![7; bytes]).await.unwrap();
     circuit.near.flush().await.unwrap();
@@ -43,7 +43,7 @@ async fn carry(circuit: &mut Circuit, bytes: usize) {
     circuit.far.read_exact(&mut received).await.unwrap();
 }
 
-/// The same on a new circuit, which then ends; returns the names of both sides.
+/// The same on a new circuit, which then ends. Returns the peer ids of both sides.
 async fn carry_once(relay: &mut Relay, bytes: usize) -> [String; 2] {
     let (mut circuit, names) = circuit(relay).await;
     carry(&mut circuit, bytes).await;
@@ -73,8 +73,8 @@ fn figures(sent: u64, received: u64, circuits: u64, reservations: u64) -> Value 
 #[tokio::test(flavor = "multi_thread")]
 async fn sent_and_received_bytes_count_for_both_ends_of_a_circuit() {
     let mut relay = start(&[]).await;
-    let nobody = json!({ "window_seconds": 300.0, "capacity": 1024, "tracked": 0, "peers": [] });
-    assert_eq!(http::json(&relay, "/peers").await, nobody);
+    let empty = json!({ "window_seconds": 300.0, "capacity": 1024, "tracked": 0, "peers": [] });
+    assert_eq!(http::json(&relay, "/peers").await, empty);
 
     let (mut circuit, [source, target]) = circuit(&mut relay).await;
     circuit.near.write_all(&vec![7; 300_000]).await.unwrap();
@@ -92,7 +92,7 @@ async fn sent_and_received_bytes_count_for_both_ends_of_a_circuit() {
         json!({ "peer": source, "now": now(false), "window": of_source, "total": of_source }),
         json!({ "peer": target, "now": now(true), "window": of_target, "total": of_target }),
     ];
-    // They moved the same: it is open who comes first.
+    // Both forwarded the same number of bytes, so the order is undefined.
     if names(&answer)[0] == target {
         expected.reverse();
     }
@@ -121,12 +121,12 @@ async fn a_busy_circuit_shows_before_it_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crowd_takes_no_more_room_than_the_capacity() {
+async fn tracked_peers_are_limited_to_the_capacity() {
     let mut relay = start(&[("RELAY_PEER_STATS_CAPACITY", "3")]).await;
     let [source, target] = carry_once(&mut relay, 5000).await;
     for _ in 0..12 {
-        let mut stranger = Raw::new(&relay.quic()).await;
-        let (answer, _) = stranger.connect(PeerId::random()).await;
+        let mut peer = Raw::new(&relay.quic()).await;
+        let (answer, _) = peer.connect(PeerId::random()).await;
         assert_status(&answer, Status::NoReservation);
         relay.event("request denied").await;
         let answer = http::json(&relay, "/peers").await;
@@ -140,12 +140,12 @@ async fn a_crowd_takes_no_more_room_than_the_capacity() {
     assert!(names(&answer)[..2].contains(&&*source), "{answer}");
     assert!(names(&answer)[..2].contains(&&*target), "{answer}");
     let last = &answer["peers"][2]["total"];
-    // The others that had this place may all have been this one.
+    // The entry may have inherited the counts of all earlier peers.
     assert_eq!((&last["denials"], &last["error"]), (&json!(1), &json!(11)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_are_sorted_and_as_short_as_asked_for() {
+async fn responses_are_sorted_and_limited() {
     let mut relay = start(&[]).await;
     let mut pairs = Vec::new();
     for bytes in [2000, 3000, 1000] {
@@ -162,7 +162,7 @@ async fn answers_are_sorted_and_as_short_as_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_window_forgets_and_the_total_does_not() {
+async fn old_traffic_leaves_the_window_but_not_the_total() {
     let mut relay = start(&[("RELAY_PEER_STATS_WINDOW", "3s")]).await;
     let before = carry_once(&mut relay, 9000).await;
     let is_over = |answer: &Value| {
@@ -232,7 +232,7 @@ async fn the_answer_to_a_bad_query_lists_allowed_values() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_kept_when_disabled() {
+async fn nothing_is_tracked_when_disabled() {
     let mut relay = start(&[("RELAY_PEER_STATS_CAPACITY", "0")]).await;
     carry_once(&mut relay, 100).await;
     let (status, text) = http::get(&relay, "/peers").await;

@@ -1,4 +1,4 @@
-//! Data about clients in the relay's output: all of it is collected and searched.
+//! Client addresses and peer ids in the relay's output. All output is collected and searched.
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
@@ -14,7 +14,8 @@ use test_support::{
     raw::{Circuit, Raw, pattern},
 };
 
-/// On Linux, connections to 127.0.0.2 come from 127.0.0.1. Nothing else of these tests is there.
+/// On Linux, connections to 127.0.0.2 have the source address 127.0.0.1. Nothing else in these tests uses
+/// it.
 const CLIENTS: &str = "127.0.0.1";
 const ENDPOINTS: [&str; 8] = [
     "/livez",
@@ -27,7 +28,7 @@ const ENDPOINTS: [&str; 8] = [
     "/peers?by=total&limit=100",
 ];
 
-/// A relay with all outputs enabled, some of them to the collector there.
+/// A relay with all outputs enabled, including the collector at this endpoint.
 async fn start(endpoint: &str, variables: &[(&str, &str)]) -> Relay {
     let mut all = vec![
         (
@@ -44,9 +45,9 @@ async fn start(endpoint: &str, variables: &[(&str, &str)]) -> Relay {
     Relay::start(&all).await
 }
 
-/// Clients of all kinds, good and bad, come and go; gives all that was said, and who held a
-/// reservation.
-async fn said(variables: &[(&str, &str)]) -> (String, PeerId, PeerId) {
+/// Runs clients of all kinds, including misbehaving ones. Returns all output, and the peer ids of a
+/// reserved peer and of the relay.
+async fn collect_output(variables: &[(&str, &str)]) -> (String, PeerId, PeerId) {
     let collector = Collector::start_at(([127, 0, 0, 3], 0).into(), None).await;
     let endpoint = collector.url();
     let mut relay = start(&endpoint, variables).await;
@@ -55,17 +56,17 @@ async fn said(variables: &[(&str, &str)]) -> (String, PeerId, PeerId) {
     for address in [relay.tcp(), relay.quic(), relay.websocket()] {
         ordinary_clients::assert_served(&address).await;
     }
-    let mut holder = Client::new(Security::Tls).await;
-    holder.reserve(&relay.tcp()).await.unwrap();
+    let mut reserved = Client::new(Security::Tls).await;
+    reserved.reserve(&relay.tcp()).await.unwrap();
     assert!(
-        holder
+        reserved
             .connect(&relay.tcp(), PeerId::random())
             .await
             .is_err()
     );
     let garbage = http::send(socket(&relay.tcp()), &[0xff; 64]).await;
     drop(garbage);
-    // A circuit that is cut at the end.
+    // This circuit is open until the relay stops.
     let source = Raw::new(&relay.quic()).await;
     let target = Raw::new(&relay.tcp()).await;
     let mut circuit = Circuit::between(source, target).await;
@@ -74,8 +75,8 @@ async fn said(variables: &[(&str, &str)]) -> (String, PeerId, PeerId) {
         .unwrap();
     relay.event("statistics").await;
 
-    let peer = holder.peer_id;
-    let said = gather(relay, &collector).await;
+    let peer = reserved.peer_id;
+    let output = gather(relay, &collector).await;
     collector.look(|received| {
         assert!(received.spans().any(|span| span.name == "circuit"));
     });
@@ -85,55 +86,55 @@ async fn said(variables: &[(&str, &str)]) -> (String, PeerId, PeerId) {
         "relay_circuit_io_bytes_total",
         "hop.reserve",
     ] {
-        assert!(said.contains(kind), "{kind}");
+        assert!(output.contains(kind), "{kind}");
     }
-    (said, peer, relay_id)
+    (output, peer, relay_id)
 }
 
-/// Ends the relay, and gives all that it has said anywhere.
+/// Stops the relay and returns all of its output.
 async fn gather(relay: Relay, collector: &Collector) -> String {
-    let mut said = String::new();
+    let mut output = String::new();
     let scrape = "GET /metrics HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\
                   Accept: application/openmetrics-text; version=1.0.0\r\n\r\n";
     let mut scrape = http::send(relay.admin(), scrape.as_bytes()).await;
-    said.push_str(&http::until_closed(&mut scrape).await);
+    output.push_str(&http::until_closed(&mut scrape).await);
     for endpoint in ENDPOINTS {
         let (_, body) = http::get(&relay, endpoint).await;
-        writeln!(said, "{body}").unwrap();
+        writeln!(output, "{body}").unwrap();
     }
     let events = relay.stop().await;
     for event in events {
-        writeln!(said, "{event}").unwrap();
+        writeln!(output, "{event}").unwrap();
     }
     collector.look(|received| {
         assert!(!received.metrics.is_empty());
-        writeln!(said, "{:?}{:?}", received.traces, received.metrics).unwrap();
+        writeln!(output, "{:?}{:?}", received.traces, received.metrics).unwrap();
     });
-    said
+    output
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_address_and_no_peer_id_of_a_client_is_anywhere() {
-    let (said, peer, relay_id) = said(&[]).await;
-    assert!(!said.contains(CLIENTS), "{}", around(&said, CLIENTS));
+    let (output, peer, relay_id) = collect_output(&[]).await;
+    assert!(!output.contains(CLIENTS), "{}", around(&output, CLIENTS));
     let peer = peer.to_string();
-    assert!(!said.contains(&peer), "{}", around(&said, &peer));
-    // The relay's own id is the only one.
-    let others = said.replace(&relay_id.to_string(), "");
+    assert!(!output.contains(&peer), "{}", around(&output, &peer));
+    // The relay's own peer id is the only one.
+    let others = output.replace(&relay_id.to_string(), "");
     assert!(
         !others.contains("12D3KooW"),
         "{}",
         around(&others, "12D3KooW")
     );
-    assert!(said.contains("p-"));
+    assert!(output.contains("p-"));
 }
 
-/// Peers are denied by a rule, or by the endpoint, which receives their ids.
+/// Peers are denied by a rule, and by the endpoint, which receives their ids.
 #[tokio::test(flavor = "multi_thread")]
 async fn peers_denied_by_access_control_are_named_nowhere() {
-    let elsewhere = ([127, 0, 0, 3], 0).into();
-    let collector = Collector::start_at(elsewhere, None).await;
-    let auth_server = AuthServer::start_at(elsewhere, Mode::Rule("not-a-member"), None).await;
+    let other_address = ([127, 0, 0, 3], 0).into();
+    let collector = Collector::start_at(other_address, None).await;
+    let auth_server = AuthServer::start_at(other_address, Mode::Rule("not-a-member"), None).await;
     let key = Keypair::generate_ed25519();
     let peer = key.public().to_peer_id().to_string();
     let directory = tempfile::tempdir().unwrap();
@@ -149,44 +150,44 @@ async fn peers_denied_by_access_control_are_named_nowhere() {
     let mut denied = Raw::with_key(key, &relay.tcp()).await;
     denied.reserve().await;
     denied.connect(PeerId::random()).await;
-    let mut stranger = Raw::new(&relay.quic()).await;
-    stranger.reserve().await;
+    let mut unlisted = Raw::new(&relay.quic()).await;
+    unlisted.reserve().await;
     auth_server.set_mode(Mode::Text("12D3KooW 127.0.0.1"));
     Raw::new(&relay.tcp()).await.reserve().await;
     std::fs::write(&file, format!("{rules}deny {peer} {CLIENTS}\n")).unwrap();
     relay.event("RELAY_ACCESS_FILE has changed").await;
-    let said = gather(relay, &collector).await;
-    for told in [
+    let output = gather(relay, &collector).await;
+    for expected in [
         "RELAY_ACCESS_FILE, line 1",
         "RELAY_ACCESS_FILE, line 2",
         "RELAY_ACCESS_URL, not-a-member",
         "fail-closed",
         "line 3 ",
     ] {
-        assert!(said.contains(told), "{told}");
+        assert!(output.contains(expected), "{expected}");
     }
-    let others = said.replace(&relay_id, "");
+    let others = output.replace(&relay_id, "");
     for secret in [CLIENTS, "12D3KooW"] {
         assert!(!others.contains(secret), "{}", around(&others, secret));
     }
 }
 
-/// The search above would have found it.
+/// Verifies that the search can find addresses.
 #[tokio::test(flavor = "multi_thread")]
 async fn addresses_appear_in_the_debug_log() {
-    let (said, _, _) = said(&[("RUST_LOG", "debug")]).await;
-    assert!(said.contains(CLIENTS));
+    let (output, _, _) = collect_output(&[("RUST_LOG", "debug")]).await;
+    assert!(output.contains(CLIENTS));
 }
 
-/// The search above would have found them.
+/// Verifies that the search can find peer ids.
 #[tokio::test(flavor = "multi_thread")]
 async fn peer_ids_appear_when_configured() {
-    let (said, peer, _) = said(&[("RELAY_PEER_IDS", "full")]).await;
-    assert!(!said.contains(CLIENTS), "{}", around(&said, CLIENTS));
-    assert!(said.contains(&peer.to_string()));
+    let (output, peer, _) = collect_output(&[("RELAY_PEER_IDS", "full")]).await;
+    assert!(!output.contains(CLIENTS), "{}", around(&output, CLIENTS));
+    assert!(output.contains(&peer.to_string()));
 }
 
-/// What stands about the first place of `needle`.
+/// The text around the first occurrence of `needle`.
 fn around<'a>(text: &'a str, needle: &str) -> &'a str {
     let at = text.find(needle).unwrap_or_default();
     let (from, to) = (at.saturating_sub(200), (at + 200).min(text.len()));

@@ -1,4 +1,4 @@
-//! The files around the code agree with each other: steps of CI, recipes, workflows, versions.
+//! Consistency of CI steps, recipes, workflows and versions.
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
@@ -24,7 +24,7 @@ fn run(script: &str, arguments: &[&str]) -> Output {
     command.args(arguments).output().unwrap()
 }
 
-/// The steps of `.ci/run` or the parts of `.ci/long`, each with what it does.
+/// The steps of `.ci/run` or the parts of `.ci/long`, with their descriptions.
 fn listed(script: &str, arguments: &[&str]) -> BTreeMap<String, String> {
     let output = run(script, arguments);
     assert!(output.status.success(), "{output:?}");
@@ -107,7 +107,7 @@ fn versions_agree_and_a_release_has_their_tag() {
     assert!(!run(".ci/release", &["notes", "99.0.0"]).status.success());
 }
 
-/// `.ci/long msrv` compiles with the oldest compiler. This is what can be seen without it.
+/// `.ci/long msrv` compiles with the oldest supported compiler. This test only checks metadata.
 #[test]
 fn dependencies_support_the_oldest_compiler() {
     let metadata = Command::new(env!("CARGO"))

@@ -1,5 +1,4 @@
-//! Traces and metrics: what reaches a collector, what the variables do, and what becomes of the
-//! relay when the collector is in trouble.
+//! Export of traces and metrics: content, variables, and failures of the collector.
 
 #![expect(
     unreachable_pub,

@@ -1,5 +1,4 @@
-//! Who may reserve, and who may connect to whom: the real relay, real clients, real files, and a
-//! real endpoint.
+//! Access control of reservations and circuits, by lists, a file and an HTTP endpoint, on the real relay.
 
 #![expect(
     clippy::unwrap_used,
@@ -25,15 +24,15 @@ use test_support::{
     raw::{Raw, assert_status},
 };
 
-/// A key, and the peer id that it gives, as text.
+/// A new key, and its peer id as text.
 fn key() -> (Keypair, String) {
     let key = Keypair::generate_ed25519();
     let id = key.public().to_peer_id().to_string();
     (key, id)
 }
 
-/// `peer` is refused a reservation; gives what the log says of it.
-async fn is_refused(relay: &mut Relay, peer: &mut Raw) -> Value {
+/// Asserts that `peer` is refused a reservation. Returns the log event.
+async fn assert_refused(relay: &mut Relay, peer: &mut Raw) -> Value {
     assert_status(&peer.reserve().await, Status::PermissionDenied);
     let denied = relay.event("request denied").await;
     assert_eq!(denied["request"], "reserve", "{denied}");
@@ -42,8 +41,8 @@ async fn is_refused(relay: &mut Relay, peer: &mut Raw) -> Value {
     denied
 }
 
-/// `source` is refused a circuit to `target`; gives what the log says of it.
-async fn is_refused_to(relay: &mut Relay, source: &mut Raw, target: PeerId) -> Value {
+/// Asserts that `source` is refused a circuit to `target`. Returns the log event.
+async fn assert_circuit_refused(relay: &mut Relay, source: &mut Raw, target: PeerId) -> Value {
     let (answer, _) = source.connect(target).await;
     assert_status(&answer, Status::PermissionDenied);
     let denied = relay.event("request denied").await;
@@ -51,8 +50,8 @@ async fn is_refused_to(relay: &mut Relay, source: &mut Raw, target: PeerId) -> V
     denied
 }
 
-/// Asks until the series of this name and these labels has this value.
-async fn has(relay: &Relay, name: &str, labels: &[(&str, &str)], value: f64) {
+/// Waits until the series with this name and these labels has this value.
+async fn wait_for_metric(relay: &Relay, name: &str, labels: &[(&str, &str)], value: f64) {
     let is_it = |sum: f64| (sum - value).abs() < 0.5;
     let has = |scrape: &Scrape| scrape.sum(name, labels).is_some_and(is_it);
     Scrape::find(relay, &format!("{value} of {name} {labels:?}"), has).await;

@@ -1,4 +1,5 @@
-//! `AutoNAT`: the relay tests whether clients can be reached, and cannot be used as a scanner.
+//! `AutoNAT`: the relay tests the reachability of clients' addresses, and cannot be used as a port
+//! scanner.
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
@@ -19,7 +20,7 @@ use tokio::time::Instant;
 
 const DIALS: &str = "relay_autonat_dials_total";
 
-/// A port of a program that does not speak libp2p.
+/// A listening socket that does not speak libp2p.
 fn listener(ip: &str) -> (TcpListener, Multiaddr) {
     let listener = TcpListener::bind((ip, 0)).unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -28,7 +29,7 @@ fn listener(ip: &str) -> (TcpListener, Multiaddr) {
     (listener, address)
 }
 
-/// An address on which the client really listens is dialled and found reachable.
+/// An address on which the client listens is dialled and reported as reachable.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clients_own_addresses_are_tested() {
     let relay = Relay::start(&[]).await;
@@ -41,7 +42,7 @@ async fn a_clients_own_addresses_are_tested() {
     relay.stop().await;
 }
 
-/// Of several addresses, the first one that the relay may dial is tested.
+/// Of several addresses, the relay tests the first one that it may dial.
 #[tokio::test(flavor = "multi_thread")]
 async fn first_own_address_of_a_request_is_tested() {
     let relay = Relay::start(&[]).await;
@@ -61,8 +62,8 @@ async fn first_own_address_of_a_request_is_tested() {
     relay.stop().await;
 }
 
-/// A client of go-libp2p that is behind a NAT names no address at first. Any other answer, or a dial of
-/// the observed address, would keep it from finding that it is private.
+/// A go-libp2p client behind a NAT first sends a request without addresses. Another response, or a dial
+/// of the observed address, would prevent the client from detecting that it is private.
 #[tokio::test(flavor = "multi_thread")]
 async fn request_of_version_1_without_addresses_is_answered_with_dial_error() {
     let relay = Relay::start(&[("RELAY_ADMIN_ADDRESS", "127.0.0.1:0")]).await;
@@ -80,7 +81,7 @@ async fn request_of_version_1_without_addresses_is_answered_with_dial_error() {
     relay.stop().await;
 }
 
-/// libp2p's client of version 1 is found public at the address on which it listens.
+/// libp2p's version 1 client is reported as public at its listen address.
 #[tokio::test(flavor = "multi_thread")]
 async fn named_address_of_version_1_is_dialled() {
     let relay = Relay::start(&[]).await;
@@ -91,7 +92,7 @@ async fn named_address_of_version_1_is_dialled() {
     relay.stop().await;
 }
 
-/// Both versions share the rates. A refused dial is no verdict.
+/// Both versions share the rate limits. A refused dial results in no verdict.
 #[tokio::test(flavor = "multi_thread")]
 async fn dials_of_both_versions_are_limited() {
     let relay = Relay::start(&[]).await;
@@ -100,7 +101,7 @@ async fn dials_of_both_versions_are_limited() {
     let burst = RATE_PER_PEER.burst.get();
     let (mut dialled, mut refused) = (0, 0);
     for number in 0..2 * burst {
-        // Nothing listens there any more.
+        // The listener is closed.
         let (_, address) = listener("127.0.0.1");
         let is_dialled = if number % 2 == 0 {
             match v1::request(&mut raw, &[address]).await {
@@ -124,7 +125,7 @@ async fn dials_of_both_versions_are_limited() {
     relay.stop().await;
 }
 
-/// A request in the name of another peer is invalid.
+/// A request that contains another peer id is invalid.
 #[tokio::test(flavor = "multi_thread")]
 async fn request_of_version_1_for_another_peer_is_refused() {
     let relay = Relay::start(&[]).await;
@@ -135,7 +136,7 @@ async fn request_of_version_1_for_another_peer_is_refused() {
     relay.stop().await;
 }
 
-/// Each version can be switched off.
+/// Each version can be disabled.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_configured_versions_are_served() {
     for (versions, is_v1, is_v2) in [("v1", true, false), ("v2", false, true), ("", false, false)] {
@@ -152,7 +153,7 @@ async fn accept_and_close(listener: TcpListener) {
     drop(listener.accept().await.unwrap());
 }
 
-/// Behind a trusted proxy, the address of a client is the one in the proxy's header.
+/// Behind a trusted proxy, a client's address is the one in the PROXY header.
 #[tokio::test(flavor = "multi_thread")]
 async fn behind_a_proxy_the_clients_own_addresses_are_tested() {
     let relay = Relay::start(&[("RELAY_TRUSTED_PROXIES", "127.0.0.2")]).await;
@@ -172,11 +173,11 @@ async fn behind_a_proxy_the_clients_own_addresses_are_tested() {
     relay.stop().await;
 }
 
-/// An address on another machine is not dialled, whatever a client says.
+/// The relay never dials an address of another machine, whatever the request contains.
 #[tokio::test(flavor = "multi_thread")]
 async fn addresses_of_other_machines_are_not_dialled() {
     for is_quic in [false, true] {
-        // A new one each time, whose rates have admitted nothing yet.
+        // A new relay each time, so that its rate limits are unused.
         let relay = Relay::start(&[]).await;
         let over = if is_quic { relay.quic() } else { relay.tcp() };
         let (other, address) = listener("127.0.0.2");
@@ -201,7 +202,8 @@ async fn addresses_of_other_machines_are_not_dialled() {
         assert_eq!(other.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
         let mut client = Client::new(&over).await;
 
-        // The client's own address is dialled, also with another listener there: so this test can fail.
+        // Verifies the test itself: the client's own address is dialled, with the listener at another
+        // port.
         let (own, address) = listener("127.0.0.1");
         let hang_up = accept_and_close(own);
         let (is_reachable, ()) = tokio::join!(client.is_reachable(&address), hang_up);
@@ -211,7 +213,7 @@ async fn addresses_of_other_machines_are_not_dialled() {
     }
 }
 
-/// Ports of one address, each of which the clients have dialled when they can.
+/// Listening sockets on one address. Counts the dialled ones.
 struct Ports {
     listeners: Vec<TcpListener>,
     addresses: Vec<Multiaddr>,
@@ -226,23 +228,23 @@ impl Ports {
         }
     }
 
-    /// The number of ports that were dialled.
+    /// The number of dialled ports.
     fn dialled(&self) -> u32 {
         let dialled = self.listeners.iter().filter(|port| port.accept().is_ok());
         u32::try_from(dialled.count()).unwrap()
     }
 }
 
-/// Waits until a dial was refused for this reason while `clients` ask; gives the scrape.
+/// Waits until a dial is refused for this reason while `clients` send requests. Returns the scrape.
 async fn refused(relay: &Relay, reason: &str, clients: impl Future<Output = ()>) -> Scrape {
     let is_refused = |scrape: &Scrape| scrape.sum(DIALS, &[("outcome", reason)]) > Some(0.0);
     tokio::select! {
         scrape = Scrape::find(relay, reason, is_refused) => scrape,
-        () = clients => unreachable!("clients ask until they are dropped"),
+        () = clients => unreachable!("clients send requests until they are dropped"),
     }
 }
 
-/// A shared address has ports of other hosts, which the relay must not scan for a peer.
+/// Other hosts may use ports of a shared address. The relay must not scan them for a peer.
 #[tokio::test(flavor = "multi_thread")]
 async fn dials_for_one_peer_are_limited() {
     let relay = Relay::start(&[("RELAY_ADMIN_ADDRESS", "127.0.0.1:0")]).await;
@@ -258,8 +260,8 @@ async fn dials_for_one_peer_are_limited() {
     relay.stop().await;
 }
 
-/// Peer ids are free, so all peers at an address share its rate. A refused dial is no verdict: the
-/// client asks again, and is dialled once the rate admits it.
+/// Peer ids are free, so all peers at an address share its rate limit. A refused dial results in no
+/// verdict: the client retries until the rate limit admits the dial.
 #[tokio::test(flavor = "multi_thread")]
 async fn dials_to_one_address_are_limited_for_all_peers() {
     let relay = Relay::start(&[("RELAY_ADMIN_ADDRESS", "127.0.0.1:0")]).await;

@@ -1,4 +1,4 @@
-//! Circuits that are held to a bandwidth: exact bytes, no sooner than allowed, and fairly shared.
+//! Bandwidth limits of circuits: all bytes are delivered, not faster than the limit, and shares are fair.
 
 #![expect(
     clippy::unwrap_used,
@@ -19,16 +19,16 @@ use test_support::{
 };
 use tokio::task::JoinSet;
 
-/// Where a client connects.
+/// Selects the relay address of a transport.
 type Transport = fn(&Relay) -> Multiaddr;
 
 const RATE: usize = 1_000_000;
 const BURST: usize = 100_000;
-/// With the burst it takes a second and a half.
+/// Takes 1.5 s with the configured rate and burst.
 const BYTES: usize = 1_600_000;
 const AT_LEAST: Duration = Duration::from_millis(1500);
 
-/// A circuit from `source` to `target`, which has reserved: the source's end and the target's.
+/// Opens a circuit from `source` to the reserved `target`. Returns both ends.
 async fn open(source: &mut Raw, target: &mut Raw) -> (Stream, Stream) {
     let id = target.peer_id;
     let ((answer, near), (_, far)) = tokio::join!(source.connect(id), target.accept());
@@ -36,7 +36,7 @@ async fn open(source: &mut Raw, target: &mut Raw) -> (Stream, Stream) {
     (near, far)
 }
 
-/// Sends this many bytes of the pattern, and finishes.
+/// Sends this many bytes of the pattern and closes the stream.
 async fn send(stream: &mut Stream, length: usize) {
     stream.write_all(&pattern(length)).await.unwrap();
     stream.close().await.unwrap();
@@ -45,10 +45,10 @@ async fn send(stream: &mut Stream, length: usize) {
 async fn receive(stream: &mut Stream, length: usize) {
     let (bytes, end) = read_out(stream).await;
     end.unwrap();
-    assert!(bytes == pattern(length), "{} bytes came", bytes.len());
+    assert!(bytes == pattern(length), "{} bytes received", bytes.len());
 }
 
-async fn takes_its_time(transport: Transport) {
+async fn assert_limited(transport: Transport) {
     let mut relay = Relay::start(&[
         ("RELAY_MAX_BANDWIDTH_PER_CIRCUIT", "1MB"),
         ("RELAY_MAX_BURST_PER_CIRCUIT", "100KB"),
@@ -87,7 +87,7 @@ async fn takes_its_time(transport: Transport) {
             );
             for (bytes, end) in [at_far, at_near] {
                 end.unwrap();
-                assert!(bytes == sent, "{} bytes came", bytes.len());
+                assert!(bytes == sent, "{} bytes received", bytes.len());
             }
             assert!(begun.elapsed() >= AT_LEAST, "{:?}", begun.elapsed());
         }
@@ -100,16 +100,16 @@ async fn takes_its_time(transport: Transport) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_circuit_over_tcp_takes_its_time() {
-    takes_its_time(Relay::tcp).await;
+async fn bandwidth_over_tcp_is_limited() {
+    assert_limited(Relay::tcp).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_circuit_over_quic_takes_its_time() {
-    takes_its_time(Relay::quic).await;
+async fn bandwidth_over_quic_is_limited() {
+    assert_limited(Relay::quic).await;
 }
 
-/// Counts what comes until the stream is over.
+/// Counts received bytes until the stream ends.
 async fn count(mut stream: Stream) -> usize {
     let (mut chunk, mut total) = (vec![0; 64 * 1024], 0);
     while let Ok(bytes @ 1..) = stream.read(&mut chunk).await {
@@ -118,15 +118,15 @@ async fn count(mut stream: Stream) -> usize {
     total
 }
 
-/// Sends pieces of this size for as long as somebody takes them.
+/// Sends chunks of this size until the stream ends.
 async fn flood(mut stream: Stream, piece: usize) {
     let piece = pattern(piece);
     while stream.write_all(&piece).await.is_ok() {}
 }
 
-/// Two circuits of one peer, of which the second one comes later and sends small pieces the other
-/// way: what each of them carries is about the same.
-async fn is_shared(variables: &[(&str, &str)]) {
+/// Two circuits of one peer; the second one starts later and sends small chunks in the opposite
+/// direction. Both forward about the same number of bytes.
+async fn assert_shared(variables: &[(&str, &str)]) {
     let limits = [
         ("RELAY_MAX_CIRCUIT_DURATION", "5s"),
         ("RELAY_MAX_CIRCUIT_BYTES", "0"),
@@ -142,7 +142,7 @@ async fn is_shared(variables: &[(&str, &str)]) {
     let (near, mut far) = open(&mut first, &mut shared).await;
     let mut senders = JoinSet::new();
     senders.spawn(flood(near, 50_000));
-    // As much as may pass at once is gone.
+    // The burst is used up.
     let mut burst = vec![0; BURST];
     far.read_exact(&mut burst).await.unwrap();
     let before = Instant::now();
@@ -155,7 +155,7 @@ async fn is_shared(variables: &[(&str, &str)]) {
     let total = BURST + at_far + at_near;
     assert!(total as f64 <= allowed, "{total} in {took} s");
 
-    // What passed while only one of them was there is not shared.
+    // Bytes forwarded before the second circuit started are not counted.
     let mut carried = Vec::new();
     for _ in 0..2 {
         let closed = relay.event("circuit closed").await;
@@ -172,7 +172,7 @@ async fn is_shared(variables: &[(&str, &str)]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn circuits_of_a_peer_share_its_bandwidth() {
-    is_shared(&[
+    assert_shared(&[
         ("RELAY_MAX_BANDWIDTH_PER_PEER", "1MB"),
         ("RELAY_MAX_BURST_PER_PEER", "100KB"),
     ])
@@ -181,7 +181,7 @@ async fn circuits_of_a_peer_share_its_bandwidth() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_circuits_share_the_bandwidth_of_the_relay() {
-    is_shared(&[
+    assert_shared(&[
         ("RELAY_MAX_BANDWIDTH", "1MB"),
         ("RELAY_MAX_BURST", "100KB"),
         ("RELAY_MAX_BANDWIDTH_PER_CIRCUIT", "100MB"),
@@ -189,17 +189,17 @@ async fn all_circuits_share_the_bandwidth_of_the_relay() {
     .await;
 }
 
-/// How somebody gives up.
+/// How a side of a circuit ends it.
 #[derive(Clone, Copy, Debug)]
-enum Leaves {
+enum Termination {
     SourceResets,
     TargetResets,
-    SourceIsGone,
-    TargetIsGone,
+    SourceDisconnects,
+    TargetDisconnects,
 }
 
-/// A circuit on which more waits than passes in minutes is over as soon as one of its sides is.
-async fn is_over_at_once(transport: Transport, leaves: Leaves) {
+/// A circuit with data for minutes in the queue ends as soon as one of its sides does.
+async fn assert_ends_at_once(transport: Transport, termination: Termination) {
     let mut relay = Relay::start(&[
         ("RELAY_MAX_BANDWIDTH", "1KB"),
         ("RELAY_MAX_BURST", "1KB"),
@@ -207,8 +207,8 @@ async fn is_over_at_once(transport: Transport, leaves: Leaves) {
     ])
     .await;
     let address = transport(&relay);
-    let source = Raw::with_streams(Streams::Honest, &address).await;
-    let target = Raw::with_streams(Streams::Honest, &address).await;
+    let source = Raw::with_streams(Streams::ReportsResets, &address).await;
+    let target = Raw::with_streams(Streams::ReportsResets, &address).await;
     let Circuit {
         source,
         target,
@@ -219,11 +219,11 @@ async fn is_over_at_once(transport: Transport, leaves: Leaves) {
     near.write_all(&pattern(200_000)).await.unwrap();
     near.flush().await.unwrap();
     far.read_exact(&mut [0; 1000]).await.unwrap();
-    match leaves {
-        Leaves::SourceResets => drop(near),
-        Leaves::TargetResets => drop(far),
-        Leaves::SourceIsGone => drop((source, near)),
-        Leaves::TargetIsGone => drop((target, far)),
+    match termination {
+        Termination::SourceResets => drop(near),
+        Termination::TargetResets => drop(far),
+        Termination::SourceDisconnects => drop((source, near)),
+        Termination::TargetDisconnects => drop((target, far)),
     }
     let closed = relay.event("circuit closed").await;
     assert!(
@@ -234,32 +234,32 @@ async fn is_over_at_once(transport: Transport, leaves: Leaves) {
         ["reset", "connection_lost"].contains(&closed["reason"].as_str().unwrap()),
         "{closed}"
     );
-    // There is one slot, which is free.
+    // The only circuit slot is free again.
     Circuit::open(&address).await;
     relay.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_by_a_limited_source_ends_the_circuit_at_once() {
-    is_over_at_once(Relay::tcp, Leaves::SourceResets).await;
+    assert_ends_at_once(Relay::tcp, Termination::SourceResets).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_by_the_target_ends_a_limited_circuit_at_once() {
-    is_over_at_once(Relay::tcp, Leaves::TargetResets).await;
-    is_over_at_once(Relay::quic, Leaves::TargetResets).await;
+    assert_ends_at_once(Relay::tcp, Termination::TargetResets).await;
+    assert_ends_at_once(Relay::quic, Termination::TargetResets).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_source_ends_a_limited_circuit_at_once() {
-    is_over_at_once(Relay::tcp, Leaves::SourceIsGone).await;
-    is_over_at_once(Relay::quic, Leaves::SourceIsGone).await;
+    assert_ends_at_once(Relay::tcp, Termination::SourceDisconnects).await;
+    assert_ends_at_once(Relay::quic, Termination::SourceDisconnects).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_target_ends_a_limited_circuit_at_once() {
-    is_over_at_once(Relay::tcp, Leaves::TargetIsGone).await;
-    is_over_at_once(Relay::quic, Leaves::TargetIsGone).await;
+    assert_ends_at_once(Relay::tcp, Termination::TargetDisconnects).await;
+    assert_ends_at_once(Relay::quic, Termination::TargetDisconnects).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,5 @@
-//! A full relay: new requests are refused, and existing reservations and circuits are kept.
+//! A relay at its limits. Expected: new requests are refused; existing reservations and circuits are
+//! kept.
 
 #![expect(
     clippy::unwrap_used,
@@ -23,7 +24,7 @@ use test_support::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-/// A refusal as libp2p's client puts it, and as the log does.
+/// Asserts the error of libp2p's client and the reason in the log.
 async fn assert_refused(
     relay: &mut Relay,
     result: Result<impl Sized, String>,
@@ -37,7 +38,7 @@ async fn assert_refused(
 }
 
 /// A client with a reservation.
-async fn holder(address: &Multiaddr) -> Client {
+async fn reserved_client(address: &Multiaddr) -> Client {
     let mut client = Client::new(Security::Noise).await;
     client.reserve(address).await.unwrap();
     client
@@ -47,7 +48,10 @@ async fn holder(address: &Multiaddr) -> Client {
 async fn max_circuits() {
     let mut relay = Relay::start(&[("RELAY_MAX_CIRCUITS", "1")]).await;
     let address = relay.tcp();
-    let targets = [holder(&address).await, holder(&address).await];
+    let targets = [
+        reserved_client(&address).await,
+        reserved_client(&address).await,
+    ];
     let [first, second] = targets.each_ref().map(|t| t.peer_id);
     let _targets = targets.map(Client::run);
     let mut source = Client::new(Security::Noise).await;
@@ -74,7 +78,10 @@ async fn max_circuits() {
 async fn max_circuits_per_peer() {
     let mut relay = Relay::start(&[("RELAY_MAX_CIRCUITS_PER_PEER", "1")]).await;
     let address = relay.quic();
-    let targets = [holder(&address).await, holder(&address).await];
+    let targets = [
+        reserved_client(&address).await,
+        reserved_client(&address).await,
+    ];
     let [first, second] = targets.each_ref().map(|t| t.peer_id);
     let _targets = targets.map(Client::run);
     let mut source = Client::new(Security::Noise).await;
@@ -94,7 +101,7 @@ async fn max_circuits_per_peer() {
 async fn max_reservations() {
     let mut relay = Relay::start(&[("RELAY_MAX_RESERVATIONS", "1")]).await;
     let address = relay.tcp();
-    let first = holder(&address).await.run();
+    let first = reserved_client(&address).await.run();
     let mut late = Client::new(Security::Noise).await;
     let result = late.reserve(&address).await;
     assert_refused(&mut relay, result, "refused", "max_reservations").await;
@@ -109,23 +116,23 @@ async fn max_reservations() {
 async fn max_reservations_per_ip() {
     let mut relay = Relay::start(&[("RELAY_MAX_RESERVATIONS_PER_IP", "1")]).await;
     let address = relay.quic();
-    let _first = holder(&address).await.run();
-    let mut neighbour = Client::new(Security::Noise).await;
-    let result = neighbour.reserve(&address).await;
+    let _first = reserved_client(&address).await.run();
+    let mut same_address = Client::new(Security::Noise).await;
+    let result = same_address.reserve(&address).await;
     assert_refused(&mut relay, result, "refused", "max_reservations_per_ip").await;
 
-    // libp2p dials QUIC from the socket that it listens on, hence from this address.
-    let mut stranger = Client::new(Security::Noise).await;
-    let elsewhere = "/ip4/127.0.0.7/udp/0/quic-v1".parse().unwrap();
-    stranger.listen(elsewhere).await;
-    stranger.reserve(&address).await.unwrap();
+    // libp2p dials QUIC from its listening socket, which determines the source address.
+    let mut other_address = Client::new(Security::Noise).await;
+    let other_listen = "/ip4/127.0.0.7/udp/0/quic-v1".parse().unwrap();
+    other_address.listen(other_listen).await;
+    other_address.reserve(&address).await.unwrap();
     relay.stop().await;
 }
 
-/// Holders are never refused: not on their connection, not on a new one.
+/// Renewals are never refused, on the same connection or on a new one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_relay_renews() {
-    // Renewals so soon are for the debug log.
+    // Such early renewals are logged at level debug.
     let variables = [
         ("RELAY_MAX_RESERVATIONS", "1"),
         ("RUST_LOG", "descord_relay=debug"),
@@ -133,29 +140,29 @@ async fn a_full_relay_renews() {
     let mut relay = Relay::start(&variables).await;
     let address = relay.tcp();
     let key = Keypair::generate_ed25519();
-    let mut holder = Raw::with_key(key.clone(), &address).await;
+    let mut reserved_client = Raw::with_key(key.clone(), &address).await;
     let mut other = Raw::new(&address).await;
-    assert_status(&holder.reserve().await, Status::Ok);
+    assert_status(&reserved_client.reserve().await, Status::Ok);
     assert_status(&other.reserve().await, Status::ReservationRefused);
-    assert_status(&holder.reserve().await, Status::Ok);
+    assert_status(&reserved_client.reserve().await, Status::Ok);
     relay.event("reservation renewed").await;
 
     let mut again = Raw::with_key(key, &relay.quic()).await;
     assert_status(&again.reserve().await, Status::Ok);
     relay.event("reservation renewed").await;
-    drop(holder);
+    drop(reserved_client);
     assert_status(&other.reserve().await, Status::ReservationRefused);
     assert_status(&again.reserve().await, Status::Ok);
 
-    // The reservation ends with the last connection of the peer, and only then.
+    // The reservation only ends with the last connection of the peer.
     drop(again);
     relay.event("reservation closed").await;
     assert_status(&other.reserve().await, Status::Ok);
     relay.stop().await;
 }
 
-/// Connections without reservation, circuit and identify are closed after a while, and no others: the
-/// address at which the relay observes a peer is of use to it as long as it is connected.
+/// Only connections without reservation, circuit and identify are closed by the idle timeout. A peer that
+/// uses identify needs its observed address for as long as it is connected.
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_connections_end() {
     let relay = Relay::start(&[
@@ -164,8 +171,8 @@ async fn idle_connections_end() {
     ])
     .await;
     let mut circuit = Circuit::open(&relay.tcp()).await;
-    let mut holder = Raw::new(&relay.quic()).await;
-    assert_status(&holder.reserve().await, Status::Ok);
+    let mut reserved_client = Raw::new(&relay.quic()).await;
+    assert_status(&reserved_client.reserve().await, Status::Ok);
     let mut identified = Client::new(Security::Noise).await;
     identified.dial(&relay.tcp()).await;
     let _identified = AbortOnDropHandle::new(identified.run());
@@ -181,18 +188,18 @@ async fn idle_connections_end() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(begun.elapsed() >= Duration::from_secs(5));
-    // The others would be closed within this time, if they were.
+    // Longer than the idle timeout of the other connections.
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!((connections().await - 4.0).abs() < 0.5);
-    // The client that stays was idle for longer.
-    assert_status(&holder.reserve().await, Status::Ok);
+    // This client was idle for longer.
+    assert_status(&reserved_client.reserve().await, Status::Ok);
     circuit.near.write_all(b"still here").await.unwrap();
     circuit.near.flush().await.unwrap();
     circuit.far.read_exact(&mut [0; 10]).await.unwrap();
     relay.stop().await;
 }
 
-/// Many systems begin with few open files, and allow more.
+/// Many systems set a low soft limit and a higher hard limit of open files.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn the_limit_of_open_files_is_raised() {
@@ -207,10 +214,10 @@ async fn the_limit_of_open_files_is_raised() {
         .find(|line| line.starts_with("Max open files"));
     let words: Vec<_> = limit.unwrap().split_whitespace().collect();
     assert_ne!(words[3], "256");
-    assert_eq!(words[3], words[4], "the soft limit is the hard one");
+    assert_eq!(words[3], words[4], "the soft limit equals the hard limit");
 }
 
-/// Shares as they are by default. The tests' other relays have none, as all clients are at one address.
+/// The default prefix shares. Other tests disable them, because all clients have the same address.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_is_limited_to_its_share_when_reservations_are_scarce() {
     const RESERVATIONS: usize = 12;
@@ -248,7 +255,8 @@ async fn an_address_is_limited_to_its_share_when_reservations_are_scarce() {
         clients.len() + 1
     );
 
-    // The log has the same name for the address, and says that limits apply to all these clients.
+    // The log event contains the same address prefix, and a warning that limits apply to all these
+    // clients.
     let scarce = relay.event("resource is scarce").await;
     assert_eq!(scarce["resource"], "reservations");
     assert_eq!(scarce["largest_prefix"], prefix);

@@ -1,4 +1,5 @@
-//! The limits of a circuit, byte by byte.
+//! Byte and time limits of a circuit. Expected: exactly the allowed bytes are delivered, and a cut
+//! circuit does not look complete.
 
 #![expect(
     clippy::unwrap_used,
@@ -20,16 +21,16 @@ use test_support::{
     raw::{Circuit, pattern, read_out},
 };
 
-/// The limit of a circuit in these tests, in bytes.
+/// Byte limit of a circuit in these tests.
 const LIMIT: usize = 65_536;
 const LIMITED: [(&str, &str); 1] = [("RELAY_MAX_CIRCUIT_BYTES", "65536")];
 
-/// A transport, and what a reader sees of a reset there.
+/// A transport, and how its readers observe a reset.
 #[derive(Clone, Copy)]
 enum Transport {
-    /// The stock yamux client gives a reset out as an end.
+    /// The stock yamux client reports a reset as the end of the stream.
     Tcp,
-    /// The stock QUIC client gives a reset out as an error.
+    /// The stock QUIC client reports a reset as an error.
     Quic,
 }
 
@@ -41,11 +42,14 @@ impl Transport {
         }
     }
 
-    /// `reader` gives the start of the [`pattern`], `length` bytes, and is then reset.
+    /// Asserts that `reader` receives the first `length` bytes of the [`pattern`], followed by a reset.
     async fn assert_cut_after(self, length: usize, reader: &mut (impl AsyncRead + Unpin)) {
         let (bytes, end) = read_out(reader).await;
         assert_eq!(bytes.len(), length);
-        assert!(bytes == pattern(length), "the bytes are not those sent");
+        assert!(
+            bytes == pattern(length),
+            "received bytes differ from the sent ones"
+        );
         if let Self::Quic = self {
             let end = end.expect_err("a circuit that is cut must not look complete");
             assert_eq!(end.kind(), ErrorKind::ConnectionReset);
@@ -53,15 +57,15 @@ impl Transport {
     }
 }
 
-/// Sends the [`pattern`] for as long as somebody takes it.
+/// Sends the [`pattern`] until the stream ends.
 async fn send(writer: &mut (impl AsyncWrite + Unpin), length: usize) {
-    // The circuit may be cut meanwhile.
+    // The circuit may be cut while sending.
     let _ = writer.write_all(&pattern(length)).await;
     let _ = writer.flush().await;
 }
 
 /// One side sends more than the limit, the other one nothing.
-async fn is_cut_at_the_limit(transport: Transport) {
+async fn assert_cut_at_limit(transport: Transport) {
     let mut relay = Relay::start(&LIMITED).await;
     let address = transport.address(&relay);
 
@@ -93,16 +97,16 @@ async fn is_cut_at_the_limit(transport: Transport) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_over_tcp() {
-    is_cut_at_the_limit(Transport::Tcp).await;
+    assert_cut_at_limit(Transport::Tcp).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_over_quic() {
-    is_cut_at_the_limit(Transport::Quic).await;
+    assert_cut_at_limit(Transport::Quic).await;
 }
 
-/// Each direction has a separate limit, and bytes up to it are not cut.
-async fn what_fits_is_complete(transport: Transport) {
+/// Each direction has a separate limit. Data up to the limit is delivered completely.
+async fn assert_complete_within_limit(transport: Transport) {
     let mut relay = Relay::start(&LIMITED).await;
     let Circuit {
         near,
@@ -119,7 +123,7 @@ async fn what_fits_is_complete(transport: Transport) {
         };
         let ((), (bytes, end)) = tokio::join!(write, read_out(&mut reader));
         end.unwrap();
-        assert!(bytes == pattern(LIMIT), "{} bytes came", bytes.len());
+        assert!(bytes == pattern(LIMIT), "{} bytes received", bytes.len());
     };
     tokio::join!(one_side(near), one_side(far));
     let closed = relay.event("circuit closed").await;
@@ -131,16 +135,16 @@ async fn what_fits_is_complete(transport: Transport) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn as_many_bytes_as_allowed_over_tcp() {
-    what_fits_is_complete(Transport::Tcp).await;
+    assert_complete_within_limit(Transport::Tcp).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn as_many_bytes_as_allowed_over_quic() {
-    what_fits_is_complete(Transport::Quic).await;
+    assert_complete_within_limit(Transport::Quic).await;
 }
 
-/// The source has finished when the target sends more than the limit.
-async fn half_closed_is_cut_too(transport: Transport) {
+/// The target exceeds the limit after the source has closed its direction.
+async fn assert_half_closed_is_cut(transport: Transport) {
     let mut relay = Relay::start(&LIMITED).await;
     let mut circuit = Circuit::open(&transport.address(&relay)).await;
     let (near, far) = (&mut circuit.near, &mut circuit.far);
@@ -148,7 +152,7 @@ async fn half_closed_is_cut_too(transport: Transport) {
     near.close().await.unwrap();
     let (bytes, end) = read_out(far).await;
     end.unwrap();
-    assert!(bytes == pattern(1000), "{} bytes came", bytes.len());
+    assert!(bytes == pattern(1000), "{} bytes received", bytes.len());
     tokio::join!(
         send(far, 2 * LIMIT),
         transport.assert_cut_after(LIMIT, near)
@@ -162,16 +166,16 @@ async fn half_closed_is_cut_too(transport: Transport) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn half_closed_over_tcp() {
-    half_closed_is_cut_too(Transport::Tcp).await;
+    assert_half_closed_is_cut(Transport::Tcp).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn half_closed_over_quic() {
-    half_closed_is_cut_too(Transport::Quic).await;
+    assert_half_closed_is_cut(Transport::Quic).await;
 }
 
-/// A busy circuit, an idle one, and a half-closed one are all over after two seconds.
-async fn is_cut_in_time(transport: Transport) {
+/// Busy, idle and half-closed circuits all end after two seconds.
+async fn assert_cut_after_duration(transport: Transport) {
     const DURATION: Duration = Duration::from_secs(2);
     let mut relay = Relay::start(&[
         ("RELAY_MAX_CIRCUIT_DURATION", "2s"),
@@ -195,7 +199,7 @@ async fn is_cut_in_time(transport: Transport) {
         transport.assert_cut_after(0, &mut idle.far),
         transport.assert_cut_after(0, &mut half.near),
     );
-    assert!(bytes.len() > 10_000, "{} bytes came", bytes.len());
+    assert!(bytes.len() > 10_000, "{} bytes received", bytes.len());
     if let Transport::Quic = transport {
         assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
     }
@@ -212,15 +216,15 @@ async fn is_cut_in_time(transport: Transport) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn duration_over_tcp() {
-    is_cut_in_time(Transport::Tcp).await;
+    assert_cut_after_duration(Transport::Tcp).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn duration_over_quic() {
-    is_cut_in_time(Transport::Quic).await;
+    assert_cut_after_duration(Transport::Quic).await;
 }
 
-/// The limits stand in every answer that is about a circuit.
+/// Every response about a circuit contains the limits.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_contain_the_limits() {
     let relay = Relay::start(&[]).await;
@@ -235,7 +239,7 @@ async fn answers_contain_the_limits() {
     relay.stop().await;
 }
 
-/// 0 is unlimited: no answer speaks of a limit, and more passes than the default would let.
+/// With limits of 0, responses contain no limit, and more bytes than the default limit are forwarded.
 #[tokio::test(flavor = "multi_thread")]
 async fn zero_is_unlimited() {
     const LENGTH: usize = 101_000_000;
@@ -256,7 +260,7 @@ async fn zero_is_unlimited() {
     };
     let ((), (bytes, end)) = tokio::join!(write, read_out(&mut circuit.far));
     end.unwrap();
-    assert!(bytes == sent, "{} bytes came", bytes.len());
+    assert!(bytes == sent, "{} bytes received", bytes.len());
     circuit.far.close().await.unwrap();
     let closed = relay.event("circuit closed").await;
     assert_eq!(closed["reason"], "eof", "{closed}");

@@ -1,4 +1,4 @@
-//! The drain of a relay process: real signals, real clients, and no lost circuit.
+//! Drain of a relay process on SIGTERM, with real clients. Expected: no circuit is lost.
 
 #![expect(clippy::disallowed_methods, reason = "tests have no task tracker")]
 #![expect(
@@ -24,7 +24,7 @@ use tokio::time::sleep;
 
 const SIGTERM: i32 = 15;
 const SIGALRM: i32 = 14;
-/// What happens without waiting for a deadline happens within this time, on a busy machine as well.
+/// Time limit for anything that does not wait for a deadline, on a busy machine too.
 const AT_ONCE: Duration = Duration::from_secs(9);
 
 fn is_closed<E>(event: &SwarmEvent<E>) -> Option<()> {
@@ -38,7 +38,7 @@ fn is_closed<E>(event: &SwarmEvent<E>) -> Option<()> {
     .then_some(())
 }
 
-/// Asks the relay by hand, on a connection that is up.
+/// Sends a hop request on an existing connection.
 async fn hop(
     streams: &mut libp2p_stream::Control,
     relay: PeerId,
@@ -48,7 +48,7 @@ async fn hop(
     request(stream, target).await.0
 }
 
-/// The answer to a request, and the stream.
+/// The response to a request, and the stream.
 async fn request(mut stream: Stream, target: Option<PeerId>) -> (HopMessage, Stream) {
     let kind = if target.is_some() {
         HopType::Connect
@@ -69,7 +69,7 @@ async fn request(mut stream: Stream, target: Option<PeerId>) -> (HopMessage, Str
     (answer, stream)
 }
 
-/// The signal comes while a circuit is in the middle of its data.
+/// The signal arrives during a transfer on a circuit.
 async fn a_busy_circuit_completes(address: impl Fn(&Relay) -> Multiaddr) {
     let mut relay = Relay::start(&[("RELAY_DRAIN_WINDOW", "0")]).await;
     let address = address(&relay);
@@ -106,7 +106,7 @@ async fn a_busy_circuit_completes(address: impl Fn(&Relay) -> Multiaddr) {
     read.unwrap();
     assert!(
         received == sent,
-        "{} of {} bytes came back",
+        "{} of {} bytes were echoed",
         received.len(),
         sent.len()
     );
@@ -136,23 +136,23 @@ async fn requests_during_the_drain(address: impl Fn(&Relay) -> Multiaddr) {
     ])
     .await;
     let relay_id = relay.peer_id;
-    let mut holder = Client::new(Security::Noise).await;
-    holder.reserve(&address(&relay)).await.unwrap();
-    let (holder_id, mut holder_streams) = (holder.peer_id, holder.streams.clone());
-    let mut newcomer = Client::new(Security::Noise).await;
-    newcomer.dial(&address(&relay)).await;
-    let mut newcomer_streams = newcomer.streams.clone();
-    let (holder, newcomer) = (holder.run(), newcomer.run());
+    let mut target = Client::new(Security::Noise).await;
+    target.reserve(&address(&relay)).await.unwrap();
+    let (target_id, mut target_streams) = (target.peer_id, target.streams.clone());
+    let mut source = Client::new(Security::Noise).await;
+    source.dial(&address(&relay)).await;
+    let mut source_streams = source.streams.clone();
+    let (target, source) = (target.run(), source.run());
 
     relay.signal(SIGTERM);
     relay.event("no new connections are accepted").await;
-    let mut stranger = Client::new(Security::Noise).await;
+    let mut new_client = Client::new(Security::Noise).await;
     let begun = Instant::now();
-    stranger
+    new_client
         .swarm
         .dial(DialOpts::from(address(&relay)))
         .unwrap();
-    stranger
+    new_client
         .wait("refusal", |event| {
             assert!(!matches!(event, SwarmEvent::ConnectionEstablished { .. }));
             matches!(event, SwarmEvent::OutgoingConnectionError { .. }).then_some(())
@@ -160,20 +160,20 @@ async fn requests_during_the_drain(address: impl Fn(&Relay) -> Multiaddr) {
         .await;
     assert!(
         begun.elapsed() < AT_ONCE,
-        "refused at once, not by a timeout"
+        "the refusal waited for a timeout"
     );
 
-    let refused = hop(&mut newcomer_streams, relay_id, None).await;
+    let refused = hop(&mut source_streams, relay_id, None).await;
     assert_eq!(refused.status, Some(Status::ReservationRefused.into()));
-    let renewal = hop(&mut holder_streams, relay_id, None).await;
+    let renewal = hop(&mut target_streams, relay_id, None).await;
     assert_eq!(renewal.status, Some(Status::Ok.into()));
     let expire = renewal.reservation.unwrap().expire.unwrap();
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap()
         .as_secs();
-    assert!(expire <= now + 1800, "a renewal ends with the drain");
-    let connected = hop(&mut newcomer_streams, relay_id, Some(holder_id)).await;
+    assert!(expire <= now + 1800, "a renewal expires after the drain");
+    let connected = hop(&mut source_streams, relay_id, Some(target_id)).await;
     assert_eq!(connected.status, Some(Status::Ok.into()));
     let limit = connected.limit.unwrap();
     let seconds = limit.duration.unwrap();
@@ -181,18 +181,21 @@ async fn requests_during_the_drain(address: impl Fn(&Relay) -> Multiaddr) {
         (1500..1800).contains(&seconds),
         "a circuit ends before the drain, in {seconds} s"
     );
-    assert_eq!(limit.data, Some(100_000_000), "as without a drain");
+    assert_eq!(limit.data, Some(100_000_000), "data limit during a drain");
 
-    holder.abort();
+    target.abort();
     relay.event("reservation closed").await;
-    let gone = hop(&mut newcomer_streams, relay_id, Some(holder_id)).await;
-    assert_eq!(gone.status, Some(Status::NoReservation.into()));
+    let after_disconnect = hop(&mut source_streams, relay_id, Some(target_id)).await;
+    assert_eq!(after_disconnect.status, Some(Status::NoReservation.into()));
 
     let begun = Instant::now();
     relay.signal(SIGTERM);
     assert_eq!(relay.exit_code().await, Some(0));
-    assert!(begun.elapsed() < AT_ONCE, "a second signal ends at once");
-    newcomer.abort();
+    assert!(
+        begun.elapsed() < AT_ONCE,
+        "the second signal did not end the process at once"
+    );
+    source.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -262,11 +265,11 @@ async fn idle_clients_are_disconnected_one_by_one_and_move_to_the_next_relay() {
         .collect();
     let mut disconnected = Vec::new();
     while let Some((after, moved)) = moving.next().await {
-        assert!(moved < AT_ONCE, "reserved elsewhere within seconds");
+        assert!(moved < AT_ONCE, "the new reservation took too long");
         disconnected.push(after);
     }
     disconnected.sort();
-    // One slot of a quarter of a second for each; a busy machine may see some of them late.
+    // The slot of each client is 250 ms. A busy machine may observe some of them late.
     for (first, eighth) in disconnected.iter().zip(&disconnected[8..]) {
         let apart = *eighth - *first;
         assert!(
@@ -298,7 +301,7 @@ async fn circuits_open_at_the_deadline_are_cut_and_counted_in_the_summary() {
     let summary = relay.event("drained").await;
     assert_eq!(summary["circuits_cut"], 1, "{summary}");
     assert_eq!(relay.exit_code().await, Some(0));
-    // It is written by the circuit's own task, a moment before or after the summary.
+    // The circuit's task logs this event shortly before or after the summary.
     let mut closed = relay.events.iter().filter(|e| is(e, "circuit closed"));
     assert_eq!(closed.next().unwrap()["reason"], "drained");
     source.wait("disconnect", is_closed).await;
@@ -348,7 +351,7 @@ async fn a_peer_that_is_kept_busy_with_short_circuits_does_not_delay_the_drain()
     let mut relay = Relay::start(&[
         ("RELAY_DRAIN_WINDOW", "1s"),
         ("RELAY_DRAIN_TIMEOUT", "1h"),
-        // So that the circuits are not refused.
+        // Disables the rate limit, which would refuse circuits.
         ("RELAY_RATE_CIRCUITS_PER_PEER", "0"),
         ("RELAY_RATE_CIRCUITS_PER_IP", "0"),
     ])
@@ -359,7 +362,7 @@ async fn a_peer_that_is_kept_busy_with_short_circuits_does_not_delay_the_drain()
     let target_id = target.peer_id;
     let target = target.run();
     let mut sources = Vec::new();
-    // With two sources in turn, there is always a circuit open.
+    // With two alternating sources, a circuit is always open.
     for _ in 0..2 {
         let mut source = Client::new(Security::Noise).await;
         source.dial(&relay.tcp()).await;

@@ -1,4 +1,4 @@
-//! The relay's answer to `identify`, and its own request.
+//! The relay's identify response, and its identify request to each peer.
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
@@ -78,8 +78,8 @@ async fn the_relay_is_a_hop_at_its_external_addresses() {
     relay.stop().await;
 }
 
-/// Without configured addresses it lists those that it listens on, and nothing that a stranger
-/// has seen.
+/// Without configured external addresses, the response lists the listen addresses, and no observed
+/// address reported by a peer.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_external_addresses_it_lists_its_own() {
     let relay = Relay::start(&[]).await;
@@ -98,8 +98,8 @@ async fn without_external_addresses_it_lists_its_own() {
     relay.stop().await;
 }
 
-/// Programs that follow rust-libp2p's tutorial on hole punching proceed only when they have sent their
-/// own message as well.
+/// Programs based on rust-libp2p's hole-punching tutorial wait until they have sent an identify message
+/// as well.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_relay_asks_each_peer_once() {
     let relay = Relay::start(&[]).await;
@@ -127,7 +127,7 @@ async fn the_relay_asks_each_peer_once() {
     relay.stop().await;
 }
 
-/// A peer that accepts requests and answers by hand.
+/// A peer that receives identify requests and responds at the stream level.
 struct Peer {
     swarm: Swarm<stream::Behaviour>,
     requests: stream::IncomingStreams,
@@ -166,7 +166,7 @@ impl Peer {
         timeout(PATIENCE, request).await.unwrap()
     }
 
-    /// Runs until the relay has closed the connection.
+    /// Waits until the relay has closed the connection.
     async fn closed(&mut self) {
         let closed = async {
             loop {
@@ -184,7 +184,7 @@ impl Peer {
     }
 }
 
-/// The relay waits 10 seconds for an answer. The connection counts as idle all the same.
+/// The relay's request times out after 10 s. The connection counts as idle during that time.
 #[tokio::test(flavor = "multi_thread")]
 async fn unanswered_requests_keep_no_connection_open() {
     const IDLE: Duration = Duration::from_secs(5);

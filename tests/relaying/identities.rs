@@ -1,4 +1,4 @@
-//! Peers with identity keys of every type, on every transport, and a relay with a secp256k1 key.
+//! Peers with identity keys of every type over every transport, and a relay with a secp256k1 key.
 
 #![expect(
     clippy::unwrap_used,
@@ -12,7 +12,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use circuit_relay::{VOUCHER_DOMAIN, VOUCHER_PAYLOAD_TYPE};
 use libp2p::{Multiaddr, PeerId, core::SignedEnvelope, identity::Keypair};
 use test_support::{
-    client::{Client, Security, is_echoed},
+    client::{Client, Security, assert_echoed},
     peer_keys::{ForeignKey, every_type, rsa_2048, rsa_4096},
     process::{Relay, command, is, socket},
     prometheus::Scrape,
@@ -31,7 +31,7 @@ fn secp256k1() -> (String, PeerId) {
 }
 
 /// Peers with keys of every type reserve at a relay with a secp256k1 key, and each is the target of a
-/// peer with a key of the next type.
+/// circuit from a peer with the next key type.
 async fn every_type_relays(security: Security, address: impl Fn(&Relay) -> Multiaddr) {
     let (key, id) = secp256k1();
     let relay = Relay::start(&[("RELAY_IDENTITY_KEY", &key)]).await;
@@ -55,7 +55,7 @@ async fn every_type_relays(security: Security, address: impl Fn(&Relay) -> Multi
             connected.unwrap_or_else(|error| panic!("{name}: {error}"));
             let mut streams = source.streams.clone();
             source.run();
-            is_echoed(&mut streams, target, b"a message through the circuit").await;
+            assert_echoed(&mut streams, target, b"a message through the circuit").await;
         });
     }
     assert_eq!(sources.join_all().await.len(), targets.len());
@@ -110,7 +110,7 @@ async fn relay_with_a_secp256k1_key_signs_vouchers_and_is_probed() {
     relay.stop().await;
 }
 
-/// A client that runs until it is dropped.
+/// A client that runs until dropped.
 fn connect(key: &Arc<ForeignKey>, relay: SocketAddr, quic: bool) -> JoinSet<()> {
     let key = Arc::clone(key);
     let mut client = JoinSet::new();
@@ -120,7 +120,7 @@ fn connect(key: &Arc<ForeignKey>, relay: SocketAddr, quic: bool) -> JoinSet<()> 
         } else {
             key.over_tls(relay).await
         };
-        // The relay may close it in any way.
+        // The relay may close the connection in any way.
         drop(connection);
     });
     client
@@ -173,8 +173,8 @@ async fn rejected_keys_have_a_reason_in_metrics_and_log() {
     }
 }
 
-/// However much its handshakes cost, an address has no more of them than its rate: the relay verifies
-/// no key beyond it.
+/// The connection rate limit of an address also bounds expensive key verifications: beyond it, the relay
+/// verifies no key.
 #[tokio::test(flavor = "multi_thread")]
 async fn expensive_keys_are_within_the_rate_of_their_address() {
     const BURST: u32 = 2;

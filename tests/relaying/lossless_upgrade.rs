@@ -1,7 +1,7 @@
-//! A circuit has delivered all bytes when its relay exits, or is reset.
+//! When its relay exits, a circuit has delivered all bytes or is reset.
 //!
-//! The streams of these circuits are the clients' own, with nothing inside: what the relay does to
-//! them is what is seen here. In the usual case the encryption within a circuit notices a cut, too.
+//! These circuits carry unencrypted streams, so that the tests observe exactly what the relay does.
+//! Encryption inside a circuit would also detect a cut.
 
 #![expect(
     clippy::indexing_slicing,
@@ -19,13 +19,13 @@ use test_support::{
 };
 
 const SIGTERM: i32 = 15;
-/// It fits into every window of the clients.
+/// Fits into every receive window of the clients.
 const BYTES: usize = 200_000;
 
-/// Where a client connects.
+/// Selects the relay address of a transport.
 type Transport = fn(&Relay) -> Multiaddr;
 
-/// A relay that ends as soon as its last circuit has.
+/// A relay that exits as soon as its last circuit has ended.
 async fn start(drain_timeout: &str) -> Relay {
     Relay::start(&[
         ("RELAY_DRAIN_WINDOW", "0"),
@@ -39,7 +39,7 @@ async fn begin_drain(relay: &mut Relay) {
     relay.event("no new connections are accepted").await;
 }
 
-async fn is_over(relay: &mut Relay, finished: usize, cut: usize) {
+async fn assert_drained(relay: &mut Relay, finished: usize, cut: usize) {
     let summary = relay.event("drained").await;
     assert_eq!(summary["circuits_finished"], finished, "{summary}");
     assert_eq!(summary["circuits_cut"], cut, "{summary}");
@@ -51,16 +51,16 @@ async fn send(stream: &mut Stream, bytes: &[u8]) {
     stream.flush().await.unwrap();
 }
 
-/// All of it, and then a clean end.
-async fn reads_all(stream: &mut Stream, expected: &[u8]) {
+/// Asserts that the stream delivers all of `expected` and then ends cleanly.
+async fn assert_receives_all(stream: &mut Stream, expected: &[u8]) {
     let (bytes, end) = read_out(stream).await;
     end.unwrap();
     let (read, sent) = (bytes.len(), expected.len());
     assert!(bytes == expected, "{read} bytes of {sent}, or others");
 }
 
-/// Two clients whose circuit ends during the drain, and who read when the relay is long gone.
-async fn late_readers_have_everything(source: Transport, target: Transport) {
+/// Two clients whose circuit ends during the drain, and which read after the relay has exited.
+async fn assert_late_readers_receive_all(source: Transport, target: Transport) {
     let mut relay = start("1h").await;
     let mut circuits = Vec::new();
     for _ in 0..3 {
@@ -74,53 +74,52 @@ async fn late_readers_have_everything(source: Transport, target: Transport) {
         panic!("three circuits");
     };
 
-    // In one direction, while the other one is finished from the beginning.
+    // One direction carries data; the other one is closed from the beginning.
     there.far.close().await.unwrap();
     send(&mut there.near, &data).await;
     there.near.close().await.unwrap();
     back.near.close().await.unwrap();
     send(&mut back.far, &data).await;
     back.far.close().await.unwrap();
-    // A request that ends before its answer begins.
+    // A request that ends before its response begins.
     send(&mut both.near, &data[1..]).await;
     both.near.close().await.unwrap();
-    reads_all(&mut both.far, &data[1..]).await;
+    assert_receives_all(&mut both.far, &data[1..]).await;
     send(&mut both.far, &data).await;
     both.far.close().await.unwrap();
 
-    is_over(&mut relay, 3, 0).await;
-    reads_all(&mut there.far, &data).await;
-    reads_all(&mut there.near, &[]).await;
-    reads_all(&mut back.near, &data).await;
-    reads_all(&mut back.far, &[]).await;
-    reads_all(&mut both.near, &data).await;
+    assert_drained(&mut relay, 3, 0).await;
+    assert_receives_all(&mut there.far, &data).await;
+    assert_receives_all(&mut there.near, &[]).await;
+    assert_receives_all(&mut back.near, &data).await;
+    assert_receives_all(&mut back.far, &[]).await;
+    assert_receives_all(&mut both.near, &data).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn late_readers_over_tcp_have_everything() {
-    late_readers_have_everything(Relay::tcp, Relay::tcp).await;
+async fn late_readers_over_tcp_receive_all() {
+    assert_late_readers_receive_all(Relay::tcp, Relay::tcp).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn late_readers_over_quic_have_everything() {
-    late_readers_have_everything(Relay::quic, Relay::quic).await;
+async fn late_readers_over_quic_receive_all() {
+    assert_late_readers_receive_all(Relay::quic, Relay::quic).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn late_readers_over_tcp_and_quic_have_everything() {
-    late_readers_have_everything(Relay::tcp, Relay::quic).await;
+async fn late_readers_over_tcp_and_quic_receive_all() {
+    assert_late_readers_receive_all(Relay::tcp, Relay::quic).await;
 }
 
-/// The last bytes are with the relay, for a reader that has room for a few of them: the relay
-/// waits for it.
-async fn a_slow_reader_has_everything(transport: Transport) {
+/// The relay buffers the last bytes for a reader with a small window, and waits until they are delivered.
+async fn assert_slow_reader_receives_all(transport: Transport) {
     let mut relay = start("1h").await;
     let address = transport(&relay);
     let source = Raw::new(&address).await;
-    let target = Raw::with_streams(Streams::Narrow(16 * 1024), &address).await;
+    let target = Raw::with_streams(Streams::SmallWindow(16 * 1024), &address).await;
     let mut circuit = Circuit::between(source, target).await;
     begin_drain(&mut relay).await;
-    // More than all the windows on the way, but for QUIC's towards the reader.
+    // More than all windows on the path, except for the QUIC window of the reader.
     let data = pattern(if address.to_string().contains("quic") {
         BYTES
     } else {
@@ -133,23 +132,23 @@ async fn a_slow_reader_has_everything(transport: Transport) {
     };
     let reading = async {
         relay.event("drain in progress").await;
-        reads_all(&mut circuit.far, &data).await;
+        assert_receives_all(&mut circuit.far, &data).await;
     };
     tokio::join!(writing, reading);
-    is_over(&mut relay, 1, 0).await;
+    assert_drained(&mut relay, 1, 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_reader_over_tcp_has_everything() {
-    a_slow_reader_has_everything(Relay::tcp).await;
+async fn slow_reader_over_tcp_receives_all() {
+    assert_slow_reader_receives_all(Relay::tcp).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_reader_over_quic_has_everything() {
-    a_slow_reader_has_everything(Relay::quic).await;
+async fn slow_reader_over_quic_receives_all() {
+    assert_slow_reader_receives_all(Relay::quic).await;
 }
 
-/// Which sides of a circuit have finished when it is cut.
+/// The closed directions of a circuit when it is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Finished {
     Neither,
@@ -157,18 +156,18 @@ enum Finished {
     Target,
 }
 
-/// A circuit that is about to be cut.
-struct Doomed {
+/// A circuit that will be cut.
+struct CutCircuit {
     circuit: Circuit,
     finished: Finished,
-    /// Whether the clients read before it is cut, or only when the relay is gone.
+    /// Whether the clients read before the cut, or only after the relay has exited.
     is_read: bool,
 }
 
-impl Doomed {
+impl CutCircuit {
     async fn open(address: &Multiaddr, finished: Finished, is_read: bool) -> Self {
-        let source = Raw::with_streams(Streams::Honest, address).await;
-        let target = Raw::with_streams(Streams::Honest, address).await;
+        let source = Raw::with_streams(Streams::ReportsResets, address).await;
+        let target = Raw::with_streams(Streams::ReportsResets, address).await;
         let mut circuit = Circuit::between(source, target).await;
         let data = pattern(BYTES);
         for (stream, finishes) in [
@@ -194,8 +193,8 @@ impl Doomed {
         }
     }
 
-    /// What was finished before is complete, and what was not does not look so.
-    async fn is_cut(&mut self) {
+    /// Asserts that closed directions are complete, and that open ones end with an error.
+    async fn assert_cut(&mut self) {
         let Circuit { near, far, .. } = &mut self.circuit;
         let directions = [
             ("target", far, self.finished == Finished::Source),
@@ -225,12 +224,12 @@ async fn circuits_cut_at_the_deadline_are_reset(transport: Transport) {
     let address = transport(&relay);
     let states = [Finished::Neither, Finished::Source, Finished::Target];
     let states = states.into_iter().flat_map(|s| [(s, true), (s, false)]);
-    let opening = states.map(|(finished, is_read)| Doomed::open(&address, finished, is_read));
-    let doomed = join_all(opening).await;
+    let opening = states.map(|(finished, is_read)| CutCircuit::open(&address, finished, is_read));
+    let circuits = join_all(opening).await;
     relay.signal(SIGTERM);
-    is_over(&mut relay, 0, doomed.len()).await;
-    for mut circuit in doomed {
-        circuit.is_cut().await;
+    assert_drained(&mut relay, 0, circuits.len()).await;
+    for mut circuit in circuits {
+        circuit.assert_cut().await;
     }
 }
 
@@ -244,14 +243,14 @@ async fn circuits_cut_at_the_deadline_are_reset_over_quic() {
     circuits_cut_at_the_deadline_are_reset(Relay::quic).await;
 }
 
-/// The same at the second signal, which waits for nobody.
+/// The same at the second signal, which does not wait for circuits.
 async fn circuits_cut_by_a_second_signal_are_reset(transport: Transport) {
     let mut relay = start("1h").await;
-    let mut doomed = Doomed::open(&transport(&relay), Finished::Neither, false).await;
+    let mut circuit = CutCircuit::open(&transport(&relay), Finished::Neither, false).await;
     begin_drain(&mut relay).await;
     relay.signal(SIGTERM);
-    is_over(&mut relay, 0, 1).await;
-    doomed.is_cut().await;
+    assert_drained(&mut relay, 0, 1).await;
+    circuit.assert_cut().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

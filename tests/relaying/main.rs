@@ -1,5 +1,5 @@
-//! The relay as its clients observe it: the protocols that it speaks, the limits that it enforces, and
-//! the end of its process. The real binary, real clients, and every transport.
+//! The relay from the clients' perspective: protocols, limits and drain, with the real binary, real
+//! clients and every transport.
 
 mod access;
 mod autonat;

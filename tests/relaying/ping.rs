@@ -1,4 +1,4 @@
-//! Pings to the relay.
+//! The relay as ping responder.
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
@@ -7,7 +7,7 @@ use libp2p::{Stream, ping};
 use test_support::{PATIENCE, process::Relay, raw::Raw};
 use tokio::time::timeout;
 
-/// Sends a ping in two pieces, and reads the answer.
+/// Sends a ping in two writes, and verifies the response.
 async fn ping(stream: &mut Stream, seed: u8) -> std::io::Result<bool> {
     let ping: [u8; 32] =
         std::array::from_fn(|at| seed.wrapping_mul(31) ^ u8::try_from(at).unwrap());
@@ -23,7 +23,7 @@ async fn ping(stream: &mut Stream, seed: u8) -> std::io::Result<bool> {
     Ok(answer == ping)
 }
 
-/// Two streams are served; a third one takes the place of the first.
+/// The relay serves two ping streams of a connection; a third one replaces the first.
 #[tokio::test(flavor = "multi_thread")]
 async fn pings_are_answered() {
     let relay = Relay::start(&[]).await;

@@ -1,5 +1,5 @@
-//! A private network: libp2p's clients with its key reach each other through the relay, all others are
-//! rejected.
+//! A private network: clients with its pre-shared key connect to each other through the relay, all others
+//! are rejected.
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
@@ -12,7 +12,7 @@ use libp2p::{
 use libp2p_pnet::PreSharedKey;
 use tempfile::NamedTempFile;
 use test_support::{
-    client::{Client, Security, is_echoed},
+    client::{Client, Security, assert_echoed},
     process::Relay,
     prometheus::Scrape,
 };
@@ -50,7 +50,7 @@ async fn relays(address: impl Fn(&Relay) -> Multiaddr) {
     let sent: Vec<u8> = (0..3_000_000u32)
         .map(|n| u8::try_from(n * 7 % 251).unwrap())
         .collect();
-    is_echoed(&mut streams, target_id, &sent).await;
+    assert_echoed(&mut streams, target_id, &sent).await;
     source.abort();
     target.abort();
     relay.event("reservation closed").await;
@@ -68,7 +68,7 @@ async fn over_websocket() {
     relays(Relay::websocket).await;
 }
 
-/// Dials the relay, which has to fail.
+/// Asserts that a dial of the relay fails.
 async fn is_rejected(mut client: Client, address: &Multiaddr) {
     client.swarm.dial(DialOpts::from(address.clone())).unwrap();
     client
@@ -93,7 +93,7 @@ async fn clients_without_the_key_are_rejected() {
     let reason = [("reason", "swarm_key")];
     let refused = scrape.sum("relay_connection_denied_total", &reason);
     assert_eq!(refused, Some(4.0));
-    // The refusals take nothing from others.
+    // The rejections do not affect other clients.
     let mut client = Client::in_private_network(key());
     client.reserve(&relay.tcp()).await.unwrap();
 }

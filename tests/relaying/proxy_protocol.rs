@@ -1,4 +1,4 @@
-//! Clients behind a proxy: which address counts, and which proxies are trusted.
+//! The PROXY protocol: the effective client address, and the trust in proxies.
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
@@ -25,23 +25,23 @@ use transports::tcp::HEADER_TIMEOUT;
 
 /// The trusted proxy is at 127.0.0.2, and an untrusted peer at 127.0.0.3.
 const PROXY: u8 = 2;
-const STRANGER: u8 = 3;
+const UNTRUSTED: u8 = 3;
 const PROXIES: (&str, &str) = ("RELAY_TRUSTED_PROXIES", "127.0.0.2,192.0.2.0/24");
-/// How much later than by its deadline something may happen on a busy machine.
+/// Tolerance after a deadline, for a busy machine.
 const SLACK: Duration = Duration::from_secs(5);
 
-/// A relay that can be asked, with these variables.
+/// A relay with admin endpoints and these variables.
 async fn start(variables: &[(&str, &str)]) -> Relay {
     let own = [("RELAY_ADMIN_ADDRESS", "127.0.0.1:0"), PROXIES];
     Relay::start(&[&own, variables].concat()).await
 }
 
-/// A proxy of the relay at `address` whose clients are all at `client`.
+/// A proxy of the relay at `address` with all its clients at `client`.
 async fn proxy(address: &Multiaddr, client: &str) -> Forward {
     Forward::start(address, loopback(PROXY), header(client)).await
 }
 
-/// The address from which the relay sees a client that dials `address`.
+/// The address that the relay observes for a client that dials `address`.
 async fn observed(address: &Multiaddr) -> Multiaddr {
     let mut client = Client::new(Security::Noise).await;
     client.dial(address).await;
@@ -73,13 +73,13 @@ async fn the_relay_sees_the_client() {
     let itself = Forward::start(&relay.tcp(), loopback(PROXY), local()).await;
     let seen = observed(&itself.address()).await.to_string();
     assert!(seen.starts_with("/ip4/127.0.0.2/tcp/"), "{seen}");
-    // Who is no proxy needs no header.
+    // An untrusted peer needs no header.
     let seen = observed(&relay.tcp()).await.to_string();
     assert!(seen.starts_with("/ip4/127.0.0.1/tcp/"), "{seen}");
     relay.stop().await;
 }
 
-/// Asks for a reservation as somebody new.
+/// Reserves with a new peer, and asserts the status.
 async fn reserve(address: &Multiaddr, wanted: Status) -> Raw {
     let mut peer = Raw::new(address).await;
     assert_status(&peer.reserve().await, wanted);
@@ -105,15 +105,15 @@ async fn limits_and_rules_are_about_the_client() {
     relay.stop().await;
 }
 
-/// Waits until the relay hangs up, and gives how long that took.
-async fn is_closed(stream: &mut TcpStream) -> Duration {
+/// Waits until the relay closes the connection. Returns the duration.
+async fn time_until_closed(stream: &mut TcpStream) -> Duration {
     let began = Instant::now();
     let mut rest = Vec::new();
-    // An end and a reset will both do.
+    // Both a FIN and a reset are accepted.
     let _ = timeout(PATIENCE, stream.read_to_end(&mut rest))
         .await
         .unwrap();
-    assert!(rest.is_empty(), "the relay has answered: {rest:?}");
+    assert!(rest.is_empty(), "the relay sent {rest:?}");
     began.elapsed()
 }
 
@@ -137,34 +137,34 @@ async fn connections_are_counted_for_the_client() {
         }
         assert_eq!(open, are_open, "{client}");
     }
-    // Its neighbour in the same /64.
+    // Another client in the same /64.
     let mut stream = connect(loopback(PROXY), target).await.unwrap();
     stream.write_all(&header("[2001:db8::2]:1")).await.unwrap();
-    assert!(is_closed(&mut stream).await < HEADER_TIMEOUT);
+    assert!(time_until_closed(&mut stream).await < HEADER_TIMEOUT);
     relay.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn proxy_headers_of_untrusted_peers_are_rejected() {
     let relay = start(&[("RELAY_MAX_RESERVATIONS_PER_IP", "1")]).await;
-    let mut stream = connect(loopback(STRANGER), socket(&relay.tcp()))
+    let mut stream = connect(loopback(UNTRUSTED), socket(&relay.tcp()))
         .await
         .unwrap();
     stream.write_all(&header("203.0.113.7:4001")).await.unwrap();
-    // It is no way to begin a connection.
+    // The relay treats the header as an invalid connection start.
     let mut answer = Vec::new();
     let _ = timeout(PATIENCE, stream.read_to_end(&mut answer))
         .await
         .unwrap();
     assert!(answer.len() <= 20, "{answer:?}");
-    // Without one, it is served by its own address.
-    let plain = Forward::start(&relay.tcp(), loopback(STRANGER), Vec::new()).await;
+    // Without a header, the untrusted peer is served with its own address.
+    let plain = Forward::start(&relay.tcp(), loopback(UNTRUSTED), Vec::new()).await;
     let _holder = reserve(&plain.address(), Status::Ok).await;
     reserve(&plain.address(), Status::ReservationRefused).await;
     relay.stop().await;
 }
 
-/// What a proxy must not say is refused at once; what it does not say, in time.
+/// Invalid headers are refused at once, missing ones after the timeout.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_without_a_header_is_refused() {
     let relay = start(&[]).await;
@@ -183,9 +183,12 @@ async fn a_proxy_without_a_header_is_refused() {
         for bytes in wrong {
             let mut stream = connect(loopback(PROXY), socket(&address)).await.unwrap();
             stream.write_all(bytes).await.unwrap();
-            assert!(is_closed(&mut stream).await < HEADER_TIMEOUT, "{bytes:?}");
+            assert!(
+                time_until_closed(&mut stream).await < HEADER_TIMEOUT,
+                "{bytes:?}"
+            );
         }
-        // A health check that hangs up is nobody who was refused.
+        // A health check that only connects does not count as refused.
         drop(connect(loopback(PROXY), socket(&address)).await.unwrap());
     }
     let refused = Some(f64::from(2 * u32::try_from(wrong.len()).unwrap()));
@@ -201,7 +204,7 @@ async fn a_proxy_without_a_header_is_refused() {
     relay.stop().await;
 }
 
-/// Connections that were refused for their header.
+/// The number of connections refused because of their header.
 async fn refusals(relay: &Relay) -> Option<f64> {
     let reason = [("reason", "proxy_header")];
     let scrape = Scrape::of(relay).await;
@@ -223,7 +226,7 @@ async fn slow_headers_do_not_delay_other_connections() {
     let proxy = proxy(&relay.tcp(), "203.0.113.8:4001").await;
     ordinary_clients::assert_served(&proxy.address()).await;
     ordinary_clients::assert_served(&relay.tcp()).await;
-    for waited in join_all(slow.iter_mut().map(is_closed)).await {
+    for waited in join_all(slow.iter_mut().map(time_until_closed)).await {
         assert!(waited < HEADER_TIMEOUT + SLACK, "{waited:?}");
     }
     ordinary_clients::assert_served(&proxy.address()).await;

@@ -1,4 +1,5 @@
-//! Floods from one peer or one address are limited, and other clients are served as usual.
+//! Request floods of one peer or one address. Expected: they are rate-limited, and other clients are
+//! served.
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
@@ -23,22 +24,22 @@ use tokio::{
 
 /// The first bytes of every TCP connection, in both directions.
 const MULTISTREAM: &[u8] = b"\x13/multistream/1.0.0\n";
-/// A burst of this, and next to nothing after it.
+/// The burst in these tests; the sustained rate is close to zero.
 const BURST: u32 = 5;
 const RATE: &str = "5+1/h";
-/// The connections of a flood.
+/// Number of connections of a flood.
 const FLOOD: u32 = 200;
 const SECOND: u8 = 2;
 const THIRD: u8 = 3;
 
-/// A relay that can be asked, with these variables.
+/// A relay with admin endpoints and these variables.
 async fn start(variables: &[(&str, &str)]) -> Relay {
     let admin = [("RELAY_ADMIN_ADDRESS", "127.0.0.1:0")];
     Relay::start(&[&admin, variables].concat()).await
 }
 
-/// Waits until exactly this many were counted for this reason.
-async fn reaches(relay: &Relay, what: &str, reason: &str, wanted: u32) {
+/// Waits until exactly this many events are counted for this reason.
+async fn wait_for_count(relay: &Relay, what: &str, reason: &str, wanted: u32) {
     let mut last = None;
     let reached = timeout(PATIENCE, async {
         while last != Some(f64::from(wanted)) {
@@ -53,12 +54,12 @@ async fn reaches(relay: &Relay, what: &str, reason: &str, wanted: u32) {
 const REFUSED: &str = "relay_connection_denied_total";
 const DENIED: &str = "relay_hop_requests_total";
 
-/// Connects so often from `from`, and gives how many got an answer.
+/// Opens connections from `from` and returns how many the relay accepted.
 async fn flood(from: Ipv4Addr, address: &Multiaddr) -> u32 {
     let target = socket(address);
     let mut open = Vec::new();
     for _ in 0..FLOOD {
-        // A connection that is rejected at once may fail before it is established.
+        // The connection attempt itself may fail if the relay rejects it at once.
         open.extend(connect(from, target).await);
     }
     let answers = open.iter_mut().map(|stream| async {
@@ -76,10 +77,10 @@ async fn flood(from: Ipv4Addr, address: &Multiaddr) -> u32 {
 async fn connections_from_one_address() {
     let relay = start(&[("RELAY_RATE_CONNECTIONS_PER_IP", RATE)]).await;
     assert_eq!(flood(loopback(SECOND), &relay.tcp()).await, BURST);
-    // The address has had its share, whichever port it comes to.
+    // The limit of the address applies to all ports.
     assert_eq!(flood(loopback(SECOND), &relay.tcp()).await, 0);
     ordinary_clients::assert_served(&relay.tcp()).await;
-    reaches(
+    wait_for_count(
         &relay,
         REFUSED,
         "rate_connections_per_ip",
@@ -111,17 +112,17 @@ async fn connections_over_quic() {
         (THIRD, true),
     ] {
         let mut peer = Client::new(Security::Noise).await;
-        // libp2p dials QUIC from the socket that it listens on, hence from this address.
+        // libp2p dials QUIC from its listening socket, which determines the source address.
         peer.listen(from(client)).await;
         let reserved = peer.reserve(&address).await;
         assert_eq!(reserved.is_ok(), is_served, "{client}: {reserved:?}");
         let _peer = peer.run();
     }
-    reaches(&relay, REFUSED, "rate_connections_per_ip", 1).await;
+    wait_for_count(&relay, REFUSED, "rate_connections_per_ip", 1).await;
     relay.stop().await;
 }
 
-/// A peer that the relay has no room for, and that does not stop asking.
+/// A peer without a reservation that repeats its request at a full relay.
 #[tokio::test(flavor = "multi_thread")]
 async fn reservations_of_one_peer() {
     let relay = start(&[
@@ -129,11 +130,11 @@ async fn reservations_of_one_peer() {
         ("RELAY_RATE_RESERVATIONS_PER_PEER", RATE),
     ])
     .await;
-    let mut holder = Raw::new(&relay.tcp()).await;
-    assert_status(&holder.reserve().await, Status::Ok);
+    let mut reserved = Raw::new(&relay.tcp()).await;
+    assert_status(&reserved.reserve().await, Status::Ok);
     let key = Keypair::generate_ed25519();
     for address in [relay.tcp(), relay.quic()] {
-        // Another connection is the same peer.
+        // The limit applies to the peer, so to its other connections too.
         let mut flooder = Raw::with_key(key.clone(), &address).await;
         for _ in 0..10 {
             assert_status(&flooder.reserve().await, Status::ReservationRefused);
@@ -141,11 +142,11 @@ async fn reservations_of_one_peer() {
     }
     let mut other = Raw::new(&relay.tcp()).await;
     assert_status(&other.reserve().await, Status::ReservationRefused);
-    reaches(&relay, DENIED, "rate_reservations_per_peer", 20 - BURST).await;
-    reaches(&relay, DENIED, "max_reservations", BURST + 1).await;
-    // Who holds one renews it as often as it likes.
+    wait_for_count(&relay, DENIED, "rate_reservations_per_peer", 20 - BURST).await;
+    wait_for_count(&relay, DENIED, "max_reservations", BURST + 1).await;
+    // Renewals are not limited.
     for _ in 0..2 * BURST {
-        assert_status(&holder.reserve().await, Status::Ok);
+        assert_status(&reserved.reserve().await, Status::Ok);
     }
     relay.stop().await;
 }
@@ -153,24 +154,24 @@ async fn reservations_of_one_peer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn reservations_from_one_address() {
     let relay = start(&[("RELAY_RATE_RESERVATIONS_PER_IP", RATE)]).await;
-    let mut holders = Vec::new();
+    let mut reserved_peers = Vec::new();
     for _ in 0..BURST {
-        let mut holder = Raw::new(&relay.tcp()).await;
-        assert_status(&holder.reserve().await, Status::Ok);
-        holders.push(holder);
+        let mut reserved = Raw::new(&relay.tcp()).await;
+        assert_status(&reserved.reserve().await, Status::Ok);
+        reserved_peers.push(reserved);
     }
-    // Peer ids are free, addresses are not.
+    // The limit applies to the address, whatever the peer id.
     for address in [relay.tcp(), relay.quic()] {
         let mut late = Raw::new(&address).await;
         assert_status(&late.reserve().await, Status::ReservationRefused);
     }
-    let elsewhere = Forward::start(&relay.tcp(), loopback(SECOND), Vec::new()).await;
-    let mut stranger = Raw::new(&elsewhere.address()).await;
-    assert_status(&stranger.reserve().await, Status::Ok);
-    for holder in &mut holders {
-        assert_status(&holder.reserve().await, Status::Ok);
+    let other_address = Forward::start(&relay.tcp(), loopback(SECOND), Vec::new()).await;
+    let mut other_client = Raw::new(&other_address.address()).await;
+    assert_status(&other_client.reserve().await, Status::Ok);
+    for reserved in &mut reserved_peers {
+        assert_status(&reserved.reserve().await, Status::Ok);
     }
-    reaches(&relay, DENIED, "rate_reservations_per_ip", 2).await;
+    wait_for_count(&relay, DENIED, "rate_reservations_per_ip", 2).await;
     relay.stop().await;
 }
 
@@ -181,11 +182,11 @@ async fn circuits_of_one_peer_and_from_one_address() {
         ("RELAY_RATE_CIRCUITS_PER_IP", "12+1/h"),
     ];
     let relay = start(&variables).await;
-    let nobody = PeerId::random();
+    let target = PeerId::random();
     let statuses = async |peer: &mut Raw, number: u32| {
         let mut none = 0;
         for _ in 0..number {
-            let answer = peer.connect(nobody).await.0;
+            let answer = peer.connect(target).await.0;
             match answer.status {
                 Some(status) if status == i32::from(Status::NoReservation) => none += 1,
                 _ => assert_status(&answer, Status::ResourceLimitExceeded),
@@ -195,20 +196,20 @@ async fn circuits_of_one_peer_and_from_one_address() {
     };
     let mut flooder = Raw::new(&relay.tcp()).await;
     assert_eq!(statuses(&mut flooder, 20).await, BURST);
-    reaches(&relay, DENIED, "rate_circuits_per_peer", 20 - BURST).await;
-    // What exceeds the peer's own rate is not on its neighbours' account.
-    let mut neighbour = Raw::new(&relay.quic()).await;
-    assert_eq!(statuses(&mut neighbour, BURST).await, BURST);
+    wait_for_count(&relay, DENIED, "rate_circuits_per_peer", 20 - BURST).await;
+    // Requests beyond a peer's limit do not count towards the limit of its address.
+    let mut same_address = Raw::new(&relay.quic()).await;
+    assert_eq!(statuses(&mut same_address, BURST).await, BURST);
     let mut third = Raw::new(&relay.tcp()).await;
     assert_eq!(statuses(&mut third, BURST).await, 2);
-    reaches(&relay, DENIED, "rate_circuits_per_ip", BURST - 2).await;
+    wait_for_count(&relay, DENIED, "rate_circuits_per_ip", BURST - 2).await;
 
-    let elsewhere = Forward::start(&relay.tcp(), loopback(SECOND), Vec::new()).await;
-    ordinary_clients::assert_served(&elsewhere.address()).await;
+    let other_address = Forward::start(&relay.tcp(), loopback(SECOND), Vec::new()).await;
+    ordinary_clients::assert_served(&other_address.address()).await;
     relay.stop().await;
 }
 
-/// A flood of refusals is a few lines of the log, and no refusal is forgotten.
+/// A flood of refusals results in a few log lines, and the suppressed ones are counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_does_not_flood_the_log() {
     const REQUESTS: u32 = 1000;
@@ -217,7 +218,7 @@ async fn a_flood_does_not_flood_the_log() {
     for _ in 0..=REQUESTS {
         flooder.connect(PeerId::random()).await;
     }
-    reaches(&relay, DENIED, "rate_circuits_per_peer", REQUESTS).await;
+    wait_for_count(&relay, DENIED, "rate_circuits_per_peer", REQUESTS).await;
     let reason = "rate_circuits_per_peer";
     let more = relay.event_where("suppressed refusals", |e| e["reason"] == reason);
     let more = more.await;

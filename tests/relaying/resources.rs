@@ -1,5 +1,5 @@
-//! A relay near its limit of memory or file descriptors rejects new connections, keeps established
-//! ones, and accepts new ones again below the limit.
+//! A relay near its limit of memory or file descriptors. Expected: it rejects new connections, keeps
+//! established ones, and accepts new ones again below the limit.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
@@ -17,17 +17,17 @@ use test_support::{
 };
 use tokio::{net::TcpStream, process::Command, time::timeout};
 
-/// Access rules of a relay that has most of its memory in use by itself.
+/// Number of access rules that use most of the memory of a relay.
 const RULES: u32 = 80_000;
 const ADMIN: (&str, &str) = ("RELAY_ADMIN_ADDRESS", "127.0.0.1:0");
-/// Clients that connect at once.
+/// Number of clients that connect concurrently.
 const BATCH: usize = 25;
-/// How long nothing has to move until a writer counts as blocked.
+/// A write without progress for this long counts as blocked.
 const BLOCKED: Duration = Duration::from_millis(500);
-/// Circuits whose targets read nothing: together they fill the memory that there is for buffers.
+/// Number of circuits with unread data. Together they fill the memory available for buffers.
 const UNREAD: usize = 36;
 
-/// How many were refused for this reason.
+/// The number of connections refused for this reason.
 async fn refused(relay: &Relay, reason: &str) -> f64 {
     refusals(&Scrape::of(relay).await, reason)
 }
@@ -45,8 +45,8 @@ async fn refuses(relay: &Relay, reason: &str, number: u32) {
     Scrape::find(relay, &format!("{number} refused for {reason}"), enough).await;
 }
 
-async fn carries(from: &mut Stream, to: &mut Stream) {
-    // Fewer than every connection may have buffered, however slowly they are forwarded.
+async fn assert_forwards(from: &mut Stream, to: &mut Stream) {
+    // Less than each connection may have buffered, so slow forwarding does not matter.
     let bytes = pattern(30_000);
     let mut arrived = vec![0; bytes.len()];
     let write = async {
@@ -60,24 +60,24 @@ async fn carries(from: &mut Stream, to: &mut Stream) {
     assert_eq!(arrived, bytes);
 }
 
-/// The circuit carries bytes both ways, and its target's reservation is renewed.
-async fn goes_on(circuit: &mut Circuit) {
-    carries(&mut circuit.near, &mut circuit.far).await;
-    carries(&mut circuit.far, &mut circuit.near).await;
+/// Asserts that the circuit forwards data both ways, and that its target can renew.
+async fn assert_circuit_works(circuit: &mut Circuit) {
+    assert_forwards(&mut circuit.near, &mut circuit.far).await;
+    assert_forwards(&mut circuit.far, &mut circuit.near).await;
     assert_status(&circuit.target.reserve().await, Status::Ok);
 }
 
-/// A relay that has most of its memory in use by itself, and its limit. What its clients make it hold
-/// is far more than what is left; how much a connection takes makes no difference.
+/// A relay that uses most of its memory limit itself. Returns the limit. Clients can make it buffer far
+/// more than the rest, so the size of a connection does not matter.
 async fn start_nearly_full() -> (Relay, usize) {
-    // Rules are held in memory, some hundred bytes each.
+    // Each rule takes some hundred bytes of memory.
     let mut rules = tempfile::NamedTempFile::new().unwrap();
     for number in 0..RULES {
         let network = std::net::Ipv4Addr::from_bits(0x0a00_0000 + number);
         writeln!(rules, "deny reserve {network}").unwrap();
     }
     let rules = rules.path().to_str().unwrap();
-    // What a relay has in use by itself.
+    // Measures the relay's own memory.
     let relay = Relay::start(&[ADMIN, ("RELAY_ACCESS_FILE", rules)]).await;
     drop(Circuit::open(&relay.quic()).await);
     let limit = settled(&relay).await / 10 * 14;
@@ -96,7 +96,7 @@ async fn start_nearly_full() -> (Relay, usize) {
     (relay, limit)
 }
 
-/// What the relay has in use by itself. The allocator keeps for a second what is not needed any more.
+/// The relay's own memory, after the allocator has returned unused pages, which takes a second.
 async fn settled(relay: &Relay) -> usize {
     let mut used = relay.used_bytes();
     for _ in 0..30 {
@@ -106,7 +106,7 @@ async fn settled(relay: &Relay) -> usize {
     used
 }
 
-/// Circuits whose targets read nothing.
+/// Circuits whose targets do not read.
 async fn unread_circuits(relay: &Relay) -> Vec<Circuit> {
     let address = relay.tcp();
     let mut circuits = Vec::new();
@@ -116,15 +116,15 @@ async fn unread_circuits(relay: &Relay) -> Vec<Circuit> {
     circuits
 }
 
-/// Sends on one circuit after the other until the relay logs this. What is not read stays in the
-/// relay: as much as a window of yamux for each of them, which is more than any other client has there.
+/// Sends on one circuit after the other until the relay logs `message`. The relay buffers a yamux window
+/// of unread data for each, more than for any other client.
 async fn fill_until(relay: &mut Relay, circuits: &mut [Circuit], message: &str) {
     let bytes = pattern(64 * 1024);
     let fill = async {
         for circuit in circuits {
             while let Ok(Ok(())) = timeout(BLOCKED, circuit.near.write_all(&bytes)).await {}
         }
-        // The message has its time, as any other.
+        // Keeps the connection open while waiting for the message.
         std::future::pending::<()>().await;
     };
     tokio::select! {
@@ -147,17 +147,17 @@ async fn new_connections_are_refused_while_memory_is_short() {
         assert!(Raw::try_new(&address).await.is_err(), "{address}");
     }
     assert!(refused(&relay, "memory").await >= before + 2.0);
-    goes_on(&mut circuit).await;
+    assert_circuit_works(&mut circuit).await;
 
     drop(unread);
     relay.event("memory pressure ended").await;
     ordinary_clients::assert_served(&relay.tcp()).await;
     ordinary_clients::assert_served(&relay.quic()).await;
-    goes_on(&mut circuit).await;
+    assert_circuit_works(&mut circuit).await;
     relay.stop().await;
 }
 
-/// What the relay holds for a few goes on growing: they lose it, and nobody else loses anything.
+/// Growing buffers of a few connections: those are closed, and no other connection is affected.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_largest_connections_are_relieved_when_memory_runs_out() {
     let (mut relay, _) = start_nearly_full().await;
@@ -173,7 +173,7 @@ async fn the_largest_connections_are_relieved_when_memory_runs_out() {
     relay.event("memory pressure ended").await;
     assert!(refused(&relay, "memory").await >= 1.0);
     ordinary_clients::assert_served(&relay.tcp()).await;
-    goes_on(&mut circuit).await;
+    assert_circuit_works(&mut circuit).await;
     for peer in &mut idle {
         assert_status(&peer.reserve().await, Status::Ok);
     }
@@ -181,7 +181,7 @@ async fn the_largest_connections_are_relieved_when_memory_runs_out() {
     relay.stop().await;
 }
 
-/// A relay that may have so few files open.
+/// A relay with this limit of file descriptors.
 async fn start_with(descriptors: u32) -> Relay {
     let mut command = Command::new("sh");
     let script = format!(r#"ulimit -n {descriptors} && exec "$0""#);
@@ -205,14 +205,14 @@ async fn file_descriptors() {
     for _ in 0..FLOOD {
         flood.extend(TcpStream::connect(socket(&relay.tcp())).await);
     }
-    // Those that got in say nothing, and are given up after a while.
+    // Accepted connections send nothing and are closed after the handshake timeout.
     refuses(&relay, "file_descriptors", FLOOD - sockets).await;
     assert!(
         relay.open_files() < DESCRIPTORS as usize,
-        "there are some left"
+        "file descriptors left"
     );
-    goes_on(&mut circuit).await;
-    // QUIC takes none.
+    assert_circuit_works(&mut circuit).await;
+    // QUIC connections use no file descriptors.
     ordinary_clients::assert_served(&relay.quic()).await;
 
     drop(flood);
@@ -222,11 +222,11 @@ async fn file_descriptors() {
     })
     .await;
     ordinary_clients::assert_served(&relay.tcp()).await;
-    goes_on(&mut circuit).await;
+    assert_circuit_works(&mut circuit).await;
     relay.stop().await;
 }
 
-/// Handshakes that are begun and not gone on with.
+/// Handshakes that are started and not completed.
 #[tokio::test(flavor = "multi_thread")]
 async fn handshakes_under_way() {
     const FLOOD: u32 = 300;
@@ -246,7 +246,7 @@ async fn handshakes_under_way() {
         }
     });
     all.await.unwrap();
-    goes_on(&mut circuit).await;
+    assert_circuit_works(&mut circuit).await;
     drop(flood);
     ordinary_clients::assert_served(&relay.tcp()).await;
     relay.stop().await;
@@ -268,14 +268,14 @@ async fn limits_are_logged_and_exported() {
         assert_eq!(limit, bytes.map(f64::from));
         relay.stop().await;
     }
-    // What the machine or the container has.
+    // The limit of the machine or the container.
     let relay = Relay::start(&[ADMIN]).await;
     let status = http::json(&relay, "/status").await;
     assert!(status["memory"]["limit"].as_u64().unwrap() > 1 << 20);
     relay.stop().await;
 }
 
-/// Writes to all of these until nothing moves any more.
+/// Writes to all streams until all are blocked.
 async fn fill(streams: impl Iterator<Item = &mut Stream>) {
     let bytes = vec![7; 64 * 1024];
     join_all(streams.map(async |stream| {
@@ -284,8 +284,8 @@ async fn fill(streams: impl Iterator<Item = &mut Stream>) {
     .await;
 }
 
-/// Both ends of each circuit send and never read, and have two streams with pings to which they never
-/// read the answers.
+/// Both ends of each circuit send without reading, and have two ping streams whose responses they do not
+/// read.
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_of_unread_quic_circuits_is_bounded() {
     const CIRCUITS: usize = 100;
@@ -298,12 +298,12 @@ async fn memory_of_unread_quic_circuits_is_bounded() {
     .await;
     let address = relay.quic();
     let mut circuit = Circuit::open(&relay.tcp()).await;
-    goes_on(&mut circuit).await;
+    assert_circuit_works(&mut circuit).await;
     let mut circuits = Vec::new();
     while circuits.len() < CIRCUITS {
         let opened = join_all((0..BATCH).map(async |_| {
-            let source = Raw::with_streams(Streams::Narrow(1000), &address).await;
-            let target = Raw::with_streams(Streams::Narrow(1000), &address).await;
+            let source = Raw::with_streams(Streams::SmallWindow(1000), &address).await;
+            let target = Raw::with_streams(Streams::SmallWindow(1000), &address).await;
             let mut circuit = Circuit::between(source, target).await;
             let mut pings = Vec::new();
             for _ in 0..2 {
@@ -327,6 +327,6 @@ async fn memory_of_unread_quic_circuits_is_bounded() {
     for address in [relay.tcp(), relay.quic()] {
         ordinary_clients::assert_served(&address).await;
     }
-    goes_on(&mut circuit).await;
+    assert_circuit_works(&mut circuit).await;
     relay.stop().await;
 }

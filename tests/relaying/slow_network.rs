@@ -1,4 +1,4 @@
-//! Clients behind a slow network receive all bytes of a circuit before the relay exits.
+//! Clients behind a slow network. Expected: they receive all bytes of a circuit before the relay exits.
 
 #![expect(
     clippy::unwrap_used,
@@ -25,24 +25,24 @@ use tokio::{
 };
 
 const BYTES_PER_SECOND: f64 = 100_000.0;
-/// It takes longer than anybody's patience with a connection that is being closed.
+/// Takes longer than common timeouts for closing a connection.
 const BYTES: usize = 700_000;
 
 const MAX_PACKET_BYTES: usize = 2048;
 
-/// Holds back what the network has no room for.
-struct Pace {
+/// Limits the throughput of the emulated network.
+struct Throttle {
     free_at: Instant,
 }
 
-impl Pace {
+impl Throttle {
     fn new() -> Self {
         Self {
             free_at: Instant::now(),
         }
     }
 
-    /// Waits until this many bytes have gone through.
+    /// Waits until this many bytes have passed.
     async fn carry(&mut self, bytes: usize) {
         #[expect(clippy::cast_precision_loss, reason = "a packet is small")]
         let takes = Duration::from_secs_f64(bytes as f64 / BYTES_PER_SECOND);
@@ -51,14 +51,14 @@ impl Pace {
     }
 }
 
-/// The relay as one client reaches it: slowly from there to here, and at once the other way.
+/// A TCP forwarder that limits the direction from the relay to the client.
 async fn slow_tcp(relay: SocketAddr, peer_id: PeerId, tasks: &mut JoinSet<()>) -> Multiaddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tasks.spawn(async move {
         let (client, _) = listener.accept().await.unwrap();
         let upstream = TcpSocket::new_v4().unwrap();
-        // What the network does not carry yet is with the relay's system, not with ours.
+        // Keeps undelivered data in the relay's socket buffers, not in the forwarder's.
         upstream.set_recv_buffer_size(16 * 1024).unwrap();
         let upstream = upstream.connect(relay).await.unwrap();
         let (mut from_relay, mut to_relay) = upstream.into_split();
@@ -68,7 +68,7 @@ async fn slow_tcp(relay: SocketAddr, peer_id: PeerId, tasks: &mut JoinSet<()>) -
             let _ = to_relay.shutdown().await;
         };
         let here = async {
-            let mut pace = Pace::new();
+            let mut pace = Throttle::new();
             let mut chunk = [0; 4096];
             while let Ok(n @ 1..) = from_relay.read(&mut chunk).await {
                 pace.carry(n).await;
@@ -83,7 +83,7 @@ async fn slow_tcp(relay: SocketAddr, peer_id: PeerId, tasks: &mut JoinSet<()>) -
         .unwrap()
 }
 
-/// The same for QUIC; what does not fit into the queue of the socket is lost.
+/// The same for QUIC. Packets beyond the socket buffer are lost.
 async fn slow_udp(relay: SocketAddr, peer_id: PeerId, tasks: &mut JoinSet<()>) -> Multiaddr {
     let inside = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let outside = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -96,12 +96,12 @@ async fn slow_udp(relay: SocketAddr, peer_id: PeerId, tasks: &mut JoinSet<()>) -
         let there = async {
             loop {
                 let (n, _) = inside.recv_from(&mut packet).await.unwrap();
-                // The relay may be gone.
+                // The relay may have exited.
                 let _ = outside.send(&packet[..n]).await;
             }
         };
         let here = async {
-            let mut pace = Pace::new();
+            let mut pace = Throttle::new();
             let mut packet = [0; MAX_PACKET_BYTES];
             while let Ok(n) = outside.recv(&mut packet).await {
                 pace.carry(n).await;
@@ -115,7 +115,7 @@ async fn slow_udp(relay: SocketAddr, peer_id: PeerId, tasks: &mut JoinSet<()>) -
         .unwrap()
 }
 
-async fn everything_arrives(mut relay: Relay, slow: Multiaddr) {
+async fn assert_all_received(mut relay: Relay, slow: Multiaddr) {
     let source = Raw::new(&relay.tcp()).await;
     let target = Raw::new(&slow).await;
     let mut circuit = Circuit::between(source, target).await;
@@ -141,15 +141,15 @@ async fn start() -> Relay {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_arrives_over_tcp() {
+async fn all_bytes_are_received_over_tcp() {
     let (relay, mut tasks) = (start().await, JoinSet::new());
     let slow = slow_tcp(socket(&relay.tcp()), relay.peer_id, &mut tasks).await;
-    everything_arrives(relay, slow).await;
+    assert_all_received(relay, slow).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_arrives_over_quic() {
+async fn all_bytes_are_received_over_quic() {
     let (relay, mut tasks) = (start().await, JoinSet::new());
     let slow = slow_udp(socket(&relay.quic()), relay.peer_id, &mut tasks).await;
-    everything_arrives(relay, slow).await;
+    assert_all_received(relay, slow).await;
 }

@@ -1,4 +1,4 @@
-//! libp2p's own relay client against the real binary, over every transport.
+//! libp2p's relay client with the real relay, over every transport.
 
 #![expect(
     clippy::unwrap_used,
@@ -8,12 +8,12 @@
 
 use libp2p::Multiaddr;
 use test_support::{
-    client::{Client, Security, is_echoed},
+    client::{Client, Security, assert_echoed},
     process::Relay,
 };
 
-/// Reserves, connects, and sends `length` bytes through a circuit and back.
-async fn relays(security: Security, address: impl Fn(&Relay) -> Multiaddr) {
+/// Reserves, connects, and echoes `length` bytes through a circuit.
+async fn assert_relays(security: Security, address: impl Fn(&Relay) -> Multiaddr) {
     let mut relay = Relay::start(&[]).await;
     let address = address(&relay);
     let mut target = Client::new(security).await;
@@ -31,7 +31,7 @@ async fn relays(security: Security, address: impl Fn(&Relay) -> Multiaddr) {
     let sent: Vec<u8> = (0..3_000_000u32)
         .map(|n| u8::try_from(n * 7 % 251).unwrap())
         .collect();
-    is_echoed(&mut streams, target_id, &sent).await;
+    assert_echoed(&mut streams, target_id, &sent).await;
 
     source.abort();
     let closed = relay.event("circuit closed").await;
@@ -47,20 +47,20 @@ async fn relays(security: Security, address: impl Fn(&Relay) -> Multiaddr) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_tcp_and_noise() {
-    relays(Security::Noise, Relay::tcp).await;
+    assert_relays(Security::Noise, Relay::tcp).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_tcp_and_tls() {
-    relays(Security::Tls, Relay::tcp).await;
+    assert_relays(Security::Tls, Relay::tcp).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_quic() {
-    relays(Security::Noise, Relay::quic).await;
+    assert_relays(Security::Noise, Relay::quic).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_websocket() {
-    relays(Security::Noise, Relay::websocket).await;
+    assert_relays(Security::Noise, Relay::websocket).await;
 }

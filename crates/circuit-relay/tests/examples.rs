@@ -1,4 +1,4 @@
-//! The examples work together: a client reserves on the embedded relay, and another one reaches it.
+//! The examples: a client reserves on the embedded relay, and another client connects to it.
 
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "tests fail loudly")]
 
@@ -10,10 +10,10 @@ use tokio::{
     time::timeout,
 };
 
-/// Longer than anything that the test waits for.
+/// Timeout for anything that the test waits for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// An example as a process, killed when it is dropped.
+/// A process that runs an example, killed on drop.
 struct Example {
     _process: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -38,7 +38,7 @@ impl Example {
         }
     }
 
-    /// What follows `prefix` in the first line that begins with it.
+    /// The rest of the next line with this prefix.
     async fn line(&mut self, prefix: &str) -> String {
         let search = async {
             while let Some(line) = self.lines.next_line().await.unwrap() {

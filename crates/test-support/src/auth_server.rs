@@ -1,4 +1,4 @@
-//! An HTTP server for `RELAY_ACCESS_URL` with configurable answers and faults.
+//! An HTTP server for `RELAY_ACCESS_URL` with configurable responses and faults.
 
 use std::{
     net::SocketAddr,
@@ -31,49 +31,49 @@ use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
 use crate::PATIENCE;
 
-/// What the endpoint does with questions.
+/// The behaviour of the endpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Mode {
-    /// It allows everything.
+    /// Allows every request.
     Allow,
-    /// It allows everything, after this time.
+    /// Allows every request after this delay.
     Slow(Duration),
-    /// It denies everything.
+    /// Denies every request.
     Deny,
-    /// It denies everything, by a rule of this name.
+    /// Denies every request and names this rule.
     Rule(&'static str),
-    /// It answers with this status, and allows in the body.
+    /// Responds with this status code and a body that allows the request.
     Status(u16),
-    /// It says this.
+    /// Responds with this body.
     Text(&'static str),
-    /// It sends the client there.
+    /// Redirects the client to this URL.
     Redirect(String),
-    /// It allows, in 10 MB.
+    /// Allows the request in a response of 10 MB.
     Huge,
-    /// It sends blanks without an end.
+    /// Sends an endless response of whitespace.
     Endless,
-    /// It takes the question and says nothing.
+    /// Reads the request and never responds.
     Hang,
-    /// It takes questions, and allows them when it is in another mode.
+    /// Reads requests, and allows them as soon as another mode is set.
     Held,
-    /// It accepts connections and speaks something else.
+    /// Accepts connections and responds with bytes that are not HTTP.
     Noise,
-    /// It closes connections at once.
+    /// Closes connections at once.
     Close,
-    /// It allows, and closes each connection at its second question.
+    /// Allows the first request of each connection, and closes the connection at the second.
     Once,
 }
 
-/// One question.
+/// A received request.
 #[derive(Clone, Debug)]
-pub struct Question {
+pub struct AuthRequest {
     pub method: Method,
     pub path: String,
     pub headers: HeaderMap,
     pub body: Value,
 }
 
-/// An endpoint that listens. It goes away when it is dropped.
+/// A listening endpoint, stopped on drop.
 pub struct AuthServer {
     pub address: SocketAddr,
     shared: Arc<Shared>,
@@ -82,9 +82,9 @@ pub struct AuthServer {
 
 struct Shared {
     mode: Mutex<Mode>,
-    questions: Mutex<Vec<Question>>,
+    requests: Mutex<Vec<AuthRequest>>,
     asked: watch::Sender<()>,
-    /// Questions that are being answered, and how many they were at most.
+    /// The number of requests in progress, and its peak.
     now: AtomicUsize,
     peak: AtomicUsize,
 }
@@ -96,17 +96,17 @@ impl Drop for AuthServer {
 }
 
 impl AuthServer {
-    /// On a free port of the loopback interface.
+    /// Starts on a free loopback port.
     pub async fn start(mode: Mode) -> Self {
         Self::start_at(([127, 0, 0, 1], 0).into(), mode, None).await
     }
 
-    /// At this address, with TLS or without.
+    /// Starts at this address, with or without TLS.
     pub async fn start_at(address: SocketAddr, mode: Mode, tls: Option<ServerConfig>) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let shared = Arc::new(Shared {
             mode: Mutex::new(mode),
-            questions: Mutex::default(),
+            requests: Mutex::default(),
             asked: watch::Sender::new(()),
             now: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
@@ -118,37 +118,37 @@ impl AuthServer {
         }
     }
 
-    /// Where to ask.
+    /// The URL for `RELAY_ACCESS_URL`.
     pub fn url(&self) -> String {
         format!("http://{}/decide?tenant=7", self.address)
     }
 
-    /// What it does from now on.
+    /// Sets the behaviour for the next and all pending requests.
     pub fn set_mode(&self, mode: Mode) {
         *self.shared.mode.lock().unwrap() = mode;
     }
 
-    /// All that it was asked so far.
-    pub fn questions(&self) -> Vec<Question> {
-        self.shared.questions.lock().unwrap().clone()
+    /// All requests received so far.
+    pub fn requests(&self) -> Vec<AuthRequest> {
+        self.shared.requests.lock().unwrap().clone()
     }
 
-    /// How many questions it had at once at most.
+    /// The peak number of concurrent requests.
     pub fn peak(&self) -> usize {
         self.shared.peak.load(Ordering::SeqCst)
     }
 
-    /// Waits until it was asked so often.
-    pub async fn was_asked(&self, times: usize) {
+    /// Waits until this many requests have been received.
+    pub async fn wait_for_requests(&self, times: usize) {
         let mut asked = self.shared.asked.subscribe();
-        let enough = asked.wait_for(|()| self.questions().len() >= times);
+        let enough = asked.wait_for(|()| self.requests().len() >= times);
         timeout(PATIENCE, enough).await.unwrap().unwrap();
     }
 }
 
 async fn serve(listener: TcpListener, shared: Arc<Shared>, tls: Option<ServerConfig>) {
     let tls = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
-    // Those that are left when this is dropped are closed.
+    // Open connections are closed on drop.
     let mut connections = JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.unwrap();
@@ -160,13 +160,13 @@ async fn connection(mut stream: TcpStream, shared: Arc<Shared>, tls: Option<TlsA
     let mode = shared.mode.lock().unwrap().clone();
     match (mode, tls) {
         (Mode::Close, _) => {}
-        (Mode::Once, _) => once(stream).await,
+        (Mode::Once, _) => respond_once(stream).await,
         (Mode::Noise, _) => {
             let _ = stream.write_all(&[0x15; 100]).await;
         }
         (_, None) => answers(stream, shared).await,
         (_, Some(tls)) => {
-            // A client may not trust this.
+            // Fails if the client does not trust the certificate.
             if let Ok(stream) = tls.accept(stream).await {
                 answers(stream, shared).await;
             }
@@ -174,8 +174,8 @@ async fn connection(mut stream: TcpStream, shared: Arc<Shared>, tls: Option<TlsA
     }
 }
 
-/// Answers one question on a connection, and waits for another before it closes it.
-async fn once(mut stream: TcpStream) {
+/// Responds to one request on a connection, and closes it at the next.
+async fn respond_once(mut stream: TcpStream) {
     let mut question = [0; 4096];
     let read = stream.read(&mut question).await;
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n{\"allow\":true}";
@@ -189,16 +189,16 @@ async fn answers(
     shared: Arc<Shared>,
 ) {
     let routes = Router::new().fallback(answer).with_state(shared);
-    // The client may go at any time.
+    // The client may disconnect at any time.
     let _ = http1::Builder::new()
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes))
         .await;
 }
 
-/// A question is being answered for as long as this lives.
-struct Busy(Arc<Shared>);
+/// Counts a request as in progress until dropped.
+struct InProgress(Arc<Shared>);
 
-impl Busy {
+impl InProgress {
     fn new(shared: Arc<Shared>) -> Self {
         let now = shared.now.fetch_add(1, Ordering::SeqCst) + 1;
         shared.peak.fetch_max(now, Ordering::SeqCst);
@@ -206,7 +206,7 @@ impl Busy {
     }
 }
 
-impl Drop for Busy {
+impl Drop for InProgress {
     fn drop(&mut self) {
         self.0.now.fetch_sub(1, Ordering::SeqCst);
     }
@@ -219,8 +219,8 @@ async fn answer(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let _busy = Busy::new(Arc::clone(&shared));
-    shared.questions.lock().unwrap().push(Question {
+    let _in_progress = InProgress::new(Arc::clone(&shared));
+    shared.requests.lock().unwrap().push(AuthRequest {
         method,
         path: uri.to_string(),
         headers,

@@ -1,4 +1,4 @@
-//! Clients of `AutoNAT`, which ask the relay whether their addresses can be reached.
+//! `AutoNAT` clients, which let the relay test whether their addresses are reachable.
 
 pub mod v1;
 pub mod v2;
@@ -26,7 +26,7 @@ use tokio::time::timeout;
 
 use crate::PATIENCE;
 
-/// Claims that the client has these addresses.
+/// A behaviour that announces these addresses as external address candidates.
 #[derive(Default)]
 struct Candidates(VecDeque<Multiaddr>);
 
@@ -77,12 +77,12 @@ impl NetworkBehaviour for Candidates {
 #[derive(NetworkBehaviour)]
 struct Behaviour {
     autonat: client::Behaviour,
-    /// Discovers that the relay supports `AutoNAT`.
+    /// Detects that the relay supports `AutoNAT`.
     identify: identify::Behaviour,
     candidates: Candidates,
 }
 
-/// A client that is connected to the relay from 127.0.0.1 and listens there itself.
+/// A client at 127.0.0.1 that listens and is connected to the relay.
 pub struct Client {
     swarm: Swarm<Behaviour>,
     pub addresses: Vec<Multiaddr>,
@@ -135,7 +135,7 @@ impl Client {
         }
     }
 
-    /// Has the relay test `addresses`, and again those for which it gives no verdict.
+    /// Lets the relay test `addresses`. Repeats requests without a verdict.
     pub async fn ask(&mut self, addresses: impl IntoIterator<Item = Multiaddr>) {
         let candidates = &mut self.swarm.behaviour_mut().candidates.0;
         candidates.extend(addresses);
@@ -144,13 +144,13 @@ impl Client {
         }
     }
 
-    /// Has the relay test `address`; gives whether it could be reached.
+    /// Lets the relay test `address`. Returns whether it is reachable.
     pub async fn is_reachable(&mut self, address: &Multiaddr) -> bool {
         let behaviour = self.swarm.behaviour_mut();
         behaviour.candidates.0.push_back(address.clone());
         let verdict = async {
             loop {
-                // The client also asks for the address that it is seen at, and never twice.
+                // The client also requests a test of its observed address, once.
                 if let Some(verdict) = self.verdicts.get(address) {
                     return *verdict;
                 }

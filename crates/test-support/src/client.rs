@@ -1,4 +1,4 @@
-//! libp2p's own relay client, over every transport.
+//! A client with libp2p's relay client behaviour, over every transport.
 
 use std::{collections::VecDeque, net::SocketAddr, pin::pin, time::Duration};
 
@@ -24,10 +24,10 @@ use tokio::time::timeout;
 
 use crate::PATIENCE;
 
-/// The protocol of the tests' own streams, which go through circuits.
+/// The protocol of test streams, which are opened through circuits.
 pub const TEST_PROTOCOL: StreamProtocol = StreamProtocol::new("/descord-relay/test");
-/// How long a client takes to leave, at most.
-const LEAVING: Duration = Duration::from_secs(3);
+/// Timeout for the disconnection of a client.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 #[derive(NetworkBehaviour)]
 pub struct Behaviour {
@@ -37,14 +37,14 @@ pub struct Behaviour {
     pub stream: stream::Behaviour,
 }
 
-/// Which security a client asks for on TCP.
+/// The security protocol of a client on TCP.
 #[derive(Clone, Copy, Debug)]
 pub enum Security {
     Noise,
     Tls,
 }
 
-/// A client and what happened to it.
+/// A client and its past events.
 pub struct Client {
     pub swarm: Swarm<Behaviour>,
     pub peer_id: PeerId,
@@ -52,7 +52,7 @@ pub struct Client {
     seen: VecDeque<SwarmEvent<BehaviourEvent>>,
 }
 
-/// The swarm of a builder with transports.
+/// Builds the swarm from a builder with transports.
 macro_rules! relay_client {
     ($builder:expr) => {
         $builder
@@ -84,8 +84,8 @@ impl Client {
         Self::with_resolver(security, identity, resolver, options).await
     }
 
-    /// A client that asks these name servers, or the system's if there is none.
-    pub async fn asking(security: Security, name_servers: &[SocketAddr]) -> Self {
+    /// A client that resolves names with these servers, or with the system's if there are none.
+    pub async fn with_name_servers(security: Security, name_servers: &[SocketAddr]) -> Self {
         if name_servers.is_empty() {
             return Self::new(security).await;
         }
@@ -169,7 +169,7 @@ impl Client {
         }
     }
 
-    /// Runs the client until `wanted` gives something.
+    /// Runs the client until `wanted` returns a value.
     pub async fn wait<T>(
         &mut self,
         what: &str,
@@ -191,7 +191,7 @@ impl Client {
         }
     }
 
-    /// Reserves on the relay; gives whether it was granted, and the error in words if it was not.
+    /// Reserves on the relay. Returns the error message if the relay refuses.
     pub async fn reserve(&mut self, relay: &Multiaddr) -> Result<(), String> {
         let listener = self
             .swarm
@@ -205,8 +205,8 @@ impl Client {
                 listener_id,
                 reason: Err(error),
                 ..
-            } if *listener_id == listener => Some(Err(words(error))),
-            SwarmEvent::OutgoingConnectionError { error, .. } => Some(Err(words(error))),
+            } if *listener_id == listener => Some(Err(error_chain(error))),
+            SwarmEvent::OutgoingConnectionError { error, .. } => Some(Err(error_chain(error))),
             _ => None,
         })
         .await
@@ -224,7 +224,7 @@ impl Client {
             .with(Protocol::P2p(target));
         let opts = DialOpts::from(address);
         let id = opts.connection_id();
-        self.swarm.dial(opts).map_err(|error| words(&error))?;
+        self.swarm.dial(opts).map_err(|error| error_chain(&error))?;
         self.wait("circuit", |event| match event {
             SwarmEvent::ConnectionEstablished { connection_id, .. } if *connection_id == id => {
                 Some(Ok(id))
@@ -233,7 +233,7 @@ impl Client {
                 connection_id,
                 error,
                 ..
-            } if *connection_id == id => Some(Err(words(error))),
+            } if *connection_id == id => Some(Err(error_chain(error))),
             _ => None,
         })
         .await
@@ -252,7 +252,7 @@ impl Client {
         .await
     }
 
-    /// Connects to the relay itself.
+    /// Connects to the relay directly.
     pub async fn dial(&mut self, relay: &Multiaddr) -> ConnectionId {
         let opts = DialOpts::from(relay.clone());
         let id = opts.connection_id();
@@ -267,14 +267,14 @@ impl Client {
         id
     }
 
-    /// Runs the client in the background from now on, echoing what comes in on test streams.
+    /// Runs the client in the background from now on, and echoes data on inbound test streams.
     pub fn echo(mut self) -> tokio::task::JoinHandle<()> {
-        self.answer();
+        self.spawn_echo();
         self.run()
     }
 
-    /// Echoes what comes in on test streams, whenever the client runs.
-    pub fn answer(&mut self) -> tokio::task::JoinHandle<()> {
+    /// Echoes data on inbound test streams while the client runs.
+    pub fn spawn_echo(&mut self) -> tokio::task::JoinHandle<()> {
         let mut incoming = self.streams.accept(TEST_PROTOCOL).unwrap();
         tokio::task::spawn(async move {
             while let Some((_, stream)) = incoming.next().await {
@@ -283,7 +283,7 @@ impl Client {
         })
     }
 
-    /// Runs the client until `future` is done.
+    /// Runs the client until `future` completes.
     pub async fn run_until<T>(&mut self, future: impl Future<Output = T>) -> T {
         let mut future = pin!(future);
         loop {
@@ -294,20 +294,20 @@ impl Client {
         }
     }
 
-    /// Closes every connection properly.
-    pub async fn leave(mut self) {
-        let leave = async {
+    /// Closes every connection gracefully.
+    pub async fn disconnect(mut self) {
+        let disconnect = async {
             while self.swarm.network_info().num_peers() > 0 {
-                // Others may come through the relay until the last moment.
+                // New relayed connections may be established meanwhile.
                 for peer in self.swarm.connected_peers().copied().collect::<Vec<_>>() {
                     let _ = self.swarm.disconnect_peer_id(peer);
                 }
                 self.swarm.select_next_some().await;
             }
         };
-        // libp2p may never see the end of a connection through a relay if its connection to that
-        // relay ends first.
-        let _ = timeout(LEAVING, leave).await;
+        // libp2p may not report the end of a relayed connection if the connection to the relay ends
+        // first.
+        let _ = timeout(DISCONNECT_TIMEOUT, disconnect).await;
     }
 
     /// Runs the client in the background from now on.
@@ -320,8 +320,8 @@ impl Client {
     }
 }
 
-/// Sends `data` to `target`, which echoes it, on a new stream, and asserts that the same is received.
-pub async fn is_echoed(streams: &mut stream::Control, target: PeerId, data: &[u8]) {
+/// Sends `data` to `target` on a new stream, and asserts that it is echoed.
+pub async fn assert_echoed(streams: &mut stream::Control, target: PeerId, data: &[u8]) {
     let stream = streams.open_stream(target, TEST_PROTOCOL).await.unwrap();
     let (mut reader, mut writer) = stream.split();
     let send = async {
@@ -333,7 +333,7 @@ pub async fn is_echoed(streams: &mut stream::Control, target: PeerId, data: &[u8
     received.unwrap();
     assert!(
         echoed == data,
-        "{} of {} bytes came back, or others",
+        "{} of {} bytes were echoed, or others",
         echoed.len(),
         data.len()
     );
@@ -341,18 +341,18 @@ pub async fn is_echoed(streams: &mut stream::Control, target: PeerId, data: &[u8
 
 async fn echo(stream: Stream) {
     let (reader, mut writer) = stream.split();
-    // The other side may go at any time.
+    // The other side may disconnect at any time.
     let _ = futures::io::copy(reader, &mut writer).await;
     let _ = writer.close().await;
 }
 
-/// An error with all that caused it.
-fn words(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
+/// The messages of an error and its sources.
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut message = error.to_string();
     let mut error = error;
     while let Some(source) = error.source() {
-        words = format!("{words}: {source}");
+        message = format!("{message}: {source}");
         error = source;
     }
-    words
+    message
 }

@@ -1,4 +1,4 @@
-//! A collector that receives OTLP, over gRPC and HTTP on the same port, and can be in any trouble.
+//! An OTLP collector over gRPC and HTTP on one port, with configurable faults.
 
 use std::{
     io::Read,
@@ -50,36 +50,36 @@ use tonic::codec::CompressionEncoding;
 
 use crate::PATIENCE;
 
-/// What the collector does with requests.
+/// The behaviour of the collector.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Mode {
-    /// It takes them.
+    /// Accepts requests.
     #[default]
     Good,
-    /// It takes them, after this time.
+    /// Accepts requests after this delay.
     Slow(Duration),
-    /// It answers with this status, or what stands for it in gRPC.
+    /// Responds with this HTTP status code, or the corresponding gRPC status.
     Status(u16),
-    /// It answers well, with something else than OTLP.
+    /// Responds with success and a body that is not OTLP.
     Garbage,
-    /// It says that it refused this many items.
+    /// Responds with a partial success that rejects this many items.
     Partial(i64),
-    /// It speaks no HTTP at all.
+    /// Responds with bytes that are not HTTP.
     Noise,
-    /// It accepts connections and stays silent.
+    /// Accepts connections and never responds.
     BlackHole,
 }
 
-/// All that was received.
+/// All received data.
 #[derive(Debug, Default)]
 pub struct Received {
     pub traces: Vec<ExportTraceServiceRequest>,
     pub metrics: Vec<ExportMetricsServiceRequest>,
-    /// Path and headers of every request, whatever became of it.
+    /// Path and headers of every request, including rejected ones.
     pub requests: Vec<(String, HeaderMap)>,
 }
 
-/// A collector that listens. It goes away when it is dropped.
+/// A listening collector, stopped on drop.
 pub struct Collector {
     pub address: SocketAddr,
     shared: Arc<Shared>,
@@ -100,17 +100,17 @@ impl Drop for Collector {
 }
 
 impl Collector {
-    /// One that accepts everything, on a free port of the loopback interface.
+    /// Starts on a free loopback port and accepts all requests.
     pub async fn start() -> Self {
         Self::start_at(([127, 0, 0, 1], 0).into(), None).await
     }
 
-    /// One that speaks TLS.
+    /// As [`Self::start`], with TLS.
     pub async fn with_tls(config: ServerConfig) -> Self {
         Self::start_at(([127, 0, 0, 1], 0).into(), Some(config)).await
     }
 
-    /// One at the address of another that is gone.
+    /// Starts at the address of a previous collector.
     pub async fn start_at(address: SocketAddr, tls: Option<ServerConfig>) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let shared = Arc::<Shared>::default();
@@ -121,17 +121,17 @@ impl Collector {
         }
     }
 
-    /// `http://` and the address.
+    /// The URL with scheme `http`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// What it does from now on, with connections that are up as well.
+    /// Sets the behaviour from now on, also for established connections.
     pub fn set_mode(&self, mode: Mode) {
         *self.shared.mode.lock().unwrap() = mode;
     }
 
-    /// Waits until something is found among all that was received.
+    /// Waits until `find` returns a value for the received data.
     pub async fn wait<T>(&self, what: &str, mut find: impl FnMut(&Received) -> Option<T>) -> T {
         let mut changes = self.shared.changed.subscribe();
         let found = timeout(PATIENCE, async {
@@ -157,7 +157,7 @@ impl Collector {
         .await
     }
 
-    /// Looks at all that was received so far.
+    /// Reads the data received so far.
     pub fn look<T>(&self, look: impl FnOnce(&Received) -> T) -> T {
         look(&self.shared.received.lock().unwrap())
     }
@@ -170,7 +170,7 @@ impl Received {
         scopes.flat_map(|s| &s.spans)
     }
 
-    /// Every metric of that name, oldest first.
+    /// Every metric with this name, oldest first.
     pub fn metrics<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Metric> {
         let resources = self.metrics.iter().flat_map(|r| &r.resource_metrics);
         let scopes = resources.flat_map(|r| &r.scope_metrics);
@@ -178,7 +178,7 @@ impl Received {
         metrics.filter(move |metric| metric.name == name)
     }
 
-    /// The latest value of a sum or gauge of whole numbers, of the point with these attributes.
+    /// The latest integer value of a sum or gauge, for the data point with these attributes.
     pub fn latest(&self, name: &str, attributes: &[(&str, &str)]) -> Option<i64> {
         let points = points(self.metrics(name).last()?);
         let point = points.iter().find(|point| {
@@ -191,7 +191,7 @@ impl Received {
         }
     }
 
-    /// The resources of everything.
+    /// The resources of all received data.
     pub fn resources(&self) -> Vec<&Resource> {
         let traces = self.traces.iter().flat_map(|r| &r.resource_spans);
         let metrics = self.metrics.iter().flat_map(|r| &r.resource_metrics);
@@ -202,7 +202,7 @@ impl Received {
     }
 }
 
-/// The points of a sum or a gauge.
+/// The data points of a sum or gauge.
 pub fn points(metric: &Metric) -> &[NumberDataPoint] {
     match metric.data.as_ref().unwrap() {
         Data::Sum(sum) => &sum.data_points,
@@ -220,7 +220,7 @@ pub fn attribute<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a Value>
     }
 }
 
-/// The value of an attribute that is a text.
+/// The value of a string attribute.
 pub fn text<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a str> {
     match attribute(attributes, key)? {
         Value::StringValue(text) => Some(text),
@@ -228,7 +228,7 @@ pub fn text<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a str> {
     }
 }
 
-/// The value of an attribute that is a whole number.
+/// The value of an integer attribute.
 pub fn integer(attributes: &[KeyValue], key: &str) -> Option<i64> {
     match attribute(attributes, key)? {
         Value::IntValue(number) => Some(*number),
@@ -241,7 +241,7 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>, tls: Option<ServerCon
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         TlsAcceptor::from(Arc::new(config))
     });
-    // Those that are left when this is dropped are closed.
+    // Open connections are closed on drop.
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.unwrap();
@@ -260,17 +260,20 @@ async fn connection(mut stream: TcpStream, shared: Arc<Shared>, tls: Option<TlsA
         _ => {}
     }
     match tls {
-        None => answer(stream, shared).await,
+        None => serve_connection(stream, shared).await,
         Some(tls) => {
-            // A client may not trust this.
+            // Fails if the client does not trust the certificate.
             if let Ok(stream) = tls.accept(stream).await {
-                answer(stream, shared).await;
+                serve_connection(stream, shared).await;
             }
         }
     }
 }
 
-async fn answer(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, shared: Arc<Shared>) {
+async fn serve_connection(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    shared: Arc<Shared>,
+) {
     let traces = TraceServiceServer::from_arc(Arc::clone(&shared))
         .accept_compressed(CompressionEncoding::Gzip);
     let metrics = MetricsServiceServer::from_arc(Arc::clone(&shared))
@@ -282,15 +285,19 @@ async fn answer(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, sh
         .route("/elsewhere", post(http_traces))
         .with_state(Arc::clone(&shared))
         .merge(grpc.into_axum_router())
-        .layer(middleware::from_fn_with_state(shared, moody));
-    // The client may go at any time.
+        .layer(middleware::from_fn_with_state(shared, respond_by_mode));
+    // The client may disconnect at any time.
     let _ = auto::Builder::new(TokioExecutor::new())
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes))
         .await;
 }
 
-/// Answers according to the mode, before anything is received.
-async fn moody(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+/// Applies the mode before the request is processed.
+async fn respond_by_mode(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let is_grpc = request
         .headers()
         .get(header::CONTENT_TYPE)
@@ -401,9 +408,9 @@ fn decode<M: Message + Default>(headers: &HeaderMap, body: &[u8]) -> M {
 }
 
 fn protobuf(message: &impl Message) -> Response {
-    let answer = (
+    let response = (
         [(header::CONTENT_TYPE, "application/x-protobuf")],
         message.encode_to_vec(),
     );
-    answer.into_response()
+    response.into_response()
 }

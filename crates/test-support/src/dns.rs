@@ -1,4 +1,4 @@
-//! Questions to a name server.
+//! DNS queries.
 
 use std::{io, net::SocketAddr};
 
@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::PATIENCE;
 
-/// The packet that asks for records of a name.
+/// An encoded query for records of a name.
 pub fn question(name: &str, record_type: RecordType) -> Vec<u8> {
     let mut message = Message::query();
     message.add_query(Query::query(
@@ -24,18 +24,18 @@ pub fn question(name: &str, record_type: RecordType) -> Vec<u8> {
     message.to_vec().unwrap()
 }
 
-/// The texts of TXT records, sorted: they come in turns.
+/// The texts of TXT records, sorted, because servers rotate them.
 pub fn texts(message: &Message) -> Vec<String> {
     let text = |data: &RData| match data {
         RData::TXT(txt) => String::from_utf8(txt.txt_data.concat()).unwrap(),
-        other => panic!("{other} is no text"),
+        other => panic!("{other} is not a TXT record"),
     };
     let mut texts: Vec<_> = message.answers.iter().map(|a| text(&a.data)).collect();
     texts.sort();
     texts
 }
 
-/// Asks over TCP.
+/// Sends a query over TCP.
 pub async fn ask_tcp(
     server: SocketAddr,
     name: &str,

@@ -1,4 +1,4 @@
-//! Reservations and circuits that began and ended, according to the log of a relay.
+//! Balance of opened and closed reservations and circuits in the log of a relay.
 
 use std::collections::HashMap;
 
@@ -6,18 +6,18 @@ use serde_json::Value;
 
 use crate::process::is;
 
-/// Balances the events of a relay, from its first one on.
+/// Balances the log events of a relay, from its start.
 #[derive(Debug, Default)]
 pub struct EventAudit {
-    /// Reservations and circuits that have begun more often than they have ended, and the reverse.
+    /// For each reservation and circuit, the number of starts minus the number of ends.
     open: HashMap<String, i64>,
     messages: HashMap<String, u64>,
-    /// What all circuits that are closed have carried.
+    /// Total bytes forwarded by closed circuits.
     pub bytes: u64,
 }
 
 impl EventAudit {
-    /// Adds the next events.
+    /// Adds further events.
     pub fn record(&mut self, events: &[Value]) {
         for event in events {
             assert!(!is(event, "a task panicked"), "{event}");
@@ -29,7 +29,7 @@ impl EventAudit {
                 "circuit closed" => Some((circuit(), -1)),
                 "reservation accepted" => Some((reservation(), 1)),
                 "reservation expired" | "reservation closed" => Some((reservation(), -1)),
-                // Of what is open already.
+                // Refers to an open reservation.
                 "reservation renewed" => Some((reservation(), 0)),
                 _ => None,
             };
@@ -48,12 +48,12 @@ impl EventAudit {
         }
     }
 
-    /// How many events of a reservation or a circuit had this message.
+    /// The number of reservation and circuit events with this message.
     pub fn count(&self, message: &str) -> u64 {
         self.messages.get(message).copied().unwrap_or_default()
     }
 
-    /// Every reservation and every circuit that began has ended, once.
+    /// Asserts that each started reservation and circuit has ended exactly once.
     pub fn assert_balanced(&self) {
         assert!(self.open.is_empty(), "{:#?}", self.open);
     }

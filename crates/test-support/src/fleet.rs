@@ -1,5 +1,5 @@
-//! Traffic through a fleet: pairs of clients, of which one holds reservations on two relays and the
-//! other sends it requests, each on a new circuit.
+//! Traffic through a fleet: pairs of clients. The target has reservations on two relays; the requester
+//! sends each request on a new circuit.
 
 use std::{
     collections::BTreeSet,
@@ -24,36 +24,36 @@ use crate::{
     client::{BehaviourEvent, Client, Security, TEST_PROTOCOL},
 };
 
-/// How many relays a target reserves on.
+/// Number of relays on which a target reserves.
 const REDUNDANCY: usize = 2;
-/// How long a step of a request may take until it counts as failed.
+/// Timeout for a step of a request.
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often something is looked at that gives no event.
-const LOOK: Duration = Duration::from_millis(20);
+/// Polling interval for state without events.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The relays of a fleet as one pair knows them, each address ending in a peer id.
+/// The relays of a fleet as one pair uses them; each address ends in a peer id.
 #[derive(Clone)]
 pub struct Fleet {
     pub relays: Vec<Multiaddr>,
-    /// Who is asked for names; empty for the system's.
+    /// Name servers to use; the system's if empty.
     pub name_servers: Vec<SocketAddr>,
 }
 
-/// The relays on which a target holds a reservation, as indices into the fleet.
+/// The relays on which a target has a reservation, as indices into the fleet.
 type Reserved = Arc<Mutex<BTreeSet<usize>>>;
 
 #[derive(Default)]
 struct State {
     done: AtomicBool,
     requests: AtomicUsize,
-    /// Those that have ended, for each pair.
+    /// The number of completed requests of each pair.
     ended: Mutex<Vec<usize>>,
     retried: AtomicUsize,
     cut: Mutex<Vec<String>>,
     failed: Mutex<Vec<String>>,
 }
 
-/// Pairs of clients at work.
+/// Running pairs of clients.
 pub struct Traffic {
     long: Duration,
     state: Arc<State>,
@@ -62,19 +62,19 @@ pub struct Traffic {
     requesters: Vec<JoinHandle<()>>,
 }
 
-/// What became of the requests.
+/// The outcomes of the requests.
 pub struct Outcome {
     pub requests: usize,
-    /// Attempts that failed on one of the target's relays, and were made again on another.
+    /// Attempts that failed on one of the target's relays and were retried on another.
     pub retried: usize,
-    /// Why each circuit broke that did, before everything was through.
+    /// The errors of circuits that broke before the exchange was complete.
     pub cut: Vec<String>,
-    /// Why each request failed that could be made on none of the target's relays.
+    /// The errors of requests that failed on all of the target's relays.
     pub failed: Vec<String>,
 }
 
 impl Traffic {
-    /// No pair yet. Of those to come, every seventh request holds its circuit open for so long.
+    /// No pairs yet. Every seventh request keeps its circuit open for the duration `long`.
     pub fn new(long: Duration) -> Self {
         Self {
             long,
@@ -85,15 +85,15 @@ impl Traffic {
         }
     }
 
-    /// A pair more; returns when its target holds its reservations.
+    /// Adds a pair. Returns when the target has its reservations.
     pub async fn add(&mut self, fleet: Fleet) {
         let first = self.targets.len();
-        let client = Client::asking(Security::Noise, &fleet.name_servers).await;
+        let client = Client::with_name_servers(Security::Noise, &fleet.name_servers).await;
         let (id, reserved) = (client.peer_id, Reserved::default());
         let target = target(client, fleet.relays.clone(), first, reserved.clone());
         self.targets.push(tokio::task::spawn(target));
         self.reserved.push(reserved.clone());
-        self.settles().await;
+        self.wait_for_reservations().await;
         self.state.ended.lock().unwrap().push(0);
         let requester = requester(
             id,
@@ -105,8 +105,8 @@ impl Traffic {
         self.requesters.push(tokio::task::spawn(requester));
     }
 
-    /// Waits until every target holds its reservations.
-    pub async fn settles(&self) {
+    /// Waits until every target has its reservations.
+    pub async fn wait_for_reservations(&self) {
         let is_short = |reserved: &Reserved| reserved.lock().unwrap().len() < REDUNDANCY;
         self.wait("two reservations of each target", || {
             !self.reserved.iter().any(is_short)
@@ -114,9 +114,9 @@ impl Traffic {
         .await;
     }
 
-    /// Waits until each pair has ended this many more requests: of those that are on their way now,
-    /// none is left.
-    pub async fn flows(&self, requests: usize) {
+    /// Waits until each pair has completed this many further requests. This includes all requests
+    /// currently in flight.
+    pub async fn wait_for_requests(&self, requests: usize) {
         let ended = || self.state.ended.lock().unwrap().clone();
         let goals: Vec<_> = ended().iter().map(|ended| ended + requests).collect();
         self.wait("requests", || {
@@ -131,7 +131,7 @@ impl Traffic {
     async fn wait(&self, what: &str, is_so: impl Fn() -> bool) {
         let wait = async {
             while !is_so() {
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         };
         let in_time = timeout(PATIENCE, wait).await.is_ok();
@@ -139,7 +139,7 @@ impl Traffic {
         assert!(in_time, "no {what}: {failed:#?}");
     }
 
-    /// Waits for the requests that are on their way, and makes no more.
+    /// Waits for the requests in flight and starts no further ones.
     pub async fn stop(self) -> Outcome {
         self.state.done.store(true, Ordering::Relaxed);
         for requester in self.requesters {
@@ -166,7 +166,7 @@ impl Traffic {
 }
 
 impl Outcome {
-    /// Each request was served, if not by the first relay, then by another.
+    /// Asserts that each request succeeded on one of the relays.
     pub fn assert_none_failed(&self) {
         let Self {
             requests, failed, ..
@@ -179,7 +179,7 @@ impl Outcome {
     }
 }
 
-/// Keeps reservations on two relays of the fleet, and moves when it is disconnected.
+/// Keeps reservations on two relays of the fleet, and replaces those of lost connections.
 async fn target(mut client: Client, fleet: Vec<Multiaddr>, first: usize, reserved: Reserved) {
     let mut incoming = client.streams.accept(TEST_PROTOCOL).unwrap();
     let mut listeners: Vec<(ListenerId, usize)> = Vec::new();
@@ -224,26 +224,26 @@ async fn target(mut client: Client, fleet: Vec<Multiaddr>, first: usize, reserve
     }
 }
 
-/// Why a request got no answer from one relay.
-enum Lost {
-    /// The circuit did not come about.
+/// Why a request failed on one relay.
+enum AttemptError {
+    /// The circuit was not established.
     NoCircuit(String),
-    /// It broke before everything was through.
+    /// The circuit broke before the exchange was complete.
     Cut(String),
 }
 
-/// One request through one relay, on a new circuit that is open at least this long.
+/// Sends a request through one relay, on a new circuit that stays open for at least this long.
 async fn request(
     target: PeerId,
     relay: &Multiaddr,
     name_servers: &[SocketAddr],
     length: Duration,
-) -> Result<(), Lost> {
-    let mut source = Client::asking(Security::Noise, name_servers).await;
+) -> Result<(), AttemptError> {
+    let mut source = Client::with_name_servers(Security::Noise, name_servers).await;
     let connected = timeout(STEP_TIMEOUT, source.connect(relay, target)).await;
     connected
         .unwrap_or_else(|_| Err("the circuit timed out".to_owned()))
-        .map_err(Lost::NoCircuit)?;
+        .map_err(AttemptError::NoCircuit)?;
     let mut streams = source.streams.clone();
     let run = source.run();
     let exchange = async {
@@ -257,7 +257,7 @@ async fn request(
     run.abort();
     result
         .unwrap_or_else(|_| Err("the exchange timed out".to_owned()))
-        .map_err(Lost::Cut)
+        .map_err(AttemptError::Cut)
 }
 
 async fn exchange(stream: &mut Stream, length: Duration) -> io::Result<()> {
@@ -274,7 +274,7 @@ async fn exchange(stream: &mut Stream, length: Duration) -> io::Result<()> {
     Err(io::Error::other(format!("{} bytes", answer.len())))
 }
 
-/// Sends requests until `done` is set, each on one of the target's relays and then on the others.
+/// Sends requests until `done` is set, each on one of the target's relays, then on the others.
 async fn requester(
     target: PeerId,
     fleet: Fleet,
@@ -300,8 +300,8 @@ async fn requester(
                     is_served = true;
                     break;
                 }
-                Err(Lost::NoCircuit(why)) => errors.push(format!("relay {relay}: {why}")),
-                Err(Lost::Cut(why)) => {
+                Err(AttemptError::NoCircuit(why)) => errors.push(format!("relay {relay}: {why}")),
+                Err(AttemptError::Cut(why)) => {
                     let why = format!("relay {relay}: {why}");
                     state.cut.lock().unwrap().push(why.clone());
                     errors.push(why);
@@ -310,8 +310,8 @@ async fn requester(
             state.retried.fetch_add(1, Ordering::Relaxed);
         }
         if !is_served {
-            tokio::time::sleep(LOOK).await;
-            // The time relates the failure to the events of the fleet.
+            tokio::time::sleep(POLL_INTERVAL).await;
+            // The timestamp relates the failure to the events of the fleet.
             let now = humantime::format_rfc3339_seconds(SystemTime::now());
             let errors = format!("{now}: {}", errors.join("; "));
             state.failed.lock().unwrap().push(errors);

@@ -1,4 +1,4 @@
-//! Connections from other addresses of this machine than its first, with or without a header.
+//! TCP forwarders that dial from other loopback addresses than 127.0.0.1, with or without a PROXY header.
 
 use std::{
     io,
@@ -15,24 +15,24 @@ use tokio::{
 
 use crate::process::socket;
 
-/// A TCP connection to `address` that comes from `from`.
+/// A TCP connection to `address` from the source address `from`.
 pub async fn connect(from: Ipv4Addr, address: SocketAddr) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((from, 0).into())?;
     socket.connect(address).await
 }
 
-/// The address of 127.0.0.0/8 that ends in this number.
+/// The address in 127.0.0.0/8 that ends in this number.
 pub fn loopback(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 0, number)
 }
 
-/// The header of a proxy whose client is at `client`.
+/// A PROXY header with the client address `client`.
 pub fn header(client: &str) -> Vec<u8> {
     from_proxy(Command::Proxy, client)
 }
 
-/// The header of a proxy that comes by itself.
+/// A PROXY header with the command LOCAL, for connections of the proxy itself.
 pub fn local() -> Vec<u8> {
     from_proxy(Command::Local, "192.0.2.1:1")
 }
@@ -45,11 +45,11 @@ fn from_proxy(command: Command, client: &str) -> Vec<u8> {
     builder.build().unwrap()
 }
 
-/// Passes connections on, until it is dropped.
+/// A TCP forwarder, stopped on drop.
 pub struct Forward {
     port: u16,
-    /// What is dialled is like this address.
-    like: Multiaddr,
+    /// The form of the address to dial.
+    template: Multiaddr,
     task: JoinHandle<()>,
 }
 
@@ -60,7 +60,8 @@ impl Drop for Forward {
 }
 
 impl Forward {
-    /// Passes connections on to `relay`, from the address `from`, each behind these first bytes.
+    /// Forwards connections to `relay` from the source address `from`, and sends these first bytes on
+    /// each.
     pub async fn start(relay: &Multiaddr, from: Ipv4Addr, first: Vec<u8>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -73,7 +74,7 @@ impl Forward {
                     let Ok(mut far) = connect(from, target).await else {
                         return;
                     };
-                    // The relay may hang up at any time.
+                    // The relay may close the connection at any time.
                     let _ = far.write_all(&first).await;
                     let _ = copy_bidirectional(&mut near, &mut far).await;
                 });
@@ -81,14 +82,14 @@ impl Forward {
         });
         Self {
             port,
-            like: relay.clone(),
+            template: relay.clone(),
             task,
         }
     }
 
-    /// Where to dial instead of the relay.
+    /// The address to dial instead of the relay's.
     pub fn address(&self) -> Multiaddr {
-        let parts = self.like.iter().map(|part| match part {
+        let parts = self.template.iter().map(|part| match part {
             Protocol::Ip4(_) => IpAddr::from(Ipv4Addr::LOCALHOST).into(),
             Protocol::Tcp(_) => Protocol::Tcp(self.port),
             part => part,

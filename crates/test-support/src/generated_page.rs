@@ -1,6 +1,6 @@
-//! Pages of the documentation that are generated from the code, as a whole or in part.
+//! Documentation pages that are generated from the code, entirely or in part.
 //!
-//! With the environment variable `UPDATE_DOCS`, tests write them; without it, they compare.
+//! Tests compare the pages, or write them if the environment variable `UPDATE_DOCS` is set.
 
 use std::{env, fs, path::PathBuf};
 
@@ -12,7 +12,7 @@ fn path(page: &str) -> PathBuf {
         .join(page)
 }
 
-/// Checks that the content of `page` is `text`; otherwise `UPDATE_DOCS=1 command` writes it.
+/// Asserts that `page` consists of `text`. `UPDATE_DOCS=1 command` updates it.
 pub fn check(page: &str, text: &str, command: &str) {
     if env::var_os("UPDATE_DOCS").is_some() {
         fs::write(path(page), text).unwrap();
@@ -24,7 +24,7 @@ pub fn check(page: &str, text: &str, command: &str) {
     );
 }
 
-/// Checks the part of `page` between two comments, of which the first one names `command`.
+/// Asserts the part of `page` between two comments. The first one contains `command`.
 pub fn check_variables(page: &str, variables: &str, command: &str) {
     let begin = format!("<!-- variables: `UPDATE_DOCS=1 {command}` writes them -->\n");
     let text = fs::read_to_string(path(page)).unwrap();

@@ -1,6 +1,6 @@
-//! A small internet of network namespaces: relays with public addresses, and clients behind NATs.
+//! Network namespaces that emulate an internet: relays with public addresses, and clients behind NATs.
 //!
-//! Addresses are of networks that clients consider public. Nothing leaves the namespaces.
+//! The addresses belong to networks that clients consider public. No packet leaves the namespaces.
 
 use std::net::Ipv4Addr;
 
@@ -9,19 +9,18 @@ use crate::{
     process::Relay,
 };
 
-/// How a client is connected.
+/// The NAT of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nat {
-    /// Ports are preserved, and only replies are admitted; other packets are dropped without an answer.
+    /// Address- and port-dependent filtering, with port preservation. Other inbound packets are dropped.
     Strict,
-    /// The same, and each packet is admitted that comes from an address which the client has
-    /// contacted, from any port.
+    /// As `Strict`, but accepts packets from any port of an address that the client has contacted.
     AddressRestricted,
-    /// All ports of the public address are those of the client, which has a private address only.
+    /// 1:1 NAT: all ports of the public address map to the client's private address.
     OneToOne,
 }
 
-/// The namespaces. They are removed when this is dropped.
+/// The namespaces, removed on drop.
 pub struct Internet {
     core: Namespace,
     clients: u8,
@@ -39,7 +38,7 @@ impl Internet {
         Ok(Self { core, clients: 0 })
     }
 
-    /// Starts a relay at the address with this number, from 1.
+    /// Starts a relay at the address with this number, counted from 1.
     pub async fn relay(&self, number: u8, variables: &[(&str, &str)]) -> Relay {
         let binary = crate::process::binary();
         let mut command = self.core.command(&[], binary);
@@ -100,7 +99,7 @@ fn relay_address(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(11, 0, number, 1)
 }
 
-/// Whether this machine can make such a network; without, the test is skipped.
+/// Whether this machine supports such networks. Otherwise, the test is skipped.
 pub fn is_available() -> bool {
     namespace::are_available()
 }

@@ -1,4 +1,4 @@
-//! js-libp2p nodes: see `tests/js/peer.mjs` for what they understand.
+//! js-libp2p nodes. `tests/js/peer.mjs` defines their commands and events.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,7 +13,7 @@ use crate::{
     tools::{install_once, or_skip, run},
 };
 
-/// The Node.js that runs the peers, with their packages installed; `None` skips the test.
+/// The Node.js binary, with the peers' packages installed; `None` skips the test.
 pub fn node() -> Option<&'static Path> {
     static NODE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     or_skip("npm", NODE.get_or_init(install)).map(PathBuf::as_path)
@@ -35,8 +35,8 @@ fn install() -> Result<PathBuf, String> {
     find_node(&modules)
 }
 
-/// js-libp2p 3 needs Node.js 22. A package carries it for common platforms; elsewhere the
-/// machine's own has to be new enough.
+/// js-libp2p 3 needs Node.js 22, which a package provides for common platforms. On others, the installed
+/// version must be recent enough.
 fn find_node(modules: &Path) -> Result<PathBuf, String> {
     ["linux-x64", "linux-arm64", "darwin-x64"]
         .map(|platform| modules.join(format!("node-{platform}/bin/node")))
@@ -60,14 +60,14 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Starts a node over `transport` (`tcp`, `websocket` or `quic`), secured by `encrypter`
-    /// (`noise` or `tls`); circuits use the same encrypter.
+    /// Starts a node with `transport` (`tcp`, `websocket` or `quic`) and `encrypter` (`noise` or `tls`).
+    /// Circuits use the same encrypter.
     pub async fn start(node: &Path, transport: &str, encrypter: &str) -> Self {
         Self::with_identity(node, transport, encrypter, json!({})).await
     }
 
-    /// Starts a node with this identity: `{ "type": … }` for a new key, or `{ "protobuf": … }` with the
-    /// base64 form of a private key.
+    /// Starts a node with this identity: `{ "type": … }` for a new key, or `{ "protobuf": … }` with a
+    /// base64-encoded private key.
     pub async fn with_identity(
         node: &Path,
         transport: &str,
@@ -91,18 +91,18 @@ impl Peer {
         Self { id, process }
     }
 
-    /// Runs a command that succeeds, and gives its answer.
+    /// Runs a command, asserts success, and returns the result.
     pub async fn ask(&mut self, command: &str, arguments: Value) -> Value {
         let answer = self.call(command, arguments).await;
         answer.unwrap_or_else(|error| panic!("{command}: {error}"))
     }
 
-    /// Runs a command, and gives its answer or its error.
+    /// Runs a command and returns its result or error.
     pub async fn call(&mut self, command: &str, arguments: Value) -> Result<Value, String> {
         self.process.call(command, arguments).await
     }
 
-    /// The next event of that name, which may have happened already.
+    /// The next event with this name; may have been received before.
     pub async fn event(&mut self, name: &str) -> Value {
         self.process.event(name).await
     }

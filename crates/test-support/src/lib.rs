@@ -1,5 +1,5 @@
-//! What the tests and benchmarks share: the real binary as a process, real libp2p clients, test networks,
-//! and servers that the relay talks to.
+//! Shared support for tests and benchmarks: the relay binary as a process, libp2p clients, test networks,
+//! and servers that the relay connects to.
 
 #![allow(
     missing_docs,
@@ -41,5 +41,5 @@ pub mod prometheus;
 pub mod raw;
 pub mod tools;
 
-/// Longer than anything that a test waits for; what takes longer has failed.
+/// Timeout for anything that a test waits for.
 pub const PATIENCE: Duration = Duration::from_secs(60);

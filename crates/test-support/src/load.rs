@@ -1,4 +1,4 @@
-//! Random load: ordinary clients connect, reserve, exchange bytes with one another, and leave.
+//! Random load: ordinary clients connect, reserve, exchange data and disconnect.
 
 use std::{
     sync::{Arc, Mutex},
@@ -16,17 +16,17 @@ use crate::{
     raw::pattern,
 };
 
-/// What each client does before it leaves.
+/// Number of exchanges of each client.
 const ACTIONS: usize = 3;
-/// How long a client does nothing between its actions, at most.
+/// Maximum pause of a client between two exchanges.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Clients do not wait longer than this for their bytes: the other side may have left.
+/// Timeout of an exchange, because the other client may have disconnected.
 const EXCHANGE: Duration = Duration::from_secs(2);
 
-/// Peers that hold a reservation, as far as the clients know.
+/// Peers with a reservation, to the knowledge of the clients.
 pub type Directory = Arc<Mutex<Vec<PeerId>>>;
 
-/// What clients achieved.
+/// Totals of the clients' successful operations.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
     pub reserved: u64,
@@ -46,15 +46,15 @@ impl std::ops::AddAssign for Tally {
     }
 }
 
-/// A new client that has asked for its reservation.
-pub async fn arrive(
+/// A new client that has requested a reservation.
+pub async fn connect_and_reserve(
     security: Security,
     address: &Multiaddr,
     directory: &Directory,
     tally: &mut Tally,
 ) -> Client {
     let mut client = Client::new(security).await;
-    client.answer();
+    client.spawn_echo();
     match client.reserve(address).await {
         Ok(()) => {
             tally.reserved += 1;
@@ -65,8 +65,8 @@ pub async fn arrive(
     client
 }
 
-/// Exchanges at most `most` bytes with each of several other clients, and leaves.
-pub async fn act_and_leave(
+/// Exchanges at most `most` bytes with each of several other clients, then disconnects.
+pub async fn exchange_and_disconnect(
     mut client: Client,
     most: usize,
     rng: &mut StdRng,
@@ -76,7 +76,7 @@ pub async fn act_and_leave(
 ) {
     let me = client.peer_id;
     for _ in 0..ACTIONS {
-        // Others come through this client meanwhile.
+        // The client accepts circuits during the pause.
         let pause = rng.random_range(Duration::ZERO..PAUSE);
         client.run_until(sleep(pause)).await;
         let others = directory.lock().unwrap().clone();
@@ -98,13 +98,13 @@ pub async fn act_and_leave(
         }
     }
     directory.lock().unwrap().retain(|peer| *peer != me);
-    // Some say good-bye, the others are just gone.
+    // Half of the clients disconnect gracefully, the others abruptly.
     if rng.random_bool(0.5) {
-        client.leave().await;
+        client.disconnect().await;
     }
 }
 
-/// Sends bytes to `target` and takes them back; nothing when one of the two went meanwhile.
+/// Sends data to `target` and verifies the echo; `None` if one of the two disconnected meanwhile.
 async fn exchange(mut streams: Control, target: PeerId, length: usize) -> Option<()> {
     let sent = pattern(length);
     let stream = streams.open_stream(target, TEST_PROTOCOL).await.ok()?;
@@ -117,7 +117,10 @@ async fn exchange(mut streams: Control, target: PeerId, length: usize) -> Option
     let (written, read) = tokio::join!(write, reader.read_to_end(&mut received));
     written?;
     read.ok()?;
-    // The stock yamux client cannot tell a stream that was cut from one that ended.
-    assert!(sent.starts_with(&received), "the bytes are not those sent");
+    // The stock yamux client cannot distinguish a reset stream from a closed one.
+    assert!(
+        sent.starts_with(&received),
+        "the echo differs from the sent data"
+    );
     (received.len() == sent.len()).then_some(())
 }

@@ -1,4 +1,4 @@
-//! Network namespaces, and processes and clients in them. They need root on Linux and the tools `ip`,
+//! Network namespaces, and processes and clients in them. Requires root on Linux and the tools `ip`,
 //! `ss`, `nft` and `nsenter`.
 
 use std::{
@@ -12,22 +12,22 @@ use std::{
 
 use crate::tools::or_skip;
 
-/// What the names of namespaces and control groups begin with, before the id of the test process.
+/// Prefix of the names of namespaces and control groups; the id of the test process follows.
 pub const PREFIX: &str = "relaytest";
 
 pub type Result<T> = std::result::Result<T, String>;
 
-/// Whether this process can make namespaces; without, the test is skipped.
+/// Whether this process can create namespaces. Otherwise, the test is skipped.
 pub fn are_available() -> bool {
     let available = Namespace::new("try").and_then(|namespace| namespace.filter("table ip t {}"));
     or_skip("root, ip, nft and nsenter", &available).is_some()
 }
 
-/// A network namespace. It is removed when this is dropped.
+/// A network namespace, removed on drop.
 pub struct Namespace(String);
 
 impl Namespace {
-    /// Makes a namespace with a loopback interface.
+    /// Creates a namespace with a loopback interface.
     pub fn new(role: &str) -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -47,7 +47,7 @@ impl Namespace {
         run("ip", &format!("-n {} {arguments}", self.0))
     }
 
-    /// Sets a parameter of the kernel for this namespace alone.
+    /// Sets a kernel parameter in this namespace only.
     pub fn set(&self, name: &str, value: &str) -> Result<()> {
         let file = format!("/proc/sys/{}", name.replace('.', "/"));
         let mut command = self.command(&[], "sh");
@@ -55,7 +55,7 @@ impl Namespace {
         finish(&mut command)
     }
 
-    /// Adds rules of nftables.
+    /// Adds nftables rules.
     pub fn filter(&self, rules: &str) -> Result<()> {
         let mut command = self.command(&[], "nft");
         finish(command.arg(rules))
@@ -64,7 +64,7 @@ impl Namespace {
     /// A command that runs `program` in this namespace, and in the control groups with these member
     /// files.
     ///
-    /// `ip netns exec` would hide the control groups from it.
+    /// `ip netns exec` would mount a different `/sys`, without the control groups.
     pub fn command(&self, members: &[PathBuf], program: impl AsRef<Path>) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.file().display()));
@@ -76,7 +76,7 @@ impl Namespace {
         command
     }
 
-    /// Runs a future in this namespace, on a thread and a runtime for it alone.
+    /// Runs a future in this namespace, on a dedicated thread and runtime.
     pub fn spawn<T, F>(&self, future: impl FnOnce() -> F + Send + 'static) -> JoinHandle<T>
     where
         F: Future<Output = T>,
@@ -131,14 +131,14 @@ pub fn connect(near: (&Namespace, &str), far: (&Namespace, &str)) -> Result<()> 
     far.ip(&format!("link set {far_device} up"))
 }
 
-/// Removes namespaces of test processes that have ended.
+/// Removes namespaces of test processes that have exited.
 pub fn remove_stale() {
     for name in stale_names(Path::new("/run/netns")) {
         let _ = run("ip", &format!("netns del {name}"));
     }
 }
 
-/// The names in `directory` that were made by test processes that have ended.
+/// The names in `directory` created by test processes that have exited.
 pub fn stale_names(directory: &Path) -> Vec<String> {
     let is_stale = |name: &str| {
         let process = name.strip_prefix(PREFIX)?.strip_prefix('-')?;
@@ -150,7 +150,7 @@ pub fn stale_names(directory: &Path) -> Vec<String> {
     names.filter(|name| is_stale(name) == Some(true)).collect()
 }
 
-/// Runs a command to its end; its error output is the error.
+/// Runs a command to completion. Standard error is the error.
 pub fn run(program: &str, arguments: &str) -> Result<()> {
     finish(Command::new(program).args(arguments.split(' ')))
 }

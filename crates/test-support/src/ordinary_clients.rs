@@ -1,4 +1,4 @@
-//! Ordinary clients, which are served as if no other client misbehaved.
+//! Ordinary clients, which have to be served while other clients misbehave.
 
 use std::time::{Duration, Instant};
 
@@ -7,26 +7,26 @@ use tokio::time::timeout;
 
 use crate::{
     PATIENCE,
-    client::{Client, Security, is_echoed},
+    client::{Client, Security, assert_echoed},
 };
 
-/// How long two ordinary clients may take to be served, on a slow and busy machine as well: less than
-/// the relay's shortest deadline, so that a service that waits for one shows.
+/// Time limit for serving two ordinary clients, on slow and busy machines too. It is below the relay's
+/// shortest timeout, so waiting for a timeout is detected.
 const SERVED_WITHIN: Duration = Duration::from_secs(9);
 
-/// Two new clients get a reservation, a circuit, and their bytes through it and back.
+/// Asserts that two new clients get a reservation and a circuit, and exchange data through it, in time.
 pub async fn assert_served(address: &Multiaddr) {
     let took = time_to_serve(address).await;
     assert!(
         took <= SERVED_WITHIN,
-        "ordinary clients are served as if nobody else were there, and not in {took:?}"
+        "ordinary clients are served after {took:?}, which is too slow"
     );
 }
 
-/// The same, however long it takes, and how long that was.
+/// The same without a time limit. Returns the duration.
 pub async fn time_to_serve(address: &Multiaddr) -> Duration {
     let began = Instant::now();
-    // Two whole clients are too large for the stacks of those who wait for them.
+    // Boxed, because the futures of two whole clients are too large for the callers' stacks.
     let served = Box::pin(async {
         let mut target = Client::new(Security::Noise).await;
         let mut source = Client::new(Security::Noise).await;
@@ -36,7 +36,7 @@ pub async fn time_to_serve(address: &Multiaddr) -> Duration {
         source.connect(address, id).await.unwrap();
         let mut streams = source.streams.clone();
         let source = source.run();
-        is_echoed(&mut streams, id, &[7; 10_000]).await;
+        assert_echoed(&mut streams, id, &[7; 10_000]).await;
         source.abort();
         target.abort();
     });

@@ -1,4 +1,5 @@
-//! Nodes of other implementations of libp2p, as child processes that speak JSON lines.
+//! Nodes of other libp2p implementations, as child processes with JSON lines on standard input and
+//! output.
 
 use std::{collections::VecDeque, process::Stdio, time::Duration};
 
@@ -11,7 +12,7 @@ use tokio::{
 
 use crate::PATIENCE;
 
-/// A node of another implementation. Killed when it is dropped.
+/// A node of another implementation, killed on drop.
 pub struct Process {
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
@@ -40,7 +41,7 @@ impl Process {
         }
     }
 
-    /// Waits this long for each message from now on, because the node does something slowly.
+    /// Sets the timeout for messages, for slow operations of the node.
     pub fn set_patience(&mut self, patience: Duration) {
         self.patience = patience;
     }
@@ -53,7 +54,7 @@ impl Process {
             .unwrap();
     }
 
-    /// Runs a command of the node, and gives its answer or its error.
+    /// Runs a command of the node and returns its result or error.
     pub async fn call(&mut self, command: &str, arguments: Value) -> Result<Value, String> {
         self.calls += 1;
         let id = self.calls;
@@ -70,12 +71,12 @@ impl Process {
         }
     }
 
-    /// The next event of that name.
+    /// The next event with this name.
     pub async fn event(&mut self, name: &str) -> Value {
         self.find(name, |message| message["event"] == name).await
     }
 
-    /// The next message that is wanted, which may have come already; the others are kept.
+    /// The next message that satisfies `wanted`; may have been received before. Keeps the other messages.
     pub async fn find(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         if let Some(index) = self.seen.iter().position(&wanted) {
             return self.seen.remove(index).unwrap();

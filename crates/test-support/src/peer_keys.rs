@@ -1,5 +1,5 @@
-//! Identity keys of peers: one of every supported type, and those that libp2p's clients in Rust cannot
-//! have, with handshakes that use them.
+//! Identity keys of peers: one of every supported type, and keys that libp2p's Rust clients do not
+//! support, with handshakes that use them.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -20,19 +20,19 @@ use tokio::{
     net::TcpStream,
 };
 
-/// RSA keys for tests alone, in PKCS #1 form.
+/// RSA keys for tests only, in PKCS #1 form.
 const RSA_2048: &[u8] = include_bytes!("keys/rsa-2048.der");
 const RSA_4096: &[u8] = include_bytes!("keys/rsa-4096.der");
 const RSA_8192: &[u8] = include_bytes!("keys/rsa-8192.der");
 
-/// Key types in libp2p's protobuf form.
+/// Key types in libp2p's protobuf encoding.
 const RSA: u8 = 0;
 const ECDSA: u8 = 3;
 
-/// The object identifier of libp2p's identity extension.
+/// Object identifier of libp2p's identity extension.
 const IDENTITY_EXTENSION: [u64; 9] = [1, 3, 6, 1, 4, 1, 53594, 1, 1];
 
-/// A new key of every type, with its name, and this RSA key.
+/// A new key of every type with its name, and this RSA key.
 pub fn every_type(rsa: Keypair) -> [(&'static str, Keypair); 4] {
     [
         ("Ed25519", Keypair::generate_ed25519()),
@@ -42,12 +42,12 @@ pub fn every_type(rsa: Keypair) -> [(&'static str, Keypair); 4] {
     ]
 }
 
-/// The RSA key of 2,048 bits.
+/// An RSA key of 2,048 bits.
 pub fn rsa_2048() -> Keypair {
     rsa_key(RSA_2048)
 }
 
-/// The RSA key of 4,096 bits, the maximum of libp2p's clients in Rust.
+/// An RSA key of 4,096 bits, the maximum of libp2p's Rust clients.
 pub fn rsa_4096() -> Keypair {
     rsa_key(RSA_4096)
 }
@@ -56,21 +56,21 @@ fn rsa_key(pkcs1: &[u8]) -> Keypair {
     Keypair::from_protobuf_encoding(&protobuf(RSA, pkcs1)).unwrap()
 }
 
-/// The private RSA key of 8,192 bits in libp2p's protobuf form.
+/// A private RSA key of 8,192 bits, protobuf-encoded.
 pub fn private_rsa_8192() -> Vec<u8> {
     protobuf(RSA, RSA_8192)
 }
 
-/// A key that libp2p's clients in Rust cannot have.
+/// A key that libp2p's Rust clients do not support.
 pub struct ForeignKey {
-    /// The public key in libp2p's protobuf form.
+    /// The public key, protobuf-encoded.
     public: Vec<u8>,
-    /// `None` if the signatures are not valid.
+    /// `None` if signatures are to be invalid.
     private: Option<rsa::KeyPair>,
 }
 
 impl ForeignKey {
-    /// The largest RSA key that is supported.
+    /// The largest supported RSA key.
     pub fn rsa_8192() -> Self {
         let private = rsa::KeyPair::from_der(RSA_8192).unwrap();
         Self {
@@ -79,7 +79,7 @@ impl ForeignKey {
         }
     }
 
-    /// An RSA key with a modulus of this many bits, and an exponent of 65,537.
+    /// An RSA public key with a modulus of this many bits and exponent 65,537, without a private key.
     pub fn forged_rsa(bits: usize) -> Self {
         let modulus = [vec![0], vec![0xff; bits / 8]].concat();
         let numbers = [der(2, &modulus), der(2, &[1, 0, 1])].concat();
@@ -92,7 +92,7 @@ impl ForeignKey {
         Self::forged(ECDSA, &key.subject_public_key_info())
     }
 
-    /// No key at all.
+    /// A malformed key.
     pub fn malformed() -> Self {
         Self::forged(ECDSA, b"not a key")
     }
@@ -104,12 +104,12 @@ impl ForeignKey {
         }
     }
 
-    /// The public key in libp2p's protobuf form.
+    /// The public key, protobuf-encoded.
     pub fn public(&self) -> &[u8] {
         &self.public
     }
 
-    /// A signature, which is valid if the key is.
+    /// A signature, invalid for keys without a private key.
     pub fn sign(&self, message: &[u8]) -> Vec<u8> {
         let Some(key) = &self.private else {
             return vec![0x55; 64];
@@ -125,7 +125,7 @@ impl ForeignKey {
         signature
     }
 
-    /// The configuration of a TLS client with a certificate for this key.
+    /// A TLS client configuration with a certificate for this key.
     fn tls(&self) -> ClientConfig {
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
         let message = [
@@ -149,7 +149,7 @@ impl ForeignKey {
         client
     }
 
-    /// Connects over TCP and TLS, until the relay closes the connection.
+    /// Connects over TCP and TLS. Returns when the relay closes the connection.
     pub async fn over_tls(&self, relay: SocketAddr) -> io::Result<()> {
         const PROTOCOLS: &[u8] = b"\x13/multistream/1.0.0\n\x0b/tls/1.0.0\n";
         let mut socket = TcpStream::connect(relay).await?;
@@ -164,7 +164,7 @@ impl ForeignKey {
         Ok(())
     }
 
-    /// Connects over QUIC, until the relay closes the connection.
+    /// Connects over QUIC. Returns when the relay closes the connection.
     pub async fn over_quic(&self, relay: SocketAddr) -> io::Result<()> {
         let mut client = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap())?;
         let tls = quinn::crypto::rustls::QuicClientConfig::try_from(self.tls());
@@ -176,7 +176,7 @@ impl ForeignKey {
     }
 }
 
-/// A public key in libp2p's protobuf form.
+/// A protobuf-encoded public key.
 fn protobuf(key_type: u8, data: &[u8]) -> Vec<u8> {
     let mut message = vec![0x08, key_type, 0x12];
     prost::encoding::encode_varint(data.len() as u64, &mut message);

@@ -18,7 +18,7 @@ pub struct Pki {
 }
 
 impl Pki {
-    /// A new one. It makes a key, so it is no `Default`.
+    /// Generates a key, so this is not `Default`.
     pub fn generate() -> Self {
         let mut params = CertificateParams::new([]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -28,7 +28,8 @@ impl Pki {
         Self { directory, issuer }
     }
 
-    /// The PEM texts of a certificate for 127.0.0.1 and its key, which become files as well.
+    /// Issues a certificate for 127.0.0.1. Returns certificate and key as PEM, and also writes them to
+    /// files.
     pub fn certify(&self, name: &str) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
@@ -39,13 +40,13 @@ impl Pki {
         (certificate, key)
     }
 
-    /// Where the file of this name is.
+    /// The path of the file with this name.
     pub fn path(&self, name: &str) -> String {
         let path: &Path = self.directory.path();
         path.join(name).to_str().unwrap().to_owned()
     }
 
-    /// A server that asks clients for a certificate of this authority.
+    /// A server configuration that requires client certificates of this authority.
     pub fn server(&self) -> ServerConfig {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut roots = RootCertStore::empty();
@@ -55,7 +56,7 @@ impl Pki {
         self.with_certificate(|config| config.with_client_cert_verifier(verifier))
     }
 
-    /// A server that asks clients for nothing.
+    /// A server configuration without client authentication.
     pub fn open_server(&self) -> ServerConfig {
         self.with_certificate(ConfigBuilder::<ServerConfig, _>::with_no_client_auth)
     }

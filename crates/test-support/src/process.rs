@@ -1,4 +1,4 @@
-//! The relay under test: the real binary, configured by its environment, speaking JSON lines.
+//! The relay under test: the real binary, configured by environment variables, with JSON log lines.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::PATIENCE;
 
-/// The directory of the build profile, which holds the binary; tests run in a directory below it.
+/// The directory of the build profile, which contains the binary. Test binaries are in a subdirectory.
 fn profile_directory() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let is_profile = |directory: &&Path| directory.join("deps").is_dir();
@@ -29,25 +29,25 @@ pub fn binary() -> PathBuf {
     profile_directory().join("descord-relay")
 }
 
-/// The directory for what tests keep from run to run.
+/// The directory for files that tests keep between runs.
 pub fn temporary_directory() -> PathBuf {
     let directory = profile_directory().parent().unwrap().join("tmp");
     std::fs::create_dir_all(&directory).unwrap();
     directory
 }
 
-/// A relay process. Killed when it is dropped.
+/// A relay process, killed on drop.
 pub struct Relay {
     child: Child,
-    /// Read all the time, whether a test asks for events or not.
+    /// Read continuously, whether or not a test waits for events.
     lines: UnboundedReceiver<Value>,
     pub peer_id: PeerId,
     addresses: Vec<Multiaddr>,
-    /// Every event so far.
+    /// All events so far.
     pub events: Vec<Value>,
 }
 
-/// The binary with an environment that holds `variables` and nothing else of the relay's.
+/// The binary with an environment that contains only `variables` of the relay's variables.
 pub fn command(variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(crate::process::binary());
     command
@@ -58,19 +58,19 @@ pub fn command(variables: &[(&str, &str)]) -> Command {
 }
 
 impl Relay {
-    /// Starts a relay on free ports of the loopback interface and waits until it is ready.
+    /// Starts a relay on free loopback ports and waits until it is ready.
     pub async fn start(variables: &[(&str, &str)]) -> Self {
         Self::start_in(Path::new("."), variables).await
     }
 
-    /// The same in this working directory.
+    /// As [`Self::start`], in this working directory.
     pub async fn start_in(directory: &Path, variables: &[(&str, &str)]) -> Self {
         let mut command = command(variables);
         command.current_dir(directory);
         Self::start_as(command).await
     }
 
-    /// The same by this command, which comes to run the binary with its environment.
+    /// As [`Self::start`], by this command, which executes the binary with its environment.
     pub async fn start_as(mut command: Command) -> Self {
         let defaults = [
             (
@@ -80,7 +80,7 @@ impl Relay {
             ("RELAY_LOG_FORMAT", "json"),
             ("RELAY_ADMIN_ADDRESS", ""),
             ("RELAY_DRAIN_DELAY", "0"),
-            // All clients of a test are at one address.
+            // All clients of a test have the same address.
             ("RELAY_MAX_RESERVATIONS_PER_IP", "0"),
             ("RELAY_PREFIX_SHARES", "127.0.0.0/8=100%,::1=100%"),
             ("RELAY_RATE_CONNECTIONS_PER_IP", "0"),
@@ -103,7 +103,7 @@ impl Relay {
             while let Some(line) = stdout.next_line().await.unwrap() {
                 let event = serde_json::from_str(&line)
                     .unwrap_or_else(|_| panic!("not a JSON event: {line}"));
-                // A field of an event would hide where the event comes from, and be hidden by it.
+                // A log field named `target` would collide with the source of the event.
                 assert_eq!(line.matches("\"target\":").count(), 1, "{line}");
                 if sender.send(event).is_err() {
                     return;
@@ -124,12 +124,12 @@ impl Relay {
         relay
     }
 
-    /// The next event whose message starts like this.
+    /// The next event whose message has this prefix.
     pub async fn event(&mut self, message: &str) -> Value {
         self.event_where(message, |_| true).await
     }
 
-    /// The next event whose message starts like this and of which `is_wanted` holds.
+    /// The next event whose message has this prefix and that satisfies `is_wanted`.
     pub async fn event_where(
         &mut self,
         message: &str,
@@ -150,8 +150,8 @@ impl Relay {
             .unwrap_or_else(|_| panic!("no {message:?} among {:#?}", self.events))
     }
 
-    /// Waits for statistics that show no reservation, no circuit and no connection.
-    pub async fn is_idle(&mut self) {
+    /// Waits for a statistics event without reservations, circuits and connections.
+    pub async fn wait_until_idle(&mut self) {
         let is_zero = |event: &Value| {
             ["circuits", "reservations", "connections", "peers"]
                 .iter()
@@ -160,8 +160,8 @@ impl Relay {
         self.event_where("statistics", is_zero).await;
     }
 
-    /// Stops the relay with two signals, so that it does not wait for circuits, asserts exit code 0,
-    /// and returns all events.
+    /// Stops the relay with two signals, which skips the wait for circuits. Asserts exit code 0 and
+    /// returns all events.
     pub async fn stop(mut self) -> Vec<Value> {
         self.signal(15);
         self.event("draining").await;
@@ -170,30 +170,30 @@ impl Relay {
         self.events
     }
 
-    /// The relay lives, has forgotten everyone, and no task of it has panicked. It must be one that
-    /// logs statistics often.
+    /// Asserts that the relay still runs, that all connections end, and that no task has panicked.
+    /// Requires a short statistics interval.
     pub async fn assert_unharmed(mut self) {
-        self.is_idle().await;
+        self.wait_until_idle().await;
         let events = self.stop().await;
         assert!(events.iter().all(|event| !is(event, "a task panicked")));
     }
 
-    /// Sends a signal, by its number.
+    /// Sends a signal, given by number.
     pub fn signal(&self, signal: i32) {
         kill(signal, self.id());
     }
 
-    /// Suspends the process until [`Relay::thaw`].
-    pub fn freeze(&self) {
+    /// Suspends the process until [`Relay::resume`].
+    pub fn suspend(&self) {
         self.signal(19);
     }
 
     /// Resumes the process.
-    pub fn thaw(&self) {
+    pub fn resume(&self) {
         self.signal(18);
     }
 
-    /// Reads the events that are left and gives the exit code.
+    /// Reads the remaining events and returns the exit code.
     pub async fn exit_code(&mut self) -> Option<i32> {
         let status = timeout(PATIENCE, async {
             while let Some(event) = self.lines.recv().await {
@@ -208,36 +208,36 @@ impl Relay {
         self.child.id().expect("the relay runs")
     }
 
-    /// Where the operator's endpoints listen.
+    /// The address of the admin endpoints.
     pub fn admin(&self) -> SocketAddr {
         let event = self.events.iter().find(|e| is(e, "admin endpoints"));
         let address = event.expect("RELAY_ADMIN_ADDRESS is set")["address"].as_str();
         address.unwrap().parse().unwrap()
     }
 
-    /// The address to dial over TCP, ending in the relay's peer id.
+    /// The TCP address to dial, with the relay's peer id.
     pub fn tcp(&self) -> Multiaddr {
         self.address(|parts| parts.len() == 3 && matches!(parts[1], Protocol::Tcp(_)))
     }
 
-    /// The address to dial over QUIC.
+    /// The QUIC address to dial.
     pub fn quic(&self) -> Multiaddr {
         self.address(|parts| parts.contains(&Protocol::QuicV1))
     }
 
-    /// The address to dial over WebSocket.
+    /// The WebSocket address to dial.
     pub fn websocket(&self) -> Multiaddr {
         self.address(|parts| parts.iter().any(|p| matches!(p, Protocol::Ws(_))))
     }
 
-    /// How much memory the process has in use, but for what is mapped from files.
+    /// Resident memory of the process in bytes, without file-backed pages.
     pub fn used_bytes(&self) -> usize {
         let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.id())).unwrap();
         let pages = |field| -> usize { statm.split(' ').nth(field).unwrap().parse().unwrap() };
         (pages(1) - pages(2)) * 4096
     }
 
-    /// How many files the process has open.
+    /// The number of open file descriptors of the process.
     pub fn open_files(&self) -> usize {
         let files = std::fs::read_dir(format!("/proc/{}/fd", self.id()));
         files.expect("the relay runs").count()
@@ -253,7 +253,7 @@ impl Relay {
     }
 }
 
-/// Sends a signal to a process, both by their numbers.
+/// Sends a signal to a process, both given by number.
 pub fn kill(signal: i32, process: u32) {
     let status = std::process::Command::new("kill")
         .args([format!("-{signal}"), process.to_string()])
@@ -261,14 +261,14 @@ pub fn kill(signal: i32, process: u32) {
     assert!(status.unwrap().success());
 }
 
-/// Whether the message of `event` starts like this.
+/// Whether the message of `event` has this prefix.
 pub fn is(event: &Value, message: &str) -> bool {
     event["message"]
         .as_str()
         .is_some_and(|m| m.starts_with(message))
 }
 
-/// The socket that `address` speaks of.
+/// The socket address in `address`.
 pub fn socket(address: &Multiaddr) -> SocketAddr {
     let parts: Vec<_> = address.iter().collect();
     let ip: IpAddr = match parts[0] {

@@ -1,4 +1,4 @@
-//! What Prometheus sees of a relay.
+//! Scrapes of a relay's `/metrics` endpoint.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -11,20 +11,20 @@ use crate::{
     process::Relay,
 };
 
-/// Between two answers that are compared with what is wanted.
+/// Polling interval.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The name of `instrument` at `/metrics`; for a histogram, the prefix of its series.
+/// The name of `instrument` in `/metrics`; for a histogram, the prefix of its series.
 pub fn name(instrument: &Instrument) -> String {
     instrument.prometheus_name()
 }
 
-/// The label that Prometheus has for an attribute.
+/// The Prometheus label of an attribute.
 pub fn label(key: &str) -> String {
     key.replace('.', "_")
 }
 
-/// One line of `/metrics`.
+/// A sample, that is, a line of `/metrics`.
 #[derive(Clone, Debug)]
 pub struct Sample {
     pub name: String,
@@ -36,7 +36,7 @@ impl Sample {
     fn parse(line: &str) -> Self {
         let (series, value) = line.rsplit_once(' ').unwrap();
         let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
-        // No value of a label of ours has a comma, a quote, or an equals sign.
+        // Label values of the relay contain no comma, quote or equals sign.
         let pairs = labels.strip_suffix('}').unwrap().split(',');
         let labels = pairs.filter(|pair| !pair.is_empty()).map(|pair| {
             let (key, value) = pair.split_once('=').unwrap();
@@ -50,23 +50,23 @@ impl Sample {
     }
 }
 
-/// What a relay exposed at one moment.
+/// The samples of one scrape.
 #[derive(Debug)]
 pub struct Scrape(pub Vec<Sample>);
 
 impl Scrape {
-    /// Asks `relay` for the values of now: an answer that was rendered before this call is too old.
+    /// Scrapes `relay`. Ignores responses rendered before this call.
     pub async fn of(relay: &Relay) -> Self {
         sleep(MAX_AGE).await;
         Self::recent(relay).await
     }
 
-    /// Asks `relay` for the values of now, or of a moment ago.
+    /// Scrapes `relay`. The response may be cached.
     pub async fn recent(relay: &Relay) -> Self {
         Self::at(relay.admin()).await
     }
 
-    /// Asks the relay whose admin endpoints are at `address`.
+    /// Scrapes the relay whose admin endpoints are at `address`.
     pub async fn at(address: SocketAddr) -> Self {
         let request = "GET /metrics HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n";
         let mut stream = send(address, request.as_bytes()).await;
@@ -77,7 +77,7 @@ impl Scrape {
         Self(lines.map(Sample::parse).collect())
     }
 
-    /// Asks `relay` until the answer is wanted, which is when `what` is there.
+    /// Scrapes `relay` until the response satisfies `is_wanted`, described by `what`.
     pub async fn find(relay: &Relay, what: &str, is_wanted: impl Fn(&Self) -> bool) -> Self {
         let mut last = None;
         let asking = timeout(PATIENCE, async {
@@ -94,7 +94,7 @@ impl Scrape {
         found.unwrap_or_else(|_| panic!("no {what} in {last:#?}"))
     }
 
-    /// The sum of all series of this name that have these labels; nothing when there is none.
+    /// The sum of all series with this name and these labels; `None` if there is no such series.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let has = |sample: &Sample, (key, value): &(&str, &str)| {
             sample.labels.get(*key).is_some_and(|v| v == value)

@@ -1,5 +1,5 @@
-//! A client that speaks hop and stop by hand, so that its test holds the circuit's own streams:
-//! no encryption and no multiplexing inside, and any bytes at all instead of a request.
+//! A client that sends hop and stop messages itself and exposes the circuit's streams: no encryption or
+//! multiplexing inside the circuit, and arbitrary bytes instead of requests.
 
 use std::{error::Error, io, time::Duration};
 
@@ -21,19 +21,20 @@ use tokio::{task::JoinHandle, time::timeout};
 
 use crate::PATIENCE;
 
-/// What a client's streams are like.
+/// The stream implementation of a client.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Streams {
-    /// libp2p's own.
+    /// libp2p's defaults.
     #[default]
     Usual,
-    /// Over TCP the relay's own, which tell a reset from an end; libp2p's do not.
-    Honest,
-    /// libp2p's own; over QUIC the relay may send this many bytes more than were read.
-    Narrow(u32),
+    /// Over TCP, the relay's yamux, which reports resets. libp2p's yamux reports them as the end of the
+    /// stream.
+    ReportsResets,
+    /// libp2p's defaults, with a QUIC receive window of this many bytes.
+    SmallWindow(u32),
 }
 
-/// A client on one connection, which is closed when this is dropped.
+/// A client with one connection, which is closed on drop.
 pub struct Raw {
     pub peer_id: PeerId,
     relay: PeerId,
@@ -49,7 +50,7 @@ impl Drop for Raw {
 }
 
 impl Raw {
-    /// A new peer, connected to the relay at `address`.
+    /// A new peer that is connected to the relay at `address`.
     pub async fn new(address: &Multiaddr) -> Self {
         Self::with_key(Keypair::generate_ed25519(), address).await
     }
@@ -59,18 +60,18 @@ impl Raw {
         Self::start(swarm(key, Streams::default()), address).await
     }
 
-    /// A new peer with such streams, connected to the relay at `address`.
+    /// A new peer with this stream implementation, connected to the relay at `address`.
     pub async fn with_streams(streams: Streams, address: &Multiaddr) -> Self {
         Self::start(swarm(Keypair::generate_ed25519(), streams), address).await
     }
 
-    /// A new peer, if the relay at `address` lets it in.
+    /// A new peer. Fails if the relay at `address` rejects the connection.
     pub async fn try_new(address: &Multiaddr) -> Result<Self, DialError> {
         let swarm = swarm(Keypair::generate_ed25519(), Streams::default());
         Self::try_start(swarm, address).await
     }
 
-    /// The same with such streams.
+    /// As [`Self::try_new`], with this stream implementation.
     pub async fn try_with_streams(
         streams: Streams,
         address: &Multiaddr,
@@ -115,7 +116,7 @@ impl Raw {
         })
     }
 
-    /// A stream to the relay, for any protocol, unless the relay resets it.
+    /// A stream to the relay for any protocol. Fails if the relay resets it.
     pub async fn open(&mut self, protocol: StreamProtocol) -> Result<Stream, OpenStreamError> {
         let stream = self.streams.open_stream(self.relay, protocol);
         timeout(PATIENCE, stream).await.unwrap()
@@ -126,7 +127,7 @@ impl Raw {
         self.open(HOP_PROTOCOL).await.unwrap()
     }
 
-    /// Opens a hop stream, sends these bytes, and gives the answer.
+    /// Opens a hop stream, sends these bytes, and returns the response.
     pub async fn request(&mut self, bytes: &[u8]) -> (HopMessage, Stream) {
         let mut stream = self.hop().await;
         stream.write_all(bytes).await.unwrap();
@@ -135,17 +136,17 @@ impl Raw {
         (answer.unwrap().unwrap(), stream)
     }
 
-    /// Asks for a reservation.
+    /// Requests a reservation.
     pub async fn reserve(&mut self) -> HopMessage {
         self.request(&reserve()).await.0
     }
 
-    /// Asks for a circuit to `target`.
+    /// Requests a circuit to `target`.
     pub async fn connect(&mut self, target: PeerId) -> (HopMessage, Stream) {
         self.request(&connect(&target.to_bytes())).await
     }
 
-    /// Sends requests on this connection from other tasks.
+    /// A handle for requests on this connection from other tasks.
     pub fn requester(&self) -> Requester {
         Requester {
             relay: self.relay,
@@ -153,7 +154,7 @@ impl Raw {
         }
     }
 
-    /// The next stop stream, with its request unread; `None` when there will be no more.
+    /// The next stop stream, with its request unread; `None` after the connection has ended.
     pub async fn next_stop(&mut self) -> Option<Stream> {
         self.stops.next().await.map(|(_, stream)| stream)
     }
@@ -164,7 +165,7 @@ impl Raw {
         stream.unwrap().unwrap().1
     }
 
-    /// Accepts the next circuit: what the relay says of it, and the stream.
+    /// Accepts the next circuit. Returns the STOP request and the stream.
     pub async fn accept(&mut self) -> (StopMessage, Stream) {
         let mut stream = self.stop().await;
         let request = accept(&mut stream).await.unwrap();
@@ -173,7 +174,7 @@ impl Raw {
     }
 }
 
-/// Sends requests on the connection of a [`Raw`], whose failures are results.
+/// Sends requests on the connection of a [`Raw`]. Failures are errors, not panics.
 #[derive(Clone)]
 pub struct Requester {
     relay: PeerId,
@@ -181,13 +182,13 @@ pub struct Requester {
 }
 
 impl Requester {
-    /// A stream to the relay, for any protocol.
+    /// A stream to the relay for any protocol.
     pub async fn open(&mut self, protocol: StreamProtocol) -> io::Result<Stream> {
         let stream = self.streams.open_stream(self.relay, protocol).await;
         stream.map_err(io::Error::other)
     }
 
-    /// Opens a hop stream, sends these bytes, and gives the stream after the answer OK.
+    /// Opens a hop stream and sends these bytes. Returns the stream after a response with status OK.
     pub async fn request(&mut self, bytes: &[u8]) -> io::Result<Stream> {
         let mut stream = self.open(HOP_PROTOCOL).await?;
         stream.write_all(bytes).await?;
@@ -223,7 +224,7 @@ fn swarm(key: Keypair, streams: Streams) -> Swarm<stream::Behaviour> {
                 .with_tcp(tcp::Config::default(), noise::Config::new, $yamux)
                 .unwrap()
                 .with_quic_config(|mut config| {
-                    if let Streams::Narrow(window) = streams {
+                    if let Streams::SmallWindow(window) = streams {
                         config.max_stream_data = window;
                     }
                     config
@@ -246,8 +247,8 @@ fn swarm(key: Keypair, streams: Streams) -> Swarm<stream::Behaviour> {
         };
     }
     match streams {
-        Streams::Honest => finish!(transports::yamux::Config::default),
-        Streams::Usual | Streams::Narrow(_) => finish!(yamux::Config::default),
+        Streams::ReportsResets => finish!(transports::yamux::Config::default),
+        Streams::Usual | Streams::SmallWindow(_) => finish!(yamux::Config::default),
     }
 }
 
@@ -259,9 +260,9 @@ pub struct Circuit {
     pub near: Stream,
     /// The target's end.
     pub far: Stream,
-    /// What the relay said to the source.
+    /// The relay's response to the source.
     pub answer: HopMessage,
-    /// What the relay said to the target.
+    /// The relay's STOP request to the target.
     pub stop: StopMessage,
 }
 
@@ -292,7 +293,7 @@ impl Circuit {
     }
 }
 
-/// A RESERVE, ready to be sent.
+/// An encoded RESERVE.
 pub fn reserve() -> Vec<u8> {
     let message = HopMessage {
         kind: Some(HopType::Reserve.into()),
@@ -301,7 +302,7 @@ pub fn reserve() -> Vec<u8> {
     message.encode_length_delimited_to_vec()
 }
 
-/// A CONNECT to the peer with this id, which may be any bytes, ready to be sent.
+/// An encoded CONNECT to this peer id, which may be any bytes.
 pub fn connect(target: &[u8]) -> Vec<u8> {
     let message = HopMessage {
         kind: Some(HopType::Connect.into()),
@@ -314,14 +315,14 @@ pub fn connect(target: &[u8]) -> Vec<u8> {
     message.encode_length_delimited_to_vec()
 }
 
-/// `message` answers a request with `status`.
+/// Asserts that `message` is a response with `status`.
 #[track_caller]
 pub fn assert_status(message: &HopMessage, status: Status) {
     assert_eq!(message.kind, Some(HopType::Status.into()), "{message:?}");
     assert_eq!(message.status, Some(status.into()), "{message:?}");
 }
 
-/// All that can still be read, and how it ended.
+/// All remaining data, and how the stream ended.
 pub async fn read_out(stream: &mut (impl AsyncRead + Unpin)) -> (Vec<u8>, io::Result<()>) {
     let mut bytes = Vec::new();
     let read = timeout(PATIENCE, async {
@@ -338,7 +339,7 @@ pub async fn read_out(stream: &mut (impl AsyncRead + Unpin)) -> (Vec<u8>, io::Re
     (bytes, end)
 }
 
-/// Bytes in which a gap or a swap shows.
+/// A pattern in which losses and reordering are visible.
 pub fn pattern(length: usize) -> Vec<u8> {
     (0..length)
         .map(|n| u8::try_from(n % 251).unwrap())

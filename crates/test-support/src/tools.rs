@@ -1,4 +1,4 @@
-//! Programs that tests need: found, installed on first use, or a reason to skip.
+//! External programs that tests need: detected, installed on first use, or a reason to skip the test.
 
 use std::{
     fs::{self, File},
@@ -6,11 +6,11 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// What was installed, or `None` to skip the test.
+/// The installed program, or `None` to skip the test.
 ///
 /// # Panics
 ///
-/// It is missing, and `RELAY_TEST_REQUIRE_ALL=1` forbids to skip.
+/// If it is missing and `RELAY_TEST_REQUIRE_ALL=1` forbids skipping.
 pub fn or_skip<'a, T>(needs: &str, installed: &'a Result<T, String>) -> Option<&'a T> {
     match installed {
         Ok(installed) => Some(installed),
@@ -24,9 +24,9 @@ pub fn or_skip<'a, T>(needs: &str, installed: &'a Result<T, String>) -> Option<&
     }
 }
 
-/// Runs `install` unless it ran with this lock file, however many tests and processes ask at once.
+/// Runs `install` once for each version of this lock file, even with concurrent tests and processes.
 ///
-/// `directory` holds what is installed, and is marked when it is complete.
+/// `directory` contains the installation, and is marked when complete.
 pub fn install_once(
     directory: &Path,
     lock_file: &Path,
@@ -46,7 +46,7 @@ pub fn install_once(
     Ok(())
 }
 
-/// Runs a command to its end; its error output is the error.
+/// Runs a command to completion. Standard error is the error.
 pub fn run(command: &mut Command) -> Result<(), String> {
     let output = command
         .stdin(Stdio::null())

@@ -1,4 +1,4 @@
-//! libp2p's own client finds the relays through the zone.
+//! libp2p's client resolves the fleet's name and connects to its relays.
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use test_support::client::{Client, Security};
@@ -8,9 +8,9 @@ use crate::dns::{
     server::{DnsServer, relay},
 };
 
-/// A client whose only resolver is the server.
+/// A client that resolves names only with this server.
 async fn client(server: &DnsServer) -> Client {
-    Client::asking(Security::Noise, &[server.address]).await
+    Client::with_name_servers(Security::Noise, &[server.address]).await
 }
 
 fn fleet() -> Multiaddr {
@@ -22,15 +22,15 @@ async fn a_client_reserves_on_the_fleet() {
     let a = relay("relay-a", &[]).await;
     let b = relay("relay-b", &[]).await;
     let server = DnsServer::of(&[&a, &b], &[]).await;
-    // On each one by its peer id.
+    // By the peer id of each relay.
     for relay in [&a, &b] {
         let mut client = client(&server).await;
         let address = fleet().with(Protocol::P2p(relay.peer_id));
         client.reserve(&address).await.unwrap();
     }
-    // On one that is gone, not at all.
+    // A stopped relay cannot be reached by its peer id.
     a.signal(9);
-    server.shows(&[&b]).await;
+    server.wait_for_relays(&[&b]).await;
     let mut client = client(&server).await;
     let address = fleet().with(Protocol::P2p(a.peer_id));
     client.reserve(&address).await.unwrap_err();
@@ -38,7 +38,7 @@ async fn a_client_reserves_on_the_fleet() {
     client.reserve(&address).await.unwrap();
 }
 
-/// With more addresses than an answer has room for, names point to names.
+/// If the addresses exceed the size of a response, `dnsaddr` records refer to further names.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_follows_pointers() {
     let mut relays = Vec::new();

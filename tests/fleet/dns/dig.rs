@@ -1,10 +1,10 @@
-//! `dig`, and what it prints.
+//! Runs `dig` and parses its output.
 
 use std::{net::SocketAddr, process::Command, sync::LazyLock};
 
 use test_support::tools;
 
-/// What came back.
+/// A parsed response.
 #[derive(Debug, Default)]
 pub struct Reply {
     pub status: String,
@@ -13,25 +13,25 @@ pub struct Reply {
     pub answers: Vec<Record>,
     pub authority: Vec<Record>,
     pub additional: Vec<Record>,
-    /// The line on EDNS, if there is one.
+    /// The EDNS line, if any.
     pub edns: Option<String>,
     pub is_tcp: bool,
-    /// All of it.
+    /// The complete output.
     pub text: String,
 }
 
-/// A record: name, time to live, type, and data.
+/// A record: name, TTL, type and data.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Record(pub String, pub u32, pub String, pub String);
 
-/// Whether there is such a tool; the test is skipped or fails without.
-pub fn is_here() -> bool {
+/// Whether `dig` is installed. Otherwise, the test is skipped or fails.
+pub fn is_installed() -> bool {
     static DIG: LazyLock<Result<(), String>> =
         LazyLock::new(|| tools::run(Command::new("dig").arg("-v")));
     tools::or_skip("dig", &DIG).is_some()
 }
 
-/// Runs dig once, without further attempts.
+/// Runs `dig` without retries.
 pub async fn dig(server: SocketAddr, arguments: &[&str]) -> Reply {
     let output = tokio::process::Command::new("dig")
         .env_clear()

@@ -1,4 +1,5 @@
-//! Packets that are no questions, and more of them than anybody needs.
+//! Malformed DNS packets, query floods and connection floods. Expected: bounded responses, and other
+//! networks are served.
 
 use std::{
     net::UdpSocket,
@@ -45,7 +46,7 @@ async fn invalid_queries_get_an_error_or_no_answer() {
     let server = DnsServer::of(&[&relay], &[("RELAY_DNS_RATE_LIMIT", "0")]).await;
     let socket = socket("127.0.0.1", &server);
     let good = question(FLEET, RecordType::TXT);
-    // Each one is followed by a question: the next answer is that to the packet, or to it.
+    // Each packet is followed by a valid query. The next response belongs to one of the two.
     for (packet, is_answered) in [
         (Vec::new(), false),
         (vec![0; 11], false),
@@ -72,7 +73,7 @@ async fn invalid_queries_get_an_error_or_no_answer() {
         );
         assert!(!reply.answers.is_empty());
     }
-    // Answers are not answered: two servers would never stop.
+    // Responses get no response, which could cause an endless loop between two servers.
     let mut answer = good.clone();
     answer[2] |= 0x80;
     socket.send(&answer).unwrap();
@@ -80,7 +81,7 @@ async fn invalid_queries_get_an_error_or_no_answer() {
     assert!(!receive(&socket).answers.is_empty());
 }
 
-/// What a flood got.
+/// Counts of a query flood.
 #[derive(Debug, Default)]
 struct Flood {
     packets: u32,
@@ -89,7 +90,7 @@ struct Flood {
     elapsed: Duration,
 }
 
-/// Sends queries as fast as it can, until `stop` is set.
+/// Sends queries continuously until `stop` is set.
 fn flood(socket: &UdpSocket, stop: &AtomicBool) -> Flood {
     socket.set_nonblocking(true).unwrap();
     let packet = question(FLEET, RecordType::TXT);
@@ -98,7 +99,7 @@ fn flood(socket: &UdpSocket, stop: &AtomicBool) -> Flood {
     loop {
         let is_last = stop.load(Ordering::Relaxed);
         if is_last {
-            // The last answers are on their way.
+            // Waits for the last responses.
             thread::sleep(Duration::from_millis(100));
         }
         let mut answer = [0; 4096];
@@ -106,7 +107,10 @@ fn flood(socket: &UdpSocket, stop: &AtomicBool) -> Flood {
             let reply = Message::from_vec(&answer[..length]).unwrap();
             if reply.truncation {
                 flood.truncated += 1;
-                assert!(length <= packet.len(), "no longer than the question");
+                assert!(
+                    length <= packet.len(),
+                    "the response is longer than the query"
+                );
             } else {
                 flood.whole += 1;
             }
@@ -116,7 +120,7 @@ fn flood(socket: &UdpSocket, stop: &AtomicBool) -> Flood {
             return flood;
         }
         for _ in 0..50 {
-            // The system's buffer may be full.
+            // The socket buffer may be full.
             flood.packets += u32::from(socket.send(&packet).is_ok());
         }
         thread::sleep(Duration::from_millis(1));
@@ -134,18 +138,21 @@ async fn a_flood_is_limited_and_real_clients_get_through() {
         let (socket, stop) = (socket("127.0.7.1", &server), Arc::clone(&stop));
         move || flood(&socket, &stop)
     });
-    // One in the flooded network is sent to TCP before long, and is served there.
-    let neighbour = socket("127.0.7.2", &server);
+    // A client in the flooded network soon gets a truncated response, and is served over TCP.
+    let same_network = socket("127.0.7.2", &server);
     let packet = question(FLEET, RecordType::TXT);
-    neighbour
+    same_network
         .set_read_timeout(Some(Duration::from_millis(50)))
         .unwrap();
     let begun = Instant::now();
     loop {
-        assert!(begun.elapsed() < PATIENCE, "the neighbour is not answered");
-        neighbour.send(&packet).unwrap();
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "no response in the flooded network"
+        );
+        same_network.send(&packet).unwrap();
         let mut answer = [0; 4096];
-        let length = neighbour.recv(&mut answer).unwrap_or(0);
+        let length = same_network.recv(&mut answer).unwrap_or(0);
         if Message::from_vec(&answer[..length]).is_ok_and(|reply| reply.truncation) {
             break;
         }
@@ -153,7 +160,7 @@ async fn a_flood_is_limited_and_real_clients_get_through() {
     for _ in 0..5 {
         let reply = server.ask_tcp(FLEET, RecordType::TXT).await;
         assert!(!reply.answers.is_empty());
-        // Other networks are served as if nothing was.
+        // Other networks are not affected.
         let reply = server.ask(FLEET, RecordType::TXT).await;
         assert!(!reply.answers.is_empty() && !reply.truncation);
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -162,7 +169,10 @@ async fn a_flood_is_limited_and_real_clients_get_through() {
     let flood = flooding.join().unwrap();
     println!("{flood:?}");
     let seconds = u32::try_from(flood.elapsed.as_secs()).unwrap() + 1;
-    assert!(flood.packets > 10 * RATE * (seconds + 1), "it was a flood");
+    assert!(
+        flood.packets > 10 * RATE * (seconds + 1),
+        "too few packets for a flood"
+    );
     let allowed = RATE / 2..=RATE * (1 + seconds);
     assert!(allowed.contains(&flood.whole), "{allowed:?}");
     assert!(flood.truncated > RATE);
@@ -178,9 +188,9 @@ async fn connections_are_bounded_and_do_not_last() {
     for _ in 0..32 {
         open.push(TcpStream::connect(server.address).await.unwrap());
     }
-    // One more of the same network is closed without a word, and the others work.
+    // One more connection of the same network is closed at once; the others work.
     let mut rejected = TcpStream::connect(server.address).await.unwrap();
-    is_closed(&mut rejected).await;
+    assert_closed(&mut rejected).await;
     let packet = question(FLEET, RecordType::TXT);
     let stream = &mut open[7];
     for _ in 0..3 {
@@ -192,15 +202,15 @@ async fn connections_are_bounded_and_do_not_last() {
         let mut answer = vec![0; stream.read_u16().await.unwrap().into()];
         stream.read_exact(&mut answer).await.unwrap();
     }
-    // One that promises much is closed at once; one that says nothing, after a while.
+    // A length prefix above the limit closes the connection at once, silence after the timeout.
     open[0].write_u16(u16::MAX).await.unwrap();
-    is_closed(&mut open[0]).await;
+    assert_closed(&mut open[0]).await;
     let begun = Instant::now();
-    is_closed(&mut open[1]).await;
+    assert_closed(&mut open[1]).await;
     assert!(begun.elapsed() < Duration::from_secs(8));
 }
 
-async fn is_closed(stream: &mut TcpStream) {
+async fn assert_closed(stream: &mut TcpStream) {
     let read = timeout(PATIENCE, stream.read_u8()).await;
     read.expect("the connection is closed").unwrap_err();
 }

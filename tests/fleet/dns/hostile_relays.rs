@@ -1,4 +1,5 @@
-//! Servers that answer in the place of a relay.
+//! Hostile servers at the addresses of relays. Expected: invalid status responses do not change the zone,
+//! and valid ones are bounded.
 
 use std::net::SocketAddr;
 
@@ -14,8 +15,8 @@ use crate::dns::{
     server::{DnsServer, relay},
 };
 
-/// A server whose `/status` is this.
-async fn pretender(body: String) -> SocketAddr {
+/// A server with this `/status` response.
+async fn hostile_server(body: String) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let routes = Router::new().route("/status", get(async move || body));
@@ -35,9 +36,9 @@ async fn invalid_status_answers_do_not_enter_the_zone() {
         format!("{{\"peer_id\": \"{id}\", \"phase\": {}", "[".repeat(50_000)),
         json!({ "peer_id": "me", "phase": "ready", "addresses": [address(1)] }).to_string(),
     ] {
-        relays.push(pretender(body).await);
+        relays.push(hostile_server(body).await);
     }
-    // One that could be a relay gets as much room as a relay.
+    // A plausible response gets as many records as a relay.
     let addresses: Vec<_> = (1..500).map(address).collect();
     let body = json!({
         "peer_id": id.to_string(),
@@ -45,11 +46,11 @@ async fn invalid_status_answers_do_not_enter_the_zone() {
         "phase": "ready",
         "addresses": addresses,
     });
-    relays.push(pretender(body.to_string()).await);
+    relays.push(hostile_server(body.to_string()).await);
     let relays: Vec<_> = relays.iter().map(SocketAddr::to_string).collect();
     let ns = [("RELAY_DNS_NS", "ns.fleet.test=192.0.2.53")];
     let mut server = DnsServer::start(&relays.join(","), &ns).await;
-    server.lists(2).await;
+    server.wait_for_relay_count(2).await;
 
     let mut expected = vec![
         format!("dnsaddr=/dnsaddr/ns.fleet.test/p2p/{id}"),
@@ -61,7 +62,7 @@ async fn invalid_status_answers_do_not_enter_the_zone() {
         .ask_tcp("_dnsaddr.ns.fleet.test", RecordType::TXT)
         .await;
     assert_eq!(texts(&own).len(), 16);
-    // It does not get a name server's address, nor the zone's only records.
+    // It cannot replace the name server's address or the zone's own records.
     let ns = server.ask("ns.fleet.test", RecordType::A).await;
     assert_eq!(ns.answers[0].data.to_string(), "192.0.2.53");
     assert_eq!(ns.answers.len(), 1);

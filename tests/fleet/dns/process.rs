@@ -1,4 +1,4 @@
-//! How the server starts and ends.
+//! Startup, metrics, signals and exit of the DNS server.
 
 use std::{
     net::UdpSocket,
@@ -36,7 +36,7 @@ async fn it_exits_at_once_on_a_signal() {
     }
 }
 
-/// An environment that is made for relays, and a machine whose name is not.
+/// The environment of the relays, and an invalid host name.
 #[tokio::test(flavor = "multi_thread")]
 async fn it_shares_the_environment_of_the_relays() {
     let relay = relay("relay-0", &[]).await;
@@ -81,7 +81,7 @@ async fn queries_are_counted() {
     );
     relay.signal(9);
     server.event("the zone is stale").await;
-    // The last answer holds for a second.
+    // The last response is valid for one second.
     let is_stale = async || {
         let (_, body) = client::get(admin, "/metrics").await.unwrap();
         let metrics = String::from_utf8(body.to_vec()).unwrap();
@@ -189,16 +189,16 @@ async fn a_bad_configuration_is_refused_with_every_error() {
         let output = command(variables).arg("dns").output().await.unwrap();
         assert_eq!(output.status.code(), Some(64));
         assert!(output.stdout.is_empty());
-        let said = String::from_utf8(output.stderr).unwrap();
-        let lines: Vec<_> = said.lines().collect();
-        assert_eq!(lines.len(), errors.len(), "{said}");
+        let printed = String::from_utf8(output.stderr).unwrap();
+        let lines: Vec<_> = printed.lines().collect();
+        assert_eq!(lines.len(), errors.len(), "{printed}");
         for (line, error) in lines.iter().zip(errors) {
-            assert!(line.starts_with(error), "{said}");
+            assert!(line.starts_with(error), "{printed}");
         }
     }
 }
 
-/// A zone can be tried before it is delegated.
+/// A zone can be tested before its delegation.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_probe_queries_the_configured_server() {
     let a = relay("relay-a", &[]).await;

@@ -1,10 +1,10 @@
-//! Questions of every kind, asked by `dig`.
+//! Queries of every kind, sent by `dig`.
 
 use test_support::process::Relay;
 
 use crate::dns::{
     FLEET, SEED, ZONE,
-    dig::{Record, Reply, dig, is_here},
+    dig::{Record, Reply, dig, is_installed},
     server::{DnsServer, relay},
 };
 
@@ -38,7 +38,7 @@ fn record(name: &str, ttl: u32, record_type: &str, data: &str) -> Record {
     )
 }
 
-/// A negative answer brings the SOA, and no more.
+/// Asserts a negative response that only contains the SOA record.
 fn assert_denied(reply: &Reply, status: &str) {
     assert_eq!(reply.status, status, "{}", reply.text);
     assert!(reply.answers.is_empty(), "{}", reply.text);
@@ -50,12 +50,12 @@ fn assert_denied(reply: &Reply, status: &str) {
         data.starts_with("ns.fleet.test. hostmaster.fleet.test. "),
         "{data}"
     );
-    assert!(data.ends_with(" 7"), "as long as a positive answer: {data}");
+    assert!(data.ends_with(" 7"), "TTL of negative responses: {data}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_record_is_answered_over_both_transports() {
-    if !is_here() {
+    if !is_installed() {
         return;
     }
     let (relay, server) = start().await;
@@ -122,7 +122,7 @@ async fn every_record_is_answered_over_both_transports() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn missing_names_are_denied_and_other_zones_refused() {
-    if !is_here() {
+    if !is_installed() {
         return;
     }
     let (_relay, server) = start().await;
@@ -170,7 +170,7 @@ async fn missing_names_are_denied_and_other_zones_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unusual_queries_get_the_matching_response_code() {
-    if !is_here() {
+    if !is_installed() {
         return;
     }
     let (_relay, server) = start().await;
@@ -199,10 +199,10 @@ async fn unusual_queries_get_the_matching_response_code() {
     assert_eq!(reply.edns, None);
 }
 
-/// Some resolvers mix the case of letters, and want it back like that.
+/// Some resolvers randomize the case of letters and require the same case in the response.
 #[tokio::test(flavor = "multi_thread")]
 async fn names_keep_the_case_in_which_they_are_asked() {
-    if !is_here() {
+    if !is_installed() {
         return;
     }
     let (_relay, server) = start().await;
@@ -215,7 +215,7 @@ async fn names_keep_the_case_in_which_they_are_asked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_too_long_for_a_packet_are_sent_over_tcp() {
-    if !is_here() {
+    if !is_installed() {
         return;
     }
     let address = |port| format!("/ip4/192.0.2.1/tcp/{port}");
@@ -231,11 +231,11 @@ async fn answers_too_long_for_a_packet_are_sent_over_tcp() {
     let whole = dig(server.address, &[name, "TXT"]).await;
     assert_eq!(whole.answers.len(), 16, "{}", whole.text);
     assert!(whole.is_tcp);
-    // The client may take more, but networks may not.
+    // The client accepts larger packets, but networks may drop them.
     let cut = dig(server.address, &[name, "TXT", "+ignore", "+bufsize=4096"]).await;
     assert!(cut.flags.contains(&"tc".to_owned()), "{}", cut.text);
 
-    // The fleet's own records point there instead, in one packet.
+    // The fleet's own records refer to other names instead, in one packet.
     let pointer = dig(server.address, &[FLEET, "TXT", "+noedns"]).await;
     let id = relay.peer_id;
     let text = format!("\"dnsaddr=/dnsaddr/relay-0.fleet.test/p2p/{id}\"");

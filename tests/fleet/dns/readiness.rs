@@ -1,4 +1,4 @@
-//! The zone follows the readiness of the relays.
+//! The zone lists exactly the relays that are ready.
 
 use std::{
     net::TcpListener,
@@ -10,7 +10,7 @@ use test_support::process::{Relay, is};
 
 use crate::dns::{
     FLEET, SEED,
-    server::{DnsServer, GONE_WITHIN, relay},
+    server::{DnsServer, REMOVAL_TIMEOUT, relay},
 };
 
 const SIGKILL: i32 = 9;
@@ -18,7 +18,7 @@ const SIGTERM: i32 = 15;
 const SIGCONT: i32 = 18;
 const SIGSTOP: i32 = 19;
 
-/// Ports that are free at this moment, for relays that come back.
+/// Ports that are currently free, for relays that restart.
 fn free_ports<const N: usize>() -> [String; N] {
     let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     listeners.map(|listener| listener.local_addr().unwrap().to_string())
@@ -37,13 +37,13 @@ async fn a_draining_relay_is_removed_at_once_and_its_own_name_stays() {
     let mut a = relay("relay-a", &[("RELAY_DRAIN_DELAY", "1m")]).await;
     let b = relay("relay-b", &[]).await;
     let server = DnsServer::of(&[&a, &b], &[]).await;
-    server.shows(&[&a, &b]).await;
+    server.wait_for_relays(&[&a, &b]).await;
 
     a.signal(SIGTERM);
     a.event("draining").await;
-    let took = server.shows(&[&b]).await;
-    assert!(took < GONE_WITHIN, "{took:?}");
-    // It still serves those who know it.
+    let took = server.wait_for_relays(&[&b]).await;
+    assert!(took < REMOVAL_TIMEOUT, "{took:?}");
+    // A draining relay still serves its existing clients, so its own name stays.
     for name in ["relay-a.fleet.test", "relay-b.fleet.test"] {
         let reply = server.ask(name, RecordType::A).await;
         assert_eq!(reply.answers.len(), 1, "{name}");
@@ -52,7 +52,7 @@ async fn a_draining_relay_is_removed_at_once_and_its_own_name_stays() {
     let begun = Instant::now();
     let mut code = ResponseCode::NoError;
     while code != ResponseCode::NXDomain {
-        assert!(begun.elapsed() < GONE_WITHIN, "{code}");
+        assert!(begun.elapsed() < REMOVAL_TIMEOUT, "{code}");
         let reply = server.ask("relay-a.fleet.test", RecordType::A).await;
         code = reply.metadata.response_code;
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -66,12 +66,12 @@ async fn a_killed_relay_is_removed_and_returns_with_the_same_peer_id() {
     let b = relay_at("relay-b", &admin_b).await;
     let server = DnsServer::of(&[&a, &b], &[]).await;
     a.signal(SIGKILL);
-    let took = server.shows(&[&b]).await;
-    assert!(took < GONE_WITHIN, "{took:?}");
+    let took = server.wait_for_relays(&[&b]).await;
+    assert!(took < REMOVAL_TIMEOUT, "{took:?}");
     let again = relay_at("relay-a", &admin_a).await;
     assert_eq!(again.peer_id, a.peer_id);
-    let took = server.shows(&[&again, &b]).await;
-    assert!(took < GONE_WITHIN, "{took:?}");
+    let took = server.wait_for_relays(&[&again, &b]).await;
+    assert!(took < REMOVAL_TIMEOUT, "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,11 +80,11 @@ async fn a_hung_relay_is_removed_until_it_answers_again() {
     let b = relay("relay-b", &[]).await;
     let server = DnsServer::of(&[&a, &b], &[]).await;
     a.signal(SIGSTOP);
-    let took = server.shows(&[&b]).await;
+    let took = server.wait_for_relays(&[&b]).await;
     a.signal(SIGCONT);
-    assert!(took < GONE_WITHIN, "{took:?}");
-    let took = server.shows(&[&a, &b]).await;
-    assert!(took < GONE_WITHIN, "{took:?}");
+    assert!(took < REMOVAL_TIMEOUT, "{took:?}");
+    let took = server.wait_for_relays(&[&a, &b]).await;
+    assert!(took < REMOVAL_TIMEOUT, "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -100,7 +100,7 @@ async fn the_last_good_set_stays_when_no_relay_answers() {
         (&stale["level"], &stale["listed"]),
         (&"WARN".into(), &2.into())
     );
-    server.shows(&[&a, &b]).await;
+    server.wait_for_relays(&[&a, &b]).await;
 
     let again = relay_at("relay-b", &admin_b).await;
     let current = server.event("the zone is current again").await;
@@ -108,12 +108,12 @@ async fn the_last_good_set_stays_when_no_relay_answers() {
         (&current["listed"], &current["silent"]),
         (&1.into(), &1.into())
     );
-    server.shows(&[&again]).await;
+    server.wait_for_relays(&[&again]).await;
     let stale = server
         .events
         .iter()
         .filter(|event| is(event, "the zone is stale"));
-    assert_eq!(stale.count(), 1, "it is told once");
+    assert_eq!(stale.count(), 1, "the event is logged once");
 }
 
 /// A draining relay rejects new connections, so it is not listed, even if it is the last one.
@@ -123,20 +123,19 @@ async fn the_set_is_empty_when_all_relays_drain() {
     let mut server = DnsServer::of(&[&a], &[]).await;
     a.signal(SIGTERM);
     a.event("draining").await;
-    server.lists(0).await;
+    server.wait_for_relay_count(0).await;
     let reply = server.ask(FLEET, RecordType::TXT).await;
     assert_eq!(reply.metadata.response_code, ResponseCode::NoError);
     assert!(reply.answers.is_empty() && reply.authorities.len() == 1);
-    // And it stays so when it is gone.
+    // The set also stays empty after the relay has exited.
     a.signal(SIGKILL);
     server
         .event_where("relays changed", |event| event["silent"] == 1)
         .await;
-    server.shows(&[]).await;
+    server.wait_for_relays(&[]).await;
 }
 
-/// A client that queries a server which has just started for a relay without an answer yet would be
-/// answered that there is none.
+/// A client that queried a server right after its start would otherwise get an empty response.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_zone_is_whole() {
     let (a, b) = (relay("relay-a", &[]).await, relay("relay-b", &[]).await);
@@ -151,24 +150,24 @@ async fn the_first_zone_is_whole() {
     assert_eq!(first["listed"], 2);
 }
 
-/// A relay that is not there is waited for, but not for long.
+/// The first zone does not wait long for an unreachable relay.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_zone_does_not_wait_for_an_unreachable_relay() {
     let a = relay("relay-a", &[]).await;
     for gone in ["127.0.0.1:1", "no-such-name.invalid"] {
         let relays = format!("{},{gone}", a.admin());
         let server = DnsServer::start(&relays, &[]).await;
-        server.shows(&[&a]).await;
+        server.wait_for_relays(&[&a]).await;
     }
 }
 
-/// Names, and a second server that starts when all are gone.
+/// Relays given by host names, and a second server that starts after all relays have exited.
 #[tokio::test(flavor = "multi_thread")]
 async fn relays_are_found_by_name_and_nothing_is_said_before() {
     let relay = relay("relay-a", &[]).await;
     let port = relay.admin().port();
     let server = DnsServer::start(&format!("localhost:{port}"), &[]).await;
-    server.shows(&[&relay]).await;
+    server.wait_for_relays(&[&relay]).await;
 
     let mut lost = DnsServer::start("127.0.0.1:1,no-such-name.invalid", &[]).await;
     let warning = lost.event("lookup failed").await;
@@ -183,12 +182,12 @@ async fn relays_are_found_by_name_and_nothing_is_said_before() {
     lost.event("no relay has responded yet").await;
 }
 
-/// With the seed and the names, a relay of another fleet does not get in.
+/// With the seed and the instance names, a relay of another fleet is ignored.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stranger_is_left_out() {
+async fn relay_of_another_fleet_is_not_listed() {
     let ours = relay("relay-0", &[]).await;
-    let stranger = relay("relay-9", &[]).await;
-    let relays = format!("{},{}", ours.admin(), stranger.admin());
+    let foreign = relay("relay-9", &[]).await;
+    let relays = format!("{},{}", ours.admin(), foreign.admin());
     let variables = [
         ("RELAY_IDENTITY_SEED", SEED),
         ("RELAY_FLEET_INSTANCES", "relay-0,relay-1"),
@@ -196,5 +195,5 @@ async fn a_stranger_is_left_out() {
     let mut server = DnsServer::start(&relays, &variables).await;
     let warning = server.event("ignoring relays").await;
     assert_eq!(warning["relays"], 1);
-    server.shows(&[&ours]).await;
+    server.wait_for_relays(&[&ours]).await;
 }

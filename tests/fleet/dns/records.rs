@@ -1,4 +1,4 @@
-//! `dnsaddr`: the records before anything runs.
+//! `descord-relay dnsaddr`, which prints the records of a fleet before it runs.
 
 use std::{fmt::Write, process::Output};
 
@@ -33,7 +33,8 @@ fn out(output: Output) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// What is printed beforehand is what the relays announce, and what the server says, later.
+/// The printed records equal the addresses that relays announce, and the records that the server later
+/// returns.
 #[tokio::test(flavor = "multi_thread")]
 async fn printed_records_match_those_of_running_relays() {
     let addresses = "/ip4/127.0.0.1/tcp/900{index},/dns4/{instance}.example.org/tcp/9000";
@@ -97,8 +98,8 @@ async fn a_large_fleet_points_to_its_relays() {
 async fn missing_variables_are_reported_at_once() {
     let output = command(&[]).arg("dnsaddr").output().await.unwrap();
     assert_eq!(output.status.code(), Some(64));
-    let said = String::from_utf8(output.stderr).unwrap();
-    let names: Vec<_> = said
+    let printed = String::from_utf8(output.stderr).unwrap();
+    let names: Vec<_> = printed
         .lines()
         .map(|line| line.split_once(':').unwrap().0)
         .collect();
@@ -111,9 +112,9 @@ async fn missing_variables_are_reported_at_once() {
             "RELAY_FLEET_INSTANCES"
         ]
     );
-    // A name that the addresses cannot be made from.
+    // An instance name without the index that the addresses require.
     let output = dnsaddr(&[], &["relay-0", "relay"]).await;
     assert_eq!(output.status.code(), Some(64));
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("`relay` ends in no number"), "{said}");
+    let printed = String::from_utf8(output.stderr).unwrap();
+    assert!(printed.contains("`relay` ends in no number"), "{printed}");
 }

@@ -23,21 +23,21 @@ use tokio::{
 
 use crate::dns::{FLEET, SEED, ZONE};
 
-/// How long a relay that left may stay in the zone: two seconds, and as many again on a busy machine.
-pub const GONE_WITHIN: Duration = Duration::from_secs(4);
+/// Time limit for the removal of a relay from the zone: 2 s, doubled for a busy machine.
+pub const REMOVAL_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The DNS server. Killed when it is dropped.
+/// The DNS server process, killed on drop.
 pub struct DnsServer {
     child: Child,
     lines: UnboundedReceiver<Value>,
-    /// Every event so far.
+    /// All events so far.
     pub events: Vec<Value>,
-    /// Where it answers.
+    /// The address on which it serves DNS.
     pub address: SocketAddr,
 }
 
 impl DnsServer {
-    /// Starts it for the relays at these addresses, and waits until it answers.
+    /// Starts a server for the relays at these addresses, and waits until it responds.
     pub async fn start(relays: &str, variables: &[(&str, &str)]) -> Self {
         let defaults = [
             ("RELAY_DNS_ZONE", ZONE),
@@ -72,29 +72,29 @@ impl DnsServer {
         server
     }
 
-    /// Starts it for these relays, and waits until all of them are listed.
+    /// Starts a server for these relays, and waits until all of them are listed.
     pub async fn of(relays: &[&Relay], variables: &[(&str, &str)]) -> Self {
         let addresses: Vec<_> = relays
             .iter()
             .map(|relay| relay.admin().to_string())
             .collect();
         let mut server = Self::start(&addresses.join(","), variables).await;
-        server.lists(relays.len()).await;
+        server.wait_for_relay_count(relays.len()).await;
         server
     }
 
-    /// Waits until the log reports that this many relays are listed.
-    pub async fn lists(&mut self, relays: usize) -> Value {
+    /// Waits for the log event with this number of listed relays.
+    pub async fn wait_for_relay_count(&mut self, relays: usize) -> Value {
         self.event_where("relays changed", |event| event["listed"] == relays)
             .await
     }
 
-    /// The next event whose message starts like this.
+    /// The next event whose message has this prefix.
     pub async fn event(&mut self, message: &str) -> Value {
         self.event_where(message, |_| true).await
     }
 
-    /// The next event whose message starts like this and of which `is_wanted` holds.
+    /// The next event whose message has this prefix and that satisfies `is_wanted`.
     pub async fn event_where(
         &mut self,
         message: &str,
@@ -111,7 +111,7 @@ impl DnsServer {
         }
     }
 
-    /// Where its own HTTP endpoints are.
+    /// The address of the server's HTTP endpoints.
     pub async fn admin(&mut self) -> SocketAddr {
         let is_it = |event: &&Value| is(event, "admin endpoints");
         if !self.events.iter().any(|event| is_it(&event)) {
@@ -130,14 +130,14 @@ impl DnsServer {
         status.unwrap().unwrap().code()
     }
 
-    /// How much memory the process holds.
+    /// Resident memory of the process, in bytes.
     pub fn used_bytes(&self) -> usize {
         let statm = format!("/proc/{}/statm", self.child.id().unwrap());
         let statm = std::fs::read_to_string(statm).unwrap();
         statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
     }
 
-    /// The answer over UDP.
+    /// The response over UDP.
     pub async fn ask(&self, name: &str, record_type: RecordType) -> Message {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         socket.connect(self.address).await.unwrap();
@@ -147,18 +147,18 @@ impl DnsServer {
         Message::from_vec(&packet[..length.unwrap().unwrap()]).unwrap()
     }
 
-    /// The answer over TCP.
+    /// The response over TCP.
     pub async fn ask_tcp(&self, name: &str, record_type: RecordType) -> Message {
         dns::ask_tcp(self.address, name, record_type).await.unwrap()
     }
 
-    /// The texts of the fleet's records, in order.
+    /// The texts of the fleet's records, sorted.
     pub async fn texts(&self) -> Vec<String> {
         texts(&self.ask_tcp(FLEET, RecordType::TXT).await)
     }
 
-    /// Waits until exactly these relays are listed, and gives how long that took.
-    pub async fn shows(&self, relays: &[&Relay]) -> Duration {
+    /// Waits until exactly these relays are listed. Returns the duration.
+    pub async fn wait_for_relays(&self, relays: &[&Relay]) -> Duration {
         let mut expected: Vec<_> = relays
             .iter()
             .map(|relay| relay.peer_id.to_string())
@@ -183,7 +183,7 @@ impl DnsServer {
     }
 }
 
-/// A relay of the fleet, with its operator's endpoints on a free port or the given one.
+/// A relay of the fleet, with its admin endpoints on a free port or the given one.
 pub async fn relay(instance: &str, variables: &[(&str, &str)]) -> Relay {
     let defaults = [
         ("RELAY_IDENTITY_SEED", SEED),

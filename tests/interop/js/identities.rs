@@ -20,7 +20,7 @@ async fn reaches_and_is_reached(identity: Value) {
     source.connect(&relay.tcp(), target).await.unwrap();
     let mut control = source.streams.clone();
     let _running = AbortOnDropHandle::new(source.run());
-    is_echoed(&mut control, target, b"from Rust to js").await;
+    assert_echoed(&mut control, target, b"from Rust to js").await;
 
     let mut target = Client::new(Security::Noise).await;
     target.reserve(&relay.tcp()).await.unwrap();

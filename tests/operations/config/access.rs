@@ -1,4 +1,4 @@
-//! Variables of access control.
+//! Access control variables.
 
 use super::*;
 
@@ -8,7 +8,7 @@ const URL: (&str, &str) = (
     "https://members.internal:8443/ask?tenant=7",
 );
 
-/// The one line for a bad value, up to what is allowed.
+/// Asserts the error line for a bad value, up to the allowed values.
 fn check(name: &str, value: &str, problem: &str) {
     let error = errors(&[URL, (name, value)]);
     let start = format!("{name}: {value:?} {problem}; allowed: ");
@@ -126,7 +126,7 @@ fn the_endpoint() {
     }
 }
 
-/// Also where the URL parser takes a part of the password for a host, a port, a path or a query.
+/// Includes passwords of which the URL parser takes a part for a host, port, path or query.
 #[test]
 fn password_in_the_url_is_never_shown() {
     for url in [
@@ -183,7 +183,7 @@ fn the_token_is_a_secret() {
     }
 }
 
-/// Otherwise a relay that is to ask would let everybody in.
+/// Otherwise, a relay without an endpoint would accept every peer.
 #[test]
 fn access_settings_without_a_url_are_an_error() {
     let set = [
@@ -198,9 +198,9 @@ fn access_settings_without_a_url_are_an_error() {
     let expected = set.map(|(name, _)| format!("{name}: has no effect without RELAY_ACCESS_URL"));
     assert_eq!(errors(&set), expected.join("\n"));
     config(&[&set[..], &[URL]].concat());
-    // What is so by default says nothing.
+    // The default value causes no error.
     config(&[("RELAY_ACCESS_ON_ERROR", "fail-closed")]);
-    // One mistake, one line.
+    // A bad URL causes a single error line.
     let error = errors(&[("RELAY_ACCESS_URL", "members"), set[0]]);
     assert_eq!(error.lines().count(), 1, "{error}");
 }

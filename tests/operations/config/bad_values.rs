@@ -1,4 +1,4 @@
-//! Bad values of every variable, and the exact line that each one gets.
+//! Bad values of every variable, and the exact error line of each.
 
 use super::*;
 
@@ -11,7 +11,7 @@ const COUNT: &str = "allowed: a whole number, 0 = unlimited";
 const SIZE: &str = "allowed: a size such as `100MB`, `64KiB` or plain bytes, 0 = unlimited";
 const SPAN: &str = "allowed: a duration such as `90s` or `1h 30m`";
 
-/// The one line for a bad value: `NAME: "value" problem; allowed`.
+/// Asserts the error line for a bad value: `NAME: "value" problem; allowed`.
 fn check(name: &str, value: &str, problem: &str, allowed: &str) {
     assert_eq!(
         errors(&[(name, value)]),
@@ -119,7 +119,7 @@ fn external_addresses() {
     item_list();
 }
 
-/// The bounds on the list as a whole.
+/// Limits of the whole list.
 fn item_list() {
     let list =
         |item: fn(u16) -> String, len: u16| (1..=len).map(item).collect::<Vec<_>>().join(",");
@@ -429,7 +429,7 @@ fn one_line_each_all_at_once() {
     assert!(!text.contains('\u{1b}'));
 }
 
-/// The fleet's directory: each item of a list by itself, and what is wrong with it.
+/// Variables of the DNS server: each list item is checked separately.
 #[test]
 fn the_directory() {
     for (name, value, problem) in [

@@ -1,4 +1,4 @@
-//! What holds between variables.
+//! Constraints between variables.
 
 use super::*;
 
@@ -10,7 +10,7 @@ fn the_drain_window_fits_into_the_timeout() {
         "RELAY_DRAIN_WINDOW: 2m is longer than RELAY_DRAIN_TIMEOUT (1m30s); allowed: at most \
          that"
     );
-    // One mistake, one line: a value that cannot be read is not compared.
+    // A value that cannot be parsed causes only one error line, and is not compared.
     let pairs = [
         ("RELAY_DRAIN_WINDOW", "1h"),
         ("RELAY_DRAIN_TIMEOUT", "2 hors"),
@@ -84,7 +84,7 @@ fn limits_without_effect() {
         warnings(&pairs),
         ["RELAY_MAX_RESERVATIONS_PER_IP (3) has no effect: RELAY_MAX_RESERVATIONS (2) is lower"]
     );
-    // A default is nobody's mistake, and unlimited is above everything.
+    // Values that are not set cause no warning, and unlimited exceeds every limit.
     assert!(warnings(&[("RELAY_MAX_RESERVATIONS", "2")]).is_empty());
     let pairs = [
         ("RELAY_MAX_CIRCUITS_PER_PEER", "513"),
@@ -142,7 +142,7 @@ fn short_reservations() {
 }
 
 #[test]
-fn a_seed_wants_a_name() {
+fn seed_without_a_distinct_instance_name_is_a_warning() {
     let warning = warnings(&[("RELAY_IDENTITY_SEED", SEED), ("HOSTNAME", "localhost")]);
     assert!(
         warning[0].contains("every relay named localhost"),

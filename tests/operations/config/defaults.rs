@@ -1,11 +1,11 @@
-//! What holds when nothing is set.
+//! The configuration without any variables.
 
 use circuit_relay::CircuitLimit;
 use descord_relay::autonat::Versions;
 
 use super::*;
 
-/// Those of `lines` that are not in effect.
+/// The lines of `lines` that the default configuration does not print.
 fn not_in_effect<'a>(lines: &[&'a str]) -> Vec<&'a str> {
     let text = load(&[]).unwrap().render();
     let is_missing = |line: &&&str| !text.lines().any(|shown| shown == **line);
@@ -106,7 +106,7 @@ fn an_empty_value_counts_as_not_set() {
             continue;
         }
         for empty in ["", " ", "\n"] {
-            // Blanks are characters of a secret, if not good ones or not enough of them.
+            // Whitespace is a valid part of a secret, so these values are bad secrets.
             let is_secret = name.starts_with("RELAY_IDENTITY")
                 || matches!(name, "RELAY_ACCESS_TOKEN" | "RELAY_SWARM_KEY");
             if is_secret && empty == " " {

@@ -1,4 +1,4 @@
-//! Names that are mistyped, and names that Kubernetes makes.
+//! Unknown variable names, and names that Kubernetes injects.
 
 use super::*;
 

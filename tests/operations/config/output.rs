@@ -1,4 +1,4 @@
-//! What the operator reads, and that no environment is too strange.
+//! The printed configuration, and arbitrary environments.
 
 use super::*;
 
@@ -20,7 +20,7 @@ fn render_names_the_source_of_values() {
     }
 }
 
-/// The variables of a rendered configuration.
+/// The variables of a printed configuration.
 fn pairs(text: &str) -> Vec<(&str, &str)> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines.map(|line| line.split_once('=').unwrap()).collect()
@@ -78,7 +78,7 @@ fn the_reference_has_a_section_for_each_subject() {
 }
 
 proptest! {
-    /// Numbers of all sizes survive being written and read again.
+    /// Numbers of all sizes are unchanged after printing and parsing.
     #[test]
     fn values_survive_a_round_trip(
         bytes in 0..u64::MAX,
@@ -94,10 +94,9 @@ proptest! {
         prop_assert_eq!(config(&pairs(&loaded.render())), loaded.config);
     }
 
-    /// Whatever the environment holds, the answer is a configuration or errors of one line
-    /// each.
+    /// Any environment results in a configuration, or in errors of one line each.
     #[test]
-    fn no_environment_panics(
+    fn arbitrary_environment_does_not_panic(
         pairs in proptest::collection::vec((any_name(), any_value()), 0..8),
     ) {
         let pairs: Vec<_> = pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
@@ -109,7 +108,7 @@ proptest! {
     }
 }
 
-/// Names that are ours, nearly ours, or anything.
+/// Valid names, similar names, and arbitrary ones.
 fn any_name() -> impl Strategy<Value = String> {
     let reference = reference();
     let ours: Vec<String> = reference.split('`').map(str::to_owned).collect();
@@ -125,7 +124,7 @@ fn any_name() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Values that are nearly right, or anything.
+/// Almost valid values, and arbitrary ones.
 fn any_value() -> impl Strategy<Value = String> {
     prop_oneof![
         any::<String>(),

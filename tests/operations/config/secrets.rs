@@ -1,4 +1,4 @@
-//! Where secrets come from, and that they are shown nowhere.
+//! Sources of secrets, and their absence from all output.
 
 use transports::SwarmKey;
 
@@ -15,7 +15,7 @@ fn files_are_read_without_the_line_break_at_their_end() {
     let pairs = [("RELAY_IDENTITY_SEED_FILE", "/run/secrets/seed")];
     let from_file = load_with(&pairs, &files).unwrap().config;
     assert_eq!(from_file, config(&[("RELAY_IDENTITY_SEED", SEED)]));
-    // A secret must be the same however it arrives.
+    // Variable and file result in the same secret.
     assert_eq!(
         from_file,
         config(&[("RELAY_IDENTITY_SEED", &format!("{SEED}\n"))])

@@ -1,4 +1,4 @@
-//! Good values of every variable.
+//! Valid values of every variable.
 
 use circuit_relay::{BandwidthLimit, BandwidthLimits, CircuitLimit, RequestRateLimits};
 use descord_relay::autonat::Versions;
@@ -9,7 +9,7 @@ use super::*;
 
 const PEER: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
 
-/// Every variable with a good value, and what `render` then says.
+/// Every variable with a valid value, and its printed form.
 const GOOD: &[(&str, &str, &str)] = &[
     (
         "RELAY_LISTEN_ADDRESSES",
@@ -131,7 +131,7 @@ fn rate(burst: u32, refill: u32, per: Unit) -> Rate {
 #[test]
 fn every_variable_takes_effect() {
     for (name, value, shown) in GOOD {
-        // How to ask an access endpoint is an error unless there is one.
+        // Settings of the access endpoint are errors without a URL.
         let pairs = [("RELAY_ACCESS_URL", "http://members"), (name, value)];
         let is_about_access = name.starts_with("RELAY_ACCESS_");
         let pairs = pairs.get(usize::from(!is_about_access)..).unwrap();

@@ -1,5 +1,5 @@
-//! Whatever peers do, there are no more series than the catalogue allows, and what they count is
-//! what happened.
+//! Bounds of metrics under hostile input. Expected: only series, labels and values of the catalogue
+//! exist, and counters match the log.
 
 use std::collections::BTreeSet;
 
@@ -17,12 +17,12 @@ use test_support::{
 
 use crate::metrics::{reaches, start};
 
-/// Peers that misbehave at once.
+/// Number of misbehaving peers.
 const PEERS: usize = 8;
-/// More series than a relay can export for any clients, buckets of histograms included.
+/// Upper bound of the number of series of a relay, including histogram buckets.
 const MAX_SERIES: usize = 600;
 
-/// A request of a kind that does not exist.
+/// A request of an unknown type.
 fn unknown() -> Vec<u8> {
     let status = HopMessage {
         kind: Some(HopType::Status.into()),
@@ -31,7 +31,7 @@ fn unknown() -> Vec<u8> {
     status.encode_length_delimited_to_vec()
 }
 
-/// New peers, each with names and bytes that nobody has used before, do what they must not.
+/// Misbehaving new peers, each with names and bytes that were not used before.
 async fn flood(relay: &Relay) {
     for address in [relay.tcp(), relay.quic()] {
         for _ in 0..PEERS {
@@ -57,14 +57,14 @@ async fn flood(relay: &Relay) {
         circuit.far.close().await.unwrap();
         read_out(&mut circuit.near).await.1.unwrap();
         read_out(&mut circuit.far).await.1.unwrap();
-        // Not when both have read all of it, but soon after.
+        // The circuit ends shortly after both sides have read everything.
         let is_over = |scrape: &Scrape| scrape.sum("relay_circuit_active", &[]) == Some(0.0);
         Scrape::find(relay, "end of the circuit", is_over).await;
     }
-    // Everybody leaves.
+    // Waits until all clients have disconnected.
     let names = ["relay_peer_active", "relay_connection_active"];
     let nobody = |scrape: &Scrape| names.iter().all(|name| scrape.sum(name, &[]) == Some(0.0));
-    Scrape::find(relay, "nobody left", nobody).await;
+    Scrape::find(relay, "no connections", nobody).await;
 }
 
 /// The series, without their values.
@@ -73,7 +73,7 @@ fn series(scrape: &Scrape) -> BTreeSet<String> {
     scrape.0.iter().map(name).collect()
 }
 
-/// Every label and value of `sample` is in the catalogue.
+/// Whether every label and value of `sample` is in the catalogue.
 fn is_listed(sample: &Sample) -> bool {
     INSTRUMENTS.iter().any(|instrument| {
         let name = name(instrument);
@@ -102,7 +102,7 @@ fn is_listed(sample: &Sample) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_of_strangers_adds_no_series() {
+async fn flood_of_misbehaving_peers_adds_no_series() {
     let relay = start(&[]).await;
     flood(&relay).await;
     let first = Scrape::of(&relay).await;
@@ -120,7 +120,7 @@ async fn a_flood_of_strangers_adds_no_series() {
     }
 }
 
-/// How many events of the log start like this and have this in that field.
+/// The number of log events with this message prefix and field value.
 fn logged(events: &[Value], message: &str, (field, value): (&str, &str)) -> usize {
     let is_meant =
         |event: &&Value| is(event, message) && (field.is_empty() || event[field] == value);
@@ -128,20 +128,20 @@ fn logged(events: &[Value], message: &str, (field, value): (&str, &str)) -> usiz
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_counts_are_those_of_the_log() {
-    // Renewals in quick succession are for the debug log.
+async fn counters_match_the_log() {
+    // Such early renewals are logged at level debug.
     let variables = [
         ("RELAY_MAX_RESERVATIONS", "5"),
         ("RUST_LOG", "descord_relay=debug"),
     ];
     let relay = start(&variables).await;
-    // Some stay, so that there is no room for others.
-    let mut holders = Vec::new();
+    // Reserved peers stay connected, so that others are refused.
+    let mut reserved_peers = Vec::new();
     for _ in 0..3 {
-        let mut holder = Raw::new(&relay.tcp()).await;
-        assert_status(&holder.reserve().await, Status::Ok);
-        assert_status(&holder.reserve().await, Status::Ok);
-        holders.push(holder);
+        let mut reserved = Raw::new(&relay.tcp()).await;
+        assert_status(&reserved.reserve().await, Status::Ok);
+        assert_status(&reserved.reserve().await, Status::Ok);
+        reserved_peers.push(reserved);
     }
     let mut crowd = Vec::new();
     for _ in 0..4 {
@@ -150,7 +150,7 @@ async fn the_counts_are_those_of_the_log() {
         peer.connect(PeerId::random()).await;
         crowd.push(peer);
     }
-    drop((holders, crowd));
+    drop((reserved_peers, crowd));
     let ended = "relay_reservation_duration_seconds_count";
     reaches(&relay, ended, &[], 5.0).await;
     flood(&relay).await;

@@ -1,4 +1,4 @@
-//! Every instrument changes when the fact that it measures occurs.
+//! Every instrument changes when the event that it measures occurs.
 
 use std::collections::HashSet;
 
@@ -31,17 +31,17 @@ use crate::metrics::{reaches, start};
 const SIGTERM: i32 = 15;
 const SIGCONT: i32 = 18;
 const SIGSTOP: i32 = 19;
-/// More than fit into the queue that a thread of the runtime has for itself.
+/// More than the local queue of a runtime thread can hold.
 const MANY: usize = 600;
 /// The first bytes of every TCP connection.
 const MULTISTREAM: &[u8] = b"\x13/multistream/1.0.0\n";
 const NOISE: &[u8] = b"\x07/noise\n";
 
-/// Reservations, one of them renewed, and one that the relay has no room for.
+/// A reservation that is renewed, and one that is refused at the limit.
 async fn reservations(relay: &Relay) -> (Raw, Scrape) {
-    let mut holder = Raw::new(&relay.tcp()).await;
-    assert_status(&holder.reserve().await, Status::Ok);
-    assert_status(&holder.reserve().await, Status::Ok);
+    let mut reserved = Raw::new(&relay.tcp()).await;
+    assert_status(&reserved.reserve().await, Status::Ok);
+    assert_status(&reserved.reserve().await, Status::Ok);
     let mut second = Raw::new(&relay.quic()).await;
     assert_status(&second.reserve().await, Status::Ok);
     let mut late = Raw::new(&relay.quic()).await;
@@ -57,10 +57,10 @@ async fn reservations(relay: &Relay) -> (Raw, Scrape) {
     drop(second);
     let ended = "relay_reservation_duration_seconds_count";
     let scrape = reaches(relay, ended, &[("reason", "closed")], 1.0).await;
-    (holder, scrape)
+    (reserved, scrape)
 }
 
-/// A circuit that both sides finish, and one whose receiver does not read, and leaves.
+/// A circuit that both sides close, and one whose receiver does not read and disconnects.
 async fn circuits(relay: &Relay) -> Vec<Scrape> {
     let mut circuit = Circuit::open(&relay.quic()).await;
     circuit.near.write_all(&pattern(1000)).await.unwrap();
@@ -84,18 +84,18 @@ async fn circuits(relay: &Relay) -> Vec<Scrape> {
         () = writing => panic!("the circuit ended"),
     };
     drop((circuit.source, circuit.target, near, far));
-    // By a reset or the loss of a connection, whichever the relay hears of first.
+    // Either as a reset or as a lost connection, depending on which is detected first.
     let left = reaches(relay, ended, &[], 2.0).await;
     reaches(relay, "relay_reservation_duration_seconds_count", &[], 3.0).await;
     vec![open, held, left]
 }
 
-/// A target that refuses a circuit, and does not answer for the next one.
-async fn stops(relay: &Relay, holder: &mut Raw) -> Scrape {
+/// A target that refuses one circuit and does not respond to the next.
+async fn stops(relay: &Relay, reserved: &mut Raw) -> Scrape {
     let mut source = Raw::new(&relay.quic()).await;
-    let target = holder.peer_id;
+    let target = reserved.peer_id;
     let refuse = async {
-        let mut stream = holder.stop().await;
+        let mut stream = reserved.stop().await;
         let _: StopMessage = wire::read(&mut stream).await.unwrap();
         let refusal = StopMessage {
             kind: Some(StopType::Status.into()),
@@ -107,15 +107,15 @@ async fn stops(relay: &Relay, holder: &mut Raw) -> Scrape {
     };
     let ((answer, _), ()) = tokio::join!(source.connect(target), refuse);
     assert_status(&answer, Status::ConnectionFailed);
-    let ignore = async { drop(holder.stop().await) };
+    let ignore = async { drop(reserved.stop().await) };
     let ((answer, _), ()) = tokio::join!(source.connect(target), ignore);
     assert_status(&answer, Status::ConnectionFailed);
-    // A source that is gone while the target is asked.
+    // A source that disconnects before the target's response.
     let mut source = Raw::new(&relay.tcp()).await;
     let asked = tokio::select! {
         biased;
-        _ = source.connect(target) => panic!("nobody has answered"),
-        stop = holder.stop() => stop,
+        _ = source.connect(target) => panic!("the request completed without a response"),
+        stop = reserved.stop() => stop,
     };
     drop(source);
     let stop = "relay_stop_duration_seconds_count";
@@ -126,13 +126,13 @@ async fn stops(relay: &Relay, holder: &mut Raw) -> Scrape {
     reaches(relay, stop, &[("outcome", "failed")], 1.0).await
 }
 
-/// A connection that never gets anywhere, one whose handshake fails, and one too many of a peer.
+/// An incomplete connection, a failed handshake, and a connection beyond the limit of a peer.
 async fn connections(relay: &Relay) -> Vec<Scrape> {
-    let mut stranger = TcpStream::connect(socket(&relay.tcp())).await.unwrap();
+    let mut tcp = TcpStream::connect(socket(&relay.tcp())).await.unwrap();
     let pending = reaches(relay, "relay_connection_pending", &[], 1.0).await;
-    stranger.write_all(MULTISTREAM).await.unwrap();
-    stranger.write_all(NOISE).await.unwrap();
-    stranger.write_all(b"\x00\x04none").await.unwrap();
+    tcp.write_all(MULTISTREAM).await.unwrap();
+    tcp.write_all(NOISE).await.unwrap();
+    tcp.write_all(b"\x00\x04none").await.unwrap();
     let failed = [
         ("transport", "tcp"),
         ("security", "noise"),
@@ -156,23 +156,23 @@ async fn connections(relay: &Relay) -> Vec<Scrape> {
     vec![pending, failed, denied]
 }
 
-/// More happens at once than the threads can queue by themselves.
+/// More concurrent work than the local queues of the threads can hold.
 async fn crowd(relay: &Relay) -> Scrape {
     let address = socket(&relay.tcp());
     #[expect(clippy::cast_precision_loss, reason = "it is small")]
     let many = MANY as f64;
-    // Whether the scrape sees them in the queue is a matter of luck: new ones try again.
+    // The scrape may miss the queued tasks, so new connections retry.
     loop {
-        let mut strangers = Vec::new();
+        let mut tcp_streams = Vec::new();
         for _ in 0..MANY {
-            strangers.push(TcpStream::connect(address).await.unwrap());
+            tcp_streams.push(TcpStream::connect(address).await.unwrap());
         }
         reaches(relay, "relay_connection_pending", &[], many).await;
-        // All of them are heard in the same moment, and the scrape in the next.
+        // All connections become readable at once, and the scrape follows immediately.
         kill(SIGSTOP, relay.id());
         sleep(MAX_AGE).await;
-        for stranger in &mut strangers {
-            stranger.write_all(MULTISTREAM).await.unwrap();
+        for tcp in &mut tcp_streams {
+            tcp.write_all(MULTISTREAM).await.unwrap();
         }
         let scrape = Scrape::recent(relay);
         let wake = async { kill(SIGCONT, relay.id()) };
@@ -183,7 +183,7 @@ async fn crowd(relay: &Relay) -> Scrape {
     }
 }
 
-/// A peer that has one of its own addresses dialled, then another, and then one of somebody else.
+/// Dials of a peer's own addresses, and a refused dial of another one.
 async fn dials(relay: &Relay) -> Vec<Scrape> {
     let mut client = autonat::Client::new(&relay.tcp()).await;
     let series = "relay_autonat_dials_total";
@@ -195,15 +195,15 @@ async fn dials(relay: &Relay) -> Vec<Scrape> {
     }
     let foreign = "/ip4/127.0.0.2/tcp/1".parse().unwrap();
     let refused = [("outcome", "foreign_address")];
-    // The client asks again until it is stopped.
+    // The client repeats its request until it is dropped.
     tokio::select! {
         scrape = reaches(relay, series, &refused, 1.0) => scrapes.push(scrape),
-        () = client.ask([foreign]) => unreachable!("it asks until it is dropped"),
+        () = client.ask([foreign]) => unreachable!("the client repeats its request until it is dropped"),
     }
     scrapes
 }
 
-/// Another relay, that asks who may: rules from a file that changes, and an endpoint.
+/// Another relay with access control by a file, which changes, and by an endpoint.
 async fn access() -> Vec<Scrape> {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("access.rules");
@@ -246,7 +246,7 @@ async fn access() -> Vec<Scrape> {
     scrapes
 }
 
-/// More relays, each with one limit of bandwidth, which a circuit of it has to wait for.
+/// More relays, each with one bandwidth limit, for which a circuit waits.
 async fn bandwidth() -> Vec<Scrape> {
     let mut scrapes = Vec::new();
     for (scope, variable) in [
@@ -266,15 +266,15 @@ async fn bandwidth() -> Vec<Scrape> {
     scrapes
 }
 
-/// The tests of the exporters have the first two. The last one moves when the system cannot do what it
-/// announces; the tests of the UDP socket make it fail.
-const ELSEWHERE: [&str; 3] = [
+/// Tested by other tests: the first two by the tests of the exporters, the last one, which changes if the
+/// system does not support an announced feature, by those of the UDP socket.
+const TESTED_ELSEWHERE: [&str; 3] = [
     "relay.telemetry.exports",
     "relay.telemetry.lost",
     "relay.quic.offload.fallbacks",
 ];
 
-/// These may well stay as they are; the phases always add up to one.
+/// Values that may not change. The phases always add up to 1.
 const FIXED: [&str; 6] = [
     "process.memory.virtual",
     "process.start_time",
@@ -292,11 +292,11 @@ async fn every_instrument_moves() {
         ("RELAY_DRAIN_WINDOW", "1h"),
     ])
     .await;
-    let (mut holder, scrape) = reservations(&relay).await;
+    let (mut reserved, scrape) = reservations(&relay).await;
     let mut scrapes = vec![scrape];
     scrapes.extend(circuits(&relay).await);
-    scrapes.push(stops(&relay, &mut holder).await);
-    let (answer, _) = holder.connect(PeerId::random()).await;
+    scrapes.push(stops(&relay, &mut reserved).await);
+    let (answer, _) = reserved.connect(PeerId::random()).await;
     assert_status(&answer, Status::NoReservation);
     scrapes.extend(connections(&relay).await);
     scrapes.extend(dials(&relay).await);
@@ -318,7 +318,7 @@ async fn every_instrument_moves() {
             InstrumentKind::Histogram(_) => format!("{}_count", name(instrument)),
             _ => name(instrument),
         };
-        if ELSEWHERE.contains(&instrument.name) {
+        if TESTED_ELSEWHERE.contains(&instrument.name) {
             continue;
         }
         let values = scrapes.iter().filter_map(|s| s.sum(&series, &[]));

@@ -1,4 +1,4 @@
-//! The list of metrics, for people to read.
+//! Generates `docs/metrics.md`, and checks that it is current.
 
 use std::fmt::Write;
 
@@ -36,7 +36,7 @@ const HEAD: &str = "\
 |---|---|---|---|---|---|
 ";
 
-/// The values of these attributes are those of the build.
+/// The values of these attributes depend on the build.
 const BUILD_INFO: &str = "relay.build.info";
 
 fn values(attribute: &Attribute) -> String {

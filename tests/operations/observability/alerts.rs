@@ -1,4 +1,4 @@
-//! The alert rules, by themselves.
+//! The alert rules and their unit tests.
 
 use std::{collections::BTreeSet, process::Command};
 
@@ -13,7 +13,7 @@ use crate::observability::{
 };
 
 pub(crate) const RULES: &str = "observability/alerts.yaml";
-/// What every alert has to fire for, and not to.
+/// Unit tests of the alerts: series for which each must and must not fire.
 pub(crate) const TESTS: &str = "tests/observability/alerts_test.yaml";
 
 fn promtool(what: [&str; 2], path: &str) {
@@ -23,17 +23,17 @@ fn promtool(what: [&str; 2], path: &str) {
 }
 
 #[test]
-fn prometheus_takes_the_rules() {
+fn prometheus_accepts_the_rules() {
     promtool(["check", "rules"], RULES);
 }
 
 #[test]
-fn every_alert_fires_for_its_trouble_and_is_quiet_otherwise() {
+fn alert_unit_tests_pass() {
     promtool(["test", "rules"], TESTS);
 }
 
 #[test]
-fn no_alert_lacks_a_test() {
+fn every_alert_has_a_test() {
     let (rules, tests) = (text(RULES), text(TESTS));
     let alerts = rules
         .lines()

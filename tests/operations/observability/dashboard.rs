@@ -1,11 +1,11 @@
-//! The dashboard, by itself.
+//! The Grafana dashboard.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
 use crate::observability::{
-    names::{exist, in_template},
+    names::{assert_known, in_template},
     text,
 };
 
@@ -13,7 +13,7 @@ fn dashboard() -> Value {
     serde_json::from_str(&text("observability/dashboard.json")).unwrap()
 }
 
-/// The panels without the rows between them.
+/// The panels, without rows.
 fn panels() -> Vec<Value> {
     let all = dashboard()["panels"].as_array().unwrap().clone();
     all.into_iter()
@@ -21,7 +21,7 @@ fn panels() -> Vec<Value> {
         .collect()
 }
 
-/// What Grafana asks Prometheus, with its variables filled in, and how it names the answer.
+/// The queries of the panels, with Grafana's variables replaced, and their legend formats.
 pub(crate) fn queries() -> Vec<(String, String)> {
     let words = |value: &Value| value.as_str().unwrap().to_owned();
     let targets = panels()
@@ -34,10 +34,7 @@ pub(crate) fn queries() -> Vec<(String, String)> {
                 .replace("$__range", "1h")
                 .replace("\"$job\"", "\".+\"")
                 .replace("\"$instance\"", "\".+\"");
-            assert!(
-                !query.contains('$'),
-                "a variable that is not known: {query}"
-            );
+            assert!(!query.contains('$'), "unknown variable: {query}");
             (query, words(&target["legendFormat"]))
         })
         .collect()
@@ -46,7 +43,7 @@ pub(crate) fn queries() -> Vec<(String, String)> {
 #[test]
 fn every_series_label_and_value_on_it_exists() {
     for (query, legend) in queries() {
-        let labels = exist(&query);
+        let labels = assert_known(&query);
         for label in in_template(&legend) {
             assert!(labels.contains(label), "{label:?} is no label of {query}");
         }
@@ -57,7 +54,7 @@ fn every_series_label_and_value_on_it_exists() {
         };
         let inner = definition.strip_prefix("label_values(").unwrap();
         let (query, label) = inner.strip_suffix(')').unwrap().rsplit_once(", ").unwrap();
-        assert!(exist(query).contains(label), "{definition}");
+        assert!(assert_known(query).contains(label), "{definition}");
     }
 }
 
@@ -82,7 +79,7 @@ fn every_panel_has_a_description_and_a_unit() {
 }
 
 #[test]
-fn no_panel_covers_another() {
+fn panels_do_not_overlap() {
     let (mut ids, mut cells) = (BTreeSet::new(), BTreeSet::new());
     for panel in dashboard()["panels"].as_array().unwrap() {
         assert!(ids.insert(panel["id"].as_u64().unwrap()), "{panel}");

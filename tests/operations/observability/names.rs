@@ -1,4 +1,4 @@
-//! Every series, label and value that may be spoken of.
+//! The series, labels and label values that queries may use.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,10 +7,10 @@ use test_support::prometheus::{label, name};
 
 use crate::observability::promql::{Series, used};
 
-/// What a scrape adds to every series.
+/// Labels that a scrape adds to every series.
 const TARGET: [&str; 2] = ["job", "instance"];
 
-/// The series of all instruments with their attributes, and the one that every scrape makes.
+/// The series of all instruments with their attributes, and the series of the scrape itself.
 fn known() -> BTreeMap<String, &'static [Attribute]> {
     let mut known = BTreeMap::from([("up".to_owned(), &[][..])]);
     for instrument in INSTRUMENTS.iter().chain(DNS_INSTRUMENTS) {
@@ -26,7 +26,7 @@ fn known() -> BTreeMap<String, &'static [Attribute]> {
     known
 }
 
-/// The labels of a series, once it is known to be one of the relay's or of its name server's.
+/// The labels of a series. Panics if it does not exist.
 fn labels(series: &Series, query: &str) -> BTreeSet<String> {
     let known = known();
     let attributes = known
@@ -49,9 +49,8 @@ fn labels(series: &Series, query: &str) -> BTreeSet<String> {
     own.chain(TARGET.map(str::to_owned)).chain(le).collect()
 }
 
-/// `query` speaks of nothing that the relay does not export; gives the labels that its result may
-/// have.
-pub(crate) fn exist(query: &str) -> BTreeSet<String> {
+/// Asserts that all series and labels of `query` exist. Returns the labels that its result may have.
+pub(crate) fn assert_known(query: &str) -> BTreeSet<String> {
     let used = used(query);
     assert!(!used.series.is_empty(), "{query}");
     let all: BTreeSet<_> = used.series.iter().flat_map(|s| labels(s, query)).collect();
@@ -61,7 +60,7 @@ pub(crate) fn exist(query: &str) -> BTreeSet<String> {
     all
 }
 
-/// The labels that a template in double braces speaks of, as `{{ $labels.name }}` or `{{name}}`.
+/// The labels in a template, such as `{{ $labels.name }}` or `{{name}}`.
 pub(crate) fn in_template(template: &str) -> Vec<&str> {
     template
         .split("{{")
@@ -83,7 +82,7 @@ fn missing_names_are_found() {
         "sum by (reason) (relay_phase)",
         "sum by (le) (relay_circuit_duration_seconds_count)",
     ] {
-        let found = std::panic::catch_unwind(|| exist(query));
+        let found = std::panic::catch_unwind(|| assert_known(query));
         assert!(found.is_err(), "{query}: {found:?}");
     }
 }

@@ -1,10 +1,10 @@
-//! Which series and labels a query speaks of.
+//! A parser for the series and labels in PromQL queries.
 
 use std::collections::BTreeSet;
 
-/// What is said between two series, or before one.
+/// Operators and modifiers that are words.
 const OPERATORS: [&str; 5] = ["and", "or", "unless", "bool", "offset"];
-/// What a list of labels follows.
+/// Keywords before a list of labels.
 const GROUPINGS: [&str; 6] = [
     "by",
     "without",
@@ -14,19 +14,19 @@ const GROUPINGS: [&str; 6] = [
     "group_right",
 ];
 
-/// A series as a query selects it.
+/// A series selector.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Series {
     pub(crate) name: String,
-    /// Labels and what they have to be; several values for a list of alternatives.
+    /// Label matchers, with several values for a list of alternatives.
     pub(crate) labels: Vec<(String, Vec<String>)>,
 }
 
-/// What a query speaks of.
+/// The series and labels of a query.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Used {
     pub(crate) series: Vec<Series>,
-    /// Labels that it groups or joins by.
+    /// Labels for grouping and vector matching.
     pub(crate) grouped: BTreeSet<String>,
 }
 
@@ -43,7 +43,7 @@ fn tokens(query: &str) -> Vec<Token> {
     let mut rest = query.trim_start();
     while let Some(first) = rest.chars().next() {
         let (token, length) = if first == '"' {
-            // No text of ours has an escaped quote.
+            // No string in this repository contains an escaped quote.
             let end = rest[1..].find('"').unwrap();
             (Token::Text(rest[1..=end].to_owned()), end + 2)
         } else if is_part(first) {
@@ -58,7 +58,7 @@ fn tokens(query: &str) -> Vec<Token> {
     tokens
 }
 
-/// What `query` speaks of.
+/// The series and labels of `query`.
 pub(crate) fn used(query: &str) -> Used {
     let mut used = Used::default();
     let mut tokens = tokens(query).into_iter().peekable();

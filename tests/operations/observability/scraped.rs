@@ -1,4 +1,4 @@
-//! A real Prometheus that scrapes a real relay, by the configuration that the documentation shows.
+//! A Prometheus server that scrapes a relay with the documented configuration.
 
 use circuit_relay::wire::Status;
 use futures::{AsyncReadExt, AsyncWriteExt};
@@ -13,14 +13,14 @@ use test_support::{
 use crate::observability::{
     alerts::{RULES, TESTS},
     dashboard, file,
-    names::{exist, in_template},
+    names::{assert_known, in_template},
     prometheus, promql,
     server::{Server, wait},
     text,
 };
 
-/// A relay over which a circuit has carried 300 bytes there and 50 back, and the holder of a
-/// reservation, who was denied a circuit.
+/// A relay whose circuit has forwarded 300 bytes to the target and 50 bytes back, and a reserved peer
+/// that was denied a circuit.
 async fn used() -> (Relay, Raw) {
     let mut relay = Relay::start(&[("RELAY_ADMIN_ADDRESS", "127.0.0.1:0")]).await;
     let mut circuit = Circuit::open(&relay.quic()).await;
@@ -60,7 +60,7 @@ async fn value(server: &Server, query: &str) -> Option<f64> {
     Some(value.unwrap())
 }
 
-/// The rules, once each of them has been evaluated.
+/// The rules, after each has been evaluated.
 async fn rules(server: &Server) -> Vec<Value> {
     wait("evaluation of every rule", async || {
         let groups = server.get("/api/v1/rules").await;
@@ -76,11 +76,11 @@ async fn rules(server: &Server) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_real_prometheus_reads_it_all() {
+async fn prometheus_scrapes_and_evaluates_everything() {
     if prometheus().is_none() {
         return;
     }
-    let (relay, _holder) = used().await;
+    let (relay, _reserved) = used().await;
     let server = Server::start(&configuration(&relay), &file(RULES)).await;
 
     wait("second scrape", async || {
@@ -92,7 +92,7 @@ async fn a_real_prometheus_reads_it_all() {
     let target = &targets["activeTargets"][0];
     assert_eq!(target["health"], "up", "{target}");
     assert_eq!(target["lastError"], "", "{target}");
-    // Only OpenMetrics has a name for a counter without its `_total`.
+    // Only OpenMetrics metadata has names of counters without `_total`.
     let metadata = server
         .get("/api/v1/metadata?metric=relay_circuit_io_bytes")
         .await;
@@ -123,19 +123,19 @@ async fn a_real_prometheus_reads_it_all() {
         assert_eq!(value(&server, &query).await, Some(expected), "{query}");
     }
 
-    rules_are_well(&server).await;
-    panels_have_data(&server, &Scrape::of(&relay).await).await;
+    assert_rules_healthy(&server).await;
+    assert_panels_have_data(&server, &Scrape::of(&relay).await).await;
 }
 
-/// Every rule is evaluated without an error, speaks of what exists, and has nothing to complain of.
-async fn rules_are_well(server: &Server) {
+/// Asserts that every rule is evaluated without an error, uses existing names, and does not fire.
+async fn assert_rules_healthy(server: &Server) {
     let tests = text(TESTS);
     for rule in rules(server).await {
         assert_eq!(rule["health"], "ok", "{rule}");
         assert_eq!(rule["state"], "inactive", "{rule}");
-        exist(rule["query"].as_str().unwrap());
+        assert_known(rule["query"].as_str().unwrap());
         assert!(["warning", "critical"].contains(&rule["labels"]["severity"].as_str().unwrap()));
-        // The labels that are left when it fires are those of its test.
+        // The labels of the firing alert are those in its unit test.
         let fired = format!("{{alertname={}", rule["name"]);
         let fired = tests.lines().find(|line| line.contains(&fired)).unwrap();
         for annotation in ["summary", "description"] {
@@ -147,8 +147,8 @@ async fn rules_are_well(server: &Server) {
     }
 }
 
-/// Every query of the dashboard gives something if the relay exports what it asks for.
-async fn panels_have_data(server: &Server, scrape: &Scrape) {
+/// Asserts that every dashboard query returns data if the relay exports its series.
+async fn assert_panels_have_data(server: &Server, scrape: &Scrape) {
     for (query, _) in dashboard::queries() {
         let is_exported = |series: &promql::Series| {
             scrape.0.iter().any(|sample| {
@@ -161,7 +161,7 @@ async fn panels_have_data(server: &Server, scrape: &Scrape) {
         };
         let is_exported = promql::used(&query).series.iter().all(is_exported);
         let result = server.query(&query).await;
-        // A comparison may well leave nothing over.
+        // A comparison may return no series.
         if is_exported && !query.contains("==") {
             assert!(!result.is_empty(), "{query}");
         }

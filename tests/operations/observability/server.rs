@@ -1,4 +1,4 @@
-//! A real Prometheus.
+//! A Prometheus server process.
 
 use std::{fmt::Write, fs::File, net::SocketAddr, path::Path, time::Duration};
 
@@ -11,7 +11,7 @@ use tokio::{
     time::timeout,
 };
 
-/// A server with a separate configuration and data directory. Killed when it is dropped.
+/// A server with a separate configuration and data directory, killed on drop.
 pub(crate) struct Server {
     _child: Child,
     _directory: TempDir,
@@ -19,7 +19,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts a server with this configuration and this file of rules beside it.
+    /// Starts a server with this configuration and this rule file.
     pub(crate) async fn start(configuration: &str, rules: &Path) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("prometheus.yml");
@@ -49,7 +49,7 @@ impl Server {
         }
     }
 
-    /// What the HTTP API answers.
+    /// A response of the HTTP API.
     pub(crate) async fn get(&self, path: &str) -> Value {
         let (status, body) = client::get(self.address, path).await.unwrap();
         let body = String::from_utf8(body.to_vec()).unwrap();
@@ -59,7 +59,7 @@ impl Server {
         answer["data"].take()
     }
 
-    /// The series that `query` gives now.
+    /// The current result of `query`.
     pub(crate) async fn query(&self, query: &str) -> Vec<Value> {
         let mut path = "/api/v1/query?query=".to_owned();
         for byte in query.bytes() {
@@ -70,14 +70,14 @@ impl Server {
     }
 }
 
-/// Where the server listens, by what it logs.
+/// The listen address, read from the log.
 fn listening(log: &str) -> SocketAddr {
     let line = log.lines().find(|line| line.contains("Listening on"));
     let event: Value = serde_json::from_str(line.unwrap()).unwrap();
     event["address"].as_str().unwrap().parse().unwrap()
 }
 
-/// Asks until there is an answer. Scrapes and evaluations happen when they happen.
+/// Polls until there is a result. Scrapes and evaluations are asynchronous.
 pub(crate) async fn wait<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let asking = timeout(PATIENCE, async {
         loop {

@@ -1,4 +1,4 @@
-//! A real circuit, as a collector sees it.
+//! The exported spans and metrics of a circuit.
 
 use futures::AsyncWriteExt;
 use opentelemetry_proto::tonic::{common::v1::any_value::Value, trace::v1::Span};
@@ -11,7 +11,7 @@ use test_support::{
 const TO_TARGET: usize = 70_000;
 const TO_SOURCE: usize = 9_000;
 
-/// A relay that exports soon and often.
+/// A relay with short export intervals.
 pub async fn relay(collector: &Collector, variables: &[(&str, &str)]) -> Relay {
     let endpoint = collector.url();
     let mut all = vec![
@@ -23,7 +23,7 @@ pub async fn relay(collector: &Collector, variables: &[(&str, &str)]) -> Relay {
     Relay::start(&all).await
 }
 
-/// Carries bytes both ways through a circuit from QUIC to TCP, to its end.
+/// Forwards bytes both ways through a circuit from QUIC to TCP, and ends it.
 pub async fn carry(relay: &Relay) {
     let source = Raw::new(&relay.quic()).await;
     let target = Raw::new(&relay.tcp()).await;
@@ -41,7 +41,7 @@ fn is_child(child: &Span, parent: &Span) -> bool {
     child.trace_id == parent.trace_id && child.parent_span_id == parent.span_id
 }
 
-async fn is_seen_over(protocol: &str) {
+async fn assert_exported_over(protocol: &str) {
     let collector = Collector::start().await;
     let variables = [
         ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
@@ -97,7 +97,7 @@ async fn is_seen_over(protocol: &str) {
         }
     });
 
-    // A flush at the end: what happens now is exported before the process is gone.
+    // Shutdown flushes pending spans and metrics.
     relay.stop().await;
     let drain = collector.look(|received| received.spans().find(|s| s.name == "drain").cloned());
     let drain = drain.unwrap();
@@ -110,11 +110,11 @@ async fn is_seen_over(protocol: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_circuit_is_seen_over_http() {
-    is_seen_over("http/protobuf").await;
+async fn circuit_is_exported_over_http() {
+    assert_exported_over("http/protobuf").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_circuit_is_seen_over_grpc() {
-    is_seen_over("grpc").await;
+async fn circuit_is_exported_over_grpc() {
+    assert_exported_over("grpc").await;
 }

@@ -1,4 +1,4 @@
-//! The table of variables in `docs/telemetry.md` is that of the code.
+//! Generates the table of variables in `docs/telemetry.md`, and checks that it is current.
 
 use descord_relay::telemetry::reference_table;
 use test_support::generated_page::check_variables;

@@ -1,4 +1,4 @@
-//! The headers of exports are secrets.
+//! Export headers are secrets, and do not appear in any log.
 
 use test_support::{
     collector::Collector,
@@ -20,13 +20,13 @@ async fn no_log_has_a_header() {
         let relay = Relay::start(&[
             HEADERS,
             ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "hunter5"),
-            // The user and the password stand for the header that is missing here.
+            // The URL credentials result in the authorization header.
             ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "x-key=hunter6"),
             ("OTEL_METRIC_EXPORT_INTERVAL", "50"),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
             ("OTEL_BSP_SCHEDULE_DELAY", "50"),
-            // Everything that the relay and the libraries below the exporters have to say.
+            // The most detailed logs of the relay and the HTTP libraries.
             (
                 "RUST_LOG",
                 "info,descord_relay=trace,opentelemetry=trace,opentelemetry_sdk=trace,\
@@ -45,7 +45,7 @@ async fn no_log_has_a_header() {
         let log = format!("{events:?}");
         assert!(!log.contains("hunter"), "{log}");
         assert!(!log.contains("dXNlcjpodW50ZXI0"), "{log}");
-        // Those that write the requests had their say.
+        // The libraries that write the requests have logged.
         let writer = if protocol == "grpc" { "h2::" } else { "hyper" };
         let is_heard = |event: &serde_json::Value| {
             let target = event["target"].as_str();

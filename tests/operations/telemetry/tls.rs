@@ -1,4 +1,4 @@
-//! Collectors that speak TLS, and want to know who speaks.
+//! Collectors with TLS and client authentication.
 
 use test_support::{
     collector::Collector,
@@ -32,7 +32,7 @@ async fn both_sides_are_authenticated() {
         collector.span("circuit").await;
         relay.stop().await;
 
-        // Without the authority, and without a client certificate, nothing is sent.
+        // Without the CA, or without a client certificate, nothing is sent.
         for (left_out, check) in [(5..6, "_CERTIFICATE"), (6..8, "")] {
             let mut variables = all.to_vec();
             variables.drain(left_out);
@@ -74,8 +74,8 @@ async fn unusable_files_are_reported_once() {
             let relay = Relay::start(&all).await;
             carry(&relay).await;
             let events = relay.stop().await;
-            let told = events.iter().filter(|e| is(e, "traces are not exported: "));
-            assert_eq!(told.count(), 1, "{all:?} {events:#?}");
+            let reported = events.iter().filter(|e| is(e, "traces are not exported: "));
+            assert_eq!(reported.count(), 1, "{all:?} {events:#?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Collectors in trouble: the relay goes on, says so once, and recovers by itself.
+//! Failures of the collector. Expected: the relay works, logs the failure once, and resumes the export.
 
 use std::time::{Duration, Instant};
 
@@ -14,12 +14,12 @@ use crate::telemetry::{circuit::carry, wire::PROTOCOLS};
 
 const SECRET: &str = "hunter2";
 
-/// What an export may take, when the collector answers.
-const USUAL: &str = "2000";
-/// The same when it does not.
-const SHORT: &str = "300";
+/// Export timeout for a responding collector, in milliseconds.
+const DEFAULT_TIMEOUT_MS: &str = "2000";
+/// Export timeout for one that does not respond, in milliseconds.
+const SHORT_TIMEOUT_MS: &str = "300";
 
-/// A relay that exports only traces, and gives an export up after this many milliseconds.
+/// A relay that only exports traces, with this timeout in milliseconds.
 async fn relay(endpoint: &str, protocol: &str, timeout: &str) -> Relay {
     Relay::start(&[
         ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", endpoint),
@@ -35,8 +35,8 @@ fn endpoint(collector: &Collector) -> String {
     format!("{}/v1/traces", collector.url())
 }
 
-/// The relay serves, and logs the failure and the recovery once each.
-async fn is_survived(mut relay: Relay, what: &str, recover: impl AsyncFnOnce() -> Collector) {
+/// Asserts that the relay works, and logs the failure and the recovery once each.
+async fn assert_survived(mut relay: Relay, what: &str, recover: impl AsyncFnOnce() -> Collector) {
     let begin = Instant::now();
     carry(&relay).await;
     let warning = relay.event("telemetry export failed").await;
@@ -52,7 +52,7 @@ async fn is_survived(mut relay: Relay, what: &str, recover: impl AsyncFnOnce() -
         carry(&relay).await;
     }
     let collector = recover().await;
-    // Something has to be exported for that to be seen.
+    // The recovery is only detected by an export.
     let mut rounds = 0;
     loop {
         carry(&relay).await;
@@ -71,7 +71,7 @@ async fn is_survived(mut relay: Relay, what: &str, recover: impl AsyncFnOnce() -
     let warnings = events
         .iter()
         .filter(|e| e["level"] == "WARN" && is(e, "telemetry"));
-    // There is one a minute.
+    // One warning is logged per minute.
     let most = 1 + usize::try_from(begin.elapsed().as_secs() / 60).unwrap();
     let warnings = warnings.count();
     assert!((1..=most).contains(&warnings), "{what} {events:#?}");
@@ -86,19 +86,19 @@ async fn export_resumes_when_the_collector_returns() {
     for protocol in PROTOCOLS {
         let collector = Collector::start().await;
         let address = collector.address;
-        let relay = relay(&endpoint(&collector), protocol, USUAL).await;
+        let relay = relay(&endpoint(&collector), protocol, DEFAULT_TIMEOUT_MS).await;
         carry(&relay).await;
         collector.span("circuit").await;
         drop(collector);
         let recover = async || Collector::start_at(address, None).await;
-        is_survived(relay, protocol, recover).await;
+        assert_survived(relay, protocol, recover).await;
     }
 }
 
-async fn is_survived_in(mode: Mode) {
+async fn assert_survived_in(mode: Mode) {
     let timeout = match mode {
-        Mode::BlackHole | Mode::Slow(_) => SHORT,
-        _ => USUAL,
+        Mode::BlackHole | Mode::Slow(_) => SHORT_TIMEOUT_MS,
+        _ => DEFAULT_TIMEOUT_MS,
     };
     for protocol in PROTOCOLS {
         let collector = Collector::start().await;
@@ -108,26 +108,26 @@ async fn is_survived_in(mode: Mode) {
             collector.set_mode(Mode::Good);
             collector
         };
-        is_survived(relay, &format!("{mode:?} over {protocol}"), recover).await;
+        assert_survived(relay, &format!("{mode:?} over {protocol}"), recover).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collector_may_answer_badly() {
+async fn collector_responds_with_errors() {
     for mode in [Mode::Status(503), Mode::Status(401), Mode::Garbage] {
-        is_survived_in(mode).await;
+        assert_survived_in(mode).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collector_may_speak_something_else() {
-    is_survived_in(Mode::Noise).await;
+async fn collector_speaks_another_protocol() {
+    assert_survived_in(Mode::Noise).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collector_may_not_answer() {
+async fn collector_does_not_respond() {
     for mode in [Mode::BlackHole, Mode::Slow(Duration::from_secs(2))] {
-        is_survived_in(mode).await;
+        assert_survived_in(mode).await;
     }
 }
 
@@ -135,7 +135,7 @@ async fn a_collector_may_not_answer() {
 async fn items_rejected_by_the_collector_are_reported() {
     let collector = Collector::start().await;
     collector.set_mode(Mode::Partial(3));
-    let mut relay = relay(&endpoint(&collector), "http/protobuf", USUAL).await;
+    let mut relay = relay(&endpoint(&collector), "http/protobuf", DEFAULT_TIMEOUT_MS).await;
     carry(&relay).await;
     let warning = relay.event("telemetry export failed").await;
     let cause = warning["cause"].as_str().unwrap();
@@ -144,7 +144,7 @@ async fn items_rejected_by_the_collector_are_reported() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn exports_of_spans_have_a_limit_of_their_own() {
+async fn span_exports_have_a_separate_timeout() {
     for protocol in PROTOCOLS {
         let collector = Collector::start().await;
         collector.set_mode(Mode::BlackHole);
@@ -158,7 +158,7 @@ async fn exports_of_spans_have_a_limit_of_their_own() {
         carry(&relay).await;
         let begin = Instant::now();
         let warning = relay.event("telemetry export failed").await;
-        // The one for all exports is 10 seconds.
+        // The timeout for all exports is 10 s.
         assert!(begin.elapsed() < Duration::from_secs(5), "{protocol}");
         assert_eq!(warning["cause"], "no response within 100 ms", "{protocol}");
         relay.stop().await;
@@ -169,10 +169,10 @@ async fn exports_of_spans_have_a_limit_of_their_own() {
 async fn lost_items_are_reported_at_the_end() {
     let collector = Collector::start().await;
     collector.set_mode(Mode::Status(401));
-    let mut relay = relay(&endpoint(&collector), "http/protobuf", USUAL).await;
+    let mut relay = relay(&endpoint(&collector), "http/protobuf", DEFAULT_TIMEOUT_MS).await;
     carry(&relay).await;
     relay.event("telemetry export failed").await;
-    // Losses within the following minute are logged only then.
+    // Further losses within the same minute are only logged at shutdown.
     carry(&relay).await;
     let events = relay.stop().await;
     let mut last = events.iter().filter(|e| is(e, "not all traces"));
@@ -182,11 +182,11 @@ async fn lost_items_are_reported_at_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_end_does_not_wait_for_a_dead_collector() {
+async fn shutdown_does_not_wait_for_a_dead_collector() {
     for protocol in PROTOCOLS {
         let collector = Collector::start().await;
         collector.set_mode(Mode::BlackHole);
-        // The timeouts are the usual ones, and longer than the end may take.
+        // The default timeouts, which exceed the shutdown timeout.
         let endpoint = collector.url();
         let mut relay = Relay::start(&[
             ("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint),
@@ -228,7 +228,7 @@ async fn a_full_queue_is_reported() {
     assert_eq!(warnings.count(), 1, "{events:#?}");
 }
 
-/// How many requests make spans that nobody takes.
+/// Number of requests whose spans are not exported.
 const REQUESTS: u64 = 6000;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -247,11 +247,11 @@ async fn unexported_spans_do_not_accumulate() {
     ])
     .await;
     let mut client = Raw::new(&relay.tcp()).await;
-    // Renewals would be delayed.
-    let nobody = libp2p::PeerId::random();
+    // Renewals would be delayed by their rate limit.
+    let target = libp2p::PeerId::random();
     let mut connect = async |times: u64| {
         for _ in 0..times {
-            assert_status(&client.connect(nobody).await.0, Status::NoReservation);
+            assert_status(&client.connect(target).await.0, Status::NoReservation);
         }
     };
     connect(1000).await;
@@ -260,7 +260,7 @@ async fn unexported_spans_do_not_accumulate() {
     let grown = relay.used_bytes().saturating_sub(before);
     assert!(grown < 4 * 1024 * 1024, "{grown} bytes more");
 
-    // What is lost is counted, to the last one.
+    // Every lost span is counted.
     bad.set_mode(Mode::Good);
     good.wait("all spans to be counted", |received| {
         let lost = received.latest("relay.telemetry.lost", &[("signal", "traces")])?;

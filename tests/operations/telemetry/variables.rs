@@ -1,4 +1,4 @@
-//! What each variable of the table does, and that there is a case for each.
+//! The effect of each telemetry variable. Every variable has a case.
 
 use std::collections::BTreeSet;
 
@@ -8,24 +8,24 @@ use reqwest::header::HeaderValue;
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 const COLLECTOR: (&str, &str) = (ENDPOINT, "http://collector:4318");
 
-/// A variable that there is one of.
-struct One {
+/// A variable without signal-specific forms.
+struct SingleVariable {
     name: &'static str,
-    /// What may be written, and what [`pick`](Self::pick) finds then.
+    /// Valid values, and the result of [`pick`](Self::pick) for each.
     values: &'static [(&'static str, &'static str)],
-    /// What may not be written, if there is such.
-    wrong: &'static [&'static str],
+    /// Invalid values, if there are any.
+    invalid: &'static [&'static str],
     pick: fn(&Settings) -> String,
 }
 
-/// A variable that each signal has a form of.
-struct Each {
-    /// What follows `OTEL_EXPORTER_OTLP_` or `OTEL_EXPORTER_OTLP_TRACES_`.
+/// A variable with signal-specific forms.
+struct PerSignalVariable {
+    /// The suffix after `OTEL_EXPORTER_OTLP_` or `OTEL_EXPORTER_OTLP_TRACES_`.
     suffix: &'static str,
     values: &'static [(&'static str, &'static str)],
-    wrong: &'static [&'static str],
-    /// What has to be set besides.
-    besides: &'static [(&'static str, &'static str)],
+    invalid: &'static [&'static str],
+    /// Other variables that have to be set.
+    required: &'static [(&'static str, &'static str)],
     pick: fn(&Destination) -> String,
 }
 
@@ -33,48 +33,48 @@ const TIMEOUTS: &[&str] = &["0", "-1", "1s", "1.5", "600001", "99999999999999999
 const INTERVALS: &[&str] = &["0", "9", "-1", "1s", "86400001"];
 const SIZES: &[&str] = &["0", "-1", "many", "32769", "99999999999999999999"];
 
-const ONES: &[One] = &[
-    One {
+const SINGLE_VARIABLES: &[SingleVariable] = &[
+    SingleVariable {
         name: "OTEL_SDK_DISABLED",
         values: &[("true", "true"), ("TRUE", "true")],
-        wrong: &["1", "yes"],
+        invalid: &["1", "yes"],
         pick: |s| s.disabled.to_string(),
     },
-    One {
+    SingleVariable {
         name: "OTEL_SERVICE_NAME",
         values: &[("my relay", "Some(\"my relay\")")],
-        wrong: &[],
+        invalid: &[],
         pick: |s| format!("{:?}", s.service_name),
     },
-    One {
+    SingleVariable {
         name: "OTEL_RESOURCE_ATTRIBUTES",
         values: &[(
             " k8s.pod.name = a%2Cb%3D , x=,",
             r#"[("k8s.pod.name", "a,b="), ("x", "")]"#,
         )],
-        wrong: &["a", "a=b,c", "=b", "a=%ff"],
+        invalid: &["a", "a=b,c", "=b", "a=%ff"],
         pick: |s| format!("{:?}", s.attributes),
     },
-    One {
+    SingleVariable {
         name: "OTEL_TRACES_EXPORTER",
         values: &[
             ("otlp", "http://localhost:4318/v1/traces false"),
             ("console", " true"),
             ("OTLP, Console", "http://localhost:4318/v1/traces true"),
         ],
-        wrong: &["zipkin", "otlp,zipkin", "prometheus"],
+        invalid: &["zipkin", "otlp,zipkin", "prometheus"],
         pick: |s| format!("{} {}", url(s.traces.otlp.as_ref()), s.traces.console),
     },
-    One {
+    SingleVariable {
         name: "OTEL_METRICS_EXPORTER",
         values: &[
             ("otlp", "http://localhost:4318/v1/metrics false"),
             ("console,prometheus", " true"),
         ],
-        wrong: &["statsd", "otlp,,"],
+        invalid: &["statsd", "otlp,,"],
         pick: |s| format!("{} {}", url(s.metrics.otlp.as_ref()), s.metrics.console),
     },
-    One {
+    SingleVariable {
         name: "OTEL_TRACES_SAMPLER",
         values: &[
             ("always_on", "AlwaysOn"),
@@ -86,67 +86,67 @@ const ONES: &[One] = &[
                 "ParentBased(TraceIdRatioBased(1.0))",
             ),
         ],
-        wrong: &["jaeger_remote", "xray", "sometimes"],
+        invalid: &["jaeger_remote", "xray", "sometimes"],
         pick: |s| format!("{:?}", s.traces.sampler),
     },
-    One {
+    SingleVariable {
         name: "OTEL_BSP_SCHEDULE_DELAY",
         values: &[("10", "10ms"), ("86400000", "86400s")],
-        wrong: INTERVALS,
+        invalid: INTERVALS,
         pick: |s| format!("{:?}", s.traces.batch.delay),
     },
-    One {
+    SingleVariable {
         name: "OTEL_BSP_MAX_QUEUE_SIZE",
         values: &[("1", "1 1"), ("100", "100 100"), ("32768", "32768 512")],
-        wrong: SIZES,
+        invalid: SIZES,
         pick: |s| format!("{} {}", s.traces.batch.queue, s.traces.batch.size),
     },
-    One {
+    SingleVariable {
         name: "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
         values: &[("7", "7"), ("32768", "2048")],
-        wrong: SIZES,
+        invalid: SIZES,
         pick: |s| s.traces.batch.size.to_string(),
     },
-    One {
+    SingleVariable {
         name: "OTEL_METRIC_EXPORT_INTERVAL",
         values: &[("1000", "1s")],
-        wrong: INTERVALS,
+        invalid: INTERVALS,
         pick: |s| format!("{:?}", s.metrics.interval),
     },
-    One {
+    SingleVariable {
         name: "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
         values: &[("delta", "Delta"), ("LowMemory", "LowMemory")],
-        wrong: &["none"],
+        invalid: &["none"],
         pick: |s| format!("{:?}", s.metrics.temporality),
     },
-    One {
+    SingleVariable {
         name: "OTEL_PROPAGATORS",
         values: &[
             ("none", "[]"),
             ("tracecontext", "[TraceContext]"),
             ("baggage", "[Baggage]"),
         ],
-        wrong: &["b3", "tracecontext,b3", "jaeger"],
+        invalid: &["b3", "tracecontext,b3", "jaeger"],
         pick: |s| format!("{:?}", s.propagators),
     },
 ];
 
-const EACH: &[Each] = &[
-    Each {
+const PER_SIGNAL_VARIABLES: &[PerSignalVariable] = &[
+    PerSignalVariable {
         suffix: "PROTOCOL",
         values: &[("grpc", "Grpc"), ("GRPC", "Grpc")],
-        wrong: &["http/json", "http"],
-        besides: &[],
+        invalid: &["http/json", "http"],
+        required: &[],
         pick: |d| format!("{:?}", d.protocol),
     },
-    Each {
+    PerSignalVariable {
         suffix: "HEADERS",
         values: &[(
             " Authorization = Bearer%20abc, x-tenant=a=b ",
             "authorization: Bearer abc; x-tenant: a=b; ",
         )],
-        wrong: &["Authorization", "a b=c", "a=%0a", "=b"],
-        besides: &[],
+        invalid: &["Authorization", "a b=c", "a=%0a", "=b"],
+        required: &[],
         pick: |d| {
             let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
             let mut all: Vec<_> = d.headers.iter().collect();
@@ -155,55 +155,55 @@ const EACH: &[Each] = &[
             lines.collect()
         },
     },
-    Each {
+    PerSignalVariable {
         suffix: "TIMEOUT",
         values: &[("1", "1ms"), ("29999", "29.999s"), ("600000", "30s")],
-        wrong: TIMEOUTS,
-        besides: &[],
+        invalid: TIMEOUTS,
+        required: &[],
         pick: |d| format!("{:?}", d.timeout),
     },
-    Each {
+    PerSignalVariable {
         suffix: "COMPRESSION",
         values: &[("gzip", "Gzip")],
-        wrong: &["zstd", "deflate"],
-        besides: &[],
+        invalid: &["zstd", "deflate"],
+        required: &[],
         pick: |d| format!("{:?}", d.compression),
     },
-    Each {
+    PerSignalVariable {
         suffix: "INSECURE",
         values: &[("true", "http://collector:443/")],
-        wrong: &["1"],
-        besides: &[
+        invalid: &["1"],
+        required: &[
             (ENDPOINT, "collector:443"),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
         ],
         pick: |d| d.url.to_string(),
     },
-    Each {
+    PerSignalVariable {
         suffix: "CERTIFICATE",
         values: &[("/ca.pem", "Some(\"/ca.pem\")")],
-        wrong: &[],
-        besides: &[],
+        invalid: &[],
+        required: &[],
         pick: |d| format!("{:?}", d.certificate),
     },
-    Each {
+    PerSignalVariable {
         suffix: "CLIENT_KEY",
         values: &[("/key.pem", "Some(\"/key.pem\")")],
-        wrong: &[],
-        besides: &[],
+        invalid: &[],
+        required: &[],
         pick: |d| format!("{:?}", d.client_key),
     },
-    Each {
+    PerSignalVariable {
         suffix: "CLIENT_CERTIFICATE",
         values: &[("/own.pem", "Some(\"/own.pem\")")],
-        wrong: &[],
-        besides: &[],
+        invalid: &[],
+        required: &[],
         pick: |d| format!("{:?}", d.client_certificate),
     },
 ];
 
-/// Variables without an effect by themselves; each has a separate test below.
-const OTHERS: &[&str] = &[
+/// Variables without an effect by themselves, with separate tests below.
+const SEPARATELY_TESTED: &[&str] = &[
     "OTEL_TRACES_SAMPLER_ARG",
     "OTEL_BSP_EXPORT_TIMEOUT",
     "OTEL_METRIC_EXPORT_TIMEOUT",
@@ -216,17 +216,17 @@ fn url(destination: Option<&Destination>) -> String {
     destination.map_or_else(String::new, |d| d.url.to_string())
 }
 
-/// The settings that give no warning.
+/// The settings for these variables. Asserts that there are no warnings.
 fn settings(pairs: &[(&str, &str)]) -> Settings {
     let (settings, warnings) = Settings::from_env(pairs.iter().copied());
     assert!(warnings.is_empty(), "{warnings:?}");
     settings
 }
 
-/// The settings that give just one warning, about this variable.
+/// The settings for these variables. Asserts a single warning, about this variable.
 #[track_caller]
-fn settings_despite(name: &str, value: &str, besides: &[(&str, &str)]) -> Settings {
-    let pairs = besides.iter().copied().chain([(name, value)]);
+fn settings_with_warning(name: &str, value: &str, required: &[(&str, &str)]) -> Settings {
+    let pairs = required.iter().copied().chain([(name, value)]);
     let (settings, warnings) = Settings::from_env(pairs);
     assert_eq!(warnings.len(), 1, "{name}={value}: {warnings:?}");
     let warning = warnings.concat();
@@ -237,7 +237,7 @@ fn settings_despite(name: &str, value: &str, besides: &[(&str, &str)]) -> Settin
     settings
 }
 
-/// The signals as in the names of variables, and where each goes.
+/// The signals as in variable names, with the destination of each.
 fn signals(settings: &Settings) -> [(&'static str, Option<&Destination>); 2] {
     [
         ("TRACES", settings.traces.otlp.as_ref()),
@@ -247,18 +247,18 @@ fn signals(settings: &Settings) -> [(&'static str, Option<&Destination>); 2] {
 
 #[test]
 fn every_variable_has_a_case() {
-    let ones = ONES.iter().map(|case| case.name.to_owned());
-    let each = EACH.iter().flat_map(|case| {
+    let ones = SINGLE_VARIABLES.iter().map(|case| case.name.to_owned());
+    let each = PER_SIGNAL_VARIABLES.iter().flat_map(|case| {
         ["", "TRACES_", "METRICS_"].map(|s| format!("OTEL_EXPORTER_OTLP_{s}{}", case.suffix))
     });
-    let others = OTHERS.iter().map(|name| (*name).to_owned());
+    let others = SEPARATELY_TESTED.iter().map(|name| (*name).to_owned());
     let cases: BTreeSet<_> = ones.chain(each).chain(others).collect();
     assert_eq!(cases, variable_names().into_iter().collect());
 }
 
 #[test]
 fn variables_without_signal_forms_have_their_effect() {
-    for case in ONES {
+    for case in SINGLE_VARIABLES {
         let default = (case.pick)(&settings(&[]));
         for (value, expected) in case.values {
             let found = (case.pick)(&settings(&[(case.name, value)]));
@@ -269,19 +269,19 @@ fn variables_without_signal_forms_have_their_effect() {
             let found = (case.pick)(&settings(&[(case.name, empty)]));
             assert_eq!(found, default, "{} is empty", case.name);
         }
-        for wrong in case.wrong {
-            let found = (case.pick)(&settings_despite(case.name, wrong, &[]));
-            assert_eq!(found, default, "{}={wrong}", case.name);
+        for invalid in case.invalid {
+            let found = (case.pick)(&settings_with_warning(case.name, invalid, &[]));
+            assert_eq!(found, default, "{}={invalid}", case.name);
         }
     }
 }
 
 #[test]
 fn variables_with_signal_forms_have_their_effect() {
-    for case in EACH {
+    for case in PER_SIGNAL_VARIABLES {
         let general = format!("OTEL_EXPORTER_OTLP_{}", case.suffix);
         let with = |more: &[(&str, &str)]| {
-            let all = [&[COLLECTOR], case.besides, more].concat();
+            let all = [&[COLLECTOR], case.required, more].concat();
             settings(&all)
         };
         let pick = |settings: &Settings, signal| {
@@ -315,21 +315,21 @@ fn variables_with_signal_forms_have_their_effect() {
                 "{general}"
             );
             let (first, expected) = case.values.first().unwrap();
-            for wrong in case.wrong {
-                let besides = [&[COLLECTOR], case.besides].concat();
-                let settings = settings_despite(&general, wrong, &besides);
-                assert_eq!(pick(&settings, signal), default, "{general}={wrong}");
-                // The one for all signals holds then.
-                let besides = [&besides[..], &[(&*general, *first)]].concat();
-                let settings = settings_despite(&own, wrong, &besides);
-                assert_eq!(pick(&settings, signal), *expected, "{own}={wrong}");
+            for invalid in case.invalid {
+                let required = [&[COLLECTOR], case.required].concat();
+                let settings = settings_with_warning(&general, invalid, &required);
+                assert_eq!(pick(&settings, signal), default, "{general}={invalid}");
+                // The general form applies.
+                let required = [&required[..], &[(&*general, *first)]].concat();
+                let settings = settings_with_warning(&own, invalid, &required);
+                assert_eq!(pick(&settings, signal), *expected, "{own}={invalid}");
             }
         }
     }
 }
 
 #[test]
-fn an_endpoint_switches_on() {
+fn endpoint_enables_export() {
     let off = settings(&[]);
     assert!(signals(&off).iter().all(|(_, to)| to.is_none()));
     let both = |pairs: &[(&str, &str)]| {
@@ -342,7 +342,7 @@ fn an_endpoint_switches_on() {
             ["http://c:1/x/v1/traces", "http://c:1/x/v1/metrics"]
         );
     }
-    // The forms for one signal are used as they are, and switch that one on.
+    // The signal-specific endpoint is used unchanged, and enables that signal only.
     let traces = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://t/in");
     let metrics = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "https://m/in");
     assert_eq!(both(&[traces]), ["https://t/in", ""]);
@@ -356,10 +356,10 @@ fn an_endpoint_switches_on() {
         both(&[(ENDPOINT, "c:4317"), grpc]),
         ["https://c:4317/", "https://c:4317/"]
     );
-    // What is named is exported to where the specification says.
+    // A named exporter uses the default endpoint of the specification.
     let named = ("OTEL_TRACES_EXPORTER", "otlp");
     assert_eq!(both(&[named, grpc]), ["http://localhost:4317/", ""]);
-    // What is switched off stays off.
+    // A disabled signal stays disabled.
     for (name, value) in [
         ("OTEL_TRACES_EXPORTER", "none"),
         ("OTEL_TRACES_EXPORTER", "console"),
@@ -379,16 +379,16 @@ fn an_endpoint_switches_on() {
 }
 
 #[test]
-fn a_wrong_endpoint_is_as_good_as_none() {
-    for wrong in ["ftp://c", "http://", "://", "http://c:99999", "a b"] {
-        let settings = settings_despite(ENDPOINT, wrong, &[]);
-        assert!(settings.traces.otlp.is_none(), "{wrong}");
+fn invalid_endpoint_is_ignored() {
+    for invalid in ["ftp://c", "http://", "://", "http://c:99999", "a b"] {
+        let settings = settings_with_warning(ENDPOINT, invalid, &[]);
+        assert!(settings.traces.otlp.is_none(), "{invalid}");
     }
-    // HTTP needs a scheme.
+    // HTTP endpoints need a scheme.
     let (settings, warnings) = Settings::from_env([(ENDPOINT, "c:4318")]);
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(signals(&settings).iter().all(|(_, to)| to.is_none()));
-    // A password may be part of it.
+    // The URL may contain a password.
     let (_, warnings) = Settings::from_env([(ENDPOINT, "http://user:hunter2@c:99999")]);
     let warnings = warnings.concat();
     assert!(
@@ -398,7 +398,7 @@ fn a_wrong_endpoint_is_as_good_as_none() {
 }
 
 #[test]
-fn a_share_of_traces_is_recorded() {
+fn sampling_ratio_is_applied() {
     const ARG: &str = "OTEL_TRACES_SAMPLER_ARG";
     let sampler = |pairs: &[(&str, &str)]| format!("{:?}", settings(pairs).traces.sampler);
     let kind = ("OTEL_TRACES_SAMPLER", "traceidratio");
@@ -406,15 +406,15 @@ fn a_share_of_traces_is_recorded() {
     let kind = ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio");
     let expected = "ParentBased(TraceIdRatioBased(0.0))";
     assert_eq!(sampler(&[kind, (ARG, "0")]), expected);
-    for wrong in ["-0.1", "1.1", "NaN", "half"] {
-        let settings = settings_despite(ARG, wrong, &[kind]);
+    for invalid in ["-0.1", "1.1", "NaN", "half"] {
+        let settings = settings_with_warning(ARG, invalid, &[kind]);
         let found = format!("{:?}", settings.traces.sampler);
         assert_eq!(found, "ParentBased(TraceIdRatioBased(1.0))");
     }
 }
 
 #[test]
-fn the_smaller_timeout_holds() {
+fn smaller_timeout_applies() {
     for (name, signal) in [
         ("OTEL_BSP_EXPORT_TIMEOUT", "TRACES"),
         ("OTEL_METRIC_EXPORT_TIMEOUT", "METRICS"),
@@ -429,8 +429,8 @@ fn the_smaller_timeout_holds() {
         assert_eq!(millis(&[(name, "50")]), 50);
         assert_eq!(millis(&[(name, "50"), (otlp, "40")]), 40);
         assert_eq!(millis(&[(name, "60000"), (otlp, "50000")]), 50_000);
-        for wrong in TIMEOUTS {
-            settings_despite(name, wrong, &[COLLECTOR]);
+        for invalid in TIMEOUTS {
+            settings_with_warning(name, invalid, &[COLLECTOR]);
         }
     }
 }
@@ -458,7 +458,7 @@ fn debug_output_of_settings_has_no_secret() {
     ]);
     let text = format!("{settings:?} {settings:#?}");
     assert!(!text.contains("hunter") && !text.contains("user"), "{text}");
-    // Nor of the headers, wherever a library prints them.
+    // Debug output of the exporters, which contains the headers, does not either.
     for (signal, destination) in signals(&settings) {
         let headers = &destination.unwrap().headers;
         assert!(headers.contains_key("authorization"), "{signal}");

@@ -1,4 +1,4 @@
-//! What the variables change of what is exported.
+//! The effect of telemetry variables on exported requests.
 
 use std::process::Stdio;
 
@@ -62,7 +62,7 @@ async fn requests_have_the_headers_and_the_compression() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_signal_may_do_without_the_compression_for_all() {
+async fn signal_overrides_general_compression() {
     for protocol in PROTOCOLS {
         let collector = Collector::start().await;
         let variables = [
@@ -91,7 +91,7 @@ async fn a_signal_may_do_without_the_compression_for_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_signal_has_an_endpoint_of_its_own() {
+async fn signal_has_a_separate_endpoint() {
     let (one, other) = (Collector::start().await, Collector::start().await);
     let elsewhere = format!("{}/elsewhere", other.url());
     let variables = [("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", elsewhere.as_str())];
@@ -124,7 +124,7 @@ async fn disabled_signals_are_not_sent() {
         let collector = Collector::start().await;
         let relay = relay(&collector, variables).await;
         carry(&relay).await;
-        // What waits is flushed.
+        // Shutdown flushes pending data.
         relay.stop().await;
         collector.look(|received| {
             let mut paths: Vec<_> = received.requests.iter().map(|(p, _)| p.clone()).collect();
@@ -197,7 +197,7 @@ async fn the_console_shows_the_selected_signals() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn batches_names_and_temporality_are_as_asked_for() {
+async fn batches_names_and_temporality_follow_the_variables() {
     let collector = Collector::start().await;
     let variables = [
         ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1"),
@@ -230,11 +230,11 @@ async fn batches_names_and_temporality_are_as_asked_for() {
     });
 }
 
-/// The W3C's own example of a trace that is recorded.
+/// The example of a sampled trace in the W3C recommendation.
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const SPAN: &str = "00f067aa0ba902b7";
 
-/// Asks within the trace; `flags` are 01 when it is recorded.
+/// Sends a request within the trace; flags `01` mean that it is sampled.
 async fn ask(relay: &Relay, path: &str, flags: &str) {
     let mut stream = TcpStream::connect(relay.admin()).await.unwrap();
     let request = format!(
@@ -265,7 +265,7 @@ async fn a_request_within_a_trace_has_a_span_in_it() {
     assert_eq!(text(&span.attributes, "http.route"), Some("/status"));
     let status = integer(&span.attributes, "http.response.status_code");
     assert_eq!(status, Some(200));
-    // Others have none: neither a trace that is not recorded, nor an unknown path.
+    // Unsampled traces and unknown paths result in no span.
     ask(&relay, "/livez", "00").await;
     ask(&relay, "/nowhere", "01").await;
     relay.stop().await;
@@ -296,7 +296,7 @@ async fn a_user_in_the_endpoint_is_authenticated() {
         let variables = [
             ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
-            // A header that is given wins.
+            // An explicit header takes precedence.
             (
                 "OTEL_EXPORTER_OTLP_METRICS_HEADERS",
                 "authorization=Bearer%20a",
@@ -326,7 +326,7 @@ async fn a_user_in_the_endpoint_is_authenticated() {
 #[tokio::test(flavor = "multi_thread")]
 async fn http_has_proxies() {
     let collector = Collector::start().await;
-    // Nobody but the proxy could take what is for this host.
+    // Only the proxy can receive requests for this host.
     let proxied = (
         "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
         "http://collector.invalid/here",

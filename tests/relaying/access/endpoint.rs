@@ -1,4 +1,4 @@
-//! An endpoint that decides: its requests, the cache of its decisions, and the limits of requests.
+//! An access endpoint that responds: the content of requests, the decision cache, and request limits.
 
 use std::time::Instant;
 
@@ -36,8 +36,8 @@ async fn the_endpoint_receives_the_whole_request_and_decides_it() {
     let (source, target) = (circuit.source.peer_id, circuit.target.peer_id);
     let (source, target) = (source.to_string(), target.to_string());
     let relay_id = relay.peer_id.to_string();
-    let questions = auth_server.questions();
-    let bodies: Vec<_> = questions.iter().map(|q| &q.body).collect();
+    let requests = auth_server.requests();
+    let bodies: Vec<_> = requests.iter().map(|q| &q.body).collect();
     assert_eq!(
         bodies,
         [
@@ -51,23 +51,23 @@ async fn the_endpoint_receives_the_whole_request_and_decides_it() {
             }),
         ]
     );
-    for question in &questions {
-        assert_eq!(question.method, Method::POST);
-        assert_eq!(question.path, "/decide?tenant=7");
-        assert_eq!(question.headers["authorization"], format!("Bearer {TOKEN}"));
-        assert_eq!(question.headers["content-type"], "application/json");
+    for request in &requests {
+        assert_eq!(request.method, Method::POST);
+        assert_eq!(request.path, "/decide?tenant=7");
+        assert_eq!(request.headers["authorization"], format!("Bearer {TOKEN}"));
+        assert_eq!(request.headers["content-type"], "application/json");
     }
 
     auth_server.set_mode(Mode::Rule("not-a-member"));
-    let mut stranger = Raw::new(&relay.tcp()).await;
-    let denied = is_refused(&mut relay, &mut stranger).await;
+    let mut unlisted = Raw::new(&relay.tcp()).await;
+    let denied = assert_refused(&mut relay, &mut unlisted).await;
     assert_eq!(denied["reason"], "access_decision", "{denied}");
     assert_eq!(denied["rule"], "RELAY_ACCESS_URL, not-a-member", "{denied}");
     auth_server.set_mode(Mode::Deny);
-    let denied = is_refused_to(&mut relay, &mut stranger, PeerId::random()).await;
+    let denied = assert_circuit_refused(&mut relay, &mut unlisted, PeerId::random()).await;
     assert_eq!(denied["rule"], "RELAY_ACCESS_URL", "{denied}");
-    has(&relay, DECISIONS, &[("outcome", "allowed")], 2.0).await;
-    has(&relay, DECISIONS, &[("outcome", "denied")], 2.0).await;
+    wait_for_metric(&relay, DECISIONS, &[("outcome", "allowed")], 2.0).await;
+    wait_for_metric(&relay, DECISIONS, &[("outcome", "denied")], 2.0).await;
     let events = relay.stop().await;
     assert!(
         events
@@ -81,23 +81,23 @@ async fn rules_come_first() {
     let auth_server = AuthServer::start(Mode::Allow).await;
     let mut relay = start(&auth_server, &[("RELAY_ACCESS_RESERVE_DENY", "127.0.0.1")]).await;
     let mut peer = Raw::new(&relay.tcp()).await;
-    let denied = is_refused(&mut relay, &mut peer).await;
+    let denied = assert_refused(&mut relay, &mut peer).await;
     assert_eq!(denied["reason"], "access_rules", "{denied}");
-    assert_eq!(auth_server.questions().len(), 0);
+    assert_eq!(auth_server.requests().len(), 0);
     relay.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_decision_is_remembered_for_its_time_and_for_its_question() {
+async fn decision_is_cached_for_its_ttl_and_request() {
     let auth_server = AuthServer::start(Mode::Allow).await;
     let relay = start(&auth_server, &[("RELAY_ACCESS_CACHE_TTL", "2s")]).await;
     let begin = Instant::now();
     let mut connections = reserved_on(5, &relay).await;
-    // Unless this machine is slower than that.
+    // A slower machine may exceed the TTL.
     if begin.elapsed() < Duration::from_secs(2) {
-        assert_eq!(auth_server.questions().len(), 1);
-        has(&relay, LOOKUPS, &[("outcome", "hit")], 4.0).await;
-        has(&relay, LOOKUPS, &[("outcome", "miss")], 1.0).await;
+        assert_eq!(auth_server.requests().len(), 1);
+        wait_for_metric(&relay, LOOKUPS, &[("outcome", "hit")], 4.0).await;
+        wait_for_metric(&relay, LOOKUPS, &[("outcome", "miss")], 1.0).await;
     }
     let peer = connections.last_mut().unwrap();
     let mut other = Raw::new(&relay.tcp()).await;
@@ -105,7 +105,7 @@ async fn a_decision_is_remembered_for_its_time_and_for_its_question() {
     assert_status(&other.reserve().await, Status::PermissionDenied);
     let (answer, _) = peer.connect(other.peer_id).await;
     assert_status(&answer, Status::PermissionDenied);
-    // It is forgotten in time.
+    // The decision expires after its TTL.
     let forgotten = tokio::time::timeout(PATIENCE, async {
         while peer.reserve().await.status != Some(Status::PermissionDenied.into()) {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -116,17 +116,18 @@ async fn a_decision_is_remembered_for_its_time_and_for_its_question() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_remembered_when_nothing_is_to_be() {
+async fn decisions_are_not_cached_when_the_cache_is_off() {
     for variable in ["RELAY_ACCESS_CACHE_TTL", "RELAY_ACCESS_CACHE_CAPACITY"] {
         let auth_server = AuthServer::start(Mode::Allow).await;
         let relay = start(&auth_server, &[(variable, "0")]).await;
         let _connections = reserved_on(3, &relay).await;
-        assert_eq!(auth_server.questions().len(), 3);
+        assert_eq!(auth_server.requests().len(), 3);
         relay.stop().await;
     }
 }
 
-/// A peer with this many connections, each of which has asked the endpoint for the reservation.
+/// A peer with this many connections, each of which has requested the endpoint's decision on the
+/// reservation.
 pub(crate) async fn reserved_on(connections: usize, relay: &Relay) -> Vec<Raw> {
     let key = Keypair::generate_ed25519();
     let mut reserved = Vec::new();
@@ -138,7 +139,7 @@ pub(crate) async fn reserved_on(connections: usize, relay: &Relay) -> Vec<Raw> {
     reserved
 }
 
-/// Without a cache, too: what was granted a moment ago is not decided anew.
+/// A recent decision is reused for renewals, even without a cache.
 #[tokio::test(flavor = "multi_thread")]
 async fn flood_of_renewals_seldom_reaches_the_endpoint() {
     let auth_server = AuthServer::start(Mode::Allow).await;
@@ -149,12 +150,16 @@ async fn flood_of_renewals_seldom_reaches_the_endpoint() {
         assert_status(&peer.reserve().await, Status::Ok);
     }
     let seconds = usize::try_from(begin.elapsed().as_secs()).unwrap();
-    let questions = auth_server.questions().len();
-    assert!(questions <= 1 + seconds / 5, "{questions} in {seconds} s");
+    let requests = auth_server.requests().len();
+    assert!(
+        requests <= 1 + seconds / 5,
+        "{requests} requests in {seconds} s"
+    );
     relay.stop().await;
 }
 
-/// The requests of one peer wait for one another, and the endpoint never has more than its limit.
+/// Requests of one peer share a part of the concurrency limit, and the endpoint never gets more requests
+/// than the limit.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_requests_of_one_peer_do_not_delay_others() {
     const CONCURRENCY: usize = 16;
@@ -173,20 +178,21 @@ async fn many_requests_of_one_peer_do_not_delay_others() {
     )
     .await;
     let begin = Instant::now();
-    let mut greedy = Raw::new(&relay.tcp()).await;
+    let mut flooder = Raw::new(&relay.tcp()).await;
     let mut streams = Vec::new();
     for _ in 0..40 {
-        let mut stream = greedy.hop().await;
+        let mut stream = flooder.hop().await;
         let request = connect(&PeerId::random().to_bytes());
         stream.write_all(&request).await.unwrap();
         stream.flush().await.unwrap();
         streams.push(stream);
     }
-    auth_server.was_asked(CONCURRENCY / 8).await;
+    auth_server.wait_for_requests(CONCURRENCY / 8).await;
     auth_server.set_mode(Mode::Allow);
-    let mut modest = Raw::new(&relay.tcp()).await;
-    assert_status(&modest.reserve().await, Status::Ok);
-    // Later, the endpoint may have what the relay no longer waits for and has just asked instead.
+    let mut other = Raw::new(&relay.tcp()).await;
+    assert_status(&other.reserve().await, Status::Ok);
+    // After the timeout, the endpoint may still process requests that the relay has abandoned and
+    // replaced.
     assert!(begin.elapsed() < TIMEOUT);
     assert!(
         auth_server.peak() <= CONCURRENCY / 8 + 1,
@@ -194,8 +200,8 @@ async fn many_requests_of_one_peer_do_not_delay_others() {
         auth_server.peak()
     );
     auth_server.set_mode(Mode::Hang);
-    // Those few that are asked have no answer. The rest has waited for itself, which is no reason
-    // to be let in.
+    // Requests sent to the endpoint time out and are granted by `fail-open`. Requests that waited for the
+    // peer's own share are denied.
     let answers = join_all(streams.iter_mut().map(circuit_relay::wire::read));
     let answers: Vec<circuit_relay::wire::HopMessage> = tokio::time::timeout(PATIENCE, answers)
         .await
@@ -215,19 +221,19 @@ async fn many_requests_of_one_peer_do_not_delay_others() {
     let busy = [("request", "connect"), ("reason", "access_busy")];
     #[expect(clippy::cast_precision_loss, reason = "it is small")]
     let denied = with(Status::PermissionDenied) as f64;
-    has(&relay, "relay_hop_requests_total", &busy, denied).await;
+    wait_for_metric(&relay, "relay_hop_requests_total", &busy, denied).await;
     relay.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_endpoint_has_no_more_questions_at_once_than_it_is_to() {
+async fn concurrent_requests_are_limited() {
     let auth_server = AuthServer::start(Mode::Slow(Duration::from_millis(100))).await;
     let relay = start(
         &auth_server,
         &[
             ("RELAY_ACCESS_CONCURRENCY", "2"),
             ("RELAY_ACCESS_TIMEOUT", "10s"),
-            // One address would have one of them.
+            // By default, one address may use one of the two.
             ("RELAY_PREFIX_SHARES", "127.0.0.0/8=100%"),
         ],
     )
@@ -238,12 +244,12 @@ async fn the_endpoint_has_no_more_questions_at_once_than_it_is_to() {
         assert_status(&answer, Status::Ok);
     }
     assert_eq!(auth_server.peak(), 2);
-    assert_eq!(auth_server.questions().len(), 12);
+    assert_eq!(auth_server.requests().len(), 12);
     relay.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn identical_questions_under_way_are_asked_once() {
+async fn identical_concurrent_requests_are_coalesced() {
     const REQUESTS: usize = 8;
     let auth_server = AuthServer::start(Mode::Held).await;
     let variables = [
@@ -261,7 +267,7 @@ async fn identical_questions_under_way_are_asked_once() {
         stream.flush().await.unwrap();
         streams.push(stream);
     }
-    auth_server.was_asked(1).await;
+    auth_server.wait_for_requests(1).await;
     auth_server.set_mode(Mode::Allow);
     let answers = join_all(streams.iter_mut().map(circuit_relay::wire::read));
     let answers: Vec<Result<circuit_relay::wire::HopMessage, _>> =
@@ -269,16 +275,16 @@ async fn identical_questions_under_way_are_asked_once() {
     for answer in answers {
         assert_status(&answer.unwrap(), Status::NoReservation);
     }
-    // A request that is late by more than the first answer takes is sent separately.
-    let asked = auth_server.questions().len();
+    // A request that arrives after the first response is not coalesced.
+    let asked = auth_server.requests().len();
     assert!(asked < REQUESTS, "{asked}");
     #[expect(clippy::cast_precision_loss, reason = "it is small")]
     let shared = (REQUESTS - asked) as f64;
-    has(&relay, LOOKUPS, &[("outcome", "coalesced")], shared).await;
+    wait_for_metric(&relay, LOOKUPS, &[("outcome", "coalesced")], shared).await;
     relay.stop().await;
 }
 
-/// Renewals are no new reservations, and nothing is remembered: each would be a question.
+/// Renewals do not count as new reservations, and nothing is cached, so each could cause a request.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_peer_cannot_flood_the_endpoint() {
     const BURST: usize = 128;
@@ -288,38 +294,41 @@ async fn one_peer_cannot_flood_the_endpoint() {
     let address = relay.tcp();
     let begin = Instant::now();
     let flood = async {
-        let mut greedy = Raw::new(&address).await;
+        let mut flooder = Raw::new(&address).await;
         for _ in 0..2 * BURST {
             if begin.elapsed() > Duration::from_secs(5) {
                 break;
             }
-            assert_status(&greedy.reserve().await, Status::Ok);
+            assert_status(&flooder.reserve().await, Status::Ok);
         }
-        greedy.peer_id.to_string()
+        flooder.peer_id.to_string()
     };
     let others = async {
         for _ in 0..10 {
-            let mut modest = Raw::new(&address).await;
-            assert_status(&modest.reserve().await, Status::Ok);
+            let mut other = Raw::new(&address).await;
+            assert_status(&other.reserve().await, Status::Ok);
         }
     };
-    let (greedy, ()) = tokio::join!(flood, others);
-    let of_greedy =
-        |question: &test_support::auth_server::Question| question.body["peer"] == greedy;
+    let (flooder, ()) = tokio::join!(flood, others);
+    let of_flooder =
+        |request: &test_support::auth_server::AuthRequest| request.body["peer"] == flooder;
     let asked = auth_server
-        .questions()
+        .requests()
         .into_iter()
-        .filter(of_greedy)
+        .filter(of_flooder)
         .count();
     let seconds = usize::try_from(begin.elapsed().as_secs()).unwrap();
     let most = BURST + RATE * (seconds + 1);
-    assert!((1..=most).contains(&asked), "{asked} of {most}");
+    assert!(
+        (1..=most).contains(&asked),
+        "{asked} requests, at most {most}"
+    );
     relay.stop().await;
 }
 
-/// Peer ids are free: an address with many of them holds up no other one.
+/// Peer ids are free, so the share applies to the address. One with many peers does not delay others.
 #[tokio::test(flavor = "multi_thread")]
-async fn address_with_many_peers_has_a_part_of_the_questions() {
+async fn address_with_many_peers_is_limited_to_its_share() {
     const CONCURRENCY: usize = 8;
     let auth_server = AuthServer::start(Mode::Held).await;
     let variables = [
@@ -341,16 +350,16 @@ async fn address_with_many_peers_has_a_part_of_the_questions() {
     let crowd = (0..3 * CONCURRENCY).map(async |_| Raw::new(&crowded).await.reserve().await);
     let crowd = join_all(crowd);
     let asked = async {
-        auth_server.was_asked(CONCURRENCY / 4).await;
+        auth_server.wait_for_requests(CONCURRENCY / 4).await;
         let mut peer = Raw::new(&other).await;
         let waits = async { peer.reserve().await };
-        let heard = async {
-            auth_server.was_asked(CONCURRENCY / 4 + 1).await;
-            let last = auth_server.questions().pop().unwrap();
+        let other_is_queried = async {
+            auth_server.wait_for_requests(CONCURRENCY / 4 + 1).await;
+            let last = auth_server.requests().pop().unwrap();
             assert_eq!(last.body["ip"], "192.0.2.2");
             auth_server.set_mode(Mode::Allow);
         };
-        tokio::join!(waits, heard).0
+        tokio::join!(waits, other_is_queried).0
     };
     let (crowd, other) = tokio::join!(crowd, asked);
     assert_status(&other, Status::Ok);

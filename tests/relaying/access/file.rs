@@ -1,4 +1,4 @@
-//! Rules in a file that changes.
+//! Access rules in a file: reload on change, errors, and partial writes.
 
 use std::{fs, os::unix::fs::symlink, path::Path};
 
@@ -13,7 +13,7 @@ use super::*;
 
 const RELOADS: &str = "relay_access_reloads_total";
 
-/// A directory as Kubernetes mounts a `ConfigMap`, with a file of this text.
+/// A directory like a Kubernetes `ConfigMap` mount, with a file of this text.
 fn mounted(text: &str) -> (TempDir, String) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("access.rules");
@@ -23,7 +23,7 @@ fn mounted(text: &str) -> (TempDir, String) {
     (directory, path)
 }
 
-/// Changes it as Kubernetes does: a new directory, and a link that is swapped.
+/// Updates it like Kubernetes: a new directory, and a replaced symbolic link.
 fn remount(mount: &Path, version: &str, text: &str) {
     fs::create_dir(mount.join(version)).unwrap();
     fs::write(mount.join(version).join("access.rules"), text).unwrap();
@@ -43,7 +43,7 @@ async fn start(path: &str, more: &[(&str, &str)]) -> Relay {
 async fn a_swapped_mount_changes_the_rules() {
     let (mount, path) = mounted("# nobody yet\n");
     let mut relay = start(&path, &[("RELAY_ACCESS_TARGET_DENY", &key().1)]).await;
-    has(&relay, "relay_access_rules", &[], 1.0).await;
+    wait_for_metric(&relay, "relay_access_rules", &[], 1.0).await;
     let mut circuit = Circuit::open(&relay.tcp()).await;
     let (source, target) = (circuit.source.peer_id, circuit.target.peer_id);
 
@@ -51,12 +51,12 @@ async fn a_swapped_mount_changes_the_rules() {
     remount(mount.path(), "..2", &text);
     let changed = relay.event("access rules reloaded").await;
     assert_eq!(changed["rules"], 3, "{changed}");
-    has(&relay, "relay_access_rules", &[], 3.0).await;
-    has(&relay, RELOADS, &[("outcome", "success")], 1.0).await;
-    // No renewal and no further circuit, but the one that is open goes on.
-    let denied = is_refused(&mut relay, &mut circuit.target).await;
+    wait_for_metric(&relay, "relay_access_rules", &[], 3.0).await;
+    wait_for_metric(&relay, RELOADS, &[("outcome", "success")], 1.0).await;
+    // Renewals and new circuits are denied; the open circuit continues.
+    let denied = assert_refused(&mut relay, &mut circuit.target).await;
     assert_eq!(denied["rule"], "RELAY_ACCESS_FILE, line 3", "{denied}");
-    let denied = is_refused_to(&mut relay, &mut circuit.source, target).await;
+    let denied = assert_circuit_refused(&mut relay, &mut circuit.source, target).await;
     assert_eq!(denied["rule"], "RELAY_ACCESS_FILE, line 1", "{denied}");
     circuit.near.write_all(b"still here").await.unwrap();
     let mut read = [0; 10];
@@ -74,10 +74,10 @@ async fn an_invalid_file_changes_nothing_and_is_reported() {
     let (key, id) = key();
     let (mount, path) = mounted(&format!("allow reserve {id}"));
     let mut relay = start(&path, &[]).await;
-    has(&relay, "relay_access_stale", &[], 0.0).await;
-    has(&relay, RELOADS, &[("outcome", "failure")], 0.0).await;
-    let mut stranger = Raw::new(&relay.tcp()).await;
-    is_refused(&mut relay, &mut stranger).await;
+    wait_for_metric(&relay, "relay_access_stale", &[], 0.0).await;
+    wait_for_metric(&relay, RELOADS, &[("outcome", "failure")], 0.0).await;
+    let mut unlisted = Raw::new(&relay.tcp()).await;
+    assert_refused(&mut relay, &mut unlisted).await;
 
     let text = format!("allow reserve {id}\nallow all 192.0.2.1\n");
     remount(mount.path(), "..2", &text);
@@ -89,15 +89,15 @@ async fn an_invalid_file_changes_nothing_and_is_reported() {
         !cause.contains("192.0.2.1") && !cause.contains(&id),
         "{cause}"
     );
-    has(&relay, "relay_access_stale", &[], 1.0).await;
-    has(&relay, RELOADS, &[("outcome", "failure")], 1.0).await;
-    is_refused(&mut relay, &mut stranger).await;
+    wait_for_metric(&relay, "relay_access_stale", &[], 1.0).await;
+    wait_for_metric(&relay, RELOADS, &[("outcome", "failure")], 1.0).await;
+    assert_refused(&mut relay, &mut unlisted).await;
 
     fs::remove_file(mount.path().join("..data")).unwrap();
     let failed = relay.event("RELAY_ACCESS_FILE has changed").await;
     let cause = failed["cause"].as_str().unwrap();
     assert!(cause.starts_with("cannot be read: "), "{cause}");
-    is_refused(&mut relay, &mut stranger).await;
+    assert_refused(&mut relay, &mut unlisted).await;
     let mut friend = Raw::with_key(key, &relay.tcp()).await;
     assert_status(&friend.reserve().await, Status::Ok);
 
@@ -105,12 +105,12 @@ async fn an_invalid_file_changes_nothing_and_is_reported() {
     relay.event("RELAY_ACCESS_FILE has changed").await;
     fs::write(mount.path().join("..3/access.rules"), "").unwrap();
     relay.event("access rules reloaded").await;
-    has(&relay, "relay_access_stale", &[], 0.0).await;
-    assert_status(&stranger.reserve().await, Status::Ok);
+    wait_for_metric(&relay, "relay_access_stale", &[], 0.0).await;
+    assert_status(&unlisted.reserve().await, Status::Ok);
     relay.stop().await;
 }
 
-/// A relay without its rules would be open to everybody.
+/// Without its rules, a relay would accept every peer.
 #[tokio::test]
 async fn a_relay_does_not_start_without_its_rules() {
     let directory = tempfile::tempdir().unwrap();
@@ -141,22 +141,22 @@ async fn a_relay_does_not_start_without_its_rules() {
     }
 }
 
-/// What is half written is not taken: the file has to be left alone for a second.
+/// Rules are loaded when the file has been unchanged for a second, so partial content is never applied.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partially_written_file_is_not_loaded() {
     let (mount, path) = mounted("allow reserve none");
     let mut relay = start(&path, &[]).await;
     let file = mount.path().join("..1/access.rules");
-    let mut stranger = Raw::new(&relay.tcp()).await;
-    // Empty or half a list, for longer than the relay looks away, but never for long.
+    let mut unlisted = Raw::new(&relay.tcp()).await;
+    // Incomplete content for longer than the polling interval, changed more often than once a second.
     for number in 0..30 {
         fs::write(&file, "# so far nobody\n".repeat(number)).unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    assert_status(&stranger.reserve().await, Status::PermissionDenied);
+    assert_status(&unlisted.reserve().await, Status::PermissionDenied);
     fs::write(&file, "allow reserve 127.0.0.0/8").unwrap();
     relay.event("access rules reloaded").await;
-    assert_status(&stranger.reserve().await, Status::Ok);
+    assert_status(&unlisted.reserve().await, Status::Ok);
     let changes = relay.stop().await;
     let changes = changes.iter().filter(|e| is(e, "access rules reloaded"));
     assert_eq!(changes.count(), 1);

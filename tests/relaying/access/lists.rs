@@ -1,4 +1,4 @@
-//! Lists in variables.
+//! Access lists in environment variables.
 
 use libp2p::PeerId;
 use test_support::{process::is, raw::Circuit};
@@ -9,14 +9,14 @@ use super::*;
 async fn only_allowed_peers_may_reserve() {
     let (key, id) = key();
     let mut relay = Relay::start(&[("RELAY_ACCESS_RESERVE_ALLOW", &id)]).await;
-    let mut holder = Raw::with_key(key, &relay.quic()).await;
-    assert_status(&holder.reserve().await, Status::Ok);
-    let mut stranger = Raw::new(&relay.tcp()).await;
-    let denied = is_refused(&mut relay, &mut stranger).await;
+    let mut allowed = Raw::with_key(key, &relay.quic()).await;
+    assert_status(&allowed.reserve().await, Status::Ok);
+    let mut unlisted = Raw::new(&relay.tcp()).await;
+    let denied = assert_refused(&mut relay, &mut unlisted).await;
     assert_eq!(denied["reason"], "access_rules", "{denied}");
     assert_eq!(denied["rule"], "not among allow reserve", "{denied}");
-    // They may still connect.
-    let circuit = Circuit::between(stranger, holder).await;
+    // Peers that may not reserve can still open circuits.
+    let circuit = Circuit::between(unlisted, allowed).await;
     drop(circuit);
     let events = relay.stop().await;
     let controlled = events.iter().find(|e| is(e, "access control enabled"));
@@ -36,7 +36,7 @@ async fn networks_are_those_of_the_connection() {
     .await;
     let mut v4 = Raw::new(&relay.tcp()).await;
     assert_status(&v4.reserve().await, Status::Ok);
-    let denied = is_refused_to(&mut relay, &mut v4, PeerId::random()).await;
+    let denied = assert_circuit_refused(&mut relay, &mut v4, PeerId::random()).await;
     assert_eq!(denied["rule"], "not among allow connect", "{denied}");
     relay.stop().await;
 }
@@ -54,13 +54,13 @@ async fn circuits_lead_only_to_allowed_targets() {
     let mut closed = Raw::with_key(closed_key, &address).await;
     assert_status(&closed.reserve().await, Status::Ok);
     let mut source = Raw::new(&address).await;
-    let denied = is_refused_to(&mut relay, &mut source, closed.peer_id).await;
+    let denied = assert_circuit_refused(&mut relay, &mut source, closed.peer_id).await;
     assert_eq!(
         denied["rule"], "RELAY_ACCESS_TARGET_DENY, item 1",
         "{denied}"
     );
-    // Whether a peer is connected is not disclosed either.
-    let denied = is_refused_to(&mut relay, &mut source, PeerId::random()).await;
+    // The response does not disclose whether a peer is connected.
+    let denied = assert_circuit_refused(&mut relay, &mut source, PeerId::random()).await;
     assert_eq!(denied["rule"], "not among allow target", "{denied}");
     Circuit::between(source, Raw::with_key(open_key, &address).await).await;
     relay.stop().await;

@@ -1,4 +1,4 @@
-//! An endpoint that proves who it is.
+//! Authentication of the access endpoint by its TLS certificate.
 
 use test_support::{
     auth_server::{AuthServer, Mode},
@@ -28,7 +28,7 @@ async fn only_an_endpoint_with_a_trusted_certificate_is_queried() {
         .await;
         let mut peer = Raw::new(&relay.tcp()).await;
         assert_status(&peer.reserve().await, status);
-        assert_eq!(auth_server.questions().is_empty(), status != Status::Ok);
+        assert_eq!(auth_server.requests().is_empty(), status != Status::Ok);
         relay.stop().await;
     }
 }

@@ -1,5 +1,5 @@
-//! Endpoints that do not decide: the relay does what it was told for that case, in time, and
-//! everything else goes on.
+//! Access endpoints that fail. Expected: the relay applies the configured policy within the timeout, and
+//! other clients are not affected.
 
 use std::time::Instant;
 
@@ -15,8 +15,8 @@ use crate::access::endpoint::{reserved_on, start};
 
 const DECISIONS: &str = "relay_access_decision_duration_seconds_count";
 
-/// Everything that an endpoint may do wrong, what the log says of it, and what it counts as.
-fn troubles() -> [(Mode, &'static str, &'static str); 10] {
+/// Faults of the endpoint, with the logged cause and the metric outcome.
+fn faults() -> [(Mode, &'static str, &'static str); 10] {
     [
         (Mode::Status(500), "the response is 500", "invalid"),
         (Mode::Status(403), "the response is 403", "invalid"),
@@ -41,14 +41,14 @@ async fn without_a_decision_requests_are_refused_unless_they_are_to_be_granted()
         ("fail-closed", Status::PermissionDenied),
         ("fail-open", Status::Ok),
     ] {
-        let all = troubles().map(async |(mode, cause, outcome)| {
+        let all = faults().map(async |(mode, cause, outcome)| {
             let auth_server = AuthServer::start(mode.clone()).await;
             let variables = [
                 ("RELAY_ACCESS_ON_ERROR", policy),
                 ("RELAY_ACCESS_TIMEOUT", "500ms"),
             ];
             let mut relay = start(&auth_server, &variables).await;
-            // A renewal on the same connection would repeat what was granted.
+            // A renewal on the same connection would reuse the previous decision.
             let key = Keypair::generate_ed25519();
             let mut connections = Vec::new();
             for _ in 0..4 {
@@ -60,13 +60,13 @@ async fn without_a_decision_requests_are_refused_unless_they_are_to_be_granted()
             let warning = relay.event("access endpoint unavailable").await;
             assert_eq!(warning["level"], "WARN", "{warning}");
             assert_eq!(warning["policy"], policy, "{warning}");
-            let said = warning["cause"].as_str().unwrap();
+            let logged = warning["cause"].as_str().unwrap();
             assert!(
-                said.starts_with(cause) && !said.is_empty(),
+                logged.starts_with(cause) && !logged.is_empty(),
                 "{mode:?}: {warning}"
             );
-            // What is no decision is not remembered.
-            has(&relay, DECISIONS, &[("outcome", outcome)], 3.0).await;
+            // A failure is not cached as a decision.
+            wait_for_metric(&relay, DECISIONS, &[("outcome", outcome)], 3.0).await;
             auth_server.set_mode(Mode::Allow);
             assert_status(&connections[3].reserve().await, Status::Ok);
             relay.event("access endpoint recovered").await;
@@ -86,22 +86,22 @@ async fn without_a_decision_requests_are_refused_unless_they_are_to_be_granted()
     }
 }
 
-/// Servers close connections that were idle for long, some just when they are used again.
+/// Servers close idle keep-alive connections, sometimes at the moment of their reuse.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stale_keep_alive_connection_is_no_failure() {
     let auth_server = AuthServer::start(Mode::Once).await;
     let relay = start(&auth_server, &[("RELAY_ACCESS_CACHE_TTL", "0")]).await;
     let _connections = reserved_on(5, &relay).await;
-    has(&relay, DECISIONS, &[("outcome", "allowed")], 5.0).await;
+    wait_for_metric(&relay, DECISIONS, &[("outcome", "allowed")], 5.0).await;
     relay.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_sent_elsewhere() {
-    let elsewhere = AuthServer::start(Mode::Allow).await;
-    let auth_server = AuthServer::start(Mode::Redirect(elsewhere.url())).await;
-    // Nor through a proxy that something else is to go through.
-    let proxy = format!("http://{}", elsewhere.address);
+async fn redirects_and_proxies_are_not_followed() {
+    let other = AuthServer::start(Mode::Allow).await;
+    let auth_server = AuthServer::start(Mode::Redirect(other.url())).await;
+    // The relay ignores proxy variables.
+    let proxy = format!("http://{}", other.address);
     let mut relay = start(
         &auth_server,
         &[
@@ -113,10 +113,10 @@ async fn nothing_is_sent_elsewhere() {
     )
     .await;
     let mut peer = Raw::new(&relay.tcp()).await;
-    let denied = is_refused(&mut relay, &mut peer).await;
+    let denied = assert_refused(&mut relay, &mut peer).await;
     assert_eq!(denied["reason"], "access_unavailable", "{denied}");
-    assert_eq!(auth_server.questions().len(), 1);
-    assert_eq!(elsewhere.questions().len(), 0);
+    assert_eq!(auth_server.requests().len(), 1);
+    assert_eq!(other.requests().len(), 0);
     relay.stop().await;
 }
 
@@ -127,11 +127,11 @@ async fn an_unreachable_endpoint_denies_as_unavailable() {
     drop(gone);
     let mut relay = Relay::start(&[("RELAY_ACCESS_URL", &url)]).await;
     let mut peer = Raw::new(&relay.tcp()).await;
-    let denied = is_refused(&mut relay, &mut peer).await;
+    let denied = assert_refused(&mut relay, &mut peer).await;
     assert_eq!(denied["reason"], "access_unavailable", "{denied}");
     let events = relay.stop().await;
     let warning = events.iter().find(|e| is(e, "access endpoint unavailable"));
-    // Neither the address of the endpoint nor what it was asked.
+    // The warning contains neither the endpoint's address nor the content of the request.
     let warning = warning.unwrap().to_string();
     assert!(
         warning.contains("refused") && !warning.contains("tenant"),
@@ -139,16 +139,16 @@ async fn an_unreachable_endpoint_denies_as_unavailable() {
     );
 }
 
-/// More questions than the endpoint takes wait, and are refused or granted in their time.
+/// Requests beyond the concurrency limit wait, and are decided within the timeout.
 #[tokio::test(flavor = "multi_thread")]
-async fn too_many_questions_are_as_good_as_no_answer() {
+async fn waiting_requests_time_out() {
     let auth_server = AuthServer::start(Mode::Hang).await;
     let relay = start(
         &auth_server,
         &[
             ("RELAY_ACCESS_CONCURRENCY", "1"),
             ("RELAY_ACCESS_TIMEOUT", "2s"),
-            // Otherwise those of one address wait for each other.
+            // By default, requests from one address wait for each other.
             ("RELAY_PREFIX_SHARES", "127.0.0.0/8=100%"),
         ],
     )
@@ -161,10 +161,10 @@ async fn too_many_questions_are_as_good_as_no_answer() {
     }
     assert!(
         begin.elapsed() < Duration::from_secs(8),
-        "they do not wait in turn"
+        "requests time out one after the other"
     );
-    has(&relay, DECISIONS, &[("outcome", "overloaded")], 7.0).await;
-    has(&relay, DECISIONS, &[("outcome", "timeout")], 1.0).await;
+    wait_for_metric(&relay, DECISIONS, &[("outcome", "overloaded")], 7.0).await;
+    wait_for_metric(&relay, DECISIONS, &[("outcome", "timeout")], 1.0).await;
     relay.stop().await;
 }
 
@@ -182,13 +182,13 @@ async fn circuits_and_the_end_do_not_wait_for_a_decision() {
     .await;
     let mut circuit = Circuit::open(&relay.tcp()).await;
     auth_server.set_mode(Mode::Hang);
-    let asked = auth_server.questions().len();
+    let asked = auth_server.requests().len();
     let mut waiting = Raw::new(&relay.tcp()).await;
     let begin = Instant::now();
     let waits = async { waiting.reserve().await };
     tokio::select! {
-        _ = waits => panic!("nobody has decided"),
-        () = auth_server.was_asked(asked + 1) => {}
+        _ = waits => panic!("the request completed without a decision"),
+        () = auth_server.wait_for_requests(asked + 1) => {}
     }
     for _ in 0..100 {
         circuit.near.write_all(b"ping").await.unwrap();

@@ -1,4 +1,4 @@
-//! Every case.
+//! All conformance cases, by protocol step.
 
 mod circuit;
 mod connect;

@@ -1,4 +1,4 @@
-//! The list of differences as a document.
+//! Generates the list of differences, `docs/conformance.md`, and checks that it is current.
 
 use std::fmt::Write;
 

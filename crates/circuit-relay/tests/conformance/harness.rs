@@ -1,4 +1,4 @@
-//! What the cases are made of: the two relays, raw clients, and circuits between those.
+//! The harness of the cases: the two relays, raw clients, and circuits between clients.
 
 pub mod answer;
 pub mod circuit;
@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use circuit_relay::STOP_TIMEOUT;
 
-/// What a busy machine may add to a deadline.
+/// Tolerance after a deadline, for a busy machine.
 pub const SLACK: Duration = Duration::from_secs(3);
-/// Longer than anything that a case waits for; what takes longer does not happen. The longest of
-/// the relay's own deadlines is that of STOP.
+/// Timeout for anything that a case waits for. The relay's longest timeout is that of STOP.
 pub const PATIENCE: Duration = Duration::from_secs(STOP_TIMEOUT.as_secs() + SLACK.as_secs());

@@ -1,6 +1,6 @@
-//! The hop protocol as clients observe it: the same cases at our relay and at libp2p-relay's,
-//! over real swarms. Both observations are asserted, and every difference between the two is
-//! deliberate: `docs/conformance.md` lists them.
+//! Conformance of the hop protocol as clients observe it. Every case runs over real swarms at this
+//! crate's relay and at libp2p-relay. Both observations are asserted, and every difference is deliberate:
+//! `docs/conformance.md` lists them.
 
 #![expect(
     clippy::unwrap_used,
@@ -27,7 +27,7 @@ async fn over_tcp() {
     case::run_all(cases::all(), Net::Tcp).await;
 }
 
-/// Where resets, and what comes of them, may differ from TCP.
+/// Resets may behave differently from TCP.
 #[tokio::test(flavor = "multi_thread")]
 async fn over_websocket() {
     case::run_all(cases::all(), Net::WebSocket).await;

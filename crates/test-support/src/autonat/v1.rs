@@ -1,4 +1,4 @@
-//! Version 1: single requests, and libp2p's client.
+//! `AutoNAT` version 1: single requests, and libp2p's client.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use crate::{PATIENCE, raw::Raw};
 
 pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/libp2p/autonat/1.0.0");
-/// Status of an answer.
+/// Response status codes.
 pub const DIAL_ERROR: i32 = 100;
 pub const DIAL_REFUSED: i32 = 101;
 pub const BAD_REQUEST: i32 = 200;
@@ -51,12 +51,12 @@ struct Response {
     status: Option<i32>,
 }
 
-/// Asks the relay to dial these addresses; gives the status.
+/// Requests a dial of these addresses. Returns the response status.
 pub async fn request(raw: &mut Raw, addresses: &[Multiaddr]) -> i32 {
     request_as(raw, raw.peer_id, addresses).await
 }
 
-/// The same in the name of another peer.
+/// As [`request`], with another peer id in the message.
 pub async fn request_as(raw: &mut Raw, peer: PeerId, addresses: &[Multiaddr]) -> i32 {
     let mut stream = raw.open(PROTOCOL).await.unwrap();
     let peer = Peer {
@@ -75,7 +75,7 @@ pub async fn request_as(raw: &mut Raw, peer: PeerId, addresses: &[Multiaddr]) ->
     answer.response.unwrap().status.unwrap()
 }
 
-/// The address at which the relay reaches libp2p's client, which asks over this address of the relay.
+/// The public address that libp2p's client determines by requests over this relay address.
 pub async fn public_address(relay: &Multiaddr) -> Multiaddr {
     let config = Config {
         boot_delay: Duration::ZERO,

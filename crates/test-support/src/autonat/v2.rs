@@ -1,4 +1,4 @@
-//! Version 2: single requests.
+//! `AutoNAT` version 2: single requests.
 
 use circuit_relay::wire;
 use libp2p::{Multiaddr, StreamProtocol};
@@ -7,11 +7,11 @@ use tokio::time::timeout;
 use crate::{PATIENCE, raw::Raw};
 
 pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/libp2p/autonat/2/dial-request");
-/// Status of an answer.
+/// Response status codes.
 pub const REQUEST_REJECTED: i32 = 100;
 pub const DIAL_REFUSED: i32 = 101;
 pub const OK: i32 = 200;
-/// Status of a dial.
+/// Dial status codes.
 pub const UNUSED: i32 = 0;
 pub const DIAL_ERROR: i32 = 100;
 
@@ -41,7 +41,7 @@ struct Response {
     dial_status: i32,
 }
 
-/// Asks the relay to test one of these addresses; gives the status, and that of the dial.
+/// Requests a test of one of these addresses. Returns the response status and the dial status.
 pub async fn request(raw: &mut Raw, addresses: &[Multiaddr]) -> (i32, i32) {
     let mut stream = raw.open(PROTOCOL).await.unwrap();
     let message = Message {

@@ -1,4 +1,4 @@
-//! Open circuits: what they carry, and how they end.
+//! Open circuits: delivery of data, byte and time limits, and termination.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// Not a multiple of any buffer's size.
+/// Not a multiple of any buffer size.
 const LIMIT: usize = 100_000;
 const DURATION: Duration = Duration::from_secs(1);
 
@@ -37,7 +37,7 @@ pub fn cases() -> Vec<Case> {
         ),
         Case::new(
             "data in the same write as CONNECT, and in the same write as the target's OK",
-            early,
+            data_with_handshake,
             "everything arrives, both ways",
         ),
         Case::new(
@@ -52,7 +52,7 @@ pub fn cases() -> Vec<Case> {
         ),
         Case::new(
             "more data from the target than the limit allows",
-            over_limit_back,
+            over_limit_from_target,
             "exactly the limit arrives",
         )
         .limits(limit_bytes)
@@ -83,7 +83,7 @@ pub fn cases() -> Vec<Case> {
         )
         .limits(limit_bytes)
         .on(Net::RESETS),
-        // As many bytes as it likes: a fast machine reaches the usual limit sooner.
+        // Without a byte limit, which a fast machine would reach first.
         Case::new("a busy circuit at its maximum duration", busy, "it ends").limits(|limits| {
             limits.circuit.duration = Some(DURATION);
             limits.circuit.bytes = None;
@@ -111,7 +111,7 @@ pub fn cases() -> Vec<Case> {
         .on(Net::RESETS),
         Case::new(
             "the source's connection ends, then CONNECT when one circuit is allowed",
-            source_vanishes,
+            source_disconnects,
             "Error, OK",
         )
         .limits(|limits| limits.circuits = Some(1))
@@ -122,12 +122,12 @@ pub fn cases() -> Vec<Case> {
     .collect()
 }
 
-/// Sides that vanish, or that fail while the relay does not read them.
+/// Disconnects, and resets of a stream that the relay is not reading because of back-pressure.
 fn blocked_cases() -> Vec<Case> {
     vec![
         Case::new(
             "the target's connection ends, then CONNECT when one circuit is allowed",
-            target_vanishes,
+            target_disconnects,
             "Error, OK",
         )
         .limits(|limits| limits.circuits = Some(1))
@@ -143,13 +143,13 @@ fn blocked_cases() -> Vec<Case> {
              circuit is allowed",
             target_resets_blocked,
         )
-        // Over QUIC, libp2p-relay may notice it, as it happens.
+        // Over QUIC, libp2p-relay sometimes detects it.
         .on(&[Net::Tcp, Net::WebSocket])
         .differs(SLOT_TAKEN, OUTLIVES),
         blocked(
             "the source's connection ends while the target does not read, then CONNECT when one \
              circuit is allowed",
-            source_vanishes_blocked,
+            source_disconnects_blocked,
         ),
         blocked(
             "the source finishes, then resets its stream while the target sends nothing, then CONNECT \
@@ -164,7 +164,7 @@ const SLOT_TAKEN: &str = "RESOURCE_LIMIT_EXCEEDED";
 const OUTLIVES: &str = "A circuit ends with either side: a side that is not read, because the other side \
  is blocked or sends nothing, is still polled for failure.";
 
-/// A case in which a side that the relay does not read fails.
+/// A case in which a side fails while back-pressure stops the relay from reading it.
 fn blocked<F>(name: &'static str, run: fn(Server) -> F) -> Case
 where
     F: Future<Output = String> + Send + 'static,
@@ -178,7 +178,7 @@ fn limit_bytes(limits: &mut circuit_relay::Limits) {
     limits.circuit.bytes = Some(LIMIT as u64);
 }
 
-/// Two clients with a circuit between them. The connections live as long as the clients.
+/// Two clients with a circuit. Their connections close when the clients are dropped.
 struct Pair {
     target: Client,
     holder: Connection,
@@ -200,7 +200,7 @@ async fn pair(relay: &Server) -> Pair {
     }
 }
 
-/// Sends `data` to the end of the stream, and reads what arrives at the other one.
+/// Sends `data` and closes the stream. Returns whether the other end received exactly that data.
 async fn send_all(from: &mut Stream, to: &mut Stream, data: &[u8]) -> bool {
     let send = async {
         from.write_all(data).await.unwrap();
@@ -210,7 +210,7 @@ async fn send_all(from: &mut Stream, to: &mut Stream, data: &[u8]) -> bool {
     received == data && end == End::Eof
 }
 
-fn everything(arrived: bool) -> String {
+fn describe_delivery(arrived: bool) -> String {
     if arrived {
         "everything arrives, both ways".into()
     } else {
@@ -222,17 +222,21 @@ async fn source_finishes_first(relay: Server) -> String {
     let mut pair = pair(&relay).await;
     let Circuit { source, target, .. } = &mut pair.circuit;
     let data = pattern(300_000);
-    everything(send_all(source, target, &data).await && send_all(target, source, &data).await)
+    describe_delivery(
+        send_all(source, target, &data).await && send_all(target, source, &data).await,
+    )
 }
 
 async fn target_finishes_first(relay: Server) -> String {
     let mut pair = pair(&relay).await;
     let Circuit { source, target, .. } = &mut pair.circuit;
     let data = pattern(300_000);
-    everything(send_all(target, source, &data).await && send_all(source, target, &data).await)
+    describe_delivery(
+        send_all(target, source, &data).await && send_all(source, target, &data).await,
+    )
 }
 
-async fn early(relay: Server) -> String {
+async fn data_with_handshake(relay: Server) -> String {
     let (mut target, _holder) = Client::reserved(&relay).await;
     let (_source, source) = Client::connected(&relay).await;
     let with = |mut message: Vec<u8>, data: &[u8]| {
@@ -241,7 +245,7 @@ async fn early(relay: Server) -> String {
     };
     let request = with(client::connect(target.peer_id), b"from the source");
     let reply = with(stop_status(Status::Ok), b"from the target");
-    let circuit = circuit::answered(&source, &mut target, &request, &reply).await;
+    let circuit = circuit::open_with_reply(&source, &mut target, &request, &reply).await;
     let Circuit {
         mut source,
         mut target,
@@ -250,7 +254,7 @@ async fn early(relay: Server) -> String {
     source.close().await.unwrap();
     target.close().await.unwrap();
     let (at_target, at_source) = tokio::join!(read_to_end(&mut target), read_to_end(&mut source));
-    everything(
+    describe_delivery(
         at_target == (b"from the source".to_vec(), End::Eof)
             && at_source == (b"from the target".to_vec(), End::Eof),
     )
@@ -262,7 +266,7 @@ async fn over_limit(relay: Server) -> String {
     send_too_much(source, target).await
 }
 
-async fn over_limit_back(relay: Server) -> String {
+async fn over_limit_from_target(relay: Server) -> String {
     let mut pair = pair(&relay).await;
     let Circuit { source, target, .. } = &mut pair.circuit;
     send_too_much(target, source).await
@@ -292,7 +296,7 @@ async fn at_limit(relay: Server) -> String {
     let mut pair = pair(&relay).await;
     let Circuit { source, target, .. } = &mut pair.circuit;
     if send_limit(source, target).await && send_limit(target, source).await {
-        everything(true)
+        describe_delivery(true)
     } else {
         "the circuit is cut".into()
     }
@@ -342,8 +346,8 @@ async fn idle(relay: Server) -> String {
     format!("{at_target:?}, {at_source:?}")
 }
 
-/// How the stream that is left ends, and whether the slot of the circuit is free then.
-async fn ended(mut left: Stream, source: &Connection, target: &mut Client) -> String {
+/// How the remaining stream ends, and whether the circuit's slot is free afterwards.
+async fn end_and_next_status(mut left: Stream, source: &Connection, target: &mut Client) -> String {
     let (_, end) = read_to_end(&mut left).await;
     let next = circuit::open_until_free(source, target).await;
     list([format!("{end:?}"), next.to_string()])
@@ -352,23 +356,23 @@ async fn ended(mut left: Stream, source: &Connection, target: &mut Client) -> St
 async fn source_resets(relay: Server) -> String {
     let mut pair = pair(&relay).await;
     drop(pair.circuit.source);
-    ended(pair.circuit.target, &pair.connection, &mut pair.target).await
+    end_and_next_status(pair.circuit.target, &pair.connection, &mut pair.target).await
 }
 
 async fn target_resets(relay: Server) -> String {
     let mut pair = pair(&relay).await;
     drop(pair.circuit.target);
-    ended(pair.circuit.source, &pair.connection, &mut pair.target).await
+    end_and_next_status(pair.circuit.source, &pair.connection, &mut pair.target).await
 }
 
-async fn source_vanishes(relay: Server) -> String {
+async fn source_disconnects(relay: Server) -> String {
     let mut pair = pair(&relay).await;
     let (_other, other) = Client::connected(&relay).await;
-    pair.source.hang_up(&pair.connection).await;
-    ended(pair.circuit.target, &other, &mut pair.target).await
+    pair.source.disconnect(&pair.connection).await;
+    end_and_next_status(pair.circuit.target, &other, &mut pair.target).await
 }
 
-/// Writes until nothing more is taken, since the reader at the other end does not read.
+/// Writes until back-pressure blocks, because the other end does not read.
 async fn fill(stream: &mut Stream) {
     let chunk = pattern(64 * 1024);
     let stalled = Duration::from_secs(2);
@@ -394,11 +398,11 @@ async fn target_resets_blocked(relay: Server) -> String {
     next.to_string()
 }
 
-async fn source_vanishes_blocked(relay: Server) -> String {
+async fn source_disconnects_blocked(relay: Server) -> String {
     let mut pair = pair(&relay).await;
     let (_other, other) = Client::connected(&relay).await;
     fill(&mut pair.circuit.source).await;
-    pair.source.hang_up(&pair.connection).await;
+    pair.source.disconnect(&pair.connection).await;
     let next = circuit::open_until_free(&other, &mut pair.target).await;
     next.to_string()
 }
@@ -406,7 +410,7 @@ async fn source_vanishes_blocked(relay: Server) -> String {
 async fn source_resets_after_end(relay: Server) -> String {
     let mut pair = pair(&relay).await;
     let Circuit { source, target, .. } = &mut pair.circuit;
-    // What is left unread makes a reset of the end.
+    // Unread data turns the close into a reset.
     write(target, b"unread").await;
     source.read_exact(&mut [0]).await.unwrap();
     source.close().await.unwrap();
@@ -416,9 +420,9 @@ async fn source_resets_after_end(relay: Server) -> String {
     next.to_string()
 }
 
-async fn target_vanishes(relay: Server) -> String {
+async fn target_disconnects(relay: Server) -> String {
     let pair = pair(&relay).await;
     let (mut other, _holder) = Client::reserved(&relay).await;
-    pair.target.hang_up(&pair.holder).await;
-    ended(pair.circuit.source, &pair.connection, &mut other).await
+    pair.target.disconnect(&pair.holder).await;
+    end_and_next_status(pair.circuit.source, &pair.connection, &mut other).await
 }

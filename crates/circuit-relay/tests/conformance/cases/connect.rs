@@ -1,4 +1,4 @@
-//! CONNECT: to whom, and how many circuits.
+//! CONNECT: valid and invalid targets, and circuit limits.
 
 use circuit_relay::CircuitLimit;
 use libp2p::PeerId;
@@ -18,7 +18,7 @@ pub fn cases() -> Vec<Case> {
         Case::new("CONNECT", connect, "OK"),
         Case::new(
             "CONNECT to a peer that is not connected",
-            nobody,
+            not_connected,
             "NO_RESERVATION",
         ),
         Case::new(
@@ -85,7 +85,7 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// The answers to several attempts, whose circuits stay open meanwhile.
+/// The responses to several CONNECT attempts. Their circuits stay open meanwhile.
 fn answers<const N: usize>(attempts: [Result<Circuit, Answer>; N]) -> String {
     list(attempts.map(|attempt| match attempt {
         Ok(circuit) => circuit.answer.to_string(),
@@ -99,7 +99,7 @@ async fn connect(relay: Server) -> String {
     answers([circuit::open(&source, &mut target).await])
 }
 
-async fn nobody(relay: Server) -> String {
+async fn not_connected(relay: Server) -> String {
     let (_source, source) = Client::connected(&relay).await;
     source.connect(PeerId::random()).await.to_string()
 }
@@ -142,7 +142,7 @@ async fn target_full(relay: Server) -> String {
     let (_source, second) = Client::connected(&relay).await;
     let mut used = circuit::open(&first, &mut target).await;
     if let Ok(circuit) = &mut used {
-        circuit::use_it(circuit).await;
+        circuit::send_first_byte(circuit).await;
     }
     answers([used, circuit::open(&second, &mut target).await])
 }

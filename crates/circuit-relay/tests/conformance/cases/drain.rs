@@ -27,7 +27,7 @@ pub fn cases() -> Vec<Case> {
         .differs("3600 s", "No circuit is cut that obeys its limit."),
         Case::new(
             "CONNECT 15 s before the end of a drain",
-            connect_late,
+            connect_shortly_before_the_end,
             "RESOURCE_LIMIT_EXCEEDED",
         )
         .differs(
@@ -64,7 +64,7 @@ async fn limits(relay: Server) -> String {
     }
 }
 
-async fn connect_late(relay: Server) -> String {
+async fn connect_shortly_before_the_end(relay: Server) -> String {
     let (mut target, _holder) = Client::reserved(&relay).await;
     let (_source, source) = Client::connected(&relay).await;
     relay.drain(Duration::from_secs(15));

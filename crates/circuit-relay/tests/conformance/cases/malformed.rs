@@ -1,4 +1,4 @@
-//! Requests that are none. Each is followed by one that is, on the same connection.
+//! Malformed and incomplete requests, each followed by a valid one on the same connection.
 
 use circuit_relay::wire::{self, HopMessage, HopType, MAX_MESSAGE_BYTES, Peer, Status};
 use futures::AsyncWriteExt;
@@ -19,10 +19,10 @@ const A_STATUS: &str = "Every request receives a status, so the client can ident
 pub fn cases() -> Vec<Case> {
     vec![
         malformed("undecodable bytes instead of a message", |relay| {
-            after(relay, b"\x05\xff\xff\xff\xff\xff".to_vec())
+            status_and_next(relay, b"\x05\xff\xff\xff\xff\xff".to_vec())
         }),
         malformed("a message without a type", |relay| {
-            after(relay, frame(&HopMessage::default()))
+            status_and_next(relay, frame(&HopMessage::default()))
         })
         .differs(
             "OK, then OK",
@@ -33,18 +33,18 @@ pub fn cases() -> Vec<Case> {
                 kind: Some(9),
                 ..HopMessage::default()
             };
-            after(relay, frame(&message))
+            status_and_next(relay, frame(&message))
         }),
         malformed("CONNECT without a peer", |relay| {
-            after(relay, frame(&connect_to(None)))
+            status_and_next(relay, frame(&connect_to(None)))
         }),
         malformed("CONNECT to an invalid peer id", |relay| {
-            after(relay, frame(&connect_to(Some(b"nobody".to_vec()))))
+            status_and_next(relay, frame(&connect_to(Some(b"nobody".to_vec()))))
         }),
         malformed("a message that is longer than 4096 bytes", |relay| {
-            after(relay, frame(&padded(MAX_MESSAGE_BYTES + 1)))
+            status_and_next(relay, frame(&padded(MAX_MESSAGE_BYTES + 1)))
         }),
-        Case::new("a message of exactly 4096 bytes", longest, "OK, then OK"),
+        Case::new("a message of exactly 4096 bytes", max_length, "OK, then OK"),
         Case::new("STATUS as a request", status, "UNEXPECTED_MESSAGE, then OK")
             .differs("no status, then OK", A_STATUS),
         Case::new(
@@ -57,7 +57,7 @@ pub fn cases() -> Vec<Case> {
             cut_short,
             "no status, then OK",
         ),
-        malformed("half a message, then nothing", half)
+        malformed("half a message, then nothing", incomplete)
             .on(Net::SLOW)
             .differs(
                 "no answer in time, then OK",
@@ -73,14 +73,14 @@ where
     Case::new(name, run, "MALFORMED_MESSAGE, then OK").differs("no status, then OK", A_STATUS)
 }
 
-/// The answer to `bytes`, then the answer to a RESERVE.
-async fn after(relay: Server, bytes: Vec<u8>) -> String {
+/// The response to `bytes`, then the response to a RESERVE.
+async fn status_and_next(relay: Server, bytes: Vec<u8>) -> String {
     let (_client, connection) = Client::connected(&relay).await;
     let (answer, _stream) = connection.request(&bytes).await;
-    then(&answer, &connection.reserve().await)
+    list_both(&answer, &connection.reserve().await)
 }
 
-fn then(answer: &Answer, next: &Answer) -> String {
+fn list_both(answer: &Answer, next: &Answer) -> String {
     format!("{answer}, then {next}")
 }
 
@@ -95,9 +95,9 @@ fn connect_to(id: Option<Vec<u8>>) -> HopMessage {
     }
 }
 
-/// A RESERVE of this length.
+/// A RESERVE message of this length.
 fn padded(length: usize) -> HopMessage {
-    // The kind takes two bytes, the two fields around the padding three each.
+    // The type takes two bytes; tags and lengths of the two fields around the padding take three each.
     let message = HopMessage {
         kind: Some(HopType::Reserve.into()),
         peer: Some(Peer {
@@ -110,17 +110,17 @@ fn padded(length: usize) -> HopMessage {
     message
 }
 
-async fn longest(relay: Server) -> String {
-    after(relay, frame(&padded(MAX_MESSAGE_BYTES))).await
+async fn max_length(relay: Server) -> String {
+    status_and_next(relay, frame(&padded(MAX_MESSAGE_BYTES))).await
 }
 
 async fn status(relay: Server) -> String {
-    after(relay, frame(&wire::status(Status::Ok))).await
+    status_and_next(relay, frame(&wire::status(Status::Ok))).await
 }
 
 async fn unknown_fields(relay: Server) -> String {
-    // RESERVE, field 15 with a number, field 100 with three bytes.
-    after(relay, b"\x0a\x08\x00\x78\x2a\xa2\x06\x03abc".to_vec()).await
+    // RESERVE, then field 15 as a varint, and field 100 as three bytes.
+    status_and_next(relay, b"\x0a\x08\x00\x78\x2a\xa2\x06\x03abc".to_vec()).await
 }
 
 async fn cut_short(relay: Server) -> String {
@@ -132,13 +132,13 @@ async fn cut_short(relay: Server) -> String {
     )
     .await;
     stream.close().await.unwrap();
-    then(
+    list_both(
         &Answer::read(&mut stream).await,
         &connection.reserve().await,
     )
 }
 
-async fn half(relay: Server) -> String {
+async fn incomplete(relay: Server) -> String {
     let request = reserve();
-    after(relay, request[..request.len() - 1].to_vec()).await
+    status_and_next(relay, request[..request.len() - 1].to_vec()).await
 }

@@ -1,4 +1,4 @@
-//! Requests that come more often than they may.
+//! Requests beyond the rate limits.
 
 use std::num::NonZeroU32;
 
@@ -10,7 +10,7 @@ use crate::{
     harness::{answer::list, client::Client, net::Net, server::Server},
 };
 
-/// One at once, and another one after the case is long over.
+/// A burst of one. The next token is only available after the end of the case.
 const ONCE: Rate = Rate {
     burst: NonZeroU32::MIN,
     refill: NonZeroU32::MIN,
@@ -33,7 +33,7 @@ pub fn cases() -> Vec<Case> {
         Case::new(
             "RESERVE by two peers behind one IP address with a rate limit of one request per \
              hour",
-            neighbours,
+            same_ip_address,
             "OK, RESERVATION_REFUSED",
         )
         .limits(|limits| limits.reservation_rate.per_ip = Some(ONCE))
@@ -56,7 +56,7 @@ async fn renewed(relay: Server) -> String {
     list([connection.reserve().await, connection.reserve().await])
 }
 
-async fn neighbours(relay: Server) -> String {
+async fn same_ip_address(relay: Server) -> String {
     let (_one, first) = Client::connected(&relay).await;
     let (_other, second) = Client::connected(&relay).await;
     list([first.reserve().await, second.reserve().await])
@@ -64,7 +64,7 @@ async fn neighbours(relay: Server) -> String {
 
 async fn twice(relay: Server) -> String {
     let (_client, connection) = Client::connected(&relay).await;
-    let nobody = PeerId::random();
-    let first = connection.connect(nobody).await;
-    list([first, connection.connect(nobody).await])
+    let target = PeerId::random();
+    let first = connection.connect(target).await;
+    list([first, connection.connect(target).await])
 }

@@ -1,4 +1,4 @@
-//! Requests over a connection that is itself a circuit of another relay.
+//! Requests over a relayed connection, that is, a circuit of another relay.
 
 use libp2p::PeerId;
 

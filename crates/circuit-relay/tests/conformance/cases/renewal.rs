@@ -1,4 +1,4 @@
-//! A reservation belongs to the peer: renewed, kept over connections, ended.
+//! Lifetime of a reservation: renewal, connections that share it, disconnection and expiry.
 
 use circuit_relay::wire::Status;
 use futures::AsyncWriteExt;
@@ -29,7 +29,7 @@ pub fn cases() -> Vec<Case> {
             ),
         Case::new(
             "RESERVE on a second connection when all reservations are in use",
-            renew_elsewhere,
+            renew_on_second_connection,
             "OK, OK",
         )
         .limits(|limits| limits.reservations = Some(1))
@@ -50,7 +50,7 @@ pub fn cases() -> Vec<Case> {
         ),
         Case::new(
             "CONNECT to a peer whose reserving connection was lost, but not its other one",
-            survives,
+            loses_reserving_connection,
             "OK, over the other connection",
         )
         .differs(
@@ -70,7 +70,7 @@ pub fn cases() -> Vec<Case> {
         .limits(|limits| limits.reservation_ttl = SHORT_TTL),
         Case::new(
             "a circuit whose target's reservation has expired",
-            circuit_goes_on,
+            circuit_outlives_reservation,
             "it continues",
         )
         .limits(|limits| limits.reservation_ttl = SHORT_TTL),
@@ -87,12 +87,12 @@ async fn renew(relay: Server) -> String {
 async fn reconnect(relay: Server) -> String {
     let (client, old) = Client::connected(&relay).await;
     let first = old.reserve().await;
-    client.hang_up(&old).await;
+    client.disconnect(&old).await;
     let new = client.dial(&relay).await;
     list([first, new.reserve().await])
 }
 
-async fn renew_elsewhere(relay: Server) -> String {
+async fn renew_on_second_connection(relay: Server) -> String {
     let (client, one) = Client::connected(&relay).await;
     let other = client.dial(&relay).await;
     list([one.reserve().await, other.reserve().await])
@@ -117,12 +117,12 @@ async fn five_connections(relay: Server) -> String {
     list(answers)
 }
 
-async fn survives(relay: Server) -> String {
+async fn loses_reserving_connection(relay: Server) -> String {
     let (mut target, holder) = Client::reserved(&relay).await;
     let other = target.dial(&relay).await;
-    other.is_served().await;
+    other.wait_until_served().await;
     let (_source, source) = Client::connected(&relay).await;
-    target.hang_up(&holder).await;
+    target.disconnect(&holder).await;
     match circuit::open(&source, &mut target).await {
         Ok(circuit) if circuit.over == other.id => "OK, over the other connection".into(),
         Ok(circuit) => format!("OK, over {:?}", circuit.over),
@@ -133,18 +133,18 @@ async fn survives(relay: Server) -> String {
 async fn last_connection(relay: Server) -> String {
     let (target, holder) = Client::reserved(&relay).await;
     let (_source, source) = Client::connected(&relay).await;
-    target.hang_up(&holder).await;
+    target.disconnect(&holder).await;
     let answer = source.connect_until(target.peer_id, Status::NoReservation);
     answer.await.to_string()
 }
 
-/// Sends CONNECT, which the target refuses, until there is no reservation any more.
+/// Sends CONNECT, which the target refuses, until the reservation has expired.
 async fn wait_for_expiry(source: &Connection, target: &mut Client) {
     let request = connect(target.peer_id);
     let refusal = stop_status(Status::PermissionDenied);
     let expiry = async {
         loop {
-            let answer = circuit::answered(source, target, &request, &refusal).await;
+            let answer = circuit::open_with_reply(source, target, &request, &refusal).await;
             if answer.is_err_and(|denied| denied.is(Status::NoReservation)) {
                 return;
             }
@@ -161,10 +161,10 @@ async fn expires(relay: Server) -> String {
     "NO_RESERVATION".into()
 }
 
-async fn circuit_goes_on(relay: Server) -> String {
+async fn circuit_outlives_reservation(relay: Server) -> String {
     let (_source, source) = Client::connected(&relay).await;
-    // On a machine that has better things to do, so short a reservation may end before the
-    // circuit begins: another target tries again then.
+    // On a slow machine, such a short reservation may expire before the circuit is open. Retries with
+    // another target.
     let (mut target, mut circuit) = loop {
         let (mut target, _holder) = Client::reserved(&relay).await;
         match circuit::open(&source, &mut target).await {

@@ -1,4 +1,4 @@
-//! RESERVE: what it grants, and to whom.
+//! RESERVE: conditions, and the content of the response.
 
 use std::time::{Duration, SystemTime};
 
@@ -53,7 +53,7 @@ pub fn cases() -> Vec<Case> {
             "This is the status of the specification for a refused reservation; \
              RESOURCE_LIMIT_EXCEEDED refers to circuits.",
         ),
-        Case::new("RESERVE after a reservation has ended", freed, "OK")
+        Case::new("RESERVE after a reservation has ended", after_release, "OK")
             .limits(|limits| limits.reservations = Some(1)),
         Case::new(
             "RESERVE by two peers behind one IP address with a limit of one",
@@ -89,7 +89,7 @@ async fn expiry(relay: Server) -> String {
     let ttl = relay.limits.reservation_ttl.as_secs();
     let before = now();
     let (_client, reservation) = reservation(&relay).await;
-    // Both ends of the way are rounded down.
+    // Both timestamps are rounded down to seconds.
     let possible = (before + ttl).saturating_sub(1)..=now() + ttl;
     match reservation.expire {
         Some(expire) if possible.contains(&expire) => "one time to live from now".into(),
@@ -118,7 +118,7 @@ async fn voucher(relay: Server) -> String {
     let Some(envelope) = reservation.voucher else {
         return "none".into();
     };
-    // The payload type is spelled out: it is what other implementations compare with.
+    // Spelled out, because other implementations compare with this payload type.
     assert_eq!(VOUCHER_PAYLOAD_TYPE, [0x03, 0x02]);
     let envelope = SignedEnvelope::from_protobuf_encoding(&envelope).unwrap();
     let (payload, signer) = envelope
@@ -148,7 +148,7 @@ async fn full(relay: Server) -> String {
     connection.reserve().await.to_string()
 }
 
-async fn freed(relay: Server) -> String {
+async fn after_release(relay: Server) -> String {
     let holder = Client::reserved(&relay).await;
     let (_client, connection) = Client::connected(&relay).await;
     drop(holder);
@@ -161,5 +161,5 @@ async fn per_ip(relay: Server) -> String {
     list([first.reserve().await, second.reserve().await])
 }
 
-/// Short enough to wait for, long enough to do something before.
+/// Short enough for tests, long enough for requests before the expiry.
 pub const SHORT_TTL: Duration = Duration::from_millis(1500);

@@ -1,4 +1,4 @@
-//! STOP: what the target is asked, and what becomes of its answers.
+//! STOP: the content of the request, and the effect of each response of the target.
 
 use std::collections::HashSet;
 
@@ -9,7 +9,7 @@ use crate::{
     case::Case,
     harness::{
         answer::{self, list},
-        circuit::{self, stop_status, told},
+        circuit::{self, connect_status, stop_status},
         client::{Client, Connection, connect, frame, read_to_end, write},
         net::Net,
         server::Server,
@@ -23,12 +23,12 @@ pub fn cases() -> Vec<Case> {
     vec![
         Case::new(
             "the content of STOP",
-            says,
+            stop_content,
             "CONNECT from the source, 3600 s, 100000000 bytes",
         ),
         Case::new(
             "the target refuses STOP, with each status",
-            refuses,
+            target_refuses,
             "CONNECTION_FAILED each time",
         )
         .differs(
@@ -38,12 +38,12 @@ pub fn cases() -> Vec<Case> {
         ),
         Case::new(
             "the target does not support the stop protocol",
-            speechless,
+            target_without_stop_protocol,
             "CONNECTION_FAILED",
         ),
         Case::new(
             "the target answers STOP with an undecodable message",
-            garbage,
+            undecodable_response,
             "CONNECTION_FAILED",
         )
         .differs("MALFORMED_MESSAGE", ANY_FAILURE),
@@ -55,12 +55,12 @@ pub fn cases() -> Vec<Case> {
         .differs("UNEXPECTED_MESSAGE", ANY_FAILURE),
         Case::new(
             "the target closes the stop stream without an answer",
-            closes,
+            closed_without_response,
             "CONNECTION_FAILED",
         ),
         Case::new(
             "the target does not answer STOP",
-            silent,
+            no_response,
             "CONNECTION_FAILED",
         )
         .on(Net::SLOW)
@@ -71,7 +71,7 @@ pub fn cases() -> Vec<Case> {
         ),
         Case::new(
             "the target's connection ends before it answers STOP",
-            vanishes,
+            target_disconnects,
             "CONNECTION_FAILED",
         )
         .differs(
@@ -81,7 +81,7 @@ pub fn cases() -> Vec<Case> {
         Case::new(
             "the source resets its stream before the target answers STOP, then CONNECT when one \
              circuit is allowed",
-            gives_up,
+            source_gives_up,
             "OK",
         )
         .limits(|limits| limits.circuits = Some(1))
@@ -145,15 +145,15 @@ fn several_connections() -> Vec<Case> {
     ]
 }
 
-/// A target that holds a reservation, and a source.
+/// A reserved target with its connection, and a source with its connection.
 async fn pair(relay: &Server) -> (Client, Connection, Client, Connection) {
-    let (target, holder) = Client::reserved(relay).await;
+    let (target, reserved) = Client::reserved(relay).await;
     let (client, source) = Client::connected(relay).await;
-    (target, holder, client, source)
+    (target, reserved, client, source)
 }
 
-async fn says(relay: Server) -> String {
-    let (mut target, _holder, client, source) = pair(&relay).await;
+async fn stop_content(relay: Server) -> String {
+    let (mut target, _reserved, client, source) = pair(&relay).await;
     let stop = circuit::open(&source, &mut target).await.unwrap().stop;
     assert_eq!(stop.kind, Some(StopType::Connect.into()));
     let peer = stop.peer.and_then(|peer| peer.id);
@@ -165,8 +165,8 @@ async fn says(relay: Server) -> String {
     format!("CONNECT from {from}, {}", answer::limit(stop.limit))
 }
 
-async fn refuses(relay: Server) -> String {
-    let (mut target, _holder, _client, source) = pair(&relay).await;
+async fn target_refuses(relay: Server) -> String {
+    let (mut target, _reserved, _client, source) = pair(&relay).await;
     let mut answers = Vec::new();
     for status in [
         Status::ReservationRefused,
@@ -177,7 +177,7 @@ async fn refuses(relay: Server) -> String {
         Status::MalformedMessage,
         Status::UnexpectedMessage,
     ] {
-        answers.push(told(&source, &mut target, &stop_status(status)).await);
+        answers.push(connect_status(&source, &mut target, &stop_status(status)).await);
     }
     if answers
         .iter()
@@ -188,31 +188,33 @@ async fn refuses(relay: Server) -> String {
     list(answers)
 }
 
-async fn speechless(relay: Server) -> String {
+async fn target_without_stop_protocol(relay: Server) -> String {
     let target = Client::without_stop(&relay);
     target.dial(&relay).await.reserve().await.granted();
     let (_client, source) = Client::connected(&relay).await;
     source.connect(target.peer_id).await.to_string()
 }
 
-async fn garbage(relay: Server) -> String {
-    let (mut target, _holder, _client, source) = pair(&relay).await;
-    told(&source, &mut target, b"\x04\xff\xff\xff\xff")
+async fn undecodable_response(relay: Server) -> String {
+    let (mut target, _reserved, _client, source) = pair(&relay).await;
+    connect_status(&source, &mut target, b"\x04\xff\xff\xff\xff")
         .await
         .to_string()
 }
 
 async fn request(relay: Server) -> String {
-    let (mut target, _holder, _client, source) = pair(&relay).await;
+    let (mut target, _reserved, _client, source) = pair(&relay).await;
     let connect = frame(&StopMessage {
         kind: Some(StopType::Connect.into()),
         ..StopMessage::default()
     });
-    told(&source, &mut target, &connect).await.to_string()
+    connect_status(&source, &mut target, &connect)
+        .await
+        .to_string()
 }
 
-async fn closes(relay: Server) -> String {
-    let (mut target, _holder, _client, source) = pair(&relay).await;
+async fn closed_without_response(relay: Server) -> String {
+    let (mut target, _reserved, _client, source) = pair(&relay).await;
     let ask = source.connect(target.peer_id);
     let close = async {
         let (_, mut stream) = target.stop().await;
@@ -223,19 +225,19 @@ async fn closes(relay: Server) -> String {
     answer.to_string()
 }
 
-async fn silent(relay: Server) -> String {
-    let (mut target, _holder, _client, source) = pair(&relay).await;
+async fn no_response(relay: Server) -> String {
+    let (mut target, _reserved, _client, source) = pair(&relay).await;
     let peer_id = target.peer_id;
     let (answer, _stream) = tokio::join!(source.connect(peer_id), target.stop());
     answer.to_string()
 }
 
-async fn vanishes(relay: Server) -> String {
-    let (mut target, holder, _client, source) = pair(&relay).await;
+async fn target_disconnects(relay: Server) -> String {
+    let (mut target, reserved, _client, source) = pair(&relay).await;
     let peer_id = target.peer_id;
     let vanish = async {
         let (_, stream) = target.stop().await;
-        target.hang_up(&holder).await;
+        target.disconnect(&reserved).await;
         drop(stream);
     };
     let (answer, ()) = tokio::join!(source.connect(peer_id), vanish);
@@ -246,8 +248,8 @@ async fn vanishes(relay: Server) -> String {
     }
 }
 
-async fn gives_up(relay: Server) -> String {
-    let (mut target, _holder, _client, source) = pair(&relay).await;
+async fn source_gives_up(relay: Server) -> String {
+    let (mut target, _reserved, _client, source) = pair(&relay).await;
     let mut stream = source.open().await.unwrap();
     write(&mut stream, &connect(target.peer_id)).await;
     let _silent = target.stop().await;
@@ -257,35 +259,35 @@ async fn gives_up(relay: Server) -> String {
 }
 
 async fn second_connection(relay: Server) -> String {
-    let (mut target, _holder, _client, source) = pair(&relay).await;
+    let (mut target, _reserved, _client, source) = pair(&relay).await;
     let other = target.dial(&relay).await;
-    other.is_served().await;
+    other.wait_until_served().await;
     let peer_id = target.peer_id;
     let answer = async {
-        let (first, silent) = target.stop().await;
+        let (first, no_response) = target.stop().await;
         let mut second = target.stop_in_time().await;
         if let Some((over, stream)) = &mut second {
             assert_ne!(*over, first);
             write(stream, &stop_status(Status::Ok)).await;
         }
-        (silent, second)
+        (no_response, second)
     };
-    let (told, _streams) = tokio::join!(source.connect(peer_id), answer);
-    told.to_string()
+    let (status, _streams) = tokio::join!(source.connect(peer_id), answer);
+    status.to_string()
 }
 
-/// A target with several connections, and a source.
-async fn many(relay: &Server, connections: usize) -> (Client, Client, Connection) {
+/// A reserved target with this many connections, and a source.
+async fn pair_with_connections(relay: &Server, connections: usize) -> (Client, Client, Connection) {
     let (target, _) = Client::reserved(relay).await;
     for _ in 1..connections {
-        target.dial(relay).await.is_served().await;
+        target.dial(relay).await.wait_until_served().await;
     }
     let (client, source) = Client::connected(relay).await;
     (target, client, source)
 }
 
 async fn fourth_connection(relay: Server) -> String {
-    let (mut target, _client, source) = many(&relay, 4).await;
+    let (mut target, _client, source) = pair_with_connections(&relay, 4).await;
     let peer_id = target.peer_id;
     let answer = async {
         let mut streams = Vec::new();
@@ -302,12 +304,12 @@ async fn fourth_connection(relay: Server) -> String {
         }
         streams
     };
-    let (told, _streams) = tokio::join!(source.connect(peer_id), answer);
-    told.to_string()
+    let (status, _streams) = tokio::join!(source.connect(peer_id), answer);
+    status.to_string()
 }
 
 async fn late_ok(relay: Server) -> String {
-    let (mut target, _client, source) = many(&relay, 2).await;
+    let (mut target, _client, source) = pair_with_connections(&relay, 2).await;
     let request = connect(target.peer_id);
     let answer = async {
         let (_, first) = target.stop().await;
@@ -330,7 +332,7 @@ async fn late_ok(relay: Server) -> String {
 }
 
 async fn refusal_ends(relay: Server) -> String {
-    let (mut target, _client, source) = many(&relay, 3).await;
+    let (mut target, _client, source) = pair_with_connections(&relay, 3).await;
     let peer_id = target.peer_id;
     let answer = async {
         let first = target.stop().await;
@@ -340,10 +342,10 @@ async fn refusal_ends(relay: Server) -> String {
         }
         (first, second)
     };
-    let (told, (_first, second)) = tokio::join!(source.connect(peer_id), answer);
+    let (status, (_first, second)) = tokio::join!(source.connect(peer_id), answer);
     match (second, target.stop_in_time().await) {
         (None, _) => "no second STOP".into(),
-        (Some(_), None) => format!("{told}, no further STOP"),
-        (Some(_), Some(_)) => format!("{told}, and another STOP"),
+        (Some(_), None) => format!("{status}, no further STOP"),
+        (Some(_), Some(_)) => format!("{status}, and another STOP"),
     }
 }

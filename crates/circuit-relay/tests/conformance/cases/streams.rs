@@ -1,4 +1,4 @@
-//! The streams of a connection: which ones, how many, and how they end.
+//! The streams of a connection: protocols, concurrency, and termination.
 
 use circuit_relay::wire::{STOP_PROTOCOL, Status};
 use futures::future::join_all;
@@ -13,14 +13,14 @@ use crate::{
     },
 };
 
-/// As many as a client may open before the relay stops to wait for the oldest.
+/// The number of streams that a client may open before the oldest one is replaced.
 const MANY: usize = 64;
 
 pub fn cases() -> Vec<Case> {
     vec![
         Case::new(
             "64 concurrent requests on one connection",
-            all_at_once,
+            concurrent_requests,
             "all answered",
         )
         .differs(
@@ -29,7 +29,7 @@ pub fn cases() -> Vec<Case> {
         ),
         Case::new(
             "a request while 64 hop streams have sent nothing",
-            among_silent,
+            among_streams_without_request,
             "NO_RESERVATION",
         )
         .differs(
@@ -61,17 +61,17 @@ async fn end(relay: Server) -> String {
     list(ends)
 }
 
-/// Opens that many; the relay may end some of them at once.
+/// Opens this many streams; the relay may reset some of them at once.
 async fn open_many(connection: &Connection) -> Vec<Stream> {
     let streams = join_all((0..MANY).map(|_| connection.open())).await;
     streams.into_iter().flatten().collect()
 }
 
-async fn all_at_once(relay: Server) -> String {
+async fn concurrent_requests(relay: Server) -> String {
     let (_client, connection) = Client::connected(&relay).await;
     let mut streams = open_many(&connection).await;
     let request = connect(PeerId::random());
-    // All of them are half said before the first is complete, so that they overlap for certain.
+    // Sends the first half of every request before the second half of any, so that all of them overlap.
     let (first, last) = request.split_at(request.len() / 2);
     for part in [first, last] {
         for stream in &mut streams {
@@ -88,7 +88,7 @@ async fn all_at_once(relay: Server) -> String {
     }
 }
 
-async fn among_silent(relay: Server) -> String {
+async fn among_streams_without_request(relay: Server) -> String {
     let (_client, connection) = Client::connected(&relay).await;
     let _silent = open_many(&connection).await;
     connection.connect(PeerId::random()).await.to_string()

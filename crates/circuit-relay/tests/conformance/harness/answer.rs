@@ -1,4 +1,4 @@
-//! What a client observes of the relay, in words that can be compared and printed.
+//! Observations of a client as values that can be compared and printed.
 
 use std::fmt;
 
@@ -8,21 +8,21 @@ use tokio::time::timeout;
 
 use super::PATIENCE;
 
-/// What came back to a request on a hop stream.
+/// The outcome of a request on a hop stream.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
-    /// A STATUS.
+    /// A STATUS response.
     Status(HopMessage),
-    /// The stream ended without one.
+    /// The stream ended without a response.
     Ended,
-    /// Nothing within [`PATIENCE`].
+    /// No response within [`PATIENCE`].
     Silence,
-    /// The relay does not speak the protocol on this connection.
+    /// The relay does not support the protocol on this connection.
     NotOffered,
 }
 
 impl Answer {
-    /// Reads the answer from a hop stream.
+    /// Reads the response from a hop stream.
     pub async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Self {
         match timeout(PATIENCE, wire::read(stream)).await {
             Ok(Ok(message)) => Self::Status(message),
@@ -32,12 +32,12 @@ impl Answer {
         }
     }
 
-    /// Whether it is a STATUS of this kind.
+    /// Whether this is a STATUS response with this status.
     pub fn is(&self, status: Status) -> bool {
         matches!(self, Self::Status(message) if message.status == Some(status.into()))
     }
 
-    /// The message of a STATUS that says OK.
+    /// The message of a STATUS response with status OK.
     pub fn granted(self) -> HopMessage {
         match self {
             Self::Status(message) if message.status == Some(Status::Ok.into()) => message,
@@ -60,13 +60,13 @@ impl fmt::Display for Answer {
     }
 }
 
-/// Several observations in one.
+/// Joins several observations.
 pub fn list<T: fmt::Display>(parts: impl IntoIterator<Item = T>) -> String {
     let parts: Vec<_> = parts.into_iter().map(|part| part.to_string()).collect();
     parts.join(", ")
 }
 
-/// What a `limit` field says.
+/// The text form of a `limit` field.
 pub fn limit(limit: Option<Limit>) -> String {
     match limit {
         None => "none".into(),

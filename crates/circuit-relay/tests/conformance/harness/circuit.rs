@@ -16,20 +16,20 @@ use super::{
     client::{Client, Connection, connect, frame, write},
 };
 
-/// An open circuit: the ends that the clients hold.
+/// An open circuit: the streams of both clients.
 #[derive(Debug)]
 pub struct Circuit {
     pub source: Stream,
     pub target: Stream,
-    /// The relay's answer to the source.
+    /// The relay's response to the source.
     pub answer: Answer,
-    /// The relay's request to the target.
+    /// The relay's STOP request to the target.
     pub stop: StopMessage,
-    /// Which of the target's connections was taken.
+    /// The target's connection that carries the circuit.
     pub over: ConnectionId,
 }
 
-/// The bytes of the target's answer.
+/// An encoded STOP response with this status.
 pub fn stop_status(status: Status) -> Vec<u8> {
     frame(&StopMessage {
         kind: Some(StopType::Status.into()),
@@ -38,14 +38,14 @@ pub fn stop_status(status: Status) -> Vec<u8> {
     })
 }
 
-/// Opens a circuit, or gives the answer that denies it.
+/// Opens a circuit. Fails with the response that denies it.
 pub async fn open(source: &Connection, target: &mut Client) -> Result<Circuit, Answer> {
     let request = connect(target.peer_id);
-    answered(source, target, &request, &stop_status(Status::Ok)).await
+    open_with_reply(source, target, &request, &stop_status(Status::Ok)).await
 }
 
-/// The target sends a byte, and the source receives it.
-pub async fn use_it(circuit: &mut Circuit) {
+/// The target sends a byte, and the source receives it. Marks the circuit as used.
+pub async fn send_first_byte(circuit: &mut Circuit) {
     circuit
         .target
         .write_all(b"x")
@@ -60,17 +60,17 @@ pub async fn use_it(circuit: &mut Circuit) {
         .expect("a byte");
 }
 
-/// The answer to the source when the target answers STOP with these bytes.
-pub async fn told(source: &Connection, target: &mut Client, reply: &[u8]) -> Answer {
+/// The response to the source if the target responds to STOP with these bytes.
+pub async fn connect_status(source: &Connection, target: &mut Client, reply: &[u8]) -> Answer {
     let request = connect(target.peer_id);
-    match answered(source, target, &request, reply).await {
+    match open_with_reply(source, target, &request, reply).await {
         Ok(circuit) => circuit.answer,
         Err(answer) => answer,
     }
 }
 
-/// The source sends `request`, and the target answers the STOP that follows with `reply`.
-pub async fn answered(
+/// The source sends `request`, and the target responds to the following STOP with `reply`.
+pub async fn open_with_reply(
     source: &Connection,
     target: &mut Client,
     request: &[u8],
@@ -101,14 +101,14 @@ pub async fn answered(
     }
 }
 
-/// `length` bytes that are unlikely to come out in this order by chance.
+/// A deterministic pattern in which losses and reordering are visible.
 pub fn pattern(length: usize) -> Vec<u8> {
     (0..length)
         .map(|n| u8::try_from(n * 31 % 251).unwrap())
         .collect()
 }
 
-/// Opens circuits until a slot is free for one, and gives the last answer.
+/// Retries until a circuit is accepted. Returns the last response.
 pub async fn open_until_free(source: &Connection, target: &mut Client) -> Answer {
     let mut last = Answer::Silence;
     let _ = timeout(PATIENCE, async {

@@ -1,4 +1,4 @@
-//! A client that speaks bytes: what it sends need not be a message, let alone a sensible one.
+//! A low-level client that sends arbitrary bytes on hop and stop streams, including invalid messages.
 
 use circuit_relay::wire::{HOP_PROTOCOL, HopMessage, HopType, Peer, Status};
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{PATIENCE, answer::Answer, raw, server::Server};
 
-/// A client that runs in the background. It hangs up on everybody when it is dropped.
+/// A client that runs in the background. Closes all its connections on drop.
 pub struct Client {
     pub peer_id: PeerId,
     commands: mpsc::Sender<Command>,
@@ -46,17 +46,17 @@ struct Behaviour {
 }
 
 impl Client {
-    /// A client on the network of `server`, connected to nobody.
+    /// A client on the network of `server`, without a connection.
     pub fn new(server: &Server) -> Self {
         Self::start(server, true, false)
     }
 
-    /// One that does not speak the stop protocol.
+    /// A client without the stop protocol.
     pub fn without_stop(server: &Server) -> Self {
         Self::start(server, false, false)
     }
 
-    /// One that can dial through relays.
+    /// A client that can dial through relays.
     pub fn through_relays(server: &Server) -> Self {
         Self::start(server, false, true)
     }
@@ -68,14 +68,14 @@ impl Client {
         (client, connection)
     }
 
-    /// A client that holds a reservation, and the connection that it asked on.
+    /// A client with a reservation, and the connection that requested it.
     pub async fn reserved(server: &Server) -> (Self, Connection) {
         let (client, connection) = Self::connected(server).await;
         connection.reserve().await.granted();
         (client, connection)
     }
 
-    /// One with this identity.
+    /// A client with this identity key.
     pub fn with_key(server: &Server, key: &Keypair) -> Self {
         Self::start_as(key, server, true, false)
     }
@@ -111,24 +111,24 @@ impl Client {
             .unwrap()
     }
 
-    /// A new connection to `server`, whether there is one already or not.
+    /// Opens a new connection to `server`, even if there is one already.
     pub async fn dial(&self, server: &Server) -> Connection {
         self.command(|reply| Command::Dial(server.full_address(), reply))
             .await
     }
 
-    /// Closes this connection and no other.
-    pub async fn hang_up(&self, connection: &Connection) {
+    /// Closes this connection only.
+    pub async fn disconnect(&self, connection: &Connection) {
         self.command(|reply| Command::HangUp(connection.id, reply))
             .await;
     }
 
-    /// The next stop stream, unread.
+    /// The next stop stream; its request is unread.
     pub async fn stop(&mut self) -> raw::Stop {
         self.stop_in_time().await.expect("a stop stream in time")
     }
 
-    /// The next stop stream, if there is one.
+    /// The next stop stream within [`PATIENCE`], if any.
     pub async fn stop_in_time(&mut self) -> Option<raw::Stop> {
         timeout(PATIENCE, self.stops.recv()).await.ok()?
     }
@@ -150,7 +150,7 @@ async fn run(mut swarm: Swarm<Behaviour>, mut commands: mpsc::Receiver<Command>)
                     assert!(swarm.close_connection(id));
                 }
             },
-            // The receiver may have been dropped with the case.
+            // The receiver is dropped when the case ends.
             event = swarm.select_next_some() => match event {
                 SwarmEvent::ConnectionEstablished { connection_id: id, .. } => {
                     let opens = swarm.behaviour().raw.opener(id);
@@ -170,12 +170,12 @@ async fn run(mut swarm: Swarm<Behaviour>, mut commands: mpsc::Receiver<Command>)
 }
 
 impl Connection {
-    /// A hop stream, or what came instead of one.
+    /// Opens a hop stream. Fails with the observation.
     pub async fn open(&self) -> Result<Stream, Answer> {
         self.open_protocol(HOP_PROTOCOL).await
     }
 
-    /// A stream of this protocol, or what came instead of one.
+    /// Opens a stream of this protocol. Fails with the observation.
     pub async fn open_protocol(&self, protocol: StreamProtocol) -> Result<Stream, Answer> {
         let (reply, stream) = oneshot::channel();
         if self.opens.send((protocol, reply)).await.is_err() {
@@ -188,12 +188,12 @@ impl Connection {
         }
     }
 
-    /// Sends these bytes on a new hop stream and reads the answer.
+    /// Sends these bytes on a new hop stream and reads the response.
     pub async fn send(&self, bytes: &[u8]) -> Answer {
         self.request(bytes).await.0
     }
 
-    /// Does the same and keeps the stream.
+    /// As [`Self::send`], but keeps the stream.
     pub async fn request(&self, bytes: &[u8]) -> (Answer, Option<Stream>) {
         match self.open().await {
             Ok(mut stream) => {
@@ -204,15 +204,16 @@ impl Connection {
         }
     }
 
-    /// Waits until the relay serves this connection: for a client it is up a moment earlier.
-    pub async fn is_served(&self) {
+    /// Waits until the relay also considers the connection established, which is slightly later than at
+    /// the client.
+    pub async fn wait_until_served(&self) {
         self.connect(PeerId::random()).await;
     }
 
-    /// RESERVE.
+    /// Sends RESERVE.
     ///
-    /// The stream is brought to its end: one that is dropped before is reset, and a reset may
-    /// overtake a relay that is about to close it.
+    /// Reads until the end of the stream. Dropping it earlier would reset it, and a reset may arrive
+    /// before the relay has closed the stream.
     pub async fn reserve(&self) -> Answer {
         let (answer, stream) = self.request(&reserve()).await;
         if let (Answer::Status(_), Some(mut stream)) = (&answer, stream) {
@@ -222,19 +223,19 @@ impl Connection {
         answer
     }
 
-    /// CONNECT, with nobody to answer the STOP.
+    /// Sends CONNECT; no client responds to the STOP.
     pub async fn connect(&self, target: PeerId) -> Answer {
         self.send(&connect(target)).await
     }
 
-    /// Sends CONNECT until the answer has this status, since the relay learns of what other
-    /// clients did when it learns of it. Gives the last answer.
+    /// Sends CONNECT until the response has this status, because the relay processes the events of other
+    /// clients asynchronously. Returns the last response.
     pub async fn connect_until(&self, target: PeerId, status: Status) -> Answer {
         until(status, || self.connect(target)).await
     }
 }
 
-/// Asks until the answer has this status; gives the last answer.
+/// Repeats the request until the response has this status. Returns the last response.
 pub async fn until<F: Future<Output = Answer>>(status: Status, ask: impl Fn() -> F) -> Answer {
     let mut last = Answer::Silence;
     let _ = timeout(PATIENCE, async {
@@ -250,7 +251,8 @@ pub async fn until<F: Future<Output = Answer>>(status: Status, ask: impl Fn() ->
     last
 }
 
-/// Writes and flushes. The relay may end the stream meanwhile; its answer is then the observation.
+/// Writes and flushes. Errors are ignored: if the relay ends the stream meanwhile, its response is the
+/// observation.
 pub async fn write(stream: &mut Stream, bytes: &[u8]) {
     let _ = stream.write_all(bytes).await;
     let _ = stream.flush().await;
@@ -264,7 +266,7 @@ pub enum End {
     Silence,
 }
 
-/// Everything that comes, and how it ends.
+/// All received data, and how the stream ended.
 pub async fn read_to_end(stream: &mut Stream) -> (Vec<u8>, End) {
     let mut bytes = Vec::new();
     let end = match timeout(PATIENCE, stream.read_to_end(&mut bytes)).await {
@@ -275,12 +277,12 @@ pub async fn read_to_end(stream: &mut Stream) -> (Vec<u8>, End) {
     (bytes, end)
 }
 
-/// The bytes of a message with its length before it.
+/// An encoded message with length prefix.
 pub fn frame(message: &impl Message) -> Vec<u8> {
     message.encode_length_delimited_to_vec()
 }
 
-/// The bytes of a RESERVE.
+/// An encoded RESERVE.
 pub fn reserve() -> Vec<u8> {
     frame(&HopMessage {
         kind: Some(HopType::Reserve.into()),
@@ -288,7 +290,7 @@ pub fn reserve() -> Vec<u8> {
     })
 }
 
-/// The bytes of a CONNECT.
+/// An encoded CONNECT.
 pub fn connect(target: PeerId) -> Vec<u8> {
     frame(&HopMessage {
         kind: Some(HopType::Connect.into()),

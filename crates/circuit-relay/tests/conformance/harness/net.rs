@@ -15,30 +15,30 @@ use libp2p::{
 };
 use transports::{ConnectionGater, DialScope};
 
-/// How two swarms reach each other.
+/// How two swarms connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Net {
-    /// In memory, with Noise and libp2p's own yamux.
+    /// The memory transport, with Noise and libp2p's yamux.
     Memory,
-    /// Sockets of the loopback interface, with the relay's own TCP stack at both ends.
+    /// TCP on loopback, with the relay's TCP stack on both sides.
     Tcp,
-    /// The same, over WebSocket.
+    /// WebSocket on loopback, with the relay's stack on both sides.
     WebSocket,
-    /// Sockets of the loopback interface, with the relay's own QUIC transport at both ends.
+    /// QUIC on loopback, with the relay's QUIC transport on both sides.
     Quic,
 }
 
 impl Net {
-    /// Those for most cases.
+    /// The networks for most cases.
     pub const ALL: &[Self] = &[Self::Memory, Self::Tcp, Self::Quic];
-    /// One, for cases that wait for deadlines.
+    /// One network, for cases that wait for timeouts.
     pub const SLOW: &[Self] = &[Self::Memory];
-    /// Those where a peer has an IP address.
+    /// The networks on which a peer has an IP address.
     pub const SOCKETS: &[Self] = &[Self::Tcp, Self::Quic];
-    /// Those whose streams tell a reset, or the loss of the connection, from the end of the data.
+    /// The networks whose streams distinguish a reset or a lost connection from the end of the data.
     pub const RESETS: &[Self] = &[Self::Tcp, Self::WebSocket, Self::Quic];
 
-    /// Where to listen for any free port.
+    /// The listen address with any free port.
     pub fn any_port(self) -> Multiaddr {
         let address = match self {
             Self::Memory => "/memory/0",
@@ -66,8 +66,8 @@ impl Net {
         }
     }
 
-    /// A swarm with a new identity; behind a relay, it can also be reached, and reach
-    /// others, through circuits.
+    /// A swarm with a new identity. With a relay client behaviour, it can also listen and dial through
+    /// circuits.
     pub fn swarm<B: NetworkBehaviour>(
         self,
         behind_relay: bool,
@@ -76,7 +76,7 @@ impl Net {
         self.swarm_of(&Keypair::generate_ed25519(), behind_relay, make)
     }
 
-    /// The same with this identity.
+    /// A swarm with this identity.
     pub fn swarm_of<B: NetworkBehaviour>(
         self,
         keypair: &Keypair,
@@ -94,7 +94,7 @@ impl Net {
         } else {
             (self.transport(keypair), None)
         };
-        // No case is about connections that idle.
+        // No case tests the idle timeout.
         let config = swarm::Config::with_tokio_executor()
             .with_idle_connection_timeout(Duration::from_secs(600));
         Swarm::new(transport, make(keypair, client), peer_id, config)

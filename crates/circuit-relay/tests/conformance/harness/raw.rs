@@ -1,5 +1,5 @@
-//! A behaviour that hands out raw streams: those that are asked for, on a connection of one's
-//! choice, and the stop streams that come in, with the connection that they came on.
+//! A behaviour that provides raw streams: outbound ones on request, on a chosen connection, and inbound
+//! stop streams with their connection.
 
 use std::{
     collections::HashMap,
@@ -24,19 +24,19 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::answer::Answer;
 
-/// Asks for a stream of a protocol.
+/// A request for an outbound stream of a protocol.
 pub type Open = (StreamProtocol, Opened);
-/// Takes the stream, or what came instead of one.
+/// Receives the stream, or the observation of the failure.
 pub type Opened = oneshot::Sender<Result<Stream, Answer>>;
-/// A stop stream and the connection that it came on.
+/// A stop stream and its connection.
 pub type Stop = (ConnectionId, Stream);
 
 const CAPACITY: usize = 256;
-/// What a client offers that does not speak stop: something that no relay asks for.
-const SPEECHLESS: StreamProtocol = StreamProtocol::new("/descord-relay/nothing");
+/// Offered instead of the stop protocol. No relay opens such a stream.
+const UNUSED_PROTOCOL: StreamProtocol = StreamProtocol::new("/descord-relay/nothing");
 
 pub struct Behaviour {
-    /// Where stop streams go; without it, the stop protocol is not spoken.
+    /// Receives stop streams. Without it, the stop protocol is not supported.
     stops: Option<mpsc::Sender<Stop>>,
     connections: HashMap<ConnectionId, mpsc::Sender<Open>>,
 }
@@ -49,7 +49,7 @@ impl Behaviour {
         }
     }
 
-    /// Takes requests for streams on this connection.
+    /// A sender for stream requests on this connection.
     pub fn opener(&self, connection: ConnectionId) -> mpsc::Sender<Open> {
         self.connections[&connection].clone()
     }
@@ -66,7 +66,9 @@ impl NetworkBehaviour for Behaviour {
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Err(ConnectionDenied::new("nobody calls a client"))
+        Err(ConnectionDenied::new(
+            "clients accept no inbound connections",
+        ))
     }
 
     fn handle_established_outbound_connection(
@@ -123,7 +125,7 @@ impl ConnectionHandler for Handler {
     fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
         let protocol = match self.stops {
             Some(_) => STOP_PROTOCOL,
-            None => SPEECHLESS,
+            None => UNUSED_PROTOCOL,
         };
         SubstreamProtocol::new(ReadyUpgrade::new(protocol), ())
     }
@@ -151,7 +153,7 @@ impl ConnectionHandler for Handler {
         &mut self,
         event: ConnectionEvent<Self::InboundProtocol, Self::OutboundProtocol, (), Opened>,
     ) {
-        // The receiver may have been dropped: the case may be over.
+        // The receiver is dropped when the case ends.
         match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
                 protocol, ..

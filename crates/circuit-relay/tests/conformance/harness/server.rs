@@ -1,4 +1,4 @@
-//! The two relays that every case runs against: ours, and the one of libp2p-relay.
+//! The two relays that every case runs against: this crate's, and libp2p-relay.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use tokio::{task::JoinSet, time::timeout};
 
 use super::{PATIENCE, net::Net};
 
-/// Which relay.
+/// The implementation of the relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `circuit_relay::Behaviour`.
@@ -26,7 +26,7 @@ pub enum Kind {
     Libp2p,
 }
 
-/// What the relays of the cases give, unless a case says otherwise.
+/// The default limits of the relays in these cases.
 pub fn limits() -> Limits {
     Limits {
         reservations: Some(1024),
@@ -38,7 +38,7 @@ pub fn limits() -> Limits {
         circuits_per_target: Some(5),
         unused_circuit_timeout: None,
         idle_circuit_timeout: None,
-        // All clients come from one address.
+        // All clients have the same address.
         prefix_shares: Shares::new(vec![("127.0.0.0/8".parse().unwrap(), Share::ALL)]),
         circuit: CircuitLimit {
             duration: Some(Duration::from_secs(3600)),
@@ -50,21 +50,21 @@ pub fn limits() -> Limits {
     }
 }
 
-/// A relay that runs in the background for as long as this lives.
+/// A relay that runs in the background until dropped.
 #[derive(Clone)]
 pub struct Server {
     pub kind: Kind,
     pub net: Net,
     pub peer_id: PeerId,
-    /// Where to dial it, without its peer id.
+    /// The address to dial, without the peer id.
     pub address: Multiaddr,
     pub limits: Limits,
-    /// Only ours has state to look into, and tasks that are watched.
+    /// Only this crate's relay exposes state and tracked tasks.
     state: Option<(Arc<Relay>, Lifecycle)>,
     _tasks: Arc<JoinSet<()>>,
 }
 
-/// A relay which may also be a client of another one.
+/// A relay that can also be a client of another relay.
 #[derive(NetworkBehaviour)]
 struct Behaviour<H: NetworkBehaviour> {
     hop: H,
@@ -72,7 +72,7 @@ struct Behaviour<H: NetworkBehaviour> {
 }
 
 impl Server {
-    /// A relay that listens on `net` and announces where.
+    /// A relay that listens on `net` and announces its address.
     pub async fn start(kind: Kind, net: Net, limits: Limits) -> Self {
         Self::listen(kind, net, limits, net.any_port()).await
     }
@@ -121,12 +121,12 @@ impl Server {
         }
     }
 
-    /// Where to dial it, ending in its peer id.
+    /// The address to dial, with the peer id.
     pub fn full_address(&self) -> Multiaddr {
         self.address.clone().with_p2p(self.peer_id).unwrap()
     }
 
-    /// Starts a drain that ends in this time. Only ours has one.
+    /// Starts a drain that ends after this time. Only supported by this crate's relay.
     pub fn drain(&self, left: Duration) {
         if let Some((relay, _)) = &self.state {
             let deadline = tokio::time::Instant::now().into_std() + left;
@@ -135,9 +135,9 @@ impl Server {
         }
     }
 
-    /// Waits until nothing is left of what the clients did, and says what is left otherwise. Only
-    /// ours can tell.
-    pub async fn is_clean(&self) -> Result<(), String> {
+    /// Waits until all resources of the clients are released. Otherwise, fails with the remaining ones.
+    /// Only checks this crate's relay.
+    pub async fn check_released(&self) -> Result<(), String> {
         let Some((state, tasks)) = &self.state else {
             return Ok(());
         };
@@ -160,7 +160,7 @@ impl Server {
     }
 }
 
-/// Listens, announces the address, and runs from then on.
+/// Listens, announces the address, and then runs the swarm.
 async fn run<H>(
     mut swarm: Swarm<Behaviour<H>>,
     listen: Multiaddr,
@@ -201,7 +201,7 @@ fn ours(keypair: &Keypair, limits: &Limits) -> (Arc<Relay>, Lifecycle) {
 
 const AN_HOUR: Duration = Duration::from_secs(3600);
 
-/// The same limits, as far as libp2p-relay has them.
+/// The corresponding limits of libp2p-relay.
 fn libp2ps(keypair: &Keypair, limits: &Limits) -> libp2p_relay::Behaviour {
     let mut config = libp2p_relay::Config {
         max_reservations: limits.reservations.unwrap_or(usize::MAX),
@@ -217,7 +217,7 @@ fn libp2ps(keypair: &Keypair, limits: &Limits) -> libp2p_relay::Behaviour {
         max_circuit_bytes: limits.circuit.bytes.unwrap_or(0),
         circuit_src_rate_limiters: Vec::new(),
     };
-    // There, a burst comes back as a whole after a while. No case waits for that.
+    // libp2p-relay refills a whole burst at once after an interval, which no case waits for.
     if let Some(rate) = limits.reservation_rate.per_peer {
         config = config.reservation_rate_per_peer(rate.burst, AN_HOUR);
     }
