@@ -20,11 +20,15 @@ struct Example {
 }
 
 impl Example {
-    /// Cargo builds the examples of a package before its tests.
-    fn start(name: &str, arguments: &[&str]) -> Self {
+    /// Where cargo puts an example.
+    fn binary(name: &str) -> PathBuf {
         let test = env::current_exe().unwrap();
         let profile = test.parent().and_then(|deps| deps.parent()).unwrap();
-        let binary: PathBuf = profile.join("examples").join(name);
+        profile.join("examples").join(name)
+    }
+
+    fn start(name: &str, arguments: &[&str]) -> Self {
+        let binary = Self::binary(name);
         let mut process = Command::new(binary)
             .args(arguments)
             .stdout(Stdio::piped())
@@ -54,6 +58,23 @@ impl Example {
 
 #[tokio::test]
 async fn client_reserves_on_the_embedded_relay_and_is_dialled() {
+    // `cargo test` builds them, but not with the option `--test`.
+    if let Some(missing) = ["embedded", "client"]
+        .map(Example::binary)
+        .iter()
+        .find(|binary| !binary.exists())
+    {
+        let need = format!(
+            "needs {}: `cargo build --workspace --examples`",
+            missing.display()
+        );
+        assert!(
+            env::var_os("RELAY_TEST_REQUIRE_ALL").is_none_or(|all| all != "1"),
+            "{need}"
+        );
+        println!("skipped: {need}");
+        return;
+    }
     let mut relay = Example::start("embedded", &["/ip4/127.0.0.1/tcp/0"]);
     let relay = format!("/ip4/{}", relay.line("/ip4/").await);
     let mut target = Example::start("client", &[&relay]);

@@ -10,7 +10,7 @@ use std::{
 
 use quinn::{
     AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller,
-    congestion::CubicConfig,
+    congestion::{Controller, ControllerFactory},
     udp::{RecvMeta, Transmit},
 };
 
@@ -90,6 +90,38 @@ impl AsyncUdpSocket for CountingSocket {
     }
 }
 
+/// A congestion window that never limits what is sent in one poll, whatever is lost.
+#[derive(Clone, Debug)]
+struct LargeWindow;
+
+impl ControllerFactory for LargeWindow {
+    fn build(self: Arc<Self>, _: Instant, _: u16) -> Box<dyn Controller> {
+        Box::new(Self)
+    }
+}
+
+impl Controller for LargeWindow {
+    fn on_congestion_event(&mut self, _: Instant, _: Instant, _: bool, _: u64) {}
+
+    fn on_mtu_update(&mut self, _: u16) {}
+
+    fn window(&self) -> u64 {
+        64 * 1024 * 1024
+    }
+
+    fn clone_box(&self) -> Box<dyn Controller> {
+        Box::new(self.clone())
+    }
+
+    fn initial_window(&self) -> u64 {
+        self.window()
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn std::any::Any> {
+        self
+    }
+}
+
 /// Far more than one window.
 const BYTES: usize = 4 * 1024 * 1024;
 const MAX_TRANSFERS: usize = 20;
@@ -107,11 +139,8 @@ async fn quinn_yields_after_the_expected_number_of_datagrams() {
     )
     .unwrap();
     let mut config = client_config();
-    let mut congestion = CubicConfig::default();
-    // Far more than is sent in one poll.
-    congestion.initial_window(1024 * 1024);
     let mut transport = quinn::TransportConfig::default();
-    transport.congestion_controller_factory(Arc::new(congestion));
+    transport.congestion_controller_factory(Arc::new(LargeWindow));
     config.transport_config(Arc::new(transport));
     endpoint.set_default_client_config(config);
 
