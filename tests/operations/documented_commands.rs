@@ -141,7 +141,14 @@ const RULES: &[(&str, Coverage)] = &[
     ),
     ("curl *", Test("status_has_identity_and_limits")),
     // The js client.
-    ("node peer.mjs *", Test("js_reaches_js_over_tcp_and_noise")),
+    (
+        "node peer.mjs *",
+        Test("the_documented_client_returns_to_a_restarted_relay"),
+    ),
+    (
+        "npm install *",
+        Test("documented_packages_are_those_that_are_tested"),
+    ),
 ];
 
 fn project() -> &'static Path {
