@@ -191,9 +191,8 @@ fn hint_for_reserve(error: &ReserveError) -> Option<&'static str> {
         ReserveError::Refused | ReserveError::ResourceLimitExceeded => {
             Some("the relay is full or draining, or limits this IP address")
         }
-        ReserveError::Protocol(_) => {
-            Some("the relay denies this client, or its response violates the specification")
-        }
+        // A denial has a hint of its own: see `plain_words`.
+        ReserveError::Protocol(_) => Some("the relay's response violates the specification"),
         ReserveError::Io(_) => None,
     }
 }

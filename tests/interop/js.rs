@@ -11,6 +11,7 @@
     reason = "tests fail loudly"
 )]
 
+mod documented_client;
 mod identities;
 mod limits;
 mod private_network;

@@ -141,8 +141,15 @@ const RULES: &[(&str, Coverage)] = &[
         Test("every_record_is_answered_over_both_transports"),
     ),
     ("curl *", Test("status_has_identity_and_limits")),
-    // The JavaScript client.
-    ("node peer.mjs *", Test("js_reaches_js_over_tcp_and_noise")),
+    // The js client.
+    (
+        "node peer.mjs *",
+        Test("the_documented_client_returns_to_a_restarted_relay"),
+    ),
+    (
+        "npm install *",
+        Test("documented_packages_are_those_that_are_tested"),
+    ),
 ];
 
 fn project() -> &'static Path {
