@@ -1,12 +1,12 @@
-//! js-libp2p peers with identity keys of other types. They cannot have ECDSA keys, and reject each other's
-//! RSA keys of 8,192 bits.
+//! js-libp2p peers with other types of identity keys. js-libp2p does not support ECDSA keys, and its
+//! peers reject each other's RSA keys of 8,192 bits.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use super::*;
 use test_support::peer_keys::private_rsa_8192;
 
-/// As target and as source.
+/// As target and as source of a circuit.
 async fn reaches_and_is_reached(identity: Value) {
     let Some(node) = js::node() else { return };
     let relay = Relay::start(&[]).await;
