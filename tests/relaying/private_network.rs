@@ -100,7 +100,7 @@ async fn clients_without_the_key_are_rejected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn probe_has_a_key_too() {
+async fn probe_uses_the_private_network_key() {
     let relay = start(&[]).await;
     let file = NamedTempFile::new().unwrap();
     let mut binary = b"/key/swarm/psk/1.0.0/\n/bin/\n".to_vec();
