@@ -157,7 +157,7 @@ async fn connections(relay: &Relay) -> Vec<Scrape> {
 }
 
 /// More concurrent work than the local queues of the threads can hold.
-async fn crowd(relay: &Relay) -> Scrape {
+async fn concurrent_connections(relay: &Relay) -> Scrape {
     let address = socket(&relay.tcp());
     #[expect(clippy::cast_precision_loss, reason = "it is small")]
     let many = MANY as f64;
@@ -285,7 +285,7 @@ const FIXED: [&str; 6] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_instrument_moves() {
+async fn every_instrument_changes() {
     let relay = start(&[
         ("RELAY_MAX_RESERVATIONS", "2"),
         ("RELAY_DRAIN_TIMEOUT", "1h"),
@@ -300,7 +300,11 @@ async fn every_instrument_moves() {
     assert_status(&answer, Status::NoReservation);
     scrapes.extend(connections(&relay).await);
     scrapes.extend(dials(&relay).await);
-    scrapes.push(timeout(PATIENCE, crowd(&relay)).await.unwrap());
+    scrapes.push(
+        timeout(PATIENCE, concurrent_connections(&relay))
+            .await
+            .unwrap(),
+    );
     scrapes.extend(access().await);
     scrapes.extend(bandwidth().await);
     relay.signal(SIGTERM);
