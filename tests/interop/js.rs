@@ -177,7 +177,7 @@ async fn js_reaches_rust() {
 }
 
 #[tokio::test]
-async fn the_voucher_opens_with_the_clients_own_code() {
+async fn voucher_is_valid_for_the_client() {
     let Some(node) = js::node() else { return };
     let relay = Relay::start(&[("RELAY_RESERVATION_TTL", "20m")]).await;
     let relay_id = relay.peer_id.to_string();
@@ -208,7 +208,7 @@ async fn the_voucher_opens_with_the_clients_own_code() {
 
 /// The client advertises the addresses in the relay's response.
 #[tokio::test]
-async fn a_reservation_gives_addresses_to_announce() {
+async fn reserved_client_announces_relay_addresses() {
     let Some(node) = js::node() else { return };
     let relay = Relay::start(&[]).await;
     let mut peer = Peer::start(node, "tcp", "noise").await;
@@ -255,7 +255,7 @@ async fn identify_lists_hop_and_the_relays_addresses() {
 
 /// At a relay with a limit of one reservation, the reserved peer can renew, and others are refused.
 #[tokio::test]
-async fn a_full_relay_renews() {
+async fn full_relay_accepts_renewals() {
     let Some(node) = js::node() else { return };
     // js-libp2p does not renew reservations that are valid for more than ten minutes.
     let variables = [
@@ -266,14 +266,14 @@ async fn a_full_relay_renews() {
     ];
     let mut relay = Relay::start(&variables).await;
     let arguments = json!({ "relay": address(&relay, "tcp") });
-    let mut holder = Peer::start(node, "tcp", "noise").await;
-    let first = holder.ask("reserve", arguments.clone()).await;
+    let mut reserved = Peer::start(node, "tcp", "noise").await;
+    let first = reserved.ask("reserve", arguments.clone()).await;
 
     let mut other = Peer::start(node, "tcp", "noise").await;
     let refusal = other.call("reserve", arguments.clone()).await.unwrap_err();
     assert!(refusal.contains("RESERVATION_REFUSED"), "{refusal}");
 
-    let second = holder.ask("renew", arguments).await;
+    let second = reserved.ask("renew", arguments).await;
     relay.event("reservation renewed").await;
     assert!(
         second["expire"].as_u64() >= first["expire"].as_u64(),
@@ -282,6 +282,6 @@ async fn a_full_relay_renews() {
     assert_eq!(second["voucher"]["expiration"], second["expire"]);
 
     // The renewed reservation accepts circuits.
-    let path = through(&address(&relay, "tcp"), &holder.id);
+    let path = through(&address(&relay, "tcp"), &reserved.id);
     other.ask("dial", json!({ "address": path })).await;
 }

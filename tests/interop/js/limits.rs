@@ -9,7 +9,7 @@ use test_support::{js, process::Relay};
 const DATA_LIMIT: (&str, &str) = ("RELAY_MAX_CIRCUIT_BYTES", "256KiB");
 
 #[tokio::test]
-async fn a_circuit_is_limited_as_announced() {
+async fn circuit_has_the_announced_limits() {
     let Some(node) = js::node() else { return };
     let relay = Relay::start(&[DATA_LIMIT, ("RELAY_MAX_CIRCUIT_DURATION", "10m")]).await;
     let mut pair = Pair::start(node, &relay, "tcp", "noise").await;
@@ -44,7 +44,7 @@ async fn a_circuit_without_limits_is_not_limited() {
 
 /// The limit applies to each direction: an echo of 200 KiB fits into 256 KiB.
 #[tokio::test]
-async fn the_data_limit_is_for_each_direction() {
+async fn data_limit_applies_to_each_direction() {
     let Some(node) = js::node() else { return };
     let relay = Relay::start(&[DATA_LIMIT]).await;
     let mut pair = Pair::start(node, &relay, "tcp", "noise").await;
