@@ -28,7 +28,7 @@ fn waits(relay: &Relay) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn idle_peers_do_not_wake_it_one_by_one() {
+async fn wakeups_for_idle_peers_are_coalesced() {
     let relay = Relay::start(Kind::Ours, None).await.unwrap();
     let address = relay.address(Channel::Quic).unwrap();
     let clients = Client::many(PEERS, Channel::Quic, &[address], Pings::Answered)
