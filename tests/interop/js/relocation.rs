@@ -17,8 +17,8 @@ const MOVE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The client listens on `/p2p-circuit`, that is, on any relay that it discovers, and knows two.
 ///
-/// It searches for another relay when its connection ends. A client that listens on `<relay
-/// address>/p2p-circuit` is bound to that relay, and js-libp2p does not replace it.
+/// It searches for another relay when its connection ends. A client that listens on the
+/// `/p2p-circuit` address of one relay is bound to that relay, and js-libp2p does not replace it.
 async fn a_client_moves_to_the_next_relay(transport: &str) {
     let Some(node) = js::node() else { return };
     let window = [("RELAY_DRAIN_WINDOW", "1s"), ("RELAY_DRAIN_TIMEOUT", "1m")];
