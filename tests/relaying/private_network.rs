@@ -37,7 +37,7 @@ async fn start(variables: &[(&str, &str)]) -> Relay {
     Relay::start(&variables).await
 }
 
-async fn relays(address: impl Fn(&Relay) -> Multiaddr) {
+async fn assert_relays(address: impl Fn(&Relay) -> Multiaddr) {
     let mut relay = start(&[]).await;
     let address = address(&relay);
     let mut target = Client::in_private_network(key());
@@ -61,16 +61,16 @@ async fn relays(address: impl Fn(&Relay) -> Multiaddr) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_tcp() {
-    relays(Relay::tcp).await;
+    assert_relays(Relay::tcp).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_websocket() {
-    relays(Relay::websocket).await;
+    assert_relays(Relay::websocket).await;
 }
 
 /// Asserts that a dial of the relay fails.
-async fn is_rejected(mut client: Client, address: &Multiaddr) {
+async fn assert_rejected(mut client: Client, address: &Multiaddr) {
     client.swarm.dial(DialOpts::from(address.clone())).unwrap();
     client
         .wait("failure", |event| {
@@ -85,8 +85,8 @@ async fn clients_without_the_key_are_rejected() {
     let mut relay = start(&[("RELAY_ADMIN_ADDRESS", "127.0.0.1:0")]).await;
     for address in [relay.tcp(), relay.websocket()] {
         let other_key = PreSharedKey::new([8; 32]);
-        is_rejected(Client::in_private_network(other_key), &address).await;
-        is_rejected(Client::new(Security::Noise).await, &address).await;
+        assert_rejected(Client::in_private_network(other_key), &address).await;
+        assert_rejected(Client::new(Security::Noise).await, &address).await;
     }
     let refused = relay.event("connection refused").await;
     assert_eq!(refused["reason"], "swarm_key", "{refused}");

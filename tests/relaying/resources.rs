@@ -41,7 +41,7 @@ fn refusals(scrape: &Scrape, reason: &str) -> f64 {
 }
 
 /// Waits until at least this many connections were refused for this reason.
-async fn refuses(relay: &Relay, reason: &str, number: u32) {
+async fn wait_for_refusals(relay: &Relay, reason: &str, number: u32) {
     let enough = |scrape: &Scrape| refusals(scrape, reason) >= f64::from(number);
     Scrape::find(relay, &format!("{number} refused for {reason}"), enough).await;
 }
@@ -207,7 +207,7 @@ async fn file_descriptor_limit() {
         flood.extend(TcpStream::connect(socket(&relay.tcp())).await);
     }
     // Accepted connections send nothing and are closed after the handshake timeout.
-    refuses(&relay, "file_descriptors", FLOOD - sockets).await;
+    wait_for_refusals(&relay, "file_descriptors", FLOOD - sockets).await;
     assert!(
         relay.open_files() < DESCRIPTORS as usize,
         "file descriptors left"

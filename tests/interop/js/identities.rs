@@ -7,7 +7,7 @@ use super::*;
 use test_support::peer_keys::private_rsa_8192;
 
 /// As target and as source of a circuit.
-async fn reaches_and_is_reached(identity: Value) {
+async fn assert_circuits_in_both_directions(identity: Value) {
     let Some(node) = js::node() else { return };
     let relay = Relay::start(&[]).await;
     let relay_address = address(&relay, "tcp");
@@ -34,10 +34,10 @@ async fn reaches_and_is_reached(identity: Value) {
 #[tokio::test]
 async fn largest_rsa_key() {
     let identity = json!({ "protobuf": STANDARD.encode(private_rsa_8192()) });
-    reaches_and_is_reached(identity).await;
+    assert_circuits_in_both_directions(identity).await;
 }
 
 #[tokio::test]
 async fn secp256k1_key() {
-    reaches_and_is_reached(json!({ "type": "secp256k1" })).await;
+    assert_circuits_in_both_directions(json!({ "type": "secp256k1" })).await;
 }

@@ -10,7 +10,7 @@ use libp2p::PeerId;
 use prost::Message;
 use serde_json::Value;
 
-use crate::metrics::{reaches, start};
+use crate::metrics::{start, wait_for_sum};
 use test_support::{
     process::{Relay, is},
     prometheus::{Sample, Scrape, label, name},
@@ -152,7 +152,7 @@ async fn counters_match_the_log() {
     }
     drop((reserved_peers, idle_peers));
     let ended = "relay_reservation_duration_seconds_count";
-    reaches(&relay, ended, &[], 5.0).await;
+    wait_for_sum(&relay, ended, &[], 5.0).await;
     flood(&relay).await;
     let scrape = Scrape::of(&relay).await;
     let events = relay.stop().await;
