@@ -1,5 +1,5 @@
-//! Clients as libp2p makes them, and circuits between them that carry plain bytes: hop and stop are
-//! spoken by hand, so that no encryption between the clients is measured.
+//! libp2p clients, and circuits between them that carry plain bytes. Hop and stop messages are sent by
+//! the benchmark itself, so encryption between the clients is not measured.
 
 use std::{convert::identity, time::Duration};
 
@@ -25,14 +25,14 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{Error, Result};
 
-/// Longer than any one step takes, also when thousands wait for their turn.
+/// Timeout of a step, including steps with thousands of queued clients.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How many clients connect at the same time.
+/// Maximum number of concurrent connection attempts.
 const CONNECTING: usize = 16;
-/// How often a client tries to connect: on a busy machine, handshakes may take too long.
+/// Maximum number of attempts to connect: handshakes may time out on a busy machine.
 const ATTEMPTS: usize = 3;
 
-/// How clients reach the relay.
+/// The transport and security protocol of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Channel {
     Noise,
@@ -49,7 +49,7 @@ impl Channel {
         }
     }
 
-    /// All as libp2p's own builder does it, which leaves every preference alone.
+    /// The transport as libp2p's builder creates it, with default options.
     fn transport(self, key: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>> {
         let tcp = || tcp::tokio::Transport::new(tcp::Config::default()).upgrade(Version::V1Lazy);
         Ok(match self {
@@ -68,17 +68,16 @@ impl Channel {
     }
 }
 
-/// What becomes of the relay's pings. The clients send none themselves: at rest the relay has no
-/// work but its own.
+/// The response to pings of the relay. Clients send no pings, so an idle relay only does its own work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pings {
-    /// They are answered.
+    /// Pings are answered.
     Answered,
-    /// The client does not know libp2p's protocol for it. Our relay does not ask by that one.
+    /// The client does not support libp2p's ping protocol, which `descord-relay` does not use.
     Unknown,
 }
 
-/// What a peer of the relay speaks at least.
+/// The minimal behaviour of a relay's peer.
 #[derive(NetworkBehaviour)]
 struct Behaviour {
     streams: stream::Behaviour,
@@ -86,13 +85,13 @@ struct Behaviour {
     ping: Toggle<ping::Behaviour>,
 }
 
-/// A client on one connection, with a reservation.
+/// A client with one connection and a reservation.
 pub(crate) struct Client {
     peer_id: PeerId,
     relay: PeerId,
     streams: stream::Control,
     stops: stream::IncomingStreams,
-    leaving: CancellationToken,
+    disconnecting: CancellationToken,
     swarm: JoinHandle<()>,
 }
 
@@ -133,20 +132,20 @@ impl Client {
             }
         };
         let relay = timeout(PATIENCE, connected).await??;
-        let leaving = CancellationToken::new();
+        let disconnecting = CancellationToken::new();
         let mut client = Self {
             peer_id,
             relay,
             streams,
             stops,
-            swarm: tokio::task::spawn(run(swarm, relay, leaving.clone())),
-            leaving,
+            swarm: tokio::task::spawn(run(swarm, relay, disconnecting.clone())),
+            disconnecting,
         };
         client.reserve().await?;
         Ok(client)
     }
 
-    /// `count` of them, as many at each address of the relay.
+    /// `count` new clients, distributed over the relay's addresses.
     pub(crate) async fn many(
         count: usize,
         channel: Channel,
@@ -155,7 +154,7 @@ impl Client {
     ) -> Result<Vec<Self>> {
         let addresses = relay.iter().cloned().cycle();
         futures::stream::iter(addresses.take(count))
-            .map(|address| Self::insist(channel, address, pings))
+            .map(|address| Self::new_with_retries(channel, address, pings))
             .map(|client| AbortOnDropHandle::new(tokio::task::spawn(client)))
             .buffer_unordered(CONNECTING)
             .map(|joined| joined.map_err(Error::from).and_then(identity))
@@ -163,17 +162,17 @@ impl Client {
             .await
     }
 
-    async fn insist(channel: Channel, relay: Multiaddr, pings: Pings) -> Result<Self> {
+    async fn new_with_retries(channel: Channel, relay: Multiaddr, pings: Pings) -> Result<Self> {
         for _ in 1..ATTEMPTS {
             match Self::new(channel, relay.clone(), pings).await {
                 Ok(client) => return Ok(client),
-                Err(error) => eprintln!("once more: {error}"),
+                Err(error) => eprintln!("retrying: {error}"),
             }
         }
         Self::new(channel, relay, pings).await
     }
 
-    /// Makes the reservation, or renews it.
+    /// Requests or renews the reservation.
     pub(crate) async fn reserve(&mut self) -> Result<()> {
         let request = HopMessage {
             kind: Some(HopType::Reserve.into()),
@@ -196,7 +195,7 @@ impl Client {
         timeout(PATIENCE, answered).await?
     }
 
-    /// Opens a circuit to `target`: this end of it, and the target's.
+    /// Opens a circuit to `target`. Returns the source's and the target's end.
     pub(crate) async fn connect(&mut self, target: &mut Self) -> Result<(Stream, Stream)> {
         let request = HopMessage {
             kind: Some(HopType::Connect.into()),
@@ -222,25 +221,28 @@ impl Client {
         Ok(stream)
     }
 
-    /// They close their connections, as clients do that end in order.
-    pub(crate) async fn all_leave(clients: Vec<Self>) -> Result<()> {
-        let leaving = futures::stream::iter(clients).map(|client| Ok(client.leave()));
-        leaving.try_buffer_unordered(CONNECTING).try_collect().await
+    /// Closes all connections gracefully.
+    pub(crate) async fn disconnect_all(clients: Vec<Self>) -> Result<()> {
+        let disconnecting = futures::stream::iter(clients).map(|client| Ok(client.disconnect()));
+        disconnecting
+            .try_buffer_unordered(CONNECTING)
+            .try_collect()
+            .await
     }
 
-    async fn leave(mut self) -> Result<()> {
-        self.leaving.cancel();
+    async fn disconnect(mut self) -> Result<()> {
+        self.disconnecting.cancel();
         Ok(timeout(PATIENCE, &mut self.swarm).await??)
     }
 }
 
-async fn run(mut swarm: Swarm<Behaviour>, relay: PeerId, leaving: CancellationToken) {
+async fn run(mut swarm: Swarm<Behaviour>, relay: PeerId, disconnecting: CancellationToken) {
     let serving = async {
         loop {
             swarm.select_next_some().await;
         }
     };
-    let _: Option<()> = leaving.run_until_cancelled(serving).await;
+    let _: Option<()> = disconnecting.run_until_cancelled(serving).await;
     if swarm.disconnect_peer_id(relay).is_ok() {
         while swarm.is_connected(&relay) {
             swarm.select_next_some().await;
@@ -248,7 +250,7 @@ async fn run(mut swarm: Swarm<Behaviour>, relay: PeerId, leaving: CancellationTo
     }
 }
 
-/// Ends both ends of a circuit in order.
+/// Closes both ends of a circuit gracefully.
 pub(crate) async fn finish((mut near, mut far): (Stream, Stream)) -> Result<()> {
     let finished = async {
         tokio::try_join!(near.close(), far.close())?;
@@ -257,6 +259,6 @@ pub(crate) async fn finish((mut near, mut far): (Stream, Stream)) -> Result<()> 
     };
     match timeout(PATIENCE, finished).await?? {
         (0, 0) => Ok(()),
-        _ => Err("a circuit carries what nobody sent".into()),
+        _ => Err("a circuit has unexpected data".into()),
     }
 }

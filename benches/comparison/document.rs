@@ -1,4 +1,4 @@
-//! `docs/design/performance-results.md`: its tables, and the circumstances of the measurement.
+//! `docs/design/performance-results.md`: its tables, and the conditions of the measurement.
 
 use std::{
     fs,
@@ -16,13 +16,13 @@ const PATH: &str = concat!(
     "/docs/design/performance-results.md"
 );
 const LOCK: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock"));
-/// Of libp2p's relay, which is a separate workspace.
+/// The lock file of libp2p's relay, which is a separate workspace.
 const STOCK_LOCK: &str = include_str!("../stock-relay/Cargo.lock");
 
-/// On a quiet machine, all others together use less than this much of a core.
+/// Maximum CPU usage of other processes on a quiet machine, in cores.
 const QUIET: f64 = 0.1;
 
-/// Writes `text` between the marks of `section`.
+/// Writes `text` between the markers of `section`.
 pub(crate) fn replace(section: &str, text: &str) -> Result<()> {
     let (begin, end) = (
         format!("<!-- {section} -->\n"),
@@ -40,7 +40,7 @@ pub(crate) fn replace(section: &str, text: &str) -> Result<()> {
 
 /// The command, the date, the machine and the versions.
 pub(crate) fn circumstances() -> Result<String> {
-    // Cargo adds the last one.
+    // Cargo appends the last argument.
     let arguments: Vec<_> = std::env::args()
         .skip(1)
         .filter(|a| a != "--bench")
@@ -65,7 +65,7 @@ pub(crate) fn circumstances() -> Result<String> {
         day = today.get(..10).unwrap_or(&today),
         model = model.unwrap_or("unknown processor").trim(),
         cores = cores()?,
-        // Without what a distribution or a machine adds.
+        // Without suffixes of a distribution or a machine.
         kernel = kernel.split('-').next().unwrap_or_default().trim(),
         rustc = rustc.trim(),
         libp2p = locked(LOCK, "libp2p").unwrap_or("?"),
@@ -73,7 +73,7 @@ pub(crate) fn circumstances() -> Result<String> {
     ))
 }
 
-/// What others do on the machine, when that spoils figures: looked at while nothing of ours runs.
+/// A note on other processes if they affect the measurement. Measured while no benchmark runs.
 pub(crate) async fn disturbance() -> Result<Option<String>> {
     let (start, idle) = (Instant::now(), idle_seconds()?);
     sleep(Duration::from_secs(1)).await;
@@ -83,7 +83,7 @@ pub(crate) async fn disturbance() -> Result<Option<String>> {
     Ok((others > QUIET).then_some(note))
 }
 
-/// For how long all cores together have had nothing to do.
+/// The idle time of all cores, in seconds.
 fn idle_seconds() -> Result<f64> {
     Ok(KernelStats::current()?.total.idle_duration().as_secs_f64())
 }
@@ -93,7 +93,7 @@ fn cores() -> Result<f64> {
     Ok(f64::from(u32::try_from(cores)?))
 }
 
-/// Both relays are to be made of the same libp2p, which the document names once.
+/// Checks that both relays use the same version of libp2p, which the document contains once.
 pub(crate) fn check_versions() -> Result<()> {
     let ours = locked(LOCK, "libp2p");
     if ours.is_none() || ours != locked(STOCK_LOCK, "libp2p") {

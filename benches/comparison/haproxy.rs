@@ -1,5 +1,4 @@
-//! HAProxy, which does the equivalent work where a relay speaks TLS: it decrypts each byte, and
-//! encrypts it again.
+//! HAProxy as a baseline for a relay with TLS: it also decrypts and encrypts each byte.
 
 use std::{io, net::SocketAddr, process::Stdio, sync::Arc};
 
@@ -29,7 +28,7 @@ use super::{
 
 const PROGRAM: &str = "haproxy";
 const HOST: &str = "localhost";
-/// Ours is to cost no more than a tenth more.
+/// The relay may use at most 10 % more CPU time.
 pub(crate) const TARGET: Target = Target::Ratio(1.1);
 
 type Ends = (
@@ -37,7 +36,7 @@ type Ends = (
     Compat<tokio_rustls::server::TlsStream<TcpStream>>,
 );
 
-/// A process of it between TLS clients and a TLS server. Killed when it is dropped.
+/// A HAProxy process between TLS clients and a TLS server, killed on drop.
 pub(crate) struct HaProxy {
     child: Child,
     clock: ClockId,
@@ -49,7 +48,7 @@ pub(crate) struct HaProxy {
 }
 
 impl HaProxy {
-    /// The versions of the one on this machine and of its OpenSSL, if there is one.
+    /// The versions of the installed HAProxy and its OpenSSL, if any.
     pub(crate) async fn versions() -> Option<String> {
         let output = Command::new(PROGRAM).arg("-vv").output().await.ok()?;
         let text = String::from_utf8(output.stdout).ok()?;
@@ -60,8 +59,8 @@ impl HaProxy {
         Some(format!("HAProxy {version}, {openssl}"))
     }
 
-    /// Starts one with as many threads as there are cores, and the cipher that the relay takes on
-    /// processors with AES. All else is as it comes.
+    /// Starts HAProxy with one thread per core, and the cipher that the relay prefers on processors with
+    /// AES instructions. Other options are defaults.
     pub(crate) async fn start() -> Result<Self> {
         let certified = rcgen::generate_simple_self_signed([HOST.to_owned()])?;
         let certificate = certified.cert.der().clone();
@@ -105,7 +104,7 @@ impl HaProxy {
         })
     }
 
-    /// What a byte costs it, on this many connections.
+    /// The CPU time per byte, with this many connections.
     pub(crate) async fn measure(
         &mut self,
         channel: &str,
@@ -121,7 +120,7 @@ impl HaProxy {
             .await
     }
 
-    /// The two ends of a connection through it.
+    /// Both ends of a connection through HAProxy.
     async fn connect(&mut self) -> Result<Ends> {
         let tcp = self.dial().await?;
         let near = async {
@@ -136,11 +135,11 @@ impl HaProxy {
         Ok((near.compat(), far.compat()))
     }
 
-    /// Waits for it to listen, if it has just been started.
+    /// Connects; retries while a new process is not listening yet.
     async fn dial(&mut self) -> Result<TcpStream> {
         loop {
             if let Ok(connected) = TcpStream::connect(self.address).await {
-                // As libp2p does it.
+                // Like libp2p.
                 connected.set_nodelay(true)?;
                 return Ok(connected);
             }
@@ -151,13 +150,13 @@ impl HaProxy {
         }
     }
 
-    /// Ends it, and waits until it is gone.
+    /// Stops the process and waits for its exit.
     pub(crate) async fn end(mut self) -> Result<()> {
         Ok(self.child.kill().await?)
     }
 }
 
-/// It does not report its port, so it is configured with one that was free just now.
+/// A currently free address. HAProxy does not report its port, so it cannot use port 0.
 fn unused_address() -> io::Result<SocketAddr> {
     std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()
 }

@@ -1,5 +1,4 @@
-//! Round trips through a circuit, of a relay that has nothing else to do, of one that has, and of one
-//! that has as much to do as it can.
+//! Round-trip times through a circuit of a relay that is idle, partially loaded, or fully loaded.
 
 use std::time::Duration;
 
@@ -19,36 +18,37 @@ use super::{
     throughput::Load,
 };
 
-/// What goes there and back.
+/// Size of a message that is echoed.
 const MESSAGE_BYTES: usize = 64;
-/// Other circuits that carry bytes, when the relay is under load.
+/// Number of other circuits with traffic when the relay is under load.
 const LOAD_CIRCUITS: usize = 4;
-/// What they carry in a second, for whom it should be the same: less than half of what libp2p's relay
-/// can over any transport.
+/// Bytes per second of the load that is the same for both relays: less than half of the maximum of
+/// libp2p's relay over any transport.
 const SAME_LOAD: u32 = 128 * MIB;
 const MIB: u32 = 1024 * 1024;
 
 pub(crate) async fn measure(relay: &Relay, channel: Channel, plan: &Plan) -> Result<Vec<Sample>> {
-    // A separate thread: it must not wait for its turn behind the clients that are the load.
-    let apart = runtime::Builder::new_multi_thread()
+    // A separate runtime, so that latency is not affected by the scheduling of the clients that generate
+    // load.
+    let separate = runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()?;
-    let samples = measure_from(&apart, relay, channel, plan).await;
-    apart.shutdown_background();
+    let samples = measure_from(&separate, relay, channel, plan).await;
+    separate.shutdown_background();
     samples
 }
 
 async fn measure_from(
-    apart: &Runtime,
+    separate: &Runtime,
     relay: &Relay,
     channel: Channel,
     plan: &Plan,
 ) -> Result<Vec<Sample>> {
-    let pair = apart
+    let pair = separate
         .spawn(Pair::new(channel, relay.address(channel)?))
         .await??;
-    let (mut pair, idle) = apart.spawn(pair.round_trips(plan.span)).await??;
+    let (mut pair, idle) = separate.spawn(pair.round_trips(plan.span)).await??;
     let mut samples = percentiles(&format!("{}, idle", channel.name()), &idle);
     let same = format!("{} MiB/s", SAME_LOAD / MIB);
     for (state, rate) in [(&*same, Some(SAME_LOAD)), ("full load", None)] {
@@ -57,7 +57,7 @@ async fn measure_from(
         sleep(plan.span / 2).await;
         let (start, before) = (Instant::now(), load.total());
         let times;
-        (pair, times) = apart.spawn(pair.round_trips(plan.span)).await??;
+        (pair, times) = separate.spawn(pair.round_trips(plan.span)).await??;
         let carried = load.total() - before;
         samples.extend(percentiles(&name, &times));
         #[expect(clippy::cast_precision_loss, reason = "fewer than 2^53 bytes")]
@@ -71,13 +71,13 @@ fn percentiles(name: &str, times: &[Duration]) -> Vec<Sample> {
     let percentile = |(unit, percent): (&'static str, usize)| {
         let at = (times.len() * percent / 100).min(times.len() - 1);
         let time = times[at].as_secs_f64() * 1e6;
-        // No worse, within what two runs differ by.
+        // No regression beyond the difference between two runs.
         Sample::new(name, unit, time, Target::Ratio(1.05))
     };
     [("p50, µs", 50), ("p99, µs", 99)].map(percentile).into()
 }
 
-/// Two clients and a circuit, at whose far end everything is sent back.
+/// Two clients and a circuit whose far end echoes.
 struct Pair {
     near: Stream,
     _echo: JoinSet<std::io::Result<u64>>,
@@ -103,7 +103,7 @@ impl Pair {
         })
     }
 
-    /// How long each round trip took that fits into `span`, the shortest first.
+    /// The round-trip times within `span`, in ascending order.
     async fn round_trips(mut self, span: Duration) -> Result<(Self, Vec<Duration>)> {
         let end = Instant::now() + span;
         let mut message = [0x5a; MESSAGE_BYTES];

@@ -1,5 +1,5 @@
-//! Our relay and libp2p's in turn, driven by the same clients: what a byte, a peer and a circuit
-//! cost each.
+//! Compares descord-relay with libp2p's relay under the same clients, in alternating rounds: the cost of
+//! a byte, of a peer and of a circuit.
 //!
 //! ```sh
 //! cargo bench --bench comparison                                  # everything
@@ -7,10 +7,10 @@
 //! cargo bench --bench comparison -- --write                       # docs/design/performance-results.md
 //! ```
 //!
-//! The image has the feature `openssl`: `--features openssl` measures the relay as it is shipped.
+//! The image is built with the feature `openssl`; `--features openssl` measures that configuration.
 //!
-//! Each relay is a separate process, and its CPU time alone counts. `cargo test` runs everything
-//! at its smallest, so that it keeps working; the figures mean nothing then.
+//! Each relay is a separate process, and only its CPU time is measured. `cargo test` runs a minimal
+//! version as a smoke test, whose figures are not meaningful.
 
 #![expect(
     clippy::disallowed_methods,
@@ -29,5 +29,5 @@ fn main() -> run::Result<()> {
 
 #[cfg(not(target_os = "linux"))]
 fn main() {
-    println!("skipped: needs Linux, to ask what another process uses");
+    println!("skipped: needs Linux to measure other processes");
 }

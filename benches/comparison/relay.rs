@@ -18,18 +18,18 @@ use tokio::{
 
 use super::{Result, clients::Channel};
 
-/// More than any benchmark asks for.
+/// Exceeds the request rates of all benchmarks.
 const HIGH_RATE: &str = "1000000+1000000/s";
 
-/// Longer than anything here takes.
+/// Timeout for the relay's startup and similar steps.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-/// A relay is at rest when it uses less than this much of a core.
-const REST: f64 = 0.1;
-const REST_WITHIN: Duration = Duration::from_secs(20);
+/// Threshold of an idle relay, in cores.
+const IDLE_THRESHOLD: f64 = 0.1;
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Where the builds of libp2p's relay are, below those of ours.
+/// The build directory of libp2p's relay, inside the project's target directory.
 fn stock_builds() -> Result<PathBuf> {
-    // This is `<builds>/<profile>/deps/<name>`.
+    // The executable is `<builds>/<profile>/deps/<name>`.
     let builds = std::env::current_exe()?;
     let builds = builds.ancestors().nth(3).ok_or("not one of cargo's")?;
     Ok(builds.join("stock-relay"))
@@ -44,7 +44,7 @@ fn stock() -> Result<PathBuf> {
     Ok(stock_builds()?.join(profile).join("stock-relay"))
 }
 
-/// Builds libp2p's relay, in the way in which ours was built.
+/// Builds libp2p's relay with the profile of this build.
 pub(crate) async fn build_stock() -> Result<()> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/stock-relay/Cargo.toml");
     let mut cargo = Command::new(env!("CARGO"));
@@ -60,7 +60,7 @@ pub(crate) async fn build_stock() -> Result<()> {
     }
 }
 
-/// Whose relay.
+/// The implementation of a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Ours,
@@ -68,7 +68,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// In the order in which they take turns.
+    /// In the order of their turns.
     pub(crate) const ALL: [Self; 2] = [Self::Ours, Self::Stock];
 
     pub(crate) fn name(self) -> &'static str {
@@ -78,8 +78,8 @@ impl Kind {
         }
     }
 
-    /// The same limits for both, which nothing here reaches. Ours counts what each peer moves, and
-    /// logs, as it does by default.
+    /// The command, with the same limits for both, which no benchmark reaches. descord-relay also counts
+    /// bytes of each peer and logs, as by default.
     fn command(self) -> Result<Command> {
         let (program, variables) = match self {
             Self::Ours => (
@@ -98,7 +98,7 @@ impl Kind {
                     ("RELAY_MAX_CIRCUITS", "0"),
                     ("RELAY_MAX_CIRCUITS_PER_PEER", "0"),
                     ("RELAY_MAX_CIRCUIT_BYTES", "0"),
-                    // Kept, as they are unless they are switched off, but out of reach.
+                    // Enabled as by default, but not reached.
                     ("RELAY_RATE_CONNECTIONS_PER_IP", HIGH_RATE),
                     ("RELAY_RATE_RESERVATIONS_PER_PEER", HIGH_RATE),
                     ("RELAY_RATE_RESERVATIONS_PER_IP", HIGH_RATE),
@@ -124,12 +124,12 @@ impl Kind {
     }
 }
 
-/// What the clock of a process shows, in seconds.
+/// The value of a process's CPU clock, in seconds.
 pub(crate) fn cpu_of(clock: ClockId) -> Result<f64> {
     Ok(Duration::from(clock.now()?).as_secs_f64())
 }
 
-/// A relay that runs. Killed when it is dropped.
+/// A running relay, killed on drop.
 pub(crate) struct Relay {
     child: Child,
     pub(crate) process: Process,
@@ -138,8 +138,8 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// Starts one on free ports of the loopback interface, and waits until it is ready. If it is
-    /// ours, its bandwidth may be limited.
+    /// Starts a relay on free loopback ports and waits until it is ready. The bandwidth limit only
+    /// applies to descord-relay.
     pub(crate) async fn start(kind: Kind, bandwidth: Option<&str>) -> Result<Self> {
         let mut command = kind.command()?;
         if let (Kind::Ours, Some(bandwidth)) = (kind, bandwidth) {
@@ -158,7 +158,7 @@ impl Relay {
             Err::<_, super::Error>("the relay ended before it was ready".into())
         };
         let ready = timeout(PATIENCE, ready).await??;
-        // What it logs is read as fast as it comes.
+        // Reads the log continuously.
         tokio::task::spawn(async move {
             let mut rest = stdout.into_inner();
             tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
@@ -176,13 +176,13 @@ impl Relay {
         })
     }
 
-    /// Where it is reached over this kind of channel.
+    /// The address for this kind of channel.
     pub(crate) fn address(&self, channel: Channel) -> Result<Multiaddr> {
         Ok(self.addresses(channel)?.swap_remove(0))
     }
 
-    /// All that thousands of clients need: Linux has 28,000 ports for connections over TCP to one
-    /// address, and from half of them on it looks for each for longer than all else takes.
+    /// Addresses for thousands of clients: Linux has 28,000 ports for TCP connections to one address, and
+    /// its search for a free one becomes slow when half of them are in use.
     pub(crate) fn addresses(&self, channel: Channel) -> Result<Vec<Multiaddr>> {
         let is_wanted = |address: &&Multiaddr| {
             let mut parts = address.iter().skip(1);
@@ -201,34 +201,34 @@ impl Relay {
         Ok(addresses)
     }
 
-    /// The CPU time that all threads of the process have used, ended ones too, in seconds and to
-    /// the nanosecond.
+    /// The CPU time of all threads of the process, including ended ones, in seconds with nanosecond
+    /// resolution.
     pub(crate) fn cpu(&self) -> Result<f64> {
         cpu_of(self.clock)
     }
 
-    /// How much memory it holds, in KiB.
+    /// Resident memory, in KiB.
     #[expect(clippy::cast_precision_loss, reason = "fewer than 2^53")]
     pub(crate) fn resident_kib(&self) -> Result<f64> {
         Ok(self.process.status()?.vmrss.unwrap_or_default() as f64)
     }
 
-    /// Waits until it has done what there was to do, as a look of this length tells. A relay that
-    /// keeps itself busy, with pings, is not waited for any longer.
-    pub(crate) async fn rests(&self, look: Duration) -> Result<()> {
-        let deadline = Instant::now() + REST_WITHIN;
-        while self.load_over(look).await? > REST && Instant::now() < deadline {}
+    /// Waits until the relay is idle, measured over intervals of this length. Gives up on a relay whose
+    /// pings keep it busy.
+    pub(crate) async fn wait_until_idle(&self, idle_interval: Duration) -> Result<()> {
+        let deadline = Instant::now() + IDLE_TIMEOUT;
+        while self.load_over(idle_interval).await? > IDLE_THRESHOLD && Instant::now() < deadline {}
         Ok(())
     }
 
-    /// The share of one core that it uses over the next `span`.
+    /// Average CPU usage during the next `span`, in cores.
     pub(crate) async fn load_over(&self, span: Duration) -> Result<f64> {
         let (start, used) = (Instant::now(), self.cpu()?);
         sleep(span).await;
         Ok((self.cpu()? - used) / start.elapsed().as_secs_f64())
     }
 
-    /// Ends it, and waits until it is gone.
+    /// Stops the process and waits for its exit.
     pub(crate) async fn end(mut self) -> Result<()> {
         Ok(self.child.kill().await?)
     }

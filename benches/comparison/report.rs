@@ -1,21 +1,21 @@
-//! Tables of medians, and of the medians of the ratios.
+//! Tables of medians, and of medians of ratios.
 
 use std::fmt::Write;
 
 use super::relay::Kind;
 
-/// What is to be reached.
+/// The target of a measured value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Target {
-    /// Nothing: it is good to know.
+    /// No target; for information.
     None,
-    /// At most so much of what the other needs in the same round.
+    /// At most this multiple of the other program's value in the same round.
     Ratio(f64),
-    /// At most so much by itself.
+    /// At most this value.
     Ours(f64),
 }
 
-/// One thing that was measured.
+/// A measured value.
 pub(crate) struct Sample {
     name: String,
     unit: &'static str,
@@ -34,7 +34,7 @@ impl Sample {
     }
 }
 
-/// What was measured of our relay and of another program, by rounds.
+/// The values of descord-relay and another program, by round.
 pub(crate) struct Table {
     other: &'static str,
     rows: Vec<Row>,
@@ -49,18 +49,18 @@ struct Row {
 }
 
 impl Table {
-    /// An empty one, of our relay and the program of that name.
+    /// An empty table for descord-relay and the program with this name.
     pub(crate) fn beside(other: &'static str) -> Self {
         let rows = Vec::new();
         Self { other, rows }
     }
 
-    /// Adds what one round of our relay gave.
+    /// Adds a round of descord-relay.
     pub(crate) fn add_ours(&mut self, samples: Vec<Sample>) {
         self.add(samples, |row| &mut row.ours);
     }
 
-    /// Adds what one round of the other program gave.
+    /// Adds a round of the other program.
     pub(crate) fn add_other(&mut self, samples: Vec<Sample>) {
         self.add(samples, |row| &mut row.other);
     }
@@ -72,7 +72,7 @@ impl Table {
         }
     }
 
-    /// The row of what was measured.
+    /// The row of the measured quantity.
     fn row(&mut self, sample: Sample) -> &mut Row {
         let is_its = |row: &Row| row.name == sample.name && row.unit == sample.unit;
         let at = self.rows.iter().position(is_its).unwrap_or_else(|| {
@@ -88,7 +88,7 @@ impl Table {
         &mut self.rows[at]
     }
 
-    /// As Markdown.
+    /// The table in Markdown.
     pub(crate) fn markdown(&self) -> String {
         let mut text = format!(
             "| | | {} | {} | ratio | target |\n|---|---|---|---|---|---|\n",
@@ -99,7 +99,7 @@ impl Table {
             let ratios = std::iter::zip(&row.ours, &row.other).map(|(ours, other)| ours / other);
             let (ours, ratio) = (median(row.ours.clone()), median(ratios.collect()));
             let target = match row.target {
-                // The other was not up to it.
+                // The other program could not run this case.
                 Target::Ratio(_) if ratio.is_nan() => String::new(),
                 Target::None => String::new(),
                 Target::Ratio(most) => format!("ratio ≤ {most} {}", verdict(ratio <= most)),
@@ -121,14 +121,14 @@ impl Table {
     }
 }
 
-/// Where there is no figure.
+/// Placeholder for a missing value.
 const NONE: &str = "–";
 
 fn verdict(is_reached: bool) -> &'static str {
     if is_reached { "✓" } else { "✗" }
 }
 
-/// The middle of them; of an even number, the mean of the two in the middle.
+/// The median; of an even number of values, the mean of the two middle ones.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -140,7 +140,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-/// Three digits that count.
+/// Formats with three significant digits.
 fn figure(value: f64) -> String {
     match value.abs() {
         size if size.is_nan() => NONE.to_owned(),

@@ -1,4 +1,4 @@
-//! CPU time for each request, whatever number of reservations there is.
+//! CPU time of each request, for various numbers of reservations.
 
 use futures::{TryStreamExt, stream::FuturesUnordered};
 use tokio::time::Instant;
@@ -10,13 +10,13 @@ use super::{
     report::{Sample, Target},
 };
 
-/// Clients that open circuits, in pairs, whatever number there is.
+/// Number of clients that open circuits, in pairs, independent of the number of reservations.
 pub(crate) const BUSY_CLIENTS: usize = 8;
-/// Renewals of one client: the relay does not delay so many at once.
+/// Renewals per client: the relay does not delay a burst of this size.
 const RENEWALS_EACH: usize = 50;
 
-/// Grows to each number of reservations of the plan, and measures there. Those who only hold one
-/// are not pinged: else what a request costs would depend on the minute in which it comes.
+/// For each number of reservations of the plan, adds clients and measures requests. Clients that only
+/// hold a reservation do not support pings, so that the measurement does not depend on the ping schedule.
 pub(crate) async fn measure(relay: &Relay, channel: Channel, plan: &Plan) -> Result<Vec<Sample>> {
     let addresses = relay.addresses(channel)?;
     let mut samples = Vec::new();
@@ -25,15 +25,16 @@ pub(crate) async fn measure(relay: &Relay, channel: Channel, plan: &Plan) -> Res
     for &size in &plan.sizes {
         let more = size.saturating_sub(holders.len());
         holders.extend(Client::many(more, channel, &addresses, Pings::Unknown).await?);
-        relay.rests(plan.look).await?;
+        relay.wait_until_idle(plan.idle_interval).await?;
         let name = format!("{}, {size} reservations", channel.name());
 
         let start = Span::begin(relay)?;
-        let newcomers = Client::many(plan.newcomers, channel, &addresses, Pings::Answered).await?;
-        relay.rests(plan.look).await?;
-        let (coming, _) = start.end(plan.newcomers)?;
-        Client::all_leave(newcomers).await?;
-        relay.rests(plan.look).await?;
+        let new_clients =
+            Client::many(plan.new_clients, channel, &addresses, Pings::Answered).await?;
+        relay.wait_until_idle(plan.idle_interval).await?;
+        let (coming, _) = start.end(plan.new_clients)?;
+        Client::disconnect_all(new_clients).await?;
+        relay.wait_until_idle(plan.idle_interval).await?;
 
         let renewing_pairs = plan.requests.div_ceil(RENEWALS_EACH).min(holders.len() / 2);
         let renewals = (plan.requests / renewing_pairs).min(RENEWALS_EACH);
@@ -88,7 +89,7 @@ pub(crate) async fn measure(relay: &Relay, channel: Channel, plan: &Plan) -> Res
 const COMING: &str = "CPU ms per connection and reservation";
 const CONNECTING: &str = "CPU ms per circuit";
 
-/// Does the same with each pair of clients at once.
+/// Runs the action concurrently for each pair of clients.
 async fn at_once(
     clients: &mut [Client],
     work: impl AsyncFn(&mut Client, &mut Client) -> Result<()>,
@@ -102,7 +103,7 @@ async fn at_once(
     Ok(())
 }
 
-/// Work of the relay from here on.
+/// CPU time and duration since the start of a measurement.
 struct Span<'a> {
     relay: &'a Relay,
     start: Instant,
@@ -118,7 +119,7 @@ impl<'a> Span<'a> {
         })
     }
 
-    /// Milliseconds of CPU for each of `count`, and how many there were a second.
+    /// Milliseconds of CPU time for each of `count`, and the rate per second.
     #[expect(clippy::cast_precision_loss, reason = "fewer than 2^53")]
     fn end(self, count: usize) -> Result<(f64, f64)> {
         let count = count as f64;

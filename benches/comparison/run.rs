@@ -1,4 +1,4 @@
-//! What to measure, and the turns of the relays.
+//! Command line options, and the alternating rounds of the relays.
 
 mod clients;
 mod document;
@@ -25,15 +25,15 @@ use self::{
 pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Set where nothing is to be skipped for want of a tool.
+/// If set, missing tools are an error.
 const REQUIRE_ALL: &str = "RELAY_TEST_REQUIRE_ALL";
 
-/// Files that a process has open besides one for each client; our relay keeps 256 of them.
+/// Open files of a process in addition to one per client; descord-relay reserves 256.
 const OTHER_FILES: u64 = 300;
-/// As many files as are wanted, where the system lets us.
+/// Requested limit of open files, if the system allows it.
 const WANTED_FILES: u64 = 65_536;
 
-/// What is measured together.
+/// A group of measurements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Section {
     Throughput,
@@ -43,63 +43,62 @@ enum Section {
     Idle,
 }
 
-/// Compares descord-relay with libp2p's relay, and with HAProxy where there is one.
+/// Compares descord-relay with libp2p's relay, and with HAProxy if it is installed.
 #[derive(Debug, Parser)]
 #[command(name = "cargo bench --bench comparison --")]
 struct Options {
-    /// What to measure; everything, unless it is said.
+    /// Sections to measure; all by default.
     sections: Vec<Section>,
-    /// Over which transports.
+    /// Transports to use.
     #[arg(
         long = "channel",
         value_delimiter = ',',
         default_value = "noise,tls,quic"
     )]
     channels: Vec<Channel>,
-    /// How often each relay takes its turn.
+    /// Number of rounds.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// How long throughput and latency are measured, in seconds.
+    /// Duration of throughput and latency measurements, in seconds.
     #[arg(long, default_value_t = 4.0)]
     seconds: f64,
-    /// Numbers of reservations, growing.
+    /// Numbers of reservations, in ascending order.
     #[arg(long, value_delimiter = ',', default_value = "10,1000,20000")]
     reservations: Vec<usize>,
-    /// How long relays are watched at rest, in seconds. Ours first asks who has been silent
-    /// for one to two minutes.
+    /// Duration of idle measurements, in seconds. descord-relay sends its first keep-alive after one to
+    /// two minutes.
     #[arg(long, default_value_t = 130.0)]
     rest: f64,
-    /// What our relay may carry in a second (`RELAY_MAX_BANDWIDTH`); as much as it can, unless it is
-    /// said.
+    /// Bandwidth limit of descord-relay (`RELAY_MAX_BANDWIDTH`); unlimited by default.
     #[arg(long, conflicts_with = "write")]
     bandwidth: Option<String>,
     /// Also write the tables to docs/design/performance-results.md.
     #[arg(long)]
     write: bool,
-    /// Everything at its smallest: whether it works, and no figures.
+    /// Run a minimal smoke test, without meaningful figures.
     #[arg(long, conflicts_with = "write")]
     quick: bool,
-    /// What cargo says to a benchmark.
+    /// Set by cargo.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// How long and how much to measure.
+/// Durations and sizes of the measurements.
 struct Plan {
-    /// For throughput and latency.
+    /// Duration of throughput and latency measurements.
     span: Duration,
-    /// Circuits that carry bytes at the same time.
+    /// Numbers of concurrent circuits with traffic.
     circuits: Vec<usize>,
-    /// How long a look takes that tells whether the relay is at rest.
-    look: Duration,
-    /// How long the relay is watched at rest.
+    /// Length of an interval in which CPU usage is compared with the idle threshold.
+    idle_interval: Duration,
+    /// Duration of idle measurements.
     rest: Duration,
-    /// What memory the relay has not given back for so long, it keeps.
-    keeps: Duration,
+    /// Memory that the relay has not released for this duration counts as retained.
+    retention: Duration,
     sizes: Vec<usize>,
-    /// Clients that come on top of each size.
-    newcomers: usize,
-    /// Renewals and circuits at each size.
+    /// Clients that are added to each number of reservations.
+    new_clients: usize,
+    /// Renewals and circuits for each number of reservations.
     requests: usize,
 }
 
@@ -109,16 +108,16 @@ impl Plan {
             return Ok(Self {
                 span: Duration::from_millis(100),
                 circuits: vec![2],
-                look: Duration::from_millis(50),
+                idle_interval: Duration::from_millis(50),
                 rest: Duration::from_millis(100),
-                keeps: Duration::from_millis(100),
+                retention: Duration::from_millis(100),
                 sizes: vec![8],
-                newcomers: 2,
+                new_clients: 2,
                 requests: 8,
             });
         }
-        let newcomers = 200;
-        let most = usize::try_from(open_files()?)? - newcomers;
+        let new_clients = 200;
+        let most = usize::try_from(open_files()?)? - new_clients;
         let mut sizes: Vec<_> = options
             .reservations
             .iter()
@@ -132,17 +131,17 @@ impl Plan {
         Ok(Self {
             span: Duration::try_from_secs_f64(options.seconds)?,
             circuits: vec![1, 16],
-            look: Duration::from_millis(500),
+            idle_interval: Duration::from_millis(500),
             rest: Duration::try_from_secs_f64(options.rest)?,
-            keeps: Duration::from_secs(5),
+            retention: Duration::from_secs(5),
             sizes,
-            newcomers,
+            new_clients,
             requests: 4000,
         })
     }
 }
 
-/// Raises the limit of open files, which the relays inherit, and gives how many clients fit.
+/// Raises the limit of open files, which the relays inherit. Returns the possible number of clients.
 fn open_files() -> Result<u64> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let wanted = WANTED_FILES.max(hard);
@@ -153,8 +152,8 @@ fn open_files() -> Result<u64> {
     Ok(soft.saturating_sub(OTHER_FILES))
 }
 
-/// What the command line says. Without cargo's `--bench` this runs as a test, among tests that are
-/// chosen by their names; the one here is called `comparison`.
+/// Parses the command line. Without cargo's `--bench`, this runs as a test named `comparison`, if the
+/// test filter selects it.
 fn options() -> Option<Options> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.iter().any(|a| a == "--bench") {
@@ -220,10 +219,10 @@ impl Section {
         format!("{self:?}").to_lowercase()
     }
 
-    /// Each case of the section: every round of it, our relay and the other in turn.
+    /// Measures each case of the section in alternating rounds of descord-relay and the other program.
     async fn measure(self, options: &Options, plan: &Plan) -> Result<Table> {
         let circuits = match self {
-            Self::Haproxy => return beside_haproxy(options, plan).await,
+            Self::Haproxy => return compare_with_haproxy(options, plan).await,
             Self::Throughput => plan.circuits.as_slice(),
             Self::Latency | Self::Requests | Self::Idle => &[0],
         };
@@ -243,7 +242,7 @@ impl Section {
                             (Kind::Stock, Err(error)) if options.quick => {
                                 return Err(error.into());
                             }
-                            // It is not up to everything. Its next turns would be no better.
+                            // The other relay cannot run this case, so its further rounds are skipped.
                             (Kind::Stock, Err(error)) => {
                                 eprintln!("{error}");
                                 kinds.retain(|&other| other != kind);
@@ -257,7 +256,7 @@ impl Section {
         Ok(table)
     }
 
-    /// What one relay does in a round.
+    /// Measures one relay in one round.
     async fn turn(
         self,
         relay: &Relay,
@@ -280,8 +279,8 @@ impl Section {
     }
 }
 
-/// What a byte costs over TLS, our relay and HAProxy in turn.
-async fn beside_haproxy(options: &Options, plan: &Plan) -> Result<Table> {
+/// Measures the CPU time per byte over TLS, alternating between descord-relay and HAProxy.
+async fn compare_with_haproxy(options: &Options, plan: &Plan) -> Result<Table> {
     let channel = Channel::Tls;
     let mut table = Table::beside("HAProxy");
     for &circuits in &plan.circuits {

@@ -1,4 +1,4 @@
-//! CPU time for each byte that is relayed, and how fairly circuits share the relay.
+//! CPU time per forwarded byte, and the fairness between circuits.
 
 use std::{
     iter::zip,
@@ -23,12 +23,12 @@ use super::{
 };
 
 const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
-/// As much as a client writes and reads at once.
+/// Size of a client's reads and writes.
 const CHUNK_BYTES: u32 = 64 * 1024;
-/// Longer than the first bytes take.
+/// Timeout for the first bytes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Circuits that carry bytes one way, each between two new clients, for as long as this lives.
+/// Circuits with traffic in one direction, each between two new clients, until dropped.
 pub(crate) struct Load {
     received: Vec<Arc<AtomicU64>>,
     tasks: JoinSet<()>,
@@ -36,7 +36,7 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Through a relay. All circuits together carry `rate` bytes a second, or as many as they can.
+    /// Traffic through a relay with `rate` bytes per second in total, or unlimited.
     pub(crate) async fn start(
         relay: &Relay,
         channel: Channel,
@@ -60,7 +60,7 @@ impl Load {
         Ok(load)
     }
 
-    /// What is written into the first of each two is read from the second.
+    /// Forwards from the first to the second end of each pair.
     pub(crate) fn between<W, R>(ends: Vec<(W, R)>, rate: Option<u32>) -> Result<Self>
     where
         W: AsyncWrite + Unpin + Send + 'static,
@@ -77,7 +77,7 @@ impl Load {
         for (near, far) in ends {
             let total = Arc::new(AtomicU64::new(0));
             let turns = pace.map(|pace| interval_at(turn, pace));
-            // One after the other, and not all at once.
+            // Distributes the writes of the circuits over time.
             turn += pace.unwrap_or_default() / circuits;
             load.tasks.spawn(write(near, turns));
             load.tasks.spawn(read(far, Arc::clone(&total)));
@@ -86,17 +86,17 @@ impl Load {
         Ok(load)
     }
 
-    /// Bytes that each circuit has carried.
+    /// Bytes forwarded by each circuit.
     fn received(&self) -> Vec<u64> {
         self.received.iter().map(|n| n.load(Relaxed)).collect()
     }
 
-    /// Bytes that all circuits together have carried.
+    /// Bytes forwarded by all circuits.
     pub(crate) fn total(&self) -> u64 {
         self.received().iter().sum()
     }
 
-    /// What it costs a process; `cpu` returns its CPU time so far, in seconds.
+    /// The cost for a process; `cpu` returns its CPU time so far, in seconds.
     #[expect(clippy::cast_precision_loss, reason = "fewer than 2^53 bytes")]
     pub(crate) async fn cost(
         &self,
@@ -105,7 +105,7 @@ impl Load {
         target: Target,
         plan: &Plan,
     ) -> Result<Vec<Sample>> {
-        // Windows grow for a while.
+        // Waits until windows have grown.
         sleep(plan.span / 2).await;
         let (start, used, before) = (Instant::now(), cpu()?, self.received());
         let (carried, least) = loop {
@@ -113,7 +113,7 @@ impl Load {
             let now = self.received();
             let carried: Vec<f64> = zip(now, &before).map(|(n, b)| (n - b) as f64).collect();
             let least = carried.iter().copied().fold(f64::INFINITY, f64::min);
-            // On a machine that is busy, and for a short time, it may be that nothing arrives.
+            // During a short measurement on a busy machine, a circuit may forward nothing.
             if least > 0.0 {
                 break (carried, least);
             }
@@ -147,7 +147,7 @@ impl Load {
     }
 }
 
-/// A chunk at each of the turns, or one right after the other.
+/// Writes a chunk at each tick of `turns`, or continuously.
 async fn write(mut stream: impl AsyncWrite + Unpin, mut turns: Option<Interval>) {
     let chunk = vec![0x5a; CHUNK_BYTES as usize];
     loop {
@@ -167,7 +167,7 @@ async fn read(mut stream: impl AsyncRead + Unpin, total: Arc<AtomicU64>) {
     }
 }
 
-/// What is to be reached, beside libp2p's relay.
+/// The target relative to libp2p's relay.
 pub(crate) fn target(channel: Channel) -> Target {
     Target::Ratio(match channel {
         Channel::Noise => 0.60,

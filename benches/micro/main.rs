@@ -1,7 +1,7 @@
-//! Microbenchmarks in memory: the copy between two streams, and the two secure channels, of which only
-//! the relay's end is measured.
+//! Microbenchmarks in memory: copying between two streams, and the secure channels, of which only the
+//! relay's end is measured.
 //!
-//! `cargo bench --bench micro`; a name at its end runs a part of it.
+//! `cargo bench --bench micro`; append a name to run a part of it.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark fails loudly")]
 
@@ -32,7 +32,7 @@ use self::pipe::{End, Way, Zeros, pipe};
 static ALLOCATIONS: divan::AllocProfiler = divan::AllocProfiler::system();
 
 const MIB: usize = 1024 * 1024;
-/// What a muxer reads and writes at once: libp2p's, and the relay's.
+/// The read and write sizes of libp2p's muxer and the relay's muxer.
 const CHUNK_BYTES: [usize; 2] = [16 * 1024, 64 * 1024];
 
 const NOISE: &str = "/noise";
@@ -43,7 +43,7 @@ fn main() {
     divan::main();
 }
 
-/// The copy of one direction, between streams that are always ready.
+/// Copies in one direction between streams that are always ready.
 #[divan::bench]
 fn copy(bencher: Bencher) {
     bencher.counter(BytesCount::new(MIB)).bench_local(|| {
@@ -65,14 +65,14 @@ fn copy(bencher: Bencher) {
     });
 }
 
-/// The handshake, both ends of it.
+/// The handshake, both ends.
 #[divan::bench(args = PROTOCOLS)]
 fn handshake(bencher: Bencher, protocol: &'static str) {
     let (client, relay) = (Client::new(protocol), security());
     bencher.bench_local(|| client.connect(&relay));
 }
 
-/// The verification of a signature by the identity key of a peer.
+/// Verification of a signature by a peer's identity key.
 #[divan::bench(args = [
     "Ed25519", "secp256k1", "ECDSA", "RSA of 2048 bits", "RSA of 4096 bits", "RSA of 8192 bits"
 ])]
@@ -94,7 +94,7 @@ fn identity(bencher: Bencher, name: &str) {
     bencher.bench_local(|| assert!(public.verify(MESSAGE, &signature)));
 }
 
-/// What the relay does with the bytes that it reads.
+/// Decryption of received data.
 #[divan::bench(args = PROTOCOLS, consts = CHUNK_BYTES, sample_size = 1)]
 fn open<const CHUNK: usize>(bencher: Bencher, protocol: &'static str) {
     let (mut client, mut relay, _) = Client::new(protocol).connect(&security());
@@ -104,7 +104,7 @@ fn open<const CHUNK: usize>(bencher: Bencher, protocol: &'static str) {
         .bench_local_values(|()| block_on(read(&mut relay, CHUNK)));
 }
 
-/// What the relay does with the bytes that it writes.
+/// Encryption of sent data.
 #[divan::bench(args = PROTOCOLS, consts = CHUNK_BYTES, sample_size = 1)]
 fn seal<const CHUNK: usize>(bencher: Bencher, protocol: &'static str) {
     let (_client, mut relay, to_client) = Client::new(protocol).connect(&security());
@@ -129,7 +129,7 @@ async fn read(stream: &mut (impl AsyncRead + Unpin), chunk: usize) {
     }
 }
 
-/// The relay's side, as its transports have it.
+/// The relay's side, with the options of its transports.
 fn security() -> Security {
     Security::new(
         &Keypair::generate_ed25519(),
@@ -139,7 +139,7 @@ fn security() -> Security {
     .unwrap()
 }
 
-/// A client's side, as libp2p has it.
+/// A client's side, with libp2p's options.
 struct Client {
     protocol: &'static str,
     noise: noise::Config,
@@ -159,7 +159,7 @@ impl Client {
         }
     }
 
-    /// Connects to a relay: both ends, and the way from the relay to the client.
+    /// Connects to a relay: both ends, and the direction from the relay to the client.
     fn connect(&self, relay: &Security) -> (Box<dyn Io>, SecureStream<End>, Way) {
         let (near, far) = pipe();
         let to_client = near.reads();

@@ -1,4 +1,4 @@
-//! Streams that cost next to nothing themselves.
+//! In-memory streams with negligible cost.
 
 use std::{
     collections::VecDeque,
@@ -10,7 +10,7 @@ use std::{
 
 use futures::{AsyncRead, AsyncWrite};
 
-/// One direction of a [`pipe`]. It holds as much as is written to it.
+/// One direction of a [`pipe`], with an unbounded buffer.
 #[derive(Clone, Default)]
 pub(crate) struct Way(Arc<Mutex<Held>>);
 
@@ -22,7 +22,7 @@ struct Held {
 }
 
 impl Way {
-    /// Nobody reads any more: what is written goes nowhere.
+    /// Discards data from now on, because there is no reader.
     pub(crate) fn discard(&self) {
         self.0.lock().unwrap().is_discarded = true;
     }
@@ -34,7 +34,7 @@ pub(crate) struct End {
     writes: Way,
 }
 
-/// Two ends: what is written to one is read from the other.
+/// Two connected ends.
 pub(crate) fn pipe() -> (End, End) {
     let (there, back) = (Way::default(), Way::default());
     let near = End {
@@ -95,7 +95,7 @@ impl AsyncWrite for End {
     }
 }
 
-/// This many bytes to read, and room for everything that is written.
+/// A stream with this many zero bytes to read, which accepts all writes.
 pub(crate) struct Zeros {
     left: usize,
 }

@@ -64,7 +64,7 @@ pub(crate) async fn dial(address: SocketAddr) -> Compat<TcpStream> {
 }
 
 /// Asserts that the relay closes the connection within the handshake timeout.
-pub(crate) async fn is_closed(socket: &mut (impl AsyncRead + Unpin)) {
+pub(crate) async fn assert_closed(socket: &mut (impl AsyncRead + Unpin)) {
     let began = Instant::now();
     // Both a FIN and a reset are accepted. The relay may have sent bytes before.
     let _ = read_out(socket).await;

@@ -27,26 +27,26 @@ fn count(events: &[Value], messages: &[&str]) -> usize {
 /// suspended machine. On resumption, expiry timers, renewals and circuits to the reserved peers are all
 /// pending at once.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_suspended_machine_skips_the_end_of_reservations() {
+async fn reservations_expire_during_suspension() {
     const PEERS: usize = 10;
     let mut target_relay = TargetRelay::start(&[("RELAY_RESERVATION_TTL", "30s")]).await;
     let address = target_relay.relay.tcp();
     let granted = Instant::now();
-    let (mut holders, mut sources) = (Vec::new(), Vec::new());
+    let (mut reserved_peers, mut sources) = (Vec::new(), Vec::new());
     for _ in 0..PEERS {
-        let mut holder = Raw::new(&address).await;
-        assert_status(&holder.reserve().await, Status::Ok);
-        holders.push(holder);
+        let mut reserved = Raw::new(&address).await;
+        assert_status(&reserved.reserve().await, Status::Ok);
+        reserved_peers.push(reserved);
         sources.push(Raw::new(&address).await);
     }
     let last = Instant::now();
     // Opens the streams in advance. The relay resets a stream without a request after 10 s.
     sleep_until(granted + TTL - Duration::from_secs(4)).await;
     let mut streams = Vec::new();
-    for (holder, source) in holders.iter_mut().zip(&mut sources) {
-        let connect = connect(&holder.peer_id.to_bytes());
+    for (reserved, source) in reserved_peers.iter_mut().zip(&mut sources) {
+        let connect = connect(&reserved.peer_id.to_bytes());
         streams.push((source.hop().await, connect, Status::NoReservation));
-        streams.push((holder.hop().await, reserve(), Status::Ok));
+        streams.push((reserved.hop().await, reserve(), Status::Ok));
     }
     target_relay.relay.suspend();
     sleep_until(last + TTL + Duration::from_millis(100)).await;
@@ -65,7 +65,7 @@ async fn a_suspended_machine_skips_the_end_of_reservations() {
         }
     }
     target_relay.assert_serves().await;
-    drop((holders, sources));
+    drop((reserved_peers, sources));
     target_relay.relay.wait_until_idle().await;
     let events = &target_relay.relay.events;
     let began = count(events, &["reservation accepted"]);

@@ -26,8 +26,8 @@ async fn flood(address: &Multiaddr, requests: usize) -> Tally {
     let mut offender = Raw::new(address).await;
     let mut tally = Tally::default();
     for _ in 0..requests {
-        let nobody = || connect(&PeerId::random().to_bytes());
-        for request in [reserve(), nobody(), nobody()] {
+        let unreserved = || connect(&PeerId::random().to_bytes());
+        for request in [reserve(), unreserved(), unreserved()] {
             let (answer, _) = offender.request(&request).await;
             match answer.status.and_then(|s| Status::try_from(s).ok()) {
                 Some(Status::Ok) => tally.granted += 1,

@@ -71,14 +71,14 @@ async fn handshakes_from_one_address() {
 async fn handshakes_from_many_addresses() {
     let target_relay = TargetRelay::start(&[]).await;
     let address = target_relay.relay.tcp();
-    let mut holder = Raw::new(&address).await;
-    let mut guest = Raw::new(&address).await;
-    assert_status(&holder.reserve().await, Status::Ok);
+    let mut reserved = Raw::new(&address).await;
+    let mut client = Raw::new(&address).await;
+    assert_status(&reserved.reserve().await, Status::Ok);
     let many: Vec<_> = (2..100).map(loopback).collect();
     let offenders = flood(&target_relay, &many).await;
-    assert_status(&holder.reserve().await, Status::Ok);
-    let target = holder.peer_id;
-    let ((answer, _near), (_, _far)) = tokio::join!(guest.connect(target), holder.accept());
+    assert_status(&reserved.reserve().await, Status::Ok);
+    let target = reserved.peer_id;
+    let ((answer, _near), (_, _far)) = tokio::join!(client.connect(target), reserved.accept());
     assert_status(&answer, Status::Ok);
     target_relay.assert_growth_at_most(MAX_GROWTH);
     assert!(
@@ -86,6 +86,6 @@ async fn handshakes_from_many_addresses() {
         "{} files",
         target_relay.files()
     );
-    drop((offenders, holder, guest));
+    drop((offenders, reserved, client));
     target_relay.assert_recovers().await;
 }

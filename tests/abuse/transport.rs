@@ -9,7 +9,7 @@ use test_support::{
 };
 use tokio::net::UdpSocket;
 
-use crate::dialler::{Security, dial, is_closed, line, negotiate, noise, secured};
+use crate::dialler::{Security, assert_closed, dial, line, negotiate, noise, secured};
 
 async fn start() -> Relay {
     Relay::start(&[("RELAY_STATS_INTERVAL", "1s")]).await
@@ -25,7 +25,7 @@ async fn assert_connection_closed(bytes: &[u8]) {
         ordinary_clients::assert_served(&address).await;
         offenders.push(offender);
     }
-    join_all(offenders.iter_mut().map(is_closed)).await;
+    join_all(offenders.iter_mut().map(assert_closed)).await;
     relay.assert_unharmed().await;
 }
 
@@ -69,7 +69,7 @@ async fn oversized_websocket_frame() {
     let grown = relay.used_bytes().saturating_sub(before);
     assert!(grown < 50_000_000, "grown by {grown} bytes");
     // The frame is not completed within the handshake timeout.
-    join_all(offenders.iter_mut().map(is_closed)).await;
+    join_all(offenders.iter_mut().map(assert_closed)).await;
     relay.assert_unharmed().await;
 }
 
@@ -83,7 +83,7 @@ async fn random_bytes_in_the_handshake() {
         // The relay may close the connection before all bytes are written.
         let _ = offender.write_all(&noise(100_000)).await;
         ordinary_clients::assert_served(&relay.tcp()).await;
-        is_closed(&mut offender).await;
+        assert_closed(&mut offender).await;
     }
     relay.assert_unharmed().await;
 }
@@ -102,7 +102,7 @@ async fn random_bytes_after_the_handshake() {
             let _ = offender.write_all(&noise(100_000)).await;
             let _ = offender.flush().await;
             ordinary_clients::assert_served(&relay.tcp()).await;
-            is_closed(&mut offender).await;
+            assert_closed(&mut offender).await;
         }
     }
     relay.assert_unharmed().await;

@@ -1,10 +1,10 @@
-"""Enough of a Kubernetes API for Helm to look things up, and nothing that can be changed."""
+"""A read-only Kubernetes API server for lookups by Helm."""
 
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-# What the chart makes without any extension: kind, plural, whether it is in a namespace.
+# Objects that the chart creates without extensions: kind, plural, whether namespaced.
 KINDS = {
     "v1": [
         ("ConfigMap", "configmaps", True),
@@ -54,7 +54,7 @@ def path_of(document):
 
 
 class Cluster:
-    """A cluster with these objects; `kubeconfig` is what leads to it."""
+    """A cluster with these objects; `kubeconfig` connects to it."""
 
     def __init__(self, objects):
         answers = {

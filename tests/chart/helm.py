@@ -1,4 +1,4 @@
-"""Runs Helm on the chart, both of its major versions."""
+"""Runs both supported major versions of Helm on the chart."""
 
 import functools
 import json
@@ -17,19 +17,19 @@ VALUES_FILES = sorted((CHART / "ci").glob("*-values.yaml"))
 RELEASE, NAMESPACE = "edge", "net"
 FULL_NAME = f"{RELEASE}-descord-relay"
 
-# Rendering where the cluster can be asked; its schemas are not among what there is to ask.
+# Rendering with access to the cluster's API, but not to its OpenAPI schemas.
 SERVER = ["--dry-run=server", "--disable-openapi-validation"]
 
-# An identity, without which nothing can be rendered away from a cluster.
+# An identity, which is required to render without a cluster.
 SEED = {"identity": {"existingSecret": "fleet-seed"}}
 
 
 class Refused(Exception):
-    """Helm said no; the text is what it said."""
+    """Helm failed; the text is its error message."""
 
 
 def run(*command, stdin=None, env=None):
-    # Nothing of the machine's own configuration, and nothing left behind in it.
+    # Isolates Helm from the configuration and caches of the machine.
     with tempfile.TemporaryDirectory() as home:
         done = subprocess.run(
             [str(part) for part in command],
@@ -45,7 +45,7 @@ def run(*command, stdin=None, env=None):
 
 
 def merged(*values):
-    """Later values win, deep down."""
+    """Deep merge; later values take precedence."""
     result = {}
     for value in values:
         for key, item in value.items():
@@ -55,7 +55,7 @@ def merged(*values):
 
 
 def template(values=None, *, file=None, helm=4, version=None, upgrade=False, cluster=None):
-    """The manifests that these values give, hooks included."""
+    """The manifests rendered from these values, including hooks."""
     command = [HELMS[helm], "template", RELEASE, CHART, "--namespace", NAMESPACE]
     if file:
         command += ["--values", file]
@@ -79,7 +79,7 @@ def template(values=None, *, file=None, helm=4, version=None, upgrade=False, clu
 
 @functools.cache
 def of_file(file, helm=4, version=None):
-    """The manifests of a file of values."""
+    """The manifests rendered from a values file."""
     return template(file=file, helm=helm, version=version)
 
 
@@ -108,13 +108,13 @@ def pod_spec(document):
 
 
 def mounted(document, contents):
-    """The files that the first container sees: content by path. What is in the objects of the
-    cluster is given as `contents`, by their names and keys."""
+    """The files mounted into the first container: content by path. `contents` has the data of
+    existing Secrets and ConfigMaps, by name and key."""
     spec = pod_spec(document)
     volumes = {volume["name"]: volume for volume in spec.get("volumes", [])}
     files = {}
     for mount in spec["containers"][0].get("volumeMounts", []):
-        # Such a file would stay as it was when the pod started.
+        # A file mounted by subPath is not updated after the pod has started.
         assert "subPath" not in mount, mount
         volume = volumes[mount["name"]]
         source = volume.get("secret") or volume["configMap"]
@@ -126,7 +126,7 @@ def mounted(document, contents):
 
 
 def environment(document):
-    """The variables of the first container, as Kubernetes would expand them in the second pod."""
+    """The variables of the first container, expanded as in the second pod."""
     fields = {
         "metadata.name": f"{document['metadata']['name']}-1",
         "metadata.uid": "00000000-0000-0000-0000-000000000001",

@@ -16,10 +16,10 @@ class Section:
 
 
 def sections(text):
-    """What the file says, in order. A key with a comment is a row, together with all below it."""
+    """The rows of the file, in order. A key with a comment is a row that includes its children."""
     values = yaml.safe_load(text)
     found, comment, path = [], [], []
-    # The indentation of a row, while what is below it is passed over.
+    # The indentation of a row whose children are skipped.
     inside = None
     for number, line in enumerate(text.splitlines(), 1):
         stripped = line.strip()
@@ -79,7 +79,7 @@ def tables():
 
 
 def with_tables(readme):
-    """The README with its tables as they should be."""
+    """The README with current tables."""
     before, rest = readme.split(BEGIN)
     _, after = rest.split(END)
     return f"{before}{BEGIN}\n\n{tables()}\n{END}{after}"

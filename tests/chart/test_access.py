@@ -1,4 +1,4 @@
-"""Access control: the relays follow their rules, and what says nothing is not refused."""
+"""Access control values: rendered rules are valid for the relay, and empty values are accepted."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ def variables(documents):
 
 
 def takes(rules):
-    """Whether the relay takes this file."""
+    """Whether the relay accepts this file."""
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory, "access.rules")
         file.write_text(rules, newline="")
@@ -88,7 +88,7 @@ class Rules(unittest.TestCase):
 class Endpoint(unittest.TestCase):
     def test_without_an_endpoint_nothing_is_said_of_it(self):
         self.assertEqual(variables(access()), set())
-        # What is as the relay has it anyway does not ask for one.
+        # Values equal to the relay's defaults set no variable.
         usual = {"timeout": "2000ms", "cacheTtl": None, "concurrency": 32, "cacheCapacity": None}
         self.assertEqual(variables(access(**usual)), set())
 

@@ -1,4 +1,4 @@
-"""What is written about the chart is what it does."""
+"""The documentation of the chart agrees with the chart."""
 
 import os
 import re
@@ -66,7 +66,7 @@ class Documents(unittest.TestCase):
                 if "--reset-then-reuse-values" in options:
                     options.remove("--reset-then-reuse-values")
                     options = reused + options
-                # A file that another command of the document writes.
+                # A file that another command in the document writes.
                 at = options.index("--values") if "--values" in options else None
                 if at is not None and not (ROOT / options[at + 1]).exists():
                     del options[at : at + 2]

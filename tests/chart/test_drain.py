@@ -1,4 +1,4 @@
-"""The grace period follows from the drain, and no circuit is cut unless it is said that it may."""
+"""The grace period follows from the drain, and values that may cut circuits require an opt-in."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ class Drain(unittest.TestCase):
                 period = pod_spec(workload)["terminationGracePeriodSeconds"]
                 self.assertEqual(period, 10 + seconds + 30)
                 self.assertNotIn("RELAY_DRAIN_TIMEOUT", environment(workload))
-                # As the relay derives it.
+                # The default that the relay derives.
                 name = "RELAY_MAX_CIRCUIT_DURATION"
                 variables = {key: value for key, value in environment(workload).items() if key == name}
                 shown = subprocess.run(

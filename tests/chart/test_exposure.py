@@ -1,4 +1,4 @@
-"""Each relay has an address of its own, and announces that one."""
+"""Each relay has a separate external address, and announces it."""
 
 import unittest
 
@@ -7,7 +7,7 @@ from helm import FULL_NAME, NAMESPACE, environment, of_kind, only, pod_spec, ren
 
 def announced(documents):
     addresses = environment(only(documents, "StatefulSet"))["RELAY_EXTERNAL_ADDRESSES"]
-    # As the relay of the second pod replaces them.
+    # Placeholders are expanded as by the relay of the second pod.
     addresses = addresses.replace("{instance}", f"{FULL_NAME}-1").replace("{index}", "1")
     return addresses.split(",")
 
@@ -38,7 +38,7 @@ class Exposure(unittest.TestCase):
             self.assertEqual(service["metadata"]["name"], pod)
             self.assertEqual(spec["type"], kind)
             self.assertEqual(spec["selector"]["statefulset.kubernetes.io/pod-name"], pod)
-            # To the end of its drain.
+            # Until the end of the drain.
             self.assertTrue(spec["publishNotReadyAddresses"])
             tcp, quic = spec["ports"]
             self.assertEqual((tcp["protocol"], quic["protocol"]), ("TCP", "UDP"))
@@ -112,7 +112,7 @@ class Exposure(unittest.TestCase):
         self.assertTrue(spec["hostNetwork"])
         self.assertEqual(spec["dnsPolicy"], "ClusterFirstWithHostNet")
         self.assertEqual(announced(documents), on("/ip4/192.0.2.1", 9000))
-        # Nobody but the node reaches the endpoints for operators; the kubelet is on it.
+        # Only the kubelet on the node reaches the admin endpoints.
         self.assertEqual(environment(workload)["RELAY_ADMIN_ADDRESS"], "127.0.0.1:8080")
         for probe in ("livenessProbe", "readinessProbe"):
             self.assertEqual(spec["containers"][0][probe]["httpGet"]["host"], "127.0.0.1")

@@ -1,4 +1,4 @@
-"""What stands around the relays: name server, policies, monitors, probes and `helm test`."""
+"""Additional objects: name server, network policies, monitors, probes and `helm test`."""
 
 import unittest
 
@@ -13,7 +13,7 @@ HEADLESS = f"{FULL_NAME}-headless.{NAMESPACE}.svc.cluster.local"
 class NameServer(unittest.TestCase):
     def test_it_follows_the_relays(self):
         variables = environment(only(rendered(dns=DNS), "Deployment"))
-        # To the pods, ready or not, and to no name of a search list.
+        # The absolute name of the headless service, which lists pods regardless of readiness.
         self.assertEqual(variables["RELAY_DNS_RELAYS"], f"{HEADLESS}.:8080")
         names = ",".join(f"{FULL_NAME}-{index}" for index in range(3))
         self.assertEqual(variables["RELAY_FLEET_INSTANCES"], names)
@@ -42,7 +42,7 @@ class Policies(unittest.TestCase):
         return only(rendered(**values), "NetworkPolicy", name)["spec"]
 
     def who_reaches(self, policy, port):
-        """The peers that a port is open to; no peers are all."""
+        """The peers for which a port is open; an empty list means all."""
         return [
             rule.get("from", [])
             for rule in policy["ingress"]

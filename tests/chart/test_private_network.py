@@ -1,4 +1,4 @@
-"""Relays of a private network have its key, and no QUIC."""
+"""Relays of a private network have its key and no QUIC."""
 
 import unittest
 

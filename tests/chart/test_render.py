@@ -1,4 +1,4 @@
-"""Every set of values renders, with both versions of Helm, into what Kubernetes takes."""
+"""Every set of values renders with both versions of Helm into valid Kubernetes objects."""
 
 import functools
 import itertools
@@ -23,16 +23,16 @@ from helm import (
     run,
 )
 
-# The validator would read its schemas again for each object.
+# Caches schemas, which the validator would otherwise read for each object.
 utils = kubernetes_validate.utils
 utils.schema_contents = functools.lru_cache(None)(utils.schema_contents)
 
-# The newest three that there are schemas of, and the oldest that the chart is for.
+# The three newest versions with schemas, and the oldest supported version.
 MINORS = sorted({int(version.split(".")[1]) for version in utils.all_versions()})
 OLDEST = int(yaml.safe_load((CHART / "Chart.yaml").read_text())["kubeVersion"].split(".")[1])
 VERSIONS = [f"1.{minor}.0" for minor in [OLDEST, *MINORS[-3:]]]
 
-# Kinds of extensions: there is no schema of them.
+# Kinds of extensions, for which there are no schemas.
 EXTENSIONS = {"DNSEndpoint", "PodMonitor", "PrometheusRule"}
 WORKLOADS = ("StatefulSet", "Deployment", "Pod")
 

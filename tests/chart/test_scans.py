@@ -1,4 +1,4 @@
-"""What scanners find is known, and there is a reason for it."""
+"""Every scanner finding is known and has a documented reason."""
 
 import json
 import os

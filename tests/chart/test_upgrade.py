@@ -1,4 +1,4 @@
-"""What an upgrade must keep, it keeps: names, identities, selectors, ports."""
+"""Upgrades preserve names, identities, selectors and ports."""
 
 import functools
 import unittest
@@ -21,7 +21,7 @@ KEPT = "c2VlZCBvZiB0aGUgZmxlZXQ="
 
 
 def ours(kind, name, version="v1", **fields):
-    """An object of this release, as it is in the cluster."""
+    """An object of this release as stored in the cluster."""
     owner = {
         "meta.helm.sh/release-name": "edge",
         "meta.helm.sh/release-namespace": NAMESPACE,
@@ -67,7 +67,7 @@ class Unchanged(unittest.TestCase):
 
     def keeps(self, before, after):
         old, new = only(before, "StatefulSet")["spec"], only(after, "StatefulSet")["spec"]
-        # The API lets nobody change these.
+        # These fields are immutable.
         for field in ("serviceName", "selector", "podManagementPolicy"):
             self.assertEqual(old[field], new[field])
         self.starts_with(
@@ -99,7 +99,7 @@ class Unchanged(unittest.TestCase):
 
 
 class Live(unittest.TestCase):
-    """What can be known only where the cluster can be asked."""
+    """Checks that require lookups in the cluster."""
 
     def each(self, objects, values, upgrade=True, helms=HELMS):
         for helm in helms:
@@ -151,7 +151,7 @@ class Live(unittest.TestCase):
                 to_node_ports,
                 {"exposure": {"type": "loadBalancer", "domain": "x.test"}},
             ),
-            # Load balancers have node ports that nobody asked for.
+            # Kubernetes allocates node ports for load balancers.
             ("LoadBalancer", 32000, to_node_ports, {}),
             ("NodePort", 30900, {}, to_node_ports),
             (
@@ -217,7 +217,7 @@ class Live(unittest.TestCase):
                 {"exposure": {"type": "hostPort"}},
                 {"exposure": {"type": "hostPort", "port": 4001}},
             ),
-            # Kubernetes added it, and nobody would take it away.
+            # Kubernetes added it, and an upgrade would not remove it.
             (9000, {}, {"exposure": {"type": "hostNetwork"}}),
         ]:
             ports = [

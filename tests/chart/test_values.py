@@ -1,4 +1,4 @@
-"""Typing errors and contradictions are refused, in words that help."""
+"""Invalid and contradictory values are rejected with helpful messages."""
 
 import copy
 import json
@@ -12,7 +12,7 @@ from helm import CHART, HELMS, SEED, Refused, merged, of_kind, rendered, templat
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text())
 
-# Objects that belong to Kubernetes, and are open.
+# Objects defined by Kubernetes, which allow additional properties.
 OPEN = "object"
 
 
@@ -23,7 +23,7 @@ def definition(schema):
 
 
 def objects(schema=SCHEMA, path=()):
-    """The paths of all objects of our own."""
+    """The paths of all objects defined by this chart."""
     yield path
     for name, inner in schema["properties"].items():
         if "properties" in inner:
@@ -31,7 +31,7 @@ def objects(schema=SCHEMA, path=()):
 
 
 def at(path, value):
-    """Values with this one at that path."""
+    """Values with this value at this path."""
     for name in reversed(path):
         value = {name: value}
     return value
@@ -48,7 +48,7 @@ class Schema(unittest.TestCase):
                 schema, values = SCHEMA, DEFAULTS
                 for name in path:
                     schema, values = schema["properties"][name], values[name]
-                # What a parent chart shares comes to every chart.
+                # Global values of a parent chart are passed to every subchart.
                 self.assertEqual(set(schema["properties"]) - {"global"}, set(values))
 
     def test_it_is_closed(self):
@@ -105,7 +105,7 @@ class Schema(unittest.TestCase):
 
 WITH_DNS = {"enabled": True, "zone": "fleet.test"}
 
-# Values, and what Helm says about them.
+# Values, and the resulting error messages of Helm.
 CONTRADICTIONS = [
     ({"identity": {"existingSecret": "a", "keysSecret": "b"}}, "identity: set only one"),
     (
@@ -118,7 +118,7 @@ CONTRADICTIONS = [
     ),
     ({"relay": {"maxCircuitDuration": 0}}, "relay.maxCircuitDuration, unlimited"),
     ({"relay": {"maxCircuitDuration": "0"}}, "relay.maxCircuitDuration, unlimited"),
-    # Without a value, the relay's own default applies, which is an hour.
+    # Without a value, the relay's default of one hour applies.
     (
         {"relay": {"maxCircuitDuration": None}, "drain": {"timeout": "30m"}},
         "maxCircuitDuration, 1h",
@@ -195,7 +195,7 @@ CONTRADICTIONS = [
 
 class Nothing(unittest.TestCase):
     def test_what_is_null_is_left_out(self):
-        # In these something is added, compared or taken apart.
+        # Templates add to, compare or parse these values.
         for path in (
             ("access", "rules"),
             ("access", "rulesConfigMap", "name"),

@@ -1,4 +1,4 @@
-"""What the chart sets is what the relay knows, and all of it."""
+"""The chart sets only known variables, and has values for all of them."""
 
 import base64
 import os
@@ -34,7 +34,7 @@ KEY = base64.b64encode(
 ).decode()
 EVERYTHING = yaml.safe_load((CHART / "ci/everything-values.yaml").read_text())
 
-# What is in the cluster's Secrets and ConfigMaps.
+# The content of the cluster's Secrets and ConfigMaps.
 CONTENTS = {
     "fleet-seed": {"seed": SEED, "relay-seed": SEED},
     "edge-descord-relay-identity": {"seed": SEED},
@@ -48,7 +48,7 @@ CONTENTS = {
 }
 DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text())
 
-# Defaults that differ on purpose.
+# Intended differences between defaults.
 OTHER_DEFAULTS = {
     "drain.delay": "load balancers and endpoints take longer than the relay's five seconds",
     "maxCircuitsPerSource": "maxCircuitsPerPeer sets it",
@@ -64,7 +64,7 @@ def relay(*arguments, variables=()):
 
 
 def write_files(document, directory):
-    """Writes what is mounted into the first container, below a directory. Returns content by path."""
+    """Writes the files mounted into the first container to a directory. Returns content by path."""
     files = mounted(document, CONTENTS)
     for path, content in files.items():
         file = Path(f"{directory}{path}")
@@ -105,13 +105,13 @@ class Variables(unittest.TestCase):
                 }
                 done = relay("config", variables=variables)
                 self.assertEqual(done.returncode, 0, done.stderr)
-                # The name server drains nothing, and warns of nothing; one set of values says
+                # The name server has no drain and no warnings; one set of values configures
                 # that upgrades may cut circuits.
                 if "StatefulSet" in what and "everything" not in what:
                     self.assertEqual(done.stderr, "")
 
     def test_every_one_can_be_set(self):
-        # All that any of the sets of values sets.
+        # All variables set by any of the sets of values.
         given = {name for _, document in self.workloads() for name in environment(document)}
         known = reference()
         given = {
@@ -182,7 +182,7 @@ class Variables(unittest.TestCase):
         variables = environment(document)
         self.assertEqual(variables["RELAY_MAX_CIRCUIT_BYTES"], "10000000000")
         self.assertEqual(variables["RELAY_MAX_RESERVATIONS"], "2000000")
-        # null leaves it to the relay.
+        # With null, the relay's default applies.
         self.assertNotIn("RELAY_MAX_RESERVATIONS_PER_PEER", variables)
 
     def test_the_relay_understands_what_helm_test_asks(self):
@@ -195,6 +195,6 @@ class Variables(unittest.TestCase):
                 arguments = container["args"]
                 for path in write_files(pod, directory):
                     arguments = [text.replace(path, f"{directory}{path}") for text in arguments]
-                # Nobody is there; but it says so, and not that it was asked wrongly.
+                # No relay is running: the command must fail to connect, and must not reject its arguments.
                 done = relay(*arguments, "--timeout=1ms")
                 self.assertEqual(done.returncode, 1, done.stderr)

@@ -18,7 +18,7 @@ const REQUESTS: usize = 4;
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(4);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dns_follows_and_no_request_fails() {
+async fn failed_relays_are_removed_from_dns_and_no_request_fails() {
     let Some(image) = image().await else { return };
     let cluster = Cluster::up(image).await;
     let mut traffic = Traffic::new(Duration::from_secs(3));

@@ -78,7 +78,7 @@ async fn the_image_holds_the_binary_and_declares_how_to_run_it() {
 
 /// The binary contains its dependency list in the format of cargo-auditable.
 #[tokio::test]
-async fn a_scanner_finds_the_crates_in_the_image() {
+async fn binary_contains_its_dependency_list() {
     let Some(image) = image().await else { return };
     let id = docker(&["create", image]).await;
     let container = Container { id };
@@ -139,7 +139,7 @@ async fn a_container_relays_over_tcp_and_quic() {
 
 /// The memory limit of the container becomes the relay's memory limit.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_memory_of_the_container_is_the_budget() {
+async fn container_memory_limit_is_detected() {
     let Some(image) = image().await else { return };
     let container = Container::start(image, &["--memory=64m"]).await;
     container.wait_until_healthy().await;

@@ -34,7 +34,7 @@ fn duration(value: &Value) -> Duration {
 }
 
 #[tokio::test]
-async fn no_upgrade_of_the_cluster_cuts_a_circuit() {
+async fn drain_settings_exceed_the_circuit_duration() {
     if image().await.is_none() {
         return;
     }
@@ -136,7 +136,7 @@ async fn prometheus_accepts_its_configuration() {
 }
 
 #[tokio::test]
-async fn the_services_have_no_rights_and_bounded_resources() {
+async fn services_are_unprivileged_and_bounded() {
     if image().await.is_none() {
         return;
     }

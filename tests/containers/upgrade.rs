@@ -100,7 +100,7 @@ async fn an_upgrade_fails_no_request_and_cuts_no_circuit() {
 
 /// An unusable image stops the upgrade, at the latest after the first relay.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_image_harms_one_relay_at_most() {
+async fn bad_image_stops_the_upgrade_at_the_first_relay() {
     let Some(image) = image().await else { return };
     let good = id_of(image).await;
     let mut cluster = Cluster::up(image).await;

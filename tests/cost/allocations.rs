@@ -1,4 +1,4 @@
-//! How often the relay asks for memory while bytes pass through it, and for how much.
+//! Number and size of the relay's allocations for each forwarded MiB.
 
 use std::{
     num::NonZeroU32,
@@ -28,18 +28,18 @@ use transports::{ConnectionGater, DialScope};
 
 use crate::{Channel, Circuit};
 
-/// What is carried before, so that windows and buffers have grown; and what is counted.
+/// MiB forwarded before the measurement, so that windows and buffers have grown; and MiB measured.
 const BEFORE: usize = 8;
 const COUNTED: usize = 32;
 
-/// More than any test asks for.
+/// Exceeds the request rates of all tests.
 const HIGH_RATE: Rate = Rate {
     burst: NonZeroU32::new(Rate::MAX).unwrap(),
     refill: NonZeroU32::new(Rate::MAX).unwrap(),
     per: Unit::Second,
 };
 
-/// Serves on this thread until `end`, and sends the address.
+/// Runs a relay on this thread until `end`, and sends its address.
 fn serve(channel: Channel, address: &mpsc::Sender<Multiaddr>, end: &CancellationToken) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -48,14 +48,14 @@ fn serve(channel: Channel, address: &mpsc::Sender<Multiaddr>, end: &Cancellation
     runtime.block_on(end.run_until_cancelled(async {
         let key = Keypair::generate_ed25519();
         let lifecycle = Lifecycle::new();
-        // Kept, but out of reach: many requests come at once.
+        // Enabled, but not reached by the many concurrent requests.
         let rate = RequestRateLimits {
             per_peer: Some(HIGH_RATE),
             per_ip: Some(HIGH_RATE),
         };
         let limits = Limits {
             circuit: CircuitLimit::default(),
-            // All clients are at one address.
+            // All clients have the same address.
             reservations: None,
             reservations_per_ip: None,
             reservation_rate: rate,
@@ -103,7 +103,7 @@ fn serve(channel: Channel, address: &mpsc::Sender<Multiaddr>, end: &Cancellation
     }));
 }
 
-/// What a relay allocates in its whole life, in which it is `used`.
+/// The allocations of a relay from start to exit, with the load `used`.
 pub(crate) async fn allocations(
     channel: Channel,
     used: impl AsyncFnOnce(Multiaddr),
@@ -120,7 +120,7 @@ pub(crate) async fn allocations(
     relay.join().unwrap()
 }
 
-/// Per MiB: at most this many allocations, and this many bytes of them.
+/// Upper bounds for each MiB: number of allocations, and allocated bytes.
 async fn assert_allocates_at_most(channel: Channel, count: u64, bytes: u64) {
     let carrying = |mib| {
         allocations(channel, async move |relay| {
@@ -142,19 +142,19 @@ async fn assert_allocates_at_most(channel: Channel, count: u64, bytes: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_noise() {
-    // Counted: 91 to 169 allocations, more on a busy machine, where pieces are shorter; 1.12 to 1.16
-    // MB: what arrives is sent as it is.
+    // Measured: 91 to 169 allocations, more on a busy machine, where reads are shorter; 1.12 to 1.16 MB,
+    // because received buffers are sent unchanged.
     assert_allocates_at_most(Channel::Noise, 260, 1_500_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_tls() {
-    // Counted: 373 to 428 allocations, 3.30 to 3.34 MB.
+    // Measured: 373 to 428 allocations, 3.30 to 3.34 MB.
     assert_allocates_at_most(Channel::Tls, 600, 4_000_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_quic() {
-    // Counted: 333 to 433 allocations, 2.29 to 2.87 MB.
+    // Measured: 333 to 433 allocations, 2.29 to 2.87 MB.
     assert_allocates_at_most(Channel::Quic, 640, 3_700_000).await;
 }

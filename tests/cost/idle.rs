@@ -10,41 +10,41 @@ use crate::{
 };
 
 const PEERS: usize = 200;
-/// How long a look takes at whether the relay rests.
-const LOOK: Duration = Duration::from_secs(1);
-/// How long it is watched: a few times what it takes until a silent peer over QUIC is asked.
-const WATCHED: Duration = Duration::from_secs(15);
-/// How often all threads may begin to wait, for each second. Counted: 52. With a timer for each peer
-/// at a separate moment it would be 140.
-const MOST_WAITS: u64 = 110;
+/// Length of an interval in which CPU usage is compared with the idle threshold.
+const IDLE_INTERVAL: Duration = Duration::from_secs(1);
+/// Length of the measurement: several keep-alive intervals of QUIC.
+const MEASUREMENT: Duration = Duration::from_secs(15);
+/// Upper bound of voluntary context switches of all threads per second. Measured: 52. With separate
+/// timers for each peer it would be 140.
+const MAX_WAITS: u64 = 110;
 
-/// How often the threads of a relay have waited.
+/// The number of voluntary context switches of all threads.
 fn waits(relay: &Relay) -> u64 {
     let tasks = relay.process.tasks().unwrap();
     tasks
-        // One that has ended meanwhile has none to tell of.
+        // Skips threads that have ended meanwhile.
         .filter_map(|task| task.ok()?.status().ok()?.voluntary_ctxt_switches)
         .sum()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn idle_peers_do_not_wake_it_one_by_one() {
+async fn wakeups_for_idle_peers_are_coalesced() {
     let relay = Relay::start(Kind::Ours, None).await.unwrap();
     let address = relay.address(Channel::Quic).unwrap();
     let clients = Client::many(PEERS, Channel::Quic, &[address], Pings::Answered)
         .await
         .unwrap();
-    relay.rests(LOOK).await.unwrap();
-    // Until each peer has been probed once, the timers are not aligned.
-    sleep(WATCHED / 2).await;
+    relay.wait_until_idle(IDLE_INTERVAL).await.unwrap();
+    // Timers are aligned after the first keep-alive of each peer.
+    sleep(MEASUREMENT / 2).await;
     let before = waits(&relay);
-    sleep(WATCHED).await;
-    let each_second = (waits(&relay) - before) / WATCHED.as_secs();
+    sleep(MEASUREMENT).await;
+    let each_second = (waits(&relay) - before) / MEASUREMENT.as_secs();
     println!("{each_second} waits a second");
-    assert!(each_second > 0, "nothing was counted");
-    assert!(each_second <= MOST_WAITS, "{each_second} waits a second");
+    assert!(each_second > 0, "no waits were measured");
+    assert!(each_second <= MAX_WAITS, "{each_second} waits a second");
 
-    // libp2p's timers would have one: see `crates/futures-timer`.
+    // libp2p's timers would have a thread: see `crates/futures-timer`.
     let threads: Vec<_> = relay
         .process
         .tasks()

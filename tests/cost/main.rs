@@ -1,6 +1,6 @@
-//! The cost of a relayed byte and of a request in countable quantities, so that a regression shows on a
-//! busy machine as well: allocations and system calls. Each bound is the count and a margin; a change that
-//! reduces costs lowers it.
+//! The cost of a forwarded byte and of a request in countable quantities, so that regressions are also
+//! detected on a busy machine: allocations, system calls, context switches. Each bound is the measured
+//! value and a margin. Lower it when a change reduces the cost.
 
 #![expect(
     clippy::unwrap_used,
@@ -33,7 +33,7 @@ type Result<T, E = Error> = std::result::Result<T, E>;
 
 const MIB: usize = 1024 * 1024;
 
-/// Two clients, and the ends of the circuit between them.
+/// Two clients, and both ends of the circuit between them.
 struct Circuit {
     _clients: [Client; 2],
     near: Stream,
@@ -56,7 +56,7 @@ impl Circuit {
         }
     }
 
-    /// Carries this many MiB one way.
+    /// Forwards this many MiB in one direction.
     async fn carry(&mut self, mib: usize) {
         let chunk = vec![0x5a; 64 * 1024];
         let mut left = mib * MIB;

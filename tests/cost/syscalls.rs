@@ -1,4 +1,4 @@
-//! How often the relay calls the system while bytes pass through it, as `strace` counts.
+//! System calls of the relay for each forwarded MiB, as counted by `strace`.
 
 use std::{path::Path, process::Stdio};
 
@@ -18,18 +18,18 @@ use crate::{
     relay::{Kind, Relay},
 };
 
-/// What is carried before, so that windows and buffers have grown; and what is counted.
+/// MiB forwarded before the measurement, so that windows and buffers have grown; and MiB measured.
 const BEFORE: usize = 8;
 const COUNTED: usize = 64;
 
-/// Those that move bytes. Those that wait or wake depend on the machine, and those that look at the use
-/// of memory on how long the test takes.
+/// Calls that transfer data. Calls that wait or wake depend on the machine, and those that read the
+/// memory usage on the duration of the test.
 const OF_SOCKETS: [&str; 8] = [
     "sendto", "sendmsg", "sendmmsg", "writev", "recvfrom", "recvmsg", "recvmmsg", "readv",
 ];
 
-/// Counts from now on, into this file. Every call stops the relay for a moment, so it finds as much
-/// to read as it can take, on every machine.
+/// Starts counting into this file. Each call stops the relay briefly, so on every machine its reads are
+/// as large as possible.
 async fn count(process: i32, file: &Path) -> Child {
     let mut strace = Command::new("strace")
         .args(["-f", "-c", "--summary-columns=calls,name", "-o"])
@@ -50,7 +50,7 @@ async fn count(process: i32, file: &Path) -> Child {
     strace
 }
 
-/// Calls by their names.
+/// Number of calls by name.
 async fn counted(mut strace: Child, file: &Path) -> Vec<(String, usize)> {
     let id = i32::try_from(strace.id().unwrap()).unwrap();
     kill(Pid::from_raw(id), Signal::SIGINT).unwrap();
@@ -64,8 +64,8 @@ async fn counted(mut strace: Child, file: &Path) -> Vec<(String, usize)> {
     calls.filter(|(name, _)| name != "total").collect()
 }
 
-/// How often a relay sends and receives while it is used by clients that have begun before; nothing
-/// where there is no strace.
+/// The number of send and receive calls of a relay under the load of clients that are already connected;
+/// `None` without `strace`.
 pub(crate) async fn calls<T>(
     channel: Channel,
     begin: impl AsyncFnOnce(Multiaddr) -> T,
@@ -88,7 +88,7 @@ pub(crate) async fn calls<T>(
     Some(total)
 }
 
-/// Per MiB: at most this many calls.
+/// Upper bound of calls for each MiB.
 async fn assert_calls_at_most(channel: Channel, most: usize) {
     let begin = async |relay| {
         let mut circuit = Circuit::open(channel, &relay).await;
@@ -99,24 +99,24 @@ async fn assert_calls_at_most(channel: Channel, most: usize) {
     let Some(total) = counted.await else {
         return;
     };
-    assert!(total >= COUNTED, "hardly anything was counted");
+    assert!(total >= COUNTED, "too few calls were measured");
     assert!(total <= most * COUNTED, "{} calls per MiB", total / COUNTED);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_noise() {
-    // Counted: 46 to 49.
+    // Measured: 46 to 49.
     assert_calls_at_most(Channel::Noise, 65).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_tls() {
-    // Counted: 46 to 47.
+    // Measured: 46 to 47.
     assert_calls_at_most(Channel::Tls, 65).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_quic() {
-    // Counted: 61 to 78.
+    // Measured: 61 to 78.
     assert_calls_at_most(Channel::Quic, 120).await;
 }

@@ -1,8 +1,8 @@
 // A go-libp2p node for the tests of tests/interop/go.rs.
 //
 // Commands are JSON lines on standard input, {"id", "do", ...}; the answer to each is a JSON line on
-// standard output, {"id", "ok"} or {"id", "error"}. Everything else that happens is an event,
-// {"event", "seconds", ...}, with the seconds since the start. This program asserts nothing.
+// standard output, {"id", "ok"} or {"id", "error"}. Asynchronous events are lines of the form
+// {"event", "seconds", ...}, with the seconds since the start. Assertions are in the Rust tests.
 package main
 
 import (
@@ -30,9 +30,9 @@ const echoProtocol = "/descord-relay/test"
 
 // The options of a node, as JSON in the first argument. All others are the library's defaults.
 type options struct {
-	// Relays that the node knows, with their peer ids.
+	// Addresses of the relays, with their peer ids.
 	Relays []string `json:"relays"`
-	// How auto-relay finds them: "static", "source", or "" for no auto-relay.
+	// How auto-relay discovers them: "static", "source", or "" for no auto-relay.
 	AutoRelay string `json:"autorelay"`
 	// Addresses to listen on instead of the defaults.
 	Listen []string `json:"listen"`
@@ -238,7 +238,7 @@ func perform(node host.Host, cmd command) (any, error) {
 	}
 }
 
-// Dials an address, sends bytes, and compares what comes back.
+// Dials an address, sends bytes, and verifies the echo.
 func echo(ctx context.Context, node host.Host, cmd command) (any, error) {
 	infos, err := parse([]string{cmd.Address})
 	if err != nil {

@@ -1,8 +1,9 @@
-//! go-libp2p nodes with default options that know nothing but the relays: behind a NAT, they find that
-//! they are private, reserve, and are reached through the relay by their own kind and by rust-libp2p.
+//! go-libp2p nodes with default options, configured only with the relays' addresses. Expected: behind a
+//! NAT, they detect that they are private, reserve, and can be reached through the relay by other
+//! go-libp2p nodes and by rust-libp2p.
 //!
-//! The relays and the nodes are in network namespaces, because the nodes ignore loopback addresses.
-//! Needs root on Linux, Go, `ip`, `nft` and `nsenter`. The slow tests are those of `.ci/long clients`.
+//! The relays and the nodes are in network namespaces, because the nodes ignore loopback addresses. The
+//! tests need root on Linux, Go, `ip`, `nft` and `nsenter`. `.ci/long clients` runs the slow ones.
 
 #![allow(
     unreachable_pub,
@@ -27,13 +28,13 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// Seconds within which a node has to find that it is private and to reserve. It takes 2 s; if `AutoNAT`
-/// refuses the first request, the next one is sent after 90 s.
-const RESERVED_WITHIN: f64 = 40.0;
-/// A node tests its reachability again after 90 s, and looks for relays again after a minute.
-const AGAIN: Duration = Duration::from_secs(150);
+/// Time limit, in seconds, until a node has detected that it is private and has reserved. This usually
+/// takes 2 s. If `AutoNAT` refuses the first request, the node retries after 90 s.
+const RESERVATION_TIMEOUT_S: f64 = 40.0;
+/// Nodes test their reachability again after 90 s, and search for relays again after 60 s.
+const RETEST_TIMEOUT: Duration = Duration::from_secs(150);
 
-/// A node in a network of its own.
+/// A node in a separate network.
 struct Node {
     peer: Peer,
     network: ClientNetwork,
@@ -47,21 +48,21 @@ impl Node {
         Self { peer, network }
     }
 
-    /// Waits until the node finds that it is private; gives the seconds that it took.
-    async fn is_private(&mut self) -> f64 {
+    /// Waits until the node reports that it is private. Returns the elapsed seconds.
+    async fn wait_until_private(&mut self) -> f64 {
         let wanted = |event: &Value| event["is"] == "Private";
         let event = self.peer.event_where("reachability", wanted).await;
         event["seconds"].as_f64().unwrap()
     }
 
-    /// Waits until the node announces an address through this relay; gives the seconds that it took.
-    async fn has_reserved(&mut self, relay: &Relay) -> f64 {
+    /// Waits until the node announces an address through this relay. Returns the elapsed seconds.
+    async fn wait_until_reserved(&mut self, relay: &Relay) -> f64 {
         let through = format!("/p2p/{}/p2p-circuit", relay.peer_id);
         let event = self.peer.event_where("addresses", announces(through)).await;
         event["seconds"].as_f64().unwrap()
     }
 
-    /// Sends bytes to this address, which come back.
+    /// Sends bytes to this address, which echoes them.
     async fn echo(&mut self, address: &str) -> Value {
         let arguments = json!({ "address": address, "bytes": 100_000 });
         self.peer.call("echo", arguments).await.unwrap()
@@ -85,7 +86,7 @@ fn can_run() -> bool {
     internet::is_available() && go::node().is_some()
 }
 
-/// A node of rust-libp2p that has reserved, and echoes until the sender is dropped.
+/// A reserved rust-libp2p node that echoes data until the sender is dropped.
 async fn reserved_rust_node(
     network: &ClientNetwork,
     relay: Multiaddr,
@@ -102,7 +103,7 @@ async fn reserved_rust_node(
     (id.await.unwrap(), end)
 }
 
-/// A node of rust-libp2p dials `target` through the relay, and has its bytes echoed.
+/// A rust-libp2p node dials `target` through the relay, and verifies an echo.
 async fn rust_reaches(network: &ClientNetwork, relay: Multiaddr, target: PeerId) {
     let (done, is_done) = oneshot::channel();
     let _thread = network.namespace.spawn(move || async move {
@@ -118,8 +119,8 @@ async fn rust_reaches(network: &ClientNetwork, relay: Multiaddr, target: PeerId)
     is_done.await.unwrap();
 }
 
-/// Behind NATs, one node reserves over TCP and another one over QUIC; they reach each other, and are
-/// reached by a node of rust-libp2p, which they reach, too.
+/// Two nodes behind NATs reserve, one over TCP and one over QUIC. They connect to each other and to a
+/// rust-libp2p node, in both directions.
 #[tokio::test(flavor = "multi_thread")]
 async fn go_nodes_behind_nats_become_private_reserve_and_are_reached() {
     if !can_run() {
@@ -135,10 +136,10 @@ async fn go_nodes_behind_nats_become_private_reserve_and_are_reached() {
     let rust = internet.client(Nat::Strict).unwrap();
     let (rust_id, _rust) = reserved_rust_node(&rust, relay.quic()).await;
     for (node, address) in nodes.iter_mut().zip([relay.tcp(), relay.quic()]) {
-        let private = node.is_private().await;
-        let reserved = node.has_reserved(&relay).await;
+        let private = node.wait_until_private().await;
+        let reserved = node.wait_until_reserved(&relay).await;
         println!("over {address}: private after {private:.1} s, reserved after {reserved:.1} s");
-        assert!(reserved < RESERVED_WITHIN, "{reserved}");
+        assert!(reserved < RESERVATION_TIMEOUT_S, "{reserved}");
     }
     let [first, second] = nodes.as_mut_slice() else {
         unreachable!("two nodes were started");
@@ -159,7 +160,7 @@ async fn go_nodes_behind_nats_become_private_reserve_and_are_reached() {
     relay.stop().await;
 }
 
-/// A relay that dials the observed address would find a node behind such a NAT reachable.
+/// A relay that dialled the observed address would report a node behind such a NAT as reachable.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "slow: .ci/long clients"]
 async fn go_node_behind_an_address_restricted_nat_is_private() {
@@ -170,13 +171,13 @@ async fn go_node_behind_an_address_restricted_nat_is_private() {
     let relay = internet.relay(1, &[]).await;
     let options = json!({ "relays": [relay.tcp().to_string()], "autorelay": "static" });
     let mut node = Node::start(&mut internet, Nat::AddressRestricted, options).await;
-    let private = node.is_private().await;
-    let reserved = node.has_reserved(&relay).await;
+    let private = node.wait_until_private().await;
+    let reserved = node.wait_until_reserved(&relay).await;
     println!("private after {private:.1} s, reserved after {reserved:.1} s");
     relay.stop().await;
 }
 
-/// Four relays observe the same address, so the node names it; the NAT drops the dial.
+/// Four relays observe the same address, so the node requests a test of it; the NAT drops the dial.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "slow: .ci/long clients"]
 async fn go_node_with_named_addresses_behind_a_nat_is_private() {
@@ -191,7 +192,7 @@ async fn go_node_with_named_addresses_behind_a_nat_is_private() {
     let addresses: Vec<_> = relays.iter().map(|relay| relay.tcp().to_string()).collect();
     let options = json!({ "relays": addresses, "autorelay": "static", "autonat_v2": true });
     let mut node = Node::start(&mut internet, Nat::Strict, options).await;
-    let private = node.is_private().await;
+    let private = node.wait_until_private().await;
     let public = format!("/ip4/{}/tcp/", node.network.public);
     let is_unreachable = |event: &Value| {
         let addresses = event["unreachable"].as_array().into_iter().flatten();
@@ -209,8 +210,8 @@ async fn go_node_with_named_addresses_behind_a_nat_is_private() {
     }
 }
 
-/// Behind a 1:1 NAT, with four relays, the addresses that the relays observe are found reachable by
-/// both versions, over TCP and over QUIC.
+/// Behind a 1:1 NAT and with four relays, both versions report the observed addresses as reachable, over
+/// TCP and QUIC.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "slow: .ci/long clients"]
 async fn go_node_behind_a_one_to_one_nat_is_public_to_four_relays() {
@@ -227,7 +228,7 @@ async fn go_node_behind_a_one_to_one_nat_is_public_to_four_relays() {
         let addresses: Vec<_> = relays.iter().map(|r| address(r).to_string()).collect();
         let options = json!({ "relays": addresses, "autonat_v2": true });
         let mut node = Node::start(&mut internet, Nat::OneToOne, options).await;
-        node.peer.set_patience(AGAIN);
+        node.peer.set_patience(RETEST_TIMEOUT);
         let is_public = |event: &Value| event["is"] == "Public";
         let public = node.peer.event_where("reachability", is_public).await;
         let prefix = format!(
@@ -252,8 +253,8 @@ async fn go_node_behind_a_one_to_one_nat_is_public_to_four_relays() {
     }
 }
 
-/// A node with two relays keeps the other one when one drains, and returns when it is up again.
-async fn moves(autorelay: &str) {
+/// Of two relays, one drains: the node keeps the other, and returns to the first after its restart.
+async fn assert_moves_and_returns(autorelay: &str) {
     if !can_run() {
         return;
     }
@@ -270,8 +271,8 @@ async fn moves(autorelay: &str) {
     let relays = [first.quic().to_string(), second.quic().to_string()];
     let options = json!({ "relays": relays, "autorelay": autorelay });
     let mut node = Node::start(&mut internet, Nat::Strict, options).await;
-    node.has_reserved(&first).await;
-    node.has_reserved(&second).await;
+    node.wait_until_reserved(&first).await;
+    node.wait_until_reserved(&second).await;
     let began = Instant::now();
     first.signal(15);
     let gone = format!("/p2p/{}/p2p-circuit", first.peer_id);
@@ -286,10 +287,10 @@ async fn moves(autorelay: &str) {
     assert_eq!(first.exit_code().await, Some(0));
     let began = Instant::now();
     let first = internet.relay(1, &seed("relay-0")).await;
-    node.peer.set_patience(AGAIN);
-    node.has_reserved(&first).await;
+    node.peer.set_patience(RETEST_TIMEOUT);
+    node.wait_until_reserved(&first).await;
     println!(
-        "{autorelay}: back after {:.1} s",
+        "{autorelay}: returned after {:.1} s",
         began.elapsed().as_secs_f64()
     );
     first.stop().await;
@@ -299,16 +300,16 @@ async fn moves(autorelay: &str) {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "slow: .ci/long clients"]
 async fn go_node_with_static_relays_moves_and_returns() {
-    moves("static").await;
+    assert_moves_and_returns("static").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "slow: .ci/long clients"]
 async fn go_node_with_a_peer_source_moves_and_returns() {
-    moves("source").await;
+    assert_moves_and_returns("source").await;
 }
 
-/// Without version 1 of `AutoNAT` a node never finds that it is private, and does not reserve.
+/// Without `AutoNAT` version 1, a node does not detect that it is private, and does not reserve.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "slow: .ci/long clients"]
 async fn go_node_does_not_reserve_without_autonat() {
@@ -319,7 +320,7 @@ async fn go_node_does_not_reserve_without_autonat() {
     let relay = internet.relay(1, &[("RELAY_AUTONAT", "none")]).await;
     let options = json!({ "relays": [relay.tcp().to_string()], "autorelay": "static" });
     let mut node = Node::start(&mut internet, Nat::Strict, options).await;
-    let reserved = timeout(Duration::from_secs(45), node.has_reserved(&relay)).await;
+    let reserved = timeout(Duration::from_secs(45), node.wait_until_reserved(&relay)).await;
     assert!(reserved.is_err(), "{reserved:?}");
     relay.stop().await;
 }

@@ -1,7 +1,7 @@
-//! js-libp2p's relay client on the real relay: it reserves, and it is reached through the relay
-//! by its own kind and by rust-libp2p.
+//! js-libp2p's relay client with the real relay. Expected: it reserves, and can be reached through the
+//! relay by other js-libp2p nodes and by rust-libp2p.
 //!
-//! Needs npm; everything else is installed on the first run, into `tests/js/node_modules`.
+//! Needs npm, which installs everything else on the first run, into `tests/js/node_modules`.
 
 #![allow(
     unreachable_pub,
@@ -50,12 +50,12 @@ fn strings(list: &Value) -> Vec<String> {
     list.as_array().unwrap().iter().map(text).collect()
 }
 
-/// A js node that holds a reservation, one that dialed it through the relay, and how.
+/// A reserved js-libp2p node, a dialer connected to it through the relay, and the dialled address.
 struct Pair {
     listener: Peer,
     dialer: Peer,
     path: String,
-    /// The connection as the dialer sees it.
+    /// The connection as the dialer reports it.
     connection: Value,
 }
 
@@ -75,7 +75,7 @@ impl Pair {
         }
     }
 
-    /// The dialer sends that many bytes, and gives what came of it.
+    /// Sends this many bytes from the dialer to be echoed. Returns the outcome.
     async fn echo(&mut self, bytes: u64) -> Value {
         self.dialer
             .ask("echo", json!({ "address": self.path, "bytes": bytes }))
@@ -83,12 +83,12 @@ impl Pair {
     }
 }
 
-/// What an echo gives when nothing was lost.
+/// The outcome of a complete echo.
 fn whole(bytes: u64) -> Value {
     json!({ "sent": bytes, "received": bytes, "matches": true, "end": "clean" })
 }
 
-/// A js node reaches another one, and they exchange a mebibyte each way, exactly.
+/// A js-libp2p node connects to another one, and exactly 1 MiB is exchanged in each direction.
 async fn js_reaches_js(transport: &str, encrypter: &str) {
     let Some(node) = js::node() else { return };
     let relay = Relay::start(&[]).await;
@@ -177,7 +177,7 @@ async fn js_reaches_rust() {
 }
 
 #[tokio::test]
-async fn the_voucher_opens_with_the_clients_own_code() {
+async fn voucher_is_valid_for_the_client() {
     let Some(node) = js::node() else { return };
     let relay = Relay::start(&[("RELAY_RESERVATION_TTL", "20m")]).await;
     let relay_id = relay.peer_id.to_string();
@@ -206,9 +206,9 @@ async fn the_voucher_opens_with_the_clients_own_code() {
     assert_eq!(reservation["voucher"], voucher);
 }
 
-/// The client advertises the addresses of the relay's answer.
+/// The client advertises the addresses in the relay's response.
 #[tokio::test]
-async fn a_reservation_gives_addresses_to_announce() {
+async fn reserved_client_announces_relay_addresses() {
     let Some(node) = js::node() else { return };
     let relay = Relay::start(&[]).await;
     let mut peer = Peer::start(node, "tcp", "noise").await;
@@ -231,9 +231,9 @@ async fn identify_lists_hop_and_the_relays_addresses() {
     let mut peer = Peer::start(node, "tcp", "noise").await;
     let relay_address = json!({ "address": address(&relay, "tcp") });
     peer.ask("dial", relay_address.clone()).await;
-    let told = peer.ask("identify", relay_address).await;
+    let identified = peer.ask("identify", relay_address).await;
 
-    let protocols = strings(&told["protocols"]);
+    let protocols = strings(&identified["protocols"]);
     assert!(
         protocols.contains(&"/libp2p/circuit/relay/0.2.0/hop".to_owned()),
         "{protocols:?}"
@@ -242,7 +242,7 @@ async fn identify_lists_hop_and_the_relays_addresses() {
         !protocols.contains(&"/libp2p/circuit/relay/0.2.0/stop".to_owned()),
         "{protocols:?}"
     );
-    let addresses = strings(&told["addresses"]);
+    let addresses = strings(&identified["addresses"]);
     for address in ["tcp", "quic", "websocket"].map(|transport| address(&relay, transport)) {
         let (announced, _) = address.split_once("/p2p/").unwrap();
         let is_announced = |address: &String| address.split("/p2p/").next() == Some(announced);
@@ -253,27 +253,27 @@ async fn identify_lists_hop_and_the_relays_addresses() {
     }
 }
 
-/// The relay is full with one reservation: its holder keeps it, and nobody else gets one.
+/// At a relay with a limit of one reservation, the reserved peer can renew, and others are refused.
 #[tokio::test]
-async fn a_full_relay_renews() {
+async fn full_relay_accepts_renewals() {
     let Some(node) = js::node() else { return };
-    // js-libp2p refuses to renew what is good for more than ten minutes.
+    // js-libp2p does not renew reservations that are valid for more than ten minutes.
     let variables = [
         ("RELAY_MAX_RESERVATIONS", "1"),
         ("RELAY_RESERVATION_TTL", "5m"),
-        // A renewal so soon is for the debug log.
+        // Such early renewals are logged at level debug.
         ("RUST_LOG", "descord_relay=debug"),
     ];
     let mut relay = Relay::start(&variables).await;
     let arguments = json!({ "relay": address(&relay, "tcp") });
-    let mut holder = Peer::start(node, "tcp", "noise").await;
-    let first = holder.ask("reserve", arguments.clone()).await;
+    let mut reserved = Peer::start(node, "tcp", "noise").await;
+    let first = reserved.ask("reserve", arguments.clone()).await;
 
     let mut other = Peer::start(node, "tcp", "noise").await;
     let refusal = other.call("reserve", arguments.clone()).await.unwrap_err();
     assert!(refusal.contains("RESERVATION_REFUSED"), "{refusal}");
 
-    let second = holder.ask("renew", arguments).await;
+    let second = reserved.ask("renew", arguments).await;
     relay.event("reservation renewed").await;
     assert!(
         second["expire"].as_u64() >= first["expire"].as_u64(),
@@ -281,7 +281,7 @@ async fn a_full_relay_renews() {
     );
     assert_eq!(second["voucher"]["expiration"], second["expire"]);
 
-    // The renewed reservation is as good as the first.
-    let path = through(&address(&relay, "tcp"), &holder.id);
+    // The renewed reservation accepts circuits.
+    let path = through(&address(&relay, "tcp"), &reserved.id);
     other.ask("dial", json!({ "address": path })).await;
 }

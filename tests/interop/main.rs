@@ -1,4 +1,4 @@
-//! Clients of other implementations of libp2p on the real relay, each reached by its own kind and by
+//! Clients of other libp2p implementations with the real relay, reached by the same implementation and by
 //! rust-libp2p.
 
 #[cfg(target_os = "linux")]

@@ -1,8 +1,7 @@
-//! py-libp2p's relay client on the real relay, reached by its own kind and by rust-libp2p.
+//! py-libp2p's relay client with the real relay, reached by py-libp2p and by rust-libp2p.
 //!
-//! Needs Python 3.11 or newer with `venv` and `pip`, and, for a package that py-libp2p builds on, a
-//! C compiler with GMP's headers. The packages are installed on the first run, into the target
-//! directory.
+//! Needs Python 3.11 or newer with `venv` and `pip`, and, for a dependency of py-libp2p, a C compiler
+//! with the headers of GMP. The packages are installed on the first run, into the target directory.
 
 #![allow(
     dead_code,
@@ -31,7 +30,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 const BYTES: u64 = 1024 * 1024;
 
-/// The Python that has py-libp2p; `None` skips the test.
+/// The Python interpreter with py-libp2p; `None` skips the test.
 fn python() -> Option<&'static Path> {
     static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     or_skip(
@@ -65,7 +64,7 @@ fn start(python: &Path, arguments: &[&str]) -> Process {
     )
 }
 
-/// A py node that holds a reservation, and its peer id.
+/// A reserved py-libp2p node, and its peer id.
 async fn listener(python: &Path, relay: &Relay) -> (Process, PeerId) {
     let mut process = start(python, &["listen", &relay.tcp().to_string()]);
     let reserved = process.event("reserved").await;
@@ -73,8 +72,8 @@ async fn listener(python: &Path, relay: &Relay) -> (Process, PeerId) {
     (process, reserved["peer"].as_str().unwrap().parse().unwrap())
 }
 
-/// A py node dials that address, and exchanges data with who is there.
-async fn dials(python: &Path, address: Multiaddr) {
+/// A py-libp2p node dials this address and verifies an echo.
+async fn dial_and_echo(python: &Path, address: Multiaddr) {
     let mut process = start(python, &["dial", &address.to_string(), &BYTES.to_string()]);
     let echoed = process.event("echoed").await;
     assert_eq!(
@@ -103,7 +102,7 @@ async fn python_reaches_python() {
     let Some(python) = python() else { return };
     let relay = Relay::start(&[]).await;
     let (mut listener, id) = listener(python, &relay).await;
-    dials(python, through(&relay.tcp(), id)).await;
+    dial_and_echo(python, through(&relay.tcp(), id)).await;
     ended_clean(&mut listener).await;
 }
 
@@ -115,7 +114,7 @@ async fn python_reaches_rust() {
     listener.reserve(&relay.quic()).await.unwrap();
     let id = listener.peer_id;
     let _running = AbortOnDropHandle::new(listener.echo());
-    dials(python, through(&relay.tcp(), id)).await;
+    dial_and_echo(python, through(&relay.tcp(), id)).await;
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
-// A js-libp2p node that does what tests/interop/js.rs tells it.
+// A js-libp2p node that is controlled by tests/interop/js.rs.
 //
 // Commands come as JSON lines on standard input, {"id", "do", ...}; the answer to each is a JSON
-// line on standard output, {"id", "ok"} or {"id", "error"}. What happens unasked is an event,
-// {"event", ...}. This script asserts nothing: the Rust side does.
+// line on standard output, {"id", "ok"} or {"id", "error"}. Asynchronous events are lines of the form
+// {"event", ...}. Assertions are in the Rust tests.
 
 import { createInterface } from 'node:readline'
 
@@ -25,7 +25,7 @@ import { describeReservation } from './voucher.mjs'
 const ECHO = '/descord-relay/test'
 const CIRCUIT = /^\/libp2p\/circuit\/relay\/0\.2\.0\/(hop|stop)$/
 
-// QUIC is a native module, which exists for some platforms alone.
+// QUIC is a native module that only exists for some platforms.
 const transports = {
   tcp: () => tcp(),
   websocket: () => webSockets(),
@@ -34,12 +34,12 @@ const transports = {
 const encrypters = { noise, tls }
 
 const { transport = 'tcp', encrypter = 'noise', swarmKey, identity = {} } = JSON.parse(process.argv[2] ?? '{}')
-// The content of a `swarm.key` file, of a private network.
+// The content of a `swarm.key` file.
 const privateNetwork = swarmKey == null
   ? {}
   : { connectionProtector: preSharedKey({ psk: new TextEncoder().encode(swarmKey) }) }
 
-// The key of an identity: a given one, or a new one of this type.
+// The identity key: a given one, or a new one of this type.
 async function privateKey ({ protobuf, type = 'Ed25519' }) {
   return protobuf == null
     ? generateKeyPair(type)
@@ -69,7 +69,7 @@ node.addEventListener('connection:close', ({ detail: connection }) => {
   say({ event: 'connection closed', ...describeConnection(connection) })
 })
 
-// The other side of `echo`: says how each stream ended, as it saw it.
+// The echo server; reports how each stream ended.
 await node.handle(ECHO, async (stream, connection) => {
   watchCircuits()
   say({ event: 'stream accepted', ...describeConnection(connection) })
@@ -83,8 +83,8 @@ const commands = {
     return reservation(relay)
   },
 
-  // Reserves on one of the relays that it is or will be connected to, and on the next when that
-  // one is lost.
+  // Reserves on any connected relay, now or later, and on another one when that relay
+  // is lost.
   async discover () {
     reservations().addEventListener('relay:created-reservation', ({ detail }) => {
       say({ event: 'reserved', relay: detail.relay.toString() })
@@ -97,7 +97,7 @@ const commands = {
     return { addresses: node.getMultiaddrs().map(String) }
   },
 
-  // What js-libp2p's timer does as the reservation nears its end.
+  // Runs what js-libp2p's timer runs shortly before the reservation expires.
   async renew ({ relay }) {
     await reservations().addRelay(connectionTo(relay).remotePeer, 'configured')
     return reservation(relay)
@@ -113,7 +113,7 @@ const commands = {
     return { milliseconds: await node.services.ping.ping(multiaddr(address)) }
   },
 
-  // Sends data to a peer that is connected already, and checks what comes back.
+  // Sends data to a connected peer, and verifies the echo.
   async echo ({ address, bytes }) {
     const connection = connectionTo(address)
     const stream = await connection.newStream(ECHO, { runOnLimitedConnection: true })
@@ -156,7 +156,7 @@ async function reservation (relay) {
   }
 }
 
-// The connection to the last peer of an address.
+// The connection to the last peer id of an address.
 function connectionTo (address) {
   const id = address.split('/p2p/').at(-1)
   const connection = node.getConnections().find(({ remotePeer }) => remotePeer.toString() === id)
@@ -176,7 +176,7 @@ function describeConnection (connection) {
   }
 }
 
-// Tells how the relay ends the streams that carry circuits: what is cut must not look complete.
+// Reports how the relay ends the streams that carry circuits: a cut circuit must not look complete.
 function watchCircuits () {
   const circuits = node.getConnections().flatMap(connection => connection.streams)
     .filter(stream => CIRCUIT.test(stream.protocol) && !watched.has(stream))
@@ -185,7 +185,7 @@ function watchCircuits () {
     let ended = false
     let reset = false
     stream.addEventListener('remoteCloseWrite', () => { ended = true })
-    // The QUIC package goes on after a reset as after the end of the data; only its log knows.
+    // The QUIC package treats a reset like the end of the data; only its log differs.
     stream.log.trace = message => { reset ||= message.startsWith('read ended') }
     stream.addEventListener('close', ({ error }) => {
       say({
@@ -209,5 +209,5 @@ for await (const line of createInterface({ input: process.stdin })) {
     error => say({ id, error: describeError(error) })
   )
 }
-// The test is over when it closes our standard input.
+// The node exits when the test closes its standard input.
 process.exit(0)

@@ -4,7 +4,7 @@ import { pEvent } from 'p-event'
 
 const CHUNK_BYTES = 32 * 1024
 
-// Sends back what arrives; tells how much that was, and how it ended.
+// Echoes received data; reports the number of bytes and how the stream ended.
 export async function echo (stream) {
   let received = 0
   try {
@@ -19,7 +19,7 @@ export async function echo (stream) {
   }
 }
 
-// Sends `bytes` bytes while it receives their echo, and checks each one.
+// Sends `bytes` bytes while receiving their echo, and verifies each byte.
 export async function exchange (stream, bytes) {
   const result = { sent: 0, received: 0, matches: true }
   const sending = (async () => {
@@ -48,8 +48,8 @@ export function describeError (error) {
   return error instanceof Error ? `${error.name}: ${error.message}` : String(error?.type ?? error)
 }
 
-// What a stream brings until the other side is done; throws when it is cut before that.
-// js-libp2p's own iterator ends the same way in both cases when the connection below is gone.
+// Yields received data until the other side closes the stream; throws if it is cut before that.
+// js-libp2p's own iterator ends the same way in both cases if the connection is lost.
 async function * untilEnd (stream) {
   let ended = false
   stream.addEventListener('remoteCloseWrite', () => { ended = true })
@@ -65,8 +65,8 @@ async function send (stream, chunk) {
   }
 }
 
-// Bytes that tell their position. The period is a prime, so that blocks of two's powers, in which
-// networks lose, repeat or swap data, all look different.
+// A pattern with a prime period, so that blocks whose size is a power of two, the usual unit of
+// lost, repeated or reordered data, all differ.
 const PERIOD = 251
 const REPEATED = Uint8Array.from({ length: 1024 * 1024 }, (_, index) => index % PERIOD)
 

@@ -1,11 +1,11 @@
-// A reservation and its voucher, opened with js-libp2p's own code.
+// Validates a reservation's voucher with js-libp2p's own code.
 
 import { peerIdFromMultihash, peerIdFromPublicKey } from '@libp2p/peer-id'
 import { RecordEnvelope } from '@libp2p/peer-record'
 import { multiaddr } from '@multiformats/multiaddr'
 import * as Digest from 'multiformats/hashes/digest'
 
-// What the package does not export, but uses itself.
+// Internal modules that the package does not export.
 import {
   Envelope, ReservationVoucher
 } from './node_modules/@libp2p/circuit-relay-v2/dist/src/pb/index.js'
@@ -21,7 +21,7 @@ export async function describeReservation ({ expire, addrs, voucher }) {
   }
 }
 
-// Throws when the signature is not the signer's, for the domain that js-libp2p knows.
+// Throws if the signature is not the signer's for js-libp2p's signature domain.
 async function openVoucher (voucher) {
   const { relay, peer, expiration } = voucher.payload
   const record = new ReservationVoucherRecord({

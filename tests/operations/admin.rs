@@ -233,11 +233,11 @@ async fn stalled_clients_are_closed_while_others_are_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crowd_of_idle_connections_does_not_lock_out_a_health_check_for_long() {
+async fn idle_connections_do_not_block_health_checks() {
     let relay = start().await;
-    let mut crowd = Vec::new();
+    let mut connections = Vec::new();
     for _ in 0..100 {
-        crowd.push(TcpStream::connect(relay.admin()).await.unwrap());
+        connections.push(TcpStream::connect(relay.admin()).await.unwrap());
     }
     let begun = Instant::now();
     // Like an orchestrator, which retries a failed health check.
@@ -256,7 +256,7 @@ async fn open_without_reading(relay: &Relay) -> TcpStream {
 
 /// An orchestrator kills a relay whose health checks are not answered.
 #[tokio::test(flavor = "multi_thread")]
-async fn health_checks_are_answered_while_clients_never_read() {
+async fn health_checks_are_answered_despite_unread_responses() {
     for clients in [64, 200] {
         let relay = start().await;
         assert_eq!(http::status(&relay, "/livez").await, 200);
@@ -290,7 +290,7 @@ async fn health_checks_are_answered_while_clients_never_read() {
 
 /// The write timeout applies to clients that read nothing, not to those that read slowly.
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_client_gets_all_its_answers() {
+async fn slow_reader_receives_all_responses() {
     const ANSWERS: usize = 60;
     let relay = start().await;
     let socket = TcpSocket::new_v4().unwrap();
@@ -395,7 +395,7 @@ async fn healthcheck_fails_without_an_answer_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn healthcheck_without_anything_to_ask_is_a_mistake() {
+async fn healthcheck_without_an_admin_address_fails() {
     let wrong = [("RELAY_ADMIN_ADDRESS", ""), ("RELAY_ADMIN_ADDRES", "::")];
     for variable in wrong {
         let output = healthcheck(&[variable]).await;
@@ -406,7 +406,7 @@ async fn healthcheck_without_anything_to_ask_is_a_mistake() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_occupied_admin_port_is_named_with_its_variable() {
+async fn occupied_admin_port_error_names_the_variable() {
     let other = start().await;
     let taken = other.admin().to_string();
     let output = command(&[

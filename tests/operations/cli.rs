@@ -285,7 +285,7 @@ async fn an_occupied_address_is_named() {
 }
 
 #[tokio::test]
-async fn wrong_arguments_are_errors_and_help_is_none() {
+async fn invalid_arguments_fail_and_help_succeeds() {
     for arguments in [
         ["relay"].as_slice(),
         &["--no-such-flag"],

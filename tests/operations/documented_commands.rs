@@ -528,7 +528,7 @@ fn documented_commands_are_tested() {
 }
 
 #[test]
-fn commands_of_a_block_are_read_as_a_shell_does() {
+fn shell_blocks_are_parsed() {
     let text = "\
 `.ci/run lints` and `.ci/run nothing`
 

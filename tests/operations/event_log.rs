@@ -54,7 +54,7 @@ async fn text_format_is_readable() {
 }
 
 #[tokio::test]
-async fn json_is_one_object_a_line_and_the_default_outside_of_a_terminal() {
+async fn json_lines_are_the_default_without_a_terminal() {
     for format in ["json", "auto"] {
         for line in start_up(format).await {
             let event: serde_json::Value = serde_json::from_str(&line).unwrap();
@@ -94,7 +94,7 @@ async fn served(variables: &[(&str, &str)]) -> (String, PeerId, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_address_and_no_peer_id_of_a_client_is_logged() {
+async fn no_client_address_or_peer_id_is_logged() {
     let (log, peer_id, relay_id) = served(&[]).await;
     assert!(!log.contains("127.0.0.1"), "{log}");
     assert!(!log.contains(&peer_id.to_string()), "{log}");
@@ -114,7 +114,7 @@ async fn peer_ids_are_logged_when_configured() {
 
 /// A peer has the same pseudonym on every relay of a fleet, and another one in other fleets.
 #[tokio::test(flavor = "multi_thread")]
-async fn pseudonyms_are_the_fleets() {
+async fn pseudonyms_are_stable_within_a_fleet() {
     let mut client = Client::new(Security::Noise).await;
     let mut names = Vec::new();
     for (seed, instance) in [

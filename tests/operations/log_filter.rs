@@ -91,7 +91,7 @@ async fn debug_comes_and_goes_without_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_is_logged_even_when_nothing_else_is() {
+async fn filter_change_is_logged_at_every_level() {
     let mut relay = start().await;
     for (filter, new) in [
         ("off", "off"),
@@ -131,7 +131,7 @@ async fn a_bad_filter_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_in_a_browser_is_refused() {
+async fn cross_origin_requests_are_refused() {
     let relay = start().await;
     for method in ["GET", "PUT"] {
         for host in ["Host: rebound.example\r\n", "Host: rebound.example:80\r\n"] {
@@ -162,7 +162,7 @@ fn own_address() -> Option<IpAddr> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_the_loopback_interface_reaches_it() {
+async fn filter_is_only_accessible_over_loopback() {
     let Some(ip) = own_address() else {
         println!("skipped: needs an interface beside the loopback one");
         return;

@@ -16,7 +16,7 @@ async fn start(variables: &[(&str, &str)]) -> Relay {
 }
 
 /// Waits until the series with this name and these labels add up to at least `value`.
-async fn reaches(relay: &Relay, name: &str, labels: &[(&str, &str)], value: f64) -> Scrape {
+async fn wait_for_sum(relay: &Relay, name: &str, labels: &[(&str, &str)], value: f64) -> Scrape {
     let has = |scrape: &Scrape| scrape.sum(name, labels).is_some_and(|sum| sum >= value);
     Scrape::find(relay, &format!("{value} of {name} {labels:?}"), has).await
 }

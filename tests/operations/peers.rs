@@ -105,7 +105,7 @@ async fn sent_and_received_bytes_count_for_both_ends_of_a_circuit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_busy_circuit_shows_before_it_ends() {
+async fn open_circuits_are_included() {
     let mut relay = start(&[("RELAY_PEER_IDS", "full")]).await;
     let (mut circuit, _) = circuit(&mut relay).await;
     for sent in [10_000, 20_000] {

@@ -114,7 +114,7 @@ async fn gather(relay: Relay, collector: &Collector) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_address_and_no_peer_id_of_a_client_is_anywhere() {
+async fn no_client_address_or_peer_id_is_disclosed() {
     let (output, peer, relay_id) = collect_output(&[]).await;
     assert!(!output.contains(CLIENTS), "{}", around(&output, CLIENTS));
     let peer = peer.to_string();
@@ -131,7 +131,7 @@ async fn no_address_and_no_peer_id_of_a_client_is_anywhere() {
 
 /// Peers are denied by a rule, and by the endpoint, which receives their ids.
 #[tokio::test(flavor = "multi_thread")]
-async fn peers_denied_by_access_control_are_named_nowhere() {
+async fn peers_denied_by_access_control_are_not_disclosed() {
     let other_address = ([127, 0, 0, 3], 0).into();
     let collector = Collector::start_at(other_address, None).await;
     let auth_server = AuthServer::start_at(other_address, Mode::Rule("not-a-member"), None).await;

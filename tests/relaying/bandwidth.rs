@@ -263,7 +263,7 @@ async fn a_lost_target_ends_a_limited_circuit_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_limit_nothing_waits_for_bandwidth() {
+async fn unlimited_circuits_are_not_delayed() {
     let relay = Relay::start(&[("RELAY_ADMIN_ADDRESS", "127.0.0.1:0")]).await;
     let mut circuit = Circuit::open(&relay.tcp()).await;
     tokio::join!(

@@ -131,7 +131,7 @@ async fn max_reservations_per_ip() {
 
 /// Renewals are never refused, on the same connection or on a new one.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_relay_renews() {
+async fn full_relay_accepts_renewals() {
     // Such early renewals are logged at level debug.
     let variables = [
         ("RELAY_MAX_RESERVATIONS", "1"),

@@ -134,12 +134,12 @@ async fn assert_complete_within_limit(transport: Transport) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn as_many_bytes_as_allowed_over_tcp() {
+async fn bytes_up_to_the_limit_over_tcp() {
     assert_complete_within_limit(Transport::Tcp).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn as_many_bytes_as_allowed_over_quic() {
+async fn bytes_up_to_the_limit_over_quic() {
     assert_complete_within_limit(Transport::Quic).await;
 }
 
@@ -226,7 +226,7 @@ async fn duration_over_quic() {
 
 /// Every response about a circuit contains the limits.
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_contain_the_limits() {
+async fn responses_contain_the_limits() {
     let relay = Relay::start(&[]).await;
     let limit = Limit {
         duration: Some(3600),

@@ -199,17 +199,17 @@ async fn requests_during_the_drain(address: impl Fn(&Relay) -> Multiaddr) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_request_over_tcp_during_the_drain_gets_its_answer() {
+async fn requests_over_tcp_are_answered_during_the_drain() {
     requests_during_the_drain(Relay::tcp).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_request_over_quic_during_the_drain_gets_its_answer() {
+async fn requests_over_quic_are_answered_during_the_drain() {
     requests_during_the_drain(Relay::quic).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_circuit_that_would_end_too_soon_is_refused() {
+async fn circuits_shorter_than_the_minimum_are_refused() {
     let mut relay = Relay::start(&[
         ("RELAY_DRAIN_TIMEOUT", "15s"),
         ("RELAY_DRAIN_WINDOW", "15s"),
@@ -319,7 +319,7 @@ async fn a_panicked_task_starts_the_drain_and_exits_with_code_1() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_nothing_connected_the_drain_takes_no_longer_than_the_delay() {
+async fn drain_without_connections_ends_with_the_delay() {
     let mut relay = Relay::start(&[("RELAY_DRAIN_DELAY", "1s")]).await;
     relay.signal(15);
     relay.event("draining").await;
@@ -347,7 +347,7 @@ async fn open_short_circuits(mut streams: libp2p_stream::Control, relay: PeerId,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_peer_that_is_kept_busy_with_short_circuits_does_not_delay_the_drain() {
+async fn continuous_short_circuits_do_not_delay_the_drain() {
     let mut relay = Relay::start(&[
         ("RELAY_DRAIN_WINDOW", "1s"),
         ("RELAY_DRAIN_TIMEOUT", "1h"),

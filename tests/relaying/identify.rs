@@ -38,7 +38,7 @@ async fn identified(address: &Multiaddr) -> identify::Info {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_relay_is_a_hop_at_its_external_addresses() {
+async fn identify_lists_hop_and_external_addresses() {
     let external = [
         "/ip4/192.0.2.1/tcp/9000",
         "/ip6/2001:db8::1/udp/9000/quic-v1",
@@ -81,7 +81,7 @@ async fn the_relay_is_a_hop_at_its_external_addresses() {
 /// Without configured external addresses, the response lists the listen addresses, and no observed
 /// address reported by a peer.
 #[tokio::test(flavor = "multi_thread")]
-async fn without_external_addresses_it_lists_its_own() {
+async fn identify_lists_listen_addresses_by_default() {
     let relay = Relay::start(&[]).await;
     let own: BTreeSet<_> = [relay.tcp(), relay.quic(), relay.websocket()]
         .into_iter()
@@ -101,7 +101,7 @@ async fn without_external_addresses_it_lists_its_own() {
 /// Programs based on rust-libp2p's hole-punching tutorial wait until they have sent an identify message
 /// as well.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_relay_asks_each_peer_once() {
+async fn relay_identifies_each_peer_once() {
     let relay = Relay::start(&[]).await;
     for address in [relay.tcp(), relay.quic(), relay.websocket()] {
         let mut client = Client::new(Security::Noise).await;
@@ -205,7 +205,7 @@ async fn unanswered_requests_keep_no_connection_open() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn endless_answers_are_reset() {
+async fn endless_identify_responses_are_reset() {
     let relay = Relay::start(&[]).await;
     for address in [relay.tcp(), relay.quic()] {
         let mut peer = Peer::connect(&address);

@@ -36,7 +36,7 @@ async fn start(variables: &[(&str, &str)]) -> Relay {
     Relay::start(&variables).await
 }
 
-async fn relays(address: impl Fn(&Relay) -> Multiaddr) {
+async fn assert_relays(address: impl Fn(&Relay) -> Multiaddr) {
     let mut relay = start(&[]).await;
     let address = address(&relay);
     let mut target = Client::in_private_network(key());
@@ -60,16 +60,16 @@ async fn relays(address: impl Fn(&Relay) -> Multiaddr) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_tcp() {
-    relays(Relay::tcp).await;
+    assert_relays(Relay::tcp).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_websocket() {
-    relays(Relay::websocket).await;
+    assert_relays(Relay::websocket).await;
 }
 
 /// Asserts that a dial of the relay fails.
-async fn is_rejected(mut client: Client, address: &Multiaddr) {
+async fn assert_rejected(mut client: Client, address: &Multiaddr) {
     client.swarm.dial(DialOpts::from(address.clone())).unwrap();
     client
         .wait("failure", |event| {
@@ -84,8 +84,8 @@ async fn clients_without_the_key_are_rejected() {
     let mut relay = start(&[("RELAY_ADMIN_ADDRESS", "127.0.0.1:0")]).await;
     for address in [relay.tcp(), relay.websocket()] {
         let other_key = PreSharedKey::new([8; 32]);
-        is_rejected(Client::in_private_network(other_key), &address).await;
-        is_rejected(Client::new(Security::Noise).await, &address).await;
+        assert_rejected(Client::in_private_network(other_key), &address).await;
+        assert_rejected(Client::new(Security::Noise).await, &address).await;
     }
     let refused = relay.event("connection refused").await;
     assert_eq!(refused["reason"], "swarm_key", "{refused}");
@@ -99,7 +99,7 @@ async fn clients_without_the_key_are_rejected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn probe_has_a_key_too() {
+async fn probe_uses_the_private_network_key() {
     let relay = start(&[]).await;
     let file = NamedTempFile::new().unwrap();
     let mut binary = b"/key/swarm/psk/1.0.0/\n/bin/\n".to_vec();

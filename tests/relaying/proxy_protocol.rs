@@ -57,7 +57,7 @@ async fn observed(address: &Multiaddr) -> Multiaddr {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_relay_sees_the_client() {
+async fn client_address_is_read_from_the_header() {
     let relay = start(&[]).await;
     let ipv4 = proxy(&relay.tcp(), "203.0.113.7:4001").await;
     let seen = observed(&ipv4.address()).await;
@@ -87,7 +87,7 @@ async fn reserve(address: &Multiaddr, wanted: Status) -> Raw {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn limits_and_rules_are_about_the_client() {
+async fn limits_and_rules_apply_to_the_client_address() {
     let variables = [
         ("RELAY_MAX_RESERVATIONS_PER_IP", "1"),
         ("RELAY_ACCESS_RESERVE_DENY", "203.0.113.66"),
@@ -159,7 +159,7 @@ async fn proxy_headers_of_untrusted_peers_are_rejected() {
     assert!(answer.len() <= 20, "{answer:?}");
     // Without a header, the untrusted peer is served with its own address.
     let plain = Forward::start(&relay.tcp(), loopback(UNTRUSTED), Vec::new()).await;
-    let _holder = reserve(&plain.address(), Status::Ok).await;
+    let _reserved = reserve(&plain.address(), Status::Ok).await;
     reserve(&plain.address(), Status::ReservationRefused).await;
     relay.stop().await;
 }

@@ -211,7 +211,7 @@ async fn circuits_of_one_peer_and_from_one_address() {
 
 /// A flood of refusals results in a few log lines, and the suppressed ones are counted.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_does_not_flood_the_log() {
+async fn refusal_flood_results_in_few_log_lines() {
     const REQUESTS: u32 = 1000;
     let mut relay = start(&[("RELAY_RATE_CIRCUITS_PER_PEER", "1+1/h")]).await;
     let mut flooder = Raw::new(&relay.tcp()).await;

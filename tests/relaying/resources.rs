@@ -40,7 +40,7 @@ fn refusals(scrape: &Scrape, reason: &str) -> f64 {
 }
 
 /// Waits until at least this many connections were refused for this reason.
-async fn refuses(relay: &Relay, reason: &str, number: u32) {
+async fn wait_for_refusals(relay: &Relay, reason: &str, number: u32) {
     let enough = |scrape: &Scrape| refusals(scrape, reason) >= f64::from(number);
     Scrape::find(relay, &format!("{number} refused for {reason}"), enough).await;
 }
@@ -157,9 +157,9 @@ async fn new_connections_are_refused_while_memory_is_short() {
     relay.stop().await;
 }
 
-/// Growing buffers of a few connections: those are closed, and no other connection is affected.
+/// Growing buffers of a few connections: their streams are reset, and no other connection is affected.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_largest_connections_are_relieved_when_memory_runs_out() {
+async fn streams_of_the_largest_connections_are_reset_under_memory_pressure() {
     let (mut relay, _) = start_nearly_full().await;
     let mut circuit = Circuit::open(&relay.tcp()).await;
     let mut idle = Vec::new();
@@ -191,7 +191,7 @@ async fn start_with(descriptors: u32) -> Relay {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn file_descriptors() {
+async fn file_descriptor_limit() {
     const DESCRIPTORS: u32 = 200;
     const FLOOD: u32 = 500;
     let relay = start_with(DESCRIPTORS).await;
@@ -206,7 +206,7 @@ async fn file_descriptors() {
         flood.extend(TcpStream::connect(socket(&relay.tcp())).await);
     }
     // Accepted connections send nothing and are closed after the handshake timeout.
-    refuses(&relay, "file_descriptors", FLOOD - sockets).await;
+    wait_for_refusals(&relay, "file_descriptors", FLOOD - sockets).await;
     assert!(
         relay.open_files() < DESCRIPTORS as usize,
         "file descriptors left"
@@ -228,7 +228,7 @@ async fn file_descriptors() {
 
 /// Handshakes that are started and not completed.
 #[tokio::test(flavor = "multi_thread")]
-async fn handshakes_under_way() {
+async fn pending_handshake_limit() {
     const FLOOD: u32 = 300;
     let relay = Relay::start(&[ADMIN, ("RELAY_MAX_MEMORY", "64MiB")]).await;
     let mut circuit = Circuit::open(&relay.tcp()).await;

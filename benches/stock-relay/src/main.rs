@@ -1,10 +1,9 @@
-//! A relay made of libp2p's own server behaviour, to compare `descord-relay` with.
+//! A relay with libp2p's own server behaviour, for comparison with `descord-relay`.
 //!
-//! `cargo run --manifest-path benches/stock-relay/Cargo.toml` listens on free ports of loopback over TCP, QUIC and
-//! WebSocket, and prints one JSON line like the one of `descord-relay` when it is ready.
-//! `RELAY_MAX_RESERVATIONS`, `RELAY_MAX_CIRCUITS`, `RELAY_MAX_CIRCUITS_PER_PEER`,
-//! `RELAY_MAX_CIRCUIT_BYTES` and `RELAY_MAX_CIRCUIT_DURATION` (seconds), plain numbers above 0, set
-//! its limits. It limits no rates.
+//! `cargo run --manifest-path benches/stock-relay/Cargo.toml` listens on free loopback ports over TCP,
+//! QUIC and WebSocket. When ready, it prints a JSON line like `descord-relay`. `RELAY_MAX_RESERVATIONS`,
+//! `RELAY_MAX_CIRCUITS`, `RELAY_MAX_CIRCUITS_PER_PEER`, `RELAY_MAX_CIRCUIT_BYTES` and
+//! `RELAY_MAX_CIRCUIT_DURATION` (seconds) set its limits, as integers above 0. It has no rate limits.
 
 use std::{error::Error, str::FromStr, time::Duration};
 
@@ -14,7 +13,7 @@ use libp2p::{
     ping, relay, swarm::NetworkBehaviour, swarm::SwarmEvent, tcp, tls, websocket, yamux,
 };
 
-/// One host more over TCP, for those whose ports do not suffice for as many connections to one.
+/// A second address over TCP, for clients that need more ports than connections to one address can use.
 const LISTEN: [&str; 4] = [
     "/ip4/127.0.0.1/tcp/0",
     "/ip4/127.0.0.2/tcp/0",

@@ -40,7 +40,7 @@ async fn a_client_reserves_on_the_fleet() {
 
 /// If the addresses exceed the size of a response, `dnsaddr` records refer to further names.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_follows_pointers() {
+async fn client_follows_dnsaddr_references() {
     let mut relays = Vec::new();
     for n in 0..3 {
         let relay = relay(&format!("relay-{n}"), &[]).await;

@@ -128,7 +128,7 @@ fn flood(socket: &UdpSocket, stop: &AtomicBool) -> Flood {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_is_limited_and_real_clients_get_through() {
+async fn query_floods_are_limited_and_clients_are_served() {
     const RATE: u32 = 50;
     let relay = relay("relay-0", &[]).await;
     let server = DnsServer::of(&[&relay], &[("RELAY_DNS_RATE_LIMIT", "50")]).await;
@@ -181,7 +181,7 @@ async fn a_flood_is_limited_and_real_clients_get_through() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_are_bounded_and_do_not_last() {
+async fn connections_are_bounded_and_time_out() {
     let relay = relay("relay-0", &[]).await;
     let server = DnsServer::of(&[&relay], &[]).await;
     let mut open = Vec::new();

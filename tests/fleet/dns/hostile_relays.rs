@@ -25,7 +25,7 @@ async fn hostile_server(body: String) -> SocketAddr {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn invalid_status_answers_do_not_enter_the_zone() {
+async fn invalid_status_responses_do_not_change_the_zone() {
     let relay = relay("relay-0", &[]).await;
     let id = PeerId::random();
     let address = |port| format!("/ip4/192.0.2.1/tcp/{port}/p2p/{id}");

@@ -38,7 +38,7 @@ async fn it_exits_at_once_on_a_signal() {
 
 /// The environment of the relays, and an invalid host name.
 #[tokio::test(flavor = "multi_thread")]
-async fn it_shares_the_environment_of_the_relays() {
+async fn server_accepts_the_environment_of_relays() {
     let relay = relay("relay-0", &[]).await;
     let template = ("RELAY_EXTERNAL_ADDRESSES", "/ip4/192.0.2.1{index}/tcp/9000");
     let variables = [template, ("RELAY_INSTANCE", "dns")];
@@ -135,7 +135,7 @@ async fn an_occupied_port_is_an_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_log_filter_is_refused_in_the_words_of_the_relay() {
+async fn bad_log_filter_error_equals_that_of_the_relay() {
     let variables = [
         ("RELAY_DNS_ZONE", ZONE),
         ("RELAY_DNS_RELAYS", "127.0.0.1"),

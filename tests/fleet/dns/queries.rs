@@ -201,7 +201,7 @@ async fn unusual_queries_get_the_matching_response_code() {
 
 /// Some resolvers randomize the case of letters and require the same case in the response.
 #[tokio::test(flavor = "multi_thread")]
-async fn names_keep_the_case_in_which_they_are_asked() {
+async fn responses_preserve_the_case_of_names() {
     if !is_installed() {
         return;
     }
@@ -214,7 +214,7 @@ async fn names_keep_the_case_in_which_they_are_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_too_long_for_a_packet_are_sent_over_tcp() {
+async fn large_responses_are_sent_over_tcp() {
     if !is_installed() {
         return;
     }

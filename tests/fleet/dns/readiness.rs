@@ -137,7 +137,7 @@ async fn the_set_is_empty_when_all_relays_drain() {
 
 /// A client that queried a server right after its start would otherwise get an empty response.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_first_zone_is_whole() {
+async fn first_zone_contains_all_relays() {
     let (a, b) = (relay("relay-a", &[]).await, relay("relay-b", &[]).await);
     b.signal(SIGSTOP);
     let relays = format!("{},{}", a.admin(), b.admin());
@@ -163,7 +163,7 @@ async fn the_first_zone_does_not_wait_for_an_unreachable_relay() {
 
 /// Relays given by host names, and a second server that starts after all relays have exited.
 #[tokio::test(flavor = "multi_thread")]
-async fn relays_are_found_by_name_and_nothing_is_said_before() {
+async fn relays_are_found_by_name_and_queries_fail_before_the_first_zone() {
     let relay = relay("relay-a", &[]).await;
     let port = relay.admin().port();
     let server = DnsServer::start(&format!("localhost:{port}"), &[]).await;

@@ -78,7 +78,7 @@ async fn machines_read_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_large_fleet_points_to_its_relays() {
+async fn large_fleet_is_split_into_references() {
     let names: Vec<_> = (0..17).map(|n| format!("relay-{n}")).collect();
     let arguments: Vec<_> = names.iter().map(String::as_str).collect();
     let addresses = (

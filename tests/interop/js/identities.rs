@@ -1,13 +1,13 @@
-//! js-libp2p peers with identity keys of other types. They cannot have ECDSA keys, and reject each other's
-//! RSA keys of 8,192 bits.
+//! js-libp2p peers with other types of identity keys. js-libp2p does not support ECDSA keys, and its
+//! peers reject each other's RSA keys of 8,192 bits.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use test_support::peer_keys::private_rsa_8192;
 
 use super::*;
 
-/// As target and as source.
-async fn reaches_and_is_reached(identity: Value) {
+/// As target and as source of a circuit.
+async fn assert_circuits_in_both_directions(identity: Value) {
     let Some(node) = js::node() else { return };
     let relay = Relay::start(&[]).await;
     let relay_address = address(&relay, "tcp");
@@ -34,10 +34,10 @@ async fn reaches_and_is_reached(identity: Value) {
 #[tokio::test]
 async fn largest_rsa_key() {
     let identity = json!({ "protobuf": STANDARD.encode(private_rsa_8192()) });
-    reaches_and_is_reached(identity).await;
+    assert_circuits_in_both_directions(identity).await;
 }
 
 #[tokio::test]
 async fn secp256k1_key() {
-    reaches_and_is_reached(json!({ "type": "secp256k1" })).await;
+    assert_circuits_in_both_directions(json!({ "type": "secp256k1" })).await;
 }

@@ -1,23 +1,23 @@
-//! The limits of circuits, as js-libp2p sees them.
+//! Circuit limits as js-libp2p observes them.
 
 use serde_json::{Value, json};
 use test_support::{js, process::Relay};
 
 use super::{MIB, Pair, whole};
 
-/// Circuits may carry 256 KiB each way.
-const LITTLE_DATA: (&str, &str) = ("RELAY_MAX_CIRCUIT_BYTES", "256KiB");
+/// A limit of 256 KiB for each direction.
+const DATA_LIMIT: (&str, &str) = ("RELAY_MAX_CIRCUIT_BYTES", "256KiB");
 
 #[tokio::test]
-async fn a_circuit_is_limited_as_announced() {
+async fn circuit_has_the_announced_limits() {
     let Some(node) = js::node() else { return };
-    let relay = Relay::start(&[LITTLE_DATA, ("RELAY_MAX_CIRCUIT_DURATION", "10m")]).await;
+    let relay = Relay::start(&[DATA_LIMIT, ("RELAY_MAX_CIRCUIT_DURATION", "10m")]).await;
     let mut pair = Pair::start(node, &relay, "tcp", "noise").await;
     assert_eq!(pair.echo(1000).await, whole(1000));
 
     let stream = pair.listener.event("stream accepted").await;
     for limits in [&pair.connection["limits"], &stream["limits"]] {
-        // js-libp2p counts down from what was announced to each of them.
+        // js-libp2p reports the remaining bytes of the announced limit.
         let bytes = limits["bytes"].as_u64().unwrap();
         assert!((240 * 1024..=256 * 1024).contains(&bytes), "{limits}");
         let seconds = limits["seconds"].as_u64().unwrap();
@@ -42,20 +42,20 @@ async fn a_circuit_without_limits_is_not_limited() {
     );
 }
 
-/// The limit counts each direction: 200 KiB there and back fit into 256 KiB.
+/// The limit applies to each direction: an echo of 200 KiB fits into 256 KiB.
 #[tokio::test]
-async fn the_data_limit_is_for_each_direction() {
+async fn data_limit_applies_to_each_direction() {
     let Some(node) = js::node() else { return };
-    let relay = Relay::start(&[LITTLE_DATA]).await;
+    let relay = Relay::start(&[DATA_LIMIT]).await;
     let mut pair = Pair::start(node, &relay, "tcp", "noise").await;
     assert_eq!(pair.echo(200 * 1024).await, whole(200 * 1024));
 }
 
-/// What is cut must not look complete to anybody: not to the applications, and not to the clients
-/// below them, who would otherwise take the end of a circuit for a peer that was done.
+/// Asserts that a cut circuit looks complete neither to the applications nor to the clients, which would
+/// otherwise interpret the end of a circuit as a regular close by the peer.
 ///
-/// Gives the bytes that each of the two applications received.
-async fn is_cut(mut pair: Pair, bytes: u64) -> [u64; 2] {
+/// Returns the number of bytes that each application received.
+async fn assert_cut(mut pair: Pair, bytes: u64) -> [u64; 2] {
     let sent = pair.echo(bytes).await;
     assert_eq!(
         (&sent["end"], &sent["matches"]),
@@ -73,9 +73,9 @@ async fn is_cut(mut pair: Pair, bytes: u64) -> [u64; 2] {
 
 async fn the_data_limit_cuts(transport: &str) {
     let Some(node) = js::node() else { return };
-    let mut relay = Relay::start(&[LITTLE_DATA]).await;
+    let mut relay = Relay::start(&[DATA_LIMIT]).await;
     let pair = Pair::start(node, &relay, transport, "noise").await;
-    for received in is_cut(pair, MIB).await {
+    for received in assert_cut(pair, MIB).await {
         assert!(received <= 256 * 1024, "{received} bytes beyond the limit");
     }
     assert_eq!(relay.event("circuit closed").await["reason"], "max_bytes");
@@ -96,7 +96,7 @@ async fn the_data_limit_cuts_over_websocket() {
     the_data_limit_cuts("websocket").await;
 }
 
-/// The circuit is busy all the time, with more than fits into it.
+/// The circuit forwards data during its whole lifetime.
 async fn the_duration_limit_cuts(transport: &str) {
     let Some(node) = js::node() else { return };
     let variables = [
@@ -105,7 +105,7 @@ async fn the_duration_limit_cuts(transport: &str) {
     ];
     let mut relay = Relay::start(&variables).await;
     let pair = Pair::start(node, &relay, transport, "noise").await;
-    for received in is_cut(pair, 1 << 40).await {
+    for received in assert_cut(pair, 1 << 40).await {
         assert!(
             received > MIB,
             "{received} bytes, though there was no other limit"

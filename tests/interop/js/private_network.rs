@@ -25,8 +25,10 @@ async fn js_reaches_js(transport: &str, listen: &str) {
     let echoed = json!({ "address": path, "bytes": MIB });
     assert_eq!(dialer.ask("echo", echoed).await, whole(MIB));
 
-    let mut stranger = Peer::start(node, transport, "noise").await;
-    let outcome = stranger.call("dial", json!({ "address": address })).await;
+    let mut without_key = Peer::start(node, transport, "noise").await;
+    let outcome = without_key
+        .call("dial", json!({ "address": address }))
+        .await;
     assert!(outcome.is_err(), "{outcome:?}");
     let refused = relay.event("connection refused").await;
     assert_eq!(refused["reason"], "swarm_key", "{refused}");

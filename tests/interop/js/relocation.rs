@@ -1,4 +1,4 @@
-//! js-libp2p's relay client when its relay drains: it moves to another one.
+//! js-libp2p's relay client during a drain. Expected: it moves to another relay.
 
 use std::time::Duration;
 
@@ -12,14 +12,13 @@ use tokio::time::{Instant, timeout};
 
 use super::{address, strings, through};
 
-/// How long a client may be without a relay.
-const MOVES_WITHIN: Duration = Duration::from_secs(15);
+/// Time limit until the client has reserved on the other relay.
+const MOVE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The client listens on `/p2p-circuit`: on whichever relay it comes across, and it knows two.
+/// The client listens on `/p2p-circuit`, that is, on any relay that it discovers, and knows two.
 ///
-/// It moves by itself, because it looks for another relay when it is disconnected from its own. A
-/// client that listens on `<one relay>/p2p-circuit` has asked for that relay alone, and js-libp2p
-/// leaves it without one.
+/// It searches for another relay when its connection ends. A client that listens on the
+/// `/p2p-circuit` address of one relay is bound to that relay, and js-libp2p does not replace it.
 async fn a_client_moves_to_the_next_relay(transport: &str) {
     let Some(node) = js::node() else { return };
     let window = [("RELAY_DRAIN_WINDOW", "1s"), ("RELAY_DRAIN_TIMEOUT", "1m")];
@@ -31,7 +30,7 @@ async fn a_client_moves_to_the_next_relay(transport: &str) {
     peer.ask("dial", old_address).await;
     let reserved = peer.event("reserved").await;
     assert_eq!(reserved["relay"], old.peer_id.to_string());
-    // One relay is enough for it: it knows the other one, and does not reserve there.
+    // The client knows the other relay, but does not reserve there while it has one.
     let new_address = json!({ "address": address(&new, transport) });
     peer.ask("dial", new_address.clone()).await;
     peer.ask("identify", new_address).await;
@@ -39,7 +38,7 @@ async fn a_client_moves_to_the_next_relay(transport: &str) {
     old.signal(15);
     old.event("draining").await;
     let begun = Instant::now();
-    let moved = timeout(MOVES_WITHIN, peer.event("reserved")).await.unwrap();
+    let moved = timeout(MOVE_TIMEOUT, peer.event("reserved")).await.unwrap();
     println!("moved {:?} after the signal", begun.elapsed());
     assert_eq!(moved["relay"], new.peer_id.to_string());
     new.event("reservation accepted").await;

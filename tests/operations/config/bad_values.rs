@@ -381,7 +381,7 @@ fn durations() {
 }
 
 #[test]
-fn text_of_invalid_unicode() {
+fn invalid_unicode() {
     let value = OsString::from_vec(vec![b'1', 0xff]);
     let pairs = [(OsString::from("RELAY_MAX_CIRCUITS"), value.clone())];
     let error = Config::from_env(pairs).unwrap_err();
@@ -394,7 +394,7 @@ fn text_of_invalid_unicode() {
 }
 
 #[test]
-fn one_line_each_all_at_once() {
+fn all_errors_are_reported_in_one_line_each() {
     let text = errors(&[
         ("RELAY_LISTEN_ADDRESSES", "nowhere"),
         ("RELAY_EXTERNAL_ADDRESSES", "nowhere"),

@@ -13,7 +13,7 @@ fn not_in_effect<'a>(lines: &[&'a str]) -> Vec<&'a str> {
 }
 
 #[test]
-fn an_empty_environment_is_enough() {
+fn empty_environment_is_valid() {
     let loaded = load(&[]).unwrap();
     assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
     let config = loaded.config;

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_mistyped_name_gets_a_suggestion() {
+fn mistyped_name_error_has_a_suggestion() {
     for (name, meant) in [
         ("RELAY_MAX_CIRCUIT", "RELAY_MAX_CIRCUITS"),
         ("RELAY_LISTEN_ADDRESS", "RELAY_LISTEN_ADDRESSES"),
@@ -30,7 +30,7 @@ fn old_name_of_renamed_variable_is_an_error_with_the_new_name() {
 }
 
 #[test]
-fn a_strange_name_gets_the_list() {
+fn unknown_name_error_refers_to_the_reference() {
     for name in ["RELAY_", "RELAY_COLOUR", "RELAY_X.Y"] {
         let hint = "`descord-relay config --reference` lists all variables";
         let expected = format!("{name}: there is no such variable; {hint}");
@@ -39,7 +39,7 @@ fn a_strange_name_gets_the_list() {
 }
 
 #[test]
-fn service_links_are_passed_over_with_one_warning() {
+fn service_links_are_ignored_with_one_warning() {
     let links = [
         ("RELAY_PORT", "tcp://10.96.0.1:9000"),
         ("RELAY_SERVICE_HOST", "10.96.0.1"),

@@ -271,7 +271,7 @@ fn zero_is_unlimited() {
 }
 
 #[test]
-fn sizes_are_as_people_write_them() {
+fn sizes_accept_common_units() {
     let size = |text| {
         config(&[("RELAY_MAX_CIRCUIT_BYTES", text)])
             .limits
@@ -305,7 +305,7 @@ fn an_empty_admin_address_is_off() {
 }
 
 #[test]
-fn external_addresses_have_many_shapes() {
+fn external_addresses_of_every_form_are_accepted() {
     let list = [
         "/ip4/192.0.2.1/tcp/9000",
         "/ip6/2001:db8::1/tcp/9000/ws",
@@ -343,7 +343,7 @@ fn private_networks_have_no_quic() {
 }
 
 #[test]
-fn a_key_may_be_given() {
+fn identity_key_is_accepted() {
     let (key, peer_id) = key();
     let config = config(&[("RELAY_IDENTITY_KEY", &key)]);
     let identity = descord_relay::identity::Identity::from_config(&config.identity).unwrap();

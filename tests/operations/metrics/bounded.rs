@@ -15,7 +15,7 @@ use test_support::{
     raw::{Circuit, Raw, assert_status, connect, read_out},
 };
 
-use crate::metrics::{reaches, start};
+use crate::metrics::{start, wait_for_sum};
 
 /// Number of misbehaving peers.
 const PEERS: usize = 8;
@@ -63,8 +63,8 @@ async fn flood(relay: &Relay) {
     }
     // Waits until all clients have disconnected.
     let names = ["relay_peer_active", "relay_connection_active"];
-    let nobody = |scrape: &Scrape| names.iter().all(|name| scrape.sum(name, &[]) == Some(0.0));
-    Scrape::find(relay, "no connections", nobody).await;
+    let is_idle = |scrape: &Scrape| names.iter().all(|name| scrape.sum(name, &[]) == Some(0.0));
+    Scrape::find(relay, "no connections", is_idle).await;
 }
 
 /// The series, without their values.
@@ -143,16 +143,16 @@ async fn counters_match_the_log() {
         assert_status(&reserved.reserve().await, Status::Ok);
         reserved_peers.push(reserved);
     }
-    let mut crowd = Vec::new();
+    let mut idle_peers = Vec::new();
     for _ in 0..4 {
         let mut peer = Raw::new(&relay.quic()).await;
         peer.reserve().await;
         peer.connect(PeerId::random()).await;
-        crowd.push(peer);
+        idle_peers.push(peer);
     }
-    drop((reserved_peers, crowd));
+    drop((reserved_peers, idle_peers));
     let ended = "relay_reservation_duration_seconds_count";
-    reaches(&relay, ended, &[], 5.0).await;
+    wait_for_sum(&relay, ended, &[], 5.0).await;
     flood(&relay).await;
     let scrape = Scrape::of(&relay).await;
     let events = relay.stop().await;

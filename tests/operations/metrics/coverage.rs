@@ -26,7 +26,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::metrics::{reaches, start};
+use crate::metrics::{start, wait_for_sum};
 
 const SIGTERM: i32 = 15;
 const SIGCONT: i32 = 18;
@@ -46,17 +46,17 @@ async fn reservations(relay: &Relay) -> (Raw, Scrape) {
     assert_status(&second.reserve().await, Status::Ok);
     let mut late = Raw::new(&relay.quic()).await;
     assert_status(&late.reserve().await, Status::ReservationRefused);
-    reaches(relay, "relay_reservation_active", &[], 2.0).await;
+    wait_for_sum(relay, "relay_reservation_active", &[], 2.0).await;
     for (labels, expected) in [
         ([("outcome", "accepted"), ("reason", "none")], 2.0),
         ([("outcome", "renewed"), ("reason", "none")], 1.0),
         ([("outcome", "denied"), ("reason", "max_reservations")], 1.0),
     ] {
-        reaches(relay, "relay_hop_requests_total", &labels, expected).await;
+        wait_for_sum(relay, "relay_hop_requests_total", &labels, expected).await;
     }
     drop(second);
     let ended = "relay_reservation_duration_seconds_count";
-    let scrape = reaches(relay, ended, &[("reason", "closed")], 1.0).await;
+    let scrape = wait_for_sum(relay, ended, &[("reason", "closed")], 1.0).await;
     (reserved, scrape)
 }
 
@@ -69,24 +69,24 @@ async fn circuits(relay: &Relay) -> Vec<Scrape> {
     circuit.far.close().await.unwrap();
     circuit.near.read_to_end(&mut Vec::new()).await.unwrap();
     let ended = "relay_circuit_duration_seconds_count";
-    reaches(relay, ended, &[("reason", "eof")], 1.0).await;
+    wait_for_sum(relay, ended, &[("reason", "eof")], 1.0).await;
     drop(circuit);
-    reaches(relay, "relay_reservation_duration_seconds_count", &[], 2.0).await;
+    wait_for_sum(relay, "relay_reservation_duration_seconds_count", &[], 2.0).await;
 
     let circuit = Circuit::open(&relay.quic()).await;
-    let open = reaches(relay, "relay_circuit_active", &[], 1.0).await;
+    let open = wait_for_sum(relay, "relay_circuit_active", &[], 1.0).await;
     let (mut near, far) = (circuit.near, circuit.far);
     let endless = pattern(100_000);
     let writing = async { while near.write_all(&endless).await.is_ok() {} };
     let cause = [("cause", "receiver")];
     let held = tokio::select! {
-        held = reaches(relay, "relay_throttle_waits_total", &cause, 1.0) => held,
+        held = wait_for_sum(relay, "relay_throttle_waits_total", &cause, 1.0) => held,
         () = writing => panic!("the circuit ended"),
     };
     drop((circuit.source, circuit.target, near, far));
     // Either as a reset or as a lost connection, depending on which is detected first.
-    let left = reaches(relay, ended, &[], 2.0).await;
-    reaches(relay, "relay_reservation_duration_seconds_count", &[], 3.0).await;
+    let left = wait_for_sum(relay, ended, &[], 2.0).await;
+    wait_for_sum(relay, "relay_reservation_duration_seconds_count", &[], 3.0).await;
     vec![open, held, left]
 }
 
@@ -119,17 +119,17 @@ async fn stops(relay: &Relay, reserved: &mut Raw) -> Scrape {
     };
     drop(source);
     let stop = "relay_stop_duration_seconds_count";
-    reaches(relay, stop, &[("outcome", "abandoned")], 1.0).await;
+    wait_for_sum(relay, stop, &[("outcome", "abandoned")], 1.0).await;
     drop(asked);
-    reaches(relay, stop, &[("outcome", "accepted")], 2.0).await;
-    reaches(relay, stop, &[("outcome", "refused")], 1.0).await;
-    reaches(relay, stop, &[("outcome", "failed")], 1.0).await
+    wait_for_sum(relay, stop, &[("outcome", "accepted")], 2.0).await;
+    wait_for_sum(relay, stop, &[("outcome", "refused")], 1.0).await;
+    wait_for_sum(relay, stop, &[("outcome", "failed")], 1.0).await
 }
 
 /// An incomplete connection, a failed handshake, and a connection beyond the limit of a peer.
 async fn connections(relay: &Relay) -> Vec<Scrape> {
     let mut tcp = TcpStream::connect(socket(&relay.tcp())).await.unwrap();
-    let pending = reaches(relay, "relay_connection_pending", &[], 1.0).await;
+    let pending = wait_for_sum(relay, "relay_connection_pending", &[], 1.0).await;
     tcp.write_all(MULTISTREAM).await.unwrap();
     tcp.write_all(NOISE).await.unwrap();
     tcp.write_all(b"\x00\x04none").await.unwrap();
@@ -138,7 +138,7 @@ async fn connections(relay: &Relay) -> Vec<Scrape> {
         ("security", "noise"),
         ("outcome", "failed"),
     ];
-    let failed = reaches(
+    let failed = wait_for_sum(
         relay,
         "relay_handshake_duration_seconds_count",
         &failed,
@@ -152,12 +152,12 @@ async fn connections(relay: &Relay) -> Vec<Scrape> {
         connections.push(Raw::with_key(key.clone(), &relay.tcp()).await);
     }
     let denied = [("reason", "max_connections_per_peer")];
-    let denied = reaches(relay, "relay_connection_denied_total", &denied, 1.0).await;
+    let denied = wait_for_sum(relay, "relay_connection_denied_total", &denied, 1.0).await;
     vec![pending, failed, denied]
 }
 
 /// More concurrent work than the local queues of the threads can hold.
-async fn crowd(relay: &Relay) -> Scrape {
+async fn concurrent_connections(relay: &Relay) -> Scrape {
     let address = socket(&relay.tcp());
     #[expect(clippy::cast_precision_loss, reason = "it is small")]
     let many = MANY as f64;
@@ -167,7 +167,7 @@ async fn crowd(relay: &Relay) -> Scrape {
         for _ in 0..MANY {
             tcp_streams.push(TcpStream::connect(address).await.unwrap());
         }
-        reaches(relay, "relay_connection_pending", &[], many).await;
+        wait_for_sum(relay, "relay_connection_pending", &[], many).await;
         // All connections become readable at once, and the scrape follows immediately.
         kill(SIGSTOP, relay.id());
         sleep(MAX_AGE).await;
@@ -191,13 +191,13 @@ async fn dials(relay: &Relay) -> Vec<Scrape> {
     for (address, number) in client.addresses.clone().iter().zip([1.0, 2.0]) {
         assert!(client.is_reachable(address).await);
         let dialled = [("outcome", "dialled")];
-        scrapes.push(reaches(relay, series, &dialled, number).await);
+        scrapes.push(wait_for_sum(relay, series, &dialled, number).await);
     }
     let foreign = "/ip4/127.0.0.2/tcp/1".parse().unwrap();
     let refused = [("outcome", "foreign_address")];
     // The client repeats its request until it is dropped.
     tokio::select! {
-        scrape = reaches(relay, series, &refused, 1.0) => scrapes.push(scrape),
+        scrape = wait_for_sum(relay, series, &refused, 1.0) => scrapes.push(scrape),
         () = client.ask([foreign]) => unreachable!("the client repeats its request until it is dropped"),
     }
     scrapes
@@ -214,28 +214,28 @@ async fn access() -> Vec<Scrape> {
         ("RELAY_ACCESS_URL", &auth_server.url()),
     ])
     .await;
-    let mut scrapes = vec![reaches(&relay, "relay_access_rules", &[], 1.0).await];
+    let mut scrapes = vec![wait_for_sum(&relay, "relay_access_rules", &[], 1.0).await];
     let mut peer = Raw::new(&relay.tcp()).await;
     for _ in 0..2 {
         assert_status(&peer.reserve().await, Status::PermissionDenied);
     }
     let reason = [("request", "reserve"), ("reason", "access_decision")];
-    reaches(&relay, "relay_hop_requests_total", &reason, 2.0).await;
+    wait_for_sum(&relay, "relay_hop_requests_total", &reason, 2.0).await;
     let lookups = "relay_access_cache_lookups_total";
-    reaches(&relay, lookups, &[("outcome", "miss")], 1.0).await;
-    reaches(&relay, lookups, &[("outcome", "hit")], 1.0).await;
+    wait_for_sum(&relay, lookups, &[("outcome", "miss")], 1.0).await;
+    wait_for_sum(&relay, lookups, &[("outcome", "hit")], 1.0).await;
     let denied = [("outcome", "denied")];
     let decisions = "relay_access_decision_duration_seconds_count";
-    scrapes.push(reaches(&relay, decisions, &denied, 1.0).await);
+    scrapes.push(wait_for_sum(&relay, decisions, &denied, 1.0).await);
     std::fs::write(&file, "nonsense").unwrap();
-    scrapes.push(reaches(&relay, "relay_access_stale", &[], 1.0).await);
+    scrapes.push(wait_for_sum(&relay, "relay_access_stale", &[], 1.0).await);
     std::fs::write(&file, "deny reserve,connect 192.0.2.1").unwrap();
-    scrapes.push(reaches(&relay, "relay_access_rules", &[], 2.0).await);
+    scrapes.push(wait_for_sum(&relay, "relay_access_rules", &[], 2.0).await);
     let mut second = Raw::new(&relay.tcp()).await;
     assert_status(&second.reserve().await, Status::PermissionDenied);
-    scrapes.push(reaches(&relay, decisions, &denied, 2.0).await);
+    scrapes.push(wait_for_sum(&relay, decisions, &denied, 2.0).await);
     for outcome in ["success", "failure"] {
-        reaches(
+        wait_for_sum(
             &relay,
             "relay_access_reloads_total",
             &[("outcome", outcome)],
@@ -256,12 +256,12 @@ async fn bandwidth() -> Vec<Scrape> {
     ] {
         let relay = start(&[(variable, "100KB")]).await;
         let limit = "relay_bandwidth_limit_bytes_per_second";
-        scrapes.push(reaches(&relay, limit, &[("scope", scope)], 100_000.0).await);
+        scrapes.push(wait_for_sum(&relay, limit, &[("scope", scope)], 100_000.0).await);
         let mut circuit = Circuit::open(&relay.tcp()).await;
         circuit.near.write_all(&pattern(200_000)).await.unwrap();
         circuit.near.flush().await.unwrap();
         let waits = "relay_throttle_waits_total";
-        scrapes.push(reaches(&relay, waits, &[("cause", scope)], 1.0).await);
+        scrapes.push(wait_for_sum(&relay, waits, &[("cause", scope)], 1.0).await);
     }
     scrapes
 }
@@ -285,7 +285,7 @@ const FIXED: [&str; 6] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_instrument_moves() {
+async fn every_instrument_changes() {
     let relay = start(&[
         ("RELAY_MAX_RESERVATIONS", "2"),
         ("RELAY_DRAIN_TIMEOUT", "1h"),
@@ -300,14 +300,18 @@ async fn every_instrument_moves() {
     assert_status(&answer, Status::NoReservation);
     scrapes.extend(connections(&relay).await);
     scrapes.extend(dials(&relay).await);
-    scrapes.push(timeout(PATIENCE, crowd(&relay)).await.unwrap());
+    scrapes.push(
+        timeout(PATIENCE, concurrent_connections(&relay))
+            .await
+            .unwrap(),
+    );
     scrapes.extend(access().await);
     scrapes.extend(bandwidth().await);
     relay.signal(SIGTERM);
     let draining = [("phase", "draining")];
     let left = |scrape: &Scrape| scrape.sum("relay_drain_time_left_seconds", &[]);
     assert!(scrapes.iter().all(|scrape| left(scrape).is_none()));
-    let first = reaches(&relay, "relay_phase", &draining, 1.0).await;
+    let first = wait_for_sum(&relay, "relay_phase", &draining, 1.0).await;
     let less = |scrape: &Scrape| left(scrape) < left(&first);
     let second = Scrape::find(&relay, "time that passes", less).await;
     assert!((3500.0..=3600.0).contains(&left(&second).unwrap()));

@@ -1,4 +1,4 @@
-//! A parser for the series and labels in PromQL queries.
+//! A parser for the series and labels in `PromQL` queries.
 
 use std::collections::BTreeSet;
 

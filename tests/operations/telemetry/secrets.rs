@@ -13,7 +13,7 @@ const HEADERS: (&str, &str) = (
 );
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_log_has_a_header() {
+async fn headers_are_not_logged() {
     for protocol in PROTOCOLS {
         let collector = Collector::start().await;
         let endpoint = format!("http://user:hunter4@{}", collector.address);

@@ -93,8 +93,8 @@ async fn signal_overrides_general_compression() {
 #[tokio::test(flavor = "multi_thread")]
 async fn signal_has_a_separate_endpoint() {
     let (one, other) = (Collector::start().await, Collector::start().await);
-    let elsewhere = format!("{}/elsewhere", other.url());
-    let variables = [("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", elsewhere.as_str())];
+    let traces_url = format!("{}/elsewhere", other.url());
+    let variables = [("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", traces_url.as_str())];
     let relay = relay(&one, &variables).await;
     carry(&relay).await;
     other.span("circuit").await;
@@ -289,7 +289,7 @@ async fn a_request_within_a_trace_has_a_span_in_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_in_the_endpoint_is_authenticated() {
+async fn endpoint_credentials_are_sent() {
     for protocol in PROTOCOLS {
         let collector = Collector::start().await;
         let endpoint = format!("http://us%40er:pass@{}", collector.address);
@@ -324,7 +324,7 @@ async fn a_user_in_the_endpoint_is_authenticated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn http_has_proxies() {
+async fn http_proxies_are_used() {
     let collector = Collector::start().await;
     // Only the proxy can receive requests for this host.
     let proxied = (

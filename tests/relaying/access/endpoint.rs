@@ -28,7 +28,7 @@ pub(crate) async fn start(auth_server: &AuthServer, more: &[(&str, &str)]) -> Re
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_endpoint_receives_the_whole_request_and_decides_it() {
+async fn endpoint_receives_the_request_and_decides() {
     let auth_server = AuthServer::start(Mode::Allow).await;
     let mut relay = start(&auth_server, &[("RELAY_ACCESS_TOKEN", TOKEN)]).await;
     let circuit =
@@ -77,7 +77,7 @@ async fn the_endpoint_receives_the_whole_request_and_decides_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rules_come_first() {
+async fn rules_take_precedence_over_the_endpoint() {
     let auth_server = AuthServer::start(Mode::Allow).await;
     let mut relay = start(&auth_server, &[("RELAY_ACCESS_RESERVE_DENY", "127.0.0.1")]).await;
     let mut peer = Raw::new(&relay.tcp()).await;
@@ -141,7 +141,7 @@ pub(crate) async fn reserved_on(connections: usize, relay: &Relay) -> Vec<Raw> {
 
 /// A recent decision is reused for renewals, even without a cache.
 #[tokio::test(flavor = "multi_thread")]
-async fn flood_of_renewals_seldom_reaches_the_endpoint() {
+async fn renewals_reuse_recent_decisions() {
     let auth_server = AuthServer::start(Mode::Allow).await;
     let relay = start(&auth_server, &[("RELAY_ACCESS_CACHE_TTL", "0")]).await;
     let mut peer = Raw::new(&relay.tcp()).await;

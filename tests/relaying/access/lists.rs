@@ -24,7 +24,7 @@ async fn only_allowed_peers_may_reserve() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn networks_are_those_of_the_connection() {
+async fn networks_match_the_connection_address() {
     let mut relay = Relay::start(&[
         (
             "RELAY_LISTEN_ADDRESSES",
@@ -67,7 +67,7 @@ async fn circuits_lead_only_to_allowed_targets() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_rule_nothing_is_controlled() {
+async fn access_control_is_off_without_rules() {
     let relay = Relay::start(&[
         ("RELAY_ACCESS_RESERVE_ALLOW", ""),
         ("RELAY_ACCESS_FILE", ""),

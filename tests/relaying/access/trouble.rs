@@ -36,7 +36,7 @@ fn faults() -> [(Mode, &'static str, &'static str); 10] {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_decision_requests_are_refused_unless_they_are_to_be_granted() {
+async fn policy_applies_when_the_endpoint_fails() {
     for (policy, status) in [
         ("fail-closed", Status::PermissionDenied),
         ("fail-open", Status::Ok),
@@ -88,7 +88,7 @@ async fn without_a_decision_requests_are_refused_unless_they_are_to_be_granted()
 
 /// Servers close idle keep-alive connections, sometimes at the moment of their reuse.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stale_keep_alive_connection_is_no_failure() {
+async fn stale_keep_alive_connections_are_retried() {
     let auth_server = AuthServer::start(Mode::Once).await;
     let relay = start(&auth_server, &[("RELAY_ACCESS_CACHE_TTL", "0")]).await;
     let _connections = reserved_on(5, &relay).await;
@@ -169,7 +169,7 @@ async fn waiting_requests_time_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn circuits_and_the_end_do_not_wait_for_a_decision() {
+async fn open_circuits_and_shutdown_do_not_wait_for_a_decision() {
     let auth_server = AuthServer::start(Mode::Allow).await;
     let mut relay = start(
         &auth_server,

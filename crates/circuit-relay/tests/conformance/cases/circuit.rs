@@ -181,19 +181,19 @@ fn limit_bytes(limits: &mut circuit_relay::Limits) {
 /// Two clients with a circuit. Their connections close when the clients are dropped.
 struct Pair {
     target: Client,
-    holder: Connection,
+    reserving: Connection,
     source: Client,
     connection: Connection,
     circuit: Circuit,
 }
 
 async fn pair(relay: &Server) -> Pair {
-    let (mut target, holder) = Client::reserved(relay).await;
+    let (mut target, reserving) = Client::reserved(relay).await;
     let (source, connection) = Client::connected(relay).await;
     let circuit = circuit::open(&connection, &mut target).await.unwrap();
     Pair {
         target,
-        holder,
+        reserving,
         source,
         connection,
         circuit,
@@ -237,7 +237,7 @@ async fn target_finishes_first(relay: Server) -> String {
 }
 
 async fn data_with_handshake(relay: Server) -> String {
-    let (mut target, _holder) = Client::reserved(&relay).await;
+    let (mut target, _reserving) = Client::reserved(&relay).await;
     let (_source, source) = Client::connected(&relay).await;
     let with = |mut message: Vec<u8>, data: &[u8]| {
         message.extend(data);
@@ -422,7 +422,7 @@ async fn source_resets_after_end(relay: Server) -> String {
 
 async fn target_disconnects(relay: Server) -> String {
     let pair = pair(&relay).await;
-    let (mut other, _holder) = Client::reserved(&relay).await;
-    pair.target.disconnect(&pair.holder).await;
+    let (mut other, _reserving) = Client::reserved(&relay).await;
+    pair.target.disconnect(&pair.reserving).await;
     end_and_next_status(pair.circuit.source, &pair.connection, &mut other).await
 }

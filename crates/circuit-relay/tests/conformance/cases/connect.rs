@@ -94,7 +94,7 @@ fn answers<const N: usize>(attempts: [Result<Circuit, Answer>; N]) -> String {
 }
 
 async fn connect(relay: Server) -> String {
-    let (mut target, _holder) = Client::reserved(&relay).await;
+    let (mut target, _reserving) = Client::reserved(&relay).await;
     let (_source, source) = Client::connected(&relay).await;
     answers([circuit::open(&source, &mut target).await])
 }
@@ -116,8 +116,8 @@ async fn to_self(relay: Server) -> String {
 }
 
 async fn relay_full(relay: Server) -> String {
-    let (mut one, _holder) = Client::reserved(&relay).await;
-    let (mut other, _holder) = Client::reserved(&relay).await;
+    let (mut one, _reserving) = Client::reserved(&relay).await;
+    let (mut other, _reserving) = Client::reserved(&relay).await;
     let (_source, first) = Client::connected(&relay).await;
     let (_source, second) = Client::connected(&relay).await;
     answers([
@@ -127,8 +127,8 @@ async fn relay_full(relay: Server) -> String {
 }
 
 async fn source_full(relay: Server) -> String {
-    let (mut one, _holder) = Client::reserved(&relay).await;
-    let (mut other, _holder) = Client::reserved(&relay).await;
+    let (mut one, _reserving) = Client::reserved(&relay).await;
+    let (mut other, _reserving) = Client::reserved(&relay).await;
     let (_source, source) = Client::connected(&relay).await;
     answers([
         circuit::open(&source, &mut one).await,
@@ -137,7 +137,7 @@ async fn source_full(relay: Server) -> String {
 }
 
 async fn target_full(relay: Server) -> String {
-    let (mut target, _holder) = Client::reserved(&relay).await;
+    let (mut target, _reserving) = Client::reserved(&relay).await;
     let (_source, first) = Client::connected(&relay).await;
     let (_source, second) = Client::connected(&relay).await;
     let mut used = circuit::open(&first, &mut target).await;
@@ -148,7 +148,7 @@ async fn target_full(relay: Server) -> String {
 }
 
 async fn unused_evicted(relay: Server) -> String {
-    let (mut target, _holder) = Client::reserved(&relay).await;
+    let (mut target, _reserving) = Client::reserved(&relay).await;
     let (_source, first) = Client::connected(&relay).await;
     let (_source, second) = Client::connected(&relay).await;
     answers([
@@ -158,7 +158,7 @@ async fn unused_evicted(relay: Server) -> String {
 }
 
 async fn slot_freed(relay: Server) -> String {
-    let (mut target, _holder) = Client::reserved(&relay).await;
+    let (mut target, _reserving) = Client::reserved(&relay).await;
     let (_source, source) = Client::connected(&relay).await;
     let circuit = circuit::open(&source, &mut target).await.unwrap();
     let first = circuit.answer.clone();
@@ -167,15 +167,15 @@ async fn slot_freed(relay: Server) -> String {
 }
 
 async fn limit(relay: Server) -> String {
-    let (mut target, _holder) = Client::reserved(&relay).await;
+    let (mut target, _reserving) = Client::reserved(&relay).await;
     let (_source, source) = Client::connected(&relay).await;
     let circuit = circuit::open(&source, &mut target).await.unwrap();
     answer::limit(circuit.answer.granted().limit)
 }
 
 async fn unlimited(relay: Server) -> String {
-    let (mut target, holder) = Client::connected(&relay).await;
-    let reserve = holder.reserve().await.granted();
+    let (mut target, reserving) = Client::connected(&relay).await;
+    let reserve = reserving.reserve().await.granted();
     let (_source, source) = Client::connected(&relay).await;
     let circuit = circuit::open(&source, &mut target).await.unwrap();
     let connect = circuit.answer.granted();

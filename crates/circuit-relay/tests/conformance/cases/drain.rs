@@ -44,13 +44,13 @@ async fn reserve(relay: Server) -> String {
 }
 
 async fn renew(relay: Server) -> String {
-    let (_client, holder) = Client::reserved(&relay).await;
+    let (_client, reserving) = Client::reserved(&relay).await;
     relay.drain(Duration::from_secs(100));
-    holder.reserve().await.to_string()
+    reserving.reserve().await.to_string()
 }
 
 async fn limits(relay: Server) -> String {
-    let (mut target, _holder) = Client::reserved(&relay).await;
+    let (mut target, _reserving) = Client::reserved(&relay).await;
     let (_source, source) = Client::connected(&relay).await;
     relay.drain(Duration::from_secs(100));
     let circuit = circuit::open(&source, &mut target).await.unwrap();
@@ -65,7 +65,7 @@ async fn limits(relay: Server) -> String {
 }
 
 async fn connect_shortly_before_the_end(relay: Server) -> String {
-    let (mut target, _holder) = Client::reserved(&relay).await;
+    let (mut target, _reserving) = Client::reserved(&relay).await;
     let (_source, source) = Client::connected(&relay).await;
     relay.drain(Duration::from_secs(15));
     match circuit::open(&source, &mut target).await {

@@ -118,11 +118,11 @@ async fn five_connections(relay: Server) -> String {
 }
 
 async fn loses_reserving_connection(relay: Server) -> String {
-    let (mut target, holder) = Client::reserved(&relay).await;
+    let (mut target, reserving) = Client::reserved(&relay).await;
     let other = target.dial(&relay).await;
     other.wait_until_served().await;
     let (_source, source) = Client::connected(&relay).await;
-    target.disconnect(&holder).await;
+    target.disconnect(&reserving).await;
     match circuit::open(&source, &mut target).await {
         Ok(circuit) if circuit.over == other.id => "OK, over the other connection".into(),
         Ok(circuit) => format!("OK, over {:?}", circuit.over),
@@ -131,9 +131,9 @@ async fn loses_reserving_connection(relay: Server) -> String {
 }
 
 async fn last_connection(relay: Server) -> String {
-    let (target, holder) = Client::reserved(&relay).await;
+    let (target, reserving) = Client::reserved(&relay).await;
     let (_source, source) = Client::connected(&relay).await;
-    target.disconnect(&holder).await;
+    target.disconnect(&reserving).await;
     let answer = source.connect_until(target.peer_id, Status::NoReservation);
     answer.await.to_string()
 }
@@ -155,7 +155,7 @@ async fn wait_for_expiry(source: &Connection, target: &mut Client) {
 }
 
 async fn expires(relay: Server) -> String {
-    let (mut target, _holder) = Client::reserved(&relay).await;
+    let (mut target, _reserving) = Client::reserved(&relay).await;
     let (_source, source) = Client::connected(&relay).await;
     wait_for_expiry(&source, &mut target).await;
     "NO_RESERVATION".into()
@@ -166,7 +166,7 @@ async fn circuit_outlives_reservation(relay: Server) -> String {
     // On a slow machine, such a short reservation may expire before the circuit is open. Retries with
     // another target.
     let (mut target, mut circuit) = loop {
-        let (mut target, _holder) = Client::reserved(&relay).await;
+        let (mut target, _reserving) = Client::reserved(&relay).await;
         match circuit::open(&source, &mut target).await {
             Ok(circuit) => break (target, circuit),
             Err(denied) => assert!(denied.is(Status::NoReservation), "{denied}"),
@@ -182,8 +182,8 @@ async fn circuit_outlives_reservation(relay: Server) -> String {
 }
 
 async fn reserve_after_expiry(relay: Server) -> String {
-    let (mut target, holder) = Client::reserved(&relay).await;
+    let (mut target, reserving) = Client::reserved(&relay).await;
     let (_source, source) = Client::connected(&relay).await;
     wait_for_expiry(&source, &mut target).await;
-    holder.reserve().await.to_string()
+    reserving.reserve().await.to_string()
 }

@@ -143,15 +143,15 @@ async fn limit(relay: Server) -> String {
 }
 
 async fn full(relay: Server) -> String {
-    let _holder = Client::reserved(&relay).await;
+    let _reserved = Client::reserved(&relay).await;
     let (_client, connection) = Client::connected(&relay).await;
     connection.reserve().await.to_string()
 }
 
 async fn after_release(relay: Server) -> String {
-    let holder = Client::reserved(&relay).await;
+    let reserved = Client::reserved(&relay).await;
     let (_client, connection) = Client::connected(&relay).await;
-    drop(holder);
+    drop(reserved);
     until(Status::Ok, || connection.reserve()).await.to_string()
 }
 
