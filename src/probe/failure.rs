@@ -8,7 +8,7 @@ use libp2p::{
 };
 use serde::Serialize;
 
-use super::plain_words::in_plain_words;
+use super::plain_words::explain;
 
 /// The steps of a probe, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -56,7 +56,7 @@ pub struct Failure {
 impl Failure {
     /// A failed step; the hint of the cause takes precedence over that of the step.
     pub(super) fn new(step: Step, cause: Cause) -> Self {
-        let cause = in_plain_words(cause);
+        let cause = cause.in_plain_words();
         let hint = (step == Step::Connect)
             .then(|| "is the relay running, and does the firewall let this port through?".into());
         Self {
@@ -111,6 +111,19 @@ impl Cause {
             hint: Some(hint.into()),
             ..self
         }
+    }
+
+    /// The cause in plain words if it is a known one, with the library's text at the end.
+    fn in_plain_words(self) -> Self {
+        match explain(&self.message) {
+            Some((message, hint)) => Self::new(format!("{message} [{}]", self.message)).hint(hint),
+            None => self,
+        }
+    }
+
+    /// Whether the cause is a known one.
+    pub(super) fn is_known(&self) -> bool {
+        explain(&self.message).is_some()
     }
 
     /// An error with its sources.

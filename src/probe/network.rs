@@ -14,7 +14,7 @@ use hickory_resolver::{
     proto::rr::RData,
     system_conf::read_system_conf,
 };
-use libp2p::{Multiaddr, multiaddr::Protocol, websocket};
+use libp2p::{Multiaddr, dns, multiaddr::Protocol, websocket};
 use libp2p_pnet::PreSharedKey;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use tokio::net::lookup_host;
@@ -24,6 +24,9 @@ use crate::pem;
 
 /// The variable with a file of certificates to trust, which other programs use as well.
 const CA_VARIABLE: &str = "SSL_CERT_FILE";
+
+/// Why the transports of a client cannot be set up.
+pub(super) type SetupError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The resolver, the trusted certificates and the key of a private network.
 pub(super) struct Network {
@@ -68,8 +71,14 @@ impl Network {
         })
     }
 
+    /// A transport that resolves the names in addresses for `inner`.
+    pub(super) fn resolve_names<T>(&self, inner: T) -> dns::tokio::Transport<T> {
+        let (config, options) = self.resolver_config();
+        dns::tokio::Transport::custom(inner, config, options)
+    }
+
     /// The configuration of the resolver; one without name servers if there is none.
-    pub(super) fn resolver_config(&self) -> (ResolverConfig, ResolverOpts) {
+    fn resolver_config(&self) -> (ResolverConfig, ResolverOpts) {
         let none = || {
             let config = ResolverConfig::from_name_servers(Vec::new());
             (config, ResolverOpts::default())

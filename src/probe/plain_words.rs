@@ -1,7 +1,5 @@
 //! Errors of libraries in the words of a user: what is wrong, and what to do.
 
-use super::failure::Cause;
-
 /// An error that a library reports with this text.
 struct Known {
     /// A part of the library's text.
@@ -45,31 +43,19 @@ const KNOWN: &[Known] = &[
     Known {
         text: "PERMISSION_DENIED",
         message: "the relay does not permit this client to reserve (PERMISSION_DENIED)",
-        hint: "its access rules or its authorization endpoint decide; the probe has a new peer id each \
+        hint: "its access rules or its access endpoint decide; the probe has a new peer id each \
                time, so allow its IP address, and find the rule with `descord-relay access check`",
     },
     Known {
         text: "Remote denied permission",
         message: "the relay does not permit the circuit (PERMISSION_DENIED)",
-        hint: "its access rules or its authorization endpoint decide; find the rule with \
+        hint: "its access rules or its access endpoint decide; find the rule with \
                `descord-relay access check`",
     },
 ];
 
-/// The cause in plain words if it is a known one, with the library's text at the end.
-pub(super) fn in_plain_words(cause: Cause) -> Cause {
-    let known = KNOWN
-        .iter()
-        .find(|known| cause.message.contains(known.text));
-    match known {
-        Some(known) => {
-            Cause::new(format!("{} [{}]", known.message, cause.message)).hint(known.hint)
-        }
-        None => cause,
-    }
-}
-
-/// Whether the cause is a known one.
-pub(super) fn is_known(cause: &Cause) -> bool {
-    KNOWN.iter().any(|known| cause.message.contains(known.text))
+/// What is wrong and what to do, if `error` is a known text of a library.
+pub(super) fn explain(error: &str) -> Option<(&'static str, &'static str)> {
+    let known = KNOWN.iter().find(|known| error.contains(known.text))?;
+    Some((known.message, known.hint))
 }

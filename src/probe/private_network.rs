@@ -12,10 +12,7 @@ use libp2p::{
 };
 use libp2p_pnet::{PnetConfig, PreSharedKey};
 
-use super::{
-    network::Network,
-    transport::{Error, with_names},
-};
+use super::network::{Network, SetupError};
 
 /// The transports of a client with the key of a private network. They authenticate by Noise.
 ///
@@ -25,12 +22,12 @@ pub(super) fn build(
     keypair: &Keypair,
     key: PreSharedKey,
     network: &Network,
-) -> Result<Boxed<(PeerId, StreamMuxerBox)>, Error> {
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, SetupError> {
     let noise = noise::Config::new(keypair)?;
     let config = PnetConfig::new(key);
     let tcp = || {
         let socket = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
-        with_names(socket, network)
+        network.resolve_names(socket)
     };
     let mut websocket = websocket::Config::new(tcp());
     websocket.set_tls_config(network.tls.clone());

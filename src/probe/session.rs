@@ -10,7 +10,6 @@ use super::{
     diagnosis::diagnose,
     failure::{Cause, Failure, Step},
     network::Network,
-    plain_words::is_known,
     report::{Report, milliseconds},
     traffic::{self, ExchangeLimit, ExchangeResult, RoundTrips},
 };
@@ -199,7 +198,7 @@ async fn first_connection(
     let (step, attempt) = (Step::Connect, connect(address, timeout, network));
     let failure = match tokio::time::timeout(timeout, attempt).await {
         Ok(Ok(connected)) => return Ok(connected),
-        Ok(Err(cause)) if is_known(&cause) => return Err(Failure::new(step, cause)),
+        Ok(Err(cause)) if cause.is_known() => return Err(Failure::new(step, cause)),
         Ok(Err(cause)) => Failure::new(step, cause),
         Err(_) => Failure::timeout(step, timeout),
     };

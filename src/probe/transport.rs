@@ -17,15 +17,14 @@ use libp2p::{
             Version,
         },
     },
-    dns,
     identity::Keypair,
     noise, quic, tcp, tls, websocket, yamux,
 };
 
-use super::{network::Network, private_network};
-
-/// Why the transports cannot be set up.
-pub(super) type Error = Box<dyn std::error::Error + Send + Sync>;
+use super::{
+    network::{Network, SetupError},
+    private_network,
+};
 
 type Connection = (PeerId, StreamMuxerBox);
 
@@ -33,7 +32,7 @@ type Connection = (PeerId, StreamMuxerBox);
 ///
 /// # Errors
 /// When the certificate or the Noise key cannot be generated.
-pub(super) fn build(keypair: &Keypair, network: &Network) -> Result<Boxed<Connection>, Error> {
+pub(super) fn build(keypair: &Keypair, network: &Network) -> Result<Boxed<Connection>, SetupError> {
     if let Some(key) = network.swarm_key {
         return private_network::build(keypair, key, network);
     }
@@ -48,7 +47,7 @@ pub(super) fn build(keypair: &Keypair, network: &Network) -> Result<Boxed<Connec
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let direct = quic.or_transport(tcp).map(|either, _| either.into_inner());
     // Inside of the WebSocket transport, which needs the name for TLS and for the `Host` header.
-    let mut websocket = websocket::Config::new(with_names(socket(), network));
+    let mut websocket = websocket::Config::new(network.resolve_names(socket()));
     websocket.set_tls_config(network.tls.clone());
     let websocket = websocket
         .upgrade(Version::V1Lazy)
@@ -56,15 +55,9 @@ pub(super) fn build(keypair: &Keypair, network: &Network) -> Result<Boxed<Connec
         .multiplex(yamux::Config::default())
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     Ok(websocket
-        .or_transport(with_names(direct, network))
+        .or_transport(network.resolve_names(direct))
         .map(|either, _| either.into_inner())
         .boxed())
-}
-
-/// Resolves names in addresses.
-pub(super) fn with_names<T>(inner: T, network: &Network) -> dns::tokio::Transport<T> {
-    let (config, options) = network.resolver_config();
-    dns::tokio::Transport::custom(inner, config, options)
 }
 
 /// Noise, or else TLS.
@@ -72,7 +65,7 @@ pub(super) fn with_names<T>(inner: T, network: &Network) -> dns::tokio::Transpor
 struct Security(SelectUpgrade<noise::Config, tls::Config>);
 
 impl Security {
-    fn new(keypair: &Keypair) -> Result<Self, Error> {
+    fn new(keypair: &Keypair) -> Result<Self, SetupError> {
         let noise = noise::Config::new(keypair)?;
         Ok(Self(SelectUpgrade::new(noise, tls::Config::new(keypair)?)))
     }
