@@ -112,7 +112,7 @@ pub async fn execute(args: Args) -> io::Result<ExitCode> {
     })
 }
 
-/// Probes the relays, at most [`MAX_PARALLEL`] at the same time, and writes the results in the order of
+/// Probes the relays, at most 16 at the same time, and writes the results in the order of
 /// the addresses.
 ///
 /// # Errors
