@@ -195,8 +195,8 @@ async fn open_circuits_and_shutdown_do_not_wait_for_a_decision() {
         let mut read = [0; 4];
         circuit.far.read_exact(&mut read).await.unwrap();
     }
-    let mut newcomer = Raw::new(&relay.quic()).await;
-    drop(newcomer.hop().await);
+    let mut new_client = Raw::new(&relay.quic()).await;
+    drop(new_client.hop().await);
     relay.signal(15);
     relay.event("draining").await;
     relay.signal(15);
