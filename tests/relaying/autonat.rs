@@ -3,7 +3,14 @@
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
-use std::{io::ErrorKind, net::TcpListener};
+use std::{
+    io::ErrorKind,
+    net::TcpListener,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 
 use descord_relay::dialback::{RATE_PER_IP, RATE_PER_PEER};
 use futures::{FutureExt, future::join_all};
@@ -16,7 +23,7 @@ use test_support::{
     prometheus::Scrape,
     raw::Raw,
 };
-use tokio::time::Instant;
+use tokio::{task::JoinSet, time::Instant};
 
 const DIALS: &str = "relay_autonat_dials_total";
 
@@ -213,25 +220,39 @@ async fn addresses_of_other_machines_are_not_dialled() {
     }
 }
 
-/// Listening sockets on one address. Counts the dialled ones.
+/// Listening sockets on one address. They close each connection at once, so that dials fail without a delay.
 struct Ports {
-    listeners: Vec<TcpListener>,
+    dialled: Arc<AtomicU32>,
     addresses: Vec<Multiaddr>,
+    _listeners: JoinSet<()>,
 }
 
 impl Ports {
     fn new(number: u32) -> Self {
-        let (listeners, addresses) = (0..number).map(|_| listener("127.0.0.1")).unzip();
+        let dialled = Arc::new(AtomicU32::new(0));
+        let mut listeners = JoinSet::new();
+        let addresses = (0..number).map(|_| {
+            let (listener, address) = listener("127.0.0.1");
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            let dialled = Arc::clone(&dialled);
+            listeners.spawn(async move {
+                drop(listener.accept().await);
+                dialled.fetch_add(1, Ordering::Relaxed);
+                while listener.accept().await.is_ok() {}
+            });
+            address
+        });
+        let addresses = addresses.collect();
         Self {
-            listeners,
+            dialled,
             addresses,
+            _listeners: listeners,
         }
     }
 
     /// The number of dialled ports.
     fn dialled(&self) -> u32 {
-        let dialled = self.listeners.iter().filter(|port| port.accept().is_ok());
-        u32::try_from(dialled.count()).unwrap()
+        self.dialled.load(Ordering::Relaxed)
     }
 }
 
