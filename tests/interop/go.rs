@@ -69,17 +69,28 @@ impl Node {
     }
 }
 
-/// Whether an event lists an address that contains `part`.
+/// The addresses that an event lists under `key`.
+fn listed<'a>(event: &'a Value, key: &str) -> impl Iterator<Item = &'a str> {
+    let addresses = event[key].as_array().into_iter().flatten();
+    addresses.filter_map(Value::as_str)
+}
+
+/// Whether an event lists an announced address that contains `part`.
 fn announces(part: String) -> impl Fn(&Value) -> bool {
-    move |event| {
-        let addresses = event["are"].as_array().into_iter().flatten();
-        let mut addresses = addresses.filter_map(Value::as_str);
-        addresses.any(|address| address.contains(&part))
-    }
+    move |event| listed(event, "are").any(|address| address.contains(&part))
 }
 
 fn through(relay: &Multiaddr, peer: &str) -> String {
     format!("{relay}/p2p-circuit/p2p/{peer}")
+}
+
+/// Four relays that observe the same address of a node, so that it requests a test of this address.
+async fn four_relays(internet: &Internet) -> Vec<Relay> {
+    let mut relays = Vec::new();
+    for number in 1..=4 {
+        relays.push(internet.relay(number, &[]).await);
+    }
+    relays
 }
 
 fn can_run() -> bool {
@@ -185,21 +196,14 @@ async fn go_node_with_named_addresses_behind_a_nat_is_private() {
         return;
     }
     let mut internet = Internet::new(4).unwrap();
-    let mut relays = Vec::new();
-    for number in 1..=4 {
-        relays.push(internet.relay(number, &[]).await);
-    }
+    let relays = four_relays(&internet).await;
     let addresses: Vec<_> = relays.iter().map(|relay| relay.tcp().to_string()).collect();
     let options = json!({ "relays": addresses, "autorelay": "static", "autonat_v2": true });
     let mut node = Node::start(&mut internet, Nat::Strict, options).await;
     let private = node.wait_until_private().await;
     let public = format!("/ip4/{}/tcp/", node.network.public);
-    let is_unreachable = |event: &Value| {
-        let addresses = event["unreachable"].as_array().into_iter().flatten();
-        addresses
-            .filter_map(Value::as_str)
-            .any(|address| address.starts_with(&public))
-    };
+    let is_unreachable =
+        |event: &Value| listed(event, "unreachable").any(|address| address.starts_with(&public));
     let verdict = node
         .peer
         .event_where("reachable addresses", is_unreachable)
@@ -219,10 +223,7 @@ async fn go_node_behind_a_one_to_one_nat_is_public_to_four_relays() {
         return;
     }
     let mut internet = Internet::new(4).unwrap();
-    let mut relays = Vec::new();
-    for number in 1..=4 {
-        relays.push(internet.relay(number, &[]).await);
-    }
+    let relays = four_relays(&internet).await;
     for quic in [false, true] {
         let address = |relay: &Relay| if quic { relay.quic() } else { relay.tcp() };
         let addresses: Vec<_> = relays.iter().map(|r| address(r).to_string()).collect();
@@ -236,12 +237,8 @@ async fn go_node_behind_a_one_to_one_nat_is_public_to_four_relays() {
             node.network.public,
             if quic { "udp" } else { "tcp" }
         );
-        let is_reachable = |event: &Value| {
-            let addresses = event["reachable"].as_array().into_iter().flatten();
-            addresses
-                .filter_map(Value::as_str)
-                .any(|address| address.starts_with(&prefix))
-        };
+        let is_reachable =
+            |event: &Value| listed(event, "reachable").any(|address| address.starts_with(&prefix));
         let verdict = node
             .peer
             .event_where("reachable addresses", is_reachable)

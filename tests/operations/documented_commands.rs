@@ -317,21 +317,21 @@ impl Sandbox {
     fn new() -> Self {
         let directory = TempDir::new().unwrap();
         let root = directory.path();
-        for path in
-            Self::PATHS
-                .into_iter()
-                .chain(["/bin", "/work/target/dist", "/work/target/release"])
-        {
+        for path in Self::PATHS.into_iter().chain([
+            "/bin",
+            "/project/target/dist",
+            "/project/target/release",
+        ]) {
             fs::create_dir_all(root.join(&path[1..])).unwrap();
         }
         for place in [
             "bin/descord-relay",
-            "work/target/dist/descord-relay",
-            "work/target/release/descord-relay",
+            "project/target/dist/descord-relay",
+            "project/target/release/descord-relay",
         ] {
             symlink(BINARY, root.join(place)).unwrap();
         }
-        symlink(project().join("deploy"), root.join("work/deploy")).unwrap();
+        symlink(project().join("deploy"), root.join("project/deploy")).unwrap();
         symlink("/usr/bin/env", root.join("bin/sudo")).unwrap();
         let docker = root.join("bin/docker");
         fs::write(&docker, "#!/bin/sh\nshift 3\nexec descord-relay \"$@\"\n").unwrap();
@@ -362,7 +362,7 @@ impl Sandbox {
         }
         Command::new("sh")
             .args(["-euc", &script])
-            .current_dir(self.directory.path().join("work"))
+            .current_dir(self.directory.path().join("project"))
             .env_clear()
             .env("PATH", format!("{root}/bin:/usr/bin:/bin"))
             .env("HOSTNAME", "relay-0")

@@ -70,6 +70,19 @@ fn connect(ledger: &mut Ledger<Link>, peer: PeerId, id: usize) -> Link {
     link
 }
 
+/// Reserves for a new peer from the given address at each call, always at the same time.
+fn reserves_from(ledger: &mut Ledger<Link>) -> impl FnMut(&str) -> Result<(), DenyReason> {
+    let now = Instant::now();
+    let mut next = 0;
+    move |ip| {
+        next += 1;
+        let peer = peer();
+        let link = connect(ledger, peer, next);
+        let ip = Some(ip.parse().unwrap());
+        ledger.reserve(now, peer, link.0, ip).map(|_| ())
+    }
+}
+
 /// An opened circuit.
 #[derive(Debug)]
 struct Opened {
@@ -192,16 +205,7 @@ fn reservations_per_address_are_limited_and_ipv6_counts_by_64() {
         reservations_per_ip: Some(1),
         ..limits()
     });
-    let now = Instant::now();
-    let mut next = 0;
-    let mut reserve = |ip: &str| {
-        next += 1;
-        let peer = peer();
-        let link = connect(&mut ledger, peer, next);
-        ledger
-            .reserve(now, peer, link.0, Some(ip.parse().unwrap()))
-            .map(|_| ())
-    };
+    let mut reserve = reserves_from(&mut ledger);
     assert_eq!(reserve("192.0.2.1"), Ok(()));
     assert_eq!(reserve("192.0.2.2"), Ok(()));
     assert_eq!(
@@ -301,15 +305,7 @@ fn scarce_reservations_are_limited_to_the_share_of_a_prefix() {
         reservations: Some(16),
         ..limits()
     });
-    let now = Instant::now();
-    let mut next = 0;
-    let mut reserve = |ip: &str| {
-        next += 1;
-        let peer = peer();
-        let link = connect(&mut ledger, peer, next);
-        let ip = Some(ip.parse().unwrap());
-        ledger.reserve(now, peer, link.0, ip).map(|_| ())
-    };
+    let mut reserve = reserves_from(&mut ledger);
     // Networks of one /60.
     for network in 0..12 {
         assert_eq!(reserve(&format!("2001:db8:0:{network:x}::1")), Ok(()));
