@@ -9,8 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use circuit_relay::{
     CircuitObserver, ClosedCircuit, Denied, FinishedStop, Leg, Observer, RequestKind,
-    RequestObserver, Requester, StopObserver, StopOutcome,
-    ledger::{ReservationEnd, ReservationEndCause},
+    RequestObserver, Requester, StopObserver, StopOutcome, ledger::ReservationEndCause,
     wire::Request,
 };
 use libp2p::{PeerId, identity::SigningError};
@@ -123,14 +122,8 @@ impl Observer for RelayObserver {
         self.0.reserved(peer, "renewed");
     }
 
-    fn reservation_ended(
-        &self,
-        peer: PeerId,
-        end: ReservationEnd,
-        cause: ReservationEndCause,
-        lasted: Duration,
-    ) {
-        let how = end.as_str();
+    fn reservation_ended(&self, peer: PeerId, cause: ReservationEndCause, lasted: Duration) {
+        let how = cause.end().as_str();
         info!(
             peer = %self.0.pseudonyms.name(&peer),
             duration_seconds = lasted.as_secs_f64(),

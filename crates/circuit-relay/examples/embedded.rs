@@ -11,7 +11,7 @@ use std::{env, error::Error, pin::pin, sync::Arc, time::Duration};
 
 use circuit_relay::{
     Behaviour as Relaying, CircuitLimit, Config, Denied, Limits, Observer, Relay, RequestKind,
-    ledger::{ReservationEnd, ReservationEndCause},
+    ledger::ReservationEndCause,
 };
 use futures::StreamExt;
 use libp2p::{
@@ -46,13 +46,7 @@ impl Observer for Printer {
         println!("reservation of {peer}: {granted}");
     }
 
-    fn reservation_ended(
-        &self,
-        peer: PeerId,
-        _: ReservationEnd,
-        cause: ReservationEndCause,
-        lasted: Duration,
-    ) {
+    fn reservation_ended(&self, peer: PeerId, cause: ReservationEndCause, lasted: Duration) {
         println!(
             "reservation of {peer} ended after {lasted:.1?}: {}",
             cause.as_str()

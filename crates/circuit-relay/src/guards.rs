@@ -14,7 +14,7 @@ use super::{
     circuit_state::CircuitState,
     connection::Connection,
     deny_reason::DenyReason,
-    ledger::{Grant, ReservationEnd, ReservationEndCause},
+    ledger::{Grant, ReservationEndCause},
     observer::{CircuitObserver, ClosedCircuit},
     service::{Relay, now},
 };
@@ -45,11 +45,8 @@ impl Drop for Registration {
         let peer = self.connection.peer;
         let ended = self.relay.ledger().disconnected(peer, self.connection.id);
         if let Some(ended) = ended {
-            self.relay.reservation_ended(
-                ended,
-                ReservationEnd::Closed,
-                ReservationEndCause::Disconnected,
-            );
+            self.relay
+                .reservation_ended(ended, ReservationEndCause::Disconnected);
         }
     }
 }
@@ -110,11 +107,8 @@ impl Drop for ReservationGuard {
         }
         let ended = self.relay.ledger().revoke(self.peer, &self.grant);
         if let Some(ended) = ended {
-            self.relay.reservation_ended(
-                ended,
-                ReservationEnd::Closed,
-                ReservationEndCause::NotDelivered,
-            );
+            self.relay
+                .reservation_ended(ended, ReservationEndCause::NotDelivered);
         }
     }
 }

@@ -91,6 +91,16 @@ named_enum! {
     }
 }
 
+impl ReservationEndCause {
+    /// How a reservation with this cause ended.
+    pub const fn end(self) -> ReservationEnd {
+        match self {
+            Self::NotRenewed => ReservationEnd::Expired,
+            Self::Disconnected | Self::NotDelivered | Self::Draining => ReservationEnd::Closed,
+        }
+    }
+}
+
 /// Current use of the relay by one peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PeerState {

@@ -22,7 +22,7 @@ use super::{
     circuit::Outcome,
     connection::{Connection, Transport},
     deny_reason::Denied,
-    ledger::{ReservationEnd, ReservationEndCause},
+    ledger::ReservationEndCause,
     wire::Request,
 };
 
@@ -80,14 +80,8 @@ pub trait Observer: fmt::Debug + Send + Sync {
     }
 
     /// The reservation of `peer` ended, `lasted` after it was first granted.
-    fn reservation_ended(
-        &self,
-        peer: PeerId,
-        end: ReservationEnd,
-        cause: ReservationEndCause,
-        lasted: Duration,
-    ) {
-        let _ = (peer, end, cause, lasted);
+    fn reservation_ended(&self, peer: PeerId, cause: ReservationEndCause, lasted: Duration) {
+        let _ = (peer, cause, lasted);
     }
 
     /// An attempt to open a circuit on one connection of its target ended after `took`.

@@ -21,7 +21,7 @@ use super::{
     circuit::EndReason,
     connection::Connection,
     deny_reason::DenyReason,
-    ledger::{EndedReservation, Grant, Ledger, PeerState, ReservationEnd, ReservationEndCause},
+    ledger::{EndedReservation, Grant, Ledger, PeerState, ReservationEndCause},
     limits::{CircuitLimit, Limits},
     observer::Observer,
     request_limiters::RequestLimiters,
@@ -245,11 +245,7 @@ impl Relay {
             let Some(ended) = self.ledger().expire(now) else {
                 return;
             };
-            self.reservation_ended(
-                ended,
-                ReservationEnd::Expired,
-                ReservationEndCause::NotRenewed,
-            );
+            self.reservation_ended(ended, ReservationEndCause::NotRenewed);
         }
     }
 
@@ -398,7 +394,6 @@ impl Relay {
     pub(super) fn reservation_ended(
         &self,
         EndedReservation { peer, since }: EndedReservation,
-        end: ReservationEnd,
         cause: ReservationEndCause,
     ) {
         let lasted = now().saturating_duration_since(since);
@@ -410,7 +405,7 @@ impl Relay {
         } else {
             cause
         };
-        self.observer.reservation_ended(peer, end, cause, lasted);
+        self.observer.reservation_ended(peer, cause, lasted);
     }
 
     /// Grants or renews a reservation.

@@ -3,10 +3,7 @@
 use std::mem::take;
 
 use super::*;
-use crate::{
-    FinishedStop, StopObserver, StopOutcome,
-    ledger::{ReservationEnd, ReservationEndCause},
-};
+use crate::{FinishedStop, StopObserver, StopOutcome, ledger::ReservationEndCause};
 
 /// Records the reports of a relay as text, indented while a request is polled in its scope.
 #[derive(Clone, Debug, Default)]
@@ -57,14 +54,11 @@ impl Observer for Recorder {
         self.record("reservation repeated");
     }
 
-    fn reservation_ended(
-        &self,
-        _: PeerId,
-        end: ReservationEnd,
-        _: ReservationEndCause,
-        lasted: Duration,
-    ) {
-        self.record(&format!("reservation {} after {lasted:?}", end.as_str()));
+    fn reservation_ended(&self, _: PeerId, cause: ReservationEndCause, lasted: Duration) {
+        self.record(&format!(
+            "reservation {} after {lasted:?}",
+            cause.end().as_str()
+        ));
     }
 
     fn stop_attempted(&self, outcome: StopOutcome, took: Duration) {
